@@ -1,0 +1,7 @@
+//! Who a certificate speaks for: SPIFFE IDs in the URI SAN, and TLS configurations that
+//! check them.
+
+mod spiffe;
+pub mod tls;
+
+pub use spiffe::{Identity, InvalidIdentity, TrustDomain, of_certificate};

@@ -1,0 +1,5 @@
+//! Documents as people write them.
+
+mod document;
+
+pub use document::*;

@@ -1,0 +1,13 @@
+//! The wire protocol between agents, the controller and voipctl.
+//!
+//! Messages are always built; the gRPC clients, servers and the TLS channel come with the
+//! feature `grpc`.
+
+/// Version 1 of the protocol, package `voipfleet.v1`.
+#[allow(clippy::all, clippy::pedantic, missing_docs)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/voipfleet.v1.rs"));
+}
+
+#[cfg(feature = "grpc")]
+pub mod channel;
