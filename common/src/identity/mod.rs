@@ -3,5 +3,7 @@
 
 mod spiffe;
 pub mod tls;
+mod token;
 
 pub use spiffe::{Identity, InvalidIdentity, TrustDomain, of_certificate};
+pub use token::{InvalidJoinToken, JoinToken};
