@@ -1,1 +1,5 @@
-//! .
+//! What the end-to-end suites stand on: real nodes in network namespaces, real processes,
+//! real packets.
+
+pub mod exec;
+pub mod packets;

@@ -1,0 +1,83 @@
+//! Outcomes as a table: who reaches what.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::plan::{Kind, Outcome, Reach};
+
+/// A table of a row per node and port and a column per source, IPv4 and IPv6 in one cell:
+/// `open`, `closed`, or what was seen in capitals where another thing was expected.
+pub fn table(outcomes: &[Outcome]) -> String {
+    let mut columns: Vec<&str> = Vec::new();
+    let mut rows: Vec<(&str, String)> = Vec::new();
+    let mut cells: BTreeMap<(usize, usize), [Option<&Outcome>; 2]> = BTreeMap::new();
+    for outcome in outcomes {
+        let probe = &outcome.probe;
+        let row = (probe.node.as_str(), what(outcome));
+        let row = position(&mut rows, row);
+        let column = position(&mut columns, probe.who.as_str());
+        let [v4, v6] = cells.entry((row, column)).or_default();
+        *(if probe.to.is_ipv4() { v4 } else { v6 }) = Some(outcome);
+    }
+    let node_width = rows
+        .iter()
+        .map(|(node, _)| node.len())
+        .max()
+        .unwrap_or_default();
+    let what_width = rows
+        .iter()
+        .map(|(_, what)| what.len())
+        .max()
+        .unwrap_or_default();
+    let margin = node_width + 2 + what_width;
+    let mut text = format!("{:margin$}", "");
+    for column in &columns {
+        let _infallible = write!(text, "  {column:<15}");
+    }
+    let _infallible = write!(text, "\n{:margin$}", "");
+    for _ in &columns {
+        let _infallible = write!(text, "  {:<7} {:<7}", "IPv4", "IPv6");
+    }
+    let mut previous = "";
+    for (index, (node, what)) in rows.iter().enumerate() {
+        let shown = if *node == previous { "" } else { node };
+        previous = node;
+        let _infallible = write!(text, "\n{shown:<node_width$}  {what:<what_width$}");
+        for column in 0..columns.len() {
+            let [v4, v6] = cells.get(&(index, column)).copied().unwrap_or_default();
+            let _infallible = write!(text, "  {:<7} {:<7}", cell(v4), cell(v6));
+        }
+    }
+    text.lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
+}
+
+fn what(outcome: &Outcome) -> String {
+    let probe = &outcome.probe;
+    match probe.kind {
+        Kind::Ping => "ping".to_owned(),
+        kind => format!("{}/{kind}", probe.port),
+    }
+}
+
+fn position<T: PartialEq>(known: &mut Vec<T>, item: T) -> usize {
+    known
+        .iter()
+        .position(|old| *old == item)
+        .unwrap_or_else(|| {
+            known.push(item);
+            known.len() - 1
+        })
+}
+
+fn cell(outcome: Option<&Outcome>) -> String {
+    match outcome {
+        None => "-".to_owned(),
+        Some(outcome) if outcome.is_right() => match outcome.probe.expect {
+            Reach::Open => "open".to_owned(),
+            Reach::Closed => "closed".to_owned(),
+        },
+        Some(outcome) => outcome.seen.to_string().to_uppercase(),
+    }
+}
