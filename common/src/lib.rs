@@ -1,6 +1,8 @@
 //! What the controller and the agents must agree on. Pure: no files, no sockets, no clock.
 
+pub mod drift;
 pub mod identity;
+pub mod iptables;
 pub mod names;
 pub mod policy;
 pub mod role;

@@ -123,7 +123,8 @@ impl Rate {
 /// Matches the packets of one source address above a rate (`hashlimit`, mode `srcip`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceLimit {
-    /// The kernel's table: `vf-<name>-4` or `vf-<name>-6`.
+    /// The kernel's table: `vf-<name>`. The kernel finds it by its name and keeps the rate
+    /// that it was made with, so that another rate needs another name.
     pub name: LimitName,
     /// The rate above which it matches.
     pub above: Rate,

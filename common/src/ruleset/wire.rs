@@ -58,7 +58,7 @@ impl Ruleset {
     }
 
     /// Checks what no single value can: references, order, bounds.
-    fn check(&self) -> Result<(), InvalidRuleset> {
+    pub(crate) fn check(&self) -> Result<(), InvalidRuleset> {
         let first = self
             .chains
             .first()
@@ -171,6 +171,21 @@ impl Rule {
             Some(Protocol::Icmp | Protocol::Icmpv6) => {}
             _ if self.icmp_type.is_some() => return Err("an ICMP type needs icmp or icmpv6"),
             _ => {}
+        }
+        if self.icmp_type == Some(255) {
+            return Err("ICMP type 255 is reserved, and means any type to iptables");
+        }
+        let overflows = |rate: &Rate| {
+            let unit = match rate.unit {
+                RateUnit::Second => 1,
+                RateUnit::Minute => 60,
+                RateUnit::Hour => 3600,
+            };
+            let period = unit * 10_000 / u64::from(rate.count);
+            period * u64::from(rate.burst) > u64::from(u32::MAX)
+        };
+        if self.limit.as_ref().is_some_and(overflows) {
+            return Err("its limit's burst takes longer to refill than the kernel counts");
         }
         Ok(())
     }

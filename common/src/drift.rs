@@ -1,0 +1,309 @@
+//! What the kernel holds against what it should hold.
+
+mod sequence;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+
+use ipnet::IpNet;
+use voipfleet_proto::v1 as pb;
+
+use self::sequence::Change;
+use crate::iptables::words::{comment, is_ours};
+use crate::iptables::{COMMENT_PREFIX, JUMP, JumpState, KernelSet, SavedChain, Table, header};
+use crate::ruleset::{Family, Ruleset, SetName};
+
+/// What kind of difference it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// A rule, a chain or the jump is gone.
+    Missing,
+    /// A rule was changed in its place.
+    Altered,
+    /// A rule or chain is there that nobody wants.
+    Extra,
+    /// A rule stands in another place.
+    Order,
+    /// A chain has another policy.
+    Policy,
+    /// A set or its elements differ.
+    Set,
+    /// Packets are accepted before our chain sees them.
+    Bypass,
+    /// The tool's output says nothing certain.
+    Unreadable,
+}
+
+impl Class {
+    /// The word of `voipctl drift`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Missing => "missing",
+            Class::Altered => "altered",
+            Class::Extra => "extra",
+            Class::Order => "order",
+            Class::Policy => "policy",
+            Class::Set => "set",
+            Class::Bypass => "bypass",
+            Class::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl From<Class> for pb::DriftClass {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Missing => pb::DriftClass::Missing,
+            Class::Altered => pb::DriftClass::Altered,
+            Class::Extra => pb::DriftClass::Extra,
+            Class::Order => pb::DriftClass::Order,
+            Class::Policy => pb::DriftClass::Policy,
+            Class::Set => pb::DriftClass::Set,
+            Class::Bypass => pb::DriftClass::Bypass,
+            Class::Unreadable => pb::DriftClass::Unreadable,
+        }
+    }
+}
+
+/// What the rules of one family should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The family.
+    pub family: Family,
+    /// Our chains in the words of the node's own iptables-save.
+    pub table: Table,
+}
+
+/// One difference between kernel and ruleset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// What kind it is.
+    pub class: Class,
+    /// Where: the family.
+    pub family: Family,
+    /// `filter` or `ipset`.
+    pub table: &'static str,
+    /// The chain, or the set's kernel name.
+    pub chain: String,
+    /// The rule's label; empty where no rule of ours is meant.
+    pub rule: String,
+    /// As the tool prints it; empty: nothing.
+    pub wanted: String,
+    /// As the tool prints it; empty: nothing.
+    pub observed: String,
+}
+
+/// Differences of one chain or set that are told one by one; the others of the same class
+/// become one record that says how many they are.
+pub const MAX_DIFFERENCES: usize = 100;
+
+const FILTER: &str = "filter";
+const IPSET: &str = "ipset";
+
+/// What differs in our chains and in the jump to them. `observed` is the whole filter table.
+///
+/// A chain that is gone, or that nobody wants, is one difference with its declaration in
+/// place of a rule. A chain that was emptied is one missing rule after the other. The jump
+/// belongs to chain `INPUT`: missing, altered (it got conditions), extra (there again), or
+/// bypass (below a rule that can accept).
+pub fn compare_rules(wanted: &Wanted, observed: &Table) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    let here = |class, chain: &str| Difference {
+        class,
+        family: wanted.family,
+        table: FILTER,
+        chain: chain.to_owned(),
+        rule: String::new(),
+        wanted: String::new(),
+        observed: String::new(),
+    };
+    compare_jump(observed, here, &mut differences);
+    let held: HashMap<&str, &SavedChain> = observed
+        .chains
+        .iter()
+        .map(|chain| (chain.name.as_str(), chain))
+        .collect();
+    for chain in &wanted.table.chains {
+        let Some(found) = held.get(chain.name.as_str()) else {
+            differences.push(Difference {
+                wanted: declaration(chain),
+                ..here(Class::Missing, &chain.name)
+            });
+            continue;
+        };
+        if found.policy != chain.policy {
+            differences.push(Difference {
+                wanted: declaration(chain),
+                observed: declaration(found),
+                ..here(Class::Policy, &chain.name)
+            });
+        }
+        if found.rules != chain.rules {
+            let changed = sequence::changes(&chain.rules, &found.rules)
+                .into_iter()
+                .map(|change| describe(change, chain, found, here(Class::Extra, &chain.name)));
+            differences.extend(capped(changed, "rules"));
+        }
+    }
+    let known: HashSet<&str> = wanted
+        .table
+        .chains
+        .iter()
+        .map(|chain| chain.name.as_str())
+        .collect();
+    for chain in &observed.chains {
+        if is_ours(&chain.name) && !known.contains(chain.name.as_str()) {
+            differences.push(Difference {
+                observed: declaration(chain),
+                ..here(Class::Extra, &chain.name)
+            });
+        }
+    }
+    differences
+}
+
+fn compare_jump(
+    observed: &Table,
+    here: impl Fn(Class, &str) -> Difference,
+    differences: &mut Vec<Difference>,
+) {
+    let jumps = observed.jumps();
+    let add = |class, wanted: &str, found: &str| Difference {
+        wanted: wanted.to_owned(),
+        observed: found.to_owned(),
+        ..here(class, "INPUT")
+    };
+    match observed.jump() {
+        JumpState::Right => {}
+        JumpState::Missing if jumps.is_empty() => {
+            differences.push(add(Class::Missing, JUMP, ""));
+        }
+        JumpState::Missing => {
+            differences.extend(jumps.iter().map(|rule| add(Class::Altered, JUMP, rule)));
+        }
+        JumpState::Repeated => {
+            let mut right = false;
+            for rule in jumps {
+                // The first plain one is the jump itself.
+                if rule == JUMP && !std::mem::replace(&mut right, true) {
+                    continue;
+                }
+                differences.push(add(Class::Extra, "", rule));
+            }
+        }
+        JumpState::Below { rule } => differences.push(add(Class::Bypass, JUMP, &rule)),
+    }
+}
+
+fn describe(
+    change: Change,
+    wanted: &SavedChain,
+    observed: &SavedChain,
+    blank: Difference,
+) -> Difference {
+    let (class, w, o) = match change {
+        Change::Missing(w) => (Class::Missing, Some(w), None),
+        Change::Extra(o) => (Class::Extra, None, Some(o)),
+        Change::Moved(w, o) => (Class::Order, Some(w), Some(o)),
+        Change::Altered(w, o) => (Class::Altered, Some(w), Some(o)),
+    };
+    let text = |chain: &SavedChain, at: Option<usize>| {
+        at.and_then(|at| chain.rules.get(at))
+            .cloned()
+            .unwrap_or_default()
+    };
+    let (wanted, observed) = (text(wanted, w), text(observed, o));
+    let label = label(&wanted)
+        .or_else(|| label(&observed))
+        .unwrap_or_default();
+    Difference {
+        class,
+        rule: label,
+        wanted,
+        observed,
+        ..blank
+    }
+}
+
+/// What differs in our sets: a record for each set that is missing, of another shape or
+/// not wanted, and for each element too few or too many. Class [`Class::Set`] throughout.
+pub fn compare_sets(wanted: &Ruleset, observed: &[KernelSet]) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    let here = |name: &SetName, wanted: String, observed: String| Difference {
+        class: Class::Set,
+        family: name.family,
+        table: IPSET,
+        chain: name.kernel_name(),
+        rule: String::new(),
+        wanted,
+        observed,
+    };
+    let mut held: BTreeMap<&SetName, &KernelSet> =
+        observed.iter().map(|set| (&set.name, set)).collect();
+    for set in &wanted.sets {
+        let shape = header(set);
+        let Some(found) = held.remove(&set.name) else {
+            differences.push(here(&set.name, shape, String::new()));
+            continue;
+        };
+        if found.header != shape {
+            differences.push(here(&set.name, shape, found.header.clone()));
+        }
+        let elements: BTreeSet<IpNet> = set.elements.iter().copied().collect();
+        if elements == found.elements {
+            continue;
+        }
+        let gone = elements.difference(&found.elements);
+        let gone = gone.map(|net| here(&set.name, net.to_string(), String::new()));
+        differences.extend(capped(gone, "elements"));
+        let new = found.elements.difference(&elements);
+        let new = new.map(|net| here(&set.name, String::new(), net.to_string()));
+        differences.extend(capped(new, "elements"));
+    }
+    for set in held.values() {
+        differences.push(here(&set.name, String::new(), set.header.clone()));
+    }
+    differences
+}
+
+/// The first [`MAX_DIFFERENCES`], and for each class of the rest one that counts them.
+fn capped(all: impl Iterator<Item = Difference>, what: &str) -> Vec<Difference> {
+    let mut told = Vec::new();
+    let mut rest: BTreeMap<Class, (usize, Difference)> = BTreeMap::new();
+    for difference in all {
+        if told.len() < MAX_DIFFERENCES {
+            told.push(difference);
+        } else {
+            rest.entry(difference.class).or_insert((0, difference)).0 += 1;
+        }
+    }
+    for (number, mut difference) in rest.into_values() {
+        difference.rule.clear();
+        for side in [&mut difference.wanted, &mut difference.observed] {
+            if !side.is_empty() {
+                *side = format!("{number} more {what}");
+            }
+        }
+        told.push(difference);
+    }
+    told
+}
+
+fn declaration(chain: &SavedChain) -> String {
+    format!(":{} {}", chain.name, chain.policy.as_deref().unwrap_or("-"))
+}
+
+fn label(rule: &str) -> Option<String> {
+    comment(rule)?
+        .strip_prefix(COMMENT_PREFIX)
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! What happened to a list of rules: kept, moved, altered, gone, added.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::iptables::words::comment;
+
+/// One change, with places in the wanted and in the observed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The wanted rule is nowhere.
+    Missing(usize),
+    /// The observed rule is wanted nowhere.
+    Extra(usize),
+    /// The wanted rule stands, but not where it should.
+    Moved(usize, usize),
+    /// The wanted rule became the observed one.
+    Altered(usize, usize),
+}
+
+/// Equal rules that are tried as partners of one rule. Ours are all distinct; this keeps a
+/// chain that somebody filled with one rule many times from costing quadratic time.
+const MAX_PARTNERS: usize = 32;
+
+/// The changes from `wanted` to `observed`, in the order of the wanted list, the extra ones
+/// last.
+///
+/// The rules that were kept are a longest common subsequence. Of the rest, equal rules were
+/// moved. Then a rule of the same label was altered, wherever it stands, and so was what
+/// replaced a rule in the same gap between two kept ones.
+pub(super) fn changes(wanted: &[String], observed: &[String]) -> Vec<Change> {
+    let kept = common(wanted, observed);
+    let kept_wanted: HashSet<usize> = kept.iter().map(|(w, _)| *w).collect();
+    let kept_observed: HashSet<usize> = kept.iter().map(|(_, o)| *o).collect();
+    let mut gone: Vec<usize> = (0..wanted.len())
+        .filter(|w| !kept_wanted.contains(w))
+        .collect();
+    let mut new: Vec<usize> = (0..observed.len())
+        .filter(|o| !kept_observed.contains(o))
+        .collect();
+    let mut changes = Vec::new();
+
+    let text = |list: &[String], at: usize| list.get(at).cloned();
+    for (w, o) in pair(
+        &mut gone,
+        &mut new,
+        |w| text(wanted, w),
+        |o| text(observed, o),
+    ) {
+        changes.push(Change::Moved(w, o));
+    }
+    let label = |list: &[String], at: usize| list.get(at).and_then(|rule| comment(rule));
+    for (w, o) in pair(
+        &mut gone,
+        &mut new,
+        |w| label(wanted, w),
+        |o| label(observed, o),
+    ) {
+        changes.push(Change::Altered(w, o));
+    }
+    let gap_of_wanted = |at: usize| Some(kept.partition_point(|(w, _)| *w < at));
+    let gap_of_observed = |at: usize| Some(kept.partition_point(|(_, o)| *o < at));
+    for (w, o) in pair(&mut gone, &mut new, gap_of_wanted, gap_of_observed) {
+        changes.push(Change::Altered(w, o));
+    }
+    changes.extend(gone.into_iter().map(Change::Missing));
+    changes.extend(new.into_iter().map(Change::Extra));
+    changes.sort_by_key(|change| match change {
+        Change::Missing(w) | Change::Moved(w, _) | Change::Altered(w, _) => (0, *w),
+        Change::Extra(o) => (1, *o),
+    });
+    changes
+}
+
+/// Pairs what has the same key, first with first, and takes both out of the lists.
+fn pair<K: std::hash::Hash + Eq>(
+    gone: &mut Vec<usize>,
+    new: &mut Vec<usize>,
+    key_of_gone: impl Fn(usize) -> Option<K>,
+    key_of_new: impl Fn(usize) -> Option<K>,
+) -> Vec<(usize, usize)> {
+    if gone.is_empty() || new.is_empty() {
+        return Vec::new();
+    }
+    let mut waiting: HashMap<K, VecDeque<usize>> = HashMap::new();
+    for place in new.iter().copied() {
+        if let Some(key) = key_of_new(place) {
+            waiting.entry(key).or_default().push_back(place);
+        }
+    }
+    let mut pairs = Vec::new();
+    gone.retain(|w| {
+        let partner = key_of_gone(*w)
+            .and_then(|key| waiting.get_mut(&key))
+            .and_then(VecDeque::pop_front);
+        pairs.extend(partner.map(|o| (*w, o)));
+        partner.is_none()
+    });
+    let paired: HashSet<usize> = pairs.iter().map(|(_, o)| *o).collect();
+    new.retain(|o| !paired.contains(o));
+    pairs
+}
+
+/// A longest common subsequence as pairs of places, both ascending: Hunt and Szymanski's
+/// way, which for lists of distinct lines takes n log n.
+fn common(wanted: &[String], observed: &[String]) -> Vec<(usize, usize)> {
+    // What is equal at both ends needs no search: nearly everything, nearly always.
+    let start = wanted
+        .iter()
+        .zip(observed)
+        .take_while(|(w, o)| w == o)
+        .count();
+    let rest = wanted.len().min(observed.len()) - start;
+    let end = wanted
+        .iter()
+        .rev()
+        .zip(observed.iter().rev())
+        .take(rest)
+        .take_while(|(w, o)| w == o)
+        .count();
+    let mut pairs: Vec<(usize, usize)> = (0..start).map(|at| (at, at)).collect();
+
+    let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (o, rule) in observed
+        .iter()
+        .enumerate()
+        .take(observed.len() - end)
+        .skip(start)
+    {
+        let list = places.entry(rule).or_default();
+        if list.len() < MAX_PARTNERS {
+            list.push(o);
+        }
+    }
+    // `ends[n]` ends the best common subsequence of length n + 1: the one whose last place
+    // in `observed` is lowest. `links` holds (wanted, observed, what came before).
+    let mut links: Vec<(usize, usize, Option<usize>)> = Vec::new();
+    let mut ends: Vec<(usize, usize)> = Vec::new();
+    for (w, rule) in wanted
+        .iter()
+        .enumerate()
+        .take(wanted.len() - end)
+        .skip(start)
+    {
+        // Highest first, so that one wanted rule extends a subsequence only once.
+        for o in places.get(rule.as_str()).into_iter().flatten().rev() {
+            let length = ends.partition_point(|(last, _)| last < o);
+            let before = length
+                .checked_sub(1)
+                .and_then(|shorter| ends.get(shorter))
+                .map(|(_, link)| *link);
+            links.push((w, *o, before));
+            let entry = (*o, links.len() - 1);
+            match ends.get_mut(length) {
+                Some(place) => *place = entry,
+                None => ends.push(entry),
+            }
+        }
+    }
+    let mut middle = Vec::new();
+    let mut next = ends.last().map(|(_, link)| *link);
+    while let Some((w, o, before)) = next.and_then(|link| links.get(link)) {
+        middle.push((*w, *o));
+        next = *before;
+    }
+    pairs.extend(middle.into_iter().rev());
+    pairs.extend(
+        (0..end)
+            .rev()
+            .map(|at| (wanted.len() - 1 - at, observed.len() - 1 - at)),
+    );
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rules(text: &str) -> Vec<String> {
+        text.chars().map(String::from).collect()
+    }
+
+    #[test]
+    fn each_edit_is_one_change() {
+        for (wanted, observed, changed) in [
+            ("abcd", "abcd", vec![]),
+            ("abcd", "xabcd", vec![Change::Extra(0)]),
+            ("abcd", "abxcd", vec![Change::Extra(2)]),
+            ("abcd", "abd", vec![Change::Missing(2)]),
+            ("abcd", "abxd", vec![Change::Altered(2, 2)]),
+            ("abcd", "bcda", vec![Change::Moved(0, 3)]),
+            ("abcd", "dabc", vec![Change::Moved(3, 0)]),
+            ("abcd", "aabcd", vec![Change::Extra(1)]),
+            ("abcd", "cabcd", vec![Change::Extra(0)]),
+            ("ab", "", vec![Change::Missing(0), Change::Missing(1)]),
+            ("", "ab", vec![Change::Extra(0), Change::Extra(1)]),
+            (
+                "abcd",
+                "axyd",
+                vec![Change::Altered(1, 1), Change::Altered(2, 2)],
+            ),
+            (
+                "abcd",
+                "axyzbcd",
+                vec![Change::Extra(1), Change::Extra(2), Change::Extra(3)],
+            ),
+        ] {
+            assert_eq!(
+                changes(&rules(wanted), &rules(observed)),
+                changed,
+                "{wanted} {observed}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rule_that_kept_its_label_was_altered_even_elsewhere() {
+        let rule =
+            |label: &str, rest: &str| format!("-A VF-X -m comment --comment \"vf:{label}\" {rest}");
+        let wanted = [
+            rule("a", "-j DROP"),
+            rule("b", "-j DROP"),
+            rule("c", "-j DROP"),
+        ];
+        let observed = [
+            rule("b", "-j DROP"),
+            rule("c", "-j DROP"),
+            rule("a", "-j ACCEPT"),
+        ];
+        assert_eq!(changes(&wanted, &observed), [Change::Altered(0, 2)]);
+    }
+
+    proptest! {
+        #[test]
+        fn changes_account_for_every_rule(
+            wanted in prop::collection::vec("[a-f]", 0..12),
+            observed in prop::collection::vec("[a-f]", 0..12),
+        ) {
+            let kept = common(&wanted, &observed);
+            for ((w, o), (x, p)) in kept.iter().zip(kept.iter().skip(1)) {
+                prop_assert!(w < x && o < p);
+            }
+            for (w, o) in &kept {
+                prop_assert_eq!(&wanted[*w], &observed[*o]);
+            }
+            prop_assert_eq!(kept.len(), longest(&wanted, &observed));
+            let changes = changes(&wanted, &observed);
+            let gone = changes.iter().filter(|c| !matches!(c, Change::Extra(_))).count();
+            let new = changes.iter().filter(|c| !matches!(c, Change::Missing(_))).count();
+            prop_assert_eq!(kept.len() + gone, wanted.len());
+            prop_assert_eq!(kept.len() + new, observed.len());
+        }
+    }
+
+    /// The length of the longest common subsequence, the plain way.
+    fn longest(a: &[String], b: &[String]) -> usize {
+        let mut row = vec![0; b.len() + 1];
+        for x in a {
+            let before = row.clone();
+            for (at, y) in b.iter().enumerate() {
+                row[at + 1] = if x == y {
+                    before[at] + 1
+                } else {
+                    before[at + 1].max(row[at])
+                };
+            }
+        }
+        row[b.len()]
+    }
+}

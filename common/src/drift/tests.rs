@@ -1,0 +1,214 @@
+use super::*;
+use crate::iptables::parse_save;
+use crate::ruleset::{AddressSet, Mode};
+
+const OURS: &str = "\
+:VF-FAILSAFE - [0:0]
+:VF-INPUT - [0:0]
+-A VF-FAILSAFE -i lo -m comment --comment \"vf:failsafe:loopback\" -j ACCEPT
+-A VF-INPUT -m comment --comment \"vf:failsafe\" -j VF-FAILSAFE
+-A VF-INPUT -p udp -m multiport --dports 5060 -m comment --comment \"vf:sip\" -j ACCEPT
+-A VF-INPUT -p tcp -m multiport --dports 443 -m comment --comment \"vf:web\" -j ACCEPT
+-A VF-INPUT -m comment --comment \"vf:default\" -j DROP
+";
+
+fn table(input: &str, ours: &str) -> Table {
+    let text = format!("*filter\n:INPUT ACCEPT [0:0]\n:f2b - [0:0]\n{ours}{input}COMMIT\n");
+    parse_save(&text).unwrap()
+}
+
+fn compare(input: &str, ours: &str) -> Vec<Difference> {
+    let wanted = Wanted {
+        family: Family::V4,
+        table: table("", OURS).ours(),
+    };
+    compare_rules(&wanted, &table(input, ours))
+}
+
+/// Class, chain and label of each difference.
+fn brief(differences: &[Difference]) -> Vec<(Class, &str, &str)> {
+    differences
+        .iter()
+        .map(|d| (d.class, d.chain.as_str(), d.rule.as_str()))
+        .collect()
+}
+
+const INPUT: &str = "-A INPUT -p tcp -j f2b\n-A INPUT -j VF-INPUT\n";
+
+#[test]
+fn no_difference_is_none() {
+    assert_eq!(compare(INPUT, OURS), []);
+}
+
+#[test]
+fn each_edit_of_our_chains_has_its_class() {
+    let altered = OURS.replace("\"vf:sip\" -j ACCEPT", "\"vf:sip\" -j DROP");
+    let missing: String = OURS
+        .lines()
+        .filter(|l| !l.contains("vf:web"))
+        .flat_map(|l| [l, "\n"])
+        .collect();
+    let extra = OURS.replace(
+        "-A VF-INPUT -p tcp",
+        "-A VF-INPUT -s 192.0.2.1/32 -j ACCEPT\n-A VF-INPUT -p tcp",
+    );
+    let mut lines: Vec<&str> = OURS.lines().collect();
+    lines.swap(4, 5);
+    let moved = lines.join("\n") + "\n";
+    for (ours, class, label) in [
+        (altered, Class::Altered, "sip"),
+        (missing, Class::Missing, "web"),
+        (extra, Class::Extra, ""),
+        (moved, Class::Order, "sip"),
+    ] {
+        let differences = compare(INPUT, &ours);
+        // Two rules that changed places: either of them may count as the one that moved.
+        let label = if class == Class::Order {
+            differences[0].rule.as_str()
+        } else {
+            label
+        };
+        assert_eq!(brief(&differences), [(class, "VF-INPUT", label)], "{ours}");
+    }
+    let differences = compare(
+        INPUT,
+        &OURS.replace("\"vf:sip\" -j ACCEPT", "\"vf:sip\" -j DROP"),
+    );
+    assert!(
+        differences[0].wanted.ends_with("-j ACCEPT"),
+        "{differences:?}"
+    );
+    assert!(
+        differences[0].observed.ends_with("-j DROP"),
+        "{differences:?}"
+    );
+}
+
+#[test]
+fn a_flushed_chain_misses_each_rule_and_a_removed_one_is_one_record() {
+    let flushed = ":VF-FAILSAFE - [0:0]\n:VF-INPUT - [0:0]\n\
+                   -A VF-FAILSAFE -i lo -m comment --comment \"vf:failsafe:loopback\" -j ACCEPT\n";
+    assert_eq!(
+        brief(&compare(INPUT, flushed)),
+        ["failsafe", "sip", "web", "default"].map(|label| (Class::Missing, "VF-INPUT", label))
+    );
+    let gone = compare(INPUT, ":VF-INPUT - [0:0]\n");
+    assert_eq!(brief(&gone)[0], (Class::Missing, "VF-FAILSAFE", ""));
+    let strange = format!("{OURS}:VF-OTHER - [0:0]\n-A VF-OTHER -j ACCEPT\n");
+    assert_eq!(
+        brief(&compare(INPUT, &strange)),
+        [(Class::Extra, "VF-OTHER", "")]
+    );
+    let policy = OURS.replace(":VF-FAILSAFE -", ":VF-FAILSAFE ACCEPT");
+    assert_eq!(
+        brief(&compare(INPUT, &policy)),
+        [(Class::Policy, "VF-FAILSAFE", "")]
+    );
+}
+
+#[test]
+fn each_edit_of_the_jump_has_its_class() {
+    for (input, class, wanted, observed) in [
+        ("", Class::Missing, JUMP, ""),
+        (
+            "-A INPUT -p tcp -j VF-INPUT\n",
+            Class::Altered,
+            JUMP,
+            "-A INPUT -p tcp -j VF-INPUT",
+        ),
+        (
+            "-A INPUT -j VF-INPUT\n-A INPUT -j VF-INPUT\n",
+            Class::Extra,
+            "",
+            JUMP,
+        ),
+        (
+            "-A INPUT -j ACCEPT\n-A INPUT -j VF-INPUT\n",
+            Class::Bypass,
+            JUMP,
+            "-A INPUT -j ACCEPT",
+        ),
+    ] {
+        let differences = compare(input, OURS);
+        assert_eq!(brief(&differences), [(class, "INPUT", "")], "{input}");
+        assert_eq!(
+            (
+                differences[0].wanted.as_str(),
+                differences[0].observed.as_str()
+            ),
+            (wanted, observed)
+        );
+    }
+}
+
+#[test]
+fn a_thousand_missing_rules_are_a_hundred_and_one_records() {
+    let many: String = (0..1000)
+        .map(|i| {
+            format!(
+                "-A VF-INPUT -s 10.0.{}.{}/32 -m comment --comment \"vf:r{i}\" -j DROP\n",
+                i / 250,
+                i % 250
+            )
+        })
+        .collect();
+    let wanted = Wanted {
+        family: Family::V6,
+        table: table("", &format!(":VF-INPUT - [0:0]\n{many}")).ours(),
+    };
+    let differences = compare_rules(&wanted, &table(INPUT, ":VF-INPUT - [0:0]\n"));
+    assert_eq!(differences.len(), MAX_DIFFERENCES + 1);
+    let last = &differences[MAX_DIFFERENCES];
+    assert_eq!(
+        (last.class, last.rule.as_str(), last.wanted.as_str()),
+        (Class::Missing, "", "900 more rules")
+    );
+    assert_eq!(last.observed, "");
+}
+
+#[test]
+fn sets_differ_by_shape_and_element() {
+    let set = |name: &str, elements: &[&str]| {
+        AddressSet::new(
+            SetName::from_kernel_name(name).unwrap(),
+            elements.iter().map(|text| text.parse().unwrap()),
+        )
+    };
+    let wanted = Ruleset {
+        site: "site-a".parse().unwrap(),
+        node: "sip-1".parse().unwrap(),
+        mode: Mode::Enforce,
+        admins: Vec::new(),
+        ssh_ports: vec![22],
+        sets: vec![
+            set("vf-a-4", &["10.0.0.0/8", "192.0.2.1/32"]),
+            set("vf-b-6", &["2001:db8::/32"]),
+            set("vf-c-4", &[]),
+        ],
+        chains: Vec::new(),
+    };
+    let saved = "create vf-a-4 hash:net family inet maxelem 1024\nadd vf-a-4 10.0.0.0/8\n\
+                 add vf-a-4 192.0.2.2\ncreate vf-c-4 hash:net family inet maxelem 9\n\
+                 create vf-z-6 hash:net family inet6 maxelem 7\n";
+    let observed = crate::iptables::parse_ipset_save(saved).unwrap();
+    let differences = compare_sets(&wanted, &observed);
+    let told: Vec<(&str, &str, &str)> = differences
+        .iter()
+        .map(|d| (d.chain.as_str(), d.wanted.as_str(), d.observed.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("vf-a-4", "192.0.2.1/32", ""),
+            ("vf-a-4", "", "192.0.2.2/32"),
+            ("vf-b-6", "hash:net family inet6 maxelem 1024", ""),
+            (
+                "vf-c-4",
+                "hash:net family inet maxelem 1024",
+                "hash:net family inet maxelem 9"
+            ),
+            ("vf-z-6", "", "hash:net family inet6 maxelem 7"),
+        ]
+    );
+    assert!(differences.iter().all(|d| d.class == Class::Set));
+}

@@ -1,0 +1,184 @@
+//! The one rule of ours in a chain that is not ours: the jump from `INPUT`.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+
+use super::words::{is_ours, target};
+use super::{SavedChain, Table, filter_section};
+
+/// The jump as iptables-save prints it.
+pub const JUMP: &str = "-A INPUT -j VF-INPUT";
+
+/// How `INPUT` jumps to our chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JumpState {
+    /// Once, without conditions, and no rule above can accept a packet.
+    Right,
+    /// Not at all, or only under conditions.
+    Missing,
+    /// Once without conditions, and again, with or without.
+    Repeated,
+    /// Below a rule that can accept a packet before we see it.
+    Below {
+        /// That rule, as iptables-save prints it.
+        rule: String,
+    },
+}
+
+impl Table {
+    /// The rules of `INPUT` that jump to a chain of ours, whatever their conditions.
+    pub fn jumps(&self) -> Vec<&str> {
+        self.chain("INPUT")
+            .map(|input| references(input, is_ours).collect())
+            .unwrap_or_default()
+    }
+
+    /// How `INPUT` jumps to our chain.
+    ///
+    /// A rule can accept if its target is `ACCEPT`, or a chain of others from which `ACCEPT`
+    /// can be reached. Rules that only drop or return, as fail2ban's, may stand above us.
+    pub fn jump(&self) -> JumpState {
+        let Some(input) = self.chain("INPUT") else {
+            return JumpState::Missing;
+        };
+        let Some(place) = input.rules.iter().position(|rule| rule == JUMP) else {
+            return JumpState::Missing;
+        };
+        if references(input, is_ours).count() > 1 {
+            return JumpState::Repeated;
+        }
+        let accepting = Accepting::of(self);
+        match input
+            .rules
+            .iter()
+            .take(place)
+            .find(|rule| accepting.can_accept(rule))
+        {
+            Some(rule) => JumpState::Below { rule: rule.clone() },
+            None => JumpState::Right,
+        }
+    }
+}
+
+/// Lines for a `*filter` section of `iptables-restore --noflush` that leave exactly one
+/// jump, without conditions, just above the first rule that can accept; none when it is
+/// right already. The chain `VF-INPUT` must exist by then.
+///
+/// Rules are deleted by what they say, never by number: if somebody else edits `INPUT` in
+/// the meantime, the restore fails and is tried again, and no foreign rule is lost.
+pub fn jump_edit(table: &Table) -> Option<String> {
+    if table.jump() == JumpState::Right {
+        return None;
+    }
+    let mut lines = String::new();
+    let mut place = None;
+    if let Some(input) = table.chain("INPUT") {
+        for rule in references(input, is_ours) {
+            delete(&mut lines, rule);
+        }
+        let accepting = Accepting::of(table);
+        place = input
+            .rules
+            .iter()
+            .filter(|rule| !jumps_to(rule, is_ours))
+            .position(|rule| accepting.can_accept(rule));
+    }
+    match place {
+        Some(above) => {
+            let _ = writeln!(lines, "-I INPUT {} -j VF-INPUT", above + 1);
+        }
+        None => {
+            let _ = writeln!(lines, "{JUMP}");
+        }
+    }
+    Some(lines)
+}
+
+/// Whole input of `iptables-restore --noflush` that removes our chains and every rule that
+/// jumps to them; none when there is nothing of ours.
+pub fn removal(table: &Table) -> Option<String> {
+    let mut declared = String::new();
+    let mut deleted = String::new();
+    let mut removed = String::new();
+    for chain in &table.chains {
+        if is_ours(&chain.name) {
+            // Declaring a chain empties it, so that no jump between ours is left.
+            let _ = writeln!(declared, ":{} - [0:0]", chain.name);
+            let _ = writeln!(removed, "-X {}", chain.name);
+        } else {
+            for rule in references(chain, is_ours) {
+                delete(&mut deleted, rule);
+            }
+        }
+    }
+    let lines = declared + &deleted + &removed;
+    (!lines.is_empty()).then(|| filter_section(&lines))
+}
+
+/// Lines that remove the chains `stale`, which must be empty by then, with the rules of
+/// foreign chains that jump to them. `INPUT` is left to [`jump_edit`].
+pub(super) fn retire(stale: &[&str], observed: &Table) -> String {
+    let mut lines = String::new();
+    let foreign = |chain: &&SavedChain| !is_ours(&chain.name) && chain.name != "INPUT";
+    for chain in observed.chains.iter().filter(foreign) {
+        for rule in references(chain, |target| stale.contains(&target)) {
+            delete(&mut lines, rule);
+        }
+    }
+    for name in stale {
+        let _ = writeln!(lines, "-X {name}");
+    }
+    lines
+}
+
+fn delete(lines: &mut String, rule: &str) {
+    let _ = writeln!(lines, "-D{}", rule.strip_prefix("-A").unwrap_or(rule));
+}
+
+fn jumps_to(rule: &str, chosen: impl Fn(&str) -> bool) -> bool {
+    target(rule).is_some_and(|target| chosen(&target))
+}
+
+/// The rules of `chain` that jump to one of the chosen chains.
+pub(super) fn references(
+    chain: &SavedChain,
+    chosen: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = &str> {
+    chain
+        .rules
+        .iter()
+        .map(String::as_str)
+        .filter(move |rule| jumps_to(rule, &chosen))
+}
+
+/// The foreign chains from which `ACCEPT` can be reached.
+struct Accepting(HashSet<String>);
+
+impl Accepting {
+    fn of(table: &Table) -> Self {
+        let mut callers: HashMap<String, Vec<&str>> = HashMap::new();
+        for chain in table.chains.iter().filter(|chain| !is_ours(&chain.name)) {
+            for target in chain.rules.iter().filter_map(|rule| target(rule)) {
+                callers.entry(target).or_default().push(&chain.name);
+            }
+        }
+        let mut reached = HashSet::new();
+        let mut open = vec!["ACCEPT"];
+        while let Some(target) = open.pop() {
+            for caller in callers.get(target).into_iter().flatten() {
+                if reached.insert((*caller).to_owned()) {
+                    open.push(caller);
+                }
+            }
+        }
+        Self(reached)
+    }
+
+    fn can_accept(&self, rule: &str) -> bool {
+        jumps_to(rule, |target| target == "ACCEPT" || self.0.contains(target))
+    }
+}
+
+#[cfg(test)]
+#[path = "jump_tests.rs"]
+mod tests;

@@ -1,0 +1,123 @@
+use super::*;
+
+fn table(input: &[&str]) -> Table {
+    let chain = |name: &str, rules: &[&str]| SavedChain {
+        name: name.to_owned(),
+        policy: (name == "INPUT").then(|| "ACCEPT".to_owned()),
+        rules: rules
+            .iter()
+            .map(|rule| format!("-A {name} {rule}"))
+            .collect(),
+    };
+    Table {
+        chains: vec![
+            chain("INPUT", input),
+            chain("VF-INPUT", &["-j VF-SIP"]),
+            chain("VF-SIP", &["-j ACCEPT"]),
+            chain("f2b-sshd", &["-s 192.0.2.1/32 -j REJECT", "-j RETURN"]),
+            chain("outer", &["-p tcp -g inner"]),
+            chain("inner", &["-j f2b-sshd", "-j ACCEPT"]),
+        ],
+    }
+}
+
+const JUMP_RULE: &str = "-j VF-INPUT";
+const BAN: &str = "-p tcp -m multiport --dports 22 -j f2b-sshd";
+
+#[test]
+fn a_right_jump_is_left_alone() {
+    for input in [
+        vec![JUMP_RULE],
+        vec![BAN, JUMP_RULE],
+        vec![JUMP_RULE, "-j ACCEPT"],
+        vec![
+            "-s 192.0.2.9/32 -j DROP",
+            BAN,
+            "-j LOG",
+            JUMP_RULE,
+            "-j outer",
+        ],
+    ] {
+        let table = table(&input);
+        assert_eq!(table.jump(), JumpState::Right, "{input:?}");
+        assert_eq!(jump_edit(&table), None);
+    }
+}
+
+#[test]
+fn every_other_jump_is_put_right() {
+    let below = |rule: &str| JumpState::Below {
+        rule: format!("-A INPUT {rule}"),
+    };
+    for (input, state, edit) in [
+        (vec![], JumpState::Missing, "-A INPUT -j VF-INPUT\n"),
+        (vec![BAN], JumpState::Missing, "-A INPUT -j VF-INPUT\n"),
+        (
+            vec![BAN, "-i lo -j ACCEPT"],
+            JumpState::Missing,
+            "-I INPUT 2 -j VF-INPUT\n",
+        ),
+        (
+            vec!["-i lo -j ACCEPT", BAN, JUMP_RULE],
+            below("-i lo -j ACCEPT"),
+            "-D INPUT -j VF-INPUT\n-I INPUT 1 -j VF-INPUT\n",
+        ),
+        (
+            vec![BAN, "-j outer", JUMP_RULE],
+            below("-j outer"),
+            "-D INPUT -j VF-INPUT\n-I INPUT 2 -j VF-INPUT\n",
+        ),
+        (
+            vec![JUMP_RULE, BAN, JUMP_RULE],
+            JumpState::Repeated,
+            "-D INPUT -j VF-INPUT\n-D INPUT -j VF-INPUT\n-A INPUT -j VF-INPUT\n",
+        ),
+        (
+            vec!["-m comment --comment x -j VF-INPUT", JUMP_RULE],
+            JumpState::Repeated,
+            "-D INPUT -m comment --comment x -j VF-INPUT\n-D INPUT -j VF-INPUT\n-A INPUT -j VF-INPUT\n",
+        ),
+        (
+            vec!["-p tcp -j VF-INPUT", "-j ACCEPT"],
+            JumpState::Missing,
+            "-D INPUT -p tcp -j VF-INPUT\n-I INPUT 1 -j VF-INPUT\n",
+        ),
+        (
+            vec!["-g VF-INPUT"],
+            JumpState::Missing,
+            "-D INPUT -g VF-INPUT\n-A INPUT -j VF-INPUT\n",
+        ),
+    ] {
+        let table = table(&input);
+        assert_eq!(table.jump(), state, "{input:?}");
+        assert_eq!(jump_edit(&table).as_deref(), Some(edit), "{input:?}");
+    }
+}
+
+#[test]
+fn an_empty_kernel_gets_a_jump_and_needs_no_removal() {
+    assert_eq!(Table::default().jump(), JumpState::Missing);
+    assert_eq!(
+        jump_edit(&Table::default()).as_deref(),
+        Some("-A INPUT -j VF-INPUT\n")
+    );
+    assert_eq!(removal(&Table::default()), None);
+}
+
+#[test]
+fn removal_takes_what_names_us_and_nothing_else() {
+    let mut table = table(&[BAN, JUMP_RULE, "-p tcp -j VF-INPUT", "-j ACCEPT"]);
+    table.chains[4].rules.push("-A outer -j VF-SIP".to_owned());
+    assert_eq!(
+        removal(&table).unwrap(),
+        "*filter\n:VF-INPUT - [0:0]\n:VF-SIP - [0:0]\n-D INPUT -j VF-INPUT\n\
+         -D INPUT -p tcp -j VF-INPUT\n-D outer -j VF-SIP\n-X VF-INPUT\n-X VF-SIP\nCOMMIT\n"
+    );
+}
+
+#[test]
+fn chains_that_call_one_another_for_ever_end() {
+    let mut table = table(&["-j outer", JUMP_RULE]);
+    table.chains[5].rules = vec!["-A inner -j outer".to_owned()];
+    assert_eq!(table.jump(), JumpState::Right);
+}

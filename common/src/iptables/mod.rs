@@ -1,0 +1,24 @@
+//! Rulesets as input of iptables-restore and ipset, and what those tools print, read back.
+//!
+//! The oldest tools that must take what is written here are iptables 1.4.21 (legacy) and
+//! 1.8.4 (nft), and ipset 6.38.
+
+mod jump;
+mod rate;
+mod read;
+mod render;
+mod repair;
+mod save;
+mod sets;
+pub(crate) mod words;
+
+pub use jump::{JUMP, JumpState, jump_edit, removal};
+pub use read::{UnreadableRule, as_read, read_rule};
+pub use render::{Failsafe, apply_input, filter_section, restore_input};
+pub use repair::repair_input;
+pub use save::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
+pub(crate) use sets::header;
+pub use sets::{KernelSet, SetPlan, UnreadableSets, parse_ipset_save, set_create_input, set_plan};
+
+/// The start of every comment of ours; the rule's label follows.
+pub const COMMENT_PREFIX: &str = "vf:";

@@ -1,0 +1,265 @@
+//! What `iptables-save` prints, as a table of chains.
+
+use std::collections::HashMap;
+
+use super::words::{is_ours, shorten};
+
+/// The longest output of iptables-save that is read.
+pub const MAX_SAVE_BYTES: usize = 64 << 20;
+
+/// The filter table as iptables-save prints it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Its chains in the order of the output.
+    pub chains: Vec<SavedChain>,
+}
+
+/// One chain as iptables-save prints it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedChain {
+    /// Its name.
+    pub name: String,
+    /// `ACCEPT` or `DROP` of a built-in chain; none of a chain that is jumped to.
+    pub policy: Option<String>,
+    /// Its rules, `-A CHAIN …`, without counters.
+    pub rules: Vec<String>,
+}
+
+/// Output of iptables-save that says nothing certain about the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// The table holds what only `nft` can show.
+    #[error("the filter table holds what iptables cannot show: {0}; look at it with nft")]
+    Incompatible(String),
+    /// The output has no end: the tool was stopped, or its output cut.
+    #[error("the output of iptables-save ends without COMMIT")]
+    Truncated,
+    /// A line that is no part of the format.
+    #[error("line {line} of the output of iptables-save makes no sense: {text:?}")]
+    Line {
+        /// The line's number, from 1.
+        line: usize,
+        /// The line, cut to what is worth showing.
+        text: String,
+    },
+    /// More than [`MAX_SAVE_BYTES`].
+    #[error("the output of iptables-save is longer than {MAX_SAVE_BYTES} bytes")]
+    TooLong,
+}
+
+/// Reads the filter table in the output of iptables-save, with or without counters. No
+/// output is an empty table: that is what a kernel without the table gives.
+pub fn parse_save(text: &str) -> Result<Table, Unreadable> {
+    if text.len() > MAX_SAVE_BYTES {
+        return Err(Unreadable::TooLong);
+    }
+    let mut table = Table::default();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut section: Option<&str> = None;
+    let mut seen_filter = false;
+    for (index, line) in text.lines().enumerate() {
+        let nonsense = || Unreadable::Line {
+            line: index + 1,
+            text: shorten(line),
+        };
+        let line = line.trim_end();
+        if let Some(comment) = line.strip_prefix('#') {
+            if hides_filter(comment) {
+                return Err(Unreadable::Incompatible(shorten(comment.trim())));
+            }
+        } else if let Some(name) = line.strip_prefix('*') {
+            // A second filter section would be what two tools printed into one another.
+            if section.is_some() || (name == "filter" && seen_filter) {
+                return Err(nonsense());
+            }
+            seen_filter |= name == "filter";
+            section = Some(name);
+        } else if line == "COMMIT" {
+            section.take().ok_or_else(nonsense)?;
+        } else if line.is_empty() {
+        } else if section != Some("filter") {
+            if section.is_none() || !line.starts_with([':', '-', '[']) {
+                return Err(nonsense());
+            }
+        } else if let Some(declared) = line.strip_prefix(':') {
+            let chain = declaration(declared).ok_or_else(nonsense)?;
+            if places
+                .insert(chain.name.clone(), table.chains.len())
+                .is_some()
+            {
+                return Err(nonsense());
+            }
+            table.chains.push(chain);
+        } else {
+            let (name, rule) = rule(line).ok_or_else(nonsense)?;
+            let place = places.get(name).ok_or_else(nonsense)?;
+            let chain = table.chains.get_mut(*place).ok_or_else(nonsense)?;
+            chain.rules.push(rule.to_owned());
+        }
+    }
+    if section.is_some() {
+        return Err(Unreadable::Truncated);
+    }
+    Ok(table)
+}
+
+/// Whether a comment says that the filter table was left out: ``# Table `filter' is
+/// incompatible, use 'nft' tool.`` (`xtables-save.c`, which exits 0 with it).
+fn hides_filter(comment: &str) -> bool {
+    comment.contains("is incompatible") && comment.contains("filter'")
+}
+
+/// `NAME POLICY [packets:bytes]`.
+fn declaration(text: &str) -> Option<SavedChain> {
+    let mut words = text.split_ascii_whitespace();
+    let name = words.next()?;
+    let policy = words.next()?;
+    let counters = words.next().is_none_or(is_counters);
+    (counters && words.next().is_none()).then(|| SavedChain {
+        name: name.to_owned(),
+        policy: (policy != "-").then(|| policy.to_owned()),
+        rules: Vec::new(),
+    })
+}
+
+/// `-A CHAIN …`, perhaps behind counters: the chain and the line without them.
+fn rule(line: &str) -> Option<(&str, &str)> {
+    let rule = if line.starts_with('[') {
+        let (counters, rest) = line.split_once(' ')?;
+        if !is_counters(counters) {
+            return None;
+        }
+        rest
+    } else {
+        line
+    };
+    let name = rule.strip_prefix("-A ")?.split(' ').next()?;
+    (!name.is_empty()).then_some((name, rule))
+}
+
+/// `[packets:bytes]`.
+fn is_counters(word: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    word.strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .and_then(|rest| rest.split_once(':'))
+        .is_some_and(|(packets, bytes)| digits(packets) && digits(bytes))
+}
+
+impl Table {
+    /// Our own chains alone, without the jump to them.
+    pub fn ours(&self) -> Table {
+        Table {
+            chains: self
+                .chains
+                .iter()
+                .filter(|chain| is_ours(&chain.name))
+                .cloned()
+                .collect(),
+        }
+    }
+
+    /// The chain of that name.
+    pub fn chain(&self, name: &str) -> Option<&SavedChain> {
+        self.chains.iter().find(|chain| chain.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SAVED: &str = "\
+# Generated by iptables-save v1.8.9 on Mon Nov 23 01:48:08 2026
+*nat
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -j DNAT --to-destination 10.0.0.1
+COMMIT
+*filter
+:INPUT DROP [12:3456]
+:VF-INPUT - [0:0]
+:f2b-sshd - [0:0]
+[7:8] -A INPUT -j VF-INPUT
+-A VF-INPUT -m comment --comment \"vf:a\" -j DROP
+[1:2] -A f2b-sshd -j RETURN
+COMMIT
+# Completed on Mon Nov 23 01:48:08 2026
+# Warning: iptables-legacy tables present, use iptables-legacy-save to see them
+";
+
+    #[test]
+    fn the_filter_table_is_found_among_others_and_loses_its_counters() {
+        let table = parse_save(SAVED).unwrap();
+        assert_eq!(
+            table.chain("INPUT").unwrap().policy.as_deref(),
+            Some("DROP")
+        );
+        assert_eq!(
+            table.chain("INPUT").unwrap().rules,
+            ["-A INPUT -j VF-INPUT"]
+        );
+        assert_eq!(
+            table.chain("f2b-sshd").unwrap().rules,
+            ["-A f2b-sshd -j RETURN"]
+        );
+        assert_eq!(table.chain("PREROUTING"), None);
+        let ours = table.ours();
+        assert_eq!(ours.chains.len(), 1);
+        assert_eq!(
+            ours.chain("VF-INPUT").unwrap().rules,
+            ["-A VF-INPUT -m comment --comment \"vf:a\" -j DROP"]
+        );
+        assert_eq!(parse_save("").unwrap(), Table::default());
+    }
+
+    #[test]
+    fn what_says_nothing_certain_is_unreadable() {
+        let hidden = "# Table `filter' is incompatible, use 'nft' tool.\n";
+        assert!(matches!(
+            parse_save(hidden),
+            Err(Unreadable::Incompatible(_))
+        ));
+        assert!(parse_save("# Table `nat' is incompatible, use 'nft' tool.\n").is_ok());
+        let cut = SAVED.split("[1:2]").next().unwrap();
+        assert_eq!(parse_save(cut), Err(Unreadable::Truncated));
+        for garbage in [
+            "hello\n",
+            "COMMIT\n",
+            "*filter\n*filter\nCOMMIT\n",
+            "*filter\nCOMMIT\n*filter\nCOMMIT\n",
+            "*filter\n-A INPUT -j ACCEPT\nCOMMIT\n",
+            "*filter\n:INPUT ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\nCOMMIT\n",
+            "*filter\n:INPUT ACCEPT [0:0\nCOMMIT\n",
+            "*filter\n:INPUT\nCOMMIT\n",
+            "*filter\n:INPUT ACCEPT [0:0]\n[x] -A INPUT -j ACCEPT\nCOMMIT\n",
+            "*filter\n:INPUT ACCEPT [0:0]\n-I INPUT -j ACCEPT\nCOMMIT\n",
+        ] {
+            assert!(
+                matches!(parse_save(garbage), Err(Unreadable::Line { .. })),
+                "{garbage}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gets_an_answer(
+            lines in prop::collection::vec(
+                prop_oneof![
+                    Just("*filter".to_owned()),
+                    Just("COMMIT".to_owned()),
+                    Just(":INPUT ACCEPT [0:0]".to_owned()),
+                    "-A INPUT( -[a-z]| [a-zA-Z\"\\\\]{0,6}){0,6}",
+                    "\\PC{0,40}",
+                ],
+                0..12,
+            )
+        ) {
+            if let Ok(table) = parse_save(&lines.join("\n")) {
+                let _ = (table.jump(), super::super::jump_edit(&table), super::super::removal(&table));
+            }
+        }
+    }
+}
