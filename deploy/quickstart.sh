@@ -115,6 +115,7 @@ up() {
     chmod 700 "$STATE"
     echo "$BIN" >"$STATE/bin"
     plan_nodes "$nodes" "$backend" "$roles" >"$STATE/nodes"
+    echo "$SOURCES" >"$STATE/sources"
     # shellcheck disable=SC2046 # a list of backends
     link_tools $(cut -f4 "$STATE/nodes" | sort -u)
 

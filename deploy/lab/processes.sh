@@ -91,11 +91,14 @@ ports_open() {
     (exec 3<>"/dev/tcp/$CONTROLLER_IP/7443" && exec 4<>"/dev/tcp/$CONTROLLER_IP/7444") 2>/dev/null
 }
 
+# A node's agent looks for its tools in override/NODE first: an empty folder, in which the
+# tests put programs that fail.
 start_agent() {
     local name=$1
+    mkdir -p "$STATE/override/$name"
     launch "$name" nsenter --net="/run/netns/vf-$name" --mount="$STATE/ns/$name.mnt" --uts="$STATE/ns/$name.uts" -- \
         "$BIN/voipfleet-agent" run --state "$STATE/agents/$name" \
-        --tool-path "$(tool_path "$(node_field "$name" backend)")" --poll-interval "$POLL_INTERVAL"
+        --tool-path "$STATE/override/$name:$(tool_path "$(node_field "$name" backend)")" --poll-interval "$POLL_INTERVAL"
 }
 
 # Echo servers on every port that the catalogue names, on the edges of its ranges, and on

@@ -75,7 +75,7 @@ fn command<S: AsRef<OsStr>>(argv: &[S]) -> Result<(String, std::process::Command
     };
     let mut command = std::process::Command::new(program);
     command.args(arguments);
-    Ok((format!("{:?}", program.as_ref()), command))
+    Ok((program.as_ref().to_string_lossy().into_owned(), command))
 }
 
 /// Starts a program with pipes on its outputs and nothing on its input.

@@ -2,4 +2,5 @@
 //! real packets.
 
 pub mod exec;
+pub mod lab;
 pub mod packets;

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 /// Connections of all ports together; more wait in the kernel's queues.
 const MAX_CONNECTIONS: usize = 1_024;
 /// How long a connection may live.
-const MAX_AGE: Duration = Duration::from_secs(60);
+const MAX_AGE: Duration = Duration::from_mins(1);
 
 /// Listens on every port and echoes what comes, until the process ends. Calls `ready` once
 /// all ports are bound.

@@ -48,9 +48,12 @@ pub fn table(outcomes: &[Outcome]) -> String {
             let _infallible = write!(text, "  {:<7} {:<7}", cell(v4), cell(v6));
         }
     }
-    text.lines()
-        .map(|line| format!("{}\n", line.trim_end()))
-        .collect()
+    let mut trimmed = String::with_capacity(text.len());
+    for line in text.lines() {
+        trimmed.push_str(line.trim_end());
+        trimmed.push('\n');
+    }
+    trimmed
 }
 
 fn what(outcome: &Outcome) -> String {

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Runs every test: unit tests, the real kernel in scratch namespaces, and the end-to-end suites
+# on the lab. Needs root; installs what is missing.
+#
+#   sudo tests/run.sh              everything
+#   sudo tests/run.sh e2e_drift    only test binaries, and tests, with this in their name
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT"
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+fail() {
+    echo "tests/run.sh: $*" >&2
+    exit 1
+}
+
+[ "$(id -u)" = 0 ] || fail "the kernel and end-to-end tests need root, for network namespaces and iptables: sudo tests/run.sh"
+
+# shellcheck source=../deploy/lab/tools.sh
+. deploy/lab/tools.sh
+install_missing
+
+# Under sudo, the checkout's owner builds it, with his own toolchain; root only runs it.
+as_user=()
+if [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ]; then
+    home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
+    export CARGO_HOME=${CARGO_HOME:-$home/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$home/.rustup}
+    as_user=(sudo -u "$SUDO_USER" -H "PATH=$CARGO_HOME/bin:$PATH")
+    trap 'chown -R "$SUDO_USER" "$ROOT/target" 2>/dev/null || true' EXIT
+fi
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs, then run this again"
+
+say "building"
+# All targets in one go: the same features for the programs and for their tests.
+"${as_user[@]}" cargo build --quiet --locked --workspace --all-targets
+
+results=$(mktemp)
+status=0
+run() { cargo test --locked "$@" 2>&1 | tee -a "$results" || status=1; }
+
+say "testing"
+if [ $# -gt 0 ]; then
+    run --workspace "$@" -- --test-threads=1
+else
+    run --workspace --exclude voipfleet-tests
+    # One lab on a machine at a time.
+    run -p voipfleet-tests -- --test-threads=1
+fi
+
+awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+    END { printf "%d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$results"
+rm -f "$results"
+exit $status

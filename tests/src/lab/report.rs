@@ -1,0 +1,162 @@
+//! What voipctl prints with `-o json`: the names are a contract with scripts.
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::exec::Ended;
+
+/// A node in `voipctl status`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: String,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// `synced`, `stale`, `not_sent`, `error` or `offline`.
+    pub state: String,
+    /// Confirmed on the node.
+    pub generation: u64,
+    /// Of the confirmed ruleset, hexadecimal.
+    pub digest: Option<String>,
+    /// `nft` or `legacy`.
+    pub backend: Option<String>,
+    /// `clean`, `drifted`, `unreadable` or `contended`.
+    pub drift: Option<String>,
+    /// Why, where something is wrong.
+    pub error: Option<String>,
+}
+
+/// A site in `voipctl status`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SiteStatus {
+    /// Its name.
+    pub site: String,
+    /// Its last push; 0: none.
+    pub generation: u64,
+    /// Its nodes.
+    pub nodes: Vec<NodeStatus>,
+}
+
+impl SiteStatus {
+    pub(super) fn read(text: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(text).context("status is not JSON")?;
+        serde_json::from_value(value).with_context(|| format!("not the status of a site: {text}"))
+    }
+
+    /// A node of it.
+    pub fn node(&self, name: &str) -> Result<&NodeStatus> {
+        self.nodes
+            .iter()
+            .find(|node| node.node == name)
+            .with_context(|| format!("status does not name {name}"))
+    }
+
+    /// Whether every node runs the site's generation, and nothing but it.
+    pub fn is_synced(&self) -> bool {
+        self.nodes.iter().all(|node| {
+            node.state == "synced"
+                && node.generation == self.generation
+                && node.drift.as_deref() == Some("clean")
+        })
+    }
+}
+
+/// A record of `voipctl drift`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct DriftRecord {
+    /// The node's name.
+    pub node: String,
+    /// When it was noticed.
+    pub at: String,
+    /// `missing`, `altered`, `extra`, `order`, `policy`, `set`, `bypass` or `unreadable`.
+    pub class: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// The table.
+    pub table: String,
+    /// The chain, or the set's name.
+    pub chain: String,
+    /// The rule's label.
+    pub rule: String,
+    /// As the kernel prints it.
+    pub wanted: Option<String>,
+    /// As the kernel prints it.
+    pub observed: Option<String>,
+    /// Who did it, where that is known.
+    pub by: Option<Author>,
+    /// From notice to repair.
+    pub repaired_after_ms: Option<u64>,
+}
+
+/// Who changed the kernel.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Author {
+    /// The process.
+    pub pid: u32,
+    /// Its command name.
+    pub comm: String,
+}
+
+impl DriftRecord {
+    pub(super) fn read(text: &str) -> Result<Vec<Self>> {
+        #[derive(Deserialize)]
+        struct Records {
+            records: Vec<DriftRecord>,
+        }
+        let records: Records =
+            serde_json::from_str(text).with_context(|| format!("not drift records: {text}"))?;
+        Ok(records.records)
+    }
+}
+
+/// What `voipctl push -o json` said: a line an event.
+#[derive(Debug, Clone)]
+pub struct Push {
+    /// How voipctl ended.
+    pub ended: Ended,
+    /// Every line.
+    pub events: Vec<Value>,
+    /// The last line, `{"event":"done",...}`.
+    pub done: Value,
+}
+
+impl Push {
+    pub(super) fn read(ended: Ended) -> Result<Self> {
+        let events = ended
+            .stdout
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<Vec<Value>, _>>()
+            .with_context(|| format!("push did not print JSON lines: {}", ended.said()))?;
+        let Some(done) = events
+            .last()
+            .filter(|last| last["event"] == "done")
+            .cloned()
+        else {
+            bail!("push did not end with a done event: {}", ended.said());
+        };
+        Ok(Self {
+            ended,
+            events,
+            done,
+        })
+    }
+
+    /// A number of the last line.
+    pub fn count(&self, name: &str) -> Result<u64> {
+        self.done
+            .get(name)
+            .and_then(Value::as_u64)
+            .with_context(|| format!("the done event has no number {name}: {}", self.done))
+    }
+
+    /// The last event that names a node.
+    pub fn node(&self, name: &str) -> Result<&Value> {
+        self.events
+            .iter()
+            .rev()
+            .find(|event| event["node"] == name)
+            .with_context(|| format!("push does not name {name}: {}", self.ended.said()))
+    }
+}
