@@ -1,5 +1,27 @@
-//! Documents as people write them.
+//! Documents as people write them: read, checked with the place of every mistake, printed back.
 
+pub(crate) mod address;
+mod check;
+mod decode;
+mod diagnostic;
 mod document;
+mod documents;
+mod exposure;
+mod json_schema;
+mod print;
+mod schema;
+mod source;
+mod stored;
+mod tree;
+mod yaml;
 
+#[cfg(test)]
+mod tests;
+
+pub use check::{Checked, check};
+pub use diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Severity};
 pub use document::*;
+pub use documents::{Kind, UnknownKind};
+pub use json_schema::json_schema;
+pub use source::{MAX_SOURCE_BYTES, Source, read, refuse_length};
+pub use yaml::{MAX_DEPTH, MAX_NODES};

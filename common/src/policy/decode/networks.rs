@@ -1,0 +1,155 @@
+//! Tenants, providers and lists: names for networks.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::super::address;
+use super::super::diagnostic::{Span, quoted};
+use super::super::document::{Document, List, Provider, Tenant};
+use super::super::yaml::Node;
+use super::{Decoded, Decoder, Fields};
+use crate::names::is_name;
+
+impl Decoder<'_> {
+    pub(super) fn tenant(&mut self, fields: &Fields<'_, '_>) -> Option<Tenant> {
+        let name = fields.get("name").and_then(|node| self.name(node, "name"));
+        let mut networks = BTreeMap::new();
+        if let Some(node) = fields.get("networks") {
+            for entry in self.mapping(node, "networks").unwrap_or_default() {
+                if entry.key.is_empty() {
+                    continue;
+                }
+                if !is_name(&entry.key) {
+                    self.bad_name(entry.key_span, &entry.key);
+                }
+                let found = self.client_networks(&entry.value, &entry.key);
+                networks.insert(entry.key.clone().into_owned(), found);
+            }
+        }
+        Some(Tenant {
+            name: name?,
+            networks,
+        })
+    }
+
+    pub(super) fn provider(&mut self, fields: &Fields<'_, '_>) -> Option<Provider> {
+        let name = fields.get("name").and_then(|node| self.name(node, "name"));
+        let mut networks = |field: &str| {
+            fields
+                .get(field)
+                .map(|node| self.client_networks(node, field))
+                .unwrap_or_default()
+        };
+        let signalling = networks("signalling");
+        let media = networks("media");
+        Some(Provider {
+            name: name?,
+            signalling,
+            media,
+        })
+    }
+
+    /// Networks of a client. One as wide as the world would open to everybody whatever is open to
+    /// clients.
+    fn client_networks(&mut self, node: &Node<'_>, what: &str) -> Vec<IpNet> {
+        let networks = self.networks(node, what);
+        for (net, span) in &networks {
+            if address::is_world(net) {
+                self.sink.error(
+                    *span,
+                    format!("{net} is as wide as the world"),
+                    "not one client's network",
+                    "services that are open to clients would be open to everybody: name the real \
+                     networks, or open single services with `from: [world]`",
+                );
+            }
+        }
+        networks.into_iter().map(|(net, _)| net).collect()
+    }
+
+    pub(super) fn list(&mut self, fields: &Fields<'_, '_>) -> Option<Decoded> {
+        let name = fields.get("name").and_then(|node| self.name(node, "name"));
+        let mut addresses = Vec::new();
+        let given = fields.get("addresses");
+        if let Some(node) = given {
+            for (net, span) in self.networks(node, "addresses") {
+                self.not_everything(&net, span);
+                addresses.push(net);
+            }
+        }
+        let file = fields
+            .get("file")
+            .and_then(|node| Some((self.scalar(node, "file")?.to_owned(), node.span)));
+        if given.is_none() && fields.get("file").is_none() {
+            let span = fields
+                .entry("name")
+                .map_or(Span::default(), |e| e.value.span);
+            self.sink.error(
+                span,
+                "a list needs `addresses` or `file`",
+                "has neither",
+                "write `addresses: [198.51.100.7]`, or `file: path.txt` for a long list",
+            );
+        }
+        Some(Decoded {
+            document: Document::List(List {
+                name: name?,
+                addresses: ascending(addresses),
+            }),
+            file,
+        })
+    }
+
+    /// Reads a list's file: one address a line, with comments.
+    pub(in super::super) fn list_file(&mut self, text: &str) -> Vec<IpNet> {
+        let mut addresses = Vec::new();
+        let mut at = 0;
+        for line in text.split('\n') {
+            let start = at;
+            at += line.len() + 1;
+            let body = line.trim_start_matches('\u{feff}');
+            // `;` starts a comment in the lists of Spamhaus.
+            let body = body.split(['#', ';']).next().unwrap_or_default();
+            let word = body.trim();
+            if word.is_empty() {
+                continue;
+            }
+            // Where the word stands: `split` and `trim` gave a part of the same line.
+            let offset = start + line.find(word).unwrap_or(0);
+            let span = Span::new(offset, offset + word.len());
+            if word.contains(char::is_whitespace) {
+                self.sink.error(
+                    span,
+                    format!("{} is more than one address", quoted(word)),
+                    "",
+                    "write one address on a line; put a comment behind `#`",
+                );
+                continue;
+            }
+            if let Some(net) = self.network(word, span) {
+                self.not_everything(&net, span);
+                addresses.push(net);
+            }
+        }
+        ascending(addresses)
+    }
+
+    fn not_everything(&mut self, net: &IpNet, span: Span) {
+        if net.prefix_len() == 0 {
+            self.sink.error(
+                span,
+                format!("a list may not hold {net}"),
+                "every address",
+                "write `world` where every source is meant",
+            );
+        }
+    }
+}
+
+/// Sorted, each once.
+pub(in super::super) fn ascending(mut addresses: Vec<IpNet>) -> Vec<IpNet> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}

@@ -1,0 +1,189 @@
+//! What operators get wrong, and how it is shown. Snapshots: the words are part of the product.
+
+use super::{Documents, check, checked, rendered, shown, sources};
+
+/// One of each mistake that a policy is likely to have, over three files.
+const SITE: &str = r#"kind: Site
+name: Site A
+tenants: [acme, globx]
+providers: [trunkco, nobody]
+admins: []
+cluster: {interface: "eth0; reboot", trust: ful}
+mode: enfroce
+mode: observe
+colour: blue
+services:
+  sip: {from: [clients, tenant:acmee, 10.0.0.300], limit: {per_source: 20/d, burst: 0}}
+  hubring: {from: [admins, world]}
+  sql: {from: [cluster, 0.0.0.0/0, "::/0"]}
+  es: {from: [list:everybody]}
+  t38: {ports: 4000-5999}
+  rtp: {ports: [10000-70000, 20000-10000, "0,x"], notrack: true}
+  sipp: {from: [clients]}
+  dns: {from: [world]}
+  icmp: {ports: 7}
+  web: [clients]
+rules:
+  - {name: dns, accept: {proto: udp, ports: [53], from: [world]}}
+  - {name: cache, accept: {proto: tcp, ports: 11000-12000, from: [world]}}
+  - {name: cache, accept: {proto: sctp, ports: [], from: [], roles: [sip, proxy]}}
+  - {name: odd, acept: {proto: tcp}}
+deny: [world, list:voipbl2, 10.0.0.0/255.0.255.0, 10.10.33.1/24]
+probes:
+  - {name: dns, tcp: 10.0.0.53}
+  - {name: dns, icmp: gateway.example.com, dns: "10.0.0.53:53"}
+  - {name: nothing}
+rollout: {canary: one, batch: 120%, confirm_within: 30}
+tests:
+  - {name: t, from: 10.0.0.0/8, to: {role: proxy, proto: udp, port: 70000}, expect: allow}
+"#;
+
+const OTHERS: &str = r"kind: Tenant
+name: acme
+networks: {offices: [203.0.113.0/33, 0.0.0.0/1], Head Office: 192.0.2.1}
+---
+kind: Provider
+name: trunkco
+signaling: [192.0.2.0/28]
+media: {a: b}
+---
+kind: List
+name: everybody
+addresses: [0.0.0.0/1, 128.0.0.0/1]
+---
+kind: List
+name: voipbl
+file: lists/voipbl.txt
+---
+kind: List
+name: elsewhere
+file: lists/voipbl.csv
+---
+kind: List
+name: everybody
+---
+kind: Lst
+name: x
+---
+- just
+- a list
+---
+name: y
+";
+
+const LIST: &str = "# from voipbl\n198.18.0.1\n198.18.0.256 # broken\n0.0.0.0/0\n198.18.0.1 198.18.0.2\n\u{a0}pbx.example.com\n";
+
+#[test]
+fn every_mistake_is_shown_in_one_run() {
+    insta::assert_snapshot!(shown(&[
+        ("site.yaml", SITE),
+        ("others.yaml", OTHERS),
+        ("lists/voipbl.txt", LIST),
+    ]));
+}
+
+#[test]
+fn broken_yaml_is_shown_and_the_other_documents_are_still_checked() {
+    insta::assert_snapshot!(shown(&[(
+        "broken.yaml",
+        "kind: Tenant\nname: acme\nnetworks: {a: [192.0.2.1}\n---\nkind: Site\nname: a\n\
+         admins: [192.0.2.300]\ntenants: [acme, other]\n---\nkind: List\n\tname: x\n---\n\
+         kind: List\nname: l\naddresses: [2001:db8::, ::/8]\n",
+    )]));
+}
+
+#[test]
+fn anchors_tags_and_depth_are_shown() {
+    let deep = format!("kind: Site\nname: a\nadmins: {}\n", "[".repeat(200));
+    insta::assert_snapshot!(shown(&[
+        (
+            "bomb.yaml",
+            "a: &a [x, x]\nb: &b [*a, *a]\nc: !!binary aGk=\n"
+        ),
+        ("deep.yaml", &deep),
+        ("empty.yaml", "# nothing\n"),
+    ]));
+}
+
+#[test]
+fn what_is_legal_and_looks_wrong_is_a_warning() {
+    let files = [(
+        "a.yaml",
+        "kind: Site\nname: a\nadmins: [192.0.2.1/24, 0.0.0.0/0]\nservices:\n  sip: {from: [world]}\n\
+         \x20 ssh: {from: [admins, world]}\nrules:\n  - {name: dns, accept: {proto: udp, ports: 53, \
+         from: [cluster]}}\n  - {name: wide, accept: {proto: udp, ports: 5051-5070, from: [world]}}\n\
+         probes: [{name: p, icmp: 192.0.2.1}]\nrollout: {canary: 2, batch: 25%}\n",
+    )];
+    assert!(!checked(&files).has_errors());
+    insta::assert_snapshot!(shown(&files));
+}
+
+/// The messages of a site with these lines.
+fn messages(lines: &str) -> Vec<String> {
+    let text = format!("kind: Site\nname: a\nadmins: [192.0.2.1]\n{lines}");
+    checked(&[("a.yaml", &text)])
+        .diagnostics
+        .into_iter()
+        .map(|diagnostic| diagnostic.message)
+        .collect()
+}
+
+#[test]
+fn a_backend_service_reaches_the_world_only_by_a_declared_will() {
+    for closed in [
+        "services: {sql: {from: [world]}}",
+        "services: {sql: {from: world}}",
+        "services: {sql: {from: 0.0.0.0/0}}",
+        "services: {sql: {from: \"2000::/3\"}}",
+        "services: {sip-pbx: {from: [world]}}",
+        // Another service's ports, moved onto a back end's.
+        "services: {web: {ports: [443, 3306], from: [world]}}",
+        "services: {rtp: {ports: 2000-3000}}",
+        "rules: [{name: x, accept: {proto: tcp, ports: 1-65535, from: [world]}}]",
+        "rules: [{name: x, accept: {proto: udp, ports: 2049, from: [world]}}]",
+    ] {
+        let found = messages(closed);
+        assert!(
+            found
+                .iter()
+                .any(|m| m.contains("must not be open to the world")),
+            "{closed}: {found:?}"
+        );
+    }
+    for open in [
+        "services: {sql: {from: [world], dangerous: true}}",
+        "services: {sql: {from: [cluster, admins, clients, 10.0.0.0/8]}}",
+        "services: {sql: {from: []}}",
+        "services: {rtp: {ports: 10000-20000}}",
+        "services: {t38: {ports: [4000-5049, 5051-5059, 5062-5999]}}",
+        "rules: [{name: x, accept: {proto: tcp, ports: 3306, from: [world]}, dangerous: true}]",
+        "rules: [{name: x, accept: {proto: udp, ports: 3306, from: [world]}}]",
+        "rules: [{name: x, accept: {proto: tcp, ports: 3306, from: [cluster]}}]",
+    ] {
+        assert_eq!(messages(open), Vec::<String>::new(), "{open}");
+    }
+}
+
+#[test]
+fn a_stored_wide_list_is_the_world_until_it_is_replaced() {
+    let stored: Documents = checked(&[(
+        "l.yaml",
+        "kind: List\nname: wide\naddresses: [0.0.0.0/1, 128.0.0.0/1]\n",
+    )])
+    .documents
+    .into_iter()
+    .collect();
+    let site = "kind: Site\nname: a\nadmins: 192.0.2.1\nservices: {sql: {from: [list:wide]}}\n";
+    assert!(check(&sources(&[("a.yaml", site)]), &stored).has_errors());
+    let narrow = format!("{site}---\nkind: List\nname: wide\naddresses: [192.0.2.7]\n");
+    let all = sources(&[("a.yaml", &narrow)]);
+    let checked = check(&all, &stored);
+    assert!(!checked.has_errors(), "{}", rendered(&all, &checked));
+}
+
+#[test]
+fn every_role_of_the_table_is_a_role() {
+    use super::super::schema::ROLES;
+    use crate::role::Role;
+    assert_eq!(ROLES, Role::ALL.map(Role::code));
+}
