@@ -1,5 +1,7 @@
 //! What the controller and the agents must agree on. Pure: no files, no sockets, no clock.
 
+pub mod catalogue;
+pub mod compile;
 pub mod drift;
 pub mod identity;
 pub mod iptables;
@@ -8,3 +10,4 @@ pub mod policy;
 pub mod role;
 pub mod ruleset;
 pub mod session;
+pub mod simulate;

@@ -17,7 +17,7 @@ use crate::ruleset::{
 
 /// Neighbour discovery: router and neighbour solicitation and advertisement, redirect
 /// (RFC 4861). The kernel itself drops those that did not start on the link.
-const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+pub(crate) const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 
 /// What the agent's own chain must keep open, beside the ruleset's admins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,0 +1,136 @@
+//! What holds for any documents.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::compile::fixtures::{any_documents, any_nodes};
+use crate::policy::AddressWord;
+use crate::ruleset::Digest;
+
+fn digests(compiled: &Compiled) -> Vec<Digest> {
+    compiled.rulesets.values().map(Ruleset::digest).collect()
+}
+
+/// The same documents as somebody else might have written them.
+fn shuffled(documents: &Documents) -> Documents {
+    let mut documents = documents.clone();
+    for site in documents.sites.values_mut() {
+        site.tenants.reverse();
+        site.providers.reverse();
+        site.admins.reverse();
+        site.deny.reverse();
+        let again: Vec<AddressWord> = site.admins.clone();
+        site.admins.extend(again);
+        for changes in site.services.values_mut() {
+            changes.from.iter_mut().for_each(|words| words.reverse());
+            changes.ports.iter_mut().for_each(|ports| ports.reverse());
+            changes.proto.iter_mut().for_each(|proto| proto.reverse());
+        }
+        site.rules.iter_mut().for_each(|rule| rule.from.reverse());
+    }
+    for tenant in documents.tenants.values_mut() {
+        tenant.networks.values_mut().for_each(|nets| nets.reverse());
+    }
+    for provider in documents.providers.values_mut() {
+        provider.signalling.reverse();
+        provider.media.reverse();
+    }
+    documents
+        .lists
+        .values_mut()
+        .for_each(|list| list.addresses.reverse());
+    documents
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn what_compiles_is_valid_and_the_same_on_any_machine(
+        documents in any_documents(),
+        (nodes, other_order) in any_nodes().prop_flat_map(|nodes| {
+            (Just(nodes.clone()), Just(nodes).prop_shuffle())
+        }),
+    ) {
+        let compiled = compiled(&documents, &nodes);
+        prop_assert_eq!(compiled.rulesets.len(), nodes.len());
+        for ruleset in compiled.rulesets.values() {
+            let decoded = Ruleset::decode(&ruleset.encode());
+            prop_assert_eq!(decoded.as_ref(), Ok(ruleset));
+        }
+        let site = "site-a".parse().unwrap();
+        let again = compile(&site, &shuffled(&documents), &other_order).unwrap();
+        prop_assert_eq!(digests(&compiled), digests(&again));
+    }
+
+    #[test]
+    fn every_element_is_somebodys_and_in_no_other(
+        documents in any_documents(),
+        nodes in any_nodes(),
+    ) {
+        let compiled = compiled(&documents, &nodes);
+        for set in compiled.rulesets.values().flat_map(|ruleset| &ruleset.sets) {
+            for (wide, next) in set.elements.iter().zip(set.elements.iter().skip(1)) {
+                prop_assert!(!wide.contains(next), "{} holds {} and {}", set.name, wide, next);
+            }
+            for element in &set.elements {
+                let who = compiled.provenance.of(&set.name, element);
+                prop_assert!(!who.is_empty(), "{} of {}", element, set.name);
+            }
+        }
+        for ruleset in compiled.rulesets.values() {
+            let labels: Vec<String> = labels(ruleset, "VF-INPUT");
+            let distinct: BTreeSet<&String> = labels.iter().collect();
+            // In observe mode a log rule stands before the rule of the same label.
+            let logs = match ruleset.mode {
+                crate::ruleset::Mode::Enforce => 0,
+                crate::ruleset::Mode::Observe => labels
+                    .iter()
+                    .filter(|l| l.starts_with("deny") || *l == "invalid")
+                    .count() / 2,
+            };
+            prop_assert_eq!(distinct.len() + logs, labels.len(), "{:?}", labels);
+        }
+    }
+
+    /// SIP's ports are never opened by the way of media, and what admins need always is.
+    #[test]
+    fn media_never_opens_sip(documents in any_documents(), nodes in any_nodes(), port in 4000_u16..6000) {
+        let compiled = compiled(&documents, &nodes);
+        for ruleset in compiled.rulesets.values() {
+            for port in [port, 5050, 5060, 5061] {
+                let outcome = send(ruleset, "192.0.2.99", Protocol::Udp, port);
+                if [5050, 5060, 5061].contains(&port) {
+                    prop_assert!(
+                        !outcome.label.starts_with("rtp") && !outcome.label.starts_with("t38"),
+                        "{} is open by {}", port, outcome.label
+                    );
+                }
+            }
+            let admin = ruleset.admins[0].addr();
+            let ssh = simulate(ruleset, &Packet::new(admin, Protocol::Tcp, ruleset.ssh_ports[0]));
+            prop_assert_eq!(ssh.decision, Decision::Accept);
+        }
+    }
+}
+
+/// The canonical form must not change unawares: nodes compare digests, and a change would push
+/// every site anew.
+#[test]
+fn the_digests_of_fixed_documents_are_known() {
+    let nodes = [
+        all_roles(),
+        node("sip-2", 2, &[Role::Sip]),
+        node("ic-3", 3, &[Role::Ic]),
+    ];
+    let compiled = compiled(&documents(), &nodes);
+    let digests: Vec<String> = digests(&compiled).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        digests,
+        [
+            "3accaede7bd1e9c53b9d02afbcbdde7ed7193558a43a965b53bd21b00d7f441b",
+            "aba4529eaccd79f1e5897ac5bf0890b8cfab548117524b6dbf169127886dbe5d",
+            "15af0e7e79ba5cf3dfe0b1cdef489dee7348bf061c91604f28b105d0fa3322e4",
+        ]
+    );
+}
