@@ -76,9 +76,9 @@ voipctl() { VOIPCTL_CONFIG=$STATE/controller/admin.yaml "$BIN/voipctl" "$@"; }
 
 enrol() {
     local name=$1 token
-    local -a roles
-    IFS=, read -r -a roles <<<"$(node_field "$name" roles)"
-    token=$(voipctl token create --site site-a --node "$name" "${roles[@]/#/--role=}")
+    local -a own
+    IFS=, read -r -a own <<<"$(node_field "$name" roles)"
+    token=$(voipctl token create --site site-a --node "$name" "${own[@]/#/--role=}")
     VOIPFLEET_TOKEN=$token on_node "$name" "$BIN/voipfleet-agent" enroll --node "$name" \
         --controller "$CONTROLLER_IP:7444" --state "$STATE/agents/$name" >>"$STATE/log/$name.log" 2>&1 ||
         { cat "$STATE/log/$name.log" >&2; fail "node $name could not enrol"; }
@@ -102,7 +102,10 @@ up() {
         esac
         shift || { usage >&2; exit 2; }
     done
-    [[ $nodes =~ ^[0-9]+$ ]] && ((nodes >= 1 && nodes <= 50)) || { usage >&2; exit 2; }
+    if ! [[ $nodes =~ ^[1-9][0-9]?$ ]] || ((nodes > 50)); then
+        usage >&2
+        exit 2
+    fi
     case $backend in nft | legacy | mixed) ;; *) usage >&2; exit 2 ;; esac
     case $roles in each | all) ;; *) usage >&2; exit 2 ;; esac
     if [ "$nodes" = 1 ]; then roles=all; fi
@@ -190,6 +193,7 @@ stop() {
 env_lines() {
     need_lab
     printf 'export VOIPCTL_CONFIG=%q\n' "$STATE/controller/admin.yaml"
+    # shellcheck disable=SC2016 # the reader's shell expands it
     printf 'export PATH=%q:$PATH\n' "$BIN"
 }
 

@@ -60,6 +60,7 @@ impl Rules {
     }
 
     /// The lines that others than Voipfleet own.
+    #[must_use]
     pub fn foreign(&self) -> Self {
         let foreign = |lines: &[String]| {
             lines

@@ -1,5 +1,6 @@
 //! The lab of `deploy/quickstart.sh`, in the hands of a test.
 
+mod identity;
 mod kernel;
 mod outside;
 mod process;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
+pub use identity::{Ca, Credentials};
 pub use kernel::{Family, Foreign, Rules};
 pub use outside::Source;
 pub use report::{Author, DriftRecord, NodeStatus, Push, SiteStatus};
@@ -21,7 +23,7 @@ use crate::exec::{self, Ended, Running};
 
 /// How long a condition may take to come true: generous, for a machine that does other
 /// things too. A test that passes never waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 

@@ -52,11 +52,11 @@ impl Lab {
             .trim()
             .split_once(' ')
             .with_context(|| format!("{} is damaged", path.display()))?;
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        let Ok(line) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
             return Ok(None);
         };
         // The name in the second field may hold spaces and parentheses.
-        let fields: Vec<&str> = stat
+        let fields: Vec<&str> = line
             .rsplit_once(") ")
             .map(|(_, rest)| rest.split(' ').collect())
             .unwrap_or_default();
