@@ -8,7 +8,7 @@ use super::super::yaml::{Entry, Node};
 use super::values::is_empty;
 use super::{Decoder, Fields};
 use crate::catalogue::{self, Direction, SERVICES, Service};
-use crate::ruleset::{PortRange, Rate};
+use crate::ruleset::{MAX_PORT_SLOTS, PortRange, Rate};
 
 /// The ports of SIP, TCP and UDP: 5050 is Asterisk's behind Kamailio.
 const SIP_PORTS: [u16; 3] = [5050, 5060, 5061];
@@ -148,7 +148,42 @@ impl Decoder<'_> {
         {
             self.media_ports(known.name, node.span, ports);
         }
+        if known.name == "ssh" {
+            self.ssh_ports(fields, service);
+        }
         before == self.sink.errors()
+    }
+
+    /// SSH of the admins is what every node keeps open, in one rule.
+    fn ssh_ports(&mut self, fields: &Fields<'_, '_>, service: &ServiceOverride) {
+        if let Some(node) = fields.get("proto")
+            && service
+                .proto
+                .as_ref()
+                .is_some_and(|proto| !proto.contains(&Transport::Tcp))
+        {
+            self.sink.error(
+                node.span,
+                "`ssh` needs tcp",
+                "",
+                "admins could not reach the nodes any more: remove `proto`",
+            );
+        }
+        let ranges = service.ports.as_deref().unwrap_or_default();
+        let count: usize = ranges
+            .iter()
+            .map(|range| usize::from(range.last - range.first) + 1)
+            .sum();
+        if let Some(node) = fields.get("ports")
+            && count > MAX_PORT_SLOTS
+        {
+            self.sink.error(
+                node.span,
+                format!("`ssh` has {count} ports, and {MAX_PORT_SLOTS} is the most"),
+                "",
+                "name the ports on which sshd listens",
+            );
+        }
     }
 
     /// Tells media ports that contain those of SIP: whoever may send media could signal.
@@ -214,29 +249,34 @@ fn push(ranges: &mut Vec<PortRange>, first: u32, last: u32) {
 impl ServiceOverride {
     /// The transports and ports that the service has with this change.
     fn openings(&self, service: &Service) -> Vec<(Transport, PortRange)> {
-        let catalogue = || {
-            service.openings.iter().flat_map(|opening| {
+        let published: Vec<(Transport, PortRange)> = service
+            .openings
+            .iter()
+            .flat_map(|opening| {
                 opening
                     .ports
                     .iter()
                     .map(|range| (opening.transport, *range))
             })
+            .collect();
+        let transports: Vec<Transport> = match &self.proto {
+            Some(proto) => proto.clone(),
+            None => service.openings.iter().map(|o| o.transport).collect(),
         };
-        if self.ports.is_none() && self.proto.is_none() {
-            return catalogue().collect();
+        let mut openings = Vec::new();
+        for transport in transports {
+            let known = published.iter().any(|(proto, _)| *proto == transport);
+            openings.extend(match &self.ports {
+                Some(ports) => ports.iter().map(|range| (transport, *range)).collect(),
+                // A transport that the catalogue does not have takes the ports of the other.
+                None => published
+                    .iter()
+                    .filter(|(proto, _)| *proto == transport || !known)
+                    .map(|(_, range)| (transport, *range))
+                    .collect::<Vec<_>>(),
+            });
         }
-        let transports: Vec<Transport> = self
-            .proto
-            .clone()
-            .unwrap_or_else(|| service.openings.iter().map(|o| o.transport).collect());
-        let ranges: Vec<PortRange> = self
-            .ports
-            .clone()
-            .unwrap_or_else(|| catalogue().map(|(_, range)| range).collect());
-        transports
-            .iter()
-            .flat_map(|transport| ranges.iter().map(|range| (*transport, *range)))
-            .collect()
+        openings
     }
 }
 

@@ -148,10 +148,10 @@ impl Decoder<'_> {
         let words = self.words(node, "admins");
         for (word, span) in &words {
             match word {
-                AddressWord::Net(net) if address::is_world(net) => self.sink.warning(
+                AddressWord::Net(net) if address::is_world(net) => self.sink.error(
                     *span,
-                    format!("{net} lets every address try SSH on every node"),
-                    "as wide as the world",
+                    format!("{net} is as wide as the world"),
+                    "everybody could try SSH on every node",
                     "name the networks from which you administer the nodes",
                 ),
                 AddressWord::Net(_)

@@ -93,7 +93,8 @@ fn distinct<T: Ord + Clone + std::fmt::Debug>(
 fn services() -> impl Strategy<Value = BTreeMap<String, ServiceOverride>> {
     let names: Vec<&str> = SERVICES
         .iter()
-        .filter(|s| s.direction == Direction::Inbound && !s.openings.is_empty())
+        // What ssh may be is bounded: it has a test of its own.
+        .filter(|s| s.direction == Direction::Inbound && !s.openings.is_empty() && s.name != "ssh")
         .map(|s| s.name)
         .collect();
     let unit = prop_oneof![

@@ -109,7 +109,7 @@ fn anchors_tags_and_depth_are_shown() {
 fn what_is_legal_and_looks_wrong_is_a_warning() {
     let files = [(
         "a.yaml",
-        "kind: Site\nname: a\nadmins: [192.0.2.1/24, 0.0.0.0/0]\nservices:\n  sip: {from: [world]}\n\
+        "kind: Site\nname: a\nadmins: [192.0.2.1/24]\nservices:\n  sip: {from: [world]}\n\
          \x20 ssh: {from: [admins, world]}\nrules:\n  - {name: dns, accept: {proto: udp, ports: 53, \
          from: [cluster]}}\n  - {name: wide, accept: {proto: udp, ports: 5051-5070, from: [world]}}\n\
          probes: [{name: p, icmp: 192.0.2.1}]\nrollout: {canary: 2, batch: 25%}\n",
@@ -161,6 +161,37 @@ fn a_backend_service_reaches_the_world_only_by_a_declared_will() {
         "rules: [{name: x, accept: {proto: tcp, ports: 3306, from: [cluster]}}]",
     ] {
         assert_eq!(messages(open), Vec::<String>::new(), "{open}");
+    }
+}
+
+#[test]
+fn admins_keep_ssh_and_nobody_else_gets_it_by_mistake() {
+    let refused = |admins: &str, services: &str| {
+        let text = format!("kind: Site\nname: a\nadmins: {admins}\nservices: {services}\n");
+        checked(&[("a.yaml", &text)]).has_errors()
+    };
+    for admins in [
+        "[]",
+        "",
+        "[world]",
+        "[clients]",
+        "[admins]",
+        "[local]",
+        "[cluster]",
+        "0.0.0.0/0",
+        "[\"::/0\"]",
+        "[192.0.2.1, 0.0.0.0/1]",
+        "[list:nobody]",
+        "{}",
+        "~",
+    ] {
+        assert!(refused(admins, "{}"), "{admins}");
+    }
+    for ssh in ["{ssh: {proto: udp}}", "{ssh: {ports: 2200-2300}}"] {
+        assert!(refused("192.0.2.1", ssh), "{ssh}");
+    }
+    for ssh in ["{ssh: {ports: [22, 2222]}}", "{ssh: {from: []}}", "{}"] {
+        assert!(!refused("192.0.2.1", ssh), "{ssh}");
     }
 }
 
