@@ -19,7 +19,7 @@ pub enum Role {
     Ic,
     /// Celery workers.
     Wk,
-    /// RabbitMQ.
+    /// `RabbitMQ`.
     Que,
     /// `MySQL`.
     Sql,

@@ -148,6 +148,7 @@ fn is_counters(word: &str) -> bool {
 
 impl Table {
     /// Our own chains alone, without the jump to them.
+    #[must_use]
     pub fn ours(&self) -> Table {
         Table {
             chains: self
@@ -222,6 +223,10 @@ COMMIT
             Err(Unreadable::Incompatible(_))
         ));
         assert!(parse_save("# Table `nat' is incompatible, use 'nft' tool.\n").is_ok());
+        // Another base chain in the table: the built-in ones are all shown.
+        let other =
+            "# Table `filter' contains incompatible base-chains, use 'nft' tool to list them.\n";
+        assert!(parse_save(&format!("{other}{SAVED}")).is_ok());
         let cut = SAVED.split("[1:2]").next().unwrap();
         assert_eq!(parse_save(cut), Err(Unreadable::Truncated));
         for garbage in [

@@ -244,7 +244,7 @@ fn address_set(set: &AddressSet) -> pb::AddressSet {
     }
 }
 
-fn port_range(range: &PortRange) -> pb::PortRange {
+fn port_range(range: PortRange) -> pb::PortRange {
     pb::PortRange {
         first: range.first.into(),
         last: range.last.into(),
@@ -297,9 +297,16 @@ fn rule(rule: &Rule) -> pb::Rule {
             .destination_ports
             .ranges()
             .iter()
+            .copied()
             .map(port_range)
             .collect(),
-        source_ports: rule.source_ports.ranges().iter().map(port_range).collect(),
+        source_ports: rule
+            .source_ports
+            .ranges()
+            .iter()
+            .copied()
+            .map(port_range)
+            .collect(),
         states: rule.states.as_slice().iter().map(state).collect(),
         icmp_type: rule.icmp_type.map(u32::from),
         limit: rule.limit.map(rate),
@@ -353,7 +360,7 @@ impl TryFrom<pb::Ruleset> for Ruleset {
                 .collect::<Result<_, _>>()?,
             chains: message
                 .chains
-                .into_iter()
+                .iter()
                 .map(read_chain)
                 .collect::<Result<_, _>>()?,
         };
@@ -439,7 +446,7 @@ fn read_set(message: &pb::AddressSet) -> Result<AddressSet, InvalidRuleset> {
     })
 }
 
-fn read_chain(message: pb::Chain) -> Result<Chain, InvalidRuleset> {
+fn read_chain(message: &pb::Chain) -> Result<Chain, InvalidRuleset> {
     Ok(Chain {
         name: parse(&message.name)?,
         rules: message

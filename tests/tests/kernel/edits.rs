@@ -1,0 +1,183 @@
+//! Edits from outside, each with the class that it is told as, and the repair.
+
+use voipfleet_common::drift::{Class, Wanted, compare_rules};
+use voipfleet_common::iptables::{JUMP, Unreadable, filter_section, parse_save, repair_input};
+use voipfleet_common::ruleset::Family;
+
+use crate::tools::{Backend, Kernel, in_namespace, nft};
+
+const OURS: &str = "\
+:f2b-sshd - [0:0]
+:VF-FAILSAFE - [0:0]
+:VF-INPUT - [0:0]
+-A f2b-sshd -j RETURN
+-A VF-FAILSAFE -i lo -m comment --comment \"vf:failsafe:loopback\" -j ACCEPT
+-A VF-INPUT -m comment --comment \"vf:failsafe\" -j VF-FAILSAFE
+-A VF-INPUT -p udp -m multiport --dports 5060 -m comment --comment \"vf:sip\" -j ACCEPT
+-A VF-INPUT -p tcp -m multiport --dports 443 -m comment --comment \"vf:web\" -j ACCEPT
+-A VF-INPUT -m comment --comment \"vf:default\" -j DROP
+-A INPUT -p tcp -j f2b-sshd
+";
+
+/// The edits, and each difference that they make: class, chain, label.
+type Case = (
+    &'static [&'static str],
+    &'static [(Class, &'static str, &'static str)],
+);
+
+const CASES: [Case; 18] = [
+    (&["-D VF-INPUT 3"], &[(Class::Missing, "VF-INPUT", "web")]),
+    (
+        &["-R VF-INPUT 4 -m comment --comment vf:default -j ACCEPT"],
+        &[(Class::Altered, "VF-INPUT", "default")],
+    ),
+    (
+        &[
+            "-R VF-INPUT 2 -p udp -m multiport --dports 5060 -m comment --comment vf:other -j ACCEPT",
+        ],
+        &[(Class::Altered, "VF-INPUT", "sip")],
+    ),
+    (
+        &["-R VF-INPUT 3 -p tcp -j ACCEPT"],
+        &[(Class::Altered, "VF-INPUT", "web")],
+    ),
+    (
+        &["-I VF-INPUT 1 -j ACCEPT"],
+        &[(Class::Extra, "VF-INPUT", "")],
+    ),
+    (
+        &["-A VF-INPUT -p icmp -j LOG"],
+        &[(Class::Extra, "VF-INPUT", "")],
+    ),
+    (
+        &["-A VF-INPUT -p tcp -m multiport --dports 443 -m comment --comment vf:web -j ACCEPT"],
+        &[(Class::Extra, "VF-INPUT", "web")],
+    ),
+    (
+        &[
+            "-D VF-INPUT 4",
+            "-I VF-INPUT 2 -m comment --comment vf:default -j DROP",
+        ],
+        &[(Class::Order, "VF-INPUT", "default")],
+    ),
+    (
+        &["-F VF-INPUT"],
+        &[
+            (Class::Missing, "VF-INPUT", "failsafe"),
+            (Class::Missing, "VF-INPUT", "sip"),
+            (Class::Missing, "VF-INPUT", "web"),
+            (Class::Missing, "VF-INPUT", "default"),
+        ],
+    ),
+    (
+        &["-F VF-INPUT", "-F VF-FAILSAFE", "-X VF-FAILSAFE"],
+        &[
+            (Class::Missing, "VF-FAILSAFE", ""),
+            (Class::Missing, "VF-INPUT", "failsafe"),
+            (Class::Missing, "VF-INPUT", "sip"),
+            (Class::Missing, "VF-INPUT", "web"),
+            (Class::Missing, "VF-INPUT", "default"),
+        ],
+    ),
+    (
+        &["-N VF-MINE", "-A VF-MINE -j ACCEPT"],
+        &[(Class::Extra, "VF-MINE", "")],
+    ),
+    (&["-D INPUT -j VF-INPUT"], &[(Class::Missing, "INPUT", "")]),
+    (
+        &["-R INPUT 2 -p tcp -j VF-INPUT"],
+        &[(Class::Altered, "INPUT", "")],
+    ),
+    (&["-A INPUT -j VF-INPUT"], &[(Class::Extra, "INPUT", "")]),
+    (
+        &["-I INPUT 1 -i lo -j ACCEPT"],
+        &[(Class::Bypass, "INPUT", "")],
+    ),
+    (
+        &["-N opened", "-A opened -j ACCEPT", "-I INPUT 1 -j opened"],
+        &[(Class::Bypass, "INPUT", "")],
+    ),
+    // Nobody's business.
+    (&["-I INPUT 1 -p udp -j DROP", "-A INPUT -j ACCEPT"], &[]),
+    (
+        &["-A f2b-sshd -p udp -j REJECT", "-P FORWARD DROP", "-Z"],
+        &[],
+    ),
+];
+
+#[test]
+fn every_edit_is_told_and_repaired_on_nft() {
+    in_namespace(|| told_and_repaired(Backend::Nft));
+}
+
+#[test]
+fn every_edit_is_told_and_repaired_on_legacy() {
+    in_namespace(|| told_and_repaired(Backend::Legacy));
+}
+
+fn told_and_repaired(backend: Backend) {
+    let kernel = Kernel::new(backend);
+    for family in Family::BOTH {
+        for (edits, told) in CASES {
+            kernel.edit(family, "-F").unwrap();
+            kernel.edit(family, "-X").unwrap();
+            kernel
+                .restore(family, &filter_section(&format!("{OURS}{JUMP}\n")))
+                .unwrap();
+            let wanted = Wanted {
+                family,
+                table: kernel.table(family).unwrap().ours(),
+            };
+
+            for edit in edits {
+                kernel.edit(family, edit).unwrap();
+            }
+            let observed = kernel.table(family).unwrap();
+            let differences = compare_rules(&wanted, &observed);
+            let brief: Vec<(Class, &str, &str)> = differences
+                .iter()
+                .map(|d| (d.class, d.chain.as_str(), d.rule.as_str()))
+                .collect();
+            assert_eq!(brief, told, "{family} {edits:?}: {differences:#?}");
+
+            let repair = repair_input(&wanted.table, &observed);
+            assert_eq!(repair.is_some(), !told.is_empty(), "{family} {edits:?}");
+            if let Some(repair) = repair {
+                kernel.restore(family, &repair).unwrap();
+            }
+            let repaired = kernel.table(family).unwrap();
+            assert_eq!(compare_rules(&wanted, &repaired), [], "{family} {edits:?}");
+            let foreign = |table: &voipfleet_common::iptables::Table| {
+                let mut rules: Vec<String> = table
+                    .chains
+                    .iter()
+                    .flat_map(|chain| chain.rules.clone())
+                    .collect();
+                rules.retain(|rule| !rule.contains("VF-"));
+                rules
+            };
+            assert_eq!(foreign(&repaired), foreign(&observed), "{family} {edits:?}");
+        }
+    }
+}
+
+#[test]
+fn what_iptables_cannot_show_is_unreadable_and_not_clean() {
+    in_namespace(|| {
+        let kernel = Kernel::new(Backend::Nft);
+        kernel
+            .restore(Family::V4, &filter_section(&format!("{OURS}{JUMP}\n")))
+            .unwrap();
+        // Another base chain in the table hides nothing of ours.
+        nft("add chain ip filter other { type filter hook input priority -10 ; }").unwrap();
+        let right = kernel.table(Family::V4).unwrap();
+        assert!(right.chain("VF-INPUT").is_some());
+        // iptables-save ends with status 0 here.
+        nft("insert rule ip filter VF-INPUT ct count over 5 accept").unwrap();
+        let saved = kernel.save(Family::V4).unwrap();
+        assert!(
+            matches!(parse_save(&saved), Err(Unreadable::Incompatible(_))),
+            "{saved}"
+        );
+    });
+}

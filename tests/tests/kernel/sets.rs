@@ -1,0 +1,157 @@
+//! Plans for address sets, carried out on the real kernel.
+
+use ipnet::IpNet;
+use voipfleet_common::drift::compare_sets;
+use voipfleet_common::iptables::{Failsafe, SetPlan, restore_input, set_plan};
+use voipfleet_common::ruleset::{
+    AddressSet, Chain, Family, INPUT_CHAIN, Mode, Rule, Ruleset, SetName, Verdict,
+};
+
+use crate::tools::{Backend, Kernel, in_namespace, ipset_restore, saved_sets};
+
+/// A ruleset with one rule for each set.
+fn ruleset(sets: Vec<AddressSet>) -> Ruleset {
+    let mut rules: Vec<Rule> = Vec::new();
+    for set in &sets {
+        let mut rule = Rule::new("x".parse().unwrap(), Verdict::Accept);
+        rule.source_set = Some(set.name.stem.clone());
+        rule.scope = set.name.family.into();
+        rules.push(rule);
+    }
+    Ruleset {
+        site: "site-a".parse().unwrap(),
+        node: "sip-1".parse().unwrap(),
+        mode: Mode::Enforce,
+        admins: vec!["198.51.100.10/32".parse().unwrap()],
+        ssh_ports: vec![22],
+        sets,
+        chains: vec![Chain {
+            name: INPUT_CHAIN.parse().unwrap(),
+            rules,
+        }],
+    }
+}
+
+fn set(kernel_name: &str, elements: impl IntoIterator<Item = IpNet>) -> AddressSet {
+    AddressSet::new(SetName::from_kernel_name(kernel_name).unwrap(), elements)
+}
+
+fn nets(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// Hosts of 10/8, `count` of them from `first` on.
+fn hosts(first: u32, count: u32) -> impl Iterator<Item = IpNet> {
+    (first..first + count).map(|i| {
+        IpNet::from(std::net::IpAddr::V4(std::net::Ipv4Addr::from_bits(
+            0x0a00_0000 + i,
+        )))
+    })
+}
+
+/// Sets, rules, sets: as the agent applies.
+fn apply(kernel: &Kernel, wanted: &Ruleset) -> SetPlan {
+    let plan = set_plan(wanted, &saved_sets().unwrap());
+    ipset_restore(&plan.before).unwrap();
+    for family in Family::BOTH {
+        let input = restore_input(wanted, &Failsafe::default(), family);
+        kernel.restore(family, &input).unwrap();
+    }
+    ipset_restore(&plan.after).unwrap();
+    let observed = saved_sets().unwrap();
+    assert_eq!(compare_sets(wanted, &observed), []);
+    assert_eq!(set_plan(wanted, &observed), SetPlan::default());
+    plan
+}
+
+#[test]
+fn every_plan_leads_to_the_wanted_sets() {
+    in_namespace(|| {
+        for backend in [Backend::Nft, Backend::Legacy] {
+            let kernel = Kernel::new(backend);
+            let both = [
+                set(
+                    "vf-clients-4",
+                    nets(&["10.0.0.0/8", "192.0.2.1/32", "0.0.0.0/0"]),
+                ),
+                set(
+                    "vf-clients-6",
+                    nets(&["2001:db8::/32", "::ffff:192.0.2.1/128", "::/0"]),
+                ),
+            ];
+            apply(&kernel, &ruleset(both.to_vec()));
+            // Other elements, one set gone, one new.
+            let plan = apply(
+                &kernel,
+                &ruleset(vec![
+                    set("vf-clients-4", nets(&["10.0.0.0/8", "192.0.2.2/32"])),
+                    set("vf-deny-4", nets(&["203.0.113.0/24"])),
+                ]),
+            );
+            assert_eq!(plan.before.lines().count(), 3, "{}", plan.before);
+            // More than the old shape holds, while rules name the set.
+            let plan = apply(&kernel, &ruleset(vec![set("vf-clients-4", hosts(0, 3000))]));
+            assert!(plan.before.contains("\nswap "), "{:.300}", plan.before);
+            // Shapes that somebody else made.
+            for shape in [
+                "hash:net family inet maxelem 9 timeout 60 counters comment",
+                "hash:net family inet6 maxelem 1024",
+                "hash:ip family inet maxelem 1024",
+                "hash:ip,port family inet",
+                "list:set",
+            ] {
+                apply(&kernel, &ruleset(Vec::new()));
+                ipset_restore(&format!("create vf-clients-4 {shape}\n")).unwrap();
+                apply(&kernel, &ruleset(both.to_vec()));
+            }
+            // An element made an exception: the address would match no more.
+            ipset_restore("add vf-clients-4 10.9.9.9 nomatch\ndel vf-clients-4 192.0.2.1\n")
+                .unwrap();
+            let differences = compare_sets(&ruleset(both.to_vec()), &saved_sets().unwrap());
+            assert_eq!(differences.len(), 3, "{differences:#?}");
+            apply(&kernel, &ruleset(both.to_vec()));
+            apply(&kernel, &ruleset(Vec::new()));
+            for family in Family::BOTH {
+                kernel.edit(family, "-F").unwrap();
+                kernel.edit(family, "-X").unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_plan_that_was_cut_off_is_finished_by_the_next() {
+    in_namespace(|| {
+        let kernel = Kernel::new(Backend::Nft);
+        apply(&kernel, &ruleset(vec![set("vf-clients-4", hosts(0, 20))]));
+        let wanted = ruleset(vec![set("vf-clients-4", hosts(10, 2000))]);
+        let lines = set_plan(&wanted, &saved_sets().unwrap()).before;
+        let lines: Vec<&str> = lines.lines().collect();
+        for stop in [1, 2, 1000, lines.len() - 2, lines.len() - 1, lines.len()] {
+            apply(&kernel, &ruleset(vec![set("vf-clients-4", hosts(0, 20))]));
+            let part: String = lines
+                .iter()
+                .take(stop)
+                .flat_map(|line| [line, "\n"])
+                .collect();
+            ipset_restore(&part).unwrap();
+            apply(&kernel, &wanted);
+        }
+    });
+}
+
+#[test]
+fn a_hundred_changes_of_a_hundred_thousand_touch_a_hundred() {
+    in_namespace(|| {
+        let kernel = Kernel::new(Backend::Legacy);
+        apply(&kernel, &ruleset(vec![set("vf-deny-4", hosts(0, 100_000))]));
+        let plan = apply(
+            &kernel,
+            &ruleset(vec![set("vf-deny-4", hosts(100, 100_000))]),
+        );
+        assert_eq!(
+            (plan.before.lines().count(), plan.after.lines().count()),
+            (100, 100)
+        );
+    });
+}
