@@ -114,6 +114,7 @@ fn observe(chains: Vec<Chain>) -> Result<Vec<Chain>, CompileError> {
                 // The default verdict has its log rule already.
                 if rule.label.as_str() != DEFAULT_LABEL {
                     kept.push(Rule {
+                        label: label(&format!("{}:log", rule.label))?,
                         limit: Some(LOG_LIMIT),
                         verdict: Verdict::Log(prefix(Mode::Observe).parse()?),
                         ..rule.clone()

@@ -28,6 +28,9 @@ pub(super) fn rules(
     sources: &mut Sources<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Rule>, CompileError> {
+    if site.deny.is_empty() {
+        return Ok(Vec::new());
+    }
     let vital = [
         protected(sources, "the cluster", &[(AddressWord::Cluster, false)])?,
         protected(sources, "admins", &[(AddressWord::Admins, false)])?,
