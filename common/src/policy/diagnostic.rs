@@ -10,6 +10,11 @@ pub const MAX_DIAGNOSTICS: usize = 500;
 /// The longest text of a source that a message repeats, in characters.
 const MAX_QUOTED: usize = 60;
 
+/// Mistakes of one source for which a nearest name is looked for, and among how many: each
+/// comparison costs the product of two lengths.
+const MAX_SUGGESTIONS: usize = 100;
+const MAX_CANDIDATES: usize = 2000;
+
 /// Whether a mistake stops an apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -157,6 +162,7 @@ pub(super) struct Sink {
     found: Vec<Found>,
     errors: usize,
     warnings: usize,
+    suggestions: usize,
 }
 
 impl Sink {
@@ -201,6 +207,19 @@ impl Sink {
             label: label.into(),
             help: help.into(),
         });
+    }
+
+    /// The one of `candidates` that was probably meant with `text`.
+    pub(super) fn nearest<'c>(
+        &mut self,
+        text: &str,
+        candidates: impl IntoIterator<Item = &'c str>,
+    ) -> Option<&'c str> {
+        self.suggestions += 1;
+        if self.suggestions > MAX_SUGGESTIONS {
+            return None;
+        }
+        nearest(text, candidates)
     }
 
     pub(super) fn errors(&self) -> usize {
@@ -281,15 +300,13 @@ impl Place {
 }
 
 /// The nearest of `candidates` to `text`, if it is near enough to be what was meant.
-pub(super) fn nearest<'c>(
-    text: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     if text.len() > crate::names::MAX_NAME_LENGTH {
         return None;
     }
     candidates
         .into_iter()
+        .take(MAX_CANDIDATES)
         .map(|candidate| (distance(text, candidate), candidate))
         .filter(|(distance, candidate)| {
             *distance <= 1.max(candidate.chars().count().min(text.chars().count()) / 3)

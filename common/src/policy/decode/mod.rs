@@ -11,7 +11,7 @@ pub(super) use values::written_duration;
 
 use std::collections::BTreeSet;
 
-use super::diagnostic::{Sink, Span, nearest, quoted};
+use super::diagnostic::{Sink, Span, quoted};
 use super::document::Document;
 use super::documents::Kind;
 use super::schema::{Shape, Table};
@@ -140,7 +140,7 @@ impl Decoder<'_> {
         let text = self.scalar(&entry.value, "kind")?;
         let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
         if kind.is_none() {
-            let help = match nearest(text, Kind::ALL.map(Kind::as_str)) {
+            let help = match self.sink.nearest(text, Kind::ALL.map(Kind::as_str)) {
                 Some(meant) => format!("did you mean `{meant}`? ({HELP})"),
                 None => HELP.to_owned(),
             };
@@ -210,7 +210,7 @@ impl Decoder<'_> {
     fn unknown_field(&mut self, entry: &Entry<'_>, table: &'static Table) -> Option<&'static str> {
         let names = table.fields.iter().map(|field| field.name);
         let all = names.clone().collect::<Vec<_>>().join(", ");
-        let meant = nearest(&entry.key, names);
+        let meant = self.sink.nearest(&entry.key, names);
         let help = match meant {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("the fields are: {all}"),

@@ -1,6 +1,6 @@
 //! What a site changes of the catalogue's services.
 
-use super::super::diagnostic::{Span, nearest, quoted};
+use super::super::diagnostic::{Span, quoted};
 use super::super::document::{ServiceOverride, Transport};
 use super::super::exposure::Opened;
 use super::super::schema::{LIMIT, SERVICE};
@@ -95,7 +95,7 @@ impl Decoder<'_> {
                     .iter()
                     .filter(|service| service.direction == Direction::Inbound)
                     .map(|service| service.name);
-                let help = match nearest(&entry.key, names.clone()) {
+                let help = match self.sink.nearest(&entry.key, names.clone()) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!(
                         "the services are: {}; open anything else with `rules`",

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::super::diagnostic::{Span, nearest, quoted};
+use super::super::diagnostic::{Span, quoted};
 use super::super::document::{Batch, Transport};
 use super::super::schema::{ROLES, TRANSPORTS};
 use super::super::yaml::{Node, Value};
@@ -119,7 +119,7 @@ impl Decoder<'_> {
         let found = words.iter().copied().find(|word| *word == text);
         if found.is_none() {
             let all = words.join(", ");
-            let help = match nearest(text, words.iter().copied()) {
+            let help = match self.sink.nearest(text, words.iter().copied()) {
                 Some(meant) => format!("did you mean `{meant}`? It is one of: {all}"),
                 None => format!("it is one of: {all}"),
             };

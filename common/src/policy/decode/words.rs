@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::super::address::{self, Problem};
-use super::super::diagnostic::{Span, nearest, quoted};
+use super::super::diagnostic::{Span, quoted};
 use super::super::document::AddressWord;
 use super::super::documents::Kind;
 use super::super::schema::WORDS;
@@ -63,7 +63,7 @@ impl Decoder<'_> {
         if names.contains(name) || scope.incomplete {
             return;
         }
-        let help = match nearest(name, names.iter().map(String::as_str)) {
+        let help = match self.sink.nearest(name, names.iter().map(String::as_str)) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("add a document with `kind: {kind}` and `name: {name}`"),
         };
@@ -190,7 +190,7 @@ impl Decoder<'_> {
     }
 
     /// A word near to `text`, or a document of that name.
-    fn meant(&self, text: &str) -> Option<String> {
+    fn meant(&mut self, text: &str) -> Option<String> {
         let scope = self.scope;
         let in_scope = |names: fn(&super::Scope) -> &BTreeSet<String>| {
             scope.is_some_and(|scope| names(scope).contains(text))
@@ -204,7 +204,9 @@ impl Decoder<'_> {
         if in_scope(|scope| &scope.providers) {
             return Some(format!("provider:{text}"));
         }
-        nearest(text, WORDS.iter().copied()).map(str::to_owned)
+        self.sink
+            .nearest(text, WORDS.iter().copied())
+            .map(str::to_owned)
     }
 
     fn named<N: FromStr<Err = InvalidName>>(

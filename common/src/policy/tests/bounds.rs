@@ -189,3 +189,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn suggestions_for_very_many_unknown_names_are_bounded() {
+    let mut text = String::new();
+    for index in 0..40_000 {
+        writeln!(
+            text,
+            "kind: Tenant\nname: customer-number-{index:05}\nnetworks: {{}}\n---"
+        )
+        .unwrap();
+    }
+    text.push_str("kind: Site\nname: a\nadmins: 192.0.2.1\ntenants:\n");
+    for index in 0..100_000 {
+        writeln!(text, "- customer-numbre-{index:05}").unwrap();
+    }
+    let checked = checked(&[("a.yaml", &text)]);
+    assert_eq!(checked.diagnostics.len(), MAX_DIAGNOSTICS + 1);
+    assert!(
+        checked.diagnostics[0]
+            .help
+            .starts_with("did you mean `customer-number-")
+    );
+}
