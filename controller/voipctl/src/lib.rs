@@ -1,1 +1,106 @@
-//! .
+//! voipctl, the operator's command.
+//!
+//! Data goes to stdout, everything else to stderr; the exit status is one of four.
+
+pub mod cli;
+pub mod client;
+pub mod commands;
+pub mod console;
+pub mod context;
+pub mod diagnostics;
+pub mod failure;
+pub mod output;
+pub mod refusal;
+pub mod sources;
+pub mod states;
+pub mod table;
+pub mod wording;
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::cli::Cli;
+use crate::client::Controller;
+use crate::console::Console;
+use crate::context::Context;
+use crate::failure::{Failure, Status};
+use crate::output::Format;
+
+/// One run of a command: where it speaks, and what all commands share.
+pub struct Session<'c> {
+    /// Where it speaks and listens.
+    pub console: &'c mut Console,
+    /// The form of its data.
+    pub format: Format,
+    /// Whether questions are answered already.
+    pub yes: bool,
+    /// The time at its start.
+    pub now: Timestamp,
+    context: Option<PathBuf>,
+}
+
+impl Session<'_> {
+    /// Where the context file is, whether or not it is there.
+    pub fn context_path(&self) -> Result<PathBuf, Failure> {
+        self.context.clone().map_or_else(context::default_path, Ok)
+    }
+
+    /// The context file's content.
+    pub fn context(&mut self) -> Result<Context, Failure> {
+        let loaded = Context::load(&self.context_path()?)?;
+        if let Some(warning) = &loaded.warning {
+            self.console.warning(warning);
+        }
+        Ok(loaded.context)
+    }
+
+    /// Dials the controller.
+    pub async fn controller(&mut self) -> Result<Controller, Failure> {
+        let context = self.context()?;
+        Controller::connect(&context, self.now).await
+    }
+
+    /// Prints `value` as JSON or YAML; false where people read.
+    pub fn print(&mut self, value: &impl Serialize) -> Result<bool, Failure> {
+        self.print_one(value, false)
+    }
+
+    /// Prints one of several values.
+    pub fn print_event(&mut self, value: &impl Serialize) -> Result<bool, Failure> {
+        self.print_one(value, true)
+    }
+
+    fn print_one(&mut self, value: &impl Serialize, several: bool) -> Result<bool, Failure> {
+        let Some(text) = self.format.value(value, several)? else {
+            return Ok(false);
+        };
+        self.console.data(&text);
+        Ok(true)
+    }
+
+    /// Asks before something that cannot be taken back, unless `--yes` was said.
+    pub fn confirm(&mut self, question: &str) -> Result<bool, Failure> {
+        Ok(self.yes || self.console.confirm(question)?)
+    }
+}
+
+/// Runs one command and says how it ended; nothing is left to print.
+pub async fn run(cli: Cli, console: &mut Console, now: Timestamp) -> Status {
+    let mut session = Session {
+        console: &mut *console,
+        format: cli.output,
+        yes: cli.yes,
+        now,
+        context: cli.context,
+    };
+    let status = match cli.command.run(&mut session).await {
+        Ok(status) => status,
+        Err(failure) => {
+            console.failure(&failure);
+            failure.status
+        }
+    };
+    console.close(status)
+}

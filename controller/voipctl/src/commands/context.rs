@@ -1,0 +1,113 @@
+//! `voipctl context show|use|path`: the controller that voipctl speaks with.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::Session;
+use crate::context::{Context, install};
+use crate::failure::{Failure, Status};
+use crate::wording::Moment;
+
+/// `voipctl context`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Show the controller, our name and our certificate (the default)
+    Show,
+    /// Take this file as the context from now on
+    Use {
+        /// A context file
+        file: PathBuf,
+    },
+    /// Print where the context file is
+    Path,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    controller: String,
+    identity: String,
+    trust_domain: String,
+    certificate_expires: Moment,
+    file: PathBuf,
+}
+
+/// Runs it.
+pub fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    match args.verb.unwrap_or(Verb::Show) {
+        Verb::Show => show(session),
+        Verb::Use { file } => take(&file, session),
+        Verb::Path => {
+            let path = session.context_path()?;
+            if !session.print(&serde_json::json!({ "file": path }))? {
+                session.console.data(&format!("{}\n", path.display()));
+            }
+            Ok(Status::Done)
+        }
+    }
+}
+
+fn show(session: &mut Session<'_>) -> Result<Status, Failure> {
+    let context = session.context()?;
+    let file = session.context_path()?;
+    let certificate = context.certificate()?;
+    let shown = Shown {
+        controller: context.controller,
+        identity: certificate.identity.to_string(),
+        trust_domain: certificate.trust_domain,
+        certificate_expires: certificate.expires,
+        file,
+    };
+    if !session.print(&shown)? {
+        let expires = shown.certificate_expires;
+        let word = if expires.is_past(session.now) {
+            "expired"
+        } else {
+            "expires"
+        };
+        session.console.data(&format!(
+            "controller   {}\nwe are       {} ({})\ncertificate  {word} {} ({expires})\nfile         {}\n",
+            shown.controller,
+            shown.identity,
+            shown.trust_domain,
+            expires.relative(session.now),
+            shown.file.display(),
+        ));
+    }
+    Ok(Status::Done)
+}
+
+fn take(file: &std::path::Path, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let loaded = Context::load(file).map_err(|failure| failure.status(Status::BadInput))?;
+    let certificate = loaded.context.certificate()?;
+    loaded.context.tls()?;
+    let path = session.context_path()?;
+    let old = Context::load(&path)
+        .ok()
+        .filter(|old| old.text != loaded.text);
+    if let Some(old) = old {
+        let question = format!(
+            "replace the context for {} in {}?",
+            old.context.controller,
+            path.display()
+        );
+        if !session.confirm(&question)? {
+            session.console.note("nothing was changed");
+            return Ok(Status::NotEverywhere);
+        }
+    }
+    install(&loaded.text, &path)?;
+    session.console.note(&format!(
+        "voipctl now speaks with {} as {}; its copy of the context is {}",
+        loaded.context.controller,
+        certificate.identity,
+        path.display()
+    ));
+    Ok(Status::Done)
+}

@@ -1,0 +1,168 @@
+//! `voipctl drift [SITE]`: what was changed behind the controller's back.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1;
+
+use crate::Session;
+use crate::failure::{Failure, Status};
+use crate::states;
+use crate::wording::{Moment, count, or_null, printable, took};
+
+/// `voipctl drift`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site; every site without it
+    site: Option<SiteName>,
+
+    /// Show the newest so many records
+    #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+
+    /// Exit with 1 if there are records
+    #[arg(long)]
+    exit_code: bool,
+}
+
+/// The names are a contract.
+#[derive(Serialize)]
+struct Records {
+    records: Vec<Record>,
+}
+
+#[derive(Serialize)]
+struct Record {
+    site: String,
+    node: String,
+    at: Moment,
+    class: &'static str,
+    family: Option<&'static str>,
+    table: Option<String>,
+    chain: Option<String>,
+    rule: Option<String>,
+    wanted: Option<String>,
+    observed: Option<String>,
+    by: Option<Author>,
+    repaired_after_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Author {
+    pid: u32,
+    comm: String,
+}
+
+/// Runs it.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let controller = session.controller().await?;
+    let site = args.site.map(String::from).unwrap_or_default();
+    let request = v1::DriftRequest {
+        site: site.clone(),
+        limit: args.limit.saturating_add(1),
+    };
+    let answer = controller.answer(controller.calls().drift(request)).await?;
+    let mut records: Vec<Record> = answer.records.into_iter().map(record).collect();
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let found = !records.is_empty();
+    if session.format.is_table() {
+        let blocks: Vec<String> = records
+            .iter()
+            .map(|record| record.block(session.now, site.is_empty()))
+            .collect();
+        session.console.data(&blocks.join("\n"));
+        if found {
+            let unrepaired = records
+                .iter()
+                .filter(|one| one.repaired_after_ms.is_none())
+                .count();
+            let records = count(records.len(), "record");
+            session
+                .console
+                .note(&format!("{records}, {unrepaired} not repaired"));
+        } else {
+            session.console.note("no drift on record");
+        }
+    } else {
+        session.print(&Records { records })?;
+    }
+    if more {
+        session.console.hint(&format!(
+            "there are older records: voipctl drift --limit {}",
+            args.limit.saturating_mul(10)
+        ));
+    }
+    Ok(if args.exit_code && found {
+        Status::NotEverywhere
+    } else {
+        Status::Done
+    })
+}
+
+fn record(drift: v1::NodeDrift) -> Record {
+    let record = drift.record.unwrap_or_default();
+    Record {
+        site: drift.site,
+        node: drift.node,
+        at: Moment::of(record.at_ms),
+        class: states::class(record.class),
+        family: states::family(record.family),
+        table: or_null(record.table),
+        chain: or_null(record.chain),
+        rule: or_null(record.rule),
+        wanted: or_null(record.wanted),
+        observed: or_null(record.observed),
+        by: record.by.map(|author| Author {
+            pid: author.pid,
+            comm: author.comm,
+        }),
+        repaired_after_ms: record.repaired_after_ms,
+    }
+}
+
+impl Record {
+    /// A line that says what and where, then the rule as it should be and as it was.
+    fn block(&self, now: jiff::Timestamp, with_site: bool) -> String {
+        let site = if with_site {
+            format!("{}/", self.site)
+        } else {
+            String::new()
+        };
+        let mut head = format!(
+            "{site}{}  {}  {}",
+            self.node,
+            self.at.relative(now),
+            self.class
+        );
+        let place = [self.family, self.table.as_deref(), self.chain.as_deref()];
+        let place: Vec<&str> = place.into_iter().flatten().collect();
+        if !place.is_empty() {
+            let _ = write!(head, "  {}", place.join(" "));
+        }
+        let repaired = match self.repaired_after_ms {
+            Some(ms) => format!("after {}", took(ms)),
+            None => "no".to_owned(),
+        };
+        let by = match &self.by {
+            Some(author) => format!("{} (pid {})", author.comm, author.pid),
+            None => "unknown".to_owned(),
+        };
+        let mut text = printable(&head) + "\n";
+        for (title, value) in [
+            ("rule", self.rule.as_deref().unwrap_or_default()),
+            ("wanted", self.wanted.as_deref().unwrap_or("nothing")),
+            ("observed", self.observed.as_deref().unwrap_or("nothing")),
+            ("by", &by),
+            ("repaired", &repaired),
+        ] {
+            for (index, line) in printable(value).lines().enumerate() {
+                let title = if index == 0 { title } else { "" };
+                let _ = writeln!(text, "  {title:8}  {line}");
+            }
+        }
+        text
+    }
+}

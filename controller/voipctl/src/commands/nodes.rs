@@ -1,0 +1,169 @@
+//! `voipctl nodes [SITE]`: the machines themselves.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1;
+
+use super::status::{fetch, seen};
+use crate::Session;
+use crate::failure::{Failure, Status};
+use crate::table::{Cell, Table, Tone};
+use crate::wording::{Moment, count, or_dash, or_null, printable};
+
+/// A certificate with less than this to live is pointed out, in days.
+const EXPIRES_SOON_DAYS: i64 = 14;
+
+/// `voipctl nodes`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site; every site without it
+    site: Option<SiteName>,
+}
+
+#[derive(Serialize)]
+struct Nodes {
+    nodes: Vec<NodeEntry>,
+}
+
+#[derive(Serialize)]
+struct NodeEntry {
+    site: String,
+    node: String,
+    roles: Vec<String>,
+    addresses: Vec<Address>,
+    hostname: Option<String>,
+    backend: Option<String>,
+    iptables_version: Option<String>,
+    agent_version: Option<String>,
+    connected: bool,
+    peer: Option<String>,
+    last_seen: Moment,
+    enrolled: Moment,
+    certificate_expires: Moment,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Address {
+    interface: String,
+    address: String,
+}
+
+/// Runs it.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let sites = fetch(args.site.as_ref(), session).await?;
+    if session.format.is_table() {
+        for (index, site) in sites.iter().enumerate() {
+            let gap = if index > 0 { "\n" } else { "" };
+            let nodes = count(site.nodes.len(), "node");
+            let text = format!("{gap}{}: {nodes}\n{}", site.site, render(site, session));
+            session.console.data(&text);
+        }
+    } else {
+        let nodes = sites.iter().flat_map(|site| {
+            site.nodes
+                .iter()
+                .map(|node| as_json(&site.site, node.clone()))
+        });
+        session.print(&Nodes {
+            nodes: nodes.collect(),
+        })?;
+    }
+    Ok(Status::Done)
+}
+
+fn as_json(site: &str, node: v1::NodeReport) -> NodeEntry {
+    let facts = node.facts.unwrap_or_default();
+    let address = |address: &v1::InterfaceAddress| Address {
+        interface: address.interface.clone(),
+        address: written(address),
+    };
+    NodeEntry {
+        site: site.to_owned(),
+        node: node.node,
+        roles: node.roles,
+        addresses: facts.addresses.iter().map(address).collect(),
+        hostname: or_null(facts.hostname),
+        backend: or_null(facts.backend),
+        iptables_version: or_null(facts.iptables_version),
+        agent_version: or_null(node.agent_version),
+        connected: node.connected,
+        peer: or_null(node.peer),
+        last_seen: Moment::of(node.last_seen_ms),
+        enrolled: Moment::of(node.enrolled_ms),
+        certificate_expires: Moment::of(node.certificate_expires_ms),
+        warnings: facts.warnings,
+    }
+}
+
+/// `192.0.2.1/24`; the bytes as they are where they are no address.
+fn written(address: &v1::InterfaceAddress) -> String {
+    let bytes = address.address.as_slice();
+    let ip = <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
+    match ip {
+        Ok(ip) => format!("{ip}/{}", address.prefix_length),
+        Err(_) => format!("0x{}", hex::encode(bytes)),
+    }
+}
+
+fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
+    let mut table = Table::new(&[
+        "node",
+        "roles",
+        "addresses",
+        "backend",
+        "agent",
+        "seen",
+        "certificate",
+    ]);
+    let mut warnings = String::new();
+    for node in &site.nodes {
+        let facts = node.facts.clone().unwrap_or_default();
+        let addresses: Vec<String> = facts
+            .addresses
+            .iter()
+            .map(|address| format!("{} {}", address.interface, written(address)))
+            .collect();
+        let backend = [facts.backend.as_str(), facts.iptables_version.as_str()].join(" ");
+        table.row([
+            node.node.as_str().into(),
+            node.roles.join(",").into(),
+            or_dash(&addresses.join("\n")).into(),
+            or_dash(backend.trim()).into(),
+            or_dash(&node.agent_version).into(),
+            seen(node, session),
+            certificate(node.certificate_expires_ms, session.now),
+        ]);
+        for warning in &facts.warnings {
+            let _ = writeln!(warnings, "{}: {}", node.node, printable(warning));
+        }
+    }
+    table.render(session.console.out()) + &warnings
+}
+
+fn certificate(expires_ms: u64, now: Timestamp) -> Cell {
+    let expires = Moment::of(expires_ms);
+    if expires_ms == 0 {
+        return "-".into();
+    }
+    let soon = jiff::SignedDuration::from_hours(24 * EXPIRES_SOON_DAYS);
+    if expires.is_past(now) {
+        Cell::toned(format!("expired {}", expires.relative(now)), Tone::Bad)
+    } else if now
+        .checked_add(soon)
+        .is_ok_and(|then| expires.is_past(then))
+    {
+        Cell::toned(
+            format!("expires soon, {}", expires.relative(now)),
+            Tone::Attention,
+        )
+    } else {
+        format!("expires {}", expires.relative(now)).into()
+    }
+}

@@ -1,0 +1,101 @@
+//! A push as JSON: one event a line, the last one `done`. The names are a contract.
+
+use serde::Serialize;
+use voipfleet_common::policy::Diagnostic;
+use voipfleet_proto::v1;
+use voipfleet_proto::v1::push_event::Kind;
+
+use crate::commands::apply::{Applied, Change};
+use crate::diagnostics::of_wire;
+use crate::states;
+use crate::wording::or_null;
+
+/// The documents of `-f`, before the push itself.
+#[derive(Serialize)]
+pub(super) struct Documents<'a> {
+    event: &'static str,
+    changes: &'a [Change],
+    diagnostics: &'a [Diagnostic],
+}
+
+impl<'a> Documents<'a> {
+    pub(super) fn of(applied: &'a Applied) -> Self {
+        Self {
+            event: "documents",
+            changes: &applied.changes,
+            diagnostics: &applied.diagnostics,
+        }
+    }
+}
+
+/// One event.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub(super) enum Event {
+    Started {
+        site: String,
+        generation: u64,
+        changed: bool,
+        nodes: Vec<NodeState>,
+    },
+    Node(NodeState),
+    Diagnostic(Diagnostic),
+    Done(Done),
+}
+
+#[derive(Serialize)]
+pub(super) struct NodeState {
+    node: String,
+    roles: Vec<String>,
+    state: &'static str,
+    error: Option<String>,
+    elapsed_ms: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct Done {
+    site: String,
+    generation: u64,
+    applied: u32,
+    failed: u32,
+    rolled_back: u32,
+    elapsed_ms: u64,
+    changed: bool,
+    offline: u32,
+}
+
+impl Event {
+    /// None for what has no JSON form: the wire may grow kinds that we do not know.
+    pub(super) fn of(kind: &Kind) -> Self {
+        match kind.clone() {
+            Kind::Started(started) => Event::Started {
+                site: started.site,
+                generation: started.generation,
+                changed: started.changed,
+                nodes: started.nodes.into_iter().map(node).collect(),
+            },
+            Kind::Node(state) => Event::Node(node(state)),
+            Kind::Diagnostic(diagnostic) => Event::Diagnostic(of_wire(diagnostic)),
+            Kind::Done(done) => Event::Done(Done {
+                site: done.site,
+                generation: done.generation,
+                applied: done.applied,
+                failed: done.failed,
+                rolled_back: done.rolled_back,
+                elapsed_ms: done.elapsed_ms,
+                changed: done.changed,
+                offline: done.offline,
+            }),
+        }
+    }
+}
+
+fn node(node: v1::PushNode) -> NodeState {
+    NodeState {
+        state: states::push(node.state()).0,
+        node: node.node,
+        roles: node.roles,
+        error: or_null(node.error),
+        elapsed_ms: node.elapsed_ms,
+    }
+}

@@ -1,0 +1,183 @@
+//! `voipctl push SITE`: a site's policy onto its nodes.
+
+mod events;
+mod live;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tonic::Streaming;
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1;
+use voipfleet_proto::v1::push_event::Kind;
+
+use super::apply;
+use crate::Session;
+use crate::client::{ANSWER_TIMEOUT, Controller};
+use crate::diagnostics::{any_error, of_wire, show};
+use crate::failure::{Failure, Status};
+use crate::sources;
+use crate::wording::{count, duration, millis};
+
+/// How long the controller may say nothing during a push, beyond what was asked to be awaited:
+/// a node's trial is bounded by the site's `confirm_within`.
+const SILENCE: Duration = Duration::from_mins(10);
+
+/// `voipctl push`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site
+    site: SiteName,
+
+    /// First apply these documents: files, folders of *.yaml and *.yml, or - for stdin
+    #[arg(short = 'f', long = "file", num_args = 1.., value_name = "PATH")]
+    files: Vec<PathBuf>,
+
+    /// Wait for nodes that are offline, 1m if no time is given
+    #[arg(long, value_name = "D", num_args = 0..=1, default_missing_value = "1m", value_parser = duration)]
+    wait: Option<Duration>,
+
+    /// How long a node has to prove that it is still reachable, in place of the site's own
+    #[arg(long, value_name = "D", value_parser = duration)]
+    confirm_within: Option<Duration>,
+
+    /// Compile and compare only
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs it.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    if !args.files.is_empty()
+        && let Some(status) = apply_first(&args, session).await?
+    {
+        return Ok(status);
+    }
+    let controller = session.controller().await?;
+    if !args.dry_run && !agreed(&args.site, &controller, session).await? {
+        session.console.note("nothing was pushed");
+        return Ok(Status::NotEverywhere);
+    }
+    let request = v1::PushRequest {
+        site: args.site.to_string(),
+        wait_offline_ms: args.wait.map(millis).unwrap_or_default(),
+        confirm_within_ms: args.confirm_within.map(millis).unwrap_or_default(),
+        dry_run: args.dry_run,
+    };
+    let events = controller
+        .within(ANSWER_TIMEOUT, controller.calls().push(request))
+        .await?;
+    let limit = SILENCE.saturating_add(args.wait.unwrap_or_default());
+    let follow = follow(&args, &controller, events.into_inner(), limit, session);
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::select! {
+        status = follow => status,
+        _ = interrupted => Err(interruption(&args.site)),
+    }
+}
+
+/// Stores the documents of `-f`; a status where the push ends here.
+async fn apply_first(args: &Args, session: &mut Session<'_>) -> Result<Option<Status>, Failure> {
+    let read = sources::read(&args.files, session.console)?;
+    let applied = if read.diagnostics.is_empty() {
+        apply::send(&read, args.dry_run, session).await?
+    } else {
+        let diagnostics = read.diagnostics.clone();
+        apply::Applied {
+            dry_run: args.dry_run,
+            changes: Vec::new(),
+            diagnostics,
+        }
+    };
+    session.print_event(&events::Documents::of(&applied))?;
+    apply::tell(&applied, &read.sources, session);
+    if any_error(&applied.diagnostics) {
+        return Ok(Some(Status::BadInput));
+    }
+    let differs = applied
+        .changes
+        .iter()
+        .any(|change| change.change != "unchanged");
+    if args.dry_run && differs {
+        session.console.hint(
+            "what the nodes would get is only known once the documents are stored: \
+             voipctl apply -f PATH, then voipctl push SITE --dry-run",
+        );
+        return Ok(Some(Status::Done));
+    }
+    Ok(None)
+}
+
+/// Asks a person before nodes are touched. A script that pushes has meant it.
+async fn agreed(
+    site: &SiteName,
+    controller: &Controller,
+    session: &mut Session<'_>,
+) -> Result<bool, Failure> {
+    if session.yes || !session.console.answers() {
+        return Ok(true);
+    }
+    let request = v1::StatusRequest {
+        site: site.to_string(),
+    };
+    let sites = controller
+        .answer(controller.calls().status(request))
+        .await?
+        .sites;
+    let nodes: Vec<&v1::NodeReport> = sites.iter().flat_map(|site| &site.nodes).collect();
+    let offline = nodes.iter().filter(|node| !node.connected).count();
+    let offline = if offline > 0 {
+        format!(" ({offline} offline)")
+    } else {
+        String::new()
+    };
+    let nodes = count(nodes.len(), "node");
+    session.confirm(&format!("push {site} to its {nodes}{offline}?"))
+}
+
+/// Shows the events as they come, to the last one.
+async fn follow(
+    args: &Args,
+    controller: &Controller,
+    mut stream: Streaming<v1::PushEvent>,
+    limit: Duration,
+    session: &mut Session<'_>,
+) -> Result<Status, Failure> {
+    let mut view = live::View::new(args.dry_run, args.wait.is_some());
+    while let Some(event) = controller.within(limit, stream.message()).await? {
+        let Some(kind) = event.kind else { continue };
+        session.print_event(&events::Event::of(&kind))?;
+        match kind {
+            Kind::Diagnostic(diagnostic) => {
+                if session.format.is_table() {
+                    view.aside(|| show(session.console, &[of_wire(diagnostic)], &[]));
+                }
+            }
+            Kind::Started(started) => view.started(started, session),
+            Kind::Node(node) => view.node(&node, session),
+            Kind::Done(done) => {
+                view.done(&done, session);
+                return Ok(ended(&done));
+            }
+        }
+    }
+    Err(
+        Failure::controller("the controller broke off before the push was over")
+            .hint(format!("see where it stands: voipctl status {}", args.site)),
+    )
+}
+
+/// Done only when every node runs the site's generation.
+fn ended(done: &v1::PushDone) -> Status {
+    if done.failed + done.rolled_back + done.offline == 0 {
+        Status::Done
+    } else {
+        Status::NotEverywhere
+    }
+}
+
+fn interruption(site: &SiteName) -> Failure {
+    Failure::controller("interrupted; nodes may have the new generation already")
+        .status(Status::NotEverywhere)
+        .hint(format!("see where it stands: voipctl status {site}"))
+}

@@ -1,0 +1,128 @@
+//! `voipctl render SITE`: the exact restore input, for reading and for hosts without an agent.
+
+use std::fmt::Write as _;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_proto::v1;
+
+use crate::Session;
+use crate::failure::{Failure, Status};
+use crate::wording::short_digest;
+
+/// `voipctl render`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site
+    site: SiteName,
+
+    /// Only this node
+    #[arg(long)]
+    node: Option<NodeName>,
+
+    /// Exactly one input, byte for byte
+    #[arg(long, value_enum, requires = "node")]
+    part: Option<Part>,
+}
+
+/// One of the three inputs.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Part {
+    /// For `ipset restore`; goes first
+    Ipset,
+    /// For `iptables-restore --noflush`
+    Iptables,
+    /// For `ip6tables-restore --noflush`
+    Ip6tables,
+}
+
+#[derive(Serialize)]
+struct Rendered {
+    site: String,
+    nodes: Vec<RenderedNode>,
+}
+
+#[derive(Serialize)]
+struct RenderedNode {
+    node: String,
+    digest: String,
+    ipset: String,
+    iptables: String,
+    ip6tables: String,
+}
+
+/// Runs it.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let controller = session.controller().await?;
+    let request = v1::RenderRequest {
+        site: args.site.to_string(),
+        node: args
+            .node
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    };
+    let nodes = controller
+        .answer(controller.calls().render(request))
+        .await?
+        .nodes;
+    if let Some(part) = args.part {
+        let node = nodes.first().ok_or_else(|| {
+            Failure::input(format!("{} has no such node", args.site))
+                .hint(format!("see which there are: voipctl nodes {}", args.site))
+        })?;
+        session.console.data(match part {
+            Part::Ipset => &node.ipset,
+            Part::Iptables => &node.iptables,
+            Part::Ip6tables => &node.ip6tables,
+        });
+        return Ok(Status::Done);
+    }
+    if nodes.is_empty() {
+        session
+            .console
+            .note(&format!("{} has no nodes yet", args.site));
+        session.console.hint(&format!(
+            "let one enrol: voipctl token create --site {} --role ROLE",
+            args.site
+        ));
+    }
+    if session.format.is_table() {
+        let text: Vec<String> = nodes.iter().map(as_file).collect();
+        session.console.data(&text.join("\n"));
+    } else {
+        let structured = |node: v1::RenderedNode| RenderedNode {
+            node: node.node,
+            digest: hex::encode(&node.digest),
+            ipset: node.ipset,
+            iptables: node.iptables,
+            ip6tables: node.ip6tables,
+        };
+        let nodes = nodes.into_iter().map(structured).collect();
+        session.print(&Rendered {
+            site: args.site.to_string(),
+            nodes,
+        })?;
+    }
+    Ok(Status::Done)
+}
+
+/// The three inputs under comments; all three tools skip lines that start with `#`.
+fn as_file(node: &v1::RenderedNode) -> String {
+    let name = &node.node;
+    let mut text = format!("# node {name}, digest {}\n", short_digest(&node.digest));
+    text.push_str("# in this order: a rule that names a missing set fails as a whole\n");
+    for (command, part, input) in [
+        ("ipset restore", "ipset", &node.ipset),
+        ("iptables-restore --noflush", "iptables", &node.iptables),
+        ("ip6tables-restore --noflush", "ip6tables", &node.ip6tables),
+    ] {
+        let _ = writeln!(text, "# node {name}: {command} < {name}.{part}");
+        text.push_str(input);
+        if !input.is_empty() && !input.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    text
+}

@@ -1,0 +1,200 @@
+//! `voipctl status [SITE]`: what each node runs.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1;
+
+use crate::Session;
+use crate::failure::{Failure, Status};
+use crate::states;
+use crate::table::{Cell, Table, Tone};
+use crate::wording::{Moment, count, or_dash, or_null, printable, short_digest};
+
+/// `voipctl status`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site; every site without it
+    site: Option<SiteName>,
+
+    /// Exit with 1 unless every node is synced and clean
+    #[arg(long)]
+    exit_code: bool,
+}
+
+/// One site; the names are a contract.
+#[derive(Serialize)]
+struct SiteEntry<'r> {
+    site: &'r str,
+    generation: u64,
+    mode: Option<String>,
+    nodes: Vec<NodeEntry<'r>>,
+}
+
+#[derive(Serialize)]
+struct NodeEntry<'r> {
+    node: &'r str,
+    roles: &'r [String],
+    state: &'static str,
+    generation: u64,
+    digest: Option<String>,
+    backend: Option<String>,
+    drift: Option<&'static str>,
+    last_seen: Moment,
+    connected: bool,
+    error: Option<String>,
+}
+
+/// Runs it.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let sites = fetch(args.site.as_ref(), session).await?;
+    for (index, site) in sites.iter().enumerate() {
+        if !session.print_event(&as_json(site))? {
+            let gap = if index > 0 { "\n" } else { "" };
+            let width = session.console.out().width();
+            let text = format!("{gap}{}{}", headline(site, width), render(site, session));
+            session.console.data(&text);
+        }
+    }
+    let right = sites.iter().flat_map(|site| &site.nodes).all(is_right);
+    Ok(if args.exit_code && !right {
+        Status::NotEverywhere
+    } else {
+        Status::Done
+    })
+}
+
+/// Asks for one site or for all, and says what to do where there is nothing to show.
+pub async fn fetch(
+    site: Option<&SiteName>,
+    session: &mut Session<'_>,
+) -> Result<Vec<v1::SiteStatus>, Failure> {
+    let controller = session.controller().await?;
+    let request = v1::StatusRequest {
+        site: site.map(ToString::to_string).unwrap_or_default(),
+    };
+    let sites = controller
+        .answer(controller.calls().status(request))
+        .await?
+        .sites;
+    if sites.is_empty() {
+        if let Some(site) = site {
+            return Err(Failure::input(format!("there is no site named {site}"))
+                .hint("see which there are: voipctl get site"));
+        }
+        session.console.note("there are no sites yet");
+        session.console.hint("store one: voipctl apply -f PATH");
+    }
+    for site in sites.iter().filter(|site| site.nodes.is_empty()) {
+        session.console.hint(&format!(
+            "{0} has no nodes yet; let one enrol: voipctl token create --site {0} --role ROLE",
+            site.site
+        ));
+    }
+    Ok(sites)
+}
+
+fn is_right(node: &v1::NodeReport) -> bool {
+    node.state() == v1::SyncState::Synced && node.drift() == v1::DriftState::Clean
+}
+
+fn as_json(site: &v1::SiteStatus) -> SiteEntry<'_> {
+    SiteEntry {
+        site: &site.site,
+        generation: site.generation,
+        mode: or_null(site.mode.clone()),
+        nodes: site.nodes.iter().map(node_as_json).collect(),
+    }
+}
+
+fn node_as_json(node: &v1::NodeReport) -> NodeEntry<'_> {
+    let backend = node.facts.as_ref().map(|facts| facts.backend.clone());
+    NodeEntry {
+        node: &node.node,
+        roles: &node.roles,
+        state: states::sync(node.state).0,
+        generation: node.generation,
+        digest: or_null(hex::encode(&node.digest)),
+        backend: backend.and_then(or_null),
+        drift: states::drift(node.drift).0,
+        last_seen: Moment::of(node.last_seen_ms),
+        connected: node.connected,
+        error: or_null(node.error.clone()),
+    }
+}
+
+/// `site-a: generation 7, enforce; 3 nodes: 2 synced, 1 offline`, in two lines where one is too
+/// long.
+fn headline(site: &v1::SiteStatus, width: Option<usize>) -> String {
+    let mut parts = Vec::new();
+    for word in ["synced", "stale", "not_sent", "error", "offline", "unknown"] {
+        let number = site
+            .nodes
+            .iter()
+            .filter(|node| states::sync(node.state).0 == word)
+            .count();
+        if number > 0 {
+            parts.push(format!("{number} {word}"));
+        }
+    }
+    let generation = match site.generation {
+        0 => "never pushed".to_owned(),
+        number => format!("generation {number}"),
+    };
+    let mode = match site.mode.as_str() {
+        "" => String::new(),
+        "observe" => ", observe: nothing is dropped".to_owned(),
+        mode => format!(", {}", printable(mode)),
+    };
+    let nodes = count(site.nodes.len(), "node");
+    let colon = if parts.is_empty() { "" } else { ": " };
+    let head = format!("{}: {generation}{mode}", site.site);
+    let tail = format!("{nodes}{colon}{}", parts.join(", "));
+    let fits = width.is_none_or(|width| head.len() + 2 + tail.len() <= width);
+    format!("{head}{}{tail}\n", if fits { "; " } else { "\n" })
+}
+
+fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
+    let mut table = Table::new(&[
+        "node", "roles", "state", "gen", "digest", "backend", "drift", "seen",
+    ]);
+    let mut errors = String::new();
+    for node in &site.nodes {
+        let (state, tone) = states::sync(node.state);
+        let (drift, drift_tone) = states::drift(node.drift);
+        let backend = node.facts.as_ref().map(|facts| facts.backend.as_str());
+        table.row([
+            node.node.as_str().into(),
+            node.roles.join(",").into(),
+            Cell::toned(state, tone),
+            Cell::number(node.generation),
+            short_digest(&node.digest).into(),
+            or_dash(backend.unwrap_or_default()).into(),
+            Cell::toned(drift.unwrap_or("-"), drift_tone),
+            seen(node, session),
+        ]);
+        if !node.error.is_empty() {
+            errors.push_str(&words_of(&node.node, &node.error));
+        }
+    }
+    table.render(session.console.out()) + &errors
+}
+
+/// What a node says of its error, under its name.
+fn words_of(node: &str, error: &str) -> String {
+    let mut text = format!("{node}:\n");
+    for line in printable(error).lines() {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
+}
+
+/// `connected`, or when the node was last heard of.
+pub fn seen(node: &v1::NodeReport, session: &Session<'_>) -> Cell {
+    if node.connected {
+        Cell::toned("connected", Tone::Good)
+    } else {
+        Moment::of(node.last_seen_ms).relative(session.now).into()
+    }
+}

@@ -1,0 +1,213 @@
+//! `voipctl token create|list|revoke`: let new nodes enrol.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::role::Role;
+use voipfleet_proto::v1;
+
+use crate::Session;
+use crate::failure::{Failure, Status};
+use crate::table::{Cell, Table, Tone};
+use crate::wording::{Moment, duration, millis, or_dash, or_null};
+
+/// `voipctl token`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Make a token; it works once, and is shown once
+    Create(Create),
+    /// List tokens
+    List {
+        /// Only those of this site
+        #[arg(long)]
+        site: Option<SiteName>,
+    },
+    /// Make a token useless
+    Revoke {
+        /// The token's id, as `token list` shows it
+        id: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// The site that the node will belong to
+    #[arg(long)]
+    site: SiteName,
+
+    /// What the node does; several times for several roles
+    #[arg(
+        long = "role",
+        required = true,
+        value_delimiter = ',',
+        value_name = "ROLE"
+    )]
+    roles: Vec<Role>,
+
+    /// The only name that the node may take
+    #[arg(long)]
+    node: Option<NodeName>,
+
+    /// How long it can be used
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    ttl: Duration,
+}
+
+#[derive(Serialize)]
+struct Created {
+    token: String,
+    id: String,
+    site: String,
+    roles: Vec<String>,
+    node: Option<String>,
+    expires: Moment,
+    enrolment_address: String,
+}
+
+#[derive(Serialize)]
+struct Tokens {
+    tokens: Vec<Listed>,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    id: String,
+    site: String,
+    roles: Vec<String>,
+    node: Option<String>,
+    created: Moment,
+    created_by: String,
+    expires: Moment,
+    used_by: Option<String>,
+}
+
+/// Runs it.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    match args.verb {
+        Verb::Create(args) => create(args, session).await,
+        Verb::List { site } => list(site, session).await,
+        Verb::Revoke { id } => revoke(id, session).await,
+    }
+}
+
+async fn create(args: Create, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let controller = session.controller().await?;
+    let request = v1::CreateTokenRequest {
+        site: args.site.to_string(),
+        roles: args.roles.iter().map(ToString::to_string).collect(),
+        ttl_ms: millis(args.ttl),
+        node: args.node.map(String::from).unwrap_or_default(),
+    };
+    let answer = controller
+        .answer(controller.calls().create_token(request))
+        .await?;
+    let report = answer.report.unwrap_or_default();
+    let created = Created {
+        token: answer.token,
+        id: report.id,
+        site: report.site,
+        roles: report.roles,
+        node: or_null(report.node),
+        expires: Moment::of(report.expires_ms),
+        enrolment_address: answer.enrolment_address,
+    };
+    if session.print(&created)? {
+        return Ok(Status::Done);
+    }
+    session.console.data(&format!("{}\n", created.token));
+    session.console.note(&format!(
+        "it enrols one {} node of {}, and expires {}; on the node:",
+        created.roles.join(", "),
+        created.site,
+        created.expires.relative(session.now),
+    ));
+    session.console.note(&format!(
+        "  voipfleet-agent enroll --controller {} --token TOKEN",
+        created.enrolment_address
+    ));
+    Ok(Status::Done)
+}
+
+async fn list(site: Option<SiteName>, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let controller = session.controller().await?;
+    let request = v1::ListTokensRequest {
+        site: site.map(String::from).unwrap_or_default(),
+    };
+    let tokens = controller
+        .answer(controller.calls().list_tokens(request))
+        .await?
+        .tokens;
+    let listed = |token: v1::TokenReport| Listed {
+        id: token.id,
+        site: token.site,
+        roles: token.roles,
+        node: or_null(token.node),
+        created: Moment::of(token.created_ms),
+        created_by: token.created_by,
+        expires: Moment::of(token.expires_ms),
+        used_by: or_null(token.used_by),
+    };
+    let tokens = Tokens {
+        tokens: tokens.into_iter().map(listed).collect(),
+    };
+    if session.print(&tokens)? {
+        return Ok(Status::Done);
+    }
+    if tokens.tokens.is_empty() {
+        session.console.note("there are no tokens");
+        session
+            .console
+            .hint("make one: voipctl token create --site SITE --role ROLE");
+    }
+    let text = tokens.table(session.now).render(session.console.out());
+    session.console.data(&text);
+    Ok(Status::Done)
+}
+
+impl Tokens {
+    fn table(&self, now: jiff::Timestamp) -> Table {
+        let mut table = Table::new(&["id", "site", "roles", "for", "state", "expires", "made by"]);
+        for token in &self.tokens {
+            let state = match &token.used_by {
+                Some(node) => Cell::from(format!("used by {node}")),
+                None if token.expires.is_past(now) => Cell::from("expired"),
+                None => Cell::toned("open", Tone::Good),
+            };
+            table.row([
+                token.id.as_str().into(),
+                token.site.as_str().into(),
+                token.roles.join(",").into(),
+                token.node.as_deref().unwrap_or("any node").into(),
+                state,
+                token.expires.relative(now).into(),
+                or_dash(&token.created_by).into(),
+            ]);
+        }
+        table
+    }
+}
+
+async fn revoke(id: String, session: &mut Session<'_>) -> Result<Status, Failure> {
+    #[derive(Serialize)]
+    struct Revoked {
+        revoked: String,
+    }
+    let controller = session.controller().await?;
+    let request = v1::RevokeTokenRequest { id: id.clone() };
+    controller
+        .answer(controller.calls().revoke_token(request))
+        .await?;
+    if !session.print(&Revoked {
+        revoked: id.clone(),
+    })? {
+        session.console.data(&format!("revoked {id}\n"));
+    }
+    Ok(Status::Done)
+}

@@ -1,0 +1,95 @@
+//! How a command ends: the exit status, and what an operator is told when it fails.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+/// The exit status; the numbers are a contract with scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Done.
+    Done = 0,
+    /// It did not succeed on every node, or found what it was asked to look for.
+    NotEverywhere = 1,
+    /// Bad usage or bad input; nothing was changed.
+    BadInput = 2,
+    /// The controller cannot be reached, or refuses us.
+    NoController = 3,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        ExitCode::from(status as u8)
+    }
+}
+
+/// A command that could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The exit status.
+    pub status: Status,
+    /// What happened, lower case, without a full stop.
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+    #[source]
+    cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Failure {
+    /// Bad usage or bad input.
+    pub fn input(message: impl Into<String>) -> Self {
+        Self::new(Status::BadInput, message)
+    }
+
+    /// The controller cannot be reached, or refuses us.
+    pub fn controller(message: impl Into<String>) -> Self {
+        Self::new(Status::NoController, message)
+    }
+
+    fn new(status: Status, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            hint: None,
+            cause: None,
+        }
+    }
+
+    /// Changes the exit status.
+    #[must_use]
+    pub fn status(mut self, status: Status) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what it came from.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+}
+
+/// `error` and everything that it came from, each on once: libraries repeat their causes in
+/// their own words.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,197 @@
+//! What went wrong between us and the controller, in plain words.
+
+use std::error::Error;
+use std::io;
+
+use rustls::{AlertDescription, CertificateError};
+use tonic::Code;
+
+use crate::failure::{Failure, chain};
+
+const CHECK: &str = "see which controller and certificate voipctl uses: voipctl context";
+const NEW_CONTEXT: &str =
+    "ask the installation's operator for a new context file, then: voipctl context use FILE";
+
+/// A connection that did not come about.
+pub fn of_connection(address: &str, error: Box<dyn Error + Send + Sync>) -> Failure {
+    if error.is::<voipfleet_proto::channel::InvalidAddress>() {
+        return Failure::input("the context file's controller is no address").because(error);
+    }
+    explained(address, error.as_ref()).unwrap_or_else(|| unreachable(address).because(error))
+}
+
+/// A call that the controller, or the connection to it, did not answer.
+pub fn of_status(address: &str, operator: &str, status: tonic::Status) -> Failure {
+    if let Some(failure) = explained(address, &status) {
+        return failure;
+    }
+    let message = status.message().to_owned();
+    match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::OutOfRange => with_hint(message),
+        Code::Unauthenticated | Code::PermissionDenied => {
+            Failure::controller(format!("the controller refuses {operator}: {message}")).hint(CHECK)
+        }
+        Code::ResourceExhausted => {
+            Failure::controller(format!("the controller is busy: {message}"))
+                .hint("wait a little, then try again")
+        }
+        Code::Aborted => Failure::controller(format!("somebody else was faster: {message}"))
+            .hint("look at what changed, then try again"),
+        Code::DeadlineExceeded => Failure::controller(format!(
+            "the controller at {address} took too long: {message}"
+        ))
+        .hint("it may be overloaded; look at its log, then try again"),
+        Code::Unavailable => unreachable(address).because(status),
+        _ if is_transport(&status) => Failure::controller(format!(
+            "the connection with the controller at {address} broke"
+        ))
+        .because(status)
+        .hint("see that the controller runs, then try again; its log says why"),
+        Code::Unimplemented => Failure::controller("the controller does not know this command")
+            .hint("it is older than this voipctl; update the controller"),
+        _ => Failure::controller(format!("the controller failed: {message}"))
+            .hint("its log says why"),
+    }
+}
+
+/// The controller's message; what follows `hint: ` in it is shown as such.
+fn with_hint(message: String) -> Failure {
+    match message
+        .split_once("; hint: ")
+        .or_else(|| message.split_once("\nhint: "))
+    {
+        Some((message, hint)) => Failure::input(message).hint(hint),
+        None => Failure::input(message),
+    }
+}
+
+fn unreachable(address: &str) -> Failure {
+    Failure::controller(format!("the controller at {address} cannot be reached")).hint(
+        "is voipfleet-controller running there, and is the address right? see: voipctl context",
+    )
+}
+
+/// Words for causes that an operator can do something about.
+fn explained(address: &str, error: &(dyn Error + 'static)) -> Option<Failure> {
+    if let Some(alert) = alert(error) {
+        return Some(refused(address, alert));
+    }
+    match tls_error(error)? {
+        rustls::Error::InvalidCertificate(why) => Some(untrusted(address, why)),
+        other => Some(
+            Failure::controller(format!("no TLS 1.3 connection with {address}: {other}"))
+                .hint("is this the address of a Voipfleet controller? see: voipctl context"),
+        ),
+    }
+}
+
+/// The controller's certificate did not convince us.
+fn untrusted(address: &str, why: &CertificateError) -> Failure {
+    let (words, hint) = match why {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
+            "its certificate has expired",
+            "renew it on the controller, and check the clocks of both machines",
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
+            "its certificate is not valid yet",
+            "check the clocks of both machines",
+        ),
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
+            "its certificate is from another CA than this context's",
+            NEW_CONTEXT,
+        ),
+        CertificateError::NotValidForName => (
+            "it is not the controller of this context's installation",
+            "check the address: voipctl context",
+        ),
+        _ => (
+            "its certificate is not one of a Voipfleet controller",
+            CHECK,
+        ),
+    };
+    Failure::controller(format!(
+        "the controller at {address} is not trusted: {words}"
+    ))
+    .hint(hint)
+}
+
+/// Our certificate did not convince the controller.
+fn refused(address: &str, alert: AlertDescription) -> Failure {
+    let (words, hint) = match alert {
+        AlertDescription::CertificateExpired => (
+            "our certificate has expired, or a clock is wrong",
+            NEW_CONTEXT,
+        ),
+        // The second comes when the other CA has the same name.
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => (
+            "our certificate is from another CA than the controller's",
+            NEW_CONTEXT,
+        ),
+        AlertDescription::CertificateRevoked => ("our certificate was revoked", NEW_CONTEXT),
+        AlertDescription::CertificateRequired
+        | AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::AccessDenied => ("it does not accept our certificate", NEW_CONTEXT),
+        _ => {
+            let words = format!("the controller at {address} broke off the handshake: {alert:?}");
+            return Failure::controller(words).hint(CHECK);
+        }
+    };
+    Failure::controller(format!("the controller at {address} refuses us: {words}")).hint(hint)
+}
+
+/// The alert with which the peer ended the connection. TLS 1.3 lets a client speak before its
+/// certificate is looked at, so the refusal comes in the middle of HTTP/2, which keeps only the
+/// words of it.
+fn alert(error: &(dyn Error + 'static)) -> Option<AlertDescription> {
+    if let Some(rustls::Error::AlertReceived(alert)) = tls_error(error) {
+        return Some(*alert);
+    }
+    let words = chain(error);
+    let (_, name) = words.split_once("received fatal alert: ")?;
+    [
+        AlertDescription::CertificateExpired,
+        AlertDescription::CertificateRevoked,
+        AlertDescription::CertificateRequired,
+        AlertDescription::CertificateUnknown,
+        AlertDescription::BadCertificate,
+        AlertDescription::UnknownCA,
+        AlertDescription::DecryptError,
+        AlertDescription::AccessDenied,
+        AlertDescription::HandshakeFailure,
+        AlertDescription::ProtocolVersion,
+    ]
+    .into_iter()
+    .find(|known| name.starts_with(&format!("{known:?}")))
+}
+
+/// The TLS error somewhere among the causes; I/O errors hold it inside.
+fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return Some(tls);
+        }
+        let inside = cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        if let Some(inside) = inside
+            && let Some(tls) = tls_error(inside)
+        {
+            return Some(tls);
+        }
+        next = cause.source();
+    }
+    None
+}
+
+/// Whether the connection failed, and not the controller's work.
+fn is_transport(status: &tonic::Status) -> bool {
+    status
+        .source()
+        .is_some_and(<dyn Error + 'static>::is::<tonic::transport::Error>)
+}

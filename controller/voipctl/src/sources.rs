@@ -1,0 +1,136 @@
+//! The documents that an operator names on the command line: files, folders, stdin.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use voipfleet_common::policy::{self, Diagnostic, Source};
+
+use crate::client::MAX_MESSAGE_BYTES;
+use crate::console::Console;
+use crate::failure::Failure;
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The files, each once.
+    pub sources: Vec<Source>,
+    /// Files that are no text, or too long.
+    pub diagnostics: Vec<Diagnostic>,
+    seen: BTreeSet<PathBuf>,
+}
+
+/// Reads every path: a file, a folder's `*.yaml` and `*.yml`, or `-` for stdin; and the text
+/// files that Lists among them name with `file:`.
+pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<Sources, Failure> {
+    let mut found = Sources::default();
+    for path in paths {
+        if path.as_os_str() == "-" {
+            let bytes = bounded(console.input())
+                .map_err(|error| Failure::input("stdin cannot be read").because(error))?;
+            found.take("-", bytes);
+        } else if path.is_dir() {
+            let files = documents_in(path)?;
+            if files.is_empty() {
+                return Err(
+                    Failure::input(format!("{} holds no documents", path.display()))
+                        .hint("voipctl reads the *.yaml and *.yml files of a folder"),
+                );
+            }
+            files.iter().try_for_each(|file| found.read(file))?;
+        } else {
+            found.read(path)?;
+        }
+    }
+    found.read_lists()?;
+    found.check_size()?;
+    Ok(found)
+}
+
+impl Sources {
+    fn read(&mut self, path: &Path) -> Result<(), Failure> {
+        if !self.seen.insert(path.components().collect()) {
+            return Ok(());
+        }
+        let unreadable = |error: io::Error| {
+            Failure::input(format!("{} cannot be read", path.display())).because(error)
+        };
+        let shown = path.to_string_lossy();
+        let file = fs::File::open(path).map_err(unreadable)?;
+        let length = file.metadata().map_err(unreadable)?.len();
+        if let Some(diagnostic) = policy::refuse_length(&shown, length) {
+            self.diagnostics.push(diagnostic);
+            return Ok(());
+        }
+        self.take(&shown, bounded(file).map_err(unreadable)?);
+        Ok(())
+    }
+
+    fn take(&mut self, path: &str, bytes: Vec<u8>) {
+        match policy::read(path, bytes) {
+            Ok(source) => self.sources.push(source),
+            Err(diagnostic) => self.diagnostics.push(diagnostic),
+        }
+    }
+
+    /// Reads what Lists name with `file:`. A file that is not there is left to the check, which
+    /// shows the line that names it.
+    fn read_lists(&mut self) -> Result<(), Failure> {
+        let named: Vec<String> = self.sources.iter().flat_map(Source::list_files).collect();
+        for path in named {
+            let path = PathBuf::from(path);
+            if path.is_file() {
+                self.read(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The controller takes one message of bounded size.
+    fn check_size(&self) -> Result<(), Failure> {
+        let total: usize = self
+            .sources
+            .iter()
+            .map(|source| source.text.len() + 1024)
+            .sum();
+        if total > MAX_MESSAGE_BYTES {
+            return Err(Failure::input(format!(
+                "these documents are {} MiB together, and one apply takes {} MiB",
+                total.div_ceil(1024 * 1024),
+                MAX_MESSAGE_BYTES / (1024 * 1024)
+            ))
+            .hint("apply them in several steps, lists and tenants first"));
+        }
+        Ok(())
+    }
+}
+
+/// At most one byte more than a source may have: enough to see that it is too long.
+fn bounded(reader: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(policy::MAX_SOURCE_BYTES)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
+    reader.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The documents of a folder, by name.
+fn documents_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let unreadable = |error: io::Error| {
+        Failure::input(format!("{} cannot be read", folder.display())).because(error)
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let yaml = path
+            .extension()
+            .is_some_and(|ext| ext == "yaml" || ext == "yml");
+        if yaml && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,79 @@
+//! The wire's states as words; those in JSON are a contract.
+
+use voipfleet_proto::v1::{Change, DriftClass, DriftState, Family, PushNodeState, SyncState};
+
+use crate::table::Tone;
+
+/// `synced`, `stale`, `not_sent`, `error`, `offline`.
+pub fn sync(state: i32) -> (&'static str, Tone) {
+    match SyncState::try_from(state).unwrap_or_default() {
+        SyncState::Synced => ("synced", Tone::Good),
+        SyncState::Stale => ("stale", Tone::Attention),
+        SyncState::NotSent => ("not_sent", Tone::Attention),
+        SyncState::Error => ("error", Tone::Bad),
+        SyncState::Offline => ("offline", Tone::Attention),
+        SyncState::Unspecified => ("unknown", Tone::Attention),
+    }
+}
+
+/// `clean`, `drifted`, `unreadable`, `contended`; none where the node has not said yet.
+pub fn drift(state: i32) -> (Option<&'static str>, Tone) {
+    match DriftState::try_from(state).unwrap_or_default() {
+        DriftState::Clean => (Some("clean"), Tone::Good),
+        DriftState::Drifted => (Some("drifted"), Tone::Bad),
+        DriftState::Unreadable => (Some("unreadable"), Tone::Bad),
+        DriftState::Contended => (Some("contended"), Tone::Bad),
+        DriftState::Unspecified => (None, Tone::Plain),
+    }
+}
+
+/// A node's state during a push.
+pub fn push(state: PushNodeState) -> (&'static str, Tone) {
+    match state {
+        PushNodeState::Offline => ("offline", Tone::Attention),
+        PushNodeState::Sent => ("sent", Tone::Plain),
+        PushNodeState::Applying => ("applying", Tone::Plain),
+        PushNodeState::Trial => ("trial", Tone::Plain),
+        PushNodeState::Applied => ("applied", Tone::Good),
+        PushNodeState::RolledBack => ("rolled_back", Tone::Bad),
+        PushNodeState::Rejected => ("rejected", Tone::Bad),
+        PushNodeState::Failed => ("failed", Tone::Bad),
+        PushNodeState::Unchanged => ("unchanged", Tone::Good),
+        PushNodeState::TimedOut => ("timed_out", Tone::Bad),
+        PushNodeState::Unspecified => ("unknown", Tone::Attention),
+    }
+}
+
+/// The class of a drift record.
+pub fn class(class: i32) -> &'static str {
+    match DriftClass::try_from(class).unwrap_or_default() {
+        DriftClass::Missing => "missing",
+        DriftClass::Altered => "altered",
+        DriftClass::Extra => "extra",
+        DriftClass::Order => "order",
+        DriftClass::Policy => "policy",
+        DriftClass::Set => "set",
+        DriftClass::Bypass => "bypass",
+        DriftClass::Unreadable => "unreadable",
+        DriftClass::Unspecified => "unknown",
+    }
+}
+
+/// `ipv4`, `ipv6`; none for both.
+pub fn family(family: i32) -> Option<&'static str> {
+    match Family::try_from(family).unwrap_or_default() {
+        Family::V4 => Some("ipv4"),
+        Family::V6 => Some("ipv6"),
+        Family::Unspecified => None,
+    }
+}
+
+/// What became of a document.
+pub fn change(change: i32) -> &'static str {
+    match Change::try_from(change).unwrap_or_default() {
+        Change::Created => "created",
+        Change::Changed => "changed",
+        Change::Unchanged => "unchanged",
+        Change::Unspecified => "unknown",
+    }
+}

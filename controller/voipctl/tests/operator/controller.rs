@@ -1,0 +1,208 @@
+//! A controller that answers what a test tells it to, over real TLS.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use voipfleet_common::identity::tls::{self, Credentials};
+use voipfleet_proto::v1::operator_server::{Operator, OperatorServer};
+use voipfleet_proto::v1::{self, push_event};
+
+/// What the controller answers, and what it was asked.
+#[derive(Default)]
+pub(crate) struct Script {
+    pub(crate) apply: v1::ApplyResponse,
+    pub(crate) push: Vec<push_event::Kind>,
+    pub(crate) status: v1::StatusResponse,
+    pub(crate) drift: v1::DriftResponse,
+    pub(crate) documents: v1::GetDocumentsResponse,
+    pub(crate) token: v1::CreateTokenResponse,
+    pub(crate) tokens: v1::ListTokensResponse,
+    pub(crate) render: v1::RenderResponse,
+    pub(crate) refusal: Option<Status>,
+    pub(crate) asked: Vec<String>,
+}
+
+/// A CA of its own.
+pub(crate) struct Authority {
+    params: CertificateParams,
+    key: KeyPair,
+    pub(crate) pem: String,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { params, key, pem }
+    }
+
+    /// A certificate and key, PEM, that end in this year.
+    pub(crate) fn issue(&self, spiffe: &str, until_year: i32) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = vec![SanType::URI(spiffe.try_into().unwrap())];
+        params.not_after = rcgen::date_time_ymd(until_year, 2, 21);
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+}
+
+/// Starts a controller with this certificate; it ends with the test's runtime.
+pub(crate) async fn serve(
+    authority: &Authority,
+    spiffe: &str,
+    until_year: i32,
+    script: Arc<Mutex<Script>>,
+) -> SocketAddr {
+    let (certificate, key) = authority.issue(spiffe, until_year);
+    let config = tls::server(Credentials {
+        certificate_pem: &certificate,
+        key_pem: &key,
+        ca_pem: &authority.pem,
+    });
+    let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (accepted, connections) = tokio::sync::mpsc::channel(4);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let mut tls = match acceptor.accept(tcp).into_fallible().await {
+                Ok(tls) => tls,
+                Err((_, mut tcp)) => {
+                    // A close with unread bytes would reset the connection and take the alert
+                    // with it.
+                    tokio::spawn(async move {
+                        tcp.shutdown().await?;
+                        tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await
+                    });
+                    continue;
+                }
+            };
+            // tonic serves only streams that it knows; a pipe is one.
+            let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut tls, &mut theirs).await });
+            if accepted.send(Ok::<_, std::io::Error>(ours)).await.is_err() {
+                break;
+            }
+        }
+    });
+    let service =
+        OperatorServer::new(Double { script }).max_decoding_message_size(16 * 1024 * 1024);
+    let server = tonic::transport::Server::builder();
+    tokio::spawn(server.serve_with_incoming(service, ReceiverStream::new(connections)));
+    address
+}
+
+struct Double {
+    script: Arc<Mutex<Script>>,
+}
+
+impl Double {
+    fn answer<Q: std::fmt::Debug, A>(
+        &self,
+        request: &Request<Q>,
+        answer: impl FnOnce(&Script) -> A,
+    ) -> Result<Response<A>, Status> {
+        let mut script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
+        script.asked.push(format!("{:?}", request.get_ref()));
+        match &script.refusal {
+            Some(status) => Err(status.clone()),
+            None => Ok(Response::new(answer(&script))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Operator for Double {
+    type PushStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::PushEvent, Status>>>;
+
+    async fn apply(
+        &self,
+        request: Request<v1::ApplyRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        self.answer(&request, |script| script.apply.clone())
+    }
+
+    async fn push(
+        &self,
+        request: Request<v1::PushRequest>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        self.answer(&request, |script| {
+            let events: Vec<_> = script
+                .push
+                .iter()
+                .map(|kind| {
+                    Ok(v1::PushEvent {
+                        kind: Some(kind.clone()),
+                    })
+                })
+                .collect();
+            tokio_stream::iter(events)
+        })
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        self.answer(&request, |script| script.status.clone())
+    }
+
+    async fn drift(
+        &self,
+        request: Request<v1::DriftRequest>,
+    ) -> Result<Response<v1::DriftResponse>, Status> {
+        self.answer(&request, |script| script.drift.clone())
+    }
+
+    async fn get_documents(
+        &self,
+        request: Request<v1::GetDocumentsRequest>,
+    ) -> Result<Response<v1::GetDocumentsResponse>, Status> {
+        self.answer(&request, |script| script.documents.clone())
+    }
+
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteRequest>,
+    ) -> Result<Response<v1::DeleteResponse>, Status> {
+        self.answer(&request, |_| v1::DeleteResponse {})
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        self.answer(&request, |script| script.token.clone())
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        self.answer(&request, |script| script.tokens.clone())
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        self.answer(&request, |_| v1::RevokeTokenResponse {})
+    }
+
+    async fn render(
+        &self,
+        request: Request<v1::RenderRequest>,
+    ) -> Result<Response<v1::RenderResponse>, Status> {
+        self.answer(&request, |script| script.render.clone())
+    }
+}

@@ -1,0 +1,258 @@
+//! `apply`, `get` and `delete`.
+
+use voipfleet_proto::v1;
+
+use crate::fixture::{Fixture, Terminal};
+
+const SITE: &str = "kind: Site\nname: site-a\nadmins: [198.51.100.10]\ntennants: [acme]\n";
+
+fn mistake(path: &str, severity: v1::Severity, text: &str, marked: &str) -> v1::Diagnostic {
+    let offset = text.find(marked).unwrap();
+    let head = &text[..offset];
+    v1::Diagnostic {
+        severity: severity.into(),
+        path: path.to_owned(),
+        offset: offset as u64,
+        length: marked.len() as u64,
+        line: u32::try_from(head.matches('\n').count() + 1).unwrap(),
+        column: u32::try_from(head.rsplit('\n').next().unwrap().len() + 1).unwrap(),
+        message: format!("unknown field `{marked}`"),
+        label: "not a field of a site".to_owned(),
+        help: "did you mean `tenants`?".to_owned(),
+    }
+}
+
+fn change(kind: &str, name: &str, change: v1::Change) -> v1::DocumentChange {
+    v1::DocumentChange {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        change: change.into(),
+    }
+}
+
+#[tokio::test]
+async fn a_folder_is_applied() {
+    let fixture = Fixture::new().await;
+    fixture.write("policy/site.yaml", SITE);
+    fixture.write(
+        "policy/lists.yml",
+        "kind: List\nname: voipbl\nfile: lists/voipbl.txt\n",
+    );
+    fixture.write("policy/lists/voipbl.txt", "192.0.2.1\n");
+    fixture.write("policy/README.md", "not a document\n");
+    fixture.script(|script| {
+        script.apply.changes = vec![
+            change("List", "voipbl", v1::Change::Created),
+            change("Site", "site-a", v1::Change::Unchanged),
+        ];
+    });
+    let folder = fixture.path("policy");
+    let line = ["apply", "-f", folder.to_str().unwrap()];
+    let mut shown = fixture.run(&line).await.to_string();
+    let asked = fixture.asked();
+    for sent in [
+        "policy/site.yaml",
+        "policy/lists.yml",
+        "policy/lists/voipbl.txt",
+    ] {
+        assert!(asked[0].contains(sent), "{sent} was not sent: {asked:?}");
+    }
+    assert!(!asked[0].contains("README"), "{asked:?}");
+    let json = [&line[..], &["-o", "json", "--dry-run"]].concat();
+    shown.push_str(&fixture.run(&json).await.to_string());
+    assert!(fixture.asked()[1].contains("dry_run: true"));
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn mistakes_are_shown_in_their_place() {
+    let fixture = Fixture::new().await;
+    fixture.write("site.yaml", SITE);
+    let path = fixture.path("site.yaml");
+    let path = path.to_str().unwrap();
+    fixture.script(|script| {
+        script.apply.diagnostics = vec![
+            mistake(path, v1::Severity::Error, SITE, "tennants"),
+            mistake(path, v1::Severity::Warning, SITE, "198.51.100.10"),
+        ];
+    });
+    let mut shown = fixture
+        .run_on(Terminal::Plain(80, ""), &["apply", "-f", path])
+        .await
+        .to_string();
+    shown.push_str(
+        &fixture
+            .run(&["apply", "-f", path, "-o", "json"])
+            .await
+            .to_string(),
+    );
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn a_thousand_mistakes_are_counted_and_errors_come_first() {
+    let fixture = Fixture::new().await;
+    fixture.write("site.yaml", SITE);
+    let path = fixture.path("site.yaml");
+    let path = path.to_str().unwrap();
+    fixture.script(|script| {
+        let mut mistakes = vec![mistake(path, v1::Severity::Warning, SITE, "198.51.100.10"); 999];
+        mistakes.push(mistake(path, v1::Severity::Error, SITE, "tennants"));
+        script.apply.diagnostics = mistakes;
+    });
+    let shown = fixture.run(&["apply", "-f", path]).await;
+    assert_eq!(shown.status, 2);
+    assert!(
+        shown.err.starts_with("error: unknown field `tennants`"),
+        "{shown}"
+    );
+    assert_eq!(shown.err.matches("warning: ").count(), 49);
+    assert!(shown.err.contains("and 950 more"), "{shown}");
+    assert!(
+        shown
+            .err
+            .ends_with("1 error, 999 warnings in 1 file; nothing was changed\n"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+async fn stdin_is_a_source() {
+    let fixture = Fixture::new().await;
+    let now = crate::fixture::now();
+    let shown = fixture
+        .run_with(Terminal::None, SITE, now, &["apply", "-f", "-"])
+        .await;
+    assert_eq!(shown.status, 0, "{shown}");
+    assert!(fixture.asked()[0].contains("tennants"));
+}
+
+#[tokio::test]
+async fn files_that_are_not_there_or_no_text() {
+    let fixture = Fixture::new().await;
+    let missing = fixture.path("missing.yaml");
+    let mut shown = fixture
+        .run(&["apply", "-f", missing.to_str().unwrap()])
+        .await
+        .to_string();
+    std::fs::create_dir(fixture.path("empty")).unwrap();
+    let empty = fixture.path("empty");
+    shown.push_str(
+        &fixture
+            .run(&["apply", "-f", empty.to_str().unwrap()])
+            .await
+            .to_string(),
+    );
+    fixture.write("latin1.yaml", b"kind: Site\nname: caf\xe9\n");
+    let latin1 = fixture.path("latin1.yaml");
+    shown.push_str(
+        &fixture
+            .run(&["apply", "-f", latin1.to_str().unwrap()])
+            .await
+            .to_string(),
+    );
+    insta::assert_snapshot!(shown);
+    assert!(fixture.asked().is_empty(), "{:?}", fixture.asked());
+}
+
+#[tokio::test]
+async fn an_endless_file_is_not_read_to_its_end() {
+    let fixture = Fixture::new().await;
+    let shown = fixture.run(&["apply", "-f", "/dev/zero"]).await;
+    assert_eq!(shown.status, 2, "{shown}");
+    assert!(fixture.asked().is_empty());
+}
+
+#[tokio::test]
+async fn documents_are_checked_without_a_context() {
+    let fixture = Fixture::new().await;
+    std::fs::remove_file(fixture.path("context.yaml")).unwrap();
+    fixture.write(
+        "acme.yaml",
+        "kind: Tenant\nname: acme\nnetworks: {offices: [203.0.113.0/24]}\n",
+    );
+    fixture.write("site.yaml", SITE);
+    let acme = fixture.path("acme.yaml");
+    let good = fixture
+        .run(&["apply", "--dry-run", "-f", acme.to_str().unwrap()])
+        .await;
+    let site = fixture.path("site.yaml");
+    let bad = fixture
+        .run(&["apply", "--dry-run", "-f", site.to_str().unwrap()])
+        .await;
+    assert_eq!(bad.status, 2, "{bad}");
+    assert!(bad.err.contains("site.yaml:4:1"), "{bad}");
+    insta::assert_snapshot!(good);
+}
+
+#[tokio::test]
+async fn documents_come_back() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        let stored = |kind: &str, name: &str, yaml: &str| v1::StoredDocument {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            revision: 12,
+            yaml: yaml.to_owned(),
+        };
+        script.documents.documents = vec![
+            stored(
+                "Tenant",
+                "acme",
+                "kind: Tenant\nname: acme\nnetworks:\n  offices: [203.0.113.0/24]\n",
+            ),
+            stored(
+                "Tenant",
+                "globex",
+                "kind: Tenant\nname: globex\nnetworks: {}\n",
+            ),
+        ];
+    });
+    let mut shown = String::new();
+    for line in [
+        &["get", "tenants"][..],
+        &["get", "tenant", "-o", "yaml"],
+        &["get", "Tenant", "-o", "json"],
+    ] {
+        shown.push_str(&fixture.run(line).await.to_string());
+    }
+    fixture.script(|script| script.documents.documents.clear());
+    shown.push_str(&fixture.run(&["get", "tenant", "acne"]).await.to_string());
+    shown.push_str(&fixture.run(&["get", "all"]).await.to_string());
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn deleting_asks_first() {
+    let fixture = Fixture::new().await;
+    let mut shown = fixture.run(&["delete", "list", "voipbl"]).await.to_string();
+    let no = Terminal::Plain(80, "n\n");
+    shown.push_str(
+        &fixture
+            .run_on(no, &["delete", "node", "site-a/sip1"])
+            .await
+            .to_string(),
+    );
+    shown.push_str(
+        &fixture
+            .run(&["delete", "node", "sip1", "--yes"])
+            .await
+            .to_string(),
+    );
+    assert!(fixture.asked().is_empty(), "{:?}", fixture.asked());
+    shown.push_str(
+        &fixture
+            .run(&["delete", "list", "voipbl", "--yes"])
+            .await
+            .to_string(),
+    );
+    let yes = Terminal::Plain(80, "yes\n");
+    shown.push_str(
+        &fixture
+            .run_on(yes, &["delete", "node", "site-a/sip1"])
+            .await
+            .to_string(),
+    );
+    assert_eq!(fixture.asked().len(), 2);
+    insta::assert_snapshot!(shown);
+}

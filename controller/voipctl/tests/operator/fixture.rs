@@ -1,0 +1,188 @@
+//! What every test stands on: a controller, an operator's context file, and a console held in memory.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::Parser as _;
+use jiff::Timestamp;
+use voipctl::cli::Cli;
+use voipctl::console::{Console, Pane};
+
+use crate::controller::{Authority, Script, serve};
+
+pub(crate) const CONTROLLER: &str = "spiffe://fleet.example/controller";
+pub(crate) const ADA: &str = "spiffe://fleet.example/operator/ada";
+
+/// The terminal of a run.
+#[derive(Clone, Copy)]
+pub(crate) enum Terminal {
+    /// Output into a pipe, nobody at stdin.
+    None,
+    /// A terminal of so many columns without colour; these are the answers typed.
+    Plain(usize, &'static str),
+    /// The same with colour.
+    Colour(usize),
+}
+
+pub(crate) struct Fixture {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) script: Arc<Mutex<Script>>,
+    pub(crate) address: SocketAddr,
+}
+
+/// What a run left.
+pub(crate) struct Outcome {
+    pub(crate) status: u8,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+pub(crate) fn now() -> Timestamp {
+    "2026-11-23T12:00:00Z".parse().unwrap()
+}
+
+/// So many seconds before [`now`], as the wire has it.
+pub(crate) fn ago(seconds: i64) -> u64 {
+    u64::try_from(now().as_millisecond() - seconds * 1000).unwrap()
+}
+
+impl Fixture {
+    /// A controller and an operator that trust each other.
+    pub(crate) async fn new() -> Self {
+        let authority = Authority::new();
+        Self::between(&authority, CONTROLLER, 2999, &authority, ADA, 2027).await
+    }
+
+    /// A controller and an operator with these certificates.
+    pub(crate) async fn between(
+        theirs: &Authority,
+        controller: &str,
+        controller_until: i32,
+        ours: &Authority,
+        operator: &str,
+        operator_until: i32,
+    ) -> Self {
+        let script = Arc::new(Mutex::new(Script::default()));
+        let address = serve(theirs, controller, controller_until, Arc::clone(&script)).await;
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = ours.issue(operator, operator_until);
+        let fixture = Self {
+            folder,
+            script,
+            address,
+        };
+        fixture.write_context(&address.to_string(), &ours.pem, &certificate, &key);
+        fixture
+    }
+
+    pub(crate) fn write_context(&self, controller: &str, ca: &str, certificate: &str, key: &str) {
+        let text = serde_json::json!({
+            "controller": controller, "operator": "ada", "ca": ca,
+            "certificate": certificate, "key": key,
+        });
+        self.write("context.yaml", text.to_string());
+        private(&self.path("context.yaml"));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn script(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.script.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The requests so far, in the order in which they came.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.script.lock().unwrap().asked.clone()
+    }
+
+    /// Runs voipctl with nobody at the terminal.
+    pub(crate) async fn run(&self, args: &[&str]) -> Outcome {
+        self.run_on(Terminal::None, args).await
+    }
+
+    pub(crate) async fn run_on(&self, terminal: Terminal, args: &[&str]) -> Outcome {
+        self.run_with(terminal, "", now(), args).await
+    }
+
+    pub(crate) async fn run_with(
+        &self,
+        terminal: Terminal,
+        stdin: &'static str,
+        now: Timestamp,
+        args: &[&str],
+    ) -> Outcome {
+        let (out, err) = (Shared::default(), Shared::default());
+        let pane = |shared: &Shared| match terminal {
+            Terminal::None => Pane::plain(shared.clone()),
+            Terminal::Plain(width, _) => Pane::terminal(shared.clone(), width, false),
+            Terminal::Colour(width) => Pane::terminal(shared.clone(), width, true),
+        };
+        let (typed, answers) = match terminal {
+            Terminal::Plain(_, typed) => (typed, true),
+            Terminal::None | Terminal::Colour(_) => (stdin, false),
+        };
+        let mut console = Console::new(pane(&out), pane(&err), typed.as_bytes(), answers);
+        let context = self.path("context.yaml");
+        let mut line = vec!["voipctl", "--context", context.to_str().unwrap()];
+        line.extend(args);
+        let cli = Cli::try_parse_from(line).unwrap();
+        let status = voipctl::run(cli, &mut console, now).await;
+        let folder = self.folder.path().to_str().unwrap().to_owned();
+        let plain = |shared: &Shared| {
+            shared
+                .text()
+                .replace(&folder, "FOLDER")
+                .replace(&self.address.to_string(), "controller:7443")
+        };
+        Outcome {
+            status: status as u8,
+            out: plain(&out),
+            err: plain(&err),
+        }
+    }
+}
+
+pub(crate) fn private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "exit status {}\n--- stdout\n{}--- stderr\n{}",
+            self.status, self.out, self.err
+        )
+    }
+}

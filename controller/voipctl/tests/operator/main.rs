@@ -1,0 +1,23 @@
+//! voipctl against a controller on loopback: what an operator sees, and what the controller
+//! is asked.
+
+#[cfg(test)]
+mod connection;
+#[cfg(test)]
+mod console;
+#[cfg(test)]
+mod controller;
+#[cfg(test)]
+mod documents;
+#[cfg(test)]
+mod drift;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod push;
+#[cfg(test)]
+mod render;
+#[cfg(test)]
+mod status;
+#[cfg(test)]
+mod token;

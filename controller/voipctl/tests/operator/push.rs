@@ -1,0 +1,253 @@
+//! `push`.
+
+use serde_json::Value;
+use voipfleet_proto::v1::push_event::Kind;
+use voipfleet_proto::v1::{self, PushNodeState};
+
+use crate::fixture::{Fixture, Terminal};
+
+fn node(name: &str, state: PushNodeState, error: &str, elapsed_ms: u64) -> v1::PushNode {
+    v1::PushNode {
+        node: name.to_owned(),
+        roles: vec!["sip".to_owned()],
+        state: state.into(),
+        error: error.to_owned(),
+        elapsed_ms,
+    }
+}
+
+fn started(changed: bool, nodes: Vec<v1::PushNode>) -> Kind {
+    Kind::Started(v1::PushStarted {
+        site: "site-a".to_owned(),
+        generation: 7,
+        changed,
+        nodes,
+    })
+}
+
+fn done(applied: u32, failed: u32, rolled_back: u32, offline: u32, changed: bool) -> Kind {
+    Kind::Done(v1::PushDone {
+        site: "site-a".to_owned(),
+        generation: 7,
+        changed,
+        applied,
+        failed,
+        rolled_back,
+        offline,
+        elapsed_ms: 412,
+    })
+}
+
+fn everything_works() -> Vec<Kind> {
+    vec![
+        started(
+            true,
+            vec![
+                node("sip1", PushNodeState::Sent, "", 0),
+                node("http1", PushNodeState::Sent, "", 0),
+            ],
+        ),
+        Kind::Node(node("sip1", PushNodeState::Applying, "", 20)),
+        Kind::Node(node("sip1", PushNodeState::Applied, "", 142)),
+        Kind::Node(node("http1", PushNodeState::Applied, "", 412)),
+        done(2, 0, 0, 0, true),
+    ]
+}
+
+fn everything_happens() -> Vec<Kind> {
+    let words = "iptables-restore v1.8.9 (nf_tables): Couldn't load match `hashlimit':No such file or directory\n\
+                 Error occurred at line: 12";
+    vec![
+        started(
+            true,
+            vec![
+                node("sip1", PushNodeState::Sent, "", 0),
+                node("pbx1", PushNodeState::Offline, "", 0),
+                node("http1", PushNodeState::Sent, "", 0),
+                node("sql1", PushNodeState::Sent, "", 0),
+                node("wk1", PushNodeState::Unchanged, "", 0),
+            ],
+        ),
+        Kind::Node(node("sip1", PushNodeState::Applied, "", 142)),
+        Kind::Node(node("http1", PushNodeState::Failed, words, 88)),
+        Kind::Node(node(
+            "sql1",
+            PushNodeState::RolledBack,
+            "no answer from 192.0.2.1:7443",
+            30_120,
+        )),
+        done(2, 1, 1, 1, true),
+    ]
+}
+
+async fn fixture(push: Vec<Kind>) -> Fixture {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| script.push = push);
+    fixture
+}
+
+#[tokio::test]
+async fn everything_works_everywhere() {
+    let fixture = fixture(everything_works()).await;
+    insta::assert_snapshot!(fixture.run(&["push", "site-a"]).await);
+}
+
+#[tokio::test]
+async fn a_node_refuses_one_is_offline_one_goes_back() {
+    let fixture = fixture(everything_happens()).await;
+    insta::assert_snapshot!(fixture.run(&["push", "site-a"]).await);
+}
+
+#[tokio::test]
+async fn a_terminal_shows_the_same_data() {
+    let fixture = fixture(everything_happens()).await;
+    let piped = fixture.run(&["push", "site-a"]).await.out;
+    let terminal = Terminal::Plain(60, "y\n");
+    let shown = fixture.run_on(terminal, &["push", "site-a", "--yes"]).await;
+    assert_eq!(shown.out, piped);
+}
+
+#[tokio::test]
+async fn events_for_programs() {
+    let fixture = fixture(everything_happens()).await;
+    let shown = fixture.run(&["push", "site-a", "-o", "json"]).await;
+    let events: Vec<Value> = shown
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let last = events.last().unwrap();
+    for name in [
+        "site",
+        "generation",
+        "applied",
+        "failed",
+        "rolled_back",
+        "elapsed_ms",
+    ] {
+        assert!(last.get(name).is_some(), "{name} is missing: {last}");
+    }
+    assert_eq!(last["event"], "done");
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn nothing_changed_is_said() {
+    let unchanged = |name| node(name, PushNodeState::Unchanged, "", 0);
+    let fixture = fixture(vec![
+        started(false, vec![unchanged("sip1"), unchanged("http1")]),
+        done(2, 0, 0, 0, false),
+    ])
+    .await;
+    insta::assert_snapshot!(fixture.run(&["push", "site-a"]).await);
+}
+
+#[tokio::test]
+async fn a_site_without_nodes() {
+    let fixture = fixture(vec![started(true, Vec::new()), done(0, 0, 0, 0, true)]).await;
+    insta::assert_snapshot!(fixture.run(&["push", "site-a"]).await);
+}
+
+#[tokio::test]
+async fn a_dry_run_pushes_nothing() {
+    let nodes = vec![
+        node("sip1", PushNodeState::Sent, "", 0),
+        node("pbx1", PushNodeState::Offline, "", 0),
+        node("wk1", PushNodeState::Unchanged, "", 0),
+    ];
+    let fixture = fixture(vec![started(true, nodes), done(0, 0, 0, 0, true)]).await;
+    insta::assert_snapshot!(fixture.run(&["push", "site-a", "--dry-run"]).await);
+    assert!(fixture.asked()[0].contains("dry_run: true"));
+}
+
+#[tokio::test]
+async fn what_is_asked_for_reaches_the_controller() {
+    let fixture = fixture(everything_works()).await;
+    fixture
+        .run(&["push", "site-a", "--wait", "--confirm-within", "5s"])
+        .await;
+    fixture.run(&["push", "site-a", "--wait", "2m"]).await;
+    let asked = fixture.asked();
+    assert!(
+        asked[0].contains("wait_offline_ms: 60000, confirm_within_ms: 5000"),
+        "{asked:?}"
+    );
+    assert!(
+        asked[1].contains("wait_offline_ms: 120000, confirm_within_ms: 0"),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_person_is_asked_first() {
+    let fixture = fixture(everything_works()).await;
+    fixture.script(|script| {
+        let report = |connected| v1::NodeReport {
+            connected,
+            ..Default::default()
+        };
+        script.status.sites = vec![v1::SiteStatus {
+            nodes: vec![report(true), report(false)],
+            ..Default::default()
+        }];
+    });
+    let no = fixture
+        .run_on(Terminal::Plain(80, "\n"), &["push", "site-a"])
+        .await;
+    insta::assert_snapshot!(no);
+    let pushes = |fixture: &Fixture| {
+        fixture
+            .asked()
+            .iter()
+            .filter(|request| request.starts_with("PushRequest"))
+            .count()
+    };
+    assert_eq!(pushes(&fixture), 0);
+    let yes = fixture
+        .run_on(Terminal::Plain(80, "y\n"), &["push", "site-a"])
+        .await;
+    assert_eq!((yes.status, pushes(&fixture)), (0, 1));
+}
+
+#[tokio::test]
+async fn a_push_that_breaks_off_is_no_success() {
+    let mut events = everything_works();
+    events.pop();
+    let fixture = fixture(events).await;
+    insta::assert_snapshot!(fixture.run(&["push", "site-a"]).await);
+}
+
+#[tokio::test]
+async fn documents_go_first_and_a_mistake_stops_the_push() {
+    let fixture = fixture(everything_works()).await;
+    fixture.write(
+        "acme.yaml",
+        "kind: Tenant\nname: acme\nnetworks: {offices: [203.0.113.0/24]}\n",
+    );
+    let file = fixture.path("acme.yaml");
+    let line = ["push", "site-a", "-f", file.to_str().unwrap(), "-o", "json"];
+    fixture.script(|script| {
+        script.apply.changes = vec![v1::DocumentChange {
+            kind: "Tenant".to_owned(),
+            name: "acme".to_owned(),
+            change: v1::Change::Changed.into(),
+        }];
+    });
+    let mut shown = fixture.run(&line).await.to_string();
+    assert_eq!(fixture.asked().len(), 2);
+    fixture.script(|script| {
+        script.apply.diagnostics = vec![v1::Diagnostic {
+            severity: v1::Severity::Error.into(),
+            path: file.to_str().unwrap().to_owned(),
+            offset: 23,
+            length: 8,
+            line: 3,
+            column: 1,
+            message: "no".to_owned(),
+            ..Default::default()
+        }];
+    });
+    shown.push_str(&fixture.run(&line).await.to_string());
+    insta::assert_snapshot!(shown);
+    assert_eq!(fixture.asked().len(), 3);
+}

@@ -1,0 +1,194 @@
+//! `status` and `nodes`.
+
+use voipfleet_proto::v1;
+
+use crate::fixture::{Fixture, Terminal, ago};
+
+fn node(name: &str, roles: &[&str], state: v1::SyncState) -> v1::NodeReport {
+    v1::NodeReport {
+        node: name.to_owned(),
+        roles: roles.iter().map(ToString::to_string).collect(),
+        state: state.into(),
+        generation: 7,
+        digest: vec![0xab; 32],
+        drift: v1::DriftState::Clean.into(),
+        last_seen_ms: ago(1),
+        facts: Some(v1::NodeFacts {
+            hostname: format!("{name}.example"),
+            backend: "nft".to_owned(),
+            iptables_version: "1.8.9".to_owned(),
+            addresses: vec![
+                v1::InterfaceAddress {
+                    interface: "eth0".to_owned(),
+                    address: vec![192, 0, 2, 10],
+                    prefix_length: 24,
+                },
+                v1::InterfaceAddress {
+                    interface: "eth0".to_owned(),
+                    address: vec![0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+                    prefix_length: 64,
+                },
+            ],
+            warnings: Vec::new(),
+        }),
+        agent_version: "0.1.0".to_owned(),
+        connected: true,
+        peer: "192.0.2.10:40312".to_owned(),
+        enrolled_ms: ago(86_400 * 30),
+        certificate_expires_ms: ago(-86_400 * 60),
+        ..Default::default()
+    }
+}
+
+fn fleet() -> v1::StatusResponse {
+    let mut pbx = node("pbx1", &["pbx"], v1::SyncState::Offline);
+    pbx.connected = false;
+    pbx.generation = 6;
+    pbx.last_seen_ms = ago(12);
+    pbx.certificate_expires_ms = ago(-86_400 * 3);
+    let mut http = node("http1", &["http", "ic"], v1::SyncState::Error);
+    http.error =
+        "iptables-restore v1.8.9 (nf_tables):\nline 4: \u{1b}[31mRULE_APPEND failed".to_owned();
+    http.drift = v1::DriftState::Contended.into();
+    http.facts.as_mut().unwrap().warnings =
+        vec!["firewalld is active: stop it, or exclude our chains".to_owned()];
+    let never = v1::NodeReport {
+        node: "sql1".to_owned(),
+        roles: vec!["sql".to_owned()],
+        state: v1::SyncState::NotSent.into(),
+        certificate_expires_ms: ago(86_400),
+        ..Default::default()
+    };
+    let sip = node("sip1", &["sip"], v1::SyncState::Synced);
+    v1::StatusResponse {
+        sites: vec![v1::SiteStatus {
+            site: "site-a".to_owned(),
+            generation: 7,
+            mode: "enforce".to_owned(),
+            nodes: vec![http, pbx, sip, never],
+        }],
+    }
+}
+
+async fn fixture() -> Fixture {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| script.status = fleet());
+    fixture
+}
+
+#[tokio::test]
+async fn status_on_a_wide_terminal() {
+    let fixture = fixture().await;
+    insta::assert_snapshot!(
+        fixture
+            .run_on(Terminal::Plain(120, ""), &["status", "site-a"])
+            .await
+    );
+}
+
+#[tokio::test]
+async fn status_on_a_narrow_terminal() {
+    let fixture = fixture().await;
+    let shown = fixture
+        .run_on(Terminal::Plain(60, ""), &["status", "site-a"])
+        .await;
+    assert!(
+        shown.out.lines().all(|line| line.chars().count() <= 60),
+        "{shown}"
+    );
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn status_into_a_pipe_keeps_its_columns() {
+    let fixture = fixture().await;
+    insta::assert_snapshot!(fixture.run(&["status"]).await);
+}
+
+#[tokio::test]
+async fn colour_adds_nothing_that_the_words_do_not_say() {
+    let fixture = fixture().await;
+    let plain = fixture
+        .run_on(Terminal::Plain(120, ""), &["status"])
+        .await
+        .out;
+    let coloured = fixture.run_on(Terminal::Colour(120), &["status"]).await.out;
+    assert!(coloured.contains("\u{1b}["));
+    let mut bare = String::new();
+    let mut rest = coloured.as_str();
+    while let Some((before, after)) = rest.split_once('\u{1b}') {
+        bare.push_str(before);
+        rest = after.split_once('m').unwrap().1;
+    }
+    bare.push_str(rest);
+    let trimmed: Vec<&str> = bare.lines().map(str::trim_end).collect();
+    assert_eq!(trimmed, plain.lines().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn status_for_programs() {
+    let fixture = fixture().await;
+    let json = fixture.run(&["status", "site-a", "-o", "json"]).await;
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(value["nodes"][2]["drift"], "clean");
+    let yaml = fixture
+        .run(&["status", "site-a", "-o", "yaml"])
+        .await
+        .to_string();
+    insta::assert_snapshot!(json.to_string() + &yaml);
+}
+
+#[tokio::test]
+async fn status_tells_scripts_when_asked() {
+    let fixture = fixture().await;
+    assert_eq!(fixture.run(&["status", "site-a"]).await.status, 0);
+    assert_eq!(
+        fixture
+            .run(&["status", "site-a", "--exit-code"])
+            .await
+            .status,
+        1
+    );
+    fixture.script(|script| {
+        script.status.sites[0]
+            .nodes
+            .retain(|node| node.node == "sip1");
+    });
+    assert_eq!(
+        fixture
+            .run(&["status", "site-a", "--exit-code"])
+            .await
+            .status,
+        0
+    );
+}
+
+#[tokio::test]
+async fn nothing_to_show_yet() {
+    let fixture = Fixture::new().await;
+    let mut shown = fixture.run(&["status"]).await.to_string();
+    shown.push_str(&fixture.run(&["status", "site-z"]).await.to_string());
+    fixture.script(|script| {
+        script.status.sites = vec![v1::SiteStatus {
+            site: "site-b".to_owned(),
+            ..Default::default()
+        }];
+    });
+    shown.push_str(&fixture.run(&["status", "site-b"]).await.to_string());
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn nodes_wide_narrow_and_for_programs() {
+    let fixture = fixture().await;
+    let mut shown = fixture
+        .run_on(Terminal::Plain(140, ""), &["nodes"])
+        .await
+        .to_string();
+    let narrow = fixture
+        .run_on(Terminal::Plain(60, ""), &["nodes", "site-a"])
+        .await;
+    shown.push_str(&narrow.to_string());
+    shown.push_str(&fixture.run(&["nodes", "-o", "json"]).await.to_string());
+    insta::assert_snapshot!(shown);
+}
