@@ -14,8 +14,10 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::refusal::{of_connection, of_status};
 
-/// The largest message in either direction, bytes: documents with a few long lists.
+/// The largest request, bytes: documents with a few long lists. The controller takes no more.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// The largest answer, bytes: the rendered input of a large site. The controller sends no more.
+const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 /// How long one answer may take: a compile of a large site is well below.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -51,7 +53,7 @@ impl Controller {
     /// The calls that the controller offers.
     pub fn calls(&self) -> OperatorClient<Channel> {
         OperatorClient::new(self.channel.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 

@@ -25,13 +25,20 @@ pub fn of_status(address: &str, operator: &str, status: tonic::Status) -> Failur
     if let Some(failure) = explained(address, &status) {
         return failure;
     }
+    if let Some(cause) = transport(&status) {
+        return Failure::controller(format!(
+            "the connection with the controller at {address} broke"
+        ))
+        .because(chain(cause))
+        .hint("see that the controller runs, then try again; its log says why");
+    }
     let message = status.message().to_owned();
     match status.code() {
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists
         | Code::FailedPrecondition
-        | Code::OutOfRange => with_hint(message),
+        | Code::OutOfRange => with_hint(&message),
         Code::Unauthenticated | Code::PermissionDenied => {
             Failure::controller(format!("the controller refuses {operator}: {message}")).hint(CHECK)
         }
@@ -45,12 +52,10 @@ pub fn of_status(address: &str, operator: &str, status: tonic::Status) -> Failur
             "the controller at {address} took too long: {message}"
         ))
         .hint("it may be overloaded; look at its log, then try again"),
-        Code::Unavailable => unreachable(address).because(status),
-        _ if is_transport(&status) => Failure::controller(format!(
-            "the connection with the controller at {address} broke"
+        Code::Unavailable => Failure::controller(format!(
+            "the controller at {address} is not available: {message}"
         ))
-        .because(status)
-        .hint("see that the controller runs, then try again; its log says why"),
+        .hint("try again when it is back"),
         Code::Unimplemented => Failure::controller("the controller does not know this command")
             .hint("it is older than this voipctl; update the controller"),
         _ => Failure::controller(format!("the controller failed: {message}"))
@@ -58,14 +63,11 @@ pub fn of_status(address: &str, operator: &str, status: tonic::Status) -> Failur
     }
 }
 
-/// The controller's message; what follows `hint: ` in it is shown as such.
-fn with_hint(message: String) -> Failure {
-    match message
-        .split_once("; hint: ")
-        .or_else(|| message.split_once("\nhint: "))
-    {
-        Some((message, hint)) => Failure::input(message).hint(hint),
-        None => Failure::input(message),
+/// The controller's message; a last clause that names a command is shown as the hint.
+fn with_hint(message: &str) -> Failure {
+    match message.rsplit_once("; ") {
+        Some((message, hint)) if hint.contains("voipctl ") => Failure::input(message).hint(hint),
+        _ => Failure::input(message),
     }
 }
 
@@ -189,9 +191,9 @@ fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> 
     None
 }
 
-/// Whether the connection failed, and not the controller's work.
-fn is_transport(status: &tonic::Status) -> bool {
+/// What broke the connection, where that is what failed, and not the controller's work.
+fn transport(status: &tonic::Status) -> Option<&(dyn Error + 'static)> {
     status
         .source()
-        .is_some_and(<dyn Error + 'static>::is::<tonic::transport::Error>)
+        .filter(|cause| cause.is::<tonic::transport::Error>())
 }

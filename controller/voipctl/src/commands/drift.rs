@@ -6,6 +6,7 @@ use serde::Serialize;
 use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 
+use super::status::fetch;
 use crate::Session;
 use crate::failure::{Failure, Status};
 use crate::states;
@@ -57,7 +58,11 @@ struct Author {
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
     let controller = session.controller().await?;
-    let site = args.site.map(String::from).unwrap_or_default();
+    let site = args
+        .site
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     let request = v1::DriftRequest {
         site: site.clone(),
         limit: args.limit.saturating_add(1),
@@ -68,6 +73,9 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     let more = records.len() > limit;
     records.truncate(limit);
     let found = !records.is_empty();
+    if let Some(site) = args.site.as_ref().filter(|_| !found) {
+        fetch(Some(site), session).await?;
+    }
     if session.format.is_table() {
         let blocks: Vec<String> = records
             .iter()

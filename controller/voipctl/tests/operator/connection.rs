@@ -81,7 +81,7 @@ async fn the_controller_refuses() {
     let mut shown = String::new();
     for refusal in [
         Status::permission_denied("operators may not do this"),
-        Status::not_found("there is no site named site-z"),
+        Status::not_found("there is no site site-z; `voipctl get site` lists them"),
         Status::failed_precondition("list voipbl is used by site site-a"),
         Status::resource_exhausted("too many pushes at once"),
         Status::internal("the store cannot be written: \u{1b}[2Jdisk full"),

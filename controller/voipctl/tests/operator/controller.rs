@@ -18,6 +18,8 @@ use voipfleet_proto::v1::{self, push_event};
 pub(crate) struct Script {
     pub(crate) apply: v1::ApplyResponse,
     pub(crate) push: Vec<push_event::Kind>,
+    /// How the push breaks off after these events.
+    pub(crate) push_breaks: Option<Status>,
     pub(crate) status: v1::StatusResponse,
     pub(crate) drift: v1::DriftResponse,
     pub(crate) documents: v1::GetDocumentsResponse,
@@ -146,6 +148,8 @@ impl Operator for Double {
                     })
                 })
                 .collect();
+            let end = script.push_breaks.clone().map(Err);
+            let events: Vec<_> = events.into_iter().chain(end).collect();
             tokio_stream::iter(events)
         })
     }

@@ -1,6 +1,7 @@
 //! `push`.
 
 use serde_json::Value;
+use tonic::Status;
 use voipfleet_proto::v1::push_event::Kind;
 use voipfleet_proto::v1::{self, PushNodeState};
 
@@ -155,7 +156,7 @@ async fn a_dry_run_pushes_nothing() {
         node("pbx1", PushNodeState::Offline, "", 0),
         node("wk1", PushNodeState::Unchanged, "", 0),
     ];
-    let fixture = fixture(vec![started(true, nodes), done(0, 0, 0, 0, true)]).await;
+    let fixture = fixture(vec![started(true, nodes), done(1, 0, 0, 1, true)]).await;
     insta::assert_snapshot!(fixture.run(&["push", "site-a", "--dry-run"]).await);
     assert!(fixture.asked()[0].contains("dry_run: true"));
 }
@@ -214,7 +215,11 @@ async fn a_push_that_breaks_off_is_no_success() {
     let mut events = everything_works();
     events.pop();
     let fixture = fixture(events).await;
-    insta::assert_snapshot!(fixture.run(&["push", "site-a"]).await);
+    let mut shown = fixture.run(&["push", "site-a"]).await.to_string();
+    let stopping = "controller is stopping; the nodes go on by themselves";
+    fixture.script(|script| script.push_breaks = Some(Status::unavailable(stopping)));
+    shown.push_str(&fixture.run(&["push", "site-a"]).await.to_string());
+    insta::assert_snapshot!(shown);
 }
 
 #[tokio::test]

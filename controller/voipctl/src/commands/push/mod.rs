@@ -157,7 +157,11 @@ async fn follow(
             Kind::Node(node) => view.node(&node, session),
             Kind::Done(done) => {
                 view.done(&done, session);
-                return Ok(ended(&done));
+                return Ok(if args.dry_run {
+                    Status::Done
+                } else {
+                    ended(&done)
+                });
             }
         }
     }
