@@ -4,6 +4,8 @@
 mod spiffe;
 pub mod tls;
 mod token;
+mod validity;
 
 pub use spiffe::{Identity, InvalidIdentity, TrustDomain, of_certificate};
 pub use token::{InvalidJoinToken, JoinToken};
+pub use validity::{Validity, validity};

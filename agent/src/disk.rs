@@ -1,0 +1,143 @@
+//! Files that are whole after a crash, and closed to others.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A file or folder that did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be {action}", path.display())]
+pub struct DiskError {
+    /// What was tried: `read`, `written`, `removed`.
+    pub action: &'static str,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// The system's reason.
+    #[source]
+    pub source: std::io::Error,
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DiskError {
+    move |source| DiskError {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Makes a folder that only its owner may enter, and its parents.
+pub fn make_private_dir(path: &Path) -> Result<(), DiskError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed("made", path))
+}
+
+/// Replaces a file: afterwards, and after a crash at any moment, it is the old one or the
+/// new one, whole. Only its owner may read it.
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    // A leftover of a crash may have any content and mode.
+    remove(&new)?;
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(failed("written", path))?;
+    sync_parent(path)
+}
+
+/// Removes a file, durably. One that is not there is fine.
+pub fn remove(path: &Path) -> Result<(), DiskError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("removed", path)(error)),
+    }
+}
+
+/// Makes a rename or removal in the folder of `path` durable.
+pub fn sync_parent(path: &Path) -> Result<(), DiskError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed("written", folder))
+}
+
+/// The content of a file of at most `limit` bytes; none if there is no such file.
+pub fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, DiskError> {
+    let open = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    let mut content = Vec::new();
+    let room = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    open.take(room)
+        .read_to_end(&mut content)
+        .map_err(failed("read", path))?;
+    if content.len() > limit {
+        let why = format!("it is longer than {limit} bytes");
+        return Err(failed("read", path)(std::io::Error::other(why)));
+    }
+    Ok(Some(content))
+}
+
+/// The text of such a file.
+pub fn read_text(path: &Path, limit: usize) -> Result<Option<String>, DiskError> {
+    let content = read(path, limit)?;
+    content
+        .map(|bytes| {
+            String::from_utf8(bytes).map_err(|_| {
+                let why = std::io::Error::new(ErrorKind::InvalidData, "it is no UTF-8 text");
+                failed("read", path)(why)
+            })
+        })
+        .transpose()
+}
+
+/// Gives a file or folder another name, durably.
+pub fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {
+    fs::rename(from, to).map_err(failed("renamed", from))?;
+    sync_parent(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_is_whole_and_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        // As a crash in the middle of an earlier write leaves it.
+        fs::write(dir.path().join("file.new"), "half").unwrap();
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(read(&path, 3).unwrap().unwrap(), b"two");
+        assert!(read(&path, 2).is_err());
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert!(read(&path, 3).unwrap().is_none());
+    }
+}

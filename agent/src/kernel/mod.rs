@@ -1,0 +1,132 @@
+//! The node's firewall in the kernel, through the node's own tools.
+
+mod events;
+pub mod exec;
+mod scratch;
+mod system;
+
+use std::fmt;
+
+use voipfleet_common::iptables::{Unreadable, UnreadableSets};
+use voipfleet_common::ruleset::Family;
+
+pub use events::{Author, Events, EventsError, KernelEvent};
+pub use exec::{DEFAULT_TOOL_PATH, ExecError, OwnProcesses, Runner};
+pub use system::System;
+
+/// Which kernel interface the node's iptables speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// iptables-nft: rules live in `nf_tables`.
+    Nft,
+    /// iptables-legacy: rules live in `ip_tables`.
+    Legacy,
+}
+
+impl Backend {
+    /// The word of the wire and of `voipctl status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Backend::Nft => "nft",
+            Backend::Legacy => "legacy",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Something that the kernel or its tools did not do.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// A tool failed.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A tool refused one line of its input.
+    #[error("{source}; that line is: {line}")]
+    Line {
+        /// The line.
+        line: String,
+        /// The refusal.
+        source: ExecError,
+    },
+    /// The saved rules make no sense.
+    #[error("{family} rules: {source}")]
+    Rules {
+        /// The family.
+        family: Family,
+        /// Why.
+        source: Unreadable,
+    },
+    /// The saved sets make no sense.
+    #[error(transparent)]
+    Sets(#[from] UnreadableSets),
+    /// `iptables -V` names no version.
+    #[error("{program} -V says {text:?}, which names no version of iptables")]
+    Version {
+        /// The tool.
+        program: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// iptables and ip6tables speak to different parts of the kernel.
+    #[error("iptables is {v4}, but ip6tables is {v6}: install the same variant of both")]
+    Mixed {
+        /// `iptables -V`.
+        v4: String,
+        /// `ip6tables -V`.
+        v6: String,
+    },
+    /// Others change the table all the time.
+    #[error("somebody changes the {family} rules again and again while they are written")]
+    Unsettled {
+        /// The family.
+        family: Family,
+    },
+    /// The thread of a scratch namespace is gone.
+    #[error("the scratch network namespace is gone")]
+    ScratchGone,
+}
+
+/// Why no scratch network namespace could be made.
+#[derive(Debug, thiserror::Error)]
+#[error("no scratch network namespace can be made")]
+pub struct NoScratch(#[source] pub std::io::Error);
+
+/// One network namespace's iptables, ip6tables and ipset. Calls block.
+pub trait Kernel: Send {
+    /// What `iptables -V` names.
+    fn backend(&self) -> Backend;
+
+    /// The version of iptables, `1.8.9`.
+    fn version(&self) -> &str;
+
+    /// `iptables-restore --noflush` of one family: all of `input` takes hold, or nothing.
+    fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError>;
+
+    /// `iptables-save` of the filter table of one family.
+    fn save(&mut self, family: Family) -> Result<String, KernelError>;
+
+    /// `ipset restore`: line by line, what stands before a bad line has taken hold.
+    fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError>;
+
+    /// `ipset save` of all sets.
+    fn ipset_save(&mut self) -> Result<String, KernelError>;
+
+    /// The rules of one family that the backend which is not ours holds; none where its tool
+    /// is not installed.
+    fn save_other_backend(&mut self, family: Family) -> Option<String>;
+
+    /// The same tools in an empty network namespace of their own, gone when dropped.
+    fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch>;
+}
+
+impl KernelError {
+    /// Whether the tool itself is missing.
+    pub fn is_not_installed(&self) -> bool {
+        matches!(self, KernelError::Exec(ExecError::NotInstalled { .. }))
+    }
+}

@@ -1,0 +1,110 @@
+//! An empty network namespace in which a ruleset is tried before the node runs it.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use nix::sched::{CloneFlags, unshare};
+use voipfleet_common::ruleset::Family;
+
+use super::{Backend, Kernel, KernelError, NoScratch, System};
+
+type Job = Box<dyn FnOnce(&mut System) + Send>;
+
+/// A thread that left the network namespace of the process, and runs the tools where it went.
+/// The kernel takes the namespace away when the thread ends.
+pub(super) struct Scratch {
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    system: System,
+}
+
+impl Scratch {
+    pub(super) fn new(system: System) -> Result<Self, NoScratch> {
+        let (jobs, todo) = sync_channel::<Job>(1);
+        let (made, wait) = sync_channel(1);
+        let theirs = system.clone();
+        let thread = std::thread::Builder::new()
+            .name("scratch".to_owned())
+            .spawn(move || {
+                // Only this thread moves, and only it and its children ever see the place.
+                let entered = unshare(CloneFlags::CLONE_NEWNET);
+                let ready = entered.is_ok();
+                if made.send(entered).is_ok() && ready {
+                    work(&todo, theirs);
+                }
+            })
+            .map_err(NoScratch)?;
+        match wait.recv() {
+            Ok(Ok(())) => Ok(Self {
+                jobs: Some(jobs),
+                thread: Some(thread),
+                system,
+            }),
+            Ok(Err(error)) => Err(NoScratch(error.into())),
+            Err(_) => Err(NoScratch(std::io::Error::other("its thread ended"))),
+        }
+    }
+
+    fn ask<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut System) -> Result<T, KernelError> + Send + 'static,
+    ) -> Result<T, KernelError> {
+        let (answer, wait) = sync_channel(1);
+        let job: Job = Box::new(move |system| {
+            let _listening = answer.send(job(system));
+        });
+        let jobs = self.jobs.as_ref().ok_or(KernelError::ScratchGone)?;
+        jobs.send(job).map_err(|_| KernelError::ScratchGone)?;
+        wait.recv().map_err(|_| KernelError::ScratchGone)?
+    }
+}
+
+fn work(todo: &Receiver<Job>, mut system: System) {
+    while let Ok(job) = todo.recv() {
+        job(&mut system);
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.jobs = None; // ends the thread's loop
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl Kernel for Scratch {
+    fn backend(&self) -> Backend {
+        self.system.backend()
+    }
+
+    fn version(&self) -> &str {
+        self.system.version()
+    }
+
+    fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
+        let input = input.to_owned();
+        self.ask(move |system| system.restore(family, &input))
+    }
+
+    fn save(&mut self, family: Family) -> Result<String, KernelError> {
+        self.ask(move |system| system.save(family))
+    }
+
+    fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
+        let input = input.to_owned();
+        self.ask(move |system| system.ipset_restore(&input))
+    }
+
+    fn ipset_save(&mut self) -> Result<String, KernelError> {
+        self.ask(Kernel::ipset_save)
+    }
+
+    fn save_other_backend(&mut self, _family: Family) -> Option<String> {
+        None // nobody else was ever there
+    }
+
+    fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
+        self.system.scratch()
+    }
+}

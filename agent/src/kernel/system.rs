@@ -1,0 +1,213 @@
+//! The real kernel: iptables, ip6tables and ipset of this machine.
+
+use voipfleet_common::ruleset::Family;
+
+use super::exec::{ExecError, OwnProcesses, Runner};
+use super::scratch::Scratch;
+use super::{Backend, Kernel, KernelError, NoScratch};
+
+/// How long a tool waits for the xtables lock.
+const LOCK_WAIT: [&str; 2] = ["-w", "10"];
+
+/// The tools of this machine, in the network namespace of the thread that calls.
+#[derive(Debug, Clone)]
+pub struct System {
+    runner: Runner,
+    backend: Backend,
+    version: String,
+    /// Whether `iptables-restore` takes `-w`: not in 1.4.21, nor needed with nft.
+    restore_waits: bool,
+}
+
+fn iptables(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    }
+}
+
+/// `iptables v1.8.9 (nf_tables)`; before 1.8 there was one backend, and no word for it.
+fn read_version(program: &'static str, text: &str) -> Result<(Backend, String), KernelError> {
+    let unknown = || KernelError::Version {
+        program,
+        text: text.chars().take(80).collect(),
+    };
+    let mut words = text.split_whitespace();
+    words.next().ok_or_else(unknown)?;
+    let version = words
+        .next()
+        .and_then(|word| word.strip_prefix('v'))
+        .filter(|version| version.starts_with(|c: char| c.is_ascii_digit()))
+        .ok_or_else(unknown)?;
+    let backend = match words.next() {
+        Some("(nf_tables)") => Backend::Nft,
+        Some("(legacy)") | None => Backend::Legacy,
+        Some(_) => return Err(unknown()),
+    };
+    Ok((backend, version.to_owned()))
+}
+
+impl System {
+    /// Finds the tools, and asks iptables what it is.
+    pub fn find(runner: Runner) -> Result<Self, KernelError> {
+        let ask = |program: &'static str| -> Result<(Backend, String, String), KernelError> {
+            let said = runner.run(program, &["-V"], "")?.stdout;
+            let (backend, version) = read_version(program, &said)?;
+            Ok((backend, version, said.trim().to_owned()))
+        };
+        let (backend, version, v4) = ask("iptables")?;
+        let (backend_of_v6, _, v6) = ask("ip6tables")?;
+        if backend != backend_of_v6 {
+            return Err(KernelError::Mixed { v4, v6 });
+        }
+        let help = runner.run("iptables-restore", &["--help"], "")?;
+        let restore_waits = help.stdout.contains("--wait") || help.words.contains("--wait");
+        Ok(Self {
+            runner,
+            backend,
+            version,
+            restore_waits,
+        })
+    }
+
+    /// The processes that were started here.
+    pub fn own_processes(&self) -> OwnProcesses {
+        self.runner.own()
+    }
+}
+
+/// Adds the line that a tool speaks of by its number: `line 3 failed`, `Error occurred at
+/// line: 3`, `Error in line 3: …`.
+fn with_line(source: ExecError, input: &str) -> KernelError {
+    let ExecError::Refused { words, .. } = &source else {
+        return source.into();
+    };
+    let number = words.split("line").skip(1).find_map(|rest| {
+        let rest = rest.trim_start_matches([' ', ':']);
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<usize>().ok()
+    });
+    let line = number.and_then(|number| input.lines().nth(number.checked_sub(1)?));
+    match line {
+        // COMMIT is where legacy refuses a whole table: it says nothing of the cause.
+        Some(line) if line != "COMMIT" => KernelError::Line {
+            line: line.chars().take(300).collect(),
+            source,
+        },
+        _ => source.into(),
+    }
+}
+
+impl Kernel for System {
+    fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
+        let program = format!("{}-restore", iptables(family));
+        let mut arguments = vec!["--noflush"];
+        if self.restore_waits {
+            arguments.extend(LOCK_WAIT);
+        }
+        self.runner
+            .run(&program, &arguments, input)
+            .map(drop)
+            .map_err(|error| with_line(error, input))
+    }
+
+    fn save(&mut self, family: Family) -> Result<String, KernelError> {
+        let program = format!("{}-save", iptables(family));
+        Ok(self.runner.run(&program, &["-t", "filter"], "")?.stdout)
+    }
+
+    fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
+        self.runner
+            .run("ipset", &["restore"], input)
+            .map(drop)
+            .map_err(|error| with_line(error, input))
+    }
+
+    fn ipset_save(&mut self) -> Result<String, KernelError> {
+        Ok(self.runner.run("ipset", &["save"], "")?.stdout)
+    }
+
+    fn save_other_backend(&mut self, family: Family) -> Option<String> {
+        let other = match self.backend {
+            Backend::Nft => "legacy",
+            Backend::Legacy => "nft",
+        };
+        // Asking the legacy tool makes the kernel load and register its tables: only where
+        // they are there already.
+        if self.backend == Backend::Nft {
+            let names = match family {
+                Family::V4 => "/proc/thread-self/net/ip_tables_names",
+                Family::V6 => "/proc/thread-self/net/ip6_tables_names",
+            };
+            let names = std::fs::read_to_string(names).ok()?;
+            names.lines().find(|name| *name == "filter")?;
+        }
+        let program = format!("{}-{other}-save", iptables(family));
+        let saved = self.runner.run(&program, &["-t", "filter"], "").ok()?;
+        Some(saved.stdout)
+    }
+
+    fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
+        Ok(Box::new(Scratch::new(self.clone())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_in_the_field_is_understood() {
+        for (text, backend, version) in [
+            ("iptables v1.8.9 (nf_tables)\n", Backend::Nft, "1.8.9"),
+            ("iptables v1.8.9 (legacy)\n", Backend::Legacy, "1.8.9"),
+            ("iptables v1.4.21\n", Backend::Legacy, "1.4.21"),
+        ] {
+            let read = read_version("iptables", text).unwrap();
+            assert_eq!(read, (backend, version.to_owned()), "{text}");
+        }
+        for bad in ["", "iptables", "iptables 1.8.9", "iptables v1.8.9 (what)"] {
+            assert!(read_version("iptables", bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_quotes_the_line() {
+        let refused = |words: &str| ExecError::Refused {
+            program: "iptables-restore".to_owned(),
+            how: "exited with status 1".to_owned(),
+            words: words.to_owned(),
+        };
+        let input = "*filter\n:VF-INPUT - [0:0]\n-A VF-INPUT -m nosuch\nCOMMIT\n";
+        for words in [
+            "no such match; Error occurred at line: 3",
+            "iptables-restore: line 3 failed",
+            "ipset v7.17: Error in line 3: bad",
+        ] {
+            let error = with_line(refused(words), input).to_string();
+            assert!(
+                error.ends_with("that line is: -A VF-INPUT -m nosuch"),
+                "{error}"
+            );
+        }
+        for words in [
+            "line 4 failed",
+            "line 0 failed",
+            "line 99 failed",
+            "no number",
+        ] {
+            assert!(matches!(
+                with_line(refused(words), input),
+                KernelError::Exec(_)
+            ));
+        }
+    }
+}

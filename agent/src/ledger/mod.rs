@@ -1,0 +1,306 @@
+//! What the node remembers on disk: the confirmed ruleset, and a change that has begun.
+
+mod format;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use voipfleet_common::drift::Wanted;
+use voipfleet_common::iptables::{Failsafe, SavedChain, Table};
+use voipfleet_common::ruleset::{Digest, Family, MAX_RULESET_BYTES, Ruleset};
+use voipfleet_common::session::Held;
+
+use crate::clock;
+use crate::disk::{self, DiskError};
+use crate::kernel::{Backend, Kernel};
+use format::{CanonicalFile, ChainFile, ConfirmedFile, JournalFile, Kind};
+
+pub use format::Corrupt;
+
+const CONFIRMED: &str = "confirmed";
+const JOURNAL: &str = "journal";
+/// The ruleset, and its chains in iptables' words for two families beside it.
+const MAX_FILE: usize = 4 * MAX_RULESET_BYTES;
+
+/// The ledger did not take or give something.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The disk's reason.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A file that is not what was written.
+    #[error("{} is corrupt", path.display())]
+    Corrupt {
+        /// The file, where it is now: put aside as `….corrupt`, unless only looked at.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        reason: Corrupt,
+    },
+}
+
+/// Our chains of both families, in the words of one version of the node's iptables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Canonical {
+    /// The backend that printed them.
+    pub backend: Backend,
+    /// The version of iptables that printed them.
+    pub version: String,
+    /// Both families.
+    pub tables: [Wanted; 2],
+    /// They were read back from the live kernel, for want of a scratch namespace.
+    pub read_back: bool,
+}
+
+impl Canonical {
+    /// The chains of one family.
+    pub fn of(&self, family: Family) -> &Wanted {
+        let [v4, v6] = &self.tables;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
+
+    /// Whether this kernel's tools print the same words.
+    pub fn fits(&self, kernel: &dyn Kernel) -> bool {
+        self.backend == kernel.backend() && self.version == kernel.version()
+    }
+}
+
+/// The ruleset that the node runs and boots with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Its number and digest.
+    pub held: Held,
+    /// The ruleset.
+    pub ruleset: Ruleset,
+    /// What the failsafe chain keeps open.
+    pub failsafe: Failsafe,
+    /// What the kernel must print.
+    pub canonical: Canonical,
+}
+
+/// A change of the kernel that has begun and is neither confirmed nor undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Journal {
+    /// What is being applied.
+    pub held: Held,
+    /// The offer's nonce.
+    pub nonce: u64,
+    /// When it began.
+    pub begun: SystemTime,
+}
+
+/// The folder of these files, and the only one that reads and writes them.
+#[derive(Debug)]
+pub struct Ledger {
+    folder: PathBuf,
+    /// What is corrupt is put aside.
+    keeper: bool,
+}
+
+impl Ledger {
+    /// The ledger in `folder`, which is made if need be.
+    pub fn open(folder: &Path) -> Result<Self, LedgerError> {
+        disk::make_private_dir(folder)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            keeper: true,
+        })
+    }
+
+    /// The ledger in `folder`, to look at only: nothing is made, or put aside.
+    pub fn look_at(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            keeper: false,
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The confirmed ruleset, if there is one. A corrupt file is put aside and reported once;
+    /// then there is none.
+    pub fn confirmed(&self) -> Result<Option<Confirmed>, LedgerError> {
+        let Some(bytes) = disk::read(&self.file(CONFIRMED), MAX_FILE)? else {
+            return Ok(None);
+        };
+        format::decode::<ConfirmedFile>(Kind::Confirmed, &bytes)
+            .and_then(Confirmed::try_from)
+            .map(Some)
+            .or_else(|reason| self.put_aside(CONFIRMED, reason))
+    }
+
+    /// The change that has begun, if there is one. A corrupt file counts as a change of
+    /// unknown content, which is as good a reason to go back.
+    pub fn journal(&self) -> Result<Option<Journal>, LedgerError> {
+        let Some(bytes) = disk::read(&self.file(JOURNAL), MAX_FILE)? else {
+            return Ok(None);
+        };
+        format::decode::<JournalFile>(Kind::Journal, &bytes)
+            .and_then(Journal::try_from)
+            .map(Some)
+            .or_else(|reason| self.put_aside(JOURNAL, reason))
+    }
+
+    fn put_aside<T>(&self, name: &str, reason: Corrupt) -> Result<T, LedgerError> {
+        let mut path = self.file(name);
+        if self.keeper {
+            let kept = self.corrupt(name);
+            disk::rename(&path, &kept)?;
+            path = kept;
+        }
+        Err(LedgerError::Corrupt { path, reason })
+    }
+
+    fn corrupt(&self, name: &str) -> PathBuf {
+        self.file(&format!("{name}.corrupt"))
+    }
+
+    /// Whether a confirmed ruleset was lost: its file is put aside, and there is no other.
+    pub fn is_lost(&self) -> bool {
+        !self.file(CONFIRMED).exists() && self.corrupt(CONFIRMED).exists()
+    }
+
+    /// Makes `confirmed` what the node boots with. Durable on return.
+    pub fn confirm(&self, confirmed: &Confirmed) -> Result<(), LedgerError> {
+        let file = format::encode(Kind::Confirmed, &ConfirmedFile::from(confirmed));
+        Ok(disk::replace(&self.file(CONFIRMED), &file)?)
+    }
+
+    /// Notes that the kernel is about to change. Durable on return.
+    pub fn begin(&self, journal: &Journal) -> Result<(), LedgerError> {
+        let file = format::encode(Kind::Journal, &JournalFile::from(journal));
+        Ok(disk::replace(&self.file(JOURNAL), &file)?)
+    }
+
+    /// Notes that the change is over, one way or the other. Durable on return.
+    pub fn settle(&self) -> Result<(), LedgerError> {
+        Ok(disk::remove(&self.file(JOURNAL))?)
+    }
+
+    /// Forgets everything, also what was put aside.
+    pub fn purge(&self) -> Result<(), LedgerError> {
+        for name in [CONFIRMED, JOURNAL] {
+            disk::remove(&self.file(name))?;
+            disk::remove(&self.corrupt(name))?;
+        }
+        Ok(())
+    }
+}
+
+fn chains(table: &Table) -> Vec<ChainFile> {
+    let chain = |chain: &SavedChain| ChainFile {
+        name: chain.name.clone(),
+        rules: chain.rules.clone(),
+    };
+    table.chains.iter().map(chain).collect()
+}
+
+fn table(chains: Vec<ChainFile>) -> Table {
+    let chain = |chain: ChainFile| SavedChain {
+        name: chain.name,
+        policy: None,
+        rules: chain.rules,
+    };
+    Table {
+        chains: chains.into_iter().map(chain).collect(),
+    }
+}
+
+impl From<&Confirmed> for ConfirmedFile {
+    fn from(confirmed: &Confirmed) -> Self {
+        let canonical = &confirmed.canonical;
+        let [v4, v6] = &canonical.tables;
+        let controllers: BTreeSet<_> = confirmed.failsafe.controllers.iter().collect();
+        Self {
+            generation: confirmed.held.generation,
+            digest: confirmed.held.digest.as_bytes().to_vec(),
+            ruleset: confirmed.ruleset.encode(),
+            controllers: controllers.into_iter().map(ToString::to_string).collect(),
+            canonical: Some(CanonicalFile {
+                backend: canonical.backend.as_str().to_owned(),
+                version: canonical.version.clone(),
+                v4: chains(&v4.table),
+                v6: chains(&v6.table),
+                read_back: canonical.read_back,
+            }),
+        }
+    }
+}
+
+fn content(why: impl ToString) -> Corrupt {
+    Corrupt::Content(why.to_string())
+}
+
+fn held(generation: u64, digest: &[u8]) -> Result<Held, Corrupt> {
+    let digest = Digest::try_from(digest).map_err(content)?;
+    Ok(Held { generation, digest })
+}
+
+impl TryFrom<ConfirmedFile> for Confirmed {
+    type Error = Corrupt;
+
+    fn try_from(file: ConfirmedFile) -> Result<Self, Corrupt> {
+        let held = held(file.generation, &file.digest)?;
+        if Digest::of(&file.ruleset) != held.digest {
+            return Err(content("the ruleset is not the one of the digest"));
+        }
+        let canonical = file.canonical.ok_or_else(|| content("it has no chains"))?;
+        let backend = [Backend::Nft, Backend::Legacy]
+            .into_iter()
+            .find(|backend| backend.as_str() == canonical.backend)
+            .ok_or_else(|| content("unknown backend"))?;
+        let controllers = file
+            .controllers
+            .iter()
+            .map(|text| text.parse::<SocketAddr>().map_err(content))
+            .collect::<Result<_, _>>()?;
+        let wanted = |family, chains| Wanted {
+            family,
+            table: table(chains),
+        };
+        Ok(Self {
+            held,
+            ruleset: Ruleset::decode(&file.ruleset).map_err(content)?,
+            failsafe: Failsafe { controllers },
+            canonical: Canonical {
+                backend,
+                version: canonical.version,
+                tables: [
+                    wanted(Family::V4, canonical.v4),
+                    wanted(Family::V6, canonical.v6),
+                ],
+                read_back: canonical.read_back,
+            },
+        })
+    }
+}
+
+impl From<&Journal> for JournalFile {
+    fn from(journal: &Journal) -> Self {
+        Self {
+            generation: journal.held.generation,
+            digest: journal.held.digest.as_bytes().to_vec(),
+            nonce: journal.nonce,
+            begun_ms: clock::unix_ms(journal.begun),
+        }
+    }
+}
+
+impl TryFrom<JournalFile> for Journal {
+    type Error = Corrupt;
+
+    fn try_from(file: JournalFile) -> Result<Self, Corrupt> {
+        Ok(Self {
+            held: held(file.generation, &file.digest)?,
+            nonce: file.nonce,
+            begun: SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(file.begun_ms),
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! How long to wait before the next dial.
+
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(30);
+/// A session this long was one: the next failure is a new one.
+const LIVED: Duration = Duration::from_secs(10);
+
+/// Exponential, with jitter: a thousand nodes that lost their controller come back apart.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The wait after a session of that length. `random` is even in 0..1.
+    pub(super) fn next(&mut self, lived: Duration, random: f64) -> Duration {
+        if lived >= LIVED {
+            self.failures = 0;
+        }
+        let whole = FIRST
+            .saturating_mul(1 << self.failures.min(10))
+            .min(LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        // Between half and all of it.
+        whole.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_limit_and_start_again() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<_> = (0..9).map(|_| backoff.next(Duration::ZERO, 1.0)).collect();
+        assert!(waits.is_sorted());
+        assert_eq!(waits[0], FIRST);
+        assert_eq!(waits[8], LONGEST);
+        assert_eq!(backoff.next(LIVED, 0.0), FIRST / 2);
+    }
+}

@@ -1,0 +1,161 @@
+//! The agent's end of the fleet protocol: dials, tells, takes offers, and never gives up.
+
+mod backoff;
+pub mod explain;
+mod fetch;
+mod session;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use voipfleet_common::identity::{self, tls};
+use voipfleet_proto::channel;
+
+use crate::reconcile::{Inbox, Outbox};
+use crate::state::{NodeConfig, StateDir, StateError};
+use crate::{clock, errors::chain};
+use backoff::Backoff;
+
+/// How long the failsafe chain may take to open for a new address of the controller.
+const FAILSAFE_LIMIT: Duration = Duration::from_secs(15);
+/// A certificate that ends this soon is worth a warning.
+const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// What the operator should know.
+    #[error("{0}")]
+    Told(String),
+    /// Key or certificates.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// They make no TLS settings.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+}
+
+/// Connects the task that owns the kernel with the controller.
+pub struct Link {
+    pub(crate) state: StateDir,
+    pub(crate) config: NodeConfig,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) outbox: Arc<Outbox>,
+}
+
+impl Link {
+    /// A link that has not dialled yet.
+    pub fn new(
+        state: StateDir,
+        config: NodeConfig,
+        inbox: Arc<Inbox>,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        Self {
+            state,
+            config,
+            inbox,
+            outbox,
+        }
+    }
+
+    /// Holds a session with the controller whenever it can, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::default();
+        let mut said = String::new();
+        loop {
+            let start = Instant::now();
+            let mut welcomed = false;
+            let ended = tokio::select! {
+                () = stop.cancelled() => return,
+                ended = self.hold(&mut welcomed) => ended,
+            };
+            let why = chain(&ended);
+            if welcomed || why != said {
+                // Once for each change: a night without a controller is one line.
+                warn!(reason = why, "no session with the controller");
+                said = why;
+            }
+            let lived = if welcomed {
+                start.elapsed()
+            } else {
+                Duration::ZERO
+            };
+            let wait = backoff.next(lived, rand::random());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn hold(&self, welcomed: &mut bool) -> LinkError {
+        match self.dial().await {
+            Ok(channel) => session::hold(self, channel, welcomed).await,
+            Err(error) => error,
+        }
+    }
+
+    async fn dial(&self) -> Result<tonic::transport::Channel, LinkError> {
+        // Read anew for each dial: an identity that was renewed counts at once.
+        let identity = self.state.identity()?;
+        let own = tls::certificates(&identity.certificate_pem, "certificate")?;
+        if let Some(validity) = own.first().and_then(|own| identity::validity(own)) {
+            check_own(validity, clock::now())?;
+        }
+        let config = Arc::new(tls::client(identity.credentials())?);
+        let address = self.config.controller.as_str();
+        self.keep_open(self.resolve().await?).await;
+        channel::connect(address, config)
+            .await
+            .map_err(|error| LinkError::Told(explain::explain(&*error, address)))
+    }
+
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, LinkError> {
+        let address = self.config.controller.as_str();
+        let found = tokio::net::lookup_host(address).await.map_err(|error| {
+            LinkError::Told(format!(
+                "the controller's address {address} cannot be resolved: {error}"
+            ))
+        })?;
+        let found: Vec<SocketAddr> = found.collect();
+        if found.is_empty() {
+            let why = format!("the controller's name {address} has no address");
+            return Err(LinkError::Told(why));
+        }
+        Ok(found)
+    }
+
+    /// The failsafe chain follows where we dial, before we dial.
+    async fn keep_open(&self, addresses: Vec<SocketAddr>) {
+        let done = self.inbox.controllers(addresses);
+        // A kernel that is busy for so long must not keep us from dialling.
+        let _done = tokio::time::timeout(FAILSAFE_LIMIT, done).await;
+    }
+}
+
+fn check_own(validity: identity::Validity, now: SystemTime) -> Result<(), LinkError> {
+    let again = "enrol again with `voipfleet-agent enroll --force`";
+    if now > validity.not_after {
+        return Err(LinkError::Told(format!(
+            "this node's certificate has expired; {again}"
+        )));
+    }
+    if now < validity.not_before {
+        return Err(LinkError::Told(
+            "this node's certificate is not valid yet: look at the clock of this machine"
+                .to_owned(),
+        ));
+    }
+    if validity
+        .not_after
+        .duration_since(now)
+        .is_ok_and(|left| left < EXPIRY_WARNING)
+    {
+        info!("this node's certificate expires within two weeks; {again}");
+    }
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! `voipfleet-agent`: applies, proves and keeps a node's firewall.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use voipfleet_agent::{cli::Cli, commands};
+
+fn main() -> ExitCode {
+    commands::main(Cli::parse()).unwrap_or_else(|error| {
+        use std::io::Write;
+        // Nobody is left to hear that standard error is closed.
+        let _unheard = writeln!(std::io::stderr(), "voipfleet-agent: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,217 @@
+//! One offer: checked, staged, journalled, enforced, confirmed; or put back.
+
+use std::time::SystemTime;
+
+use voipfleet_common::iptables::Failsafe;
+use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::ruleset::{Digest, Ruleset};
+use voipfleet_common::session::Held;
+
+use super::enforce::{self, EnforceError, Target};
+use super::stage::{Staged, stage};
+use crate::kernel::{Kernel, KernelError, NoScratch};
+use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
+
+/// Why a ruleset is not run. The kernel was not touched.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// There is nothing to run.
+    #[error("{0}")]
+    Missing(String),
+    /// Other bytes than the digest names.
+    #[error("its content is not that of its digest: {found} in place of {wanted}")]
+    Digest {
+        /// The digest offered.
+        wanted: Digest,
+        /// The digest of what came.
+        found: Digest,
+    },
+    /// Content that no compiler of ours makes.
+    #[error(transparent)]
+    Invalid(#[from] voipfleet_common::ruleset::InvalidRuleset),
+    /// Compiled for somebody else.
+    #[error("it was compiled for node {site}/{node}")]
+    NotOurs {
+        /// The site that it names.
+        site: SiteName,
+        /// The node that it names.
+        node: NodeName,
+    },
+    /// The kernel or its tools refuse it.
+    #[error("this node's kernel refuses it: {0}")]
+    Kernel(#[source] KernelError),
+    /// The journal could not be written: without it a crash could not be undone.
+    #[error("the journal cannot be written")]
+    Journal(#[source] LedgerError),
+}
+
+/// Why a ruleset that was begun is not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The kernel.
+    #[error(transparent)]
+    Enforce(#[from] EnforceError),
+    /// The ledger.
+    #[error("it could not be made the one to boot with")]
+    Ledger(#[from] LedgerError),
+}
+
+/// Who this node is.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Its site.
+    pub site: SiteName,
+    /// Its name.
+    pub node: NodeName,
+}
+
+/// Reads offered bytes, and checks that they are what was offered, for us.
+pub fn check_content(own: &Own, held: Held, content: &[u8]) -> Result<Ruleset, Rejection> {
+    let found = Digest::of(content);
+    if found != held.digest {
+        return Err(Rejection::Digest {
+            wanted: held.digest,
+            found,
+        });
+    }
+    let ruleset = Ruleset::decode(content)?;
+    if ruleset.site != own.site || ruleset.node != own.node {
+        return Err(Rejection::NotOurs {
+            site: ruleset.site,
+            node: ruleset.node,
+        });
+    }
+    Ok(ruleset)
+}
+
+/// A ruleset that the kernel is known to take, as far as that can be known before.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Its number and digest.
+    pub held: Held,
+    /// The ruleset.
+    pub ruleset: Ruleset,
+    /// What the failsafe chain keeps open.
+    pub failsafe: Failsafe,
+    staged: Staged,
+}
+
+impl Prepared {
+    /// Stages a ruleset.
+    pub fn new(
+        kernel: &dyn Kernel,
+        held: Held,
+        ruleset: Ruleset,
+        failsafe: Failsafe,
+    ) -> Result<Self, Rejection> {
+        let staged = stage(kernel, &ruleset, &failsafe).map_err(Rejection::Kernel)?;
+        Ok(Self {
+            held,
+            ruleset,
+            failsafe,
+            staged,
+        })
+    }
+
+    /// Why it could not be tried in a scratch namespace.
+    pub fn untried(&self) -> Option<&NoScratch> {
+        match &self.staged {
+            Staged::Proved(_) => None,
+            Staged::Untried(why) => Some(why),
+        }
+    }
+
+    /// Notes in the journal that the kernel is about to change.
+    pub fn begin(&self, ledger: &Ledger, nonce: u64, now: SystemTime) -> Result<(), Rejection> {
+        let journal = Journal {
+            held: self.held,
+            nonce,
+            begun: now,
+        };
+        ledger.begin(&journal).map_err(Rejection::Journal)
+    }
+
+    /// Enforces it, and proves it by reading it back.
+    pub fn enforce(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
+        let canonical = match &self.staged {
+            Staged::Proved(canonical) => Some(canonical),
+            Staged::Untried(_) => None,
+        };
+        let target = Target {
+            ruleset: &self.ruleset,
+            failsafe: &self.failsafe,
+            canonical,
+        };
+        let canonical = enforce::enforce(kernel, target)?;
+        Ok(Confirmed {
+            held: self.held,
+            ruleset: self.ruleset,
+            failsafe: self.failsafe,
+            canonical,
+        })
+    }
+}
+
+/// Ends a change by going back: to the confirmed ruleset, or to nothing of ours.
+pub fn put_back(
+    kernel: &mut dyn Kernel,
+    ledger: &Ledger,
+    confirmed: Option<&mut Confirmed>,
+) -> Result<(), Failure> {
+    match confirmed {
+        Some(confirmed) => enforce_confirmed(kernel, ledger, confirmed)?,
+        None => enforce::clear(kernel)?,
+    }
+    Ok(ledger.settle()?)
+}
+
+/// Makes the kernel what the confirmed ruleset says, and proves it.
+///
+/// Where another version of iptables wrote down what it prints, that is found out anew.
+pub fn enforce_confirmed(
+    kernel: &mut dyn Kernel,
+    ledger: &Ledger,
+    confirmed: &mut Confirmed,
+) -> Result<(), Failure> {
+    let fits = confirmed.canonical.fits(kernel);
+    let mut known = true;
+    if !fits {
+        match stage(kernel, &confirmed.ruleset, &confirmed.failsafe).map_err(EnforceError::from)? {
+            Staged::Proved(canonical) => confirmed.canonical = canonical,
+            Staged::Untried(_) => known = false,
+        }
+    }
+    let target = Target {
+        ruleset: &confirmed.ruleset,
+        failsafe: &confirmed.failsafe,
+        canonical: known.then_some(&confirmed.canonical),
+    };
+    let canonical = enforce::enforce(kernel, target)?;
+    if !fits {
+        confirmed.canonical = canonical;
+        ledger.confirm(confirmed)?;
+    }
+    Ok(())
+}
+
+/// Makes the failsafe chain keep other controllers open, and remembers them.
+///
+/// No journal: the confirmed ruleset stays the same, and a crash in between leaves a chain
+/// that the next check puts right.
+pub fn refresh_failsafe(
+    kernel: &mut dyn Kernel,
+    ledger: &Ledger,
+    confirmed: &Confirmed,
+    failsafe: Failsafe,
+) -> Result<Confirmed, Failure> {
+    let staged = stage(kernel, &confirmed.ruleset, &failsafe).map_err(EnforceError::from)?;
+    let prepared = Prepared {
+        held: confirmed.held,
+        ruleset: confirmed.ruleset.clone(),
+        failsafe,
+        staged,
+    };
+    let confirmed = prepared.enforce(kernel)?;
+    ledger.confirm(&confirmed)?;
+    Ok(confirmed)
+}

@@ -1,0 +1,89 @@
+//! Looks at the kernel, says what differs, and repairs it.
+
+use voipfleet_common::drift::{Class, Difference, compare_rules, compare_sets};
+use voipfleet_common::ruleset::Family;
+
+use super::enforce::{self, EnforceError, Target};
+use crate::kernel::{Kernel, KernelError};
+use crate::ledger::Confirmed;
+
+/// What one look at the kernel found.
+#[derive(Debug, Default)]
+pub struct Inspection {
+    /// What differs from the confirmed ruleset; parts that could not be read are of class
+    /// unreadable.
+    pub differences: Vec<Difference>,
+}
+
+impl Inspection {
+    /// Whether all could be read and nothing differs.
+    pub fn is_clean(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    /// Whether a part could not be read.
+    pub fn is_unreadable(&self) -> bool {
+        let unreadable = |difference: &Difference| difference.class == Class::Unreadable;
+        self.differences.iter().any(unreadable)
+    }
+
+    fn unreadable(&mut self, family: Family, table: &'static str, why: &KernelError) {
+        self.differences.push(Difference {
+            class: Class::Unreadable,
+            family,
+            table,
+            chain: String::new(),
+            rule: String::new(),
+            wanted: String::new(),
+            observed: why.to_string(),
+        });
+    }
+}
+
+/// Compares the kernel with the confirmed ruleset.
+pub fn inspect(kernel: &mut dyn Kernel, confirmed: &Confirmed) -> Inspection {
+    let mut inspection = Inspection::default();
+    for family in Family::BOTH {
+        match enforce::rules(kernel, family) {
+            Ok(observed) => inspection
+                .differences
+                .extend(compare_rules(confirmed.canonical.of(family), &observed)),
+            Err(why) => inspection.unreadable(family, "filter", &why),
+        }
+    }
+    let needed = !confirmed.ruleset.sets.is_empty();
+    match enforce::sets(kernel, needed) {
+        Ok(observed) => inspection
+            .differences
+            .extend(compare_sets(&confirmed.ruleset, &observed)),
+        Err(why) => inspection.unreadable(Family::V4, "ipset", &why),
+    }
+    inspection
+}
+
+/// Puts back what differs, part by part: what cannot be read is left alone, and does not
+/// keep the rest from being repaired.
+pub(super) fn repair(
+    kernel: &mut dyn Kernel,
+    confirmed: &Confirmed,
+    inspection: &Inspection,
+) -> Result<(), EnforceError> {
+    let unreadable = |family: Family, table: &str| {
+        inspection.differences.iter().any(|difference| {
+            difference.class == Class::Unreadable
+                && difference.table == table
+                && (difference.family == family || table == "ipset")
+        })
+    };
+    let target = Target {
+        ruleset: &confirmed.ruleset,
+        failsafe: &confirmed.failsafe,
+        canonical: Some(&confirmed.canonical),
+    };
+    let readable = enforce::Parts {
+        v4: !unreadable(Family::V4, "filter"),
+        v6: !unreadable(Family::V6, "filter"),
+        sets: !unreadable(Family::V4, "ipset"),
+    };
+    enforce::write(kernel, target, readable)
+}

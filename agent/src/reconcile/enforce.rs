@@ -1,0 +1,338 @@
+//! Makes the kernel what a ruleset says, or clears it of us, and reads it back.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use voipfleet_common::drift::{Difference, Wanted, compare_rules, compare_sets};
+use voipfleet_common::iptables::{
+    Failsafe, JumpState, KernelSet, Table, apply_input, as_read, parse_ipset_save, parse_save,
+    read_rule, removal, repair_input, restore_input, set_plan,
+};
+use voipfleet_common::ruleset::{Family, Ruleset};
+
+use crate::kernel::{Kernel, KernelError};
+use crate::ledger::Canonical;
+
+/// nf_tables lets go of the sets of deleted rules a moment after the transaction
+/// (`nf_tables_trans_destroy_work`): until then ipset says that they are in use.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+/// How often a restore is made anew because others changed the table meanwhile.
+const LOAD_ATTEMPTS: usize = 5;
+
+/// What the kernel should be.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The ruleset.
+    pub ruleset: &'a Ruleset,
+    /// What the failsafe chain keeps open.
+    pub failsafe: &'a Failsafe,
+    /// What the kernel must print; none where that could not be found out before.
+    pub canonical: Option<&'a Canonical>,
+}
+
+/// Where an enforcement failed. In the order in which they are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Sets and elements that the rules will name.
+    SetsBefore,
+    /// The rules of a family.
+    Rules(Family),
+    /// Elements and sets that nothing names any more.
+    SetsAfter,
+    /// Reading rules and sets back.
+    ReadBack,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Step::SetsBefore => f.write_str("filling the sets"),
+            Step::Rules(family) => write!(f, "loading the {family} rules"),
+            Step::SetsAfter => f.write_str("removing what is no longer in the sets"),
+            Step::ReadBack => f.write_str("reading back"),
+        }
+    }
+}
+
+/// The kernel is not what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum EnforceError {
+    /// What the kernel prints of it could not be found out.
+    #[error("staging: {0}")]
+    Stage(#[from] KernelError),
+    /// A step was refused.
+    #[error("{step}: {source}")]
+    Step {
+        /// The step.
+        step: Step,
+        /// The refusal, with the kernel's words.
+        source: KernelError,
+    },
+    /// All was taken, and yet it reads otherwise.
+    #[error("the kernel took it, but reads otherwise: {0}")]
+    Differs(String),
+}
+
+fn at(step: Step) -> impl FnOnce(KernelError) -> EnforceError {
+    move |source| EnforceError::Step { step, source }
+}
+
+/// The filter table of one family.
+pub fn rules(kernel: &mut dyn Kernel, family: Family) -> Result<Table, KernelError> {
+    let saved = kernel.save(family)?;
+    parse_save(&saved).map_err(|source| KernelError::Rules { family, source })
+}
+
+/// Our sets. A node without ipset has none, which is all that a ruleset without sets needs.
+pub fn sets(kernel: &mut dyn Kernel, needed: bool) -> Result<Vec<KernelSet>, KernelError> {
+    match kernel.ipset_save() {
+        Ok(saved) => Ok(parse_ipset_save(&saved)?),
+        Err(error) if error.is_not_installed() && !needed => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What of the kernel is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts {
+    /// The rules of IPv4.
+    pub v4: bool,
+    /// The rules of IPv6.
+    pub v6: bool,
+    /// The sets of both.
+    pub sets: bool,
+}
+
+impl Parts {
+    /// All of it.
+    pub const ALL: Parts = Parts {
+        v4: true,
+        v6: true,
+        sets: true,
+    };
+
+    fn rules_of(self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+/// Makes the kernel what `target` says, whatever it is now, and proves it by reading it
+/// back. Gives the words of the kernel.
+pub fn enforce(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonical, EnforceError> {
+    write(kernel, target, Parts::ALL)?;
+    read_back(kernel, target)
+}
+
+/// Makes `parts` of the kernel what `target` says; only what differs is written.
+pub fn write(
+    kernel: &mut dyn Kernel,
+    target: Target<'_>,
+    parts: Parts,
+) -> Result<(), EnforceError> {
+    let mut after = String::new();
+    if parts.sets {
+        let needed = !target.ruleset.sets.is_empty();
+        let plan = sets(kernel, needed)
+            .map(|observed| set_plan(target.ruleset, &observed))
+            .map_err(at(Step::SetsBefore))?;
+        if !plan.before.is_empty() {
+            kernel
+                .ipset_restore(&plan.before)
+                .map_err(at(Step::SetsBefore))?;
+        }
+        after = plan.after;
+    }
+    for family in Family::BOTH.into_iter().filter(|f| parts.rules_of(*f)) {
+        load(kernel, target, family).map_err(at(Step::Rules(family)))?;
+    }
+    release(kernel, after, |observed| {
+        set_plan(target.ruleset, observed).after
+    })
+    .map_err(at(Step::SetsAfter))
+}
+
+/// One restore: chains that differ, our stale chains, and the jump.
+///
+/// It names foreign rules around the jump: where somebody changed them after they were
+/// read, it is refused as a whole, and done again by what is there now.
+fn load(kernel: &mut dyn Kernel, target: Target<'_>, family: Family) -> Result<(), KernelError> {
+    let mut observed = rules(kernel, family)?;
+    for _ in 0..LOAD_ATTEMPTS {
+        let input = match target.canonical {
+            Some(canonical) => repair_input(&canonical.of(family).table, &observed),
+            None => Some(apply_input(
+                target.ruleset,
+                target.failsafe,
+                family,
+                &observed,
+            )),
+        };
+        let Some(input) = input else {
+            return Ok(());
+        };
+        let Err(error) = kernel.restore(family, &input) else {
+            return Ok(());
+        };
+        let now = rules(kernel, family)?;
+        if now == observed {
+            return Err(error);
+        }
+        observed = now;
+    }
+    Err(KernelError::Unsettled { family })
+}
+
+/// Gives `ipset restore` what no rule names any more; where the kernel still holds on to
+/// some of it, again by what is there then.
+fn release(
+    kernel: &mut dyn Kernel,
+    mut input: String,
+    plan: impl Fn(&[KernelSet]) -> String,
+) -> Result<(), KernelError> {
+    let deadline = Instant::now() + RELEASE_LIMIT;
+    let mut pause = Duration::from_millis(2);
+    while !input.is_empty() {
+        match kernel.ipset_restore(&input) {
+            Ok(()) => break,
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => std::thread::sleep(pause),
+        }
+        pause = (pause * 2).min(Duration::from_millis(250));
+        input = plan(&sets(kernel, true)?);
+    }
+    Ok(())
+}
+
+fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonical, EnforceError> {
+    let mut differences = Vec::new();
+    let mut tables = Vec::with_capacity(2);
+    for family in Family::BOTH {
+        let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
+        match target.canonical {
+            Some(canonical) => {
+                let wanted = canonical.of(family);
+                differences.extend(compare_rules(wanted, &observed));
+            }
+            None => says_the_same(target, family, &observed)?,
+        }
+        tables.push(Wanted {
+            family,
+            table: observed.ours(),
+        });
+    }
+    let needed = !target.ruleset.sets.is_empty();
+    let observed = sets(kernel, needed).map_err(at(Step::ReadBack))?;
+    differences.extend(compare_sets(target.ruleset, &observed));
+    if let Some(first) = differences.first() {
+        return Err(EnforceError::Differs(describe(
+            first,
+            differences.len() - 1,
+        )));
+    }
+    if let Some(canonical) = target.canonical {
+        return Ok(canonical.clone());
+    }
+    let tables = tables
+        .try_into()
+        .map_err(|_| EnforceError::Differs("a family is missing".to_owned()))?;
+    Ok(Canonical {
+        backend: kernel.backend(),
+        version: kernel.version().to_owned(),
+        tables,
+        read_back: true,
+    })
+}
+
+/// One difference in words, for an error.
+pub fn describe(difference: &Difference, more: usize) -> String {
+    let none = |text: &str| {
+        if text.is_empty() {
+            "nothing".to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
+    let mut text = format!(
+        "{} in {} ({}): wanted {}, found {}",
+        difference.class,
+        difference.chain,
+        difference.family,
+        none(&difference.wanted),
+        none(&difference.observed)
+    );
+    if more > 0 {
+        let _ = write!(text, "; and {more} more");
+    }
+    text
+}
+
+/// Without the kernel's own words to compare with: what it prints must read as the rules
+/// that were given to it.
+fn says_the_same(target: Target<'_>, family: Family, observed: &Table) -> Result<(), EnforceError> {
+    let differs = |what: String| EnforceError::Differs(format!("{family}: {what}"));
+    let given = restore_input(target.ruleset, target.failsafe, family);
+    let given = parse_save(&given).map_err(|error| differs(error.to_string()))?;
+    let found = observed.ours();
+    if observed.jump() != JumpState::Right {
+        return Err(differs("INPUT does not jump to our chain".to_owned()));
+    }
+    if given.chains.len() != found.chains.len() {
+        return Err(differs("the number of chains".to_owned()));
+    }
+    for chain in &given.chains {
+        let rules = found.chain(&chain.name).map(|found| found.rules.as_slice());
+        let rules = rules.unwrap_or_default();
+        if rules.len() != chain.rules.len() {
+            return Err(differs(format!("the number of rules in {}", chain.name)));
+        }
+        for (given, found) in chain.rules.iter().zip(rules) {
+            let same = match (read_rule(given, family), read_rule(found, family)) {
+                (Ok((_, given)), Ok((_, found))) => as_read(&given, family) == found,
+                _ => false,
+            };
+            if !same {
+                return Err(differs(format!("given {given}, found {found}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes every trace of us: jumps, chains, sets, in both families. Goes as far as it can,
+/// and gives the first failure.
+pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
+    let mut first = Ok(());
+    for family in Family::BOTH {
+        let cleared = rules(kernel, family).and_then(|observed| match removal(&observed) {
+            Some(input) => kernel.restore(family, &input),
+            None => Ok(()),
+        });
+        first = first.and(cleared.map_err(at(Step::Rules(family))));
+    }
+    let destroy = |observed: &[KernelSet]| {
+        observed.iter().fold(String::new(), |mut lines, set| {
+            let _ = writeln!(lines, "destroy {}", set.name);
+            lines
+        })
+    };
+    let released = sets(kernel, false)
+        .and_then(|observed| release(kernel, destroy(&observed), destroy))
+        .map_err(at(Step::SetsAfter));
+    first.and(released)?;
+    for family in Family::BOTH {
+        let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
+        if removal(&observed).is_some() {
+            return Err(EnforceError::Differs(format!(
+                "{family} rules of ours are left"
+            )));
+        }
+    }
+    let left = sets(kernel, false).map_err(at(Step::ReadBack))?;
+    match left.first() {
+        Some(set) => Err(EnforceError::Differs(format!("set {} is left", set.name))),
+        None => Ok(()),
+    }
+}
