@@ -74,7 +74,9 @@ impl Controller {
         call: impl Future<Output = Result<T, tonic::Status>>,
     ) -> Result<T, Failure> {
         match tokio::time::timeout(limit, call).await {
-            Ok(answer) => answer.map_err(|status| of_status(&self.address, &self.operator, status)),
+            Ok(answer) => {
+                answer.map_err(|status| of_status(&self.address, &self.operator, &status))
+            }
             Err(_) => Err(Failure::controller(format!(
                 "the controller at {} did not answer within {} s",
                 self.address,

@@ -51,6 +51,11 @@ pub fn show(console: &mut Console, diagnostics: &[Diagnostic], sources: &[Source
         chosen.sort_by_key(|diagnostic| diagnostic.severity);
     }
     for diagnostic in chosen.iter().take(MAX_SHOWN) {
+        if diagnostic.path.is_empty() && diagnostic.severity == Severity::Warning {
+            // Of the whole policy, not of a place in a file.
+            console.warning(&diagnostic.message);
+            continue;
+        }
         let source = sources.iter().find(|source| source.path == diagnostic.path);
         let text = render(
             diagnostic,

@@ -17,19 +17,20 @@ pub fn of_connection(address: &str, error: Box<dyn Error + Send + Sync>) -> Fail
     if error.is::<voipfleet_proto::channel::InvalidAddress>() {
         return Failure::input("the context file's controller is no address").because(error);
     }
-    explained(address, error.as_ref()).unwrap_or_else(|| unreachable(address).because(error))
+    explained(address, error.as_ref())
+        .unwrap_or_else(|| unreachable(address).because(without_wrapping(error.as_ref())))
 }
 
 /// A call that the controller, or the connection to it, did not answer.
-pub fn of_status(address: &str, operator: &str, status: tonic::Status) -> Failure {
-    if let Some(failure) = explained(address, &status) {
+pub fn of_status(address: &str, operator: &str, status: &tonic::Status) -> Failure {
+    if let Some(failure) = explained(address, status) {
         return failure;
     }
-    if let Some(cause) = transport(&status) {
+    if let Some(cause) = transport(status) {
         return Failure::controller(format!(
             "the connection with the controller at {address} broke"
         ))
-        .because(chain(cause))
+        .because(cause)
         .hint("see that the controller runs, then try again; its log says why");
     }
     let message = status.message().to_owned();
@@ -191,9 +192,39 @@ fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> 
     None
 }
 
-/// What broke the connection, where that is what failed, and not the controller's work.
-fn transport(status: &tonic::Status) -> Option<&(dyn Error + 'static)> {
-    status
-        .source()
-        .filter(|cause| cause.is::<tonic::transport::Error>())
+/// What broke the connection, where that is what failed: a status that the controller sent has
+/// no source.
+fn transport(status: &tonic::Status) -> Option<String> {
+    let cause = status.source()?;
+    Some(without_wrapping(cause))
+}
+
+/// The causes behind tonic's own "transport error", which says nothing, and without the address
+/// of the manual that rustls adds for programmers.
+fn without_wrapping(error: &(dyn Error + 'static)) -> String {
+    let words = match error.source() {
+        Some(cause) if error.is::<tonic::transport::Error>() => chain(cause),
+        _ => chain(error),
+    };
+    let manual = words.find(": https://").unwrap_or(words.len());
+    words.get(..manual).unwrap_or(&words).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_is_not_the_controllers_failure() {
+        let words = "peer closed connection without sending TLS close_notify: https://docs.rs/x";
+        let broken = io::Error::new(io::ErrorKind::UnexpectedEof, words);
+        let status = tonic::Status::from_error(Box::new(broken));
+        let failure = of_status("controller:7443", "operator ada", &status);
+        assert_eq!(
+            chain(&failure),
+            "the connection with the controller at controller:7443 broke: peer closed connection \
+             without sending TLS close_notify"
+        );
+        assert_eq!(failure.status, crate::failure::Status::NoController);
+    }
 }

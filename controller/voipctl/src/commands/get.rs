@@ -119,7 +119,10 @@ fn nothing(kind: &str, name: &str, session: &mut Session<'_>) -> Result<Status, 
 
 fn as_json(documents: Vec<v1::StoredDocument>) -> Result<Documents, Failure> {
     let stored = |document: v1::StoredDocument| {
-        let value = serde_saphyr::from_str(document.yaml.trim_start_matches("---\n"));
+        // The length of an answer is bounded already; a list may have any number of addresses.
+        let options = serde_saphyr::options! { budget: None };
+        let yaml = document.yaml.trim_start_matches("---\n");
+        let value = serde_saphyr::from_str_with_options(yaml, options);
         let value = value.map_err(|error| {
             Failure::controller(format!(
                 "the controller's {} {} cannot be read",

@@ -41,7 +41,8 @@ impl Progress {
             area,
             bar,
             lines: BTreeMap::new(),
-            line_style: style("{spinner} {msg}", ProgressStyle::default_spinner),
+            line_style: style("{spinner} {msg}", ProgressStyle::default_spinner)
+                .tick_chars("-\\|/ "),
         }
     }
 

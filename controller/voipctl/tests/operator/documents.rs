@@ -223,6 +223,31 @@ async fn documents_come_back() {
 }
 
 #[tokio::test]
+async fn a_very_long_list_comes_back_as_json() {
+    let fixture = Fixture::new().await;
+    let addresses: Vec<String> = (0..300_000_u32)
+        .map(|n| std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).to_string())
+        .collect();
+    fixture.script(|script| {
+        script.documents.documents = vec![v1::StoredDocument {
+            kind: "List".to_owned(),
+            name: "voipbl".to_owned(),
+            revision: 1,
+            yaml: format!(
+                "kind: List\nname: voipbl\naddresses:\n  - {}\n",
+                addresses.join("\n  - ")
+            ),
+        }];
+    });
+    let shown = fixture.run(&["get", "list", "voipbl", "-o", "json"]).await;
+    let value: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
+    let held = value["documents"][0]["document"]["addresses"]
+        .as_array()
+        .unwrap();
+    assert_eq!(held.len(), addresses.len());
+}
+
+#[tokio::test]
 async fn deleting_asks_first() {
     let fixture = Fixture::new().await;
     let mut shown = fixture.run(&["delete", "list", "voipbl"]).await.to_string();

@@ -144,7 +144,12 @@ async fn follow(
     session: &mut Session<'_>,
 ) -> Result<Status, Failure> {
     let mut view = live::View::new(args.dry_run, args.wait.is_some());
-    while let Some(event) = controller.within(limit, stream.message()).await? {
+    let stand = format!("see where it stands: voipctl status {}", args.site);
+    loop {
+        let event = controller.within(limit, stream.message()).await;
+        let Some(event) = event.map_err(|failure| failure.hint(stand.as_str()))? else {
+            break;
+        };
         let Some(kind) = event.kind else { continue };
         session.print_event(&events::Event::of(&kind))?;
         match kind {
@@ -165,10 +170,7 @@ async fn follow(
             }
         }
     }
-    Err(
-        Failure::controller("the controller broke off before the push was over")
-            .hint(format!("see where it stands: voipctl status {}", args.site)),
-    )
+    Err(Failure::controller("the controller broke off before the push was over").hint(stand))
 }
 
 /// Done only when every node runs the site's generation.
