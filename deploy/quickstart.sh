@@ -78,10 +78,14 @@ enrol() {
     local name=$1 token
     local -a own
     IFS=, read -r -a own <<<"$(node_field "$name" roles)"
-    token=$(voipctl token create --site site-a --node "$name" "${own[@]/#/--role=}")
-    VOIPFLEET_TOKEN=$token on_node "$name" "$BIN/voipfleet-agent" enroll --node "$name" \
-        --controller "$CONTROLLER_IP:7444" --state "$STATE/agents/$name" >>"$STATE/log/$name.log" 2>&1 ||
-        { cat "$STATE/log/$name.log" >&2; fail "node $name could not enrol"; }
+    if ! {
+        token=$(voipctl token create --site site-a --node "$name" "${own[@]/#/--role=}") &&
+            VOIPFLEET_TOKEN=$token on_node "$name" "$BIN/voipfleet-agent" enroll --node "$name" \
+                --controller "$CONTROLLER_IP:7444" --state "$STATE/agents/$name"
+    } >>"$STATE/log/$name.log" 2>&1; then
+        cat "$STATE/log/$name.log" >&2
+        fail "node $name could not enrol"
+    fi
 }
 
 connected() {

@@ -19,6 +19,7 @@ http 69 udp office carrier
 jabber 5222 tcp office carrier
 jabber 5269 tcp
 any 22 tcp admin
+any 25 tcp relay
 any 11211 tcp
 any 3306 tcp
 any 8443 tcp

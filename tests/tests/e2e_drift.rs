@@ -107,6 +107,12 @@ const EDITS: &[Edit] = &[
     Edit {
         what: "an ACCEPT above our jump",
         class: "bypass",
+        lines: |_| vec!["-I INPUT 2 -p tcp -m tcp --dport 8443 -j ACCEPT".to_owned()],
+        undo: &["-D INPUT -p tcp -m tcp --dport 8443 -j ACCEPT"],
+    },
+    Edit {
+        what: "an ACCEPT above everything",
+        class: "bypass",
         lines: |_| vec!["-I INPUT 1 -p tcp -m tcp --dport 8443 -j ACCEPT".to_owned()],
         undo: &["-D INPUT -p tcp -m tcp --dport 8443 -j ACCEPT"],
     },
@@ -158,7 +164,7 @@ fn noticed_and_repaired(
             .find(|record| {
                 record.node == NODE
                     && record.class == class
-                    && record.family == family.to_string()
+                    && record.family == Some(family.to_string())
                     && record.repaired_after_ms.is_some()
             })
             .cloned())
@@ -181,20 +187,9 @@ fn edits_of_rules(lab: &Lab) -> Result<()> {
             let known = lab.drift()?.len();
             restore(lab, family, &(edit.lines)(&target))?;
             let undo: Vec<String> = edit.undo.iter().map(|&line| line.to_owned()).collect();
-            let leftovers: Vec<&str> = edit
-                .undo
-                .iter()
-                .filter_map(|line| line.strip_prefix("-D "))
-                .collect();
-            // What others added outside of our chains stays; our jump goes above it.
-            let is_right = |now: &Rules| {
-                let mut now = now.clone();
-                let lines = match family {
-                    Family::V4 => &mut now.v4,
-                    Family::V6 => &mut now.v6,
-                };
-                lines.retain(|line| !leftovers.iter().any(|left| line == &format!("-A {left}")));
-                now == before
+            let is_right = |now: &Rules| match edit.undo.first() {
+                None => *now == before,
+                Some(accept) => is_above(now, &before, family, &target.jump, accept),
             };
             let record = noticed_and_repaired(lab, known, edit.class, family, &before, is_right)
                 .with_context(|| format!("{} ({family})", edit.what))?;
@@ -209,6 +204,25 @@ fn edits_of_rules(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Whether our jump, once, stands above somebody's ACCEPT, and all else is as it was. The
+/// ACCEPT is not ours, and stays.
+fn is_above(now: &Rules, before: &Rules, family: Family, jump: &str, undo: &str) -> bool {
+    let accept = undo.replacen("-D", "-A", 1);
+    let jump = format!("-A INPUT {jump}");
+    let input = now.chain(family, "INPUT");
+    let place = |rule: &str| input.iter().position(|line| *line == rule);
+    let above = place(&jump).is_some() && place(&jump) < place(&accept);
+    let once = input.iter().filter(|line| **line == jump).count() == 1;
+    let rest = |rules: &Rules| {
+        let mut rules = rules.clone();
+        for lines in [&mut rules.v4, &mut rules.v6] {
+            lines.retain(|line| *line != accept && *line != jump);
+        }
+        rules
+    };
+    above && once && rest(now) == rest(before)
+}
+
 fn check_texts(edit: &Edit, target: &Target, record: &DriftRecord) -> Result<()> {
     let wanted = record.wanted.as_deref().unwrap_or_default();
     let observed = record.observed.as_deref().unwrap_or_default();
@@ -216,7 +230,10 @@ fn check_texts(edit: &Edit, target: &Target, record: &DriftRecord) -> Result<()>
         "a rule removed" => {
             ensure!(wanted.contains(&target.body), "wanted is not the rule");
             ensure!(observed.is_empty(), "something was observed");
-            ensure!(record.chain == target.chain, "another chain");
+            ensure!(
+                record.chain.as_ref() == Some(&target.chain),
+                "another chain"
+            );
         }
         "a rule's verdict altered, its comment kept" => {
             ensure!(wanted.contains(&target.body), "wanted is not the rule");
@@ -230,7 +247,7 @@ fn check_texts(edit: &Edit, target: &Target, record: &DriftRecord) -> Result<()>
             ensure!(wanted.is_empty(), "something was wanted");
         }
         "our jump removed" => {
-            ensure!(record.chain == "INPUT", "another chain");
+            ensure!(record.chain.as_deref() == Some("INPUT"), "another chain");
             ensure!(wanted.contains("-j VF-INPUT"), "wanted is not the jump");
         }
         "an ACCEPT above our jump" => {
@@ -268,7 +285,10 @@ fn edits_of_sets(lab: &Lab) -> Result<()> {
             let record =
                 noticed_and_repaired(lab, known, "set", family, &before, |now| now == &before)
                     .with_context(|| format!("{what} ({family})"))?;
-            ensure!(record.chain == set, "{what}: another set: {record:#?}");
+            ensure!(
+                record.chain.as_ref() == Some(&set),
+                "{what}: another set: {record:#?}"
+            );
         }
     }
     Ok(())

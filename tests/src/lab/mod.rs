@@ -219,7 +219,9 @@ impl Lab {
 
     /// The drift records of site-a. Drift makes exit status 1 only where asked.
     pub fn drift(&self) -> Result<Vec<DriftRecord>> {
-        DriftRecord::read(&self.voipctl_ok(&["drift", "site-a", "-o", "json"])?)
+        DriftRecord::read(
+            &self.voipctl_ok(&["drift", "site-a", "--limit", "100000", "-o", "json"])?,
+        )
     }
 
     /// Waits until every node is connected, on the site's generation and clean.

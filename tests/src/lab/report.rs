@@ -68,17 +68,17 @@ pub struct DriftRecord {
     /// The node's name.
     pub node: String,
     /// When it was noticed.
-    pub at: String,
+    pub at: Value,
     /// `missing`, `altered`, `extra`, `order`, `policy`, `set`, `bypass` or `unreadable`.
     pub class: String,
     /// `ipv4` or `ipv6`.
-    pub family: String,
+    pub family: Option<String>,
     /// The table.
-    pub table: String,
+    pub table: Option<String>,
     /// The chain, or the set's name.
-    pub chain: String,
+    pub chain: Option<String>,
     /// The rule's label.
-    pub rule: String,
+    pub rule: Option<String>,
     /// As the kernel prints it.
     pub wanted: Option<String>,
     /// As the kernel prints it.

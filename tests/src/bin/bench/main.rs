@@ -1,0 +1,55 @@
+//! Prints figures, each beside the floor measured in the same run: bare iptables-restore and
+//! ipset. Nothing is asserted: machines differ, and are shared.
+
+mod apply;
+mod drift;
+mod figures;
+mod push;
+mod site;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// 1,000 and 10,000 rules and a 100,000-entry set on one kernel.
+    Apply,
+    /// A push to many nodes with 100 rules each, and the memory of controller and agents.
+    Push,
+    /// Outside edits noticed and repaired.
+    Drift,
+}
+
+/// Prints figures of Voipfleet on this machine.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// What to measure; by default everything.
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// Nodes of the push.
+    #[arg(long, default_value_t = 50)]
+    nodes: u32,
+    /// Times that each figure is taken; the median is printed.
+    #[arg(long, default_value_t = 5)]
+    times: usize,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the benches need root, for network namespaces and iptables: run sudo tests/bench.sh"
+    );
+    let wanted = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
+    if wanted(Part::Apply) {
+        apply::run(arguments.times)?;
+    }
+    if wanted(Part::Drift) {
+        drift::run()?;
+    }
+    if wanted(Part::Push) {
+        push::run(arguments.nodes, arguments.times)?;
+    }
+    Ok(())
+}
