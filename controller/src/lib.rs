@@ -1,1 +1,15 @@
-//! .
+//! Holds one firewall policy per VoipNow site and pushes it to the agents.
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod enrol;
+pub mod errors;
+pub mod fleet;
+pub mod listen;
+pub mod pki;
+pub mod push;
+pub mod records;
+pub mod run;
+pub mod settings;
+pub mod store;

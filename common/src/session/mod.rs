@@ -1,5 +1,9 @@
 //! The protocol between agent and controller as decisions without I/O.
 
+mod delivery;
+
+pub use delivery::{Decision, Delivery, Progress};
+
 use crate::ruleset::Digest;
 
 /// A site's numbered push; 0 is none.

@@ -1,0 +1,78 @@
+//! Between the wire's messages and the types behind them.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use voipfleet_common::policy;
+use voipfleet_proto::v1;
+
+use super::Caller;
+use crate::push::{CONFIRM_WITHIN_MS, Order, PushError};
+
+/// The longest wait for nodes that are offline.
+const MAX_WAIT_MS: u64 = 24 * 3600 * 1000;
+
+/// A wrong value in a request.
+pub(super) fn invalid(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// Reads a name or number, or says what is wrong with it.
+pub(super) fn parse<T>(text: &str) -> Result<T, Status>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text.parse().map_err(invalid)
+}
+
+/// A mistake in a document.
+pub(super) fn diagnostic(found: policy::Diagnostic) -> v1::Diagnostic {
+    v1::Diagnostic {
+        severity: match found.severity {
+            policy::Severity::Error => v1::Severity::Error,
+            policy::Severity::Warning => v1::Severity::Warning,
+        }
+        .into(),
+        path: found.path,
+        offset: found.offset as u64,
+        length: found.length as u64,
+        line: found.line,
+        column: found.column,
+        message: found.message,
+        label: found.label,
+        help: found.help,
+    }
+}
+
+/// A push or render that did not come about.
+pub(super) fn refused(error: PushError) -> Status {
+    let code = match &error {
+        PushError::Store(_) => None,
+        PushError::UnknownSite(_) | PushError::UnknownNode(_) => Some(Code::NotFound),
+        PushError::Compile { .. } => Some(Code::FailedPrecondition),
+        PushError::Contended(_) => Some(Code::Aborted),
+        PushError::Broken(_) => Some(Code::Internal),
+    };
+    match (error, code) {
+        (PushError::Store(error), _) => super::failed(error),
+        (error, code) => Status::new(code.unwrap_or(Code::Internal), crate::errors::chain(&error)),
+    }
+}
+
+/// What a push is asked for.
+pub(super) fn order(caller: &Caller, request: &v1::PushRequest) -> Result<Order, Status> {
+    let confirm_within_ms = (request.confirm_within_ms != 0).then_some(request.confirm_within_ms);
+    if confirm_within_ms.is_some_and(|ms| !CONFIRM_WITHIN_MS.contains(&ms)) {
+        return Err(invalid("confirm_within must be between 100 ms and 1 h"));
+    }
+    if request.wait_offline_ms > MAX_WAIT_MS {
+        return Err(invalid("the wait for offline nodes must be at most 24 h"));
+    }
+    Ok(Order {
+        site: parse(&request.site)?,
+        by: caller.name.to_string(),
+        confirm_within_ms,
+        wait_offline: Duration::from_millis(request.wait_offline_ms),
+        dry_run: request.dry_run,
+    })
+}

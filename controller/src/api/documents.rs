@@ -1,0 +1,249 @@
+//! Apply, get and delete documents.
+
+use tonic::Status;
+use voipfleet_common::policy::{self, Document, Documents, Kind, Source};
+use voipfleet_proto::v1::{
+    ApplyRequest, ApplyResponse, Change, DeleteRequest, DocumentChange, GetDocumentsRequest,
+    GetDocumentsResponse, StoredDocument,
+};
+
+use super::convert::{diagnostic, parse};
+use super::{Api, Caller, failed};
+use crate::push::snapshot::{MAX_DOCUMENTS, MAX_NODES, documents};
+use crate::records;
+use crate::store::{Entry, Outcome, Txn, Versioned, keys};
+
+/// Tries to win against others that change documents.
+const TRIES: usize = 10;
+/// Sources in one request.
+const MAX_SOURCES: usize = 10_000;
+
+fn key(kind: Kind, name: &str) -> String {
+    keys::document(kind.as_str().to_ascii_lowercase(), name)
+}
+
+fn contended() -> Status {
+    Status::aborted("the documents are being changed by others; try again")
+}
+
+fn broken() -> Status {
+    Status::internal("the documents could not be checked; the controller's log says why")
+}
+
+impl Api {
+    /// Checks documents and stores what changed, all of it or nothing.
+    pub(super) async fn apply(
+        &self,
+        caller: &Caller,
+        request: ApplyRequest,
+    ) -> Result<ApplyResponse, Status> {
+        if request.sources.len() > MAX_SOURCES {
+            let message = format!("more than {MAX_SOURCES} files; apply them in parts");
+            return Err(Status::invalid_argument(message));
+        }
+        let mut sources: Vec<Source> = request
+            .sources
+            .into_iter()
+            .map(|source| Source {
+                path: source.path,
+                text: source.text,
+            })
+            .collect();
+        for _ in 0..TRIES {
+            let (version, entries) = self.read_documents().await?;
+            // Large files take a while: off the async threads.
+            let checking = tokio::task::spawn_blocking(move || {
+                let result = check(&sources, &entries);
+                (sources, result)
+            });
+            let (given_back, result) = checking.await.map_err(|_| broken())?;
+            sources = given_back;
+            let checked = result.map_err(failed)?;
+            let answer = ApplyResponse {
+                diagnostics: checked.diagnostics.into_iter().map(diagnostic).collect(),
+                changes: checked.changes,
+            };
+            if checked.puts.is_empty() || request.dry_run {
+                return Ok(answer);
+            }
+            if checked.total > MAX_DOCUMENTS {
+                return Err(Status::resource_exhausted(format!(
+                    "there would be more than {MAX_DOCUMENTS} documents"
+                )));
+            }
+            let count = checked.puts.len();
+            let txn = Txn {
+                compares: vec![(keys::DOCUMENTS.to_owned(), (&version).into())],
+                puts: checked.puts,
+                deletes: Vec::new(),
+            };
+            if self.commit_documents(caller, txn).await? {
+                tracing::info!(operator = %caller.name, count, "documents applied");
+                return Ok(answer);
+            }
+        }
+        Err(contended())
+    }
+
+    /// Documents as YAML that Apply takes back.
+    pub(super) async fn get(
+        &self,
+        request: &GetDocumentsRequest,
+    ) -> Result<GetDocumentsResponse, Status> {
+        let kind: Option<Kind> = match request.kind.as_str() {
+            "" => None,
+            kind => Some(parse(kind)?),
+        };
+        let (_, entries) = self.read_documents().await?;
+        let name = request.name.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut found = Vec::new();
+            for entry in &entries {
+                let document: Document = records::from_json(&entry.key, &entry.held)?;
+                if kind.is_some_and(|kind| kind != document.kind())
+                    || !(name.is_empty() || name == document.name())
+                {
+                    continue;
+                }
+                found.push((
+                    document.kind(),
+                    StoredDocument {
+                        kind: document.kind().to_string(),
+                        name: document.name().to_owned(),
+                        revision: entry.held.revision,
+                        yaml: document.to_yaml(),
+                    },
+                ));
+            }
+            Ok(found)
+        });
+        let mut found = reading.await.map_err(|_| broken())?.map_err(failed)?;
+        if found.is_empty() && !request.name.is_empty() {
+            let kind = kind.map_or("document".to_owned(), |kind| kind.to_string());
+            return Err(Status::not_found(format!(
+                "there is no {kind} {}; `voipctl get` lists what there is",
+                shown(&request.name)
+            )));
+        }
+        found.sort_by(|(a, left), (b, right)| (a, &left.name).cmp(&(b, &right.name)));
+        Ok(GetDocumentsResponse {
+            documents: found.into_iter().map(|(_, document)| document).collect(),
+        })
+    }
+
+    /// Deletes a document that nobody uses.
+    pub(super) async fn delete_document(
+        &self,
+        caller: &Caller,
+        request: &DeleteRequest,
+    ) -> Result<(), Status> {
+        let kind: Kind = parse(&request.kind)?;
+        let name = &request.name;
+        for _ in 0..TRIES {
+            let (version, entries) = self.read_documents().await?;
+            let reading = tokio::task::spawn_blocking(move || documents(&entries));
+            let stored: Documents = reading.await.map_err(|_| broken())?.map_err(failed)?;
+            if !stored.contains(kind, name) {
+                return Err(Status::not_found(format!(
+                    "there is no {kind} {}; `voipctl get {kind}` lists them",
+                    shown(name)
+                )));
+            }
+            let users = stored.users_of(kind, name);
+            if !users.is_empty() {
+                return Err(Status::failed_precondition(format!(
+                    "{kind} {name} is used by site {}; take it out there first",
+                    users.join(", ")
+                )));
+            }
+            if kind == Kind::Site {
+                self.refuse_site_with_nodes(name).await?;
+            }
+            let txn = Txn::new()
+                .expect(keys::DOCUMENTS, (&version).into())
+                .delete(key(kind, name));
+            if self.commit_documents(caller, txn).await? {
+                tracing::info!(operator = %caller.name, %kind, name, "document deleted");
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    async fn refuse_site_with_nodes(&self, site: &str) -> Result<(), Status> {
+        let nodes = self.store.all(&keys::nodes(site), MAX_NODES).await;
+        let nodes: Vec<String> = nodes
+            .map_err(failed)?
+            .iter()
+            .filter_map(|entry| keys::site_and_node(&entry.key))
+            .map(|(_, node)| node.to_owned())
+            .collect();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!(
+            "site {site} still has nodes: {}; delete each first: voipctl delete node {site}/NODE",
+            nodes.join(", ")
+        )))
+    }
+
+    async fn read_documents(&self) -> Result<(Option<Versioned>, Vec<Entry>), Status> {
+        // The version first: documents that change after it make the commit a conflict.
+        let version = self.store.get(keys::DOCUMENTS).await.map_err(failed)?;
+        let entries = self.store.all(keys::ALL_DOCUMENTS, MAX_DOCUMENTS).await;
+        Ok((version, entries.map_err(failed)?))
+    }
+
+    /// Commits a change of documents; false: somebody else was faster.
+    async fn commit_documents(&self, caller: &Caller, txn: Txn) -> Result<bool, Status> {
+        let txn = txn.put(keys::DOCUMENTS, caller.name.as_str());
+        let outcome = self.store.commit(txn).await.map_err(failed)?;
+        Ok(outcome != Outcome::Conflict)
+    }
+}
+
+/// What an operator typed, short enough to repeat.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+struct CheckedApply {
+    diagnostics: Vec<policy::Diagnostic>,
+    changes: Vec<DocumentChange>,
+    puts: Vec<(String, Vec<u8>)>,
+    /// Documents that there would be.
+    total: usize,
+}
+
+fn check(sources: &[Source], entries: &[Entry]) -> Result<CheckedApply, crate::store::StoreError> {
+    let stored = documents(entries)?;
+    let checked = policy::check(sources, &stored);
+    let mut result = CheckedApply {
+        changes: Vec::new(),
+        puts: Vec::new(),
+        total: entries.len(),
+        diagnostics: Vec::new(),
+    };
+    if !checked.has_errors() {
+        for document in checked.documents {
+            let change = match stored.get(document.kind(), document.name()) {
+                None => Change::Created,
+                Some(before) if before == document => Change::Unchanged,
+                Some(_) => Change::Changed,
+            };
+            result.changes.push(DocumentChange {
+                kind: document.kind().to_string(),
+                name: document.name().to_owned(),
+                change: change.into(),
+            });
+            result.total += usize::from(change == Change::Created);
+            if change != Change::Unchanged {
+                let key = key(document.kind(), document.name());
+                let value = records::to_json(&key, &document)?;
+                result.puts.push((key, value));
+            }
+        }
+    }
+    result.diagnostics = checked.diagnostics;
+    Ok(result)
+}

@@ -1,0 +1,61 @@
+//! What a node's kernel would be given, for people, and for hosts that cannot run an agent.
+
+use tonic::Status;
+use voipfleet_common::iptables::{Failsafe, Table, apply_input, set_create_input};
+use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::ruleset::{Family, Ruleset};
+use voipfleet_proto::v1::{RenderRequest, RenderResponse, RenderedNode};
+
+use super::Api;
+use super::convert::{parse, refused};
+use crate::push::PushError;
+
+impl Api {
+    /// Compiles the stored documents, and renders them without pushing anything.
+    pub(super) async fn render(&self, request: &RenderRequest) -> Result<RenderResponse, Status> {
+        let site: SiteName = parse(&request.site)?;
+        let only: Option<NodeName> = match request.node.as_str() {
+            "" => None,
+            node => Some(parse(node)?),
+        };
+        let (_, compiled) = self.pushes.compile(&site).await.map_err(refused)?;
+        if let Some(node) = only
+            .as_ref()
+            .filter(|n| !compiled.rulesets.contains_key(*n))
+        {
+            return Err(refused(PushError::UnknownNode(format!("{site}/{node}"))));
+        }
+        let rendering = tokio::task::spawn_blocking(move || {
+            compiled
+                .rulesets
+                .values()
+                .filter(|ruleset| only.as_ref().is_none_or(|only| *only == ruleset.node))
+                .map(rendered)
+                .collect()
+        });
+        let nodes = rendering
+            .await
+            .map_err(|_| refused(PushError::Broken(site)))?;
+        Ok(RenderResponse { nodes })
+    }
+}
+
+/// On a host without rules of ours: chains, rules and the jump to them. Without an agent there
+/// is no controller to keep open.
+fn rendered(ruleset: &Ruleset) -> RenderedNode {
+    let restore = |family| {
+        apply_input(
+            ruleset,
+            &Failsafe::default(),
+            family,
+            &Table { chains: Vec::new() },
+        )
+    };
+    RenderedNode {
+        node: ruleset.node.to_string(),
+        digest: ruleset.digest().as_bytes().to_vec(),
+        ipset: set_create_input(&ruleset.sets, true),
+        iptables: restore(Family::V4),
+        ip6tables: restore(Family::V6),
+    }
+}

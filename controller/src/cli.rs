@@ -1,0 +1,224 @@
+//! The command line of `voipfleet-controller`.
+
+use std::io::{self, Write as _};
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use voipfleet_common::identity::TrustDomain;
+use voipfleet_common::names::OperatorName;
+
+use crate::clock;
+use crate::pki::init::{Made, Plan, init};
+use crate::run::{Controller, Options, open_store};
+use crate::settings::{Address, Files, Settings};
+use crate::store;
+
+const PORT: u16 = 7443;
+const ENROL_PORT: u16 = 7444;
+
+/// Holds one firewall policy per VoipNow site and pushes it to the agents.
+#[derive(Debug, Parser)]
+#[command(name = "voipfleet-controller", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an installation: CA, server certificate, first admin
+    Init(InitArgs),
+    /// Run the controller
+    Run(RunArgs),
+    /// Write everything that the store holds to stdout, as JSON lines
+    Export {
+        /// The data directory
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+    /// Read an export from a file into an empty store
+    Import {
+        /// The data directory
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct InitArgs {
+    /// The data directory: absent or empty
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where agents and operators will dial
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Address,
+    /// Where machines will enrol [default: the same host, port 7444]
+    #[arg(long, value_name = "HOST:PORT")]
+    enrol_address: Option<Address>,
+    /// The first operator
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    admin: OperatorName,
+    /// The name of the installation in every certificate
+    #[arg(long, value_name = "NAME", default_value = "voipfleet", value_parser = trust_domain)]
+    trust_domain: TrustDomain,
+    /// Where the first operator's context file goes [default: DIR/admin.yaml]
+    #[arg(long, value_name = "FILE")]
+    context: Option<PathBuf>,
+}
+
+fn trust_domain(text: &str) -> Result<TrustDomain, voipfleet_common::names::InvalidName> {
+    text.parse()
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// The data directory
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where agents and operators connect
+    #[arg(long, value_name = "IP:PORT", default_value_t = any(PORT))]
+    listen: SocketAddr,
+    /// Where machines enrol
+    #[arg(long, value_name = "IP:PORT", default_value_t = any(ENROL_PORT))]
+    enrol_listen: SocketAddr,
+    /// How log lines look; `RUST_LOG` says which
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Init(args) => make(args),
+            Command::Run(args) => run(args).await,
+            Command::Export { data } => export(data).await,
+            Command::Import { data, file } => import(data, file).await,
+        }
+    }
+}
+
+fn make(args: InitArgs) -> anyhow::Result<()> {
+    let plan = Plan {
+        data: args.data,
+        enrol_address: args
+            .enrol_address
+            .unwrap_or_else(|| args.address.with_port(ENROL_PORT)),
+        address: args.address,
+        trust_domain: args.trust_domain,
+        admin: args.admin,
+        context: args.context,
+    };
+    let made = init(&plan, clock::system().now_ms())?;
+    io::stdout().write_all(welcome(&plan, &made).as_bytes())?;
+    Ok(())
+}
+
+fn welcome(plan: &Plan, made: &Made) -> String {
+    let files = &made.files;
+    let data = files.root().display();
+    let context = made.context.display();
+    let admin = &plan.admin;
+    let rows = [
+        (files.ca_certificate(), "the CA's certificate".to_owned()),
+        (
+            files.ca_key(),
+            "the CA's key: keep it secret, and back it up".to_owned(),
+        ),
+        (
+            files.server_certificate(),
+            format!("the server's certificate for {}", plan.address),
+        ),
+        (
+            made.context.clone(),
+            format!("voipctl's context of operator {admin}: a secret too"),
+        ),
+    ];
+    let width = rows
+        .iter()
+        .map(|(path, _)| path.display().to_string().len())
+        .max()
+        .unwrap_or_default();
+    let made: String = rows
+        .map(|(path, what)| format!("  {:width$}  {what}\n", path.display().to_string()))
+        .concat();
+    format!(
+        "Made a Voipfleet installation in {data}\n\n{made}\n\
+         Next, start it:\n\n  voipfleet-controller run --data {data}\n\n\
+         and then, as {admin}:\n\n  export VOIPCTL_CONFIG={context}\n  \
+         voipctl token create --site SITE --role sip\n"
+    )
+}
+
+async fn run(args: RunArgs) -> anyhow::Result<()> {
+    log_to_stderr(args.log_format);
+    // Before anything is started: a signal that comes early must not be lost.
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be awaited")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be awaited")?;
+    let controller = Controller::start(Options {
+        files: Files::new(args.data),
+        listen: args.listen,
+        enrol_listen: args.enrol_listen,
+        clock: clock::system(),
+    })
+    .await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    controller.stop().await;
+    Ok(())
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+async fn export(data: PathBuf) -> anyhow::Result<()> {
+    let files = Files::new(data);
+    // Without an installation there is nothing to export; sled would make an empty store.
+    Settings::load(&files)?;
+    let store = open_store(&files).await?;
+    let mut out = io::BufWriter::new(io::stdout());
+    let entries = store::export(&store, &mut out).await?;
+    store.close().await;
+    writeln!(io::stderr(), "exported {entries} entries")?;
+    Ok(())
+}
+
+async fn import(data: PathBuf, file: PathBuf) -> anyhow::Result<()> {
+    let files = Files::new(data);
+    Settings::load(&files)?;
+    let input = std::fs::File::open(&file)
+        .with_context(|| format!("{} cannot be opened", file.display()))?;
+    let store = open_store(&files).await?;
+    let entries = store::import(&store, io::BufReader::new(input)).await?;
+    store.close().await;
+    writeln!(io::stderr(), "imported {entries} entries")?;
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! How a machine becomes a node: it shows a join token, and its key is signed.
+
+mod service;
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use voipfleet_common::identity::Identity;
+use voipfleet_common::names::NodeName;
+use voipfleet_proto::v1::{EnrolRequest, EnrolResponse};
+
+pub use service::{EnrolmentService, MAX_MESSAGE_BYTES};
+
+use crate::clock::{self, Clock};
+use crate::pki::authority::Request as Csr;
+use crate::pki::{Authority, Issued, PkiError, token};
+use crate::records::{self, NodeId, NodeRecord, Read, TokenRecord, TokenUse};
+use crate::settings::Address;
+use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
+
+/// Machines that are signed for at the same time.
+const AT_ONCE: usize = 8;
+/// Tries to win against others that write the same token or node.
+const TRIES: usize = 5;
+
+/// Enrols machines.
+#[derive(Debug, Clone)]
+pub struct Registrar {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    authority: Arc<Authority>,
+    controller: Address,
+    turns: Arc<Semaphore>,
+}
+
+/// Why a machine was not enrolled. The text is for the person at the machine.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// No such id, or another secret: which of the two is not told.
+    #[error("the token is not known here; make a new one: voipctl token create")]
+    UnknownToken,
+    /// Its time is over.
+    #[error("the token expired at {at}; make a new one: voipctl token create --site {site}")]
+    Expired {
+        /// When, RFC 3339.
+        at: String,
+        /// Its site.
+        site: String,
+    },
+    /// It was used.
+    #[error(
+        "the token was used by node {node} at {at}; make a new one: voipctl token create --site \
+         {site}"
+    )]
+    Used {
+        /// The node that it enrolled.
+        node: NodeId,
+        /// When, RFC 3339.
+        at: String,
+        /// Its site.
+        site: String,
+    },
+    /// The name is no name.
+    #[error(transparent)]
+    Name(#[from] voipfleet_common::names::InvalidName),
+    /// The token is for one other name.
+    #[error("the token is for node {only} only; enrol with --node {only}")]
+    OtherName {
+        /// The name that it is for.
+        only: NodeName,
+    },
+    /// There is such a node.
+    #[error("there is a node {0} already; delete it first: voipctl delete node {0}")]
+    Taken(NodeId),
+    /// The certificate request is not acceptable, or signing failed.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Too many at once.
+    #[error("too many machines are enrolling; try again later")]
+    Busy,
+}
+
+impl Registrar {
+    /// A registrar whose nodes will dial `controller`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        authority: Arc<Authority>,
+        controller: Address,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            authority,
+            controller,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    /// Enrols one machine. The same key with the same token may ask again: an answer that was
+    /// lost on the way must not cost the token.
+    pub async fn enrol(&self, request: &EnrolRequest) -> Result<EnrolResponse, EnrolError> {
+        let _turn = self.turns.try_acquire().map_err(|_| EnrolError::Busy)?;
+        let token_key = keys::token(&request.token_id);
+        for _ in 0..TRIES {
+            let token = self.token(&token_key, &request.token_secret).await?;
+            let id = NodeId {
+                site: token.record.site.clone(),
+                node: request.node.parse()?,
+            };
+            if let Some(only) = token.record.node.as_ref().filter(|only| **only != id.node) {
+                return Err(EnrolError::OtherName { only: only.clone() });
+            }
+            let csr = Csr::parse(&request.csr_pem)?;
+            self.check_unused(&token.record, &id, &csr)?;
+            let node_key = keys::node(&id.site, &id.node);
+            let held = self.store.get(&node_key).await?;
+            if let Some(held) = &held {
+                let node: NodeRecord = records::from_json(&node_key, held)?;
+                if node.key_hash != csr.key_hash() || node.token != request.token_id {
+                    return Err(EnrolError::Taken(id));
+                }
+            }
+            let issued = self.sign(csr, &id).await?;
+            let now_ms = self.clock.now_ms();
+            let used = TokenRecord {
+                used: Some(TokenUse {
+                    node: id.node.clone(),
+                    at_ms: token.record.used.as_ref().map_or(now_ms, |u| u.at_ms),
+                    key_hash: issued.key_hash.clone(),
+                }),
+                ..token.record.clone()
+            };
+            let node = NodeRecord {
+                roles: token.record.roles.clone(),
+                key_hash: issued.key_hash.clone(),
+                serial: issued.serial.clone(),
+                enrolled_ms: now_ms,
+                expires_ms: issued.expires_ms,
+                token: request.token_id.clone(),
+            };
+            let txn = Txn::new()
+                .expect(token_key.clone(), Expect::At(token.revision))
+                .expect(node_key.clone(), (&held).into())
+                .put(token_key.clone(), records::to_json(&token_key, &used)?)
+                .put(node_key.clone(), records::to_json(&node_key, &node)?);
+            if let Outcome::Committed { .. } = self.store.commit(txn).await? {
+                tracing::info!(node = %id, token = request.token_id, "node enrolled");
+                return Ok(self.answer(&id, &token.record, issued));
+            }
+        }
+        Err(EnrolError::Busy)
+    }
+
+    /// The token, if the secret is right.
+    async fn token(&self, key: &str, secret: &str) -> Result<Read<TokenRecord>, EnrolError> {
+        let found = records::read::<TokenRecord>(self.store.as_ref(), key).await?;
+        // Without a token something is compared all the same: the time must not tell.
+        let hash = found
+            .as_ref()
+            .map_or("-", |read| read.record.secret_hash.as_str());
+        let right = token::matches(secret, hash);
+        found.filter(|_| right).ok_or(EnrolError::UnknownToken)
+    }
+
+    fn check_unused(&self, token: &TokenRecord, id: &NodeId, csr: &Csr) -> Result<(), EnrolError> {
+        let site = token.site.to_string();
+        if let Some(used) = &token.used {
+            if used.node == id.node && used.key_hash == csr.key_hash() {
+                return Ok(());
+            }
+            return Err(EnrolError::Used {
+                node: NodeId {
+                    site: token.site.clone(),
+                    node: used.node.clone(),
+                },
+                at: clock::show(used.at_ms),
+                site,
+            });
+        }
+        if token.expires_ms <= self.clock.now_ms() {
+            return Err(EnrolError::Expired {
+                at: clock::show(token.expires_ms),
+                site,
+            });
+        }
+        Ok(())
+    }
+
+    async fn sign(&self, csr: Csr, id: &NodeId) -> Result<Issued, EnrolError> {
+        let authority = Arc::clone(&self.authority);
+        let now_ms = self.clock.now_ms();
+        let identity = Identity::Node {
+            site: id.site.clone(),
+            node: id.node.clone(),
+        };
+        // Reads the CA's key from disk.
+        let issued = tokio::task::spawn_blocking(move || authority.sign(&csr, &identity, now_ms))
+            .await
+            .map_err(|_| EnrolError::Busy)??;
+        Ok(issued)
+    }
+
+    fn answer(&self, id: &NodeId, token: &TokenRecord, issued: Issued) -> EnrolResponse {
+        EnrolResponse {
+            certificate_pem: issued.certificate_pem,
+            ca_pem: self.authority.ca_pem().to_owned(),
+            site: id.site.to_string(),
+            node: id.node.to_string(),
+            roles: token.roles.iter().map(ToString::to_string).collect(),
+            controller: self.controller.to_string(),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! One node's drift records in the store: each once, the oldest dropped.
+
+use std::collections::{BTreeMap, HashMap};
+
+use prost::Message as _;
+use voipfleet_proto::v1::DriftRecord;
+
+use super::facts;
+use crate::records::{self, NodeId};
+use crate::store::{Outcome, Store, StoreError, Txn, keys};
+
+/// Records kept of one node.
+pub(super) const KEPT: usize = 1000;
+
+/// The records of a node, as this session knows them.
+#[derive(Debug)]
+pub(super) struct DriftLog {
+    id: NodeId,
+    by_sequence: BTreeMap<u64, String>,
+    by_id: HashMap<String, u64>,
+}
+
+impl DriftLog {
+    /// Reads what is stored of a node.
+    pub(super) async fn load(store: &dyn Store, id: &NodeId) -> Result<Self, StoreError> {
+        let mut log = Self {
+            id: id.clone(),
+            by_sequence: BTreeMap::new(),
+            by_id: HashMap::new(),
+        };
+        let prefix = keys::node_drift(&id.site, &id.node);
+        for entry in store.all(&prefix, 2 * KEPT).await? {
+            let record: DriftRecord = records::from_protobuf(&entry.key, &entry.held)?;
+            let sequence = entry.key.strip_prefix(&prefix).and_then(|n| n.parse().ok());
+            if let Some(sequence) = sequence {
+                log.note(sequence, record.id);
+            }
+        }
+        Ok(log)
+    }
+
+    fn note(&mut self, sequence: u64, id: String) {
+        self.by_id.insert(id.clone(), sequence);
+        self.by_sequence.insert(sequence, id);
+    }
+
+    /// Stores records; answers the ids that are on disk now. A record that is known already is
+    /// written over: it may say by now that it was repaired.
+    pub(super) async fn store(
+        &mut self,
+        store: &dyn Store,
+        records: Vec<DriftRecord>,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut txn = Txn::new();
+        let mut ids = Vec::with_capacity(records.len());
+        for mut record in records {
+            if !facts::bound_record(&mut record) {
+                continue;
+            }
+            let sequence = match self.by_id.get(&record.id) {
+                Some(sequence) => *sequence,
+                None => self
+                    .by_sequence
+                    .last_key_value()
+                    .map_or(1, |(last, _)| last + 1),
+            };
+            let key = keys::drift(&self.id.site, &self.id.node, sequence);
+            txn = txn.put(key, record.encode_to_vec());
+            self.note(sequence, record.id.clone());
+            ids.push(record.id);
+        }
+        while self.by_sequence.len() > KEPT {
+            if let Some((sequence, id)) = self.by_sequence.pop_first() {
+                self.by_id.remove(&id);
+                let key = keys::drift(&self.id.site, &self.id.node, sequence);
+                txn.puts.retain(|(put, _)| *put != key);
+                txn = txn.delete(key);
+            }
+        }
+        // A node that was deleted meanwhile must not leave records behind.
+        let node_key = keys::node(&self.id.site, &self.id.node);
+        let node = store.get(&node_key).await?;
+        if node.is_none() {
+            return Ok(Vec::new());
+        }
+        txn = txn.expect(node_key, (&node).into());
+        match store.commit(txn).await? {
+            Outcome::Committed { .. } => Ok(ids),
+            // Deleted in this moment: the session ends by itself.
+            Outcome::Conflict => Ok(Vec::new()),
+        }
+    }
+}

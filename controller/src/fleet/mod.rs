@@ -1,0 +1,309 @@
+//! Who is connected, what each node is offered, and what it says.
+
+mod drift;
+mod facts;
+mod fetch;
+mod live;
+mod service;
+mod session;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, broadcast, oneshot, watch};
+use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use voipfleet_common::names::SiteName;
+
+pub(crate) use facts::held;
+pub use live::{Offered, View};
+pub use service::{FleetService, MAX_MESSAGE_BYTES};
+
+use crate::clock::Clock;
+use crate::errors::chain;
+use crate::records::{self, GenerationRecord, NodeId};
+use crate::store::{Store, StoreError, keys};
+
+/// Nodes whose state changed and that a slow listener has not looked at yet.
+const EVENT_BACKLOG: usize = 4096;
+/// Rulesets that are sent at the same time: each holds its bytes in memory.
+const FETCHES: usize = 32;
+
+/// The fleet: shared by every session, the pushes and the operators' calls.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    live: Mutex<Registry>,
+    events: broadcast::Sender<NodeId>,
+    fetches: Arc<Semaphore>,
+    stop: CancellationToken,
+    sessions: TaskTracker,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    nodes: HashMap<NodeId, Live>,
+    last_session: u64,
+    last_nonce: u64,
+}
+
+/// A connected node.
+#[derive(Debug)]
+struct Live {
+    session: u64,
+    view: View,
+    wanted: watch::Sender<Wanted>,
+    end: Option<oneshot::Sender<End>>,
+}
+
+/// What a session should bring its node to.
+#[derive(Debug, Clone, Default)]
+struct Wanted {
+    generation: Option<Arc<GenerationRecord>>,
+    /// Grows when somebody asks for another try.
+    tries: u64,
+}
+
+/// Why a session is ended from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum End {
+    /// The same node connected again.
+    Replaced(SocketAddr),
+    /// An operator deleted the node.
+    Deleted,
+}
+
+/// A session's place among the connected nodes.
+struct Registered {
+    session: u64,
+    wanted: watch::Receiver<Wanted>,
+    end: oneshot::Receiver<End>,
+}
+
+impl Fleet {
+    /// A fleet without nodes. Sessions end when `stop` is cancelled.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
+        let registry = Registry {
+            // Nonces of an earlier run must not come back: a node may still answer them.
+            last_nonce: clock.now_ms() << 16,
+            ..Registry::default()
+        };
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                clock,
+                live: Mutex::new(registry),
+                events: broadcast::channel(EVENT_BACKLOG).0,
+                fetches: Arc::new(Semaphore::new(FETCHES)),
+                stop,
+                sessions: TaskTracker::new(),
+            }),
+        }
+    }
+
+    /// The gRPC service of agents.
+    pub fn service(&self) -> FleetService {
+        FleetService::new(self.clone())
+    }
+
+    /// Brings every new current generation to the sessions of its site, until the fleet stops.
+    pub async fn follow(&self) {
+        let mut changes = self.inner.store.watch(keys::ALL_CURRENT);
+        loop {
+            let change = tokio::select! {
+                change = changes.next() => change,
+                () = self.inner.stop.cancelled() => return,
+            };
+            let sites = match change {
+                None => return,
+                Some(Ok(change)) => change
+                    .key
+                    .strip_prefix(keys::ALL_CURRENT)
+                    .and_then(|site| site.parse().ok())
+                    .into_iter()
+                    .collect(),
+                Some(Err(_)) => self.sites(),
+            };
+            for site in sites {
+                if let Err(error) = self.spread(&site).await {
+                    tracing::error!(%site, error = %chain(&error), "generation not offered");
+                }
+            }
+        }
+    }
+
+    /// Ends every session; returns when the last one has ended.
+    pub async fn stopped(&self) {
+        self.inner.sessions.close();
+        self.inner.sessions.wait().await;
+    }
+
+    /// Cancelled when the controller stops.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.inner.stop.clone()
+    }
+
+    /// Names of nodes whose [`View`] changed, from now on.
+    pub fn events(&self) -> broadcast::Receiver<NodeId> {
+        self.inner.events.subscribe()
+    }
+
+    /// How a node stands; none: not connected.
+    pub fn view(&self, id: &NodeId) -> Option<View> {
+        self.registry().nodes.get(id).map(|live| live.view.clone())
+    }
+
+    /// Asks the connected nodes of a site to try again what they refused.
+    pub fn again(&self, site: &SiteName) {
+        for (id, live) in &self.registry().nodes {
+            if id.site == *site {
+                live.wanted.send_modify(|wanted| wanted.tries += 1);
+            }
+        }
+    }
+
+    /// Ends the session of a node that was deleted.
+    pub fn deleted(&self, id: &NodeId) {
+        if let Some(live) = self.registry().nodes.get_mut(id) {
+            live.end(End::Deleted);
+        }
+    }
+
+    fn sites(&self) -> Vec<SiteName> {
+        let mut sites: Vec<_> = self
+            .registry()
+            .nodes
+            .keys()
+            .map(|id| id.site.clone())
+            .collect();
+        sites.sort_unstable();
+        sites.dedup();
+        sites
+    }
+
+    /// Tells the sessions of a site its current generation.
+    async fn spread(&self, site: &SiteName) -> Result<(), StoreError> {
+        let Some(generation) = current(self.inner.store.as_ref(), site).await? else {
+            return Ok(());
+        };
+        let generation = Arc::new(generation);
+        for (id, live) in &self.registry().nodes {
+            if id.site == *site {
+                live.wanted.send_if_modified(|wanted| {
+                    let newer = wanted
+                        .generation
+                        .as_ref()
+                        .is_none_or(|known| known.number < generation.number);
+                    if newer {
+                        wanted.generation = Some(Arc::clone(&generation));
+                    }
+                    newer
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn register(&self, id: &NodeId, view: View) -> Registered {
+        let (wanted, wanted_out) = watch::channel(Wanted::default());
+        let (end, end_out) = oneshot::channel();
+        let address = view.peer;
+        let mut registry = self.registry();
+        registry.last_session += 1;
+        let session = registry.last_session;
+        let live = Live {
+            session,
+            view,
+            wanted,
+            end: Some(end),
+        };
+        if let Some(mut older) = registry.nodes.insert(id.clone(), live) {
+            older.end(End::Replaced(address));
+        }
+        drop(registry);
+        self.changed(id);
+        Registered {
+            session,
+            wanted: wanted_out,
+            end: end_out,
+        }
+    }
+
+    /// Takes a session off the list; false: a newer one has taken its place.
+    fn unregister(&self, id: &NodeId, session: u64) -> bool {
+        let mut registry = self.registry();
+        let own = registry
+            .nodes
+            .get(id)
+            .is_some_and(|live| live.session == session);
+        if own {
+            registry.nodes.remove(id);
+        }
+        drop(registry);
+        if own {
+            self.changed(id);
+        }
+        own
+    }
+
+    /// Changes what others see of a session, and tells them.
+    fn update(&self, id: &NodeId, session: u64, change: impl FnOnce(&mut View)) {
+        if let Some(live) = self
+            .registry()
+            .nodes
+            .get_mut(id)
+            .filter(|live| live.session == session)
+        {
+            change(&mut live.view);
+        }
+        self.changed(id);
+    }
+
+    fn changed(&self, id: &NodeId) {
+        // Nobody listens while there is no push: fine.
+        let _ = self.inner.events.send(id.clone());
+    }
+
+    fn next_nonce(&self) -> u64 {
+        let mut registry = self.registry();
+        registry.last_nonce += 1;
+        registry.last_nonce
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        // Every change under the lock is one assignment: a panic leaves nothing half-done.
+        self.inner
+            .live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn end(&mut self, why: End) {
+        if let Some(end) = self.end.take() {
+            // A session that has ended by itself needs no telling.
+            let _ = end.send(why);
+        }
+    }
+}
+
+/// A site's current generation.
+pub async fn current(
+    store: &dyn Store,
+    site: &SiteName,
+) -> Result<Option<GenerationRecord>, StoreError> {
+    let Some(number) = records::read(store, &keys::current(site)).await? else {
+        return Ok(None);
+    };
+    let key = keys::generation(site, number.record);
+    Ok(records::read(store, &key).await?.map(|read| read.record))
+}

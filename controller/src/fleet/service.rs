@@ -1,0 +1,117 @@
+//! The gRPC service that agents call.
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use voipfleet_common::identity::Identity;
+use voipfleet_common::ruleset::Digest;
+use voipfleet_proto::v1::fleet_server;
+use voipfleet_proto::v1::{AgentMessage, Chunk, ControllerMessage, FetchRulesetRequest};
+
+use super::Fleet;
+use super::session::Session;
+use crate::errors::chain;
+use crate::listen::Peer;
+use crate::pki::authority::Leaf;
+use crate::records::{self, NodeId, NodeRecord};
+use crate::store::keys;
+
+/// Messages to one node that it has not read yet: Welcome, an offer, and answers to drift
+/// reports. More of them wait, and with them the reading of what the node sends.
+const OUTBOX: usize = 8;
+
+/// The largest message of an agent.
+pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct FleetService {
+    fleet: Fleet,
+}
+
+impl FleetService {
+    pub(super) fn new(fleet: Fleet) -> Self {
+        Self { fleet }
+    }
+
+    /// The node that a request comes from: only the certificate counts, and its key must be
+    /// the one that was enrolled.
+    async fn node<T>(&self, request: &Request<T>) -> Result<(NodeId, Peer, Leaf), Status> {
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .ok_or_else(|| Status::internal("the connection has no peer"))?;
+        let Some(proven) = &peer.proven else {
+            return Err(Status::unauthenticated("this call needs a certificate"));
+        };
+        let Identity::Node { site, node } = &proven.identity else {
+            let identity = &proven.identity;
+            tracing::warn!(peer = %peer.address, %identity, "only nodes may make this call");
+            return Err(Status::permission_denied(format!(
+                "only nodes may make this call, and this certificate is of {identity}"
+            )));
+        };
+        let id = NodeId {
+            site: site.clone(),
+            node: node.clone(),
+        };
+        let key = keys::node(&id.site, &id.node);
+        let record = records::read::<NodeRecord>(self.fleet.inner.store.as_ref(), &key)
+            .await
+            .map_err(crate::api::failed)?;
+        let refusal = match record {
+            None => "this node was deleted; enrol it again",
+            Some(read) if read.record.key_hash != proven.leaf.key_hash => {
+                "this node was enrolled again with another key; enrol this machine under another \
+                 name"
+            }
+            Some(_) => return Ok((id, peer.clone(), proven.leaf.clone())),
+        };
+        tracing::warn!(node = %id, peer = %peer.address, reason = refusal, "node refused");
+        Err(Status::permission_denied(refusal))
+    }
+}
+
+#[tonic::async_trait]
+impl fleet_server::Fleet for FleetService {
+    type SessionStream = ReceiverStream<Result<ControllerMessage, Status>>;
+    type FetchRulesetStream = ReceiverStream<Result<Chunk, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        if self.fleet.inner.stop.is_cancelled() {
+            return Err(Status::unavailable("controller is stopping"));
+        }
+        let (id, peer, leaf) = self.node(&request).await?;
+        let (out, messages) = mpsc::channel(OUTBOX);
+        let session = Session::new(
+            self.fleet.clone(),
+            id.clone(),
+            peer.address,
+            leaf,
+            out.clone(),
+        );
+        let inbound = request.into_inner();
+        self.fleet.inner.sessions.spawn(async move {
+            if let Err(end) = session.run(inbound).await {
+                let reason = end.message().to_owned();
+                tracing::info!(node = %id, peer = %peer.address, reason, "session ended");
+                // A full outbox means that the node does not read: it learns by the closing.
+                let _ = out.try_send(Err(end));
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+
+    async fn fetch_ruleset(
+        &self,
+        request: Request<FetchRulesetRequest>,
+    ) -> Result<Response<Self::FetchRulesetStream>, Status> {
+        let (id, _, _) = self.node(&request).await?;
+        let digest = Digest::try_from(request.get_ref().digest.as_slice())
+            .map_err(|error| Status::invalid_argument(chain(&error)))?;
+        Ok(Response::new(self.fleet.fetch(&id, digest).await?))
+    }
+}

@@ -1,0 +1,386 @@
+//! One node's session: a task that owns the stream.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+use tracing::Instrument as _;
+use voipfleet_common::session::{Decision, Delivery};
+use voipfleet_proto::v1::{
+    AgentMessage, ControllerMessage, DriftAck, DriftReport, Hello, NodeFacts, NodeStatus, Offer,
+    Welcome, agent_message, controller_message,
+};
+
+use super::drift::DriftLog;
+use super::{End, Fleet, Offered, Registered, View, Wanted, current, facts};
+use crate::errors::chain;
+use crate::pki::authority::Leaf;
+use crate::records::{self, NodeId, StatusRecord};
+use crate::store::{StoreError, Txn, keys};
+
+/// How long a node may take to say Hello.
+const HELLO: Duration = Duration::from_secs(10);
+/// How long a node may leave its inbox full.
+const READING: Duration = Duration::from_secs(30);
+
+/// A session before its Hello.
+pub(super) struct Session {
+    fleet: Fleet,
+    id: NodeId,
+    peer: SocketAddr,
+    leaf: Leaf,
+    out: mpsc::Sender<Result<ControllerMessage, Status>>,
+}
+
+/// A session after its Hello.
+struct Greeted {
+    fleet: Fleet,
+    id: NodeId,
+    number: u64,
+    out: mpsc::Sender<Result<ControllerMessage, Status>>,
+    delivery: Delivery,
+    tries: u64,
+    stored: StatusRecord,
+    drift: Option<DriftLog>,
+}
+
+fn failed(error: StoreError) -> Status {
+    crate::api::failed(error)
+}
+
+impl Session {
+    pub(super) fn new(
+        fleet: Fleet,
+        id: NodeId,
+        peer: SocketAddr,
+        leaf: Leaf,
+        out: mpsc::Sender<Result<ControllerMessage, Status>>,
+    ) -> Self {
+        Self {
+            fleet,
+            id,
+            peer,
+            leaf,
+            out,
+        }
+    }
+
+    /// Runs until the node hangs up (`Ok`) or the controller ends it.
+    pub(super) async fn run(self, mut inbound: Streaming<AgentMessage>) -> Result<(), Status> {
+        let span = tracing::info_span!("session", node = %self.id);
+        async move {
+            let stop = self.fleet.inner.stop.clone();
+            let hello = tokio::select! {
+                hello = self.hello(&mut inbound) => hello?,
+                () = stop.cancelled() => return Err(stopping()),
+            };
+            let (greeted, registered) = self.greet(hello);
+            greeted.run(inbound, registered, self.leaf.expires_ms).await
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn hello(&self, inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
+        let first = tokio::time::timeout(HELLO, inbound.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no Hello within 10 s"))??;
+        let Some(agent_message::Kind::Hello(mut hello)) = first.and_then(|message| message.kind)
+        else {
+            return Err(Status::invalid_argument("the first message must be Hello"));
+        };
+        if hello.site != self.id.site.as_str() || hello.node != self.id.node.as_str() {
+            return Err(Status::permission_denied(format!(
+                "the certificate is of node {}, but Hello names another; enrol this machine again",
+                self.id
+            )));
+        }
+        facts::bound_hello(&mut hello);
+        Ok(hello)
+    }
+
+    /// Takes the node's place among the connected ones.
+    fn greet(&self, hello: Hello) -> (Greeted, Registered) {
+        let confirmed = facts::held(hello.generation, &hello.digest);
+        let registered = self.fleet.register(
+            &self.id,
+            View {
+                peer: self.peer,
+                agent_version: hello.agent_version.clone(),
+                confirmed,
+                offered: None,
+                status: hello.status.clone(),
+                facts: hello.facts.clone(),
+            },
+        );
+        let greeted = Greeted {
+            fleet: self.fleet.clone(),
+            id: self.id.clone(),
+            number: registered.session,
+            out: self.out.clone(),
+            delivery: Delivery::new(confirmed),
+            tries: 0,
+            stored: StatusRecord {
+                status: hello.status,
+                facts: hello.facts,
+                agent_version: hello.agent_version,
+                boot_id: hello.boot_id,
+                last_seen_ms: self.fleet.inner.clock.now_ms(),
+                peer: self.peer.to_string(),
+            },
+            drift: None,
+        };
+        (greeted, registered)
+    }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("controller is stopping")
+}
+
+impl Greeted {
+    async fn run(
+        mut self,
+        inbound: Streaming<AgentMessage>,
+        registered: Registered,
+        expires_ms: u64,
+    ) -> Result<(), Status> {
+        tracing::info!(peer = self.stored.peer, "node connected");
+        let ended = self.serve(inbound, registered, expires_ms).await;
+        if self.fleet.unregister(&self.id, self.number) {
+            self.stored.last_seen_ms = self.fleet.inner.clock.now_ms();
+            if let Err(error) = self.store_status().await {
+                tracing::warn!(error = %chain(&error), "last_seen not stored");
+            }
+            tracing::info!("node disconnected");
+        }
+        ended
+    }
+
+    async fn serve(
+        &mut self,
+        mut inbound: Streaming<AgentMessage>,
+        mut registered: Registered,
+        expires_ms: u64,
+    ) -> Result<(), Status> {
+        self.store_hello().await.map_err(failed)?;
+        self.send(controller_message::Kind::Welcome(Welcome {
+            controller_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+        .await?;
+        let stop = self.fleet.inner.stop.clone();
+        let left = expires_ms.saturating_sub(self.fleet.inner.clock.now_ms());
+        let mut expiry = pin!(tokio::time::sleep(Duration::from_millis(left)));
+        let mut wanted = self.first_wanted(&mut registered).await.map_err(failed)?;
+        loop {
+            self.offer(&wanted).await?;
+            tokio::select! {
+                message = inbound.message() => match message? {
+                    Some(message) => self.hear(message).await?,
+                    None => return Ok(()),
+                },
+                changed = registered.wanted.changed() => {
+                    // The sender goes with the registration, and that says why in `end`.
+                    if changed.is_ok() {
+                        let next = registered.wanted.borrow_and_update().clone();
+                        wanted = newest(wanted, next);
+                    }
+                }
+                end = &mut registered.end => return Err(self.ended(end.ok().as_ref())),
+                () = stop.cancelled() => return Err(stopping()),
+                () = &mut expiry => {
+                    return Err(Status::unauthenticated(
+                        "this node's certificate has expired; enrol it again",
+                    ));
+                }
+            }
+        }
+    }
+
+    fn ended(&self, why: Option<&End>) -> Status {
+        match why {
+            Some(End::Deleted) => {
+                Status::permission_denied("this node was deleted; enrol it again")
+            }
+            Some(End::Replaced(by)) => {
+                tracing::info!(old = self.stored.peer, new = %by, "session replaced by a newer one");
+                Status::aborted(format!("this node connected again from {by}"))
+            }
+            None => stopping(),
+        }
+    }
+
+    /// The current generation, which may be older than this session: it was registered before
+    /// the store is read, so that no push falls between the two.
+    async fn first_wanted(&self, registered: &mut Registered) -> Result<Wanted, StoreError> {
+        let stored = current(self.fleet.inner.store.as_ref(), &self.id.site).await?;
+        let told = registered.wanted.borrow_and_update().clone();
+        let read = Wanted {
+            generation: stored.map(Arc::new),
+            tries: told.tries,
+        };
+        Ok(newest(read, told))
+    }
+
+    /// Offers what is wanted if the node needs it.
+    async fn offer(&mut self, wanted: &Wanted) -> Result<(), Status> {
+        let again = wanted.tries > self.tries;
+        self.tries = wanted.tries;
+        let Some(generation) = &wanted.generation else {
+            return Ok(());
+        };
+        let (Some(target), Some(content)) = (
+            generation.held(&self.id.node),
+            generation.nodes.get(&self.id.node),
+        ) else {
+            return Ok(());
+        };
+        let nonce = self.fleet.next_nonce();
+        if self.delivery.want(target, again, nonce) != Decision::Offer {
+            return Ok(());
+        }
+        self.fleet.update(&self.id, self.number, |view| {
+            view.offered = Some(Offered {
+                nonce,
+                held: target,
+                answer: None,
+            });
+        });
+        self.send(controller_message::Kind::Offer(Offer {
+            nonce,
+            generation: target.generation,
+            digest: target.digest.as_bytes().to_vec(),
+            size: content.size,
+            confirm_within_ms: generation.confirm_within_ms,
+        }))
+        .await
+    }
+
+    async fn hear(&mut self, message: AgentMessage) -> Result<(), Status> {
+        match message.kind {
+            Some(agent_message::Kind::Status(status)) => self.hear_status(status).await,
+            Some(agent_message::Kind::Facts(found)) => self.hear_facts(found).await,
+            Some(agent_message::Kind::Drift(report)) => self.hear_drift(report).await,
+            Some(agent_message::Kind::Hello(_)) => {
+                Err(Status::invalid_argument("Hello may be said once only"))
+            }
+            // Something that a newer agent says: nothing to do with it.
+            None => Ok(()),
+        }
+    }
+
+    async fn hear_status(&mut self, mut status: NodeStatus) -> Result<(), Status> {
+        facts::bound_status(&mut status);
+        let confirmed = facts::held(status.confirmed_generation, &status.confirmed_digest);
+        let progress = facts::progress(status.state());
+        let answers = progress.is_some_and(|progress| {
+            let about = facts::held(status.generation, &status.digest);
+            self.delivery.hear(status.nonce, about, progress, confirmed)
+        });
+        let working = progress == Some(voipfleet_common::session::Progress::Working);
+        if !status.error.is_empty() {
+            let state = status.state().as_str_name();
+            tracing::warn!(
+                generation = status.generation,
+                state,
+                error = status.error,
+                "status"
+            );
+        }
+        self.stored.status = Some(status.clone());
+        // What lasts is on disk before anybody is told; what passes is told only.
+        if !working {
+            self.store_status().await.map_err(failed)?;
+        }
+        self.fleet.update(&self.id, self.number, |view| {
+            view.confirmed = confirmed;
+            if answers && let Some(offered) = &mut view.offered {
+                offered.answer = Some(status.clone());
+            }
+            view.status = Some(status);
+        });
+        Ok(())
+    }
+
+    async fn hear_facts(&mut self, mut found: NodeFacts) -> Result<(), Status> {
+        facts::bound_facts(&mut found);
+        self.stored.facts = Some(found.clone());
+        self.store_status().await.map_err(failed)?;
+        self.fleet.update(&self.id, self.number, |view| {
+            view.facts = Some(found);
+        });
+        Ok(())
+    }
+
+    async fn hear_drift(&mut self, report: DriftReport) -> Result<(), Status> {
+        let store = Arc::clone(&self.fleet.inner.store);
+        let log = match &mut self.drift {
+            Some(log) => log,
+            None => self.drift.insert(
+                DriftLog::load(store.as_ref(), &self.id)
+                    .await
+                    .map_err(failed)?,
+            ),
+        };
+        for record in &report.records {
+            let class = record.class().as_str_name();
+            tracing::warn!(class, chain = record.chain, rule = record.rule, "drift");
+        }
+        let ids = log
+            .store(store.as_ref(), report.records)
+            .await
+            .map_err(failed)?;
+        self.send(controller_message::Kind::DriftAck(DriftAck { ids }))
+            .await
+    }
+
+    async fn store_hello(&mut self) -> Result<(), StoreError> {
+        let key = keys::status(&self.id.site, &self.id.node);
+        let before = records::read_status(self.fleet.inner.store.as_ref(), &key).await?;
+        if let Some(before) = before {
+            // An agent that says less than before has not forgotten: keep what is known.
+            self.stored.facts = self.stored.facts.take().or(before.facts);
+            self.stored.status = self.stored.status.take().or(before.status);
+        }
+        self.store_status().await
+    }
+
+    async fn store_status(&mut self) -> Result<(), StoreError> {
+        let store = self.fleet.inner.store.as_ref();
+        // A node that was deleted meanwhile must not leave a status behind.
+        let node_key = keys::node(&self.id.site, &self.id.node);
+        let node = store.get(&node_key).await?;
+        if node.is_none() {
+            return Ok(());
+        }
+        let key = keys::status(&self.id.site, &self.id.node);
+        let txn = Txn::new()
+            .expect(node_key, (&node).into())
+            .put(key, records::status_bytes(&self.stored));
+        // A conflict means that the node was deleted or enrolled again in this moment.
+        store.commit(txn).await?;
+        Ok(())
+    }
+
+    async fn send(&self, kind: controller_message::Kind) -> Result<(), Status> {
+        let message = ControllerMessage { kind: Some(kind) };
+        match tokio::time::timeout(READING, self.out.send(Ok(message))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Status::cancelled("the node hung up")),
+            Err(_) => Err(Status::deadline_exceeded(
+                "the node does not read its messages",
+            )),
+        }
+    }
+}
+
+/// The later generation of the two, and the newer wish.
+fn newest(a: Wanted, b: Wanted) -> Wanted {
+    let number = |wanted: &Wanted| wanted.generation.as_ref().map_or(0, |g| g.number);
+    let tries = a.tries.max(b.tries);
+    let later = if number(&b) > number(&a) { b } else { a };
+    Wanted { tries, ..later }
+}

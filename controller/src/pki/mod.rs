@@ -1,0 +1,7 @@
+//! Certificates: the CA, what it signs, and the tokens by which machines ask for one.
+
+pub mod authority;
+pub mod init;
+pub mod token;
+
+pub use authority::{Authority, Issued, PkiError};

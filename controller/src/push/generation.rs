@@ -1,0 +1,303 @@
+//! Compiled rulesets against the site's current generation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::role::Role;
+use voipfleet_common::ruleset::Digest;
+use voipfleet_common::session::{Generation, Held};
+
+use super::{Order, PushError, Pushes, Snapshot};
+use crate::records::{self, Content, GenerationRecord, NodeId, Read};
+use crate::store::{Expect, Outcome, Txn, keys};
+
+/// Tries to win against other pushes of the same site.
+const TRIES: usize = 5;
+
+/// A push whose generation is in the store (or, in a dry run, would be).
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// What was asked for.
+    pub order: Order,
+    /// The generation that the site is at now; in a dry run, the one that it would be at.
+    pub generation: Arc<GenerationRecord>,
+    /// Whether it is a new one.
+    pub changed: bool,
+    /// Its nodes with their roles.
+    pub roles: BTreeMap<NodeName, BTreeSet<Role>>,
+    /// Nodes whose content differs from the generation before.
+    pub differing: BTreeSet<NodeName>,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+struct Compared {
+    generation: GenerationRecord,
+    changed: bool,
+    differing: BTreeSet<NodeName>,
+}
+
+/// A site's current generation, as a push found it.
+struct Before {
+    expect: Expect,
+    record: Option<GenerationRecord>,
+}
+
+impl Pushes {
+    /// Compiles a site and, if anything changed, makes that its current generation.
+    ///
+    /// Of two pushes at once the later compile wins: the other one is compiled again.
+    pub async fn prepare(&self, order: Order) -> Result<Prepared, PushError> {
+        for _ in 0..TRIES {
+            let before = self.before(&order.site).await?;
+            let (snapshot, compiled) = self.compile(&order.site).await?;
+            let mut contents = BTreeMap::new();
+            let mut rulesets = BTreeMap::new();
+            for (name, ruleset) in compiled.rulesets {
+                let encoded = ruleset.encode();
+                let digest = Digest::of(&encoded);
+                let size = encoded.len() as u64;
+                contents.insert(name, Content { digest, size });
+                rulesets.insert(digest, encoded);
+            }
+            let compared = compare(
+                before.record.as_ref(),
+                contents,
+                &self.confirmed(&snapshot),
+                self.fresh(&order, &snapshot),
+            );
+            if compared.changed
+                && !order.dry_run
+                && !self
+                    .commit(&order, &before, &compared.generation, rulesets)
+                    .await?
+            {
+                continue;
+            }
+            return Ok(Prepared {
+                generation: Arc::new(compared.generation),
+                changed: compared.changed,
+                differing: compared.differing,
+                roles: snapshot
+                    .nodes
+                    .into_iter()
+                    .map(|(name, node)| (name, node.roles))
+                    .collect(),
+                warnings: compiled.warnings,
+                order,
+            });
+        }
+        Err(PushError::Contended(order.site))
+    }
+
+    async fn before(&self, site: &SiteName) -> Result<Before, PushError> {
+        let store = self.store.as_ref();
+        let current: Option<Read<Generation>> = records::read(store, &keys::current(site)).await?;
+        let Some(current) = current else {
+            return Ok(Before {
+                expect: Expect::Absent,
+                record: None,
+            });
+        };
+        let generation = records::read(store, &keys::generation(site, current.record)).await?;
+        Ok(Before {
+            expect: Expect::At(current.revision),
+            record: generation.map(|read| read.record),
+        })
+    }
+
+    /// A generation without number and content.
+    fn fresh(&self, order: &Order, snapshot: &Snapshot) -> GenerationRecord {
+        let policy = snapshot.documents.sites.get(&order.site);
+        GenerationRecord {
+            number: 0,
+            at_ms: self.clock.now_ms(),
+            by: order.by.clone(),
+            confirm_within_ms: order
+                .confirm_within_ms
+                .or_else(|| policy.map(|policy| policy.rollout.confirm_within_ms))
+                .unwrap_or_default(),
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// Writes rulesets, generation and its number in one transaction; false: another push was
+    /// faster.
+    async fn commit(
+        &self,
+        order: &Order,
+        before: &Before,
+        record: &GenerationRecord,
+        rulesets: BTreeMap<Digest, Vec<u8>>,
+    ) -> Result<bool, PushError> {
+        let site = &order.site;
+        let current = keys::current(site);
+        let generation = keys::generation(site, record.number);
+        let mut txn = Txn::new()
+            .expect(current.clone(), before.expect)
+            .expect(generation.clone(), Expect::Absent)
+            .put(current.clone(), records::to_json(&current, &record.number)?)
+            .put(generation.clone(), records::to_json(&generation, record)?);
+        let stored: BTreeSet<Digest> = before
+            .record
+            .iter()
+            .flat_map(|record| record.nodes.values())
+            .map(|content| content.digest)
+            .collect();
+        for (digest, encoded) in rulesets {
+            if !stored.contains(&digest) {
+                txn = txn.put(keys::ruleset(&digest), encoded);
+            }
+        }
+        let Outcome::Committed { revision } = self.store.commit(txn).await? else {
+            return Ok(false);
+        };
+        tracing::info!(%site, generation = record.number, by = order.by, "generation pushed");
+        self.prune(site.clone(), revision);
+        Ok(true)
+    }
+
+    /// What each node has confirmed: as it says now, or as it last said.
+    fn confirmed(&self, snapshot: &Snapshot) -> BTreeMap<NodeName, Held> {
+        let confirmed = |name: &NodeName, stored: Option<Held>| {
+            let id = NodeId {
+                site: snapshot.site.clone(),
+                node: name.clone(),
+            };
+            match self.fleet.view(&id) {
+                Some(view) => view.confirmed,
+                None => stored,
+            }
+        };
+        snapshot
+            .nodes
+            .iter()
+            .filter_map(|(name, node)| Some((name.clone(), confirmed(name, node.confirmed)?)))
+            .collect()
+    }
+}
+
+/// Decides whether there is anything new. `fresh` is the new generation without number and
+/// content.
+fn compare(
+    before: Option<&GenerationRecord>,
+    contents: BTreeMap<NodeName, Content>,
+    confirmed: &BTreeMap<NodeName, Held>,
+    fresh: GenerationRecord,
+) -> Compared {
+    let last = before.map_or(0, |before| before.number);
+    let was = |name: &NodeName| before.and_then(|before| before.nodes.get(name));
+    let differing: BTreeSet<NodeName> = contents
+        .iter()
+        .filter(|(name, content)| was(name).map(|was| was.digest) != Some(content.digest))
+        .map(|(name, _)| name.clone())
+        .collect();
+    // A node that has confirmed more than the store knows (the store was restored from a
+    // backup) refuses everything up to that: only a later number reaches it.
+    let ahead = confirmed
+        .iter()
+        .filter(|(name, held)| {
+            held.generation > last
+                || (held.generation == last
+                    && was(name).is_some_and(|was| was.digest != held.digest))
+        })
+        .map(|(_, held)| held.generation)
+        .max();
+    let changed = match before {
+        None => true,
+        Some(before) => {
+            !differing.is_empty() || before.nodes.len() != contents.len() || ahead.is_some()
+        }
+    };
+    let generation = match before {
+        Some(before) if !changed => before.clone(),
+        _ => GenerationRecord {
+            number: last.max(ahead.unwrap_or_default()) + 1,
+            nodes: contents,
+            ..fresh
+        },
+    };
+    Compared {
+        generation,
+        changed,
+        differing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(text: &str) -> Content {
+        Content {
+            digest: Digest::of(text.as_bytes()),
+            size: 1,
+        }
+    }
+
+    fn nodes(nodes: &[(&str, &str)]) -> BTreeMap<NodeName, Content> {
+        nodes
+            .iter()
+            .map(|(name, text)| (name.parse().unwrap(), content(text)))
+            .collect()
+    }
+
+    fn record(number: Generation, content: &[(&str, &str)]) -> GenerationRecord {
+        GenerationRecord {
+            number,
+            at_ms: 0,
+            by: "ada".to_owned(),
+            confirm_within_ms: 30_000,
+            nodes: nodes(content),
+        }
+    }
+
+    fn run(
+        before: Option<&GenerationRecord>,
+        now: &[(&str, &str)],
+        confirmed: &[(&str, u64, &str)],
+    ) -> (bool, Generation, usize) {
+        let confirmed = confirmed
+            .iter()
+            .map(|(name, generation, text)| {
+                let digest = Digest::of(text.as_bytes());
+                let generation = *generation;
+                (name.parse().unwrap(), Held { generation, digest })
+            })
+            .collect();
+        let compared = compare(before, nodes(now), &confirmed, record(0, &[]));
+        (
+            compared.changed,
+            compared.generation.number,
+            compared.differing.len(),
+        )
+    }
+
+    #[test]
+    fn the_same_content_is_no_new_generation() {
+        let before = record(4, &[("a", "x"), ("b", "y")]);
+        let now = [("a", "x"), ("b", "y")];
+        assert_eq!(run(Some(&before), &now, &[("a", 3, "w")]), (false, 4, 0));
+        assert_eq!(run(None, &now, &[]), (true, 1, 2));
+        assert_eq!(
+            run(Some(&before), &[("a", "z"), ("b", "y")], &[]),
+            (true, 5, 1)
+        );
+        assert_eq!(run(Some(&before), &[("a", "x")], &[]), (true, 5, 0));
+    }
+
+    #[test]
+    fn a_number_that_a_node_has_seen_is_not_given_again() {
+        let before = record(4, &[("a", "x")]);
+        assert_eq!(
+            run(Some(&before), &[("a", "x")], &[("a", 9, "x")]),
+            (true, 10, 0)
+        );
+        assert_eq!(
+            run(Some(&before), &[("a", "x")], &[("a", 4, "q")]),
+            (true, 5, 0)
+        );
+        assert_eq!(run(None, &[("a", "x")], &[("a", 9, "x")]), (true, 10, 1));
+    }
+}

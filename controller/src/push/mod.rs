@@ -1,0 +1,93 @@
+//! A push: documents and nodes become a generation, and the generation goes to the nodes.
+
+mod generation;
+mod prune;
+mod rollout;
+pub mod snapshot;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use voipfleet_common::compile::CompileError;
+use voipfleet_common::names::SiteName;
+
+pub use generation::Prepared;
+pub use rollout::Rollout;
+pub use snapshot::Snapshot;
+
+use crate::clock::Clock;
+use crate::fleet::Fleet;
+use crate::store::{Store, StoreError};
+
+/// Compiles at the same time: each takes a processor.
+const COMPILES: usize = 2;
+/// How long a connected node may take beyond `confirm_within`.
+pub const ANSWER: Duration = Duration::from_secs(30);
+/// What `confirm_within` may be, milliseconds: as in a Site's `rollout`.
+pub const CONFIRM_WITHIN_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
+
+/// Pushes to sites.
+#[derive(Debug, Clone)]
+pub struct Pushes {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    fleet: Fleet,
+    compiles: Arc<Semaphore>,
+}
+
+/// What an operator asks for.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The site.
+    pub site: SiteName,
+    /// Who asks.
+    pub by: String,
+    /// How long nodes have to prove that they are still reachable; none: the site's own.
+    pub confirm_within_ms: Option<u64>,
+    /// How long to wait for nodes that are offline.
+    pub wait_offline: Duration,
+    /// Compile and compare only.
+    pub dry_run: bool,
+}
+
+/// Why nothing was pushed.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// No document of the site.
+    #[error("there is no site {0}; apply a document of kind Site with that name first")]
+    UnknownSite(SiteName),
+    /// The documents do not compile.
+    #[error("site {site} does not compile; nothing was pushed")]
+    Compile {
+        /// The site.
+        site: SiteName,
+        /// Why not.
+        #[source]
+        source: CompileError,
+    },
+    /// The site, but not the node.
+    #[error("there is no node {0}; `voipctl nodes` lists them")]
+    UnknownNode(String),
+    /// Others were faster, again and again.
+    #[error("site {0} is being pushed by others; try again")]
+    Contended(SiteName),
+    /// The compiler's thread broke.
+    #[error("the compiler failed on site {0}; the controller's log says why")]
+    Broken(SiteName),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Pushes {
+    /// Pushes over a store and a fleet.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, fleet: Fleet) -> Self {
+        Self {
+            store,
+            clock,
+            fleet,
+            compiles: Arc::new(Semaphore::new(COMPILES)),
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Watching the nodes take a generation, for the operator who pushed it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
+use tonic::Status;
+use voipfleet_common::names::NodeName;
+use voipfleet_common::session::Held;
+use voipfleet_proto::v1::{
+    Diagnostic, NodeState, PushDone, PushEvent, PushNode, PushNodeState, PushStarted, Severity,
+    push_event,
+};
+
+use super::{ANSWER, Prepared, Pushes};
+use crate::fleet::{Fleet, View};
+use crate::records::NodeId;
+
+/// A push that goes on.
+#[derive(Debug)]
+pub struct Rollout {
+    fleet: Fleet,
+    prepared: Prepared,
+    nodes: BTreeMap<NodeName, Track>,
+    started: Instant,
+    answer: Duration,
+}
+
+/// One node in this push.
+#[derive(Debug)]
+struct Track {
+    target: Held,
+    /// It ran this content before.
+    had: bool,
+    /// The last offer that it had refused before this push: that answer does not count.
+    refused_before: Option<u64>,
+    state: PushNodeState,
+    error: String,
+    deadline: Instant,
+    /// It was connected at some time during the push.
+    seen: bool,
+}
+
+impl Track {
+    fn ended(&self, now: Instant) -> bool {
+        match self.state {
+            PushNodeState::Offline => !self.seen && now >= self.deadline,
+            _ => is_final(self.state),
+        }
+    }
+}
+
+fn is_final(state: PushNodeState) -> bool {
+    matches!(
+        state,
+        PushNodeState::Applied
+            | PushNodeState::Unchanged
+            | PushNodeState::RolledBack
+            | PushNodeState::Rejected
+            | PushNodeState::Failed
+            | PushNodeState::TimedOut
+    )
+}
+
+fn is_refusal(state: NodeState) -> bool {
+    matches!(
+        state,
+        NodeState::Rejected | NodeState::Failed | NodeState::RolledBack
+    )
+}
+
+/// How a connected node stands with this push.
+fn judge(track: &Track, view: &View) -> (PushNodeState, String) {
+    let target = track.target;
+    if view.confirmed == Some(target) {
+        let state = if track.had {
+            PushNodeState::Unchanged
+        } else {
+            PushNodeState::Applied
+        };
+        return (state, String::new());
+    }
+    let offered = view.offered.as_ref();
+    let newest = [view.confirmed, offered.map(|offered| offered.held)]
+        .into_iter()
+        .flatten()
+        .map(|held| held.generation)
+        .max()
+        .unwrap_or_default();
+    if newest > target.generation {
+        let why = format!("generation {newest} took the place of this one");
+        return (PushNodeState::Failed, why);
+    }
+    let answer = offered
+        .filter(|offered| offered.held == target && Some(offered.nonce) != track.refused_before)
+        .and_then(|offered| offered.answer.as_ref());
+    let Some(answer) = answer else {
+        return (PushNodeState::Sent, String::new());
+    };
+    let state = match answer.state() {
+        NodeState::Unspecified => PushNodeState::Sent,
+        NodeState::Applying => PushNodeState::Applying,
+        NodeState::Trial => PushNodeState::Trial,
+        NodeState::Applied => PushNodeState::Applied,
+        NodeState::RolledBack => PushNodeState::RolledBack,
+        NodeState::Rejected => PushNodeState::Rejected,
+        NodeState::Failed => PushNodeState::Failed,
+    };
+    (state, answer.error.clone())
+}
+
+impl Pushes {
+    /// Offers a prepared push to its nodes, and watches them.
+    ///
+    /// `events` must have been taken before the generation was made.
+    pub fn roll_out(&self, prepared: Prepared) -> Rollout {
+        let started = Instant::now();
+        let mut rollout = Rollout {
+            fleet: self.fleet.clone(),
+            answer: ANSWER + Duration::from_millis(prepared.generation.confirm_within_ms),
+            nodes: BTreeMap::new(),
+            started,
+            prepared,
+        };
+        rollout.nodes = rollout.tracks();
+        rollout
+    }
+}
+
+impl Rollout {
+    fn tracks(&self) -> BTreeMap<NodeName, Track> {
+        let generation = &self.prepared.generation;
+        let offline_until = self.started + self.prepared.order.wait_offline;
+        let mut tracks = BTreeMap::new();
+        for name in generation.nodes.keys() {
+            let Some(target) = generation.held(name) else {
+                continue;
+            };
+            let view = self.fleet.view(&self.id(name));
+            let offered = view.as_ref().and_then(|view| view.offered.as_ref());
+            let refused_before = offered
+                .filter(|offered| {
+                    let answer = offered.answer.as_ref();
+                    answer.is_some_and(|answer| is_refusal(answer.state()))
+                })
+                .map(|offered| offered.nonce)
+                // A new generation has not been refused by anybody yet.
+                .filter(|_| !self.prepared.changed);
+            let confirmed = view.as_ref().and_then(|view| view.confirmed);
+            let had = if self.prepared.changed {
+                !self.prepared.differing.contains(name)
+                    && confirmed.is_some_and(|held| held.digest == target.digest)
+            } else {
+                confirmed == Some(target)
+            };
+            let mut track = Track {
+                target,
+                had,
+                refused_before,
+                state: PushNodeState::Offline,
+                error: String::new(),
+                deadline: offline_until,
+                seen: false,
+            };
+            self.look(&mut track, view.as_ref());
+            tracks.insert(name.clone(), track);
+        }
+        tracks
+    }
+
+    fn id(&self, node: &NodeName) -> NodeId {
+        NodeId {
+            site: self.prepared.order.site.clone(),
+            node: node.clone(),
+        }
+    }
+
+    /// Brings a track up to date; true: something changed.
+    fn look(&self, track: &mut Track, view: Option<&View>) -> bool {
+        if is_final(track.state) {
+            return false;
+        }
+        let now = Instant::now();
+        let (state, error) = match view {
+            Some(view) => {
+                if !track.seen {
+                    track.seen = true;
+                    track.deadline = now + self.answer;
+                }
+                match judge(track, view) {
+                    (state, error) if is_final(state) => (state, error),
+                    _ if now >= track.deadline => (
+                        PushNodeState::TimedOut,
+                        format!("no answer within {} s", self.answer.as_secs()),
+                    ),
+                    other => other,
+                }
+            }
+            // A connection may break during an apply and come back; until then it stands as
+            // it stood.
+            None if track.seen && now < track.deadline => return false,
+            None => {
+                track.seen = false;
+                (PushNodeState::Offline, String::new())
+            }
+        };
+        let changed = state != track.state || error != track.error;
+        track.state = state;
+        track.error = error;
+        changed
+    }
+
+    /// Tells the operator everything, until every node has answered, the time is over, or the
+    /// operator has gone.
+    pub async fn run(
+        mut self,
+        mut events: broadcast::Receiver<NodeId>,
+        out: mpsc::Sender<Result<PushEvent, Status>>,
+    ) {
+        let order = self.prepared.order.clone();
+        if self.tell_start(&out).await.is_err() || order.dry_run {
+            // In a dry run nothing follows but the end.
+            let _ = self.tell_end(&out).await;
+            return;
+        }
+        if !self.prepared.changed {
+            self.fleet.again(&order.site);
+        }
+        let stop = self.fleet.stop_token();
+        loop {
+            let now = Instant::now();
+            let Some(deadline) = self
+                .nodes
+                .values()
+                .filter(|track| !track.ended(now))
+                .map(|track| track.deadline)
+                .min()
+            else {
+                break;
+            };
+            let looked_at = tokio::select! {
+                event = events.recv() => match event {
+                    Ok(id) if id.site == order.site => vec![id.node],
+                    Ok(_) => continue,
+                    // Some were missed, or the fleet is gone: look at all.
+                    Err(_) => self.nodes.keys().cloned().collect(),
+                },
+                () = tokio::time::sleep_until(deadline) => self.nodes.keys().cloned().collect(),
+                () = out.closed() => return,
+                () = stop.cancelled() => {
+                    let end = Status::unavailable("controller is stopping; the nodes go on by themselves");
+                    // The operator may have gone.
+                    let _ = out.send(Err(end)).await;
+                    return;
+                }
+            };
+            for name in looked_at {
+                let view = self.fleet.view(&self.id(&name));
+                let Some(mut track) = self.nodes.remove(&name) else {
+                    continue;
+                };
+                let changed = self.look(&mut track, view.as_ref());
+                let event = changed.then(|| self.event(&name, &track));
+                self.nodes.insert(name, track);
+                if let Some(event) = event
+                    && tell(&out, push_event::Kind::Node(event)).await.is_err()
+                {
+                    return;
+                }
+            }
+        }
+        // The operator may have gone; there is nobody else to tell.
+        let _ = self.tell_end(&out).await;
+    }
+
+    fn event(&self, name: &NodeName, track: &Track) -> PushNode {
+        let roles = self.prepared.roles.get(name);
+        PushNode {
+            node: name.to_string(),
+            roles: roles
+                .into_iter()
+                .flatten()
+                .map(ToString::to_string)
+                .collect(),
+            state: track.state.into(),
+            error: track.error.clone(),
+            elapsed_ms: self.elapsed_ms(),
+        }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn tell_start(&self, out: &mpsc::Sender<Result<PushEvent, Status>>) -> Result<(), ()> {
+        let prepared = &self.prepared;
+        let dry_run = prepared.order.dry_run;
+        let nodes = self.nodes.iter().map(|(name, track)| {
+            let mut event = self.event(name, track);
+            event.elapsed_ms = 0;
+            if dry_run && !prepared.differing.contains(name) && !is_behind(track) {
+                event.state = PushNodeState::Unchanged.into();
+            }
+            event
+        });
+        let started = PushStarted {
+            site: prepared.order.site.to_string(),
+            generation: prepared.generation.number,
+            changed: prepared.changed,
+            nodes: nodes.collect(),
+        };
+        tell(out, push_event::Kind::Started(started)).await?;
+        for warning in &prepared.warnings {
+            let diagnostic = Diagnostic {
+                severity: Severity::Warning.into(),
+                message: warning.clone(),
+                ..Diagnostic::default()
+            };
+            tell(out, push_event::Kind::Diagnostic(diagnostic)).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_end(&self, out: &mpsc::Sender<Result<PushEvent, Status>>) -> Result<(), ()> {
+        let count = |states: &[PushNodeState]| {
+            let tracks = self.nodes.values();
+            let number = tracks.filter(|t| states.contains(&t.state)).count();
+            u32::try_from(number).unwrap_or(u32::MAX)
+        };
+        let dry_run = self.prepared.order.dry_run;
+        let done = PushDone {
+            site: self.prepared.order.site.to_string(),
+            generation: self.prepared.generation.number,
+            changed: self.prepared.changed,
+            applied: count(&[PushNodeState::Applied, PushNodeState::Unchanged]),
+            failed: if dry_run {
+                0
+            } else {
+                count(&[
+                    PushNodeState::Failed,
+                    PushNodeState::Rejected,
+                    PushNodeState::TimedOut,
+                ])
+            },
+            rolled_back: count(&[PushNodeState::RolledBack]),
+            offline: count(&[PushNodeState::Offline]),
+            elapsed_ms: self.elapsed_ms(),
+        };
+        let site = &done.site;
+        let generation = done.generation;
+        let (applied, failed, offline) = (done.applied, done.failed, done.offline);
+        if !dry_run {
+            tracing::info!(site, generation, applied, failed, offline, "push ended");
+        }
+        tell(out, push_event::Kind::Done(done)).await
+    }
+}
+
+/// A node that does not run the content that its site already has.
+fn is_behind(track: &Track) -> bool {
+    !track.had && track.state != PushNodeState::Offline
+}
+
+async fn tell(
+    out: &mpsc::Sender<Result<PushEvent, Status>>,
+    kind: push_event::Kind,
+) -> Result<(), ()> {
+    let event = PushEvent { kind: Some(kind) };
+    out.send(Ok(event)).await.map_err(|_| ())
+}

@@ -1,0 +1,155 @@
+//! What a compile stands on, read from the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use voipfleet_common::compile::{Compiled, InterfaceAddress, NodeInput, compile};
+use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::policy::{Document, Documents};
+use voipfleet_common::role::Role;
+use voipfleet_common::session::Held;
+use voipfleet_proto::v1::NodeFacts;
+
+use super::{PushError, Pushes};
+use crate::fleet::held;
+use crate::records::{self, NodeRecord, StatusRecord};
+use crate::store::{Entry, Store, StoreError, keys};
+
+/// The most documents of an installation.
+pub const MAX_DOCUMENTS: usize = 50_000;
+/// The most nodes of a site.
+pub const MAX_NODES: usize = 10_000;
+
+/// A site's documents and nodes.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The site.
+    pub site: SiteName,
+    /// Every document of the installation.
+    pub documents: Documents,
+    /// The site's nodes.
+    pub nodes: BTreeMap<NodeName, SiteNode>,
+}
+
+/// A node of the site.
+#[derive(Debug, Clone)]
+pub struct SiteNode {
+    /// What it does.
+    pub roles: BTreeSet<Role>,
+    /// Its addresses, as it last reported them.
+    pub addresses: Vec<InterfaceAddress>,
+    /// What it last said to have confirmed.
+    pub confirmed: Option<Held>,
+}
+
+/// Understands documents as they are stored.
+pub fn documents(entries: &[Entry]) -> Result<Documents, StoreError> {
+    entries
+        .iter()
+        .map(|entry| records::from_json::<Document>(&entry.key, &entry.held))
+        .collect()
+}
+
+impl Snapshot {
+    /// Reads a site. Parsing long lists takes a while: it is done off the async threads.
+    pub async fn read(store: &dyn Store, site: &SiteName) -> Result<Self, PushError> {
+        let entries = store.all(keys::ALL_DOCUMENTS, MAX_DOCUMENTS).await?;
+        let documents = tokio::task::spawn_blocking(move || documents(&entries))
+            .await
+            .map_err(|_| PushError::Broken(site.clone()))??;
+        if !documents.sites.contains_key(site) {
+            return Err(PushError::UnknownSite(site.clone()));
+        }
+        Ok(Self {
+            site: site.clone(),
+            documents,
+            nodes: nodes(store, site).await?,
+        })
+    }
+
+    fn inputs(&self) -> Vec<NodeInput> {
+        self.nodes
+            .iter()
+            .map(|(name, node)| NodeInput {
+                name: name.clone(),
+                roles: node.roles.clone(),
+                addresses: node.addresses.clone(),
+            })
+            .collect()
+    }
+}
+
+async fn nodes(
+    store: &dyn Store,
+    site: &SiteName,
+) -> Result<BTreeMap<NodeName, SiteNode>, StoreError> {
+    let mut nodes = BTreeMap::new();
+    for entry in store.all(&keys::nodes(site), MAX_NODES).await? {
+        let record: NodeRecord = records::from_json(&entry.key, &entry.held)?;
+        if let Some(name) = name(&entry.key) {
+            let node = SiteNode {
+                roles: record.roles,
+                addresses: Vec::new(),
+                confirmed: None,
+            };
+            nodes.insert(name, node);
+        }
+    }
+    for entry in store.all(&keys::statuses(site), MAX_NODES).await? {
+        let record: StatusRecord = records::from_protobuf(&entry.key, &entry.held)?;
+        if let Some(node) = name(&entry.key).and_then(|name| nodes.get_mut(&name)) {
+            node.addresses = record.facts.as_ref().map(addresses).unwrap_or_default();
+            node.confirmed = record
+                .status
+                .as_ref()
+                .and_then(|status| held(status.confirmed_generation, &status.confirmed_digest));
+        }
+    }
+    Ok(nodes)
+}
+
+fn name(key: &str) -> Option<NodeName> {
+    keys::site_and_node(key).and_then(|(_, node)| node.parse().ok())
+}
+
+/// The addresses that a node reported; what is no address is left out.
+fn addresses(facts: &NodeFacts) -> Vec<InterfaceAddress> {
+    facts
+        .addresses
+        .iter()
+        .filter_map(|address| {
+            let ip: IpAddr = match address.address.len() {
+                4 => <[u8; 4]>::try_from(address.address.as_slice()).ok()?.into(),
+                _ => <[u8; 16]>::try_from(address.address.as_slice())
+                    .ok()?
+                    .into(),
+            };
+            let prefix = u8::try_from(address.prefix_length).ok()?;
+            Some(InterfaceAddress {
+                interface: address.interface.clone(),
+                net: IpNet::new(ip, prefix).ok()?,
+            })
+        })
+        .collect()
+}
+
+impl Pushes {
+    /// Reads a site and compiles it.
+    pub async fn compile(&self, site: &SiteName) -> Result<(Snapshot, Compiled), PushError> {
+        let snapshot = Snapshot::read(self.store.as_ref(), site).await?;
+        let broken = || PushError::Broken(site.clone());
+        let _turn = self.compiles.acquire().await.map_err(|_| broken())?;
+        let (snapshot, compiled) = tokio::task::spawn_blocking(move || {
+            let compiled = compile(&snapshot.site, &snapshot.documents, &snapshot.inputs());
+            (snapshot, compiled)
+        })
+        .await
+        .map_err(|_| broken())?;
+        let compiled = compiled.map_err(|source| PushError::Compile {
+            site: site.clone(),
+            source,
+        })?;
+        Ok((snapshot, compiled))
+    }
+}

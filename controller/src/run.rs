@@ -1,0 +1,230 @@
+//! A running controller: store, listeners, fleet, and how they end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use voipfleet_common::identity::tls::{self, Credentials, TlsError};
+use voipfleet_proto::v1::enrolment_server::EnrolmentServer;
+use voipfleet_proto::v1::fleet_server::FleetServer;
+use voipfleet_proto::v1::operator_server::OperatorServer;
+
+use crate::api::{self, Api, OperatorService};
+use crate::clock::Clock;
+use crate::enrol::{EnrolmentService, Registrar};
+use crate::fleet::Fleet;
+use crate::listen::{self, Admission, BindError, Bounds};
+use crate::pki::{Authority, PkiError};
+use crate::push::Pushes;
+use crate::settings::{self, Files, Settings, SettingsError};
+use crate::store::{Embedded, Store, StoreError};
+use crate::{enrol, fleet};
+
+/// How long a stop waits for connections to end.
+const STOPPING: Duration = Duration::from_secs(10);
+/// Requests at once on one connection.
+const STREAMS: u32 = 64;
+/// The fleet and operator listener: design.md speaks of 5,000 agents on one controller.
+const FLEET: Bounds = Bounds {
+    connections: 20_000,
+    handshakes: 256,
+};
+/// The enrolment listener, which talks to strangers.
+const ENROLMENT: Bounds = Bounds {
+    connections: 256,
+    handshakes: 32,
+};
+
+/// Where a controller runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The installation.
+    pub files: Files,
+    /// Where agents and operators connect.
+    pub listen: SocketAddr,
+    /// Where machines enrol.
+    pub enrol_listen: SocketAddr,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a controller does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The installation.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The trust domain in `controller.json`.
+    #[error("the trust domain in controller.json is none")]
+    TrustDomain(#[from] voipfleet_common::names::InvalidName),
+    /// Certificates and keys.
+    #[error("the server's certificate or key does not work; restore it from a backup")]
+    Tls(#[from] TlsError),
+    /// The CA.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// A controller that runs until it is stopped.
+#[derive(Debug)]
+pub struct Controller {
+    address: SocketAddr,
+    enrol_address: SocketAddr,
+    store: Embedded,
+    fleet: Fleet,
+    stop: CancellationToken,
+    servers: Vec<JoinHandle<Result<(), tonic::transport::Error>>>,
+}
+
+/// Opens an installation's store, off the async threads.
+pub async fn open_store(files: &Files) -> Result<Embedded, StoreError> {
+    let path = files.store();
+    tokio::task::spawn_blocking(move || Embedded::open(&path))
+        .await
+        .map_err(|_| StoreError::Closed)?
+}
+
+impl Controller {
+    /// Starts: when this returns, both listeners accept.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let files = &options.files;
+        let settings = Settings::load(files)?;
+        let domain = settings.trust_domain()?;
+        let authority = Arc::new(Authority::load(files.clone(), domain.clone())?);
+        let certificate_pem = settings::read(&files.server_certificate())?;
+        let key_pem = settings::read(&files.server_key())?;
+        let credentials = Credentials {
+            certificate_pem: &certificate_pem,
+            key_pem: &key_pem,
+            ca_pem: authority.ca_pem(),
+        };
+        let fleet_tls = tls::server(credentials)?;
+        let enrol_tls = tls::enrolment_server(credentials)?;
+        let fleet_listener = listen::bind(options.listen, "agents and operators").await?;
+        let enrol_listener = listen::bind(options.enrol_listen, "enrolment").await?;
+        let address = local(&fleet_listener, options.listen);
+        let enrol_address = local(&enrol_listener, options.enrol_listen);
+        let embedded = open_store(files).await?;
+        let store: Arc<dyn Store> = Arc::new(embedded.clone());
+
+        let stop = CancellationToken::new();
+        let clock = Arc::clone(&options.clock);
+        let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
+        let registrar = Registrar::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Arc::clone(&authority),
+            settings.address.clone(),
+        );
+        let api = Api {
+            pushes: Pushes::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone()),
+            store,
+            clock,
+            authority,
+            fleet: fleet.clone(),
+            enrol_address: settings.enrol_address.clone(),
+        };
+        let servers = vec![
+            serve_fleet(fleet_listener, fleet_tls, domain, &fleet, api, &stop),
+            serve_enrolment(enrol_listener, enrol_tls, registrar, &stop),
+        ];
+        let follower = fleet.clone();
+        tokio::spawn(async move { follower.follow().await });
+        tracing::info!(%address, %enrol_address, "controller started");
+        Ok(Self {
+            address,
+            enrol_address,
+            store: embedded,
+            fleet,
+            stop,
+            servers,
+        })
+    }
+
+    /// Where agents and operators connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where machines enrol.
+    pub fn enrol_address(&self) -> SocketAddr {
+        self.enrol_address
+    }
+
+    /// Ends every session with "controller is stopping", closes the listeners, and flushes
+    /// the store.
+    pub async fn stop(self) {
+        tracing::info!("controller is stopping");
+        self.stop.cancel();
+        self.fleet.stopped().await;
+        let ending = async {
+            for server in self.servers {
+                match server.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "a listener ended badly"),
+                    Err(error) => tracing::warn!(%error, "a listener broke"),
+                }
+            }
+        };
+        if tokio::time::timeout(STOPPING, ending).await.is_err() {
+            tracing::warn!("connections that did not end were cut");
+        }
+        self.store.close().await;
+        tracing::info!("controller stopped");
+    }
+}
+
+fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+fn builder() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(listen::KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(listen::KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(Some(STREAMS))
+}
+
+fn serve_fleet(
+    listener: TcpListener,
+    tls: rustls::ServerConfig,
+    domain: voipfleet_common::identity::TrustDomain,
+    fleet: &Fleet,
+    api: Api,
+    stop: &CancellationToken,
+) -> JoinHandle<Result<(), tonic::transport::Error>> {
+    let members = Admission::Members(domain);
+    let incoming = listen::accept(listener, tls, members, FLEET, stop.clone());
+    let agents =
+        FleetServer::new(fleet.service()).max_decoding_message_size(fleet::MAX_MESSAGE_BYTES);
+    let operators = OperatorServer::new(OperatorService::new(api))
+        .max_decoding_message_size(api::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(api::MAX_ANSWER_BYTES);
+    let server = builder().add_service(agents).add_service(operators);
+    let stopped = stop.clone().cancelled_owned();
+    tokio::spawn(server.serve_with_incoming_shutdown(incoming, stopped))
+}
+
+fn serve_enrolment(
+    listener: TcpListener,
+    tls: rustls::ServerConfig,
+    registrar: Registrar,
+    stop: &CancellationToken,
+) -> JoinHandle<Result<(), tonic::transport::Error>> {
+    let incoming = listen::accept(listener, tls, Admission::Anybody, ENROLMENT, stop.clone());
+    let service = EnrolmentServer::new(EnrolmentService::new(registrar))
+        .max_decoding_message_size(enrol::MAX_MESSAGE_BYTES);
+    let server = builder().add_service(service);
+    let stopped = stop.clone().cancelled_owned();
+    tokio::spawn(server.serve_with_incoming_shutdown(incoming, stopped))
+}

@@ -1,0 +1,92 @@
+//! The store's keys: the only place where they are spelt.
+
+use std::fmt::Display;
+
+use voipfleet_common::ruleset::Digest;
+use voipfleet_common::session::Generation;
+
+/// Written by every change of a document: whoever read several documents compares it.
+pub const DOCUMENTS: &str = "documents";
+/// The prefix of every document.
+pub const ALL_DOCUMENTS: &str = "doc/";
+/// The prefix of every node.
+pub const ALL_NODES: &str = "node/";
+/// The prefix of every token.
+pub const ALL_TOKENS: &str = "token/";
+/// The prefix of every site's current generation.
+pub const ALL_CURRENT: &str = "current/";
+/// The prefix of every node's status.
+pub const ALL_STATUS: &str = "status/";
+/// The prefix of every drift record.
+pub const ALL_DRIFT: &str = "drift/";
+
+/// A document; `kind` in lower case.
+pub fn document(kind: impl Display, name: impl Display) -> String {
+    format!("doc/{kind}/{name}")
+}
+
+/// A node.
+pub fn node(site: impl Display, node: impl Display) -> String {
+    format!("node/{site}/{node}")
+}
+
+/// The nodes of a site.
+pub fn nodes(site: impl Display) -> String {
+    format!("node/{site}/")
+}
+
+/// A join token.
+pub fn token(id: impl Display) -> String {
+    format!("token/{id}")
+}
+
+/// A generation of a site.
+pub fn generation(site: impl Display, number: Generation) -> String {
+    format!("gen/{site}/{number:020}")
+}
+
+/// The generations of a site.
+pub fn generations(site: impl Display) -> String {
+    format!("gen/{site}/")
+}
+
+/// The number of a site's current generation.
+pub fn current(site: impl Display) -> String {
+    format!("current/{site}")
+}
+
+/// A ruleset.
+pub fn ruleset(digest: &Digest) -> String {
+    format!("ruleset/{digest}")
+}
+
+/// What a node last said of itself.
+pub fn status(site: impl Display, node: impl Display) -> String {
+    format!("status/{site}/{node}")
+}
+
+/// What the nodes of a site last said of themselves.
+pub fn statuses(site: impl Display) -> String {
+    format!("status/{site}/")
+}
+
+/// A drift record of a node.
+pub fn drift(site: impl Display, node: impl Display, sequence: u64) -> String {
+    format!("drift/{site}/{node}/{sequence:020}")
+}
+
+/// The drift records of a node.
+pub fn node_drift(site: impl Display, node: impl Display) -> String {
+    format!("drift/{site}/{node}/")
+}
+
+/// The drift records of a site.
+pub fn site_drift(site: impl Display) -> String {
+    format!("drift/{site}/")
+}
+
+/// The site and node in a key like `node/<site>/<node>` or `drift/<site>/<node>/…`.
+pub fn site_and_node(key: &str) -> Option<(&str, &str)> {
+    let mut parts = key.split('/').skip(1);
+    Some((parts.next()?, parts.next()?))
+}

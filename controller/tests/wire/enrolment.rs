@@ -1,0 +1,122 @@
+use tonic::Code;
+
+use super::agent::{Node, csr, enrol};
+use super::installation::{Installation, refused};
+use super::log::{logged, was_logged};
+
+#[tokio::test]
+async fn a_token_enrols_one_machine() {
+    let installation = Installation::start().await;
+    let token = installation.token("").await;
+    let (csr_a, _) = csr();
+    let answer = enrol(&installation, &token, "sip1", &csr_a).await.unwrap();
+    assert_eq!(answer.roles, ["sip"]);
+    assert_eq!(answer.controller, "127.0.0.1:7443");
+
+    // The answer was lost: the same key may ask again.
+    enrol(&installation, &token, "sip1", &csr_a).await.unwrap();
+
+    // Another machine may not, nor the same one under another name.
+    let (csr_b, _) = csr();
+    for (node, csr) in [("sip2", &csr_b), ("sip1", &csr_b), ("sip2", &csr_a)] {
+        let result = enrol(&installation, &token, node, csr).await;
+        let message = refused(result, Code::PermissionDenied);
+        assert!(message.contains("used by node site-a/sip1"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_ends() {
+    let installation = Installation::start().await;
+    let token = installation.token("").await;
+    installation.clock.advance_ms(3_600_001);
+    let result = enrol(&installation, &token, "sip1", &csr().0).await;
+    let message = refused(result, Code::PermissionDenied);
+    assert!(message.contains("expired"), "{message}");
+}
+
+#[tokio::test]
+async fn a_wrong_id_and_a_wrong_secret_look_the_same() {
+    let installation = Installation::start().await;
+    let token = installation.token("").await;
+    let (rest, secret) = token.rsplit_once('.').unwrap();
+    let (head, id) = rest.rsplit_once('.').unwrap();
+    let flipped = |text: &str| -> String {
+        let last = if text.ends_with('0') { "1" } else { "0" };
+        format!("{}{last}", &text[..text.len() - 1])
+    };
+    let mut messages = Vec::new();
+    for wrong in [
+        format!("{head}.{}.{secret}", flipped(id)),
+        format!("{head}.{id}.{}", flipped(secret)),
+    ] {
+        let result = enrol(&installation, &wrong, "sip1", &csr().0).await;
+        messages.push(refused(result, Code::Unauthenticated));
+    }
+    assert_eq!(messages[0], messages[1]);
+    logged("enrolment refused").await;
+    assert!(!was_logged(secret), "a secret was logged");
+    // The right one still works: a wrong guess costs nothing.
+    enrol(&installation, &token, "sip1", &csr().0)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_name_is_given_once() {
+    let installation = Installation::start().await;
+    Node::enrol(&installation, "sip1").await;
+    let token = installation.token("").await;
+    let result = enrol(&installation, &token, "sip1", &csr().0).await;
+    let message = refused(result, Code::AlreadyExists);
+    assert!(
+        message.contains("voipctl delete node site-a/sip1"),
+        "{message}"
+    );
+    // The token was not spent by that.
+    enrol(&installation, &token, "sip2", &csr().0)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_token_for_one_name_enrols_no_other() {
+    let installation = Installation::start().await;
+    let token = installation.token("sip7").await;
+    let result = enrol(&installation, &token, "sip8", &csr().0).await;
+    let message = refused(result, Code::PermissionDenied);
+    assert!(message.contains("--node sip7"), "{message}");
+    enrol(&installation, &token, "sip7", &csr().0)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn nonsense_is_refused() {
+    let installation = Installation::start().await;
+    let token = installation.token("").await;
+    let (good, _) = csr();
+    let rsa_or_broken = good.replace('A', "B");
+    for (node, csr) in [
+        ("../x", good.as_str()),
+        ("sip1", "no request"),
+        ("sip1", &rsa_or_broken),
+        ("sip1", &"x".repeat(20_000)),
+    ] {
+        let result = enrol(&installation, &token, node, csr).await;
+        refused(result, Code::InvalidArgument);
+    }
+}
+
+/// Of many machines with one token exactly one gets in.
+#[tokio::test]
+async fn a_race_for_a_token_has_one_winner() {
+    let installation = Installation::start().await;
+    let token = installation.token("").await;
+    let requests: Vec<(String, String)> = (0..4).map(|n| (format!("sip{n}"), csr().0)).collect();
+    let tries = requests
+        .iter()
+        .map(|(name, csr)| enrol(&installation, &token, name, csr));
+    let results = futures_util::future::join_all(tries).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+}

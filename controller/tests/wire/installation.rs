@@ -1,0 +1,298 @@
+//! An installation in a temporary directory, and a controller that runs it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Deserialize;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+use voipfleet_common::identity::{Identity, tls};
+use voipfleet_controller::clock::{Clock, SystemClock};
+use voipfleet_controller::pki::Authority;
+use voipfleet_controller::pki::init::{Plan, init};
+use voipfleet_controller::run::{Controller, Options};
+use voipfleet_controller::settings::Files;
+use voipfleet_proto::channel;
+use voipfleet_proto::v1::operator_client::OperatorClient;
+use voipfleet_proto::v1::{
+    ApplyRequest, ApplyResponse, CreateTokenRequest, NodeReport, PushDone, PushEvent, PushNode,
+    PushNodeState, PushRequest, PushStarted, Source, StatusRequest, push_event,
+};
+
+/// The machine's clock, and what a test adds to it.
+#[derive(Debug, Default)]
+pub(crate) struct TestClock {
+    ahead_ms: AtomicU64,
+}
+
+impl TestClock {
+    pub(crate) fn advance_ms(&self, ms: u64) {
+        self.ahead_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now_ms(&self) -> u64 {
+        SystemClock.now_ms() + self.ahead_ms.load(Ordering::SeqCst)
+    }
+}
+
+/// A key with its certificate.
+#[derive(Debug, Clone)]
+pub(crate) struct Pair {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+    pub(crate) ca: String,
+}
+
+impl Pair {
+    pub(crate) async fn connect(
+        &self,
+        address: &str,
+    ) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>> {
+        let tls = tls::client(tls::Credentials {
+            certificate_pem: &self.certificate,
+            key_pem: &self.key,
+            ca_pem: &self.ca,
+        })?;
+        channel::connect(address, Arc::new(tls)).await
+    }
+}
+
+#[derive(Deserialize)]
+struct Context {
+    controller: String,
+    operator: String,
+    ca: String,
+    certificate: String,
+    key: String,
+}
+
+pub(crate) struct Installation {
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) files: Files,
+    pub(crate) admin: Pair,
+    controller: Option<Controller>,
+    _dir: tempfile::TempDir,
+}
+
+pub(crate) const SITE: &str = "
+kind: Site
+name: site-a
+admins: [198.51.100.10]
+tenants: [acme]
+---
+kind: Tenant
+name: acme
+networks: {offices: [203.0.113.0/24]}
+";
+
+impl Installation {
+    pub(crate) async fn start() -> Self {
+        super::log::keep();
+        let dir = tempfile::tempdir().unwrap();
+        let address: voipfleet_controller::settings::Address = "127.0.0.1:7443".parse().unwrap();
+        let clock = Arc::new(TestClock::default());
+        let made = init(
+            &Plan {
+                data: dir.path().join("data"),
+                enrol_address: address.with_port(7444),
+                address,
+                trust_domain: "voipfleet".parse().unwrap(),
+                admin: "ada".parse().unwrap(),
+                context: None,
+            },
+            clock.now_ms(),
+        )
+        .unwrap();
+        let text = std::fs::read_to_string(&made.context).unwrap();
+        let context: Context = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(context.controller, "127.0.0.1:7443");
+        assert_eq!(context.operator, "ada");
+        let admin = Pair {
+            certificate: context.certificate,
+            key: context.key,
+            ca: context.ca,
+        };
+        let mut installation = Self {
+            clock,
+            files: made.files,
+            admin,
+            controller: None,
+            _dir: dir,
+        };
+        installation.run().await;
+        installation
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            files: self.files.clone(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            enrol_listen: "127.0.0.1:0".parse().unwrap(),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+        }
+    }
+
+    pub(crate) async fn run(&mut self) {
+        let controller = Controller::start(self.options()).await.unwrap();
+        self.controller = Some(controller);
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        self.controller.take().unwrap().stop().await;
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.controller.as_ref().unwrap().address().to_string()
+    }
+
+    pub(crate) fn enrol_address(&self) -> String {
+        self.controller
+            .as_ref()
+            .unwrap()
+            .enrol_address()
+            .to_string()
+    }
+
+    pub(crate) fn authority(&self, domain: &str) -> Authority {
+        Authority::load(self.files.clone(), domain.parse().unwrap()).unwrap()
+    }
+
+    pub(crate) fn store_path(&self) -> PathBuf {
+        self.files.store()
+    }
+
+    /// A certificate of this CA for whom one likes, as of any time.
+    pub(crate) fn pair(&self, identity: &Identity, domain: &str, now_ms: u64) -> Pair {
+        let (csr, key_pem) = super::agent::csr();
+        let request = voipfleet_controller::pki::authority::Request::parse(&csr).unwrap();
+        let authority = self.authority(domain);
+        let issued = authority.sign(&request, identity, now_ms).unwrap();
+        Pair {
+            certificate: issued.certificate_pem,
+            key: key_pem,
+            ca: self.admin.ca.clone(),
+        }
+    }
+
+    pub(crate) async fn operator(&self) -> OperatorClient<Channel> {
+        OperatorClient::new(self.admin.connect(&self.address()).await.unwrap())
+    }
+
+    pub(crate) async fn apply(&self, yaml: &str) -> ApplyResponse {
+        let answer = self.operator().await.apply(apply(yaml)).await;
+        answer.unwrap().into_inner()
+    }
+
+    /// A token for `site-a`.
+    pub(crate) async fn token(&self, node: &str) -> String {
+        let request = CreateTokenRequest {
+            site: "site-a".to_owned(),
+            roles: vec!["sip".to_owned()],
+            ttl_ms: 0,
+            node: node.to_owned(),
+        };
+        let answer = self.operator().await.create_token(request).await.unwrap();
+        answer.into_inner().token
+    }
+
+    pub(crate) async fn push(&self) -> Push {
+        self.try_push(PushRequest {
+            site: "site-a".to_owned(),
+            ..PushRequest::default()
+        })
+        .await
+        .unwrap()
+    }
+
+    pub(crate) async fn try_push(&self, request: PushRequest) -> Result<Push, Status> {
+        let mut events = self.operator().await.push(request).await?.into_inner();
+        let first = next(&mut events).await;
+        let Some(push_event::Kind::Started(started)) = first else {
+            panic!("{first:?}");
+        };
+        Ok(Push { events, started })
+    }
+
+    pub(crate) async fn status(&self) -> SiteState {
+        let request = StatusRequest::default();
+        let sites = self.operator().await.status(request).await.unwrap();
+        let mut sites = sites.into_inner().sites;
+        assert_eq!(sites.len(), 1);
+        let site = sites.remove(0);
+        SiteState {
+            generation: site.generation,
+            nodes: site
+                .nodes
+                .into_iter()
+                .map(|n| (n.node.clone(), n))
+                .collect(),
+        }
+    }
+}
+
+pub(crate) struct SiteState {
+    pub(crate) generation: u64,
+    pub(crate) nodes: std::collections::BTreeMap<String, NodeReport>,
+}
+
+pub(crate) fn apply(yaml: &str) -> ApplyRequest {
+    ApplyRequest {
+        sources: vec![Source {
+            path: "site.yaml".to_owned(),
+            text: yaml.to_owned(),
+        }],
+        dry_run: false,
+    }
+}
+
+/// A push whose start was read.
+pub(crate) struct Push {
+    pub(crate) events: Streaming<PushEvent>,
+    pub(crate) started: PushStarted,
+}
+
+impl Push {
+    /// Reads on until the controller says this of a node.
+    pub(crate) async fn until(&mut self, node: &str, state: PushNodeState) {
+        loop {
+            if let Some(push_event::Kind::Node(found)) = next(&mut self.events).await
+                && found.node == node
+                && found.state() == state
+            {
+                return;
+            }
+        }
+    }
+
+    /// Reads to the end; the last word about each node.
+    pub(crate) async fn end(mut self) -> (PushDone, Vec<PushNode>) {
+        let mut nodes = self.started.nodes;
+        loop {
+            match next(&mut self.events).await {
+                Some(push_event::Kind::Node(node)) => {
+                    nodes.retain(|known| known.node != node.node);
+                    nodes.push(node);
+                }
+                Some(push_event::Kind::Done(done)) => {
+                    nodes.sort_by(|a, b| a.node.cmp(&b.node));
+                    return (done, nodes);
+                }
+                Some(_) => {}
+                None => panic!("the push ended without its end"),
+            }
+        }
+    }
+}
+
+async fn next(events: &mut Streaming<PushEvent>) -> Option<push_event::Kind> {
+    events.message().await.unwrap().and_then(|event| event.kind)
+}
+
+pub(crate) fn refused(result: Result<impl std::fmt::Debug, Status>, code: Code) -> String {
+    let status = result.unwrap_err();
+    assert_eq!(status.code(), code, "{}", status.message());
+    status.message().to_owned()
+}

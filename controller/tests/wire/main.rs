@@ -1,0 +1,22 @@
+//! A real controller on loopback, with real TLS: what agents, operators and strangers may do.
+//!
+//! The modules are under `cfg(test)` so that clippy takes their helpers for what they are.
+
+#[cfg(test)]
+mod agent;
+#[cfg(test)]
+mod enrolment;
+#[cfg(test)]
+mod installation;
+#[cfg(test)]
+mod log;
+#[cfg(test)]
+mod operator;
+#[cfg(test)]
+mod push;
+#[cfg(test)]
+mod restart;
+#[cfg(test)]
+mod session;
+#[cfg(test)]
+mod strangers;

@@ -1,0 +1,174 @@
+use tonic::Code;
+use voipfleet_proto::v1::{NodeState, PushNodeState, PushRequest, SyncState};
+
+use super::agent::Node;
+use super::installation::{Installation, SITE, refused};
+
+#[tokio::test]
+async fn a_push_reaches_the_nodes_and_a_second_one_says_that_nothing_changed() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = Node::enrol(&installation, "a").await;
+    Node::enrol(&installation, "gone").await;
+    let mut session = node.connect(&installation).await;
+    let push = installation.push().await;
+    assert_eq!((push.started.generation, push.started.changed), (1, true));
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    let (done, nodes) = push.end().await;
+    assert_eq!((done.applied, done.failed, done.offline), (1, 0, 1));
+    assert_eq!(nodes[0].state(), PushNodeState::Applied);
+    assert_eq!(nodes[1].state(), PushNodeState::Offline);
+    let status = installation.status().await;
+    assert_eq!(status.generation, 1);
+    assert_eq!(status.nodes["a"].state(), SyncState::Synced);
+    assert_eq!(status.nodes["a"].digest, offer.digest);
+    assert_eq!(status.nodes["gone"].state(), SyncState::Offline);
+
+    let push = installation.push().await;
+    assert_eq!((push.started.generation, push.started.changed), (1, false));
+    let (done, nodes) = push.end().await;
+    assert_eq!((done.applied, done.changed), (1, false));
+    assert_eq!(nodes[0].state(), PushNodeState::Unchanged);
+}
+
+#[tokio::test]
+async fn a_node_whose_kernel_refuses_says_why_and_is_tried_again_when_asked() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = Node::enrol(&installation, "a").await;
+    let mut session = node.connect(&installation).await;
+    let words = "iptables-restore: line 7 failed: No such file or directory";
+    let push = installation.push().await;
+    let offer = session.offer().await;
+    session.answer(&offer, NodeState::Failed, words).await;
+    let (done, nodes) = push.end().await;
+    assert_eq!((done.applied, done.failed), (0, 1));
+    assert_eq!(nodes[0].state(), PushNodeState::Failed);
+    assert_eq!(nodes[0].error, words);
+    let status = installation.status().await;
+    assert_eq!(status.nodes["a"].state(), SyncState::Error);
+    assert_eq!(status.nodes["a"].error, words);
+
+    let push = installation.push().await;
+    assert!(!push.started.changed);
+    let again = session.offer().await;
+    assert_eq!(again.generation, offer.generation);
+    assert_ne!(again.nonce, offer.nonce);
+    // A late word about the first try is not the answer to the second.
+    session.answer(&offer, NodeState::Failed, "late").await;
+    session.apply(&again).await;
+    let (done, nodes) = push.end().await;
+    assert_eq!(done.applied, 1, "{nodes:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_was_offline_gets_it_when_it_returns() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = Node::enrol(&installation, "a").await;
+    let push = installation
+        .try_push(PushRequest {
+            site: "site-a".to_owned(),
+            wait_offline_ms: 60_000,
+            ..PushRequest::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(push.started.nodes[0].state(), PushNodeState::Offline);
+    let mut session = node.connect(&installation).await;
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    assert_eq!(push.end().await.0.applied, 1);
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    Node::enrol(&installation, "a").await;
+    let request = PushRequest {
+        site: "site-a".to_owned(),
+        dry_run: true,
+        ..PushRequest::default()
+    };
+    let push = installation.try_push(request).await.unwrap();
+    assert!(push.started.changed);
+    push.end().await;
+    assert_eq!(installation.status().await.generation, 0);
+}
+
+#[tokio::test]
+async fn a_site_that_is_not_there_is_named() {
+    let installation = Installation::start().await;
+    let request = PushRequest {
+        site: "site-z".to_owned(),
+        ..PushRequest::default()
+    };
+    let message = refused(
+        installation.try_push(request).await.map(|_| ()),
+        Code::NotFound,
+    );
+    assert!(message.contains("site-z"), "{message}");
+}
+
+/// Two pushes at once of different documents: the numbers differ, and the one that was
+/// replaced before a node took it says so.
+#[tokio::test]
+async fn a_push_that_was_overtaken_says_so() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = Node::enrol(&installation, "a").await;
+    let mut session = node.connect(&installation).await;
+    let first = installation.push().await;
+    let offer = session.offer().await;
+    installation
+        .apply(&SITE.replace("203.0.113.0/24", "203.0.112.0/24"))
+        .await;
+    let second = installation.push().await;
+    assert_eq!(second.started.generation, 2);
+    let newer = session.offer().await;
+    assert_eq!(newer.generation, 2);
+    assert_ne!(newer.nonce, offer.nonce);
+    session.apply(&newer).await;
+    let (done, nodes) = first.end().await;
+    assert_eq!(done.failed, 1);
+    assert!(nodes[0].error.contains("generation 2"), "{nodes:?}");
+    assert_eq!(second.end().await.0.applied, 1);
+}
+
+#[tokio::test]
+async fn simultaneous_pushes_make_one_generation() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let (a, b, c) = tokio::join!(
+        installation.push(),
+        installation.push(),
+        installation.push()
+    );
+    let numbers = [&a, &b, &c].map(|push| push.started.generation);
+    assert_eq!(numbers, [1, 1, 1]);
+    let new = [&a, &b, &c]
+        .iter()
+        .filter(|push| push.started.changed)
+        .count();
+    assert_eq!(new, 1);
+}
+
+#[tokio::test]
+async fn old_generations_go_and_the_current_one_stays_readable() {
+    let installation = Installation::start().await;
+    let node = Node::enrol(&installation, "a").await;
+    let mut session = node.connect(&installation).await;
+    for number in 1..=25 {
+        let network = format!("203.0.{number}.0/24");
+        installation
+            .apply(&SITE.replace("203.0.113.0/24", &network))
+            .await;
+        let push = installation.push().await;
+        assert_eq!(push.started.generation, number);
+        let offer = session.offer().await;
+        session.apply(&offer).await;
+        push.end().await;
+    }
+}

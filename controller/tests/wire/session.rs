@@ -1,0 +1,159 @@
+use tonic::Code;
+use voipfleet_proto::v1::{DeleteRequest, DriftClass, DriftRecord, DriftReport, DriftRequest};
+
+use super::agent::Node;
+use super::installation::{Installation, SITE, refused};
+use super::log::logged;
+
+#[tokio::test]
+async fn a_node_reads_its_own_ruleset_only() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node_a = Node::enrol(&installation, "a").await;
+    let node_b = Node::enrol(&installation, "b").await;
+    let (mut a, mut b) = (
+        node_a.connect(&installation).await,
+        node_b.connect(&installation).await,
+    );
+    let push = installation.push().await;
+    let (offer_a, offer_b) = (a.offer().await, b.offer().await);
+    assert_ne!(offer_a.digest, offer_b.digest);
+    let message = refused(a.fetch(&offer_b.digest).await, Code::PermissionDenied);
+    logged("node asked for a ruleset that is not its own").await;
+    // Something that does not exist gets the same answer.
+    assert_eq!(
+        message,
+        refused(a.fetch(&[7; 32]).await, Code::PermissionDenied)
+    );
+    a.apply(&offer_a).await;
+    b.apply(&offer_b).await;
+    assert_eq!(push.end().await.0.applied, 2);
+    // The one before, after a newer push: no longer, and it says why.
+    let before = offer_a.digest.clone();
+    installation
+        .apply(&SITE.replace("203.0.113.0/24", "203.0.112.0/24"))
+        .await;
+    let _push = installation.push().await;
+    a.offer().await;
+    let message = refused(a.fetch(&before).await, Code::FailedPrecondition);
+    assert!(message.contains("newer"), "{message}");
+}
+
+#[tokio::test]
+async fn hello_must_name_the_certificates_node() {
+    let installation = Installation::start().await;
+    let node = Node::enrol(&installation, "a").await;
+    Node::enrol(&installation, "b").await;
+    let mut hello = node.hello();
+    hello.node = "b".to_owned();
+    let mut session = node.say(&installation, hello).await;
+    let end = session.end().await;
+    assert_eq!(end.code(), Code::PermissionDenied, "{end}");
+}
+
+#[tokio::test]
+async fn a_deleted_node_is_cut_off_and_told() {
+    let installation = Installation::start().await;
+    let node = Node::enrol(&installation, "a").await;
+    let mut session = node.connect(&installation).await;
+    let request = DeleteRequest {
+        kind: "node".to_owned(),
+        name: "site-a/a".to_owned(),
+    };
+    installation.operator().await.delete(request).await.unwrap();
+    let end = session.end().await;
+    assert_eq!(end.code(), Code::PermissionDenied);
+    assert!(end.message().contains("enrol it again"), "{end}");
+    // Its certificate is still good, and opens nothing.
+    let (_out, messages) = tokio::sync::mpsc::channel(1);
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+    let result = node.client(&installation).await.session(messages).await;
+    let message = refused(result, Code::PermissionDenied);
+    assert!(message.contains("enrol it again"), "{message}");
+    // The name is free, and the new key is another: the old machine stays out.
+    Node::enrol(&installation, "a").await;
+    let (_out, messages) = tokio::sync::mpsc::channel(1);
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+    let result = node.client(&installation).await.session(messages).await;
+    refused(result, Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn the_newest_session_counts() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = Node::enrol(&installation, "a").await;
+    let mut first = node.connect(&installation).await;
+    let mut second = node.connect(&installation).await;
+    let end = first.end().await;
+    assert_eq!(end.code(), Code::Aborted, "{end}");
+    let push = installation.push().await;
+    let offer = second.offer().await;
+    second.apply(&offer).await;
+    assert_eq!(push.end().await.0.applied, 1);
+    assert!(installation.status().await.nodes["a"].connected);
+}
+
+fn record(id: &str, at_ms: u64) -> DriftRecord {
+    DriftRecord {
+        id: id.to_owned(),
+        at_ms,
+        class: DriftClass::Missing.into(),
+        chain: "VF-INPUT".to_owned(),
+        wanted: "w".repeat(10_000),
+        ..DriftRecord::default()
+    }
+}
+
+#[tokio::test]
+async fn drift_is_kept_once_and_bounded() {
+    let installation = Installation::start().await;
+    let node = Node::enrol(&installation, "a").await;
+    let mut session = node.connect(&installation).await;
+    let report = |records| DriftReport { records };
+    let ids = session
+        .drift(report(vec![record("1", 10), record("2", 20)]))
+        .await;
+    assert_eq!(ids, ["1", "2"]);
+    // The answer was lost, and meanwhile it was repaired.
+    drop(session);
+    let mut session = node.connect(&installation).await;
+    let mut again = record("1", 10);
+    again.repaired_after_ms = Some(5);
+    assert_eq!(session.drift(report(vec![again])).await, ["1"]);
+    let request = DriftRequest::default();
+    let found = installation.operator().await.drift(request).await.unwrap();
+    let found = found.into_inner().records;
+    let records: Vec<_> = found
+        .iter()
+        .map(|found| found.record.clone().unwrap())
+        .collect();
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[0].id, "2", "newest first");
+    assert_eq!(records[1].repaired_after_ms, Some(5));
+    assert!(records[0].wanted.len() < 10_000);
+    // Records without an id are not kept, nor acknowledged.
+    assert!(session.drift(report(vec![record("", 30)])).await.is_empty());
+    // At most a thousand of a node stay: the newest.
+    for batch in 0..6 {
+        let records = (0..200)
+            .map(|n| DriftRecord {
+                wanted: String::new(),
+                ..record(&format!("{batch}/{n}"), 100 + batch)
+            })
+            .collect();
+        assert_eq!(session.drift(report(records)).await.len(), 200);
+    }
+    let request = DriftRequest {
+        site: "site-a".to_owned(),
+        limit: 5000,
+    };
+    let found = installation.operator().await.drift(request).await.unwrap();
+    let found = found.into_inner().records;
+    assert_eq!(found.len(), 1000);
+    assert!(
+        found
+            .iter()
+            .all(|found| found.record.as_ref().unwrap().at_ms > 100)
+    );
+}
