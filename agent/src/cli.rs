@@ -141,7 +141,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err("the unit must be ms, s, m or h, for example 15s".to_owned()),
     };
     let duration = Duration::from_millis(number.saturating_mul(milliseconds));
-    if (Duration::from_millis(100)..=Duration::from_secs(24 * 3600)).contains(&duration) {
+    if (Duration::from_millis(100)..=Duration::from_hours(24)).contains(&duration) {
         Ok(duration)
     } else {
         Err("it must be between 100ms and 24h".to_owned())

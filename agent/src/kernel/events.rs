@@ -12,7 +12,7 @@ const NFTABLES_GROUP: u32 = 7;
 const NEW_GENERATION: u16 = 10 << 8 | 15;
 /// `NLMSG_OVERRUN` of linux/netlink.h.
 const OVERRUN: u16 = 4;
-/// Attributes of linux/netfilter/nf_tables.h, `enum nft_gen_attributes`.
+/// `enum nft_gen_attributes` of `linux/netfilter/nf_tables.h`.
 const GEN_PROC_PID: u16 = 2;
 const GEN_PROC_NAME: u16 = 3;
 /// The kernel sends at most a page, or 8 KiB, at once (`NLMSG_GOODSIZE`).

@@ -20,7 +20,7 @@ pub const DEFAULT_TOOL_PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 
 /// The longest that a tool may take. The xtables lock is waited for 10 s of it; 10,000 rules
 /// load in 0.3 s, 100,000 set elements in 0.4 s.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_mins(1);
 /// The longest standard output that is read: `iptables-save` and `ipset save` of all that a
 /// ruleset may hold, and as much of others.
 const MAX_OUTPUT: usize = 128 << 20;
@@ -131,6 +131,7 @@ impl Runner {
     }
 
     /// The same with another time limit.
+    #[must_use]
     pub fn with_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self

@@ -234,12 +234,12 @@ impl From<&Confirmed> for ConfirmedFile {
     }
 }
 
-fn content(why: impl ToString) -> Corrupt {
+fn content(why: &(impl ToString + ?Sized)) -> Corrupt {
     Corrupt::Content(why.to_string())
 }
 
 fn held(generation: u64, digest: &[u8]) -> Result<Held, Corrupt> {
-    let digest = Digest::try_from(digest).map_err(content)?;
+    let digest = Digest::try_from(digest).map_err(|why| content(&why))?;
     Ok(Held { generation, digest })
 }
 
@@ -259,7 +259,7 @@ impl TryFrom<ConfirmedFile> for Confirmed {
         let controllers = file
             .controllers
             .iter()
-            .map(|text| text.parse::<SocketAddr>().map_err(content))
+            .map(|text| text.parse::<SocketAddr>().map_err(|why| content(&why)))
             .collect::<Result<_, _>>()?;
         let wanted = |family, chains| Wanted {
             family,
@@ -267,7 +267,7 @@ impl TryFrom<ConfirmedFile> for Confirmed {
         };
         Ok(Self {
             held,
-            ruleset: Ruleset::decode(&file.ruleset).map_err(content)?,
+            ruleset: Ruleset::decode(&file.ruleset).map_err(|why| content(&why))?,
             failsafe: Failsafe { controllers },
             canonical: Canonical {
                 backend,

@@ -22,7 +22,7 @@ use backoff::Backoff;
 /// How long the failsafe chain may take to open for a new address of the controller.
 const FAILSAFE_LIMIT: Duration = Duration::from_secs(15);
 /// A certificate that ends this soon is worth a warning.
-const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
+const EXPIRY_WARNING: Duration = Duration::from_hours(14 * 24);
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]

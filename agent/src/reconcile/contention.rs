@@ -8,7 +8,7 @@ const PATIENCE: u32 = 10;
 /// The first interval.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest interval.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 /// A repair that stood this long, or twice the interval before it, was not undone.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -148,7 +148,7 @@ mod tests {
         fight(&mut contention, now, 11);
         contention.clean(now + Duration::from_secs(2));
         assert!(contention.is_contended(), "too early to say");
-        contention.clean(now + Duration::from_secs(60));
+        contention.clean(now + Duration::from_mins(1));
         assert!(!contention.is_contended());
     }
 }

@@ -13,7 +13,7 @@ use voipfleet_common::ruleset::{Family, Ruleset};
 use crate::kernel::{Kernel, KernelError};
 use crate::ledger::Canonical;
 
-/// nf_tables lets go of the sets of deleted rules a moment after the transaction
+/// `nf_tables` lets go of the sets of deleted rules a moment after the transaction
 /// (`nf_tables_trans_destroy_work`): until then ipset says that they are in use.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a restore is made anew because others changed the table meanwhile.

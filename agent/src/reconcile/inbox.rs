@@ -172,7 +172,7 @@ mod tests {
             };
             inbox.changed(KernelEvent::Changed(Some(author)), Instant::now());
         }
-        let wake = inbox.wait(start + Duration::from_secs(600));
+        let wake = inbox.wait(start + Duration::from_mins(10));
         assert_eq!(wake.offer.unwrap().nonce, 3);
         let change = wake.change.unwrap();
         assert_eq!(change.author.unwrap().pid, 3);

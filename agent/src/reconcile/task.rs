@@ -162,7 +162,7 @@ impl Reconciler {
             self.undo();
         }
         self.look(None, now);
-        if self.polls % POLLS_PER_FACTS == 0 {
+        if self.polls.is_multiple_of(POLLS_PER_FACTS) {
             self.machine_warnings = facts::other_backend(&mut *self.kernel);
         }
         self.tell_facts();
@@ -177,19 +177,20 @@ impl Reconciler {
     fn take(&mut self, offered: Offered) {
         let span = info_span!("apply", generation = offered.held.generation);
         let _inside = span.enter();
-        let held = offered.held;
+        let (held, nonce, received) = (offered.held, offered.nonce, offered.received);
         let outcome = match judge(self.held(), held) {
             Answer::Same => Outcome::applied(held),
             Answer::Renumber => self.renumber(held),
             Answer::Refuse(refusal) => Outcome::rejected(held, refusal.to_string()),
-            Answer::Take => self.apply(&offered),
+            Answer::Take => self.apply(offered),
         };
-        match outcome.state {
-            pb::NodeState::Applied => info!(digest = %held.digest.short(), "applied"),
-            _ => warn!(reason = outcome.error, "not applied"),
+        if outcome.state == pb::NodeState::Applied {
+            info!(digest = %held.digest.short(), "applied");
+        } else {
+            warn!(reason = outcome.error, "not applied");
         }
         self.outcome = outcome;
-        self.tell(offered.nonce, Some(offered.received));
+        self.tell(nonce, Some(received));
         self.tell_facts();
     }
 
@@ -208,7 +209,7 @@ impl Reconciler {
         }
     }
 
-    fn apply(&mut self, offered: &Offered) -> Outcome {
+    fn apply(&mut self, offered: Offered) -> Outcome {
         let held = offered.held;
         self.outcome = Outcome {
             held: Some(held),
@@ -216,7 +217,7 @@ impl Reconciler {
             error: String::new(),
         };
         self.tell(offered.nonce, Some(offered.received));
-        let prepared = match self.prepare(offered) {
+        let prepared = match self.prepare(offered.nonce, held, offered.content) {
             Ok(prepared) => prepared,
             Err(rejection) => return Outcome::rejected(held, chain(&rejection)),
         };
@@ -254,18 +255,24 @@ impl Reconciler {
         }
     }
 
-    fn prepare(&mut self, offered: &Offered) -> Result<Prepared, Rejection> {
-        let content = match &offered.content {
+    fn prepare(
+        &mut self,
+        nonce: u64,
+        held: Held,
+        content: Content,
+    ) -> Result<Prepared, Rejection> {
+        let content = match content {
             Content::Bytes(bytes) => bytes,
-            Content::Missing(why) => return Err(Rejection::Missing(why.clone())),
+            Content::Missing(why) => return Err(Rejection::Missing(why)),
             Content::NotNeeded => {
                 return Err(Rejection::Missing("it was not asked for".to_owned()));
             }
         };
-        let ruleset = apply::check_content(&self.settings.own, offered.held, content)?;
+        let ruleset = apply::check_content(&self.settings.own, held, &content)?;
+        drop(content); // a large one need not stay beside what was read from it
         let failsafe = self.failsafe.clone();
-        let prepared = Prepared::new(&*self.kernel, offered.held, ruleset, failsafe)?;
-        prepared.begin(&self.ledger, offered.nonce, clock::now())?;
+        let prepared = Prepared::new(&*self.kernel, held, ruleset, failsafe)?;
+        prepared.begin(&self.ledger, nonce, clock::now())?;
         Ok(prepared)
     }
 

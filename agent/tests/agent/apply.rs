@@ -1,0 +1,367 @@
+//! Apply, read back, go back, tear down: on the real kernel, with both backends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::support::{
+    Place, failsafe, held, in_namespace, install, on_both_backends, own, prepare, put_back, sample,
+};
+use voipfleet_agent::boot;
+use voipfleet_agent::clock;
+use voipfleet_agent::kernel::{Backend, ExecError, Kernel, KernelError, NoScratch, Runner, System};
+use voipfleet_agent::ledger::{Journal, Ledger};
+use voipfleet_agent::reconcile::apply::check_content;
+use voipfleet_agent::reconcile::{Staged, inspect, stage};
+use voipfleet_common::ruleset::Family;
+
+#[test]
+fn a_ruleset_comes_and_goes_and_others_stay() {
+    on_both_backends(|place| {
+        place.be_somebody_else();
+        let foreign = place.foreign();
+        let (mut system, ledger) = (place.system(), place.ledger());
+
+        let first = install(&mut system, &ledger, 1, sample(1));
+        assert!(inspect(&mut system, &first).is_clean());
+        assert_eq!(place.foreign(), foreign);
+
+        let second = install(&mut system, &ledger, 2, sample(2));
+        assert!(inspect(&mut system, &second).is_clean());
+        assert!(!inspect(&mut system, &first).is_clean());
+        assert_eq!(place.foreign(), foreign);
+        let saved = place.tool("iptables-save") + &place.tool("ipset save");
+        assert!(
+            !saved.contains("VF-SITE1") && !saved.contains("vf-list-1"),
+            "{saved}"
+        );
+
+        // The jump stands below rules that only drop, and above the first that accepts.
+        let input: Vec<String> = saved
+            .lines()
+            .filter(|line| line.starts_with("-A INPUT"))
+            .map(|line| line.rsplit(' ').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(input, ["f2b-sshd", "DROP", "VF-INPUT", "ACCEPT"]);
+
+        boot::teardown(&mut system, &ledger, true).unwrap();
+        assert!(!place.has_ours());
+        assert_eq!(place.foreign(), foreign);
+        assert!(ledger.confirmed().unwrap().is_none());
+        boot::teardown(&mut system, &ledger, false).unwrap();
+    });
+}
+
+#[test]
+fn an_apply_leaves_chains_that_are_right_alone() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, sample(1));
+        // A counter that only a rewrite of the chain would reset.
+        place.tool("iptables -I VF-SIP 1 -c 7 700 -p udp -j RETURN");
+        let with_counter = place.tool("iptables-save -c");
+        assert!(with_counter.contains("[7:700]"));
+        place.tool("iptables -D VF-SIP 1");
+        place.tool(
+            "iptables -R VF-SIP 1 -c 7 700 -p udp -m set --match-set vf-clients-4 src \
+             -m multiport --dports 5060 -m comment --comment vf:sip:clients -j ACCEPT",
+        );
+        install(&mut system, &ledger, 2, sample(2));
+        assert!(place.tool("iptables-save -c").contains("[7:700]"));
+    });
+}
+
+#[test]
+fn a_boot_restores_from_disk_alone() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 4, sample(4));
+        // As after a reboot: nothing of ours is in the kernel.
+        boot::teardown(&mut system, &ledger, false).unwrap();
+        assert!(!place.has_ours());
+        let recovered = boot::recover(&mut system, &ledger);
+        assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
+        assert_eq!(recovered.confirmed.unwrap(), confirmed);
+        assert!(inspect(&mut system, &confirmed).is_clean());
+    });
+}
+
+#[test]
+fn an_apply_that_was_cut_short_is_undone_at_the_next_start() {
+    on_both_backends(|place| {
+        place.be_somebody_else();
+        let foreign = place.foreign();
+        let (mut system, ledger) = (place.system(), place.ledger());
+
+        // The first ruleset of a node: back to nothing of ours.
+        let prepared = prepare(&mut system, 1, sample(1)).unwrap();
+        prepared.begin(&ledger, 9, clock::now()).unwrap();
+        prepared.enforce(&mut system).unwrap();
+        assert!(place.has_ours());
+        let recovered = boot::recover(&mut system, &ledger);
+        assert!(recovered.interrupted.is_some() && recovered.failed.is_none());
+        assert!(!place.has_ours());
+        assert!(ledger.journal().unwrap().is_none());
+
+        // A later one: back to the confirmed.
+        let confirmed = install(&mut system, &ledger, 2, sample(2));
+        let prepared = prepare(&mut system, 3, sample(3)).unwrap();
+        prepared.begin(&ledger, 10, clock::now()).unwrap();
+        prepared.enforce(&mut system).unwrap();
+        let recovered = boot::recover(&mut system, &ledger);
+        assert!(recovered.interrupted.is_some() && recovered.failed.is_none());
+        assert!(inspect(&mut system, &confirmed).is_clean());
+        assert_eq!(place.foreign(), foreign);
+
+        // Nothing is left that would undo a later start again.
+        let recovered = boot::recover(&mut system, &ledger);
+        assert!(recovered.interrupted.is_none());
+    });
+}
+
+#[test]
+fn a_journal_of_what_is_confirmed_undoes_nothing() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        ledger
+            .begin(&Journal {
+                held: confirmed.held,
+                nonce: 1,
+                begun: clock::now(),
+            })
+            .unwrap();
+        let recovered = boot::recover(&mut system, &ledger);
+        assert!(recovered.interrupted.is_none() && recovered.failed.is_none());
+        assert!(ledger.journal().unwrap().is_none());
+        assert!(inspect(&mut system, &confirmed).is_clean());
+    });
+}
+
+#[test]
+fn a_corrupt_ledger_leaves_the_kernel_alone() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        ledger
+            .begin(&Journal {
+                held: held(2, &sample(2)),
+                nonce: 1,
+                begun: clock::now(),
+            })
+            .unwrap();
+        let file = place.folder.path().join("ledger/confirmed");
+        let mut bytes = std::fs::read(&file).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        for _ in 0..2 {
+            let recovered = boot::recover(&mut system, &ledger);
+            assert!(recovered.lost.is_some(), "also at the second start");
+            assert!(recovered.interrupted.is_none());
+            assert!(inspect(&mut system, &confirmed).is_clean());
+        }
+        assert!(
+            place
+                .folder
+                .path()
+                .join("ledger/confirmed.corrupt")
+                .exists()
+        );
+    });
+}
+
+#[test]
+fn a_refusal_in_the_scratch_namespace_touches_nothing() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        let before = place.tool("iptables-save -t filter");
+
+        // A machine without ipset.
+        let tools = place.folder.path().join("no-ipset");
+        std::fs::create_dir(&tools).unwrap();
+        for family in ["iptables", "ip6tables"] {
+            for verb in ["", "-restore", "-save"] {
+                let tool = format!("{family}{verb}");
+                let real = place.runner().find(&tool).unwrap();
+                std::os::unix::fs::symlink(real, tools.join(tool)).unwrap();
+            }
+        }
+        let mut bare = System::find(Runner::new(tools.to_str().unwrap())).unwrap();
+        let refused = prepare(&mut bare, 2, sample(2)).unwrap_err().to_string();
+        assert!(refused.contains("ipset is not installed"), "{refused}");
+
+        // The node runs on as it did.
+        let now = place.tool("iptables-save -t filter");
+        let rules = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter(|l| l.starts_with('-'))
+                .map(str::to_owned)
+                .collect()
+        };
+        assert_eq!(rules(&before), rules(&now));
+        assert!(inspect(&mut system, &confirmed).is_clean());
+    });
+}
+
+#[test]
+fn only_our_own_content_is_taken() {
+    let ruleset = sample(1);
+    let offered = held(1, &ruleset);
+    let bytes = ruleset.encode();
+    assert!(check_content(&own(), offered, &bytes).is_ok());
+    let wrong = check_content(&own(), held(1, &sample(2)), &bytes).unwrap_err();
+    assert!(
+        wrong.to_string().contains("not that of its digest"),
+        "{wrong}"
+    );
+    let mut other = own();
+    other.node = "sip2".parse().unwrap();
+    let wrong = check_content(&other, offered, &bytes).unwrap_err();
+    assert_eq!(wrong.to_string(), "it was compiled for node site-a/sip1");
+    let mut short = bytes.clone();
+    short.pop();
+    let mut offered = offered;
+    offered.digest = voipfleet_common::ruleset::Digest::of(&short);
+    assert!(check_content(&own(), offered, &short).is_err());
+}
+
+/// A kernel that refuses the nth change.
+struct Faulty {
+    system: System,
+    changes: Arc<AtomicUsize>,
+    fails_at: usize,
+    scratch: bool,
+}
+
+impl Faulty {
+    fn fails(&self) -> Result<(), KernelError> {
+        if self.changes.fetch_add(1, Ordering::SeqCst) + 1 == self.fails_at {
+            return Err(KernelError::Exec(ExecError::Refused {
+                program: "iptables-restore".to_owned(),
+                how: "exited with status 4".to_owned(),
+                words: "out of memory".to_owned(),
+            }));
+        }
+        Ok(())
+    }
+}
+
+impl Kernel for Faulty {
+    fn backend(&self) -> Backend {
+        self.system.backend()
+    }
+    fn version(&self) -> &str {
+        self.system.version()
+    }
+    fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
+        self.fails()?;
+        self.system.restore(family, input)
+    }
+    fn save(&mut self, family: Family) -> Result<String, KernelError> {
+        self.system.save(family)
+    }
+    fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
+        self.fails()?;
+        self.system.ipset_restore(input)
+    }
+    fn ipset_save(&mut self) -> Result<String, KernelError> {
+        self.system.ipset_save()
+    }
+    fn save_other_backend(&mut self, family: Family) -> Option<String> {
+        self.system.save_other_backend(family)
+    }
+    fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
+        if self.scratch {
+            self.system.scratch()
+        } else {
+            Err(NoScratch(std::io::Error::other("not here")))
+        }
+    }
+}
+
+fn faulty(place: &Place, fails_at: usize) -> Faulty {
+    Faulty {
+        system: place.system(),
+        changes: Arc::default(),
+        fails_at,
+        scratch: true,
+    }
+}
+
+#[test]
+fn a_failure_at_any_step_goes_back() {
+    on_both_backends(|place| {
+        place.be_somebody_else();
+        let foreign = place.foreign();
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let mut confirmed = install(&mut system, &ledger, 1, sample(1));
+        // Sets before, IPv4, IPv6; what goes from the sets after is tried again by itself.
+        for fails_at in 1..=3 {
+            let mut kernel = faulty(place, fails_at);
+            let prepared = prepare(&mut kernel, 2, sample(2)).unwrap();
+            prepared.begin(&ledger, 1, clock::now()).unwrap();
+            let error = prepared.enforce(&mut kernel).unwrap_err().to_string();
+            assert!(error.contains("out of memory"), "{error}");
+            put_back(&mut kernel, &ledger, Some(&mut confirmed));
+            assert!(
+                inspect(&mut system, &confirmed).is_clean(),
+                "step {fails_at}"
+            );
+            assert!(ledger.journal().unwrap().is_none());
+        }
+        // And without an earlier ruleset.
+        boot::teardown(&mut system, &ledger, true).unwrap();
+        for fails_at in 1..=3 {
+            let mut kernel = faulty(place, fails_at);
+            let prepared = prepare(&mut kernel, 2, sample(2)).unwrap();
+            prepared.begin(&ledger, 1, clock::now()).unwrap();
+            prepared.enforce(&mut kernel).unwrap_err();
+            put_back(&mut kernel, &ledger, None);
+            assert!(!place.has_ours(), "step {fails_at}");
+        }
+        assert_eq!(place.foreign(), foreign);
+    });
+}
+
+#[test]
+fn without_a_scratch_namespace_the_read_back_serves() {
+    on_both_backends(|place| {
+        let ledger = place.ledger();
+        let mut kernel = faulty(place, usize::MAX);
+        kernel.scratch = false;
+        let confirmed = install(&mut kernel, &ledger, 1, sample(1));
+        assert!(confirmed.canonical.read_back);
+        assert!(inspect(&mut kernel, &confirmed).is_clean());
+        // The same words as a scratch namespace gives.
+        let Staged::Proved(proved) =
+            stage(&place.system(), &confirmed.ruleset, &failsafe()).unwrap()
+        else {
+            panic!("no scratch namespace");
+        };
+        assert_eq!(proved.tables, confirmed.canonical.tables);
+        let second = install(&mut kernel, &ledger, 2, sample(2));
+        assert!(inspect(&mut kernel, &second).is_clean());
+    });
+}
+
+#[test]
+fn words_of_another_iptables_are_found_out_anew() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let mut confirmed = install(&mut system, &ledger, 1, sample(1));
+        let right = confirmed.clone();
+        confirmed.canonical.version = "1.8.2".to_owned();
+        for chain in &mut confirmed.canonical.tables[0].table.chains {
+            for rule in &mut chain.rules {
+                *rule = rule.replace("-m conntrack --ctstate", "-m state --state");
+            }
+        }
+        ledger.confirm(&confirmed).unwrap();
+        let recovered = boot::recover(&mut system, &ledger);
+        assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
+        assert_eq!(recovered.confirmed.unwrap(), right);
+        let ledger = Ledger::open(&place.folder.path().join("ledger")).unwrap();
+        assert_eq!(ledger.confirmed().unwrap().unwrap(), right);
+    });
+}

@@ -1,0 +1,385 @@
+//! Edits by others: noticed, repaired, recorded.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use voipfleet_agent::boot;
+use voipfleet_agent::kernel::{Backend, Events};
+use voipfleet_agent::reconcile::{Inbox, Outbox, Reconciler, Settings, inspect};
+use voipfleet_proto::v1::agent_message::Kind;
+use voipfleet_proto::v1::{DriftClass, DriftRecord, DriftState};
+
+use crate::support::{Place, in_namespace, install, on_both_backends, own, sample};
+
+/// Long enough for any machine; what is awaited ends the wait.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Never, within a test.
+const NEVER: Duration = Duration::from_hours(1);
+const OFTEN: Duration = Duration::from_millis(100);
+
+/// A reconciler at work in the namespace of the thread that makes it.
+struct Agent {
+    inbox: Arc<Inbox>,
+    outbox: Arc<Outbox>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Agent {
+    fn start(place: &Place, poll_interval: Duration) -> Self {
+        let (inbox, outbox) = (Arc::new(Inbox::default()), Arc::new(Outbox::default()));
+        let system = place.system();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        if place.backend == Backend::Nft {
+            let own = system.own_processes();
+            let mut events = runtime.block_on(async { Events::open() }).unwrap();
+            let inbox = Arc::clone(&inbox);
+            runtime.spawn(async move {
+                while let Ok(event) = events.next().await {
+                    if !event.is_by(&own) {
+                        inbox.changed(event, Instant::now());
+                    }
+                }
+            });
+        }
+        let settings = Settings {
+            own: own(),
+            poll_interval,
+        };
+        let reconciler = Reconciler::start(
+            Box::new(system),
+            place.ledger(),
+            settings,
+            Arc::clone(&inbox),
+            Arc::clone(&outbox),
+        );
+        let thread = std::thread::spawn(move || reconciler.run());
+        outbox.take();
+        Self {
+            inbox,
+            outbox,
+            thread: Some(thread),
+            runtime,
+        }
+    }
+
+    /// Waits until `enough` says so of the records that came by then.
+    fn records_until(&self, enough: impl Fn(&[DriftRecord]) -> bool) -> Vec<DriftRecord> {
+        let mut records: Vec<DriftRecord> = Vec::new();
+        self.runtime.block_on(async {
+            let wait = async {
+                loop {
+                    for message in self.outbox.take() {
+                        if let Kind::Drift(report) = message {
+                            records.extend(report.records);
+                        }
+                    }
+                    if enough(&records) {
+                        return;
+                    }
+                    self.outbox.filled().await;
+                }
+            };
+            let ended = tokio::time::timeout(LIMIT, wait).await;
+            assert!(ended.is_ok(), "no such records within {LIMIT:?}");
+        });
+        records
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.inbox.stop();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking());
+        }
+    }
+}
+
+/// An edit, and what must be on record of it.
+struct Edit {
+    lines: &'static [&'static str],
+    class: DriftClass,
+    chain: &'static str,
+}
+
+const RULE_EDITS: [Edit; 11] = [
+    Edit {
+        lines: &["iptables -D VF-SIP 1"],
+        class: DriftClass::Missing,
+        chain: "VF-SIP",
+    },
+    Edit {
+        lines: &["ip6tables -D VF-INPUT 4"],
+        class: DriftClass::Missing,
+        chain: "VF-INPUT",
+    },
+    // A DROP turned into an ACCEPT, its comment kept.
+    Edit {
+        lines: &[
+            "iptables -R VF-INPUT 2 -m set --match-set vf-list-1-4 src -m comment --comment \
+             vf:deny -j ACCEPT",
+        ],
+        class: DriftClass::Altered,
+        chain: "VF-INPUT",
+    },
+    Edit {
+        lines: &[
+            "ip6tables -R VF-INPUT 2 -m set --match-set vf-list-1-6 src -m comment --comment \
+             vf:deny -j ACCEPT",
+        ],
+        class: DriftClass::Altered,
+        chain: "VF-INPUT",
+    },
+    Edit {
+        lines: &["iptables -I VF-SIP 1 -s 192.0.2.1 -j ACCEPT"],
+        class: DriftClass::Extra,
+        chain: "VF-SIP",
+    },
+    Edit {
+        lines: &["ip6tables -A VF-FAILSAFE -j DROP"],
+        class: DriftClass::Extra,
+        chain: "VF-FAILSAFE",
+    },
+    Edit {
+        lines: &["iptables -F VF-SITE1"],
+        class: DriftClass::Missing,
+        chain: "VF-SITE1",
+    },
+    Edit {
+        lines: &["iptables -D INPUT -j VF-INPUT"],
+        class: DriftClass::Missing,
+        chain: "INPUT",
+    },
+    Edit {
+        lines: &["ip6tables -F INPUT"],
+        class: DriftClass::Missing,
+        chain: "INPUT",
+    },
+    Edit {
+        lines: &["iptables -I INPUT 1 -s 192.0.2.1 -j ACCEPT"],
+        class: DriftClass::Bypass,
+        chain: "INPUT",
+    },
+    Edit {
+        lines: &["ip6tables -N VF-MINE", "ip6tables -A VF-MINE -j ACCEPT"],
+        class: DriftClass::Extra,
+        chain: "VF-MINE",
+    },
+];
+
+const SET_EDITS: [Edit; 4] = [
+    Edit {
+        lines: &["ipset del vf-clients-4 203.0.113.0/24"],
+        class: DriftClass::Set,
+        chain: "vf-clients-4",
+    },
+    Edit {
+        lines: &["ipset add vf-clients-6 2001:db8:bad::/48"],
+        class: DriftClass::Set,
+        chain: "vf-clients-6",
+    },
+    Edit {
+        lines: &["ipset flush vf-list-1-4"],
+        class: DriftClass::Set,
+        chain: "vf-list-1-4",
+    },
+    Edit {
+        lines: &["ipset create vf-mine-4 hash:net"],
+        class: DriftClass::Set,
+        chain: "vf-mine-4",
+    },
+];
+
+fn make(place: &Place, agent: &Agent, edit: &Edit) {
+    for line in edit.lines {
+        place.tool(line);
+    }
+    let wanted = |record: &DriftRecord| {
+        record.class() == edit.class
+            && record.chain == edit.chain
+            && record.repaired_after_ms.is_some()
+    };
+    let records = agent.records_until(|records| records.iter().any(wanted));
+    let record = records.iter().find(|record| wanted(record)).unwrap();
+    assert!(
+        !record.wanted.is_empty() || !record.observed.is_empty(),
+        "{record:?}"
+    );
+    if place.backend == Backend::Nft && edit.class != DriftClass::Set {
+        let author = record.by.as_ref().expect("an author");
+        let program = edit.lines.last().unwrap().split(' ').next().unwrap();
+        assert_eq!(author.comm, program, "{record:?}");
+        assert!(author.pid > 0);
+    }
+}
+
+#[test]
+fn every_edit_of_rules_is_repaired_and_recorded() {
+    on_both_backends(|place| {
+        place.be_somebody_else();
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        // With nft the kernel's announcements must do: the poll never comes.
+        let poll = match place.backend {
+            Backend::Nft => NEVER,
+            Backend::Legacy => OFTEN,
+        };
+        let agent = Agent::start(place, poll);
+        for edit in &RULE_EDITS {
+            make(place, &agent, edit);
+            let left = inspect(&mut system, &confirmed);
+            assert!(left.is_clean(), "{:?}: {:?}", edit.lines, left.differences);
+        }
+        assert!(place.foreign().contains("f2b-sshd"));
+    });
+}
+
+#[test]
+fn every_edit_of_sets_is_repaired_and_recorded() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        let agent = Agent::start(place, OFTEN);
+        for edit in &SET_EDITS {
+            make(place, &agent, edit);
+            let left = inspect(&mut system, &confirmed);
+            assert!(left.is_clean(), "{:?}: {:?}", edit.lines, left.differences);
+        }
+    });
+}
+
+#[test]
+fn all_of_it_flushed_by_another_tool_comes_back() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        let agent = Agent::start(place, OFTEN);
+        for line in ["iptables -F", "iptables -X", "ipset flush"] {
+            // Chains may be there again before -X comes: then it refuses, as it should.
+            let words: Vec<&str> = line.split(' ').skip(1).collect();
+            let _may_refuse = place
+                .runner()
+                .run(line.split(' ').next().unwrap(), &words, "");
+        }
+        agent.records_until(|records| {
+            let of = |chain: &str| records.iter().any(|record| record.chain == chain);
+            of("INPUT") && of("vf-clients-4")
+        });
+        // The last of the three edits may still be under repair.
+        let deadline = Instant::now() + LIMIT;
+        while !inspect(&mut system, &confirmed).is_clean() {
+            assert!(Instant::now() < deadline, "still drifted");
+            std::thread::yield_now();
+        }
+    });
+}
+
+#[test]
+fn what_others_do_elsewhere_is_no_drift() {
+    on_both_backends(|place| {
+        place.be_somebody_else();
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        for line in [
+            "iptables -I f2b-sshd 1 -s 192.0.2.100 -j REJECT",
+            "iptables -D f2b-sshd 1",
+            "iptables -Z",
+            "iptables -I INPUT 1 -s 192.0.2.200 -j DROP",
+            "iptables -A INPUT -s 192.0.2.201 -j ACCEPT",
+            "iptables -A FORWARD -j ACCEPT",
+            "iptables -P FORWARD DROP",
+            "ipset add f2b-list 192.0.2.67",
+            "ip6tables -A OUTPUT -j ACCEPT",
+        ] {
+            place.tool(line);
+            let found = inspect(&mut system, &confirmed);
+            assert!(found.is_clean(), "{line}: {:?}", found.differences);
+        }
+    });
+}
+
+#[test]
+fn unreadable_is_said_once_and_nothing_is_touched() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, sample(1));
+        let nft = place.runner().find("nft");
+        assert!(nft.is_ok(), "this test needs nft (Debian package nftables)");
+        let agent = Agent::start(place, OFTEN);
+        // What iptables has no words for: a match of nft's own.
+        place.tool("nft add rule ip filter INPUT ct state new counter accept");
+        let records = agent.records_until(|records| {
+            records
+                .iter()
+                .any(|record| record.class() == DriftClass::Unreadable)
+        });
+        assert!(
+            records
+                .iter()
+                .all(|record| record.repaired_after_ms.is_none()),
+            "{records:?}"
+        );
+        let unreadable = i32::from(DriftState::Unreadable);
+        let deadline = Instant::now() + LIMIT;
+        while agent.outbox.last_status().drift != unreadable {
+            assert!(
+                Instant::now() < deadline,
+                "state {:?}",
+                agent.outbox.last_status()
+            );
+            std::thread::yield_now();
+        }
+        let rules = place.tool("nft list chain ip filter INPUT");
+        assert!(rules.contains("ct state new"), "{rules}");
+    });
+}
+
+#[test]
+fn a_fight_ends_in_waiting_and_says_contended() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, sample(1));
+        let agent = Agent::start(place, NEVER);
+        let contended = i32::from(DriftState::Contended);
+        let deadline = Instant::now() + LIMIT;
+        while agent.outbox.last_status().drift != contended {
+            assert!(Instant::now() < deadline, "never contended");
+            // The rule may not be back yet: then there is nothing to delete.
+            let _may_refuse = place.runner().run(
+                "iptables",
+                &[
+                    "-D",
+                    "VF-INPUT",
+                    "-j",
+                    "VF-SIP",
+                    "-m",
+                    "comment",
+                    "--comment",
+                    "vf:sip",
+                ],
+                "",
+            );
+            let () = agent
+                .runtime
+                .block_on(async { tokio::task::yield_now().await });
+        }
+    });
+}
+
+#[test]
+fn nothing_confirmed_means_nothing_to_keep() {
+    in_namespace(Backend::Nft, |place| {
+        let mut system = place.system();
+        let agent = Agent::start(place, OFTEN);
+        place.tool("iptables -N VF-INPUT");
+        drop(agent);
+        assert!(place.has_ours());
+        boot::teardown(&mut system, &place.ledger(), false).unwrap();
+        assert!(!place.has_ours());
+    });
+}

@@ -1,0 +1,163 @@
+//! The ledger on disk: its format is held by golden files, and no damage makes it panic.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+use voipfleet_agent::kernel::Backend;
+use voipfleet_agent::ledger::{Canonical, Confirmed, Journal, Ledger, LedgerError};
+use voipfleet_common::drift::Wanted;
+use voipfleet_common::iptables::{Failsafe, parse_save, restore_input};
+use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::ruleset::{Chain, Family, Mode, Rule, Ruleset, Verdict};
+use voipfleet_common::session::Held;
+
+fn confirmed() -> Confirmed {
+    let ruleset = Ruleset {
+        site: "site-a".parse::<SiteName>().unwrap(),
+        node: "sip1".parse::<NodeName>().unwrap(),
+        mode: Mode::Enforce,
+        admins: vec!["198.51.100.10/32".parse().unwrap()],
+        ssh_ports: vec![22],
+        sets: Vec::new(),
+        chains: vec![Chain {
+            name: "VF-INPUT".parse().unwrap(),
+            rules: vec![Rule::new("default".parse().unwrap(), Verdict::Drop)],
+        }],
+    };
+    let failsafe = Failsafe {
+        controllers: vec!["192.0.2.1:7443".parse().unwrap()],
+    };
+    let tables = Family::BOTH.map(|family| Wanted {
+        family,
+        table: parse_save(&restore_input(&ruleset, &failsafe, family)).unwrap(),
+    });
+    Confirmed {
+        held: Held {
+            generation: 7,
+            digest: ruleset.digest(),
+        },
+        ruleset,
+        failsafe,
+        canonical: Canonical {
+            backend: Backend::Nft,
+            version: "1.8.9".to_owned(),
+            tables,
+            read_back: false,
+        },
+    }
+}
+
+fn journal() -> Journal {
+    Journal {
+        held: confirmed().held,
+        nonce: 3,
+        begun: SystemTime::UNIX_EPOCH + Duration::from_hours(498_720),
+    }
+}
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    fs::read(path).unwrap()
+}
+
+fn in_ledger(test: impl FnOnce(&Ledger, &Path)) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("ledger");
+    test(&Ledger::open(&folder).unwrap(), &folder);
+}
+
+/// Nodes in the field hold such files: an agent that cannot read them loses their rules.
+#[test]
+fn files_of_version_1_are_read() {
+    in_ledger(|ledger, folder| {
+        fs::write(folder.join("confirmed"), golden("confirmed-v1")).unwrap();
+        fs::write(folder.join("journal"), golden("journal-v1")).unwrap();
+        assert_eq!(ledger.confirmed().unwrap().unwrap(), confirmed());
+        assert_eq!(ledger.journal().unwrap().unwrap(), journal());
+    });
+}
+
+#[test]
+fn files_are_written_as_version_1_has_it() {
+    in_ledger(|ledger, folder| {
+        ledger.confirm(&confirmed()).unwrap();
+        ledger.begin(&journal()).unwrap();
+        assert!(fs::read(folder.join("confirmed")).unwrap() == golden("confirmed-v1"));
+        assert!(fs::read(folder.join("journal")).unwrap() == golden("journal-v1"));
+    });
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_write_leaves_the_old_file() {
+    in_ledger(|ledger, folder| {
+        ledger.confirm(&confirmed()).unwrap();
+        let whole = fs::read(folder.join("confirmed")).unwrap();
+        for cut in [0, 1, 30, whole.len() - 1] {
+            fs::write(folder.join("confirmed.new"), &whole[..cut]).unwrap();
+            assert_eq!(ledger.confirmed().unwrap().unwrap(), confirmed());
+        }
+        let mut next = confirmed();
+        next.held.generation = 8;
+        ledger.confirm(&next).unwrap();
+        assert_eq!(ledger.confirmed().unwrap().unwrap(), next);
+    });
+}
+
+#[test]
+fn every_cut_is_found_and_the_file_is_kept() {
+    let whole = golden("confirmed-v1");
+    in_ledger(|ledger, folder| {
+        for cut in 0..whole.len() {
+            fs::write(folder.join("confirmed"), &whole[..cut]).unwrap();
+            let error = ledger.confirmed().unwrap_err();
+            assert!(matches!(error, LedgerError::Corrupt { .. }), "{cut}");
+            assert!(!folder.join("confirmed").exists());
+            assert!(ledger.is_lost());
+            assert_eq!(
+                fs::read(folder.join("confirmed.corrupt")).unwrap(),
+                whole[..cut]
+            );
+        }
+    });
+}
+
+#[test]
+fn a_look_puts_nothing_aside() {
+    in_ledger(|_, folder| {
+        fs::write(folder.join("confirmed"), "x").unwrap();
+        assert!(Ledger::look_at(folder).confirmed().is_err());
+        assert!(folder.join("confirmed").exists());
+    });
+}
+
+#[test]
+fn a_later_version_is_named() {
+    let mut file = golden("confirmed-v1");
+    file[12] = 9;
+    in_ledger(|ledger, folder| {
+        fs::write(folder.join("confirmed"), file).unwrap();
+        let error = ledger.confirmed().unwrap_err();
+        let words = voipfleet_agent::errors::chain(&error);
+        assert!(
+            words.contains("version 9") && words.contains("newer"),
+            "{words}"
+        );
+    });
+}
+
+proptest! {
+    #[test]
+    fn every_changed_bit_is_found(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        let mut file = golden("confirmed-v1");
+        let at = at.index(file.len());
+        file[at] ^= 1 << bit;
+        in_ledger(|ledger, folder| {
+            fs::write(folder.join("confirmed"), file).unwrap();
+            assert!(ledger.confirmed().is_err());
+        });
+    }
+}
