@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Prints figures for this machine, each beside the floor measured in the same run.
+#
+#   sudo tests/bench.sh                     everything, about ten minutes
+#   sudo tests/bench.sh apply               one part: apply, push or drift
+#   sudo tests/bench.sh push --nodes 10
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT"
+[ "$(id -u)" = 0 ] || {
+    echo "tests/bench.sh: the benches need root, for network namespaces and iptables: sudo tests/bench.sh" >&2
+    exit 1
+}
+# shellcheck source=../deploy/lab/tools.sh
+. deploy/lab/tools.sh
+install_missing
+cargo build --quiet --locked --release --workspace --bins
+# The programs are looked for beside the bench's folder, as with tests.
+mkdir -p target/release/bench-run
+cp target/release/bench target/release/bench-run/
+exec target/release/bench-run/bench "$@"
