@@ -39,7 +39,7 @@ impl fmt::Display for Family {
 }
 
 /// Everything in the filter tables and sets of a node, as the kernel prints it, without
-/// counters and times.
+/// counters, times and the random seeds of sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// Of `iptables-save -t filter`.
@@ -237,7 +237,7 @@ impl Lab {
         let mut sets: Vec<String> = self
             .edit(node, "ipset save")?
             .lines()
-            .map(str::to_owned)
+            .map(without_seed)
             .collect();
         sets.sort();
         Ok(Rules {
@@ -257,6 +257,16 @@ impl Lab {
         self.edit(node, "ipset destroy")?;
         Ok(())
     }
+}
+
+/// `create ... initval 0xa767ef21` seeds the set's hash, at random.
+fn without_seed(line: &str) -> String {
+    let words = line.split(' ').scan(false, |skip, word| {
+        let shown = !*skip && word != "initval";
+        *skip = word == "initval";
+        Some(shown.then_some(word))
+    });
+    words.flatten().collect::<Vec<_>>().join(" ")
 }
 
 /// `:INPUT ACCEPT [12:840]` counts packets.

@@ -151,12 +151,17 @@ impl Push {
             .with_context(|| format!("the done event has no number {name}: {}", self.done))
     }
 
-    /// The last event that names a node.
+    /// The last that was said of a node: an event of its own, or its place in the first one.
     pub fn node(&self, name: &str) -> Result<&Value> {
-        self.events
+        let first = self
+            .events
             .iter()
-            .rev()
-            .find(|event| event["node"] == name)
+            .filter_map(|event| event["nodes"].as_array());
+        first
+            .flatten()
+            .chain(&self.events)
+            .filter(|said| said["node"] == name)
+            .next_back()
             .with_context(|| format!("push does not name {name}: {}", self.ended.said()))
     }
 }
