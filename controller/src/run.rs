@@ -38,6 +38,8 @@ const ENROLMENT: Bounds = Bounds {
     connections: 256,
     handshakes: 32,
 };
+/// How long a stranger may keep a connection: enrolment is one request.
+const ENROLMENT_AGE: Duration = Duration::from_secs(30);
 
 /// Where a controller runs.
 #[derive(Debug, Clone)]
@@ -108,7 +110,9 @@ impl Controller {
             key_pem: &key_pem,
             ca_pem: authority.ca_pem(),
         };
-        let fleet_tls = tls::server(credentials)?;
+        let mut fleet_tls = tls::server(credentials)?;
+        // A resumed session would not look at the peer's certificate again: it may have expired.
+        fleet_tls.send_tls13_tickets = 0;
         let enrol_tls = tls::enrolment_server(credentials)?;
         let fleet_listener = listen::bind(options.listen, "agents and operators").await?;
         let enrol_listener = listen::bind(options.enrol_listen, "enrolment").await?;
@@ -166,8 +170,8 @@ impl Controller {
     pub async fn stop(self) {
         tracing::info!("controller is stopping");
         self.stop.cancel();
-        self.fleet.stopped().await;
         let ending = async {
+            self.fleet.stopped().await;
             for server in self.servers {
                 match server.await {
                     Ok(Ok(())) => {}
@@ -224,7 +228,10 @@ fn serve_enrolment(
     let incoming = listen::accept(listener, tls, Admission::Anybody, ENROLMENT, stop.clone());
     let service = EnrolmentServer::new(EnrolmentService::new(registrar))
         .max_decoding_message_size(enrol::MAX_MESSAGE_BYTES);
-    let server = builder().add_service(service);
+    let server = builder()
+        .max_connection_age(ENROLMENT_AGE)
+        .max_connection_age_grace(STOPPING)
+        .add_service(service);
     let stopped = stop.clone().cancelled_owned();
     tokio::spawn(server.serve_with_incoming_shutdown(incoming, stopped))
 }

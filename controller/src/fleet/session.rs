@@ -93,6 +93,7 @@ impl Session {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
         if hello.site != self.id.site.as_str() || hello.node != self.id.node.as_str() {
+            tracing::warn!("session refused: Hello names another node than the certificate");
             return Err(Status::permission_denied(format!(
                 "the certificate is of node {}, but Hello names another; enrol this machine again",
                 self.id
@@ -281,7 +282,8 @@ impl Greeted {
             self.delivery.hear(status.nonce, about, progress, confirmed)
         });
         let working = progress == Some(voipfleet_common::session::Progress::Working);
-        if !status.error.is_empty() {
+        // An unasked status repeats the last error with every change of drift.
+        if status.nonce != 0 && !status.error.is_empty() {
             let state = status.state().as_str_name();
             tracing::warn!(
                 generation = status.generation,

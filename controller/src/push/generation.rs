@@ -10,7 +10,7 @@ use voipfleet_common::session::{Generation, Held};
 
 use super::{Order, PushError, Pushes, Snapshot};
 use crate::records::{self, Content, GenerationRecord, NodeId, Read};
-use crate::store::{Expect, Outcome, Txn, keys};
+use crate::store::{Expect, Outcome, StoreError, Txn, keys};
 
 /// Tries to win against other pushes of the same site.
 const TRIES: usize = 5;
@@ -100,10 +100,14 @@ impl Pushes {
                 record: None,
             });
         };
-        let generation = records::read(store, &keys::generation(site, current.record)).await?;
+        let key = keys::generation(site, current.record);
+        let Some(generation) = records::read(store, &key).await? else {
+            let why = "it is missing, and the site is at it";
+            return Err(StoreError::Corrupt { key, why }.into());
+        };
         Ok(Before {
             expect: Expect::At(current.revision),
-            record: generation.map(|read| read.record),
+            record: Some(generation.record),
         })
     }
 

@@ -4,6 +4,7 @@ mod generation;
 mod prune;
 mod rollout;
 pub mod snapshot;
+mod track;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,14 +7,13 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 use tonic::Status;
 use voipfleet_common::names::NodeName;
-use voipfleet_common::session::Held;
 use voipfleet_proto::v1::{
-    Diagnostic, NodeState, PushDone, PushEvent, PushNode, PushNodeState, PushStarted, Severity,
-    push_event,
+    Diagnostic, PushDone, PushEvent, PushNode, PushNodeState, PushStarted, Severity, push_event,
 };
 
+use super::track::{Track, is_refusal};
 use super::{ANSWER, Prepared, Pushes};
-use crate::fleet::{Fleet, View};
+use crate::fleet::Fleet;
 use crate::records::NodeId;
 
 /// A push that goes on.
@@ -25,89 +24,6 @@ pub struct Rollout {
     nodes: BTreeMap<NodeName, Track>,
     started: Instant,
     answer: Duration,
-}
-
-/// One node in this push.
-#[derive(Debug)]
-struct Track {
-    target: Held,
-    /// It ran this content before.
-    had: bool,
-    /// The last offer that it had refused before this push: that answer does not count.
-    refused_before: Option<u64>,
-    state: PushNodeState,
-    error: String,
-    deadline: Instant,
-    /// It was connected at some time during the push.
-    seen: bool,
-}
-
-impl Track {
-    fn ended(&self, now: Instant) -> bool {
-        match self.state {
-            PushNodeState::Offline => !self.seen && now >= self.deadline,
-            _ => is_final(self.state),
-        }
-    }
-}
-
-fn is_final(state: PushNodeState) -> bool {
-    matches!(
-        state,
-        PushNodeState::Applied
-            | PushNodeState::Unchanged
-            | PushNodeState::RolledBack
-            | PushNodeState::Rejected
-            | PushNodeState::Failed
-            | PushNodeState::TimedOut
-    )
-}
-
-fn is_refusal(state: NodeState) -> bool {
-    matches!(
-        state,
-        NodeState::Rejected | NodeState::Failed | NodeState::RolledBack
-    )
-}
-
-/// How a connected node stands with this push.
-fn judge(track: &Track, view: &View) -> (PushNodeState, String) {
-    let target = track.target;
-    if view.confirmed == Some(target) {
-        let state = if track.had {
-            PushNodeState::Unchanged
-        } else {
-            PushNodeState::Applied
-        };
-        return (state, String::new());
-    }
-    let offered = view.offered.as_ref();
-    let newest = [view.confirmed, offered.map(|offered| offered.held)]
-        .into_iter()
-        .flatten()
-        .map(|held| held.generation)
-        .max()
-        .unwrap_or_default();
-    if newest > target.generation {
-        let why = format!("generation {newest} took the place of this one");
-        return (PushNodeState::Failed, why);
-    }
-    let answer = offered
-        .filter(|offered| offered.held == target && Some(offered.nonce) != track.refused_before)
-        .and_then(|offered| offered.answer.as_ref());
-    let Some(answer) = answer else {
-        return (PushNodeState::Sent, String::new());
-    };
-    let state = match answer.state() {
-        NodeState::Unspecified => PushNodeState::Sent,
-        NodeState::Applying => PushNodeState::Applying,
-        NodeState::Trial => PushNodeState::Trial,
-        NodeState::Applied => PushNodeState::Applied,
-        NodeState::RolledBack => PushNodeState::RolledBack,
-        NodeState::Rejected => PushNodeState::Rejected,
-        NodeState::Failed => PushNodeState::Failed,
-    };
-    (state, answer.error.clone())
 }
 
 impl Pushes {
@@ -163,7 +79,7 @@ impl Rollout {
                 deadline: offline_until,
                 seen: false,
             };
-            self.look(&mut track, view.as_ref());
+            track.look(view.as_ref(), self.started, self.answer);
             tracks.insert(name.clone(), track);
         }
         tracks
@@ -174,41 +90,6 @@ impl Rollout {
             site: self.prepared.order.site.clone(),
             node: node.clone(),
         }
-    }
-
-    /// Brings a track up to date; true: something changed.
-    fn look(&self, track: &mut Track, view: Option<&View>) -> bool {
-        if is_final(track.state) {
-            return false;
-        }
-        let now = Instant::now();
-        let (state, error) = match view {
-            Some(view) => {
-                if !track.seen {
-                    track.seen = true;
-                    track.deadline = now + self.answer;
-                }
-                match judge(track, view) {
-                    (state, error) if is_final(state) => (state, error),
-                    _ if now >= track.deadline => (
-                        PushNodeState::TimedOut,
-                        format!("no answer within {} s", self.answer.as_secs()),
-                    ),
-                    other => other,
-                }
-            }
-            // A connection may break during an apply and come back; until then it stands as
-            // it stood.
-            None if track.seen && now < track.deadline => return false,
-            None => {
-                track.seen = false;
-                (PushNodeState::Offline, String::new())
-            }
-        };
-        let changed = state != track.state || error != track.error;
-        track.state = state;
-        track.error = error;
-        changed
     }
 
     /// Tells the operator everything, until every node has answered, the time is over, or the
@@ -260,7 +141,7 @@ impl Rollout {
                 let Some(mut track) = self.nodes.remove(&name) else {
                     continue;
                 };
-                let changed = self.look(&mut track, view.as_ref());
+                let changed = track.look(view.as_ref(), self.started, self.answer);
                 let event = changed.then(|| self.event(&name, &track));
                 self.nodes.insert(name, track);
                 if let Some(event) = event

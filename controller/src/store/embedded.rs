@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -26,6 +27,10 @@ const QUEUE: usize = 256;
 const GROUP: usize = 128;
 /// Changes that a watcher may lag behind before it must read anew.
 const WATCH_BACKLOG: usize = 4096;
+/// Tries to get sled's file lock: sled gives it back on threads of its own, a moment after the
+/// database was dropped.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 /// A store in a directory.
 ///
@@ -64,27 +69,35 @@ struct Writer {
     revision: Revision,
 }
 
+fn open_database(path: &Path) -> Result<sled::Db, StoreError> {
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        // Every commit is flushed before its answer; a timer would only add writes.
+        .flush_every_ms(None);
+    let shown = || path.display().to_string();
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            Ok(db) => return Ok(db),
+            // sled has no error kind of its own for its lock.
+            Err(error) if error.to_string().contains("could not acquire lock") => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(source) => {
+                return Err(StoreError::Open {
+                    path: shown(),
+                    source,
+                });
+            }
+        }
+    }
+    Err(StoreError::InUse { path: shown() })
+}
+
 impl Embedded {
     /// Opens the store in `path`, or makes it. Blocks while sled recovers its log.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let shown = || path.display().to_string();
-        let db = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            // Every commit is flushed before its answer; a timer would only add writes.
-            .flush_every_ms(None)
-            .open()
-            .map_err(|source| {
-                // sled has no error kind of its own for its lock.
-                if source.to_string().contains("could not acquire lock") {
-                    StoreError::InUse { path: shown() }
-                } else {
-                    StoreError::Open {
-                        path: shown(),
-                        source,
-                    }
-                }
-            })?;
+        let db = open_database(path)?;
         let tree = db.open_tree("voipfleet")?;
         match tree.get(FORMAT_KEY)?.as_deref() {
             None => {
