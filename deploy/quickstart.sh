@@ -6,6 +6,8 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 STATE=$ROOT/target/quickstart
+# Namespaces belong to the machine, so there is one lab at a time. This file names its state.
+OWNER=/run/voipfleet-lab
 # How often agents look at the kernel without being told.
 POLL_INTERVAL=${VOIPFLEET_POLL_INTERVAL:-15s}
 
@@ -113,13 +115,13 @@ up() {
     case $backend in nft | legacy | mixed) ;; *) usage >&2; exit 2 ;; esac
     case $roles in each | all) ;; *) usage >&2; exit 2 ;; esac
     if [ "$nodes" = 1 ]; then roles=all; fi
-    need_root up
     install_missing
     build
 
     down
     mkdir -p "$STATE/log" "$STATE/agents"
     chmod 700 "$STATE"
+    echo "$STATE" >"$OWNER"
     echo "$BIN" >"$STATE/bin"
     plan_nodes "$nodes" "$backend" "$roles" >"$STATE/nodes"
     echo "$SOURCES" >"$STATE/sources"
@@ -170,14 +172,18 @@ EOF
 }
 
 down() {
-    need_root down
+    local owner="" left=orphans
+    if [ -f "$OWNER" ]; then owner=$(cat "$OWNER"); fi
+    if [ -n "$owner" ] && [ "$owner" != "$STATE" ] && [ -d "$owner" ]; then
+        fail "a lab of another checkout is up: run ${owner%/target/quickstart}/deploy/quickstart.sh down first"
+    fi
+    if [ -d "$STATE/pid" ]; then left=recorded; fi
     stop_all
-    network_down
-    rm -rf "$STATE"
+    network_down "$left"
+    rm -rf "$STATE" "$OWNER"
 }
 
 start() {
-    need_root start
     need_lab
     if runs "$1"; then fail "$1 runs already"; fi
     case $1 in
@@ -187,7 +193,6 @@ start() {
 }
 
 stop() {
-    need_root stop
     need_lab
     runs "$1" || fail "$1 does not run"
     signal TERM "$1"
@@ -211,8 +216,9 @@ main() {
     # One change at a time; the processes of the lab do not inherit the lock.
     case $verb in
         up | down | start | stop)
+            need_root "$verb"
             mkdir -p "$ROOT/target"
-            exec 9>"$ROOT/target/quickstart.lock"
+            exec 9>"$OWNER.lock"
             flock 9
             ;;
     esac

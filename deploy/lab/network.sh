@@ -160,6 +160,7 @@ on_node() {
         env "PATH=$(tool_path "$(node_field "$name" backend)")" "$@"
 }
 
+# With `orphans`, whatever runs in the namespaces is ended too.
 network_down() {
     local file ns pid
     # The mounts of namespaces first, then the folder that is mounted on itself.
@@ -167,8 +168,8 @@ network_down() {
         while read -r file; do umount "$file"; done
     if ip link show "$HOST_LINK" >/dev/null 2>&1; then ip link del "$HOST_LINK"; fi
     for ns in $(ip netns list | cut -d' ' -f1 | grep -Ex "$OUR_NAMESPACES" || true); do
-        # Whoever removed the state folder by hand left processes that nobody recorded.
-        if [ ! -d "$STATE" ]; then
+        # Whoever removed the state folder by hand took the records of the processes with it.
+        if [ "$1" = orphans ]; then
             for pid in $(ip netns pids "$ns"); do kill "$pid" 2>/dev/null || true; done
         fi
         ip netns del "$ns"

@@ -24,6 +24,8 @@ use crate::exec::{self, Ended, Running};
 /// How long a condition may take to come true: generous, for a machine that does other
 /// things too. A test that passes never waits for it.
 pub const PATIENCE: Duration = Duration::from_mins(1);
+/// Held by whoever uses the lab: its namespaces belong to the machine.
+const LOCK: &str = "/run/voipfleet-tests.lock";
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -96,9 +98,8 @@ impl Lab {
             .parent()
             .context("the tests have no parent folder")?
             .to_owned();
-        std::fs::create_dir_all(root.join("target"))?;
-        let lock = File::create(root.join("target/lab.lock"))?;
-        lock.lock().context("cannot lock target/lab.lock")?;
+        let lock = File::create(LOCK).with_context(|| format!("cannot make {LOCK}"))?;
+        lock.lock().with_context(|| format!("cannot lock {LOCK}"))?;
         let mut lab = Self {
             bin: programs()?,
             state: root.join("target/quickstart"),

@@ -160,8 +160,7 @@ impl Push {
         first
             .flatten()
             .chain(&self.events)
-            .filter(|said| said["node"] == name)
-            .next_back()
+            .rfind(|said| said["node"] == name)
             .with_context(|| format!("push does not name {name}: {}", self.ended.said()))
     }
 }
