@@ -37,10 +37,14 @@ pub struct Registrar {
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
     /// No such id, or another secret: which of the two is not told.
-    #[error("the token is not known here; make a new one: voipctl token create")]
+    #[error(
+        "the token is not known here; make a new one: voipctl token create --site SITE --role ROLE"
+    )]
     UnknownToken,
     /// Its time is over.
-    #[error("the token expired at {at}; make a new one: voipctl token create --site {site}")]
+    #[error(
+        "the token expired at {at}; make a new one: voipctl token create --site {site} --role ROLE"
+    )]
     Expired {
         /// When, RFC 3339.
         at: String,
@@ -50,7 +54,7 @@ pub enum EnrolError {
     /// It was used.
     #[error(
         "the token was used by node {node} at {at}; make a new one: voipctl token create --site \
-         {site}"
+         {site} --role ROLE"
     )]
     Used {
         /// The node that it enrolled.
