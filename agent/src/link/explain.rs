@@ -23,17 +23,15 @@ pub fn explain(error: &(dyn Error + 'static), controller: &str) -> String {
     {
         return text;
     }
-    let kind = causes(error)
-        .filter_map(|e| e.downcast_ref::<io::Error>())
-        .map(io::Error::kind)
-        .next();
-    match kind {
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) => format!(
-            "the controller at {controller} closed the connection before it answered; its log \
-             says why"
-        ),
-        _ => format!("the controller at {controller} cannot be reached: {words}"),
+    // A call that failed without an answer: there was a connection, and it broke.
+    if let Some(status) = causes(error).find_map(|e| e.downcast_ref::<tonic::Status>()) {
+        return format!(
+            "the connection to the controller at {controller} broke ({}); if it goes on, the \
+             controller's log says why",
+            status.message()
+        );
     }
+    format!("the controller at {controller} cannot be reached: {words}")
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -101,7 +99,8 @@ fn of_alert(alert: AlertDescription, controller: &str) -> String {
     }
 }
 
-/// `received fatal alert: CertificateExpired`, somewhere in a text.
+/// `received fatal alert: CertificateExpired` or `AlertReceived(CertificateExpired)`,
+/// somewhere in a text.
 fn alert_in(words: &str) -> Option<AlertDescription> {
     const KNOWN: [AlertDescription; 7] = [
         AlertDescription::CertificateExpired,
@@ -112,7 +111,9 @@ fn alert_in(words: &str) -> Option<AlertDescription> {
         AlertDescription::CertificateUnknown,
         AlertDescription::AccessDenied,
     ];
-    let (_, rest) = words.split_once("fatal alert: ")?;
+    let (_, rest) = words
+        .split_once("fatal alert: ")
+        .or_else(|| words.split_once("AlertReceived("))?;
     KNOWN
         .into_iter()
         .find(|alert| rest.starts_with(&format!("{alert:?}")))

@@ -80,10 +80,18 @@ pub(super) fn repair(
         failsafe: &confirmed.failsafe,
         canonical: Some(&confirmed.canonical),
     };
-    let readable = enforce::Parts {
-        v4: !unreadable(Family::V4, "filter"),
-        v6: !unreadable(Family::V6, "filter"),
-        sets: !unreadable(Family::V4, "ipset"),
+    let differs = |family: Family, table: &str| {
+        inspection.differences.iter().any(|difference| {
+            difference.table == table && (difference.family == family || table == "ipset")
+        })
     };
-    enforce::write(kernel, target, readable)
+    let repairable =
+        |family: Family, table: &str| differs(family, table) && !unreadable(family, table);
+    let sets = repairable(Family::V4, "ipset");
+    let parts = enforce::Parts {
+        v4: repairable(Family::V4, "filter"),
+        v6: repairable(Family::V6, "filter"),
+        sets,
+    };
+    enforce::write(kernel, target, parts)
 }

@@ -502,8 +502,10 @@ impl Outcome {
 }
 
 fn log_drift(record: &pb::DriftRecord) {
+    let class = record.class().as_str_name();
+    let class = class.trim_start_matches("DRIFT_CLASS_").to_ascii_lowercase();
     warn!(
-        class = record.class().as_str_name(),
+        class,
         chain = record.chain,
         rule = record.rule,
         by = record.by.as_ref().map(|author| author.comm.as_str()),

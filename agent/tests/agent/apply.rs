@@ -1,18 +1,15 @@
 //! Apply, read back, go back, tear down: on the real kernel, with both backends.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use crate::faulty::faulty;
 use crate::support::{
-    Place, failsafe, held, in_namespace, install, on_both_backends, own, prepare, put_back, sample,
+    failsafe, held, in_namespace, install, on_both_backends, own, prepare, put_back, sample,
 };
 use voipfleet_agent::boot;
 use voipfleet_agent::clock;
-use voipfleet_agent::kernel::{Backend, ExecError, Kernel, KernelError, NoScratch, Runner, System};
+use voipfleet_agent::kernel::{Backend, Runner, System};
 use voipfleet_agent::ledger::{Journal, Ledger};
 use voipfleet_agent::reconcile::apply::check_content;
 use voipfleet_agent::reconcile::{Staged, inspect, stage};
-use voipfleet_common::ruleset::Family;
 
 #[test]
 fn a_ruleset_comes_and_goes_and_others_stay() {
@@ -224,69 +221,6 @@ fn only_our_own_content_is_taken() {
     let mut offered = offered;
     offered.digest = voipfleet_common::ruleset::Digest::of(&short);
     assert!(check_content(&own(), offered, &short).is_err());
-}
-
-/// A kernel that refuses the nth change.
-struct Faulty {
-    system: System,
-    changes: Arc<AtomicUsize>,
-    fails_at: usize,
-    scratch: bool,
-}
-
-impl Faulty {
-    fn fails(&self) -> Result<(), KernelError> {
-        if self.changes.fetch_add(1, Ordering::SeqCst) + 1 == self.fails_at {
-            return Err(KernelError::Exec(ExecError::Refused {
-                program: "iptables-restore".to_owned(),
-                how: "exited with status 4".to_owned(),
-                words: "out of memory".to_owned(),
-            }));
-        }
-        Ok(())
-    }
-}
-
-impl Kernel for Faulty {
-    fn backend(&self) -> Backend {
-        self.system.backend()
-    }
-    fn version(&self) -> &str {
-        self.system.version()
-    }
-    fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
-        self.fails()?;
-        self.system.restore(family, input)
-    }
-    fn save(&mut self, family: Family) -> Result<String, KernelError> {
-        self.system.save(family)
-    }
-    fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
-        self.fails()?;
-        self.system.ipset_restore(input)
-    }
-    fn ipset_save(&mut self) -> Result<String, KernelError> {
-        self.system.ipset_save()
-    }
-    fn save_other_backend(&mut self, family: Family) -> Option<String> {
-        self.system.save_other_backend(family)
-    }
-    fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
-        if self.scratch {
-            self.system.scratch()
-        } else {
-            Err(NoScratch(std::io::Error::other("not here")))
-        }
-    }
-}
-
-fn faulty(place: &Place, fails_at: usize) -> Faulty {
-    Faulty {
-        system: place.system(),
-        changes: Arc::default(),
-        fails_at,
-        scratch: true,
-    }
 }
 
 #[test]

@@ -1,104 +1,14 @@
 //! Edits by others: noticed, repaired, recorded.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use voipfleet_agent::boot;
-use voipfleet_agent::kernel::{Backend, Events};
-use voipfleet_agent::reconcile::{Inbox, Outbox, Reconciler, Settings, inspect};
-use voipfleet_proto::v1::agent_message::Kind;
+use voipfleet_agent::kernel::Backend;
+use voipfleet_agent::reconcile::inspect;
 use voipfleet_proto::v1::{DriftClass, DriftRecord, DriftState};
 
-use crate::support::{Place, in_namespace, install, on_both_backends, own, sample};
-
-/// Long enough for any machine; what is awaited ends the wait.
-const LIMIT: Duration = Duration::from_secs(30);
-/// Never, within a test.
-const NEVER: Duration = Duration::from_hours(1);
-const OFTEN: Duration = Duration::from_millis(100);
-
-/// A reconciler at work in the namespace of the thread that makes it.
-struct Agent {
-    inbox: Arc<Inbox>,
-    outbox: Arc<Outbox>,
-    thread: Option<std::thread::JoinHandle<()>>,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Agent {
-    fn start(place: &Place, poll_interval: Duration) -> Self {
-        let (inbox, outbox) = (Arc::new(Inbox::default()), Arc::new(Outbox::default()));
-        let system = place.system();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        if place.backend == Backend::Nft {
-            let own = system.own_processes();
-            let mut events = runtime.block_on(async { Events::open() }).unwrap();
-            let inbox = Arc::clone(&inbox);
-            runtime.spawn(async move {
-                while let Ok(event) = events.next().await {
-                    if !event.is_by(&own) {
-                        inbox.changed(event, Instant::now());
-                    }
-                }
-            });
-        }
-        let settings = Settings {
-            own: own(),
-            poll_interval,
-        };
-        let reconciler = Reconciler::start(
-            Box::new(system),
-            place.ledger(),
-            settings,
-            Arc::clone(&inbox),
-            Arc::clone(&outbox),
-        );
-        let thread = std::thread::spawn(move || reconciler.run());
-        outbox.take();
-        Self {
-            inbox,
-            outbox,
-            thread: Some(thread),
-            runtime,
-        }
-    }
-
-    /// Waits until `enough` says so of the records that came by then.
-    fn records_until(&self, enough: impl Fn(&[DriftRecord]) -> bool) -> Vec<DriftRecord> {
-        let mut records: Vec<DriftRecord> = Vec::new();
-        self.runtime.block_on(async {
-            let wait = async {
-                loop {
-                    for message in self.outbox.take() {
-                        if let Kind::Drift(report) = message {
-                            records.extend(report.records);
-                        }
-                    }
-                    if enough(&records) {
-                        return;
-                    }
-                    self.outbox.filled().await;
-                }
-            };
-            let ended = tokio::time::timeout(LIMIT, wait).await;
-            assert!(ended.is_ok(), "no such records within {LIMIT:?}");
-        });
-        records
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.inbox.stop();
-        if let Some(thread) = self.thread.take() {
-            let ended = thread.join();
-            assert!(ended.is_ok() || std::thread::panicking());
-        }
-    }
-}
+use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN};
+use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 
 /// An edit, and what must be on record of it.
 struct Edit {

@@ -3,10 +3,20 @@
 #[cfg(test)]
 mod apply;
 #[cfg(test)]
+mod controller;
+#[cfg(test)]
 mod drift;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod faulty;
+#[cfg(test)]
 mod ledger;
+#[cfg(test)]
+mod link;
+#[cfg(test)]
+mod offers;
+#[cfg(test)]
+mod reconciler;
 #[cfg(test)]
 mod support;

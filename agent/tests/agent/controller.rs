@@ -1,0 +1,215 @@
+//! A controller whose every word the test decides, behind real TLS and gRPC.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status, Streaming};
+use voipfleet_agent::state::{Identity, NodeConfig, StateDir};
+use voipfleet_common::identity::tls;
+use voipfleet_proto::v1::fleet_server::{Fleet, FleetServer};
+use voipfleet_proto::v1::{AgentMessage, Chunk, ControllerMessage, FetchRulesetRequest};
+
+/// One installation's CA.
+pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+impl Ca {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    pub(crate) fn issue(&self, path: &str, last_year: i32) -> Identity {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let uri = format!("spiffe://voipfleet/{path}");
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(last_year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &*self.0).unwrap();
+        Identity {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            ca_pem: self.0.pem(),
+        }
+    }
+}
+
+/// What a session consists of: what the agent says, and what the test answers.
+pub(crate) struct Session {
+    pub(crate) said: Streaming<AgentMessage>,
+    pub(crate) say: mpsc::Sender<Result<ControllerMessage, Status>>,
+}
+
+/// The chunks of what is served, by digest.
+type Rulesets = Mutex<HashMap<Vec<u8>, Vec<Vec<u8>>>>;
+
+#[derive(Clone)]
+struct Scripted {
+    sessions: mpsc::Sender<Session>,
+    rulesets: Arc<Rulesets>,
+}
+
+#[tonic::async_trait]
+impl Fleet for Scripted {
+    type SessionStream = ReceiverStream<Result<ControllerMessage, Status>>;
+    type FetchRulesetStream = ReceiverStream<Result<Chunk, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (say, stream) = mpsc::channel(16);
+        let said = request.into_inner();
+        self.sessions
+            .send(Session { said, say })
+            .await
+            .map_err(|_| Status::permission_denied("node site-a/sip1 was deleted"))?;
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn fetch_ruleset(
+        &self,
+        request: Request<FetchRulesetRequest>,
+    ) -> Result<Response<Self::FetchRulesetStream>, Status> {
+        let digest = request.into_inner().digest;
+        let chunks = self.rulesets.lock().unwrap().get(&digest).cloned();
+        let chunks = chunks.ok_or_else(|| Status::not_found("no such ruleset"))?;
+        let (sender, stream) = mpsc::channel(chunks.len().max(1));
+        for data in chunks {
+            sender.send(Ok(Chunk { data })).await.unwrap();
+        }
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// The controller at work on a port of its own.
+pub(crate) struct Controller {
+    pub(crate) address: SocketAddr,
+    pub(crate) sessions: mpsc::Receiver<Session>,
+    rulesets: Arc<Rulesets>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Controller {
+    pub(crate) async fn start(issued: &Identity) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = Arc::new(tls::server(issued.credentials()).unwrap());
+        let (connections, incoming) = mpsc::channel::<io::Result<Tls>>(4);
+        tokio::spawn(async move {
+            let acceptor = TlsAcceptor::from(tls);
+            while let Ok((tcp, _)) = listener.accept().await {
+                // One that is refused learns it from the alert.
+                if let Ok(stream) = acceptor.accept(tcp).await
+                    && connections.send(Ok(Tls(stream))).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+        let (sender, sessions) = mpsc::channel(4);
+        let rulesets: Arc<Rulesets> = Arc::default();
+        let service = FleetServer::new(Scripted {
+            sessions: sender,
+            rulesets: Arc::clone(&rulesets),
+        });
+        let task = tokio::spawn(async move {
+            let incoming = ReceiverStream::new(incoming);
+            Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming)
+                .await
+                .unwrap();
+        });
+        Self {
+            address,
+            sessions,
+            rulesets,
+            task,
+        }
+    }
+
+    /// What is given to whoever asks for `digest`.
+    pub(crate) fn serve(&self, digest: &[u8], chunks: Vec<Vec<u8>>) {
+        self.rulesets
+            .lock()
+            .unwrap()
+            .insert(digest.to_vec(), chunks);
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What enrolment would have written.
+pub(crate) fn enrolled(folder: &Path, issued: &Identity, controller: SocketAddr) -> StateDir {
+    let state = StateDir::open(folder).unwrap();
+    let identity = state.identity_folder();
+    std::fs::create_dir_all(&identity).unwrap();
+    std::fs::write(identity.join("key.pem"), &issued.key_pem).unwrap();
+    std::fs::write(identity.join("cert.pem"), &issued.certificate_pem).unwrap();
+    std::fs::write(identity.join("ca.pem"), &issued.ca_pem).unwrap();
+    let config = NodeConfig {
+        site: "site-a".parse().unwrap(),
+        node: "sip1".parse().unwrap(),
+        roles: vec!["sip".to_owned()],
+        controller: controller.to_string(),
+    };
+    let text = serde_json::to_string(&config).unwrap();
+    std::fs::write(state.config_file(), text).unwrap();
+    state
+}
+
+struct Tls(TlsStream<TcpStream>);
+
+impl Connected for Tls {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Tls {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tls {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

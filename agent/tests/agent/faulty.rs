@@ -1,0 +1,73 @@
+//! Failures of the kernel where a test wants them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use voipfleet_agent::kernel::{Backend, ExecError, Kernel, KernelError, NoScratch, System};
+use voipfleet_common::ruleset::Family;
+
+use crate::support::Place;
+
+/// A kernel that refuses the nth change.
+pub(crate) struct Faulty {
+    pub(crate) system: System,
+    changes: Arc<AtomicUsize>,
+    fails_at: usize,
+    pub(crate) scratch: bool,
+}
+
+impl Faulty {
+    fn fails(&self) -> Result<(), KernelError> {
+        if self.changes.fetch_add(1, Ordering::SeqCst) + 1 == self.fails_at {
+            return Err(KernelError::Exec(ExecError::Refused {
+                program: "iptables-restore".to_owned(),
+                how: "exited with status 4".to_owned(),
+                words: "out of memory".to_owned(),
+            }));
+        }
+        Ok(())
+    }
+}
+
+impl Kernel for Faulty {
+    fn backend(&self) -> Backend {
+        self.system.backend()
+    }
+    fn version(&self) -> &str {
+        self.system.version()
+    }
+    fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
+        self.fails()?;
+        self.system.restore(family, input)
+    }
+    fn save(&mut self, family: Family) -> Result<String, KernelError> {
+        self.system.save(family)
+    }
+    fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
+        self.fails()?;
+        self.system.ipset_restore(input)
+    }
+    fn ipset_save(&mut self) -> Result<String, KernelError> {
+        self.system.ipset_save()
+    }
+    fn save_other_backend(&mut self, family: Family) -> Option<String> {
+        self.system.save_other_backend(family)
+    }
+    fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
+        if self.scratch {
+            self.system.scratch()
+        } else {
+            Err(NoScratch(std::io::Error::other("not here")))
+        }
+    }
+}
+
+/// The `fails_at`th change fails, counted from 1.
+pub(crate) fn faulty(place: &Place, fails_at: usize) -> Faulty {
+    Faulty {
+        system: place.system(),
+        changes: Arc::default(),
+        fails_at,
+        scratch: true,
+    }
+}

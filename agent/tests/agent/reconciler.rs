@@ -1,0 +1,137 @@
+//! A reconciler at work in a test.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use voipfleet_agent::kernel::{Backend, Events, Kernel, OwnProcesses};
+use voipfleet_agent::reconcile::{Inbox, Outbox, Reconciler, Settings};
+use voipfleet_proto::v1::agent_message::Kind;
+use voipfleet_proto::v1::{DriftRecord, NodeStatus};
+
+use crate::support::{Place, own};
+
+/// Long enough for any machine; what is awaited ends the wait.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// Never, within a test.
+pub(crate) const NEVER: Duration = Duration::from_hours(1);
+pub(crate) const OFTEN: Duration = Duration::from_millis(100);
+
+/// A reconciler at work in the namespace of the thread that makes it.
+pub(crate) struct Agent {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) outbox: Arc<Outbox>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    pub(crate) runtime: tokio::runtime::Runtime,
+}
+
+impl Agent {
+    pub(crate) fn start(place: &Place, poll_interval: Duration) -> Self {
+        let system = place.system();
+        let own = system.own_processes();
+        Self::start_with(place, poll_interval, Box::new(system), own)
+    }
+
+    pub(crate) fn start_with(
+        place: &Place,
+        poll_interval: Duration,
+        kernel: Box<dyn Kernel>,
+        own_processes: OwnProcesses,
+    ) -> Self {
+        let (inbox, outbox) = (Arc::new(Inbox::default()), Arc::new(Outbox::default()));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        if place.backend == Backend::Nft {
+            let mut events = runtime.block_on(async { Events::open() }).unwrap();
+            let inbox = Arc::clone(&inbox);
+            runtime.spawn(async move {
+                while let Ok(event) = events.next().await {
+                    if !event.is_by(&own_processes) {
+                        inbox.changed(event, Instant::now());
+                    }
+                }
+            });
+        }
+        let settings = Settings {
+            own: own(),
+            poll_interval,
+        };
+        let reconciler = Reconciler::start(
+            kernel,
+            place.ledger(),
+            settings,
+            Arc::clone(&inbox),
+            Arc::clone(&outbox),
+        );
+        let thread = std::thread::spawn(move || reconciler.run());
+        outbox.take();
+        Self {
+            inbox,
+            outbox,
+            thread: Some(thread),
+            runtime,
+        }
+    }
+
+    /// Waits until `enough` says so of the records that came by then.
+    pub(crate) fn records_until(
+        &self,
+        enough: impl Fn(&[DriftRecord]) -> bool,
+    ) -> Vec<DriftRecord> {
+        let mut records: Vec<DriftRecord> = Vec::new();
+        self.runtime.block_on(async {
+            let wait = async {
+                loop {
+                    for message in self.outbox.take() {
+                        if let Kind::Drift(report) = message {
+                            records.extend(report.records);
+                        }
+                    }
+                    if enough(&records) {
+                        return;
+                    }
+                    self.outbox.filled().await;
+                }
+            };
+            let ended = tokio::time::timeout(LIMIT, wait).await;
+            assert!(ended.is_ok(), "no such records within {LIMIT:?}");
+        });
+        records
+    }
+}
+
+impl Agent {
+    /// Waits for the first status that `chosen` chooses; gives all up to it.
+    pub(crate) fn statuses_until(&self, chosen: impl Fn(&NodeStatus) -> bool) -> Vec<NodeStatus> {
+        let mut statuses = Vec::new();
+        self.runtime.block_on(async {
+            let wait = async {
+                loop {
+                    for message in self.outbox.take() {
+                        if let Kind::Status(status) = message {
+                            statuses.push(status);
+                        }
+                    }
+                    if statuses.iter().any(&chosen) {
+                        return;
+                    }
+                    self.outbox.filled().await;
+                }
+            };
+            let ended = tokio::time::timeout(LIMIT, wait).await;
+            assert!(ended.is_ok(), "no such status within {LIMIT:?}");
+        });
+        statuses
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.inbox.stop();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking());
+        }
+    }
+}
