@@ -5,6 +5,7 @@ mod check;
 mod contention;
 pub mod enforce;
 mod inbox;
+mod look;
 mod outbox;
 mod stage;
 mod standing;
