@@ -9,6 +9,7 @@ use voipfleet_proto::v1::{RenderRequest, RenderResponse, RenderedNode};
 use super::Api;
 use super::convert::{parse, refused};
 use crate::push::PushError;
+use crate::push::snapshot::{SiteNode, read_addresses};
 
 impl Api {
     /// Compiles the stored documents, and renders them without pushing anything.
@@ -18,7 +19,25 @@ impl Api {
             "" => None,
             node => Some(parse(node)?),
         };
-        let (_, compiled) = self.pushes.compile(&site).await.map_err(refused)?;
+        let compiled = match &only {
+            Some(node) if !request.roles.is_empty() => {
+                let host = SiteNode {
+                    roles: request
+                        .roles
+                        .iter()
+                        .map(|role| parse(role))
+                        .collect::<Result<_, _>>()?,
+                    addresses: read_addresses(&request.addresses),
+                    confirmed: None,
+                };
+                let compiled = self.pushes.compile_with(&site, node.clone(), host);
+                compiled.await.map_err(refused)?
+            }
+            None if !request.roles.is_empty() => {
+                return Err(Status::invalid_argument("roles need the name of a node"));
+            }
+            _ => self.pushes.compile(&site).await.map_err(refused)?.1,
+        };
         if let Some(node) = only
             .as_ref()
             .filter(|n| !compiled.rulesets.contains_key(*n))

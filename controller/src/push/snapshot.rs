@@ -9,7 +9,7 @@ use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::policy::{Document, Documents};
 use voipfleet_common::role::Role;
 use voipfleet_common::session::Held;
-use voipfleet_proto::v1::NodeFacts;
+use voipfleet_proto::v1 as pb;
 
 use super::{PushError, Pushes};
 use crate::fleet::held;
@@ -99,7 +99,11 @@ async fn nodes(
     for entry in store.all(&keys::statuses(site), MAX_NODES).await? {
         let record: StatusRecord = records::from_protobuf(&entry.key, &entry.held)?;
         if let Some(node) = name(&entry.key).and_then(|name| nodes.get_mut(&name)) {
-            node.addresses = record.facts.as_ref().map(addresses).unwrap_or_default();
+            node.addresses = record
+                .facts
+                .as_ref()
+                .map(|facts| read_addresses(&facts.addresses))
+                .unwrap_or_default();
             node.confirmed = record
                 .status
                 .as_ref()
@@ -113,10 +117,9 @@ fn name(key: &str) -> Option<NodeName> {
     keys::site_and_node(key).and_then(|(_, node)| node.parse().ok())
 }
 
-/// The addresses that a node reported; what is no address is left out.
-fn addresses(facts: &NodeFacts) -> Vec<InterfaceAddress> {
-    facts
-        .addresses
+/// Addresses from the wire; what is no address is left out.
+pub fn read_addresses(addresses: &[pb::InterfaceAddress]) -> Vec<InterfaceAddress> {
+    addresses
         .iter()
         .filter_map(|address| {
             let ip: IpAddr = match address.address.len() {
@@ -138,6 +141,26 @@ impl Pushes {
     /// Reads a site and compiles it.
     pub async fn compile(&self, site: &SiteName) -> Result<(Snapshot, Compiled), PushError> {
         let snapshot = Snapshot::read(self.store.as_ref(), site).await?;
+        self.compile_snapshot(site, snapshot).await
+    }
+
+    /// The same as if `node` were one of the site's nodes, or another than it is.
+    pub async fn compile_with(
+        &self,
+        site: &SiteName,
+        name: NodeName,
+        node: SiteNode,
+    ) -> Result<Compiled, PushError> {
+        let mut snapshot = Snapshot::read(self.store.as_ref(), site).await?;
+        snapshot.nodes.insert(name, node);
+        Ok(self.compile_snapshot(site, snapshot).await?.1)
+    }
+
+    async fn compile_snapshot(
+        &self,
+        site: &SiteName,
+        snapshot: Snapshot,
+    ) -> Result<(Snapshot, Compiled), PushError> {
         let broken = || PushError::Broken(site.clone());
         let _turn = self.compiles.acquire().await.map_err(|_| broken())?;
         let (snapshot, compiled) = tokio::task::spawn_blocking(move || {

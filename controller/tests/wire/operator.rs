@@ -2,7 +2,8 @@ use tonic::Code;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
     ApplyRequest, Change, DeleteRequest, DocumentChange, DriftRequest, GetDocumentsRequest,
-    ListTokensRequest, PushRequest, RenderRequest, RevokeTokenRequest, Severity, StatusRequest,
+    InterfaceAddress, ListTokensRequest, PushRequest, RenderRequest, RevokeTokenRequest, Severity,
+    StatusRequest,
 };
 
 use super::agent::{Node, csr, enrol};
@@ -199,6 +200,7 @@ async fn a_rendered_node_is_complete_restore_input() {
     let request = RenderRequest {
         site: "site-a".to_owned(),
         node: "a".to_owned(),
+        ..RenderRequest::default()
     };
     let nodes = client.render(request).await.unwrap().into_inner().nodes;
     assert_eq!(nodes.len(), 1);
@@ -209,6 +211,32 @@ async fn a_rendered_node_is_complete_restore_input() {
     let request = RenderRequest {
         site: "site-a".to_owned(),
         node: "b".to_owned(),
+        ..RenderRequest::default()
     };
-    refused(client.render(request).await, Code::NotFound);
+    refused(client.render(request.clone()).await, Code::NotFound);
+
+    // A host that cannot run an agent is no node, and is rendered by what it does.
+    let request = RenderRequest {
+        roles: vec!["pbx".to_owned()],
+        addresses: vec![InterfaceAddress {
+            interface: "eth1".to_owned(),
+            address: vec![10, 20, 0, 50],
+            prefix_length: 24,
+        }],
+        ..request
+    };
+    let nodes = client
+        .render(request.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .nodes;
+    assert_eq!(nodes.len(), 1);
+    assert!(nodes[0].iptables.contains("--dports 10000:"));
+    assert!(nodes[0].ipset.contains("add vf-cluster-4 10.20.0.50"));
+    let request = RenderRequest {
+        roles: vec!["boss".to_owned()],
+        ..request
+    };
+    refused(client.render(request).await, Code::InvalidArgument);
 }

@@ -1,10 +1,15 @@
 //! `voipctl render SITE`: the exact restore input, for reading and for hosts without an agent.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::str::FromStr;
 
 use clap::ValueEnum;
+use ipnet::IpNet;
 use serde::Serialize;
 use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::role::Role;
+use voipfleet_common::ruleset::Interface;
 use voipfleet_proto::v1;
 
 use crate::Session;
@@ -21,6 +26,15 @@ pub struct Args {
     #[arg(long)]
     node: Option<NodeName>,
 
+    /// As if the node had these roles: for a host that cannot run an agent. Once for each role
+    #[arg(long = "role", value_name = "ROLE", requires = "node")]
+    roles: Vec<Role>,
+
+    /// An address of such a host, as INTERFACE=ADDRESS/LENGTH, for example
+    /// eth1=10.20.0.50/24. Once for each address
+    #[arg(long = "address", value_name = "ADDRESS", requires = "roles")]
+    addresses: Vec<HostAddress>,
+
     /// Exactly one input, byte for byte
     #[arg(long, value_enum, requires = "node")]
     part: Option<Part>,
@@ -35,6 +49,29 @@ enum Part {
     Iptables,
     /// For `ip6tables-restore --noflush`
     Ip6tables,
+}
+
+/// An address of a host without an agent.
+#[derive(Debug, Clone)]
+struct HostAddress(v1::InterfaceAddress);
+
+impl FromStr for HostAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write INTERFACE=ADDRESS/LENGTH, for example eth1=10.20.0.50/24".to_owned();
+        let (interface, net) = text.split_once('=').ok_or_else(wrong)?;
+        let interface: Interface = interface.parse().map_err(|_| wrong())?;
+        let net: IpNet = net.parse().map_err(|_| wrong())?;
+        Ok(Self(v1::InterfaceAddress {
+            interface: interface.to_string(),
+            address: match net.addr() {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(address) => address.octets().to_vec(),
+            },
+            prefix_length: net.prefix_len().into(),
+        }))
+    }
 }
 
 #[derive(Serialize)]
@@ -62,6 +99,12 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default(),
+        roles: args.roles.iter().map(ToString::to_string).collect(),
+        addresses: args
+            .addresses
+            .into_iter()
+            .map(|address| address.0)
+            .collect(),
     };
     let nodes = controller
         .answer(controller.calls().render(request))
@@ -113,6 +156,9 @@ fn as_file(node: &v1::RenderedNode) -> String {
     let name = &node.node;
     let mut text = format!("# node {name}, digest {}\n", short_digest(&node.digest));
     text.push_str("# in this order: a rule that names a missing set fails as a whole\n");
+    text.push_str(
+        "# before a second load: iptables -D INPUT -j VF-INPUT, and ip6tables likewise\n",
+    );
     for (command, part, input) in [
         ("ipset restore", "ipset", &node.ipset),
         ("iptables-restore --noflush", "iptables", &node.iptables),

@@ -143,6 +143,10 @@ mod tests {
             progress.working(&format!("sip{node}"), format!("sip{node}  applying"));
         }
         assert_eq!(progress.lines.len(), MAX_LIVE_LINES);
+        // Drawing is limited in its rate: what must be seen here does not wait for its turn.
+        for line in progress.lines.values().chain([&progress.bar]) {
+            line.force_draw();
+        }
         progress.ended("sip1", 1);
         assert_eq!(progress.lines.len(), MAX_LIVE_LINES - 1);
         progress.working("sip40", "sip40  trial".to_owned());

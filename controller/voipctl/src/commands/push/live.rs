@@ -201,8 +201,8 @@ impl View {
         let nodes = done.applied + done.failed + done.rolled_back + done.offline;
         if nodes == 0 {
             return format!(
-                "{} has no nodes yet; each gets generation {} when it enrols\n",
-                self.site, done.generation
+                "{} has no nodes yet; push again when they have enrolled\n",
+                self.site
             );
         }
         if !done.changed && done.applied == nodes {
