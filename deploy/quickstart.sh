@@ -28,7 +28,13 @@ usage: deploy/quickstart.sh [VERB]
 EOF
 }
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+say() {
+    if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
+        printf '\033[1m==>\033[0m %s\n' "$*" >&2
+    else
+        printf '==> %s\n' "$*" >&2
+    fi
+}
 fail() {
     echo "quickstart: $*" >&2
     exit 1
@@ -160,7 +166,7 @@ up() {
     voipctl push site-a --yes
     say "voipctl status site-a"
     voipctl status site-a
-    say "who reaches what: IPv4 and IPv6, by real packets; capitals: not as expected"
+    say "who reaches what, IPv4 and IPv6, by real packets (in capitals: not as expected)"
     prove || fail "some packets went another way than the policy says"
 
     say "the lab is up; try:"

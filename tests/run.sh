@@ -9,7 +9,7 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+say() { echo "==> $*" >&2; }
 fail() {
     echo "tests/run.sh: $*" >&2
     exit 1

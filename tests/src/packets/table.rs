@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::plan::{Kind, Outcome, Reach};
+use super::plan::{Kind, Outcome};
 
-/// A table of a row per node and port and a column per source, IPv4 and IPv6 in one cell:
-/// `open`, `closed`, or what was seen in capitals where another thing was expected.
+/// A table of a row per node and port and a column per source. A cell stands for IPv4 and
+/// IPv6, or is `IPv4/IPv6` where they differ; it is in capitals where another thing was
+/// expected.
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut columns: Vec<&str> = Vec::new();
     let mut rows: Vec<(&str, String)> = Vec::new();
@@ -32,11 +33,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
     let margin = node_width + 2 + what_width;
     let mut text = format!("{:margin$}", "");
     for column in &columns {
-        let _infallible = write!(text, "  {column:<15}");
-    }
-    let _infallible = write!(text, "\n{:margin$}", "");
-    for _ in &columns {
-        let _infallible = write!(text, "  {:<7} {:<7}", "IPv4", "IPv6");
+        let _infallible = write!(text, "  {column:<8}");
     }
     let mut previous = "";
     for (index, (node, what)) in rows.iter().enumerate() {
@@ -44,8 +41,8 @@ pub fn table(outcomes: &[Outcome]) -> String {
         previous = node;
         let _infallible = write!(text, "\n{shown:<node_width$}  {what:<what_width$}");
         for column in 0..columns.len() {
-            let [v4, v6] = cells.get(&(index, column)).copied().unwrap_or_default();
-            let _infallible = write!(text, "  {:<7} {:<7}", cell(v4), cell(v6));
+            let families = cells.get(&(index, column)).copied().unwrap_or_default();
+            let _infallible = write!(text, "  {:<8}", cell(families));
         }
     }
     let mut trimmed = String::with_capacity(text.len());
@@ -74,13 +71,20 @@ fn position<T: PartialEq>(known: &mut Vec<T>, item: T) -> usize {
         })
 }
 
-fn cell(outcome: Option<&Outcome>) -> String {
-    match outcome {
-        None => "-".to_owned(),
-        Some(outcome) if outcome.is_right() => match outcome.probe.expect {
-            Reach::Open => "open".to_owned(),
-            Reach::Closed => "closed".to_owned(),
-        },
-        Some(outcome) => outcome.seen.to_string().to_uppercase(),
+fn cell(families: [Option<&Outcome>; 2]) -> String {
+    let mut words: Vec<String> = families.into_iter().flatten().map(word).collect();
+    words.dedup();
+    if words.is_empty() {
+        return "-".to_owned();
+    }
+    words.join("/")
+}
+
+fn word(outcome: &Outcome) -> String {
+    let seen = outcome.seen.to_string();
+    if outcome.is_right() {
+        seen
+    } else {
+        seen.to_uppercase()
     }
 }
