@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::words::{is_ours, shorten};
+use super::words::{is_ours, leaves_quote_open, shorten};
 
 /// The longest output of iptables-save that is read.
 pub const MAX_SAVE_BYTES: usize = 64 << 20;
@@ -55,14 +55,31 @@ pub fn parse_save(text: &str) -> Result<Table, Unreadable> {
     }
     let mut table = Table::default();
     let mut places: HashMap<String, usize> = HashMap::new();
-    let mut section: Option<&str> = None;
+    // Whether the section that is open is the filter table.
+    let mut section: Option<bool> = None;
     let mut seen_filter = false;
-    for (index, line) in text.lines().enumerate() {
+    let mut lines = text.lines().enumerate();
+    while let Some((index, line)) = lines.next() {
         let nonsense = || Unreadable::Line {
             line: index + 1,
             text: shorten(line),
         };
         let line = line.trim_end();
+        let mut long = String::new();
+        let line = if is_rule(line) && leaves_quote_open(line, false) {
+            // A line break in a comment is printed as it is.
+            long.push_str(line);
+            let mut open = true;
+            while open {
+                let (_, more) = lines.next().ok_or(Unreadable::Truncated)?;
+                long.push('\n');
+                long.push_str(more);
+                open = leaves_quote_open(more, true);
+            }
+            long.as_str()
+        } else {
+            line
+        };
         if let Some(comment) = line.strip_prefix('#') {
             if hides_filter(comment) {
                 return Err(Unreadable::Incompatible(shorten(comment.trim())));
@@ -73,11 +90,11 @@ pub fn parse_save(text: &str) -> Result<Table, Unreadable> {
                 return Err(nonsense());
             }
             seen_filter |= name == "filter";
-            section = Some(name);
+            section = Some(name == "filter");
         } else if line == "COMMIT" {
             section.take().ok_or_else(nonsense)?;
         } else if line.is_empty() {
-        } else if section != Some("filter") {
+        } else if section != Some(true) {
             if section.is_none() || !line.starts_with([':', '-', '[']) {
                 return Err(nonsense());
             }
@@ -120,6 +137,10 @@ fn declaration(text: &str) -> Option<SavedChain> {
         policy: (policy != "-").then(|| policy.to_owned()),
         rules: Vec::new(),
     })
+}
+
+fn is_rule(line: &str) -> bool {
+    line.starts_with(['-', '['])
 }
 
 /// `-A CHAIN …`, perhaps behind counters: the chain and the line without them.
@@ -213,6 +234,18 @@ COMMIT
             ["-A VF-INPUT -m comment --comment \"vf:a\" -j DROP"]
         );
         assert_eq!(parse_save("").unwrap(), Table::default());
+    }
+
+    #[test]
+    fn a_line_break_in_somebodys_comment_is_part_of_the_rule() {
+        // As iptables 1.8.9 prints it, both backends.
+        let rule = "-A f2b -m comment --comment \"a\n-A VF-INPUT -j ACCEPT \\\" b\" -j ACCEPT";
+        let text = format!("*filter\n:f2b - [0:0]\n:VF-INPUT - [0:0]\n{rule}\nCOMMIT\n");
+        let table = parse_save(&text).unwrap();
+        assert_eq!(table.chain("f2b").unwrap().rules, [rule]);
+        assert!(table.chain("VF-INPUT").unwrap().rules.is_empty());
+        let cut = text.split(" b\"").next().unwrap();
+        assert_eq!(parse_save(cut), Err(Unreadable::Truncated));
     }
 
     #[test]

@@ -52,6 +52,19 @@ pub(crate) fn split(line: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
+/// Whether a quoted text that `line` opens, or that was open before it, goes on in the next.
+pub(crate) fn leaves_quote_open(line: &str, mut open: bool) -> bool {
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => drop(chars.next()),
+            '"' => open = !open,
+            _ => {}
+        }
+    }
+    open
+}
+
 /// Where a rule sends a packet: what stands after `-j` or `-g`.
 pub(crate) fn target(rule: &str) -> Option<String> {
     let words = split(rule)?;
