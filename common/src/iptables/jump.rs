@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
-use super::words::{is_ours, target};
+use super::words::{is_ours, options, split, target};
 use super::{SavedChain, Table, filter_section};
 
 /// The jump as iptables-save prints it.
@@ -12,13 +12,13 @@ pub const JUMP: &str = "-A INPUT -j VF-INPUT";
 /// How `INPUT` jumps to our chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JumpState {
-    /// Once, without conditions, and no rule above can accept a packet.
+    /// Once, without conditions, and no rule above can accept a packet or ends all of them.
     Right,
     /// Not at all, or only under conditions.
     Missing,
     /// Once without conditions, and again, with or without.
     Repeated,
-    /// Below a rule that can accept a packet before we see it.
+    /// Below a rule that can accept a packet before we see it, or lets none come to us.
     Below {
         /// That rule, as iptables-save prints it.
         rule: String,
@@ -35,8 +35,10 @@ impl Table {
 
     /// How `INPUT` jumps to our chain.
     ///
-    /// A rule can accept if its target is `ACCEPT`, or a chain of others from which `ACCEPT`
-    /// can be reached. Rules that only drop or return, as fail2ban's, may stand above us.
+    /// A rule can accept if its target is `ACCEPT` or a queue to a program, or a chain of others
+    /// from which one of these can be reached; and, where the policy is not DROP, if it leaves
+    /// `INPUT` for good (`-j RETURN`, or `-g` to a chain that comes to its end). Rules that drop
+    /// some packets, as fail2ban's, may stand above us; one that drops all may not.
     pub fn jump(&self) -> JumpState {
         let Some(input) = self.chain("INPUT") else {
             return JumpState::Missing;
@@ -47,12 +49,12 @@ impl Table {
         if references(input, is_ours).count() > 1 {
             return JumpState::Repeated;
         }
-        let accepting = Accepting::of(self);
+        let before_us = BeforeUs::of(self);
         match input
             .rules
             .iter()
             .take(place)
-            .find(|rule| accepting.can_accept(rule))
+            .find(|rule| before_us.decides(rule))
         {
             Some(rule) => JumpState::Below { rule: rule.clone() },
             None => JumpState::Right,
@@ -61,8 +63,8 @@ impl Table {
 }
 
 /// Lines for a `*filter` section of `iptables-restore --noflush` that leave exactly one
-/// jump, without conditions, just above the first rule that can accept; none when it is
-/// right already. The chain `VF-INPUT` must exist by then.
+/// jump, without conditions, just above the first rule that can accept or ends all packets;
+/// none when it is right already. The chain `VF-INPUT` must exist by then.
 ///
 /// Rules are deleted by what they say, never by number: if somebody else edits `INPUT` in
 /// the meantime, the restore fails and is tried again, and no foreign rule is lost.
@@ -76,12 +78,12 @@ pub fn jump_edit(table: &Table) -> Option<String> {
         for rule in references(input, is_ours) {
             delete(&mut lines, rule);
         }
-        let accepting = Accepting::of(table);
+        let before_us = BeforeUs::of(table);
         place = input
             .rules
             .iter()
             .filter(|rule| !jumps_to(rule, is_ours))
-            .position(|rule| accepting.can_accept(rule));
+            .position(|rule| before_us.decides(rule));
     }
     match place {
         Some(above) => {
@@ -151,10 +153,19 @@ pub(super) fn references(
         .filter(move |rule| jumps_to(rule, &chosen))
 }
 
-/// The foreign chains from which `ACCEPT` can be reached.
-struct Accepting(HashSet<String>);
+/// Targets that can let a packet in: a program behind a queue may, and so does the queue
+/// itself with `--queue-bypass` while no program listens.
+const ACCEPTING: [&str; 3] = ["ACCEPT", "NFQUEUE", "QUEUE"];
 
-impl Accepting {
+/// Which rules of `INPUT` decide on packets before our chain sees them.
+struct BeforeUs {
+    /// The foreign chains from which a packet can be accepted.
+    accepting: HashSet<String>,
+    /// What leaves `INPUT` for good meets a policy that lets it in.
+    leaving_accepts: bool,
+}
+
+impl BeforeUs {
     fn of(table: &Table) -> Self {
         let mut callers: HashMap<String, Vec<&str>> = HashMap::new();
         for chain in table.chains.iter().filter(|chain| !is_ours(&chain.name)) {
@@ -162,21 +173,59 @@ impl Accepting {
                 callers.entry(target).or_default().push(&chain.name);
             }
         }
-        let mut reached = HashSet::new();
-        let mut open = vec!["ACCEPT"];
+        let mut accepting = HashSet::new();
+        let mut open = ACCEPTING.to_vec();
         while let Some(target) = open.pop() {
             for caller in callers.get(target).into_iter().flatten() {
-                if reached.insert((*caller).to_owned()) {
+                if accepting.insert((*caller).to_owned()) {
                     open.push(caller);
                 }
             }
         }
-        Self(reached)
+        let policy = table
+            .chain("INPUT")
+            .and_then(|input| input.policy.as_deref());
+        Self {
+            accepting,
+            leaving_accepts: policy != Some("DROP"),
+        }
     }
 
-    fn can_accept(&self, rule: &str) -> bool {
-        jumps_to(rule, |target| target == "ACCEPT" || self.0.contains(target))
+    fn decides(&self, rule: &str) -> bool {
+        let Some(words) = split(rule) else {
+            return true;
+        };
+        let Some(target) = target(rule) else {
+            return false;
+        };
+        // In a chain that is jumped to, RETURN comes back to the next rule; in INPUT, and after
+        // the end of a chain that INPUT went to for good, the policy decides.
+        let leaves = target == "RETURN" || goes_for_good(&words);
+        ACCEPTING.contains(&target.as_str())
+            || self.accepting.contains(&target)
+            || (leaves && self.leaving_accepts)
+            || (is_unconditional(&words) && matches!(target.as_str(), "DROP" | "REJECT" | "RETURN"))
     }
+}
+
+/// Whether a rule goes to its chain with `-g`: the end of that chain ends the rule's own.
+fn goes_for_good(words: &[String]) -> bool {
+    options(words).any(|option| option == "-g")
+}
+
+/// Whether a rule is for every packet: nothing but comments before its target.
+fn is_unconditional(words: &[String]) -> bool {
+    let rest = words.get(2..).unwrap_or_default();
+    let mut rest = rest.iter().map(String::as_str);
+    while let Some(word) = rest.next() {
+        match word {
+            "-j" | "-g" => return true,
+            "-m" if rest.next() == Some("comment") => {}
+            "--comment" => drop(rest.next()),
+            _ => return false,
+        }
+    }
+    false
 }
 
 #[cfg(test)]

@@ -95,6 +95,40 @@ fn every_other_jump_is_put_right() {
 }
 
 #[test]
+fn what_decides_before_us_stands_below_us() {
+    for rule in [
+        // Seen on both backends: RETURN and -g hand the packet to the policy of INPUT.
+        "-s 192.0.2.1/32 -j RETURN",
+        "-p udp -g f2b-sshd",
+        "-p udp -j NFQUEUE --queue-num 0 --queue-bypass",
+        // Our chain would never be reached.
+        "-j DROP",
+        "-m comment --comment \"-p no\" -j REJECT --reject-with icmp-port-unreachable",
+        "-j RETURN",
+    ] {
+        let found = table(&[BAN, rule, JUMP_RULE]);
+        let rule = format!("-A INPUT {rule}");
+        assert_eq!(found.jump(), JumpState::Below { rule: rule.clone() });
+        assert_eq!(
+            jump_edit(&found).as_deref(),
+            Some("-D INPUT -j VF-INPUT\n-I INPUT 2 -j VF-INPUT\n"),
+            "{rule}"
+        );
+    }
+}
+
+#[test]
+fn what_leaves_for_a_policy_of_drop_is_a_ban() {
+    let mut found = table(&["-s 192.0.2.1/32 -j RETURN", "-p udp -g f2b-sshd", JUMP_RULE]);
+    found.chains[0].policy = Some("DROP".to_owned());
+    assert_eq!(found.jump(), JumpState::Right);
+    found.chains[0]
+        .rules
+        .insert(0, "-A INPUT -j RETURN".to_owned());
+    assert!(matches!(found.jump(), JumpState::Below { .. }));
+}
+
+#[test]
 fn an_empty_kernel_gets_a_jump_and_needs_no_removal() {
     assert_eq!(Table::default().jump(), JumpState::Missing);
     assert_eq!(

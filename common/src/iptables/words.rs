@@ -52,6 +52,18 @@ pub(crate) fn split(line: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
+/// The words of a rule without values that can be any text.
+pub(crate) fn options(words: &[String]) -> impl Iterator<Item = &str> {
+    let mut words = words.iter().map(String::as_str);
+    std::iter::from_fn(move || {
+        let word = words.next()?;
+        if TEXT_OPTIONS.contains(&word) {
+            words.next();
+        }
+        Some(word)
+    })
+}
+
 /// Whether a quoted text that `line` opens, or that was open before it, goes on in the next.
 pub(crate) fn leaves_quote_open(line: &str, mut open: bool) -> bool {
     let mut chars = line.chars();
