@@ -1,14 +1,15 @@
 //! Every opening of a site as rules: made once, and given to each node whose roles it fits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 
 use super::flows::{Effective, Flow, transport_flows};
 use super::sources::{Place, Source, Sources};
 use super::stems::label;
-use super::{CompileError, warnings};
+use super::{CompileError, NodeInput, warnings};
 use crate::catalogue::{Group, Roles, service};
+use crate::names::NodeName;
 use crate::policy::{AddressWord, CustomRule, Site};
 use crate::role::Role;
 use crate::ruleset::{ChainName, InvalidToken, Rate, Rule, Scope, SourceLimit, Verdict};
@@ -68,12 +69,18 @@ impl When {
 pub(super) fn blocks(
     site: &Site,
     effective: &[Effective],
+    nodes: &BTreeMap<&NodeName, &NodeInput>,
     sources: &mut Sources<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Block>, CompileError> {
     let mut blocks = Vec::new();
     for one in effective {
-        service_blocks(site, one, sources, warnings, &mut blocks)?;
+        let before = blocks.len();
+        let is_world = service_blocks(site, one, sources, warnings, &mut blocks)?;
+        if is_world && !one.changes.dangerous {
+            let added = blocks.get(before..).unwrap_or_default();
+            not_exposing(one, added, effective, nodes)?;
+        }
     }
     for rule in &site.rules {
         blocks.push(custom_block(site, rule, effective, sources)?);
@@ -81,13 +88,14 @@ pub(super) fn blocks(
     Ok(blocks)
 }
 
+/// Adds the blocks of a service, and says whether the world is let in.
 fn service_blocks(
     site: &Site,
     effective: &Effective,
     sources: &mut Sources<'_>,
     warnings: &mut Vec<String>,
     blocks: &mut Vec<Block>,
-) -> Result<(), CompileError> {
+) -> Result<bool, CompileError> {
     let service = effective.service;
     let field = format!("services.{}.from", service.name);
     let place = Place {
@@ -132,7 +140,36 @@ fn service_blocks(
             limit: limit(effective)?,
         });
     }
-    Ok(())
+    Ok(from.iter().any(|source| source.is_world))
+}
+
+/// Refuses a service that opens the ports of a never-world one, as the site has them, to the
+/// world on a node that runs both.
+fn not_exposing(
+    one: &Effective,
+    blocks: &[Block],
+    effective: &[Effective],
+    nodes: &BTreeMap<&NodeName, &NodeInput>,
+) -> Result<(), CompileError> {
+    let exposed = effective.iter().find(|other| {
+        let both_on = |roles| {
+            other.service.roles.meet(roles) && blocks.iter().any(|block| block.when.holds(roles))
+        };
+        other.service.never_world
+            && other.service.name != one.service.name
+            && nodes.values().any(|node| both_on(&node.roles))
+            && other
+                .flows
+                .iter()
+                .any(|flow| one.flows.iter().any(|mine| mine.overlaps(flow)))
+    });
+    match exposed {
+        Some(exposed) => Err(CompileError::Exposed {
+            place: format!("services.{}.ports", one.service.name),
+            what: exposed.service.name,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn custom_block(

@@ -286,6 +286,12 @@ fn any_site() -> impl Strategy<Value = Site> {
         .prop_map(
             |((tenants, providers, admins), interface, flags, services, rules, deny)| {
                 let [full, enforce, drop] = flags;
+                let mut services: BTreeMap<String, ServiceOverride> =
+                    services.into_iter().collect();
+                // Open to the world by default, and back ends may be moved onto their ports.
+                for name in ["rtp", "t38"] {
+                    services.entry(name.to_owned()).or_default().dangerous = true;
+                }
                 Site {
                     tenants: tenants
                         .into_iter()
@@ -310,7 +316,7 @@ fn any_site() -> impl Strategy<Value = Site> {
                     } else {
                         DefaultVerdict::Reject
                     },
-                    services: services.into_iter().collect(),
+                    services,
                     rules,
                     deny,
                     ..plain_site("site-a")

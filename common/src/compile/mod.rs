@@ -97,7 +97,7 @@ pub fn compile(
     let admins = admins(policy, &sources)?;
     let effective = flows::effective(policy)?;
     let common = common(policy, &mut sources, &mut warnings)?;
-    let blocks = blocks::blocks(policy, &effective, &mut sources, &mut warnings)?;
+    let blocks = blocks::blocks(policy, &effective, &by_name, &mut sources, &mut warnings)?;
     warnings::site(policy, documents, &by_name, &mut warnings);
     warnings::empty(sources.empty(), &mut warnings);
 

@@ -220,6 +220,34 @@ fn a_failing_test_of_the_site_names_the_rule_that_decided() {
 }
 
 #[test]
+fn a_back_end_that_moved_is_not_opened_by_another_service() {
+    let moved = |nodes: &[NodeInput], dangerous| {
+        let documents = changed(|site| {
+            let ports = |port| Some(vec![PortRange::single(port)]);
+            let sql = ServiceOverride {
+                ports: ports(13_306),
+                ..ServiceOverride::default()
+            };
+            let web = ServiceOverride {
+                ports: ports(13_306),
+                dangerous,
+                ..from(vec![AddressWord::World])
+            };
+            site.services.insert("sql".to_owned(), sql);
+            site.services.insert("web".to_owned(), web);
+            site.tests.clear();
+        });
+        compile(&"site-a".parse().unwrap(), &documents, nodes)
+    };
+    let error = moved(&[all_roles()], false).unwrap_err().to_string();
+    assert!(error.contains("services.web.ports opens sql"), "{error}");
+    assert!(moved(&[all_roles()], true).is_ok());
+    // On nodes of their own both may have the port.
+    let apart = [node("h-1", 1, &[Role::Http]), node("d-1", 2, &[Role::Sql])];
+    assert!(moved(&apart, false).is_ok());
+}
+
+#[test]
 fn in_observe_mode_tests_are_of_the_policy() {
     let documents = changed(|site| {
         site.mode = crate::ruleset::Mode::Observe;
