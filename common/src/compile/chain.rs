@@ -33,7 +33,7 @@ pub(super) struct Common {
     pub(super) mode: Mode,
 }
 
-/// The chains of a node with these blocks.
+/// The chains of a node with these blocks, as they enforce the policy.
 pub(super) fn chains(common: &Common, blocks: &[&Block]) -> Result<Vec<Chain>, CompileError> {
     let of = |group: Group| blocks.iter().filter(move |block| block.group == group);
     let mut input: Vec<Rule> = Vec::new();
@@ -80,10 +80,7 @@ pub(super) fn chains(common: &Common, blocks: &[&Block]) -> Result<Vec<Chain>, C
         rules.extend(others.iter().flat_map(|limit| limit.drops.iter().cloned()));
         chains.push(chain(LIMIT_CHAIN, rules)?);
     }
-    match common.mode {
-        Mode::Enforce => Ok(chains),
-        Mode::Observe => observe(chains),
-    }
+    Ok(chains)
 }
 
 /// The blocks' rules, the limits of each before it.
@@ -96,14 +93,18 @@ fn limited<'a>(blocks: impl Iterator<Item = &'a &'a Block>, input: &mut Vec<Rule
     }
 }
 
-/// The same chains with nothing dropped: what would be is logged and leaves our chains.
-fn observe(chains: Vec<Chain>) -> Result<Vec<Chain>, CompileError> {
+/// The same chains with nothing decided: what would be dropped is logged, and every packet goes
+/// back to the rest of `INPUT`, so that what another firewall closes stays closed.
+pub(super) fn observe(chains: Vec<Chain>) -> Result<Vec<Chain>, CompileError> {
     let mut observed = Vec::with_capacity(chains.len() + 1);
     let mut logs_limits = false;
     for Chain { name, rules } in chains {
         let mut kept = Vec::with_capacity(rules.len() + 4);
         for mut rule in rules {
             if !matches!(rule.verdict, Verdict::Drop | Verdict::Reject) {
+                if rule.verdict == Verdict::Accept {
+                    rule.verdict = Verdict::Return;
+                }
                 kept.push(rule);
             } else if rule.source_limit.is_some() {
                 // A second rule on the same hashlimit table would count every packet twice.

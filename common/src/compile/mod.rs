@@ -28,13 +28,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 pub use error::CompileError;
-pub use policy_tests::{TestFailure, TestRun, run_tests};
+pub use policy_tests::TestFailure;
+use policy_tests::run_tests;
 pub use provenance::Provenance;
 
 use crate::names::{NodeName, SiteName};
 use crate::policy::{AddressWord, Documents, Site, Trust};
 use crate::role::Role;
-use crate::ruleset::{AddressSet, Family, Rule, Ruleset, SetName, Verdict};
+use crate::ruleset::{AddressSet, Family, Mode, Rule, Ruleset, SetName, Verdict};
 use blocks::{Block, from_source};
 use sources::Sources;
 
@@ -120,10 +121,7 @@ pub fn compile(
             sets: used_sets(&sets, rules),
             chains,
         };
-        ruleset.check().map_err(|source| CompileError::Invalid {
-            node: node.name.clone(),
-            source,
-        })?;
+        checked(&ruleset)?;
         rulesets.insert((*name).clone(), ruleset);
     }
     let run = run_tests(
@@ -135,6 +133,12 @@ pub fn compile(
     if !run.failures.is_empty() {
         return Err(CompileError::Tests(run.failures));
     }
+    if policy.mode == Mode::Observe {
+        for ruleset in rulesets.values_mut() {
+            ruleset.chains = chain::observe(std::mem::take(&mut ruleset.chains))?;
+            checked(ruleset)?;
+        }
+    }
     for test in run.skipped {
         warnings.push(format!(
             "tests: {test} was not run: no node has the role that it asks for"
@@ -144,6 +148,13 @@ pub fn compile(
         rulesets,
         warnings,
         provenance: sources.provenance,
+    })
+}
+
+fn checked(ruleset: &Ruleset) -> Result<(), CompileError> {
+    ruleset.check().map_err(|source| CompileError::Invalid {
+        node: ruleset.node.clone(),
+        source,
     })
 }
 

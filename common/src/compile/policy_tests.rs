@@ -11,11 +11,11 @@ use crate::simulate::{Decision, Outcome, Packet, contains, simulate};
 
 /// What became of a site's tests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TestRun {
+pub(super) struct TestRun {
     /// Tests that did not come out as expected, on each node where they did not.
-    pub failures: Vec<TestFailure>,
+    pub(super) failures: Vec<TestFailure>,
     /// Names of tests for a role that no node has.
-    pub skipped: Vec<String>,
+    pub(super) skipped: Vec<String>,
 }
 
 /// A test that did not come out as expected.
@@ -48,7 +48,7 @@ impl fmt::Display for TestFailure {
             Decision::Accept => "accepted",
             Decision::Drop => "dropped",
             Decision::Reject => "rejected",
-            Decision::Pass => "would be refused (mode: observe lets it pass)",
+            Decision::Pass => "not decided",
         };
         let node = &self.node;
         let rule = &self.outcome.label;
@@ -70,9 +70,9 @@ pub(super) fn describe(failures: &[TestFailure]) -> String {
     format!("{what}:\n  {}", lines.join("\n  "))
 }
 
-/// Runs the site's tests on `nodes`: the roles and ruleset of each. A test is for every node of
-/// its role. With `mode: observe`, what would be refused counts as refused.
-pub fn run_tests<'a>(
+/// Runs the site's tests on `nodes`: the roles and enforcing ruleset of each, also of a site
+/// that observes. A test is for every node of its role.
+pub(super) fn run_tests<'a>(
     site: &Site,
     nodes: impl IntoIterator<Item = (&'a BTreeSet<Role>, &'a Ruleset)>,
 ) -> TestRun {

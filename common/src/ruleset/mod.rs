@@ -68,7 +68,7 @@ impl std::fmt::Display for Family {
 pub enum Mode {
     /// Drop it.
     Enforce,
-    /// Count and log it, and let it pass.
+    /// Count and log it; every packet is left to the rest of `INPUT`.
     Observe,
 }
 

@@ -16,7 +16,7 @@ use super::fixtures::{documents, node};
 use super::{CompileError, Compiled, NodeInput, compile};
 use crate::policy::{Documents, Site};
 use crate::role::Role;
-use crate::ruleset::{Protocol, Rule, Ruleset, SetName};
+use crate::ruleset::{Mode, Protocol, Rule, Ruleset, SetName};
 use crate::simulate::{Decision, Outcome, Packet, simulate};
 
 fn compiled(documents: &Documents, nodes: &[NodeInput]) -> Compiled {
@@ -32,6 +32,14 @@ fn refused(documents: &Documents) -> CompileError {
 fn changed(change: impl FnOnce(&mut Site)) -> Documents {
     let mut documents = documents();
     change(documents.sites.values_mut().next().unwrap());
+    documents
+}
+
+/// The same documents, enforced.
+fn enforced(mut documents: Documents) -> Documents {
+    for site in documents.sites.values_mut() {
+        site.mode = Mode::Enforce;
+    }
     documents
 }
 

@@ -278,6 +278,7 @@ proptest! {
         nodes in any_nodes().prop_filter("needs a node", |nodes| !nodes.is_empty()),
         packets in prop::collection::vec(any::<(Index, Index, Index, bool, bool)>(), 200),
     ) {
+        let documents = enforced(documents);
         let compiled = compiled(&documents, &nodes);
         let site = documents.sites.values().next().unwrap();
         let (addresses, ports) = (addresses(&documents, &nodes), ports(site));

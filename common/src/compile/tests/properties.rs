@@ -88,7 +88,7 @@ proptest! {
     /// SIP's ports are never opened by the way of media, and what admins need always is.
     #[test]
     fn media_never_opens_sip(documents in any_documents(), nodes in any_nodes(), port in 4000_u16..6000) {
-        let compiled = compiled(&documents, &nodes);
+        let compiled = compiled(&enforced(documents), &nodes);
         for ruleset in compiled.rulesets.values() {
             for port in [port, 5050, 5060, 5061] {
                 let outcome = send(ruleset, "192.0.2.99", Protocol::Udp, port);
