@@ -82,7 +82,7 @@ impl Decoder<'_> {
             .get("deny")
             .map(|node| self.deny(node))
             .unwrap_or_default();
-        let probes = self.probes(fields);
+        let probes = self.each(fields.get("probes"), "probes", Self::probe);
         let rollout = fields
             .get("rollout")
             .map(|node| self.rollout(node))
@@ -296,28 +296,6 @@ impl Decoder<'_> {
         })
     }
 
-    fn probes(&mut self, fields: &Fields<'_, '_>) -> Vec<Probe> {
-        let probes = self.each(fields.get("probes"), "probes", Self::probe);
-        if let Some(entry) = fields.entry("probes")
-            && !probes.is_empty()
-        {
-            self.not_yet(entry.key_span, "`probes` are kept, but not tried yet");
-        }
-        probes
-    }
-
-    /// Warns of a field that is stored and has no effect in this version.
-    fn not_yet(&mut self, span: Span, message: &str) {
-        if self.scope.is_some() {
-            self.sink.warning(
-                span,
-                message,
-                "no effect in this version",
-                "it may stay: it takes effect with the version that offers it",
-            );
-        }
-    }
-
     fn probe(&mut self, node: &Node<'_>, names: &mut BTreeSet<String>) -> Option<Probe> {
         let fields = self.fields(node, &PROBE)?;
         let name = fields.get("name").and_then(|node| {
@@ -368,7 +346,7 @@ impl Decoder<'_> {
         let Some(fields) = self.fields(node, &ROLLOUT) else {
             return default;
         };
-        let rollout = Rollout {
+        Rollout {
             canary: fields
                 .get("canary")
                 .and_then(|node| self.count(node, "canary", 0, 10_000))
@@ -388,20 +366,7 @@ impl Decoder<'_> {
                     self.duration(node, "confirm_within", least, most)
                 })
                 .unwrap_or(default.confirm_within_ms),
-        };
-        for (name, other) in [
-            ("canary", rollout.canary != default.canary),
-            ("batch", rollout.batch != default.batch),
-            ("max_failures", rollout.max_failures != default.max_failures),
-        ] {
-            if other && let Some(entry) = fields.entry(name) {
-                self.not_yet(
-                    entry.key_span,
-                    &format!("`{name}` is kept, but a push goes to all nodes at once as yet"),
-                );
-            }
         }
-        rollout
     }
 
     fn test(&mut self, node: &Node<'_>, names: &mut BTreeSet<String>) -> Option<PolicyTest> {
