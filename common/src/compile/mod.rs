@@ -33,6 +33,7 @@ use policy_tests::run_tests;
 pub use provenance::Provenance;
 
 use crate::names::{NodeName, SiteName};
+use crate::policy::address::is_no_source;
 use crate::policy::{AddressWord, Documents, Site, Trust};
 use crate::role::Role;
 use crate::ruleset::{AddressSet, Family, Mode, Rule, Ruleset, SetName, Verdict};
@@ -162,7 +163,7 @@ fn checked(ruleset: &Ruleset) -> Result<(), CompileError> {
 fn admins(site: &Site, sources: &Sources<'_>) -> Result<Vec<IpNet>, CompileError> {
     let members = sources.members(&AddressWord::Admins, false, "admins")?;
     let nets = address::minimal(members.into_iter().map(|member| member.net).collect());
-    if nets.is_empty() {
+    if nets.iter().all(is_no_source) {
         return Err(CompileError::NoAdmins(site.name.clone()));
     }
     if address::is_world(&nets) {

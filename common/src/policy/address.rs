@@ -162,6 +162,23 @@ pub(crate) fn is_world(net: &IpNet) -> bool {
     }
 }
 
+/// Whether no packet from another machine carries an address of `net` as its source: "this
+/// network", loopback, multicast and reserved (RFC 6890).
+pub(crate) fn is_no_source(net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => {
+            let first = net.network().octets()[0];
+            net.prefix_len() >= 4
+                && (first >= 224 || (net.prefix_len() >= 8 && [0, 127].contains(&first)))
+        }
+        IpNet::V6(net) => {
+            let first = net.network();
+            (net.prefix_len() == 128 && (first.is_loopback() || first.is_unspecified()))
+                || (net.prefix_len() >= 8 && first.is_multicast())
+        }
+    }
+}
+
 /// The network as documents write it: a host without its prefix.
 pub(super) fn written(net: &IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() {
@@ -220,6 +237,27 @@ mod tests {
                 .map_or(text, |(at, length)| &text[at..at + length]);
             assert_eq!(marked, part, "{text}");
             assert!(problem.help.contains(help), "{text}: {}", problem.help);
+        }
+    }
+
+    #[test]
+    fn nobody_elsewhere_has_these() {
+        for (text, nobody) in [
+            ("127.0.0.1", true),
+            ("127.0.0.0/8", true),
+            ("0.0.0.0/8", true),
+            ("224.0.0.5", true),
+            ("255.255.255.255", true),
+            ("224.0.0.0/3", false),
+            ("10.0.0.0/8", false),
+            ("169.254.7.7", false),
+            ("::1", true),
+            ("ff02::1", true),
+            ("::/0", false),
+            ("fe80::1", false),
+        ] {
+            let net = network(text).unwrap().net;
+            assert_eq!(is_no_source(&net), nobody, "{text}");
         }
     }
 

@@ -248,6 +248,17 @@ fn a_back_end_that_moved_is_not_opened_by_another_service() {
 }
 
 #[test]
+fn admins_that_no_machine_can_be_are_none() {
+    for admins in [
+        vec![word("127.0.0.1")],
+        vec![word("::1"), word("224.0.0.1")],
+    ] {
+        let error = refused(&changed(|site| site.admins = admins));
+        assert!(matches!(error, CompileError::NoAdmins(_)), "{error}");
+    }
+}
+
+#[test]
 fn in_observe_mode_tests_are_of_the_policy() {
     let documents = changed(|site| {
         site.mode = crate::ruleset::Mode::Observe;

@@ -154,6 +154,14 @@ impl Decoder<'_> {
                     "everybody could try SSH on every node",
                     "name the networks from which you administer the nodes",
                 ),
+                AddressWord::Net(net) if self.scope.is_some() && address::is_no_source(net) => {
+                    self.sink.error(
+                        *span,
+                        format!("no other machine has an address of {net}"),
+                        "nobody could use SSH by it",
+                        "name the addresses from which you administer the nodes",
+                    );
+                }
                 AddressWord::Net(_)
                 | AddressWord::List(_)
                 | AddressWord::Tenant(_)

@@ -30,12 +30,21 @@ fn name() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Networks that may be anybody's: neither the world nor multicast.
 fn net() -> impl Strategy<Value = IpNet> {
     let v4 = (any::<u32>(), 8_u8..=32).prop_map(|(bits, length)| {
-        IpNet::new(Ipv4Addr::from_bits(bits | 1 << 31).into(), length).unwrap()
+        IpNet::new(
+            Ipv4Addr::from_bits((bits | 1 << 31) & !(1 << 30)).into(),
+            length,
+        )
+        .unwrap()
     });
     let v6 = (any::<u128>(), 16_u8..=128).prop_map(|(bits, length)| {
-        IpNet::new(Ipv6Addr::from_bits(bits | 1 << 127).into(), length).unwrap()
+        IpNet::new(
+            Ipv6Addr::from_bits((bits | 1 << 127) & !(1 << 126)).into(),
+            length,
+        )
+        .unwrap()
     });
     prop_oneof![v4, v6].prop_map(|net| net.trunc())
 }

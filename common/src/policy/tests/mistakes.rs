@@ -182,6 +182,8 @@ fn admins_keep_ssh_and_nobody_else_gets_it_by_mistake() {
         "[\"::/0\"]",
         "[192.0.2.1, 0.0.0.0/1]",
         "[list:nobody]",
+        "[192.0.2.1, 127.0.0.1]",
+        "[\"ff02::1\"]",
         "{}",
         "~",
     ] {
