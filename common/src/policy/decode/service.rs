@@ -183,6 +183,15 @@ impl Decoder<'_> {
                 "",
                 "name the ports on which sshd listens",
             );
+        } else if let Some(node) = fields.get("ports")
+            && !ranges.iter().any(|range| range.contains(22))
+        {
+            self.sink.warning(
+                node.span,
+                "`ssh` leaves port 22 out",
+                "admins are let in here only",
+                "make sure that sshd of every node listens on it before you push",
+            );
         }
     }
 

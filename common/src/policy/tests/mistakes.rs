@@ -192,6 +192,11 @@ fn admins_keep_ssh_and_nobody_else_gets_it_by_mistake() {
     for ssh in ["{ssh: {proto: udp}}", "{ssh: {ports: 2200-2300}}"] {
         assert!(refused("192.0.2.1", ssh), "{ssh}");
     }
+    assert!(
+        messages("services: {ssh: {ports: 2222}}")
+            .iter()
+            .any(|message| message.contains("leaves port 22 out"))
+    );
     for ssh in ["{ssh: {ports: [22, 2222]}}", "{ssh: {from: []}}", "{}"] {
         assert!(!refused("192.0.2.1", ssh), "{ssh}");
     }
