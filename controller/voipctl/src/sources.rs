@@ -19,6 +19,8 @@ pub struct Sources {
     /// Files that are no text, or too long.
     pub diagnostics: Vec<Diagnostic>,
     seen: BTreeSet<PathBuf>,
+    /// What one message takes for what was read so far.
+    total: usize,
 }
 
 /// Reads every path: a file, a folder's `*.yaml` and `*.yml`, or `-` for stdin; and the text
@@ -29,7 +31,7 @@ pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<Sources, Failure
         if path.as_os_str() == "-" {
             let bytes = bounded(console.input())
                 .map_err(|error| Failure::input("stdin cannot be read").because(error))?;
-            found.take("-", bytes);
+            found.take("-", bytes)?;
         } else if path.is_dir() {
             let files = documents_in(path)?;
             if files.is_empty() {
@@ -44,7 +46,6 @@ pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<Sources, Failure
         }
     }
     found.read_lists()?;
-    found.check_size()?;
     Ok(found)
 }
 
@@ -63,15 +64,26 @@ impl Sources {
             self.diagnostics.push(diagnostic);
             return Ok(());
         }
-        self.take(&shown, bounded(file).map_err(unreadable)?);
-        Ok(())
+        self.take(&shown, bounded(file).map_err(unreadable)?)
     }
 
-    fn take(&mut self, path: &str, bytes: Vec<u8>) {
+    /// Takes a file, as long as all of them fit the one message that the controller takes.
+    fn take(&mut self, path: &str, bytes: Vec<u8>) -> Result<(), Failure> {
         match policy::read(path, bytes) {
-            Ok(source) => self.sources.push(source),
+            Ok(source) => {
+                self.total += source.text.len() + 1024;
+                self.sources.push(source);
+            }
             Err(diagnostic) => self.diagnostics.push(diagnostic),
         }
+        if self.total <= MAX_MESSAGE_BYTES {
+            return Ok(());
+        }
+        Err(Failure::input(format!(
+            "these documents are more than the {} MiB that one apply takes",
+            MAX_MESSAGE_BYTES / (1024 * 1024)
+        ))
+        .hint("apply them in several steps, lists and tenants first"))
     }
 
     /// Reads what Lists name with `file:`. A file that is not there is left to the check, which
@@ -83,24 +95,6 @@ impl Sources {
             if path.is_file() {
                 self.read(&path)?;
             }
-        }
-        Ok(())
-    }
-
-    /// The controller takes one message of bounded size.
-    fn check_size(&self) -> Result<(), Failure> {
-        let total: usize = self
-            .sources
-            .iter()
-            .map(|source| source.text.len() + 1024)
-            .sum();
-        if total > MAX_MESSAGE_BYTES {
-            return Err(Failure::input(format!(
-                "these documents are {} MiB together, and one apply takes {} MiB",
-                total.div_ceil(1024 * 1024),
-                MAX_MESSAGE_BYTES / (1024 * 1024)
-            ))
-            .hint("apply them in several steps, lists and tenants first"));
         }
         Ok(())
     }
@@ -133,4 +127,18 @@ fn documents_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_stops_where_one_apply_is_full() {
+        let mut found = Sources::default();
+        let file = vec![b'#'; policy::MAX_SOURCE_BYTES];
+        assert!(found.take("a.yaml", file.clone()).is_ok());
+        let refused = found.take("b.yaml", file).unwrap_err();
+        assert!(format!("{refused:?}").contains("16 MiB"), "{refused:?}");
+    }
 }
