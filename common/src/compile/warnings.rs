@@ -117,12 +117,36 @@ fn cluster(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut 
             ));
         }
     }
+    if site.cluster.trust == Trust::Strict {
+        strict(site, nodes, warnings);
+    }
+}
+
+/// What the members of a strictly trusted cluster may miss.
+fn strict(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut Vec<String>) {
+    let for_members = |words: &[AddressWord]| {
+        words.contains(&AddressWord::Cluster) || words.contains(&AddressWord::World)
+    };
+    for (name, changes) in &site.services {
+        let Some(service) = of_catalogue(name) else {
+            continue;
+        };
+        let default: Vec<AddressWord> = service.default_from.iter().map(|e| (*e).into()).collect();
+        let closed = changes
+            .from
+            .as_deref()
+            .is_some_and(|words| !words.is_empty() && !for_members(words));
+        if closed && for_members(&default) {
+            warnings.push(format!(
+                "services.{name}.from: with cluster.trust strict it closes {name} between the \
+                 nodes too; add cluster if they need it"
+            ));
+        }
+    }
     let has = |role| nodes.values().any(|node| node.roles.contains(&role));
     let sip_from = site.services.get("sip").and_then(|sip| sip.from.as_ref());
-    let sip_is_open = sip_from.is_some_and(|words| {
-        words.contains(&AddressWord::Cluster) || words.contains(&AddressWord::World)
-    });
-    if site.cluster.trust == Trust::Strict && has(Role::Sip) && has(Role::Pbx) && !sip_is_open {
+    let sip_is_open = sip_from.is_some_and(|words| for_members(words));
+    if has(Role::Sip) && has(Role::Pbx) && !sip_is_open {
         warnings.push(
             "cluster.trust: strict lets members reach only what is open to `cluster`, and sip is \
              not: nodes of role pbx do not reach 5060 of nodes of role sip; add cluster to \

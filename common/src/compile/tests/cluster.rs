@@ -149,3 +149,33 @@ fn strict_tells_when_pbx_cannot_reach_sip() {
         Decision::Accept
     );
 }
+
+#[test]
+fn strict_tells_when_a_narrowed_service_shuts_members_out() {
+    let nodes = [
+        node("pbx-1", 1, &[Role::Pbx]),
+        node("pbx-2", 2, &[Role::Pbx]),
+    ];
+    let narrowed = |trust, words: Vec<AddressWord>| {
+        let documents = changed(|site| {
+            site.cluster.trust = trust;
+            let rtp = ServiceOverride {
+                from: Some(words),
+                ..ServiceOverride::default()
+            };
+            site.services.insert("rtp".to_owned(), rtp);
+        });
+        warns(
+            &compiled(&documents, &nodes),
+            "closes rtp between the nodes",
+        )
+    };
+    let clients = vec![AddressWord::Clients];
+    assert!(narrowed(Trust::Strict, clients.clone()));
+    assert!(!narrowed(Trust::Full, clients.clone()));
+    assert!(!narrowed(
+        Trust::Strict,
+        [clients, vec![AddressWord::Cluster]].concat()
+    ));
+    assert!(!narrowed(Trust::Strict, Vec::new()));
+}
