@@ -1,6 +1,7 @@
 //! From a tree of nodes to typed documents. Every mistake is told; decoding goes on after it.
 
 mod networks;
+mod push;
 mod service;
 mod site;
 mod values;
