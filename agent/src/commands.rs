@@ -190,7 +190,7 @@ async fn watch(mut events: Events, own: OwnProcesses, inbox: Arc<Inbox>) {
     loop {
         match events.next().await {
             Ok(event) if event.is_by(&own) => {}
-            Ok(event) => inbox.changed(event, std::time::Instant::now()),
+            Ok(event) => inbox.changed(&event, std::time::Instant::now()),
             Err(error) => {
                 warn!(reason = chain(&error), "drift is found by polling only");
                 return;

@@ -1,6 +1,7 @@
 //! Changes of `nf_tables`, as the kernel announces them, with their author.
 
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use voipfleet_common::ruleset::CHAIN_PREFIX;
 
 use super::OwnProcesses;
 
@@ -8,13 +9,30 @@ use super::OwnProcesses;
 const NETLINK_NETFILTER: isize = 12;
 /// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h.
 const NFTABLES_GROUP: u32 = 7;
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN`: the last message of every transaction.
-const NEW_GENERATION: u16 = 10 << 8 | 15;
+/// `NFNL_SUBSYS_NFTABLES << 8`; the message's kind, `enum nf_tables_msg_types`, is below it.
+const NFTABLES: u16 = 10 << 8;
+/// `NFT_MSG_NEWGEN`: the last message of every transaction.
+const NEW_GENERATION: u16 = NFTABLES | 15;
+/// `NFT_MSG_NEWTABLE` and `NFT_MSG_DELTABLE`.
+const TABLES: [u16; 2] = [NFTABLES, NFTABLES | 2];
+/// `NFT_MSG_NEWCHAIN` and `NFT_MSG_DELCHAIN`.
+const CHAINS: [u16; 2] = [NFTABLES | 3, NFTABLES | 5];
+/// `NFT_MSG_NEWRULE` and `NFT_MSG_DELRULE`.
+const RULES: [u16; 2] = [NFTABLES | 6, NFTABLES | 8];
 /// `NLMSG_OVERRUN` of linux/netlink.h.
 const OVERRUN: u16 = 4;
 /// `enum nft_gen_attributes` of `linux/netfilter/nf_tables.h`.
 const GEN_PROC_PID: u16 = 2;
 const GEN_PROC_NAME: u16 = 3;
+/// The name of the table: `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE`.
+const TABLE_NAME: u16 = 1;
+/// `NFTA_CHAIN_NAME`.
+const CHAIN_NAME: u16 = 3;
+/// `NFTA_RULE_CHAIN`.
+const RULE_CHAIN: u16 = 2;
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6` of linux/netfilter.h.
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
 /// The kernel sends at most a page, or 8 KiB, at once (`NLMSG_GOODSIZE`).
 const BUFFER: usize = 64 << 10;
 /// What the kernel may hold for us while we are busy. A transaction of 10,000 rules is more;
@@ -32,11 +50,63 @@ pub struct Author {
     pub comm: String,
 }
 
+/// What of one family's filter table a transaction reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// Nothing of it.
+    #[default]
+    Nothing,
+    /// Only what is neither ours nor `INPUT`, where our jump stands.
+    Others,
+    /// Chains of ours, `INPUT`, or the table itself.
+    Ours,
+}
+
+/// One committed transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// Who committed it, where the kernel says so.
+    pub author: Option<Author>,
+    /// What it reached of IPv4.
+    pub v4: Reach,
+    /// What it reached of IPv6.
+    pub v6: Reach,
+}
+
+impl Transaction {
+    /// Notes one message before the one that ends the transaction.
+    fn note(&mut self, kind: u16, family: u8, attributes: &[u8]) {
+        let reach = match family {
+            IPV4 => &mut self.v4,
+            IPV6 => &mut self.v6,
+            _ => return, // tables of other families hold nothing that iptables shows
+        };
+        let named = |wanted| {
+            Attributes(attributes)
+                .find(|(kind, _)| *kind == wanted)
+                .map(|(_, value)| value.split(|byte| *byte == 0).next().unwrap_or_default())
+        };
+        if named(TABLE_NAME).is_some_and(|table| table != b"filter") {
+            return;
+        }
+        let chain = match kind {
+            kind if CHAINS.contains(&kind) => named(CHAIN_NAME),
+            kind if RULES.contains(&kind) => named(RULE_CHAIN),
+            kind if TABLES.contains(&kind) => None,
+            // Sets and the like of a table in which iptables has none.
+            _ => Some(b"".as_slice()),
+        };
+        let ours = chain
+            .is_none_or(|chain| chain == b"INPUT" || chain.starts_with(CHAIN_PREFIX.as_bytes()));
+        *reach = (*reach).max(if ours { Reach::Ours } else { Reach::Others });
+    }
+}
+
 /// What was announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelEvent {
     /// A transaction was committed.
-    Changed(Option<Author>),
+    Changed(Transaction),
     /// Announcements were lost: anything may have changed.
     Lost,
 }
@@ -45,8 +115,11 @@ impl KernelEvent {
     /// Whether one of our own tools caused it.
     pub fn is_by(&self, own: &OwnProcesses) -> bool {
         match self {
-            KernelEvent::Changed(Some(author)) => own.contains(author.pid),
-            KernelEvent::Changed(None) | KernelEvent::Lost => false,
+            KernelEvent::Changed(transaction) => transaction
+                .author
+                .as_ref()
+                .is_some_and(|author| own.contains(author.pid)),
+            KernelEvent::Lost => false,
         }
     }
 }
@@ -61,6 +134,8 @@ pub struct Events {
     socket: TokioSocket,
     buffer: Vec<u8>,
     seen: std::collections::VecDeque<KernelEvent>,
+    /// The transaction whose end has not come yet: a large one fills many datagrams.
+    open: Transaction,
 }
 
 impl Events {
@@ -76,6 +151,7 @@ impl Events {
             socket,
             buffer: Vec::with_capacity(BUFFER),
             seen: std::collections::VecDeque::new(),
+            open: Transaction::default(),
         })
     }
 
@@ -87,7 +163,9 @@ impl Events {
             }
             self.buffer.clear();
             match self.socket.recv_from(&mut self.buffer).await {
-                Ok(from) if is_kernel(&from) => self.seen.extend(parse(&self.buffer)),
+                Ok(from) if is_kernel(&from) => {
+                    self.seen.extend(parse(&self.buffer, &mut self.open));
+                }
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(nix::Error::ENOBUFS as i32) => {
                     return Ok(KernelEvent::Lost);
@@ -112,8 +190,9 @@ fn native_u32(bytes: &[u8], at: usize) -> Option<u32> {
     field.try_into().ok().map(u32::from_ne_bytes)
 }
 
-/// The events in one datagram. One that is cut short counts as lost.
-fn parse(mut datagram: &[u8]) -> Vec<KernelEvent> {
+/// The events in one datagram, after what came of the transaction that is `open`. One that is
+/// cut short counts as lost.
+fn parse(mut datagram: &[u8], open: &mut Transaction) -> Vec<KernelEvent> {
     const HEADER: usize = 16; // struct nlmsghdr
     const NETFILTER_HEADER: usize = 4; // struct nfgenmsg
     let mut events = Vec::new();
@@ -128,12 +207,21 @@ fn parse(mut datagram: &[u8]) -> Vec<KernelEvent> {
             events.push(KernelEvent::Lost);
             break;
         };
+        let attributes = message.get(NETFILTER_HEADER..).unwrap_or_default();
         match kind {
             NEW_GENERATION => {
-                let attributes = message.get(NETFILTER_HEADER..).unwrap_or_default();
-                events.push(KernelEvent::Changed(author(attributes)));
+                let mut transaction = std::mem::take(open);
+                transaction.author = author(attributes);
+                events.push(KernelEvent::Changed(transaction));
             }
             OVERRUN => events.push(KernelEvent::Lost),
+            kind if kind & 0xff00 == NFTABLES => {
+                open.note(
+                    kind,
+                    message.first().copied().unwrap_or_default(),
+                    attributes,
+                );
+            }
             _ => {}
         }
         datagram = datagram.get(aligned(length)..).unwrap_or_default();
@@ -145,20 +233,31 @@ fn aligned(length: usize) -> usize {
     length.saturating_add(3) & !3
 }
 
-fn author(mut attributes: &[u8]) -> Option<Author> {
-    const HEADER: usize = 4; // struct nlattr
-    const FLAGS: u16 = 0xc000; // NLA_F_NESTED, NLA_F_NET_BYTEORDER
+/// The attributes of a message, to the first that makes no sense.
+struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        const HEADER: usize = 4; // struct nlattr
+        const FLAGS: u16 = 0xc000; // NLA_F_NESTED, NLA_F_NET_BYTEORDER
+        let length = usize::from(native_u16(self.0, 0)?);
+        let kind = native_u16(self.0, 2)? & !FLAGS;
+        let value = self.0.get(HEADER..length)?;
+        self.0 = self.0.get(aligned(length)..).unwrap_or_default();
+        Some((kind, value))
+    }
+}
+
+fn author(attributes: &[u8]) -> Option<Author> {
     let (mut pid, mut comm) = (None, None);
-    while !attributes.is_empty() {
-        let length = usize::from(native_u16(attributes, 0)?);
-        let kind = native_u16(attributes, 2)? & !FLAGS;
-        let value = attributes.get(HEADER..length)?;
+    for (kind, value) in Attributes(attributes) {
         match kind {
             GEN_PROC_PID => pid = value.try_into().ok().map(u32::from_be_bytes),
             GEN_PROC_NAME => comm = Some(name(value)),
             _ => {}
         }
-        attributes = attributes.get(aligned(length)..).unwrap_or_default();
     }
     Some(Author {
         pid: pid?,
@@ -213,29 +312,62 @@ mod tests {
         message(NEW_GENERATION, &body)
     }
 
+    fn rule(family: u8, table: &[u8], chain: &[u8]) -> Vec<u8> {
+        let mut body = vec![family, 0, 0, 0];
+        body.extend(attribute(TABLE_NAME, table));
+        body.extend(attribute(RULE_CHAIN, chain));
+        message(RULES[0], &body)
+    }
+
     #[test]
-    fn a_transaction_names_its_author() {
-        let mut datagram = message(10 << 8 | 6, &[0; 21]); // a new rule
-        datagram.extend(generation());
-        let author = Author {
-            pid: 4711,
-            comm: "ipta?bles".to_owned(),
-        };
-        assert_eq!(parse(&datagram), [KernelEvent::Changed(Some(author))]);
+    fn a_transaction_names_its_author_and_what_it_reached() {
+        let mut open = Transaction::default();
+        for (family, table, chain, v4, v6) in [
+            (
+                IPV4,
+                b"filter\0".as_slice(),
+                "VF-SIP\0",
+                Reach::Ours,
+                Reach::Nothing,
+            ),
+            (IPV6, b"filter\0", "INPUT\0", Reach::Nothing, Reach::Ours),
+            (
+                IPV4,
+                b"filter\0",
+                "f2b-sshd\0",
+                Reach::Others,
+                Reach::Nothing,
+            ),
+            (IPV4, b"nat\0", "INPUT\0", Reach::Nothing, Reach::Nothing),
+            (1, b"filter\0", "INPUT\0", Reach::Nothing, Reach::Nothing), // inet
+        ] {
+            // The end of a large transaction comes in a datagram of its own.
+            assert!(parse(&rule(family, table, chain.as_bytes()), &mut open).is_empty());
+            let author = Some(Author {
+                pid: 4711,
+                comm: "ipta?bles".to_owned(),
+            });
+            let transaction = Transaction { author, v4, v6 };
+            let events = parse(&generation(), &mut open);
+            assert_eq!(events, [KernelEvent::Changed(transaction)], "{chain}");
+        }
     }
 
     #[test]
     fn what_is_cut_short_is_lost() {
+        let mut open = Transaction::default();
         let whole = generation();
-        assert_eq!(parse(&whole[..whole.len() - 4]), [KernelEvent::Lost]);
+        let cut = &whole[..whole.len() - 4];
+        assert_eq!(parse(cut, &mut open), [KernelEvent::Lost]);
         let bare = message(NEW_GENERATION, &[0; 4]);
-        assert_eq!(parse(&bare), [KernelEvent::Changed(None)]);
+        let nobody = KernelEvent::Changed(Transaction::default());
+        assert_eq!(parse(&bare, &mut open), [nobody]);
     }
 
     proptest! {
         #[test]
         fn no_bytes_break_it(datagram in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _events = parse(&datagram);
+            let _events = parse(&datagram, &mut Transaction::default());
         }
 
         #[test]
@@ -243,7 +375,7 @@ mod tests {
             let mut datagram = generation();
             let at = at % datagram.len();
             datagram[at] = byte;
-            let _events = parse(&datagram);
+            let _events = parse(&datagram, &mut Transaction::default());
         }
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use voipfleet_common::iptables::{Unreadable, UnreadableSets};
 use voipfleet_common::ruleset::Family;
 
-pub use events::{Author, Events, EventsError, KernelEvent};
+pub use events::{Author, Events, EventsError, KernelEvent, Reach, Transaction};
 pub use exec::{DEFAULT_TOOL_PATH, ExecError, OwnProcesses, Runner};
 pub use system::System;
 

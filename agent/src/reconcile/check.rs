@@ -1,9 +1,12 @@
 //! Looks at the kernel, says what differs, and repairs it.
 
+use std::collections::BTreeMap;
+
 use voipfleet_common::drift::{Class, Difference, compare_rules, compare_sets};
+use voipfleet_common::iptables::Table;
 use voipfleet_common::ruleset::Family;
 
-use super::enforce::{self, EnforceError, Target};
+use super::enforce::{self, EnforceError, Parts, Target};
 use crate::kernel::{Kernel, KernelError};
 use crate::ledger::Confirmed;
 
@@ -13,6 +16,8 @@ pub struct Inspection {
     /// What differs from the confirmed ruleset; parts that could not be read are of class
     /// unreadable.
     pub differences: Vec<Difference>,
+    /// The tables that were read.
+    tables: BTreeMap<Family, Table>,
 }
 
 impl Inspection {
@@ -42,14 +47,29 @@ impl Inspection {
 
 /// Compares the kernel with the confirmed ruleset.
 pub fn inspect(kernel: &mut dyn Kernel, confirmed: &Confirmed) -> Inspection {
+    inspect_parts(kernel, confirmed, Parts::ALL)
+}
+
+/// Compares `parts` of the kernel with the confirmed ruleset; says nothing of the others.
+pub(super) fn inspect_parts(
+    kernel: &mut dyn Kernel,
+    confirmed: &Confirmed,
+    parts: Parts,
+) -> Inspection {
     let mut inspection = Inspection::default();
-    for family in Family::BOTH {
+    for family in Family::BOTH.into_iter().filter(|f| parts.rules_of(*f)) {
         match enforce::rules(kernel, family) {
-            Ok(observed) => inspection
-                .differences
-                .extend(compare_rules(confirmed.canonical.of(family), &observed)),
+            Ok(observed) => {
+                inspection
+                    .differences
+                    .extend(compare_rules(confirmed.canonical.of(family), &observed));
+                inspection.tables.insert(family, observed);
+            }
             Err(why) => inspection.unreadable(family, "filter", &why),
         }
+    }
+    if !parts.sets {
+        return inspection;
     }
     let needed = !confirmed.ruleset.sets.is_empty();
     match enforce::sets(kernel, needed) {
@@ -66,7 +86,7 @@ pub fn inspect(kernel: &mut dyn Kernel, confirmed: &Confirmed) -> Inspection {
 pub(super) fn repair(
     kernel: &mut dyn Kernel,
     confirmed: &Confirmed,
-    inspection: &Inspection,
+    inspection: &mut Inspection,
 ) -> Result<(), EnforceError> {
     let unreadable = |family: Family, table: &str| {
         inspection.differences.iter().any(|difference| {
@@ -88,10 +108,11 @@ pub(super) fn repair(
     let repairable =
         |family: Family, table: &str| differs(family, table) && !unreadable(family, table);
     let sets = repairable(Family::V4, "ipset");
-    let parts = enforce::Parts {
+    let parts = Parts {
         v4: repairable(Family::V4, "filter"),
         v6: repairable(Family::V6, "filter"),
         sets,
     };
-    enforce::write(kernel, target, parts)
+    let read = std::mem::take(&mut inspection.tables);
+    enforce::write(kernel, target, parts, read)
 }

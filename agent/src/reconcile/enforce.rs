@@ -1,5 +1,6 @@
 //! Makes the kernel what a ruleset says, or clears it of us, and reads it back.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -92,8 +93,8 @@ pub fn sets(kernel: &mut dyn Kernel, needed: bool) -> Result<Vec<KernelSet>, Ker
     }
 }
 
-/// What of the kernel is written.
-#[derive(Debug, Clone, Copy)]
+/// What of the kernel is read or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts {
     /// The rules of IPv4.
     pub v4: bool,
@@ -111,7 +112,8 @@ impl Parts {
         sets: true,
     };
 
-    fn rules_of(self, family: Family) -> bool {
+    /// Whether the rules of `family` belong to it.
+    pub fn rules_of(self, family: Family) -> bool {
         match family {
             Family::V4 => self.v4,
             Family::V6 => self.v6,
@@ -122,15 +124,17 @@ impl Parts {
 /// Makes the kernel what `target` says, whatever it is now, and proves it by reading it
 /// back. Gives the words of the kernel.
 pub fn enforce(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonical, EnforceError> {
-    write(kernel, target, Parts::ALL)?;
+    write(kernel, target, Parts::ALL, BTreeMap::new())?;
     read_back(kernel, target)
 }
 
-/// Makes `parts` of the kernel what `target` says; only what differs is written.
+/// Makes `parts` of the kernel what `target` says; only what differs is written. Tables that
+/// were just `read` need not be read again.
 pub fn write(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
     parts: Parts,
+    mut read: BTreeMap<Family, Table>,
 ) -> Result<(), EnforceError> {
     let mut after = String::new();
     if parts.sets {
@@ -146,7 +150,8 @@ pub fn write(
         after = plan.after;
     }
     for family in Family::BOTH.into_iter().filter(|f| parts.rules_of(*f)) {
-        load(kernel, target, family).map_err(at(Step::Rules(family)))?;
+        let table = read.remove(&family);
+        load(kernel, target, family, table).map_err(at(Step::Rules(family)))?;
     }
     release(kernel, after, |observed| {
         set_plan(target.ruleset, observed).after
@@ -158,8 +163,16 @@ pub fn write(
 ///
 /// It names foreign rules around the jump: where somebody changed them after they were
 /// read, it is refused as a whole, and done again by what is there now.
-fn load(kernel: &mut dyn Kernel, target: Target<'_>, family: Family) -> Result<(), KernelError> {
-    let mut observed = rules(kernel, family)?;
+fn load(
+    kernel: &mut dyn Kernel,
+    target: Target<'_>,
+    family: Family,
+    read: Option<Table>,
+) -> Result<(), KernelError> {
+    let mut observed = match read {
+        Some(table) => table,
+        None => rules(kernel, family)?,
+    };
     for _ in 0..LOAD_ATTEMPTS {
         let input = match target.canonical {
             Some(canonical) => repair_input(&canonical.of(family).table, &observed),

@@ -8,9 +8,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use voipfleet_common::ruleset::Family;
 use voipfleet_common::session::Held;
 
-use crate::kernel::{Author, KernelEvent};
+use crate::kernel::{Author, KernelEvent, Reach};
 
 /// What came of fetching an offer's content.
 #[derive(Debug)]
@@ -50,10 +51,46 @@ pub struct Controllers {
 /// A reason to look at the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Who made the last change, where the kernel says so.
-    pub author: Option<Author>,
+    v4: Touch,
+    v6: Touch,
     /// When the first change since the last look was noticed.
     pub noticed: Instant,
+}
+
+/// What changes did to the filter table of one family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Touch {
+    reach: Reach,
+    author: Option<Author>,
+}
+
+impl Change {
+    fn of(&self, family: Family) -> &Touch {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    /// Whether the filter table of `family` may be another.
+    pub fn touches(&self, family: Family) -> bool {
+        self.of(family).reach > Reach::Nothing
+    }
+
+    /// Who made the last change of `family`, where the kernel says so. Whoever changed what is
+    /// ours goes before others who were busy beside it.
+    pub fn author(&self, family: Family) -> Option<&Author> {
+        self.of(family).author.as_ref()
+    }
+}
+
+impl Touch {
+    fn add(&mut self, reach: Reach, author: Option<&Author>) {
+        if reach > Reach::Nothing && reach >= self.reach {
+            self.reach = reach;
+            self.author = author.cloned();
+        }
+    }
 }
 
 /// Everything that was asked since the last time.
@@ -84,7 +121,7 @@ pub struct Inbox {
 
 impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Wake> {
-        // Every change under the lock is a single assignment: never half-made.
+        // Nothing under the lock can panic half-way.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -102,18 +139,24 @@ impl Inbox {
         wait
     }
 
-    /// Tells of a kernel event.
-    pub fn changed(&self, event: KernelEvent, noticed: Instant) {
-        let author = match event {
-            KernelEvent::Changed(author) => author,
-            KernelEvent::Lost => None,
+    /// Tells of a kernel event. One that reached neither family's filter table is no reason
+    /// to look.
+    pub fn changed(&self, event: &KernelEvent, noticed: Instant) {
+        let (author, v4, v6) = match event {
+            KernelEvent::Changed(by) => (by.author.as_ref(), by.v4, by.v6),
+            KernelEvent::Lost => (None, Reach::Ours, Reach::Ours),
         };
+        if v4.max(v6) == Reach::Nothing {
+            return;
+        }
         let mut waiting = self.lock();
-        let noticed = waiting
-            .change
-            .as_ref()
-            .map_or(noticed, |change| change.noticed);
-        waiting.change = Some(Change { author, noticed });
+        let change = waiting.change.get_or_insert_with(|| Change {
+            v4: Touch::default(),
+            v6: Touch::default(),
+            noticed,
+        });
+        change.v4.add(v4, author);
+        change.v6.add(v6, author);
         self.filled.notify_one();
     }
 
@@ -150,6 +193,7 @@ mod tests {
     use voipfleet_common::ruleset::Digest;
 
     use super::*;
+    use crate::kernel::Transaction;
 
     #[test]
     fn newer_replaces_older_and_events_are_one() {
@@ -166,16 +210,45 @@ mod tests {
                 confirm_within: Duration::ZERO,
                 received: start,
             });
-            let author = Author {
-                pid: u32::try_from(generation).unwrap(),
-                comm: "iptables".to_owned(),
-            };
-            inbox.changed(KernelEvent::Changed(Some(author)), Instant::now());
+            let pid = u32::try_from(generation).unwrap();
+            inbox.changed(&change(pid, Reach::Ours, Reach::Nothing), Instant::now());
         }
         let wake = inbox.wait(start + Duration::from_mins(10));
         assert_eq!(wake.offer.unwrap().nonce, 3);
         let change = wake.change.unwrap();
-        assert_eq!(change.author.unwrap().pid, 3);
+        assert_eq!(change.author(Family::V4).unwrap().pid, 3);
         assert!(inbox.wait(start).is_empty());
+    }
+
+    fn change(pid: u32, v4: Reach, v6: Reach) -> KernelEvent {
+        let comm = "iptables".to_owned();
+        let author = Some(Author { pid, comm });
+        KernelEvent::Changed(Transaction { author, v4, v6 })
+    }
+
+    #[test]
+    fn who_was_busy_beside_a_change_of_ours_is_not_its_author() {
+        let inbox = Inbox::default();
+        let start = Instant::now();
+        for event in [
+            change(1, Reach::Ours, Reach::Nothing),
+            change(2, Reach::Others, Reach::Nothing),
+            change(3, Reach::Nothing, Reach::Others),
+            change(4, Reach::Nothing, Reach::Nothing),
+        ] {
+            inbox.changed(&event, start);
+        }
+        let seen = inbox.wait(start).change.unwrap();
+        let by = |family| seen.author(family).map(|author| author.pid);
+        assert_eq!((by(Family::V4), by(Family::V6)), (Some(1), Some(3)));
+
+        inbox.changed(&change(4, Reach::Nothing, Reach::Nothing), start);
+        assert!(inbox.wait(start).is_empty(), "it concerns us in nothing");
+        inbox.changed(&change(5, Reach::Nothing, Reach::Others), start);
+        let seen = inbox.wait(start).change.unwrap();
+        assert!(seen.touches(Family::V6) && !seen.touches(Family::V4));
+        inbox.changed(&KernelEvent::Lost, start);
+        let seen = inbox.wait(start).change.unwrap();
+        assert!(seen.touches(Family::V6) && seen.touches(Family::V4));
     }
 }

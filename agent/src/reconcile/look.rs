@@ -3,18 +3,22 @@
 use std::time::Instant;
 
 use tracing::warn;
+use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
 
-use super::Reconciler;
 use super::check::{self, Inspection};
 use super::contention::Permission;
+use super::enforce::Parts;
+use super::{Change, Outbox, Reconciler};
 use crate::clock;
 use crate::errors::chain;
-use crate::kernel::Author;
+use crate::kernel::Kernel;
+use crate::ledger::Confirmed;
 
 impl Reconciler {
     /// Looks at the kernel because of a change, or because it is time to.
-    pub(super) fn look(&mut self, author: Option<&Author>, noticed: Instant) {
+    pub(super) fn look(&mut self, change: Option<&Change>) {
+        let noticed = change.map_or_else(Instant::now, |change| change.noticed);
         if self.undo_is_due {
             return; // there is nothing to compare with until it is undone
         }
@@ -29,7 +33,8 @@ impl Reconciler {
         {
             return;
         }
-        let found = check::inspect(&mut *self.kernel, confirmed);
+        let parts = self.parts_to_read(change);
+        let found = check::inspect_parts(&mut *self.kernel, confirmed, parts);
         if found.is_clean() {
             self.is_clean_now();
             self.tell_drift(pb::DriftState::Clean);
@@ -37,18 +42,17 @@ impl Reconciler {
         }
         let at_ms = clock::unix_ms(clock::now());
         self.standing
-            .found(&found.differences, author, noticed, at_ms);
+            .found(&found.differences, change, noticed, at_ms);
         let again = !self.last_repair.is_empty()
             && self
                 .last_repair
                 .iter()
                 .all(|d| found.differences.contains(d));
         match self.contention.drifted(Instant::now(), again) {
-            Permission::Repair => self.repair(&found),
+            Permission::Repair => self.repair(found, parts, at_ms),
             Permission::Wait(until) => {
                 let wait = until.saturating_duration_since(Instant::now());
                 warn!(
-                    by = author.map(|author| author.comm.as_str()),
                     seconds = wait.as_secs(),
                     "something keeps undoing the rules; waiting before the next repair"
                 );
@@ -58,21 +62,38 @@ impl Reconciler {
         }
     }
 
-    fn repair(&mut self, found: &Inspection) {
+    /// What of the kernel can be another than at the last look. A change of rules is none of
+    /// sets; and where anything stood out, all of it is read, so that nothing is forgotten.
+    fn parts_to_read(&self, change: Option<&Change>) -> Parts {
+        match change {
+            Some(change) if self.standing.is_empty() && self.not_in_force.is_none() => Parts {
+                v4: change.touches(Family::V4),
+                v6: change.touches(Family::V6),
+                sets: false,
+            },
+            _ => Parts::ALL,
+        }
+    }
+
+    fn repair(&mut self, found: Inspection, parts: Parts, at_ms: u64) {
         let Some(confirmed) = &self.confirmed else {
             return;
         };
-        if let Err(error) = check::repair(&mut *self.kernel, confirmed, found) {
-            warn!(reason = chain(&error), "drift was not repaired");
+        let kernel = &mut *self.kernel;
+        self.last_repair.clone_from(&found.differences);
+        let mut left = mend(kernel, confirmed, found, parts);
+        if !left.is_clean() && (parts != Parts::ALL || left.differences != self.last_repair) {
+            // What was not looked at, or changed since, may have been in the way: rules do not
+            // load while a set that they name is gone, and no kernel event tells of sets.
+            let all = check::inspect(kernel, confirmed);
+            let now = Instant::now();
+            record(&self.outbox, self.standing.repaired(&all.differences, now));
+            self.standing.found(&all.differences, None, now, at_ms);
+            left = mend(kernel, confirmed, all, Parts::ALL);
         }
-        let left = check::inspect(&mut *self.kernel, confirmed);
         let now = Instant::now();
         self.contention.repaired(now);
-        self.last_repair.clone_from(&found.differences);
-        for record in self.standing.repaired(&left.differences, now) {
-            log_drift(&record);
-            self.outbox.record(record);
-        }
+        record(&self.outbox, self.standing.repaired(&left.differences, now));
         let state = if left.is_unreadable() {
             pb::DriftState::Unreadable
         } else if self.contention.is_contended() {
@@ -99,10 +120,7 @@ impl Reconciler {
     }
 
     fn tell_records(&mut self) {
-        for record in self.standing.untold() {
-            log_drift(&record);
-            self.outbox.record(record);
-        }
+        record(&self.outbox, self.standing.untold());
     }
 
     fn tell_drift(&mut self, state: pb::DriftState) {
@@ -115,6 +133,26 @@ impl Reconciler {
         if told != i32::from(state) {
             self.tell(0, None);
         }
+    }
+}
+
+/// Repairs what was found in `parts`, and says what is left.
+fn mend(
+    kernel: &mut dyn Kernel,
+    confirmed: &Confirmed,
+    mut found: Inspection,
+    parts: Parts,
+) -> Inspection {
+    if let Err(error) = check::repair(kernel, confirmed, &mut found) {
+        warn!(reason = chain(&error), "drift was not repaired");
+    }
+    check::inspect_parts(kernel, confirmed, parts)
+}
+
+fn record(outbox: &Outbox, records: Vec<pb::DriftRecord>) {
+    for record in records {
+        log_drift(&record);
+        outbox.record(record);
     }
 }
 

@@ -6,7 +6,7 @@ use voipfleet_common::drift::Difference;
 use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
 
-use crate::kernel::Author;
+use super::Change;
 
 /// Differences that one look may bring to record: a flush of a large ruleset has thousands,
 /// which say no more than the first.
@@ -40,12 +40,17 @@ impl Standing {
         }
     }
 
+    /// Whether nothing is known to differ.
+    pub(super) fn is_empty(&self) -> bool {
+        self.stands.is_empty()
+    }
+
     /// Takes what a look found: what is new gets a record, what is gone by itself is
     /// forgotten.
     pub(super) fn found(
         &mut self,
         differences: &[Difference],
-        author: Option<&Author>,
+        change: Option<&Change>,
         noticed: Instant,
         at_ms: u64,
     ) {
@@ -58,7 +63,7 @@ impl Standing {
             let id = format!("{:x}-{}", self.started, self.next);
             self.next += 1;
             self.stands.push(Stand {
-                record: record(id, difference, author, at_ms),
+                record: record(id, difference, change, at_ms),
                 difference: difference.clone(),
                 noticed,
                 told: false,
@@ -100,7 +105,7 @@ fn milliseconds(duration: Duration) -> u64 {
 fn record(
     id: String,
     difference: &Difference,
-    author: Option<&Author>,
+    change: Option<&Change>,
     at_ms: u64,
 ) -> pb::DriftRecord {
     let family = match difference.family {
@@ -108,7 +113,9 @@ fn record(
         Family::V6 => pb::Family::V6,
     };
     // ipset announces nothing: an event of nf_tables beside it is somebody else's.
-    let author = author.filter(|_| difference.table != "ipset");
+    let author = change
+        .filter(|_| difference.table != "ipset")
+        .and_then(|change| change.author(difference.family));
     pb::DriftRecord {
         id,
         at_ms,

@@ -110,7 +110,7 @@ impl Reconciler {
         };
         task.machine_warnings = facts::other_backend(&mut *task.kernel);
         if recovered.failed.is_some() {
-            task.look(None, Instant::now());
+            task.look(None);
         }
         task.tell_facts();
         task.tell(0, None);
@@ -133,9 +133,9 @@ impl Reconciler {
             }
             let now = Instant::now();
             if let Some(change) = wake.change {
-                self.look(change.author.as_ref(), change.noticed);
+                self.look(Some(&change));
             } else if self.contention.deadline().is_some_and(|at| at <= now) {
-                self.look(None, now);
+                self.look(None);
             }
             if self.next_poll <= now {
                 self.poll(now);
@@ -160,7 +160,7 @@ impl Reconciler {
         if self.undo_is_due {
             self.undo();
         }
-        self.look(None, now);
+        self.look(None);
         if self.polls.is_multiple_of(POLLS_PER_FACTS) {
             self.machine_warnings = facts::other_backend(&mut *self.kernel);
         }

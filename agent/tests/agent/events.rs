@@ -2,13 +2,53 @@
 
 use std::time::Duration;
 
-use voipfleet_agent::kernel::{Author, Backend, Events, Kernel, KernelEvent};
+use voipfleet_agent::kernel::{Backend, Events, Kernel, KernelEvent, Reach};
 use voipfleet_common::ruleset::Family;
 
 use crate::support::in_namespace;
 
 /// Long enough for any machine; an event that comes ends the wait.
 const LIMIT: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_change_says_what_it_reached() {
+    in_namespace(Backend::Nft, |place| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut events = Events::open().unwrap();
+            let (none, others, ours) = (Reach::Nothing, Reach::Others, Reach::Ours);
+            for (line, v4, v6) in [
+                ("iptables -N f2b-sshd", ours, none), // it makes the table, too
+                ("iptables -N VF-SIP", ours, none),
+                ("iptables -A f2b-sshd -j RETURN", others, none),
+                ("iptables -A VF-SIP -j DROP", ours, none),
+                ("iptables -D VF-SIP 1", ours, none),
+                ("iptables -X VF-SIP", ours, none),
+                ("iptables -P INPUT DROP", ours, none),
+                ("iptables -t nat -N DOCKER", none, none),
+                ("ip6tables -N f2b-sshd", none, ours),
+                ("ip6tables -A INPUT -j DROP", none, ours),
+                ("nft add table inet firewalld", none, none),
+                ("nft add chain inet firewalld INPUT", none, none),
+                ("nft delete table ip filter", ours, none),
+                ("nft flush ruleset", none, ours),
+            ] {
+                place.tool(line);
+                let event = tokio::time::timeout(LIMIT, events.next())
+                    .await
+                    .expect("an announcement")
+                    .unwrap();
+                let KernelEvent::Changed(transaction) = event else {
+                    panic!("{line}: {event:?}");
+                };
+                assert_eq!((transaction.v4, transaction.v6), (v4, v6), "{line}");
+            }
+        });
+    });
+}
 
 #[test]
 fn a_change_names_its_author_and_ours_are_known() {
@@ -27,11 +67,12 @@ fn a_change_names_its_author_and_ours_are_known() {
             };
             place.tool("iptables -N f2b-sshd");
             let event = next().await;
-            let KernelEvent::Changed(Some(Author { pid, comm })) = &event else {
+            let KernelEvent::Changed(transaction) = &event else {
                 panic!("{event:?}");
             };
-            assert!(*pid > 0);
-            assert_eq!(comm, "iptables");
+            let author = transaction.author.as_ref().expect("an author");
+            assert!(author.pid > 0);
+            assert_eq!(author.comm, "iptables");
 
             let mut system = place.system();
             assert!(!event.is_by(&system.own_processes()));

@@ -5,6 +5,8 @@ mod apply;
 #[cfg(test)]
 mod controller;
 #[cfg(test)]
+mod disruption;
+#[cfg(test)]
 mod drift;
 #[cfg(test)]
 mod events;

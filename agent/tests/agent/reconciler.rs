@@ -48,7 +48,7 @@ impl Agent {
             runtime.spawn(async move {
                 while let Ok(event) = events.next().await {
                     if !event.is_by(&own_processes) {
-                        inbox.changed(event, Instant::now());
+                        inbox.changed(&event, Instant::now());
                     }
                 }
             });
