@@ -53,7 +53,11 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
         file.sync_all()?;
         fs::rename(&new, path)
     };
-    write().map_err(failed("written", path))?;
+    if let Err(error) = write() {
+        // What is half-written only fills a disk that may be full.
+        let _gone = fs::remove_file(&new);
+        return Err(failed("written", path)(error));
+    }
     sync_parent(path)
 }
 

@@ -1,6 +1,7 @@
 //! The agent's folder: who the node is, its key, its ledger, and the lock on all of it.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -143,11 +144,24 @@ impl StateDir {
             .truncate(false)
             .mode(0o600)
             .open(&path)
+            .or_else(|error| self.lock_to_read(error))
             .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => Err(StateError::Busy(self.folder.clone())),
             Err(TryLockError::Error(source)) => Err(failed(source).into()),
+        }
+    }
+
+    /// A disk that takes no writes, because it is full or was mounted read-only after an error,
+    /// must not keep the node from its rules: reading them is all that a boot needs. The file,
+    /// or else the folder, is locked as it is.
+    fn lock_to_read(&self, error: std::io::Error) -> std::io::Result<File> {
+        match error.kind() {
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                File::open(self.folder.join("lock")).or_else(|_| File::open(&self.folder))
+            }
+            _ => Err(error),
         }
     }
 

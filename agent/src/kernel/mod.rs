@@ -53,6 +53,17 @@ pub enum KernelError {
         /// The refusal.
         source: ExecError,
     },
+    /// A set is held by something that is not ours.
+    #[error(
+        "set {set} cannot be removed; if a rule or a list of others names it, take that away \
+         first (`iptables-save`, `ip6tables-save` and `ipset list` show it): {source}"
+    )]
+    SetInUse {
+        /// The set.
+        set: String,
+        /// The refusal.
+        source: Box<KernelError>,
+    },
     /// The saved rules make no sense.
     #[error("{family} rules: {source}")]
     Rules {

@@ -31,9 +31,10 @@ pub enum LedgerError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// A file that is not what was written.
-    #[error("{} is corrupt", path.display())]
+    #[error("{} cannot be used", path.display())]
     Corrupt {
-        /// The file, where it is now: put aside as `….corrupt`, unless only looked at.
+        /// The file, where it is now: put aside as `….corrupt`, unless it was only looked at, or
+        /// written by a later version.
         path: PathBuf,
         /// What is wrong.
         #[source]
@@ -150,7 +151,8 @@ impl Ledger {
 
     fn put_aside<T>(&self, name: &str, reason: Corrupt) -> Result<T, LedgerError> {
         let mut path = self.file(name);
-        if self.keeper {
+        // A later version's file is whole: the agent that wrote it can read it again.
+        if self.keeper && !matches!(reason, Corrupt::Version(_)) {
             let kept = self.corrupt(name);
             disk::rename(&path, &kept)?;
             path = kept;
@@ -162,9 +164,10 @@ impl Ledger {
         self.file(&format!("{name}.corrupt"))
     }
 
-    /// Whether a confirmed ruleset was lost: its file is put aside, and there is no other.
+    /// Where no confirmed ruleset can be read: whether there was one. Its file is put aside, or
+    /// of a later version.
     pub fn is_lost(&self) -> bool {
-        !self.file(CONFIRMED).exists() && self.corrupt(CONFIRMED).exists()
+        self.file(CONFIRMED).exists() || self.corrupt(CONFIRMED).exists()
     }
 
     /// Makes `confirmed` what the node boots with. Durable on return.

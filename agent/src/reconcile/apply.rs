@@ -160,6 +160,8 @@ pub fn put_back(
 ) -> Result<(), Failure> {
     match confirmed {
         Some(confirmed) => enforce_confirmed(kernel, ledger, confirmed)?,
+        // Nobody knows what to go back to; rules of before or after protect better than none.
+        None if ledger.is_lost() => {}
         None => enforce::clear(kernel)?,
     }
     Ok(ledger.settle()?)

@@ -199,7 +199,7 @@ fn load(
 }
 
 /// Gives `ipset restore` what no rule names any more; where the kernel still holds on to
-/// some of it, again by what is there then.
+/// some of it, again by what is there then. What others use stays, and nothing else.
 fn release(
     kernel: &mut dyn Kernel,
     mut input: String,
@@ -210,13 +210,32 @@ fn release(
     while !input.is_empty() {
         match kernel.ipset_restore(&input) {
             Ok(()) => break,
-            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) if Instant::now() >= deadline => return destroy_each(kernel, &input),
             Err(_) => std::thread::sleep(pause),
         }
         pause = (pause * 2).min(Duration::from_millis(250));
         input = plan(&sets(kernel, true)?);
     }
     Ok(())
+}
+
+/// A list of commands ends at the first that fails: one by one, what others use does not keep
+/// the rest.
+fn destroy_each(kernel: &mut dyn Kernel, input: &str) -> Result<(), KernelError> {
+    let mut first = Ok(());
+    let (destroyed, others): (Vec<&str>, Vec<&str>) =
+        input.lines().partition(|line| line.starts_with("destroy "));
+    if !others.is_empty() {
+        first = kernel.ipset_restore(&(others.join("\n") + "\n"));
+    }
+    for line in destroyed {
+        let gone = kernel.ipset_restore(&format!("{line}\n"));
+        first = first.and(gone.map_err(|source| KernelError::SetInUse {
+            set: line.trim_start_matches("destroy ").to_owned(),
+            source: Box::new(source),
+        }));
+    }
+    first
 }
 
 fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonical, EnforceError> {
@@ -314,16 +333,32 @@ fn says_the_same(target: Target<'_>, family: Family, observed: &Table) -> Result
     Ok(())
 }
 
+/// Removes our rules of one family; again by what is there then, where others changed the table
+/// meanwhile.
+fn unload(kernel: &mut dyn Kernel, family: Family) -> Result<(), KernelError> {
+    let mut observed = rules(kernel, family)?;
+    for _ in 0..LOAD_ATTEMPTS {
+        let Some(input) = removal(&observed) else {
+            return Ok(());
+        };
+        let Err(error) = kernel.restore(family, &input) else {
+            return Ok(());
+        };
+        let now = rules(kernel, family)?;
+        if now == observed {
+            return Err(error);
+        }
+        observed = now;
+    }
+    Err(KernelError::Unsettled { family })
+}
+
 /// Removes every trace of us: jumps, chains, sets, in both families. Goes as far as it can,
 /// and gives the first failure.
 pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
     let mut first = Ok(());
     for family in Family::BOTH {
-        let cleared = rules(kernel, family).and_then(|observed| match removal(&observed) {
-            Some(input) => kernel.restore(family, &input),
-            None => Ok(()),
-        });
-        first = first.and(cleared.map_err(at(Step::Rules(family))));
+        first = first.and(unload(kernel, family).map_err(at(Step::Rules(family))));
     }
     let destroy = |observed: &[KernelSet]| {
         observed.iter().fold(String::new(), |mut lines, set| {

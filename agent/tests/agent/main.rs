@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod apply;
 #[cfg(test)]
+mod boot;
+#[cfg(test)]
 mod controller;
 #[cfg(test)]
 mod disruption;

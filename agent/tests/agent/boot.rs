@@ -1,0 +1,122 @@
+//! Starts and ends under bad conditions: a disk that takes no writes, a ledger that cannot be
+//! read, sets that others hold.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use voipfleet_agent::boot;
+use voipfleet_agent::kernel::Backend;
+use voipfleet_agent::ledger::Ledger;
+use voipfleet_agent::reconcile::{Content, Offered, inspect};
+use voipfleet_agent::state::{StateDir, StateError};
+use voipfleet_proto::v1::{NodeState, NodeStatus};
+
+use crate::faulty::faulty;
+use crate::reconciler::{Agent, NEVER};
+use crate::support::{held, in_namespace, install, on_both_backends, sample};
+
+#[test]
+fn a_disk_that_takes_no_writes_does_not_keep_a_boot_from_its_rules() {
+    in_namespace(Backend::Nft, |place| {
+        // The mounts of this thread are its own.
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        place.tool("mount --make-rprivate /");
+        let disk = place.folder.path().join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let disk = disk.to_str().unwrap();
+        place.tool(&format!("mount -t tmpfs tmpfs {disk}"));
+
+        let state = StateDir::open(Path::new(disk)).unwrap();
+        let ledger = Ledger::open(&state.ledger()).unwrap();
+        let mut system = place.system();
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        boot::teardown(&mut system, &ledger, false).unwrap();
+
+        place.tool(&format!("mount -o remount,ro {disk}"));
+        let state = StateDir::open(Path::new(disk)).unwrap();
+        let lock = state.lock().unwrap();
+        assert!(matches!(state.lock(), Err(StateError::Busy(_))));
+        let ledger = Ledger::open(&state.ledger()).unwrap();
+        let recovered = boot::recover(&mut system, &ledger);
+        assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
+        assert!(inspect(&mut system, &confirmed).is_clean());
+        drop(lock);
+        place.tool(&format!("umount {disk}"));
+    });
+}
+
+/// Damages the file of the confirmed ruleset.
+fn damage(ledger: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let file = ledger.join("confirmed");
+    let mut bytes = std::fs::read(&file).unwrap();
+    change(&mut bytes);
+    std::fs::write(&file, bytes).unwrap();
+}
+
+#[test]
+fn a_failed_apply_after_the_ledger_was_lost_leaves_rules() {
+    on_both_backends(|place| {
+        let ledger = place.ledger();
+        install(&mut place.system(), &ledger, 1, sample(1));
+        damage(&place.folder.path().join("ledger"), |bytes| bytes[30] ^= 1);
+        let kernel = faulty(place, 3); // sets, IPv4, and then not IPv6
+        let own = kernel.system.own_processes();
+        let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
+        let ruleset = sample(2);
+        agent.inbox.offer(Offered {
+            nonce: 1,
+            held: held(2, &ruleset),
+            content: Content::Bytes(ruleset.encode()),
+            confirm_within: Duration::from_secs(30),
+            received: Instant::now(),
+        });
+        agent.statuses_until(|status: &NodeStatus| status.state() == NodeState::Failed);
+        for line in ["iptables-save", "ip6tables-save"] {
+            let saved = place.tool(line);
+            assert!(saved.contains("-A INPUT -j VF-INPUT"), "{line}: {saved}");
+            assert!(saved.contains("vf:default"), "{line}: {saved}");
+        }
+    });
+}
+
+#[test]
+fn the_file_of_a_later_version_is_left_to_that_version() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        let folder = place.folder.path().join("ledger");
+        damage(&folder, |bytes| bytes[12] = 2);
+        for _ in 0..2 {
+            let lost = boot::recover(&mut system, &ledger).lost.unwrap();
+            assert!(lost.contains("install a newer one"), "{lost}");
+        }
+        assert!(inspect(&mut system, &confirmed).is_clean());
+        damage(&folder, |bytes| bytes[12] = 1);
+        assert_eq!(ledger.confirmed().unwrap(), Some(confirmed));
+    });
+}
+
+#[test]
+fn a_set_that_others_use_is_named_and_keeps_nothing_else() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, sample(1));
+        place.tool("iptables -I INPUT 1 -m set --match-set vf-clients-4 src -j DROP");
+        place.tool("iptables -A FORWARD -j VF-SIP");
+        let error = boot::teardown(&mut system, &ledger, false).unwrap_err();
+        let words = error.to_string();
+        assert!(
+            words.contains("set vf-clients-4 cannot be removed"),
+            "{words}"
+        );
+        let saved = place.tool("iptables-save") + &place.tool("ip6tables-save");
+        assert!(!saved.contains("VF-"), "{saved}");
+        assert!(saved.contains("--match-set vf-clients-4 src -j DROP"));
+        let sets = place.tool("ipset list -n");
+        assert_eq!(sets.trim(), "vf-clients-4");
+        place.tool("iptables -D INPUT 1");
+        boot::teardown(&mut system, &ledger, false).unwrap();
+        assert!(!place.has_ours());
+    });
+}
