@@ -89,8 +89,19 @@ fn addresses() -> Vec<pb::InterfaceAddress> {
         .collect()
 }
 
-/// Warnings about the machine: rules where our tools do not see them.
-pub fn other_backend(kernel: &mut dyn Kernel) -> Vec<String> {
+/// Warnings about the machine: a family that is switched off, and rules where our tools do not
+/// see them.
+pub fn warnings(kernel: &mut dyn Kernel) -> Vec<String> {
+    let mut warnings = other_backend(kernel);
+    if !kernel.speaks(Family::V6) {
+        warnings.push(
+            "IPv6 is switched off in this machine's kernel: no IPv6 rules are loaded".to_owned(),
+        );
+    }
+    warnings
+}
+
+fn other_backend(kernel: &mut dyn Kernel) -> Vec<String> {
     let (other, tool) = match kernel.backend() {
         Backend::Nft => ("legacy", "iptables-legacy-save"),
         Backend::Legacy => ("nft", "iptables-nft-save"),
@@ -102,7 +113,7 @@ pub fn other_backend(kernel: &mut dyn Kernel) -> Vec<String> {
     };
     Family::BOTH
         .into_iter()
-        .filter(|family| holds_rules(family, kernel))
+        .filter(|family| kernel.speaks(*family) && holds_rules(family, kernel))
         .map(|family| {
             format!(
                 "{family} packets also pass rules of the {other} backend, which this node's \

@@ -115,6 +115,10 @@ pub trait Kernel: Send {
     /// The version of iptables, `1.8.9`.
     fn version(&self) -> &str;
 
+    /// Whether there are packets of `family` to filter. With `ipv6.disable=1` the kernel has none
+    /// of IPv6, and ip6tables only fails; nobody is asked for its rules then.
+    fn speaks(&self, family: Family) -> bool;
+
     /// `iptables-restore --noflush` of one family: all of `input` takes hold, or nothing.
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError>;
 

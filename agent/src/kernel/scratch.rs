@@ -82,6 +82,10 @@ impl Kernel for Scratch {
         self.system.version()
     }
 
+    fn speaks(&self, family: Family) -> bool {
+        self.system.speaks(family)
+    }
+
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
         let input = input.to_owned();
         self.ask(move |system| system.restore(family, &input))

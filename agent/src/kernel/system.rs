@@ -17,6 +17,16 @@ pub struct System {
     version: String,
     /// Whether `iptables-restore` takes `-w`: not in 1.4.21, nor needed with nft.
     restore_waits: bool,
+    ipv6: bool,
+}
+
+/// Whether the kernel knows IPv6. A sandbox may forbid its sockets all the same, so that two
+/// witnesses are heard; the first makes the kernel load the module where there is one.
+fn has_ipv6() -> bool {
+    let unknown =
+        |error: std::io::Error| error.raw_os_error() == Some(nix::Error::EAFNOSUPPORT as i32);
+    !std::net::UdpSocket::bind("[::]:0").is_err_and(unknown)
+        || std::path::Path::new("/proc/thread-self/net/if_inet6").exists()
 }
 
 fn iptables(family: Family) -> &'static str {
@@ -56,9 +66,12 @@ impl System {
             Ok((backend, version, said.trim().to_owned()))
         };
         let (backend, version, v4) = ask("iptables")?;
-        let (backend_of_v6, _, v6) = ask("ip6tables")?;
-        if backend != backend_of_v6 {
-            return Err(KernelError::Mixed { v4, v6 });
+        let ipv6 = has_ipv6();
+        if ipv6 {
+            let (backend_of_v6, _, v6) = ask("ip6tables")?;
+            if backend != backend_of_v6 {
+                return Err(KernelError::Mixed { v4, v6 });
+            }
         }
         let help = runner.run("iptables-restore", &["--help"], "")?;
         let restore_waits = help.stdout.contains("--wait") || help.words.contains("--wait");
@@ -67,6 +80,7 @@ impl System {
             backend,
             version,
             restore_waits,
+            ipv6,
         })
     }
 
@@ -105,6 +119,10 @@ impl Kernel for System {
 
     fn version(&self) -> &str {
         &self.version
+    }
+
+    fn speaks(&self, family: Family) -> bool {
+        self.ipv6 || family == Family::V4
     }
 
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {

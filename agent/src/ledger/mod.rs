@@ -65,9 +65,12 @@ impl Canonical {
         }
     }
 
-    /// Whether this kernel's tools print the same words.
+    /// Whether this kernel's tools print the same words, of the same families.
     pub fn fits(&self, kernel: &dyn Kernel) -> bool {
-        self.backend == kernel.backend() && self.version == kernel.version()
+        let spoken = |family| self.of(family).table.chains.is_empty() != kernel.speaks(family);
+        self.backend == kernel.backend()
+            && self.version == kernel.version()
+            && Family::BOTH.into_iter().all(spoken)
     }
 }
 

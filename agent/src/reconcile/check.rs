@@ -57,7 +57,7 @@ pub(super) fn inspect_parts(
     parts: Parts,
 ) -> Inspection {
     let mut inspection = Inspection::default();
-    for family in Family::BOTH.into_iter().filter(|f| parts.rules_of(*f)) {
+    for family in parts.families(kernel) {
         match enforce::rules(kernel, family) {
             Ok(observed) => {
                 inspection

@@ -112,12 +112,16 @@ impl Parts {
         sets: true,
     };
 
-    /// Whether the rules of `family` belong to it.
-    pub fn rules_of(self, family: Family) -> bool {
-        match family {
+    /// The families whose rules belong to it, as far as the kernel speaks them.
+    pub fn families(self, kernel: &dyn Kernel) -> Vec<Family> {
+        let chosen = |family: &Family| match family {
             Family::V4 => self.v4,
             Family::V6 => self.v6,
-        }
+        };
+        Family::BOTH
+            .into_iter()
+            .filter(|family| chosen(family) && kernel.speaks(*family))
+            .collect()
     }
 }
 
@@ -149,7 +153,7 @@ pub fn write(
         }
         after = plan.after;
     }
-    for family in Family::BOTH.into_iter().filter(|f| parts.rules_of(*f)) {
+    for family in parts.families(kernel) {
         let table = read.remove(&family);
         load(kernel, target, family, table).map_err(at(Step::Rules(family)))?;
     }
@@ -242,6 +246,11 @@ fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonical, E
     let mut differences = Vec::new();
     let mut tables = Vec::with_capacity(2);
     for family in Family::BOTH {
+        if !kernel.speaks(family) {
+            let table = Table::default();
+            tables.push(Wanted { family, table });
+            continue;
+        }
         let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
         match target.canonical {
             Some(canonical) => {
@@ -357,7 +366,7 @@ fn unload(kernel: &mut dyn Kernel, family: Family) -> Result<(), KernelError> {
 /// and gives the first failure.
 pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
     let mut first = Ok(());
-    for family in Family::BOTH {
+    for family in Parts::ALL.families(kernel) {
         first = first.and(unload(kernel, family).map_err(at(Step::Rules(family))));
     }
     let destroy = |observed: &[KernelSet]| {
@@ -370,7 +379,7 @@ pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
         .and_then(|observed| release(kernel, destroy(&observed), destroy))
         .map_err(at(Step::SetsAfter));
     first.and(released)?;
-    for family in Family::BOTH {
+    for family in Parts::ALL.families(kernel) {
         let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
         if removal(&observed).is_some() {
             return Err(EnforceError::Differs(format!(

@@ -2,7 +2,7 @@
 //! there, and what iptables-save prints there is what it must print of the live kernel.
 
 use voipfleet_common::drift::Wanted;
-use voipfleet_common::iptables::{Failsafe, parse_save, restore_input, set_create_input};
+use voipfleet_common::iptables::{Failsafe, Table, parse_save, restore_input, set_create_input};
 use voipfleet_common::ruleset::{Family, Ruleset};
 
 use crate::kernel::{Kernel, KernelError, NoScratch};
@@ -31,6 +31,10 @@ pub fn stage(
         scratch.ipset_restore(&set_create_input(&ruleset.sets, false))?;
     }
     let mut print = |family| -> Result<Wanted, KernelError> {
+        if !scratch.speaks(family) {
+            let table = Table::default();
+            return Ok(Wanted { family, table });
+        }
         scratch.restore(family, &restore_input(ruleset, failsafe, family))?;
         let table = parse_save(&scratch.save(family)?)
             .map_err(|source| KernelError::Rules { family, source })?

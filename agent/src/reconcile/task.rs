@@ -108,7 +108,7 @@ impl Reconciler {
             polls: 0,
             settings,
         };
-        task.machine_warnings = facts::other_backend(&mut *task.kernel);
+        task.machine_warnings = facts::warnings(&mut *task.kernel);
         if recovered.failed.is_some() {
             task.look(None);
         }
@@ -162,7 +162,7 @@ impl Reconciler {
         }
         self.look(None);
         if self.polls.is_multiple_of(POLLS_PER_FACTS) {
-            self.machine_warnings = facts::other_backend(&mut *self.kernel);
+            self.machine_warnings = facts::warnings(&mut *self.kernel);
         }
         self.tell_facts();
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use voipfleet_agent::boot;
+use voipfleet_agent::facts;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::Ledger;
 use voipfleet_agent::reconcile::{Content, Offered, inspect};
@@ -118,5 +119,45 @@ fn a_set_that_others_use_is_named_and_keeps_nothing_else() {
         place.tool("iptables -D INPUT 1");
         boot::teardown(&mut system, &ledger, false).unwrap();
         assert!(!place.has_ours());
+    });
+}
+
+#[test]
+fn a_kernel_without_ipv6_gets_the_rules_of_ipv4() {
+    on_both_backends(|place| {
+        let ledger = place.ledger();
+        for scratch in [true, false] {
+            let mut kernel = faulty(place, usize::MAX);
+            (kernel.without_ipv6, kernel.scratch) = (true, scratch);
+            let confirmed = install(&mut kernel, &ledger, 1, sample(1));
+            assert!(inspect(&mut kernel, &confirmed).is_clean());
+            assert!(place.tool("iptables-save").contains("-A INPUT -j VF-INPUT"));
+            assert!(!place.tool("ip6tables-save").contains("VF-"));
+            place.tool("iptables -F VF-SIP");
+            assert!(!inspect(&mut kernel, &confirmed).is_clean());
+            let recovered = boot::recover(&mut kernel, &ledger);
+            assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
+            assert!(inspect(&mut kernel, &confirmed).is_clean());
+            let warnings = facts::warnings(&mut kernel);
+            assert!(
+                warnings
+                    .iter()
+                    .any(|text| text.starts_with("IPv6 is switched off"))
+            );
+            boot::teardown(&mut kernel, &ledger, false).unwrap();
+            assert!(!place.has_ours());
+        }
+        // Switched on again at a later boot, IPv6 gets its rules; and off again, none.
+        let mut kernel = faulty(place, usize::MAX);
+        for without_ipv6 in [false, true] {
+            kernel.without_ipv6 = without_ipv6;
+            let recovered = boot::recover(&mut kernel, &ledger);
+            assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
+            let confirmed = recovered.confirmed.unwrap();
+            assert!(inspect(&mut kernel, &confirmed).is_clean());
+            let wanted = &confirmed.canonical.tables[1].table.chains;
+            assert_eq!(wanted.is_empty(), without_ipv6);
+            assert!(place.tool("ip6tables-save").contains("VF-SIP"));
+        }
     });
 }

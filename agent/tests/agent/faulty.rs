@@ -14,6 +14,8 @@ pub(crate) struct Faulty {
     changes: Arc<AtomicUsize>,
     fails_at: usize,
     pub(crate) scratch: bool,
+    /// As with `ipv6.disable=1`.
+    pub(crate) without_ipv6: bool,
 }
 
 impl Faulty {
@@ -36,11 +38,16 @@ impl Kernel for Faulty {
     fn version(&self) -> &str {
         self.system.version()
     }
+    fn speaks(&self, family: Family) -> bool {
+        !(self.without_ipv6 && family == Family::V6)
+    }
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
+        assert!(self.speaks(family));
         self.fails()?;
         self.system.restore(family, input)
     }
     fn save(&mut self, family: Family) -> Result<String, KernelError> {
+        assert!(self.speaks(family));
         self.system.save(family)
     }
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
@@ -55,10 +62,52 @@ impl Kernel for Faulty {
     }
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
         if self.scratch {
-            self.system.scratch()
+            let scratch = self.system.scratch()?;
+            Ok(Box::new(Elsewhere {
+                scratch,
+                without_ipv6: self.without_ipv6,
+            }))
         } else {
             Err(NoScratch(std::io::Error::other("not here")))
         }
+    }
+}
+
+/// The scratch namespace of such a kernel.
+struct Elsewhere {
+    scratch: Box<dyn Kernel>,
+    without_ipv6: bool,
+}
+
+impl Kernel for Elsewhere {
+    fn backend(&self) -> Backend {
+        self.scratch.backend()
+    }
+    fn version(&self) -> &str {
+        self.scratch.version()
+    }
+    fn speaks(&self, family: Family) -> bool {
+        !(self.without_ipv6 && family == Family::V6)
+    }
+    fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
+        assert!(self.speaks(family));
+        self.scratch.restore(family, input)
+    }
+    fn save(&mut self, family: Family) -> Result<String, KernelError> {
+        assert!(self.speaks(family));
+        self.scratch.save(family)
+    }
+    fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
+        self.scratch.ipset_restore(input)
+    }
+    fn ipset_save(&mut self) -> Result<String, KernelError> {
+        self.scratch.ipset_save()
+    }
+    fn save_other_backend(&mut self, _family: Family) -> Option<String> {
+        None
+    }
+    fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
+        self.scratch.scratch()
     }
 }
 
@@ -69,5 +118,6 @@ pub(crate) fn faulty(place: &Place, fails_at: usize) -> Faulty {
         changes: Arc::default(),
         fails_at,
         scratch: true,
+        without_ipv6: false,
     }
 }
