@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use voipfleet_common::identity::tls::Credentials;
@@ -15,6 +16,10 @@ use crate::disk::{self, DiskError};
 pub const DEFAULT_STATE: &str = "/var/lib/voipfleet-agent";
 
 const MAX_TEXT: usize = 1 << 20;
+/// A child of an agent that was killed holds its lock for the moment in which it becomes
+/// another program: a start just after that is not one too many.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What enrolment said of this node: `agent.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,10 +151,18 @@ impl StateDir {
             .open(&path)
             .or_else(|error| self.lock_to_read(error))
             .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Lock(file)),
-            Err(TryLockError::WouldBlock) => Err(StateError::Busy(self.folder.clone())),
-            Err(TryLockError::Error(source)) => Err(failed(source).into()),
+        let deadline = Instant::now() + LOCK_LIMIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock(file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StateError::Busy(self.folder.clone()));
+                }
+                Err(TryLockError::Error(source)) => return Err(failed(source).into()),
+            }
         }
     }
 

@@ -161,3 +161,15 @@ fn a_kernel_without_ipv6_gets_the_rules_of_ipv4() {
         }
     });
 }
+
+#[test]
+fn a_lock_that_is_about_to_go_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let lock = state.lock().unwrap();
+    let waiting = std::thread::spawn(move || state.lock());
+    // As a killed agent's child: it holds the lock for some milliseconds more.
+    std::thread::sleep(Duration::from_millis(30));
+    drop(lock);
+    waiting.join().unwrap().unwrap();
+}
