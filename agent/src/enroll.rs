@@ -205,6 +205,12 @@ impl Pending {
     ) -> Result<(), EnrollError> {
         disk::replace(&self.0.join("cert.pem"), answer.certificate_pem.as_bytes())?;
         disk::replace(&self.0.join("ca.pem"), answer.ca_pem.as_bytes())?;
+        let mut text = serde_json::to_string_pretty(config)
+            .map_err(|error| EnrollError::Answer(error.to_string()))?;
+        text.push('\n');
+        disk::replace(&state.config_file(), text.as_bytes())?;
+        // Last: until then the same command can be repeated with the same key, which is how the
+        // controller knows the machine that used up the token.
         let folder = state.identity_folder();
         let old = folder.with_extension("old");
         remove_folder(&old)?;
@@ -212,11 +218,6 @@ impl Pending {
             disk::rename(&folder, &old)?;
         }
         disk::rename(&self.0, &folder)?;
-        // Last: without it the machine counts as not enrolled, and enrolment can be repeated.
-        let mut text = serde_json::to_string_pretty(config)
-            .map_err(|error| EnrollError::Answer(error.to_string()))?;
-        text.push('\n');
-        disk::replace(&state.config_file(), text.as_bytes())?;
         remove_folder(&old)?;
         Ok(())
     }
@@ -236,6 +237,31 @@ fn remove_folder(path: &Path) -> Result<(), DiskError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_that_is_cut_short_keeps_the_key_for_another_try() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let answer = EnrolResponse::default();
+        let config = NodeConfig {
+            site: "site-a".parse().unwrap(),
+            node: "sip1".parse().unwrap(),
+            roles: Vec::new(),
+            controller: "controller:7443".to_owned(),
+        };
+        let key = Pending::open(&state).unwrap().key().unwrap();
+        // The settings cannot be written.
+        fs::create_dir(state.config_file()).unwrap();
+        let pending = Pending::open(&state).unwrap();
+        assert!(pending.finish(&state, &answer, &config).is_err());
+        fs::remove_dir(state.config_file()).unwrap();
+        let pending = Pending::open(&state).unwrap();
+        let again = pending.key().unwrap();
+        assert_eq!(again.serialize_pem(), key.serialize_pem());
+        pending.finish(&state, &answer, &config).unwrap();
+        assert_eq!(state.identity().unwrap().key_pem, key.serialize_pem());
+        assert_eq!(state.config().unwrap(), config);
+    }
 
     #[test]
     fn a_hostname_makes_a_name() {
