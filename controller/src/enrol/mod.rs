@@ -104,8 +104,8 @@ impl Registrar {
         }
     }
 
-    /// Enrols one machine. The same key with the same token may ask again: an answer that was
-    /// lost on the way must not cost the token.
+    /// Enrols one machine. The same key with the same token may ask again until the token's end,
+    /// as long as the node is there: an answer that was lost on the way must not cost the token.
     pub async fn enrol(&self, request: &EnrolRequest) -> Result<EnrolResponse, EnrolError> {
         let _turn = self.turns.try_acquire().map_err(|_| EnrolError::Busy)?;
         let token_key = keys::token(&request.token_id);
@@ -119,9 +119,9 @@ impl Registrar {
                 return Err(EnrolError::OtherName { only: only.clone() });
             }
             let csr = Csr::parse(&request.csr_pem)?;
-            self.check_unused(&token.record, &id, &csr)?;
             let node_key = keys::node(&id.site, &id.node);
             let held = self.store.get(&node_key).await?;
+            self.check_usable(&token.record, &id, &csr, held.is_some())?;
             if let Some(held) = &held {
                 let node: NodeRecord = records::from_json(&node_key, held)?;
                 if node.key_hash != csr.key_hash() || node.token != request.token_id {
@@ -170,10 +170,20 @@ impl Registrar {
         found.filter(|_| right).ok_or(EnrolError::UnknownToken)
     }
 
-    fn check_unused(&self, token: &TokenRecord, id: &NodeId, csr: &Csr) -> Result<(), EnrolError> {
+    /// A used token is good for nothing but the answer that was lost: neither for another
+    /// certificate years later, nor for a node that an operator has deleted since.
+    fn check_usable(
+        &self,
+        token: &TokenRecord,
+        id: &NodeId,
+        csr: &Csr,
+        enrolled: bool,
+    ) -> Result<(), EnrolError> {
         let site = token.site.to_string();
+        let ended = token.expires_ms <= self.clock.now_ms();
         if let Some(used) = &token.used {
-            if used.node == id.node && used.key_hash == csr.key_hash() {
+            let same = used.node == id.node && used.key_hash == csr.key_hash();
+            if same && enrolled && !ended {
                 return Ok(());
             }
             return Err(EnrolError::Used {
@@ -185,7 +195,7 @@ impl Registrar {
                 site,
             });
         }
-        if token.expires_ms <= self.clock.now_ms() {
+        if ended {
             return Err(EnrolError::Expired {
                 at: clock::show(token.expires_ms),
                 site,

@@ -1,4 +1,5 @@
 use tonic::Code;
+use voipfleet_proto::v1::DeleteRequest;
 
 use super::agent::{Node, csr, enrol};
 use super::installation::{Installation, refused};
@@ -23,6 +24,36 @@ async fn a_token_enrols_one_machine() {
         let message = refused(result, Code::PermissionDenied);
         assert!(message.contains("used by node site-a/sip1"), "{message}");
     }
+}
+
+/// An operator who deletes a node means it: the machine has its key and the used token still.
+#[tokio::test]
+async fn a_deleted_node_does_not_come_back_with_its_used_token() {
+    let installation = Installation::start().await;
+    let token = installation.token("").await;
+    let (csr, _) = csr();
+    enrol(&installation, &token, "sip1", &csr).await.unwrap();
+    let request = DeleteRequest {
+        kind: "node".to_owned(),
+        name: "site-a/sip1".to_owned(),
+    };
+    installation.operator().await.delete(request).await.unwrap();
+    let result = enrol(&installation, &token, "sip1", &csr).await;
+    let message = refused(result, Code::PermissionDenied);
+    assert!(message.contains("used by node site-a/sip1"), "{message}");
+}
+
+/// A used token is no way to a certificate without end.
+#[tokio::test]
+async fn a_used_token_renews_no_certificate_after_its_end() {
+    let installation = Installation::start().await;
+    let token = installation.token("").await;
+    let (csr, _) = csr();
+    enrol(&installation, &token, "sip1", &csr).await.unwrap();
+    installation.clock.advance_ms(3_600_001);
+    let result = enrol(&installation, &token, "sip1", &csr).await;
+    let message = refused(result, Code::PermissionDenied);
+    assert!(message.contains("used by node site-a/sip1"), "{message}");
 }
 
 #[tokio::test]
