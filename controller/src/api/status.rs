@@ -14,6 +14,7 @@ use voipfleet_proto::v1::{
 use super::convert::parse;
 use super::{Api, failed};
 use crate::fleet::{View, current, held};
+use crate::push::BELIEVED;
 use crate::push::snapshot::MAX_DOCUMENTS;
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
 use crate::store::{StoreError, keys};
@@ -205,9 +206,15 @@ fn sync_state(
         return (SyncState::Synced, None);
     }
     if let Some(ahead) = confirmed.filter(|held| held.generation >= target.generation) {
+        let generation = ahead.generation;
+        let what = if generation <= target.generation.saturating_add(BELIEVED) {
+            "push the site"
+        } else {
+            "no push can come to that number: run voipfleet-agent teardown there, delete the \
+             node, and let it enrol again"
+        };
         let error = format!(
-            "it runs generation {} of a push that this controller does not know; push the site",
-            ahead.generation
+            "it runs generation {generation} of a push that this controller does not know; {what}"
         );
         return (SyncState::Error, Some(error));
     }

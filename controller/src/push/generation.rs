@@ -15,6 +15,10 @@ use crate::store::{Expect, Outcome, StoreError, Txn, keys};
 /// Tries to win against other pushes of the same site.
 const TRIES: usize = 5;
 
+/// How far beyond the site's number a node's word is believed: more pushes than a store that was
+/// restored from a backup can have lost, and too few for a node that lies to use the numbers up.
+pub(crate) const BELIEVED: Generation = 1_000_000;
+
 /// A push whose generation is in the store (or, in a dry run, would be).
 #[derive(Debug, Clone)]
 pub struct Prepared {
@@ -207,6 +211,7 @@ fn compare(
                     && was(name).is_some_and(|was| was.digest != held.digest))
         })
         .map(|(_, held)| held.generation)
+        .filter(|generation| *generation <= last.saturating_add(BELIEVED))
         .max();
     let changed = match before {
         None => true,
@@ -217,7 +222,7 @@ fn compare(
     let generation = match before {
         Some(before) if !changed => before.clone(),
         _ => GenerationRecord {
-            number: last.max(ahead.unwrap_or_default()) + 1,
+            number: last.max(ahead.unwrap_or_default()).saturating_add(1),
             nodes: contents,
             ..fresh
         },
@@ -303,5 +308,19 @@ mod tests {
             (true, 5, 0)
         );
         assert_eq!(run(None, &[("a", "x")], &[("a", 9, "x")]), (true, 10, 1));
+    }
+
+    #[test]
+    fn a_node_that_lies_does_not_use_up_the_numbers() {
+        let before = record(4, &[("a", "x")]);
+        for lie in [u64::MAX, u64::MAX - 1, 5 + BELIEVED] {
+            let told = [("a", lie, "x")];
+            assert_eq!(run(Some(&before), &[("a", "x")], &told), (false, 4, 0));
+            assert_eq!(run(Some(&before), &[("a", "y")], &told), (true, 5, 1));
+            assert_eq!(
+                run(None, &[("a", "x")], &[("a", u64::MAX, "x")]),
+                (true, 1, 1)
+            );
+        }
     }
 }

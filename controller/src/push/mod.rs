@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use voipfleet_common::compile::CompileError;
 use voipfleet_common::names::SiteName;
 
+pub(crate) use generation::BELIEVED;
 pub use generation::Prepared;
 pub use rollout::Rollout;
 pub use snapshot::Snapshot;
