@@ -44,6 +44,7 @@ struct Inner {
     live: Mutex<Registry>,
     events: broadcast::Sender<NodeId>,
     fetches: Arc<Semaphore>,
+    fetching: Mutex<HashMap<NodeId, usize>>,
     stop: CancellationToken,
     sessions: TaskTracker,
 }
@@ -103,6 +104,7 @@ impl Fleet {
                 live: Mutex::new(registry),
                 events: broadcast::channel(EVENT_BACKLOG).0,
                 fetches: Arc::new(Semaphore::new(FETCHES)),
+                fetching: Mutex::default(),
                 stop,
                 sessions: TaskTracker::new(),
             }),
@@ -175,6 +177,13 @@ impl Fleet {
         if let Some(live) = self.registry().nodes.get_mut(id) {
             live.end(End::Deleted);
         }
+        self.changed(id);
+    }
+
+    /// Whether a node is no longer in the store. One that cannot be read counts as there.
+    pub async fn is_deleted(&self, id: &NodeId) -> bool {
+        let key = keys::node(&id.site, &id.node);
+        matches!(self.inner.store.get(&key).await, Ok(None))
     }
 
     fn sites(&self) -> Vec<SiteName> {
@@ -235,6 +244,22 @@ impl Fleet {
             wanted: wanted_out,
             end: end_out,
         }
+    }
+
+    /// A node that is connected and says nothing.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, id: &NodeId) -> impl Sized {
+        self.register(
+            id,
+            View {
+                peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+                agent_version: String::new(),
+                confirmed: None,
+                offered: None,
+                status: None,
+                facts: None,
+            },
+        )
     }
 
     /// Takes a session off the list; false: a newer one has taken its place.

@@ -141,7 +141,10 @@ impl Rollout {
                 let Some(mut track) = self.nodes.remove(&name) else {
                     continue;
                 };
-                let changed = track.look(view.as_ref(), self.started, self.answer);
+                let mut changed = track.look(view.as_ref(), Instant::now(), self.answer);
+                if view.is_none() && self.fleet.is_deleted(&self.id(&name)).await {
+                    changed |= track.deleted();
+                }
                 let event = changed.then(|| self.event(&name, &track));
                 self.nodes.insert(name, track);
                 if let Some(event) = event
@@ -249,4 +252,74 @@ async fn tell(
 ) -> Result<(), ()> {
     let event = PushEvent { kind: Some(kind) };
     out.send(Ok(event)).await.map_err(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use tokio_util::sync::CancellationToken;
+    use voipfleet_common::ruleset::Digest;
+
+    use super::*;
+    use crate::clock;
+    use crate::push::Order;
+    use crate::records::{Content, GenerationRecord};
+    use crate::store::{Embedded, Store};
+
+    /// A connected node that never answers ends as timed out, and the push with it.
+    #[tokio::test]
+    async fn a_push_ends_though_a_node_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
+        let fleet = Fleet::new(
+            Arc::clone(&store),
+            clock::system(),
+            CancellationToken::new(),
+        );
+        let id = NodeId {
+            site: "site-a".parse().unwrap(),
+            node: "sip1".parse().unwrap(),
+        };
+        let _connected = fleet.pretend(&id);
+        let digest = Digest::of(b"x");
+        let generation = GenerationRecord {
+            number: 1,
+            at_ms: 0,
+            by: "ada".to_owned(),
+            confirm_within_ms: 100,
+            nodes: BTreeMap::from([(id.node.clone(), Content { digest, size: 1 })]),
+        };
+        let order = Order {
+            site: id.site.clone(),
+            by: "ada".to_owned(),
+            confirm_within_ms: None,
+            wait_offline: Duration::ZERO,
+            dry_run: false,
+        };
+        let prepared = Prepared {
+            order,
+            generation: Arc::new(generation),
+            changed: true,
+            roles: BTreeMap::new(),
+            differing: BTreeSet::from([id.node.clone()]),
+            warnings: Vec::new(),
+        };
+        let pushes = Pushes::new(store, clock::system(), fleet.clone());
+        let events = fleet.events();
+        let mut rollout = pushes.roll_out(prepared);
+        rollout.answer = Duration::from_millis(20);
+        rollout.nodes = rollout.tracks();
+        let (out, mut told) = mpsc::channel(64);
+        rollout.run(events, out).await;
+        let mut last = None;
+        while let Some(event) = told.recv().await {
+            last = event.unwrap().kind;
+        }
+        let Some(push_event::Kind::Done(done)) = last else {
+            panic!("{last:?}");
+        };
+        assert_eq!((done.failed, done.offline), (1, 0));
+    }
 }

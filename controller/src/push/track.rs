@@ -62,6 +62,16 @@ impl Track {
         changed
     }
 
+    /// The node is no more; true: that is new.
+    pub(super) fn deleted(&mut self) -> bool {
+        if is_final(self.state) {
+            return false;
+        }
+        self.state = PushNodeState::Failed;
+        "it was deleted during the push".clone_into(&mut self.error);
+        true
+    }
+
     /// Nothing more is awaited of it.
     pub(super) fn ended(&self, now: Instant) -> bool {
         match self.state {

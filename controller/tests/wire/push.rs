@@ -1,5 +1,5 @@
 use tonic::Code;
-use voipfleet_proto::v1::{NodeState, PushNodeState, PushRequest, SyncState};
+use voipfleet_proto::v1::{DeleteRequest, NodeState, PushNodeState, PushRequest, SyncState};
 
 use super::agent::Node;
 use super::installation::{Installation, SITE, refused};
@@ -80,6 +80,32 @@ async fn a_node_that_was_offline_gets_it_when_it_returns() {
     let offer = session.offer().await;
     session.apply(&offer).await;
     assert_eq!(push.end().await.0.applied, 1);
+}
+
+#[tokio::test]
+async fn a_node_that_is_deleted_during_a_push_is_not_waited_for() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = Node::enrol(&installation, "a").await;
+    Node::enrol(&installation, "b").await;
+    let mut session = node.connect(&installation).await;
+    let request = PushRequest {
+        site: "site-a".to_owned(),
+        wait_offline_ms: 3_600_000,
+        ..PushRequest::default()
+    };
+    let push = installation.try_push(request).await.unwrap();
+    session.offer().await;
+    for node in ["a", "b"] {
+        let request = DeleteRequest {
+            kind: "node".to_owned(),
+            name: format!("site-a/{node}"),
+        };
+        installation.operator().await.delete(request).await.unwrap();
+    }
+    let (done, nodes) = push.end().await;
+    assert_eq!((done.failed, done.offline), (2, 0), "{nodes:?}");
+    assert!(nodes[0].error.contains("deleted"), "{nodes:?}");
 }
 
 #[tokio::test]
