@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use prost::Message as _;
 use voipfleet_proto::v1::DriftRecord;
 
-use super::facts;
 use crate::records::{self, NodeId};
 use crate::store::{Outcome, Store, StoreError, Txn, keys};
 
 /// Records kept of one node.
-pub(super) const KEPT: usize = 1000;
+const KEPT: usize = 1000;
 
 /// The records of a node, as this session knows them.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ impl DriftLog {
         self.by_sequence.insert(sequence, id);
     }
 
-    /// Stores records; answers the ids that are on disk now. A record that is known already is
+    /// Stores records, each with an id; answers the ids that are on disk now. A record that is known already is
     /// written over: it may say by now that it was repaired.
     pub(super) async fn store(
         &mut self,
@@ -53,10 +52,7 @@ impl DriftLog {
     ) -> Result<Vec<String>, StoreError> {
         let mut txn = Txn::new();
         let mut ids = Vec::with_capacity(records.len());
-        for mut record in records {
-            if !facts::bound_record(&mut record) {
-                continue;
-            }
+        for record in records {
             let sequence = match self.by_id.get(&record.id) {
                 Some(sequence) => *sequence,
                 None => self

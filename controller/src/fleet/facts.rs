@@ -2,7 +2,7 @@
 
 use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::{Held, Progress};
-use voipfleet_proto::v1::{DriftRecord, Hello, NodeFacts, NodeState, NodeStatus};
+use voipfleet_proto::v1::{DriftRecord, DriftReport, Hello, NodeFacts, NodeState, NodeStatus};
 
 /// The longest short text: a host name (RFC 1035), an interface, a version.
 const SHORT: usize = 255;
@@ -12,6 +12,8 @@ const LONG: usize = 4096;
 const MAX_ADDRESSES: usize = 256;
 /// Warnings of one node.
 const MAX_WARNINGS: usize = 32;
+/// Drift records of one report: an agent's own reports are far shorter.
+const MAX_RECORDS: usize = 1000;
 /// The longest id of a drift record.
 const MAX_ID: usize = 128;
 
@@ -53,8 +55,14 @@ pub(super) fn bound_hello(hello: &mut Hello) {
     hello.status.iter_mut().for_each(bound_status);
 }
 
+/// Bounds a drift report: what is over the limit is not acknowledged, and comes again.
+pub(super) fn bound_report(report: &mut DriftReport) {
+    report.records.truncate(MAX_RECORDS);
+    report.records.retain_mut(bound_record);
+}
+
 /// Bounds a drift record; false: it has no usable id.
-pub(super) fn bound_record(record: &mut DriftRecord) -> bool {
+fn bound_record(record: &mut DriftRecord) -> bool {
     for text in [
         &mut record.table,
         &mut record.chain,

@@ -1,6 +1,7 @@
 //! Sending a ruleset to the node that it is for.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -15,6 +16,9 @@ use crate::store::keys;
 
 /// The largest chunk (design: at most 256 KiB).
 const CHUNK_BYTES: usize = 256 * 1024;
+/// Fetches of one node at the same time. It needs one; more are what a broken connection leaves
+/// behind. All nodes share a few turns, and no node may take them all.
+const OF_ONE_NODE: usize = 4;
 /// How long a fetch may wait for its turn.
 const TURN: Duration = Duration::from_secs(20);
 /// How long sending may take: 64 MiB at 10 Mbit/s.
@@ -27,6 +31,7 @@ impl Fleet {
         id: &NodeId,
         digest: Digest,
     ) -> Result<ReceiverStream<Result<Chunk, Status>>, Status> {
+        let own_turn = self.own_turn(id)?;
         let turn = Arc::clone(&self.inner.fetches).acquire_owned();
         let turn = tokio::time::timeout(TURN, turn)
             .await
@@ -53,7 +58,7 @@ impl Fleet {
         })?;
         let (out, chunks) = mpsc::channel(2);
         tokio::spawn(async move {
-            let _turn = turn;
+            let _turns = (turn, own_turn);
             let sending = async {
                 for part in bytes.chunks(CHUNK_BYTES) {
                     let chunk = Chunk {
@@ -72,6 +77,47 @@ impl Fleet {
         });
         Ok(ReceiverStream::new(chunks))
     }
+
+    fn own_turn(&self, id: &NodeId) -> Result<OwnTurn, Status> {
+        let mut fetching = self.fetching();
+        let count = fetching.entry(id.clone()).or_default();
+        if *count >= OF_ONE_NODE {
+            return Err(Status::resource_exhausted(
+                "this node is fetching its ruleset already; try again later",
+            ));
+        }
+        *count += 1;
+        Ok(OwnTurn {
+            fleet: self.clone(),
+            id: id.clone(),
+        })
+    }
+
+    fn fetching(&self) -> MutexGuard<'_, HashMap<NodeId, usize>> {
+        // A count is changed whole: a panic leaves nothing half-done.
+        self.inner
+            .fetching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of a node's own fetches; ends when it is dropped.
+struct OwnTurn {
+    fleet: Fleet,
+    id: NodeId,
+}
+
+impl Drop for OwnTurn {
+    fn drop(&mut self) {
+        let mut fetching = self.fleet.fetching();
+        if let Some(count) = fetching.get_mut(&self.id) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                fetching.remove(&self.id);
+            }
+        }
+    }
 }
 
 /// A digest that is not the node's in the current generation. Whether it exists is told only
@@ -87,4 +133,36 @@ fn not_yours(id: &NodeId, digest: Digest, bytes: Option<&[u8]>) -> Status {
     }
     tracing::warn!(node = %id, %digest, "node asked for a ruleset that is not its own");
     Status::permission_denied("this ruleset is not for this node")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::clock;
+    use crate::store::Embedded;
+
+    /// One node that reads slowly must not keep the others from their rulesets.
+    #[tokio::test]
+    async fn a_node_takes_few_of_the_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Embedded::open(dir.path()).unwrap());
+        let fleet = Fleet::new(store, clock::system(), CancellationToken::new());
+        let id = |node: &str| NodeId {
+            site: "site-a".parse().unwrap(),
+            node: node.parse().unwrap(),
+        };
+        let taken: Vec<_> = (0..OF_ONE_NODE)
+            .map(|_| fleet.own_turn(&id("a")).unwrap())
+            .collect();
+        assert!(fleet.own_turn(&id("a")).is_err());
+        assert!(fleet.own_turn(&id("b")).is_ok());
+        drop(taken);
+        assert!(fleet.own_turn(&id("a")).is_ok());
+        assert!(
+            fleet.fetching().is_empty(),
+            "nothing is kept of nodes that are done"
+        );
+    }
 }

@@ -55,20 +55,35 @@ impl FleetService {
             site: site.clone(),
             node: node.clone(),
         };
+        match self.fleet.admit(&id, &proven.leaf).await {
+            Ok(()) => Ok((id, peer.clone(), proven.leaf.clone())),
+            Err(refusal) => {
+                let reason = refusal.message();
+                tracing::warn!(node = %id, peer = %peer.address, reason, "node refused");
+                Err(refusal)
+            }
+        }
+    }
+}
+
+impl Fleet {
+    /// Whether a certificate speaks for a node: there is such a node, and it enrolled with this
+    /// key.
+    pub(super) async fn admit(&self, id: &NodeId, leaf: &Leaf) -> Result<(), Status> {
         let key = keys::node(&id.site, &id.node);
-        let record = records::read::<NodeRecord>(self.fleet.inner.store.as_ref(), &key)
+        let record = records::read::<NodeRecord>(self.inner.store.as_ref(), &key)
             .await
             .map_err(crate::api::failed)?;
-        let refusal = match record {
-            None => "this node was deleted; enrol it again",
-            Some(read) if read.record.key_hash != proven.leaf.key_hash => {
+        match record {
+            None => Err(Status::permission_denied(
+                "this node was deleted; enrol it again",
+            )),
+            Some(read) if read.record.key_hash != leaf.key_hash => Err(Status::permission_denied(
                 "this node was enrolled again with another key; enrol this machine under another \
-                 name"
-            }
-            Some(_) => return Ok((id, peer.clone(), proven.leaf.clone())),
-        };
-        tracing::warn!(node = %id, peer = %peer.address, reason = refusal, "node refused");
-        Err(Status::permission_denied(refusal))
+                 name",
+            )),
+            Some(_) => Ok(()),
+        }
     }
 }
 

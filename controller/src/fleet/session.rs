@@ -78,7 +78,7 @@ impl Session {
                 () = stop.cancelled() => return Err(stopping()),
             };
             let (greeted, registered) = self.greet(hello);
-            greeted.run(inbound, registered, self.leaf.expires_ms).await
+            greeted.run(inbound, registered, &self.leaf).await
         }
         .instrument(span)
         .await
@@ -147,10 +147,10 @@ impl Greeted {
         mut self,
         inbound: Streaming<AgentMessage>,
         registered: Registered,
-        expires_ms: u64,
+        leaf: &Leaf,
     ) -> Result<(), Status> {
         tracing::info!(peer = self.stored.peer, "node connected");
-        let ended = self.serve(inbound, registered, expires_ms).await;
+        let ended = self.serve(inbound, registered, leaf).await;
         if self.fleet.unregister(&self.id, self.number) {
             self.stored.last_seen_ms = self.fleet.inner.clock.now_ms();
             if let Err(error) = self.store_status().await {
@@ -165,15 +165,19 @@ impl Greeted {
         &mut self,
         mut inbound: Streaming<AgentMessage>,
         mut registered: Registered,
-        expires_ms: u64,
+        leaf: &Leaf,
     ) -> Result<(), Status> {
+        // Deleted between the first look and the Hello: from here on a deletion ends it.
+        self.fleet.admit(&self.id, leaf).await?;
         self.store_hello().await.map_err(failed)?;
         self.send(controller_message::Kind::Welcome(Welcome {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
         }))
         .await?;
         let stop = self.fleet.inner.stop.clone();
-        let left = expires_ms.saturating_sub(self.fleet.inner.clock.now_ms());
+        let left = leaf
+            .expires_ms
+            .saturating_sub(self.fleet.inner.clock.now_ms());
         let mut expiry = pin!(tokio::time::sleep(Duration::from_millis(left)));
         let mut wanted = self.first_wanted(&mut registered).await.map_err(failed)?;
         loop {
@@ -317,7 +321,8 @@ impl Greeted {
         Ok(())
     }
 
-    async fn hear_drift(&mut self, report: DriftReport) -> Result<(), Status> {
+    async fn hear_drift(&mut self, mut report: DriftReport) -> Result<(), Status> {
+        facts::bound_report(&mut report);
         let store = Arc::clone(&self.fleet.inner.store);
         let log = match &mut self.drift {
             Some(log) => log,

@@ -1,5 +1,7 @@
 use tonic::Code;
-use voipfleet_proto::v1::{DeleteRequest, DriftClass, DriftRecord, DriftReport, DriftRequest};
+use voipfleet_proto::v1::{
+    AgentMessage, DeleteRequest, DriftClass, DriftRecord, DriftReport, DriftRequest, agent_message,
+};
 
 use super::agent::Node;
 use super::installation::{Installation, SITE, refused};
@@ -78,6 +80,26 @@ async fn a_deleted_node_is_cut_off_and_told() {
     refused(result, Code::PermissionDenied);
 }
 
+/// The machine is let in, deleted, and only then says Hello.
+#[tokio::test]
+async fn a_node_that_is_deleted_before_its_hello_gets_no_session() {
+    let installation = Installation::start().await;
+    let node = Node::enrol(&installation, "a").await;
+    let (out, messages) = tokio::sync::mpsc::channel(1);
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+    let mut client = node.client(&installation).await;
+    let mut answers = client.session(messages).await.unwrap().into_inner();
+    let request = DeleteRequest {
+        kind: "node".to_owned(),
+        name: "site-a/a".to_owned(),
+    };
+    installation.operator().await.delete(request).await.unwrap();
+    let kind = Some(agent_message::Kind::Hello(node.hello()));
+    out.send(AgentMessage { kind }).await.unwrap();
+    let message = refused(answers.message().await, Code::PermissionDenied);
+    assert!(message.contains("enrol it again"), "{message}");
+}
+
 #[tokio::test]
 async fn the_newest_session_counts() {
     let installation = Installation::start().await;
@@ -134,6 +156,13 @@ async fn drift_is_kept_once_and_bounded() {
     assert!(records[0].wanted.len() < 10_000);
     // Records without an id are not kept, nor acknowledged.
     assert!(session.drift(report(vec![record("", 30)])).await.is_empty());
+    // Of an endless report a thousand are taken; the rest comes again.
+    let endless = (0..5000).map(|n| DriftRecord {
+        wanted: String::new(),
+        ..record(&format!("endless/{n}"), 40)
+    });
+    let taken = session.drift(report(endless.collect())).await;
+    assert_eq!(taken.len(), 1000);
     // At most a thousand of a node stay: the newest.
     for batch in 0..6 {
         let records = (0..200)
