@@ -164,6 +164,7 @@ fn welcome(plan: &Plan, made: &Made) -> String {
         "Made a Voipfleet installation in {data}\n\n{made}\n\
          Next, start it:\n\n  voipfleet-controller run --data {data}\n\n\
          and then, as {admin}:\n\n  export VOIPCTL_CONFIG={context}\n  \
+         voipctl apply -f PATH\n  \
          voipctl token create --site SITE --role sip\n"
     )
 }

@@ -8,10 +8,11 @@ use voipfleet_proto::v1::{
 };
 
 use super::convert::{diagnostic, parse};
+use super::tokens::MAX_STORED as MAX_TOKENS;
 use super::{Api, Caller, failed};
 use crate::push::snapshot::{MAX_DOCUMENTS, MAX_NODES, documents};
-use crate::records;
-use crate::store::{Entry, Outcome, Txn, Versioned, keys};
+use crate::records::{self, TokenRecord};
+use crate::store::{Entry, Expect, Outcome, Txn, Versioned, keys};
 
 /// Tries to win against others that change documents.
 const TRIES: usize = 10;
@@ -156,18 +157,34 @@ impl Api {
                     users.join(", ")
                 )));
             }
-            if kind == Kind::Site {
-                self.refuse_site_with_nodes(name).await?;
-            }
-            let txn = Txn::new()
+            let mut txn = Txn::new()
                 .expect(keys::DOCUMENTS, (&version).into())
                 .delete(key(kind, name));
+            if kind == Kind::Site {
+                // Tokens first: one that is used after that makes the commit a conflict.
+                txn = self.with_open_tokens(name, txn).await?;
+                self.refuse_site_with_nodes(name).await?;
+            }
             if self.commit_documents(caller, txn).await? {
                 tracing::info!(operator = %caller.name, %kind, name, "document deleted");
                 return Ok(());
             }
         }
         Err(contended())
+    }
+
+    /// Takes the unused tokens of a site along: nobody may enrol into a site that is gone.
+    async fn with_open_tokens(&self, site: &str, mut txn: Txn) -> Result<Txn, Status> {
+        let tokens = self.store.all(keys::ALL_TOKENS, MAX_TOKENS).await;
+        for entry in tokens.map_err(failed)? {
+            let token: TokenRecord = records::from_json(&entry.key, &entry.held).map_err(failed)?;
+            if token.site.as_str() == site && token.used.is_none() {
+                txn = txn
+                    .expect(entry.key.clone(), Expect::At(entry.held.revision))
+                    .delete(entry.key);
+            }
+        }
+        Ok(txn)
     }
 
     async fn refuse_site_with_nodes(&self, site: &str) -> Result<(), Status> {

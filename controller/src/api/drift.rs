@@ -28,7 +28,11 @@ impl Api {
         };
         let prefix = match request.site.as_str() {
             "" => keys::ALL_DRIFT.to_owned(),
-            site => keys::site_drift(parse::<SiteName>(site)?),
+            site => {
+                let site: SiteName = parse(site)?;
+                self.require_site(&site).await?;
+                keys::site_drift(site)
+            }
         };
         // By time, newest first; never more than asked for.
         let mut newest: BTreeMap<(Reverse<u64>, String), NodeDrift> = BTreeMap::new();
@@ -65,5 +69,17 @@ impl Api {
         Ok(DriftResponse {
             records: newest.into_values().collect(),
         })
+    }
+
+    /// A site that is not there has no drift: an empty answer would look like a clean one.
+    async fn require_site(&self, site: &SiteName) -> Result<(), Status> {
+        let document = self.store.get(&keys::document("site", site)).await;
+        let nodes = self.store.range(&keys::nodes(site), None, 1).await;
+        if document.map_err(failed)?.is_some() || !nodes.map_err(failed)?.entries.is_empty() {
+            return Ok(());
+        }
+        Err(Status::not_found(format!(
+            "there is no site {site}; `voipctl get site` lists them"
+        )))
     }
 }

@@ -22,6 +22,8 @@ const DEFAULT_TTL_MS: u64 = HOUR_MS;
 const MAX_TTL_MS: u64 = 30 * 24 * HOUR_MS;
 /// Tokens that are kept, used and expired ones among them.
 const MAX_TOKENS: usize = 10_000;
+/// The most that can be in the store: several operators may make one at once.
+pub(super) const MAX_STORED: usize = 2 * MAX_TOKENS;
 /// How long a token is kept after its end, to say who used it.
 const KEPT_MS: u64 = 30 * 24 * HOUR_MS;
 
@@ -70,12 +72,19 @@ impl Api {
             "" => None,
             node => Some(parse(node)?),
         };
+        let site: SiteName = parse(&request.site)?;
+        let site_key = keys::document("site", &site);
+        let Some(document) = self.store.get(&site_key).await.map_err(failed)? else {
+            return Err(Status::not_found(format!(
+                "there is no site {site}; apply its document first: voipctl apply -f PATH"
+            )));
+        };
         let now_ms = self.clock.now_ms();
         self.forget_old_tokens(now_ms).await?;
         let new = token::generate(self.authority.fingerprint()).map_err(invalid)?;
         let record = TokenRecord {
             secret_hash: new.secret_hash,
-            site: parse(&request.site)?,
+            site,
             roles,
             node,
             created_ms: now_ms,
@@ -86,11 +95,12 @@ impl Api {
         let key = keys::token(new.token.id());
         let value = records::to_json(&key, &record).map_err(failed)?;
         let txn = Txn::new()
+            .expect(site_key, Expect::At(document.revision))
             .expect(key.clone(), Expect::Absent)
             .put(key, value);
         if self.store.commit(txn).await.map_err(failed)? == Outcome::Conflict {
             return Err(Status::aborted(
-                "there is a token with this id already; try again",
+                "the site is being changed by others; try again",
             ));
         }
         let id = new.token.id();
@@ -145,7 +155,7 @@ impl Api {
     }
 
     async fn tokens(&self) -> Result<Vec<(String, TokenRecord)>, Status> {
-        let entries = self.store.all(keys::ALL_TOKENS, 2 * MAX_TOKENS).await;
+        let entries = self.store.all(keys::ALL_TOKENS, MAX_STORED).await;
         entries
             .map_err(failed)?
             .iter()

@@ -16,8 +16,9 @@ use voipfleet_controller::settings::Files;
 use voipfleet_proto::channel;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
-    ApplyRequest, ApplyResponse, CreateTokenRequest, NodeReport, PushDone, PushEvent, PushNode,
-    PushNodeState, PushRequest, PushStarted, Source, StatusRequest, push_event,
+    ApplyRequest, ApplyResponse, CreateTokenRequest, GetDocumentsRequest, NodeReport, PushDone,
+    PushEvent, PushNode, PushNodeState, PushRequest, PushStarted, Source, StatusRequest,
+    push_event,
 };
 
 /// The machine's clock, and what a test adds to it.
@@ -186,8 +187,15 @@ impl Installation {
         answer.unwrap().into_inner()
     }
 
-    /// A token for `site-a`.
+    /// A token for `site-a`, which is made if it is not there.
     pub(crate) async fn token(&self, node: &str) -> String {
+        let site = GetDocumentsRequest {
+            kind: "Site".to_owned(),
+            name: "site-a".to_owned(),
+        };
+        if self.operator().await.get_documents(site).await.is_err() {
+            self.apply(SITE).await;
+        }
         let request = CreateTokenRequest {
             site: "site-a".to_owned(),
             roles: vec!["sip".to_owned()],

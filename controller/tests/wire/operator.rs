@@ -164,8 +164,34 @@ async fn what_is_in_use_stays() {
 }
 
 #[tokio::test]
+async fn a_site_that_is_not_there_has_neither_tokens_nor_drift() {
+    let installation = Installation::start().await;
+    let mut client = installation.operator().await;
+    let message = refused(client.create_token(token()).await, Code::NotFound);
+    assert!(message.contains("voipctl apply -f"), "{message}");
+    let drift = DriftRequest {
+        site: "site-a".to_owned(),
+        limit: 0,
+    };
+    refused(client.drift(drift.clone()).await, Code::NotFound);
+    installation.apply(SITE).await;
+    client.drift(drift).await.unwrap();
+    // A token goes with its site, and does not come back with it.
+    let made = client.create_token(token()).await.unwrap().into_inner();
+    let request = DeleteRequest {
+        kind: "Site".to_owned(),
+        name: "site-a".to_owned(),
+    };
+    client.delete(request).await.unwrap();
+    installation.apply(SITE).await;
+    let result = enrol(&installation, &made.token, "a", &csr().0).await;
+    refused(result, Code::Unauthenticated);
+}
+
+#[tokio::test]
 async fn a_revoked_token_enrols_nobody() {
     let installation = Installation::start().await;
+    installation.apply(SITE).await;
     let mut client = installation.operator().await;
     let made = client.create_token(token()).await.unwrap().into_inner();
     assert_eq!(made.enrolment_address, "127.0.0.1:7444");
