@@ -9,6 +9,8 @@ use voipfleet_proto::v1;
 use super::Caller;
 use crate::push::{CONFIRM_WITHIN_MS, Order, PushError};
 
+/// Sources in one request.
+const MAX_SOURCES: usize = 10_000;
 /// The longest wait for nodes that are offline.
 const MAX_WAIT_MS: u64 = 24 * 3600 * 1000;
 
@@ -23,6 +25,19 @@ where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     text.parse().map_err(invalid)
+}
+
+/// Files as an operator wrote them.
+pub(super) fn sources(sources: Vec<v1::Source>) -> Result<Vec<policy::Source>, Status> {
+    if sources.len() > MAX_SOURCES {
+        let message = format!("more than {MAX_SOURCES} files; apply them in parts");
+        return Err(Status::invalid_argument(message));
+    }
+    let source = |source: v1::Source| policy::Source {
+        path: source.path,
+        text: source.text,
+    };
+    Ok(sources.into_iter().map(source).collect())
 }
 
 /// A mistake in a document.
@@ -50,6 +65,7 @@ pub(super) fn refused(error: PushError) -> Status {
         PushError::Store(_) => None,
         PushError::UnknownSite(_) | PushError::UnknownNode(_) => Some(Code::NotFound),
         PushError::Compile { .. } => Some(Code::FailedPrecondition),
+        PushError::Sources(_) => Some(Code::InvalidArgument),
         PushError::Contended(_) => Some(Code::Aborted),
         PushError::Broken(_) => Some(Code::Internal),
     };
@@ -60,7 +76,7 @@ pub(super) fn refused(error: PushError) -> Status {
 }
 
 /// What a push is asked for.
-pub(super) fn order(caller: &Caller, request: &v1::PushRequest) -> Result<Order, Status> {
+pub(super) fn order(caller: &Caller, request: v1::PushRequest) -> Result<Order, Status> {
     let confirm_within_ms = (request.confirm_within_ms != 0).then_some(request.confirm_within_ms);
     if confirm_within_ms.is_some_and(|ms| !CONFIRM_WITHIN_MS.contains(&ms)) {
         return Err(invalid("confirm_within must be between 100 ms and 1 h"));
@@ -68,11 +84,17 @@ pub(super) fn order(caller: &Caller, request: &v1::PushRequest) -> Result<Order,
     if request.wait_offline_ms > MAX_WAIT_MS {
         return Err(invalid("the wait for offline nodes must be at most 24 h"));
     }
+    if !request.sources.is_empty() && !request.dry_run {
+        return Err(invalid(
+            "a push takes documents in a dry run only; apply them first: voipctl apply -f PATH",
+        ));
+    }
     Ok(Order {
         site: parse(&request.site)?,
         by: caller.name.to_string(),
         confirm_within_ms,
         wait_offline: Duration::from_millis(request.wait_offline_ms),
         dry_run: request.dry_run,
+        sources: sources(request.sources)?,
     })
 }

@@ -7,7 +7,7 @@ use voipfleet_proto::v1::{
     GetDocumentsResponse, StoredDocument,
 };
 
-use super::convert::{diagnostic, parse};
+use super::convert::{diagnostic, parse, sources};
 use super::tokens::MAX_STORED as MAX_TOKENS;
 use super::{Api, Caller, failed};
 use crate::push::snapshot::{MAX_DOCUMENTS, MAX_NODES, documents};
@@ -16,8 +16,6 @@ use crate::store::{Entry, Expect, Outcome, Txn, Versioned, keys};
 
 /// Tries to win against others that change documents.
 const TRIES: usize = 10;
-/// Sources in one request.
-const MAX_SOURCES: usize = 10_000;
 
 fn key(kind: Kind, name: &str) -> String {
     keys::document(kind.as_str().to_ascii_lowercase(), name)
@@ -38,18 +36,7 @@ impl Api {
         caller: &Caller,
         request: ApplyRequest,
     ) -> Result<ApplyResponse, Status> {
-        if request.sources.len() > MAX_SOURCES {
-            let message = format!("more than {MAX_SOURCES} files; apply them in parts");
-            return Err(Status::invalid_argument(message));
-        }
-        let mut sources: Vec<Source> = request
-            .sources
-            .into_iter()
-            .map(|source| Source {
-                path: source.path,
-                text: source.text,
-            })
-            .collect();
+        let mut sources = sources(request.sources)?;
         for _ in 0..TRIES {
             let (version, entries) = self.read_documents().await?;
             // Large files take a while: off the async threads.

@@ -47,7 +47,7 @@ impl Operator for OperatorService {
         request: Request<PushRequest>,
     ) -> Result<Response<Self::PushStream>, Status> {
         let caller = authorise(&request, "Push")?;
-        let order = convert::order(&caller, request.get_ref())?;
+        let order = convert::order(&caller, request.into_inner())?;
         // Before the generation is made: no answer of a node may fall between.
         let events = self.api.fleet.events();
         let pushes = self.api.pushes.clone();

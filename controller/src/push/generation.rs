@@ -32,6 +32,8 @@ pub struct Prepared {
     pub roles: BTreeMap<NodeName, BTreeSet<Role>>,
     /// Nodes whose content differs from the generation before.
     pub differing: BTreeSet<NodeName>,
+    /// What each node has confirmed: as it says now, or as it last said.
+    pub confirmed: BTreeMap<NodeName, Held>,
     /// What an operator should know.
     pub warnings: Vec<String>,
 }
@@ -55,7 +57,9 @@ impl Pushes {
     pub async fn prepare(&self, order: Order) -> Result<Prepared, PushError> {
         for _ in 0..TRIES {
             let before = self.before(&order.site).await?;
-            let (snapshot, compiled) = self.compile(&order.site).await?;
+            let (snapshot, compiled) = self
+                .compile_as_if(&order.site, order.sources.clone())
+                .await?;
             let mut contents = BTreeMap::new();
             let mut rulesets = BTreeMap::new();
             for (name, ruleset) in compiled.rulesets {
@@ -65,10 +69,11 @@ impl Pushes {
                 contents.insert(name, Content { digest, size });
                 rulesets.insert(digest, encoded);
             }
+            let confirmed = self.confirmed(&snapshot);
             let compared = compare(
                 before.record.as_ref(),
                 contents,
-                &self.confirmed(&snapshot),
+                &confirmed,
                 self.fresh(&order, &snapshot),
             );
             if compared.changed
@@ -83,6 +88,7 @@ impl Pushes {
                 generation: Arc::new(compared.generation),
                 changed: compared.changed,
                 differing: compared.differing,
+                confirmed,
                 roles: snapshot
                     .nodes
                     .into_iter()

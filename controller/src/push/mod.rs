@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use voipfleet_common::compile::CompileError;
 use voipfleet_common::names::SiteName;
+use voipfleet_common::policy::Source;
 
 pub(crate) use generation::BELIEVED;
 pub use generation::Prepared;
@@ -51,6 +52,8 @@ pub struct Order {
     pub wait_offline: Duration,
     /// Compile and compare only.
     pub dry_run: bool,
+    /// Documents that a dry run takes as if they were stored.
+    pub sources: Vec<Source>,
 }
 
 /// Why nothing was pushed.
@@ -68,6 +71,11 @@ pub enum PushError {
         #[source]
         source: CompileError,
     },
+    /// Documents given to a dry run that would not be stored.
+    #[error(
+        "the given documents have mistakes, the first in {0}; see them: voipctl apply --dry-run"
+    )]
+    Sources(String),
     /// The site, but not the node.
     #[error("there is no node {0}; `voipctl nodes` lists them")]
     UnknownNode(String),

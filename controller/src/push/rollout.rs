@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 use tonic::Status;
 use voipfleet_common::names::NodeName;
+use voipfleet_common::session::Held;
 use voipfleet_proto::v1::{
     Diagnostic, PushDone, PushEvent, PushNode, PushNodeState, PushStarted, Severity, push_event,
 };
@@ -79,10 +80,20 @@ impl Rollout {
                 deadline: offline_until,
                 seen: false,
             };
-            track.look(view.as_ref(), self.started, self.answer);
+            if self.prepared.order.dry_run && self.holds(name, target) {
+                track.state = PushNodeState::Unchanged;
+            } else {
+                track.look(view.as_ref(), self.started, self.answer);
+            }
             tracks.insert(name.clone(), track);
         }
         tracks
+    }
+
+    /// Whether a node runs this content already, under whatever number; as it last said.
+    fn holds(&self, node: &NodeName, target: Held) -> bool {
+        let confirmed = self.prepared.confirmed.get(node);
+        confirmed.is_some_and(|held| held.digest == target.digest)
     }
 
     fn id(&self, node: &NodeName) -> NodeId {
@@ -179,14 +190,9 @@ impl Rollout {
 
     async fn tell_start(&self, out: &mpsc::Sender<Result<PushEvent, Status>>) -> Result<(), ()> {
         let prepared = &self.prepared;
-        let dry_run = prepared.order.dry_run;
-        let nodes = self.nodes.iter().map(|(name, track)| {
-            let mut event = self.event(name, track);
-            event.elapsed_ms = 0;
-            if dry_run && !prepared.differing.contains(name) && !is_behind(track) {
-                event.state = PushNodeState::Unchanged.into();
-            }
-            event
+        let nodes = self.nodes.iter().map(|(name, track)| PushNode {
+            elapsed_ms: 0,
+            ..self.event(name, track)
         });
         let started = PushStarted {
             site: prepared.order.site.to_string(),
@@ -241,11 +247,6 @@ impl Rollout {
     }
 }
 
-/// A node that does not run the content that its site already has.
-fn is_behind(track: &Track) -> bool {
-    !track.had && track.state != PushNodeState::Offline
-}
-
 async fn tell(
     out: &mpsc::Sender<Result<PushEvent, Status>>,
     kind: push_event::Kind,
@@ -297,6 +298,7 @@ mod tests {
             confirm_within_ms: None,
             wait_offline: Duration::ZERO,
             dry_run: false,
+            sources: Vec::new(),
         };
         let prepared = Prepared {
             order,
@@ -304,6 +306,7 @@ mod tests {
             changed: true,
             roles: BTreeMap::new(),
             differing: BTreeSet::from([id.node.clone()]),
+            confirmed: BTreeMap::new(),
             warnings: Vec::new(),
         };
         let pushes = Pushes::new(store, clock::system(), fleet.clone());

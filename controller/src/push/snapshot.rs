@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use voipfleet_common::compile::{Compiled, InterfaceAddress, NodeInput, compile};
 use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::policy::{Document, Documents};
+use voipfleet_common::policy::{self, Diagnostic, Document, Documents, Severity, Source};
 use voipfleet_common::role::Role;
 use voipfleet_common::session::Held;
 use voipfleet_proto::v1 as pb;
@@ -51,11 +51,34 @@ pub fn documents(entries: &[Entry]) -> Result<Documents, StoreError> {
         .collect()
 }
 
+/// The stored documents, with those of `sources` in their places.
+fn with(mut stored: Documents, sources: &[Source]) -> Result<Documents, PushError> {
+    if sources.is_empty() {
+        return Ok(stored);
+    }
+    let checked = policy::check(sources, &stored);
+    let mut errors = checked.diagnostics.iter();
+    if let Some(first) = errors.find(|found| found.severity == Severity::Error) {
+        let Diagnostic { path, line, .. } = first;
+        return Err(PushError::Sources(format!(
+            "{path}:{line}: {}",
+            first.message
+        )));
+    }
+    stored.extend(checked.documents);
+    Ok(stored)
+}
+
 impl Snapshot {
-    /// Reads a site. Parsing long lists takes a while: it is done off the async threads.
-    pub async fn read(store: &dyn Store, site: &SiteName) -> Result<Self, PushError> {
+    /// Reads a site, as it would be with `sources` stored too. Parsing long lists takes a while:
+    /// it is done off the async threads.
+    pub async fn read(
+        store: &dyn Store,
+        site: &SiteName,
+        sources: Vec<Source>,
+    ) -> Result<Self, PushError> {
         let entries = store.all(keys::ALL_DOCUMENTS, MAX_DOCUMENTS).await?;
-        let documents = tokio::task::spawn_blocking(move || documents(&entries))
+        let documents = tokio::task::spawn_blocking(move || with(documents(&entries)?, &sources))
             .await
             .map_err(|_| PushError::Broken(site.clone()))??;
         if !documents.sites.contains_key(site) {
@@ -140,7 +163,16 @@ pub fn read_addresses(addresses: &[pb::InterfaceAddress]) -> Vec<InterfaceAddres
 impl Pushes {
     /// Reads a site and compiles it.
     pub async fn compile(&self, site: &SiteName) -> Result<(Snapshot, Compiled), PushError> {
-        let snapshot = Snapshot::read(self.store.as_ref(), site).await?;
+        self.compile_as_if(site, Vec::new()).await
+    }
+
+    /// The same as if `sources` were stored.
+    pub(super) async fn compile_as_if(
+        &self,
+        site: &SiteName,
+        sources: Vec<Source>,
+    ) -> Result<(Snapshot, Compiled), PushError> {
+        let snapshot = Snapshot::read(self.store.as_ref(), site, sources).await?;
         self.compile_snapshot(site, snapshot).await
     }
 
@@ -151,7 +183,7 @@ impl Pushes {
         name: NodeName,
         node: SiteNode,
     ) -> Result<Compiled, PushError> {
-        let mut snapshot = Snapshot::read(self.store.as_ref(), site).await?;
+        let mut snapshot = Snapshot::read(self.store.as_ref(), site, Vec::new()).await?;
         snapshot.nodes.insert(name, node);
         Ok(self.compile_snapshot(site, snapshot).await?.1)
     }

@@ -2,7 +2,7 @@ use tonic::Code;
 use voipfleet_proto::v1::{DeleteRequest, NodeState, PushNodeState, PushRequest, SyncState};
 
 use super::agent::Node;
-use super::installation::{Installation, SITE, refused};
+use super::installation::{Installation, SITE, apply, refused};
 
 #[tokio::test]
 async fn a_push_reaches_the_nodes_and_a_second_one_says_that_nothing_changed() {
@@ -122,6 +122,73 @@ async fn a_dry_run_changes_nothing() {
     assert!(push.started.changed);
     push.end().await;
     assert_eq!(installation.status().await.generation, 0);
+}
+
+/// An offline node that never got the generation does not "stay as it is".
+#[tokio::test]
+async fn a_dry_run_tells_what_an_offline_node_lacks() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = Node::enrol(&installation, "a").await;
+    Node::enrol(&installation, "b").await;
+    let mut session = node.connect(&installation).await;
+    let push = installation.push().await;
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    push.end().await;
+    drop(session);
+    let request = PushRequest {
+        site: "site-a".to_owned(),
+        dry_run: true,
+        ..PushRequest::default()
+    };
+    let push = installation.try_push(request).await.unwrap();
+    assert!(!push.started.changed);
+    let (done, nodes) = push.end().await;
+    assert_eq!(
+        nodes[0].state(),
+        PushNodeState::Unchanged,
+        "runs it, and is away"
+    );
+    assert_eq!(nodes[1].state(), PushNodeState::Offline, "never got it");
+    assert_eq!((done.applied, done.offline), (1, 1));
+}
+
+#[tokio::test]
+async fn a_dry_run_takes_documents_as_if_they_were_stored() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = Node::enrol(&installation, "a").await;
+    let mut session = node.connect(&installation).await;
+    let push = installation.push().await;
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    push.end().await;
+    let with = |text: String, dry_run| PushRequest {
+        site: "site-a".to_owned(),
+        dry_run,
+        sources: apply(&text).sources,
+        ..PushRequest::default()
+    };
+    let same = with(SITE.to_owned(), true);
+    let push = installation.try_push(same).await.unwrap();
+    assert!(!push.started.changed);
+    assert_eq!(push.started.nodes[0].state(), PushNodeState::Unchanged);
+    let other = SITE.replace("203.0.113.0/24", "203.0.112.0/24");
+    let push = installation
+        .try_push(with(other.clone(), true))
+        .await
+        .unwrap();
+    assert!(push.started.changed);
+    assert_eq!(push.started.nodes[0].state(), PushNodeState::Sent);
+    push.end().await;
+    assert_eq!(installation.status().await.generation, 1);
+    let pushed = installation.try_push(with(other, false)).await;
+    refused(pushed.map(|_| ()), Code::InvalidArgument);
+    let broken = SITE.replace("tenants: [acme]", "tenants: [nobody]");
+    let pushed = installation.try_push(with(broken, true)).await;
+    let message = refused(pushed.map(|_| ()), Code::InvalidArgument);
+    assert!(message.contains("site.yaml:"), "{message}");
 }
 
 #[tokio::test]

@@ -90,14 +90,7 @@ pub async fn send(
 ) -> Result<Applied, Failure> {
     let controller = session.controller().await?;
     let request = v1::ApplyRequest {
-        sources: read
-            .sources
-            .iter()
-            .map(|source| v1::Source {
-                path: source.path.clone(),
-                text: source.text.clone(),
-            })
-            .collect(),
+        sources: on_the_wire(read),
         dry_run,
     };
     let mut calls = controller.calls();
@@ -112,6 +105,15 @@ pub async fn send(
         changes: answer.changes.into_iter().map(change).collect(),
         diagnostics: answer.diagnostics.into_iter().map(of_wire).collect(),
     })
+}
+
+/// Documents as a request carries them.
+pub fn on_the_wire(read: &Sources) -> Vec<v1::Source> {
+    let source = |source: &Source| v1::Source {
+        path: source.path.clone(),
+        text: source.text.clone(),
+    };
+    read.sources.iter().map(source).collect()
 }
 
 /// Checks documents without a controller.

@@ -162,6 +162,28 @@ async fn a_dry_run_pushes_nothing() {
 }
 
 #[tokio::test]
+async fn a_dry_run_of_documents_asks_what_they_would_change() {
+    let nodes = vec![node("sip1", PushNodeState::Sent, "", 0)];
+    let fixture = fixture(vec![started(true, nodes), done(0, 0, 0, 0, true)]).await;
+    fixture.write("acme.yaml", "kind: Tenant\nname: acme\n");
+    let file = fixture.path("acme.yaml");
+    fixture.script(|script| {
+        script.apply.changes = vec![v1::DocumentChange {
+            kind: "Tenant".to_owned(),
+            name: "acme".to_owned(),
+            change: v1::Change::Changed.into(),
+        }];
+    });
+    let line = ["push", "site-a", "-f", file.to_str().unwrap(), "--dry-run"];
+    let ended = fixture.run(&line).await;
+    assert!(ended.to_string().contains("1 node would change"), "{ended}");
+    let asked = fixture.asked();
+    assert!(asked[0].contains("dry_run: true"), "{asked:?}");
+    assert!(asked[1].contains("dry_run: true"), "{asked:?}");
+    assert!(asked[1].contains("name: acme"), "{asked:?}");
+}
+
+#[tokio::test]
 async fn what_is_asked_for_reaches_the_controller() {
     let fixture = fixture(everything_works()).await;
     fixture

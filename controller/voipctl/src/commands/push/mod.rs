@@ -16,7 +16,7 @@ use crate::Session;
 use crate::client::{ANSWER_TIMEOUT, Controller};
 use crate::diagnostics::{any_error, of_wire, show};
 use crate::failure::{Failure, Status};
-use crate::sources;
+use crate::sources::{self, Sources};
 use crate::wording::{count, duration, millis};
 
 /// How long the controller may say nothing during a push, beyond what was asked to be awaited:
@@ -48,10 +48,15 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
-    if !args.files.is_empty()
-        && let Some(status) = apply_first(&args, session).await?
-    {
-        return Ok(status);
+    let mut sources = Vec::new();
+    if !args.files.is_empty() {
+        let read = sources::read(&args.files, session.console)?;
+        if let Some(status) = apply_first(&args, &read, session).await? {
+            return Ok(status);
+        }
+        if args.dry_run {
+            sources = apply::on_the_wire(&read);
+        }
     }
     let controller = session.controller().await?;
     if !args.dry_run && !agreed(&args.site, &controller, session).await? {
@@ -63,6 +68,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         wait_offline_ms: args.wait.map(millis).unwrap_or_default(),
         confirm_within_ms: args.confirm_within.map(millis).unwrap_or_default(),
         dry_run: args.dry_run,
+        sources,
     };
     let events = controller
         .within(ANSWER_TIMEOUT, controller.calls().push(request))
@@ -76,11 +82,14 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     }
 }
 
-/// Stores the documents of `-f`; a status where the push ends here.
-async fn apply_first(args: &Args, session: &mut Session<'_>) -> Result<Option<Status>, Failure> {
-    let read = sources::read(&args.files, session.console)?;
+/// Stores the documents of `-f`, or only checks them; a status where the push ends here.
+async fn apply_first(
+    args: &Args,
+    read: &Sources,
+    session: &mut Session<'_>,
+) -> Result<Option<Status>, Failure> {
     let applied = if read.diagnostics.is_empty() {
-        apply::send(&read, args.dry_run, session).await?
+        apply::send(read, args.dry_run, session).await?
     } else {
         let diagnostics = read.diagnostics.clone();
         apply::Applied {
@@ -93,17 +102,6 @@ async fn apply_first(args: &Args, session: &mut Session<'_>) -> Result<Option<St
     apply::tell(&applied, &read.sources, session);
     if any_error(&applied.diagnostics) {
         return Ok(Some(Status::BadInput));
-    }
-    let differs = applied
-        .changes
-        .iter()
-        .any(|change| change.change != "unchanged");
-    if args.dry_run && differs {
-        session.console.hint(
-            "what the nodes would get is only known once the documents are stored: \
-             voipctl apply -f PATH, then voipctl push SITE --dry-run",
-        );
-        return Ok(Some(Status::Done));
     }
     Ok(None)
 }
