@@ -163,8 +163,12 @@ impl Fleet {
         self.registry().nodes.get(id).map(|live| live.view.clone())
     }
 
-    /// Asks the connected nodes of a site to try again what they refused.
-    pub fn again(&self, site: &SiteName) {
+    /// Asks the connected nodes of a site to try again what they refused, and tells them the
+    /// current generation once more: a failing store may have kept it from them.
+    pub async fn again(&self, site: &SiteName) {
+        if let Err(error) = self.spread(site).await {
+            tracing::error!(%site, error = %chain(&error), "generation not offered");
+        }
         for (id, live) in &self.registry().nodes {
             if id.site == *site {
                 live.wanted.send_modify(|wanted| wanted.tries += 1);

@@ -11,8 +11,8 @@ use crate::store::{Expect, Outcome, Revision, Store, StoreError, Txn, keys};
 
 /// Generations of a site that are kept.
 const KEPT: usize = 20;
-/// Generations that one pruning looks at.
-const LOOKED_AT: usize = KEPT + 100;
+/// The most generations of a site that one pruning reads.
+const MOST: usize = 10_000;
 
 impl Pushes {
     /// Prunes in the background. `revision` is the one that made the site's current
@@ -37,17 +37,16 @@ async fn prune(
     site: &SiteName,
     revision: Revision,
 ) -> Result<usize, StoreError> {
-    let page = store
-        .range(&keys::generations(site), None, LOOKED_AT)
-        .await?;
-    let count = page.entries.len().saturating_sub(KEPT);
+    // All of them: what the kept ones name must be known before anything goes.
+    let entries = store.all(&keys::generations(site), MOST).await?;
+    let count = entries.len().saturating_sub(KEPT);
     if count == 0 {
         return Ok(0);
     }
     let mut dropped = BTreeSet::new();
     let mut kept = BTreeSet::new();
     let mut txn = Txn::new().expect(keys::current(site), Expect::At(revision));
-    for (place, entry) in page.entries.into_iter().enumerate() {
+    for (place, entry) in entries.into_iter().enumerate() {
         let record: GenerationRecord = records::from_json(&entry.key, &entry.held)?;
         let digests = record.nodes.into_values().map(|content| content.digest);
         if place < count {
@@ -64,5 +63,52 @@ async fn prune(
     match store.commit(txn).await? {
         Outcome::Committed { .. } => Ok(count),
         Outcome::Conflict => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use voipfleet_common::ruleset::Digest;
+
+    use super::*;
+    use crate::records::Content;
+    use crate::store::Embedded;
+
+    /// However many have gathered: what the kept generations name stays.
+    #[tokio::test]
+    async fn the_rulesets_of_kept_generations_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Embedded::open(dir.path()).unwrap();
+        let site: SiteName = "site-a".parse().unwrap();
+        let digest = |content: u64| Digest::of(&content.to_be_bytes());
+        let mut txn = Txn::new().put(keys::current(&site), "300");
+        for number in 1..=300 {
+            // Two generations share each ruleset, and the newest has the oldest's.
+            let digest = digest(if number == 300 { 0 } else { number / 2 });
+            let record = GenerationRecord {
+                number,
+                at_ms: 0,
+                by: "ada".to_owned(),
+                confirm_within_ms: 100,
+                nodes: BTreeMap::from([("a".parse().unwrap(), Content { digest, size: 1 })]),
+            };
+            let key = keys::generation(&site, number);
+            let value = records::to_json(&key, &record).unwrap();
+            txn = txn.put(key, value).put(keys::ruleset(&digest), "x");
+        }
+        let Outcome::Committed { revision } = store.commit(txn).await.unwrap() else {
+            panic!("nobody else writes");
+        };
+        assert_eq!(prune(&store, &site, revision).await.unwrap(), 280);
+        let left = store.all(&keys::generations(&site), 100).await.unwrap();
+        assert_eq!(left.len(), KEPT);
+        for content in [0, 140, 149] {
+            let key = keys::ruleset(&digest(content));
+            assert!(store.get(&key).await.unwrap().is_some(), "{content}");
+        }
+        let rulesets = store.all("ruleset/", 1000).await.unwrap().len();
+        assert_eq!(rulesets, 11);
     }
 }

@@ -117,7 +117,7 @@ impl Rollout {
             return;
         }
         if !self.prepared.changed {
-            self.fleet.again(&order.site);
+            self.fleet.again(&order.site).await;
         }
         let stop = self.fleet.stop_token();
         loop {
