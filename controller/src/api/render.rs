@@ -28,6 +28,7 @@ impl Api {
                         .map(|role| parse(role))
                         .collect::<Result<_, _>>()?,
                     addresses: read_addresses(&request.addresses),
+                    enrolled_ms: 0,
                     confirmed: None,
                 };
                 let compiled = self.pushes.compile_with(&site, node.clone(), host);

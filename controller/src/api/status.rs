@@ -65,7 +65,7 @@ impl Api {
                 },
                 nodes: known
                     .into_iter()
-                    .map(|(name, known)| report(&name, known, generation.as_ref(), now_ms))
+                    .map(|(name, known)| report(&site, &name, known, generation.as_ref(), now_ms))
                     .collect(),
                 site: site.to_string(),
             });
@@ -129,6 +129,7 @@ fn id(key: &str) -> Option<NodeId> {
 }
 
 fn report(
+    site: &SiteName,
     name: &NodeName,
     known: Known,
     generation: Option<&GenerationRecord>,
@@ -150,7 +151,15 @@ fn report(
             .and_then(|status| held(status.confirmed_generation, &status.confirmed_digest)),
     };
     let target = generation.and_then(|generation| generation.held(name));
-    let (state, error) = sync_state(view.as_ref(), target, confirmed);
+    let late = generation
+        .filter(|generation| target.is_none() || generation.at_ms < record.enrolled_ms)
+        .map(|generation| {
+            let number = generation.number;
+            format!(
+                "it enrolled after generation {number} was pushed; push again: voipctl push {site}"
+            )
+        });
+    let (state, error) = sync_state(view.as_ref(), target, confirmed, late);
     let reported = status.as_ref().map(|s| s.error.clone()).unwrap_or_default();
     NodeReport {
         node: name.to_string(),
@@ -195,15 +204,20 @@ fn sync_state(
     view: Option<&View>,
     target: Option<Held>,
     confirmed: Option<Held>,
+    late: Option<String>,
 ) -> (SyncState, Option<String>) {
     let Some(view) = view else {
-        return (SyncState::Offline, None);
+        return (SyncState::Offline, late);
     };
     let Some(target) = target else {
-        return (SyncState::NotSent, None);
+        return (SyncState::NotSent, late);
     };
     if confirmed == Some(target) {
-        return (SyncState::Synced, None);
+        // What it runs was made for the node that had its name, perhaps with other roles.
+        return match late {
+            Some(_) => (SyncState::Stale, late),
+            None => (SyncState::Synced, None),
+        };
     }
     if let Some(ahead) = confirmed.filter(|held| held.generation >= target.generation) {
         let generation = ahead.generation;
@@ -223,7 +237,7 @@ fn sync_state(
         .as_ref()
         .filter(|offered| offered.held == target)
     else {
-        return (SyncState::NotSent, None);
+        return (SyncState::NotSent, late);
     };
     let refused = offered.answer.as_ref().is_some_and(|answer| {
         matches!(
@@ -234,6 +248,6 @@ fn sync_state(
     if refused {
         (SyncState::Error, None)
     } else {
-        (SyncState::Stale, None)
+        (SyncState::Stale, late)
     }
 }

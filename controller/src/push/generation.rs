@@ -74,6 +74,7 @@ impl Pushes {
                 before.record.as_ref(),
                 contents,
                 &confirmed,
+                newest(&snapshot),
                 self.fresh(&order, &snapshot),
             );
             if compared.changed
@@ -192,12 +193,19 @@ impl Pushes {
     }
 }
 
-/// Decides whether there is anything new. `fresh` is the new generation without number and
+/// When the last of a site's nodes enrolled, Unix time.
+fn newest(snapshot: &Snapshot) -> u64 {
+    let enrolled = snapshot.nodes.values().map(|node| node.enrolled_ms);
+    enrolled.max().unwrap_or_default()
+}
+
+/// Decides whether there is anything new: a node that enrolled again under its old name too. `fresh` is the new generation without number and
 /// content.
 fn compare(
     before: Option<&GenerationRecord>,
     contents: BTreeMap<NodeName, Content>,
     confirmed: &BTreeMap<NodeName, Held>,
+    newest_ms: u64,
     fresh: GenerationRecord,
 ) -> Compared {
     let last = before.map_or(0, |before| before.number);
@@ -222,7 +230,10 @@ fn compare(
     let changed = match before {
         None => true,
         Some(before) => {
-            !differing.is_empty() || before.nodes.len() != contents.len() || ahead.is_some()
+            !differing.is_empty()
+                || before.nodes.len() != contents.len()
+                || before.at_ms < newest_ms
+                || ahead.is_some()
         }
     };
     let generation = match before {
@@ -281,7 +292,7 @@ mod tests {
                 (name.parse().unwrap(), Held { generation, digest })
             })
             .collect();
-        let compared = compare(before, nodes(now), &confirmed, record(0, &[]));
+        let compared = compare(before, nodes(now), &confirmed, 0, record(0, &[]));
         (
             compared.changed,
             compared.generation.number,

@@ -39,6 +39,8 @@ pub struct SiteNode {
     pub roles: BTreeSet<Role>,
     /// Its addresses, as it last reported them.
     pub addresses: Vec<InterfaceAddress>,
+    /// When it enrolled, Unix time.
+    pub enrolled_ms: u64,
     /// What it last said to have confirmed.
     pub confirmed: Option<Held>,
 }
@@ -114,6 +116,7 @@ async fn nodes(
             let node = SiteNode {
                 roles: record.roles,
                 addresses: Vec::new(),
+                enrolled_ms: record.enrolled_ms,
                 confirmed: None,
             };
             nodes.insert(name, node);

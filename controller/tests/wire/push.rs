@@ -108,6 +108,63 @@ async fn a_node_that_is_deleted_during_a_push_is_not_waited_for() {
     assert!(nodes[0].error.contains("deleted"), "{nodes:?}");
 }
 
+/// Nobody may take a node for protected that came after the push.
+#[tokio::test]
+async fn a_node_that_enrolled_after_the_push_needs_another_one() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = Node::enrol(&installation, "a").await;
+    let mut session = node.connect(&installation).await;
+    let push = installation.push().await;
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    push.end().await;
+    assert_eq!(installation.status().await.nodes["a"].error, "");
+
+    installation.clock.advance_ms(1000);
+    let new = Node::enrol(&installation, "b").await;
+    let away = &installation.status().await.nodes["b"];
+    assert_eq!(away.state(), SyncState::Offline);
+    assert!(away.error.contains("voipctl push site-a"), "{}", away.error);
+    let _new = new.connect(&installation).await;
+    let here = &installation.status().await.nodes["b"];
+    assert_eq!(here.state(), SyncState::NotSent);
+    assert!(here.error.contains("voipctl push site-a"), "{}", here.error);
+
+    // Another machine takes the name: what is stored was made for the first one.
+    for name in ["site-a/a", "site-a/b"] {
+        let request = DeleteRequest {
+            kind: "node".to_owned(),
+            name: name.to_owned(),
+        };
+        installation.operator().await.delete(request).await.unwrap();
+    }
+    let again = Node::enrol(&installation, "a").await;
+    let mut session = again.connect(&installation).await;
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    while installation.status().await.nodes["a"].generation == 0 {
+        tokio::task::yield_now().await;
+    }
+    let state = &installation.status().await.nodes["a"];
+    assert_eq!(state.state(), SyncState::Stale);
+    assert!(
+        state.error.contains("voipctl push site-a"),
+        "{}",
+        state.error
+    );
+    let push = installation.push().await;
+    assert_eq!((push.started.generation, push.started.changed), (2, true));
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    push.end().await;
+    let state = &installation.status().await.nodes["a"];
+    assert_eq!(
+        (state.state(), state.error.as_str()),
+        (SyncState::Synced, "")
+    );
+}
+
 #[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let installation = Installation::start().await;
