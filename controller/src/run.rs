@@ -17,7 +17,7 @@ use crate::api::{self, Api, OperatorService};
 use crate::clock::Clock;
 use crate::enrol::{EnrolmentService, Registrar};
 use crate::fleet::Fleet;
-use crate::listen::{self, Admission, BindError, Bounds};
+use crate::listen::{self, Admission, BindError, Bounds, Incoming};
 use crate::pki::{Authority, PkiError};
 use crate::push::Pushes;
 use crate::settings::{self, Files, Settings, SettingsError};
@@ -130,6 +130,7 @@ impl Controller {
             Arc::clone(&authority),
             settings.address.clone(),
         );
+        let listening = Arc::clone(&clock);
         let api = Api {
             pushes: Pushes::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone()),
             store,
@@ -138,9 +139,16 @@ impl Controller {
             fleet: fleet.clone(),
             enrol_address: settings.enrol_address.clone(),
         };
+        let listen = |listener, tls, admission, bounds| {
+            let clock = Arc::clone(&listening);
+            listen::accept(listener, tls, admission, bounds, clock, stop.clone())
+        };
+        let members = Admission::Members(domain);
+        let fleet_incoming = listen(fleet_listener, fleet_tls, members, FLEET);
+        let enrol_incoming = listen(enrol_listener, enrol_tls, Admission::Anybody, ENROLMENT);
         let servers = vec![
-            serve_fleet(fleet_listener, fleet_tls, domain, &fleet, api, &stop),
-            serve_enrolment(enrol_listener, enrol_tls, registrar, &stop),
+            serve_fleet(fleet_incoming, &fleet, api, &stop),
+            serve_enrolment(enrol_incoming, registrar, &stop),
         ];
         let follower = fleet.clone();
         tokio::spawn(async move { follower.follow().await });
@@ -200,15 +208,11 @@ fn builder() -> Server {
 }
 
 fn serve_fleet(
-    listener: TcpListener,
-    tls: rustls::ServerConfig,
-    domain: voipfleet_common::identity::TrustDomain,
+    incoming: Incoming,
     fleet: &Fleet,
     api: Api,
     stop: &CancellationToken,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
-    let members = Admission::Members(domain);
-    let incoming = listen::accept(listener, tls, members, FLEET, stop.clone());
     let agents =
         FleetServer::new(fleet.service()).max_decoding_message_size(fleet::MAX_MESSAGE_BYTES);
     let operators = OperatorServer::new(OperatorService::new(api))
@@ -220,12 +224,10 @@ fn serve_fleet(
 }
 
 fn serve_enrolment(
-    listener: TcpListener,
-    tls: rustls::ServerConfig,
+    incoming: Incoming,
     registrar: Registrar,
     stop: &CancellationToken,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
-    let incoming = listen::accept(listener, tls, Admission::Anybody, ENROLMENT, stop.clone());
     let service = EnrolmentServer::new(EnrolmentService::new(registrar))
         .max_decoding_message_size(enrol::MAX_MESSAGE_BYTES);
     let server = builder()

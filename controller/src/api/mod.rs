@@ -58,20 +58,29 @@ pub struct Caller {
 /// The one place that decides who may make an operator's call.
 ///
 /// Every operator may make every call; rights by call and site come in here.
-pub fn authorise<T>(request: &Request<T>, call: &'static str) -> Result<Caller, Status> {
+pub fn authorise<T>(
+    request: &Request<T>,
+    call: &'static str,
+    now_ms: u64,
+) -> Result<Caller, Status> {
     let peer = request
         .extensions()
         .get::<Peer>()
         .ok_or_else(|| Status::internal("the connection has no peer"))?;
-    match peer.proven.as_ref().map(|proven| &proven.identity) {
-        Some(Identity::Operator(name)) => Ok(Caller { name: name.clone() }),
-        Some(identity) => {
+    let Some(proven) = &peer.proven else {
+        return Err(Status::unauthenticated("this call needs a certificate"));
+    };
+    if proven.leaf.expires_ms <= now_ms {
+        return Err(Status::unauthenticated("its certificate has expired"));
+    }
+    match &proven.identity {
+        Identity::Operator(name) => Ok(Caller { name: name.clone() }),
+        identity => {
             tracing::warn!(peer = %peer.address, %identity, call, "only operators may make this call");
             Err(Status::permission_denied(format!(
                 "only operators may make this call, and this certificate is of {identity}"
             )))
         }
-        None => Err(Status::unauthenticated("this call needs a certificate")),
     }
 }
 

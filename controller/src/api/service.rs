@@ -11,7 +11,7 @@ use voipfleet_proto::v1::{
     operator_server::Operator,
 };
 
-use super::{Api, authorise, convert, nodes};
+use super::{Api, Caller, authorise, convert, nodes};
 
 /// Events of a push that voipctl has not read yet; more of them wait.
 const EVENTS: usize = 64;
@@ -27,6 +27,10 @@ impl OperatorService {
     pub fn new(api: Api) -> Self {
         Self { api }
     }
+
+    fn authorise<T>(&self, request: &Request<T>, call: &'static str) -> Result<Caller, Status> {
+        authorise(request, call, self.api.clock.now_ms())
+    }
 }
 
 #[tonic::async_trait]
@@ -37,7 +41,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<ApplyRequest>,
     ) -> Result<Response<ApplyResponse>, Status> {
-        let caller = authorise(&request, "Apply")?;
+        let caller = self.authorise(&request, "Apply")?;
         let answer = self.api.apply(&caller, request.into_inner()).await?;
         Ok(Response::new(answer))
     }
@@ -46,7 +50,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<PushRequest>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        let caller = authorise(&request, "Push")?;
+        let caller = self.authorise(&request, "Push")?;
         let order = convert::order(&caller, request.into_inner())?;
         // Before the generation is made: no answer of a node may fall between.
         let events = self.api.fleet.events();
@@ -66,7 +70,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        authorise(&request, "Status")?;
+        self.authorise(&request, "Status")?;
         Ok(Response::new(self.api.status(request.get_ref()).await?))
     }
 
@@ -74,7 +78,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<DriftRequest>,
     ) -> Result<Response<DriftResponse>, Status> {
-        authorise(&request, "Drift")?;
+        self.authorise(&request, "Drift")?;
         Ok(Response::new(self.api.drift(request.get_ref()).await?))
     }
 
@@ -82,7 +86,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<GetDocumentsRequest>,
     ) -> Result<Response<GetDocumentsResponse>, Status> {
-        authorise(&request, "GetDocuments")?;
+        self.authorise(&request, "GetDocuments")?;
         Ok(Response::new(self.api.get(request.get_ref()).await?))
     }
 
@@ -90,7 +94,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<DeleteRequest>,
     ) -> Result<Response<DeleteResponse>, Status> {
-        let caller = authorise(&request, "Delete")?;
+        let caller = self.authorise(&request, "Delete")?;
         let request = request.get_ref();
         if nodes::is_node(&request.kind) {
             self.api.delete_node(&caller, &request.name).await?;
@@ -104,7 +108,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
-        let caller = authorise(&request, "CreateToken")?;
+        let caller = self.authorise(&request, "CreateToken")?;
         let answer = self.api.create_token(&caller, request.get_ref()).await?;
         Ok(Response::new(answer))
     }
@@ -113,7 +117,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<ListTokensRequest>,
     ) -> Result<Response<ListTokensResponse>, Status> {
-        authorise(&request, "ListTokens")?;
+        self.authorise(&request, "ListTokens")?;
         Ok(Response::new(
             self.api.list_tokens(request.get_ref()).await?,
         ))
@@ -123,7 +127,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
-        let caller = authorise(&request, "RevokeToken")?;
+        let caller = self.authorise(&request, "RevokeToken")?;
         self.api
             .revoke_token(&caller, &request.get_ref().id)
             .await?;
@@ -134,7 +138,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<RenderRequest>,
     ) -> Result<Response<RenderResponse>, Status> {
-        authorise(&request, "Render")?;
+        self.authorise(&request, "Render")?;
         Ok(Response::new(self.api.render(request.get_ref()).await?))
     }
 }

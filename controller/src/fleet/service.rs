@@ -44,6 +44,11 @@ impl FleetService {
         let Some(proven) = &peer.proven else {
             return Err(Status::unauthenticated("this call needs a certificate"));
         };
+        if proven.leaf.expires_ms <= self.fleet.inner.clock.now_ms() {
+            return Err(Status::unauthenticated(
+                "this node's certificate has expired; enrol it again",
+            ));
+        }
         let Identity::Node { site, node } = &proven.identity else {
             let identity = &proven.identity;
             tracing::warn!(peer = %peer.address, %identity, "only nodes may make this call");

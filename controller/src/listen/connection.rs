@@ -1,18 +1,24 @@
 //! An accepted connection and who is on its other end.
 
+use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 use voipfleet_common::identity::Identity;
 
+use super::sources::Slot;
 use crate::pki::authority::Leaf;
+
+/// How long a connection stays after its certificate's end, to say so.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The other end of a connection; every request carries it as an extension.
 #[derive(Debug, Clone)]
@@ -37,20 +43,37 @@ pub struct Proven {
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    _slot: OwnedSemaphorePermit,
+    /// When it is cut: no connection outlives its certificate.
+    end: Option<Pin<Box<Sleep>>>,
+    _slot: Slot,
 }
 
 impl Connection {
+    /// `left` is for how long the peer's certificate is still good; none: for ever.
     pub(super) fn new(
         stream: TlsStream<TcpStream>,
         peer: Peer,
-        slot: OwnedSemaphorePermit,
+        left: Option<Duration>,
+        slot: Slot,
     ) -> Self {
+        let end = left.map(|left| Box::pin(tokio::time::sleep(left.saturating_add(FAREWELL))));
         Self {
             stream,
             peer,
+            end,
             _slot: slot,
         }
+    }
+
+    fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(end) = &mut self.end else {
+            return false;
+        };
+        let ended = end.as_mut().poll(cx).is_ready();
+        if ended {
+            tracing::info!(peer = %self.peer.address, "connection cut: its certificate has expired");
+        }
+        ended
     }
 }
 
@@ -68,6 +91,13 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.has_ended(cx) {
+            let reason = "the peer's certificate has expired";
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                reason,
+            )));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

@@ -2,6 +2,7 @@
 
 mod connection;
 mod refusal;
+mod sources;
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,18 +11,23 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use voipfleet_common::identity::{TrustDomain, of_certificate};
 
+use sources::{Slot, Sources};
+
 pub use connection::{Connection, Peer, Proven};
 
+use crate::clock::Clock;
 use crate::pki::authority;
 
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may wait for its handshake's turn.
+const TURN: Duration = Duration::from_secs(20);
 /// How often an idle connection is probed by an HTTP/2 ping.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the answer to such a ping may take before the connection counts as dead.
@@ -36,7 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Bounds {
     /// Connections at once; more are closed before the handshake.
     pub connections: usize,
-    /// Handshakes at once; more wait in the kernel's backlog.
+    /// Handshakes at once; more wait for their turn.
     pub handshakes: usize,
 }
 
@@ -94,21 +100,25 @@ pub async fn bind(address: SocketAddr, what: &'static str) -> Result<TcpListener
         })
 }
 
+/// Connections whose handshake was good.
+pub type Incoming = ReceiverStream<io::Result<Connection>>;
+
 /// Accepts connections until `stop`; gives those whose handshake was good.
 pub fn accept(
     listener: TcpListener,
     tls: ServerConfig,
     admission: Admission,
     bounds: Bounds,
+    clock: Arc<dyn Clock>,
     stop: CancellationToken,
-) -> ReceiverStream<io::Result<Connection>> {
+) -> Incoming {
     let (ready, connections) = mpsc::channel(BACKLOG);
     let acceptor = Acceptor {
         tls: TlsAcceptor::from(Arc::new(tls)),
         admission,
         ready,
-        bounds,
-        connections: Arc::new(Semaphore::new(bounds.connections)),
+        clock,
+        sources: Sources::new(bounds.connections, bounds.handshakes),
         handshakes: Arc::new(Semaphore::new(bounds.handshakes)),
     };
     tokio::spawn(async move {
@@ -125,17 +135,14 @@ struct Acceptor {
     tls: TlsAcceptor,
     admission: Admission,
     ready: mpsc::Sender<io::Result<Connection>>,
-    bounds: Bounds,
-    connections: Arc<Semaphore>,
+    clock: Arc<dyn Clock>,
+    sources: Sources,
     handshakes: Arc<Semaphore>,
 }
 
 impl Acceptor {
     async fn run(&self, listener: TcpListener) {
         loop {
-            let Ok(handshake) = Arc::clone(&self.handshakes).acquire_owned().await else {
-                return;
-            };
             let (tcp, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -144,16 +151,16 @@ impl Acceptor {
                     continue;
                 }
             };
-            let Ok(slot) = Arc::clone(&self.connections).try_acquire_owned() else {
-                let limit = self.bounds.connections;
-                tracing::warn!(%peer, limit, "connection refused: too many are open");
-                continue;
+            let slot = match self.sources.take(peer.ip()) {
+                Ok(slot) => slot,
+                Err(full) => {
+                    tracing::warn!(%peer, reason = %full, "connection refused");
+                    continue;
+                }
             };
             let this = self.clone();
             tokio::spawn(async move {
-                let result = this.handshake(tcp, peer, slot).await;
-                drop(handshake);
-                match result {
+                match this.welcome(tcp, peer, slot).await {
                     // The server is gone when nobody receives: then the connection goes too.
                     Ok(connection) => drop(this.ready.send(Ok(connection)).await),
                     Err(reason) => tracing::warn!(%peer, reason, "connection refused"),
@@ -162,11 +169,29 @@ impl Acceptor {
         }
     }
 
+    /// Waits for a turn, first among the connections of the same source: one that dawdles keeps
+    /// up nobody else.
+    async fn welcome(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        slot: Slot,
+    ) -> Result<Connection, String> {
+        let turns = async {
+            let own = slot.handshakes().acquire_owned().await;
+            (own, Arc::clone(&self.handshakes).acquire_owned().await)
+        };
+        let _turns = tokio::time::timeout(TURN, turns)
+            .await
+            .map_err(|_| "too many handshakes are under way".to_owned())?;
+        self.handshake(tcp, address, slot).await
+    }
+
     async fn handshake(
         &self,
         tcp: TcpStream,
         address: SocketAddr,
-        slot: OwnedSemaphorePermit,
+        mut slot: Slot,
     ) -> Result<Connection, String> {
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(tcp))
@@ -194,7 +219,12 @@ impl Acceptor {
                 Some(Proven { identity, leaf })
             }
         };
+        let now_ms = self.clock.now_ms();
+        let left = proven.as_ref().map(|proven| {
+            slot.proven();
+            Duration::from_millis(proven.leaf.expires_ms.saturating_sub(now_ms))
+        });
         let peer = Peer { address, proven };
-        Ok(Connection::new(stream, peer, slot))
+        Ok(Connection::new(stream, peer, left, slot))
     }
 }

@@ -5,10 +5,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use voipfleet_common::identity::Identity;
 use voipfleet_controller::clock::Clock as _;
-use voipfleet_proto::v1::StatusRequest;
 use voipfleet_proto::v1::operator_client::OperatorClient;
+use voipfleet_proto::v1::{PushRequest, StatusRequest};
 
-use super::installation::{Installation, Pair};
+use super::agent::Node;
+use super::installation::{Installation, Pair, SITE, refused};
 use super::log::logged;
 
 const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
@@ -81,6 +82,39 @@ async fn an_expired_certificate_is_refused() {
     let text = refusal(&old, &installation.address()).await;
     assert!(text.contains("CertificateExpired"), "{text}");
     logged("the peer's certificate has expired").await;
+}
+
+/// What was opened with a good certificate does not outlive it.
+#[tokio::test]
+async fn a_connection_ends_with_its_certificate() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    Node::enrol(&installation, "a").await;
+    let ada = Identity::Operator("ada".parse().unwrap());
+    let issued_ms = installation.clock.now_ms() - YEAR_MS + 2000;
+    let pair = installation.pair(&ada, "voipfleet", issued_ms);
+    let channel = pair.connect(&installation.address()).await.unwrap();
+    let mut client = OperatorClient::new(channel);
+    let push = PushRequest {
+        site: "site-a".to_owned(),
+        wait_offline_ms: 3_600_000,
+        ..PushRequest::default()
+    };
+    let mut events = client.push(push).await.unwrap().into_inner();
+    while let Ok(Some(_)) = events.message().await {}
+    logged("connection cut: its certificate has expired").await;
+
+    // Between the end and the cut nothing is answered.
+    let pair = installation.pair(&ada, "voipfleet", installation.clock.now_ms());
+    let channel = pair.connect(&installation.address()).await.unwrap();
+    let mut client = OperatorClient::new(channel);
+    client.status(StatusRequest::default()).await.unwrap();
+    installation.clock.advance_ms(YEAR_MS);
+    let message = refused(
+        client.status(StatusRequest::default()).await,
+        tonic::Code::Unauthenticated,
+    );
+    assert!(message.contains("has expired"), "{message}");
 }
 
 #[tokio::test]
