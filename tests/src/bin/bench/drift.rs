@@ -8,7 +8,7 @@ use voipfleet_tests::lab::{Family, Lab, Options};
 use super::figures::{Series, say, show};
 
 const EDITS: usize = 100;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) fn run() -> Result<()> {
     say(&format!(
@@ -50,7 +50,7 @@ pub(crate) fn run() -> Result<()> {
 fn edit(lab: &Lab, node: &str, round: usize) -> Result<Duration> {
     let before = lab.rules(node)?;
     let rules = before.chain(Family::V4, "VF-INPUT").len();
-    let tool = if round % 2 == 0 {
+    let tool = if round.is_multiple_of(2) {
         "iptables"
     } else {
         "ip6tables"
