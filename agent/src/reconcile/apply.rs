@@ -7,7 +7,7 @@ use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_common::session::Held;
 
-use super::enforce::{self, EnforceError, Target};
+use super::enforce::{self, Effort, EnforceError, Target};
 use super::stage::{Staged, stage};
 use crate::kernel::{Kernel, KernelError, NoScratch};
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
@@ -142,7 +142,7 @@ impl Prepared {
             failsafe: &self.failsafe,
             canonical,
         };
-        let canonical = enforce::enforce(kernel, target)?;
+        let canonical = enforce::enforce(kernel, target, Effort::UntilRefused)?;
         Ok(Confirmed {
             held: self.held,
             ruleset: self.ruleset,
@@ -188,7 +188,7 @@ pub fn enforce_confirmed(
         failsafe: &confirmed.failsafe,
         canonical: known.then_some(&confirmed.canonical),
     };
-    let canonical = enforce::enforce(kernel, target)?;
+    let canonical = enforce::enforce(kernel, target, Effort::AsFarAsPossible)?;
     if !fits {
         confirmed.canonical = canonical;
         ledger.confirm(confirmed)?;

@@ -6,7 +6,7 @@ use voipfleet_common::drift::{Class, Difference, compare_rules, compare_sets};
 use voipfleet_common::iptables::Table;
 use voipfleet_common::ruleset::Family;
 
-use super::enforce::{self, EnforceError, Parts, Target};
+use super::enforce::{self, Effort, EnforceError, Parts, Target};
 use crate::kernel::{Kernel, KernelError};
 use crate::ledger::Confirmed;
 
@@ -114,5 +114,5 @@ pub(super) fn repair(
         sets,
     };
     let read = std::mem::take(&mut inspection.tables);
-    enforce::write(kernel, target, parts, read)
+    enforce::write(kernel, target, parts, Effort::AsFarAsPossible, read)
 }

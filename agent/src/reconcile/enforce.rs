@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use voipfleet_common::drift::{Difference, Wanted, compare_rules, compare_sets};
 use voipfleet_common::iptables::{
-    Failsafe, JumpState, KernelSet, Table, apply_input, as_read, parse_ipset_save, parse_save,
-    read_rule, removal, repair_input, restore_input, set_plan,
+    Failsafe, JumpState, KernelSet, SetPlan, Table, apply_input, as_read, parse_ipset_save,
+    parse_save, read_rule, removal, repair_input, restore_input, set_plan,
 };
 use voipfleet_common::ruleset::{Family, Ruleset};
 
@@ -125,10 +125,23 @@ impl Parts {
     }
 }
 
+/// What to do after a step was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// Nothing more: what is new is not worth more than what was there before.
+    UntilRefused,
+    /// The other steps: one family's refusal must not leave the other one open.
+    AsFarAsPossible,
+}
+
 /// Makes the kernel what `target` says, whatever it is now, and proves it by reading it
 /// back. Gives the words of the kernel.
-pub fn enforce(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonical, EnforceError> {
-    write(kernel, target, Parts::ALL, BTreeMap::new())?;
+pub fn enforce(
+    kernel: &mut dyn Kernel,
+    target: Target<'_>,
+    effort: Effort,
+) -> Result<Canonical, EnforceError> {
+    write(kernel, target, Parts::ALL, effort, BTreeMap::new())?;
     read_back(kernel, target)
 }
 
@@ -138,29 +151,40 @@ pub fn write(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
     parts: Parts,
+    effort: Effort,
     mut read: BTreeMap<Family, Table>,
 ) -> Result<(), EnforceError> {
+    let mut first = Ok(());
     let mut after = String::new();
     if parts.sets {
-        let needed = !target.ruleset.sets.is_empty();
-        let plan = sets(kernel, needed)
-            .map(|observed| set_plan(target.ruleset, &observed))
-            .map_err(at(Step::SetsBefore))?;
-        if !plan.before.is_empty() {
-            kernel
-                .ipset_restore(&plan.before)
-                .map_err(at(Step::SetsBefore))?;
+        match fill(kernel, target) {
+            Ok(plan) => after = plan.after,
+            Err(error) => first = Err(at(Step::SetsBefore)(error)),
         }
-        after = plan.after;
     }
     for family in parts.families(kernel) {
+        if first.is_err() && effort == Effort::UntilRefused {
+            return first;
+        }
         let table = read.remove(&family);
-        load(kernel, target, family, table).map_err(at(Step::Rules(family)))?;
+        let loaded = load(kernel, target, family, table);
+        first = first.and(loaded.map_err(at(Step::Rules(family))));
     }
+    first?;
     release(kernel, after, |observed| {
         set_plan(target.ruleset, observed).after
     })
     .map_err(at(Step::SetsAfter))
+}
+
+/// Makes and fills what the rules will name.
+fn fill(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<SetPlan, KernelError> {
+    let needed = !target.ruleset.sets.is_empty();
+    let plan = set_plan(target.ruleset, &sets(kernel, needed)?);
+    if !plan.before.is_empty() {
+        kernel.ipset_restore(&plan.before)?;
+    }
+    Ok(plan)
 }
 
 /// One restore: chains that differ, our stale chains, and the jump.

@@ -173,3 +173,22 @@ fn a_lock_that_is_about_to_go_is_waited_for() {
     drop(lock);
     waiting.join().unwrap().unwrap();
 }
+
+#[test]
+fn one_family_that_is_refused_does_not_leave_the_other_open() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, sample(1));
+        boot::teardown(&mut system, &ledger, false).unwrap();
+        let mut kernel = faulty(place, 2); // sets, and then not IPv4
+        let failed = boot::recover(&mut kernel, &ledger).failed.unwrap();
+        let words = failed.to_string();
+        assert!(words.starts_with("loading the IPv4 rules"), "{words}");
+        assert!(!place.tool("iptables-save").contains("VF-INPUT"));
+        assert!(
+            place
+                .tool("ip6tables-save")
+                .contains("-A INPUT -j VF-INPUT")
+        );
+    });
+}
