@@ -82,9 +82,14 @@ impl Reconciler {
         let kernel = &mut *self.kernel;
         self.last_repair.clone_from(&found.differences);
         let mut left = mend(kernel, confirmed, found, parts);
-        if !left.is_clean() && (parts != Parts::ALL || left.differences != self.last_repair) {
+        let refused = self
+            .last_repair
+            .iter()
+            .any(|d| left.differences.contains(d));
+        if refused && (parts != Parts::ALL || left.differences != self.last_repair) {
             // What was not looked at, or changed since, may have been in the way: rules do not
-            // load while a set that they name is gone, and no kernel event tells of sets.
+            // load while a set that they name is gone, and no kernel event tells of sets. What
+            // is new has an event of its own on the way, which names its author.
             let all = check::inspect(kernel, confirmed);
             let now = Instant::now();
             record(&self.outbox, self.standing.repaired(&all.differences, now));

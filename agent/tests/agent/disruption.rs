@@ -162,3 +162,29 @@ fn a_set_that_is_gone_does_not_keep_its_rules_away_until_the_next_poll() {
         }
     });
 }
+
+#[test]
+fn edits_in_a_row_all_have_their_author() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        let agent = Agent::start(place, NEVER);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Faster than repairs: some come while one is under way.
+                for number in 1..=30 {
+                    place.tool(&format!(
+                        "iptables -I INPUT 1 -s 192.0.2.{number} -j ACCEPT"
+                    ));
+                }
+                place.tool("iptables -F VF-SIP");
+            });
+            let is_last = |record: &DriftRecord| record.chain == "VF-SIP";
+            for record in agent.records_until(|records| records.iter().any(is_last)) {
+                let author = record.by.as_ref().expect("an author");
+                assert_eq!(author.comm, "iptables", "{record:?}");
+            }
+        });
+        settles(place, &confirmed, &["thirty edits"]);
+    });
+}
