@@ -129,9 +129,12 @@ async fn create(args: Create, session: &mut Session<'_>) -> Result<Status, Failu
         created.expires.relative(session.now),
     ));
     session.console.note(&format!(
-        "  voipfleet-agent enroll --controller {} --token TOKEN",
+        "  voipfleet-agent enroll --controller {} --token-file FILE",
         created.enrolment_address
     ));
+    session
+        .console
+        .note("  with the token in FILE; --token would show it to everybody who runs ps");
     Ok(Status::Done)
 }
 
