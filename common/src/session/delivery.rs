@@ -34,6 +34,8 @@ pub enum Decision {
 pub struct Delivery {
     confirmed: Option<Held>,
     outstanding: Option<(u64, Held)>,
+    /// The trial that Hello announced, until it is decided on.
+    announced: Option<(u64, Held)>,
     refused: Option<Held>,
 }
 
@@ -43,8 +45,32 @@ impl Delivery {
         Self {
             confirmed,
             outstanding: None,
+            announced: None,
             refused: None,
         }
+    }
+
+    /// The same, and Hello announces a trial: what it tries need not be offered again.
+    #[must_use]
+    pub fn with_trial(mut self, nonce: u64, held: Held) -> Self {
+        self.outstanding = Some((nonce, held));
+        self.announced = Some((nonce, held));
+        self
+    }
+
+    /// The same, and the node has tried `held` and gone back. Trying is not free: the node may
+    /// be unreachable meanwhile. So it is not offered again by itself, only when somebody asks.
+    #[must_use]
+    pub fn with_rolled_back(mut self, held: Held) -> Self {
+        self.refused = Some(held);
+        self
+    }
+
+    /// The nonce of the trial to confirm, if Hello announced one of what the node should run.
+    /// Gives it once: a trial that begins later is announced by a session of its own.
+    pub fn confirm(&mut self, target: Held) -> Option<u64> {
+        let (nonce, held) = self.announced.take()?;
+        (held == target).then_some(nonce)
     }
 
     /// What the node has confirmed.

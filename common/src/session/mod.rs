@@ -1,8 +1,12 @@
 //! The protocol between agent and controller as decisions without I/O.
 
 mod delivery;
+mod trial;
+#[cfg(test)]
+mod trial_model;
 
 pub use delivery::{Decision, Delivery, Progress};
+pub use trial::{Attempt, Course, MAX_CONFIRM_WITHIN, Noted, Reaction, Start, confirm_within};
 
 use crate::ruleset::Digest;
 
@@ -45,6 +49,14 @@ pub enum Refusal {
     /// The confirmed generation with other content.
     #[error("generation {0} is confirmed here with another digest")]
     OtherDigest(Generation),
+    /// An older generation than the one on trial, or that one with other content.
+    #[error("generation {offered} is not newer than generation {on_trial}, which is on trial here")]
+    NotNewer {
+        /// The generation offered.
+        offered: Generation,
+        /// The generation on trial.
+        on_trial: Generation,
+    },
     /// Generation 0.
     #[error("generation 0 is no push")]
     Zero,
