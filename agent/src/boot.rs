@@ -1,5 +1,7 @@
 //! What a start does with what an earlier run left: on disk and in the kernel.
 
+use voipfleet_common::session::{Course, Noted, Start};
+
 use crate::errors::chain;
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
@@ -11,7 +13,9 @@ use crate::reconcile::enforce::{self, EnforceError};
 pub struct Recovered {
     /// The ruleset that the node runs, or should.
     pub confirmed: Option<Confirmed>,
-    /// An apply that was cut short, and is undone.
+    /// What follows from it.
+    pub course: Course,
+    /// An apply or a trial that was cut short, and is undone.
     pub interrupted: Option<Interrupted>,
     /// The ledger is corrupt, or was: nobody knows what should run, and the kernel was left
     /// alone.
@@ -20,7 +24,7 @@ pub struct Recovered {
     pub failed: Option<Failure>,
 }
 
-/// An apply that was cut short.
+/// An apply or a trial that was cut short.
 #[derive(Debug)]
 pub enum Interrupted {
     /// This one.
@@ -45,33 +49,37 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
         recovered.failed = ledger.settle().err().map(Failure::Ledger);
         return recovered;
     }
-    recovered.interrupted = match journal {
-        Ok(None) => None,
-        // Confirmed, and stopped just before it could say so.
-        Ok(Some(journal)) if recovered.is_confirmed(&journal) => {
-            recovered.failed = ledger.settle().err().map(Failure::Ledger);
-            None
+    let noted = match &journal {
+        Ok(None) => Noted::Nothing,
+        Ok(Some(journal)) => Noted::Change(journal.held),
+        Err(_) => Noted::Unreadable,
+    };
+    let confirmed = recovered.confirmed.as_ref().map(|confirmed| confirmed.held);
+    let (course, first) = Course::start(confirmed, noted);
+    recovered.course = course;
+    let done = match (first, &mut recovered.confirmed) {
+        (Start::Undo, confirmed) => put_back(kernel, ledger, confirmed.as_mut()),
+        (Start::Keep, None) => Ok(()),
+        (Start::Keep, Some(confirmed)) => enforce_confirmed(kernel, ledger, confirmed),
+        (Start::Settle, confirmed) => {
+            let settled = ledger.settle().map_err(Failure::Ledger);
+            let enforced = confirmed.as_mut().map_or(Ok(()), |confirmed| {
+                enforce_confirmed(kernel, ledger, confirmed)
+            });
+            enforced.and(settled)
         }
-        Ok(Some(journal)) => Some(Interrupted::Known(journal)),
-        Err(error) => Some(Interrupted::Unknown(error)),
     };
-    let done = match (&mut recovered.confirmed, &recovered.interrupted) {
-        (confirmed, Some(_)) => put_back(kernel, ledger, confirmed.as_mut()),
-        (Some(confirmed), None) => enforce_confirmed(kernel, ledger, confirmed),
-        (None, None) => Ok(()),
-    };
-    if let Err(error) = done {
-        recovered.failed = Some(error);
+    if first == Start::Undo {
+        if done.is_ok() {
+            recovered.course.undone();
+        }
+        recovered.interrupted = match journal {
+            Ok(journal) => journal.map(Interrupted::Known),
+            Err(error) => Some(Interrupted::Unknown(error)),
+        };
     }
+    recovered.failed = done.err();
     recovered
-}
-
-impl Recovered {
-    fn is_confirmed(&self, journal: &Journal) -> bool {
-        self.confirmed
-            .as_ref()
-            .is_some_and(|confirmed| confirmed.held == journal.held)
-    }
 }
 
 /// Removes every trace of us from the kernel; with `purge`, from the ledger too.

@@ -170,7 +170,7 @@ fn run(args: &Run) -> anyhow::Result<ExitCode> {
     if kernel_task.join().is_err() {
         bail!("the thread that owns the kernel ended by a fault; the rules stay");
     }
-    info!("agent ends; the rules stay");
+    info!("agent ends; the confirmed rules stay");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -211,11 +211,11 @@ fn restore(args: &Common) -> anyhow::Result<ExitCode> {
     }
     match &recovered.interrupted {
         Some(Interrupted::Known(journal)) => say(&format!(
-            "the apply of generation {} was cut short, and is undone",
+            "generation {} was not confirmed before the agent ended, and is undone",
             journal.held.generation
         ))?,
         Some(Interrupted::Unknown(error)) => say(&format!(
-            "an apply was cut short, and is undone ({})",
+            "a ruleset was not confirmed before the agent ended, and is undone ({})",
             chain(error)
         ))?,
         None => {}

@@ -74,7 +74,8 @@ impl Canonical {
     }
 }
 
-/// The ruleset that the node runs and boots with.
+/// The ruleset that the node runs and boots with; or, in a trial, the one that it runs and
+/// will boot with once it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confirmed {
     /// Its number and digest.
@@ -87,7 +88,8 @@ pub struct Confirmed {
     pub canonical: Canonical,
 }
 
-/// A change of the kernel that has begun and is neither confirmed nor undone.
+/// A change of the kernel that has begun and is neither confirmed nor undone. What to go back
+/// to is the confirmed ruleset, and nothing of ours where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Journal {
     /// What is being applied.

@@ -7,6 +7,17 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// A session this long was one: the next failure is a new one.
 const LIVED: Duration = Duration::from_secs(10);
 
+/// The wait between two dials of a trial: it is short, and every dial counts. `random` is even
+/// in 0..1.
+pub(super) fn in_trial(random: f64) -> Duration {
+    spread(FIRST, random)
+}
+
+/// Between half and all of it.
+fn spread(whole: Duration, random: f64) -> Duration {
+    whole.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+}
+
 /// Exponential, with jitter: a thousand nodes that lost their controller come back apart.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
@@ -23,8 +34,7 @@ impl Backoff {
             .saturating_mul(1 << self.failures.min(10))
             .min(LONGEST);
         self.failures = self.failures.saturating_add(1);
-        // Between half and all of it.
-        whole.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+        spread(whole, random)
     }
 }
 

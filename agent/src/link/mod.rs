@@ -14,10 +14,11 @@ use tracing::{info, warn};
 use voipfleet_common::identity::{self, tls};
 use voipfleet_proto::channel;
 
-use crate::reconcile::{Inbox, Outbox};
+use crate::reconcile::{Dialled, Inbox, Outbox};
 use crate::state::{NodeConfig, StateDir, StateError};
 use crate::{clock, errors::chain};
 use backoff::Backoff;
+use session::Session;
 
 /// How long the failsafe chain may take to open for a new address of the controller.
 const FAILSAFE_LIMIT: Duration = Duration::from_secs(15);
@@ -36,6 +37,9 @@ pub(crate) enum LinkError {
     /// They make no TLS settings.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
+    /// A trial began: it needs another session.
+    #[error("a trial began")]
+    Trial,
 }
 
 /// Connects the task that owns the kernel with the controller.
@@ -63,40 +67,67 @@ impl Link {
     }
 
     /// Holds a session with the controller whenever it can, until `stop`.
+    ///
+    /// A trial needs a session of its own, over a connection that was dialled in it: an older
+    /// one says nothing about the new rules, since connection tracking keeps it alive. So
+    /// with every trial, and with its end, whatever is dialled is dropped and dialled anew.
     pub async fn run(self, stop: CancellationToken) {
+        let mut trial = self.outbox.trial();
         let mut backoff = Backoff::default();
         let mut said = String::new();
         loop {
-            let start = Instant::now();
-            let mut welcomed = false;
-            let ended = tokio::select! {
+            let announced = *trial.borrow_and_update();
+            if let Some(nonce) = announced {
+                let address = &self.config.controller;
+                let silent = format!("the controller at {address} did not answer");
+                self.inbox.dialled(nonce, Dialled::Not(silent));
+            }
+            let mut lived = Duration::ZERO;
+            let opened = tokio::select! {
                 () = stop.cancelled() => return,
-                ended = self.hold(&mut welcomed) => ended,
+                _ = trial.changed() => continue,
+                opened = self.open(announced) => opened,
             };
+            let ended = match opened {
+                Ok(session) => {
+                    let start = Instant::now();
+                    let ended = tokio::select! {
+                        () = stop.cancelled() => return,
+                        ended = session.hold(&self) => ended,
+                    };
+                    lived = start.elapsed();
+                    said.clear();
+                    ended
+                }
+                Err(error) => error,
+            };
+            if matches!(ended, LinkError::Trial) {
+                continue;
+            }
             let why = chain(&ended);
-            if welcomed || why != said {
+            if why != said {
                 // Once for each change: a night without a controller is one line.
                 warn!(reason = why, "no session with the controller");
-                said = why;
+                said.clone_from(&why);
             }
-            let lived = if welcomed {
-                start.elapsed()
-            } else {
-                Duration::ZERO
+            let wait = match announced {
+                Some(nonce) => {
+                    self.inbox.dialled(nonce, Dialled::Not(why));
+                    backoff::in_trial(rand::random())
+                }
+                None => backoff.next(lived, rand::random()),
             };
-            let wait = backoff.next(lived, rand::random());
             tokio::select! {
                 () = stop.cancelled() => return,
+                _ = trial.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
     }
 
-    async fn hold(&self, welcomed: &mut bool) -> LinkError {
-        match self.dial().await {
-            Ok(channel) => session::hold(self, channel, welcomed).await,
-            Err(error) => error,
-        }
+    async fn open(&self, trial: Option<u64>) -> Result<Session, LinkError> {
+        let channel = self.dial().await?;
+        Session::open(self, channel, trial).await
     }
 
     async fn dial(&self) -> Result<tonic::transport::Channel, LinkError> {

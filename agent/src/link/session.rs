@@ -1,4 +1,4 @@
-//! One session: Hello, then statuses and drift up, offers down.
+//! One session: Hello, then statuses and drift up, offers and confirmations down.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::{Answer, Held, judge};
+use voipfleet_common::session::{Answer, Attempt, Held, confirm_within, judge};
 use voipfleet_proto::v1 as pb;
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
@@ -19,7 +20,7 @@ use super::explain::explain;
 use super::fetch::{FetchError, fetch};
 use super::{Link, LinkError};
 use crate::facts;
-use crate::reconcile::{Content, Offered};
+use crate::reconcile::{Content, Dialled, Offered};
 
 /// How long the controller may take to answer Hello.
 const WELCOME_LIMIT: Duration = Duration::from_secs(20);
@@ -27,6 +28,9 @@ const WELCOME_LIMIT: Duration = Duration::from_secs(20);
 const MAX_MESSAGE: usize = 512 << 10;
 /// Messages on their way to the stream; a slow controller holds us up here, not in memory.
 const IN_FLIGHT: usize = 16;
+
+/// How long a session that is given up may go on delivering what was said last.
+const LINGER: Duration = Duration::from_secs(5);
 
 type Fetching = Pin<Box<dyn Future<Output = Result<Vec<u8>, FetchError>> + Send>>;
 
@@ -38,75 +42,162 @@ struct Fetch {
     content: Fetching,
 }
 
-/// Holds a session until it ends, and says why. Sets `welcomed` when the controller answered.
-pub(super) async fn hold(link: &Link, channel: Channel, welcomed: &mut bool) -> LinkError {
-    let address = link.config.controller.as_str();
-    let told = |error: &(dyn std::error::Error + 'static)| LinkError::Told(explain(error, address));
-    let mut client = FleetClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    let (up, stream) = mpsc::channel(IN_FLIGHT);
-    if send(&up, Up::Hello(hello(link))).await.is_err() {
-        return closed(address);
-    }
-    let opening = async {
-        let mut down = client
-            .session(ReceiverStream::new(stream))
-            .await?
-            .into_inner();
-        let first = down.message().await?;
-        Ok::<_, tonic::Status>((down, first))
-    };
-    let (mut down, first) = match tokio::time::timeout(WELCOME_LIMIT, opening).await {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(status)) => return told(&status),
-        Err(_) => {
-            return LinkError::Told(format!(
-                "the controller at {address} did not answer within {} s",
-                WELCOME_LIMIT.as_secs()
-            ));
+/// A session that the controller has welcomed.
+pub(super) struct Session {
+    client: FleetClient<Channel>,
+    up: mpsc::Sender<pb::AgentMessage>,
+    down: Streaming<pb::ControllerMessage>,
+    /// The trial that Hello spoke of. Only that one may be confirmed here.
+    announced: Option<u64>,
+}
+
+impl Session {
+    /// Says Hello on a new connection, and waits for the controller's answer. `trial` is the
+    /// one that was on when the connection was dialled.
+    pub(super) async fn open(
+        link: &Link,
+        channel: Channel,
+        trial: Option<u64>,
+    ) -> Result<Self, LinkError> {
+        let address = link.config.controller.as_str();
+        let mut client = FleetClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let (up, stream) = mpsc::channel(IN_FLIGHT);
+        let hello = hello(link);
+        let announced = announced(&hello);
+        if announced.is_some() && announced != trial {
+            // It began after the connection: that one proves nothing.
+            return Err(LinkError::Trial);
         }
-    };
-    match first.and_then(|message| message.kind) {
-        Some(Down::Welcome(welcome)) => {
-            *welcomed = true;
-            info!(
-                controller = address,
-                version = welcome.controller_version,
-                "session with the controller"
-            );
+        if send(&up, Up::Hello(hello)).await.is_err() {
+            return Err(closed(address));
         }
-        _ => return LinkError::Told(format!("what answers at {address} is no controller")),
+        let opening = async {
+            let mut down = client
+                .session(ReceiverStream::new(stream))
+                .await?
+                .into_inner();
+            let first = down.message().await?;
+            Ok::<_, tonic::Status>((down, first))
+        };
+        let (down, first) = match tokio::time::timeout(WELCOME_LIMIT, opening).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(status)) => return Err(told(&status, address)),
+            Err(_) => {
+                return Err(LinkError::Told(format!(
+                    "the controller at {address} did not answer within {} s",
+                    WELCOME_LIMIT.as_secs()
+                )));
+            }
+        };
+        let Some(Down::Welcome(welcome)) = first.and_then(|message| message.kind) else {
+            let why = format!("what answers at {address} is no controller");
+            return Err(LinkError::Told(why));
+        };
+        info!(
+            controller = address,
+            version = welcome.controller_version,
+            trial = announced.is_some(),
+            "session with the controller"
+        );
+        if let Some(nonce) = announced {
+            link.inbox.dialled(nonce, Dialled::Welcomed);
+        }
+        Ok(Self {
+            client,
+            up,
+            down,
+            announced,
+        })
     }
-    let mut fetching: Option<Fetch> = None;
-    loop {
-        tokio::select! {
-            message = down.message() => match message {
-                Ok(Some(message)) => match message.kind {
-                    Some(Down::Offer(offer)) => fetching = take(link, &client, offer),
-                    Some(Down::DriftAck(ack)) => link.outbox.acknowledged(&ack.ids),
-                    // Of a newer controller, or said twice.
-                    Some(Down::Welcome(_)) | None => {}
+
+    /// Holds the session until it ends, and says why.
+    pub(super) async fn hold(mut self, link: &Link) -> LinkError {
+        let address = link.config.controller.as_str();
+        let trial = link.outbox.trial();
+        let mut fetching: Option<Fetch> = None;
+        loop {
+            tokio::select! {
+                message = self.down.message() => match message {
+                    Ok(Some(message)) => match message.kind {
+                        Some(Down::Offer(offer)) => fetching = take(link, &self.client, offer),
+                        Some(Down::DriftAck(ack)) => link.outbox.acknowledged(&ack.ids),
+                        Some(Down::Confirm(confirm)) => self.confirm(link, &confirm),
+                        // Of a newer controller, or said twice.
+                        Some(Down::Welcome(_)) | None => {}
+                    },
+                    Ok(None) => return closed(address),
+                    Err(status) => return told(&status, address),
                 },
-                Ok(None) => return closed(address),
-                Err(status) => return told(&status),
-            },
-            () = link.outbox.filled() => {
-                for message in link.outbox.take() {
-                    if send(&up, message).await.is_err() {
-                        return closed(address);
+                () = link.outbox.filled() => {
+                    for message in link.outbox.take() {
+                        if send(&self.up, message).await.is_err() {
+                            return closed(address);
+                        }
+                    }
+                    let begun = *trial.borrow();
+                    if begun.is_some() && begun != self.announced {
+                        self.end();
+                        return LinkError::Trial;
+                    }
+                }
+                content = content_of(&mut fetching) => {
+                    if let Some(fetch) = fetching.take() {
+                        let content = match content {
+                            Ok(bytes) => Content::Bytes(bytes),
+                            Err(error) => Content::Missing(error.to_string()),
+                        };
+                        hand_over(link, &fetch.offer, fetch.held, fetch.received, content);
                     }
                 }
             }
-            content = content_of(&mut fetching) => {
-                if let Some(fetch) = fetching.take() {
-                    let content = match content {
-                        Ok(bytes) => Content::Bytes(bytes),
-                        Err(error) => Content::Missing(error.to_string()),
-                    };
-                    hand_over(link, &fetch.offer, fetch.held, fetch.received, content);
-                }
-            }
         }
     }
+
+    fn confirm(&self, link: &Link, confirm: &pb::Confirm) {
+        let digest = Digest::try_from(confirm.digest.as_slice());
+        match digest {
+            Ok(digest) if self.announced == Some(confirm.nonce) => link.inbox.confirm(Attempt {
+                nonce: confirm.nonce,
+                held: Held {
+                    generation: confirm.generation,
+                    digest,
+                },
+            }),
+            // A session that is older than the trial proves nothing.
+            _ => warn!(
+                generation = confirm.generation,
+                "a confirmation on a session that announced no such trial"
+            ),
+        }
+    }
+
+    /// Lets go of the connection without waiting. What was said last is still delivered, if
+    /// it can be.
+    fn end(self) {
+        let Self {
+            client,
+            up,
+            mut down,
+            ..
+        } = self;
+        tokio::spawn(async move {
+            drop(up);
+            let drained = async { while let Ok(Some(_)) = down.message().await {} };
+            // Under the new rules this may never end by itself.
+            let _ended = tokio::time::timeout(LINGER, drained).await;
+            drop(client);
+        });
+    }
+}
+
+fn told(error: &tonic::Status, address: &str) -> LinkError {
+    LinkError::Told(explain(error, address))
+}
+
+/// The trial that a Hello announces.
+fn announced(hello: &pb::Hello) -> Option<u64> {
+    let status = hello.status.as_ref()?;
+    (status.state() == pb::NodeState::Trial).then_some(status.nonce)
 }
 
 async fn content_of(fetching: &mut Option<Fetch>) -> Result<Vec<u8>, FetchError> {
@@ -174,7 +265,7 @@ fn hand_over(link: &Link, offer: &pb::Offer, held: Held, received: Instant, cont
         nonce: offer.nonce,
         held,
         content,
-        confirm_within: Duration::from_millis(offer.confirm_within_ms),
+        confirm_within: confirm_within(offer.confirm_within_ms),
         received,
     });
 }

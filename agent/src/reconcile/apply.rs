@@ -1,5 +1,6 @@
-//! One offer: checked, staged, journalled, enforced, confirmed; or put back.
+//! One offer: checked, staged, journalled, enforced, read back; or put back.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use voipfleet_common::iptables::Failsafe;
@@ -7,7 +8,7 @@ use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_common::session::Held;
 
-use super::enforce::{self, Effort, EnforceError, Target};
+use super::enforce::{self, Effort, EnforceError, Parts, Target};
 use super::stage::{Staged, stage};
 use crate::kernel::{Kernel, KernelError, NoScratch};
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
@@ -131,18 +132,33 @@ impl Prepared {
         ledger.begin(&journal).map_err(Rejection::Journal)
     }
 
-    /// Enforces it, and proves it by reading it back.
-    pub fn enforce(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
-        let canonical = match &self.staged {
-            Staged::Proved(canonical) => Some(canonical),
-            Staged::Untried(_) => None,
-        };
-        let target = Target {
+    fn target(&self) -> Target<'_> {
+        Target {
             ruleset: &self.ruleset,
             failsafe: &self.failsafe,
-            canonical,
-        };
-        let canonical = enforce::enforce(kernel, target, Effort::UntilRefused)?;
+            canonical: match &self.staged {
+                Staged::Proved(canonical) => Some(canonical),
+                Staged::Untried(_) => None,
+            },
+        }
+    }
+
+    /// Enforces it, and proves it by reading it back. What it gives is not confirmed by that:
+    /// the controller must be reached anew first.
+    pub fn enforce(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
+        self.write(kernel)?;
+        self.prove(kernel)
+    }
+
+    /// Makes the kernel what it says.
+    pub fn write(&self, kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
+        let effort = Effort::UntilRefused;
+        enforce::write(kernel, self.target(), Parts::ALL, effort, BTreeMap::new())
+    }
+
+    /// Reads back that the kernel is what it says.
+    pub fn prove(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
+        let canonical = enforce::read_back(kernel, self.target())?;
         Ok(Confirmed {
             held: self.held,
             ruleset: self.ruleset,
@@ -196,24 +212,22 @@ pub fn enforce_confirmed(
     Ok(())
 }
 
-/// Makes the failsafe chain keep other controllers open, and remembers them.
+/// Makes the failsafe chain of what runs keep other controllers open, and gives what runs
+/// then.
 ///
-/// No journal: the confirmed ruleset stays the same, and a crash in between leaves a chain
-/// that the next check puts right.
+/// No journal: the ruleset stays the same, and a crash in between leaves a chain that the
+/// next check or start puts right.
 pub fn refresh_failsafe(
     kernel: &mut dyn Kernel,
-    ledger: &Ledger,
-    confirmed: &Confirmed,
+    running: &Confirmed,
     failsafe: Failsafe,
-) -> Result<Confirmed, Failure> {
-    let staged = stage(kernel, &confirmed.ruleset, &failsafe).map_err(EnforceError::from)?;
+) -> Result<Confirmed, EnforceError> {
+    let staged = stage(kernel, &running.ruleset, &failsafe)?;
     let prepared = Prepared {
-        held: confirmed.held,
-        ruleset: confirmed.ruleset.clone(),
+        held: running.held,
+        ruleset: running.ruleset.clone(),
         failsafe,
         staged,
     };
-    let confirmed = prepared.enforce(kernel)?;
-    ledger.confirm(&confirmed)?;
-    Ok(confirmed)
+    prepared.enforce(kernel)
 }

@@ -13,7 +13,7 @@ use crate::ledger::Confirmed;
 /// What one look at the kernel found.
 #[derive(Debug, Default)]
 pub struct Inspection {
-    /// What differs from the confirmed ruleset; parts that could not be read are of class
+    /// What differs from the ruleset that should run; parts that could not be read are of class
     /// unreadable.
     pub differences: Vec<Difference>,
     /// The tables that were read.
@@ -45,15 +45,15 @@ impl Inspection {
     }
 }
 
-/// Compares the kernel with the confirmed ruleset.
-pub fn inspect(kernel: &mut dyn Kernel, confirmed: &Confirmed) -> Inspection {
-    inspect_parts(kernel, confirmed, Parts::ALL)
+/// Compares the kernel with the ruleset that should run.
+pub fn inspect(kernel: &mut dyn Kernel, running: &Confirmed) -> Inspection {
+    inspect_parts(kernel, running, Parts::ALL)
 }
 
-/// Compares `parts` of the kernel with the confirmed ruleset; says nothing of the others.
+/// Compares `parts` of the kernel with the ruleset that should run; says nothing of the others.
 pub(super) fn inspect_parts(
     kernel: &mut dyn Kernel,
-    confirmed: &Confirmed,
+    running: &Confirmed,
     parts: Parts,
 ) -> Inspection {
     let mut inspection = Inspection::default();
@@ -62,7 +62,7 @@ pub(super) fn inspect_parts(
             Ok(observed) => {
                 inspection
                     .differences
-                    .extend(compare_rules(confirmed.canonical.of(family), &observed));
+                    .extend(compare_rules(running.canonical.of(family), &observed));
                 inspection.tables.insert(family, observed);
             }
             Err(why) => inspection.unreadable(family, "filter", &why),
@@ -71,11 +71,11 @@ pub(super) fn inspect_parts(
     if !parts.sets {
         return inspection;
     }
-    let needed = !confirmed.ruleset.sets.is_empty();
+    let needed = !running.ruleset.sets.is_empty();
     match enforce::sets(kernel, needed) {
         Ok(observed) => inspection
             .differences
-            .extend(compare_sets(&confirmed.ruleset, &observed)),
+            .extend(compare_sets(&running.ruleset, &observed)),
         Err(why) => inspection.unreadable(Family::V4, "ipset", &why),
     }
     inspection
@@ -85,7 +85,7 @@ pub(super) fn inspect_parts(
 /// keep the rest from being repaired.
 pub(super) fn repair(
     kernel: &mut dyn Kernel,
-    confirmed: &Confirmed,
+    running: &Confirmed,
     inspection: &mut Inspection,
 ) -> Result<(), EnforceError> {
     let unreadable = |family: Family, table: &str| {
@@ -96,9 +96,9 @@ pub(super) fn repair(
         })
     };
     let target = Target {
-        ruleset: &confirmed.ruleset,
-        failsafe: &confirmed.failsafe,
-        canonical: Some(&confirmed.canonical),
+        ruleset: &running.ruleset,
+        failsafe: &running.failsafe,
+        canonical: Some(&running.canonical),
     };
     let differs = |family: Family, table: &str| {
         inspection.differences.iter().any(|difference| {

@@ -266,7 +266,8 @@ fn destroy_each(kernel: &mut dyn Kernel, input: &str) -> Result<(), KernelError>
     first
 }
 
-fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonical, EnforceError> {
+/// Proves that the kernel is what `target` says. Gives the words of the kernel.
+pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonical, EnforceError> {
     let mut differences = Vec::new();
     let mut tables = Vec::with_capacity(2);
     for family in Family::BOTH {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use voipfleet_common::ruleset::Family;
-use voipfleet_common::session::Held;
+use voipfleet_common::session::{Attempt, Held};
 
 use crate::kernel::{Author, KernelEvent, Reach};
 
@@ -46,6 +46,24 @@ pub struct Controllers {
     pub addresses: Vec<SocketAddr>,
     /// Told when the failsafe chain keeps them open, or it was tried.
     pub done: oneshot::Sender<()>,
+}
+
+/// The controller's word, over a connection that came through the new rules.
+#[derive(Debug, Clone, Copy)]
+pub struct Confirmation {
+    /// What it confirms.
+    pub attempt: Attempt,
+    /// When it arrived.
+    pub received: Instant,
+}
+
+/// How far the new connection of a trial got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dialled {
+    /// It did not come about, and why.
+    Not(String),
+    /// The controller answered on it.
+    Welcomed,
 }
 
 /// A reason to look at the kernel.
@@ -96,8 +114,10 @@ impl Touch {
 /// Everything that was asked since the last time.
 #[derive(Debug, Default)]
 pub struct Wake {
-    /// End, and leave the rules in place.
+    /// End, and leave the confirmed rules in place.
     pub stop: bool,
+    /// The newest confirmation.
+    pub confirmation: Option<Confirmation>,
     /// The newest offer.
     pub offer: Option<Offered>,
     /// The newest addresses.
@@ -108,7 +128,11 @@ pub struct Wake {
 
 impl Wake {
     fn is_empty(&self) -> bool {
-        !self.stop && self.offer.is_none() && self.controllers.is_none() && self.change.is_none()
+        !self.stop
+            && self.confirmation.is_none()
+            && self.offer.is_none()
+            && self.controllers.is_none()
+            && self.change.is_none()
     }
 }
 
@@ -117,6 +141,8 @@ impl Wake {
 pub struct Inbox {
     waiting: Mutex<Wake>,
     filled: Condvar,
+    /// Of the trial with that nonce. It wakes nobody: it is read when the trial is over.
+    dialled: Mutex<Option<(u64, Dialled)>>,
 }
 
 impl Inbox {
@@ -129,6 +155,29 @@ impl Inbox {
     pub fn offer(&self, offered: Offered) {
         self.lock().offer = Some(offered);
         self.filled.notify_one();
+    }
+
+    /// Hands over a confirmation.
+    pub fn confirm(&self, attempt: Attempt) {
+        self.lock().confirmation = Some(Confirmation {
+            attempt,
+            received: Instant::now(),
+        });
+        self.filled.notify_one();
+    }
+
+    /// How far the link got with the new connection of the trial with `nonce`.
+    pub fn dialled(&self, nonce: u64, dialled: Dialled) {
+        let mut last = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((nonce, dialled));
+    }
+
+    /// What was last said of that trial's connection.
+    pub(super) fn last_dialled(&self, nonce: u64) -> Option<Dialled> {
+        let last = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref()
+            .filter(|(of, _)| *of == nonce)
+            .map(|(_, dialled)| dialled.clone())
     }
 
     /// Names the addresses that are dialled from now on.

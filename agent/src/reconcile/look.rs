@@ -9,6 +9,7 @@ use voipfleet_proto::v1 as pb;
 use super::check::{self, Inspection};
 use super::contention::Permission;
 use super::enforce::Parts;
+use super::trial::running;
 use super::{Change, Outbox, Reconciler};
 use crate::clock;
 use crate::errors::chain;
@@ -19,10 +20,11 @@ impl Reconciler {
     /// Looks at the kernel because of a change, or because it is time to.
     pub(super) fn look(&mut self, change: Option<&Change>) {
         let noticed = change.map_or_else(Instant::now, |change| change.noticed);
-        if self.undo_is_due {
+        if self.course.undo_is_due() {
             return; // there is nothing to compare with until it is undone
         }
-        let Some(confirmed) = &self.confirmed else {
+        // In a trial, what is tried counts: a repair must not end it by going back.
+        let Some(running) = running(self.trial.as_ref(), self.confirmed.as_ref()) else {
             return;
         };
         // In a fight the events come by the hundred: the next look is when its time comes.
@@ -34,7 +36,7 @@ impl Reconciler {
             return;
         }
         let parts = self.parts_to_read(change);
-        let found = check::inspect_parts(&mut *self.kernel, confirmed, parts);
+        let found = check::inspect_parts(&mut *self.kernel, running, parts);
         if found.is_clean() {
             self.is_clean_now();
             self.tell_drift(pb::DriftState::Clean);
@@ -76,12 +78,12 @@ impl Reconciler {
     }
 
     fn repair(&mut self, found: Inspection, parts: Parts, at_ms: u64) {
-        let Some(confirmed) = &self.confirmed else {
+        let Some(running) = running(self.trial.as_ref(), self.confirmed.as_ref()) else {
             return;
         };
         let kernel = &mut *self.kernel;
         self.last_repair.clone_from(&found.differences);
-        let mut left = mend(kernel, confirmed, found, parts);
+        let mut left = mend(kernel, running, found, parts);
         let refused = self
             .last_repair
             .iter()
@@ -90,11 +92,11 @@ impl Reconciler {
             // What was not looked at, or changed since, may have been in the way: rules do not
             // load while a set that they name is gone, and no kernel event tells of sets. What
             // is new has an event of its own on the way, which names its author.
-            let all = check::inspect(kernel, confirmed);
+            let all = check::inspect(kernel, running);
             let now = Instant::now();
             record(&self.outbox, self.standing.repaired(&all.differences, now));
             self.standing.found(&all.differences, None, now, at_ms);
-            left = mend(kernel, confirmed, all, Parts::ALL);
+            left = mend(kernel, running, all, Parts::ALL);
         }
         let now = Instant::now();
         self.contention.repaired(now);
@@ -144,14 +146,14 @@ impl Reconciler {
 /// Repairs what was found in `parts`, and says what is left.
 fn mend(
     kernel: &mut dyn Kernel,
-    confirmed: &Confirmed,
+    running: &Confirmed,
     mut found: Inspection,
     parts: Parts,
 ) -> Inspection {
-    if let Err(error) = check::repair(kernel, confirmed, &mut found) {
+    if let Err(error) = check::repair(kernel, running, &mut found) {
         warn!(reason = chain(&error), "drift was not repaired");
     }
-    check::inspect_parts(kernel, confirmed, parts)
+    check::inspect_parts(kernel, running, parts)
 }
 
 fn record(outbox: &Outbox, records: Vec<pb::DriftRecord>) {

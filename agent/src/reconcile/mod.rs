@@ -6,13 +6,16 @@ mod contention;
 pub mod enforce;
 mod inbox;
 mod look;
+mod offer;
 mod outbox;
 mod stage;
 mod standing;
 mod task;
+mod tell;
+mod trial;
 
 pub use check::{Inspection, inspect};
-pub use inbox::{Change, Content, Controllers, Inbox, Offered, Wake};
+pub use inbox::{Change, Confirmation, Content, Controllers, Dialled, Inbox, Offered, Wake};
 pub use outbox::Outbox;
 pub use stage::{Staged, stage};
 pub use task::{Reconciler, Settings};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::Held;
 use voipfleet_proto::v1 as pb;
@@ -26,6 +26,19 @@ struct Content {
     dropped: u64,
 }
 
+impl Content {
+    fn push(&mut self, status: pb::NodeStatus) {
+        if self.statuses.len() == MAX_STATUSES {
+            self.statuses.pop_front();
+        }
+        self.statuses.push_back(status);
+    }
+
+    fn trial(&self) -> Option<u64> {
+        (self.last.state() == pb::NodeState::Trial).then_some(self.last.nonce)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sent {
     No,
@@ -37,6 +50,7 @@ enum Sent {
 pub struct Outbox {
     content: Mutex<Content>,
     filled: Notify,
+    trial: watch::Sender<Option<u64>>,
 }
 
 impl Outbox {
@@ -49,11 +63,25 @@ impl Outbox {
     pub fn status(&self, status: pb::NodeStatus) {
         let mut content = self.lock();
         content.last = status.clone();
-        if content.statuses.len() == MAX_STATUSES {
-            content.statuses.pop_front();
-        }
-        content.statuses.push_back(status);
+        content.push(status);
+        let trial = content.trial();
+        self.trial.send_if_modified(|before| {
+            let changed = *before != trial;
+            *before = trial;
+            changed
+        });
         self.filled.notify_one();
+    }
+
+    /// The answer to an offer that does not change what the node says of itself.
+    pub fn answer(&self, status: pb::NodeStatus) {
+        self.lock().push(status);
+        self.filled.notify_one();
+    }
+
+    /// The nonce of the trial that the node is in: each needs a session of its own.
+    pub fn trial(&self) -> watch::Receiver<Option<u64>> {
+        self.trial.subscribe()
     }
 
     /// What the node last said of itself.

@@ -1,36 +1,16 @@
 //! Offers, from the inbox to the status that answers them.
 
-use std::time::{Duration, Instant};
-
 use voipfleet_agent::reconcile::{Content, Offered, inspect};
 use voipfleet_common::ruleset::Ruleset;
 use voipfleet_proto::v1::{DriftState, NodeState, NodeStatus};
 
 use crate::faulty::faulty;
-use crate::reconciler::{Agent, NEVER};
-use crate::support::{held, on_both_backends, sample};
-
-fn offer(nonce: u64, generation: u64, ruleset: &Ruleset, content: Vec<u8>) -> Offered {
-    Offered {
-        nonce,
-        held: held(generation, ruleset),
-        content: Content::Bytes(content),
-        confirm_within: Duration::from_secs(30),
-        received: Instant::now(),
-    }
-}
+use crate::reconciler::{Agent, NEVER, offer};
+use crate::support::{on_both_backends, sample};
 
 /// Gives an offer to the agent, and waits for what ends it.
 fn answer(agent: &Agent, nonce: u64, generation: u64, ruleset: &Ruleset) -> NodeStatus {
-    answer_to(agent, offer(nonce, generation, ruleset, ruleset.encode()))
-}
-
-fn answer_to(agent: &Agent, offered: Offered) -> NodeStatus {
-    let nonce = offered.nonce;
-    agent.inbox.offer(offered);
-    let ends = |status: &NodeStatus| status.nonce == nonce && status.state() != NodeState::Applying;
-    let statuses = agent.statuses_until(ends);
-    statuses.into_iter().find(ends).unwrap()
+    agent.answer_to(offer(nonce, generation, ruleset))
 }
 
 #[test]
@@ -67,8 +47,11 @@ fn each_offer_has_one_answer() {
             assert!(status.error.contains(words), "{}", status.error);
             assert_eq!(status.confirmed_generation, 6);
         }
-        let wrong = offer(17, 7, &second, first.encode());
-        let status = answer_to(&agent, wrong);
+        let wrong = Offered {
+            content: Content::Bytes(first.encode()),
+            ..offer(17, 7, &second)
+        };
+        let status = agent.answer_to(wrong);
         assert_eq!(status.state(), NodeState::Rejected);
         assert!(status.error.contains("digest"), "{}", status.error);
 

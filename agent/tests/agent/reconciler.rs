@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use voipfleet_agent::kernel::{Backend, Events, Kernel, OwnProcesses};
-use voipfleet_agent::reconcile::{Inbox, Outbox, Reconciler, Settings};
+use voipfleet_agent::reconcile::{Content, Inbox, Offered, Outbox, Reconciler, Settings};
+use voipfleet_common::ruleset::Ruleset;
+use voipfleet_common::session::Attempt;
 use voipfleet_proto::v1::agent_message::Kind;
-use voipfleet_proto::v1::{DriftRecord, NodeStatus};
+use voipfleet_proto::v1::{DriftRecord, NodeState, NodeStatus};
 
-use crate::support::{Place, own};
+use crate::support::{Place, held, own};
 
 /// Long enough for any machine; what is awaited ends the wait.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -123,6 +125,57 @@ impl Agent {
             assert!(ended.is_ok(), "no such status within {LIMIT:?}");
         });
         statuses
+    }
+}
+
+impl Agent {
+    /// Gives an offer to the agent, confirms its trial, and gives what ends it.
+    pub(crate) fn answer_to(&self, offered: Offered) -> NodeStatus {
+        let attempt = Attempt {
+            nonce: offered.nonce,
+            held: offered.held,
+        };
+        self.inbox.offer(offered);
+        let mut status = self.status_of(attempt, |state| state != NodeState::Applying);
+        if status.state() == NodeState::Trial {
+            self.inbox.confirm(attempt);
+            status = self.status_of(attempt, |state| state != NodeState::Trial);
+        }
+        status
+    }
+
+    /// Gives an offer to the agent, and waits until it is on trial.
+    pub(crate) fn try_out(&self, offered: Offered) -> Attempt {
+        let attempt = Attempt {
+            nonce: offered.nonce,
+            held: offered.held,
+        };
+        self.inbox.offer(offered);
+        let status = self.status_of(attempt, |state| state != NodeState::Applying);
+        assert_eq!(status.state(), NodeState::Trial, "{}", status.error);
+        attempt
+    }
+
+    /// Waits for a status of that attempt.
+    pub(crate) fn status_of(
+        &self,
+        attempt: Attempt,
+        chosen: impl Fn(NodeState) -> bool,
+    ) -> NodeStatus {
+        let ends = |status: &NodeStatus| status.nonce == attempt.nonce && chosen(status.state());
+        let statuses = self.statuses_until(ends);
+        statuses.into_iter().find(ends).unwrap()
+    }
+}
+
+/// An offer of a ruleset.
+pub(crate) fn offer(nonce: u64, generation: u64, ruleset: &Ruleset) -> Offered {
+    Offered {
+        nonce,
+        held: held(generation, ruleset),
+        content: Content::Bytes(ruleset.encode()),
+        confirm_within: LIMIT,
+        received: Instant::now(),
     }
 }
 

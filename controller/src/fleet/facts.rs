@@ -93,3 +93,74 @@ pub(super) fn progress(state: NodeState) -> Option<Progress> {
         NodeState::RolledBack | NodeState::Rejected | NodeState::Failed => Some(Progress::Refused),
     }
 }
+
+/// What a node says of its last attempt: the delivery, what it was, and how it ended or stands.
+pub(super) fn last_attempt(status: &NodeStatus) -> Option<(u64, Held, NodeState)> {
+    let about = held(status.generation, &status.digest)?;
+    Some((status.nonce, about, status.state()))
+}
+
+/// A status that an agent says at its start, in the light of the one before.
+///
+/// An agent that starts anew does not remember that it went back. The controller does: what
+/// could not be kept then is not offered again because of a restart.
+pub(super) fn remember(before: Option<NodeStatus>, now: Option<NodeStatus>) -> Option<NodeStatus> {
+    let Some(now) = now else {
+        return before;
+    };
+    let Some(mut before) = before else {
+        return Some(now);
+    };
+    let same_confirmed = before.confirmed_generation == now.confirmed_generation
+        && before.confirmed_digest == now.confirmed_digest;
+    let says_nothing_new = match now.state() {
+        NodeState::Unspecified => true,
+        NodeState::Applied => now.generation == now.confirmed_generation,
+        _ => false,
+    };
+    if before.state() == NodeState::RolledBack && same_confirmed && says_nothing_new {
+        before.drift = now.drift;
+        return Some(before);
+    }
+    Some(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(state: NodeState, generation: u64, confirmed: u64) -> NodeStatus {
+        NodeStatus {
+            state: state.into(),
+            generation,
+            confirmed_generation: confirmed,
+            ..NodeStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_restart_does_not_make_a_failed_trial_forgotten() {
+        let back = Some(status(NodeState::RolledBack, 7, 6));
+        for (now, kept) in [
+            (status(NodeState::Applied, 6, 6), true),
+            (status(NodeState::Applied, 8, 8), false),
+            (status(NodeState::Trial, 7, 6), false),
+            (status(NodeState::Failed, 8, 6), false),
+        ] {
+            let state = now.state();
+            let remembered = remember(back.clone(), Some(now)).unwrap();
+            assert_eq!(
+                remembered.state() == NodeState::RolledBack,
+                kept,
+                "{state:?}"
+            );
+        }
+        let first = Some(status(NodeState::RolledBack, 1, 0));
+        let nothing = Some(status(NodeState::Unspecified, 0, 0));
+        assert_eq!(remember(first.clone(), nothing), first);
+        // Killed in the trial, it may try again.
+        let tried = Some(status(NodeState::Trial, 7, 6));
+        let now = Some(status(NodeState::Applied, 6, 6));
+        assert_eq!(remember(tried, now.clone()), now);
+    }
+}

@@ -16,6 +16,7 @@ use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use voipfleet_common::names::SiteName;
+use voipfleet_common::session::Generation;
 
 pub(crate) use facts::held;
 pub use live::{Offered, View};
@@ -71,6 +72,8 @@ struct Wanted {
     generation: Option<Arc<GenerationRecord>>,
     /// Grows when somebody asks for another try.
     tries: u64,
+    /// How long the trial of another try may last, milliseconds; with its generation.
+    confirm_within_ms: Option<(Generation, u64)>,
 }
 
 /// Why a session is ended from outside.
@@ -163,15 +166,19 @@ impl Fleet {
         self.registry().nodes.get(id).map(|live| live.view.clone())
     }
 
-    /// Asks the connected nodes of a site to try again what they refused, and tells them the
-    /// current generation once more: a failing store may have kept it from them.
-    pub async fn again(&self, site: &SiteName) {
+    /// Asks the connected nodes of a site to try again what they refused of a generation, in
+    /// a trial of at most so many milliseconds; and tells them the current generation once
+    /// more: a failing store may have kept it from them.
+    pub async fn again(&self, site: &SiteName, generation: Generation, confirm_within_ms: u64) {
         if let Err(error) = self.spread(site).await {
             tracing::error!(%site, error = %chain(&error), "generation not offered");
         }
         for (id, live) in &self.registry().nodes {
             if id.site == *site {
-                live.wanted.send_modify(|wanted| wanted.tries += 1);
+                live.wanted.send_modify(|wanted| {
+                    wanted.tries += 1;
+                    wanted.confirm_within_ms = Some((generation, confirm_within_ms));
+                });
             }
         }
     }

@@ -10,8 +10,8 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 use voipfleet_common::session::{Decision, Delivery};
 use voipfleet_proto::v1::{
-    AgentMessage, ControllerMessage, DriftAck, DriftReport, Hello, NodeFacts, NodeStatus, Offer,
-    Welcome, agent_message, controller_message,
+    AgentMessage, Confirm, ControllerMessage, DriftAck, DriftReport, Hello, NodeFacts, NodeState,
+    NodeStatus, Offer, Welcome, agent_message, controller_message,
 };
 
 use super::drift::DriftLog;
@@ -77,7 +77,7 @@ impl Session {
                 hello = self.hello(&mut inbound) => hello?,
                 () = stop.cancelled() => return Err(stopping()),
             };
-            let (greeted, registered) = self.greet(hello);
+            let (greeted, registered) = self.greet(hello).await.map_err(failed)?;
             greeted.run(inbound, registered, &self.leaf).await
         }
         .instrument(span)
@@ -104,17 +104,40 @@ impl Session {
     }
 
     /// Takes the node's place among the connected ones.
-    fn greet(&self, hello: Hello) -> (Greeted, Registered) {
+    async fn greet(&self, hello: Hello) -> Result<(Greeted, Registered), StoreError> {
         let confirmed = facts::held(hello.generation, &hello.digest);
+        let store = self.fleet.inner.store.as_ref();
+        let key = keys::status(&self.id.site, &self.id.node);
+        let before = records::read_status(store, &key).await?.unwrap_or_default();
+        let status = facts::remember(before.status, hello.status);
+        // An agent that says less than before has not forgotten: keep what is known.
+        let facts = hello.facts.or(before.facts);
+        let mut delivery = Delivery::new(confirmed);
+        let mut offered = None;
+        if let Some((nonce, held, state)) = status.as_ref().and_then(facts::last_attempt) {
+            match state {
+                NodeState::Trial => delivery = delivery.with_trial(nonce, held),
+                NodeState::RolledBack => delivery = delivery.with_rolled_back(held),
+                _ => {}
+            }
+            if matches!(state, NodeState::Trial | NodeState::RolledBack) {
+                // Of an earlier session, but as good as heard in this one.
+                offered = Some(Offered {
+                    nonce,
+                    held,
+                    answer: status.clone(),
+                });
+            }
+        }
         let registered = self.fleet.register(
             &self.id,
             View {
                 peer: self.peer,
                 agent_version: hello.agent_version.clone(),
                 confirmed,
-                offered: None,
-                status: hello.status.clone(),
-                facts: hello.facts.clone(),
+                offered,
+                status: status.clone(),
+                facts: facts.clone(),
             },
         );
         let greeted = Greeted {
@@ -122,11 +145,11 @@ impl Session {
             id: self.id.clone(),
             number: registered.session,
             out: self.out.clone(),
-            delivery: Delivery::new(confirmed),
+            delivery,
             tries: 0,
             stored: StatusRecord {
-                status: hello.status,
-                facts: hello.facts,
+                status,
+                facts,
                 agent_version: hello.agent_version,
                 boot_id: hello.boot_id,
                 last_seen_ms: self.fleet.inner.clock.now_ms(),
@@ -134,7 +157,7 @@ impl Session {
             },
             drift: None,
         };
-        (greeted, registered)
+        Ok((greeted, registered))
     }
 }
 
@@ -169,7 +192,7 @@ impl Greeted {
     ) -> Result<(), Status> {
         // Deleted between the first look and the Hello: from here on a deletion ends it.
         self.fleet.admit(&self.id, leaf).await?;
-        self.store_hello().await.map_err(failed)?;
+        self.store_status().await.map_err(failed)?;
         self.send(controller_message::Kind::Welcome(Welcome {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
         }))
@@ -225,12 +248,13 @@ impl Greeted {
         let told = registered.wanted.borrow_and_update().clone();
         let read = Wanted {
             generation: stored.map(Arc::new),
-            tries: told.tries,
+            ..told.clone()
         };
         Ok(newest(read, told))
     }
 
-    /// Offers what is wanted if the node needs it.
+    /// Confirms the trial that Hello announced, if that is what is wanted; offers what is
+    /// wanted if the node needs it.
     async fn offer(&mut self, wanted: &Wanted) -> Result<(), Status> {
         let again = wanted.tries > self.tries;
         self.tries = wanted.tries;
@@ -243,6 +267,16 @@ impl Greeted {
         ) else {
             return Ok(());
         };
+        if let Some(nonce) = self.delivery.confirm(target) {
+            tracing::info!(generation = target.generation, "trial confirmed");
+            return self
+                .send(controller_message::Kind::Confirm(Confirm {
+                    nonce,
+                    generation: target.generation,
+                    digest: target.digest.as_bytes().to_vec(),
+                }))
+                .await;
+        }
         let nonce = self.fleet.next_nonce();
         if self.delivery.want(target, again, nonce) != Decision::Offer {
             return Ok(());
@@ -259,7 +293,10 @@ impl Greeted {
             generation: target.generation,
             digest: target.digest.as_bytes().to_vec(),
             size: content.size,
-            confirm_within_ms: generation.confirm_within_ms,
+            confirm_within_ms: wanted
+                .confirm_within_ms
+                .filter(|(number, _)| *number == generation.number)
+                .map_or(generation.confirm_within_ms, |(_, asked)| asked),
         }))
         .await
     }
@@ -344,17 +381,6 @@ impl Greeted {
             .await
     }
 
-    async fn store_hello(&mut self) -> Result<(), StoreError> {
-        let key = keys::status(&self.id.site, &self.id.node);
-        let before = records::read_status(self.fleet.inner.store.as_ref(), &key).await?;
-        if let Some(before) = before {
-            // An agent that says less than before has not forgotten: keep what is known.
-            self.stored.facts = self.stored.facts.take().or(before.facts);
-            self.stored.status = self.stored.status.take().or(before.status);
-        }
-        self.store_status().await
-    }
-
     async fn store_status(&mut self) -> Result<(), StoreError> {
         let store = self.fleet.inner.store.as_ref();
         // A node that was deleted meanwhile must not leave a status behind.
@@ -388,6 +414,11 @@ impl Greeted {
 fn newest(a: Wanted, b: Wanted) -> Wanted {
     let number = |wanted: &Wanted| wanted.generation.as_ref().map_or(0, |g| g.number);
     let tries = a.tries.max(b.tries);
+    let confirm_within_ms = b.confirm_within_ms.or(a.confirm_within_ms);
     let later = if number(&b) > number(&a) { b } else { a };
-    Wanted { tries, ..later }
+    Wanted {
+        tries,
+        confirm_within_ms,
+        ..later
+    }
 }

@@ -28,6 +28,8 @@ pub struct Prepared {
     pub generation: Arc<GenerationRecord>,
     /// Whether it is a new one.
     pub changed: bool,
+    /// How long a trial of this push may last; of another try too.
+    pub confirm_within_ms: u64,
     /// Its nodes with their roles.
     pub roles: BTreeMap<NodeName, BTreeSet<Role>>,
     /// Nodes whose content differs from the generation before.
@@ -70,12 +72,14 @@ impl Pushes {
                 rulesets.insert(digest, encoded);
             }
             let confirmed = self.confirmed(&snapshot);
+            let fresh = self.fresh(&order, &snapshot);
+            let confirm_within_ms = fresh.confirm_within_ms;
             let compared = compare(
                 before.record.as_ref(),
                 contents,
                 &confirmed,
                 newest(&snapshot),
-                self.fresh(&order, &snapshot),
+                fresh,
             );
             if compared.changed
                 && !order.dry_run
@@ -88,6 +92,7 @@ impl Pushes {
             return Ok(Prepared {
                 generation: Arc::new(compared.generation),
                 changed: compared.changed,
+                confirm_within_ms,
                 differing: compared.differing,
                 confirmed,
                 roles: snapshot

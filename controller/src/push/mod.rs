@@ -25,7 +25,8 @@ use crate::store::{Store, StoreError};
 
 /// Compiles at the same time: each takes a processor.
 const COMPILES: usize = 2;
-/// How long a connected node may take beyond `confirm_within`.
+/// How long a connected node may take beyond `confirm_within`: to load the ruleset, to go back
+/// if the trial fails, and to say so over another connection.
 pub const ANSWER: Duration = Duration::from_secs(30);
 /// What `confirm_within` may be, milliseconds: as in a Site's `rollout`.
 pub const CONFIRM_WITHIN_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;

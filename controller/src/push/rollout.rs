@@ -35,7 +35,7 @@ impl Pushes {
         let started = Instant::now();
         let mut rollout = Rollout {
             fleet: self.fleet.clone(),
-            answer: ANSWER + Duration::from_millis(prepared.generation.confirm_within_ms),
+            answer: ANSWER + Duration::from_millis(prepared.confirm_within_ms),
             nodes: BTreeMap::new(),
             started,
             prepared,
@@ -117,7 +117,11 @@ impl Rollout {
             return;
         }
         if !self.prepared.changed {
-            self.fleet.again(&order.site).await;
+            let prepared = &self.prepared;
+            let generation = prepared.generation.number;
+            self.fleet
+                .again(&order.site, generation, prepared.confirm_within_ms)
+                .await;
         }
         let stop = self.fleet.stop_token();
         loop {
@@ -240,8 +244,17 @@ impl Rollout {
         let site = &done.site;
         let generation = done.generation;
         let (applied, failed, offline) = (done.applied, done.failed, done.offline);
+        let rolled_back = done.rolled_back;
         if !dry_run {
-            tracing::info!(site, generation, applied, failed, offline, "push ended");
+            tracing::info!(
+                site,
+                generation,
+                applied,
+                failed,
+                rolled_back,
+                offline,
+                "push ended"
+            );
         }
         tell(out, push_event::Kind::Done(done)).await
     }
@@ -304,6 +317,7 @@ mod tests {
             order,
             generation: Arc::new(generation),
             changed: true,
+            confirm_within_ms: 100,
             roles: BTreeMap::new(),
             differing: BTreeSet::from([id.node.clone()]),
             confirmed: BTreeMap::new(),

@@ -1,0 +1,161 @@
+//! The task's part about trials: a ruleset that runs, and is undone unless the controller
+//! confirms it over a connection that came through it.
+
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::inbox::{Confirmation, Dialled};
+use super::tell::Outcome;
+use super::{Reconciler, apply};
+use crate::errors::chain;
+use crate::ledger::Confirmed;
+
+/// What is on trial. The journal names it, and the ledger what to go back to.
+#[derive(Debug)]
+pub(super) struct Trial {
+    /// What runs.
+    pub(super) candidate: Confirmed,
+    /// When its offer arrived.
+    pub(super) received: Instant,
+    /// How long the trial may last.
+    pub(super) within: Duration,
+    /// Why it was loaded without a try in a scratch namespace.
+    pub(super) untried: Option<String>,
+}
+
+/// What the kernel should be now: what is on trial, else what is confirmed.
+pub(super) fn running<'a>(
+    trial: Option<&'a Trial>,
+    confirmed: Option<&'a Confirmed>,
+) -> Option<&'a Confirmed> {
+    trial.map(|trial| &trial.candidate).or(confirmed)
+}
+
+impl Reconciler {
+    /// Says so; the link hears it, and dials anew.
+    pub(super) fn begin_trial(&mut self, trial: Trial) {
+        info!(seconds = trial.within.as_secs_f64(), "on trial");
+        let (held, received) = (trial.candidate.held, trial.received);
+        self.trial = Some(trial);
+        self.is_clean_now();
+        self.outcome = Outcome::on_trial(held);
+        self.tell(0, Some(received));
+        self.tell_facts();
+    }
+
+    /// The controller confirms something.
+    pub(super) fn confirm(&mut self, confirmation: Confirmation) {
+        let Confirmation { attempt, received } = confirmation;
+        let generation = attempt.held.generation;
+        if !self.course.confirms(attempt, received) {
+            warn!(
+                generation,
+                "a confirmation that is late or of something else"
+            );
+            return;
+        }
+        let Some(trial) = self.trial.take() else {
+            return;
+        };
+        if let Err(failure) = self.ledger.confirm(&trial.candidate) {
+            let failure = apply::Failure::Ledger(failure);
+            let error = self.undo_after(chain(&failure));
+            warn!(generation, reason = error, "not applied");
+            self.outcome = Outcome::failed(attempt.held, error);
+        } else {
+            if let Err(error) = self.ledger.settle() {
+                // The next start sees that the journal speaks of what is confirmed.
+                warn!(reason = chain(&error), "the journal stays behind");
+            }
+            self.course.persisted();
+            self.confirmed = Some(trial.candidate);
+            self.own_warnings = trial.untried.into_iter().collect();
+            info!(generation, digest = %attempt.held.digest.short(), "applied");
+            self.outcome = Outcome::applied(attempt.held);
+        }
+        self.tell(attempt.nonce, Some(trial.received));
+        self.tell_facts();
+    }
+
+    /// Ends a trial whose time is over.
+    pub(super) fn end_trial_in_time(&mut self) {
+        if !self.course.expired(Instant::now()) {
+            return;
+        }
+        let (Some(attempt), Some(trial)) = (self.course.on_trial(), self.trial.take()) else {
+            return;
+        };
+        let dialled = self.inbox.last_dialled(attempt.nonce);
+        let missing = missing(dialled, attempt.held.generation, trial.within);
+        let known = self.confirmed.is_some() || !self.ledger.is_lost();
+        self.outcome = match self.undo() {
+            None if known => Outcome::rolled_back(attempt.held, missing),
+            None => Outcome::failed(attempt.held, format!("{missing}; {LOST}")),
+            Some(error) => Outcome::failed(attempt.held, format!("{missing}{STUCK}{error}")),
+        };
+        warn!(
+            generation = attempt.held.generation,
+            reason = self.outcome.error,
+            "rolled back"
+        );
+        self.tell(attempt.nonce, Some(trial.received));
+        self.tell_facts();
+    }
+
+    /// The agent ends. Nobody would undo a trial after it until the next start, so it is
+    /// undone now; an undo that fails is left to that start, by the journal.
+    pub(super) fn leave(&mut self) {
+        let Some(attempt) = self.course.on_trial() else {
+            return;
+        };
+        let generation = attempt.held.generation;
+        warn!(generation, "the agent ends in a trial, and goes back");
+        self.undo();
+    }
+
+    /// Goes back to the confirmed ruleset, or to nothing of ours. Gives what went wrong.
+    pub(super) fn undo(&mut self) -> Option<String> {
+        self.trial = None;
+        self.course.give_up();
+        let done = apply::put_back(&mut *self.kernel, &self.ledger, self.confirmed.as_mut());
+        if let Err(failure) = done {
+            let error = chain(&failure);
+            error!(reason = error, "the kernel could not be put back");
+            return Some(error);
+        }
+        self.course.undone();
+        self.is_clean_now();
+        self.refresh_failsafe();
+        None
+    }
+
+    /// Goes back because of `error`, and adds what goes wrong in that.
+    pub(super) fn undo_after(&mut self, mut error: String) -> String {
+        if let Some(undo) = self.undo() {
+            error.push_str(STUCK);
+            error.push_str(&undo);
+        }
+        error
+    }
+}
+
+/// With a corrupt ledger, rules that were tried protect better than none.
+const LOST: &str = "what it ran before is lost, so the new rules stay until the next push";
+const STUCK: &str = "; going back failed too, and is tried again: ";
+
+/// What a trial that was not confirmed lacked.
+fn missing(dialled: Option<Dialled>, generation: u64, within: Duration) -> String {
+    let seconds = within.as_secs_f64();
+    let none = format!(
+        "no new connection to the controller came through the new rules within {seconds} s"
+    );
+    match dialled {
+        None => none,
+        Some(Dialled::Not(why)) => format!("{none}: {why}"),
+        Some(Dialled::Welcomed) => format!(
+            "a new connection to the controller came through the new rules, but it did not \
+             confirm generation {generation} within {seconds} s"
+        ),
+    }
+}
