@@ -24,3 +24,7 @@ mod offers;
 mod reconciler;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod trial;
+#[cfg(test)]
+mod trial_link;

@@ -1,5 +1,6 @@
 //! A kernel of one's own for a test: a network namespace, with either backend's tools.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -131,12 +132,46 @@ impl Place {
         text
     }
 
+    /// Every rule and set, as the tools print them, without times, counters and the seed of
+    /// a set's hash. A set's elements have no order.
+    pub(crate) fn everything(&self) -> String {
+        let mut text = String::new();
+        for line in ["iptables-save", "ip6tables-save", "ipset save"] {
+            let saved = self.tool(line);
+            let mut lines: Vec<&str> = saved
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .map(|line| line.split(" [").next().unwrap())
+                .map(|line| line.split(" initval ").next().unwrap())
+                .collect();
+            if line == "ipset save" {
+                lines.sort_unstable();
+            }
+            text.push_str(&lines.join("\n"));
+            text.push('\n');
+        }
+        text
+    }
+
     /// Whether anything of ours is in the kernel.
     pub(crate) fn has_ours(&self) -> bool {
         ["iptables-save", "ip6tables-save", "ipset save"]
             .iter()
             .any(|line| self.tool(line).contains("VF-") || self.tool(line).contains("vf-"))
     }
+}
+
+/// Both are as [`Place::everything`] gives them.
+#[track_caller]
+pub(crate) fn same(before: &str, now: &str) {
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let (before_lines, now_lines) = (lines(before), lines(now));
+    assert!(
+        before == now,
+        "gone: {:#?}, new: {:#?}",
+        before_lines.difference(&now_lines).collect::<Vec<_>>(),
+        now_lines.difference(&before_lines).collect::<Vec<_>>()
+    );
 }
 
 pub(crate) fn own() -> Own {
