@@ -20,3 +20,5 @@ mod restart;
 mod session;
 #[cfg(test)]
 mod strangers;
+#[cfg(test)]
+mod trial;
