@@ -6,73 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use voipfleet_tests::exec::Ended;
-use voipfleet_tests::lab::{Foreign, Lab, Options, Rules};
+use voipfleet_tests::lab::{Foreign, Lab};
 
 /// On legacy, and on nft.
 const NODES: [&str; 2] = ["sip1", "pbx1"];
-
-/// A lab of three nodes on both backends with fail2ban's rules, pushed once.
-fn with_pushed_lab(test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
-    let options = Options {
-        bare: true,
-        ..Options::default()
-    };
-    Lab::run(&options, |lab| {
-        for node in lab.nodes() {
-            Foreign::install(lab, &node.name)?;
-        }
-        let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
-        ensure!(push.count("applied")? == 3, "{}", push.done);
-        lab.wait_synced()?;
-        foreign_rules_are_whole(lab)?;
-        test(lab)?;
-        foreign_rules_are_whole(lab)
-    })
-}
-
-fn foreign_rules_are_whole(lab: &Lab) -> Result<()> {
-    for node in lab.nodes() {
-        let rules = lab.rules(&node.name)?;
-        Foreign::check(&rules).with_context(|| node.name.clone())?;
-    }
-    Ok(())
-}
-
-/// Stores the sample site with one more rule, which changes every node's chains and sets.
-fn change_policy(lab: &Lab, port: u16) -> Result<()> {
-    let sample = std::fs::read_to_string(lab.policies().join("site-a.yaml"))?;
-    let rule = format!(
-        "rules:\n  - {{name: more-{port}, accept: {{proto: tcp, ports: [{port}], \
-         from: [203.0.113.128/25, \"2001:db8:10:8::/64\", 192.0.2.200]}}}}\n"
-    );
-    let changed = sample.replace("rules:\n", &rule);
-    ensure!(
-        changed != sample,
-        "the sample site has another shape than this test knows"
-    );
-    let applied = lab.apply(&changed)?;
-    ensure!(applied.success(), "{}", applied.said());
-    Ok(())
-}
-
-fn opens(rules: &Rules, port: u16) -> [bool; 2] {
-    [&rules.v4, &rules.v6].map(|lines| {
-        lines
-            .iter()
-            .any(|line| line.contains(&format!("more-{port}")))
-    })
-}
-
-fn same(before: &Rules, now: &Rules) -> Result<()> {
-    ensure!(
-        before == now,
-        "the kernel differs:\n{}",
-        before.difference(now)
-    );
-    Ok(())
-}
 
 /// A program that stands in front of a node's tool, for the agent only.
 struct Override<'a> {
@@ -119,29 +56,9 @@ impl<'a> Override<'a> {
     }
 }
 
-fn agent(lab: &Lab, node: &str, verb: &str) -> Result<Ended> {
-    let backend = &lab.node(node)?.backend;
-    let tools = lab.state().join("tools").join(backend);
-    lab.on(
-        node,
-        &[
-            lab.program("voipfleet-agent").to_string_lossy().as_ref(),
-            verb,
-            "--state",
-            lab.state()
-                .join("agents")
-                .join(node)
-                .to_string_lossy()
-                .as_ref(),
-            "--tool-path",
-            &format!("{}:/usr/sbin:/sbin:/usr/bin:/bin", tools.display()),
-        ],
-    )
-}
-
 #[test]
 fn a_push_without_changes_says_so() -> Result<()> {
-    with_pushed_lab(|lab| {
+    Lab::run_pushed(|lab| {
         let before = lab.status()?;
         let again = lab.push()?;
         ensure!(again.ended.success(), "{}", again.ended.said());
@@ -162,7 +79,7 @@ fn a_push_without_changes_says_so() -> Result<()> {
 
 #[test]
 fn a_reboot_gives_the_same_rules_back_without_a_controller() -> Result<()> {
-    with_pushed_lab(|lab| {
+    Lab::run_pushed(|lab| {
         lab.kill("controller")?;
         for node in NODES {
             let before = lab.rules(node)?;
@@ -171,13 +88,17 @@ fn a_reboot_gives_the_same_rules_back_without_a_controller() -> Result<()> {
             ensure!(!lab.rules(node)?.has_ours(), "the node is not empty");
             // The distribution's own firewall comes first at boot.
             Foreign::install(lab, node)?;
-            let restored = agent(lab, node, "restore")?;
+            let restored = lab.agent(node, "restore")?;
             ensure!(restored.success(), "{}", restored.said());
-            same(&before, &lab.rules(node)?).with_context(|| node.to_owned())?;
+            before
+                .same(&lab.rules(node)?)
+                .with_context(|| node.to_owned())?;
             // A second one changes nothing.
-            let restored = agent(lab, node, "restore")?;
+            let restored = lab.agent(node, "restore")?;
             ensure!(restored.success(), "{}", restored.said());
-            same(&before, &lab.rules(node)?).with_context(|| node.to_owned())?;
+            before
+                .same(&lab.rules(node)?)
+                .with_context(|| node.to_owned())?;
             lab.start(node)?;
         }
         lab.start("controller")?;
@@ -188,13 +109,15 @@ fn a_reboot_gives_the_same_rules_back_without_a_controller() -> Result<()> {
 
 #[test]
 fn teardown_leaves_only_what_is_foreign() -> Result<()> {
-    with_pushed_lab(|lab| {
+    Lab::run_pushed(|lab| {
         for node in NODES {
             let foreign = lab.rules(node)?.foreign();
             lab.stop(node)?;
-            let done = agent(lab, node, "teardown")?;
+            let done = lab.agent(node, "teardown")?;
             ensure!(done.success(), "{}", done.said());
-            same(&foreign, &lab.rules(node)?).with_context(|| node.to_owned())?;
+            foreign
+                .same(&lab.rules(node)?)
+                .with_context(|| node.to_owned())?;
         }
         Ok(())
     })
@@ -202,15 +125,15 @@ fn teardown_leaves_only_what_is_foreign() -> Result<()> {
 
 #[test]
 fn a_controller_killed_in_the_middle_of_a_push_loses_nothing() -> Result<()> {
-    with_pushed_lab(|lab| {
+    Lab::run_pushed(|lab| {
         let first = lab.status()?.generation;
-        change_policy(lab, 9991)?;
+        lab.change_policy(9991)?;
         // A node that does not answer keeps the push open.
         lab.signal("pbx1", Signal::SIGSTOP)?;
         let push = lab.start_voipctl(&["push", "site-a", "--yes", "-o", "json"])?;
         lab.wait("the other nodes on the new ruleset", || {
-            let done = opens(&lab.rules("sip1")?, 9991) == [true, true]
-                && opens(&lab.rules("http1")?, 9991) == [true, true];
+            let done = lab.rules("sip1")?.opens(9991) == [true, true]
+                && lab.rules("http1")?.opens(9991) == [true, true];
             Ok(done.then_some(()))
         })?;
         lab.kill("controller")?;
@@ -225,7 +148,7 @@ fn a_controller_killed_in_the_middle_of_a_push_loses_nothing() -> Result<()> {
         let status = lab.wait_synced()?;
         ensure!(status.generation > first, "the push is lost: {status:?}");
         ensure!(
-            opens(&lab.rules("pbx1")?, 9991) == [true, true],
+            lab.rules("pbx1")?.opens(9991) == [true, true],
             "pbx1 is on the old ruleset"
         );
         // Documents, tokens and nodes are there as well.
@@ -243,7 +166,7 @@ fn a_controller_killed_in_the_middle_of_a_push_loses_nothing() -> Result<()> {
 
 #[test]
 fn an_agent_killed_in_the_middle_of_an_apply_comes_back_whole() -> Result<()> {
-    with_pushed_lab(|lab| {
+    Lab::run_pushed(|lab| {
         let mut port = 9900;
         for node in NODES {
             for tool in ["ipset", "iptables-restore", "ip6tables-restore"] {
@@ -261,7 +184,7 @@ fn killed_at(lab: &Lab, node: &'static str, tool: &'static str, port: u16) -> Re
     let reached = lab.state().join("reached");
     let hang = format!("echo $$ >'{}'; exec sleep 600", reached.display());
     let blocked = Override::new(lab, node, tool, &hang)?;
-    change_policy(lab, port)?;
+    lab.change_policy(port)?;
     let push = lab.start_voipctl(&["push", "site-a", "--yes", "-o", "json"])?;
     let child = lab.wait("the agent in the middle of its apply", || {
         Ok(std::fs::read_to_string(&reached)
@@ -292,7 +215,7 @@ fn killed_at(lab: &Lab, node: &'static str, tool: &'static str, port: u16) -> Re
     lab.start("controller")?;
     lab.wait_synced()?;
     ensure!(
-        opens(&lab.rules(node)?, port) == [true, true],
+        lab.rules(node)?.opens(port) == [true, true],
         "the node is on the old ruleset"
     );
     Ok(())
@@ -300,7 +223,7 @@ fn killed_at(lab: &Lab, node: &'static str, tool: &'static str, port: u16) -> Re
 
 #[test]
 fn a_node_whose_kernel_refuses_keeps_its_ruleset_and_says_why() -> Result<()> {
-    with_pushed_lab(|lab| {
+    Lab::run_pushed(|lab| {
         let mut port = 9950;
         for node in NODES {
             for tool in ["ipset", "iptables-restore", "ip6tables-restore"] {
@@ -322,7 +245,7 @@ fn refused_at(lab: &Lab, node: &'static str, tool: &'static str, port: u16) -> R
         once.display()
     );
     let refusing = Override::new(lab, node, tool, &refuse)?;
-    change_policy(lab, port)?;
+    lab.change_policy(port)?;
     let push = lab.push()?;
     ensure!(once.exists(), "the tool was not asked");
     ensure!(push.ended.status == Some(1), "{}", push.ended.said());
@@ -330,7 +253,7 @@ fn refused_at(lab: &Lab, node: &'static str, tool: &'static str, port: u16) -> R
     ensure!(push.count("failed")? == 1, "{}", push.done);
     let event = push.node(node)?.to_string();
     ensure!(event.contains(WORDS), "push does not say why: {event}");
-    same(&before, &lab.rules(node)?)?;
+    before.same(&lab.rules(node)?)?;
     let status = lab.status()?;
     let of_node = status.node(node)?;
     ensure!(of_node.state == "error", "{of_node:?}");
@@ -345,7 +268,7 @@ fn refused_at(lab: &Lab, node: &'static str, tool: &'static str, port: u16) -> R
     ensure!(push.ended.success(), "pushed again: {}", push.ended.said());
     lab.wait_synced()?;
     ensure!(
-        opens(&lab.rules(node)?, port) == [true, true],
+        lab.rules(node)?.opens(port) == [true, true],
         "the node is on the old ruleset"
     );
     Ok(())
@@ -353,7 +276,7 @@ fn refused_at(lab: &Lab, node: &'static str, tool: &'static str, port: u16) -> R
 
 #[test]
 fn an_offline_node_is_named_and_catches_up() -> Result<()> {
-    with_pushed_lab(|lab| {
+    Lab::run_pushed(|lab| {
         for node in NODES {
             let port = if node == "sip1" { 9981 } else { 9982 };
             lab.stop(node)?;
@@ -363,16 +286,16 @@ fn an_offline_node_is_named_and_catches_up() -> Result<()> {
             })?;
             let before = lab.rules(node)?;
             ensure!(before.has_ours(), "a stopped agent took its rules away");
-            change_policy(lab, port)?;
+            lab.change_policy(port)?;
             let push = lab.push()?;
             ensure!(push.count("applied")? == 2, "{}", push.done);
             let event = push.node(node)?;
             ensure!(event.to_string().contains("offline"), "{event}");
-            same(&before, &lab.rules(node)?)?;
+            before.same(&lab.rules(node)?)?;
             lab.start(node)?;
             lab.wait_synced()?;
             ensure!(
-                opens(&lab.rules(node)?, port) == [true, true],
+                lab.rules(node)?.opens(port) == [true, true],
                 "the node is on the old ruleset"
             );
         }

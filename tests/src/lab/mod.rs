@@ -4,6 +4,7 @@ mod identity;
 mod kernel;
 mod outside;
 mod process;
+mod pushed;
 mod report;
 
 use std::ffi::{OsStr, OsString};

@@ -122,7 +122,8 @@ pub struct Push {
 }
 
 impl Push {
-    pub(super) fn read(ended: Ended) -> Result<Self> {
+    /// Reads what an ended push printed.
+    pub fn read(ended: Ended) -> Result<Self> {
         let events = ended
             .stdout
             .lines()
