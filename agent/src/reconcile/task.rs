@@ -189,16 +189,14 @@ impl Reconciler {
         let failsafe = self.failsafe.clone();
         let refreshed = apply::refresh_failsafe(&mut *self.kernel, running, failsafe)
             .map_err(apply::Failure::from)
-            .and_then(|refreshed| match &mut self.trial {
-                Some(trial) => {
+            .and_then(|refreshed| {
+                if let Some(trial) = &mut self.trial {
                     trial.candidate = refreshed;
-                    Ok(())
-                }
-                None => {
+                } else {
                     self.ledger.confirm(&refreshed)?;
                     self.confirmed = Some(refreshed);
-                    Ok(())
                 }
+                Ok(())
             });
         if let Err(error) = refreshed {
             // The check puts the old chain back; the next dial tries again.

@@ -255,8 +255,8 @@ impl World {
         }
     }
 
-    fn act(&mut self, act: Act) {
-        match act {
+    fn act(&mut self, act: &Act) {
+        match *act {
             Act::Push(content) => {
                 self.target = held(self.target.generation + 1, content);
                 self.offer(false);
@@ -357,7 +357,7 @@ proptest! {
         let mut world = World::new();
         let mut newest = 0;
         for act in acts {
-            world.act(act);
+            world.act(&act);
             let Some(confirmed) = world.machine.confirmed else {
                 prop_assert_eq!(newest, 0, "the confirmed is lost");
                 continue;
@@ -387,7 +387,7 @@ proptest! {
         prop_assert_eq!(world.machine.kernel, Kernel::Runs(world.machine.confirmed));
         let before = world.machine.confirmed;
         // No record of it is left that would undo anything at a later boot.
-        world.act(Act::Reboot);
+        world.act(&Act::Reboot);
         prop_assert_eq!(world.machine.confirmed, before);
         prop_assert_eq!(world.machine.kernel, Kernel::Runs(before));
         // With a good network, it ends on what is wanted; on what it had, if that cuts it off.
