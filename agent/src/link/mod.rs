@@ -75,13 +75,18 @@ impl Link {
         let mut trial = self.outbox.trial();
         let mut backoff = Backoff::default();
         let mut said = String::new();
+        let mut known = None;
         loop {
             let announced = *trial.borrow_and_update();
-            if let Some(nonce) = announced {
+            if let Some(nonce) = announced
+                && known != announced
+            {
+                // Until there is more to say of it.
                 let address = &self.config.controller;
                 let silent = format!("the controller at {address} did not answer");
                 self.inbox.dialled(nonce, Dialled::Not(silent));
             }
+            known = announced;
             let mut lived = Duration::ZERO;
             let opened = tokio::select! {
                 () = stop.cancelled() => return,
