@@ -1,6 +1,7 @@
 //! What each subcommand does.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,12 +17,14 @@ use crate::boot::{self, Interrupted};
 use crate::cli::{Cli, Command, Common, Enroll, LogFormat, Run, Status, Teardown};
 use crate::enroll::{Request, enroll};
 use crate::errors::chain;
-use crate::kernel::{Backend, Events, Kernel, OwnProcesses, Runner, System};
+use crate::kernel::{Kernel, LOCK_FILE, Runner, System};
 use crate::ledger::Ledger;
 use crate::link::Link;
+use crate::machine::Machine;
 use crate::reconcile::apply::Own;
 use crate::reconcile::{Inbox, Outbox, Reconciler, Settings, inspect};
 use crate::state::StateDir;
+use crate::watch::Watch;
 use crate::{disk, service};
 
 /// The most that a file with a token may hold.
@@ -123,13 +126,12 @@ fn run(args: &Run) -> anyhow::Result<ExitCode> {
             node: config.node.clone(),
         },
         poll_interval: args.poll_interval,
+        machine: Machine::new(Runner::new(&args.common.tool_path)),
     };
     let runtime = runtime()?;
     // Before the rules are put in force: a change after that moment is not missed.
-    let events = match backend {
-        Backend::Nft => runtime.block_on(async { Events::open() }).map(Some),
-        Backend::Legacy => Ok(None),
-    };
+    let watch =
+        runtime.block_on(async { Watch::open(backend, own_processes, Path::new(LOCK_FILE)) });
     let ledger = Ledger::open(&state.ledger())?;
     let reconciler = Reconciler::start(
         Box::new(system),
@@ -151,11 +153,10 @@ fn run(args: &Run) -> anyhow::Result<ExitCode> {
         .context("the thread that owns the kernel does not start")?;
     service::ready();
     runtime.block_on(async {
-        match events {
-            Ok(Some(events)) => {
-                tokio::spawn(watch(events, own_processes, Arc::clone(&inbox)));
+        match watch {
+            Ok(watch) => {
+                tokio::spawn(watch.run(Arc::clone(&inbox)));
             }
-            Ok(None) => {}
             Err(error) => warn!(reason = chain(&error), "drift is found by polling only"),
         }
         let link = Link::new(state.clone(), config, Arc::clone(&inbox), outbox);
@@ -183,20 +184,6 @@ async fn wait_for_signal(stop: &CancellationToken) -> anyhow::Result<()> {
         () = stop.cancelled() => {}
     }
     Ok(())
-}
-
-/// Hands kernel events on, but for those that our own tools cause.
-async fn watch(mut events: Events, own: OwnProcesses, inbox: Arc<Inbox>) {
-    loop {
-        match events.next().await {
-            Ok(event) if event.is_by(&own) => {}
-            Ok(event) => inbox.changed(&event, std::time::Instant::now()),
-            Err(error) => {
-                warn!(reason = chain(&error), "drift is found by polling only");
-                return;
-            }
-        }
-    }
 }
 
 fn restore(args: &Common) -> anyhow::Result<ExitCode> {

@@ -3,24 +3,23 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use voipfleet_common::iptables::parse_save;
 use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
 
-use crate::kernel::{Backend, Kernel};
+use crate::kernel::Kernel;
 
 /// Addresses that the controller takes of one node; beyond it the machine has a problem of
 /// its own.
 const MAX_ADDRESSES: usize = 256;
 
-/// Hostname, backend and addresses, without warnings.
+/// Hostname, backend and addresses.
 pub fn gather(kernel: &dyn Kernel) -> pb::NodeFacts {
     pb::NodeFacts {
         hostname: hostname(),
         backend: kernel.backend().as_str().to_owned(),
         iptables_version: kernel.version().to_owned(),
         addresses: addresses(),
-        warnings: Vec::new(),
+        ..pb::NodeFacts::default()
     }
 }
 
@@ -89,38 +88,11 @@ fn addresses() -> Vec<pb::InterfaceAddress> {
         .collect()
 }
 
-/// Warnings about the machine: a family that is switched off, and rules where our tools do not
-/// see them.
-pub fn warnings(kernel: &mut dyn Kernel) -> Vec<String> {
-    let mut warnings = other_backend(kernel);
-    if !kernel.speaks(Family::V6) {
-        warnings.push(
-            "IPv6 is switched off in this machine's kernel: no IPv6 rules are loaded".to_owned(),
-        );
-    }
-    warnings
-}
-
-fn other_backend(kernel: &mut dyn Kernel) -> Vec<String> {
-    let (other, tool) = match kernel.backend() {
-        Backend::Nft => ("legacy", "iptables-legacy-save"),
-        Backend::Legacy => ("nft", "iptables-nft-save"),
-    };
-    let holds_rules = |family: &Family, kernel: &mut dyn Kernel| {
-        let saved = kernel.save_other_backend(*family);
-        let table = saved.and_then(|text| parse_save(&text).ok());
-        table.is_some_and(|table| table.chains.iter().any(|chain| !chain.rules.is_empty()))
-    };
-    Family::BOTH
-        .into_iter()
-        .filter(|family| kernel.speaks(*family) && holds_rules(family, kernel))
-        .map(|family| {
-            format!(
-                "{family} packets also pass rules of the {other} backend, which this node's \
-                 iptables does not show: look at `{tool}`, and remove them"
-            )
-        })
-        .collect()
+/// Warnings about the machine: a family that is switched off.
+pub fn warnings(kernel: &dyn Kernel) -> Option<String> {
+    (!kernel.speaks(Family::V6)).then(|| {
+        "IPv6 is switched off in this machine's kernel: no IPv6 rules are loaded".to_owned()
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use voipfleet_common::ruleset::CHAIN_PREFIX;
 
-use super::OwnProcesses;
+use super::{Author, OwnProcesses};
+use crate::machine::{Processes, comm_text};
 
 /// `NETLINK_NETFILTER` of linux/netlink.h.
 const NETLINK_NETFILTER: isize = 12;
@@ -38,17 +39,6 @@ const BUFFER: usize = 64 << 10;
 /// What the kernel may hold for us while we are busy. A transaction of 10,000 rules is more;
 /// then the kernel says so, and everything is checked.
 const KERNEL_BUFFER: i32 = 1 << 20;
-/// `TASK_COMM_LEN` is 16, its terminator counted.
-const MAX_COMM: usize = 15;
-
-/// The process that changed the rules.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Author {
-    /// Its id.
-    pub pid: u32,
-    /// Its command, as the kernel knows it: at most 15 bytes, without control characters.
-    pub comm: String,
-}
 
 /// What of one family's filter table a transaction reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,7 +56,7 @@ pub enum Reach {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
     /// Who committed it, where the kernel says so.
-    pub author: Option<Author>,
+    pub author: Option<Box<Author>>,
     /// What it reached of IPv4.
     pub v4: Reach,
     /// What it reached of IPv6.
@@ -118,8 +108,22 @@ impl KernelEvent {
             KernelEvent::Changed(transaction) => transaction
                 .author
                 .as_ref()
-                .is_some_and(|author| own.contains(author.pid)),
+                .is_some_and(|author| own.contains(author.process.pid)),
             KernelEvent::Lost => false,
+        }
+    }
+
+    /// Adds what can still be read of its author.
+    #[must_use]
+    pub fn looked_up(self, processes: &Processes) -> Self {
+        match self {
+            KernelEvent::Changed(by) => KernelEvent::Changed(Transaction {
+                author: by
+                    .author
+                    .map(|author| Box::new(author.looked_up(processes))),
+                ..by
+            }),
+            KernelEvent::Lost => KernelEvent::Lost,
         }
     }
 }
@@ -211,7 +215,7 @@ fn parse(mut datagram: &[u8], open: &mut Transaction) -> Vec<KernelEvent> {
         match kind {
             NEW_GENERATION => {
                 let mut transaction = std::mem::take(open);
-                transaction.author = author(attributes);
+                transaction.author = author(attributes).map(Box::new);
                 events.push(KernelEvent::Changed(transaction));
             }
             OVERRUN => events.push(KernelEvent::Lost),
@@ -259,20 +263,11 @@ fn author(attributes: &[u8]) -> Option<Author> {
             _ => {}
         }
     }
-    Some(Author {
-        pid: pid?,
-        comm: comm.unwrap_or_default(),
-    })
+    Some(Author::named(pid?, comm.unwrap_or_default()))
 }
 
-/// Any process names itself as it likes: what reaches logs and terminals is printable.
 fn name(value: &[u8]) -> String {
-    let value = value.split(|byte| *byte == 0).next().unwrap_or_default();
-    let value = value.get(..MAX_COMM).unwrap_or(value);
-    String::from_utf8_lossy(value)
-        .chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    comm_text(value.split(|byte| *byte == 0).next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -343,10 +338,7 @@ mod tests {
         ] {
             // The end of a large transaction comes in a datagram of its own.
             assert!(parse(&rule(family, table, chain.as_bytes()), &mut open).is_empty());
-            let author = Some(Author {
-                pid: 4711,
-                comm: "ipta?bles".to_owned(),
-            });
+            let author = Some(Box::new(Author::named(4711, "ipta?bles".to_owned())));
             let transaction = Transaction { author, v4, v6 };
             let events = parse(&generation(), &mut open);
             assert_eq!(events, [KernelEvent::Changed(transaction)], "{chain}");

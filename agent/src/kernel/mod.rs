@@ -1,7 +1,9 @@
 //! The node's firewall in the kernel, through the node's own tools.
 
+mod author;
 mod events;
 pub mod exec;
+mod lock_file;
 mod scratch;
 mod system;
 
@@ -10,8 +12,10 @@ use std::fmt;
 use voipfleet_common::iptables::{Unreadable, UnreadableSets};
 use voipfleet_common::ruleset::Family;
 
-pub use events::{Author, Events, EventsError, KernelEvent, Reach, Transaction};
+pub use author::Author;
+pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};
 pub use exec::{DEFAULT_TOOL_PATH, ExecError, OwnProcesses, Runner};
+pub use lock_file::{LOCK_FILE, LockFile, LockFileError};
 pub use system::System;
 
 /// Which kernel interface the node's iptables speaks.

@@ -79,7 +79,7 @@ pub struct Change {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Touch {
     reach: Reach,
-    author: Option<Author>,
+    author: Option<Box<Author>>,
 }
 
 impl Change {
@@ -98,7 +98,7 @@ impl Change {
     /// Who made the last change of `family`, where the kernel says so. Whoever changed what is
     /// ours goes before others who were busy beside it.
     pub fn author(&self, family: Family) -> Option<&Author> {
-        self.of(family).author.as_ref()
+        self.of(family).author.as_deref()
     }
 }
 
@@ -106,7 +106,7 @@ impl Touch {
     fn add(&mut self, reach: Reach, author: Option<&Author>) {
         if reach > Reach::Nothing && reach >= self.reach {
             self.reach = reach;
-            self.author = author.cloned();
+            self.author = author.cloned().map(Box::new);
         }
     }
 }
@@ -192,7 +192,7 @@ impl Inbox {
     /// to look.
     pub fn changed(&self, event: &KernelEvent, noticed: Instant) {
         let (author, v4, v6) = match event {
-            KernelEvent::Changed(by) => (by.author.as_ref(), by.v4, by.v6),
+            KernelEvent::Changed(by) => (by.author.as_deref(), by.v4, by.v6),
             KernelEvent::Lost => (None, Reach::Ours, Reach::Ours),
         };
         if v4.max(v6) == Reach::Nothing {
@@ -265,13 +265,12 @@ mod tests {
         let wake = inbox.wait(start + Duration::from_mins(10));
         assert_eq!(wake.offer.unwrap().nonce, 3);
         let change = wake.change.unwrap();
-        assert_eq!(change.author(Family::V4).unwrap().pid, 3);
+        assert_eq!(change.author(Family::V4).unwrap().process.pid, 3);
         assert!(inbox.wait(start).is_empty());
     }
 
     fn change(pid: u32, v4: Reach, v6: Reach) -> KernelEvent {
-        let comm = "iptables".to_owned();
-        let author = Some(Author { pid, comm });
+        let author = Some(Box::new(Author::named(pid, "iptables".to_owned())));
         KernelEvent::Changed(Transaction { author, v4, v6 })
     }
 
@@ -288,7 +287,7 @@ mod tests {
             inbox.changed(&event, start);
         }
         let seen = inbox.wait(start).change.unwrap();
-        let by = |family| seen.author(family).map(|author| author.pid);
+        let by = |family| seen.author(family).map(|author| author.process.pid);
         assert_eq!((by(Family::V4), by(Family::V6)), (Some(1), Some(3)));
 
         inbox.changed(&change(4, Reach::Nothing, Reach::Nothing), start);

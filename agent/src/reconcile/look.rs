@@ -173,6 +173,11 @@ fn log_drift(record: &pb::DriftRecord) {
         chain = record.chain,
         rule = record.rule,
         by = record.by.as_ref().map(|author| author.comm.as_str()),
+        started_by = record
+            .by
+            .as_ref()
+            .and_then(|author| author.started_by.as_ref())
+            .map(|starter| starter.comm.as_str()),
         repaired_after_ms = record.repaired_after_ms,
         "drift"
     );

@@ -7,6 +7,7 @@ use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
 
 use super::Change;
+use crate::kernel::Author;
 
 /// Differences that one look may bring to record: a flush of a large ruleset has thousands,
 /// which say no more than the first.
@@ -112,7 +113,7 @@ fn record(
         Family::V4 => pb::Family::V4,
         Family::V6 => pb::Family::V6,
     };
-    // ipset announces nothing: an event of nf_tables beside it is somebody else's.
+    // ipset announces nothing: an event beside it is of somebody who changed rules.
     let author = change
         .filter(|_| difference.table != "ipset")
         .and_then(|change| change.author(difference.family));
@@ -126,10 +127,7 @@ fn record(
         rule: difference.rule.clone(),
         wanted: difference.wanted.clone(),
         observed: difference.observed.clone(),
-        by: author.map(|author| pb::Author {
-            pid: author.pid,
-            comm: author.comm.clone(),
-        }),
+        by: author.map(Author::to_wire),
         repaired_after_ms: None,
     }
 }

@@ -19,10 +19,11 @@ use crate::boot::{self, Interrupted, Recovered};
 use crate::errors::chain;
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Ledger};
-use crate::{clock, facts, service};
+use crate::machine::{Findings, Machine};
+use crate::{clock, service};
 
-/// The other backend is asked for its rules every so many polls: two more programs to run,
-/// for something that changes once in years.
+/// The machine is looked at every so many polls: some more programs to run, for what changes
+/// once in years.
 const POLLS_PER_FACTS: u32 = 20;
 
 /// How the task behaves.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub own: Own,
     /// How often the kernel is read although nothing was announced.
     pub poll_interval: Duration,
+    /// Where to look for others who work on the firewall, and for VoipNow.
+    pub machine: Machine,
 }
 
 /// Owns the kernel and the ledger.
@@ -55,7 +58,7 @@ pub struct Reconciler {
     pub(super) own_warnings: Vec<String>,
     /// Why the confirmed ruleset was not in force at the start; until it is.
     pub(super) not_in_force: Option<String>,
-    pub(super) machine_warnings: Vec<String>,
+    pub(super) findings: Findings,
     next_poll: Instant,
     polls: u32,
 }
@@ -96,12 +99,12 @@ impl Reconciler {
             contention: Contention::default(),
             standing: Standing::new(clock::unix_ms(clock::now())),
             last_repair: Vec::new(),
-            machine_warnings: Vec::new(),
+            findings: Findings::default(),
             next_poll: Instant::now() + settings.poll_interval,
             polls: 0,
             settings,
         };
-        task.machine_warnings = facts::warnings(&mut *task.kernel);
+        task.findings = task.settings.machine.look(&mut *task.kernel);
         if recovered.failed.is_some() {
             task.look(None);
         }
@@ -161,7 +164,7 @@ impl Reconciler {
         }
         self.look(None);
         if self.polls.is_multiple_of(POLLS_PER_FACTS) {
-            self.machine_warnings = facts::warnings(&mut *self.kernel);
+            self.findings = self.settings.machine.look(&mut *self.kernel);
         }
         self.tell_facts();
     }

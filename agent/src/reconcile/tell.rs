@@ -55,7 +55,8 @@ impl Reconciler {
         let mut facts = facts::gather(&*self.kernel);
         facts.warnings.clone_from(&self.own_warnings);
         facts.warnings.extend(self.not_in_force.clone());
-        facts.warnings.extend(self.machine_warnings.iter().cloned());
+        facts.warnings.extend(facts::warnings(&*self.kernel));
+        self.findings.tell(&mut facts);
         if running(self.trial.as_ref(), self.confirmed.as_ref())
             .is_some_and(|running| running.canonical.read_back)
         {

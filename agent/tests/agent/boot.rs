@@ -138,7 +138,7 @@ fn a_kernel_without_ipv6_gets_the_rules_of_ipv4() {
             let recovered = boot::recover(&mut kernel, &ledger);
             assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
             assert!(inspect(&mut kernel, &confirmed).is_clean());
-            let warnings = facts::warnings(&mut kernel);
+            let warnings = facts::warnings(&kernel);
             assert!(
                 warnings
                     .iter()

@@ -129,7 +129,7 @@ fn whatever_is_taken_away_comes_back() {
 
 #[test]
 fn a_set_that_is_gone_does_not_keep_its_rules_away_until_the_next_poll() {
-    // Without kernel events and polls, so that there is one look, at the end.
+    // No poll comes, and the lock is not heard before records are awaited: one look, at the end.
     in_namespace(Backend::Legacy, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -138,10 +138,7 @@ fn a_set_that_is_gone_does_not_keep_its_rules_away_until_the_next_poll() {
         for line in lines {
             place.tool(line);
         }
-        let author = Some(Author {
-            pid: 4711,
-            comm: "ip6tables".to_owned(),
-        });
+        let author = Some(Box::new(Author::named(4711, "ip6tables".to_owned())));
         let event = KernelEvent::Changed(Transaction {
             author,
             v4: Reach::Nothing,

@@ -134,12 +134,8 @@ fn every_edit_of_rules_is_repaired_and_recorded() {
         place.be_somebody_else();
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
-        // With nft the kernel's announcements must do: the poll never comes.
-        let poll = match place.backend {
-            Backend::Nft => NEVER,
-            Backend::Legacy => OFTEN,
-        };
-        let agent = Agent::start(place, poll);
+        // The kernel's announcements, or the xtables lock, must do: the poll never comes.
+        let agent = Agent::start(place, NEVER);
         for edit in &RULE_EDITS {
             make(place, &agent, edit);
             let left = inspect(&mut system, &confirmed);

@@ -71,8 +71,8 @@ fn a_change_names_its_author_and_ours_are_known() {
                 panic!("{event:?}");
             };
             let author = transaction.author.as_ref().expect("an author");
-            assert!(author.pid > 0);
-            assert_eq!(author.comm, "iptables");
+            assert!(author.process.pid > 0);
+            assert_eq!(author.process.comm, "iptables");
 
             let mut system = place.system();
             assert!(!event.is_by(&system.own_processes()));

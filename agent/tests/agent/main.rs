@@ -19,6 +19,8 @@ mod ledger;
 #[cfg(test)]
 mod link;
 #[cfg(test)]
+mod neighbours;
+#[cfg(test)]
 mod offers;
 #[cfg(test)]
 mod reconciler;
@@ -28,3 +30,5 @@ mod support;
 mod trial;
 #[cfg(test)]
 mod trial_link;
+#[cfg(test)]
+mod watch;

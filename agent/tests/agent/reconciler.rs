@@ -1,10 +1,13 @@
 //! A reconciler at work in a test.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use voipfleet_agent::kernel::{Backend, Events, Kernel, OwnProcesses};
+use voipfleet_agent::kernel::{Kernel, LOCK_FILE, OwnProcesses};
+use voipfleet_agent::machine::Machine;
 use voipfleet_agent::reconcile::{Content, Inbox, Offered, Outbox, Reconciler, Settings};
+use voipfleet_agent::watch::Watch;
 use voipfleet_common::ruleset::Ruleset;
 use voipfleet_common::session::Attempt;
 use voipfleet_proto::v1::agent_message::Kind;
@@ -44,20 +47,14 @@ impl Agent {
             .enable_all()
             .build()
             .unwrap();
-        if place.backend == Backend::Nft {
-            let mut events = runtime.block_on(async { Events::open() }).unwrap();
-            let inbox = Arc::clone(&inbox);
-            runtime.spawn(async move {
-                while let Ok(event) = events.next().await {
-                    if !event.is_by(&own_processes) {
-                        inbox.changed(&event, Instant::now());
-                    }
-                }
-            });
-        }
+        let watch = runtime.block_on(async {
+            Watch::open(place.backend, own_processes, Path::new(LOCK_FILE)).unwrap()
+        });
+        runtime.spawn(watch.run(Arc::clone(&inbox)));
         let settings = Settings {
             own: own(),
             poll_interval,
+            machine: Machine::at(place.folder.path(), place.runner()),
         };
         let reconciler = Reconciler::start(
             kernel,

@@ -62,6 +62,27 @@ impl Table {
     }
 }
 
+impl Table {
+    /// The rules of `INPUT` above our jump that may stand there: they drop some packets, and
+    /// accept none. None without a jump.
+    pub fn tolerated(&self) -> Vec<&str> {
+        let Some(input) = self.chain("INPUT") else {
+            return Vec::new();
+        };
+        let Some(place) = input.rules.iter().position(|rule| rule == JUMP) else {
+            return Vec::new();
+        };
+        let before_us = BeforeUs::of(self);
+        input
+            .rules
+            .iter()
+            .take(place)
+            .map(String::as_str)
+            .filter(|rule| !before_us.decides(rule) && !jumps_to(rule, is_ours))
+            .collect()
+    }
+}
+
 /// Lines for a `*filter` section of `iptables-restore --noflush` that leave exactly one
 /// jump, without conditions, just above the first rule that can accept or ends all packets;
 /// none when it is right already. The chain `VF-INPUT` must exist by then.

@@ -155,3 +155,20 @@ fn chains_that_call_one_another_for_ever_end() {
     table.chains[5].rules = vec!["-A inner -j outer".to_owned()];
     assert_eq!(table.jump(), JumpState::Right);
 }
+
+#[test]
+fn what_only_drops_above_us_is_tolerated() {
+    let bans = [
+        "-A INPUT -s 192.0.2.9/32 -j DROP",
+        "-A INPUT -p udp -j f2b-sshd",
+    ];
+    let found = table(&[
+        "-s 192.0.2.9/32 -j DROP",
+        "-j outer",
+        "-p udp -j f2b-sshd",
+        JUMP_RULE,
+        BAN,
+    ]);
+    assert_eq!(found.tolerated(), bans);
+    assert_eq!(table(&[BAN]).tolerated(), [""; 0]);
+}

@@ -20,6 +20,7 @@ pub use repair::repair_input;
 pub use save::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
 pub(crate) use sets::header;
 pub use sets::{KernelSet, SetPlan, UnreadableSets, parse_ipset_save, set_create_input, set_plan};
+pub use words::target;
 
 /// The start of every comment of ours; the rule's label follows.
 pub const COMMENT_PREFIX: &str = "vf:";

@@ -77,8 +77,8 @@ pub(crate) fn leaves_quote_open(line: &str, mut open: bool) -> bool {
     open
 }
 
-/// Where a rule sends a packet: what stands after `-j` or `-g`.
-pub(crate) fn target(rule: &str) -> Option<String> {
+/// Where a rule of iptables-save sends a packet: what stands after `-j` or `-g`.
+pub fn target(rule: &str) -> Option<String> {
     let words = split(rule)?;
     let mut words = words.into_iter();
     while let Some(word) = words.next() {

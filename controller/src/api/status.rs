@@ -70,6 +70,9 @@ impl Api {
                 site: site.to_string(),
             });
         }
+        if request.compare {
+            self.compare(&mut answer).await?;
+        }
         Ok(answer)
     }
 
@@ -196,6 +199,7 @@ fn report(
             .map_or(stored.peer, |view| view.peer.to_string()),
         enrolled_ms: record.enrolled_ms,
         certificate_expires_ms: record.expires_ms,
+        differences: Vec::new(),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::{Held, Progress};
-use voipfleet_proto::v1::{DriftRecord, DriftReport, Hello, NodeFacts, NodeState, NodeStatus};
+use voipfleet_proto::v1::{
+    Author, DriftRecord, DriftReport, Hello, NodeFacts, NodeState, NodeStatus, VoipNow,
+};
 
 /// The longest short text: a host name (RFC 1035), an interface, a version.
 const SHORT: usize = 255;
@@ -14,6 +16,14 @@ const MAX_ADDRESSES: usize = 256;
 const MAX_WARNINGS: usize = 32;
 /// Drift records of one report: an agent's own reports are far shorter.
 const MAX_RECORDS: usize = 1000;
+/// Neighbours of one node.
+const MAX_NEIGHBOURS: usize = 32;
+/// Back ends and listeners of one node.
+const MAX_PORTS: usize = 64;
+/// Trusted networks of one node.
+const MAX_NETWORKS: usize = 256;
+/// Roles, and files that were not understood: there are ten and four.
+const MAX_WORDS: usize = 16;
 /// The longest id of a drift record.
 const MAX_ID: usize = 128;
 
@@ -37,6 +47,36 @@ pub(super) fn bound_facts(facts: &mut NodeFacts) {
     facts.warnings.truncate(MAX_WARNINGS);
     for warning in &mut facts.warnings {
         cut(warning, LONG);
+    }
+    facts.neighbours.truncate(MAX_NEIGHBOURS);
+    for neighbour in &mut facts.neighbours {
+        cut(&mut neighbour.detail, LONG);
+        cut(&mut neighbour.advice, LONG);
+    }
+    facts.listeners.truncate(MAX_PORTS);
+    for listener in &mut facts.listeners {
+        cut(&mut listener.process, SHORT);
+    }
+    facts.voipnow.iter_mut().for_each(bound_voipnow);
+}
+
+fn bound_voipnow(voipnow: &mut VoipNow) {
+    cut(&mut voipnow.node_id, SHORT);
+    cut(&mut voipnow.version, SHORT);
+    for words in [&mut voipnow.roles, &mut voipnow.not_understood] {
+        words.truncate(MAX_WORDS);
+        for word in words {
+            cut(word, SHORT);
+        }
+    }
+    voipnow.back_ends.truncate(MAX_PORTS);
+    for back_end in &mut voipnow.back_ends {
+        cut(&mut back_end.service, SHORT);
+        cut(&mut back_end.host, SHORT);
+    }
+    voipnow.trusted_networks.truncate(MAX_NETWORKS);
+    for network in &mut voipnow.trusted_networks {
+        network.address.truncate(16);
     }
 }
 
@@ -73,9 +113,30 @@ fn bound_record(record: &mut DriftRecord) -> bool {
         cut(text, LONG);
     }
     if let Some(author) = &mut record.by {
-        cut(&mut author.comm, SHORT);
+        bound_author(author);
     }
     !record.id.is_empty() && record.id.len() <= MAX_ID
+}
+
+fn bound_author(author: &mut Author) {
+    for text in [
+        &mut author.comm,
+        &mut author.executable,
+        &mut author.unit,
+        &mut author.user,
+    ] {
+        cut(text, SHORT);
+    }
+    if let Some(starter) = &mut author.started_by {
+        for text in [
+            &mut starter.comm,
+            &mut starter.executable,
+            &mut starter.unit,
+            &mut starter.user,
+        ] {
+            cut(text, SHORT);
+        }
+    }
 }
 
 /// A generation with its digest; none where either is missing or no such thing.

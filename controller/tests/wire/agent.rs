@@ -101,7 +101,7 @@ impl Node {
                     address: vec![10, 0, 0, last],
                     prefix_length: 24,
                 }],
-                warnings: Vec::new(),
+                ..NodeFacts::default()
             }),
             status: Some(NodeStatus {
                 state: if generation == 0 {

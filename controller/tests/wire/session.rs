@@ -1,6 +1,7 @@
 use tonic::Code;
 use voipfleet_proto::v1::{
-    AgentMessage, DeleteRequest, DriftClass, DriftRecord, DriftReport, DriftRequest, agent_message,
+    AgentMessage, DeleteRequest, Difference, DifferenceKind, DriftClass, DriftRecord, DriftReport,
+    DriftRequest, Listener, Neighbour, StatusRequest, VoipNow, agent_message,
 };
 
 use super::agent::Node;
@@ -185,4 +186,40 @@ async fn drift_is_kept_once_and_bounded() {
             .iter()
             .all(|found| found.record.as_ref().unwrap().at_ms > 100)
     );
+}
+
+#[tokio::test]
+async fn a_nodes_facts_are_bounded_and_compared_where_asked() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = Node::enrol(&installation, "a").await;
+    let mut hello = node.hello();
+    let facts = hello.facts.as_mut().unwrap();
+    let neighbour = Neighbour {
+        detail: "x".repeat(5_000),
+        ..Neighbour::default()
+    };
+    facts.neighbours = vec![neighbour; 40];
+    facts.listeners = vec![Listener::default(); 1000];
+    facts.voipnow = Some(VoipNow {
+        roles: vec!["sip".to_owned(), "sql".to_owned()],
+        node_id: "y".repeat(10_000),
+        ..VoipNow::default()
+    });
+    let mut session = node.say(&installation, hello).await;
+    session.next().await.unwrap();
+    for (compare, differences) in [(false, 0), (true, 1)] {
+        let request = StatusRequest {
+            site: "site-a".to_owned(),
+            compare,
+        };
+        let answer = installation.operator().await.status(request).await.unwrap();
+        let node = answer.into_inner().sites.remove(0).nodes.remove(0);
+        let found: Vec<_> = node.differences.iter().map(Difference::kind).collect();
+        assert_eq!(found, vec![DifferenceKind::RoleNotEnrolled; differences]);
+        let facts = node.facts.unwrap();
+        assert_eq!((facts.neighbours.len(), facts.listeners.len()), (32, 64));
+        assert!(facts.neighbours[0].detail.len() < 5_000);
+        assert_eq!(facts.voipnow.unwrap().node_id.len(), 255);
+    }
 }

@@ -1,6 +1,8 @@
 //! The wire's states as words; those in JSON are a contract.
 
-use voipfleet_proto::v1::{Change, DriftClass, DriftState, Family, PushNodeState, SyncState};
+use voipfleet_proto::v1::{
+    Change, DifferenceKind, DriftClass, DriftState, Family, NeighbourKind, PushNodeState, SyncState,
+};
 
 use crate::table::Tone;
 
@@ -75,5 +77,36 @@ pub fn change(change: i32) -> &'static str {
         Change::Changed => "changed",
         Change::Unchanged => "unchanged",
         Change::Unspecified => "unknown",
+    }
+}
+
+/// Others who work on a node's firewall, as they are known to people.
+pub fn neighbour(kind: i32) -> &'static str {
+    match NeighbourKind::try_from(kind).unwrap_or_default() {
+        NeighbourKind::Firewalld => "firewalld",
+        NeighbourKind::Ufw => "ufw",
+        NeighbourKind::IptablesServices => "iptables-services",
+        NeighbourKind::NetfilterPersistent => "netfilter-persistent",
+        NeighbourKind::NftablesService => "nftables-service",
+        NeighbourKind::VoipnowFirewall => "voipnow_firewall",
+        NeighbourKind::OtherBackend => "other-backend",
+        NeighbourKind::NfConntrackSip => "nf_conntrack_sip",
+        NeighbourKind::Docker => "docker",
+        NeighbourKind::Fail2ban => "fail2ban",
+        NeighbourKind::NftTable => "nft-table",
+        NeighbourKind::ForeignRules => "foreign-rules",
+        NeighbourKind::Unspecified => "unknown",
+    }
+}
+
+/// Where a machine and the documents disagree.
+pub fn difference(kind: i32) -> &'static str {
+    match DifferenceKind::try_from(kind).unwrap_or_default() {
+        DifferenceKind::RoleNotEnrolled => "role_not_enrolled",
+        DifferenceKind::RoleNotRunning => "role_not_running",
+        DifferenceKind::Port => "port",
+        DifferenceKind::TrustedNetwork => "trusted_network",
+        DifferenceKind::OpenListener => "open_listener",
+        DifferenceKind::Unspecified => "unknown",
     }
 }

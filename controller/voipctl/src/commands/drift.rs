@@ -51,8 +51,20 @@ struct Record {
 
 #[derive(Serialize)]
 struct Author {
+    #[serde(flatten)]
+    process: Process,
+    /// The first ancestor that is neither a firewall tool nor a shell.
+    started_by: Option<Process>,
+}
+
+/// What was known of a process when it could still be read.
+#[derive(Serialize)]
+struct Process {
     pid: u32,
     comm: String,
+    exe: Option<String>,
+    unit: Option<String>,
+    user: Option<String>,
 }
 
 /// Runs it.
@@ -123,11 +135,56 @@ fn record(drift: v1::NodeDrift) -> Record {
         rule: or_null(record.rule),
         wanted: or_null(record.wanted),
         observed: or_null(record.observed),
-        by: record.by.map(|author| Author {
-            pid: author.pid,
-            comm: author.comm,
-        }),
+        by: record.by.map(Author::from),
         repaired_after_ms: record.repaired_after_ms,
+    }
+}
+
+impl From<v1::Author> for Author {
+    fn from(author: v1::Author) -> Self {
+        Self {
+            process: Process {
+                pid: author.pid,
+                comm: author.comm,
+                exe: or_null(author.executable),
+                unit: or_null(author.unit),
+                user: or_null(author.user),
+            },
+            started_by: author.started_by.map(|starter| Process {
+                pid: starter.pid,
+                comm: starter.comm,
+                exe: or_null(starter.executable),
+                unit: or_null(starter.unit),
+                user: or_null(starter.user),
+            }),
+        }
+    }
+}
+
+impl Author {
+    /// `cron (root, crond.service), by iptables (pid 4711)`: first whom an operator knows.
+    fn told(&self) -> String {
+        let itself = &self.process;
+        match &self.started_by {
+            Some(starter) => {
+                let (comm, pid) = (&itself.comm, itself.pid);
+                format!("{}, by {comm} (pid {pid})", starter.told())
+            }
+            None => itself.told(),
+        }
+    }
+}
+
+impl Process {
+    /// `cron (root, crond.service)`; `iptables (pid 4711)` of which no more is known.
+    fn told(&self) -> String {
+        let known = [self.user.as_deref(), self.unit.as_deref()];
+        let known: Vec<&str> = known.into_iter().flatten().collect();
+        if known.is_empty() {
+            format!("{} (pid {})", self.comm, self.pid)
+        } else {
+            format!("{} ({})", self.comm, known.join(", "))
+        }
     }
 }
 
@@ -155,7 +212,7 @@ impl Record {
             None => "no".to_owned(),
         };
         let by = match &self.by {
-            Some(author) => format!("{} (pid {})", author.comm, author.pid),
+            Some(author) => author.told(),
             None => "unknown".to_owned(),
         };
         let mut text = printable(&head) + "\n";

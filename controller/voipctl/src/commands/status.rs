@@ -70,9 +70,26 @@ pub async fn fetch(
     site: Option<&SiteName>,
     session: &mut Session<'_>,
 ) -> Result<Vec<v1::SiteStatus>, Failure> {
+    ask(site, false, session).await
+}
+
+/// The same, with where the machines differ from the documents.
+pub async fn fetch_compared(
+    site: Option<&SiteName>,
+    session: &mut Session<'_>,
+) -> Result<Vec<v1::SiteStatus>, Failure> {
+    ask(site, true, session).await
+}
+
+async fn ask(
+    site: Option<&SiteName>,
+    compare: bool,
+    session: &mut Session<'_>,
+) -> Result<Vec<v1::SiteStatus>, Failure> {
     let controller = session.controller().await?;
     let request = v1::StatusRequest {
         site: site.map(ToString::to_string).unwrap_or_default(),
+        compare,
     };
     let sites = controller
         .answer(controller.calls().status(request))

@@ -4,6 +4,27 @@ use voipfleet_proto::v1;
 
 use crate::fixture::{Fixture, Terminal, ago};
 
+/// By a process that nothing known started.
+fn by_nobody_known(comm: &str, unit: &str) -> v1::DriftRecord {
+    v1::DriftRecord {
+        id: "3".to_owned(),
+        at_ms: ago(60),
+        class: v1::DriftClass::Missing.into(),
+        family: v1::Family::V4.into(),
+        table: "filter".to_owned(),
+        chain: "INPUT".to_owned(),
+        wanted: "-A INPUT -j VF-INPUT".to_owned(),
+        by: Some(v1::Author {
+            pid: 901,
+            comm: comm.to_owned(),
+            unit: unit.to_owned(),
+            ..Default::default()
+        }),
+        repaired_after_ms: Some(3),
+        ..Default::default()
+    }
+}
+
 fn records() -> v1::DriftResponse {
     let record = |node: &str, record| v1::NodeDrift {
         site: "site-a".to_owned(),
@@ -26,10 +47,25 @@ fn records() -> v1::DriftResponse {
                         .to_owned(),
                     observed: "-A VF-SIP -p udp -m multiport --dports 5060 -m comment --comment \"vf:sip\" -j DROP"
                         .to_owned(),
-                    by: Some(v1::Author { pid: 4711, comm: "iptables".to_owned() }),
+                    by: Some(v1::Author {
+                        pid: 4711,
+                        comm: "iptables".to_owned(),
+                        executable: "/usr/sbin/xtables-nft-multi".to_owned(),
+                        unit: "crond.service".to_owned(),
+                        user: "root".to_owned(),
+                        started_by: Some(v1::Process {
+                            pid: 812,
+                            comm: "cron".to_owned(),
+                            executable: "/usr/sbin/crond".to_owned(),
+                            unit: "crond.service".to_owned(),
+                            user: "root".to_owned(),
+                        }),
+                    }),
                     repaired_after_ms: Some(14),
                 },
             ),
+            record("http1", by_nobody_known("iptables-restor", "iptables.service")),
+            record("http1", by_nobody_known("nft", "")),
             record(
                 "pbx1",
                 v1::DriftRecord {

@@ -29,7 +29,7 @@ fn node(name: &str, roles: &[&str], state: v1::SyncState) -> v1::NodeReport {
                     prefix_length: 64,
                 },
             ],
-            warnings: Vec::new(),
+            ..Default::default()
         }),
         agent_version: "0.1.0".to_owned(),
         connected: true,
@@ -38,6 +38,49 @@ fn node(name: &str, roles: &[&str], state: v1::SyncState) -> v1::NodeReport {
         certificate_expires_ms: ago(-86_400 * 60),
         ..Default::default()
     }
+}
+
+fn neighbour(kind: v1::NeighbourKind, detail: &str, advice: &str) -> v1::Neighbour {
+    v1::Neighbour {
+        kind: kind.into(),
+        detail: detail.to_owned(),
+        advice: advice.to_owned(),
+    }
+}
+
+fn voipnow() -> v1::VoipNow {
+    v1::VoipNow {
+        node_id: "12".to_owned(),
+        version: "5.5.6".to_owned(),
+        roles: vec!["http".to_owned(), "pbx".to_owned()],
+        back_ends: vec![v1::BackEnd {
+            service: "sql".to_owned(),
+            host: "10.10.33.5".to_owned(),
+            port: 3307,
+        }],
+        trusted_networks: vec![v1::Network {
+            address: vec![10, 10, 34, 12],
+            prefix_length: 32,
+        }],
+        not_understood: vec!["/etc/voipnow/es.conf".to_owned()],
+    }
+}
+
+fn differences() -> Vec<v1::Difference> {
+    use v1::DifferenceKind::{OpenListener, Port, RoleNotEnrolled, RoleNotRunning, TrustedNetwork};
+    [
+        (RoleNotEnrolled, "pbx", ""),
+        (RoleNotRunning, "", "wk"),
+        (Port, "sql on 10.10.33.5:3307", "sql on tcp 3306"),
+        (TrustedNetwork, "10.10.34.12/32", ""),
+        (OpenListener, "memcached on udp 11211", "rtp"),
+    ]
+    .map(|(kind, found, documented)| v1::Difference {
+        kind: kind.into(),
+        found: found.to_owned(),
+        documented: documented.to_owned(),
+    })
+    .into()
 }
 
 fn fleet() -> v1::StatusResponse {
@@ -50,8 +93,22 @@ fn fleet() -> v1::StatusResponse {
     http.error =
         "iptables-restore v1.8.9 (nf_tables):\nline 4: \u{1b}[31mRULE_APPEND failed".to_owned();
     http.drift = v1::DriftState::Contended.into();
-    http.facts.as_mut().unwrap().warnings =
-        vec!["firewalld is active: stop it, or exclude our chains".to_owned()];
+    let facts = http.facts.as_mut().unwrap();
+    facts.warnings = vec!["rulesets are not tried before they are loaded".to_owned()];
+    facts.neighbours = vec![
+        neighbour(
+            v1::NeighbourKind::Firewalld,
+            "firewalld.service is active",
+            "systemctl disable --now firewalld",
+        ),
+        neighbour(v1::NeighbourKind::Fail2ban, "chains f2b-\u{1b}[2Jsshd", ""),
+    ];
+    facts.voipnow = Some(voipnow());
+    facts.listeners = vec![v1::Listener {
+        port: 11_211,
+        process: "memcached".to_owned(),
+    }];
+    http.differences = differences();
     let never = v1::NodeReport {
         node: "sql1".to_owned(),
         roles: vec!["sql".to_owned()],

@@ -117,6 +117,7 @@ async fn agreed(
     }
     let request = v1::StatusRequest {
         site: site.to_string(),
+        compare: false,
     };
     let sites = controller
         .answer(controller.calls().status(request))

@@ -1,5 +1,7 @@
 //! `voipctl nodes [SITE]`: the machines themselves.
 
+mod machine;
+
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -8,7 +10,8 @@ use serde::Serialize;
 use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 
-use super::status::{fetch, seen};
+use self::machine::{DifferenceEntry, Listener, Neighbour, VoipNow};
+use super::status::{fetch_compared, seen};
 use crate::Session;
 use crate::failure::{Failure, Status};
 use crate::table::{Cell, Table, Tone};
@@ -45,6 +48,10 @@ struct NodeEntry {
     enrolled: Moment,
     certificate_expires: Moment,
     warnings: Vec<String>,
+    neighbours: Vec<Neighbour>,
+    voipnow: Option<VoipNow>,
+    listeners: Vec<Listener>,
+    differences: Vec<DifferenceEntry>,
 }
 
 #[derive(Serialize)]
@@ -55,7 +62,7 @@ struct Address {
 
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
-    let sites = fetch(args.site.as_ref(), session).await?;
+    let sites = fetch_compared(args.site.as_ref(), session).await?;
     if session.format.is_table() {
         for (index, site) in sites.iter().enumerate() {
             let gap = if index > 0 { "\n" } else { "" };
@@ -97,17 +104,24 @@ fn as_json(site: &str, node: v1::NodeReport) -> NodeEntry {
         enrolled: Moment::of(node.enrolled_ms),
         certificate_expires: Moment::of(node.certificate_expires_ms),
         warnings: facts.warnings,
+        neighbours: facts.neighbours.into_iter().map(Into::into).collect(),
+        voipnow: facts.voipnow.map(Into::into),
+        listeners: facts.listeners.into_iter().map(Into::into).collect(),
+        differences: node.differences.into_iter().map(Into::into).collect(),
     }
 }
 
-/// `192.0.2.1/24`; the bytes as they are where they are no address.
 fn written(address: &v1::InterfaceAddress) -> String {
-    let bytes = address.address.as_slice();
+    network(&address.address, address.prefix_length)
+}
+
+/// `192.0.2.1/24`; the bytes as they are where they are no address.
+fn network(bytes: &[u8], prefix_length: u32) -> String {
     let ip = <[u8; 4]>::try_from(bytes)
         .map(IpAddr::from)
         .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
     match ip {
-        Ok(ip) => format!("{ip}/{}", address.prefix_length),
+        Ok(ip) => format!("{ip}/{prefix_length}"),
         Err(_) => format!("0x{}", hex::encode(bytes)),
     }
 }
@@ -122,7 +136,7 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
         "seen",
         "certificate",
     ]);
-    let mut warnings = String::new();
+    let mut notes = String::new();
     for node in &site.nodes {
         let facts = node.facts.clone().unwrap_or_default();
         let addresses: Vec<String> = facts
@@ -141,10 +155,11 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
             certificate(node.certificate_expires_ms, session.now),
         ]);
         for warning in &facts.warnings {
-            let _ = writeln!(warnings, "{}: {}", node.node, printable(warning));
+            let _ = writeln!(notes, "{}: {}", node.node, printable(warning));
         }
+        notes.push_str(&machine::notes(node, &facts));
     }
-    table.render(session.console.out()) + &warnings
+    table.render(session.console.out()) + &notes
 }
 
 fn certificate(expires_ms: u64, now: Timestamp) -> Cell {

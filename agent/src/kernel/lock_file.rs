@@ -1,0 +1,241 @@
+//! The xtables lock, which legacy iptables takes for every command: whoever let it go may
+//! have changed the rules. The kernel itself announces nothing there.
+//!
+//! Where fanotify may be used (it needs `CAP_SYS_ADMIN`), it also says who.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::AT_FDCWD;
+use nix::sys::fanotify::{
+    EventFFlags, Fanotify, FanotifyEvent, InitFlags as FanInit, MarkFlags, MaskFlags,
+};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::{Author, KernelEvent, OwnProcesses, Reach, Transaction};
+use crate::machine::Processes;
+
+/// Where iptables since 1.4.20 has its lock (`XT_LOCK_NAME` of `iptables/xshared.h`; in the
+/// releases since 1.8.8 `XTABLES_LOCKFILE` moves it).
+pub const LOCK_FILE: &str = "/run/xtables.lock";
+
+/// Those who hold the lock or wait for it.
+const MAX_HOLDERS: usize = 64;
+
+/// The lock cannot be watched.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be watched", path.display())]
+pub struct LockFileError {
+    path: PathBuf,
+    #[source]
+    source: std::io::Error,
+}
+
+/// Watches the lock.
+pub struct LockFile {
+    path: PathBuf,
+    /// The folder, for a lock that is made anew; and the file, where fanotify is not ours.
+    inotify: AsyncFd<Handle<Inotify>>,
+    file: Option<WatchDescriptor>,
+    fanotify: Option<AsyncFd<Handle<Fanotify>>>,
+    processes: Processes,
+    own: OwnProcesses,
+    /// Looked up when they opened the lock: when they let it go they are about to end.
+    holders: VecDeque<Author>,
+    seen: VecDeque<KernelEvent>,
+}
+
+/// A file descriptor as tokio wants it.
+struct Handle<T>(T);
+
+impl<T: AsFd> AsRawFd for Handle<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl LockFile {
+    /// Watches the lock at `path`, which need not be there yet, for others than `own`. Needs a
+    /// running tokio runtime.
+    pub fn watch(
+        path: &Path,
+        processes: Processes,
+        own: OwnProcesses,
+    ) -> Result<Self, LockFileError> {
+        let failed = |source: std::io::Error| LockFileError {
+            path: path.to_owned(),
+            source,
+        };
+        let open = || -> std::io::Result<_> {
+            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            let made = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+            inotify.add_watch(folder, made)?;
+            register(inotify)
+        };
+        let inotify = open().map_err(failed)?;
+        let mut lock = Self {
+            path: path.to_owned(),
+            inotify,
+            file: None,
+            fanotify: fanotify(),
+            processes,
+            own,
+            holders: VecDeque::new(),
+            seen: VecDeque::new(),
+        };
+        lock.watch_file();
+        Ok(lock)
+    }
+
+    /// The same without fanotify: changes have no author, and our own are not told apart.
+    #[must_use]
+    pub fn anonymous(mut self) -> Self {
+        self.fanotify = None;
+        self.watch_file();
+        self
+    }
+
+    /// Watches the file itself; one that is not there is waited for.
+    fn watch_file(&mut self) {
+        let events = MaskFlags::FAN_OPEN | MaskFlags::FAN_CLOSE;
+        let marked = self.fanotify.as_ref().is_some_and(|fanotify| {
+            let group = &fanotify.get_ref().0;
+            let path = Some(self.path.as_path());
+            group
+                .mark(MarkFlags::FAN_MARK_ADD, events, AT_FDCWD, path)
+                .is_ok()
+        });
+        if !marked {
+            let close = AddWatchFlags::IN_CLOSE;
+            self.file = self.inotify.get_ref().0.add_watch(&self.path, close).ok();
+        }
+    }
+
+    /// The next time that somebody let the lock go. Safe to drop while it waits.
+    pub async fn next(&mut self) -> Result<KernelEvent, LockFileError> {
+        loop {
+            if let Some(event) = self.seen.pop_front() {
+                return Ok(event);
+            }
+            let ready = tokio::select! {
+                events = read(&self.inotify, Inotify::read_events) => events.map(Ready::Inotify),
+                events = read_if(self.fanotify.as_ref()) => events.map(Ready::Fanotify),
+            };
+            match ready {
+                Ok(Ready::Inotify(events)) => self.take_inotify(&events),
+                Ok(Ready::Fanotify(events)) => self.take_fanotify(&events),
+                Err(source) => {
+                    return Err(LockFileError {
+                        path: self.path.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+    }
+
+    fn take_inotify(&mut self, events: &[InotifyEvent]) {
+        let lost = |event: &InotifyEvent| event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
+        let made = |event: &InotifyEvent| {
+            event.name.is_some() && event.name.as_deref() == self.path.file_name()
+        };
+        let closed = |event: &InotifyEvent| {
+            Some(event.wd) == self.file && event.mask.intersects(AddWatchFlags::IN_CLOSE)
+        };
+        if events.iter().any(|event| made(event) || lost(event)) {
+            // Whoever made it may have let it go before it is watched.
+            self.watch_file();
+            self.seen.push_back(KernelEvent::Lost);
+        } else if events.iter().any(closed) {
+            self.seen.push_back(let_go(None));
+        }
+    }
+
+    fn take_fanotify(&mut self, events: &[FanotifyEvent]) {
+        for event in events {
+            if event.mask().contains(MaskFlags::FAN_Q_OVERFLOW) {
+                self.holders.clear();
+                self.seen.push_back(KernelEvent::Lost);
+                continue;
+            }
+            // 0: of another PID namespace.
+            let pid = u32::try_from(event.pid()).unwrap_or_default();
+            if self.own.contains(pid) {
+                continue;
+            }
+            let known = self.holders.iter().position(|h| h.process.pid == pid);
+            if event.mask().contains(MaskFlags::FAN_OPEN) && pid != 0 && known.is_none() {
+                if self.holders.len() == MAX_HOLDERS {
+                    self.holders.pop_front();
+                }
+                self.holders.extend(self.look_up(pid));
+            }
+            if event.mask().intersects(MaskFlags::FAN_CLOSE) {
+                let place = self.holders.iter().position(|h| h.process.pid == pid);
+                let author = place.and_then(|place| self.holders.remove(place));
+                self.seen.push_back(let_go(author));
+            }
+        }
+    }
+
+    fn look_up(&self, pid: u32) -> Option<Author> {
+        let (_, comm) = self.processes.parent_and_comm(pid)?;
+        Some(Author::named(pid, comm).looked_up(&self.processes))
+    }
+}
+
+/// What was done under the lock is not known: it is one for both families.
+fn let_go(author: Option<Author>) -> KernelEvent {
+    KernelEvent::Changed(Transaction {
+        author: author.map(Box::new),
+        v4: Reach::Ours,
+        v6: Reach::Ours,
+    })
+}
+
+enum Ready {
+    Inotify(Vec<InotifyEvent>),
+    Fanotify(Vec<FanotifyEvent>),
+}
+
+/// None where it is not allowed, or not built into the kernel.
+fn fanotify() -> Option<AsyncFd<Handle<Fanotify>>> {
+    let flags = FanInit::FAN_CLOEXEC | FanInit::FAN_NONBLOCK | FanInit::FAN_CLASS_NOTIF;
+    let opened = EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC;
+    let group = Fanotify::init(flags, opened).ok()?;
+    register(group).ok()
+}
+
+/// Lets tokio wait for a descriptor.
+fn register<T: AsFd>(inner: T) -> std::io::Result<AsyncFd<Handle<T>>> {
+    // What is asked for instead is an unsafe function, which wants the descriptor to be owned
+    // and not to change: `Handle` gives the one that its content owns.
+    #[allow(deprecated)]
+    AsyncFd::with_interest(Handle(inner), Interest::READABLE)
+}
+
+async fn read<T: AsFd, E>(
+    from: &AsyncFd<Handle<T>>,
+    events: impl Fn(&T) -> nix::Result<Vec<E>>,
+) -> std::io::Result<Vec<E>> {
+    loop {
+        let mut ready = from.readable().await?;
+        match ready.try_io(|handle| events(&handle.get_ref().0).map_err(Into::into)) {
+            Ok(events) => return events,
+            Err(_not_ready) => {}
+        }
+    }
+}
+
+async fn read_if(
+    fanotify: Option<&AsyncFd<Handle<Fanotify>>>,
+) -> std::io::Result<Vec<FanotifyEvent>> {
+    match fanotify {
+        Some(fanotify) => read(fanotify, Fanotify::read_events).await,
+        None => std::future::pending().await,
+    }
+}
