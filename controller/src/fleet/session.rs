@@ -19,7 +19,7 @@ use super::{End, Fleet, Offered, Registered, View, Wanted, current, facts};
 use crate::errors::chain;
 use crate::pki::authority::Leaf;
 use crate::records::{self, NodeId, StatusRecord};
-use crate::store::{StoreError, Txn, keys};
+use crate::store::{Expect, Outcome, Revision, StoreError, Txn, keys};
 
 /// How long a node may take to say Hello.
 const HELLO: Duration = Duration::from_secs(10);
@@ -44,6 +44,8 @@ struct Greeted {
     delivery: Delivery,
     tries: u64,
     stored: StatusRecord,
+    /// This session's last write of the node's status.
+    written: Option<Revision>,
     drift: Option<DriftLog>,
 }
 
@@ -155,6 +157,7 @@ impl Session {
                 last_seen_ms: self.fleet.inner.clock.now_ms(),
                 peer: self.peer.to_string(),
             },
+            written: None,
             drift: None,
         };
         Ok((greeted, registered))
@@ -390,11 +393,16 @@ impl Greeted {
             return Ok(());
         }
         let key = keys::status(&self.id.site, &self.id.node);
-        let txn = Txn::new()
-            .expect(node_key, (&node).into())
-            .put(key, records::status_bytes(&self.stored));
-        // A conflict means that the node was deleted or enrolled again in this moment.
-        store.commit(txn).await?;
+        let mut txn = Txn::new().expect(node_key, (&node).into());
+        if let Some(revision) = self.written {
+            txn = txn.expect(key.clone(), Expect::At(revision));
+        }
+        let txn = txn.put(key, records::status_bytes(&self.stored));
+        // A conflict means that the node was deleted or enrolled again in this moment, or that
+        // a newer session has written: the last words of an old one must not undo its news.
+        if let Outcome::Committed { revision } = store.commit(txn).await? {
+            self.written = Some(revision);
+        }
         Ok(())
     }
 
