@@ -89,7 +89,7 @@ pub struct Outcome {
 /// What a node with `ruleset` does with `packet`.
 ///
 /// The agent's own first rules that hang on nothing but the ruleset are taken into account:
-/// loopback, the admins' SSH and neighbour discovery. Rates are taken as not exceeded.
+/// loopback, the admins' SSH, neighbour discovery and DHCPv6. Rates are taken as not exceeded.
 pub fn simulate(ruleset: &Ruleset, packet: &Packet) -> Outcome {
     if let Some(label) = failsafe(ruleset, packet) {
         return Outcome {
@@ -130,6 +130,13 @@ fn failsafe(ruleset: &Ruleset, packet: &Packet) -> Option<&'static str> {
         .any(|net| net.contains(&packet.source));
     if to_ssh && from_admin {
         return Some("failsafe:admin-ssh");
+    }
+    let link_local = matches!(packet.source, IpAddr::V6(source) if source.is_unicast_link_local());
+    if link_local
+        && packet.protocol == Protocol::Udp
+        && packet.destination_port == crate::iptables::DHCPV6_CLIENT
+    {
+        return Some("failsafe:dhcpv6");
     }
     let neighbours = packet.protocol == Protocol::Icmpv6
         && packet

@@ -14,7 +14,7 @@ pub(crate) mod words;
 
 pub use jump::{JUMP, JumpState, jump_edit, removal};
 pub use read::{UnreadableRule, as_read, read_rule};
-pub(crate) use render::NEIGHBOUR_DISCOVERY;
+pub(crate) use render::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
 pub use render::{Failsafe, apply_input, filter_section, restore_input};
 pub use repair::repair_input;
 pub use save::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};

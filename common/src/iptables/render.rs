@@ -18,6 +18,12 @@ use crate::ruleset::{
 /// Neighbour discovery: router and neighbour solicitation and advertisement, redirect
 /// (RFC 4861). The kernel itself drops those that did not start on the link.
 pub(crate) const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+/// Answers of DHCPv6 servers and relays come from link-local addresses to the client's port
+/// (RFC 8415, section 7.2), and connection tracking does not see them as answers: the question
+/// went to a multicast address. Without them a node loses its address when the lease ends.
+pub(crate) const DHCPV6_SERVERS: &str = "fe80::/10";
+/// The client's port.
+pub(crate) const DHCPV6_CLIENT: u16 = 546;
 
 /// What the agent's own chain must keep open, beside the ruleset's admins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -145,6 +151,10 @@ fn failsafe_rules(ruleset: &Ruleset, failsafe: &Failsafe, family: Family) -> Str
                 &format!(" -p ipv6-icmp -m icmp6 --icmpv6-type {kind}"),
             );
         }
+        accept(
+            "failsafe:dhcpv6",
+            &format!(" -s {DHCPV6_SERVERS} -p udp -m multiport --dports {DHCPV6_CLIENT}"),
+        );
     }
     lines
 }

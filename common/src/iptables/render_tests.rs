@@ -72,6 +72,8 @@ COMMIT
     let v6 = restore_input(&ruleset(), &failsafe(), Family::V6);
     for line in [
         "-A VF-FAILSAFE -s 2001:db8::7/128 -p tcp -m multiport --sports 7443 -m conntrack --ctstate ESTABLISHED -m comment --comment \"vf:failsafe:controller\" -j ACCEPT",
+        // A node whose address comes by DHCPv6 keeps it.
+        "-A VF-FAILSAFE -s fe80::/10 -p udp -m multiport --dports 546 -m comment --comment \"vf:failsafe:dhcpv6\" -j ACCEPT",
         "-A VF-FAILSAFE -s 2001:db8:ad::/64 -p tcp -m multiport --dports 22,2222 -m comment --comment \"vf:failsafe:admin-ssh\" -j ACCEPT",
         "-A VF-FAILSAFE -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m comment --comment \"vf:failsafe:neighbour-discovery\" -j ACCEPT",
         "-A VF-SIP -m comment --comment \"vf:v6\" -j REJECT --reject-with icmp6-port-unreachable",

@@ -289,3 +289,17 @@ fn nothing_inbound_is_made_of_egress() {
         );
     }
 }
+
+#[test]
+fn dhcpv6_servers_reach_every_node_from_its_own_link_and_nobody_else_does() {
+    let compiled = compiled(&documents(), &[all_roles(), node("sql-2", 2, &[Role::Sql])]);
+    for ruleset in compiled.rulesets.values() {
+        let label = |source: &str, port| {
+            let packet = Packet::new(address(source), Protocol::Udp, port);
+            simulate(ruleset, &packet).label
+        };
+        assert_eq!(label("fe80::1", 546), "failsafe:dhcpv6");
+        assert_eq!(label("fe80::1", 547), "default");
+        assert_eq!(label("2001:db8:ffff::1", 546), "default");
+    }
+}
