@@ -1,8 +1,11 @@
 //! What a start does with what an earlier run left: on disk and in the kernel.
 
+use std::time::Duration;
+
 use voipfleet_common::session::{Course, Noted, Start};
 
 use crate::errors::chain;
+use crate::fallback::{self, Fallback, Found};
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
 use crate::reconcile::apply::{Failure, enforce_confirmed, put_back};
@@ -22,7 +25,13 @@ pub struct Recovered {
     pub lost: Option<String>,
     /// The kernel is not what the ledger says.
     pub failed: Option<Failure>,
+    /// What runs in place of the confirmed ruleset, where nothing of ours was in force.
+    pub fallback: Option<Fallback>,
 }
+
+/// How long to wait before what failed is tried again. At boot others hold the xtables lock,
+/// or load what we need.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 
 /// An apply or a trial that was cut short.
 #[derive(Debug)]
@@ -45,9 +54,8 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
         Err(error) => recovered.lost = Some(chain(&error)),
     }
     if recovered.lost.is_some() {
-        // Whatever rules there are protect better than none: they stay.
         recovered.failed = ledger.settle().err().map(Failure::Ledger);
-        return recovered;
+        return recovered.protect(kernel, ledger);
     }
     let noted = match &journal {
         Ok(None) => Noted::Nothing,
@@ -57,16 +65,12 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
     let confirmed = recovered.confirmed.as_ref().map(|confirmed| confirmed.held);
     let (course, first) = Course::start(confirmed, noted);
     recovered.course = course;
-    let done = match (first, &mut recovered.confirmed) {
-        (Start::Undo, confirmed) => put_back(kernel, ledger, confirmed.as_mut()),
-        (Start::Keep, None) => Ok(()),
-        (Start::Keep, Some(confirmed)) => enforce_confirmed(kernel, ledger, confirmed),
-        (Start::Settle, confirmed) => {
-            let settled = ledger.settle().map_err(Failure::Ledger);
-            let enforced = confirmed.as_mut().map_or(Ok(()), |confirmed| {
-                enforce_confirmed(kernel, ledger, confirmed)
-            });
-            enforced.and(settled)
+    let mut pauses = PAUSES.into_iter();
+    let done = loop {
+        let done = begin(kernel, ledger, first, recovered.confirmed.as_mut());
+        match (&done, pauses.next()) {
+            (Err(error), Some(pause)) if error.may_pass() => std::thread::sleep(pause),
+            _ => break done,
         }
     };
     if first == Start::Undo {
@@ -79,7 +83,48 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
         };
     }
     recovered.failed = done.err();
-    recovered
+    recovered.protect(kernel, ledger)
+}
+
+fn begin(
+    kernel: &mut dyn Kernel,
+    ledger: &Ledger,
+    first: Start,
+    confirmed: Option<&mut Confirmed>,
+) -> Result<(), Failure> {
+    match (first, confirmed) {
+        (Start::Undo, confirmed) => put_back(kernel, ledger, confirmed),
+        (Start::Keep, None) => Ok(()),
+        (Start::Keep, Some(confirmed)) => enforce_confirmed(kernel, ledger, confirmed),
+        (Start::Settle, confirmed) => {
+            let settled = ledger.settle().map_err(Failure::Ledger);
+            let enforced = confirmed.map_or(Ok(()), |confirmed| {
+                enforce_confirmed(kernel, ledger, confirmed)
+            });
+            enforced.and(settled)
+        }
+    }
+}
+
+impl Recovered {
+    /// Closes the node where what is confirmed is not in force.
+    fn protect(mut self, kernel: &mut dyn Kernel, ledger: &Ledger) -> Self {
+        let reason = match (&self.lost, &self.failed, &self.confirmed) {
+            (Some(lost), _, _) => format!("the confirmed ruleset is lost: {lost}"),
+            (None, Some(failed), Some(_)) => chain(failed),
+            // Nothing was ever confirmed: the node stays as open as it was.
+            (None, _, None) => return self,
+            (None, None, Some(confirmed)) => {
+                // A ledger of an earlier agent has none yet; the next confirm says it aloud.
+                let _kept = ledger.keep_management(confirmed);
+                fallback::end(ledger, &mut self.fallback);
+                return self;
+            }
+        };
+        let confirmed = self.confirmed.as_ref();
+        self.fallback = fallback::fall_back(kernel, ledger, confirmed, &reason, Found::Stay);
+        self
+    }
 }
 
 /// Removes every trace of us from the kernel; with `purge`, from the ledger too.

@@ -17,6 +17,7 @@ use crate::boot::{self, Interrupted};
 use crate::cli::{Cli, Command, Common, Enroll, LogFormat, Run, Status, Teardown};
 use crate::enroll::{Request, enroll};
 use crate::errors::chain;
+use crate::fallback::describe_note;
 use crate::kernel::{Kernel, LOCK_FILE, Runner, System};
 use crate::ledger::Ledger;
 use crate::link::Link;
@@ -193,8 +194,11 @@ fn restore(args: &Common) -> anyhow::Result<ExitCode> {
     let mut system = find_tools(args)?;
     let ledger = Ledger::open(&state.ledger())?;
     let recovered = boot::recover(&mut system, &ledger);
+    if let Some(fallback) = &recovered.fallback {
+        bail!("{}", fallback.describe());
+    }
     if let Some(lost) = &recovered.lost {
-        bail!("the confirmed ruleset is lost; the kernel was left as it is: {lost}");
+        bail!("the confirmed ruleset is lost; the rules in the kernel stay as they are: {lost}");
     }
     match &recovered.interrupted {
         Some(Interrupted::Known(journal)) => say(&format!(
@@ -245,11 +249,16 @@ fn status(args: &Status) -> anyhow::Result<ExitCode> {
     let state = StateDir::at(&args.common.state.state);
     let config = state.config().ok();
     let mut system = find_tools(&args.common)?;
-    let confirmed = Ledger::look_at(&state.ledger()).confirmed()?;
+    let ledger = Ledger::look_at(&state.ledger());
+    let confirmed = ledger.confirmed()?;
+    // What differs from a ruleset that is known not to run says nothing.
+    let fallback = ledger.fallback().map(|note| describe_note(&note));
     let found = confirmed
         .as_ref()
+        .filter(|_| fallback.is_none())
         .map(|confirmed| inspect(&mut system, confirmed));
     let drift = match &found {
+        None if fallback.is_some() => "drifted",
         None => "none",
         Some(found) if found.is_unreadable() => "unreadable",
         Some(found) if found.is_clean() => "clean",
@@ -281,6 +290,7 @@ fn status(args: &Status) -> anyhow::Result<ExitCode> {
             "backend": system.backend().as_str(),
             "iptables": system.version(),
             "drift": drift,
+            "fallback": fallback,
             "differences": differences,
         }))?)?;
     } else {
@@ -298,12 +308,15 @@ fn status(args: &Status) -> anyhow::Result<ExitCode> {
         let (backend, version) = (system.backend(), system.version());
         say(&format!("backend     {backend} (iptables {version})"))?;
         say(&format!("drift       {drift}"))?;
+        if let Some(fallback) = &fallback {
+            say(&format!("  {fallback}"))?;
+        }
         for difference in &differences {
             let words = crate::reconcile::enforce::describe(difference, 0);
             say(&format!("  {words}"))?;
         }
     }
-    Ok(if differences.is_empty() {
+    Ok(if differences.is_empty() && fallback.is_none() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

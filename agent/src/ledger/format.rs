@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "VFLEDGER"  8 bytes
-//! kind        4 bytes, little endian: 1 confirmed, 2 journal
+//! kind        4 bytes, little endian: 1 confirmed, 2 journal, 3 management, 4 fallback
 //! version     4 bytes, little endian
 //! length      8 bytes, little endian: of the payload
 //! checksum    32 bytes: SHA-256 of everything before and of the payload
@@ -22,6 +22,8 @@ const CHECKSUM: usize = 32;
 pub(super) enum Kind {
     Confirmed = 1,
     Journal = 2,
+    Management = 3,
+    Fallback = 4,
 }
 
 /// The version that is written. A reader takes this one only, until there is a second.
@@ -106,6 +108,36 @@ pub(super) struct JournalFile {
     /// Unix time in milliseconds.
     #[prost(uint64, tag = "4")]
     pub(super) begun_ms: u64,
+}
+
+/// Who may come in when nothing else may.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ManagementFile {
+    #[prost(string, tag = "1")]
+    pub(super) site: String,
+    #[prost(string, tag = "2")]
+    pub(super) node: String,
+    /// Nothing may be closed here.
+    #[prost(bool, tag = "3")]
+    pub(super) observe: bool,
+    /// `ADDRESS/LENGTH`.
+    #[prost(string, repeated, tag = "4")]
+    pub(super) admins: Vec<String>,
+    #[prost(uint32, repeated, tag = "5")]
+    pub(super) ssh_ports: Vec<u32>,
+    /// `IP:PORT`.
+    #[prost(string, repeated, tag = "6")]
+    pub(super) controllers: Vec<String>,
+}
+
+/// The node does not run what is confirmed.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct FallbackFile {
+    /// Unix time in milliseconds.
+    #[prost(uint64, tag = "1")]
+    pub(super) since_ms: u64,
+    #[prost(string, tag = "2")]
+    pub(super) reason: String,
 }
 
 fn checksum(head: &[u8], payload: &[u8]) -> [u8; CHECKSUM] {

@@ -1,5 +1,6 @@
 //! What the node remembers on disk: the confirmed ruleset, and a change that has begun.
 
+mod fallback;
 mod format;
 
 use std::collections::BTreeSet;
@@ -15,8 +16,10 @@ use voipfleet_common::session::Held;
 use crate::clock;
 use crate::disk::{self, DiskError};
 use crate::kernel::{Backend, Kernel};
+use fallback::{FALLBACK, MANAGEMENT};
 use format::{CanonicalFile, ChainFile, ConfirmedFile, JournalFile, Kind};
 
+pub use fallback::{Management, Note};
 pub use format::Corrupt;
 
 const CONFIRMED: &str = "confirmed";
@@ -177,6 +180,8 @@ impl Ledger {
 
     /// Makes `confirmed` what the node boots with. Durable on return.
     pub fn confirm(&self, confirmed: &Confirmed) -> Result<(), LedgerError> {
+        // First, so that there is never a ruleset without it.
+        self.keep_management(confirmed)?;
         let file = format::encode(Kind::Confirmed, &ConfirmedFile::from(confirmed));
         Ok(disk::replace(&self.file(CONFIRMED), &file)?)
     }
@@ -194,7 +199,7 @@ impl Ledger {
 
     /// Forgets everything, also what was put aside.
     pub fn purge(&self) -> Result<(), LedgerError> {
-        for name in [CONFIRMED, JOURNAL] {
+        for name in [CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK] {
             disk::remove(&self.file(name))?;
             disk::remove(&self.corrupt(name))?;
         }

@@ -57,6 +57,19 @@ pub enum Failure {
     Ledger(#[from] LedgerError),
 }
 
+impl Failure {
+    /// Whether the same may succeed a moment later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Failure::Enforce(EnforceError::Stage(source) | EnforceError::Step { source, .. }) => {
+                !source.is_not_installed()
+            }
+            Failure::Enforce(EnforceError::Differs(_)) => true,
+            Failure::Ledger(_) => false,
+        }
+    }
+}
+
 /// Who this node is.
 #[derive(Debug, Clone)]
 pub struct Own {

@@ -226,6 +226,17 @@ fn load(
     Err(KernelError::Unsettled { family })
 }
 
+/// Makes the rules of one family what `target` says, and proves it. No set is looked at.
+pub fn enforce_rules(
+    kernel: &mut dyn Kernel,
+    target: Target<'_>,
+    family: Family,
+) -> Result<(), EnforceError> {
+    load(kernel, target, family, None).map_err(at(Step::Rules(family)))?;
+    let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
+    says_the_same(target, family, &observed)
+}
+
 /// Gives `ipset restore` what no rule names any more; where the kernel still holds on to
 /// some of it, again by what is there then. What others use stays, and nothing else.
 fn release(
@@ -337,7 +348,11 @@ pub fn describe(difference: &Difference, more: usize) -> String {
 
 /// Without the kernel's own words to compare with: what it prints must read as the rules
 /// that were given to it.
-fn says_the_same(target: Target<'_>, family: Family, observed: &Table) -> Result<(), EnforceError> {
+pub fn says_the_same(
+    target: Target<'_>,
+    family: Family,
+    observed: &Table,
+) -> Result<(), EnforceError> {
     let differs = |what: String| EnforceError::Differs(format!("{family}: {what}"));
     let given = restore_input(target.ruleset, target.failsafe, family);
     let given = parse_save(&given).map_err(|error| differs(error.to_string()))?;

@@ -23,6 +23,10 @@ impl Reconciler {
         if self.course.undo_is_due() {
             return; // there is nothing to compare with until it is undone
         }
+        if self.trial.is_none() && self.fallback.is_some() {
+            self.hold();
+            return;
+        }
         // In a trial, what is tried counts: a repair must not end it by going back.
         let Some(running) = running(self.trial.as_ref(), self.confirmed.as_ref()) else {
             return;

@@ -4,6 +4,7 @@ pub mod apply;
 mod check;
 mod contention;
 pub mod enforce;
+mod hold;
 mod inbox;
 mod look;
 mod offer;

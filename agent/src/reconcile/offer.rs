@@ -22,6 +22,12 @@ impl Reconciler {
             Reaction::Try => return self.attempt(offered),
             // The link dials once more: this delivery needs a Hello of its own.
             Reaction::OnTrial => return self.tell(nonce, Some(received)),
+            // It is confirmed, but not in force: it is made so.
+            Reaction::Same | Reaction::Renumber
+                if self.fallback.is_some() && self.course.on_trial().is_none() =>
+            {
+                return self.attempt(offered);
+            }
             Reaction::Same => Outcome::applied(held),
             Reaction::Renumber => self.renumber(held),
             Reaction::Refuse(refusal) => Outcome::rejected(held, refusal.to_string()),

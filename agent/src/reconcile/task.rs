@@ -17,6 +17,7 @@ use super::trial::{Trial, running};
 use super::{Controllers, Inbox, Outbox};
 use crate::boot::{self, Interrupted, Recovered};
 use crate::errors::chain;
+use crate::fallback::Fallback;
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Ledger};
 use crate::machine::{Findings, Machine};
@@ -59,6 +60,8 @@ pub struct Reconciler {
     /// Why the confirmed ruleset was not in force at the start; until it is.
     pub(super) not_in_force: Option<String>,
     pub(super) findings: Findings,
+    /// What runs in place of the confirmed ruleset, but for a trial.
+    pub(super) fallback: Option<Fallback>,
     next_poll: Instant,
     polls: u32,
 }
@@ -100,6 +103,7 @@ impl Reconciler {
             standing: Standing::new(clock::unix_ms(clock::now())),
             last_repair: Vec::new(),
             findings: Findings::default(),
+            fallback: recovered.fallback,
             next_poll: Instant::now() + settings.poll_interval,
             polls: 0,
             settings,
@@ -108,6 +112,7 @@ impl Reconciler {
         if recovered.failed.is_some() {
             task.look(None);
         }
+        task.say_fallback();
         task.tell_facts();
         task.tell(0, None);
         task
@@ -161,6 +166,8 @@ impl Reconciler {
         self.polls = self.polls.wrapping_add(1);
         if self.course.undo_is_due() {
             self.undo();
+        } else if self.trial.is_none() && self.fallback.is_some() {
+            self.heal();
         }
         self.look(None);
         if self.polls.is_multiple_of(POLLS_PER_FACTS) {
@@ -183,6 +190,9 @@ impl Reconciler {
 
     /// The failsafe chain of what runs follows where we dial.
     pub(super) fn refresh_failsafe(&mut self) {
+        if self.trial.is_none() && self.fallback.is_some() {
+            return; // its replies to the controllers pass as every reply does
+        }
         let Some(running) = running(self.trial.as_ref(), self.confirmed.as_ref()) else {
             return;
         };
@@ -222,7 +232,9 @@ fn report(recovered: &Recovered) -> Vec<String> {
         )),
         None => {}
     }
-    if let Some(lost) = &recovered.lost {
+    if let Some(lost) = &recovered.lost
+        && recovered.fallback.is_none()
+    {
         warnings.push(format!(
             "the confirmed ruleset is lost until the next push: {lost}"
         ));

@@ -32,7 +32,7 @@ impl Reconciler {
         outcome: &Outcome,
         since: Option<Instant>,
     ) -> pb::NodeStatus {
-        let confirmed = self.course.confirmed();
+        let confirmed = self.running();
         let digest = |held: Option<Held>| {
             held.map(|held| held.digest.as_bytes().to_vec())
                 .unwrap_or_default()
@@ -43,7 +43,7 @@ impl Reconciler {
             generation: outcome.held.map_or(0, |held| held.generation),
             digest: digest(outcome.held),
             state: outcome.state.into(),
-            error: outcome.error.clone(),
+            error: self.with_fallback(outcome),
             drift: self.drift.into(),
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             confirmed_generation: confirmed.map_or(0, |held| held.generation),
@@ -54,7 +54,10 @@ impl Reconciler {
     pub(super) fn tell_facts(&mut self) {
         let mut facts = facts::gather(&*self.kernel);
         facts.warnings.clone_from(&self.own_warnings);
-        facts.warnings.extend(self.not_in_force.clone());
+        match &self.fallback {
+            Some(fallback) => facts.warnings.push(fallback.describe()),
+            None => facts.warnings.extend(self.not_in_force.clone()),
+        }
         facts.warnings.extend(facts::warnings(&*self.kernel));
         self.findings.tell(&mut facts);
         if running(self.trial.as_ref(), self.confirmed.as_ref())

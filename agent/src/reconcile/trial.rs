@@ -9,6 +9,7 @@ use super::inbox::{Confirmation, Dialled};
 use super::tell::Outcome;
 use super::{Reconciler, apply};
 use crate::errors::chain;
+use crate::fallback::Found;
 use crate::ledger::Confirmed;
 
 /// What is on trial. The journal names it, and the ledger what to go back to.
@@ -70,6 +71,7 @@ impl Reconciler {
             }
             self.course.persisted();
             self.confirmed = Some(trial.candidate);
+            self.healed();
             self.own_warnings = trial.untried.into_iter().collect();
             info!(generation, digest = %attempt.held.digest.short(), "applied");
             self.outcome = Outcome::applied(attempt.held);
@@ -88,7 +90,7 @@ impl Reconciler {
         };
         let dialled = self.inbox.last_dialled(attempt.nonce);
         let missing = missing(dialled, attempt.held.generation, trial.within);
-        let known = self.confirmed.is_some() || !self.ledger.is_lost();
+        let known = self.confirmed.is_some() || self.fallback.is_some() || !self.ledger.is_lost();
         self.outcome = match self.undo() {
             None if known => Outcome::rolled_back(attempt.held, missing),
             None => Outcome::failed(attempt.held, format!("{missing}; {LOST}")),
@@ -118,15 +120,25 @@ impl Reconciler {
     pub(super) fn undo(&mut self) -> Option<String> {
         self.trial = None;
         self.course.give_up();
+        let closed = self.confirmed.is_none() && self.fallback.is_some();
+        if closed {
+            // What it ran before were its management rules.
+            self.fall_back("the confirmed ruleset is lost", Found::Go);
+        }
         let done = apply::put_back(&mut *self.kernel, &self.ledger, self.confirmed.as_mut());
         if let Err(failure) = done {
             let error = chain(&failure);
             error!(reason = error, "the kernel could not be put back");
+            if self.confirmed.is_some() {
+                self.fall_back(&error, Found::Stay);
+            }
             return Some(error);
         }
         self.course.undone();
-        self.is_clean_now();
-        self.refresh_failsafe();
+        if !closed {
+            self.healed();
+            self.refresh_failsafe();
+        }
         None
     }
 

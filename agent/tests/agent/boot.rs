@@ -11,6 +11,7 @@ use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::Ledger;
 use voipfleet_agent::reconcile::{Content, Offered, inspect};
 use voipfleet_agent::state::{StateDir, StateError};
+use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::{NodeState, NodeStatus};
 
 use crate::faulty::faulty;
@@ -180,7 +181,8 @@ fn one_family_that_is_refused_does_not_leave_the_other_open() {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
         boot::teardown(&mut system, &ledger, false).unwrap();
-        let mut kernel = faulty(place, 2); // sets, and then not IPv4
+        let mut kernel = faulty(place, usize::MAX);
+        kernel.refused = Some(Family::V4);
         let failed = boot::recover(&mut kernel, &ledger).failed.unwrap();
         let words = failed.to_string();
         assert!(words.starts_with("loading the IPv4 rules"), "{words}");
@@ -190,5 +192,19 @@ fn one_family_that_is_refused_does_not_leave_the_other_open() {
                 .tool("ip6tables-save")
                 .contains("-A INPUT -j VF-INPUT")
         );
+    });
+}
+
+#[test]
+fn what_is_refused_once_is_tried_again() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        for fails_at in 1..=3 {
+            boot::teardown(&mut system, &ledger, false).unwrap();
+            let recovered = boot::recover(&mut faulty(place, fails_at), &ledger);
+            assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
+            assert!(inspect(&mut system, &confirmed).is_clean());
+        }
     });
 }

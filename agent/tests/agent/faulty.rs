@@ -13,6 +13,8 @@ pub(crate) struct Faulty {
     pub(crate) system: System,
     changes: Arc<AtomicUsize>,
     fails_at: usize,
+    /// This family's rules are refused, however often they are tried.
+    pub(crate) refused: Option<Family>,
     pub(crate) scratch: bool,
     /// As with `ipv6.disable=1`.
     pub(crate) without_ipv6: bool,
@@ -21,11 +23,7 @@ pub(crate) struct Faulty {
 impl Faulty {
     fn fails(&self) -> Result<(), KernelError> {
         if self.changes.fetch_add(1, Ordering::SeqCst) + 1 == self.fails_at {
-            return Err(KernelError::Exec(ExecError::Refused {
-                program: "iptables-restore".to_owned(),
-                how: "exited with status 4".to_owned(),
-                words: "out of memory".to_owned(),
-            }));
+            return Err(out_of_memory());
         }
         Ok(())
     }
@@ -44,6 +42,9 @@ impl Kernel for Faulty {
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
         assert!(self.speaks(family));
         self.fails()?;
+        if self.refused == Some(family) {
+            return Err(out_of_memory());
+        }
         self.system.restore(family, input)
     }
     fn save(&mut self, family: Family) -> Result<String, KernelError> {
@@ -111,12 +112,21 @@ impl Kernel for Elsewhere {
     }
 }
 
+fn out_of_memory() -> KernelError {
+    KernelError::Exec(ExecError::Refused {
+        program: "iptables-restore".to_owned(),
+        how: "exited with status 4".to_owned(),
+        words: "out of memory".to_owned(),
+    })
+}
+
 /// The `fails_at`th change fails, counted from 1.
 pub(crate) fn faulty(place: &Place, fails_at: usize) -> Faulty {
     Faulty {
         system: place.system(),
         changes: Arc::default(),
         fails_at,
+        refused: None,
         scratch: true,
         without_ipv6: false,
     }

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use voipfleet_agent::kernel::Backend;
-use voipfleet_agent::ledger::{Canonical, Confirmed, Journal, Ledger, LedgerError};
+use voipfleet_agent::ledger::{
+    Canonical, Confirmed, Journal, Ledger, LedgerError, Management, Note,
+};
 use voipfleet_common::drift::Wanted;
 use voipfleet_common::iptables::{Failsafe, parse_save, restore_input};
 use voipfleet_common::names::{NodeName, SiteName};
@@ -57,6 +59,13 @@ fn journal() -> Journal {
     }
 }
 
+fn note() -> Note {
+    Note {
+        since: SystemTime::UNIX_EPOCH + Duration::from_hours(498_721),
+        reason: "ipset is not installed".to_owned(),
+    }
+}
+
 fn golden(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
@@ -76,6 +85,11 @@ fn files_of_version_1_are_read() {
     in_ledger(|ledger, folder| {
         fs::write(folder.join("confirmed"), golden("confirmed-v1")).unwrap();
         fs::write(folder.join("journal"), golden("journal-v1")).unwrap();
+        fs::write(folder.join("management"), golden("management-v1")).unwrap();
+        fs::write(folder.join("fallback"), golden("fallback-v1")).unwrap();
+        let management = Management::from(&confirmed());
+        assert_eq!(ledger.management().unwrap().unwrap(), management);
+        assert_eq!(ledger.fallback().unwrap(), note());
         assert_eq!(ledger.confirmed().unwrap().unwrap(), confirmed());
         assert_eq!(ledger.journal().unwrap().unwrap(), journal());
     });
@@ -86,6 +100,11 @@ fn files_are_written_as_version_1_has_it() {
     in_ledger(|ledger, folder| {
         ledger.confirm(&confirmed()).unwrap();
         ledger.begin(&journal()).unwrap();
+        ledger.note_fallback(&note()).unwrap();
+        for name in ["management", "fallback"] {
+            let written = fs::read(folder.join(name)).unwrap();
+            assert!(written == golden(&format!("{name}-v1")), "{name}");
+        }
         assert!(fs::read(folder.join("confirmed")).unwrap() == golden("confirmed-v1"));
         assert!(fs::read(folder.join("journal")).unwrap() == golden("journal-v1"));
     });

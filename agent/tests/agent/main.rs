@@ -13,6 +13,8 @@ mod drift;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod fallback;
+#[cfg(test)]
 mod faulty;
 #[cfg(test)]
 mod ledger;

@@ -4,6 +4,7 @@
 //! are checked on construction, ports fit one multiport match, prefixes have no host bits.
 
 mod digest;
+mod management;
 mod ports;
 mod rule;
 mod tokens;
