@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs every test: unit tests, the real kernel in scratch namespaces, and the end-to-end suites
-# on the lab. Needs root; installs what is missing.
+# Runs every test: unit tests, the real kernel in scratch namespaces, the end-to-end suites on
+# the lab, and systems that really boot (the first time, a minute or two to make one). Needs
+# root; installs what is missing.
 #
 #   sudo tests/run.sh              everything
 #   sudo tests/run.sh e2e_drift    only test binaries, and tests, with this in their name
@@ -20,6 +21,12 @@ fail() {
 # shellcheck source=../deploy/lab/tools.sh
 . deploy/lab/tools.sh
 install_missing
+# For tests/tests/boots.rs, which says so and is skipped where these cannot be had.
+(
+    NEEDED="systemd-nspawn systemd-container systemd-container
+debootstrap debootstrap debootstrap"
+    install_missing
+) || say "systems that really boot are not tested: systemd-nspawn and debootstrap cannot be installed"
 
 # Under sudo, the checkout's owner builds it, with his own toolchain; root only runs it.
 as_user=()
@@ -42,6 +49,15 @@ run() { cargo test --locked "$@" 2>&1 | tee -a "$results" || status=1; }
 
 # A failed test's error names what happened; a trace through the test harness adds nothing.
 export RUST_LIB_BACKTRACE=0
+if command -v systemd-analyze >/dev/null; then
+    say "exposure of the units (systemd-analyze security; 10 is worst)"
+    for unit in deploy/systemd/*.service; do
+        # Without the smiley, which not every terminal and log can show. Older ones than 250
+        # cannot judge a file.
+        systemd-analyze security --offline=true --no-pager "$unit" 2>/dev/null |
+            sed -n 's/.*exposure level for \([^ ]*\): \([0-9.]*\).*/    \1 \2/p' || true
+    done
+fi
 say "testing"
 if [ $# -gt 0 ]; then
     run --workspace "$@" -- --test-threads=1

@@ -1,7 +1,9 @@
 //! The only place of this crate that starts programs.
 
 use std::ffi::OsStr;
+use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -89,6 +91,45 @@ pub fn start<S: AsRef<OsStr>>(argv: &[S], environment: &[(&str, &OsStr)]) -> Res
         .spawn()
         .with_context(|| format!("cannot start {what}"))?;
     Ok(Running { what, child })
+}
+
+/// A program that writes to a file, and is ended when dropped.
+#[derive(Debug)]
+pub struct Logged {
+    child: std::process::Child,
+}
+
+impl Logged {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        // One that has ended already needs neither.
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Starts a program whose outputs go to the end of a file.
+pub fn start_logged<S: AsRef<OsStr>>(argv: &[S], log: &Path) -> Result<Logged> {
+    let (what, mut command) = command(argv)?;
+    let log = OpenOptions::new().create(true).append(true).open(log)?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("cannot start {what}"))?;
+    Ok(Logged { child })
 }
 
 /// Runs a program to its end, whatever its exit status.

@@ -1,6 +1,7 @@
 //! What the end-to-end suites stand on: real nodes in network namespaces, real processes,
 //! real packets.
 
+pub mod boot;
 pub mod exec;
 pub mod lab;
 pub mod packets;

@@ -51,6 +51,25 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Reads them by `run`, which runs a command line where they are.
+    pub fn read(run: impl Fn(&str) -> Result<String>) -> Result<Self> {
+        let filter = |tool: &str| -> Result<Vec<String>> {
+            let text = run(&format!("{tool}-save -t filter"))?;
+            Ok(text
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .map(without_counters)
+                .collect())
+        };
+        let mut sets: Vec<String> = run("ipset save")?.lines().map(without_seed).collect();
+        sets.sort();
+        Ok(Self {
+            v4: filter("iptables")?,
+            v6: filter("ip6tables")?,
+            sets,
+        })
+    }
+
     /// The lines of a family.
     pub fn of(&self, family: Family) -> &[String] {
         match family {
@@ -226,25 +245,7 @@ impl Lab {
 
     /// What the kernel of a node holds now.
     pub fn rules(&self, node: &str) -> Result<Rules> {
-        let filter = |tool: &str| -> Result<Vec<String>> {
-            let text = self.edit(node, &format!("{tool}-save -t filter"))?;
-            Ok(text
-                .lines()
-                .filter(|line| !line.starts_with('#'))
-                .map(without_counters)
-                .collect())
-        };
-        let mut sets: Vec<String> = self
-            .edit(node, "ipset save")?
-            .lines()
-            .map(without_seed)
-            .collect();
-        sets.sort();
-        Ok(Rules {
-            v4: filter("iptables")?,
-            v6: filter("ip6tables")?,
-            sets,
-        })
+        Rules::read(|line| self.edit(node, line))
     }
 
     /// Takes everything out of a node's kernel, as a reboot does.

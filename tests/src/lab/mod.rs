@@ -284,7 +284,7 @@ impl Drop for Lab {
 }
 
 /// The folder with the product's programs: where cargo put this test too.
-fn programs() -> Result<PathBuf> {
+pub(crate) fn programs() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test
         .parent()

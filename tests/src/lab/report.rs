@@ -39,7 +39,7 @@ pub struct SiteStatus {
 }
 
 impl SiteStatus {
-    pub(super) fn read(text: &str) -> Result<Self> {
+    pub(crate) fn read(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).context("status is not JSON")?;
         serde_json::from_value(value).with_context(|| format!("not the status of a site: {text}"))
     }
