@@ -5,6 +5,7 @@ use std::time::Duration;
 use voipfleet_common::session::{Course, Noted, Start};
 
 use crate::errors::chain;
+use crate::failpoint::{Step, Work, during, reach};
 use crate::fallback::{self, Fallback, Found};
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
@@ -92,6 +93,12 @@ fn begin(
     first: Start,
     confirmed: Option<&mut Confirmed>,
 ) -> Result<(), Failure> {
+    let _work = during(match first {
+        Start::Undo => Work::Return,
+        Start::Keep => Work::Restore,
+        Start::Settle => Work::Settle,
+    });
+    reach(Step::Noted);
     match (first, confirmed) {
         (Start::Undo, confirmed) => put_back(kernel, ledger, confirmed),
         (Start::Keep, None) => Ok(()),
@@ -129,6 +136,7 @@ impl Recovered {
 
 /// Removes every trace of us from the kernel; with `purge`, from the ledger too.
 pub fn teardown(kernel: &mut dyn Kernel, ledger: &Ledger, purge: bool) -> Result<(), Failure> {
+    let _work = during(Work::Teardown);
     // First the journal, and the memory if it goes: a start after a crash in between must
     // not put back what is being removed.
     ledger.settle()?;

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::failpoint::{Step, reach_file};
+
 /// A file or folder that did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be {action}", path.display())]
@@ -51,6 +53,7 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
             .open(&new)?;
         file.write_all(content)?;
         file.sync_all()?;
+        reach_file(path, Step::Written);
         fs::rename(&new, path)
     };
     if let Err(error) = write() {
@@ -58,13 +61,21 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
         let _gone = fs::remove_file(&new);
         return Err(failed("written", path)(error));
     }
-    sync_parent(path)
+    reach_file(path, Step::Renamed);
+    sync_parent(path)?;
+    reach_file(path, Step::Synced);
+    Ok(())
 }
 
 /// Removes a file, durably. One that is not there is fine.
 pub fn remove(path: &Path) -> Result<(), DiskError> {
     match fs::remove_file(path) {
-        Ok(()) => sync_parent(path),
+        Ok(()) => {
+            reach_file(path, Step::Removed);
+            sync_parent(path)?;
+            reach_file(path, Step::Gone);
+            Ok(())
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed("removed", path)(error)),
     }

@@ -10,6 +10,7 @@ use voipfleet_common::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, Ruleset
 
 use crate::clock;
 use crate::errors::chain;
+use crate::failpoint::{Work, during};
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Ledger, Management, Note};
 use crate::reconcile::enforce::{self, EnforceError, Target};
@@ -97,6 +98,7 @@ pub fn fall_back(
     reason: &str,
     found: Found,
 ) -> Option<Fallback> {
+    let _work = during(Work::Close);
     let (running, management) = match ledger.management() {
         Ok(Some(management)) => (Running::Management, Some(management)),
         // Of an agent that kept none yet, or damaged while the ruleset is whole.

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod enroll;
 pub mod errors;
 pub mod facts;
+pub mod failpoint;
 pub mod fallback;
 pub mod kernel;
 pub mod ledger;

@@ -15,6 +15,7 @@ use voipfleet_common::session::Held;
 
 use crate::clock;
 use crate::disk::{self, DiskError};
+use crate::failpoint::{Step, Work, reach_in};
 use crate::kernel::{Backend, Kernel};
 use fallback::{FALLBACK, MANAGEMENT};
 use format::{CanonicalFile, ChainFile, ConfirmedFile, JournalFile, Kind};
@@ -163,6 +164,7 @@ impl Ledger {
         if self.keeper && !matches!(reason, Corrupt::Version(_)) {
             let kept = self.corrupt(name);
             disk::rename(&path, &kept)?;
+            reach_in(Work::Close, Step::PutAside);
             path = kept;
         }
         Err(LedgerError::Corrupt { path, reason })

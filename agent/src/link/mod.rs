@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use voipfleet_common::identity::{self, tls};
 use voipfleet_proto::channel;
 
+use crate::failpoint::{Step, Work, reach_in};
 use crate::reconcile::{Dialled, Inbox, Outbox};
 use crate::state::{NodeConfig, StateDir, StateError};
 use crate::{clock, errors::chain};
@@ -132,6 +133,9 @@ impl Link {
 
     async fn open(&self, trial: Option<u64>) -> Result<Session, LinkError> {
         let channel = self.dial().await?;
+        if trial.is_some() {
+            reach_in(Work::Apply, Step::Dialled);
+        }
         Session::open(self, channel, trial).await
     }
 

@@ -20,6 +20,7 @@ use super::explain::explain;
 use super::fetch::{FetchError, fetch};
 use super::{Link, LinkError};
 use crate::facts;
+use crate::failpoint::{Step, Work, reach_in};
 use crate::reconcile::{Content, Dialled, Offered};
 
 /// How long the controller may take to answer Hello.
@@ -100,6 +101,7 @@ impl Session {
             "session with the controller"
         );
         if let Some(nonce) = announced {
+            reach_in(Work::Apply, Step::Welcomed);
             link.inbox.dialled(nonce, Dialled::Welcomed);
         }
         Ok(Self {
@@ -142,6 +144,7 @@ impl Session {
                 }
                 content = content_of(&mut fetching) => {
                     if let Some(fetch) = fetching.take() {
+                        reach_in(Work::Apply, Step::Fetched);
                         let content = match content {
                             Ok(bytes) => Content::Bytes(bytes),
                             Err(error) => Content::Missing(error.to_string()),
@@ -156,13 +159,16 @@ impl Session {
     fn confirm(&self, link: &Link, confirm: &pb::Confirm) {
         let digest = Digest::try_from(confirm.digest.as_slice());
         match digest {
-            Ok(digest) if self.announced == Some(confirm.nonce) => link.inbox.confirm(Attempt {
-                nonce: confirm.nonce,
-                held: Held {
-                    generation: confirm.generation,
-                    digest,
-                },
-            }),
+            Ok(digest) if self.announced == Some(confirm.nonce) => {
+                reach_in(Work::Apply, Step::Confirmed);
+                link.inbox.confirm(Attempt {
+                    nonce: confirm.nonce,
+                    held: Held {
+                        generation: confirm.generation,
+                        digest,
+                    },
+                });
+            }
             // A session that is older than the trial proves nothing.
             _ => warn!(
                 generation = confirm.generation,
@@ -245,6 +251,7 @@ fn take(link: &Link, client: &FleetClient<Channel>, offer: pb::Offer) -> Option<
     debug!(generation = held.generation, digest = %digest.short(), "offer");
     match judge(link.outbox.confirmed(), held) {
         Answer::Take => {
+            reach_in(Work::Apply, Step::Offered);
             let content = Box::pin(fetch(client.clone(), digest, offer.size));
             Some(Fetch {
                 offer,

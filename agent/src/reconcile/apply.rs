@@ -10,6 +10,7 @@ use voipfleet_common::session::Held;
 
 use super::enforce::{self, Effort, EnforceError, Parts, Target};
 use super::stage::{Staged, stage};
+use crate::failpoint::{Step, reach};
 use crate::kernel::{Kernel, KernelError, NoScratch};
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
 
@@ -95,6 +96,7 @@ pub fn check_content(own: &Own, held: Held, content: &[u8]) -> Result<Ruleset, R
             node: ruleset.node,
         });
     }
+    reach(Step::Checked);
     Ok(ruleset)
 }
 
@@ -119,6 +121,7 @@ impl Prepared {
         failsafe: Failsafe,
     ) -> Result<Self, Rejection> {
         let staged = stage(kernel, &ruleset, &failsafe).map_err(Rejection::Kernel)?;
+        reach(Step::Staged);
         Ok(Self {
             held,
             ruleset,
@@ -236,6 +239,7 @@ pub fn refresh_failsafe(
     failsafe: Failsafe,
 ) -> Result<Confirmed, EnforceError> {
     let staged = stage(kernel, &running.ruleset, &failsafe)?;
+    reach(Step::Staged);
     let prepared = Prepared {
         held: running.held,
         ruleset: running.ruleset.clone(),

@@ -11,6 +11,7 @@ use voipfleet_common::iptables::{
 };
 use voipfleet_common::ruleset::{Family, Ruleset};
 
+use crate::failpoint::{Step as Point, reach};
 use crate::kernel::{Kernel, KernelError};
 use crate::ledger::Canonical;
 
@@ -161,6 +162,7 @@ pub fn write(
             Ok(plan) => after = plan.after,
             Err(error) => first = Err(at(Step::SetsBefore)(error)),
         }
+        reach(Point::SetsFilled);
     }
     for family in parts.families(kernel) {
         if first.is_err() && effort == Effort::UntilRefused {
@@ -168,13 +170,16 @@ pub fn write(
         }
         let table = read.remove(&family);
         let loaded = load(kernel, target, family, table);
+        reach(Point::Rules(family));
         first = first.and(loaded.map_err(at(Step::Rules(family))));
     }
     first?;
     release(kernel, after, |observed| {
         set_plan(target.ruleset, observed).after
     })
-    .map_err(at(Step::SetsAfter))
+    .map_err(at(Step::SetsAfter))?;
+    reach(Point::SetsReleased);
+    Ok(())
 }
 
 /// Makes and fills what the rules will name.
@@ -233,7 +238,9 @@ pub fn enforce_rules(
     family: Family,
 ) -> Result<(), EnforceError> {
     load(kernel, target, family, None).map_err(at(Step::Rules(family)))?;
+    reach(Point::Rules(family));
     let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
+    reach(Point::ReadRules(family));
     says_the_same(target, family, &observed)
 }
 
@@ -288,6 +295,7 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonica
             continue;
         }
         let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
+        reach(Point::ReadRules(family));
         match target.canonical {
             Some(canonical) => {
                 let wanted = canonical.of(family);
@@ -302,6 +310,7 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonica
     }
     let needed = !target.ruleset.sets.is_empty();
     let observed = sets(kernel, needed).map_err(at(Step::ReadBack))?;
+    reach(Point::ReadSets);
     differences.extend(compare_sets(target.ruleset, &observed));
     if let Some(first) = differences.first() {
         return Err(EnforceError::Differs(describe(
@@ -408,6 +417,7 @@ pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
     let mut first = Ok(());
     for family in Parts::ALL.families(kernel) {
         first = first.and(unload(kernel, family).map_err(at(Step::Rules(family))));
+        reach(Point::Rules(family));
     }
     let destroy = |observed: &[KernelSet]| {
         observed.iter().fold(String::new(), |mut lines, set| {
@@ -419,8 +429,10 @@ pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
         .and_then(|observed| release(kernel, destroy(&observed), destroy))
         .map_err(at(Step::SetsAfter));
     first.and(released)?;
+    reach(Point::SetsReleased);
     for family in Parts::ALL.families(kernel) {
         let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
+        reach(Point::ReadRules(family));
         if removal(&observed).is_some() {
             return Err(EnforceError::Differs(format!(
                 "{family} rules of ours are left"
@@ -428,6 +440,7 @@ pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
         }
     }
     let left = sets(kernel, false).map_err(at(Step::ReadBack))?;
+    reach(Point::ReadSets);
     match left.first() {
         Some(set) => Err(EnforceError::Differs(format!("set {} is left", set.name))),
         None => Ok(()),

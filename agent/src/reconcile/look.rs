@@ -13,6 +13,7 @@ use super::trial::running;
 use super::{Change, Outbox, Reconciler};
 use crate::clock;
 use crate::errors::chain;
+use crate::failpoint::{Step, Work, during, reach};
 use crate::kernel::Kernel;
 use crate::ledger::Confirmed;
 
@@ -85,6 +86,8 @@ impl Reconciler {
         let Some(running) = running(self.trial.as_ref(), self.confirmed.as_ref()) else {
             return;
         };
+        let _work = during(Work::Repair);
+        reach(Step::Found);
         let kernel = &mut *self.kernel;
         self.last_repair.clone_from(&found.differences);
         let mut left = mend(kernel, running, found, parts);

@@ -12,6 +12,7 @@ use super::trial::Trial;
 use super::{Content, Offered, Reconciler};
 use crate::clock;
 use crate::errors::chain;
+use crate::failpoint::{Work, during};
 
 impl Reconciler {
     pub(super) fn take(&mut self, offered: Offered) {
@@ -63,6 +64,7 @@ impl Reconciler {
         let Some(confirmed) = &mut self.confirmed else {
             return Outcome::rejected(held, "nothing is confirmed here".to_owned());
         };
+        let _work = during(Work::Renumber);
         let before = std::mem::replace(&mut confirmed.held, held);
         match self.ledger.confirm(confirmed) {
             Ok(()) => {
@@ -78,6 +80,7 @@ impl Reconciler {
 
     /// Brings the kernel to what was offered, and begins the trial.
     fn attempt(&mut self, offered: Offered) {
+        let _work = during(Work::Apply);
         let (held, nonce, received) = (offered.held, offered.nonce, offered.received);
         self.answer(nonce, Outcome::applying(held), received);
         let prepared = match self.prepare(nonce, held, offered.content) {

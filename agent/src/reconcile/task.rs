@@ -17,6 +17,7 @@ use super::trial::{Trial, running};
 use super::{Controllers, Inbox, Outbox};
 use crate::boot::{self, Interrupted, Recovered};
 use crate::errors::chain;
+use crate::failpoint::{Work, during};
 use crate::fallback::Fallback;
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Ledger};
@@ -199,6 +200,7 @@ impl Reconciler {
         if running.failsafe == self.failsafe {
             return;
         }
+        let _work = during(Work::Refresh);
         let failsafe = self.failsafe.clone();
         let refreshed = apply::refresh_failsafe(&mut *self.kernel, running, failsafe)
             .map_err(apply::Failure::from)

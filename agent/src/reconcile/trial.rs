@@ -9,6 +9,7 @@ use super::inbox::{Confirmation, Dialled};
 use super::tell::Outcome;
 use super::{Reconciler, apply};
 use crate::errors::chain;
+use crate::failpoint::{Step, Work, during, reach};
 use crate::fallback::Found;
 use crate::ledger::Confirmed;
 
@@ -42,6 +43,7 @@ impl Reconciler {
         self.is_clean_now();
         self.outcome = Outcome::on_trial(held);
         self.tell(0, Some(received));
+        reach(Step::Begun);
         self.tell_facts();
     }
 
@@ -59,6 +61,8 @@ impl Reconciler {
         let Some(trial) = self.trial.take() else {
             return;
         };
+        let _work = during(Work::Apply);
+        reach(Step::Accepted);
         if let Err(failure) = self.ledger.confirm(&trial.candidate) {
             let failure = apply::Failure::Ledger(failure);
             let error = self.undo_after(chain(&failure));
@@ -76,6 +80,7 @@ impl Reconciler {
             info!(generation, digest = %attempt.held.digest.short(), "applied");
             self.outcome = Outcome::applied(attempt.held);
         }
+        reach(Step::Told);
         self.tell(attempt.nonce, Some(trial.received));
         self.tell_facts();
     }
@@ -88,6 +93,7 @@ impl Reconciler {
         let (Some(attempt), Some(trial)) = (self.course.on_trial(), self.trial.take()) else {
             return;
         };
+        let _work = during(Work::Undo);
         let dialled = self.inbox.last_dialled(attempt.nonce);
         let missing = missing(dialled, attempt.held.generation, trial.within);
         let known = self.confirmed.is_some() || self.fallback.is_some() || !self.ledger.is_lost();
@@ -101,6 +107,7 @@ impl Reconciler {
             reason = self.outcome.error,
             "rolled back"
         );
+        reach(Step::Told);
         self.tell(attempt.nonce, Some(trial.received));
         self.tell_facts();
     }
@@ -118,6 +125,7 @@ impl Reconciler {
 
     /// Goes back to the confirmed ruleset, or to nothing of ours. Gives what went wrong.
     pub(super) fn undo(&mut self) -> Option<String> {
+        let _work = during(Work::Undo);
         self.trial = None;
         self.course.give_up();
         let closed = self.confirmed.is_none() && self.fallback.is_some();
