@@ -15,6 +15,8 @@ mod events;
 #[cfg(test)]
 mod fallback;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod faulty;
 #[cfg(test)]
 mod ledger;
@@ -22,6 +24,8 @@ mod ledger;
 mod link;
 #[cfg(test)]
 mod neighbours;
+#[cfg(test)]
+mod node;
 #[cfg(test)]
 mod offers;
 #[cfg(test)]

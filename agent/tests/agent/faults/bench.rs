@@ -1,0 +1,264 @@
+//! One node that is killed again and again, and what it must be after each start.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+
+use voipfleet_agent::boot;
+use voipfleet_agent::kernel::Backend;
+use voipfleet_agent::ledger::{Ledger, Management};
+use voipfleet_agent::reconcile::apply::Prepared;
+use voipfleet_common::iptables::Failsafe;
+use voipfleet_common::ruleset::Ruleset;
+
+use crate::node::{Node, announced, confirm, program, was_killed};
+use crate::support::{Place, held, in_namespace, same, sample};
+
+/// Two rulesets that differ in all that is written anywhere: rules, sets, chains, admins.
+pub(super) fn ruleset(variant: u16) -> Ruleset {
+    let mut ruleset = sample(variant);
+    let admin = format!("198.51.100.{}/32", 10 + variant);
+    ruleset.admins[0] = admin.parse().unwrap();
+    Ruleset::decode(&ruleset.encode()).expect("a sound ruleset")
+}
+
+/// What the node has confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stands {
+    pub(super) generation: u64,
+    pub(super) variant: u16,
+}
+
+/// How a trial ends, as far as the controller has a say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// It confirms.
+    Confirms,
+    /// It says nothing until the trial's time is over.
+    Keeps,
+}
+
+pub(super) struct Bench<'a> {
+    pub(super) place: &'a Place,
+    pub(super) node: Node<'a>,
+    /// What must be in force after the next start; none: nothing of ours.
+    pub(super) stands: Option<Stands>,
+    /// What the failsafe chain keeps open then.
+    pub(super) failsafe: Failsafe,
+    generation: u64,
+    /// What the kernel prints of a ruleset on its own, beside the rules of others.
+    printed: Vec<(Option<u16>, Failsafe, String)>,
+}
+
+/// Runs `work` in another namespace.
+pub(super) fn elsewhere<T: Send + 'static>(
+    backend: Backend,
+    work: impl FnOnce(&Place) -> T + Send + 'static,
+) -> T {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    in_namespace(backend, move |place| sender.send(work(place)).unwrap());
+    receiver.recv().unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Runs a subcommand of the agent to its end.
+pub(super) fn ask(place: &Place, verb: &[&str], state: &Path, failpoint: &str) -> ExitStatus {
+    let mut command = program(place, verb[0], state);
+    if !failpoint.is_empty() {
+        command.env("VOIPFLEET_FAILPOINT", failpoint);
+    }
+    command
+        .args(&verb[1..])
+        .env("RUST_LOG", "off")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap()
+}
+
+/// What the boot unit makes of a copy of that state, in the kernel of a machine that has just
+/// been started.
+pub(super) fn rebooted(place: &Place, state: &Path) -> (ExitStatus, String) {
+    let kept = tempfile::tempdir().unwrap();
+    copy(state, kept.path());
+    let said = elsewhere(place.backend, move |place| {
+        place.be_somebody_else();
+        let status = ask(place, &["restore"], kept.path(), "");
+        (status, place.everything(), kept)
+    });
+    let (status, everything, kept) = said;
+    assert!(!kept.path().join("ledger/journal").exists());
+    (status, everything)
+}
+
+impl<'a> Bench<'a> {
+    pub(super) async fn new(place: &'a Place) -> Self {
+        let node = Node::idle(place).await;
+        let failsafe = Failsafe {
+            controllers: vec![node.controller.address],
+        };
+        Self {
+            place,
+            node,
+            stands: None,
+            failsafe,
+            generation: 0,
+            printed: Vec::new(),
+        }
+    }
+
+    /// The variant that is not confirmed.
+    pub(super) fn other(&self) -> u16 {
+        match self.stands {
+            Some(Stands { variant: 1, .. }) => 2,
+            _ => 1,
+        }
+    }
+
+    pub(super) fn next_generation(&mut self) -> u64 {
+        self.generation += 1;
+        self.generation
+    }
+
+    /// What the kernel must print.
+    pub(super) fn wanted(&mut self) -> String {
+        let variant = self.stands.map(|stands| stands.variant);
+        let known = |(of, failsafe, _): &&(Option<u16>, Failsafe, String)| {
+            *of == variant && (variant.is_none() || *failsafe == self.failsafe)
+        };
+        if let Some((_, _, text)) = self.printed.iter().find(known) {
+            return text.clone();
+        }
+        let failsafe = self.failsafe.clone();
+        let text = elsewhere(self.place.backend, move |place| {
+            place.be_somebody_else();
+            if let Some(variant) = variant {
+                let (mut system, ruleset) = (place.system(), ruleset(variant));
+                let prepared =
+                    Prepared::new(&system, held(1, &ruleset), ruleset, failsafe).unwrap();
+                prepared.enforce(&mut system).unwrap();
+            }
+            place.everything()
+        });
+        let entry = (variant, self.failsafe.clone(), text.clone());
+        self.printed.push(entry);
+        text
+    }
+
+    /// Nothing of ours is there, and nothing is remembered.
+    pub(super) fn start_over(&mut self) {
+        let (mut system, ledger) = self.parts();
+        boot::teardown(&mut system, &ledger, true).unwrap();
+        self.stands = None;
+        same(&self.wanted(), &self.place.everything());
+    }
+
+    /// Makes sure that a ruleset is confirmed and in force, with that failsafe.
+    pub(super) fn be_confirmed(&mut self, failsafe: &Failsafe) {
+        if self.stands.is_some() && self.failsafe == *failsafe {
+            return;
+        }
+        let (variant, generation) = (1, self.next_generation());
+        let (mut system, ledger) = self.parts();
+        let ruleset = ruleset(variant);
+        let held = held(generation, &ruleset);
+        let prepared = Prepared::new(&system, held, ruleset, failsafe.clone()).unwrap();
+        ledger
+            .confirm(&prepared.enforce(&mut system).unwrap())
+            .unwrap();
+        self.failsafe = failsafe.clone();
+        self.stands = Some(Stands {
+            generation,
+            variant,
+        });
+    }
+
+    pub(super) fn parts(&self) -> (voipfleet_agent::kernel::System, Ledger) {
+        let ledger = Ledger::open(&self.node.state.ledger()).unwrap();
+        (self.place.system(), ledger)
+    }
+
+    /// The kernel of a machine that has just been started: the rules of others, none of ours.
+    pub(super) fn lose_the_kernel(&self) {
+        let (mut system, ledger) = self.parts();
+        boot::teardown(&mut system, &ledger, false).unwrap();
+    }
+
+    /// Pushes, until the agent dies at `failpoint`.
+    pub(super) async fn push_until(&mut self, failpoint: &str, pushed: Stands, word: Word) {
+        self.node.run_until(Some(failpoint));
+        let (first, hello) = self.node.session().await;
+        assert_eq!(announced(&hello), None, "{failpoint}");
+        let confirmed = self.stands.map_or(0, |stands| stands.generation);
+        assert_eq!(hello.generation, confirmed, "{failpoint}");
+        let content = ruleset(pushed.variant);
+        let within_ms = match word {
+            Word::Confirms => crate::node::LONG,
+            Word::Keeps => 300,
+        };
+        self.node
+            .offer(&first, pushed.generation, &content, within_ms)
+            .await;
+        let nonce = pushed.generation;
+        let said = (word == Word::Confirms).then(|| confirm(nonce, &content));
+        let status = self.node.ended_in_trial(said).await;
+        assert!(was_killed(status), "{failpoint}: {status}");
+    }
+
+    /// Starts the agent, until it dies at `failpoint` without a word from the controller.
+    pub(super) async fn start_until(&mut self, failpoint: &str) {
+        self.node.run_until(Some(failpoint));
+        let status = self.node.ended_in_trial(None).await;
+        assert!(was_killed(status), "{failpoint}: {status}");
+    }
+
+    /// After the agent died at `failpoint`: whatever starts it again finds the one ruleset or
+    /// the other, whole, and the ledger says which.
+    pub(super) fn check(&mut self, failpoint: &str) {
+        let at = format!("{:?}, killed at {failpoint}", self.place.backend);
+        eprintln!("{at}");
+        let wanted = self.wanted();
+        // The machine went down with it.
+        let (status, everything) = rebooted(self.place, &self.node.folder());
+        assert!(status.success(), "{at}: restore {status}");
+        assert_eq!(everything, wanted, "{at}: after a reboot");
+        // Only the program did; and the controller is out of reach.
+        self.place.tool("ip link set lo down");
+        self.node.run();
+        self.node.wait_ready();
+        assert_eq!(self.place.everything(), wanted, "{at}: after a start");
+        self.node.kill();
+        self.place.tool("ip link set lo up");
+        self.check_ledger(&at);
+    }
+
+    /// The ledger agrees with the kernel, and nothing is under way.
+    pub(super) fn check_ledger(&self, at: &str) {
+        let ledger = Ledger::look_at(&self.node.state.ledger());
+        assert_eq!(ledger.journal().unwrap(), None, "{at}");
+        let confirmed = ledger.confirmed().unwrap();
+        let held = confirmed.as_ref().map(|confirmed| confirmed.held);
+        let wanted = self
+            .stands
+            .map(|stands| crate::support::held(stands.generation, &ruleset(stands.variant)));
+        assert_eq!(held, wanted, "{at}");
+        if let Some(confirmed) = &confirmed {
+            assert_eq!(confirmed.failsafe, self.failsafe, "{at}");
+            let management = ledger.management().unwrap();
+            assert_eq!(management, Some(Management::from(confirmed)), "{at}");
+        }
+        assert_eq!(ledger.fallback(), None, "{at}");
+    }
+}

@@ -1,0 +1,204 @@
+//! The agent is killed between every two steps of all that it does, on the real kernel: after
+//! the next start a node runs the old ruleset or the new one, whole, and never a mixture.
+
+mod bench;
+
+use voipfleet_agent::failpoint::{ALL, File, Step, Work, name};
+use voipfleet_agent::kernel::Backend;
+use voipfleet_common::iptables::Failsafe;
+
+use crate::node::run;
+use crate::support::{failsafe, in_namespace, same};
+use bench::{Bench, Stands, Word, ask, rebooted};
+
+#[test]
+fn killed_anywhere_a_node_is_whole_nft() {
+    killed_anywhere(Backend::Nft);
+}
+
+#[test]
+fn killed_anywhere_a_node_is_whole_legacy() {
+    killed_anywhere(Backend::Legacy);
+}
+
+fn killed_anywhere(backend: Backend) {
+    for (work, steps) in ALL {
+        in_namespace(backend, move |place| {
+            run(async {
+                let mut bench = Bench::new(place).await;
+                for step in *steps {
+                    killed_at(&mut bench, *work, *step).await;
+                }
+                let log = bench.node.log();
+                assert!(!log.contains("a failpoint that is not listed"), "{log}");
+            });
+        });
+    }
+}
+
+async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
+    let at = name((work, step));
+    let own = Failsafe {
+        controllers: vec![bench.node.controller.address],
+    };
+    match work {
+        Work::Apply => {
+            // On a node without earlier rules, and on one with.
+            bench.start_over();
+            for _ in 0..2 {
+                applied_until(bench, &at, has_confirmed(step)).await;
+                bench.check(&at);
+                bench.be_confirmed(&own);
+            }
+        }
+        Work::Undo => {
+            bench.start_over();
+            for _ in 0..2 {
+                if bench.stands.is_some() || step != Step::SetsFilled {
+                    let pushed = next(bench);
+                    bench.push_until(&at, pushed, Word::Keeps).await;
+                    bench.check(&at);
+                }
+                bench.be_confirmed(&own);
+            }
+        }
+        Work::Return => {
+            bench.start_over();
+            for _ in 0..2 {
+                if bench.stands.is_some() || step != Step::SetsFilled {
+                    applied_until(bench, &name((Work::Apply, Step::Begun)), false).await;
+                    bench.start_until(&at).await;
+                    bench.check(&at);
+                }
+                bench.be_confirmed(&own);
+            }
+        }
+        Work::Restore => {
+            bench.be_confirmed(&own);
+            bench.lose_the_kernel();
+            let status = ask(bench.place, &["restore"], &bench.node.folder(), &at);
+            assert!(crate::node::was_killed(status), "{at}: {status}");
+            bench.check(&at);
+        }
+        Work::Settle => {
+            bench.be_confirmed(&own);
+            let confirmed = name((Work::Apply, Step::Synced(File::Confirmed)));
+            applied_until(bench, &confirmed, true).await;
+            bench.start_until(&at).await;
+            bench.check(&at);
+        }
+        Work::Renumber => {
+            bench.be_confirmed(&own);
+            let pushed = Stands {
+                generation: bench.next_generation(),
+                ..bench.stands.unwrap()
+            };
+            bench.push_until(&at, pushed, Word::Confirms).await;
+            if has_confirmed(step) {
+                bench.stands = Some(pushed);
+            }
+            bench.check(&at);
+        }
+        Work::Repair => {
+            bench.be_confirmed(&own);
+            bench.node.poll = "200ms";
+            bench.node.run_until(Some(&at));
+            let _session = bench.node.session().await;
+            for line in [
+                "iptables -D VF-SIP 1",
+                "ip6tables -I VF-INPUT 1 -j ACCEPT",
+                "ipset flush vf-clients-4",
+            ] {
+                bench.place.tool(line);
+            }
+            let status = bench.node.ended_in_trial(None).await;
+            assert!(crate::node::was_killed(status), "{at}: {status}");
+            bench.check(&at);
+        }
+        Work::Refresh => refreshed_until(bench, step, &at, &own).await,
+        Work::Close => closed_until(bench, &at, &own),
+        Work::Teardown => {
+            bench.be_confirmed(&own);
+            let verb = ["teardown", "--purge"];
+            let status = ask(bench.place, &verb, &bench.node.folder(), &at);
+            assert!(crate::node::was_killed(status), "{at}: {status}");
+            let status = ask(bench.place, &verb, &bench.node.folder(), "");
+            assert!(status.success(), "{at}: {status}");
+            bench.stands = None;
+            bench.check(&at);
+        }
+    }
+}
+
+/// Whether the node boots with what is new once that step is done.
+fn has_confirmed(step: Step) -> bool {
+    let steps = ALL.iter().find(|(work, _)| *work == Work::Apply).unwrap().1;
+    let place_of = |wanted: Step| steps.iter().position(|step| *step == wanted).unwrap();
+    place_of(step) >= place_of(Step::Renamed(File::Confirmed))
+}
+
+fn next(bench: &mut Bench<'_>) -> Stands {
+    Stands {
+        generation: bench.next_generation(),
+        variant: bench.other(),
+    }
+}
+
+async fn applied_until(bench: &mut Bench<'_>, failpoint: &str, confirmed: bool) {
+    let pushed = next(bench);
+    bench.push_until(failpoint, pushed, Word::Confirms).await;
+    if confirmed {
+        bench.stands = Some(pushed);
+    }
+}
+
+/// A start that dials elsewhere than the node did before.
+async fn refreshed_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Failsafe) {
+    bench.be_confirmed(&failsafe());
+    bench.start_until(at).await;
+    if has_confirmed_refresh(step) {
+        bench.failsafe = own.clone();
+    }
+    let wanted = bench.wanted();
+    let (status, everything) = rebooted(bench.place, &bench.node.folder());
+    assert!(status.success(), "{at}: {status}");
+    assert_eq!(everything, wanted, "{at}: after a reboot");
+    // Not with `run`, which would go on to the other chain as soon as it dials.
+    let status = ask(bench.place, &["restore"], &bench.node.folder(), "");
+    assert!(status.success(), "{at}: {status}");
+    assert_eq!(bench.place.everything(), wanted, "{at}: after a start");
+    bench.check_ledger(at);
+}
+
+fn has_confirmed_refresh(step: Step) -> bool {
+    matches!(
+        step,
+        Step::Renamed(File::Confirmed) | Step::Synced(File::Confirmed)
+    )
+}
+
+/// A boot whose ruleset is lost.
+fn closed_until(bench: &mut Bench<'_>, at: &str, own: &Failsafe) {
+    bench.be_confirmed(own);
+    bench.lose_the_kernel();
+    let file = bench.node.state.ledger().join("confirmed");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[60] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    // What comes of it when nothing is in the way.
+    let (status, wanted) = rebooted(bench.place, &bench.node.folder());
+    assert!(!status.success());
+    assert!(wanted.contains("vf:management:"), "{wanted}");
+    let status = ask(bench.place, &["restore"], &bench.node.folder(), at);
+    assert!(crate::node::was_killed(status), "{at}: {status}");
+    let (status, everything) = rebooted(bench.place, &bench.node.folder());
+    assert!(!status.success());
+    assert_eq!(everything, wanted, "{at}: after a reboot");
+    bench.node.run();
+    bench.node.wait_ready();
+    same(&wanted, &bench.place.everything());
+    bench.node.kill();
+    let (_, ledger) = bench.parts();
+    assert!(ledger.fallback().is_some(), "{at}");
+    bench.start_over();
+}

@@ -1,0 +1,315 @@
+//! The agent's own program on a kernel of its own, and a controller that the test decides.
+
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use voipfleet_agent::ledger::Ledger;
+use voipfleet_agent::state::StateDir;
+use voipfleet_common::ruleset::Ruleset;
+use voipfleet_proto::v1::agent_message::Kind as Up;
+use voipfleet_proto::v1::controller_message::Kind as Down;
+use voipfleet_proto::v1::{
+    Confirm, ControllerMessage, Hello, NodeState, NodeStatus, Offer, Welcome,
+};
+
+use crate::controller::{Ca, Controller, Session, enrolled};
+use crate::reconciler::LIMIT;
+use crate::support::{Place, same};
+
+/// Long enough that no trial of a test ends by itself.
+pub(crate) const LONG: u64 = 600_000;
+
+/// A controller in the namespace of the test, and the agent's program beside it.
+pub(crate) struct Node<'a> {
+    pub(crate) place: &'a Place,
+    pub(crate) controller: Controller,
+    pub(crate) state: StateDir,
+    agent: Option<Child>,
+    /// Where the agent says what systemd would hear.
+    notices: UnixDatagram,
+    /// How often the agent reads the kernel unasked.
+    pub(crate) poll: &'static str,
+}
+
+impl<'a> Node<'a> {
+    pub(crate) async fn start(place: &'a Place) -> Self {
+        let mut node = Self::idle(place).await;
+        node.run();
+        node
+    }
+
+    /// The same, with an agent that is not started yet.
+    pub(crate) async fn idle(place: &'a Place) -> Self {
+        place.tool("ip link set lo up");
+        place.be_somebody_else();
+        let ca = Ca::new();
+        let controller = Controller::start(&ca.issue("controller", 2100)).await;
+        let identity = ca.issue("site/site-a/node/sip1", 2100);
+        let folder = place.folder.path();
+        let state = enrolled(&folder.join("state"), &identity, controller.address);
+        let notices = UnixDatagram::bind(folder.join("notices")).unwrap();
+        notices.set_read_timeout(Some(LIMIT)).unwrap();
+        Self {
+            place,
+            controller,
+            state,
+            agent: None,
+            notices,
+            poll: "1h",
+        }
+    }
+
+    pub(crate) fn run(&mut self) {
+        self.run_until(None);
+    }
+
+    /// Starts the agent; it ends itself at that failpoint.
+    pub(crate) fn run_until(&mut self, failpoint: Option<&str>) {
+        assert!(self.agent.is_none());
+        // What an earlier one said.
+        self.notices.set_nonblocking(true).unwrap();
+        while self.notices.recv(&mut [0; 64]).is_ok() {}
+        self.notices.set_nonblocking(false).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .unwrap();
+        let mut command = program(self.place, "run", &self.folder());
+        if let Some(name) = failpoint {
+            command.env("VOIPFLEET_FAILPOINT", name);
+        }
+        let child = command
+            .args(["--poll-interval", self.poll])
+            .env("RUST_LOG", "info")
+            .env("NOTIFY_SOCKET", self.place.folder.path().join("notices"))
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.agent = Some(child);
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.place.folder.path().join("log")
+    }
+
+    /// What all agents of this node have logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.place.folder.path().join("state")
+    }
+
+    /// Waits until the agent has finished its start: what it found is undone or in force.
+    pub(crate) fn wait_ready(&self) {
+        let mut notice = [0; 256];
+        loop {
+            let length = match self.notices.recv(&mut notice) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                received => received.expect("READY=1"),
+            };
+            if notice[..length].starts_with(b"READY=1") {
+                return;
+            }
+        }
+    }
+
+    /// Ends the agent without warning.
+    pub(crate) fn kill(&mut self) {
+        let mut agent = self.agent.take().expect("a running agent");
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+
+    /// Waits until the agent has ended by itself. It may dial meanwhile, and hears `word` on
+    /// each session that announces a trial.
+    pub(crate) async fn ended_in_trial(&mut self, word: Option<Down>) -> ExitStatus {
+        let Self {
+            controller, agent, ..
+        } = self;
+        let answers = async {
+            let mut sessions = Vec::new();
+            loop {
+                let Some((session, hello)) = next(controller).await else {
+                    continue;
+                };
+                if let (Some(_), Some(word)) = (announced(&hello), &word) {
+                    say(&session, word.clone()).await;
+                }
+                sessions.push(session);
+            }
+        };
+        let status = tokio::select! {
+            status = ended(agent.as_mut().expect("a running agent")) => status,
+            () = answers => unreachable!(),
+        };
+        self.agent = None;
+        status
+    }
+
+    /// The next session, up to its Welcome.
+    pub(crate) async fn session(&mut self) -> (Session, Hello) {
+        loop {
+            // An agent that was killed may have left half a session behind.
+            if let Some(next) = next(&mut self.controller).await {
+                return next;
+            }
+        }
+    }
+
+    pub(crate) async fn offer(
+        &self,
+        session: &Session,
+        nonce: u64,
+        ruleset: &Ruleset,
+        within_ms: u64,
+    ) {
+        let content = ruleset.encode();
+        let digest = ruleset.digest().as_bytes().to_vec();
+        self.controller.serve(&digest, vec![content.clone()]);
+        let offer = Offer {
+            nonce,
+            generation: nonce,
+            digest,
+            size: content.len() as u64,
+            confirm_within_ms: within_ms,
+        };
+        say(session, Down::Offer(offer)).await;
+    }
+
+    /// Offers it, and confirms it on the session that announces its trial.
+    pub(crate) async fn push(
+        &mut self,
+        mut session: Session,
+        nonce: u64,
+        ruleset: &Ruleset,
+    ) -> Session {
+        self.offer(&session, nonce, ruleset, LONG).await;
+        until(&mut session, NodeState::Trial).await;
+        let (mut session, hello) = self.session().await;
+        assert_eq!(announced(&hello), Some(nonce));
+        say(&session, confirm(nonce, ruleset)).await;
+        until(&mut session, NodeState::Applied).await;
+        session
+    }
+
+    pub(crate) fn confirmed(&self) -> Option<u64> {
+        let ledger = Ledger::look_at(&self.state.ledger());
+        let confirmed = ledger.confirmed().unwrap();
+        confirmed.map(|confirmed| confirmed.held.generation)
+    }
+}
+
+impl Drop for Node<'_> {
+    fn drop(&mut self) {
+        if self.agent.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// The agent's program with a subcommand, on that state.
+pub(crate) fn program(place: &Place, verb: &str, state: &Path) -> Command {
+    #[allow(clippy::disallowed_methods)] // a program of ours, not a tool of the node
+    let mut command = Command::new(env!("CARGO_BIN_EXE_voipfleet-agent"));
+    command
+        .arg(verb)
+        .arg("--state")
+        .arg(state)
+        .args(["--tool-path", &place.tool_path()])
+        .env_remove("VOIPFLEET_FAILPOINT");
+    command
+}
+
+async fn ended(agent: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(status) = agent.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "the agent goes on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Whether a program was killed, as its failpoint does.
+pub(crate) fn was_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(nix::sys::signal::Signal::SIGKILL as i32)
+}
+
+/// The next session, up to its Welcome; none if it ended before its Hello.
+pub(crate) async fn next(controller: &mut Controller) -> Option<(Session, Hello)> {
+    let mut session = tokio::time::timeout(LIMIT, controller.sessions.recv())
+        .await
+        .expect("a session")
+        .unwrap();
+    let hello = match hear(&mut session).await {
+        Some(Up::Hello(hello)) => hello,
+        None => return None,
+        Some(other) => panic!("the first word is not Hello: {other:?}"),
+    };
+    let controller_version = "test".to_owned();
+    say(&session, Down::Welcome(Welcome { controller_version })).await;
+    Some((session, hello))
+}
+
+pub(crate) async fn hear(session: &mut Session) -> Option<Up> {
+    let message = tokio::time::timeout(LIMIT, session.said.message())
+        .await
+        .expect("a message, or the end");
+    // A session whose connection was cut ends with an error.
+    message.ok().flatten().and_then(|message| message.kind)
+}
+
+/// Says it; to an agent that is gone, in vain.
+pub(crate) async fn say(session: &Session, kind: Down) {
+    let message = ControllerMessage { kind: Some(kind) };
+    let _heard = session.say.send(Ok(message)).await;
+}
+
+/// Hears statuses until one of `state`.
+pub(crate) async fn until(session: &mut Session, state: NodeState) -> NodeStatus {
+    loop {
+        match hear(session).await {
+            Some(Up::Status(status)) if status.state() == state => return status,
+            Some(_) => {}
+            None => panic!("the session ended before {state:?}"),
+        }
+    }
+}
+
+pub(crate) fn announced(hello: &Hello) -> Option<u64> {
+    let status = hello.status.as_ref().unwrap();
+    (status.state() == NodeState::Trial).then_some(status.nonce)
+}
+
+pub(crate) fn confirm(nonce: u64, ruleset: &Ruleset) -> Down {
+    Down::Confirm(Confirm {
+        nonce,
+        generation: nonce,
+        digest: ruleset.digest().as_bytes().to_vec(),
+    })
+}
+
+/// Looks until the kernel is as it was.
+pub(crate) async fn until_back(place: &Place, before: &str) {
+    let start = Instant::now();
+    while place.everything() != before && start.elapsed() < LIMIT {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    same(before, &place.everything());
+}
+
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test);
+}
