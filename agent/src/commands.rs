@@ -312,7 +312,7 @@ fn status(args: &Status) -> anyhow::Result<ExitCode> {
             say(&format!("  {fallback}"))?;
         }
         for difference in &differences {
-            let words = crate::reconcile::enforce::describe(difference, 0);
+            let words = crate::reconcile::prove::describe(difference, 0);
             say(&format!("  {words}"))?;
         }
     }

@@ -14,6 +14,7 @@ use crate::failpoint::{Work, during};
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Ledger, Management, Note};
 use crate::reconcile::enforce::{self, EnforceError, Target};
+use crate::reconcile::{observe, prove};
 
 /// In the comment of every rule that only [`Ruleset::management`] has.
 const MARK: &str = "vf:management:";
@@ -200,7 +201,7 @@ fn protect(
     if !kernel.speaks(family) {
         return Ok(Standing::Ours); // no packet of it comes in
     }
-    let table = enforce::rules(kernel, family)?;
+    let table = observe::rules(kernel, family)?;
     let rules = table.chain(INPUT_CHAIN).map(|chain| chain.rules.as_slice());
     let rules = rules.unwrap_or_default();
     let is_management = rules.iter().any(|rule| rule.contains(MARK));
@@ -214,7 +215,7 @@ fn protect(
     if !enforces {
         return Ok(Standing::Nothing);
     }
-    if enforce::says_the_same(target, family, &table).is_err() {
+    if prove::says_the_same(target, family, &table).is_err() {
         enforce::enforce_rules(kernel, target, family)?;
     }
     Ok(Standing::Management)

@@ -111,6 +111,47 @@ pub enum KernelError {
 #[error("no scratch network namespace can be made")]
 pub struct NoScratch(#[source] pub std::io::Error);
 
+/// What of the kernel is read or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// The rules of IPv4.
+    pub v4: bool,
+    /// The rules of IPv6.
+    pub v6: bool,
+    /// The sets of both.
+    pub sets: bool,
+}
+
+impl Parts {
+    /// All of it.
+    pub const ALL: Parts = Parts {
+        v4: true,
+        v6: true,
+        sets: true,
+    };
+
+    /// The families whose rules belong to it, as far as the kernel `speaks` them.
+    pub fn families(self, speaks: impl Fn(Family) -> bool) -> Vec<Family> {
+        let chosen = |family: &Family| match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        };
+        Family::BOTH
+            .into_iter()
+            .filter(|family| chosen(family) && speaks(*family))
+            .collect()
+    }
+}
+
+/// What the tools printed of some parts of the kernel; none of what was not asked for.
+#[derive(Debug, Default)]
+pub struct Printed {
+    /// `iptables-save` of each family.
+    pub rules: Vec<(Family, Result<String, KernelError>)>,
+    /// `ipset save`.
+    pub sets: Option<Result<String, KernelError>>,
+}
+
 /// One network namespace's iptables, ip6tables and ipset. Calls block.
 pub trait Kernel: Send {
     /// What `iptables -V` names.
@@ -134,6 +175,18 @@ pub trait Kernel: Send {
 
     /// `ipset save` of all sets.
     fn ipset_save(&mut self) -> Result<String, KernelError>;
+
+    /// What the tools print of `parts`. They may be run at the same time.
+    fn print(&mut self, parts: Parts) -> Printed {
+        let families = parts.families(|family| self.speaks(family));
+        Printed {
+            rules: families
+                .into_iter()
+                .map(|family| (family, self.save(family)))
+                .collect(),
+            sets: parts.sets.then(|| self.ipset_save()),
+        }
+    }
 
     /// The rules of one family that the backend which is not ours holds; none where its tool
     /// is not installed.

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use nix::sched::{CloneFlags, unshare};
 use voipfleet_common::ruleset::Family;
 
-use super::{Backend, Kernel, KernelError, NoScratch, System};
+use super::{Backend, Kernel, KernelError, NoScratch, Parts, Printed, System};
 
 type Job = Box<dyn FnOnce(&mut System) + Send>;
 
@@ -102,6 +102,18 @@ impl Kernel for Scratch {
 
     fn ipset_save(&mut self) -> Result<String, KernelError> {
         self.ask(Kernel::ipset_save)
+    }
+
+    fn print(&mut self, parts: Parts) -> Printed {
+        let printed = self.ask(move |system| Ok(system.print(parts)));
+        printed.unwrap_or_else(|_| Printed {
+            rules: parts
+                .families(|family| self.speaks(family))
+                .into_iter()
+                .map(|family| (family, Err(KernelError::ScratchGone)))
+                .collect(),
+            sets: parts.sets.then_some(Err(KernelError::ScratchGone)),
+        })
     }
 
     fn save_other_backend(&mut self, _family: Family) -> Option<String> {

@@ -1,10 +1,12 @@
 //! The real kernel: iptables, ip6tables and ipset of this machine.
 
+use std::thread::ScopedJoinHandle;
+
 use voipfleet_common::ruleset::Family;
 
 use super::exec::{ExecError, OwnProcesses, Runner};
 use super::scratch::Scratch;
-use super::{Backend, Kernel, KernelError, NoScratch};
+use super::{Backend, Kernel, KernelError, NoScratch, Parts, Printed};
 
 /// How long a tool waits for the xtables lock.
 const LOCK_WAIT: [&str; 2] = ["-w", "10"];
@@ -90,6 +92,12 @@ impl System {
     }
 }
 
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// Adds the line that a tool speaks of by its number: `line 3 failed`, `Error occurred at
 /// line: 3`, `Error in line 3: …`.
 fn with_line(source: ExecError, input: &str) -> KernelError {
@@ -151,6 +159,26 @@ impl Kernel for System {
 
     fn ipset_save(&mut self) -> Result<String, KernelError> {
         Ok(self.runner.run("ipset", &["save"], "")?.stdout)
+    }
+
+    fn print(&mut self, parts: Parts) -> Printed {
+        let families = parts.families(|family| self.speaks(family));
+        // Threads inherit the network namespace of the one that starts them.
+        std::thread::scope(|scope| {
+            let started: Vec<_> = families
+                .into_iter()
+                .map(|family| {
+                    let mut system = self.clone();
+                    (family, scope.spawn(move || system.save(family)))
+                })
+                .collect();
+            let sets = parts.sets.then(|| self.ipset_save());
+            let rules = started
+                .into_iter()
+                .map(|(family, saving)| (family, joined(saving)))
+                .collect();
+            Printed { rules, sets }
+        })
     }
 
     fn save_other_backend(&mut self, family: Family) -> Option<String> {

@@ -1,6 +1,5 @@
 //! One offer: checked, staged, journalled, enforced, read back; or put back.
 
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use voipfleet_common::iptables::Failsafe;
@@ -8,10 +7,11 @@ use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_common::session::Held;
 
-use super::enforce::{self, Effort, EnforceError, Parts, Target};
+use super::enforce::{self, Effort, EnforceError, Target};
+use super::prove;
 use super::stage::{Staged, stage};
 use crate::failpoint::{Step, reach};
-use crate::kernel::{Kernel, KernelError, NoScratch};
+use crate::kernel::{Kernel, KernelError, NoScratch, Parts};
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
 
 /// Why a ruleset is not run. The kernel was not touched.
@@ -169,12 +169,12 @@ impl Prepared {
     /// Makes the kernel what it says.
     pub fn write(&self, kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
         let effort = Effort::UntilRefused;
-        enforce::write(kernel, self.target(), Parts::ALL, effort, BTreeMap::new())
+        enforce::write(kernel, self.target(), Parts::ALL, effort)
     }
 
     /// Reads back that the kernel is what it says.
     pub fn prove(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
-        let canonical = enforce::read_back(kernel, self.target())?;
+        let canonical = prove::read_back(kernel, self.target())?;
         Ok(Confirmed {
             held: self.held,
             ruleset: self.ruleset,

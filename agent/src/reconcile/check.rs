@@ -1,13 +1,11 @@
 //! Looks at the kernel, says what differs, and repairs it.
 
-use std::collections::BTreeMap;
-
 use voipfleet_common::drift::{Class, Difference, compare_rules, compare_sets};
-use voipfleet_common::iptables::Table;
 use voipfleet_common::ruleset::Family;
 
-use super::enforce::{self, Effort, EnforceError, Parts, Target};
-use crate::kernel::{Kernel, KernelError};
+use super::enforce::{self, Effort, EnforceError, Target};
+use super::observe::{Observed, observe};
+use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Confirmed;
 
 /// What one look at the kernel found.
@@ -16,8 +14,8 @@ pub struct Inspection {
     /// What differs from the ruleset that should run; parts that could not be read are of class
     /// unreadable.
     pub differences: Vec<Difference>,
-    /// The tables that were read.
-    tables: BTreeMap<Family, Table>,
+    /// What was read.
+    read: Observed,
 }
 
 impl Inspection {
@@ -57,27 +55,30 @@ pub(super) fn inspect_parts(
     parts: Parts,
 ) -> Inspection {
     let mut inspection = Inspection::default();
-    for family in parts.families(kernel) {
-        match enforce::rules(kernel, family) {
-            Ok(observed) => {
-                inspection
-                    .differences
-                    .extend(compare_rules(running.canonical.of(family), &observed));
-                inspection.tables.insert(family, observed);
-            }
-            Err(why) => inspection.unreadable(family, "filter", &why),
-        }
-    }
-    if !parts.sets {
-        return inspection;
-    }
     let needed = !running.ruleset.sets.is_empty();
-    match enforce::sets(kernel, needed) {
-        Ok(observed) => inspection
+    let mut read = observe(kernel, parts, needed);
+    read.tables.retain(|family, table| match table {
+        Ok(observed) => {
+            let differences = compare_rules(running.canonical.of(*family), observed);
+            inspection.differences.extend(differences);
+            true
+        }
+        Err(why) => {
+            inspection.unreadable(*family, "filter", why);
+            false
+        }
+    });
+    match &read.sets {
+        Some(Ok(observed)) => inspection
             .differences
-            .extend(compare_sets(&running.ruleset, &observed)),
-        Err(why) => inspection.unreadable(Family::V4, "ipset", &why),
+            .extend(compare_sets(&running.ruleset, observed)),
+        Some(Err(why)) => {
+            inspection.unreadable(Family::V4, "ipset", why);
+            read.sets = None;
+        }
+        None => {}
     }
+    inspection.read = read;
     inspection
 }
 
@@ -113,6 +114,6 @@ pub(super) fn repair(
         v6: repairable(Family::V6, "filter"),
         sets,
     };
-    let read = std::mem::take(&mut inspection.tables);
-    enforce::write(kernel, target, parts, Effort::AsFarAsPossible, read)
+    let read = std::mem::take(&mut inspection.read);
+    enforce::write_over(kernel, target, parts, Effort::AsFarAsPossible, read)
 }

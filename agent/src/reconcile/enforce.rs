@@ -1,18 +1,17 @@
 //! Makes the kernel what a ruleset says, or clears it of us, and reads it back.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use voipfleet_common::drift::{Difference, Wanted, compare_rules, compare_sets};
 use voipfleet_common::iptables::{
-    Failsafe, JumpState, KernelSet, SetPlan, Table, apply_input, as_read, parse_ipset_save,
-    parse_save, read_rule, removal, repair_input, restore_input, set_plan,
+    Failsafe, KernelSet, SetPlan, Table, apply_input, removal, repair_input, set_plan,
 };
 use voipfleet_common::ruleset::{Family, Ruleset};
 
+use super::observe::{Observed, observe, rules, sets};
+use super::prove::{read_back, says_the_same};
 use crate::failpoint::{Step as Point, reach};
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Canonical;
 
 /// `nf_tables` lets go of the sets of deleted rules a moment after the transaction
@@ -75,55 +74,8 @@ pub enum EnforceError {
     Differs(String),
 }
 
-fn at(step: Step) -> impl FnOnce(KernelError) -> EnforceError {
+pub(super) fn at(step: Step) -> impl FnOnce(KernelError) -> EnforceError {
     move |source| EnforceError::Step { step, source }
-}
-
-/// The filter table of one family.
-pub fn rules(kernel: &mut dyn Kernel, family: Family) -> Result<Table, KernelError> {
-    let saved = kernel.save(family)?;
-    parse_save(&saved).map_err(|source| KernelError::Rules { family, source })
-}
-
-/// Our sets. A node without ipset has none, which is all that a ruleset without sets needs.
-pub fn sets(kernel: &mut dyn Kernel, needed: bool) -> Result<Vec<KernelSet>, KernelError> {
-    match kernel.ipset_save() {
-        Ok(saved) => Ok(parse_ipset_save(&saved)?),
-        Err(error) if error.is_not_installed() && !needed => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-/// What of the kernel is read or written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parts {
-    /// The rules of IPv4.
-    pub v4: bool,
-    /// The rules of IPv6.
-    pub v6: bool,
-    /// The sets of both.
-    pub sets: bool,
-}
-
-impl Parts {
-    /// All of it.
-    pub const ALL: Parts = Parts {
-        v4: true,
-        v6: true,
-        sets: true,
-    };
-
-    /// The families whose rules belong to it, as far as the kernel speaks them.
-    pub fn families(self, kernel: &dyn Kernel) -> Vec<Family> {
-        let chosen = |family: &Family| match family {
-            Family::V4 => self.v4,
-            Family::V6 => self.v6,
-        };
-        Family::BOTH
-            .into_iter()
-            .filter(|family| chosen(family) && kernel.speaks(*family))
-            .collect()
-    }
 }
 
 /// What to do after a step was refused.
@@ -142,34 +94,45 @@ pub fn enforce(
     target: Target<'_>,
     effort: Effort,
 ) -> Result<Canonical, EnforceError> {
-    write(kernel, target, Parts::ALL, effort, BTreeMap::new())?;
+    write(kernel, target, Parts::ALL, effort)?;
     read_back(kernel, target)
 }
 
-/// Makes `parts` of the kernel what `target` says; only what differs is written. Tables that
-/// were just `read` need not be read again.
+/// Makes `parts` of the kernel what `target` says; only what differs is written.
 pub fn write(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
     parts: Parts,
     effort: Effort,
-    mut read: BTreeMap<Family, Table>,
+) -> Result<(), EnforceError> {
+    let needed = !target.ruleset.sets.is_empty();
+    let read = observe(kernel, parts, needed);
+    write_over(kernel, target, parts, effort, read)
+}
+
+/// The same, over what was just read. Parts of it that are missing are read.
+pub(super) fn write_over(
+    kernel: &mut dyn Kernel,
+    target: Target<'_>,
+    parts: Parts,
+    effort: Effort,
+    mut read: Observed,
 ) -> Result<(), EnforceError> {
     let mut first = Ok(());
     let mut after = String::new();
     if parts.sets {
-        match fill(kernel, target) {
+        match fill(kernel, target, &mut read) {
             Ok(plan) => after = plan.after,
             Err(error) => first = Err(at(Step::SetsBefore)(error)),
         }
         reach(Point::SetsFilled);
     }
-    for family in parts.families(kernel) {
+    for family in parts.families(|family| kernel.speaks(family)) {
         if first.is_err() && effort == Effort::UntilRefused {
             return first;
         }
-        let table = read.remove(&family);
-        let loaded = load(kernel, target, family, table);
+        let table = read.table(kernel, family);
+        let loaded = table.and_then(|table| load(kernel, target, family, table));
         reach(Point::Rules(family));
         first = first.and(loaded.map_err(at(Step::Rules(family))));
     }
@@ -183,9 +146,13 @@ pub fn write(
 }
 
 /// Makes and fills what the rules will name.
-fn fill(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<SetPlan, KernelError> {
+fn fill(
+    kernel: &mut dyn Kernel,
+    target: Target<'_>,
+    read: &mut Observed,
+) -> Result<SetPlan, KernelError> {
     let needed = !target.ruleset.sets.is_empty();
-    let plan = set_plan(target.ruleset, &sets(kernel, needed)?);
+    let plan = set_plan(target.ruleset, &read.sets(kernel, needed)?);
     if !plan.before.is_empty() {
         kernel.ipset_restore(&plan.before)?;
     }
@@ -200,12 +167,8 @@ fn load(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
     family: Family,
-    read: Option<Table>,
+    mut observed: Table,
 ) -> Result<(), KernelError> {
-    let mut observed = match read {
-        Some(table) => table,
-        None => rules(kernel, family)?,
-    };
     for _ in 0..LOAD_ATTEMPTS {
         let input = match target.canonical {
             Some(canonical) => repair_input(&canonical.of(family).table, &observed),
@@ -237,7 +200,9 @@ pub fn enforce_rules(
     target: Target<'_>,
     family: Family,
 ) -> Result<(), EnforceError> {
-    load(kernel, target, family, None).map_err(at(Step::Rules(family)))?;
+    rules(kernel, family)
+        .and_then(|table| load(kernel, target, family, table))
+        .map_err(at(Step::Rules(family)))?;
     reach(Point::Rules(family));
     let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
     reach(Point::ReadRules(family));
@@ -284,113 +249,6 @@ fn destroy_each(kernel: &mut dyn Kernel, input: &str) -> Result<(), KernelError>
     first
 }
 
-/// Proves that the kernel is what `target` says. Gives the words of the kernel.
-pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonical, EnforceError> {
-    let mut differences = Vec::new();
-    let mut tables = Vec::with_capacity(2);
-    for family in Family::BOTH {
-        if !kernel.speaks(family) {
-            let table = Table::default();
-            tables.push(Wanted { family, table });
-            continue;
-        }
-        let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
-        reach(Point::ReadRules(family));
-        match target.canonical {
-            Some(canonical) => {
-                let wanted = canonical.of(family);
-                differences.extend(compare_rules(wanted, &observed));
-            }
-            None => says_the_same(target, family, &observed)?,
-        }
-        tables.push(Wanted {
-            family,
-            table: observed.ours(),
-        });
-    }
-    let needed = !target.ruleset.sets.is_empty();
-    let observed = sets(kernel, needed).map_err(at(Step::ReadBack))?;
-    reach(Point::ReadSets);
-    differences.extend(compare_sets(target.ruleset, &observed));
-    if let Some(first) = differences.first() {
-        return Err(EnforceError::Differs(describe(
-            first,
-            differences.len() - 1,
-        )));
-    }
-    if let Some(canonical) = target.canonical {
-        return Ok(canonical.clone());
-    }
-    let tables = tables
-        .try_into()
-        .map_err(|_| EnforceError::Differs("a family is missing".to_owned()))?;
-    Ok(Canonical {
-        backend: kernel.backend(),
-        version: kernel.version().to_owned(),
-        tables,
-        read_back: true,
-    })
-}
-
-/// One difference in words, for an error.
-pub fn describe(difference: &Difference, more: usize) -> String {
-    let none = |text: &str| {
-        if text.is_empty() {
-            "nothing".to_owned()
-        } else {
-            text.to_owned()
-        }
-    };
-    let mut text = format!(
-        "{} in {} ({}): wanted {}, found {}",
-        difference.class,
-        difference.chain,
-        difference.family,
-        none(&difference.wanted),
-        none(&difference.observed)
-    );
-    if more > 0 {
-        let _ = write!(text, "; and {more} more");
-    }
-    text
-}
-
-/// Without the kernel's own words to compare with: what it prints must read as the rules
-/// that were given to it.
-pub fn says_the_same(
-    target: Target<'_>,
-    family: Family,
-    observed: &Table,
-) -> Result<(), EnforceError> {
-    let differs = |what: String| EnforceError::Differs(format!("{family}: {what}"));
-    let given = restore_input(target.ruleset, target.failsafe, family);
-    let given = parse_save(&given).map_err(|error| differs(error.to_string()))?;
-    let found = observed.ours();
-    if observed.jump() != JumpState::Right {
-        return Err(differs("INPUT does not jump to our chain".to_owned()));
-    }
-    if given.chains.len() != found.chains.len() {
-        return Err(differs("the number of chains".to_owned()));
-    }
-    for chain in &given.chains {
-        let rules = found.chain(&chain.name).map(|found| found.rules.as_slice());
-        let rules = rules.unwrap_or_default();
-        if rules.len() != chain.rules.len() {
-            return Err(differs(format!("the number of rules in {}", chain.name)));
-        }
-        for (given, found) in chain.rules.iter().zip(rules) {
-            let same = match (read_rule(given, family), read_rule(found, family)) {
-                (Ok((_, given)), Ok((_, found))) => as_read(&given, family) == found,
-                _ => false,
-            };
-            if !same {
-                return Err(differs(format!("given {given}, found {found}")));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Removes our rules of one family; again by what is there then, where others changed the table
 /// meanwhile.
 fn unload(kernel: &mut dyn Kernel, family: Family) -> Result<(), KernelError> {
@@ -415,7 +273,7 @@ fn unload(kernel: &mut dyn Kernel, family: Family) -> Result<(), KernelError> {
 /// and gives the first failure.
 pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
     let mut first = Ok(());
-    for family in Parts::ALL.families(kernel) {
+    for family in Parts::ALL.families(|family| kernel.speaks(family)) {
         first = first.and(unload(kernel, family).map_err(at(Step::Rules(family))));
         reach(Point::Rules(family));
     }
@@ -430,7 +288,7 @@ pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
         .map_err(at(Step::SetsAfter));
     first.and(released)?;
     reach(Point::SetsReleased);
-    for family in Parts::ALL.families(kernel) {
+    for family in Parts::ALL.families(|family| kernel.speaks(family)) {
         let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
         reach(Point::ReadRules(family));
         if removal(&observed).is_some() {

@@ -8,13 +8,12 @@ use voipfleet_proto::v1 as pb;
 
 use super::check::{self, Inspection};
 use super::contention::Permission;
-use super::enforce::Parts;
 use super::trial::running;
 use super::{Change, Outbox, Reconciler};
 use crate::clock;
 use crate::errors::chain;
 use crate::failpoint::{Step, Work, during, reach};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Parts};
 use crate::ledger::Confirmed;
 
 impl Reconciler {
