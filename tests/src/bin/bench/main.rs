@@ -1,6 +1,7 @@
 //! Prints figures, each beside the floor measured in the same run: bare iptables-restore and
 //! ipset. Nothing is asserted: machines differ, and are shared.
 
+mod announce;
 mod apply;
 mod drift;
 mod figures;
