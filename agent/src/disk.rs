@@ -28,13 +28,19 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> D
     }
 }
 
-/// Makes a folder that only its owner may enter, and its parents.
+/// Makes a folder that only its owner may enter, and its parents, durably.
 pub fn make_private_dir(path: &Path) -> Result<(), DiskError> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+        .collect();
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(failed("made", path))
+        .map_err(failed("made", path))?;
+    // A file that is synced in a folder that is not there after a power cut is lost.
+    missing.into_iter().rev().try_for_each(sync_parent)
 }
 
 /// Replaces a file: afterwards, and after a crash at any moment, it is the old one or the
@@ -44,7 +50,12 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
     name.push(".new");
     let new = path.with_file_name(name);
     // A leftover of a crash may have any content and mode.
-    remove(&new)?;
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(failed("written", &new)(error));
+        }
+        _ => {}
+    }
     let write = || {
         let mut file = OpenOptions::new()
             .write(true)
@@ -76,7 +87,11 @@ pub fn remove(path: &Path) -> Result<(), DiskError> {
             reach_file(path, Step::Gone);
             Ok(())
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // An earlier removal may not have become durable.
+        Err(error) if error.kind() == ErrorKind::NotFound => match sync_parent(path) {
+            Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(()),
+            synced => synced,
+        },
         Err(error) => Err(failed("removed", path)(error)),
     }
 }
@@ -154,5 +169,19 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert!(read(&path, 3).unwrap().is_none());
+        remove(&dir.path().join("no/such/file")).unwrap();
+    }
+
+    #[test]
+    fn folders_are_made_with_their_parents_and_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/c");
+        make_private_dir(&path).unwrap();
+        make_private_dir(&path).unwrap();
+        replace(&path.join("file"), b"one").unwrap();
+        for folder in ["a", "a/b", "a/b/c"] {
+            let mode = fs::metadata(dir.path().join(folder)).unwrap().permissions();
+            assert_eq!(mode.mode() & 0o777, 0o700, "{folder}");
+        }
     }
 }

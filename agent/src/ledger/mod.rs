@@ -188,6 +188,17 @@ impl Ledger {
         Ok(disk::replace(&self.file(CONFIRMED), &file)?)
     }
 
+    /// Makes sure that `before` is what the node boots with, after a [`Self::confirm`] that
+    /// failed: its file may have taken the place of the earlier one without being durable.
+    pub fn take_back(&self, before: Option<&Confirmed>) -> Result<(), LedgerError> {
+        let kept = self.confirmed()?;
+        match before {
+            _ if kept.as_ref() == before => Ok(()),
+            Some(before) => self.confirm(before),
+            None => Ok(disk::remove(&self.file(CONFIRMED))?),
+        }
+    }
+
     /// Notes that the kernel is about to change. Durable on return.
     pub fn begin(&self, journal: &Journal) -> Result<(), LedgerError> {
         let file = format::encode(Kind::Journal, &JournalFile::from(journal));

@@ -145,7 +145,11 @@ impl Prepared {
             nonce,
             begun: now,
         };
-        ledger.begin(&journal).map_err(Rejection::Journal)
+        ledger.begin(&journal).map_err(|error| {
+            // It may be there, without being durable; the kernel does not change.
+            let _gone = ledger.settle();
+            Rejection::Journal(error)
+        })
     }
 
     fn target(&self) -> Target<'_> {
@@ -192,7 +196,7 @@ pub fn put_back(
 ) -> Result<(), Failure> {
     match confirmed {
         Some(confirmed) => enforce_confirmed(kernel, ledger, confirmed)?,
-        // Nobody knows what to go back to; rules of before or after protect better than none.
+        // Nobody knows what to go back to: what runs now was decided on by the caller.
         None if ledger.is_lost() => {}
         None => enforce::clear(kernel)?,
     }

@@ -73,6 +73,12 @@ impl Reconciler {
             }
             Err(error) => {
                 confirmed.held = before;
+                if let Err(error) = self.ledger.take_back(Some(confirmed)) {
+                    warn!(
+                        reason = chain(&error),
+                        "the old number was not written back"
+                    );
+                }
                 Outcome::failed(held, chain(&error))
             }
         }
