@@ -55,8 +55,17 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
         Err(error) => recovered.lost = Some(chain(&error)),
     }
     if recovered.lost.is_some() {
+        let found = match &journal {
+            // Rules of ours may be those of a change that was cut short.
+            Ok(Some(_)) | Err(_) if ledger.knows_admins() => Found::Go,
+            _ => Found::Stay,
+        };
+        if found == Found::Go {
+            recovered.interrupted = interrupted(journal);
+        }
+        let mut recovered = recovered.protect(kernel, ledger, found);
         recovered.failed = ledger.settle().err().map(Failure::Ledger);
-        return recovered.protect(kernel, ledger);
+        return recovered;
     }
     let noted = match &journal {
         Ok(None) => Noted::Nothing,
@@ -78,13 +87,17 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
         if done.is_ok() {
             recovered.course.undone();
         }
-        recovered.interrupted = match journal {
-            Ok(journal) => journal.map(Interrupted::Known),
-            Err(error) => Some(Interrupted::Unknown(error)),
-        };
+        recovered.interrupted = interrupted(journal);
     }
     recovered.failed = done.err();
-    recovered.protect(kernel, ledger)
+    recovered.protect(kernel, ledger, Found::Stay)
+}
+
+fn interrupted(journal: Result<Option<Journal>, LedgerError>) -> Option<Interrupted> {
+    match journal {
+        Ok(journal) => journal.map(Interrupted::Known),
+        Err(error) => Some(Interrupted::Unknown(error)),
+    }
 }
 
 fn begin(
@@ -115,7 +128,7 @@ fn begin(
 
 impl Recovered {
     /// Closes the node where what is confirmed is not in force.
-    fn protect(mut self, kernel: &mut dyn Kernel, ledger: &Ledger) -> Self {
+    fn protect(mut self, kernel: &mut dyn Kernel, ledger: &Ledger, found: Found) -> Self {
         let reason = match (&self.lost, &self.failed, &self.confirmed) {
             (Some(lost), _, _) => format!("the confirmed ruleset is lost: {lost}"),
             (None, Some(failed), Some(_)) => chain(failed),
@@ -129,7 +142,7 @@ impl Recovered {
             }
         };
         let confirmed = self.confirmed.as_ref();
-        self.fallback = fallback::fall_back(kernel, ledger, confirmed, &reason, Found::Stay);
+        self.fallback = fallback::fall_back(kernel, ledger, confirmed, &reason, found);
         self
     }
 }

@@ -11,9 +11,9 @@ use voipfleet_common::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, Ruleset
 use crate::clock;
 use crate::errors::chain;
 use crate::failpoint::{Work, during};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Parts};
 use crate::ledger::{Confirmed, Ledger, Management, Note};
-use crate::reconcile::enforce::{self, EnforceError, Target};
+use crate::reconcile::enforce::{self, Effort, EnforceError, Target};
 use crate::reconcile::{observe, prove};
 
 /// In the comment of every rule that only [`Ruleset::management`] has.
@@ -122,14 +122,20 @@ pub fn fall_back(
         }
     }
     let protected = match rules_of(management) {
-        Ok((ruleset, failsafe)) => Family::BOTH.map(|family| {
+        Ok((ruleset, failsafe)) => {
             let target = Target {
                 ruleset: &ruleset,
                 failsafe: &failsafe,
                 canonical: None,
             };
-            protect(kernel, target, family, found, enforces).map_err(|error| chain(&error))
-        }),
+            let protected = Family::BOTH.map(|family| {
+                protect(kernel, target, family, found, enforces).map_err(|error| chain(&error))
+            });
+            if found == Found::Go && enforces {
+                release_sets(kernel, target);
+            }
+            protected
+        }
         Err(error) => [Err(chain(&error)), Err(chain(&error))],
     };
     let running = match &protected {
@@ -219,6 +225,19 @@ fn protect(
         enforce::enforce_rules(kernel, target, family)?;
     }
     Ok(Standing::Management)
+}
+
+/// Sets of what failed, which no rule names any more. They harm nobody, should one stay.
+fn release_sets(kernel: &mut dyn Kernel, target: Target<'_>) {
+    let only_sets = Parts {
+        v4: false,
+        v6: false,
+        sets: true,
+    };
+    let effort = Effort::UntilRefused;
+    if let Err(error) = enforce::write(kernel, target, only_sets, effort) {
+        warn!(reason = chain(&error), "sets of what failed are left");
+    }
 }
 
 /// What a look at a ledger of another process says, without touching the kernel.

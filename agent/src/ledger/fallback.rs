@@ -70,6 +70,12 @@ impl Ledger {
             .or_else(|reason| self.put_aside(MANAGEMENT, reason))
     }
 
+    /// Whether [`Self::management`] can be read.
+    pub fn knows_admins(&self) -> bool {
+        self.management()
+            .is_ok_and(|management| management.is_some())
+    }
+
     /// Keeps the part of `confirmed` that is needed when nothing else works. Durable on
     /// return; nothing is written where it is kept already.
     pub fn keep_management(&self, confirmed: &Confirmed) -> Result<(), LedgerError> {

@@ -65,6 +65,12 @@ impl Reconciler {
         reach(Step::Accepted);
         if let Err(failure) = self.ledger.confirm(&trial.candidate) {
             let failure = apply::Failure::Ledger(failure);
+            if let Err(error) = self.ledger.take_back(self.confirmed.as_ref()) {
+                error!(
+                    reason = chain(&error),
+                    "what the next boot restores is not known"
+                );
+            }
             let error = self.undo_after(chain(&failure));
             warn!(generation, reason = error, "not applied");
             self.outcome = Outcome::failed(attempt.held, error);
@@ -96,9 +102,8 @@ impl Reconciler {
         let _work = during(Work::Undo);
         let dialled = self.inbox.last_dialled(attempt.nonce);
         let missing = missing(dialled, attempt.held.generation, trial.within);
-        let known = self.confirmed.is_some() || self.fallback.is_some() || !self.ledger.is_lost();
         self.outcome = match self.undo() {
-            None if known => Outcome::rolled_back(attempt.held, missing),
+            None if self.knows_what_runs() => Outcome::rolled_back(attempt.held, missing),
             None => Outcome::failed(attempt.held, format!("{missing}; {LOST}")),
             Some(error) => Outcome::failed(attempt.held, format!("{missing}{STUCK}{error}")),
         };
@@ -128,9 +133,11 @@ impl Reconciler {
         let _work = during(Work::Undo);
         self.trial = None;
         self.course.give_up();
-        let closed = self.confirmed.is_none() && self.fallback.is_some();
+        // What it ran before were its management rules; or it is lost, and what failed must not
+        // stay in its place.
+        let closed = self.confirmed.is_none()
+            && (self.fallback.is_some() || (self.ledger.is_lost() && self.ledger.knows_admins()));
         if closed {
-            // What it ran before were its management rules.
             self.fall_back("the confirmed ruleset is lost", Found::Go);
         }
         let done = apply::put_back(&mut *self.kernel, &self.ledger, self.confirmed.as_mut());
@@ -150,6 +157,11 @@ impl Reconciler {
         None
     }
 
+    /// Whether an undo had something to go back to.
+    fn knows_what_runs(&self) -> bool {
+        self.confirmed.is_some() || self.fallback.is_some() || !self.ledger.is_lost()
+    }
+
     /// Goes back because of `error`, and adds what goes wrong in that.
     pub(super) fn undo_after(&mut self, mut error: String) -> String {
         if let Some(undo) = self.undo() {
@@ -160,7 +172,7 @@ impl Reconciler {
     }
 }
 
-/// With a corrupt ledger, rules that were tried protect better than none.
+/// Where it is lost too who the admins are, rules that were tried protect better than none.
 const LOST: &str = "what it ran before is lost, so the new rules stay until the next push";
 const STUCK: &str = "; going back failed too, and is tried again: ";
 

@@ -139,13 +139,6 @@ fn a_corrupt_ledger_leaves_the_kernel_alone() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
-        ledger
-            .begin(&Journal {
-                held: held(2, &sample(2)),
-                nonce: 1,
-                begun: clock::now(),
-            })
-            .unwrap();
         let file = place.folder.path().join("ledger/confirmed");
         let mut bytes = std::fs::read(&file).unwrap();
         let last = bytes.len() - 1;

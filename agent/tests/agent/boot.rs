@@ -57,11 +57,13 @@ fn damage(ledger: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[test]
-fn a_failed_apply_after_the_ledger_was_lost_leaves_rules() {
+fn a_failed_apply_after_everything_was_lost_leaves_rules() {
     on_both_backends(|place| {
         let ledger = place.ledger();
         install(&mut place.system(), &ledger, 1, sample(1));
-        damage(&place.folder.path().join("ledger"), |bytes| bytes[30] ^= 1);
+        let folder = place.folder.path().join("ledger");
+        damage(&folder, |bytes| bytes[30] ^= 1);
+        std::fs::remove_file(folder.join("management")).unwrap();
         let kernel = faulty(place, 3); // sets, IPv4, and then not IPv6
         let own = kernel.system.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
@@ -168,9 +170,23 @@ fn a_lock_that_is_about_to_go_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let state = StateDir::open(folder.path()).unwrap();
     let lock = state.lock().unwrap();
-    let waiting = std::thread::spawn(move || state.lock());
-    // As a killed agent's child: it holds the lock for some milliseconds more.
-    std::thread::sleep(Duration::from_millis(30));
+    let (sender, thread) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        sender.send(nix::unistd::gettid()).unwrap();
+        state.lock()
+    });
+    // As a killed agent's child, it holds the lock while another start has asked for it, and
+    // sleeps before it asks again.
+    let thread = thread.recv().unwrap();
+    let asked = format!("/proc/self/task/{thread}/wchan");
+    let deadline = Instant::now() + crate::reconciler::LIMIT;
+    while !std::fs::read_to_string(&asked)
+        .unwrap()
+        .contains("nanosleep")
+    {
+        assert!(Instant::now() < deadline, "it does not wait");
+        std::thread::yield_now();
+    }
     drop(lock);
     waiting.join().unwrap().unwrap();
 }
