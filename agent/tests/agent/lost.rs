@@ -73,7 +73,7 @@ fn a_start_after_a_kill_in_the_apply_closes_such_a_node() {
         let (mut system, ledger) = (place.system(), place.ledger());
         // One family is the new one, the other the old one.
         let half = prepare(&mut system, 9, sample(9)).unwrap();
-        half.begin(&ledger, 2, std::time::SystemTime::now())
+        half.begin(&ledger, 2, voipfleet_agent::clock::now())
             .unwrap();
         let mut kernel = crate::faulty::faulty(place, 3);
         assert!(half.write(&mut kernel as &mut dyn Kernel).is_err());
