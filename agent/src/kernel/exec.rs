@@ -162,10 +162,15 @@ impl Runner {
         arguments: &[A],
         input: &str,
     ) -> Result<Output, ExecError> {
-        let failed = |source| ExecError::Run {
-            program: program.to_owned(),
-            source,
-        };
+        self.start(program, arguments)?.finish(input)
+    }
+
+    /// Starts `program`, which waits for its input.
+    pub fn start<A: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        arguments: &[A],
+    ) -> Result<Started, ExecError> {
         let file = self.find(program)?;
         #[allow(clippy::disallowed_methods)] // the one caller that the ban points everybody to
         let mut command = Command::new(file);
@@ -180,40 +185,75 @@ impl Runner {
             .stderr(Stdio::piped())
             // A group of its own: when time is up, what it started goes with it.
             .process_group(0);
-        let mut child = command.spawn().map_err(failed)?;
+        let child = command.spawn().map_err(|source| ExecError::Run {
+            program: program.to_owned(),
+            source,
+        })?;
         self.own.add(child.id());
+        Ok(Started {
+            program: program.to_owned(),
+            child,
+            ended: false,
+            limit: self.limit,
+        })
+    }
+}
+
+/// A tool that runs. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Started {
+    program: String,
+    child: Child,
+    /// It is reaped: its id may be another's.
+    ended: bool,
+    limit: Duration,
+}
+
+impl Started {
+    /// Gives it its input, and waits for its end. Succeeds when it exits with 0. The time that
+    /// it may take is counted from now.
+    pub fn finish(mut self, input: &str) -> Result<Output, ExecError> {
         let deadline = Instant::now() + self.limit;
-        let ended = converse(&mut child, input.as_bytes(), deadline)
-            .and_then(|(stdout, words)| Ok((wait(&mut child, deadline)?, stdout, words)));
+        let ended = converse(&mut self.child, input.as_bytes(), deadline)
+            .and_then(|(stdout, words)| Ok((wait(&mut self.child, deadline)?, stdout, words)));
+        let program = self.program.clone();
         let (status, stdout, words) = match ended {
             Ok(ended) => ended,
-            Err(stop) => {
-                kill(&mut child);
-                return Err(match stop {
-                    Stop::Io(source) => failed(source),
-                    Stop::TooMuch => ExecError::TooMuchOutput {
-                        program: program.to_owned(),
-                        limit: MAX_OUTPUT,
-                    },
-                    Stop::Late => ExecError::TimedOut {
-                        program: program.to_owned(),
-                        limit: self.limit,
-                    },
+            Err(Stop::Io(source)) => return Err(ExecError::Run { program, source }),
+            Err(Stop::TooMuch) => {
+                return Err(ExecError::TooMuchOutput {
+                    program,
+                    limit: MAX_OUTPUT,
+                });
+            }
+            Err(Stop::Late) => {
+                return Err(ExecError::TimedOut {
+                    program,
+                    limit: self.limit,
                 });
             }
         };
+        self.ended = true;
         let words = one_line(&words);
         if !status.success() {
             return Err(ExecError::Refused {
-                program: program.to_owned(),
+                program,
                 how: describe(status),
                 words,
             });
         }
-        let stdout = String::from_utf8(stdout).map_err(|_| ExecError::NotText {
-            program: program.to_owned(),
-        })?;
-        Ok(Output { stdout, words })
+        match String::from_utf8(stdout) {
+            Ok(stdout) => Ok(Output { stdout, words }),
+            Err(_) => Err(ExecError::NotText { program }),
+        }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if !self.ended {
+            kill(&mut self.child);
+        }
     }
 }
 

@@ -68,3 +68,15 @@ fn its_process_is_known_as_ours() {
     let pid = runner.run("sh", &["-c", "echo $$"], "").unwrap().stdout;
     assert!(runner.own().contains(pid.trim().parse().unwrap()));
 }
+
+#[test]
+fn one_that_was_started_waits_for_its_input_and_goes_when_nobody_wants_it() {
+    let runner = Runner::new("/usr/bin:/bin").with_limit(LONG);
+    let started = runner.start("cat", &["-"]).unwrap();
+    assert_eq!(started.finish("later").unwrap().stdout, "later");
+    let unwanted = runner.start("cat", &["-"]).unwrap();
+    let folder = format!("/proc/{}", unwanted.child.id());
+    assert!(std::fs::exists(&folder).unwrap());
+    drop(unwanted);
+    assert!(!std::fs::exists(&folder).unwrap(), "killed and reaped");
+}

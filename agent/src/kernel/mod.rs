@@ -167,6 +167,10 @@ pub trait Kernel: Send {
     /// `iptables-restore --noflush` of one family: all of `input` takes hold, or nothing.
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError>;
 
+    /// Restores of these families, and of no others, are likely soon: what can be done for them
+    /// before their input is known may be done now.
+    fn expect_restore(&mut self, _families: &[Family]) {}
+
     /// `iptables-save` of the filter table of one family.
     fn save(&mut self, family: Family) -> Result<String, KernelError>;
 

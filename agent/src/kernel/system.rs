@@ -1,10 +1,11 @@
 //! The real kernel: iptables, ip6tables and ipset of this machine.
 
+use std::collections::BTreeMap;
 use std::thread::ScopedJoinHandle;
 
 use voipfleet_common::ruleset::Family;
 
-use super::exec::{ExecError, OwnProcesses, Runner};
+use super::exec::{ExecError, OwnProcesses, Runner, Started};
 use super::scratch::Scratch;
 use super::{Backend, Kernel, KernelError, NoScratch, Parts, Printed};
 
@@ -12,7 +13,7 @@ use super::{Backend, Kernel, KernelError, NoScratch, Parts, Printed};
 const LOCK_WAIT: [&str; 2] = ["-w", "10"];
 
 /// The tools of this machine, in the network namespace of the thread that calls.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct System {
     runner: Runner,
     backend: Backend,
@@ -20,6 +21,21 @@ pub struct System {
     /// Whether `iptables-restore` takes `-w`: not in 1.4.21, nor needed with nft.
     restore_waits: bool,
     ipv6: bool,
+    /// Restores that were started before their input is known.
+    waiting: BTreeMap<Family, Started>,
+}
+
+impl Clone for System {
+    fn clone(&self) -> Self {
+        Self {
+            runner: self.runner.clone(),
+            backend: self.backend,
+            version: self.version.clone(),
+            restore_waits: self.restore_waits,
+            ipv6: self.ipv6,
+            waiting: BTreeMap::new(),
+        }
+    }
 }
 
 /// Whether the kernel knows IPv6. A sandbox may forbid its sockets all the same, so that two
@@ -83,7 +99,17 @@ impl System {
             version,
             restore_waits,
             ipv6,
+            waiting: BTreeMap::new(),
         })
+    }
+
+    fn start_restore(&self, family: Family) -> Result<Started, ExecError> {
+        let program = format!("{}-restore", iptables(family));
+        let mut arguments = vec!["--noflush"];
+        if self.restore_waits {
+            arguments.extend(LOCK_WAIT);
+        }
+        self.runner.start(&program, &arguments)
     }
 
     /// The processes that were started here.
@@ -134,15 +160,30 @@ impl Kernel for System {
     }
 
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
-        let program = format!("{}-restore", iptables(family));
-        let mut arguments = vec!["--noflush"];
-        if self.restore_waits {
-            arguments.extend(LOCK_WAIT);
-        }
-        self.runner
-            .run(&program, &arguments, input)
+        let started = match self.waiting.remove(&family) {
+            Some(started) => started,
+            None => self.start_restore(family)?,
+        };
+        started
+            .finish(input)
             .map(drop)
             .map_err(|error| with_line(error, input))
+    }
+
+    /// The tool needs milliseconds until it reads its input, and looks at the kernel only then.
+    fn expect_restore(&mut self, families: &[Family]) {
+        if self.backend == Backend::Legacy {
+            return; // quick to start; and whoever held its lock may have changed nothing
+        }
+        self.waiting.retain(|family, _| families.contains(family));
+        for family in families {
+            if !self.waiting.contains_key(family)
+                && self.speaks(*family)
+                && let Ok(started) = self.start_restore(*family)
+            {
+                self.waiting.insert(*family, started);
+            }
+        }
     }
 
     fn save(&mut self, family: Family) -> Result<String, KernelError> {

@@ -95,6 +95,11 @@ impl Change {
         self.of(family).reach > Reach::Nothing
     }
 
+    /// Whether what is ours in the filter table of `family` may be another.
+    pub fn reaches_ours(&self, family: Family) -> bool {
+        self.of(family).reach == Reach::Ours
+    }
+
     /// Who made the last change of `family`, where the kernel says so. Whoever changed what is
     /// ours goes before others who were busy beside it.
     pub fn author(&self, family: Family) -> Option<&Author> {

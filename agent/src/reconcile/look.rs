@@ -19,6 +19,11 @@ use crate::ledger::Confirmed;
 impl Reconciler {
     /// Looks at the kernel because of a change, or because it is time to.
     pub(super) fn look(&mut self, change: Option<&Change>) {
+        self.look_and_repair(change);
+        self.kernel.expect_restore(&[]);
+    }
+
+    fn look_and_repair(&mut self, change: Option<&Change>) {
         let noticed = change.map_or_else(Instant::now, |change| change.noticed);
         if self.course.undo_is_due() {
             return; // there is nothing to compare with until it is undone
@@ -40,6 +45,12 @@ impl Reconciler {
             return;
         }
         let parts = self.parts_to_read(change);
+        if let Some(change) = change {
+            // While the rules are read, the tool that will repair them starts beside it.
+            let reached = |family: &Family| change.reaches_ours(*family);
+            let families: Vec<Family> = Family::BOTH.into_iter().filter(reached).collect();
+            self.kernel.expect_restore(&families);
+        }
         let found = check::inspect_parts(&mut *self.kernel, running, parts);
         if found.is_clean() {
             self.is_clean_now();
