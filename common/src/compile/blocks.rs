@@ -336,7 +336,7 @@ fn join(parts: &[&str]) -> String {
     parts.join(":")
 }
 
-/// The TCP ports of SSH, which the agent keeps open to admins.
+/// The TCP ports of SSH, which the agent keeps open to admins; 22 is always one of them.
 pub(super) fn ssh_ports(effective: &[Effective]) -> Result<Vec<u16>, CompileError> {
     const LIMIT: usize = 15;
     let ssh = service("ssh").map(|ssh| ssh.name);
@@ -346,7 +346,12 @@ pub(super) fn ssh_ports(effective: &[Effective]) -> Result<Vec<u16>, CompileErro
         .flat_map(|one| &one.flows)
         .filter(|flow| flow.protocol == crate::ruleset::Protocol::Tcp)
         .flat_map(|flow| flow.ports.ranges());
-    let ports: BTreeSet<u16> = ranges.flat_map(|range| range.first..=range.last).collect();
+    let mut ports: BTreeSet<u16> = ranges.flat_map(|range| range.first..=range.last).collect();
+    if !ports.is_empty() {
+        // Where sshd listens unless it was told otherwise: a slip in services.ssh.ports must not
+        // keep the admins out.
+        ports.insert(22);
+    }
     if ports.len() > LIMIT {
         return Err(CompileError::TooMany {
             what: "services.ssh.ports".to_owned(),
