@@ -57,12 +57,7 @@ impl Api {
                 generation: generation
                     .as_ref()
                     .map_or(0, |generation| generation.number),
-                // A site that has nodes and no document has no mode either.
-                mode: match modes.get(&site) {
-                    Some(Mode::Enforce) => "enforce".to_owned(),
-                    Some(Mode::Observe) => "observe".to_owned(),
-                    None => String::new(),
-                },
+                mode: mode(generation.as_ref(), modes.get(&site).copied()).to_owned(),
                 nodes: known
                     .into_iter()
                     .map(|(name, known)| report(&site, &name, known, generation.as_ref(), now_ms))
@@ -120,6 +115,23 @@ impl Api {
             }
         }
         Ok(nodes)
+    }
+}
+
+/// What the last push says; the document's word before the first. A site that has nodes and no
+/// document has none.
+fn mode(generation: Option<&GenerationRecord>, document: Option<Mode>) -> &'static str {
+    let pushed = generation.map(|generation| {
+        if generation.observe {
+            Mode::Observe
+        } else {
+            Mode::Enforce
+        }
+    });
+    match pushed.or(document) {
+        Some(Mode::Enforce) => "enforce",
+        Some(Mode::Observe) => "observe",
+        None => "",
     }
 }
 

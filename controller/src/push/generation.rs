@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::Digest;
+use voipfleet_common::ruleset::{Digest, Mode};
 use voipfleet_common::session::{Generation, Held};
 
 use super::{Order, PushError, Pushes, Snapshot};
@@ -138,6 +138,7 @@ impl Pushes {
                 .confirm_within_ms
                 .or_else(|| policy.map(|policy| policy.rollout.confirm_within_ms))
                 .unwrap_or_default(),
+            observe: policy.is_some_and(|policy| policy.mode == Mode::Observe),
             nodes: BTreeMap::new(),
         }
     }
@@ -237,6 +238,7 @@ fn compare(
         Some(before) => {
             !differing.is_empty()
                 || before.nodes.len() != contents.len()
+                || before.observe != fresh.observe
                 || before.at_ms < newest_ms
                 || ahead.is_some()
         }
@@ -280,6 +282,7 @@ mod tests {
             at_ms: 0,
             by: "ada".to_owned(),
             confirm_within_ms: 30_000,
+            observe: false,
             nodes: nodes(content),
         }
     }

@@ -92,6 +92,7 @@ mod tests {
                 at_ms: 0,
                 by: "ada".to_owned(),
                 confirm_within_ms: 100,
+                observe: false,
                 nodes: BTreeMap::from([("a".parse().unwrap(), Content { digest, size: 1 })]),
             };
             let key = keys::generation(&site, number);

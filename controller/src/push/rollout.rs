@@ -303,6 +303,7 @@ mod tests {
             at_ms: 0,
             by: "ada".to_owned(),
             confirm_within_ms: 100,
+            observe: false,
             nodes: BTreeMap::from([(id.node.clone(), Content { digest, size: 1 })]),
         };
         let order = Order {

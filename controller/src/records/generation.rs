@@ -18,6 +18,9 @@ pub struct GenerationRecord {
     pub by: String,
     /// How long a node has to prove that it is still reachable, milliseconds.
     pub confirm_within_ms: u64,
+    /// Its rules only count and log. The document may say otherwise by now.
+    #[serde(default)]
+    pub observe: bool,
     /// Content by node.
     pub nodes: BTreeMap<NodeName, Content>,
 }
