@@ -338,7 +338,11 @@ fn join(parts: &[&str]) -> String {
 
 /// The TCP ports of SSH, which the agent keeps open to admins; 22 is always one of them.
 pub(super) fn ssh_ports(effective: &[Effective]) -> Result<Vec<u16>, CompileError> {
+    /// Of one multiport match.
     const LIMIT: usize = 15;
+    /// Where sshd listens unless it was told otherwise: a slip in services.ssh.ports must not
+    /// keep the admins out.
+    const SSH: u16 = 22;
     let ssh = service("ssh").map(|ssh| ssh.name);
     let ranges = effective
         .iter()
@@ -347,16 +351,12 @@ pub(super) fn ssh_ports(effective: &[Effective]) -> Result<Vec<u16>, CompileErro
         .filter(|flow| flow.protocol == crate::ruleset::Protocol::Tcp)
         .flat_map(|flow| flow.ports.ranges());
     let mut ports: BTreeSet<u16> = ranges.flat_map(|range| range.first..=range.last).collect();
-    if !ports.is_empty() {
-        // Where sshd listens unless it was told otherwise: a slip in services.ssh.ports must not
-        // keep the admins out.
-        ports.insert(22);
-    }
-    if ports.len() > LIMIT {
+    let limit = LIMIT - usize::from(!ports.contains(&SSH));
+    if ports.len() > limit {
         return Err(CompileError::TooMany {
             what: "services.ssh.ports".to_owned(),
             count: ports.len(),
-            limit: LIMIT,
+            limit,
         });
     }
     if ports.is_empty() {
@@ -366,5 +366,6 @@ pub(super) fn ssh_ports(effective: &[Effective]) -> Result<Vec<u16>, CompileErro
             reason: "SSH of the admins is what every node keeps open",
         });
     }
+    ports.insert(SSH);
     Ok(ports.into_iter().collect())
 }
