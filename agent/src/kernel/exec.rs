@@ -118,6 +118,8 @@ pub struct Runner {
     path: String,
     limit: Duration,
     own: OwnProcesses,
+    /// What tools that lock a file lock in place of theirs.
+    lock_file: Option<&'static str>,
 }
 
 impl Runner {
@@ -127,7 +129,15 @@ impl Runner {
             path: path.to_owned(),
             limit: TIME_LIMIT,
             own: OwnProcesses::default(),
+            lock_file: None,
         }
+    }
+
+    /// The same for whoever holds the xtables lock: its tools lock `file` instead.
+    #[must_use]
+    pub fn with_lock_file(mut self, file: &'static str) -> Self {
+        self.lock_file = Some(file);
+        self
     }
 
     /// The same with another time limit.
@@ -179,6 +189,7 @@ impl Runner {
             .env_clear()
             .env("LC_ALL", "C")
             .env("PATH", &self.path)
+            .envs(self.lock_file.map(|file| ("XTABLES_LOCKFILE", file)))
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

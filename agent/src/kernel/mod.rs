@@ -3,11 +3,13 @@
 mod author;
 mod events;
 pub mod exec;
+mod lock;
 mod lock_file;
 mod scratch;
 mod system;
 
 use std::fmt;
+use std::time::Duration;
 
 use voipfleet_common::iptables::{Unreadable, UnreadableSets};
 use voipfleet_common::ruleset::Family;
@@ -101,6 +103,15 @@ pub enum KernelError {
         /// The family.
         family: Family,
     },
+    /// Somebody else does not let the rules be changed.
+    #[error(
+        "another program has held {LOCK_FILE} for {} s: see who with `fuser -v {LOCK_FILE}`",
+        waited.as_secs()
+    )]
+    Locked {
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The thread of a scratch namespace is gone.
     #[error("the scratch network namespace is gone")]
     ScratchGone,
@@ -166,6 +177,16 @@ pub trait Kernel: Send {
 
     /// `iptables-restore --noflush` of one family: all of `input` takes hold, or nothing.
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError>;
+
+    /// Keeps other tools from changing the rules of either family until `unlock`, where tools
+    /// agree on a lock that can be held for them: legacy ones from 1.8.8 on. Elsewhere each
+    /// restore is safe by itself, and nothing is done.
+    fn lock(&mut self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    /// Lets them.
+    fn unlock(&mut self) {}
 
     /// Restores of these families, and of no others, are likely soon: what can be done for them
     /// before their input is known may be done now.

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
 use voipfleet_common::ruleset::Family;
 
 use super::exec::{ExecError, OwnProcesses, Runner, Started};
+use super::lock::{self, XtablesLock};
 use super::scratch::Scratch;
-use super::{Backend, Kernel, KernelError, NoScratch, Parts, Printed};
+use super::{Backend, Kernel, KernelError, LOCK_FILE, NoScratch, Parts, Printed};
 
 /// How long a tool waits for the xtables lock.
 const LOCK_WAIT: [&str; 2] = ["-w", "10"];
+/// How long we do.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
 
 /// The tools of this machine, in the network namespace of the thread that calls.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub struct System {
     /// Whether `iptables-restore` takes `-w`: not in 1.4.21, nor needed with nft.
     restore_waits: bool,
     ipv6: bool,
+    /// The xtables lock, while it is held for the tools.
+    held: Option<XtablesLock>,
     /// Restores that were started before their input is known.
     waiting: BTreeMap<Family, Started>,
 }
@@ -33,6 +39,7 @@ impl Clone for System {
             version: self.version.clone(),
             restore_waits: self.restore_waits,
             ipv6: self.ipv6,
+            held: None,
             waiting: BTreeMap::new(),
         }
     }
@@ -99,6 +106,7 @@ impl System {
             version,
             restore_waits,
             ipv6,
+            held: None,
             waiting: BTreeMap::new(),
         })
     }
@@ -109,7 +117,11 @@ impl System {
         if self.restore_waits {
             arguments.extend(LOCK_WAIT);
         }
-        self.runner.start(&program, &arguments)
+        let runner = match &self.held {
+            Some(_) => self.runner.clone().with_lock_file(lock::NOBODYS),
+            None => self.runner.clone(),
+        };
+        runner.start(&program, &arguments)
     }
 
     /// The processes that were started here.
@@ -168,6 +180,17 @@ impl Kernel for System {
             .finish(input)
             .map(drop)
             .map_err(|error| with_line(error, input))
+    }
+
+    fn lock(&mut self) -> Result<(), KernelError> {
+        if self.backend == Backend::Legacy && lock::can_be_held(&self.version) {
+            self.held = lock::take(LOCK_FILE.as_ref(), LOCK_LIMIT)?;
+        }
+        Ok(())
+    }
+
+    fn unlock(&mut self) {
+        self.held = None;
     }
 
     /// The tool needs milliseconds until it reads its input, and looks at the kernel only then.

@@ -127,15 +127,16 @@ pub(super) fn write_over(
         }
         reach(Point::SetsFilled);
     }
-    for family in parts.families(|family| kernel.speaks(family)) {
-        if first.is_err() && effort == Effort::UntilRefused {
-            return first;
-        }
+    if first.is_err() && effort == Effort::UntilRefused {
+        return first;
+    }
+    let families = parts.families(|family| kernel.speaks(family));
+    first = first.and(together(kernel, &families, effort, |kernel, family| {
         let table = read.table(kernel, family);
         let loaded = table.and_then(|table| load(kernel, target, family, table));
         reach(Point::Rules(family));
-        first = first.and(loaded.map_err(at(Step::Rules(family))));
-    }
+        loaded
+    }));
     first?;
     release(kernel, after, |observed| {
         set_plan(target.ruleset, observed).after
@@ -143,6 +144,29 @@ pub(super) fn write_over(
     .map_err(at(Step::SetsAfter))?;
     reach(Point::SetsReleased);
     Ok(())
+}
+
+/// Changes the rules of these families, with nobody else's change between them where that can
+/// be had.
+fn together(
+    kernel: &mut dyn Kernel,
+    families: &[Family],
+    effort: Effort,
+    mut change: impl FnMut(&mut dyn Kernel, Family) -> Result<(), KernelError>,
+) -> Result<(), EnforceError> {
+    if let [first, _, ..] = families {
+        kernel.lock().map_err(at(Step::Rules(*first)))?;
+    }
+    let mut first = Ok(());
+    for family in families {
+        if first.is_err() && effort == Effort::UntilRefused {
+            break;
+        }
+        let changed = change(kernel, *family);
+        first = first.and(changed.map_err(at(Step::Rules(*family))));
+    }
+    kernel.unlock();
+    first
 }
 
 /// Makes and fills what the rules will name.
@@ -272,11 +296,13 @@ fn unload(kernel: &mut dyn Kernel, family: Family) -> Result<(), KernelError> {
 /// Removes every trace of us: jumps, chains, sets, in both families. Goes as far as it can,
 /// and gives the first failure.
 pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
-    let mut first = Ok(());
-    for family in Parts::ALL.families(|family| kernel.speaks(family)) {
-        first = first.and(unload(kernel, family).map_err(at(Step::Rules(family))));
+    let families = Parts::ALL.families(|family| kernel.speaks(family));
+    let effort = Effort::AsFarAsPossible;
+    let first = together(kernel, &families, effort, |kernel, family| {
+        let unloaded = unload(kernel, family);
         reach(Point::Rules(family));
-    }
+        unloaded
+    });
     let destroy = |observed: &[KernelSet]| {
         observed.iter().fold(String::new(), |mut lines, set| {
             let _ = writeln!(lines, "destroy {}", set.name);

@@ -18,6 +18,8 @@ pub(crate) struct Faulty {
     pub(crate) scratch: bool,
     /// As with `ipv6.disable=1`.
     pub(crate) without_ipv6: bool,
+    /// What happens right before a family's rules are restored.
+    pub(crate) before_restore: Option<Box<dyn FnMut(Family) + Send>>,
 }
 
 impl Faulty {
@@ -42,6 +44,9 @@ impl Kernel for Faulty {
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
         assert!(self.speaks(family));
         self.fails()?;
+        if let Some(happens) = &mut self.before_restore {
+            happens(family);
+        }
         if self.refused == Some(family) {
             return Err(out_of_memory());
         }
@@ -50,6 +55,12 @@ impl Kernel for Faulty {
     fn save(&mut self, family: Family) -> Result<String, KernelError> {
         assert!(self.speaks(family));
         self.system.save(family)
+    }
+    fn lock(&mut self) -> Result<(), KernelError> {
+        self.system.lock()
+    }
+    fn unlock(&mut self) {
+        self.system.unlock();
     }
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
         self.fails()?;
@@ -129,5 +140,6 @@ pub(crate) fn faulty(place: &Place, fails_at: usize) -> Faulty {
         refused: None,
         scratch: true,
         without_ipv6: false,
+        before_restore: None,
     }
 }

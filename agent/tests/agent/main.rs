@@ -23,6 +23,8 @@ mod ledger;
 #[cfg(test)]
 mod link;
 #[cfg(test)]
+mod lock;
+#[cfg(test)]
 mod lost;
 #[cfg(test)]
 mod neighbours;

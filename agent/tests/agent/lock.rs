@@ -1,0 +1,65 @@
+//! One lock for the rules of both families, where the tools have one.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex};
+
+use voipfleet_agent::kernel::{Backend, LOCK_FILE};
+use voipfleet_agent::reconcile::apply::Prepared;
+use voipfleet_common::ruleset::Family;
+
+use crate::faulty::faulty;
+use crate::support::{failsafe, held, in_namespace, sample};
+
+/// Whether this process holds the lock of the machine's tools: a line of `/proc/locks` is
+/// `7: FLOCK  ADVISORY  WRITE 4711 00:17:1053 0 EOF`.
+fn holds_the_lock() -> bool {
+    let Ok(file) = std::fs::metadata(LOCK_FILE) else {
+        return false;
+    };
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, place, ..] = words[..] else {
+            return false;
+        };
+        pid == std::process::id().to_string() && place.ends_with(&format!(":{}", file.ino()))
+    })
+}
+
+#[test]
+fn nobody_comes_between_the_two_families() {
+    // Each restore of nf_tables is one transaction, and asks for no lock.
+    in_namespace(Backend::Legacy, |place| {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut kernel = faulty(place, usize::MAX);
+        let notes = Arc::clone(&seen);
+        kernel.before_restore = Some(Box::new(move |family| {
+            notes.lock().unwrap().push((family, holds_the_lock()));
+        }));
+        let ruleset = sample(1);
+        let of = held(1, &ruleset);
+        let prepared = Prepared::new(&kernel, of, ruleset, failsafe()).unwrap();
+        prepared.enforce(&mut kernel).unwrap();
+        assert_eq!(
+            *seen.lock().unwrap(),
+            [(Family::V4, true), (Family::V6, true)]
+        );
+    });
+}
+
+#[test]
+fn the_lock_is_let_go_when_a_family_is_refused() {
+    in_namespace(Backend::Legacy, |place| {
+        let mut kernel = faulty(place, usize::MAX);
+        kernel.refused = Some(Family::V4);
+        let ruleset = sample(1);
+        let of = held(1, &ruleset);
+        let prepared = Prepared::new(&kernel, of, ruleset, failsafe()).unwrap();
+        assert!(prepared.enforce(&mut kernel).is_err());
+        // It would wait for ten seconds, and be refused.
+        place.tool("iptables -w 5 -S");
+        place.tool("iptables -w 5 -A FORWARD -j ACCEPT");
+        let v6 = place.tool("ip6tables-save");
+        assert!(!v6.contains("VF-"), "the other family was begun: {v6}");
+    });
+}
