@@ -5,10 +5,13 @@
 
 mod digest;
 mod management;
+mod outline;
 mod ports;
 mod rule;
 mod tokens;
 mod wire;
+#[cfg(test)]
+mod wire_tests;
 
 use ipnet::IpNet;
 

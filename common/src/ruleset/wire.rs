@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prost::Message;
 use voipfleet_proto::v1 as pb;
 
+use super::outline::{self, Bounds};
 use super::{
     AddressSet, Chain, ChainName, ConnectionState, ConnectionStates, Digest, FAILSAFE_CHAIN,
     Family, INPUT_CHAIN, Mode, PortRange, Ports, Protocol, Rate, RateUnit, Rule, Ruleset, Scope,
@@ -20,6 +21,10 @@ const MAX_SETS: usize = 4096;
 const MAX_ELEMENTS: u32 = 1 << 22;
 const MAX_CHAINS: usize = 256;
 const MAX_RULES: usize = 50_000;
+/// Of all sets together.
+const MAX_ALL_ELEMENTS: usize = 1 << 22;
+/// The longest encoded rule: every match at once is below 1 KiB.
+const MAX_RULE_BYTES: usize = 4096;
 
 /// Bytes that are no ruleset that we would run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +54,16 @@ impl Ruleset {
                 bytes.len()
             )));
         }
+        let bounds = Bounds {
+            admins: MAX_ADMINS,
+            ssh_ports: MAX_SSH_PORTS * 3, // bytes of a port above 16383
+            sets: MAX_SETS,
+            elements: MAX_ALL_ELEMENTS,
+            chains: MAX_CHAINS,
+            rules: MAX_RULES,
+            rule: MAX_RULE_BYTES,
+        };
+        outline::check(bytes, bounds).map_err(invalid)?;
         let message = pb::Ruleset::decode(bytes).map_err(|error| invalid(error.to_string()))?;
         let ruleset = Ruleset::try_from(message)?;
         if ruleset.encode() != bytes {

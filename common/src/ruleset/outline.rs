@@ -1,0 +1,91 @@
+//! A look at an encoded ruleset before it is read: each of its messages, were it empty, is two
+//! bytes of input and fifty of memory.
+
+use prost::bytes::Buf;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+
+/// The most of everything that a ruleset may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) admins: usize,
+    /// Bytes of the list.
+    pub(super) ssh_ports: usize,
+    pub(super) sets: usize,
+    /// Of all sets.
+    pub(super) elements: usize,
+    pub(super) chains: usize,
+    /// Of all chains.
+    pub(super) rules: usize,
+    /// Bytes of a rule.
+    pub(super) rule: usize,
+}
+
+/// Field numbers of `ruleset.proto`.
+const ADMINS: u32 = 4;
+const SSH_PORTS: u32 = 5;
+const SETS: u32 = 6;
+const CHAINS: u32 = 7;
+const ELEMENTS_OF_SET: u32 = 4;
+const RULES_OF_CHAIN: u32 = 2;
+
+/// Counts what is there, without reading it. Bytes that are no protobuf are left to the decoder.
+pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
+    let (mut admins, mut sets, mut elements, mut chains, mut rules) = (0, 0, 0, 0, 0);
+    let most = |count: &mut usize, most: usize, what: &str| {
+        *count += 1;
+        if *count > most {
+            return Err(format!("more than {most} {what}"));
+        }
+        Ok(())
+    };
+    fields(bytes, |tag, content| match tag {
+        ADMINS => most(&mut admins, bounds.admins, "admins"),
+        SSH_PORTS if content.len() > bounds.ssh_ports => Err("too many SSH ports".to_owned()),
+        SETS => {
+            most(&mut sets, bounds.sets, "sets")?;
+            fields(content, |tag, _| match tag {
+                ELEMENTS_OF_SET => most(&mut elements, bounds.elements, "elements of sets"),
+                _ => Ok(()),
+            })
+        }
+        CHAINS => {
+            most(&mut chains, bounds.chains, "chains")?;
+            fields(content, |tag, rule| match tag {
+                RULES_OF_CHAIN if rule.len() > bounds.rule => {
+                    Err(format!("a rule of more than {} bytes", bounds.rule))
+                }
+                RULES_OF_CHAIN => most(&mut rules, bounds.rules, "rules"),
+                _ => Ok(()),
+            })
+        }
+        _ => Ok(()),
+    })
+}
+
+/// Visits the fields that have a length; ends at the first that cannot be read.
+fn fields(
+    mut bytes: &[u8],
+    mut visit: impl FnMut(u32, &[u8]) -> Result<(), String>,
+) -> Result<(), String> {
+    while bytes.has_remaining() {
+        let Ok((tag, wire)) = decode_key(&mut bytes) else {
+            return Ok(());
+        };
+        if wire != WireType::LengthDelimited {
+            if skip_field(wire, tag, &mut bytes, DecodeContext::default()).is_err() {
+                return Ok(());
+            }
+            continue;
+        }
+        let length = decode_varint(&mut bytes).ok();
+        let content = length
+            .and_then(|length| usize::try_from(length).ok())
+            .and_then(|length| bytes.split_at_checked(length));
+        let Some((content, rest)) = content else {
+            return Ok(());
+        };
+        visit(tag, content)?;
+        bytes = rest;
+    }
+    Ok(())
+}
