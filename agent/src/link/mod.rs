@@ -21,6 +21,8 @@ use crate::{clock, errors::chain};
 use backoff::Backoff;
 use session::Session;
 
+pub use fetch::FetchLimits;
+
 /// How long the failsafe chain may take to open for a new address of the controller.
 const FAILSAFE_LIMIT: Duration = Duration::from_secs(15);
 /// A certificate that ends this soon is worth a warning.
@@ -49,6 +51,7 @@ pub struct Link {
     pub(crate) config: NodeConfig,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
+    pub(crate) fetch_limits: FetchLimits,
 }
 
 impl Link {
@@ -64,7 +67,15 @@ impl Link {
             config,
             inbox,
             outbox,
+            fetch_limits: FetchLimits::default(),
         }
+    }
+
+    /// The same with other limits of a fetch.
+    #[must_use]
+    pub fn with_fetch_limits(mut self, limits: FetchLimits) -> Self {
+        self.fetch_limits = limits;
+        self
     }
 
     /// Holds a session with the controller whenever it can, until `stop`.

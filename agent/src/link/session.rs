@@ -252,7 +252,7 @@ fn take(link: &Link, client: &FleetClient<Channel>, offer: pb::Offer) -> Option<
     match judge(link.outbox.confirmed(), held) {
         Answer::Take => {
             reach_in(Work::Apply, Step::Offered);
-            let content = Box::pin(fetch(client.clone(), digest, offer.size));
+            let content = Box::pin(fetch(client.clone(), digest, offer.size, link.fetch_limits));
             Some(Fetch {
                 offer,
                 held,

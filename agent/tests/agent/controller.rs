@@ -5,8 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
@@ -58,8 +60,27 @@ pub(crate) struct Session {
     pub(crate) say: mpsc::Sender<Result<ControllerMessage, Status>>,
 }
 
-/// The chunks of what is served, by digest.
-type Rulesets = Mutex<HashMap<Vec<u8>, Vec<Vec<u8>>>>;
+/// What whoever asks for a digest is given.
+#[derive(Clone)]
+pub(crate) enum Served {
+    /// These, and then the end.
+    Chunks(Vec<Vec<u8>>),
+    /// The same one so many times. It counts the bytes that were taken.
+    Flood {
+        chunk: Vec<u8>,
+        times: usize,
+        taken: Arc<AtomicU64>,
+    },
+    /// The first ones, and then an error.
+    Broken(Vec<Vec<u8>>),
+    /// The first ones, and then nothing more.
+    Silent(Vec<Vec<u8>>),
+    /// A byte, and after that time another, for ever.
+    Drip(Duration),
+}
+
+/// What is served, by digest.
+type Rulesets = Mutex<HashMap<Vec<u8>, Served>>;
 
 #[derive(Clone)]
 struct Scripted {
@@ -90,13 +111,53 @@ impl Fleet for Scripted {
         request: Request<FetchRulesetRequest>,
     ) -> Result<Response<Self::FetchRulesetStream>, Status> {
         let digest = request.into_inner().digest;
-        let chunks = self.rulesets.lock().unwrap().get(&digest).cloned();
-        let chunks = chunks.ok_or_else(|| Status::not_found("no such ruleset"))?;
-        let (sender, stream) = mpsc::channel(chunks.len().max(1));
-        for data in chunks {
-            sender.send(Ok(Chunk { data })).await.unwrap();
-        }
+        let served = self.rulesets.lock().unwrap().get(&digest).cloned();
+        let served = served.ok_or_else(|| Status::not_found("no such ruleset"))?;
+        let (sender, stream) = mpsc::channel(1);
+        tokio::spawn(served.send(sender));
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+impl Served {
+    async fn send(self, to: mpsc::Sender<Result<Chunk, Status>>) {
+        let (chunks, end) = match self {
+            Served::Chunks(chunks) => (chunks, None),
+            Served::Broken(chunks) => (chunks, Some(Err(Status::internal("broken on purpose")))),
+            Served::Silent(chunks) => {
+                for data in chunks {
+                    let _taken = to.send(Ok(Chunk { data })).await;
+                }
+                return to.closed().await;
+            }
+            Served::Drip(pause) => {
+                while to.send(Ok(Chunk { data: vec![7] })).await.is_ok() {
+                    tokio::time::sleep(pause).await;
+                }
+                return;
+            }
+            Served::Flood {
+                chunk,
+                times,
+                taken,
+            } => {
+                for _ in 0..times {
+                    let data = chunk.clone();
+                    if to.send(Ok(Chunk { data })).await.is_err() {
+                        return;
+                    }
+                    taken.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                }
+                return;
+            }
+        };
+        // An agent that has enough goes away.
+        for data in chunks {
+            let _taken = to.send(Ok(Chunk { data })).await;
+        }
+        if let Some(end) = end {
+            let _taken = to.send(end).await;
+        }
     }
 }
 
@@ -149,10 +210,12 @@ impl Controller {
 
     /// What is given to whoever asks for `digest`.
     pub(crate) fn serve(&self, digest: &[u8], chunks: Vec<Vec<u8>>) {
-        self.rulesets
-            .lock()
-            .unwrap()
-            .insert(digest.to_vec(), chunks);
+        self.serve_as(digest, Served::Chunks(chunks));
+    }
+
+    pub(crate) fn serve_as(&self, digest: &[u8], served: Served) {
+        let mut rulesets = self.rulesets.lock().unwrap();
+        rulesets.insert(digest.to_vec(), served);
     }
 }
 

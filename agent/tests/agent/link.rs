@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use voipfleet_agent::link::Link;
 use voipfleet_agent::link::explain::explain;
+use voipfleet_agent::link::{FetchLimits, Link};
 use voipfleet_agent::reconcile::{Content, Inbox, Offered, Outbox};
 use voipfleet_agent::state::Identity;
 use voipfleet_common::identity::tls;
@@ -18,7 +18,7 @@ use voipfleet_proto::v1::{
     AgentMessage, ControllerMessage, DriftAck, DriftRecord, Hello, NodeStatus, Offer, Welcome,
 };
 
-use crate::controller::{Ca, Controller, Session, enrolled};
+use crate::controller::{Ca, Controller, Served, Session, enrolled};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const NODE: &str = "site/site-a/node/sip1";
@@ -35,13 +35,17 @@ struct Linked {
 
 impl Linked {
     fn start(controller: &Controller, node: &Identity) -> Self {
+        Self::start_with(controller, node, FetchLimits::default())
+    }
+
+    fn start_with(controller: &Controller, node: &Identity, limits: FetchLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let state = enrolled(folder.path(), node, controller.address);
         let (inbox, outbox) = (Arc::new(Inbox::default()), Arc::new(Outbox::default()));
         let stop = CancellationToken::new();
         let config = state.config().unwrap();
         let link = Link::new(state, config, Arc::clone(&inbox), Arc::clone(&outbox));
-        tokio::spawn(link.run(stop.clone()));
+        tokio::spawn(link.with_fetch_limits(limits).run(stop.clone()));
         // In the place of the task that owns the kernel.
         let (taken, offers) = std::sync::mpsc::channel();
         let failsafe = std::thread::spawn({
@@ -165,6 +169,31 @@ async fn offers_are_fetched_proved_and_handed_over() {
             panic!("{nonce}: {:?}", offered.content);
         };
         assert!(why.contains(words), "{why}");
+    }
+}
+
+/// Chunks that stop coming, or never stop, end in time; nothing else waits for them.
+#[tokio::test]
+async fn a_fetch_ends_in_time() {
+    let ca = Ca::new();
+    let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
+    let limits = FetchLimits {
+        chunk: Duration::from_millis(50),
+        whole: Duration::from_secs(1),
+    };
+    let linked = Linked::start_with(&controller, &ca.issue(NODE, 2100), limits);
+    let (session, _) = welcome(&mut controller).await;
+    let digest = Digest::of(b"x");
+    let drip = Served::Drip(Duration::from_millis(10));
+    for (nonce, served) in [(1, Served::Silent(vec![])), (2, drip)] {
+        controller.serve_as(digest.as_bytes(), served);
+        say(&session, offer(nonce, 5, &digest, 64 << 20)).await;
+        let offered = linked.offered().await;
+        assert_eq!(offered.nonce, nonce);
+        let Content::Missing(why) = offered.content else {
+            panic!("{nonce}: {:?}", offered.content);
+        };
+        assert!(why.contains("did not come within 1 s"), "{why}");
     }
 }
 

@@ -106,6 +106,15 @@ impl<'a> Node<'a> {
         self.place.folder.path().join("state")
     }
 
+    /// The most memory that the agent had at any time, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let pid = self.agent.as_ref().expect("a running agent").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = peak.unwrap().trim().trim_end_matches(" kB");
+        kilobytes.parse::<u64>().unwrap() << 10
+    }
+
     /// Waits until the agent has finished its start: what it found is undone or in force.
     pub(crate) fn wait_ready(&self) {
         let mut notice = [0; 256];
