@@ -122,7 +122,7 @@ fn content_that_is_not_what_was_announced() {
                 let offer = victim.offer_served(size, served);
                 victim.refuses(name, offer, words).await;
             }
-            victim.is_well().await;
+            victim.ends_well().await;
         });
     });
 }
@@ -177,7 +177,7 @@ fn floods_end_by_themselves_and_memory_is_bounded() {
                 .await;
             let peak = victim.node.peak_memory();
             assert!(peak < MEMORY, "the agent took {} MiB", peak >> 20);
-            victim.is_well().await;
+            victim.ends_well().await;
         });
     });
 }

@@ -113,7 +113,7 @@ impl<'a> Victim<'a> {
     }
 
     /// After all of it, a good push and the way back are as ever.
-    async fn is_well(self) {
+    async fn ends_well(self) {
         let first = self.before.clone();
         let other = self.takes(&sample(7)).await;
         assert_ne!(other.before, first);

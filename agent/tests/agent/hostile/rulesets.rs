@@ -22,7 +22,7 @@ fn a_ruleset_that_nobody_compiles_is_refused_by_name() {
                 let offer = victim.offer_of(&ruleset.encode_to_vec());
                 victim.refuses(name, offer, words).await;
             }
-            victim.is_well().await;
+            victim.ends_well().await;
         });
     });
 }
@@ -49,7 +49,7 @@ fn bytes_that_are_no_ruleset_are_refused() {
                 let offer = victim.offer_of(&bytes);
                 victim.refuses(name, offer, "not a valid ruleset").await;
             }
-            victim.is_well().await;
+            victim.ends_well().await;
         });
     });
 }

@@ -178,7 +178,7 @@ fn a_trial_ends_whatever_time_it_is_given() {
                 }
                 victim.is_unchanged("after a trial of a millisecond");
             }
-            victim.is_well().await;
+            victim.ends_well().await;
         });
     });
 }
@@ -198,7 +198,7 @@ fn nonsense_is_passed_over() {
             let ids = (0..10_000).map(|id| format!("no-{id}")).collect();
             victim.say(Down::DriftAck(DriftAck { ids })).await;
             victim.is_unchanged("nonsense");
-            victim.is_well().await;
+            victim.ends_well().await;
         });
     });
 }
@@ -227,13 +227,15 @@ fn a_flood_of_offers_ends_with_the_last() {
             victim.is_unchanged("after a flood of offers");
             let peak = victim.node.peak_memory();
             assert!(peak < 128 << 20, "the agent took {} MiB", peak >> 20);
-            victim.is_well().await;
+            victim.ends_well().await;
         });
     });
 }
 
+type Words = fn() -> Vec<Result<Down, Status>>;
+
 /// How a session may end that the node did not end.
-const ENDS: &[(&str, fn() -> Vec<Result<Down, Status>>, &str)] = &[
+const ENDS: &[(&str, Words, &str)] = &[
     (
         "no Welcome",
         || vec![Ok(Down::Offer(Offer::default()))],
@@ -296,7 +298,7 @@ fn a_session_that_ends_badly_is_dialled_anew() {
                 victim.session = session;
                 victim.is_unchanged(name);
             }
-            victim.is_well().await;
+            victim.ends_well().await;
         });
     });
 }
