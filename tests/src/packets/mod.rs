@@ -7,7 +7,7 @@ mod serve;
 mod table;
 
 pub use plan::{Kind, Outcome, Probe, Reach, Seen, read_plan};
-pub(crate) use probe::enter;
+pub use probe::enter;
 pub use probe::run;
 pub use serve::serve;
 pub use table::table;

@@ -54,7 +54,7 @@ pub fn run(probes: &[Probe]) -> Result<Vec<Outcome>> {
 }
 
 /// Moves the calling thread into a namespace of `ip netns`, for good.
-pub(crate) fn enter(netns: &str) -> Result<()> {
+pub fn enter(netns: &str) -> Result<()> {
     let path = format!("/run/netns/{netns}");
     let file = std::fs::File::open(&path)
         .with_context(|| format!("there is no network namespace {netns}"))?;

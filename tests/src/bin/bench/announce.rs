@@ -1,12 +1,11 @@
 //! What the kernel of a node announces of `nf_tables`, with the moment of each announcement.
 
-use std::fs::File;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use nix::sched::{CloneFlags, setns};
 use voipfleet_agent::kernel::{Events, KernelEvent};
+use voipfleet_tests::packets::enter;
 
 /// One transaction.
 pub(crate) struct Announced {
@@ -21,14 +20,12 @@ pub(crate) struct Announcements(Receiver<Announced>);
 impl Announcements {
     /// Begins to listen: what is committed from now on is heard.
     pub(crate) fn of(node: &str) -> Result<Self> {
-        let place = File::open(format!("/run/netns/vf-{node}"))?;
+        let netns = format!("vf-{node}");
         let (heard, announcements) = channel();
         let (ready, wait) = channel();
         // Ends with the process: the bench has no other use for it.
         std::thread::spawn(move || {
-            let opened = setns(place, CloneFlags::CLONE_NEWNET)
-                .map_err(anyhow::Error::from)
-                .and_then(|()| listen(&heard, &ready));
+            let opened = enter(&netns).and_then(|()| listen(&heard, &ready));
             if let Err(error) = opened {
                 let _nobody_waits_any_more = ready.send(Err(error));
             }

@@ -5,6 +5,8 @@ mod announce;
 mod apply;
 mod drift;
 mod figures;
+mod idle;
+mod lockout;
 mod push;
 mod site;
 
@@ -20,6 +22,10 @@ enum Part {
     Push,
     /// Outside edits noticed and repaired.
     Drift,
+    /// A push that locks people out, until they are back in.
+    Lockout,
+    /// What idle agents cost.
+    Idle,
 }
 
 /// Prints figures of Voipfleet on this machine.
@@ -34,6 +40,9 @@ struct Arguments {
     /// Times that each figure is taken; the median is printed.
     #[arg(long, default_value_t = 5)]
     times: usize,
+    /// How long agents are idle.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
 }
 
 fn main() -> Result<()> {
@@ -48,6 +57,12 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Drift) {
         drift::run()?;
+    }
+    if wanted(Part::Lockout) {
+        lockout::run()?;
+    }
+    if wanted(Part::Idle) {
+        idle::run(arguments.minutes)?;
     }
     if wanted(Part::Push) {
         push::run(arguments.nodes, arguments.times)?;

@@ -122,7 +122,6 @@ fn memory(lab: &Lab) -> Result<()> {
         agents.push(resident(lab, &node.name)?);
     }
     agents.sort_unstable();
-    let mib = |kib: u64| format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024);
     say(&format!(
         "\nresident memory\n{:<52} {:>10}\n{:<52} {:>10}\n{:<52} {:>10}",
         "agent, idle, median",
@@ -134,8 +133,13 @@ fn memory(lab: &Lab) -> Result<()> {
     ))
 }
 
+/// `9.9 MiB`.
+pub(crate) fn mib(kib: u64) -> String {
+    format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024)
+}
+
 /// `VmRSS` of a process of the lab, KiB.
-fn resident(lab: &Lab, process: &str) -> Result<u64> {
+pub(crate) fn resident(lab: &Lab, process: &str) -> Result<u64> {
     let pid = lab
         .running(process)?
         .with_context(|| format!("{process} does not run"))?;
