@@ -10,8 +10,10 @@ mod session;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +33,9 @@ use crate::store::{Store, StoreError, keys};
 const EVENT_BACKLOG: usize = 4096;
 /// Rulesets that are sent at the same time: each holds its bytes in memory.
 const FETCHES: usize = 32;
+/// How long after its connection ended a node may take to be back. An agent dials anew within
+/// half a second, and once more within another; then it makes sure of its rules, and says Hello.
+const REDIAL: Duration = Duration::from_secs(3);
 
 /// The fleet: shared by every session, the pushes and the operators' calls.
 #[derive(Debug, Clone)]
@@ -46,6 +51,8 @@ struct Inner {
     events: broadcast::Sender<NodeId>,
     fetches: Arc<Semaphore>,
     fetching: Mutex<HashMap<NodeId, usize>>,
+    /// Nodes that were connected to an earlier run dial anew from here on.
+    started: Instant,
     stop: CancellationToken,
     sessions: TaskTracker,
 }
@@ -53,6 +60,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Registry {
     nodes: HashMap<NodeId, Live>,
+    /// When the last connection of a node ended, not longer ago than [`REDIAL`].
+    left: HashMap<NodeId, Instant>,
     last_session: u64,
     last_nonce: u64,
 }
@@ -108,6 +117,7 @@ impl Fleet {
                 events: broadcast::channel(EVENT_BACKLOG).0,
                 fetches: Arc::new(Semaphore::new(FETCHES)),
                 fetching: Mutex::default(),
+                started: Instant::now(),
                 stop,
                 sessions: TaskTracker::new(),
             }),
@@ -164,6 +174,14 @@ impl Fleet {
     /// How a node stands; none: not connected.
     pub fn view(&self, id: &NodeId) -> Option<View> {
         self.registry().nodes.get(id).map(|live| live.view.clone())
+    }
+
+    /// Until when a node that is not connected may be about to come back: its connection has
+    /// just ended, or, where it is `known` from before, this controller has just started.
+    pub fn may_be_back_until(&self, id: &NodeId, known: bool) -> Option<Instant> {
+        let left = self.registry().left.get(id).copied();
+        let started = known.then_some(self.inner.started);
+        left.max(started).map(|since| since + REDIAL)
     }
 
     /// Asks the connected nodes of a site to try again what they refused of a generation, in
@@ -237,6 +255,7 @@ impl Fleet {
         let (end, end_out) = oneshot::channel();
         let address = view.peer;
         let mut registry = self.registry();
+        registry.left.remove(id);
         registry.last_session += 1;
         let session = registry.last_session;
         let live = Live {
@@ -282,6 +301,9 @@ impl Fleet {
             .is_some_and(|live| live.session == session);
         if own {
             registry.nodes.remove(id);
+            let now = Instant::now();
+            registry.left.retain(|_, left| now < *left + REDIAL);
+            registry.left.insert(id.clone(), now);
         }
         drop(registry);
         if own {

@@ -65,6 +65,9 @@ impl Rollout {
                 // A new generation has not been refused by anybody yet.
                 .filter(|_| !self.prepared.changed);
             let confirmed = view.as_ref().and_then(|view| view.confirmed);
+            // One between two connections is no more offline than one that answers late.
+            let known = self.prepared.confirmed.contains_key(name);
+            let back_until = self.fleet.may_be_back_until(&self.id(name), known);
             let had = if self.prepared.changed {
                 !self.prepared.differing.contains(name)
                     && confirmed.is_some_and(|held| held.digest == target.digest)
@@ -77,7 +80,7 @@ impl Rollout {
                 refused_before,
                 state: PushNodeState::Offline,
                 error: String::new(),
-                deadline: offline_until,
+                deadline: back_until.map_or(offline_until, |until| until.max(offline_until)),
                 seen: false,
             };
             if self.prepared.order.dry_run && self.holds(name, target) {

@@ -1,7 +1,7 @@
 use tonic::Code;
 use voipfleet_proto::v1::{DeleteRequest, NodeState, PushNodeState, PushRequest, SyncState};
 
-use super::agent::Node;
+use super::agent::{Node, connected};
 use super::installation::{Installation, SITE, apply, refused};
 
 #[tokio::test]
@@ -34,10 +34,7 @@ async fn a_push_reaches_the_nodes_and_a_second_one_says_that_nothing_changed() {
 
 #[tokio::test]
 async fn a_node_whose_kernel_refuses_says_why_and_is_tried_again_when_asked() {
-    let installation = Installation::start().await;
-    installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
-    let mut session = node.connect(&installation).await;
+    let (installation, _, mut session) = connected().await;
     let words = "iptables-restore: line 7 failed: No such file or directory";
     let push = installation.push().await;
     let offer = session.offer().await;
@@ -82,6 +79,36 @@ async fn a_node_that_was_offline_gets_it_when_it_returns() {
     assert_eq!(push.end().await.0.applied, 1);
 }
 
+/// Nobody asked to wait for nodes that are offline: but this one is only between two
+/// connections.
+#[tokio::test]
+async fn a_node_that_dials_anew_is_no_offline_node() {
+    let (mut installation, node, session) = connected().await;
+    drop(session);
+    while installation.status().await.nodes["a"].connected {
+        tokio::task::yield_now().await;
+    }
+    let push = installation.push().await;
+    assert_eq!(push.started.nodes[0].state(), PushNodeState::Offline);
+    let mut session = node.connect(&installation).await;
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    assert_eq!(push.end().await.0.applied, 1);
+
+    // Nor one whose controller was started anew.
+    tokio::join!(session.end(), installation.stop());
+    installation.run().await;
+    installation
+        .apply(&SITE.replace("203.0.113.0/24", "203.0.112.0/24"))
+        .await;
+    let push = installation.push().await;
+    assert_eq!(push.started.nodes[0].state(), PushNodeState::Offline);
+    let mut session = session.node.connect(&installation).await;
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    assert_eq!(push.end().await.0.applied, 1);
+}
+
 #[tokio::test]
 async fn a_node_that_is_deleted_during_a_push_is_not_waited_for() {
     let installation = Installation::start().await;
@@ -111,10 +138,7 @@ async fn a_node_that_is_deleted_during_a_push_is_not_waited_for() {
 /// Nobody may take a node for protected that came after the push.
 #[tokio::test]
 async fn a_node_that_enrolled_after_the_push_needs_another_one() {
-    let installation = Installation::start().await;
-    installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
-    let mut session = node.connect(&installation).await;
+    let (installation, _, mut session) = connected().await;
     let push = installation.push().await;
     let offer = session.offer().await;
     session.apply(&offer).await;
@@ -213,10 +237,7 @@ async fn a_dry_run_tells_what_an_offline_node_lacks() {
 
 #[tokio::test]
 async fn a_dry_run_takes_documents_as_if_they_were_stored() {
-    let installation = Installation::start().await;
-    installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
-    let mut session = node.connect(&installation).await;
+    let (installation, _, mut session) = connected().await;
     let push = installation.push().await;
     let offer = session.offer().await;
     session.apply(&offer).await;
@@ -266,10 +287,7 @@ async fn a_site_that_is_not_there_is_named() {
 /// replaced before a node took it says so.
 #[tokio::test]
 async fn a_push_that_was_overtaken_says_so() {
-    let installation = Installation::start().await;
-    installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
-    let mut session = node.connect(&installation).await;
+    let (installation, _, mut session) = connected().await;
     let first = installation.push().await;
     let offer = session.offer().await;
     installation
