@@ -166,12 +166,20 @@ fn a_controller_killed_in_the_middle_of_a_push_loses_nothing() -> Result<()> {
 
 #[test]
 fn an_agent_killed_in_the_middle_of_an_apply_comes_back_whole() -> Result<()> {
+    at_every_tool(9900, killed_at)
+}
+
+/// Runs `test` with each tool that changes the kernel, on each of [`NODES`], with a port of its
+/// own each time.
+fn at_every_tool(
+    mut port: u16,
+    test: fn(&Lab, &'static str, &'static str, u16) -> Result<()>,
+) -> Result<()> {
     Lab::run_pushed(|lab| {
-        let mut port = 9900;
         for node in NODES {
             for tool in ["ipset", "iptables-restore", "ip6tables-restore"] {
                 port += 1;
-                killed_at(lab, node, tool, port).with_context(|| format!("{node}, at {tool}"))?;
+                test(lab, node, tool, port).with_context(|| format!("{node}, at {tool}"))?;
             }
         }
         Ok(())
@@ -223,16 +231,7 @@ fn killed_at(lab: &Lab, node: &'static str, tool: &'static str, port: u16) -> Re
 
 #[test]
 fn a_node_whose_kernel_refuses_keeps_its_ruleset_and_says_why() -> Result<()> {
-    Lab::run_pushed(|lab| {
-        let mut port = 9950;
-        for node in NODES {
-            for tool in ["ipset", "iptables-restore", "ip6tables-restore"] {
-                port += 1;
-                refused_at(lab, node, tool, port).with_context(|| format!("{node}, at {tool}"))?;
-            }
-        }
-        Ok(())
-    })
+    at_every_tool(9950, refused_at)
 }
 
 /// `tool` fails once, in the words of the kernel.

@@ -16,7 +16,7 @@ use voipfleet_proto::v1::{
     controller_message,
 };
 
-use super::installation::{Installation, Pair};
+use super::installation::{Installation, Pair, SITE};
 
 /// A request for a certificate, and its key; PEM.
 pub(crate) fn csr() -> (String, String) {
@@ -52,6 +52,15 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) pair: Pair,
     pub(crate) confirmed: Option<(u64, Vec<u8>)>,
+}
+
+/// An installation with the documents of [`SITE`], and its only node, connected.
+pub(crate) async fn connected() -> (Installation, Node, Session) {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = Node::enrol(&installation, "a").await;
+    let session = node.connect(&installation).await;
+    (installation, node, session)
 }
 
 impl Node {

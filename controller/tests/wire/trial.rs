@@ -4,7 +4,7 @@ use voipfleet_proto::v1::{
     SyncState,
 };
 
-use super::agent::{Node, Session};
+use super::agent::{Node, Session, connected};
 use super::installation::{Installation, SITE};
 
 /// Hello of a node that has tried an offer.
@@ -33,10 +33,7 @@ async fn nothing_more(session: &mut Session) {
 
 #[tokio::test]
 async fn a_trial_is_confirmed_on_the_session_that_announces_it() {
-    let installation = Installation::start().await;
-    installation.apply(SITE).await;
-    let mut node = Node::enrol(&installation, "a").await;
-    let mut old = node.connect(&installation).await;
+    let (installation, mut node, mut old) = connected().await;
     let mut push = installation.push().await;
     let offer = old.offer().await;
     assert_eq!(offer.confirm_within_ms, 30_000);
@@ -73,10 +70,7 @@ async fn a_trial_is_confirmed_on_the_session_that_announces_it() {
 #[tokio::test]
 async fn what_was_rolled_back_is_not_offered_again_until_the_next_push() {
     const WORDS: &str = "no new connection to the controller came through";
-    let installation = Installation::start().await;
-    installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
-    let mut session = node.connect(&installation).await;
+    let (installation, node, mut session) = connected().await;
     let push = installation
         .try_push(PushRequest {
             site: "site-a".to_owned(),
@@ -139,10 +133,7 @@ async fn what_was_rolled_back_is_not_offered_again_until_the_next_push() {
 
 #[tokio::test]
 async fn a_trial_of_what_is_no_longer_wanted_is_not_confirmed() {
-    let installation = Installation::start().await;
-    installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
-    let mut session = node.connect(&installation).await;
+    let (installation, node, mut session) = connected().await;
     let first = installation.push().await;
     let offer = session.offer().await;
     session.answer(&offer, NodeState::Trial, "").await;
