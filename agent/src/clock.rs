@@ -1,6 +1,6 @@
 //! The only place that asks what time it is.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The wall clock; for certificates and for records that people read, never for waiting.
 #[allow(clippy::disallowed_methods)] // the one caller that the ban points everybody to
@@ -13,4 +13,48 @@ pub fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     })
+}
+
+/// Seconds of Unix time.
+pub fn unix(time: SystemTime) -> u64 {
+    unix_ms(time) / 1000
+}
+
+/// By how much the wall clock may run otherwise than time between two looks at it.
+const STEP: Duration = Duration::from_secs(2);
+
+/// Notices that the wall clock was set, or that the machine slept: timers of the kernel know
+/// of neither.
+#[derive(Debug, Default)]
+pub struct Steps(Option<(SystemTime, Instant)>);
+
+impl Steps {
+    /// Whether the wall clock went otherwise than time since the last look.
+    pub fn stepped(&mut self, wall: SystemTime, time: Instant) -> bool {
+        let last = self.0.replace((wall, time));
+        last.is_some_and(|(last_wall, last_time)| {
+            let expected = last_wall + time.saturating_duration_since(last_time);
+            let off = wall
+                .duration_since(expected)
+                .unwrap_or_else(|earlier| earlier.duration());
+            off > STEP
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_once() {
+        let mut steps = Steps::default();
+        let (wall, time) = (UNIX_EPOCH + Duration::from_hours(9), Instant::now());
+        let seconds = Duration::from_secs;
+        assert!(!steps.stepped(wall, time));
+        assert!(!steps.stepped(wall + seconds(61), time + seconds(60)));
+        assert!(steps.stepped(wall + seconds(200), time + seconds(70)));
+        assert!(!steps.stepped(wall + seconds(215), time + seconds(85)));
+        assert!(steps.stepped(wall, time + seconds(100)), "backwards");
+    }
 }

@@ -127,6 +127,7 @@ pub fn fall_back(
                 ruleset: &ruleset,
                 failsafe: &failsafe,
                 canonical: None,
+                now: clock::unix(clock::now()),
             };
             let protected = Family::BOTH.map(|family| {
                 protect(kernel, target, family, found, enforces).map_err(|error| chain(&error))

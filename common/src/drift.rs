@@ -2,16 +2,18 @@
 
 mod sequence;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-use ipnet::IpNet;
 use voipfleet_proto::v1 as pb;
 
 use self::sequence::Change;
 use crate::iptables::words::{comment, is_ours};
-use crate::iptables::{COMMENT_PREFIX, JUMP, JumpState, KernelSet, SavedChain, Table, header};
-use crate::ruleset::{Family, Ruleset, SetName};
+use crate::iptables::{
+    COMMENT_PREFIX, Change as ElementChange, JUMP, JumpState, KernelSet, SavedChain, Slack, Table,
+    changes, header,
+};
+use crate::ruleset::{Family, Ruleset, SetName, Until};
 
 /// What kind of difference it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -231,9 +233,18 @@ fn describe(
     }
 }
 
-/// What differs in our sets: a record for each set that is missing, of another shape or
-/// not wanted, and for each element too few or too many. Class [`Class::Set`] throughout.
-pub fn compare_sets(wanted: &Ruleset, observed: &[KernelSet]) -> Vec<Difference> {
+/// What differs in our sets at `now`, Unix time in seconds: a record for each set that is
+/// missing, of another shape or not wanted, and for each element too few, too many, or with
+/// another end. Class [`Class::Set`] throughout.
+///
+/// An element whose end has come is not missed, and one that is about to go is not told
+/// apart from one that is gone; `slack` says how much of that there is.
+pub fn compare_sets(
+    wanted: &Ruleset,
+    observed: &[KernelSet],
+    now: u64,
+    slack: Slack,
+) -> Vec<Difference> {
     let mut differences = Vec::new();
     let here = |name: &SetName, wanted: String, observed: String| Difference {
         class: Class::Set,
@@ -255,21 +266,41 @@ pub fn compare_sets(wanted: &Ruleset, observed: &[KernelSet]) -> Vec<Difference>
         if found.header != shape {
             differences.push(here(&set.name, shape, found.header.clone()));
         }
-        let elements: BTreeSet<IpNet> = set.elements.iter().copied().collect();
-        if elements == found.elements {
-            continue;
+        let (mut gone, mut new, mut retimed) = (Vec::new(), Vec::new(), Vec::new());
+        for change in changes(set, found, now, slack) {
+            match change {
+                ElementChange::Missing(net, _) => gone.push((net.to_string(), String::new())),
+                ElementChange::Extra(net, _) => new.push((String::new(), net.to_string())),
+                // In words that are the same at the next look, while timers run.
+                ElementChange::Retimed { net, wanted, found } => retimed.push((
+                    format!("{net} {}", end(wanted)),
+                    format!("{net} {}", actual_end(wanted, found, now)),
+                )),
+            }
         }
-        let gone = elements.difference(&found.elements);
-        let gone = gone.map(|net| here(&set.name, net.to_string(), String::new()));
-        differences.extend(capped(gone, "elements"));
-        let new = found.elements.difference(&elements);
-        let new = new.map(|net| here(&set.name, String::new(), net.to_string()));
-        differences.extend(capped(new, "elements"));
+        for told in [gone, new, retimed] {
+            let told = told
+                .into_iter()
+                .map(|(wanted, observed)| here(&set.name, wanted, observed));
+            differences.extend(capped(told, "elements"));
+        }
     }
     for set in held.values() {
         differences.push(here(&set.name, String::new(), set.header.clone()));
     }
     differences
+}
+
+fn end(until: Option<Until>) -> String {
+    until.map_or_else(|| "for ever".to_owned(), |until| format!("until {until}"))
+}
+
+fn actual_end(wanted: Option<Until>, found: Option<u32>, now: u64) -> &'static str {
+    match (wanted, found) {
+        (_, None) => "for ever",
+        (Some(until), Some(left)) if u64::from(left) > until.left(now) => "for longer",
+        _ => "for a shorter time",
+    }
 }
 
 /// The first [`MAX_DIFFERENCES`], and for each class of the rest one that counts them.

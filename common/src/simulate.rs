@@ -106,16 +106,13 @@ pub fn simulate(ruleset: &Ruleset, packet: &Packet) -> Outcome {
     })
 }
 
-/// Whether `address` is in `set`.
+/// Whether `address` is in `set`. What has an end is taken as not over yet.
 pub fn contains(set: &AddressSet, address: IpAddr) -> bool {
     let bits = match address {
         IpAddr::V4(_) => 32,
         IpAddr::V6(_) => 128,
     };
-    (0..=bits).any(|length| {
-        IpNet::new(address, length)
-            .is_ok_and(|net| set.elements.binary_search(&net.trunc()).is_ok())
-    })
+    (0..=bits).any(|length| IpNet::new(address, length).is_ok_and(|net| set.holds(&net.trunc())))
 }
 
 fn failsafe(ruleset: &Ruleset, packet: &Packet) -> Option<&'static str> {

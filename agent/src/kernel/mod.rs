@@ -11,8 +11,8 @@ mod system;
 use std::fmt;
 use std::time::Duration;
 
-use voipfleet_common::iptables::{Unreadable, UnreadableSets};
-use voipfleet_common::ruleset::Family;
+use voipfleet_common::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
+use voipfleet_common::ruleset::{Family, Ruleset};
 
 pub use author::Author;
 pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};
@@ -67,6 +67,24 @@ pub enum KernelError {
     SetInUse {
         /// The set.
         set: String,
+        /// The refusal.
+        source: Box<KernelError>,
+    },
+    /// A set takes no more elements.
+    #[error(
+        "set {set} is full: {wanted} elements are wanted, and it holds {held} of at most {room} \
+         (`ipset list -t {set}` on the node shows it); push again, and if it stays so, find who \
+         else fills it: {source}"
+    )]
+    SetFull {
+        /// The set.
+        set: String,
+        /// How many elements it should hold.
+        wanted: usize,
+        /// How many it holds.
+        held: usize,
+        /// How many it can hold.
+        room: u32,
         /// The refusal.
         source: Box<KernelError>,
     },
@@ -222,6 +240,35 @@ pub trait Kernel: Send {
 }
 
 impl KernelError {
+    /// Whether the kernel says that a set takes no more elements.
+    pub fn is_full(&self) -> bool {
+        // `Hash is full, cannot add more elements`, in every ipset since 6.0.
+        matches!(
+            self,
+            KernelError::Line { source: ExecError::Refused { words, .. }, .. }
+                if words.contains("is full")
+        )
+    }
+
+    /// A refusal of a full set with what is known of that set.
+    pub(crate) fn of_set(self, wanted: &Ruleset, observed: &[KernelSet]) -> Self {
+        let KernelError::Line { line, .. } = &self else {
+            return self;
+        };
+        let name = line.split(' ').nth(1).unwrap_or_default();
+        let Some(set) = set_named(wanted, name) else {
+            return self;
+        };
+        let held = observed.iter().find(|held| held.name == set.name);
+        KernelError::SetFull {
+            set: set.name.kernel_name(),
+            wanted: set.len(),
+            held: held.map_or(0, KernelSet::len),
+            room: set.max_elements,
+            source: Box::new(self),
+        }
+    }
+
     /// Whether the tool itself is missing.
     pub fn is_not_installed(&self) -> bool {
         matches!(self, KernelError::Exec(ExecError::NotInstalled { .. }))

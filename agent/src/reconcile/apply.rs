@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use voipfleet_common::iptables::Failsafe;
+use voipfleet_common::iptables::{Failsafe, SetCount};
 use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_common::session::Held;
@@ -10,6 +10,7 @@ use voipfleet_common::session::Held;
 use super::enforce::{self, Effort, EnforceError, Target};
 use super::prove;
 use super::stage::{Staged, stage};
+use crate::clock;
 use crate::failpoint::{Step, reach};
 use crate::kernel::{Kernel, KernelError, NoScratch, Parts};
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
@@ -160,6 +161,7 @@ impl Prepared {
                 Staged::Proved(canonical) => Some(canonical),
                 Staged::Untried(_) => None,
             },
+            now: clock::unix(clock::now()),
         }
     }
 
@@ -167,7 +169,7 @@ impl Prepared {
     /// the controller must be reached anew first.
     pub fn enforce(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
         self.write(kernel)?;
-        self.prove(kernel)
+        Ok(self.prove(kernel)?.0)
     }
 
     /// Makes the kernel what it says.
@@ -176,15 +178,16 @@ impl Prepared {
         enforce::write(kernel, self.target(), Parts::ALL, effort)
     }
 
-    /// Reads back that the kernel is what it says.
-    pub fn prove(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
-        let canonical = prove::read_back(kernel, self.target())?;
-        Ok(Confirmed {
+    /// Reads back that the kernel is what it says, and counts the elements of its sets.
+    pub fn prove(self, kernel: &mut dyn Kernel) -> Result<(Confirmed, SetCount), EnforceError> {
+        let proof = prove::read_back(kernel, self.target())?;
+        let candidate = Confirmed {
             held: self.held,
             ruleset: self.ruleset,
             failsafe: self.failsafe,
-            canonical,
-        })
+            canonical: proof.canonical,
+        };
+        Ok((candidate, proof.sets))
     }
 }
 
@@ -223,6 +226,7 @@ pub fn enforce_confirmed(
         ruleset: &confirmed.ruleset,
         failsafe: &confirmed.failsafe,
         canonical: known.then_some(&confirmed.canonical),
+        now: clock::unix(clock::now()),
     };
     let canonical = enforce::enforce(kernel, target, Effort::AsFarAsPossible)?;
     if !fits {

@@ -1,10 +1,12 @@
 //! Looks at the kernel, says what differs, and repairs it.
 
 use voipfleet_common::drift::{Class, Difference, compare_rules, compare_sets};
+use voipfleet_common::iptables::{SetCount, Slack, count_sets, set_renewal};
 use voipfleet_common::ruleset::Family;
 
 use super::enforce::{self, Effort, EnforceError, Target};
 use super::observe::{Observed, observe};
+use crate::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Confirmed;
 
@@ -14,8 +16,31 @@ pub struct Inspection {
     /// What differs from the ruleset that should run; parts that could not be read are of class
     /// unreadable.
     pub differences: Vec<Difference>,
+    /// The elements that were counted; none where the sets were not read.
+    pub sets: Option<SetCount>,
+    /// Input of `ipset restore` for timers that only the course of time has put wrong.
+    pub(super) renewal: String,
     /// What was read.
     read: Observed,
+}
+
+/// When a look is taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// Unix time in seconds.
+    pub(super) now: u64,
+    /// The clock was set since the last look.
+    pub(super) stepped: bool,
+}
+
+impl Moment {
+    /// Now, with a clock that was not set.
+    pub(super) fn now() -> Self {
+        Self {
+            now: clock::unix(clock::now()),
+            stepped: false,
+        }
+    }
 }
 
 impl Inspection {
@@ -45,7 +70,7 @@ impl Inspection {
 
 /// Compares the kernel with the ruleset that should run.
 pub fn inspect(kernel: &mut dyn Kernel, running: &Confirmed) -> Inspection {
-    inspect_parts(kernel, running, Parts::ALL)
+    inspect_parts(kernel, running, Parts::ALL, Moment::now())
 }
 
 /// Compares `parts` of the kernel with the ruleset that should run; says nothing of the others.
@@ -53,6 +78,7 @@ pub(super) fn inspect_parts(
     kernel: &mut dyn Kernel,
     running: &Confirmed,
     parts: Parts,
+    moment: Moment,
 ) -> Inspection {
     let mut inspection = Inspection::default();
     let needed = !running.ruleset.sets.is_empty();
@@ -69,9 +95,14 @@ pub(super) fn inspect_parts(
         }
     });
     match &read.sets {
-        Some(Ok(observed)) => inspection
-            .differences
-            .extend(compare_sets(&running.ruleset, observed)),
+        Some(Ok(observed)) => {
+            let Moment { now, stepped } = moment;
+            let ruleset = &running.ruleset;
+            let differences = compare_sets(ruleset, observed, now, Slack::DRIFT);
+            inspection.differences.extend(differences);
+            inspection.sets = Some(count_sets(ruleset, observed, now));
+            inspection.renewal = set_renewal(ruleset, observed, now, stepped);
+        }
         Some(Err(why)) => {
             inspection.unreadable(Family::V4, "ipset", why);
             read.sets = None;
@@ -100,6 +131,7 @@ pub(super) fn repair(
         ruleset: &running.ruleset,
         failsafe: &running.failsafe,
         canonical: Some(&running.canonical),
+        now: clock::unix(clock::now()),
     };
     let differs = |family: Family, table: &str| {
         inspection.differences.iter().any(|difference| {

@@ -29,6 +29,8 @@ pub struct Target<'a> {
     pub failsafe: &'a Failsafe,
     /// What the kernel must print; none where that could not be found out before.
     pub canonical: Option<&'a Canonical>,
+    /// The moment, Unix time in seconds: elements that are over by then are none.
+    pub now: u64,
 }
 
 /// Where an enforcement failed. In the order in which they are done.
@@ -95,7 +97,7 @@ pub fn enforce(
     effort: Effort,
 ) -> Result<Canonical, EnforceError> {
     write(kernel, target, Parts::ALL, effort)?;
-    read_back(kernel, target)
+    Ok(read_back(kernel, target)?.canonical)
 }
 
 /// Makes `parts` of the kernel what `target` says; only what differs is written.
@@ -139,7 +141,7 @@ pub(super) fn write_over(
     }));
     first?;
     release(kernel, after, |observed| {
-        set_plan(target.ruleset, observed).after
+        set_plan(target.ruleset, observed, target.now).after
     })
     .map_err(at(Step::SetsAfter))?;
     reach(Point::SetsReleased);
@@ -169,18 +171,33 @@ fn together(
     first
 }
 
-/// Makes and fills what the rules will name.
+/// Makes and fills what the rules will name. A set that somebody filled after it was read is
+/// planned again, by what is there now: then a larger one takes its place.
 fn fill(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
     read: &mut Observed,
 ) -> Result<SetPlan, KernelError> {
     let needed = !target.ruleset.sets.is_empty();
-    let plan = set_plan(target.ruleset, &read.sets(kernel, needed)?);
-    if !plan.before.is_empty() {
-        kernel.ipset_restore(&plan.before)?;
+    let mut observed = read.sets(kernel, needed)?;
+    let mut attempts = 1..=LOAD_ATTEMPTS;
+    loop {
+        let plan = set_plan(target.ruleset, &observed, target.now);
+        if plan.before.is_empty() {
+            return Ok(plan);
+        }
+        let Err(error) = kernel.ipset_restore(&plan.before) else {
+            return Ok(plan);
+        };
+        if !error.is_full() {
+            return Err(error);
+        }
+        let now = sets(kernel, needed)?;
+        if now == observed || attempts.next().is_none() {
+            return Err(error.of_set(target.ruleset, &now));
+        }
+        observed = now;
     }
-    Ok(plan)
 }
 
 /// One restore: chains that differ, our stale chains, and the jump.

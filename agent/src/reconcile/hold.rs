@@ -84,6 +84,7 @@ impl Reconciler {
                 self.healed();
                 self.outcome = Outcome::applied(held);
                 info!(generation = held.generation, "in force again");
+                self.count_sets();
                 self.refresh_failsafe();
                 self.tell(0, None);
             }

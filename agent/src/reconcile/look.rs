@@ -6,7 +6,7 @@ use tracing::warn;
 use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
 
-use super::check::{self, Inspection};
+use super::check::{self, Inspection, Moment};
 use super::contention::Permission;
 use super::trial::running;
 use super::{Change, Outbox, Reconciler};
@@ -51,7 +51,12 @@ impl Reconciler {
             let families: Vec<Family> = Family::BOTH.into_iter().filter(reached).collect();
             self.kernel.expect_restore(&families);
         }
-        let found = check::inspect_parts(&mut *self.kernel, running, parts);
+        let mut moment = Moment::now();
+        if parts.sets {
+            moment.stepped = self.steps.stepped(clock::now(), Instant::now());
+        }
+        let found = renewed(&mut *self.kernel, running, parts, moment);
+        self.counted(&found);
         if found.is_clean() {
             self.is_clean_now();
             self.tell_drift(pb::DriftState::Clean);
@@ -116,6 +121,7 @@ impl Reconciler {
             left = mend(kernel, running, all, Parts::ALL);
         }
         let now = Instant::now();
+        self.counted(&left);
         self.contention.repaired(now);
         record(&self.outbox, self.standing.repaired(&left.differences, now));
         let state = if left.is_unreadable() {
@@ -128,6 +134,26 @@ impl Reconciler {
             pb::DriftState::Drifted
         };
         self.tell_drift(state);
+    }
+
+    /// Keeps what was counted; where sets could not be read, nothing is known of them.
+    fn counted(&mut self, found: &Inspection) {
+        if found.sets.is_some() || found.is_unreadable() {
+            self.sets.clone_from(&found.sets);
+        }
+    }
+
+    /// Counts the elements in the kernel where no look did.
+    pub(super) fn count_sets(&mut self) {
+        let parts = Parts {
+            v4: false,
+            v6: false,
+            sets: true,
+        };
+        let running = running(self.trial.as_ref(), self.confirmed.as_ref());
+        self.sets = running.and_then(|running| {
+            check::inspect_parts(&mut *self.kernel, running, parts, Moment::now()).sets
+        });
     }
 
     pub(super) fn is_clean_now(&mut self) {
@@ -152,12 +178,33 @@ impl Reconciler {
             pb::DriftState::Clean if self.contention.is_contended() => pb::DriftState::Contended,
             state => state,
         };
-        let told = self.outbox.last_status().drift;
+        let told = self.outbox.last_status();
         self.drift = state;
-        if told != i32::from(state) {
+        if told.drift != i32::from(state) || told.sets != self.told_sets() {
             self.tell(0, None);
         }
     }
+}
+
+/// Looks at `parts`, and sets timers right that only the course of time put wrong: that is
+/// nobody's drift.
+fn renewed(
+    kernel: &mut dyn Kernel,
+    running: &Confirmed,
+    parts: Parts,
+    moment: Moment,
+) -> Inspection {
+    let found = check::inspect_parts(kernel, running, parts, moment);
+    if found.renewal.is_empty() {
+        return found;
+    }
+    if let Err(error) = kernel.ipset_restore(&found.renewal) {
+        warn!(
+            reason = chain(&error),
+            "timers of set elements were not renewed"
+        );
+    }
+    check::inspect_parts(kernel, running, parts, Moment::now())
 }
 
 /// Repairs what was found in `parts`, and says what is left.
@@ -170,7 +217,7 @@ fn mend(
     if let Err(error) = check::repair(kernel, running, &mut found) {
         warn!(reason = chain(&error), "drift was not repaired");
     }
-    check::inspect_parts(kernel, running, parts)
+    check::inspect_parts(kernel, running, parts, Moment::now())
 }
 
 fn record(outbox: &Outbox, records: Vec<pb::DriftRecord>) {

@@ -110,7 +110,8 @@ impl Reconciler {
             Ok((changed, prepared.prove(kernel)?))
         });
         match tried {
-            Ok((changed, candidate)) => {
+            Ok((changed, (candidate, sets))) => {
+                self.sets = Some(sets);
                 self.course.changed(changed, offered.confirm_within);
                 self.begin_trial(Trial {
                     candidate,

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use voipfleet_common::drift::{Difference, Wanted, compare_rules, compare_sets};
-use voipfleet_common::iptables::{JumpState, Table, as_read, parse_save, read_rule, restore_input};
+use voipfleet_common::iptables::{
+    JumpState, SetCount, Slack, Table, as_read, count_sets, parse_save, read_rule, restore_input,
+};
 use voipfleet_common::ruleset::Family;
 
 use super::enforce::{EnforceError, Step, Target, at};
@@ -12,8 +14,17 @@ use crate::failpoint::{Step as Point, reach};
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::Canonical;
 
-/// Proves that the kernel is what `target` says. Gives the words of the kernel.
-pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonical, EnforceError> {
+/// What a read-back found to be right.
+#[derive(Debug)]
+pub struct Proof {
+    /// The words of the kernel.
+    pub canonical: Canonical,
+    /// The elements that it holds.
+    pub sets: SetCount,
+}
+
+/// Proves that the kernel is what `target` says.
+pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, EnforceError> {
     let needed = !target.ruleset.sets.is_empty();
     let mut observed = observe(kernel, Parts::ALL, needed);
     let mut differences = Vec::new();
@@ -41,25 +52,32 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Canonica
     }
     let sets = observed.sets(kernel, needed).map_err(at(Step::ReadBack))?;
     reach(Point::ReadSets);
-    differences.extend(compare_sets(target.ruleset, &sets));
+    differences.extend(compare_sets(
+        target.ruleset,
+        &sets,
+        target.now,
+        Slack::WRITTEN,
+    ));
     if let Some(first) = differences.first() {
         return Err(EnforceError::Differs(describe(
             first,
             differences.len() - 1,
         )));
     }
-    if let Some(canonical) = target.canonical {
-        return Ok(canonical.clone());
+    let sets = count_sets(target.ruleset, &sets, target.now);
+    if let Some(canonical) = target.canonical.cloned() {
+        return Ok(Proof { canonical, sets });
     }
     let tables = tables
         .try_into()
         .map_err(|_| EnforceError::Differs("a family is missing".to_owned()))?;
-    Ok(Canonical {
+    let canonical = Canonical {
         backend: kernel.backend(),
         version: kernel.version().to_owned(),
         tables,
         read_back: true,
-    })
+    };
+    Ok(Proof { canonical, sets })
 }
 
 /// One difference in words, for an error.

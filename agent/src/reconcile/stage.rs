@@ -2,7 +2,7 @@
 //! there, and what iptables-save prints there is what it must print of the live kernel.
 
 use voipfleet_common::drift::Wanted;
-use voipfleet_common::iptables::{Failsafe, Table, restore_input, set_create_input};
+use voipfleet_common::iptables::{Failsafe, Table, restore_input, set_shapes_input};
 use voipfleet_common::ruleset::{Family, Ruleset};
 
 use super::observe::rules;
@@ -58,7 +58,7 @@ fn print(
     }
     // A rule names sets of its own family only.
     let sets = ruleset.sets.iter().filter(|set| set.name.family == family);
-    let sets = set_create_input(sets, false);
+    let sets = set_shapes_input(sets);
     if !sets.is_empty() {
         scratch.ipset_restore(&sets)?;
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 use voipfleet_common::drift::Difference;
-use voipfleet_common::iptables::Failsafe;
+use voipfleet_common::iptables::{Failsafe, SetCount};
 use voipfleet_common::session::Course;
 use voipfleet_proto::v1 as pb;
 
@@ -54,6 +54,9 @@ pub struct Reconciler {
     pub(super) failsafe: Failsafe,
     pub(super) outcome: Outcome,
     pub(super) drift: pb::DriftState,
+    /// What was last counted in the sets of what runs.
+    pub(super) sets: Option<SetCount>,
+    pub(super) steps: clock::Steps,
     pub(super) contention: Contention,
     pub(super) standing: Standing,
     pub(super) last_repair: Vec<Difference>,
@@ -100,6 +103,8 @@ impl Reconciler {
             inbox,
             outbox,
             drift: pb::DriftState::Clean,
+            sets: None,
+            steps: clock::Steps::default(),
             contention: Contention::default(),
             standing: Standing::new(clock::unix_ms(clock::now())),
             last_repair: Vec::new(),
@@ -110,8 +115,11 @@ impl Reconciler {
             settings,
         };
         task.findings = task.settings.machine.look(&mut *task.kernel);
+        task.steps.stepped(clock::now(), Instant::now());
         if recovered.failed.is_some() {
             task.look(None);
+        } else {
+            task.count_sets();
         }
         task.say_fallback();
         task.tell_facts();

@@ -45,10 +45,18 @@ impl Reconciler {
             state: outcome.state.into(),
             error: self.with_fallback(outcome),
             drift: self.drift.into(),
+            sets: self.told_sets(),
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             confirmed_generation: confirmed.map_or(0, |held| held.generation),
             confirmed_digest: digest(confirmed),
         }
+    }
+
+    /// The elements of what runs, as they were last counted; none where only management rules
+    /// run, which have no sets.
+    pub(super) fn told_sets(&self) -> Option<pb::SetCount> {
+        let runs = self.trial.is_some() || self.fallback.is_none();
+        self.sets.as_ref().filter(|_| runs).map(Into::into)
     }
 
     pub(super) fn tell_facts(&mut self) {

@@ -150,6 +150,7 @@ impl Reconciler {
             return Some(error);
         }
         self.course.undone();
+        self.count_sets();
         if !closed {
             self.healed();
             self.refresh_failsafe();

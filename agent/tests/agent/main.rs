@@ -37,6 +37,8 @@ mod offers;
 #[cfg(test)]
 mod reconciler;
 #[cfg(test)]
+mod sets;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod trial;

@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 
 use super::*;
 use crate::iptables::parse_save;
-use crate::ruleset::{AddressSet, Mode};
+use crate::ruleset::{AddressSet, Expiring, Mode};
 
 const OURS: &str = "\
 :VF-FAILSAFE - [0:0]
@@ -191,7 +191,7 @@ fn sets_differ_by_shape_and_element() {
                  add vf-a-4 192.0.2.2\ncreate vf-c-4 hash:net family inet maxelem 9\n\
                  create vf-z-6 hash:net family inet6 maxelem 7\n";
     let observed = crate::iptables::parse_ipset_save(saved).unwrap();
-    let differences = compare_sets(&wanted, &observed);
+    let differences = compare_sets(&wanted, &observed, 0, Slack::DRIFT);
     let told: Vec<(&str, &str, &str)> = differences
         .iter()
         .map(|d| (d.chain.as_str(), d.wanted.as_str(), d.observed.as_str()))
@@ -211,4 +211,55 @@ fn sets_differ_by_shape_and_element() {
         ]
     );
     assert!(differences.iter().all(|d| d.class == Class::Set));
+}
+
+#[test]
+fn what_time_takes_out_of_a_set_is_no_drift() {
+    let now = 1_800_000_000;
+    let until = |left: u64| Until::from_unix(now + left).unwrap();
+    let expiring = |net: &str, left| Expiring {
+        net: net.parse().unwrap(),
+        until: until(left),
+    };
+    let set = AddressSet::new(SetName::from_kernel_name("vf-deny-4").unwrap(), [])
+        .with_expiring([expiring("10.0.0.1/32", 600), expiring("10.0.0.2/32", 5)]);
+    let wanted = Ruleset {
+        site: "site-a".parse().unwrap(),
+        node: "sip-1".parse().unwrap(),
+        mode: Mode::Enforce,
+        admins: Vec::new(),
+        ssh_ports: vec![22],
+        sets: vec![set],
+        chains: Vec::new(),
+    };
+    let told = |elements: &str, after: u64| -> Vec<(String, String)> {
+        let saved =
+            format!("create vf-deny-4 hash:net family inet maxelem 1024 timeout 0\n{elements}");
+        let observed = crate::iptables::parse_ipset_save(&saved).unwrap();
+        compare_sets(&wanted, &observed, now + after, Slack::DRIFT)
+            .into_iter()
+            .map(|difference| (difference.wanted, difference.observed))
+            .collect()
+    };
+    let none: Vec<(String, String)> = Vec::new();
+    let one = "add vf-deny-4 10.0.0.1 timeout";
+    assert_eq!(told(&format!("{one} 599\n"), 0), none, "one is about to go");
+    assert_eq!(told(&format!("{one} 100\n"), 500), none);
+    assert_eq!(told("", 600), none, "both are over");
+    assert_eq!(
+        told(&format!("{one} 3\n"), 601),
+        none,
+        "and one is a little late"
+    );
+    let whole = |wanted: &str, found: &str| vec![(wanted.to_owned(), found.to_owned())];
+    assert_eq!(told("", 0), whole("10.0.0.1/32", ""), "before its end");
+    let end = format!("10.0.0.1/32 until {}", until(600));
+    for (timer, words) in [
+        (900, "10.0.0.1/32 for longer"),
+        (60, "10.0.0.1/32 for a shorter time"),
+        (0, "10.0.0.1/32 for ever"),
+    ] {
+        assert_eq!(told(&format!("{one} {timer}\n"), 0), whole(&end, words));
+    }
+    assert_eq!(told(&format!("{one} 60\n"), 700), whole("", "10.0.0.1/32"));
 }

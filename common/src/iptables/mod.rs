@@ -18,8 +18,11 @@ pub(crate) use render::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
 pub use render::{Failsafe, apply_input, filter_section, restore_input};
 pub use repair::repair_input;
 pub use save::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
-pub(crate) use sets::header;
-pub use sets::{KernelSet, SetPlan, UnreadableSets, parse_ipset_save, set_create_input, set_plan};
+pub(crate) use sets::{Change, changes, header};
+pub use sets::{
+    KernelSet, SetCount, SetPlan, ShortSet, Slack, UnreadableSets, count_sets, parse_ipset_save,
+    set_create_input, set_named, set_plan, set_renewal, set_shapes_input,
+};
 pub use words::target;
 
 /// The start of every comment of ours; the rule's label follows.

@@ -4,18 +4,21 @@
 //! are checked on construction, ports fit one multiport match, prefixes have no host bits.
 
 mod digest;
+mod expiring;
 mod management;
 mod outline;
 mod ports;
 mod rule;
 mod tokens;
 mod wire;
+mod wire_sets;
 #[cfg(test)]
 mod wire_tests;
 
 use ipnet::IpNet;
 
 pub use digest::Digest;
+pub use expiring::{Expiring, InvalidUntil, Until};
 pub use ports::{InvalidPorts, MAX_PORT_SLOTS, PortRange, Ports};
 pub use rule::{
     ConnectionState, ConnectionStates, Protocol, Rate, RateUnit, Rule, Scope, SourceLimit, Verdict,
@@ -101,10 +104,13 @@ pub struct Ruleset {
 pub struct AddressSet {
     /// Its name and family.
     pub name: SetName,
-    /// `maxelem` in the kernel: at least the number of elements.
+    /// `maxelem` in the kernel: at least the number of elements, expiring ones among them.
     pub max_elements: u32,
-    /// Prefixes of the set's family, ascending, distinct, none with length 0.
+    /// Prefixes of the set's family that stay, ascending, distinct, none with length 0.
     pub elements: Vec<IpNet>,
+    /// Prefixes that the kernel takes out by itself, ascending, distinct, none of `elements`.
+    /// With any, over or not, the kernel's set has timers; without, it has none.
+    pub expiring: Vec<Expiring>,
 }
 
 impl AddressSet {
@@ -116,26 +122,79 @@ impl AddressSet {
     pub fn new(name: SetName, elements: impl IntoIterator<Item = IpNet>) -> Self {
         let mut elements: Vec<IpNet> = elements
             .into_iter()
-            .map(|net| net.trunc())
             .filter(|net| Family::of(net) == name.family)
-            .flat_map(|net| {
-                if net.prefix_len() == 0 {
-                    net.subnets(1).into_iter().flatten().collect::<Vec<_>>()
-                } else {
-                    vec![net]
-                }
-            })
+            .flat_map(storable)
             .collect();
         elements.sort_unstable();
         elements.dedup();
-        let room = u32::try_from(elements.len())
+        let mut set = Self {
+            name,
+            max_elements: 0,
+            elements,
+            expiring: Vec::new(),
+        };
+        set.make_room();
+        set
+    }
+
+    /// The same set with `expiring` of its family beside what stays. What is permanent wins,
+    /// and then the later end.
+    #[must_use]
+    pub fn with_expiring(mut self, expiring: impl IntoIterator<Item = Expiring>) -> Self {
+        self.expiring.extend(
+            expiring
+                .into_iter()
+                .filter(|one| Family::of(&one.net) == self.name.family)
+                .flat_map(|one| {
+                    let until = one.until;
+                    let part = move |net| Expiring { net, until };
+                    storable(one.net).into_iter().map(part)
+                }),
+        );
+        self.expiring
+            .retain(|one| self.elements.binary_search(&one.net).is_err());
+        // The later end first, which is the one that stays.
+        self.expiring
+            .sort_unstable_by(|a, b| a.net.cmp(&b.net).then(b.until.cmp(&a.until)));
+        self.expiring.dedup_by_key(|one| one.net);
+        self.make_room();
+        self
+    }
+
+    /// The number of its elements, expiring ones among them.
+    pub fn len(&self) -> usize {
+        self.elements.len() + self.expiring.len()
+    }
+
+    /// Whether it has no element at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether one of its elements is exactly `net`.
+    pub fn holds(&self, net: &IpNet) -> bool {
+        self.elements.binary_search(net).is_ok()
+            || self
+                .expiring
+                .binary_search_by_key(net, |one| one.net)
+                .is_ok()
+    }
+
+    fn make_room(&mut self) {
+        let room = u32::try_from(self.len())
             .unwrap_or(u32::MAX / 4)
             .saturating_mul(2);
-        Self {
-            name,
-            max_elements: room.next_power_of_two().max(1024),
-            elements,
-        }
+        self.max_elements = room.next_power_of_two().max(1024);
+    }
+}
+
+/// What a `hash:net` can hold of a prefix.
+fn storable(net: IpNet) -> Vec<IpNet> {
+    let net = net.trunc();
+    if net.prefix_len() == 0 {
+        net.subnets(1).into_iter().flatten().collect()
+    } else {
+        vec![net]
     }
 }
 

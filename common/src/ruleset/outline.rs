@@ -26,6 +26,7 @@ const SSH_PORTS: u32 = 5;
 const SETS: u32 = 6;
 const CHAINS: u32 = 7;
 const ELEMENTS_OF_SET: u32 = 4;
+const EXPIRING_OF_SET: u32 = 5;
 const RULES_OF_CHAIN: u32 = 2;
 
 /// Counts what is there, without reading it. Bytes that are no protobuf are left to the decoder.
@@ -44,7 +45,9 @@ pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
         SETS => {
             most(&mut sets, bounds.sets, "sets")?;
             fields(content, |tag, _| match tag {
-                ELEMENTS_OF_SET => most(&mut elements, bounds.elements, "elements of sets"),
+                ELEMENTS_OF_SET | EXPIRING_OF_SET => {
+                    most(&mut elements, bounds.elements, "elements of sets")
+                }
                 _ => Ok(()),
             })
         }

@@ -7,10 +7,11 @@ use prost::Message;
 use voipfleet_proto::v1 as pb;
 
 use super::outline::{self, Bounds};
+use super::wire_sets as sets;
 use super::{
-    AddressSet, Chain, ChainName, ConnectionState, ConnectionStates, Digest, FAILSAFE_CHAIN,
-    Family, INPUT_CHAIN, Mode, PortRange, Ports, Protocol, Rate, RateUnit, Rule, Ruleset, Scope,
-    SetName, SetStem, SourceLimit, Verdict,
+    Chain, ChainName, ConnectionState, ConnectionStates, Digest, FAILSAFE_CHAIN, Family,
+    INPUT_CHAIN, Mode, PortRange, Ports, Protocol, Rate, RateUnit, Rule, Ruleset, Scope, SetName,
+    SetStem, SourceLimit, Verdict,
 };
 
 /// The longest encoded ruleset that either side takes: room for about 2 million set elements.
@@ -18,7 +19,6 @@ pub const MAX_RULESET_BYTES: usize = 64 << 20;
 const MAX_ADMINS: usize = 256;
 const MAX_SSH_PORTS: usize = 15;
 const MAX_SETS: usize = 4096;
-const MAX_ELEMENTS: u32 = 1 << 22;
 const MAX_CHAINS: usize = 256;
 const MAX_RULES: usize = 50_000;
 /// Of all sets together.
@@ -31,7 +31,7 @@ const MAX_RULE_BYTES: usize = 4096;
 #[error("not a valid ruleset: {0}")]
 pub struct InvalidRuleset(String);
 
-fn invalid(why: impl Into<String>) -> InvalidRuleset {
+pub(super) fn invalid(why: impl Into<String>) -> InvalidRuleset {
     InvalidRuleset(why.into())
 }
 
@@ -222,7 +222,7 @@ impl From<&Ruleset> for pb::Ruleset {
                 .iter()
                 .map(|port| u32::from(*port))
                 .collect(),
-            sets: ruleset.sets.iter().map(address_set).collect(),
+            sets: ruleset.sets.iter().map(sets::encode).collect(),
             chains: ruleset
                 .chains
                 .iter()
@@ -235,7 +235,7 @@ impl From<&Ruleset> for pb::Ruleset {
     }
 }
 
-fn network(net: &IpNet) -> pb::Network {
+pub(super) fn network(net: &IpNet) -> pb::Network {
     let address = match net {
         IpNet::V4(net) => net.addr().octets().to_vec(),
         IpNet::V6(net) => net.addr().octets().to_vec(),
@@ -243,19 +243,6 @@ fn network(net: &IpNet) -> pb::Network {
     pb::Network {
         address,
         prefix_length: net.prefix_len().into(),
-    }
-}
-
-fn address_set(set: &AddressSet) -> pb::AddressSet {
-    pb::AddressSet {
-        stem: set.name.stem.to_string(),
-        family: match set.name.family {
-            Family::V4 => pb::Family::V4,
-            Family::V6 => pb::Family::V6,
-        }
-        .into(),
-        max_elements: set.max_elements,
-        elements: set.elements.iter().map(network).collect(),
     }
 }
 
@@ -371,7 +358,7 @@ impl TryFrom<pb::Ruleset> for Ruleset {
             sets: message
                 .sets
                 .iter()
-                .map(read_set)
+                .map(sets::read)
                 .collect::<Result<_, _>>()?,
             chains: message
                 .chains
@@ -384,7 +371,9 @@ impl TryFrom<pb::Ruleset> for Ruleset {
     }
 }
 
-fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, InvalidRuleset> {
+pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
+    text: &str,
+) -> Result<T, InvalidRuleset> {
     text.parse()
         .map_err(|error: T::Err| invalid(error.to_string()))
 }
@@ -403,7 +392,7 @@ fn read_port(port: u32) -> Result<u16, InvalidRuleset> {
     u16::try_from(port).map_err(|_| invalid(format!("{port} is not a port")))
 }
 
-fn read_network(message: &pb::Network) -> Result<IpNet, InvalidRuleset> {
+pub(super) fn read_network(message: &pb::Network) -> Result<IpNet, InvalidRuleset> {
     let length =
         u8::try_from(message.prefix_length).map_err(|_| invalid("a prefix is too long"))?;
     let net = if let Ok(octets) = <[u8; 4]>::try_from(message.address.as_slice()) {
@@ -419,46 +408,6 @@ fn read_network(message: &pb::Network) -> Result<IpNet, InvalidRuleset> {
     } else {
         Err(invalid(format!("{net} has host bits")))
     }
-}
-
-fn read_set(message: &pb::AddressSet) -> Result<AddressSet, InvalidRuleset> {
-    let family = match message.family() {
-        pb::Family::V4 => Family::V4,
-        pb::Family::V6 => Family::V6,
-        pb::Family::Unspecified => return Err(invalid("a set has no family")),
-    };
-    let name = SetName {
-        stem: parse(&message.stem)?,
-        family,
-    };
-    let elements: Vec<IpNet> = message
-        .elements
-        .iter()
-        .map(read_network)
-        .collect::<Result<_, _>>()?;
-    if elements
-        .iter()
-        .any(|net| Family::of(net) != family || net.prefix_len() == 0)
-    {
-        return Err(invalid(format!(
-            "set {name} holds what hash:net of its family cannot"
-        )));
-    }
-    if !elements.is_sorted_by(|a, b| a < b) {
-        return Err(invalid(format!("the elements of set {name} do not ascend")));
-    }
-    let fits = u32::try_from(elements.len()).is_ok_and(|len| len <= message.max_elements);
-    if !fits || message.max_elements > MAX_ELEMENTS || message.max_elements == 0 {
-        return Err(invalid(format!(
-            "set {name} has a wrong maximum of {}",
-            message.max_elements
-        )));
-    }
-    Ok(AddressSet {
-        name,
-        max_elements: message.max_elements,
-        elements,
-    })
 }
 
 fn read_chain(message: &pb::Chain) -> Result<Chain, InvalidRuleset> {

@@ -63,7 +63,7 @@ fn is_harmless(bytes: &[u8]) -> Result<(), TestCaseError> {
             prop_assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
         }
     }
-    for line in set_create_input(&ruleset.sets, true).lines() {
+    for line in set_create_input(&ruleset.sets, 0).lines() {
         let mut words = line.split(' ');
         let verb = words.next().unwrap_or_default();
         prop_assert!(matches!(verb, "create" | "add"), "{:?}", line);

@@ -45,12 +45,13 @@ impl Api {
         {
             return Err(refused(PushError::UnknownNode(format!("{site}/{node}"))));
         }
+        let now = self.clock.now_ms() / 1000;
         let rendering = tokio::task::spawn_blocking(move || {
             compiled
                 .rulesets
                 .values()
                 .filter(|ruleset| only.as_ref().is_none_or(|only| *only == ruleset.node))
-                .map(rendered)
+                .map(|ruleset| rendered(ruleset, now))
                 .collect()
         });
         let nodes = rendering
@@ -61,8 +62,9 @@ impl Api {
 }
 
 /// On a host without rules of ours: chains, rules and the jump to them. Without an agent there
-/// is no controller to keep open.
-fn rendered(ruleset: &Ruleset) -> RenderedNode {
+/// is no controller to keep open. What ends by itself is given what is left of it at `now`,
+/// Unix time in seconds.
+fn rendered(ruleset: &Ruleset, now: u64) -> RenderedNode {
     let restore = |family| {
         apply_input(
             ruleset,
@@ -74,7 +76,7 @@ fn rendered(ruleset: &Ruleset) -> RenderedNode {
     RenderedNode {
         node: ruleset.node.to_string(),
         digest: ruleset.digest().as_bytes().to_vec(),
-        ipset: set_create_input(&ruleset.sets, true),
+        ipset: set_create_input(&ruleset.sets, now),
         iptables: restore(Family::V4),
         ip6tables: restore(Family::V6),
     }

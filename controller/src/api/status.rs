@@ -212,6 +212,7 @@ fn report(
         enrolled_ms: record.enrolled_ms,
         certificate_expires_ms: record.expires_ms,
         differences: Vec::new(),
+        sets: status.and_then(|status| status.sets),
     }
 }
 

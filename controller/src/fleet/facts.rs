@@ -24,6 +24,8 @@ const MAX_PORTS: usize = 64;
 const MAX_NETWORKS: usize = 256;
 /// Roles, and files that were not understood: there are ten and four.
 const MAX_WORDS: usize = 16;
+/// Sets of one node that lack elements; an agent names fewer.
+const MAX_SHORT_SETS: usize = 32;
 /// The longest id of a drift record.
 const MAX_ID: usize = 128;
 
@@ -85,6 +87,12 @@ pub(super) fn bound_status(status: &mut NodeStatus) {
     cut(&mut status.error, LONG);
     status.digest.truncate(32);
     status.confirmed_digest.truncate(32);
+    if let Some(sets) = &mut status.sets {
+        sets.short.truncate(MAX_SHORT_SETS);
+        for set in &mut sets.short {
+            cut(&mut set.set, SHORT);
+        }
+    }
 }
 
 /// Bounds what Hello carries.

@@ -89,6 +89,18 @@ pub fn count(number: impl TryInto<u64>, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// `1,204`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .filter_map(|group| std::str::from_utf8(group).ok())
+        .collect();
+    groups.join(",")
+}
+
 /// The start of a digest, enough to compare by eye; `-` for none.
 pub fn short_digest(digest: &[u8]) -> String {
     match digest.get(..4) {
@@ -162,6 +174,18 @@ mod tests {
         assert_eq!(at(-89 * 86_400), "in 89d");
         assert_eq!(Moment::of(0).relative(now), "never");
         assert_eq!(Moment::of(u64::MAX).relative(now), "never");
+    }
+
+    #[test]
+    fn large_numbers_are_read_in_groups() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(thousands(number), text);
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use voipfleet_common::drift::{Class, Wanted, compare_rules, compare_sets};
 use voipfleet_common::iptables::{
-    Failsafe, apply_input, as_read, read_rule, removal, restore_input, set_create_input, set_plan,
+    Failsafe, Slack, apply_input, as_read, read_rule, removal, restore_input, set_create_input,
+    set_plan,
 };
 use voipfleet_common::ruleset::{FAILSAFE_CHAIN, Family, INPUT_CHAIN, Rule, Ruleset, Verdict};
 
@@ -57,9 +58,12 @@ fn round_trip(kernel: &Kernel, ruleset: &Ruleset) -> anyhow::Result<()> {
     let failsafe = Failsafe {
         controllers: vec!["192.0.2.7:7443".parse()?, "[2001:db8::7]:7443".parse()?],
     };
-    ipset_restore(&set_create_input(&ruleset.sets, true))?;
+    ipset_restore(&set_create_input(&ruleset.sets, 0))?;
     let sets = saved_sets()?;
-    anyhow::ensure!(compare_sets(ruleset, &sets).is_empty(), "{sets:?}");
+    anyhow::ensure!(
+        compare_sets(ruleset, &sets, 0, Slack::DRIFT).is_empty(),
+        "{sets:?}"
+    );
     for family in Family::BOTH {
         kernel.restore(family, &restore_input(ruleset, &failsafe, family))?;
         let table = kernel.table(family)?;
@@ -114,7 +118,7 @@ fn round_trip(kernel: &Kernel, ruleset: &Ruleset) -> anyhow::Result<()> {
         sets: Vec::new(),
         ..ruleset.clone()
     };
-    ipset_restore(&set_plan(&nothing, &sets).after)?;
+    ipset_restore(&set_plan(&nothing, &sets, 0).after)?;
     anyhow::ensure!(saved_sets()?.is_empty());
     Ok(())
 }

@@ -1,11 +1,16 @@
 //! Plans for address sets, carried out on the real kernel.
 
+use std::sync::atomic::Ordering;
+
 use ipnet::IpNet;
+use voipfleet_agent::clock;
 use voipfleet_common::drift::compare_sets;
-use voipfleet_common::iptables::{Failsafe, SetPlan, restore_input, set_plan};
+use voipfleet_common::iptables::{Failsafe, SetPlan, Slack, restore_input, set_plan};
 use voipfleet_common::ruleset::{
-    AddressSet, Chain, Family, INPUT_CHAIN, Mode, Rule, Ruleset, SetName, Verdict,
+    AddressSet, Chain, Expiring, Family, INPUT_CHAIN, Mode, Rule, Ruleset, SetName, Until, Verdict,
 };
+
+use voipfleet_tests::exec::run;
 
 use crate::tools::{Backend, Kernel, in_namespace, ipset_restore, saved_sets};
 
@@ -49,9 +54,20 @@ fn hosts(first: u32, count: u32) -> impl Iterator<Item = IpNet> {
     })
 }
 
+fn now() -> u64 {
+    clock::unix(clock::now())
+}
+
+/// Elements that go so many seconds from now.
+fn expiring(elements: impl IntoIterator<Item = IpNet>, left: u64) -> Vec<Expiring> {
+    let until = Until::from_unix(now() + left).unwrap();
+    let one = |net| Expiring { net, until };
+    elements.into_iter().map(one).collect()
+}
+
 /// Sets, rules, sets: as the agent applies.
 fn apply(kernel: &Kernel, wanted: &Ruleset) -> SetPlan {
-    let plan = set_plan(wanted, &saved_sets().unwrap());
+    let plan = set_plan(wanted, &saved_sets().unwrap(), now());
     ipset_restore(&plan.before).unwrap();
     for family in Family::BOTH {
         let input = restore_input(wanted, &Failsafe::default(), family);
@@ -59,8 +75,8 @@ fn apply(kernel: &Kernel, wanted: &Ruleset) -> SetPlan {
     }
     ipset_restore(&plan.after).unwrap();
     let observed = saved_sets().unwrap();
-    assert_eq!(compare_sets(wanted, &observed), []);
-    assert_eq!(set_plan(wanted, &observed), SetPlan::default());
+    assert_eq!(compare_sets(wanted, &observed, now(), Slack::DRIFT), []);
+    assert_eq!(set_plan(wanted, &observed, now()), SetPlan::default());
     plan
 }
 
@@ -107,8 +123,10 @@ fn every_plan_leads_to_the_wanted_sets() {
             // An element made an exception: the address would match no more.
             ipset_restore("add vf-clients-4 10.9.9.9 nomatch\ndel vf-clients-4 192.0.2.1\n")
                 .unwrap();
-            let differences = compare_sets(&ruleset(both.to_vec()), &saved_sets().unwrap());
-            assert_eq!(differences.len(), 3, "{differences:#?}");
+            let observed = saved_sets().unwrap();
+            let differences = compare_sets(&ruleset(both.to_vec()), &observed, now(), Slack::DRIFT);
+            // The shape, and what is gone; what matches nothing is no element.
+            assert_eq!(differences.len(), 2, "{differences:#?}");
             apply(&kernel, &ruleset(both.to_vec()));
             apply(&kernel, &ruleset(Vec::new()));
             for family in Family::BOTH {
@@ -125,7 +143,7 @@ fn a_plan_that_was_cut_off_is_finished_by_the_next() {
         let kernel = Kernel::new(Backend::Nft);
         apply(&kernel, &ruleset(vec![set("vf-clients-4", hosts(0, 20))]));
         let wanted = ruleset(vec![set("vf-clients-4", hosts(10, 2000))]);
-        let lines = set_plan(&wanted, &saved_sets().unwrap()).before;
+        let lines = set_plan(&wanted, &saved_sets().unwrap(), now()).before;
         let lines: Vec<&str> = lines.lines().collect();
         for stop in [1, 2, 1000, lines.len() - 2, lines.len() - 1, lines.len()] {
             apply(&kernel, &ruleset(vec![set("vf-clients-4", hosts(0, 20))]));
@@ -137,6 +155,92 @@ fn a_plan_that_was_cut_off_is_finished_by_the_next() {
             ipset_restore(&part).unwrap();
             apply(&kernel, &wanted);
         }
+    });
+}
+
+/// Every shape in turn, while packets ask at every moment whether their source is in the set.
+#[test]
+fn a_set_that_changes_its_shape_never_stands_empty() {
+    in_namespace(|| {
+        run(&["ip", "link", "set", "lo", "up"], &[]).unwrap();
+        for backend in [Backend::Nft, Backend::Legacy] {
+            let kernel = Kernel::new(backend);
+            let always = nets(&["127.0.0.1/32"]);
+            let small = || set("vf-clients-4", always.iter().copied());
+            let large = || set("vf-clients-4", always.iter().copied().chain(hosts(0, 5000)));
+            let timed = || small().with_expiring(expiring(hosts(0, 5), 3600));
+            apply(&kernel, &ruleset(vec![small()]));
+            // A refusal here is an error of the system call that sends.
+            let rule = "OUTPUT -p udp -m set ! --match-set vf-clients-4 src -j DROP";
+            kernel.edit(Family::V4, &format!("-A {rule}")).unwrap();
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let to = socket.local_addr().unwrap();
+            let stop = std::sync::atomic::AtomicBool::new(false);
+            let sent = std::sync::atomic::AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                let sender = scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        socket.send_to(b"x", to)?;
+                        sent.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok::<(), std::io::Error>(())
+                });
+                for _ in 0..5 {
+                    for wanted in [large(), timed(), small(), timed(), large(), small()] {
+                        let before = sent.load(Ordering::Relaxed);
+                        let plan = apply(&kernel, &ruleset(vec![wanted]));
+                        assert!(plan.before.contains("\nswap "), "{:.300}", plan.before);
+                        let during = sent.load(Ordering::Relaxed) - before;
+                        assert!(during > 0 || sender.is_finished(), "no packet asked");
+                    }
+                }
+                stop.store(true, Ordering::Relaxed);
+                sender
+                    .join()
+                    .unwrap()
+                    .expect("the set stood empty for a packet");
+            });
+            ipset_restore("flush vf-clients-4\n").unwrap();
+            socket
+                .send_to(b"x", to)
+                .expect_err("an empty set lets nobody send");
+            kernel.edit(Family::V4, &format!("-D {rule}")).unwrap();
+            apply(&kernel, &ruleset(Vec::new()));
+            for family in Family::BOTH {
+                kernel.edit(family, "-F").unwrap();
+                kernel.edit(family, "-X").unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn elements_with_an_end_are_the_kernels_to_take_out() {
+    in_namespace(|| {
+        let kernel = Kernel::new(Backend::Nft);
+        let forever = || hosts(100, 3);
+        let long = set("vf-deny-4", forever()).with_expiring(expiring(hosts(0, 3), 40_000_000));
+        apply(&kernel, &ruleset(vec![long]));
+        let saved = saved_sets().unwrap();
+        assert_eq!((saved[0].elements.len(), saved[0].expiring.len()), (3, 3));
+        // Another end is a delta, and so are going without one and being there for ever.
+        let mut next = expiring(hosts(0, 1), 3600);
+        next.extend(expiring(hosts(1, 1), 2));
+        let stays = forever().chain(hosts(2, 1));
+        let wanted = ruleset(vec![set("vf-deny-4", stays).with_expiring(next)]);
+        let plan = apply(&kernel, &wanted);
+        assert_eq!(plan.before.lines().count(), 3, "{}", plan.before);
+        assert_eq!(plan.after, "");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+        while saved_sets().unwrap()[0].expiring.len() > 1 {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "nothing goes by itself"
+            );
+        }
+        let observed = saved_sets().unwrap();
+        assert_eq!(compare_sets(&wanted, &observed, now(), Slack::DRIFT), []);
+        assert_eq!(set_plan(&wanted, &observed, now() + 3), SetPlan::default());
     });
 }
 

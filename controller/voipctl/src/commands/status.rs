@@ -10,7 +10,7 @@ use crate::Session;
 use crate::failure::{Failure, Status};
 use crate::states;
 use crate::table::{Cell, Table, Tone};
-use crate::wording::{Moment, count, or_dash, or_null, printable, short_digest};
+use crate::wording::{Moment, count, or_dash, or_null, printable, short_digest, thousands};
 
 /// `voipctl status`
 #[derive(Debug, clap::Args)]
@@ -41,9 +41,25 @@ struct NodeEntry<'r> {
     digest: Option<String>,
     backend: Option<String>,
     drift: Option<&'static str>,
+    sets: Option<SetEntry<'r>>,
     last_seen: Moment,
     connected: bool,
     error: Option<String>,
+}
+
+/// Set elements that the kernel holds, of those that the node's ruleset wants.
+#[derive(Serialize)]
+struct SetEntry<'r> {
+    enforced: u64,
+    wanted: u64,
+    short: Vec<ShortEntry<'r>>,
+}
+
+#[derive(Serialize)]
+struct ShortEntry<'r> {
+    set: &'r str,
+    enforced: u64,
+    wanted: u64,
 }
 
 /// Runs it.
@@ -113,7 +129,10 @@ async fn ask(
 }
 
 fn is_right(node: &v1::NodeReport) -> bool {
-    node.state() == v1::SyncState::Synced && node.drift() == v1::DriftState::Clean
+    let whole = |sets: &v1::SetCount| sets.enforced == sets.wanted;
+    node.state() == v1::SyncState::Synced
+        && node.drift() == v1::DriftState::Clean
+        && node.sets.as_ref().is_none_or(whole)
 }
 
 fn as_json(site: &v1::SiteStatus) -> SiteEntry<'_> {
@@ -135,14 +154,27 @@ fn node_as_json(node: &v1::NodeReport) -> NodeEntry<'_> {
         digest: or_null(hex::encode(&node.digest)),
         backend: backend.and_then(or_null),
         drift: states::drift(node.drift).0,
+        sets: node.sets.as_ref().map(|sets| SetEntry {
+            enforced: sets.enforced,
+            wanted: sets.wanted,
+            short: sets
+                .short
+                .iter()
+                .map(|short| ShortEntry {
+                    set: &short.set,
+                    enforced: short.enforced,
+                    wanted: short.wanted,
+                })
+                .collect(),
+        }),
         last_seen: Moment::of(node.last_seen_ms),
         connected: node.connected,
         error: or_null(node.error.clone()),
     }
 }
 
-/// `site-a: generation 7, enforce; 3 nodes: 2 synced, 1 offline`, in two lines where one is too
-/// long.
+/// `site-a: generation 7, enforce; 3 nodes: 2 synced, 1 offline; sets 1,204/1,204`, a line for
+/// each part where one is too short. The sets are those of the connected nodes, all together.
 fn headline(site: &v1::SiteStatus, width: Option<usize>) -> String {
     let mut parts = Vec::new();
     for word in ["synced", "stale", "not_sent", "error", "offline", "unknown"] {
@@ -166,10 +198,54 @@ fn headline(site: &v1::SiteStatus, width: Option<usize>) -> String {
     };
     let nodes = count(site.nodes.len(), "node");
     let colon = if parts.is_empty() { "" } else { ": " };
-    let head = format!("{}: {generation}{mode}", site.site);
-    let tail = format!("{nodes}{colon}{}", parts.join(", "));
-    let fits = width.is_none_or(|width| head.len() + 2 + tail.len() <= width);
-    format!("{head}{}{tail}\n", if fits { "; " } else { "\n" })
+    let mut lines = vec![
+        format!("{}: {generation}{mode}", site.site),
+        format!("{nodes}{colon}{}", parts.join(", ")),
+    ];
+    lines.extend(sets_together(&site.nodes));
+    let one = lines.join("; ");
+    let fits = width.is_none_or(|width| one.len() <= width);
+    (if fits { one } else { lines.join("\n") }) + "\n"
+}
+
+/// `sets 1,204/1,204`: elements that the kernels of the connected nodes hold, of those that
+/// they should hold. Every node is in it, so that a whole sum says that every node is whole.
+fn sets_together(nodes: &[v1::NodeReport]) -> Option<String> {
+    let known = nodes.iter().filter(|node| node.connected);
+    let (enforced, wanted) =
+        known
+            .filter_map(|node| node.sets.as_ref())
+            .fold((0, 0), |(enforced, wanted), sets| {
+                (
+                    sets.enforced.saturating_add(enforced),
+                    sets.wanted.saturating_add(wanted),
+                )
+            });
+    (wanted > 0).then(|| format!("sets {}/{}", thousands(enforced), thousands(wanted)))
+}
+
+/// What the kernel of a node lacks, a line for each set.
+fn shortfall(sets: &v1::SetCount) -> Option<String> {
+    let missing = sets.wanted.checked_sub(sets.enforced).filter(|n| *n > 0)?;
+    let of = |enforced, wanted| format!("{} of {}", thousands(enforced), thousands(wanted));
+    let mut text = format!(
+        "set elements in the kernel: {}",
+        of(sets.enforced, sets.wanted)
+    );
+    let mut told = 0_u64;
+    for short in &sets.short {
+        told = told.saturating_add(short.wanted.saturating_sub(short.enforced));
+        let _ = write!(
+            text,
+            "\n{}: {}",
+            short.set,
+            of(short.enforced, short.wanted)
+        );
+    }
+    if told < missing {
+        text.push_str("\nand other sets");
+    }
+    Some(text)
 }
 
 fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
@@ -191,8 +267,11 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
             Cell::toned(drift.unwrap_or("-"), drift_tone),
             seen(node, session),
         ]);
-        if !node.error.is_empty() {
-            errors.push_str(&words_of(&node.node, &node.error));
+        let short = node.sets.as_ref().and_then(shortfall);
+        let words = [node.error.as_str(), short.as_deref().unwrap_or_default()];
+        let words: Vec<&str> = words.into_iter().filter(|text| !text.is_empty()).collect();
+        if !words.is_empty() {
+            errors.push_str(&words_of(&node.node, &words.join("\n")));
         }
     }
     table.render(session.console.out()) + &errors

@@ -109,6 +109,15 @@ fn fleet() -> v1::StatusResponse {
         process: "memcached".to_owned(),
     }];
     http.differences = differences();
+    http.sets = Some(v1::SetCount {
+        enforced: 1_190,
+        wanted: 1_204,
+        short: vec![v1::ShortSet {
+            set: "vf-deny-voipbl-4".to_owned(),
+            enforced: 1_000,
+            wanted: 1_013,
+        }],
+    });
     let never = v1::NodeReport {
         node: "sql1".to_owned(),
         roles: vec!["sql".to_owned()],
@@ -116,7 +125,12 @@ fn fleet() -> v1::StatusResponse {
         certificate_expires_ms: ago(86_400),
         ..Default::default()
     };
-    let sip = node("sip1", &["sip"], v1::SyncState::Synced);
+    let mut sip = node("sip1", &["sip"], v1::SyncState::Synced);
+    sip.sets = Some(v1::SetCount {
+        enforced: 1_204,
+        wanted: 1_204,
+        short: vec![],
+    });
     v1::StatusResponse {
         sites: vec![v1::SiteStatus {
             site: "site-a".to_owned(),

@@ -56,7 +56,7 @@ fn empty_kernel(system: &System) -> Result<Box<dyn Kernel>> {
 
 fn bare(system: &System, ruleset: &Ruleset) -> Result<Duration> {
     let mut kernel = empty_kernel(system)?;
-    let sets = set_create_input(&ruleset.sets, true);
+    let sets = set_create_input(&ruleset.sets, 0);
     let rules =
         Family::BOTH.map(|family| (family, restore_input(ruleset, &Failsafe::default(), family)));
     let start = Instant::now();

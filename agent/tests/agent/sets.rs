@@ -1,0 +1,369 @@
+//! Address sets: deltas, full ones, elements that end, and what is counted of them.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use ipnet::IpNet;
+use voipfleet_agent::kernel::{Backend, Kernel, KernelError, NoScratch, System};
+use voipfleet_agent::reconcile::inspect;
+use voipfleet_agent::{boot, clock};
+use voipfleet_common::iptables::{parse_ipset_save, set_plan};
+use voipfleet_common::ruleset::{AddressSet, Expiring, Family, Ruleset, SetName, Until};
+use voipfleet_proto::v1::{DriftClass, DriftState, SetCount};
+
+use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN, offer};
+use crate::support::{Place, in_namespace, install, on_both_backends, prepare, put_back, sample};
+
+const NAME: &str = "vf-clients-4";
+
+/// A kernel that notes what `ipset restore` is given, and lets somebody in before the first of
+/// it.
+struct Witness {
+    system: System,
+    given: Arc<Mutex<String>>,
+    before: Option<String>,
+}
+
+impl Kernel for Witness {
+    fn backend(&self) -> Backend {
+        self.system.backend()
+    }
+    fn version(&self) -> &str {
+        self.system.version()
+    }
+    fn speaks(&self, family: Family) -> bool {
+        self.system.speaks(family)
+    }
+    fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
+        self.system.restore(family, input)
+    }
+    fn save(&mut self, family: Family) -> Result<String, KernelError> {
+        self.system.save(family)
+    }
+    fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
+        self.given.lock().unwrap().push_str(input);
+        if let Some(others) = self.before.take() {
+            self.system.ipset_restore(&others)?;
+        }
+        self.system.ipset_restore(input)
+    }
+    fn ipset_save(&mut self) -> Result<String, KernelError> {
+        self.system.ipset_save()
+    }
+    fn save_other_backend(&mut self, family: Family) -> Option<String> {
+        self.system.save_other_backend(family)
+    }
+    fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
+        self.system.scratch()
+    }
+}
+
+fn witness(place: &Place, before: Option<String>) -> (Witness, Arc<Mutex<String>>) {
+    let given = Arc::new(Mutex::new(String::new()));
+    let witness = Witness {
+        system: place.system(),
+        given: Arc::clone(&given),
+        before,
+    };
+    (witness, given)
+}
+
+/// Hosts of 10/8.
+fn hosts(numbers: std::ops::Range<u32>) -> impl Iterator<Item = IpNet> {
+    numbers.map(|i| IpNet::from(std::net::IpAddr::from((0x0a00_0000 + i).to_be_bytes())))
+}
+
+fn now() -> u64 {
+    clock::unix(clock::now())
+}
+
+/// [`sample`] with this set in place of its own of the same name.
+fn with(set: AddressSet) -> Ruleset {
+    let mut ruleset = sample(1);
+    ruleset.sets.retain(|old| old.name != set.name);
+    ruleset.sets.push(set);
+    ruleset.sets.sort_by(|a, b| a.name.cmp(&b.name));
+    ruleset
+}
+
+/// One line of `ipset restore` for each of `nets`.
+fn each(verb: &str, nets: impl Iterator<Item = IpNet>) -> String {
+    let lines: Vec<String> = nets
+        .map(|net| format!("{verb} {NAME} {net} -exist\n"))
+        .collect();
+    lines.concat()
+}
+
+fn set(elements: impl IntoIterator<Item = IpNet>) -> AddressSet {
+    AddressSet::new(SetName::from_kernel_name(NAME).unwrap(), elements)
+}
+
+/// What ends so many seconds from now.
+fn ending(elements: impl IntoIterator<Item = IpNet>, left: u64) -> Vec<Expiring> {
+    let until = Until::from_unix(now() + left).unwrap();
+    let one = |net| Expiring { net, until };
+    elements.into_iter().map(one).collect()
+}
+
+fn created(place: &Place) -> String {
+    let saved = place.tool(&format!("ipset save {NAME}"));
+    saved.lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_hundred_changes_of_a_hundred_thousand_give_the_tool_a_hundred_lines() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut kernel, given) = witness(place, None);
+        let ledger = place.ledger();
+        install(&mut kernel, &ledger, 1, with(set(hosts(0..100_000))));
+        let made = created(place);
+        given.lock().unwrap().clear();
+        install(&mut kernel, &ledger, 2, with(set(hosts(50..100_050))));
+        let given = given.lock().unwrap();
+        assert_eq!(given.lines().count(), 100, "{given:.500}");
+        let changes = |verb: &str| given.lines().filter(|line| line.starts_with(verb)).count();
+        assert_eq!((changes("add "), changes("del ")), (50, 50));
+        assert_eq!(
+            created(place),
+            made,
+            "the very set, with the seed of its hash"
+        );
+    });
+}
+
+#[test]
+fn a_set_that_is_full_is_named_with_its_numbers() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let mut confirmed = install(&mut system, &ledger, 1, sample(1));
+        let before = place.everything();
+        // No compiler of ours makes it: the kernel must be the one to say so.
+        let narrow = AddressSet {
+            max_elements: 2,
+            ..set(hosts(0..5))
+        };
+        let prepared = prepare(&mut system, 2, with(narrow)).unwrap();
+        let error = prepared.enforce(&mut system).unwrap_err().to_string();
+        assert!(
+            error.contains("filling the sets: set vf-clients-4 is full: 5 elements are wanted")
+                && error.contains("it holds 2 of at most 2"),
+            "{error}"
+        );
+        put_back(&mut system, &ledger, Some(&mut confirmed));
+        crate::support::same(&before, &place.everything());
+    });
+}
+
+/// Takes all the room that a set of the sample has.
+fn crowd() -> String {
+    each("add", hosts(5000..6022))
+}
+
+#[test]
+fn a_set_that_somebody_fills_meanwhile_gives_way_to_a_new_one() {
+    on_both_backends(|place| {
+        let ledger = place.ledger();
+        install(&mut place.system(), &ledger, 1, sample(1));
+        let (mut kernel, given) = witness(place, Some(crowd()));
+        let confirmed = install(&mut kernel, &ledger, 2, with(set(hosts(0..9))));
+        assert!(given.lock().unwrap().contains("\nswap "));
+        assert!(inspect(&mut kernel, &confirmed).is_clean());
+    });
+}
+
+#[test]
+fn what_somebody_fills_a_set_with_is_drift() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        let agent = Agent::start(place, OFTEN);
+        system.ipset_restore(&crowd()).unwrap();
+        let records = agent.records_until(|records| {
+            records
+                .iter()
+                .any(|r| r.repaired_after_ms.is_some() && r.observed == "922 more elements")
+        });
+        assert!(
+            records
+                .iter()
+                .all(|r| r.class() == DriftClass::Set && r.chain == NAME)
+        );
+        assert!(inspect(&mut system, &confirmed).is_clean());
+    });
+}
+
+#[test]
+fn a_build_that_was_cut_off_is_finished_by_the_next_start() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, with(set(hosts(0..20))));
+        let wanted = with(set(hosts(10..3000)).with_expiring(ending(hosts(0..5), 3600)));
+        let sets = parse_ipset_save(&system.ipset_save().unwrap()).unwrap();
+        let plan = set_plan(&wanted, &sets, now()).before;
+        let lines: Vec<&str> = plan.lines().collect();
+        for stop in [1, 2, 1000, lines.len() - 1] {
+            let part = lines[..stop].join("\n") + "\n";
+            system.ipset_restore(&part).unwrap();
+            assert!(place.tool("ipset list -n").contains("vf-new-"));
+            let recovered = boot::recover(&mut system, &ledger);
+            assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
+            let confirmed = recovered.confirmed.unwrap();
+            assert!(inspect(&mut system, &confirmed).is_clean(), "{stop} lines");
+            assert!(!place.tool("ipset list -n").contains("vf-new-"));
+        }
+    });
+}
+
+fn holds(place: &Place, element: &str) -> bool {
+    let saved = place.tool(&format!("ipset save {NAME}"));
+    let line = format!("add {NAME} {element} ");
+    saved
+        .lines()
+        .any(|saved| format!("{saved} ").starts_with(&line))
+}
+
+fn await_gone(place: &Place, element: &str) {
+    let deadline = Instant::now() + LIMIT;
+    while holds(place, element) {
+        assert!(Instant::now() < deadline, "{element} stays");
+    }
+}
+
+fn numbers(count: &SetCount) -> (u64, u64) {
+    (count.enforced, count.wanted)
+}
+
+#[test]
+fn an_element_that_ends_is_no_drift_and_is_no_longer_counted() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let mut expiring = ending(hosts(1..2), 2);
+        expiring.extend(ending(hosts(2..3), 9_000_000));
+        let ruleset = with(set(hosts(0..1)).with_expiring(expiring));
+        let confirmed = install(&mut system, &ledger, 1, ruleset);
+        let agent = Agent::start(place, OFTEN);
+        let start = agent.outbox.last_status().sets.unwrap();
+        assert_eq!(start.enforced, start.wanted);
+        await_gone(place, "10.0.0.1");
+        // It may have gone before the agent counted.
+        let left = 5;
+        let deadline = Instant::now() + LIMIT;
+        while numbers(&agent.outbox.last_status().sets.unwrap()) != (left, left) {
+            assert!(
+                Instant::now() < deadline,
+                "{:?}",
+                agent.outbox.last_status()
+            );
+        }
+        // Everything that came of it: the new count, and nothing else.
+        agent.outbox.record(voipfleet_proto::v1::DriftRecord {
+            id: "last".to_owned(),
+            ..Default::default()
+        });
+        let records = agent.records_until(|records| !records.is_empty());
+        assert_eq!(records.len(), 1, "{records:?}");
+        assert!(inspect(&mut system, &confirmed).is_clean());
+
+        // What goes before its end is missed, and so is its timer.
+        for (edit, wanted, observed) in [
+            ("ipset del vf-clients-4 10.0.0.2", "10.0.0.2/32", ""),
+            (
+                "ipset add vf-clients-4 10.0.0.2 timeout 60 -exist",
+                "10.0.0.2/32 until ",
+                "10.0.0.2/32 for a shorter time",
+            ),
+            (
+                "ipset add vf-clients-4 10.0.0.2 timeout 0 -exist",
+                "10.0.0.2/32 until ",
+                "10.0.0.2/32 for ever",
+            ),
+        ] {
+            place.tool(edit);
+            let records = agent
+                .records_until(|records| records.iter().any(|r| r.repaired_after_ms.is_some()));
+            let record = &records[0];
+            assert!(record.wanted.starts_with(wanted), "{edit}: {record:?}");
+            assert_eq!(record.observed, observed, "{edit}");
+            assert!(inspect(&mut system, &confirmed).is_clean());
+        }
+    });
+}
+
+#[test]
+fn a_boot_restores_only_what_still_lives() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let mut expiring = ending(hosts(1..2), 1);
+        expiring.extend(ending(hosts(2..3), 600));
+        let confirmed = install(
+            &mut system,
+            &ledger,
+            1,
+            with(set(hosts(0..1)).with_expiring(expiring)),
+        );
+        await_gone(place, "10.0.0.1");
+        let over = now();
+        while now() <= over {
+            std::thread::yield_now();
+        }
+        boot::teardown(&mut system, &ledger, false).unwrap();
+        assert!(!place.has_ours());
+        let recovered = boot::recover(&mut system, &ledger);
+        assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
+        assert!(holds(place, "10.0.0.0") && holds(place, "10.0.0.2"));
+        assert!(!holds(place, "10.0.0.1"));
+        assert!(inspect(&mut system, &confirmed).is_clean());
+    });
+}
+
+#[test]
+fn what_the_kernel_lost_is_counted_and_named() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, with(set(hosts(0..1000))));
+        let agent = Agent::start(place, OFTEN);
+        let whole = agent.outbox.last_status().sets.unwrap();
+        assert_eq!(numbers(&whole), (1003, 1003));
+        // As a bouncer whose timers run out: gone again and again, until it is waited.
+        let loss = each("del", hosts(0..9));
+        let deadline = Instant::now() + LIMIT;
+        let short = loop {
+            assert!(Instant::now() < deadline, "never said to be short");
+            system.ipset_restore(&loss).unwrap();
+            let status = agent.outbox.last_status();
+            let sets = status.sets.clone().unwrap();
+            if sets.enforced < sets.wanted && status.drift() == DriftState::Contended {
+                break sets;
+            }
+        };
+        assert_eq!(numbers(&short), (994, 1003));
+        assert_eq!(short.short.len(), 1);
+        let named = &short.short[0];
+        assert_eq!(
+            (named.set.as_str(), named.enforced, named.wanted),
+            (NAME, 991, 1000)
+        );
+        // Left alone, it comes back, and that is said too.
+        let back = |status: &voipfleet_proto::v1::NodeStatus| status.sets.as_ref() == Some(&whole);
+        agent.statuses_until(back);
+    });
+}
+
+#[test]
+fn the_count_comes_with_an_apply_and_goes_with_the_ruleset() {
+    in_namespace(Backend::Nft, |place| {
+        let agent = Agent::start(place, NEVER);
+        assert_eq!(agent.outbox.last_status().sets, None);
+        let answer = agent.answer_to(offer(1, 1, &with(set(hosts(0..7)))));
+        assert_eq!(numbers(&answer.sets.unwrap()), (10, 10));
+        let other = offer(2, 2, &with(set(hosts(0..9))));
+        let attempt = agent.try_out(voipfleet_agent::reconcile::Offered {
+            confirm_within: OFTEN,
+            ..other
+        });
+        let ended = agent.status_of(attempt, |state| {
+            state == voipfleet_proto::v1::NodeState::RolledBack
+        });
+        assert_eq!(numbers(&ended.sets.unwrap()), (10, 10));
+    });
+}
