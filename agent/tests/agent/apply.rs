@@ -1,14 +1,17 @@
 //! Apply, read back, go back, tear down: on the real kernel, with both backends.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use crate::faulty::faulty;
 use crate::support::{
-    failsafe, held, in_namespace, install, on_both_backends, own, prepare, put_back, sample,
+    Place, failsafe, held, in_namespace, install, on_both_backends, own, prepare, put_back, same,
+    sample,
 };
 use voipfleet_agent::boot;
 use voipfleet_agent::clock;
 use voipfleet_agent::kernel::{Backend, Runner, System};
 use voipfleet_agent::ledger::{Journal, Ledger};
-use voipfleet_agent::reconcile::apply::check_content;
+use voipfleet_agent::reconcile::apply::{Rejection, check_content};
 use voipfleet_agent::reconcile::{Staged, inspect, stage};
 
 #[test]
@@ -191,6 +194,57 @@ fn a_refusal_in_the_scratch_namespace_touches_nothing() {
         };
         assert_eq!(rules(&before), rules(&now));
         assert!(inspect(&mut system, &confirmed).is_clean());
+    });
+}
+
+/// A machine whose iptables lacks one match.
+fn without_match(place: &Place, name: &str) -> System {
+    let folder = place.folder.path().join(format!("no-{name}"));
+    let matches = folder.join("xtables");
+    std::fs::create_dir_all(&matches).unwrap();
+    let runner = place.runner();
+    let known = std::fs::read_dir("/usr/lib/x86_64-linux-gnu/xtables")
+        .or_else(|_| std::fs::read_dir("/usr/lib64/xtables"))
+        .or_else(|_| std::fs::read_dir("/usr/lib/aarch64-linux-gnu/xtables"))
+        .unwrap();
+    for library in known {
+        let library = library.unwrap();
+        if library.file_name() != *format!("libxt_{name}.so") {
+            std::os::unix::fs::symlink(library.path(), matches.join(library.file_name())).unwrap();
+        }
+    }
+    for family in ["iptables", "ip6tables"] {
+        for verb in ["", "-restore", "-save"] {
+            let tool = format!("{family}{verb}");
+            let script = format!(
+                "#!/bin/sh\nXTABLES_LIBDIR={} exec {} \"$@\"\n",
+                matches.display(),
+                runner.find(&tool).unwrap().display()
+            );
+            let path = folder.join(tool);
+            std::fs::write(&path, script).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    let path = format!("{}:{}", folder.display(), place.tool_path());
+    System::find(Runner::new(&path)).unwrap()
+}
+
+#[test]
+fn a_match_that_is_missing_is_found_before_anything_is_touched_and_named() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, sample(1));
+        let before = place.everything();
+        for name in ["hashlimit", "set", "multiport", "conntrack"] {
+            let mut bare = without_match(place, name);
+            let refused = prepare(&mut bare, 2, sample(2)).unwrap_err();
+            assert!(matches!(refused, Rejection::Kernel(_)), "{refused}");
+            let refused = refused.to_string();
+            assert!(refused.contains(&format!("match `{name}'")), "{refused}");
+            assert!(refused.contains("that line is: -A VF-"), "{refused}");
+            same(&before, &place.everything());
+        }
     });
 }
 
