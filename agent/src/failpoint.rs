@@ -34,6 +34,8 @@ pub enum Work {
     Refresh,
     /// Management rules in place of a ruleset that is lost.
     Close,
+    /// The end of that: a ruleset runs again.
+    Reopen,
     /// The end of the agent on this machine.
     Teardown,
 }
@@ -193,6 +195,10 @@ pub const ALL: &[(Work, &[Step])] = &[
             Step::Renamed(File::Fallback),
             Step::Synced(File::Fallback),
         ],
+    ),
+    (
+        Work::Reopen,
+        &[Step::Removed(File::Fallback), Step::Gone(File::Fallback)],
     ),
     (
         Work::Teardown,

@@ -252,6 +252,7 @@ pub fn describe_note(note: &Note) -> String {
 
 /// The node runs what is confirmed again.
 pub fn end(ledger: &Ledger, fallback: &mut Option<Fallback>) {
+    let _work = during(Work::Reopen);
     let ended = fallback.take();
     if (ended.is_some() || ledger.fallback().is_some())
         && let Err(error) = ledger.end_fallback()

@@ -242,7 +242,10 @@ async fn ended(agent: &mut Child) -> ExitStatus {
         if let Some(status) = agent.try_wait().unwrap() {
             return status;
         }
-        assert!(Instant::now() < deadline, "the agent goes on");
+        assert!(
+            Instant::now() < deadline,
+            "the agent goes on: nothing killed it"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -228,7 +228,6 @@ impl<'a> Bench<'a> {
     /// the other, whole, and the ledger says which.
     pub(super) fn check(&mut self, failpoint: &str) {
         let at = format!("{:?}, killed at {failpoint}", self.place.backend);
-        eprintln!("{at}");
         let wanted = self.wanted();
         // The machine went down with it.
         let (status, everything) = rebooted(self.place, &self.node.folder());

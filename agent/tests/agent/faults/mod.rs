@@ -38,6 +38,7 @@ fn killed_anywhere(backend: Backend) {
 
 async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
     let at = name((work, step));
+    eprintln!("{:?}, {at}", bench.place.backend);
     let own = Failsafe {
         controllers: vec![bench.node.controller.address],
     };
@@ -117,6 +118,13 @@ async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
         }
         Work::Refresh => refreshed_until(bench, step, &at, &own).await,
         Work::Close => closed_until(bench, &at, &own),
+        Work::Reopen => {
+            bench.be_confirmed(&own);
+            close(bench);
+            bench.stands = None;
+            applied_until(bench, &at, true).await;
+            bench.check(&at);
+        }
         Work::Teardown => {
             bench.be_confirmed(&own);
             let verb = ["teardown", "--purge"];
@@ -177,14 +185,27 @@ fn has_confirmed_refresh(step: Step) -> bool {
     )
 }
 
-/// A boot whose ruleset is lost.
-fn closed_until(bench: &mut Bench<'_>, at: &str, own: &Failsafe) {
-    bench.be_confirmed(own);
-    bench.lose_the_kernel();
+fn damage(bench: &Bench<'_>) {
     let file = bench.node.state.ledger().join("confirmed");
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[60] ^= 1;
     std::fs::write(&file, bytes).unwrap();
+}
+
+/// The node runs its management rules.
+fn close(bench: &Bench<'_>) {
+    bench.lose_the_kernel();
+    damage(bench);
+    let status = ask(bench.place, &["restore"], &bench.node.folder(), "");
+    assert!(!status.success());
+    assert!(bench.place.everything().contains("vf:management:"));
+}
+
+/// A boot whose ruleset is lost.
+fn closed_until(bench: &mut Bench<'_>, at: &str, own: &Failsafe) {
+    bench.be_confirmed(own);
+    bench.lose_the_kernel();
+    damage(bench);
     // What comes of it when nothing is in the way.
     let (status, wanted) = rebooted(bench.place, &bench.node.folder());
     assert!(!status.success());
