@@ -183,6 +183,10 @@ fn what_would_fill_the_memory_is_refused_by_its_outline() {
             "elements of sets",
         ),
         (
+            within(6, [5 << 3 | 2, 0].repeat(half - 9)),
+            "elements of sets",
+        ),
+        (
             within(7, [2 << 3 | 2, 0].repeat(half - 9)),
             "more than 50000 rules",
         ),
