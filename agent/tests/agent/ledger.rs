@@ -23,6 +23,7 @@ fn confirmed() -> Confirmed {
         admins: vec!["198.51.100.10/32".parse().unwrap()],
         ssh_ports: vec![22],
         sets: Vec::new(),
+        probes: Vec::new(),
         chains: vec![Chain {
             name: "VF-INPUT".parse().unwrap(),
             rules: vec![Rule::new("default".parse().unwrap(), Verdict::Drop)],

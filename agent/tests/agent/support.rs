@@ -281,6 +281,7 @@ pub(crate) fn sample(variant: u16) -> Ruleset {
         admins: nets(&["198.51.100.10/32", "2001:db8:ad::/64"]),
         ssh_ports: vec![22],
         sets,
+        probes: Vec::new(),
         chains: vec![
             chain("VF-INPUT", input),
             chain("VF-SIP", sip),

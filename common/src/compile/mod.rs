@@ -36,7 +36,7 @@ use crate::names::{NodeName, SiteName};
 use crate::policy::address::is_no_source;
 use crate::policy::{AddressWord, Documents, Site, Trust};
 use crate::role::Role;
-use crate::ruleset::{AddressSet, Family, Mode, Rule, Ruleset, SetName, Verdict};
+use crate::ruleset::{AddressSet, Family, MAX_PROBES, Mode, Rule, Ruleset, SetName, Verdict};
 use blocks::{Block, from_source};
 use sources::Sources;
 
@@ -94,6 +94,13 @@ pub fn compile(
     if let Some(twice) = policy.rules.iter().find(|rule| !names.insert(&rule.name)) {
         return Err(CompileError::DuplicateRule(twice.name.clone()));
     }
+    if policy.probes.len() > MAX_PROBES {
+        return Err(CompileError::TooMany {
+            what: "probes".to_owned(),
+            count: policy.probes.len(),
+            limit: MAX_PROBES,
+        });
+    }
     let mut warnings = Vec::new();
     let mut sources = Sources::new(policy, documents, &by_name);
     let admins = admins(policy, &sources)?;
@@ -121,6 +128,7 @@ pub fn compile(
             ssh_ports: ssh_ports.clone(),
             sets: used_sets(&sets, rules),
             chains,
+            probes: policy.probes.clone(),
         };
         checked(&ruleset)?;
         rulesets.insert((*name).clone(), ruleset);

@@ -82,9 +82,6 @@ pub(super) fn site(
 }
 
 fn not_acted_on_yet(site: &Site, warnings: &mut Vec<String>) {
-    if !site.probes.is_empty() {
-        warnings.push("probes: they are kept, and not run yet".to_owned());
-    }
     let rollout = &site.rollout;
     let default = Rollout::default();
     let staging = |rollout: &Rollout| (rollout.canary, rollout.batch, rollout.max_failures);

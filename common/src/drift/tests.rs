@@ -185,6 +185,7 @@ fn sets_differ_by_shape_and_element() {
             set("vf-b-6", &["2001:db8::/32"]),
             set("vf-c-4", &[]),
         ],
+        probes: Vec::new(),
         chains: Vec::new(),
     };
     let saved = "create vf-a-4 hash:net family inet maxelem 1024\nadd vf-a-4 10.0.0.0/8\n\
@@ -230,6 +231,7 @@ fn what_time_takes_out_of_a_set_is_no_drift() {
         admins: Vec::new(),
         ssh_ports: vec![22],
         sets: vec![set],
+        probes: Vec::new(),
         chains: Vec::new(),
     };
     let told = |elements: &str, after: u64| -> Vec<(String, String)> {

@@ -28,6 +28,7 @@ fn ruleset() -> Ruleset {
         ],
         ssh_ports: vec![22, 2222],
         sets: Vec::new(),
+        probes: Vec::new(),
         chains: vec![
             Chain {
                 name: "VF-INPUT".parse().unwrap(),

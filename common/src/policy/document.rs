@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{ListName, ProviderName, SiteName, TenantName};
 use crate::role::Role;
-use crate::ruleset::{Interface, Mode, PortRange, Rate};
+use crate::ruleset::{Interface, Mode, PortRange, Probe, Rate};
 
 /// One document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,28 +164,6 @@ pub struct CustomRule {
     pub roles: Vec<Role>,
     /// Somebody has understood what opening it to the world means.
     pub dangerous: bool,
-}
-
-/// Something that a node must reach after a push.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
-    /// Its name, unique in the site.
-    pub name: String,
-    /// What is tried.
-    pub check: ProbeCheck,
-}
-
-/// What a probe tries. Targets are `HOST:PORT`, or a host for `icmp`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProbeCheck {
-    /// `tcp:` opens a connection.
-    Tcp(String),
-    /// `udp-sip:` sends SIP OPTIONS and awaits any answer.
-    UdpSip(String),
-    /// `dns:` asks a resolver.
-    Dns(String),
-    /// `icmp:` sends an echo request.
-    Icmp(String),
 }
 
 /// How a push goes through the nodes of a site.

@@ -5,11 +5,11 @@ use ipnet::IpNet;
 use super::address::written;
 use super::decode::written_duration;
 use super::document::{
-    AddressWord, Batch, CustomRule, DefaultVerdict, Document, List, PolicyTest, Probe, ProbeCheck,
-    Provider, ServiceOverride, Site, Tenant, Transport, Trust,
+    AddressWord, Batch, CustomRule, DefaultVerdict, Document, List, PolicyTest, Provider,
+    ServiceOverride, Site, Tenant, Transport, Trust,
 };
 use super::print::Tree;
-use crate::ruleset::{Mode, PortRange, Rate, RateUnit};
+use crate::ruleset::{Mode, PortRange, Probe, Rate, RateUnit};
 
 impl Document {
     /// The document as YAML, in the one canonical form. It parses back to the same document.
@@ -156,15 +156,9 @@ fn rule(rule: &CustomRule) -> Tree {
 }
 
 fn probe(probe: &Probe) -> Tree {
-    let (check, target) = match &probe.check {
-        ProbeCheck::Tcp(target) => ("tcp", target),
-        ProbeCheck::UdpSip(target) => ("udp-sip", target),
-        ProbeCheck::Dns(target) => ("dns", target),
-        ProbeCheck::Icmp(target) => ("icmp", target),
-    };
     Tree::Map(vec![
-        entry("name", text(&probe.name)),
-        entry(check, text(target)),
+        entry("name", text(probe.name.as_str())),
+        entry(probe.check.kind(), Tree::Text(probe.check.target())),
     ])
 }
 

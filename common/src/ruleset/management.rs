@@ -55,6 +55,7 @@ impl Ruleset {
                 name: INPUT_CHAIN.parse()?,
                 rules: input,
             }],
+            probes: Vec::new(),
         })
     }
 }

@@ -3,30 +3,33 @@
 //! Every type here can hold only values that are safe to hand to iptables and ipset: names
 //! are checked on construction, ports fit one multiport match, prefixes have no host bits.
 
+mod check;
 mod digest;
 mod expiring;
 mod management;
 mod outline;
 mod ports;
+mod probe;
 mod rule;
 mod tokens;
 mod wire;
-mod wire_sets;
 #[cfg(test)]
 mod wire_tests;
 
 use ipnet::IpNet;
 
+pub use check::InvalidRuleset;
 pub use digest::Digest;
 pub use expiring::{Expiring, InvalidUntil, Until};
 pub use ports::{InvalidPorts, MAX_PORT_SLOTS, PortRange, Ports};
+pub use probe::{Endpoint, Host, HostName, MAX_PROBES, Probe, ProbeCheck, ProbeName};
 pub use rule::{
     ConnectionState, ConnectionStates, Protocol, Rate, RateUnit, Rule, Scope, SourceLimit, Verdict,
 };
 pub use tokens::{
     ChainName, Interface, InvalidToken, Label, LimitName, LogPrefix, SetName, SetStem,
 };
-pub use wire::{InvalidRuleset, MAX_RULESET_BYTES};
+pub use wire::MAX_RULESET_BYTES;
 
 use crate::names::{NodeName, SiteName};
 
@@ -97,6 +100,8 @@ pub struct Ruleset {
     /// Our chains; [`INPUT_CHAIN`] first. A chain stands before those that jump to it or
     /// after: iptables-restore declares all of them first.
     pub chains: Vec<Chain>,
+    /// What must answer the node before this ruleset is kept; at most [`MAX_PROBES`].
+    pub probes: Vec<Probe>,
 }
 
 /// A `hash:net` ipset of one family.

@@ -18,6 +18,9 @@ pub(super) struct Bounds {
     pub(super) rules: usize,
     /// Bytes of a rule.
     pub(super) rule: usize,
+    pub(super) probes: usize,
+    /// Bytes of a probe.
+    pub(super) probe: usize,
 }
 
 /// Field numbers of `ruleset.proto`.
@@ -25,6 +28,7 @@ const ADMINS: u32 = 4;
 const SSH_PORTS: u32 = 5;
 const SETS: u32 = 6;
 const CHAINS: u32 = 7;
+const PROBES: u32 = 8;
 const ELEMENTS_OF_SET: u32 = 4;
 const EXPIRING_OF_SET: u32 = 5;
 const RULES_OF_CHAIN: u32 = 2;
@@ -32,6 +36,7 @@ const RULES_OF_CHAIN: u32 = 2;
 /// Counts what is there, without reading it. Bytes that are no protobuf are left to the decoder.
 pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
     let (mut admins, mut sets, mut elements, mut chains, mut rules) = (0, 0, 0, 0, 0);
+    let mut probes = 0;
     let most = |count: &mut usize, most: usize, what: &str| {
         *count += 1;
         if *count > most {
@@ -61,6 +66,10 @@ pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
                 _ => Ok(()),
             })
         }
+        PROBES if content.len() > bounds.probe => {
+            Err(format!("a probe of more than {} bytes", bounds.probe))
+        }
+        PROBES => most(&mut probes, bounds.probes, "probes"),
         _ => Ok(()),
     })
 }

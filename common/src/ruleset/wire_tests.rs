@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use voipfleet_proto::v1 as pb;
 
-use super::{Digest, Family, MAX_RULESET_BYTES, Ruleset};
+use super::{Digest, Family, MAX_RULESET_BYTES, Probe, ProbeCheck, Ruleset};
 use crate::compile::compile;
 use crate::compile::fixtures::{documents, node};
 use crate::iptables::{Failsafe, restore_input, set_create_input};
@@ -14,7 +14,15 @@ use crate::role::Role;
 fn sound() -> pb::Ruleset {
     let nodes = [node("all-1", 1, &Role::ALL)];
     let compiled = compile(&"site-a".parse().unwrap(), &documents(), &nodes).unwrap();
-    let ruleset = compiled.rulesets.into_values().next().unwrap();
+    let mut ruleset = compiled.rulesets.into_values().next().unwrap();
+    ruleset.probes = ["192.0.2.1:1", "[2001:db8::1]:5060", "a.example:65535"]
+        .iter()
+        .enumerate()
+        .map(|(index, target)| Probe {
+            name: format!("p{index}").parse().unwrap(),
+            check: ProbeCheck::UdpSip(target.parse().unwrap()),
+        })
+        .collect();
     pb::Ruleset::from(&ruleset)
 }
 
@@ -22,6 +30,12 @@ fn sound() -> pb::Ruleset {
 fn texts(ruleset: &mut pb::Ruleset) -> Vec<&mut String> {
     let mut texts = vec![&mut ruleset.site, &mut ruleset.node];
     texts.extend(ruleset.sets.iter_mut().map(|set| &mut set.stem));
+    for probe in &mut ruleset.probes {
+        texts.push(&mut probe.name);
+        if let Some(pb::probe::Check::UdpSip(to)) = &mut probe.check {
+            texts.push(&mut to.host);
+        }
+    }
     for chain in &mut ruleset.chains {
         texts.push(&mut chain.name);
         for rule in &mut chain.rules {
@@ -62,6 +76,12 @@ fn is_harmless(bytes: &[u8]) -> Result<(), TestCaseError> {
             prop_assert_eq!(line.matches('"').count() % 2, 0, "{:?}", line);
             prop_assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
         }
+    }
+    for probe in &ruleset.probes {
+        let target = probe.check.target();
+        let tame = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        prop_assert!(probe.name.as_str().bytes().all(tame));
+        prop_assert!(target.bytes().all(tame), "{:?}", target);
     }
     for line in set_create_input(&ruleset.sets, 0).lines() {
         let mut words = line.split(' ');
@@ -166,6 +186,7 @@ fn what_would_fill_the_memory_is_refused_by_its_outline() {
         (4, "more than 256 admins"),
         (6, "more than 4096 sets"),
         (7, "more than 256 chains"),
+        (8, "more than 16 probes"),
     ] {
         let error = Ruleset::decode(&bomb(&[], tag)).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
@@ -193,6 +214,10 @@ fn what_would_fill_the_memory_is_refused_by_its_outline() {
         (
             within(7, within(2, [7 << 3 | 2, 0].repeat(half - 9))),
             "a rule of more than 4096 bytes",
+        ),
+        (
+            within(8, vec![0; MAX_RULESET_BYTES - 9]),
+            "a probe of more than 512 bytes",
         ),
         (
             within(5, vec![22; MAX_RULESET_BYTES - 9]),

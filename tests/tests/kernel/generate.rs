@@ -112,6 +112,7 @@ pub(crate) fn ruleset() -> impl Strategy<Value = Ruleset> {
             ssh_ports: vec![22, 2222],
             sets: sets(&chains, &elements),
             chains,
+            probes: Vec::new(),
         }
     })
 }

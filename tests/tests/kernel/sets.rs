@@ -30,6 +30,7 @@ fn ruleset(sets: Vec<AddressSet>) -> Ruleset {
         admins: vec!["198.51.100.10/32".parse().unwrap()],
         ssh_ports: vec![22],
         sets,
+        probes: Vec::new(),
         chains: vec![Chain {
             name: INPUT_CHAIN.parse().unwrap(),
             rules,

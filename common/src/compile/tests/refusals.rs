@@ -3,7 +3,7 @@
 use super::*;
 use crate::compile::fixtures::word;
 use crate::policy::{AddressWord, CustomRule, PolicyTest, ServiceOverride, Transport};
-use crate::ruleset::PortRange;
+use crate::ruleset::{PortRange, Probe, ProbeCheck};
 
 fn service(name: &str, changes: ServiceOverride) -> Documents {
     changed(|site| {
@@ -278,21 +278,32 @@ fn in_observe_mode_tests_are_of_the_policy() {
 fn fields_that_nothing_acts_on_yet_are_told() {
     let documents = changed(|site| {
         site.rollout.canary = 3;
-        site.probes = vec![crate::policy::Probe {
-            name: "dns".to_owned(),
-            check: crate::policy::ProbeCheck::Tcp("10.0.0.53:53".to_owned()),
-        }];
         site.services
             .insert("dns".to_owned(), ServiceOverride::default());
     });
     let compiled = compiled(&documents, &[all_roles()]);
-    for text in [
-        "probes:",
-        "rollout: canary",
-        "services.dns: it leaves the node",
-    ] {
+    for text in ["rollout: canary", "services.dns: it leaves the node"] {
         assert!(warns(&compiled, text), "{text}");
     }
+}
+
+#[test]
+fn every_node_gets_the_probes_of_its_site() {
+    let bare = compiled(&documents(), &[all_roles()]);
+    let probe = |name: &str| Probe {
+        name: name.parse().unwrap(),
+        check: ProbeCheck::Tcp("10.0.0.53:53".parse().unwrap()),
+    };
+    let probes = vec![probe("b"), probe("a")];
+    let with = compiled(
+        &changed(|site| site.probes.clone_from(&probes)),
+        &[all_roles()],
+    );
+    for (node, ruleset) in &with.rulesets {
+        assert_eq!(ruleset.probes, probes, "in the order of the document");
+        assert_ne!(ruleset.digest(), bare.rulesets[node].digest());
+    }
+    assert!(!warns(&with, "probe"));
 }
 
 #[test]

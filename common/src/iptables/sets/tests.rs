@@ -45,6 +45,7 @@ fn ruleset(sets: Vec<AddressSet>) -> Ruleset {
         admins: nets(&["198.51.100.10/32"]),
         ssh_ports: vec![22],
         sets,
+        probes: Vec::new(),
         chains: vec![crate::ruleset::Chain {
             name: INPUT_CHAIN.parse().unwrap(),
             rules: Vec::new(),

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::super::document::{Batch, Probe, ProbeCheck, Rollout};
+use super::super::document::{Batch, Rollout};
 use super::super::schema::{PROBE, PROBE_CHECKS, ROLLOUT};
-use super::super::yaml::Node;
+use super::super::yaml::{Node, Value};
 use super::{Decoder, head};
+use crate::ruleset::{MAX_PROBES, Probe, ProbeCheck, ProbeName};
 
 /// What `confirm_within` may be, in milliseconds.
 const CONFIRM_WITHIN: std::ops::RangeInclusive<u64> = 100..=3_600_000;
+
+const ENDPOINT: &str = "write \"HOST:PORT\", as \"10.0.0.53:53\" or \"[2001:db8::53]:53\"";
+const HOST: &str = "write a host, as 10.0.0.1, \"2001:db8::1\" or gateway.example.com";
 
 impl Default for Rollout {
     fn default() -> Self {
@@ -22,16 +26,31 @@ impl Default for Rollout {
 }
 
 impl Decoder<'_> {
-    pub(super) fn probe(&mut self, node: &Node<'_>, names: &mut BTreeSet<String>) -> Option<Probe> {
+    pub(super) fn probes(&mut self, node: Option<&Node<'_>>) -> Vec<Probe> {
+        let probes = self.each(node, "probes", Self::probe);
+        if let Some(Value::Sequence(items)) = node.map(|node| &node.value)
+            && let Some(extra) = items.get(MAX_PROBES)
+        {
+            self.sink.error(
+                head(extra),
+                format!("a site has at most {MAX_PROBES} probes"),
+                format!("the first of {} too many", items.len() - MAX_PROBES),
+                "probe one address of each thing that a node cannot do without",
+            );
+        }
+        probes
+    }
+
+    fn probe(&mut self, node: &Node<'_>, names: &mut BTreeSet<String>) -> Option<Probe> {
         let fields = self.fields(node, &PROBE)?;
         let name = fields.get("name").and_then(|node| {
             let text = self.scalar(node, "name")?;
-            if !crate::names::is_name(text) {
+            let Ok(name) = text.parse::<ProbeName>() else {
                 self.bad_name(node.span, text);
                 return None;
-            }
+            };
             self.unique(names, text, node.span, "probes");
-            Some(text.to_owned())
+            Some(name)
         });
         let mut given = fields
             .entries
@@ -55,16 +74,13 @@ impl Decoder<'_> {
                 "make two probes of it",
             );
         }
-        let target = self.target(&entry.value, check, check != "icmp")?;
-        Some(Probe {
-            name: name?,
-            check: match check {
-                "tcp" => ProbeCheck::Tcp(target),
-                "udp-sip" => ProbeCheck::UdpSip(target),
-                "dns" => ProbeCheck::Dns(target),
-                _ => ProbeCheck::Icmp(target),
-            },
-        })
+        let check = match check {
+            "tcp" => ProbeCheck::Tcp(self.target(&entry.value, check, ENDPOINT)?),
+            "udp-sip" => ProbeCheck::UdpSip(self.target(&entry.value, check, ENDPOINT)?),
+            "dns" => ProbeCheck::Dns(self.target(&entry.value, check, ENDPOINT)?),
+            _ => ProbeCheck::Icmp(self.target(&entry.value, check, HOST)?),
+        };
+        Some(Probe { name: name?, check })
     }
 
     pub(super) fn rollout(&mut self, node: &Node<'_>) -> Rollout {

@@ -66,7 +66,7 @@ impl Decoder<'_> {
             .get("deny")
             .map(|node| self.deny(node))
             .unwrap_or_default();
-        let probes = self.each(fields.get("probes"), "probes", Self::probe);
+        let probes = self.probes(fields.get("probes"));
         let rollout = fields
             .get("rollout")
             .map(|node| self.rollout(node))
@@ -90,7 +90,7 @@ impl Decoder<'_> {
     }
 
     /// The items of a list of mappings; each has a name of its own.
-    fn each<T>(
+    pub(super) fn each<T>(
         &mut self,
         node: Option<&Node<'_>>,
         what: &str,

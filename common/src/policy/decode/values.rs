@@ -344,31 +344,16 @@ impl Decoder<'_> {
         host
     }
 
-    /// `HOST:PORT`, or a host alone, that a probe reaches.
-    pub(super) fn target(
+    /// What a probe reaches.
+    pub(super) fn target<T: FromStr>(
         &mut self,
         node: &Node<'_>,
         what: &str,
-        with_port: bool,
-    ) -> Option<String> {
+        help: &str,
+    ) -> Option<T> {
         let text = self.scalar(node, what)?;
-        let good = if with_port {
-            text.rsplit_once(':').is_some_and(|(host, port)| {
-                let host = host
-                    .strip_prefix('[')
-                    .and_then(|host| host.strip_suffix(']'))
-                    .map_or_else(|| is_host_name(host), is_ipv6);
-                host && digits(port).is_some_and(|port| (1..=MAX_PORT).contains(&port))
-            })
-        } else {
-            is_host_name(text) || is_ipv6(text)
-        };
-        if !good {
-            let help = if with_port {
-                "write \"HOST:PORT\", as \"10.0.0.53:53\" or \"[2001:db8::53]:53\""
-            } else {
-                "write a host, as 10.0.0.1, \"2001:db8::1\" or gateway.example.com"
-            };
+        let target = text.parse().ok();
+        if target.is_none() {
             self.sink.error(
                 node.span,
                 format!("{} is no target for `{what}`", quoted(text)),
@@ -376,29 +361,8 @@ impl Decoder<'_> {
                 help,
             );
         }
-        good.then(|| text.to_owned())
+        target
     }
-}
-
-fn is_ipv6(text: &str) -> bool {
-    text.parse::<std::net::Ipv6Addr>().is_ok()
-}
-
-/// An IPv4 address or a DNS name (RFC 1123).
-fn is_host_name(text: &str) -> bool {
-    let numeric = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    if numeric {
-        return text.parse::<std::net::Ipv4Addr>().is_ok();
-    }
-    text.len() <= 253
-        && text.split('.').all(|label| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        })
 }
 
 /// A number without sign, point or separator.

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::super::*;
 use crate::catalogue::{Direction, SERVICES};
 use crate::role::Role;
-use crate::ruleset::{Mode, PortRange, Rate, RateUnit};
+use crate::ruleset::{Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit};
 
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -164,20 +164,24 @@ fn rules() -> impl Strategy<Value = Vec<CustomRule>> {
 
 fn probes() -> impl Strategy<Value = Vec<Probe>> {
     let target = prop_oneof![
-        Just("10.0.0.53:53".to_owned()),
-        Just("[2001:db8::53]:53".to_owned()),
-        Just("dns.example.com:5353".to_owned()),
-    ];
+        Just("10.0.0.53:53"),
+        Just("[2001:db8::53]:53"),
+        Just("dns.example.com:5353"),
+    ]
+    .prop_map(|target| target.parse().unwrap());
     let check = prop_oneof![
         target.clone().prop_map(ProbeCheck::Tcp),
         target.clone().prop_map(ProbeCheck::UdpSip),
         target.prop_map(ProbeCheck::Dns),
-        Just(ProbeCheck::Icmp("2001:db8::1".to_owned())),
+        Just(ProbeCheck::Icmp("2001:db8::1".parse().unwrap())),
     ];
     btree_map(name(), check, 0..3).prop_map(|probes| {
         probes
             .into_iter()
-            .map(|(name, check)| Probe { name, check })
+            .map(|(name, check)| Probe {
+                name: name.parse().unwrap(),
+                check,
+            })
             .collect()
     })
 }

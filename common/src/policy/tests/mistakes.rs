@@ -203,6 +203,19 @@ fn admins_keep_ssh_and_nobody_else_gets_it_by_mistake() {
 }
 
 #[test]
+fn a_site_has_so_many_probes_and_no_more() {
+    let probes = |count: usize| {
+        let probe = |index| format!("  - {{name: p{index}, tcp: \"192.0.2.1:53\"}}\n");
+        messages(&format!(
+            "probes:\n{}",
+            (0..count).map(probe).collect::<String>()
+        ))
+    };
+    assert_eq!(probes(16), Vec::<String>::new());
+    assert_eq!(probes(18), ["a site has at most 16 probes"]);
+}
+
+#[test]
 fn a_stored_wide_list_is_the_world_until_it_is_replaced() {
     let stored: Documents = checked(&[(
         "l.yaml",

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::*;
 use super::generate::document;
 use super::{checked, rendered, samples, sources};
+use crate::ruleset::{Probe, ProbeCheck};
 
 /// Documents that satisfy the references of `document`.
 fn needed(document: &Document) -> Documents {
@@ -143,14 +144,14 @@ fn the_schema_has_exactly_the_fields_that_documents_print() {
     let mut documents = checked(&samples::FILES).documents;
     for check in ["udp-sip", "dns", "icmp"] {
         let probe = match check {
-            "udp-sip" => ProbeCheck::UdpSip("a:1".to_owned()),
-            "dns" => ProbeCheck::Dns("a:1".to_owned()),
-            _ => ProbeCheck::Icmp("a".to_owned()),
+            "udp-sip" => ProbeCheck::UdpSip("a:1".parse().unwrap()),
+            "dns" => ProbeCheck::Dns("a:1".parse().unwrap()),
+            _ => ProbeCheck::Icmp("a".parse().unwrap()),
         };
         if let Document::Site(site) = &mut documents[0] {
             site.services.get_mut("rtp").unwrap().notrack = true;
             site.probes.push(Probe {
-                name: check.to_owned(),
+                name: check.parse().unwrap(),
                 check: probe,
             });
         }

@@ -3,8 +3,10 @@
 use ipnet::IpNet;
 use voipfleet_proto::v1 as pb;
 
-use super::wire::{InvalidRuleset, invalid, network, parse, read_network};
-use super::{AddressSet, Expiring, Family, SetName, Until};
+use super::super::check::{InvalidRuleset, invalid};
+use super::super::{AddressSet, Expiring, Family, SetName, Until};
+use super::network;
+use super::read::{parse, read_network};
 
 /// `maxelem` of a set, at most.
 const MAX_ELEMENTS: u32 = 1 << 22;
