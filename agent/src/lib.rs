@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod link;
 pub mod machine;
 pub mod neighbours;
+pub mod probe;
 pub mod reconcile;
 pub mod service;
 pub mod state;

@@ -104,6 +104,8 @@ pub enum Step {
     Confirmed,
     /// The task that owns the kernel took the confirmation for good.
     Accepted,
+    /// The probes succeeded.
+    Probed,
     /// The controller is about to hear how it ended.
     Told,
 }

@@ -28,6 +28,7 @@ pub const ALL: &[(Work, &[Step])] = &[
             Step::Welcomed,
             Step::Confirmed,
             Step::Accepted,
+            Step::Probed,
             Step::Written(File::Management),
             Step::Renamed(File::Management),
             Step::Synced(File::Management),

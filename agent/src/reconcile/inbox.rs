@@ -12,6 +12,7 @@ use voipfleet_common::ruleset::Family;
 use voipfleet_common::session::{Attempt, Held};
 
 use crate::kernel::{Author, KernelEvent, Reach};
+use crate::probe::Failed;
 
 /// What came of fetching an offer's content.
 #[derive(Debug)]
@@ -55,6 +56,17 @@ pub struct Confirmation {
     pub attempt: Attempt,
     /// When it arrived.
     pub received: Instant,
+}
+
+/// How the probes of a trial ended.
+#[derive(Debug)]
+pub struct Probed {
+    /// The trial.
+    pub attempt: Attempt,
+    /// Those that failed, in the order of the document.
+    pub failed: Vec<Failed>,
+    /// When the last one ended.
+    pub ended: Instant,
 }
 
 /// How far the new connection of a trial got.
@@ -123,6 +135,10 @@ pub struct Wake {
     pub stop: bool,
     /// The newest confirmation.
     pub confirmation: Option<Confirmation>,
+    /// Probes that ended. Not the newest only: those of an earlier trial, which end late, must
+    /// not take the place of those that are awaited. Each ends within seconds of its start, so
+    /// there are never many.
+    pub probed: Vec<Probed>,
     /// The newest offer.
     pub offer: Option<Offered>,
     /// The newest addresses.
@@ -135,6 +151,7 @@ impl Wake {
     fn is_empty(&self) -> bool {
         !self.stop
             && self.confirmation.is_none()
+            && self.probed.is_empty()
             && self.offer.is_none()
             && self.controllers.is_none()
             && self.change.is_none()
@@ -167,6 +184,16 @@ impl Inbox {
         self.lock().confirmation = Some(Confirmation {
             attempt,
             received: Instant::now(),
+        });
+        self.filled.notify_one();
+    }
+
+    /// Tells how the probes of a trial ended.
+    pub fn probed(&self, attempt: Attempt, failed: Vec<Failed>) {
+        self.lock().probed.push(Probed {
+            attempt,
+            failed,
+            ended: Instant::now(),
         });
         self.filled.notify_one();
     }

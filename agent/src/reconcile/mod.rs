@@ -10,6 +10,7 @@ mod look;
 pub mod observe;
 mod offer;
 mod outbox;
+mod probing;
 pub mod prove;
 mod stage;
 mod standing;
@@ -18,7 +19,9 @@ mod tell;
 mod trial;
 
 pub use check::{Inspection, inspect};
-pub use inbox::{Change, Confirmation, Content, Controllers, Dialled, Inbox, Offered, Wake};
+pub use inbox::{
+    Change, Confirmation, Content, Controllers, Dialled, Inbox, Offered, Probed, Wake,
+};
 pub use outbox::Outbox;
 pub use stage::{Staged, stage};
 pub use task::{Reconciler, Settings};

@@ -135,6 +135,9 @@ impl Reconciler {
             if let Some(confirmation) = wake.confirmation {
                 self.confirm(confirmation);
             }
+            for probed in wake.probed {
+                self.probed(probed);
+            }
             if wake.stop {
                 self.leave();
                 return;

@@ -1,13 +1,14 @@
 //! The task's part about trials: a ruleset that runs, and is undone unless the controller
-//! confirms it over a connection that came through it.
+//! confirms it over a connection that came through it, and its probes succeed.
 
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
+use voipfleet_common::session::Attempt;
 
 use super::inbox::{Confirmation, Dialled};
 use super::tell::Outcome;
-use super::{Reconciler, apply};
+use super::{Reconciler, apply, probing};
 use crate::errors::chain;
 use crate::failpoint::{Step, Work, during, reach};
 use crate::fallback::Found;
@@ -47,22 +48,31 @@ impl Reconciler {
         self.tell_facts();
     }
 
-    /// The controller confirms something.
+    /// The controller confirms something. What it confirms is kept once its probes succeeded.
     pub(super) fn confirm(&mut self, confirmation: Confirmation) {
         let Confirmation { attempt, received } = confirmation;
         let generation = attempt.held.generation;
-        if !self.course.confirms(attempt, received) {
+        if self.course.probing() == Some(attempt) {
+            return; // said again, on another connection of this trial
+        }
+        if !self.course.confirm(attempt, received) {
             warn!(
                 generation,
                 "a confirmation that is late or of something else"
             );
             return;
         }
+        let _work = during(Work::Apply);
+        reach(Step::Accepted);
+        self.probe(attempt);
+    }
+
+    /// Makes what is on trial the ruleset to boot with.
+    pub(super) fn keep(&mut self, attempt: Attempt) {
         let Some(trial) = self.trial.take() else {
             return;
         };
-        let _work = during(Work::Apply);
-        reach(Step::Accepted);
+        let generation = attempt.held.generation;
         if let Err(failure) = self.ledger.confirm(&trial.candidate) {
             let failure = apply::Failure::Ledger(failure);
             if let Err(error) = self.ledger.take_back(self.confirmed.as_ref()) {
@@ -96,12 +106,24 @@ impl Reconciler {
         if !self.course.expired(Instant::now()) {
             return;
         }
-        let (Some(attempt), Some(trial)) = (self.course.on_trial(), self.trial.take()) else {
+        let (Some(attempt), Some(trial)) = (self.course.on_trial(), &self.trial) else {
+            return;
+        };
+        let missing = if self.course.probing().is_some() {
+            probing::unfinished(&trial.candidate.ruleset.probes, trial.within)
+        } else {
+            let dialled = self.inbox.last_dialled(attempt.nonce);
+            missing(dialled, attempt.held.generation, trial.within)
+        };
+        self.roll_back(attempt, missing);
+    }
+
+    /// Ends a trial by going back because of `missing`.
+    pub(super) fn roll_back(&mut self, attempt: Attempt, missing: String) {
+        let Some(trial) = self.trial.take() else {
             return;
         };
         let _work = during(Work::Undo);
-        let dialled = self.inbox.last_dialled(attempt.nonce);
-        let missing = missing(dialled, attempt.held.generation, trial.within);
         self.outcome = match self.undo() {
             None if self.knows_what_runs() => Outcome::rolled_back(attempt.held, missing),
             None => Outcome::failed(attempt.held, format!("{missing}; {LOST}")),

@@ -35,6 +35,10 @@ mod node;
 #[cfg(test)]
 mod offers;
 #[cfg(test)]
+mod peer;
+#[cfg(test)]
+mod probes;
+#[cfg(test)]
 mod reconciler;
 #[cfg(test)]
 mod sets;

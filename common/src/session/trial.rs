@@ -1,13 +1,15 @@
 //! The agent's side: what it does with an offer, and how a trial ends. Decided without I/O.
 //!
 //! ```text
-//!            offer: journal             kernel changed              confirmed: ledger
-//!  Settled ─────────────────► Changing ────────────────► Trial ───────────────────────► Settled
-//!     ▲                          │ failed                  │ deadline, stop
-//!     └── undone: journal gone ──┴──────── UndoDue ◄───────┘
+//!         offer: journal      kernel changed     confirmed: probes     answered: ledger
+//! Settled ──────────► Changing ──────────► Trial ──────────► Probing ──────────► Settled
+//!    ▲                   │ failed            │ deadline,        │ one failed,
+//!    │                   ▼                   ▼ stop             ▼ deadline, stop
+//!    └─ undone: ────── UndoDue ◄─────────────┴──────────────────┘
+//!       journal gone
 //! ```
 //!
-//! The caller does what is written on the arrows, in that order and durably, before it tells.
+//! The deadline is of trial and probes together. The caller does what is written on the arrows, in that order and durably, before it tells.
 //! So a start finds out by the journal alone that something was not confirmed.
 
 use std::time::{Duration, Instant};
@@ -82,8 +84,10 @@ enum Phase {
     Settled,
     /// The journal is written, and the kernel is on its way.
     Changing(Attempt),
-    /// The kernel runs it, read back.
+    /// The kernel runs it, read back; until then the controller must confirm it.
     Trial(Attempt, Instant),
+    /// The controller has confirmed it; until then its probes must have succeeded.
+    Probing(Attempt, Instant),
     /// The kernel must go back, and did not yet.
     UndoDue,
 }
@@ -115,10 +119,19 @@ impl Course {
         self.confirmed
     }
 
-    /// What is on trial.
+    /// What is on trial, its probes included.
     pub fn on_trial(&self) -> Option<Attempt> {
         match self.phase {
-            Phase::Trial(attempt, _) => Some(attempt),
+            Phase::Trial(attempt, _) | Phase::Probing(attempt, _) => Some(attempt),
+            _ => None,
+        }
+    }
+
+    /// The part of [`Self::on_trial`] in which the controller has confirmed it, and its probes
+    /// run.
+    pub fn probing(&self) -> Option<Attempt> {
+        match self.phase {
+            Phase::Probing(attempt, _) => Some(attempt),
             _ => None,
         }
     }
@@ -126,7 +139,7 @@ impl Course {
     /// When the trial ends by itself.
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Trial(_, deadline) => Some(deadline),
+            Phase::Trial(_, deadline) | Phase::Probing(_, deadline) => Some(deadline),
             _ => None,
         }
     }
@@ -139,9 +152,11 @@ impl Course {
     /// An offer came.
     pub fn offer(&mut self, offered: Attempt) -> Reaction {
         let held = offered.held;
-        if let Phase::Trial(attempt, _) = &mut self.phase {
+        if let Phase::Trial(attempt, deadline) | Phase::Probing(attempt, deadline) = self.phase {
             if attempt.held == held {
-                attempt.nonce = offered.nonce;
+                // Another delivery asks for its own confirmation and its own probes. It has no
+                // more time for them.
+                self.phase = Phase::Trial(offered, deadline);
                 return Reaction::OnTrial;
             }
             if held.generation <= attempt.held.generation {
@@ -172,18 +187,32 @@ impl Course {
         }
     }
 
-    /// A confirmation was received then. True: it ends the trial, and what was tried must be
-    /// written down as confirmed. Anything else is late, or of something else.
-    pub fn confirms(&self, confirmation: Attempt, received: Instant) -> bool {
+    /// The controller's confirmation was received then. True: it is of this trial and in time,
+    /// and the probes of what is tried must run. Anything else is late, said twice, or of
+    /// something else.
+    pub fn confirm(&mut self, confirmation: Attempt, received: Instant) -> bool {
         match self.phase {
-            Phase::Trial(attempt, deadline) => attempt == confirmation && received < deadline,
+            Phase::Trial(attempt, deadline) if attempt == confirmation && received < deadline => {
+                self.phase = Phase::Probing(attempt, deadline);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The probes of `probed` ended then. True: they are those of this trial, and in time; if
+    /// all of them succeeded, what is tried must be written down as confirmed, else undone.
+    /// Anything else is late, said twice, or of something else.
+    pub fn probed(&self, probed: Attempt, ended: Instant) -> bool {
+        match self.phase {
+            Phase::Probing(attempt, deadline) => attempt == probed && ended < deadline,
             _ => false,
         }
     }
 
     /// What was on trial is written down as confirmed.
     pub fn persisted(&mut self) {
-        if let Phase::Trial(attempt, _) = self.phase {
+        if let Phase::Probing(attempt, _) = self.phase {
             self.confirmed = Some(attempt.held);
             self.phase = Phase::Settled;
         }
@@ -243,13 +272,50 @@ mod tests {
         let now = Instant::now();
         let mut course = on_trial(now);
         for wrong in [attempt(6, 3, "b"), attempt(7, 4, "b"), attempt(7, 3, "c")] {
-            assert!(!course.confirms(wrong, now));
+            assert!(!course.confirm(wrong, now));
         }
-        assert!(!course.confirms(attempt(7, 3, "b"), now + WITHIN));
-        assert!(course.confirms(attempt(7, 3, "b"), now + WITHIN / 2));
+        assert!(!course.confirm(attempt(7, 3, "b"), now + WITHIN));
+        assert!(!course.probed(attempt(7, 3, "b"), now), "not confirmed yet");
         course.persisted();
-        assert_eq!(course.confirmed(), Some(attempt(7, 3, "b").held));
+        assert_eq!(course.confirmed(), Some(attempt(0, 1, "a").held));
+        assert!(course.confirm(attempt(7, 3, "b"), now + WITHIN / 2));
+        assert!(!course.confirm(attempt(7, 3, "b"), now), "once");
+    }
+
+    #[test]
+    fn only_the_probes_of_this_trial_in_time_end_it() {
+        let now = Instant::now();
+        let mut course = on_trial(now);
+        let tried = attempt(7, 3, "b");
+        assert!(course.confirm(tried, now));
+        assert_eq!(course.on_trial(), Some(tried));
+        assert_eq!(course.probing(), Some(tried));
+        assert_eq!(
+            course.deadline(),
+            Some(now + WITHIN),
+            "no longer than before"
+        );
+        assert!(course.expired(now + WITHIN));
+        for wrong in [attempt(6, 3, "b"), attempt(7, 4, "b"), attempt(7, 3, "c")] {
+            assert!(!course.probed(wrong, now));
+        }
+        assert!(!course.probed(tried, now + WITHIN));
+        // Another delivery of the same: confirmed and probed on its own.
+        let mut again = course.clone();
+        assert_eq!(again.offer(attempt(8, 3, "b")), Reaction::OnTrial);
+        assert_eq!(again.deadline(), Some(now + WITHIN));
+        for of in [tried, attempt(8, 3, "b")] {
+            assert!(!again.probed(of, now));
+        }
+        assert!(again.confirm(attempt(8, 3, "b"), now));
+        assert!(!again.probed(tried, now));
+        assert!(again.probed(attempt(8, 3, "b"), now));
+
+        assert!(course.probed(tried, now + WITHIN / 2));
+        course.persisted();
+        assert_eq!(course.confirmed(), Some(tried.held));
         assert_eq!((course.on_trial(), course.deadline()), (None, None));
+        assert!(!course.probed(tried, now), "once");
     }
 
     #[test]
@@ -275,8 +341,8 @@ mod tests {
         }
         let mut renamed = course;
         renamed.offer(attempt(8, 3, "b"));
-        assert!(!renamed.confirms(attempt(7, 3, "b"), now));
-        assert!(renamed.confirms(attempt(8, 3, "b"), now));
+        assert!(!renamed.clone().confirm(attempt(7, 3, "b"), now));
+        assert!(renamed.clone().confirm(attempt(8, 3, "b"), now));
         assert_eq!(
             renamed.deadline(),
             Some(now + WITHIN),

@@ -1,5 +1,6 @@
 //! A node, its disk and its kernel, against a controller over a bad network: crashes at any
-//! step, reboots, messages lost, doubled and late.
+//! step, reboots, messages lost, doubled and late, and probes that succeed, fail, hang, or end
+//! twice and late.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,11 @@ use super::{Attempt, Course, Decision, Delivery, Held, Noted, Reaction, Start};
 use crate::ruleset::Digest;
 
 const WITHIN: Duration = Duration::from_secs(30);
+/// Contents from this one on let the node reach its controller, and nothing that it probes.
+const CUTS_PROBES: u8 = 3;
 /// Contents from this one on cut the node off from its controller.
-const CUTS_OFF: u8 = 3;
-const CONTENTS: u8 = 6;
+const CUTS_OFF: u8 = 5;
+const CONTENTS: u8 = 8;
 
 fn held(generation: u64, content: u8) -> Held {
     Held {
@@ -20,8 +23,16 @@ fn held(generation: u64, content: u8) -> Held {
     }
 }
 
+fn is_one_of(mut contents: std::ops::Range<u8>, held: Held) -> bool {
+    contents.any(|content| Digest::of(&[content]) == held.digest)
+}
+
 fn cuts_off(held: Held) -> bool {
-    (CUTS_OFF..CONTENTS).any(|content| Digest::of(&[content]) == held.digest)
+    is_one_of(CUTS_OFF..CONTENTS, held)
+}
+
+fn cuts_probes(held: Held) -> bool {
+    is_one_of(CUTS_PROBES..CONTENTS, held)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -85,6 +96,14 @@ enum Down {
     Confirm(Attempt),
 }
 
+/// Probes that ended, and how.
+#[derive(Debug, Clone, Copy)]
+struct Probed {
+    attempt: Attempt,
+    ended: Instant,
+    answered: bool,
+}
+
 struct World {
     machine: Machine,
     agent: Option<Course>,
@@ -97,6 +116,12 @@ struct World {
     network: Vec<Down>,
     /// Every confirmation that a controller ever sent.
     sent: Vec<Attempt>,
+    /// Probes that run.
+    probing: Vec<Attempt>,
+    /// Results that the agent has not looked at yet.
+    results: Vec<Probed>,
+    /// Everything of which the probes ever succeeded.
+    answered: Vec<Held>,
 }
 
 impl World {
@@ -116,6 +141,9 @@ impl World {
             delivery: None,
             network: Vec::new(),
             sent: Vec::new(),
+            probing: Vec::new(),
+            results: Vec::new(),
+            answered: Vec::new(),
         };
         world.start();
         world
@@ -124,10 +152,17 @@ impl World {
     fn attempt(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Killed>) {
         if work(self).is_err() {
             self.machine.fuse = None;
-            self.agent = None;
-            self.delivery = None;
-            self.rolled_back = None;
+            self.end();
         }
+    }
+
+    /// What goes with the process.
+    fn end(&mut self) {
+        self.agent = None;
+        self.delivery = None;
+        self.rolled_back = None;
+        self.probing.clear();
+        self.results.clear();
     }
 
     fn start(&mut self) {
@@ -168,13 +203,56 @@ impl World {
             return Ok(());
         };
         if course.expired(self.now) {
-            self.rolled_back = course.on_trial();
-            self.undo()?;
-            if let (Some(delivery), Some(last)) = (&mut self.delivery, self.rolled_back) {
-                let refused = super::Progress::Refused;
-                delivery.hear(last.nonce, Some(last.held), refused, self.machine.confirmed);
-            }
+            self.roll_back()?;
         }
+        Ok(())
+    }
+
+    fn roll_back(&mut self) -> Result<(), Killed> {
+        self.rolled_back = self.agent.as_ref().and_then(Course::on_trial);
+        self.undo()?;
+        if let (Some(delivery), Some(last)) = (&mut self.delivery, self.rolled_back) {
+            let refused = super::Progress::Refused;
+            delivery.hear(last.nonce, Some(last.held), refused, self.machine.confirmed);
+        }
+        Ok(())
+    }
+
+    /// Probes that run end: nothing answers through rules that cut them, and what they do not
+    /// cut may fail for reasons of its own. They may say it twice.
+    fn probes_end(&mut self, at: usize, answers: bool, twice: bool) {
+        let attempt = self.probing.remove(at);
+        let through = self.machine.kernel == Kernel::Runs(Some(attempt.held));
+        let answered = answers && through && !cuts_probes(attempt.held);
+        if answered {
+            self.answered.push(attempt.held);
+        }
+        let probed = Probed {
+            attempt,
+            ended: self.now,
+            answered,
+        };
+        self.results.push(probed);
+        if twice {
+            self.results.push(probed);
+        }
+    }
+
+    fn probed(&mut self, probed: Probed) -> Result<(), Killed> {
+        self.expire()?;
+        let Some(course) = &mut self.agent else {
+            return Ok(());
+        };
+        if !course.probed(probed.attempt, probed.ended) {
+            return Ok(());
+        }
+        if !probed.answered {
+            return self.roll_back();
+        }
+        self.machine.write_confirmed(probed.attempt.held)?;
+        self.machine.write_journal(None)?;
+        course.persisted();
+        self.rolled_back = None;
         Ok(())
     }
 
@@ -185,11 +263,8 @@ impl World {
         };
         match message {
             Down::Confirm(confirmation) => {
-                if course.confirms(confirmation, self.now) {
-                    self.machine.write_confirmed(confirmation.held)?;
-                    self.machine.write_journal(None)?;
-                    course.persisted();
-                    self.rolled_back = None;
+                if course.confirm(confirmation, self.now) {
+                    self.probing.push(confirmation);
                 }
             }
             Down::Offer(offered) => match course.offer(offered) {
@@ -281,6 +356,28 @@ impl World {
                     self.network.remove(which.index(self.network.len()));
                 }
             }
+            Act::ProbesEnd {
+                which,
+                answers,
+                twice,
+            } => {
+                if !self.probing.is_empty() {
+                    let at = which.index(self.probing.len());
+                    self.probes_end(at, answers, twice);
+                }
+            }
+            Act::Probed { which, keep } => {
+                if self.results.is_empty() {
+                    return;
+                }
+                let at = which.index(self.results.len());
+                let result = if keep {
+                    self.results[at]
+                } else {
+                    self.results.remove(at)
+                };
+                self.attempt(|world| world.probed(result));
+            }
             Act::Pass(seconds) => {
                 self.now += Duration::from_secs(seconds);
                 self.attempt(Self::expire);
@@ -290,9 +387,7 @@ impl World {
                 if on_trial.is_some() {
                     self.attempt(Self::undo);
                 }
-                self.agent = None;
-                self.delivery = None;
-                self.rolled_back = None;
+                self.end();
             }
             Act::KillAfter(writes) => self.machine.fuse = Some(writes),
             Act::Start => {
@@ -301,9 +396,7 @@ impl World {
                 }
             }
             Act::Reboot => {
-                self.agent = None;
-                self.delivery = None;
-                self.rolled_back = None;
+                self.end();
                 self.machine.fuse = None;
                 self.machine.kernel = Kernel::Runs(None);
                 self.start();
@@ -323,6 +416,15 @@ enum Act {
         keep: bool,
     },
     Lose(prop::sample::Index),
+    ProbesEnd {
+        which: prop::sample::Index,
+        answers: bool,
+        twice: bool,
+    },
+    Probed {
+        which: prop::sample::Index,
+        keep: bool,
+    },
     Pass(u64),
     Stop,
     KillAfter(u32),
@@ -339,6 +441,10 @@ fn act() -> impl Strategy<Value = Act> {
         8 => (any::<prop::sample::Index>(), prop::bool::weighted(0.2))
             .prop_map(|(which, keep)| Act::Deliver { which, keep }),
         1 => any::<prop::sample::Index>().prop_map(Act::Lose),
+        5 => (any::<prop::sample::Index>(), prop::bool::weighted(0.8), prop::bool::weighted(0.2))
+            .prop_map(|(which, answers, twice)| Act::ProbesEnd { which, answers, twice }),
+        6 => (any::<prop::sample::Index>(), prop::bool::weighted(0.2))
+            .prop_map(|(which, keep)| Act::Probed { which, keep }),
         3 => (0_u64..40).prop_map(Act::Pass),
         1 => Just(Act::Stop),
         1 => (0_u32..6).prop_map(Act::KillAfter),
@@ -365,8 +471,13 @@ proptest! {
             // The confirmed generation never goes back by itself.
             prop_assert!(confirmed.generation >= newest);
             newest = confirmed.generation;
-            // Nothing that cuts the node off was ever proved over a new connection.
-            prop_assert!(!cuts_off(confirmed));
+            // Nothing that cuts the node off was ever proved over a new connection, and nothing
+            // that cuts what it probes by an answer.
+            prop_assert!(!cuts_off(confirmed) && !cuts_probes(confirmed));
+            let answered = world.answered.iter().any(|held| {
+                held.digest == confirmed.digest && held.generation <= confirmed.generation
+            });
+            prop_assert!(answered);
             // And that content was confirmed, under this number or an earlier one.
             let proved = world.sent.iter().any(|sent| {
                 sent.held.digest == confirmed.digest
@@ -397,11 +508,18 @@ proptest! {
             while let Some(message) = world.network.pop() {
                 world.attempt(|world| world.take(message));
                 world.connect();
+                while !world.probing.is_empty() {
+                    world.probes_end(0, true, false);
+                }
+                while let Some(result) = world.results.pop() {
+                    world.attempt(|world| world.probed(result));
+                }
             }
             world.now += WITHIN;
             world.attempt(World::expire);
         }
-        let ends = if cuts_off(world.target) { before } else { Some(world.target) };
+        let good = !cuts_off(world.target) && !cuts_probes(world.target);
+        let ends = if good { Some(world.target) } else { before };
         prop_assert_eq!(world.machine.confirmed, ends);
         prop_assert_eq!(world.machine.kernel, Kernel::Runs(ends));
     }
