@@ -45,6 +45,7 @@ struct NodeEntry<'r> {
     last_seen: Moment,
     connected: bool,
     error: Option<String>,
+    warnings: Vec<&'r str>,
 }
 
 /// Set elements that the kernel holds, of those that the node's ruleset wants.
@@ -170,6 +171,7 @@ fn node_as_json(node: &v1::NodeReport) -> NodeEntry<'_> {
         last_seen: Moment::of(node.last_seen_ms),
         connected: node.connected,
         error: or_null(node.error.clone()),
+        warnings: warnings(node).collect(),
     }
 }
 
@@ -267,14 +269,22 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
             Cell::toned(drift.unwrap_or("-"), drift_tone),
             seen(node, session),
         ]);
-        let short = node.sets.as_ref().and_then(shortfall);
-        let words = [node.error.as_str(), short.as_deref().unwrap_or_default()];
-        let words: Vec<&str> = words.into_iter().filter(|text| !text.is_empty()).collect();
+        let mut words: Vec<String> = or_null(node.error.clone()).into_iter().collect();
+        words.extend(node.sets.as_ref().and_then(shortfall));
+        words.extend(warnings(node).map(|warning| format!("warning: {warning}")));
         if !words.is_empty() {
             errors.push_str(&words_of(&node.node, &words.join("\n")));
         }
     }
     table.render(session.console.out()) + &errors
+}
+
+/// What weakens a node, but for what its error says already.
+fn warnings(node: &v1::NodeReport) -> impl Iterator<Item = &str> {
+    let warnings = node.facts.iter().flat_map(|facts| &facts.warnings);
+    warnings
+        .map(String::as_str)
+        .filter(|warning| !node.error.contains(warning))
 }
 
 /// What a node says of its error, under its name.
