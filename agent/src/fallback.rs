@@ -14,6 +14,7 @@ use crate::failpoint::{Work, during};
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::{Confirmed, Ledger, Management, Note};
 use crate::reconcile::enforce::{self, Effort, EnforceError, Target};
+use crate::reconcile::how::How;
 use crate::reconcile::{observe, prove};
 
 /// In the comment of every rule that only [`Ruleset::management`] has.
@@ -128,6 +129,7 @@ pub fn fall_back(
                 failsafe: &failsafe,
                 canonical: None,
                 now: clock::unix(clock::now()),
+                how: How::WHOLE,
             };
             let protected = Family::BOTH.map(|family| {
                 protect(kernel, target, family, found, enforces).map_err(|error| chain(&error))

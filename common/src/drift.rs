@@ -11,7 +11,7 @@ use self::sequence::Change;
 use crate::iptables::words::{comment, is_ours};
 use crate::iptables::{
     COMMENT_PREFIX, Change as ElementChange, JUMP, JumpState, KernelSet, SavedChain, Slack, Table,
-    changes, header,
+    UNWANTED_CHAINS, changes, header,
 };
 use crate::ruleset::{Family, Ruleset, SetName, Until};
 
@@ -80,6 +80,9 @@ pub struct Wanted {
     pub family: Family,
     /// Our chains in the words of the node's own iptables-save.
     pub table: Table,
+    /// The policy of `INPUT`, `ACCEPT` or `DROP`, when the ruleset was proved on the live kernel;
+    /// none where it is nobody's concern.
+    pub policy: Option<String>,
 }
 
 /// One difference between kernel and ruleset.
@@ -101,6 +104,59 @@ pub struct Difference {
     pub observed: String,
 }
 
+/// What somebody can quarrel with us about: one chain of one family, or one set.
+///
+/// There are as many as the ruleset has chains and sets, and few more: the jump and the policy
+/// are chain `INPUT`, and all chains or sets that nobody wants are one, however many names are
+/// thought of for them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject {
+    /// `filter` or `ipset`.
+    pub table: &'static str,
+    /// The family.
+    pub family: Family,
+    /// The chain or the set; [`UNWANTED_CHAINS`] or [`UNWANTED_SETS`]; empty: the whole table.
+    pub name: String,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name.as_str() {
+            "" => write!(f, "table {}", self.table)?,
+            UNWANTED_CHAINS | UNWANTED_SETS => write!(f, "{} that is not wanted", self.name)?,
+            name => f.write_str(name)?,
+        }
+        write!(f, " ({})", self.family)
+    }
+}
+
+impl Difference {
+    /// What it is a difference of.
+    pub fn subject(&self) -> Subject {
+        let unwanted = self.wanted.is_empty() && self.rule.is_empty();
+        let name = match self.table {
+            FILTER if unwanted && self.observed.starts_with(':') => UNWANTED_CHAINS,
+            // A header has words, and an element has none.
+            IPSET if unwanted && self.observed.contains(' ') && !self.is_count() => UNWANTED_SETS,
+            _ => &self.chain,
+        };
+        Subject {
+            table: self.table,
+            family: self.family,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Whether it stands for many others.
+    fn is_count(&self) -> bool {
+        self.observed.ends_with(MORE_ELEMENTS)
+    }
+}
+
+/// Sets of ours by name that no ruleset names.
+pub const UNWANTED_SETS: &str = "any vf-*";
+const MORE_ELEMENTS: &str = "more elements";
+
 /// Differences of one chain or set that are told one by one; the others of the same class
 /// become one record that says how many they are.
 pub const MAX_DIFFERENCES: usize = 100;
@@ -113,7 +169,8 @@ const IPSET: &str = "ipset";
 /// A chain that is gone, or that nobody wants, is one difference with its declaration in
 /// place of a rule. A chain that was emptied is one missing rule after the other. The jump
 /// belongs to chain `INPUT`: missing, altered (it got conditions), extra (there again), or
-/// bypass (below a rule that can accept).
+/// bypass (below a rule that can accept). So does the policy that stood there when the ruleset
+/// was proved: it decides whenever the jump does not stand.
 pub fn compare_rules(wanted: &Wanted, observed: &Table) -> Vec<Difference> {
     let mut differences = Vec::new();
     let here = |class, chain: &str| Difference {
@@ -126,6 +183,18 @@ pub fn compare_rules(wanted: &Wanted, observed: &Table) -> Vec<Difference> {
         observed: String::new(),
     };
     compare_jump(observed, here, &mut differences);
+    let policy = observed
+        .chain("INPUT")
+        .and_then(|input| input.policy.as_deref());
+    if let (Some(wanted), Some(found)) = (wanted.policy.as_deref(), policy)
+        && wanted != found
+    {
+        differences.push(Difference {
+            wanted: format!(":INPUT {wanted}"),
+            observed: format!(":INPUT {found}"),
+            ..here(Class::Policy, "INPUT")
+        });
+    }
     let held: HashMap<&str, &SavedChain> = observed
         .chains
         .iter()

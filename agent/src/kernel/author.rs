@@ -106,6 +106,22 @@ impl Author {
         &known.comm
     }
 
+    /// The process that an operator will know, in words.
+    pub fn describe(&self) -> String {
+        let known = self.started_by.as_ref().unwrap_or(&self.process);
+        let mut words = vec![format!("pid {}", known.pid)];
+        for (what, word) in [
+            ("unit ", &known.unit),
+            ("user ", &known.user),
+            ("", &known.executable),
+        ] {
+            if !word.is_empty() {
+                words.push(format!("{what}{word}"));
+            }
+        }
+        format!("{} ({})", known.comm, words.join(", "))
+    }
+
     /// For the wire.
     pub fn to_wire(&self) -> pb::Author {
         let Process {

@@ -1,7 +1,13 @@
 //! The xtables lock, which legacy iptables takes for every command: whoever let it go may
 //! have changed the rules. The kernel itself announces nothing there.
 //!
-//! Where fanotify may be used (it needs `CAP_SYS_ADMIN`), it also says who.
+//! Where fanotify may be used (Linux 2.6.37 with `CONFIG_FANOTIFY`, and `CAP_SYS_ADMIN`), it also
+//! says who. inotify, which every kernel has, serves where it may not. Both work on whatever
+//! `/run` is: tmpfs, or the disk.
+//!
+//! The poll stands behind it for what takes no lock, or another: iptables before 1.4.20 and
+//! iptables-restore before 1.6.2, a tool with `XTABLES_LOCKFILE`, and one in a container that has
+//! a `/run` of its own.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, RawFd};

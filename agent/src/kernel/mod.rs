@@ -159,6 +159,15 @@ impl Parts {
         sets: true,
     };
 
+    /// Whether a table of a family, or `ipset`, belongs to it.
+    pub fn covers(self, table: &str, family: Family) -> bool {
+        match (table, family) {
+            ("ipset", _) => self.sets,
+            (_, Family::V4) => self.v4,
+            (_, Family::V6) => self.v6,
+        }
+    }
+
     /// The families whose rules belong to it, as far as the kernel `speaks` them.
     pub fn families(self, speaks: impl Fn(Family) -> bool) -> Vec<Family> {
         let chosen = |family: &Family| match family {

@@ -85,6 +85,11 @@ pub(super) struct CanonicalFile {
     /// Read back from the live kernel, for want of a scratch namespace.
     #[prost(bool, tag = "5")]
     pub(super) read_back: bool,
+    /// The policies of `INPUT`; empty: nobody's concern.
+    #[prost(string, tag = "6")]
+    pub(super) policy_v4: String,
+    #[prost(string, tag = "7")]
+    pub(super) policy_v6: String,
 }
 
 /// One chain.

@@ -69,6 +69,13 @@ impl Canonical {
         }
     }
 
+    /// Keeps the policies that were found when the ruleset was proved first.
+    pub fn keep_policies(&mut self, of: &Canonical) {
+        for wanted in &mut self.tables {
+            wanted.policy.clone_from(&of.of(wanted.family).policy);
+        }
+    }
+
     /// Whether this kernel's tools print the same words, of the same families.
     pub fn fits(&self, kernel: &dyn Kernel) -> bool {
         let spoken = |family| self.of(family).table.chains.is_empty() != kernel.speaks(family);
@@ -255,6 +262,8 @@ impl From<&Confirmed> for ConfirmedFile {
                 v4: chains(&v4.table),
                 v6: chains(&v6.table),
                 read_back: canonical.read_back,
+                policy_v4: v4.policy.clone().unwrap_or_default(),
+                policy_v6: v6.policy.clone().unwrap_or_default(),
             }),
         }
     }
@@ -287,9 +296,10 @@ impl TryFrom<ConfirmedFile> for Confirmed {
             .iter()
             .map(|text| text.parse::<SocketAddr>().map_err(|why| content(&why)))
             .collect::<Result<_, _>>()?;
-        let wanted = |family, chains| Wanted {
+        let wanted = |family, chains, policy: String| Wanted {
             family,
             table: table(chains),
+            policy: Some(policy).filter(|policy| !policy.is_empty()),
         };
         Ok(Self {
             held,
@@ -299,8 +309,8 @@ impl TryFrom<ConfirmedFile> for Confirmed {
                 backend,
                 version: canonical.version,
                 tables: [
-                    wanted(Family::V4, canonical.v4),
-                    wanted(Family::V6, canonical.v6),
+                    wanted(Family::V4, canonical.v4, canonical.policy_v4),
+                    wanted(Family::V6, canonical.v6, canonical.policy_v6),
                 ],
                 read_back: canonical.read_back,
             },

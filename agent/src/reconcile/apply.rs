@@ -8,6 +8,7 @@ use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_common::session::Held;
 
 use super::enforce::{self, Effort, EnforceError, Target};
+use super::how::How;
 use super::prove;
 use super::stage::{Staged, stage};
 use crate::clock;
@@ -162,6 +163,7 @@ impl Prepared {
                 Staged::Untried(_) => None,
             },
             now: clock::unix(clock::now()),
+            how: How::WHOLE,
         }
     }
 
@@ -218,7 +220,10 @@ pub fn enforce_confirmed(
     let mut known = true;
     if !fits {
         match stage(kernel, &confirmed.ruleset, &confirmed.failsafe).map_err(EnforceError::from)? {
-            Staged::Proved(canonical) => confirmed.canonical = canonical,
+            Staged::Proved(mut canonical) => {
+                canonical.keep_policies(&confirmed.canonical);
+                confirmed.canonical = canonical;
+            }
             Staged::Untried(_) => known = false,
         }
     }
@@ -227,9 +232,11 @@ pub fn enforce_confirmed(
         failsafe: &confirmed.failsafe,
         canonical: known.then_some(&confirmed.canonical),
         now: clock::unix(clock::now()),
+        how: How::WHOLE,
     };
-    let canonical = enforce::enforce(kernel, target, Effort::AsFarAsPossible)?;
+    let mut canonical = enforce::enforce(kernel, target, Effort::AsFarAsPossible)?;
     if !fits {
+        canonical.keep_policies(&confirmed.canonical);
         confirmed.canonical = canonical;
         ledger.confirm(confirmed)?;
     }
@@ -254,5 +261,7 @@ pub fn refresh_failsafe(
         failsafe,
         staged,
     };
-    prepared.enforce(kernel)
+    let mut refreshed = prepared.enforce(kernel)?;
+    refreshed.canonical.keep_policies(&running.canonical);
+    Ok(refreshed)
 }

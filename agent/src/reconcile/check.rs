@@ -5,6 +5,7 @@ use voipfleet_common::iptables::{SetCount, Slack, count_sets, set_renewal};
 use voipfleet_common::ruleset::Family;
 
 use super::enforce::{self, Effort, EnforceError, Target};
+use super::how::How;
 use super::observe::{Observed, observe};
 use crate::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
@@ -114,11 +115,12 @@ pub(super) fn inspect_parts(
 }
 
 /// Puts back what differs, part by part: what cannot be read is left alone, and does not
-/// keep the rest from being repaired.
+/// keep the rest from being repaired. So is what `how` spares.
 pub(super) fn repair(
     kernel: &mut dyn Kernel,
     running: &Confirmed,
     inspection: &mut Inspection,
+    how: How<'_>,
 ) -> Result<(), EnforceError> {
     let unreadable = |family: Family, table: &str| {
         inspection.differences.iter().any(|difference| {
@@ -132,6 +134,7 @@ pub(super) fn repair(
         failsafe: &running.failsafe,
         canonical: Some(&running.canonical),
         now: clock::unix(clock::now()),
+        how,
     };
     let differs = |family: Family, table: &str| {
         inspection.differences.iter().any(|difference| {

@@ -1,38 +1,57 @@
 //! Against something that keeps undoing our repairs: growing intervals instead of a fight.
+//!
+//! Each chain and each set is fought over on its own, so that a fight over one does not keep
+//! the others from being repaired at once.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Repairs in a row that are undone before we wait: an operator who edits the same rule a
-/// few times is no fight.
+use voipfleet_common::drift::{Class, Difference, Subject};
+use voipfleet_common::ruleset::Family;
+
+use crate::kernel::Author;
+
+/// Repairs of the same difference that are undone before we wait: an operator who edits the same
+/// rule a few times is no fight.
 const PATIENCE: u32 = 10;
+/// Repairs of one chain or set, each of another difference, before we wait: somebody who tries
+/// things out makes fewer within the time that a repair must stand.
+const PATIENCE_WITH_OTHERS: u32 = 256;
 /// The first interval.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest interval.
 const LONGEST: Duration = Duration::from_mins(5);
 /// A repair that stood this long, or twice the interval before it, was not undone.
 const QUIET: Duration = Duration::from_secs(10);
+/// Repairs that are remembered, for an opponent who takes turns between a few edits.
+const REMEMBERED: usize = 8;
+/// Subjects that are named to operators.
+const NAMED: usize = 3;
 
-/// What to do about drift.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Permission {
-    /// Repair it now.
-    Repair,
-    /// Leave it until then.
-    Wait(Instant),
-}
-
-/// How often we were undone of late.
+/// How often one chain or set was undone of late.
 #[derive(Debug, Default)]
-pub(super) struct Contention {
+struct Fight {
+    /// Undone to one of the states in `before`.
+    again: u32,
+    /// Undone in any way.
     undone: u32,
-    repaired: Option<Instant>,
+    /// How often we have waited.
+    waits: u32,
     wait_until: Option<Instant>,
+    repaired: Option<Instant>,
+    before: VecDeque<Vec<Difference>>,
+    by: Option<Author>,
 }
 
-impl Contention {
+impl Fight {
+    /// The interval of the last wait.
     fn interval(&self) -> Duration {
-        let doublings = self.undone.saturating_sub(PATIENCE).min(16);
+        let doublings = self.waits.saturating_sub(1).min(16);
         FIRST.saturating_mul(1 << doublings).min(LONGEST)
+    }
+
+    fn is_contended(&self) -> bool {
+        self.waits > 0
     }
 
     fn quiet(&self) -> Duration {
@@ -43,112 +62,167 @@ impl Contention {
         }
     }
 
-    /// Drift was found; `again` if a repair of the very same had been made.
-    pub(super) fn drifted(&mut self, now: Instant, again: bool) -> Permission {
-        if let Some(until) = self.wait_until
-            && now < until
-        {
-            return Permission::Wait(until);
+    /// When a repair that stands until then was not undone.
+    fn over(&self) -> Option<Instant> {
+        self.repaired.map(|at| at + self.quiet())
+    }
+
+    fn is_waiting(&self, now: Instant) -> bool {
+        self.wait_until.is_some_and(|until| now < until)
+    }
+
+    /// It differs from what it should be. Gives whether to leave it so for now.
+    fn drifted(&mut self, now: Instant, found: &[Difference]) -> bool {
+        if self.is_waiting(now) {
+            return true;
         }
-        let undone = self
-            .repaired
-            .is_some_and(|at| again && now.saturating_duration_since(at) < self.quiet());
         if self.wait_until.take().is_some() {
-            return Permission::Repair; // waited for
+            return false; // waited for
         }
-        if !undone {
-            self.relax(now);
-            return Permission::Repair;
+        if self.over().is_none_or(|over| over <= now) {
+            *self = Self::default();
+            return false;
         }
         self.undone += 1;
-        if self.undone < PATIENCE {
-            return Permission::Repair;
+        if self.before.iter().any(|before| holds(found, before)) {
+            self.again += 1;
         }
-        let until = now + self.interval();
-        self.wait_until = Some(until);
-        Permission::Wait(until)
+        if self.again < PATIENCE && self.undone < PATIENCE_WITH_OTHERS {
+            return false;
+        }
+        self.waits += 1;
+        self.wait_until = Some(now + self.interval());
+        true
     }
 
-    /// A repair was made, or tried.
-    pub(super) fn repaired(&mut self, now: Instant) {
+    fn repaired(&mut self, now: Instant, found: Vec<Difference>) {
         self.repaired = Some(now);
+        if self.before.contains(&found) {
+            return;
+        }
+        if self.before.len() == REMEMBERED {
+            self.before.pop_front();
+        }
+        self.before.push_back(found);
+    }
+}
+
+fn holds(found: &[Difference], before: &[Difference]) -> bool {
+    before.iter().all(|difference| found.contains(difference))
+}
+
+/// What is fought over.
+#[derive(Debug, Default)]
+pub(super) struct Contention(BTreeMap<Subject, Fight>);
+
+impl Contention {
+    /// What was found, and by whom it was done. Gives what to leave as it is for now.
+    ///
+    /// What cannot be read cannot be repaired, so that nobody undoes that.
+    pub(super) fn drifted(
+        &mut self,
+        now: Instant,
+        found: &[Difference],
+        by: impl Fn(Family) -> Option<Author>,
+    ) -> BTreeSet<Subject> {
+        let mut waiting = BTreeSet::new();
+        for (subject, differences) in by_subject(found) {
+            let fight = self.0.entry(subject.clone()).or_default();
+            let waits = fight.drifted(now, &differences);
+            let by = by(subject.family).filter(|_| subject.table != "ipset");
+            fight.by = by.or(fight.by.take());
+            if waits {
+                waiting.insert(subject);
+            }
+        }
+        waiting
     }
 
-    /// The kernel was found clean.
-    pub(super) fn clean(&mut self, now: Instant) {
-        self.wait_until = None;
-        self.relax(now);
-    }
-
-    fn relax(&mut self, now: Instant) {
-        let quiet = self.quiet();
-        if self
-            .repaired
-            .is_none_or(|at| now.saturating_duration_since(at) >= quiet)
-        {
-            *self = Self::default();
+    /// What was repaired, or tried to.
+    pub(super) fn repaired(&mut self, now: Instant, tried: &[Difference]) {
+        for (subject, differences) in by_subject(tried) {
+            self.0
+                .entry(subject)
+                .or_default()
+                .repaired(now, differences);
         }
     }
 
-    /// Whether we are being undone again and again.
-    pub(super) fn is_contended(&self) -> bool {
-        self.undone >= PATIENCE
+    /// All that was looked at, but for what was `found`, is as it should be.
+    pub(super) fn looked(
+        &mut self,
+        now: Instant,
+        found: &[Difference],
+        looked_at: impl Fn(&Subject) -> bool,
+    ) {
+        let found: BTreeSet<Subject> = found.iter().map(Difference::subject).collect();
+        self.0.retain(|subject, fight| {
+            if !looked_at(subject) || found.contains(subject) {
+                return true;
+            }
+            fight.wait_until = None;
+            fight.over().is_some_and(|over| now < over)
+        });
     }
 
-    /// When to look again although nothing was announced.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.wait_until
+    /// Whether anything is undone again and again.
+    pub(super) fn is_contended(&self) -> bool {
+        self.0.values().any(Fight::is_contended)
     }
+
+    /// Whether something of this kind is left as it is for now.
+    pub(super) fn is_waiting(&self, now: Instant, of: impl Fn(&Subject) -> bool) -> bool {
+        self.0
+            .iter()
+            .any(|(subject, fight)| fight.is_waiting(now) && of(subject))
+    }
+
+    /// When to look again although nothing was announced: a wait is over, or a fight.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.0
+            .values()
+            .filter(|fight| fight.is_contended())
+            .filter_map(|fight| fight.wait_until.or_else(|| fight.over()))
+            .min()
+    }
+
+    /// What is fought over, who does it and what to do; empty where nothing is.
+    pub(super) fn describe(&self) -> String {
+        let mut fights: Vec<_> = self.0.iter().filter(|(_, f)| f.is_contended()).collect();
+        // Whom we know goes first: a fight over sets has no names.
+        fights.sort_by_key(|(_, fight)| fight.by.is_none());
+        let number = fights.len();
+        if number == 0 {
+            return String::new();
+        }
+        let mut lines = vec!["repairs are undone again and again:".to_owned()];
+        lines.extend(fights.into_iter().take(NAMED).map(|(subject, fight)| {
+            let by = fight.by.as_ref().map(Author::describe);
+            let by = by
+                .as_deref()
+                .unwrap_or("somebody whom the kernel does not name");
+            format!("{subject} by {by}")
+        }));
+        if number > NAMED {
+            lines.push(format!("and {} more", number - NAMED));
+        }
+        lines.push("stop it, or let it leave VF-*, vf-* and our jump in INPUT alone;".to_owned());
+        lines.push("until then they are made at growing intervals".to_owned());
+        lines.join("\n")
+    }
+}
+
+fn by_subject(differences: &[Difference]) -> BTreeMap<Subject, Vec<Difference>> {
+    let mut subjects: BTreeMap<Subject, Vec<Difference>> = BTreeMap::new();
+    for difference in differences.iter().filter(|d| d.class != Class::Unreadable) {
+        subjects
+            .entry(difference.subject())
+            .or_default()
+            .push(difference.clone());
+    }
+    subjects
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Something that undoes every repair at once.
-    fn fight(contention: &mut Contention, mut now: Instant, rounds: usize) -> Vec<Duration> {
-        let mut waits = Vec::new();
-        for _ in 0..rounds {
-            if let Permission::Wait(until) = contention.drifted(now, true) {
-                waits.push(until - now);
-                now = until;
-                assert_eq!(contention.drifted(now, true), Permission::Repair);
-            }
-            contention.repaired(now);
-            now += Duration::from_millis(1);
-        }
-        waits
-    }
-
-    #[test]
-    fn the_intervals_of_a_fight_grow_to_a_limit() {
-        let mut contention = Contention::default();
-        let waits = fight(&mut contention, Instant::now(), 40);
-        assert!(contention.is_contended());
-        assert!(waits.is_sorted());
-        assert_eq!(waits.first(), Some(&FIRST));
-        assert_eq!(waits.last(), Some(&LONGEST));
-    }
-
-    #[test]
-    fn other_drift_is_no_fight() {
-        let mut contention = Contention::default();
-        let now = Instant::now();
-        for _ in 0..100 {
-            assert_eq!(contention.drifted(now, false), Permission::Repair);
-            contention.repaired(now);
-        }
-        assert!(!contention.is_contended());
-    }
-
-    #[test]
-    fn a_fight_is_over_when_a_repair_stands() {
-        let mut contention = Contention::default();
-        let now = Instant::now();
-        fight(&mut contention, now, 11);
-        contention.clean(now + Duration::from_secs(2));
-        assert!(contention.is_contended(), "too early to say");
-        contention.clean(now + Duration::from_mins(1));
-        assert!(!contention.is_contended());
-    }
-}
+#[path = "contention_tests.rs"]
+mod tests;

@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use voipfleet_common::iptables::{
-    Failsafe, KernelSet, SetPlan, Table, apply_input, removal, repair_input, set_plan,
-};
+use voipfleet_common::iptables::{Failsafe, KernelSet, SetPlan, Table, removal};
 use voipfleet_common::ruleset::{Family, Ruleset};
 
+use super::how::How;
 use super::observe::{Observed, observe, rules, sets};
 use super::prove::{read_back, says_the_same};
 use crate::failpoint::{Step as Point, reach};
@@ -31,6 +30,8 @@ pub struct Target<'a> {
     pub canonical: Option<&'a Canonical>,
     /// The moment, Unix time in seconds: elements that are over by then are none.
     pub now: u64,
+    /// How it is made so.
+    pub how: How<'a>,
 }
 
 /// Where an enforcement failed. In the order in which they are done.
@@ -140,10 +141,8 @@ pub(super) fn write_over(
         loaded
     }));
     first?;
-    release(kernel, after, |observed| {
-        set_plan(target.ruleset, observed, target.now).after
-    })
-    .map_err(at(Step::SetsAfter))?;
+    release(kernel, after, |observed| target.set_plan(observed).after)
+        .map_err(at(Step::SetsAfter))?;
     reach(Point::SetsReleased);
     Ok(())
 }
@@ -182,7 +181,7 @@ fn fill(
     let mut observed = read.sets(kernel, needed)?;
     let mut attempts = 1..=LOAD_ATTEMPTS;
     loop {
-        let plan = set_plan(target.ruleset, &observed, target.now);
+        let plan = target.set_plan(&observed);
         if plan.before.is_empty() {
             return Ok(plan);
         }
@@ -211,16 +210,7 @@ fn load(
     mut observed: Table,
 ) -> Result<(), KernelError> {
     for _ in 0..LOAD_ATTEMPTS {
-        let input = match target.canonical {
-            Some(canonical) => repair_input(&canonical.of(family).table, &observed),
-            None => Some(apply_input(
-                target.ruleset,
-                target.failsafe,
-                family,
-                &observed,
-            )),
-        };
-        let Some(input) = input else {
+        let Some(input) = target.rules_input(family, &observed) else {
             return Ok(());
         };
         let Err(error) = kernel.restore(family, &input) else {

@@ -119,6 +119,20 @@ impl Change {
     }
 }
 
+impl Change {
+    /// Takes a later one up.
+    pub(super) fn merge(&mut self, later: &Change) {
+        for family in Family::BOTH {
+            let touch = later.of(family);
+            let into = match family {
+                Family::V4 => &mut self.v4,
+                Family::V6 => &mut self.v6,
+            };
+            into.add(touch.reach, touch.author.as_deref());
+        }
+    }
+}
+
 impl Touch {
     fn add(&mut self, reach: Reach, author: Option<&Author>) {
         if reach > Reach::Nothing && reach >= self.reach {

@@ -1,13 +1,16 @@
 //! The task's part about drift: when to look, when to repair, what to tell.
 
-use std::time::Instant;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
+use voipfleet_common::drift::{Class, Difference, Subject};
 use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
 
 use super::check::{self, Inspection, Moment};
-use super::contention::Permission;
+use super::contention::Contention;
+use super::how::How;
 use super::trial::running;
 use super::{Change, Outbox, Reconciler};
 use crate::clock;
@@ -16,7 +19,44 @@ use crate::failpoint::{Step, Work, during, reach};
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::Confirmed;
 
+/// While something is fought over, the events of that family come by the hundred: so often at
+/// most they are a reason to look.
+const PACE: Duration = Duration::from_millis(100);
+
 impl Reconciler {
+    /// Takes a change up that was announced.
+    pub(super) fn note(&mut self, change: Change) {
+        match &mut self.pending {
+            Some(pending) => pending.merge(&change),
+            None => self.pending = Some(change),
+        }
+    }
+
+    /// When to look at what was announced; none: nothing was.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let pending = self.pending.as_ref()?;
+        let touched = |family: &Family| pending.touches(*family) && self.is_fought_over(*family);
+        let fought = Family::BOTH.iter().any(touched);
+        match self.last_look {
+            Some(last) if fought => Some(last + PACE),
+            _ => Some(pending.noticed),
+        }
+    }
+
+    /// Whether rules of that family are left as they are for now.
+    fn is_fought_over(&self, family: Family) -> bool {
+        self.contention.is_waiting(Instant::now(), |subject| {
+            subject.table != "ipset" && subject.family == family
+        })
+    }
+
+    /// The changes that are to be looked at now.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Change> {
+        self.next_look()
+            .filter(|at| *at <= now)
+            .and_then(|_| self.pending.take())
+    }
+
     /// Looks at the kernel because of a change, or because it is time to.
     pub(super) fn look(&mut self, change: Option<&Change>) {
         self.look_and_repair(change);
@@ -26,28 +66,25 @@ impl Reconciler {
     fn look_and_repair(&mut self, change: Option<&Change>) {
         let noticed = change.map_or_else(Instant::now, |change| change.noticed);
         if self.course.undo_is_due() {
+            self.contention = Contention::default();
             return; // there is nothing to compare with until it is undone
         }
         if self.trial.is_none() && self.fallback.is_some() {
+            self.contention = Contention::default();
             self.hold();
             return;
         }
         // In a trial, what is tried counts: a repair must not end it by going back.
         let Some(running) = running(self.trial.as_ref(), self.confirmed.as_ref()) else {
+            self.contention = Contention::default();
             return;
         };
-        // In a fight the events come by the hundred: the next look is when its time comes.
-        if self
-            .contention
-            .deadline()
-            .is_some_and(|at| Instant::now() < at)
-        {
-            return;
-        }
         let parts = self.parts_to_read(change);
         if let Some(change) = change {
-            // While the rules are read, the tool that will repair them starts beside it.
-            let reached = |family: &Family| change.reaches_ours(*family);
+            // While the rules are read, the tool that will repair them starts beside it. In a
+            // fight, nothing is likely.
+            let reached =
+                |family: &Family| change.reaches_ours(*family) && !self.is_fought_over(*family);
             let families: Vec<Family> = Family::BOTH.into_iter().filter(reached).collect();
             self.kernel.expect_restore(&families);
         }
@@ -57,83 +94,99 @@ impl Reconciler {
         }
         let found = renewed(&mut *self.kernel, running, parts, moment);
         self.counted(&found);
-        if found.is_clean() {
-            self.is_clean_now();
-            self.tell_drift(pb::DriftState::Clean);
-            return;
-        }
+        let now = Instant::now();
+        self.last_look = Some(now);
+        self.contention.looked(now, &found.differences, |subject| {
+            parts.covers(subject.table, subject.family)
+        });
         let at_ms = clock::unix_ms(clock::now());
+        // What others put right is no longer drift; it is on record as not repaired by us.
         self.standing
-            .found(&found.differences, change, noticed, at_ms);
-        let again = !self.last_repair.is_empty()
-            && self
-                .last_repair
-                .iter()
-                .all(|d| found.differences.contains(d));
-        match self.contention.drifted(Instant::now(), again) {
-            Permission::Repair => self.repair(found, parts, at_ms),
-            Permission::Wait(until) => {
-                let wait = until.saturating_duration_since(Instant::now());
-                warn!(
-                    seconds = wait.as_secs(),
-                    "something keeps undoing the rules; waiting before the next repair"
-                );
-                self.tell_records();
-                self.tell_drift(pb::DriftState::Contended);
-            }
+            .found(&found.differences, parts, change, noticed, at_ms);
+        if found.is_clean() && parts == Parts::ALL {
+            self.not_in_force = None;
         }
+        let waiting = self.contention.drifted(now, &found.differences, |family| {
+            change.and_then(|change| change.author(family).cloned())
+        });
+        let repairs = |difference: &Difference| {
+            difference.class != Class::Unreadable && !waiting.contains(&difference.subject())
+        };
+        if found.differences.iter().any(repairs) {
+            self.repair(found, parts, &waiting, at_ms);
+        } else if !found.is_clean() {
+            self.tell_records();
+        }
+        self.tell_drift();
     }
 
     /// What of the kernel can be another than at the last look. A change of rules is none of
-    /// sets; and where anything stood out, all of it is read, so that nothing is forgotten.
+    /// sets; and where anything stands out that should have been repaired, all of it is read, so
+    /// that nothing is forgotten.
     fn parts_to_read(&self, change: Option<&Change>) -> Parts {
+        let now = Instant::now();
+        let left_alone = |difference: &Difference| {
+            let subject = difference.subject();
+            self.contention.is_waiting(now, |of| *of == subject)
+        };
         match change {
-            Some(change) if self.standing.is_empty() && self.not_in_force.is_none() => Parts {
-                v4: change.touches(Family::V4),
-                v6: change.touches(Family::V6),
-                sets: false,
-            },
+            Some(change) if self.standing.is_only(left_alone) && self.not_in_force.is_none() => {
+                Parts {
+                    v4: change.touches(Family::V4),
+                    v6: change.touches(Family::V6),
+                    sets: false,
+                }
+            }
             _ => Parts::ALL,
         }
     }
 
-    fn repair(&mut self, found: Inspection, parts: Parts, at_ms: u64) {
+    /// Puts right what was found in `parts`, but for what is `waiting`.
+    fn repair(&mut self, found: Inspection, parts: Parts, waiting: &BTreeSet<Subject>, at_ms: u64) {
         let Some(running) = running(self.trial.as_ref(), self.confirmed.as_ref()) else {
             return;
         };
         let _work = during(Work::Repair);
         reach(Step::Found);
         let kernel = &mut *self.kernel;
-        self.last_repair.clone_from(&found.differences);
-        let mut left = mend(kernel, running, found, parts);
-        let refused = self
-            .last_repair
-            .iter()
-            .any(|d| left.differences.contains(d));
-        if refused && (parts != Parts::ALL || left.differences != self.last_repair) {
-            // What was not looked at, or changed since, may have been in the way: rules do not
-            // load while a set that they name is gone, and no kernel event tells of sets. What
-            // is new has an event of its own on the way, which names its author.
+        let mut tried = found.differences.clone();
+        tried.retain(|d| d.class != Class::Unreadable && !waiting.contains(&d.subject()));
+        let spared = How {
+            spared: Some(waiting),
+            whole_chains: false,
+        };
+        let mut left = mend(kernel, running, found, parts, spared);
+        let mut looked_at = parts;
+        for whole_chains in [false, true] {
+            if !tried.iter().any(|d| left.differences.contains(d)) {
+                break;
+            }
+            // What was not looked at or spared, or changed since, may have been in the way: rules
+            // do not load while a set that they name is gone, and no kernel event tells of sets.
+            // What is new has an event of its own on the way, which names its author.
             let all = check::inspect(kernel, running);
+            looked_at = Parts::ALL;
             let now = Instant::now();
-            record(&self.outbox, self.standing.repaired(&all.differences, now));
-            self.standing.found(&all.differences, None, now, at_ms);
-            left = mend(kernel, running, all, Parts::ALL);
+            let records = self.standing.repaired(&all.differences, looked_at, now);
+            record(&self.outbox, records);
+            self.standing
+                .found(&all.differences, looked_at, None, now, at_ms);
+            for difference in &all.differences {
+                if difference.class != Class::Unreadable && !tried.contains(difference) {
+                    tried.push(difference.clone());
+                }
+            }
+            let how = How {
+                spared: None,
+                whole_chains,
+            };
+            left = mend(kernel, running, all, looked_at, how);
         }
         let now = Instant::now();
         self.counted(&left);
-        self.contention.repaired(now);
-        record(&self.outbox, self.standing.repaired(&left.differences, now));
-        let state = if left.is_unreadable() {
-            pb::DriftState::Unreadable
-        } else if self.contention.is_contended() {
-            pb::DriftState::Contended
-        } else if left.is_clean() {
-            pb::DriftState::Clean
-        } else {
-            pb::DriftState::Drifted
-        };
-        self.tell_drift(state);
+        self.contention.repaired(now, &tried);
+        let records = self.standing.repaired(&left.differences, looked_at, now);
+        record(&self.outbox, records);
     }
 
     /// Keeps what was counted; where sets could not be read, nothing is known of them.
@@ -156,33 +209,45 @@ impl Reconciler {
         });
     }
 
+    /// What runs was just proved.
     pub(super) fn is_clean_now(&mut self) {
         self.not_in_force = None;
-        self.contention.clean(Instant::now());
-        if !self.contention.is_contended() {
-            self.last_repair.clear();
-        }
-        // What others put right is no longer drift; it is on record as not repaired by us.
-        self.standing.found(&[], None, Instant::now(), 0);
-        if !self.contention.is_contended() {
-            self.drift = pb::DriftState::Clean;
-        }
+        let now = Instant::now();
+        self.contention.looked(now, &[], |_| true);
+        self.standing.found(&[], Parts::ALL, None, now, 0);
+        self.drift = self.drift_state();
     }
 
     fn tell_records(&mut self) {
         record(&self.outbox, self.standing.untold());
     }
 
-    fn tell_drift(&mut self, state: pb::DriftState) {
-        let state = match state {
-            pb::DriftState::Clean if self.contention.is_contended() => pb::DriftState::Contended,
-            state => state,
-        };
-        let told = self.outbox.last_status();
-        self.drift = state;
-        if told.drift != i32::from(state) || told.sets != self.told_sets() {
-            self.tell(0, None);
+    fn drift_state(&self) -> pb::DriftState {
+        if !self.standing.is_only(|d| d.class != Class::Unreadable) {
+            pb::DriftState::Unreadable
+        } else if self.contention.is_contended() {
+            pb::DriftState::Contended
+        } else if self.standing.is_empty() {
+            pb::DriftState::Clean
+        } else {
+            pb::DriftState::Drifted
         }
+    }
+
+    fn tell_drift(&mut self) {
+        self.drift = self.drift_state();
+        let told = self.outbox.last_status();
+        let detail = self.contention.describe();
+        if told.drift == i32::from(self.drift)
+            && told.drift_detail == detail
+            && told.sets == self.told_sets()
+        {
+            return;
+        }
+        if !detail.is_empty() && told.drift_detail != detail {
+            warn!(reason = detail.replace('\n', " "), "contended");
+        }
+        self.tell(0, None);
     }
 }
 
@@ -213,8 +278,9 @@ fn mend(
     running: &Confirmed,
     mut found: Inspection,
     parts: Parts,
+    how: How<'_>,
 ) -> Inspection {
-    if let Err(error) = check::repair(kernel, running, &mut found) {
+    if let Err(error) = check::repair(kernel, running, &mut found, how) {
         warn!(reason = chain(&error), "drift was not repaired");
     }
     check::inspect_parts(kernel, running, parts, Moment::now())

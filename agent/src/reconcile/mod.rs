@@ -5,6 +5,7 @@ mod check;
 mod contention;
 pub mod enforce;
 mod hold;
+pub mod how;
 mod inbox;
 mod look;
 pub mod observe;

@@ -6,7 +6,7 @@ use voipfleet_common::drift::{Difference, Wanted, compare_rules, compare_sets};
 use voipfleet_common::iptables::{
     JumpState, SetCount, Slack, Table, as_read, count_sets, parse_save, read_rule, restore_input,
 };
-use voipfleet_common::ruleset::Family;
+use voipfleet_common::ruleset::{Family, Mode, Ruleset};
 
 use super::enforce::{EnforceError, Step, Target, at};
 use super::observe::observe;
@@ -31,8 +31,11 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
     let mut tables = Vec::with_capacity(2);
     for family in Family::BOTH {
         if !kernel.speaks(family) {
-            let table = Table::default();
-            tables.push(Wanted { family, table });
+            tables.push(Wanted {
+                family,
+                table: Table::default(),
+                policy: None,
+            });
             continue;
         }
         let read = observed.table(kernel, family);
@@ -48,6 +51,7 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
         tables.push(Wanted {
             family,
             table: read.ours(),
+            policy: policy(target.ruleset, &read),
         });
     }
     let sets = observed.sets(kernel, needed).map_err(at(Step::ReadBack))?;
@@ -65,7 +69,10 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
         )));
     }
     let sets = count_sets(target.ruleset, &sets, target.now);
-    if let Some(canonical) = target.canonical.cloned() {
+    if let Some(mut canonical) = target.canonical.cloned() {
+        for (wanted, found) in canonical.tables.iter_mut().zip(tables) {
+            wanted.policy = wanted.policy.take().or(found.policy);
+        }
         return Ok(Proof { canonical, sets });
     }
     let tables = tables
@@ -78,6 +85,16 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
         read_back: true,
     };
     Ok(Proof { canonical, sets })
+}
+
+/// The policy of `INPUT` that is kept from now on. Where nothing is enforced, every packet goes
+/// back to `INPUT`, and its policy is another firewall's own business.
+fn policy(ruleset: &Ruleset, observed: &Table) -> Option<String> {
+    let input = observed.chain("INPUT")?;
+    input
+        .policy
+        .clone()
+        .filter(|_| ruleset.mode == Mode::Enforce)
 }
 
 /// One difference in words, for an error.

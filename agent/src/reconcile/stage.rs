@@ -53,8 +53,11 @@ fn print(
     family: Family,
 ) -> Result<Wanted, KernelError> {
     if !scratch.speaks(family) {
-        let table = Table::default();
-        return Ok(Wanted { family, table });
+        return Ok(Wanted {
+            family,
+            table: Table::default(),
+            policy: None,
+        });
     }
     // A rule names sets of its own family only.
     let sets = ruleset.sets.iter().filter(|set| set.name.family == family);
@@ -64,5 +67,9 @@ fn print(
     }
     scratch.restore(family, &restore_input(ruleset, failsafe, family))?;
     let table = rules(&mut *scratch, family)?.ours();
-    Ok(Wanted { family, table })
+    Ok(Wanted {
+        family,
+        table,
+        policy: None,
+    })
 }

@@ -7,7 +7,7 @@ use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
 
 use super::Change;
-use crate::kernel::Author;
+use crate::kernel::{Author, Parts};
 
 /// Differences that one look may bring to record: a flush of a large ruleset has thousands,
 /// which say no more than the first.
@@ -46,17 +46,24 @@ impl Standing {
         self.stands.is_empty()
     }
 
-    /// Takes what a look found: what is new gets a record, what is gone by itself is
+    /// Whether all that is known to differ is of these.
+    pub(super) fn is_only(&self, of: impl Fn(&Difference) -> bool) -> bool {
+        self.stands.iter().all(|stand| of(&stand.difference))
+    }
+
+    /// Takes what a look at `parts` found: what is new gets a record, what is gone by itself is
     /// forgotten.
     pub(super) fn found(
         &mut self,
         differences: &[Difference],
+        parts: Parts,
         change: Option<&Change>,
         noticed: Instant,
         at_ms: u64,
     ) {
-        self.stands
-            .retain(|stand| differences.contains(&stand.difference));
+        self.stands.retain(|stand| {
+            !covers(parts, &stand.difference) || differences.contains(&stand.difference)
+        });
         for difference in differences.iter().take(MAX_STANDING) {
             if self.stands.iter().any(|s| s.difference == *difference) {
                 continue;
@@ -72,12 +79,17 @@ impl Standing {
         }
     }
 
-    /// Takes what is left after a repair, and gives the records to send: of what is
+    /// Takes what is left in `parts` after a repair, and gives the records to send: of what is
     /// repaired, and of what is not and was not told before.
-    pub(super) fn repaired(&mut self, left: &[Difference], now: Instant) -> Vec<pb::DriftRecord> {
+    pub(super) fn repaired(
+        &mut self,
+        left: &[Difference],
+        parts: Parts,
+        now: Instant,
+    ) -> Vec<pb::DriftRecord> {
         let mut records = Vec::new();
         self.stands.retain_mut(|stand| {
-            if left.contains(&stand.difference) {
+            if !covers(parts, &stand.difference) || left.contains(&stand.difference) {
                 return true;
             }
             let after = now.saturating_duration_since(stand.noticed);
@@ -97,6 +109,11 @@ impl Standing {
         };
         self.stands.iter_mut().filter_map(untold).collect()
     }
+}
+
+/// Whether a look at `parts` would show it.
+fn covers(parts: Parts, difference: &Difference) -> bool {
+    parts.covers(difference.table, difference.family)
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -155,19 +172,19 @@ mod tests {
         let mut standing = Standing::new(0xabc);
         let start = Instant::now();
         let both = [difference("VF-A"), difference("VF-B")];
-        standing.found(&both, None, start, 5);
-        let records = standing.repaired(&both[1..], start + Duration::from_millis(7));
+        standing.found(&both, Parts::ALL, None, start, 5);
+        let records = standing.repaired(&both[1..], Parts::ALL, start + Duration::from_millis(7));
         let told: Vec<_> = records
             .iter()
             .map(|r| (r.id.as_str(), r.chain.as_str(), r.repaired_after_ms))
             .collect();
         assert_eq!(told, [("abc-1", "VF-A", Some(7)), ("abc-2", "VF-B", None)]);
-        standing.found(&both[1..], None, start, 6);
+        standing.found(&both[1..], Parts::ALL, None, start, 6);
         assert!(standing.untold().is_empty());
-        let records = standing.repaired(&[], start + Duration::from_secs(1));
+        let records = standing.repaired(&[], Parts::ALL, start + Duration::from_secs(1));
         assert_eq!(records.len(), 1);
         assert_eq!(records[0].id, "abc-2");
         assert_eq!(records[0].repaired_after_ms, Some(1000));
-        assert!(standing.repaired(&[], start).is_empty());
+        assert!(standing.repaired(&[], Parts::ALL, start).is_empty());
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
-use voipfleet_common::drift::Difference;
 use voipfleet_common::iptables::{Failsafe, SetCount};
 use voipfleet_common::session::Course;
 use voipfleet_proto::v1 as pb;
@@ -14,7 +13,7 @@ use super::contention::Contention;
 use super::standing::Standing;
 use super::tell::Outcome;
 use super::trial::{Trial, running};
-use super::{Controllers, Inbox, Outbox};
+use super::{Change, Controllers, Inbox, Outbox};
 use crate::boot::{self, Interrupted, Recovered};
 use crate::errors::chain;
 use crate::failpoint::{Work, during};
@@ -59,13 +58,15 @@ pub struct Reconciler {
     pub(super) steps: clock::Steps,
     pub(super) contention: Contention,
     pub(super) standing: Standing,
-    pub(super) last_repair: Vec<Difference>,
     pub(super) own_warnings: Vec<String>,
     /// Why the confirmed ruleset was not in force at the start; until it is.
     pub(super) not_in_force: Option<String>,
     pub(super) findings: Findings,
     /// What runs in place of the confirmed ruleset, but for a trial.
     pub(super) fallback: Option<Fallback>,
+    /// Changes that are not looked at yet, because of a fight.
+    pub(super) pending: Option<Change>,
+    pub(super) last_look: Option<Instant>,
     next_poll: Instant,
     polls: u32,
 }
@@ -107,7 +108,8 @@ impl Reconciler {
             steps: clock::Steps::default(),
             contention: Contention::default(),
             standing: Standing::new(clock::unix_ms(clock::now())),
-            last_repair: Vec::new(),
+            pending: None,
+            last_look: None,
             findings: Findings::default(),
             fallback: recovered.fallback,
             next_poll: Instant::now() + settings.poll_interval,
@@ -150,11 +152,17 @@ impl Reconciler {
             if let Some(offered) = wake.offer {
                 self.take(offered);
             }
-            let now = Instant::now();
             if let Some(change) = wake.change {
+                self.note(change);
+            }
+            let now = Instant::now();
+            if self.contention.deadline().is_some_and(|at| at <= now) {
+                // What was announced meanwhile names whom it is by.
+                let change = self.pending.take();
+                self.look(change.as_ref());
+            }
+            if let Some(change) = self.take_due(now) {
                 self.look(Some(&change));
-            } else if self.contention.deadline().is_some_and(|at| at <= now) {
-                self.look(None);
             }
             if self.next_poll <= now {
                 self.poll(now);
@@ -164,7 +172,11 @@ impl Reconciler {
 
     fn deadline(&self) -> Instant {
         let mut deadline = self.next_poll;
-        for at in [self.contention.deadline(), self.course.deadline()] {
+        for at in [
+            self.contention.deadline(),
+            self.next_look(),
+            self.course.deadline(),
+        ] {
             deadline = at.map_or(deadline, |at| deadline.min(at));
         }
         if let Some(interval) = service::watchdog_interval() {

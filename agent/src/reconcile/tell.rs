@@ -49,6 +49,7 @@ impl Reconciler {
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             confirmed_generation: confirmed.map_or(0, |held| held.generation),
             confirmed_digest: digest(confirmed),
+            drift_detail: self.contention.describe(),
         }
     }
 

@@ -315,11 +315,12 @@ fn without_a_scratch_namespace_the_read_back_serves() {
         assert!(confirmed.canonical.read_back);
         assert!(inspect(&mut kernel, &confirmed).is_clean());
         // The same words as a scratch namespace gives.
-        let Staged::Proved(proved) =
+        let Staged::Proved(mut proved) =
             stage(&place.system(), &confirmed.ruleset, &failsafe()).unwrap()
         else {
             panic!("no scratch namespace");
         };
+        proved.keep_policies(&confirmed.canonical);
         assert_eq!(proved.tables, confirmed.canonical.tables);
         let second = install(&mut kernel, &ledger, 2, sample(2));
         assert!(inspect(&mut kernel, &second).is_clean());

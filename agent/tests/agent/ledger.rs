@@ -35,6 +35,7 @@ fn confirmed() -> Confirmed {
     let tables = Family::BOTH.map(|family| Wanted {
         family,
         table: parse_save(&restore_input(&ruleset, &failsafe, family)).unwrap(),
+        policy: None,
     });
     Confirmed {
         held: Held {

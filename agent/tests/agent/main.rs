@@ -5,11 +5,17 @@ mod apply;
 #[cfg(test)]
 mod boot;
 #[cfg(test)]
+mod contention;
+#[cfg(test)]
 mod controller;
+#[cfg(test)]
+mod counting;
 #[cfg(test)]
 mod disruption;
 #[cfg(test)]
 mod drift;
+#[cfg(test)]
+mod drift_table;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
@@ -48,5 +54,7 @@ mod support;
 mod trial;
 #[cfg(test)]
 mod trial_link;
+#[cfg(test)]
+mod unreadable;
 #[cfg(test)]
 mod watch;

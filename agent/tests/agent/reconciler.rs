@@ -42,14 +42,30 @@ impl Agent {
         kernel: Box<dyn Kernel>,
         own_processes: OwnProcesses,
     ) -> Self {
+        Self::start_at(
+            place,
+            poll_interval,
+            kernel,
+            own_processes,
+            Path::new(LOCK_FILE),
+        )
+    }
+
+    /// With the lock of legacy iptables there.
+    pub(crate) fn start_at(
+        place: &Place,
+        poll_interval: Duration,
+        kernel: Box<dyn Kernel>,
+        own_processes: OwnProcesses,
+        lock_file: &Path,
+    ) -> Self {
         let (inbox, outbox) = (Arc::new(Inbox::default()), Arc::new(Outbox::default()));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        let watch = runtime.block_on(async {
-            Watch::open(place.backend, own_processes, Path::new(LOCK_FILE)).unwrap()
-        });
+        let watch = runtime
+            .block_on(async { Watch::open(place.backend, own_processes, lock_file).unwrap() });
         runtime.spawn(watch.run(Arc::clone(&inbox)));
         let settings = Settings {
             own: own(),
@@ -96,6 +112,23 @@ impl Agent {
             let ended = tokio::time::timeout(LIMIT, wait).await;
             assert!(ended.is_ok(), "no such records within {LIMIT:?}");
         });
+        records
+    }
+}
+
+impl Agent {
+    /// The records that are there, or come within that time.
+    pub(crate) fn records_within(&self, limit: Duration) -> Vec<DriftRecord> {
+        self.runtime.block_on(async {
+            // Time that runs out is an answer here.
+            let _late = tokio::time::timeout(limit, self.outbox.filled()).await;
+        });
+        let mut records = Vec::new();
+        for message in self.outbox.take() {
+            if let Kind::Drift(report) = message {
+                records.extend(report.records);
+            }
+        }
         records
     }
 }

@@ -7,11 +7,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use voipfleet_agent::kernel::{KernelEvent, LOCK_FILE, LockFile, OwnProcesses};
+use voipfleet_agent::kernel::{Backend, KernelEvent, LOCK_FILE, LockFile, OwnProcesses};
 use voipfleet_agent::machine::{Processes, Root};
 use voipfleet_agent::watch::Watch;
+use voipfleet_proto::v1::DriftRecord;
 
-use crate::support::{Place, on_both_backends};
+use crate::reconciler::{Agent, OFTEN};
+use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 
 /// Long enough for any machine; an event that comes ends the wait.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -142,5 +144,26 @@ fn a_folder_that_is_not_there_cannot_be_watched() {
             panic!("it is watched");
         };
         assert_eq!(error.to_string(), "/nowhere/xtables.lock cannot be watched");
+    });
+}
+
+#[test]
+fn where_the_lock_says_nothing_the_poll_finds_it() {
+    in_namespace(Backend::Legacy, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, sample(1));
+        let own = system.own_processes();
+        // As of a tool in a container, or with another lock.
+        let lock = place.folder.path().join("xtables.lock");
+        let agent = Agent::start_at(place, OFTEN, Box::new(system), own, &lock);
+        for line in ["iptables -D VF-SIP 1", "ip6tables -F VF-INPUT"] {
+            place.tool(line);
+            let repaired = |record: &DriftRecord| record.repaired_after_ms.is_some();
+            let records = agent.records_until(|records| records.iter().any(repaired));
+            assert!(
+                records.iter().all(|record| record.by.is_none()),
+                "{records:?}"
+            );
+        }
     });
 }

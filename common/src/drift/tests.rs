@@ -23,6 +23,7 @@ fn compare(input: &str, ours: &str) -> Vec<Difference> {
     let wanted = Wanted {
         family: Family::V4,
         table: table("", OURS).ours(),
+        policy: None,
     };
     compare_rules(&wanted, &table(input, ours))
 }
@@ -155,6 +156,7 @@ fn a_thousand_missing_rules_are_a_hundred_and_one_records() {
     let wanted = Wanted {
         family: Family::V6,
         table: table("", &format!(":VF-INPUT - [0:0]\n{many}")).ours(),
+        policy: None,
     };
     let differences = compare_rules(&wanted, &table(INPUT, ":VF-INPUT - [0:0]\n"));
     assert_eq!(differences.len(), MAX_DIFFERENCES + 1);

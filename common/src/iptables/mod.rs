@@ -4,6 +4,7 @@
 //! 1.8.4 (nft), and ipset 6.38.
 
 mod jump;
+mod kept;
 mod rate;
 mod read;
 mod render;
@@ -13,10 +14,11 @@ mod sets;
 pub(crate) mod words;
 
 pub use jump::{JUMP, JumpState, jump_edit, removal};
+pub(crate) use kept::kept;
 pub use read::{UnreadableRule, as_read, read_rule};
 pub(crate) use render::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
 pub use render::{Failsafe, apply_input, filter_section, restore_input};
-pub use repair::repair_input;
+pub use repair::{Repair, UNWANTED_CHAINS, repair_input};
 pub use save::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
 pub(crate) use sets::{Change, changes, header};
 pub use sets::{

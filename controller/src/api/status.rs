@@ -198,6 +198,10 @@ fn report(
             stored.last_seen_ms
         },
         error: error.unwrap_or(reported),
+        drift_detail: status
+            .as_ref()
+            .map(|status| status.drift_detail.clone())
+            .unwrap_or_default(),
         facts: view
             .as_ref()
             .and_then(|view| view.facts.clone())

@@ -85,6 +85,7 @@ fn bound_voipnow(voipnow: &mut VoipNow) {
 /// Bounds a status.
 pub(super) fn bound_status(status: &mut NodeStatus) {
     cut(&mut status.error, LONG);
+    cut(&mut status.drift_detail, LONG);
     status.digest.truncate(32);
     status.confirmed_digest.truncate(32);
     if let Some(sets) = &mut status.sets {

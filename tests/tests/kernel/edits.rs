@@ -1,7 +1,9 @@
 //! Edits from outside, each with the class that it is told as, and the repair.
 
 use voipfleet_common::drift::{Class, Wanted, compare_rules};
-use voipfleet_common::iptables::{JUMP, Unreadable, filter_section, parse_save, repair_input};
+use voipfleet_common::iptables::{
+    JUMP, Repair, Unreadable, filter_section, parse_save, repair_input,
+};
 use voipfleet_common::ruleset::Family;
 
 use crate::tools::{Backend, Kernel, in_namespace, nft};
@@ -25,7 +27,7 @@ type Case = (
     &'static [(Class, &'static str, &'static str)],
 );
 
-const CASES: [Case; 18] = [
+const CASES: [Case; 20] = [
     (&["-D VF-INPUT 3"], &[(Class::Missing, "VF-INPUT", "web")]),
     (
         &["-R VF-INPUT 4 -m comment --comment vf:default -j ACCEPT"],
@@ -97,6 +99,11 @@ const CASES: [Case; 18] = [
         &["-N opened", "-A opened -j ACCEPT", "-I INPUT 1 -j opened"],
         &[(Class::Bypass, "INPUT", "")],
     ),
+    (&["-P INPUT DROP"], &[(Class::Policy, "INPUT", "")]),
+    (
+        &["-F INPUT", "-P INPUT DROP"],
+        &[(Class::Missing, "INPUT", ""), (Class::Policy, "INPUT", "")],
+    ),
     // Nobody's business.
     (&["-I INPUT 1 -p udp -j DROP", "-A INPUT -j ACCEPT"], &[]),
     (
@@ -119,6 +126,7 @@ fn told_and_repaired(backend: Backend) {
     let kernel = Kernel::new(backend);
     for family in Family::BOTH {
         for (edits, told) in CASES {
+            kernel.edit(family, "-P INPUT ACCEPT").unwrap();
             kernel.edit(family, "-F").unwrap();
             kernel.edit(family, "-X").unwrap();
             kernel
@@ -127,6 +135,7 @@ fn told_and_repaired(backend: Backend) {
             let wanted = Wanted {
                 family,
                 table: kernel.table(family).unwrap().ours(),
+                policy: Some("ACCEPT".to_owned()),
             };
 
             for edit in edits {
@@ -140,7 +149,10 @@ fn told_and_repaired(backend: Backend) {
                 .collect();
             assert_eq!(brief, told, "{family} {edits:?}: {differences:#?}");
 
-            let repair = repair_input(&wanted.table, &observed);
+            let repair = repair_input(
+                &Repair::of(&wanted.table, wanted.policy.as_deref()),
+                &observed,
+            );
             assert_eq!(repair.is_some(), !told.is_empty(), "{family} {edits:?}");
             if let Some(repair) = repair {
                 kernel.restore(family, &repair).unwrap();

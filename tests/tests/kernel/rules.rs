@@ -101,6 +101,7 @@ fn round_trip(kernel: &Kernel, ruleset: &Ruleset) -> anyhow::Result<()> {
         let wanted = Wanted {
             family,
             table: table.ours(),
+            policy: None,
         };
         kernel.restore(family, &apply_input(ruleset, &failsafe, family, &table))?;
         let differences = compare_rules(&wanted, &kernel.table(family)?);

@@ -42,6 +42,7 @@ struct NodeEntry<'r> {
     backend: Option<String>,
     drift: Option<&'static str>,
     sets: Option<SetEntry<'r>>,
+    drift_detail: Option<String>,
     last_seen: Moment,
     connected: bool,
     error: Option<String>,
@@ -168,6 +169,7 @@ fn node_as_json(node: &v1::NodeReport) -> NodeEntry<'_> {
                 })
                 .collect(),
         }),
+        drift_detail: or_null(node.drift_detail.clone()),
         last_seen: Moment::of(node.last_seen_ms),
         connected: node.connected,
         error: or_null(node.error.clone()),
@@ -270,6 +272,7 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
             seen(node, session),
         ]);
         let mut words: Vec<String> = or_null(node.error.clone()).into_iter().collect();
+        words.extend(or_null(node.drift_detail.clone()));
         words.extend(node.sets.as_ref().and_then(shortfall));
         words.extend(warnings(node).map(|warning| format!("warning: {warning}")));
         if !words.is_empty() {
@@ -287,7 +290,7 @@ fn warnings(node: &v1::NodeReport) -> impl Iterator<Item = &str> {
         .filter(|warning| !node.error.contains(warning))
 }
 
-/// What a node says of its error, under its name.
+/// What a node says of its error, of a fight and of itself, under its name.
 fn words_of(node: &str, error: &str) -> String {
     let mut text = format!("{node}:\n");
     for line in printable(error).lines() {

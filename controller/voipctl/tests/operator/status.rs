@@ -93,6 +93,8 @@ fn fleet() -> v1::StatusResponse {
     http.error =
         "iptables-restore v1.8.9 (nf_tables):\nline 4: \u{1b}[31mRULE_APPEND failed".to_owned();
     http.drift = v1::DriftState::Contended.into();
+    http.drift_detail =
+        "repairs are undone again and again:\nINPUT (IPv4) by fire\u{1b}walld (pid 812)".to_owned();
     let facts = http.facts.as_mut().unwrap();
     facts.warnings = vec!["rulesets are not tried before they are loaded".to_owned()];
     facts.neighbours = vec![

@@ -1,0 +1,46 @@
+//! Rules of nft that iptables has no words for, in the table that it should print.
+
+use voipfleet_agent::kernel::Backend;
+use voipfleet_proto::v1::{self as pb, DriftClass, DriftRecord, DriftState, NodeStatus};
+
+use crate::reconciler::{Agent, OFTEN};
+use crate::support::{in_namespace, install, sample};
+
+#[test]
+fn a_family_that_cannot_be_read_is_told_and_the_rest_is_kept() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, sample(1));
+        let agent = Agent::start(place, OFTEN);
+        place.tool("nft insert rule ip filter VF-INPUT ct count over 5 accept");
+        let unreadable = |record: &DriftRecord| record.class() == DriftClass::Unreadable;
+        let records = agent.records_until(|records| records.iter().any(unreadable));
+        let record = records.iter().find(|record| unreadable(record)).unwrap();
+        assert_eq!(record.family(), pb::Family::V4);
+        assert!(
+            record.observed.contains("look at it with nft"),
+            "{record:?}"
+        );
+        let told = |state| move |status: &NodeStatus| status.drift() == state;
+        if !told(DriftState::Unreadable)(&agent.outbox.last_status()) {
+            agent.statuses_until(told(DriftState::Unreadable));
+        }
+        // More polls than a fight has patience: it is none, and it is told once.
+        for round in 0..12 {
+            let (line, chain, class) = match round % 2 {
+                0 => ("ip6tables -D VF-SIP 1", "VF-SIP", DriftClass::Missing),
+                _ => ("ipset flush vf-list-1-4", "vf-list-1-4", DriftClass::Set),
+            };
+            place.tool(line);
+            let is = |record: &DriftRecord| record.repaired_after_ms.is_some();
+            let records = agent.records_until(|records| records.iter().any(is));
+            for record in &records {
+                assert_eq!((record.chain.as_str(), record.class()), (chain, class));
+            }
+            let state = agent.outbox.last_status().drift();
+            assert_eq!(state, DriftState::Unreadable);
+        }
+        place.tool("nft flush chain ip filter VF-INPUT");
+        agent.statuses_until(told(DriftState::Clean));
+    });
+}
