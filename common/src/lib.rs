@@ -3,6 +3,7 @@
 pub mod catalogue;
 pub mod compile;
 pub mod drift;
+pub mod flows;
 pub mod identity;
 pub mod iptables;
 pub mod names;
