@@ -1,6 +1,7 @@
 //! The node's firewall in the kernel, through the node's own tools.
 
 mod author;
+mod conntrack;
 mod events;
 pub mod exec;
 mod lock;
@@ -11,10 +12,12 @@ mod system;
 use std::fmt;
 use std::time::Duration;
 
+use voipfleet_common::flows::Flow;
 use voipfleet_common::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
 use voipfleet_common::ruleset::{Family, Ruleset};
 
 pub use author::Author;
+pub use conntrack::{ConntrackError, Cut};
 pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};
 pub use exec::{DEFAULT_TOOL_PATH, ExecError, OwnProcesses, Runner};
 pub use lock_file::{LOCK_FILE, LockFile, LockFileError};
@@ -243,6 +246,11 @@ pub trait Kernel: Send {
     /// The rules of one family that the backend which is not ours holds; none where its tool
     /// is not installed.
     fn save_other_backend(&mut self, family: Family) -> Option<String>;
+
+    /// Ends those flows of the node that `picks` picks: connection tracking forgets them, so
+    /// that their next packet is judged as a new one. Neither what is only forwarded nor
+    /// loopback nor a connection that belongs to another is asked about.
+    fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError>;
 
     /// The same tools in an empty network namespace of their own, gone when dropped.
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch>;

@@ -3,9 +3,10 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use nix::sched::{CloneFlags, unshare};
+use voipfleet_common::flows::Flow;
 use voipfleet_common::ruleset::Family;
 
-use super::{Backend, Kernel, KernelError, NoScratch, Parts, Printed, System};
+use super::{Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, Parts, Printed, System};
 
 type Job = Box<dyn FnOnce(&mut System) + Send>;
 
@@ -118,6 +119,10 @@ impl Kernel for Scratch {
 
     fn save_other_backend(&mut self, _family: Family) -> Option<String> {
         None // nobody else was ever there
+    }
+
+    fn cut_flows(&mut self, _picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError> {
+        Ok(Cut::default()) // no packet was ever there
     }
 
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
+use voipfleet_common::flows::Flow;
 use voipfleet_common::ruleset::Family;
 
 use super::exec::{ExecError, OwnProcesses, Runner, Started};
 use super::lock::{self, XtablesLock};
 use super::scratch::Scratch;
-use super::{Backend, Kernel, KernelError, LOCK_FILE, NoScratch, Parts, Printed};
+use super::{
+    Backend, ConntrackError, Cut, Kernel, KernelError, LOCK_FILE, NoScratch, Parts, Printed,
+    conntrack,
+};
 
 /// How long a tool waits for the xtables lock.
 const LOCK_WAIT: [&str; 2] = ["-w", "10"];
@@ -263,6 +267,10 @@ impl Kernel for System {
         let program = format!("{}-{other}-save", iptables(family));
         let saved = self.runner.run(&program, &["-t", "filter"], "").ok()?;
         Some(saved.stdout)
+    }
+
+    fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError> {
+        conntrack::cut(picks)
     }
 
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {

@@ -187,6 +187,9 @@ impl Reconciler {
         self.contention.repaired(now, &tried);
         let records = self.standing.repaired(&left.differences, looked_at, now);
         record(&self.outbox, records);
+        if !tried.is_empty() {
+            self.flows.had_gap();
+        }
     }
 
     /// Keeps what was counted; where sets could not be read, nothing is known of them.

@@ -4,6 +4,7 @@ pub mod apply;
 mod check;
 mod contention;
 pub mod enforce;
+mod flows;
 mod hold;
 pub mod how;
 mod inbox;

@@ -69,6 +69,7 @@ impl Reconciler {
         match self.ledger.confirm(confirmed) {
             Ok(()) => {
                 self.course.renumbered(held);
+                self.flows.renumbered();
                 Outcome::applied(held)
             }
             Err(error) => {

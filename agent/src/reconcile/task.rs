@@ -10,6 +10,7 @@ use voipfleet_proto::v1 as pb;
 
 use super::apply::{self, Own};
 use super::contention::Contention;
+use super::flows::Flows;
 use super::standing::Standing;
 use super::tell::Outcome;
 use super::trial::{Trial, running};
@@ -62,6 +63,7 @@ pub struct Reconciler {
     /// Why the confirmed ruleset was not in force at the start; until it is.
     pub(super) not_in_force: Option<String>,
     pub(super) findings: Findings,
+    pub(super) flows: Flows,
     /// What runs in place of the confirmed ruleset, but for a trial.
     pub(super) fallback: Option<Fallback>,
     /// Changes that are not looked at yet, because of a fight.
@@ -111,6 +113,7 @@ impl Reconciler {
             pending: None,
             last_look: None,
             findings: Findings::default(),
+            flows: Flows::default(),
             fallback: recovered.fallback,
             next_poll: Instant::now() + settings.poll_interval,
             polls: 0,
@@ -123,6 +126,9 @@ impl Reconciler {
         } else {
             task.count_sets();
         }
+        // Others may have let something in while nobody looked, or the agent was killed before it
+        // cut what it had just confirmed.
+        task.flows.had_gap();
         task.say_fallback();
         task.tell_facts();
         task.tell(0, None);
@@ -167,6 +173,7 @@ impl Reconciler {
             if self.next_poll <= now {
                 self.poll(now);
             }
+            self.look_at_flows();
         }
     }
 
@@ -176,6 +183,7 @@ impl Reconciler {
             self.contention.deadline(),
             self.next_look(),
             self.course.deadline(),
+            self.flows.deadline(),
         ] {
             deadline = at.map_or(deadline, |at| deadline.min(at));
         }

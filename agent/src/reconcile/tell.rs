@@ -50,6 +50,7 @@ impl Reconciler {
             confirmed_generation: confirmed.map_or(0, |held| held.generation),
             confirmed_digest: digest(confirmed),
             drift_detail: self.contention.describe(),
+            flows_cut: self.flows.cut(),
         }
     }
 
@@ -68,6 +69,7 @@ impl Reconciler {
             None => facts.warnings.extend(self.not_in_force.clone()),
         }
         facts.warnings.extend(facts::warnings(&*self.kernel));
+        facts.warnings.extend(self.flows.warning());
         self.findings.tell(&mut facts);
         if running(self.trial.as_ref(), self.confirmed.as_ref())
             .is_some_and(|running| running.canonical.read_back)

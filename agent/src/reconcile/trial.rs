@@ -90,8 +90,9 @@ impl Reconciler {
                 warn!(reason = chain(&error), "the journal stays behind");
             }
             self.course.persisted();
-            self.confirmed = Some(trial.candidate);
+            let before = self.confirmed.replace(trial.candidate);
             self.healed();
+            self.cut_newly_denied(before.map(|before| before.ruleset));
             self.own_warnings = trial.untried.into_iter().collect();
             info!(generation, digest = %attempt.held.digest.short(), "applied");
             self.outcome = Outcome::applied(attempt.held);
@@ -175,6 +176,7 @@ impl Reconciler {
         self.count_sets();
         if !closed {
             self.healed();
+            self.flows.had_gap();
             self.refresh_failsafe();
         }
         None

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use voipfleet_agent::kernel::{Backend, Kernel, KernelError, NoScratch, System};
+use voipfleet_agent::kernel::{
+    Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, System,
+};
+use voipfleet_common::flows::Flow;
 use voipfleet_common::ruleset::Family;
 
 use crate::reconciler::Agent;
@@ -64,6 +67,9 @@ impl Kernel for Counting {
     }
     fn save_other_backend(&mut self, family: Family) -> Option<String> {
         self.system.save_other_backend(family)
+    }
+    fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError> {
+        self.system.cut_flows(picks)
     }
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
         self.system.scratch()

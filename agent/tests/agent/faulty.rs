@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use voipfleet_agent::kernel::{Backend, ExecError, Kernel, KernelError, NoScratch, System};
+use voipfleet_agent::kernel::{
+    Backend, ConntrackError, Cut, ExecError, Kernel, KernelError, NoScratch, System,
+};
+use voipfleet_common::flows::Flow;
 use voipfleet_common::ruleset::Family;
 
 use crate::support::Place;
@@ -20,6 +23,8 @@ pub(crate) struct Faulty {
     pub(crate) without_ipv6: bool,
     /// What happens right before a family's rules are restored.
     pub(crate) before_restore: Option<Box<dyn FnMut(Family) + Send>>,
+    /// As without `nf_conntrack_netlink`.
+    pub(crate) without_conntrack: bool,
 }
 
 impl Faulty {
@@ -72,6 +77,13 @@ impl Kernel for Faulty {
     fn save_other_backend(&mut self, family: Family) -> Option<String> {
         self.system.save_other_backend(family)
     }
+    fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError> {
+        if self.without_conntrack {
+            let error = std::io::Error::from_raw_os_error(nix::Error::EINVAL as i32);
+            return Err(ConntrackError::List(error));
+        }
+        self.system.cut_flows(picks)
+    }
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
         if self.scratch {
             let scratch = self.system.scratch()?;
@@ -118,6 +130,9 @@ impl Kernel for Elsewhere {
     fn save_other_backend(&mut self, _family: Family) -> Option<String> {
         None
     }
+    fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError> {
+        self.scratch.cut_flows(picks)
+    }
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
         self.scratch.scratch()
     }
@@ -141,5 +156,6 @@ pub(crate) fn faulty(place: &Place, fails_at: usize) -> Faulty {
         scratch: true,
         without_ipv6: false,
         before_restore: None,
+        without_conntrack: false,
     }
 }

@@ -25,6 +25,8 @@ mod faults;
 #[cfg(test)]
 mod faulty;
 #[cfg(test)]
+mod flows;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod ledger;

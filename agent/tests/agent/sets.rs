@@ -4,9 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use ipnet::IpNet;
-use voipfleet_agent::kernel::{Backend, Kernel, KernelError, NoScratch, System};
+use voipfleet_agent::kernel::{
+    Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, System,
+};
 use voipfleet_agent::reconcile::inspect;
 use voipfleet_agent::{boot, clock};
+use voipfleet_common::flows::Flow;
 use voipfleet_common::iptables::{parse_ipset_save, set_plan};
 use voipfleet_common::ruleset::{AddressSet, Expiring, Family, Ruleset, SetName, Until};
 use voipfleet_proto::v1::{DriftClass, DriftState, SetCount};
@@ -52,6 +55,9 @@ impl Kernel for Witness {
     }
     fn save_other_backend(&mut self, family: Family) -> Option<String> {
         self.system.save_other_backend(family)
+    }
+    fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError> {
+        self.system.cut_flows(picks)
     }
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
         self.system.scratch()

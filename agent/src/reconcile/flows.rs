@@ -1,0 +1,207 @@
+//! The task's part about live flows: those that a push newly denies are cut.
+//!
+//! They are cut when the push is confirmed, not when its trial begins: a push that is undone has
+//! cut nobody's call. Until then, a matter of milliseconds, what was established goes on; but
+//! for what is in a deny set, which stands above ESTABLISHED.
+//!
+//! An answer that the node was about to send to a cut peer makes the flow anew, this time as one
+//! that the node began, and what the peer says next passes as an answer. So the same flows are
+//! looked for again, for as long as a SIP transaction may live.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+use voipfleet_common::flows::Denials;
+use voipfleet_common::ruleset::Ruleset;
+
+use super::Reconciler;
+use crate::clock;
+use crate::errors::chain;
+use crate::kernel::{ConntrackError, Cut};
+
+/// Pauses between the looks after a push that cut something. Together they are longer than a
+/// SIP transaction, which ends after 64·T1 = 32 s (RFC 3261, timers B and F), and the last one
+/// comes when no late answer can.
+const PAUSES: [Duration; 6] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+    Duration::from_secs(34),
+];
+/// After a repair: at most one walk through all flows in this time, however many repairs a
+/// fight needs.
+const AFTER_GAP: Duration = Duration::from_secs(1);
+/// Sources that a log line names.
+const NAMED: usize = 10;
+
+/// Live flows, between pushes.
+#[derive(Debug, Default)]
+pub(super) struct Flows {
+    /// Cut by the push of what is confirmed.
+    cut: u64,
+    again: Option<Again>,
+    gap: Option<Instant>,
+    /// Why flows could not be cut the last time.
+    warning: Option<String>,
+}
+
+/// What was in force before what is in force now.
+#[derive(Debug, Clone, Copy)]
+enum Earlier<'r> {
+    /// Another ruleset; none: nothing was closed.
+    Ran(Option<&'r Ruleset>),
+    /// The same, but others altered it, or a ruleset was on trial that was then undone, or no
+    /// agent was at work.
+    OutOfForce,
+}
+
+/// A push whose flows are looked for again.
+#[derive(Debug)]
+struct Again {
+    before: Option<Ruleset>,
+    at: Instant,
+    pauses: std::slice::Iter<'static, Duration>,
+}
+
+impl Flows {
+    /// How many the push of what is confirmed cut.
+    pub(super) fn cut(&self) -> u64 {
+        self.cut
+    }
+
+    /// The same rules have another push: that one cut nothing.
+    pub(super) fn renumbered(&mut self) {
+        self.cut = 0;
+    }
+
+    /// What an operator should know of it.
+    pub(super) fn warning(&self) -> Option<String> {
+        self.warning.clone()
+    }
+
+    /// When to look again.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let again = self.again.as_ref().map(|again| again.at);
+        again.into_iter().chain(self.gap).min()
+    }
+
+    /// Something was out of force for a while.
+    pub(super) fn had_gap(&mut self) {
+        self.gap.get_or_insert_with(|| Instant::now() + AFTER_GAP);
+    }
+
+    /// Notes what came of a walk; gives how many were cut.
+    fn note(&mut self, walked: Result<Cut, ConntrackError>) -> u64 {
+        let cut = match walked {
+            Ok(cut) => cut,
+            Err(error) => {
+                let why = chain(&error);
+                self.warn(format!("flows that a push newly denies are not cut: {why}"));
+                return 0;
+            }
+        };
+        if cut.flows > 0 {
+            info!(flows = cut.flows, sources = sources(&cut), "flows cut");
+        }
+        self.warning = None;
+        if cut.unread > 0 {
+            let unread = cut.unread;
+            self.warn(format!(
+                "{unread} entries of connection tracking cannot be read; if the last push denied \
+                 them, they go on"
+            ));
+        }
+        if cut.kept > 0 {
+            self.warn(format!(
+                "{} flows that the last push newly denies go on: the kernel keeps them: {}",
+                cut.kept, cut.refusal
+            ));
+        }
+        cut.flows
+    }
+
+    fn warn(&mut self, words: String) {
+        warn!(reason = words, "flows");
+        self.warning = Some(words);
+    }
+}
+
+/// `203.0.113.9: 2, 203.0.113.10: 1, and 3 more sources`
+fn sources(cut: &Cut) -> String {
+    let mut text = String::new();
+    for (source, flows) in cut.sources.iter().take(NAMED) {
+        let comma = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{comma}{source}: {flows}");
+    }
+    let more = cut.sources.len().saturating_sub(NAMED);
+    if more > 0 {
+        let _ = write!(text, ", and {more} more sources");
+    }
+    text
+}
+
+impl Reconciler {
+    /// Cuts what the ruleset that was just confirmed denies, and the one before did not.
+    pub(super) fn cut_newly_denied(&mut self, before: Option<Ruleset>) {
+        self.flows = Flows::default();
+        self.flows.cut = self.walk(Earlier::Ran(before.as_ref()));
+        if self.flows.cut > 0 {
+            self.look_again(before, PAUSES.iter());
+        }
+    }
+
+    /// Does what [`Flows::deadline`] is for.
+    pub(super) fn look_at_flows(&mut self) {
+        let now = Instant::now();
+        if self
+            .flows
+            .again
+            .as_ref()
+            .is_some_and(|again| again.at <= now)
+            && let Some(again) = self.flows.again.take()
+        {
+            // They are counted already.
+            self.walk(Earlier::Ran(again.before.as_ref()));
+            self.look_again(again.before, again.pauses);
+        }
+        if self.flows.gap.is_some_and(|at| at <= now) {
+            self.flows.gap = None;
+            self.walk(Earlier::OutOfForce);
+        }
+    }
+
+    fn look_again(
+        &mut self,
+        before: Option<Ruleset>,
+        mut pauses: std::slice::Iter<'static, Duration>,
+    ) {
+        self.flows.again = pauses.next().map(|pause| Again {
+            before,
+            at: Instant::now() + *pause,
+            pauses,
+        });
+    }
+
+    fn walk(&mut self, earlier: Earlier<'_>) -> u64 {
+        let Some(confirmed) = &self.confirmed else {
+            return 0;
+        };
+        if self.trial.is_some() || self.fallback.is_some() {
+            return 0; // something else is in force
+        }
+        let (now, failsafe) = (&confirmed.ruleset, &confirmed.failsafe);
+        let at = clock::unix(clock::now());
+        let denials = match earlier {
+            Earlier::Ran(before) => Denials::of_apply(before, now, failsafe, at),
+            Earlier::OutOfForce => Denials::of_gap(now, failsafe, at),
+        };
+        let Some(denials) = denials else {
+            return 0;
+        };
+        let walked = self.kernel.cut_flows(&|flow| denials.cuts(flow));
+        self.flows.note(walked)
+    }
+}
