@@ -215,6 +215,7 @@ fn report(
             .map_or(stored.peer, |view| view.peer.to_string()),
         enrolled_ms: record.enrolled_ms,
         certificate_expires_ms: record.expires_ms,
+        flows_cut: status.as_ref().map_or(0, |status| status.flows_cut),
         differences: Vec::new(),
         sets: status.and_then(|status| status.sets),
     }

@@ -175,7 +175,7 @@ pub(super) fn last_attempt(status: &NodeStatus) -> Option<(u64, Held, NodeState)
 /// An agent that starts anew does not remember that it went back. The controller does: what
 /// could not be kept then is not offered again because of a restart.
 pub(super) fn remember(before: Option<NodeStatus>, now: Option<NodeStatus>) -> Option<NodeStatus> {
-    let Some(now) = now else {
+    let Some(mut now) = now else {
         return before;
     };
     let Some(mut before) = before else {
@@ -183,6 +183,7 @@ pub(super) fn remember(before: Option<NodeStatus>, now: Option<NodeStatus>) -> O
     };
     let same_confirmed = before.confirmed_generation == now.confirmed_generation
         && before.confirmed_digest == now.confirmed_digest;
+    keep_count(&before, &mut now);
     let says_nothing_new = match now.state() {
         NodeState::Unspecified => true,
         NodeState::Applied => now.generation == now.confirmed_generation,
@@ -193,6 +194,15 @@ pub(super) fn remember(before: Option<NodeStatus>, now: Option<NodeStatus>) -> O
         return Some(before);
     }
     Some(now)
+}
+
+/// An agent that was started anew does not know what it cut before.
+pub(super) fn keep_count(before: &NodeStatus, now: &mut NodeStatus) {
+    if before.confirmed_generation == now.confirmed_generation
+        && before.confirmed_digest == now.confirmed_digest
+    {
+        now.flows_cut = now.flows_cut.max(before.flows_cut);
+    }
 }
 
 #[cfg(test)]
@@ -228,6 +238,18 @@ mod tests {
         let first = Some(status(NodeState::RolledBack, 1, 0));
         let nothing = Some(status(NodeState::Unspecified, 0, 0));
         assert_eq!(remember(first.clone(), nothing), first);
+        // What it cut is remembered for as long as it runs the same.
+        let cut = NodeStatus {
+            flows_cut: 3,
+            ..status(NodeState::Applied, 6, 6)
+        };
+        for (generation, flows_cut) in [(6, 3), (7, 0)] {
+            let now = Some(status(NodeState::Applied, generation, generation));
+            assert_eq!(
+                remember(Some(cut.clone()), now).unwrap().flows_cut,
+                flows_cut
+            );
+        }
         // Killed in the trial, it may try again.
         let tried = Some(status(NodeState::Trial, 7, 6));
         let now = Some(status(NodeState::Applied, 6, 6));

@@ -336,6 +336,9 @@ impl Greeted {
                 "status"
             );
         }
+        if let Some(before) = &self.stored.status {
+            facts::keep_count(before, &mut status);
+        }
         self.stored.status = Some(status.clone());
         // What lasts is on disk before anybody is told; what passes is told only.
         if !working {

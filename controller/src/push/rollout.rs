@@ -80,6 +80,7 @@ impl Rollout {
                 refused_before,
                 state: PushNodeState::Offline,
                 error: String::new(),
+                flows_cut: 0,
                 deadline: back_until.map_or(offline_until, |until| until.max(offline_until)),
                 seen: false,
             };
@@ -188,6 +189,7 @@ impl Rollout {
             state: track.state.into(),
             error: track.error.clone(),
             elapsed_ms: self.elapsed_ms(),
+            flows_cut: track.flows_cut,
         }
     }
 
@@ -243,11 +245,12 @@ impl Rollout {
             rolled_back: count(&[PushNodeState::RolledBack]),
             offline: count(&[PushNodeState::Offline]),
             elapsed_ms: self.elapsed_ms(),
+            flows_cut: self.nodes.values().map(|track| track.flows_cut).sum(),
         };
         let site = &done.site;
         let generation = done.generation;
         let (applied, failed, offline) = (done.applied, done.failed, done.offline);
-        let rolled_back = done.rolled_back;
+        let (rolled_back, flows_cut) = (done.rolled_back, done.flows_cut);
         if !dry_run {
             tracing::info!(
                 site,
@@ -256,6 +259,7 @@ impl Rollout {
                 failed,
                 rolled_back,
                 offline,
+                flows_cut,
                 "push ended"
             );
         }

@@ -21,6 +21,8 @@ pub(super) struct Track {
     pub(super) state: PushNodeState,
     /// Why it stands so; empty: nothing to say.
     pub(super) error: String,
+    /// Live flows that it cut; known once it is applied.
+    pub(super) flows_cut: u64,
     /// Until when it is waited for.
     pub(super) deadline: Instant,
     /// It was connected at some time during the push.
@@ -57,6 +59,10 @@ impl Track {
             }
         };
         let changed = state != self.state || error != self.error;
+        if state == PushNodeState::Applied {
+            let status = view.and_then(|view| view.status.as_ref());
+            self.flows_cut = status.map_or(0, |status| status.flows_cut);
+        }
         self.state = state;
         self.error = error;
         changed
@@ -164,6 +170,7 @@ mod tests {
             refused_before: None,
             state: PushNodeState::Offline,
             error: String::new(),
+            flows_cut: 0,
             deadline: now,
             seen: false,
         }

@@ -46,6 +46,7 @@ struct NodeEntry<'r> {
     last_seen: Moment,
     connected: bool,
     error: Option<String>,
+    flows_cut: u64,
     warnings: Vec<&'r str>,
 }
 
@@ -173,6 +174,7 @@ fn node_as_json(node: &v1::NodeReport) -> NodeEntry<'_> {
         last_seen: Moment::of(node.last_seen_ms),
         connected: node.connected,
         error: or_null(node.error.clone()),
+        flows_cut: node.flows_cut,
         warnings: warnings(node).collect(),
     }
 }

@@ -14,6 +14,7 @@ fn node(name: &str, state: PushNodeState, error: &str, elapsed_ms: u64) -> v1::P
         state: state.into(),
         error: error.to_owned(),
         elapsed_ms,
+        flows_cut: 0,
     }
 }
 
@@ -36,6 +37,7 @@ fn done(applied: u32, failed: u32, rolled_back: u32, offline: u32, changed: bool
         rolled_back,
         offline,
         elapsed_ms: 412,
+        flows_cut: 0,
     })
 }
 
@@ -130,6 +132,29 @@ async fn events_for_programs() {
     }
     assert_eq!(last["event"], "done");
     insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn flows_that_were_cut_are_counted() {
+    let sip1 = v1::PushNode {
+        flows_cut: 3,
+        ..node("sip1", PushNodeState::Applied, "", 142)
+    };
+    let Kind::Done(all) = done(1, 0, 0, 0, true) else {
+        unreachable!()
+    };
+    let fixture = fixture(vec![
+        started(true, vec![node("sip1", PushNodeState::Sent, "", 0)]),
+        Kind::Node(sip1),
+        Kind::Done(v1::PushDone {
+            flows_cut: 3,
+            ..all
+        }),
+    ])
+    .await;
+    let shown = fixture.run(&["push", "site-a"]).await;
+    assert!(shown.out.contains("142 ms, 3 flows cut\n"), "{shown}");
+    assert!(shown.out.ends_with("412 ms; 3 flows cut\n"), "{shown}");
 }
 
 #[tokio::test]

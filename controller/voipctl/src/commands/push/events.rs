@@ -50,6 +50,7 @@ pub(super) struct NodeState {
     state: &'static str,
     error: Option<String>,
     elapsed_ms: u64,
+    flows_cut: u64,
 }
 
 #[derive(Serialize)]
@@ -62,6 +63,7 @@ pub(super) struct Done {
     elapsed_ms: u64,
     changed: bool,
     offline: u32,
+    flows_cut: u64,
 }
 
 impl Event {
@@ -85,6 +87,7 @@ impl Event {
                 elapsed_ms: done.elapsed_ms,
                 changed: done.changed,
                 offline: done.offline,
+                flows_cut: done.flows_cut,
             }),
         }
     }
@@ -97,5 +100,6 @@ fn node(node: v1::PushNode) -> NodeState {
         roles: node.roles,
         error: or_null(node.error),
         elapsed_ms: node.elapsed_ms,
+        flows_cut: node.flows_cut,
     }
 }

@@ -133,6 +133,10 @@ impl View {
         let after = match node.state() {
             PushNodeState::Offline => "will get it when it returns".to_owned(),
             PushNodeState::Unchanged => format!("runs generation {} already", self.generation),
+            _ if node.flows_cut > 0 => {
+                let cut = count(node.flows_cut, "flow");
+                format!("{}, {cut} cut", took(node.elapsed_ms))
+            }
             _ => took(node.elapsed_ms),
         };
         let mut text = format!(
@@ -226,7 +230,12 @@ impl View {
                 parts.push(format!("{number} {word}"));
             }
         }
-        format!("{} in {}\n", parts.join(", "), took(done.elapsed_ms))
+        let cut = match done.flows_cut {
+            0 => String::new(),
+            number => format!("; {} cut", count(number, "flow")),
+        };
+        let took = took(done.elapsed_ms);
+        format!("{} in {took}{cut}\n", parts.join(", "))
     }
 }
 
