@@ -2,6 +2,7 @@
 //! real packets.
 
 pub mod boot;
+pub mod calls;
 pub mod exec;
 pub mod lab;
 pub mod packets;

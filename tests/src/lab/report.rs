@@ -25,6 +25,8 @@ pub struct NodeStatus {
     pub drift: Option<String>,
     /// Why, where something is wrong.
     pub error: Option<String>,
+    /// Live flows that its last push cut.
+    pub flows_cut: u64,
 }
 
 /// A site in `voipctl status`.
