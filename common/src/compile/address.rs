@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::ruleset::{Expiring, distinct};
+
 /// What public lists carry and nobody may be denied for: "this network", private, carrier-grade
 /// NAT, loopback, link-local, multicast and reserved (RFC 6890). The documentation networks are
 /// not among them: nothing is lost when they are denied.
@@ -41,6 +43,73 @@ pub(super) fn minimal(mut nets: Vec<IpNet>) -> Vec<IpNet> {
     nets.sort_unstable();
     nets.dedup_by(|next, kept| kept.contains(&*next));
     nets
+}
+
+/// Addresses of a set: those that stay, and those with an end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Elements {
+    /// Minimal.
+    pub(super) lasting: Vec<IpNet>,
+    /// Ascending. None is inside one that lasts as long.
+    pub(super) expiring: Vec<Expiring>,
+}
+
+impl Elements {
+    /// At any moment the same addresses, without those that others cover until their end.
+    pub(super) fn new(lasting: Vec<IpNet>, mut expiring: Vec<Expiring>) -> Self {
+        let lasting = minimal(lasting);
+        for one in &mut expiring {
+            one.net = one.net.trunc();
+        }
+        let mut expiring = distinct(expiring, &lasting);
+        expiring.retain(|one| {
+            let around = touching(&lasting, &one.net);
+            !around.iter().any(|net| net.contains(&one.net))
+        });
+        // A wider prefix sorts before those inside it: these are the ones around the next.
+        let mut around: Vec<Expiring> = Vec::new();
+        expiring.retain(|one| {
+            while around
+                .last()
+                .is_some_and(|wider| !wider.net.contains(&one.net))
+            {
+                around.pop();
+            }
+            let covered = around.iter().any(|wider| wider.until >= one.until);
+            if !covered {
+                around.push(*one);
+            }
+            !covered
+        });
+        Self { lasting, expiring }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lasting.is_empty() && self.expiring.is_empty()
+    }
+
+    /// All of them, minimal, as long as none is over.
+    pub(super) fn now(&self) -> Vec<IpNet> {
+        let ending = self.expiring.iter().map(|one| one.net);
+        minimal(self.lasting.iter().copied().chain(ending).collect())
+    }
+
+    /// How many of them touch one of `others` (minimal).
+    pub(super) fn count_touching(&self, others: &[IpNet]) -> usize {
+        let ending: Vec<IpNet> = self.expiring.iter().map(|one| one.net).collect();
+        count_touching(&self.lasting, others) + count_touching(&ending, others)
+    }
+
+    /// Those that are in none of `holes` (minimal).
+    pub(super) fn subtract(&self, holes: &[IpNet]) -> Self {
+        let mut left = Vec::with_capacity(self.expiring.len());
+        for one in &self.expiring {
+            let mut parts = Vec::new();
+            carve(one.net, touching(holes, &one.net), &mut parts);
+            left.extend(parts.into_iter().map(|net| Expiring { net, ..*one }));
+        }
+        Self::new(subtract(&self.lasting, holes), left)
+    }
 }
 
 /// Those of `sorted` (minimal) that touch `net`.
@@ -123,6 +192,7 @@ mod tests {
 
     use super::*;
     use crate::compile::fixtures::any_net;
+    use crate::ruleset::Until;
 
     fn nets(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -183,7 +253,49 @@ mod tests {
         }
     }
 
+    fn any_elements() -> impl Strategy<Value = Elements> {
+        let expiring = (any_net(), 1_u64..5).prop_map(|(net, until)| Expiring {
+            net,
+            until: Until::from_unix(until).unwrap(),
+        });
+        (
+            prop::collection::vec(any_net(), 0..12),
+            prop::collection::vec(expiring, 0..12),
+        )
+            .prop_map(|(lasting, expiring)| Elements { lasting, expiring })
+    }
+
     proptest! {
+        /// At every moment, what covers something else changes nothing, and holes are holes.
+        #[test]
+        fn ends_are_exact(
+            written in any_elements(),
+            holes in prop::collection::vec(any_net(), 0..12),
+        ) {
+            let holes = minimal(holes);
+            let elements = Elements::new(written.lasting.clone(), written.expiring.clone());
+            let left = elements.subtract(&holes);
+            prop_assert_eq!(&left, &Elements::new(left.lasting.clone(), left.expiring.clone()));
+            prop_assert!(left.expiring.iter().all(|one| !left.lasting.contains(&one.net)));
+            let at = |elements: &Elements, moment: u64, address: IpAddr| {
+                let ending = elements.expiring.iter();
+                let living = ending.filter(|one| one.until.left(moment) > 0).map(|one| one.net);
+                let mut all = elements.lasting.iter().copied().chain(living);
+                all.any(|net| net.contains(&address))
+            };
+            let nets = written.expiring.iter().map(|one| one.net);
+            for edge in nets.chain(written.lasting.iter().chain(&holes).copied()) {
+                for address in [edge.network(), edge.broadcast()] {
+                    let in_hole = holes.iter().any(|net| net.contains(&address));
+                    for moment in 0..6 {
+                        let wanted = at(&written, moment, address);
+                        prop_assert_eq!(at(&elements, moment, address), wanted);
+                        prop_assert_eq!(at(&left, moment, address), wanted && !in_hole);
+                    }
+                }
+            }
+        }
+
         #[test]
         fn subtraction_is_exact(
             nets in prop::collection::vec(any_net(), 0..20),

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::CompileError;
-use super::address::{count_touching, is_world, minimal, private_ranges, subtract};
+use super::address::{Elements, is_world, minimal, private_ranges};
 use super::blocks::from_source;
 use super::sources::Sources;
 use super::stems::label;
@@ -80,9 +80,14 @@ pub(super) fn rules(
 
     let mut rules = Vec::new();
     if !by_hand.is_empty() {
-        let denied = clean("deny", minimal(by_hand), &for_hand, warnings);
+        let denied = clean(
+            "deny",
+            Elements::new(by_hand, Vec::new()),
+            &for_hand,
+            warnings,
+        );
         for Protected { what, nets } in &served {
-            let count = count_touching(&denied, nets);
+            let count = denied.count_touching(nets);
             if count > 0 {
                 warnings.push(format!(
                     "deny: {count} of the addresses written there are of {what}, and are cut off"
@@ -95,7 +100,8 @@ pub(super) fn rules(
         rules.extend(source.and_then(|source| from_source(rule, &source)));
     }
     for name in lists {
-        let nets = minimal(sources.list(name, "deny")?.to_vec());
+        let list = sources.list(name, "deny")?;
+        let nets = Elements::new(list.addresses.clone(), list.expiring.clone());
         if nets.is_empty() {
             warnings.push(format!("deny: list:{name} holds no address"));
         }
@@ -127,14 +133,14 @@ fn protected(
 /// `nets` without what is protected, and a warning that counts what that was.
 fn clean(
     place: &str,
-    nets: Vec<IpNet>,
+    nets: Elements,
     protected: &[&Protected],
     warnings: &mut Vec<String>,
-) -> Vec<IpNet> {
+) -> Elements {
     let mut touched = Vec::new();
     let mut holes = Vec::new();
     for Protected { what, nets: own } in protected {
-        let count = count_touching(&nets, own);
+        let count = nets.count_touching(own);
         if count > 0 {
             touched.push(format!("{what} ({count})"));
             holes.extend(own.iter().copied());
@@ -147,9 +153,9 @@ fn clean(
             "{place}: entries overlap {}; those addresses are not denied",
             touched.join(", ")
         ));
-        subtract(&nets, &minimal(holes))
+        nets.subtract(&minimal(holes))
     };
-    if is_world(&left) {
+    if is_world(&left.now()) {
         warnings.push(format!(
             "{place}: it holds networks as wide as the world; is that meant?"
         ));

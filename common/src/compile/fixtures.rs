@@ -1,6 +1,6 @@
 //! Documents and nodes for tests: fixed ones, and strategies for any.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -9,12 +9,13 @@ use proptest::sample::{select, subsequence};
 
 use super::{InterfaceAddress, NodeInput};
 use crate::catalogue::{Direction, SERVICES};
+use crate::names::ListName;
 use crate::policy::{
     AddressWord, Cluster, CustomRule, DefaultVerdict, Documents, List, PolicyTest, Provider,
     Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
 };
 use crate::role::Role;
-use crate::ruleset::{Mode, PortRange, Rate, RateUnit};
+use crate::ruleset::{Expiring, Mode, PortRange, Rate, RateUnit, Until, distinct};
 
 /// Prefixes from text.
 pub(crate) fn nets(texts: &[&str]) -> Vec<IpNet> {
@@ -122,6 +123,7 @@ pub(crate) fn documents() -> Documents {
         let list = List {
             name: name.parse().unwrap(),
             addresses,
+            expiring: Vec::new(),
         };
         documents.lists.insert(list.name.clone(), list);
     }
@@ -332,7 +334,7 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
         any_site(),
         prop::collection::vec(networks(), TENANTS.len()),
         prop::collection::vec((networks(), networks()), PROVIDERS.len()),
-        prop::collection::vec(prop::collection::vec(any_net(), 0..20), LISTS.len()),
+        prop::collection::vec(any_addresses(), LISTS.len()),
     )
         .prop_map(|(site, tenants, providers, lists)| {
             let mut documents = Documents::default();
@@ -352,19 +354,37 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
                 };
                 documents.providers.insert(provider.name.clone(), provider);
             }
-            for (name, addresses) in LISTS.into_iter().zip(lists) {
+            // What admins are made of must not end.
+            let site = documents.sites.values().next().unwrap();
+            let admins = site.admins.clone();
+            for (name, (addresses, expiring)) in LISTS.into_iter().zip(lists) {
+                let name: ListName = name.parse().unwrap();
+                let ends = !admins.contains(&AddressWord::List(name.clone()));
                 let list = List {
-                    name: name.parse().unwrap(),
-                    addresses: addresses
+                    name,
+                    expiring: distinct(expiring, &addresses)
                         .into_iter()
-                        .collect::<BTreeSet<_>>()
-                        .into_iter()
+                        .filter(|_| ends)
                         .collect(),
+                    addresses,
                 };
                 documents.lists.insert(list.name.clone(), list);
             }
             documents
         })
+}
+
+/// What a list holds: addresses that stay, ascending, and some that end.
+fn any_addresses() -> impl Strategy<Value = (Vec<IpNet>, Vec<Expiring>)> {
+    let expiring = (any_net(), 1_u64..9).prop_map(|(net, until)| Expiring {
+        net,
+        until: Until::from_unix(until).unwrap(),
+    });
+    (
+        prop::collection::btree_set(any_net(), 0..20),
+        prop::collection::vec(expiring, 0..6),
+    )
+        .prop_map(|(addresses, expiring)| (addresses.into_iter().collect(), expiring))
 }
 
 /// Any nodes of a site.

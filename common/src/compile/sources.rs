@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::address::{is_reachable, is_world, minimal};
+use super::address::{Elements, is_reachable, is_world};
 use super::provenance::{Member, Provenance};
 use super::stems::Stems;
 use super::{CompileError, NodeInput};
 use crate::names::{ListName, NodeName, ProviderName, TenantName};
-use crate::policy::{AddressWord, Documents, Site, Trust};
+use crate::policy::{AddressWord, Documents, List, Site, Trust};
 use crate::ruleset::{AddressSet, Family, Interface, Scope, SetName, SetStem};
 
 /// Sources that a rule matches.
@@ -46,7 +46,7 @@ pub(super) struct Sources<'a> {
     nodes: &'a BTreeMap<&'a NodeName, &'a NodeInput>,
     stems: Stems,
     resolved: BTreeMap<(AddressWord, bool), Option<Source>>,
-    sets: BTreeMap<SetStem, Vec<IpNet>>,
+    sets: BTreeMap<SetStem, Elements>,
     /// Words without an address, and the fields that use them.
     empty: BTreeMap<String, BTreeSet<String>>,
     pub(super) provenance: Provenance,
@@ -133,7 +133,8 @@ impl<'a> Sources<'a> {
         }
         let stem = self.stem(word, media)?;
         let source = if let AddressWord::List(name) = word {
-            let addresses = minimal(self.list(name, field)?.to_vec());
+            let list = self.list(name, field)?;
+            let addresses = Elements::new(list.addresses.clone(), list.expiring.clone());
             let origin = format!("list {name}").into();
             self.provenance.record_whole(stem.clone(), origin);
             self.keep(stem, word.to_string(), addresses)
@@ -156,7 +157,7 @@ impl<'a> Sources<'a> {
     pub(super) fn denied(
         &mut self,
         stem: SetStem,
-        elements: Vec<IpNet>,
+        elements: Elements,
         origin: String,
     ) -> Option<Source> {
         self.provenance.record_whole(stem.clone(), origin.into());
@@ -172,8 +173,9 @@ impl<'a> Sources<'a> {
                     stem: stem.clone(),
                     family,
                 };
-                let set = AddressSet::new(name.clone(), elements.iter().copied());
-                if !set.elements.is_empty() {
+                let set = AddressSet::new(name.clone(), elements.lasting.iter().copied())
+                    .with_expiring(elements.expiring.iter().copied());
+                if !set.is_empty() {
                     sets.insert(name, set);
                 }
             }
@@ -190,11 +192,10 @@ impl<'a> Sources<'a> {
         &mut self.stems
     }
 
-    /// The addresses of a list.
-    pub(super) fn list(&self, name: &ListName, field: &str) -> Result<&'a [IpNet], CompileError> {
+    /// A list.
+    pub(super) fn list(&self, name: &ListName, field: &str) -> Result<&'a List, CompileError> {
         let list = self.documents.lists.get(name);
-        list.map(|list| list.addresses.as_slice())
-            .ok_or_else(|| unresolved(field, &format!("list:{name}")))
+        list.ok_or_else(|| unresolved(field, &format!("list:{name}")))
     }
 
     /// The prefixes behind a word, each with who asked for it.
@@ -230,8 +231,18 @@ impl<'a> Sources<'a> {
             AddressWord::Tenant(name) => self.tenant(name, field, &mut members)?,
             AddressWord::Provider(name) => self.provider(name, media, field, &mut members)?,
             AddressWord::List(name) => {
+                let list = self.list(name, field)?;
+                if !list.expiring.is_empty() {
+                    // Of these, the agents make rules of their own, which no kernel ends.
+                    return Err(CompileError::Meaningless {
+                        place: field.to_owned(),
+                        word: word.to_string(),
+                        reason: "it holds addresses that end, and what stands there does not end \
+                                 by itself",
+                    });
+                }
                 let origin: Arc<str> = format!("list {name}").into();
-                push(&mut members, self.list(name, field)?, &origin);
+                push(&mut members, &list.addresses, &origin);
             }
             AddressWord::Net(net) => {
                 let origin: Arc<str> = format!("site {}: {field}", self.site.name).into();
@@ -323,20 +334,22 @@ impl<'a> Sources<'a> {
     }
 
     fn add(&mut self, stem: SetStem, word: String, members: Vec<Member>) -> Option<Source> {
-        let elements = minimal(members.iter().map(|member| member.net).collect());
+        let elements = members.iter().map(|member| member.net).collect();
+        let elements = Elements::new(elements, Vec::new());
         self.provenance.record(stem.clone(), members);
         self.keep(stem, word, elements)
     }
 
-    fn keep(&mut self, stem: SetStem, word: String, elements: Vec<IpNet>) -> Option<Source> {
-        let has = |family| elements.iter().any(|net| Family::of(net) == family);
+    fn keep(&mut self, stem: SetStem, word: String, elements: Elements) -> Option<Source> {
+        let now = elements.now();
+        let has = |family| now.iter().any(|net| Family::of(net) == family);
         let scope = match (has(Family::V4), has(Family::V6)) {
             (true, true) => Scope::Both,
             (true, false) => Scope::V4,
             (false, true) => Scope::V6,
             (false, false) => return None,
         };
-        let is_world = is_world(&elements);
+        let is_world = is_world(&now);
         self.sets.insert(stem.clone(), elements);
         Some(Source {
             word,

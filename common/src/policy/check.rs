@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ipnet::IpNet;
 
 use super::address;
-use super::decode::{Decoded, Decoder, Scope, ascending, identity};
+use super::decode::{Decoded, Decoder, Scope, identity};
 use super::diagnostic::{Diagnostic, Severity, Sink, Span, quoted};
 use super::document::{Document, Documents, List};
 use super::documents::Kind;
@@ -167,7 +167,7 @@ impl<'s> Run<'s> {
         for (name, list) in &stored.lists {
             names(&mut self.scope, Kind::List, name.as_str());
             let replaced = first.contains_key(&(Kind::List, name.to_string()));
-            if !replaced && list.addresses.iter().any(address::is_world) {
+            if !replaced && list.nets().any(address::is_world) {
                 self.scope.wide_lists.insert(name.to_string());
             }
         }
@@ -210,10 +210,9 @@ impl<'s> Run<'s> {
     /// A list with the addresses of its file.
     fn list(&mut self, index: usize, mut list: List, file: Option<(String, Span)>) -> List {
         if let Some((name, span)) = file {
-            list.addresses.extend(self.list_file(index, &name, span));
-            list.addresses = ascending(list.addresses);
+            list.extend(self.list_file(index, &name, span), []);
         }
-        if list.addresses.iter().any(address::is_world) {
+        if list.nets().any(address::is_world) {
             self.scope.wide_lists.insert(list.name.to_string());
         }
         list

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{ListName, ProviderName, SiteName, TenantName};
 use crate::role::Role;
-use crate::ruleset::{Interface, Mode, PortRange, Probe, Rate};
+use crate::ruleset::{Expiring, Interface, Mode, PortRange, Probe, Rate, distinct};
 
 /// One document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,6 +230,30 @@ pub struct Provider {
 pub struct List {
     /// Its name.
     pub name: ListName,
-    /// Its addresses, ascending and distinct.
+    /// Its addresses that stay, ascending and distinct.
     pub addresses: Vec<IpNet>,
+    /// Its addresses with an end, ascending, none of `addresses`.
+    pub expiring: Vec<Expiring>,
+}
+
+impl List {
+    /// All its addresses.
+    pub fn nets(&self) -> impl Iterator<Item = &IpNet> {
+        let ending = self.expiring.iter().map(|one| &one.net);
+        self.addresses.iter().chain(ending)
+    }
+
+    /// Takes more addresses. One that is here twice stays if it does so once, and else until
+    /// the later end.
+    pub(super) fn extend(
+        &mut self,
+        addresses: impl IntoIterator<Item = IpNet>,
+        expiring: impl IntoIterator<Item = Expiring>,
+    ) {
+        self.addresses.extend(addresses);
+        self.addresses.sort_unstable();
+        self.addresses.dedup();
+        self.expiring.extend(expiring);
+        self.expiring = distinct(std::mem::take(&mut self.expiring), &self.addresses);
+    }
 }

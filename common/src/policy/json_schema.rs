@@ -106,6 +106,15 @@ impl Shape {
                 json!({"type": ["string", "integer"], "pattern": pattern})
             }
             Shape::Address => json!({"type": "string", "pattern": "^[0-9A-Fa-f.:]+$"}),
+            Shape::Network => reference("network"),
+            Shape::Entries(table) => {
+                one_or_many(&json!({"anyOf": [reference("network"), table.schema()]}))
+            }
+            Shape::Time => json!({
+                "type": "string",
+                "format": "date-time",
+                "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
+            }),
             Shape::Networks => one_or_many(&reference("network")),
             Shape::AddressWords => one_or_many(&reference("addressWord")),
             Shape::Ports => one_or_many(&reference("port")),

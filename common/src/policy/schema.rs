@@ -44,6 +44,12 @@ pub(super) enum Shape {
     Address,
     /// A list of addresses and prefixes, or one.
     Networks,
+    /// An address or prefix.
+    Network,
+    /// A list of addresses and prefixes, alone or as mappings of this table, or one.
+    Entries(&'static Table),
+    /// A moment: RFC 3339 in UTC, whole seconds.
+    Time,
     /// A list of address words, or one.
     AddressWords,
     /// A port, a range, or a list of them.
@@ -375,12 +381,29 @@ pub(super) static LIST: Table = Table {
     fields: &[
         required("kind", Shape::Kind, "List"),
         required("name", Shape::Name, "the list's name"),
-        field("addresses", Shape::Networks, "its addresses"),
+        field(
+            "addresses",
+            Shape::Entries(&LIST_ENTRY),
+            "its addresses; `{address: 198.51.100.7, until: 2026-12-01T00:00:00Z}` is one that \
+             ends",
+        ),
         field(
             "file",
             Shape::Text,
             "a text file with one address a line and # comments, relative to this document's \
              folder",
+        ),
+    ],
+};
+
+pub(super) static LIST_ENTRY: Table = Table {
+    what: "an address with an end",
+    fields: &[
+        required("address", Shape::Network, "an address or prefix"),
+        field(
+            "until",
+            Shape::Time,
+            "when the nodes take it out of their sets by themselves, in UTC",
         ),
     ],
 };

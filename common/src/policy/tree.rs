@@ -9,7 +9,7 @@ use super::document::{
     ServiceOverride, Site, Tenant, Transport, Trust,
 };
 use super::print::Tree;
-use crate::ruleset::{Mode, PortRange, Probe, Rate, RateUnit};
+use crate::ruleset::{Mode, PortRange, Probe, Rate, RateUnit, Until};
 
 impl Document {
     /// The document as YAML, in the one canonical form. It parses back to the same document.
@@ -191,8 +191,25 @@ fn provider_networks(provider: &Provider, entries: &mut Vec<Entry>) {
     entries.extend(filled("media", &provider.media, network));
 }
 
+/// In the order of the addresses, whether they end or not.
 fn list_addresses(addresses: &List) -> Entry {
-    entry("addresses", list(&addresses.addresses, network))
+    let lasting = addresses.addresses.iter().map(|net| (*net, None));
+    let ending = addresses
+        .expiring
+        .iter()
+        .map(|one| (one.net, Some(one.until)));
+    let mut entries: Vec<(IpNet, Option<Until>)> = lasting.chain(ending).collect();
+    entries.sort_unstable();
+    entry(
+        "addresses",
+        list(&entries, |(net, until)| match until {
+            None => network(net),
+            Some(until) => Tree::Map(vec![
+                entry("address", network(net)),
+                entry("until", Tree::Text(until.to_string())),
+            ]),
+        }),
+    )
 }
 
 fn network(net: &IpNet) -> Tree {

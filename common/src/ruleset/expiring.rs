@@ -65,6 +65,15 @@ pub struct Expiring {
     pub until: Until,
 }
 
+/// Sorted, each once: none of `lasting` (ascending), and of several ends the latest.
+pub(crate) fn distinct(mut expiring: Vec<Expiring>, lasting: &[IpNet]) -> Vec<Expiring> {
+    expiring.retain(|one| lasting.binary_search(&one.net).is_err());
+    // The later end first, which is the one that stays.
+    expiring.sort_unstable_by(|a, b| a.net.cmp(&b.net).then(b.until.cmp(&a.until)));
+    expiring.dedup_by_key(|one| one.net);
+    expiring
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

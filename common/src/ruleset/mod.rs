@@ -20,6 +20,7 @@ use ipnet::IpNet;
 
 pub use check::InvalidRuleset;
 pub use digest::Digest;
+pub(crate) use expiring::distinct;
 pub use expiring::{Expiring, InvalidUntil, Until};
 pub use ports::{InvalidPorts, MAX_PORT_SLOTS, PortRange, Ports};
 pub use probe::{Endpoint, Host, HostName, MAX_PROBES, Probe, ProbeCheck, ProbeName};
@@ -146,22 +147,15 @@ impl AddressSet {
     /// and then the later end.
     #[must_use]
     pub fn with_expiring(mut self, expiring: impl IntoIterator<Item = Expiring>) -> Self {
-        self.expiring.extend(
-            expiring
-                .into_iter()
-                .filter(|one| Family::of(&one.net) == self.name.family)
-                .flat_map(|one| {
-                    let until = one.until;
-                    let part = move |net| Expiring { net, until };
-                    storable(one.net).into_iter().map(part)
-                }),
-        );
-        self.expiring
-            .retain(|one| self.elements.binary_search(&one.net).is_err());
-        // The later end first, which is the one that stays.
-        self.expiring
-            .sort_unstable_by(|a, b| a.net.cmp(&b.net).then(b.until.cmp(&a.until)));
-        self.expiring.dedup_by_key(|one| one.net);
+        let parts = expiring
+            .into_iter()
+            .filter(|one| Family::of(&one.net) == self.name.family)
+            .flat_map(|one| {
+                let part = move |net| Expiring { net, ..one };
+                storable(one.net).into_iter().map(part)
+            });
+        let all = self.expiring.drain(..).chain(parts).collect();
+        self.expiring = distinct(all, &self.elements);
         self.make_room();
         self
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use tonic::Status;
 use voipfleet_common::catalogue::{self, Direction, Exposure, SERVICES, Service};
-use voipfleet_common::policy::{AddressWord, Documents, Site, Transport};
+use voipfleet_common::policy::{AddressWord, Documents, List, Site, Transport};
 use voipfleet_common::role::Role;
 use voipfleet_common::ruleset::PortRange;
 use voipfleet_proto::v1::{
@@ -215,7 +215,7 @@ fn add(site: &Site, documents: &Documents, word: &AddressWord, into: &mut Vec<Ip
         }
         AddressWord::List(name) => {
             let list = documents.lists.get(name).into_iter();
-            into.extend(list.flat_map(|list| &list.addresses));
+            into.extend(list.flat_map(List::nets));
         }
         AddressWord::Tenants => {
             for name in &site.tenants {

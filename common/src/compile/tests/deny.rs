@@ -3,6 +3,7 @@
 use super::*;
 use crate::compile::fixtures::{nets, word};
 use crate::policy::{AddressWord, ServiceOverride};
+use crate::ruleset::{Expiring, SetName, Until};
 
 fn with_list(addresses: &[&str]) -> Documents {
     let mut documents = documents();
@@ -139,4 +140,81 @@ fn a_list_may_be_denied_and_opened_at_once() {
     // The opening's set is whole; the deny set spares the tenant's phone.
     assert!(gets_through(&ruleset, "203.0.113.7", Protocol::Tcp, 25));
     assert!(!gets_through(&ruleset, "198.51.100.66", Protocol::Tcp, 25));
+}
+
+/// What ends is denied until then, and is taken no more seriously than the rest of its list.
+#[test]
+fn an_entry_that_ends_is_denied_until_then() {
+    let mut documents = with_list(&["198.51.100.64/28", "198.51.100.200"]);
+    let list = documents.lists.get_mut(&"voipbl".parse().unwrap()).unwrap();
+    let until = |text: &str| text.parse::<Until>().unwrap();
+    let (soon, late) = (until("2026-12-01T00:00:00Z"), until("2027-01-01T00:00:00Z"));
+    list.expiring = [
+        ("10.1.2.3/32", late),       // private
+        ("192.0.2.126/31", soon),    // beside a provider
+        ("192.0.2.128/32", late),    // a provider's
+        ("198.51.100.8/30", soon),   // holds an admin
+        ("198.51.100.66/32", late),  // stays, by a wider one
+        ("198.51.100.192/28", soon), // wider than one that stays
+        ("198.51.100.193/32", soon), // by a wider one
+        ("198.51.100.194/32", late), // outlasts the wider one
+    ]
+    .map(|(net, until)| Expiring {
+        net: net.parse().unwrap(),
+        until,
+    })
+    .into();
+    let compiled = compiled(&documents, &[all_roles()]);
+    let ruleset = ruleset(&compiled, "all-1");
+    let name = SetName::from_kernel_name("vf-deny-voipbl-4").unwrap();
+    let set = ruleset.sets.iter().find(|set| set.name == name).unwrap();
+    assert_eq!(set.elements, nets(&["198.51.100.64/28", "198.51.100.200"]));
+    let ending: Vec<String> = set
+        .expiring
+        .iter()
+        .map(|one| {
+            format!(
+                "{} {}",
+                one.net,
+                if one.until == soon { "soon" } else { "late" }
+            )
+        })
+        .collect();
+    assert_eq!(
+        ending,
+        [
+            "192.0.2.126/31 soon",
+            "198.51.100.8/31 soon",
+            "198.51.100.11/32 soon",
+            "198.51.100.192/28 soon",
+            "198.51.100.194/32 late",
+        ]
+    );
+    assert_eq!(Ruleset::decode(&ruleset.encode()).as_ref(), Ok(ruleset));
+    assert!(!gets_through(
+        ruleset,
+        "198.51.100.193",
+        Protocol::Udp,
+        12_000
+    ));
+    assert!(gets_through(ruleset, "198.51.100.10", Protocol::Tcp, 22));
+}
+
+#[test]
+fn an_admin_does_not_end() {
+    let mut documents = changed(|site| {
+        let list = AddressWord::List("voipbl".parse().unwrap());
+        site.admins.push(list);
+    });
+    let list = documents.lists.get_mut(&"voipbl".parse().unwrap()).unwrap();
+    list.expiring = vec![Expiring {
+        net: "198.51.100.99/32".parse().unwrap(),
+        until: "2026-12-01T00:00:00Z".parse().unwrap(),
+    }];
+    let error = compile(&"site-a".parse().unwrap(), &documents, &[all_roles()]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "admins cannot be list:voipbl: it holds addresses that end, and what stands there does \
+         not end by itself"
+    );
 }

@@ -197,7 +197,10 @@ impl Reading<'_> {
                     &provider.signalling
                 })
             }
-            AddressWord::List(name) => inside(&self.documents.lists[name].addresses),
+            AddressWord::List(name) => {
+                let mut nets = self.documents.lists[name].nets();
+                nets.any(|net| net.contains(&self.source))
+            }
             AddressWord::Net(net) => net.contains(&self.source),
         }
     }
@@ -226,7 +229,7 @@ fn addresses(documents: &Documents, nodes: &[NodeInput]) -> Vec<IpAddr> {
             .values()
             .flat_map(|p| p.signalling.iter().chain(&p.media)),
     );
-    nets.extend(documents.lists.values().flat_map(|list| &list.addresses));
+    nets.extend(documents.lists.values().flat_map(crate::policy::List::nets));
     nets.extend(
         nodes
             .iter()

@@ -35,10 +35,10 @@ fn shuffled(documents: &Documents) -> Documents {
         provider.signalling.reverse();
         provider.media.reverse();
     }
-    documents
-        .lists
-        .values_mut()
-        .for_each(|list| list.addresses.reverse());
+    documents.lists.values_mut().for_each(|list| {
+        list.addresses.reverse();
+        list.expiring.reverse();
+    });
     documents
 }
 
@@ -73,7 +73,8 @@ proptest! {
             for (wide, next) in set.elements.iter().zip(set.elements.iter().skip(1)) {
                 prop_assert!(!wide.contains(next), "{} holds {} and {}", set.name, wide, next);
             }
-            for element in &set.elements {
+            let ending = set.expiring.iter().map(|one| &one.net);
+            for element in set.elements.iter().chain(ending) {
                 let who = compiled.provenance.of(&set.name, element);
                 prop_assert!(!who.is_empty(), "{} of {}", element, set.name);
             }

@@ -7,7 +7,6 @@ mod site;
 mod values;
 mod words;
 
-pub(super) use networks::ascending;
 pub(super) use values::written_duration;
 
 use std::collections::BTreeSet;

@@ -7,9 +7,11 @@ use ipnet::IpNet;
 use super::super::address;
 use super::super::diagnostic::{Span, quoted};
 use super::super::document::{Document, List, Provider, Tenant};
-use super::super::yaml::Node;
-use super::{Decoded, Decoder, Fields};
+use super::super::schema::LIST_ENTRY;
+use super::super::yaml::{Node, Value};
+use super::{Decoded, Decoder, Fields, looks_like_ipv6};
 use crate::names::is_name;
+use crate::ruleset::{Expiring, InvalidUntil, Until};
 
 impl Decoder<'_> {
     pub(super) fn tenant(&mut self, fields: &Fields<'_, '_>) -> Option<Tenant> {
@@ -70,12 +72,15 @@ impl Decoder<'_> {
 
     pub(super) fn list(&mut self, fields: &Fields<'_, '_>) -> Option<Decoded> {
         let name = fields.get("name").and_then(|node| self.name(node, "name"));
-        let mut addresses = Vec::new();
+        let (mut addresses, mut expiring) = (Vec::new(), Vec::new());
         let given = fields.get("addresses");
         if let Some(node) = given {
-            for (net, span) in self.networks(node, "addresses") {
-                self.not_everything(&net, span);
-                addresses.push(net);
+            for item in self.one_or_many(node, "addresses") {
+                match self.entry(item) {
+                    Some((net, None)) => addresses.push(net),
+                    Some((net, Some(until))) => expiring.push(Expiring { net, until }),
+                    None => {}
+                }
             }
         }
         let file = fields
@@ -92,13 +97,55 @@ impl Decoder<'_> {
                 "write `addresses: [198.51.100.7]`, or `file: path.txt` for a long list",
             );
         }
+        let mut list = List {
+            name: name?,
+            addresses: Vec::new(),
+            expiring: Vec::new(),
+        };
+        list.extend(addresses, expiring);
         Some(Decoded {
-            document: Document::List(List {
-                name: name?,
-                addresses: ascending(addresses),
-            }),
+            document: Document::List(list),
             file,
         })
+    }
+
+    /// One of a list's addresses, with its end if it has one.
+    fn entry(&mut self, node: &Node<'_>) -> Option<(IpNet, Option<Until>)> {
+        let (address, what, until) = match &node.value {
+            Value::Mapping(_) if !looks_like_ipv6(node) => {
+                let fields = self.fields(node, &LIST_ENTRY)?;
+                let until = match fields.get("until") {
+                    Some(node) => Some(self.until(node)?),
+                    None => None,
+                };
+                (fields.get("address")?, "address", until)
+            }
+            _ => (node, "addresses", None),
+        };
+        let text = self.scalar(address, what)?;
+        let net = self.network(text, address.span)?;
+        self.not_everything(&net, address.span);
+        Some((net, until))
+    }
+
+    fn until(&mut self, node: &Node<'_>) -> Option<Until> {
+        let text = self.scalar(node, "until")?;
+        match text.parse::<Until>() {
+            Ok(until) => Some(until),
+            Err(InvalidUntil { meant }) => {
+                let help = match meant {
+                    Some(meant) => format!("write it in UTC, with whole seconds: {meant}"),
+                    None => "write it in UTC, as 2026-12-01T00:00:00Z".to_owned(),
+                };
+                self.sink.error(
+                    node.span,
+                    format!("{} is no time for `until`", quoted(text)),
+                    "",
+                    help,
+                );
+                None
+            }
+        }
     }
 
     /// Reads a list's file: one address a line, with comments.
@@ -132,7 +179,7 @@ impl Decoder<'_> {
                 addresses.push(net);
             }
         }
-        ascending(addresses)
+        addresses
     }
 
     fn not_everything(&mut self, net: &IpNet, span: Span) {
@@ -145,11 +192,4 @@ impl Decoder<'_> {
             );
         }
     }
-}
-
-/// Sorted, each once.
-pub(in super::super) fn ascending(mut addresses: Vec<IpNet>) -> Vec<IpNet> {
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses
 }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::super::*;
 use crate::catalogue::{Direction, SERVICES};
 use crate::role::Role;
-use crate::ruleset::{Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit};
+use crate::ruleset::{Expiring, Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit, Until};
 
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -286,12 +286,20 @@ pub(super) fn document() -> impl Strategy<Value = Document> {
                 media,
             })
         });
-    let list = (name(), btree_set(net(), 0..40)).prop_map(|(name, addresses)| {
-        Document::List(List {
-            name: name.parse().unwrap(),
-            addresses: addresses.into_iter().collect(),
-        })
-    });
+    let until = (1_u64..=253_402_207_200).prop_map(|at| Until::from_unix(at).unwrap());
+    let expiring = btree_map(net(), until, 0..10);
+    let list =
+        (name(), btree_set(net(), 0..40), expiring).prop_map(|(name, addresses, expiring)| {
+            Document::List(List {
+                name: name.parse().unwrap(),
+                expiring: expiring
+                    .into_iter()
+                    .filter(|(net, _)| !addresses.contains(net))
+                    .map(|(net, until)| Expiring { net, until })
+                    .collect(),
+                addresses: addresses.into_iter().collect(),
+            })
+        });
     prop_oneof![
         3 => site().prop_map(|site| Document::Site(Box::new(site))),
         1 => tenant,

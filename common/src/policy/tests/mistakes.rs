@@ -238,3 +238,59 @@ fn every_role_of_the_table_is_a_role() {
     use crate::role::Role;
     assert_eq!(ROLES, Role::ALL.map(Role::code));
 }
+
+#[test]
+fn an_end_is_written_in_one_way() {
+    let list = |addresses: &str| {
+        format!(
+            "kind: List
+name: l
+addresses: {addresses}
+"
+        )
+    };
+    for good in [
+        "{address: 192.0.2.7, until: 2026-12-01T00:00:00Z}",
+        "{address: 192.0.2.7}",
+        r#""2001:db8::/64", {address: "2001:db8::/64", until: "2026-12-01T00:00:00Z"}"#,
+    ] {
+        let text = list(&format!("[{good}]"));
+        let checked = check(&sources(&[("a.yaml", &text)]), &Documents::default());
+        assert!(!checked.has_errors(), "{text}: {:?}", checked.diagnostics);
+    }
+    for (entry, words) in [
+        (
+            "{address: 192.0.2.7, until: tomorrow}",
+            "as 2026-12-01T00:00:00Z",
+        ),
+        (
+            "{address: 192.0.2.7, until: 2026-12-01T01:00:00+01:00}",
+            "with whole seconds: 2026-12-01T00:00:00Z",
+        ),
+        (
+            "{address: 192.0.2.7, until: 2026-12-01}",
+            "as 2026-12-01T00:00:00Z",
+        ),
+        (
+            "{address: 192.0.2.300, until: 2026-12-01T00:00:00Z}",
+            "192.0.2.300",
+        ),
+        (
+            "{address: 0.0.0.0/0, until: 2026-12-01T00:00:00Z}",
+            "a list may not hold 0.0.0.0/0",
+        ),
+        ("{until: 2026-12-01T00:00:00Z}", "needs the field `address`"),
+        ("{address: 192.0.2.7, ttl: 1h}", "has no field `ttl`"),
+        ("{address: 192.0.2.7, until: }", "`until` has no value"),
+        (
+            "2001:db8::",
+            "put an IPv6 address that ends with `:` into quotes",
+        ),
+    ] {
+        let all = sources(&[("a.yaml", &list(&format!("[{entry}]")))]);
+        let checked = check(&all, &Documents::default());
+        assert!(checked.has_errors(), "{entry}");
+        let shown = rendered(&all, &checked);
+        assert!(shown.contains(words), "{entry}: {shown}");
+    }
+}

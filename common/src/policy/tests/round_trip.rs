@@ -37,6 +37,7 @@ fn needed(document: &Document) -> Documents {
         AddressWord::List(name) => Some(Document::List(List {
             name: name.clone(),
             addresses: vec![],
+            expiring: vec![],
         })),
         _ => None,
     }));
@@ -105,7 +106,7 @@ fn paths(value: &Value, schema: &Value, at: &str, into: &mut BTreeSet<String>) {
             }
         }
         Value::Array(items) => {
-            let inner = schema.get("items").unwrap_or(&Value::Null);
+            let inner = mapping_in(schema).unwrap_or(&Value::Null);
             for item in items {
                 paths(item, inner, at, into);
             }
@@ -114,7 +115,25 @@ fn paths(value: &Value, schema: &Value, at: &str, into: &mut BTreeSet<String>) {
     }
 }
 
+/// The mapping that a value or an item of it may be.
+fn mapping_in(schema: &Value) -> Option<&Value> {
+    if schema.get("properties").is_some() {
+        return Some(schema);
+    }
+    let forms = schema.get("anyOf").and_then(Value::as_array);
+    let forms = forms.into_iter().flatten().chain(schema.get("items"));
+    forms.into_iter().find_map(mapping_in)
+}
+
 fn schema_paths(schema: &Value, at: &str, into: &mut BTreeSet<String>) {
+    for form in schema
+        .get("anyOf")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        schema_paths(form, at, into);
+    }
     if let Some(Value::Object(properties)) = schema.get("properties") {
         for (name, inner) in properties {
             let path = format!("{at}.{name}");

@@ -52,7 +52,7 @@ file: lists/voipbl.txt
 ---
 kind: List
 name: mail-relays
-addresses: 192.0.2.25
+addresses: [192.0.2.25, {address: 192.0.2.26, until: 2026-12-01T00:00:00Z}]
 "#;
 
 pub(super) const VOIPBL: &str = "# a list\n198.18.0.9\n\n198.18.0.1 ; with a reason\r\n198.18.0.9\n2001:db8:bad::/48   # more\n";
