@@ -3,6 +3,7 @@
 
 mod announce;
 mod apply;
+mod delta;
 mod drift;
 mod figures;
 mod idle;
@@ -18,6 +19,8 @@ use clap::{Parser, ValueEnum};
 enum Part {
     /// 1,000 and 10,000 rules and a 100,000-entry set on one kernel.
     Apply,
+    /// 100 changes in a 100,000-entry set.
+    Delta,
     /// A push to many nodes with 100 rules each, and the memory of controller and agents.
     Push,
     /// Outside edits noticed and repaired.
@@ -54,6 +57,9 @@ fn main() -> Result<()> {
     let wanted = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
     if wanted(Part::Apply) {
         apply::run(arguments.times)?;
+    }
+    if wanted(Part::Delta) {
+        delta::run(arguments.times)?;
     }
     if wanted(Part::Drift) {
         drift::run()?;
