@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 pub use identity::{Ca, Credentials};
 pub use kernel::{Family, Foreign, Rules};
 pub use outside::Source;
-pub use report::{Author, DriftRecord, NodeStatus, Push, SiteStatus};
+pub use report::{Author, DriftRecord, NodeStatus, Push, Sets, SiteStatus};
 
 use crate::exec::{self, Ended, Running};
 

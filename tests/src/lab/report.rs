@@ -23,10 +23,21 @@ pub struct NodeStatus {
     pub backend: Option<String>,
     /// `clean`, `drifted`, `unreadable` or `contended`.
     pub drift: Option<String>,
+    /// What the kernel holds of its sets.
+    pub sets: Option<Sets>,
     /// Why, where something is wrong.
     pub error: Option<String>,
     /// Live flows that its last push cut.
     pub flows_cut: u64,
+}
+
+/// Set elements of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Sets {
+    /// In the kernel.
+    pub enforced: u64,
+    /// That should be.
+    pub wanted: u64,
 }
 
 /// A site in `voipctl status`.
