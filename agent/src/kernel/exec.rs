@@ -119,7 +119,7 @@ pub struct Runner {
     limit: Duration,
     own: OwnProcesses,
     /// What tools that lock a file lock in place of theirs.
-    lock_file: Option<&'static str>,
+    lock_file: Option<String>,
 }
 
 impl Runner {
@@ -135,7 +135,7 @@ impl Runner {
 
     /// The same for whoever holds the xtables lock: its tools lock `file` instead.
     #[must_use]
-    pub fn with_lock_file(mut self, file: &'static str) -> Self {
+    pub fn with_lock_file(mut self, file: String) -> Self {
         self.lock_file = Some(file);
         self
     }
@@ -189,7 +189,7 @@ impl Runner {
             .env_clear()
             .env("LC_ALL", "C")
             .env("PATH", &self.path)
-            .envs(self.lock_file.map(|file| ("XTABLES_LOCKFILE", file)))
+            .envs(self.lock_file.iter().map(|file| ("XTABLES_LOCKFILE", file)))
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -4,20 +4,40 @@
 //! other, somebody else's may come in. We hold it over both, and have the tools lock nothing.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::KernelError;
-
-/// What the tools lock while we hold theirs.
-pub(super) const NOBODYS: &str = "/dev/null";
 
 /// Held; let go when dropped.
 #[derive(Debug)]
 pub(super) struct XtablesLock {
     _file: Flock<File>,
+    /// What the tools lock meanwhile. In memory and without a name, for whoever can open a file
+    /// can lock it: at `/dev/null`, any user could keep us from the rules.
+    stand_in: File,
+}
+
+impl XtablesLock {
+    /// Where the tools find what they lock in place of theirs.
+    pub(super) fn stand_in(&self) -> String {
+        path_of(&self.stand_in)
+    }
+}
+
+fn path_of(file: &File) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
+}
+
+/// None before Linux 3.17, and where `/proc` is not that of this process.
+fn stand_in() -> Option<File> {
+    let file = File::from(memfd_create(c"xtables.lock", MFdFlags::MFD_CLOEXEC).ok()?);
+    File::open(path_of(&file)).is_ok().then_some(file)
 }
 
 /// Whether tools of this version can be told to lock another file (`XTABLES_LOCKFILE`).
@@ -27,22 +47,30 @@ pub(super) fn can_be_held(version: &str) -> bool {
     (next(), next(), next()) >= (1, 8, 8)
 }
 
-/// Takes the lock. None where its file cannot be made: no tool can lock it there either.
+/// Takes the lock. None where its file cannot be made: no tool can lock it there either; and
+/// where the tools could not be given another to lock.
 pub(super) fn take(path: &Path, limit: Duration) -> Result<Option<XtablesLock>, KernelError> {
     let opened = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
+        // As the tools make it: who can read it can lock it.
+        .mode(0o600)
         .open(path);
-    let Ok(mut file) = opened else {
+    let (Ok(mut file), Some(stand_in)) = (opened, stand_in()) else {
         return Ok(None);
     };
     let deadline = Instant::now() + limit;
     let mut pause = Duration::from_micros(500);
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => return Ok(Some(XtablesLock { _file: file })),
+            Ok(file) => {
+                return Ok(Some(XtablesLock {
+                    _file: file,
+                    stand_in,
+                }));
+            }
             Err(_) if Instant::now() >= deadline => {
                 return Err(KernelError::Locked { waited: limit });
             }
@@ -56,6 +84,8 @@ pub(super) fn take(path: &Path, limit: Duration) -> Result<Option<XtablesLock>, 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -79,8 +109,12 @@ mod tests {
     fn one_at_a_time_holds_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let held = take(&path, Duration::ZERO).unwrap();
-        assert!(held.is_some());
+        let held = take(&path, Duration::ZERO).unwrap().unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "others could lock it");
+        let tool = File::open(held.stand_in()).unwrap();
+        let locked = Flock::lock(tool, FlockArg::LockExclusiveNonblock);
+        assert!(locked.is_ok(), "the tools have one of their own");
         let busy = take(&path, Duration::from_millis(5)).unwrap_err();
         assert!(matches!(busy, KernelError::Locked { .. }));
         drop(held);

@@ -122,7 +122,7 @@ impl System {
             arguments.extend(LOCK_WAIT);
         }
         let runner = match &self.held {
-            Some(_) => self.runner.clone().with_lock_file(lock::NOBODYS),
+            Some(held) => self.runner.clone().with_lock_file(held.stand_in()),
             None => self.runner.clone(),
         };
         runner.start(&program, &arguments)

@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex};
 
+use nix::fcntl::{Flock, FlockArg};
 use voipfleet_agent::kernel::{Backend, LOCK_FILE};
 use voipfleet_agent::reconcile::apply::Prepared;
 use voipfleet_common::ruleset::Family;
@@ -61,5 +62,18 @@ fn the_lock_is_let_go_when_a_family_is_refused() {
         place.tool("iptables -w 5 -A FORWARD -j ACCEPT");
         let v6 = place.tool("ip6tables-save");
         assert!(!v6.contains("VF-"), "the other family was begun: {v6}");
+    });
+}
+
+#[test]
+fn who_locks_dev_null_keeps_nobody_from_the_rules() {
+    in_namespace(Backend::Legacy, |place| {
+        // As any user can.
+        let anybody = std::fs::File::open("/dev/null").unwrap();
+        let _locked = Flock::lock(anybody, FlockArg::LockExclusiveNonblock).unwrap();
+        let mut system = place.system();
+        let ruleset = sample(1);
+        let prepared = Prepared::new(&system, held(1, &ruleset), ruleset, failsafe()).unwrap();
+        prepared.enforce(&mut system).unwrap();
     });
 }
