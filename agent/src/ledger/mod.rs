@@ -196,13 +196,20 @@ impl Ledger {
     }
 
     /// Makes sure that `before` is what the node boots with, after a [`Self::confirm`] that
-    /// failed: its file may have taken the place of the earlier one without being durable.
+    /// failed: its file may have taken the place of the earlier one without being durable, and
+    /// who the admins are was written before it.
     pub fn take_back(&self, before: Option<&Confirmed>) -> Result<(), LedgerError> {
         let kept = self.confirmed()?;
         match before {
-            _ if kept.as_ref() == before => Ok(()),
+            Some(before) if kept.as_ref() == Some(before) => self.keep_management(before),
             Some(before) => self.confirm(before),
-            None => Ok(disk::remove(&self.file(CONFIRMED))?),
+            None => {
+                disk::remove(&self.file(CONFIRMED))?;
+                if !self.is_lost() {
+                    disk::remove(&self.file(MANAGEMENT))?;
+                }
+                Ok(())
+            }
         }
     }
 

@@ -182,3 +182,25 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn a_confirm_that_fails_leaves_the_earlier_admins() {
+    in_ledger(|ledger, folder| {
+        let mut next = confirmed();
+        next.ruleset.admins = vec!["203.0.113.7/32".parse().unwrap()];
+        next.held.digest = next.ruleset.digest();
+        let in_the_way = folder.join("confirmed.new");
+        for before in [None, Some(confirmed())] {
+            if let Some(before) = &before {
+                ledger.confirm(before).unwrap();
+            }
+            fs::create_dir(&in_the_way).unwrap();
+            assert!(ledger.confirm(&next).is_err());
+            ledger.take_back(before.as_ref()).unwrap();
+            let management = before.as_ref().map(Management::from);
+            assert_eq!(ledger.management().unwrap(), management);
+            assert_eq!(ledger.confirmed().unwrap(), before);
+            fs::remove_dir(&in_the_way).unwrap();
+        }
+    });
+}
