@@ -140,18 +140,15 @@ impl Prepared {
         }
     }
 
-    /// Notes in the journal that the kernel is about to change.
+    /// Notes in the journal that the kernel is about to change. A refusal leaves what the journal
+    /// had noted, or this: the next start goes back by either.
     pub fn begin(&self, ledger: &Ledger, nonce: u64, now: SystemTime) -> Result<(), Rejection> {
         let journal = Journal {
             held: self.held,
             nonce,
             begun: now,
         };
-        ledger.begin(&journal).map_err(|error| {
-            // It may be there, without being durable; the kernel does not change.
-            let _gone = ledger.settle();
-            Rejection::Journal(error)
-        })
+        ledger.begin(&journal).map_err(Rejection::Journal)
     }
 
     fn target(&self) -> Target<'_> {

@@ -29,7 +29,10 @@ impl Reconciler {
             {
                 return self.attempt(offered);
             }
-            Reaction::Same => Outcome::applied(held),
+            Reaction::Same => match self.undo_if_due() {
+                None => Outcome::applied(held),
+                Some(error) => Outcome::failed(held, error),
+            },
             Reaction::Renumber => self.renumber(held),
             Reaction::Refuse(refusal) => Outcome::rejected(held, refusal.to_string()),
         };
@@ -56,9 +59,11 @@ impl Reconciler {
 
     /// The same content under a newer number. There is nothing to try: it was proved.
     fn renumber(&mut self, held: Held) -> Outcome {
-        if self.course.on_trial().is_some()
-            && let Some(error) = self.undo()
-        {
+        let undone = match self.course.on_trial() {
+            Some(_) => self.undo(),
+            None => self.undo_if_due(),
+        };
+        if let Some(error) = undone {
             return Outcome::failed(held, error);
         }
         let Some(confirmed) = &mut self.confirmed else {
@@ -140,7 +145,14 @@ impl Reconciler {
         drop(content); // a large one need not stay beside what was read from it
         let failsafe = self.failsafe.clone();
         let prepared = Prepared::new(&*self.kernel, held, ruleset, failsafe)?;
-        prepared.begin(&self.ledger, nonce, clock::now())?;
+        if let Err(rejection) = prepared.begin(&self.ledger, nonce, clock::now()) {
+            // It may be there, without being durable; the kernel does not change. But a trial
+            // that goes on, or an undo that is due, is known to the next start by it alone.
+            if self.course.is_settled() {
+                let _gone = self.ledger.settle();
+            }
+            return Err(rejection);
+        }
         Ok(prepared)
     }
 }

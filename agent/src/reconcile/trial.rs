@@ -167,6 +167,7 @@ impl Reconciler {
         if let Err(failure) = done {
             let error = chain(&failure);
             error!(reason = error, "the kernel could not be put back");
+            self.next_poll = self.next_poll.min(Instant::now() + UNDO_AGAIN);
             if self.confirmed.is_some() {
                 self.fall_back(&error, Found::Stay);
             }
@@ -180,6 +181,30 @@ impl Reconciler {
             self.refresh_failsafe();
         }
         None
+    }
+
+    /// Until an undo that failed is made up for, the kernel does not run what is confirmed. Gives
+    /// what went wrong again.
+    pub(super) fn undo_if_due(&mut self) -> Option<String> {
+        if self.course.undo_is_due() {
+            self.undo().map(|error| format!("{NOT_BACK}{error}"))
+        } else {
+            None
+        }
+    }
+
+    /// Tries an undo again that failed, and says once that it is done.
+    pub(super) fn undo_again(&mut self) {
+        if self.undo().is_some() {
+            return;
+        }
+        if let Some((missing, _)) = self.outcome.error.split_once(STUCK) {
+            self.outcome.error = format!("{missing}; going back failed at first, and is done now");
+        } else if self.outcome.error.starts_with(NOT_BACK) {
+            let confirmed = self.course.confirmed();
+            self.outcome = confirmed.map_or_else(Outcome::default, Outcome::applied);
+        }
+        self.tell(0, None);
     }
 
     /// Whether an undo had something to go back to.
@@ -199,6 +224,9 @@ impl Reconciler {
 
 /// Where it is lost too who the admins are, rules that were tried protect better than none.
 const LOST: &str = "what it ran before is lost, so the new rules stay until the next push";
+const NOT_BACK: &str = "going back from an earlier push fails, and is tried again: ";
+/// Whoever is locked out does not wait for the next poll.
+const UNDO_AGAIN: Duration = Duration::from_secs(2);
 const STUCK: &str = "; going back failed too, and is tried again: ";
 
 /// What a trial that was not confirmed lacked.

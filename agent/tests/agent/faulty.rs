@@ -1,7 +1,7 @@
 //! Failures of the kernel where a test wants them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use voipfleet_agent::kernel::{
     Backend, ConntrackError, Cut, ExecError, Kernel, KernelError, NoScratch, System,
@@ -18,6 +18,8 @@ pub(crate) struct Faulty {
     fails_at: usize,
     /// This family's rules are refused, however often they are tried.
     pub(crate) refused: Option<Family>,
+    /// The rules of both are refused while this is set.
+    pub(crate) stuck: Arc<AtomicBool>,
     pub(crate) scratch: bool,
     /// As with `ipv6.disable=1`.
     pub(crate) without_ipv6: bool,
@@ -52,7 +54,7 @@ impl Kernel for Faulty {
         if let Some(happens) = &mut self.before_restore {
             happens(family);
         }
-        if self.refused == Some(family) {
+        if self.refused == Some(family) || self.stuck.load(Ordering::SeqCst) {
             return Err(out_of_memory());
         }
         self.system.restore(family, input)
@@ -153,6 +155,7 @@ pub(crate) fn faulty(place: &Place, fails_at: usize) -> Faulty {
         changes: Arc::default(),
         fails_at,
         refused: None,
+        stuck: Arc::default(),
         scratch: true,
         without_ipv6: false,
         before_restore: None,

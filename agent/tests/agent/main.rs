@@ -51,6 +51,8 @@ mod reconciler;
 #[cfg(test)]
 mod sets;
 #[cfg(test)]
+mod stuck;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod trial;

@@ -149,6 +149,11 @@ impl Course {
         self.phase == Phase::UndoDue
     }
 
+    /// Whether the kernel runs what is confirmed: no journal is needed.
+    pub fn is_settled(&self) -> bool {
+        self.phase == Phase::Settled
+    }
+
     /// An offer came.
     pub fn offer(&mut self, offered: Attempt) -> Reaction {
         let held = offered.held;
