@@ -84,7 +84,8 @@ fn a_fight_is_backed_off_from_and_the_rest_is_kept() {
             }
         }
         let writes = counts.writes.load(Ordering::SeqCst);
-        assert!((10..=12).contains(&writes), "{writes} restores");
+        // Ten, and those that were made anew because the table had changed meanwhile.
+        assert!((10..=30).contains(&writes), "{writes} restores");
 
         // It goes on, and yet the rest is repaired.
         for (line, family, chain) in [
@@ -96,9 +97,9 @@ fn a_fight_is_backed_off_from_and_the_rest_is_kept() {
             agent.records_until(|records| repaired(records, family, chain));
             assert!(contended(&agent.outbox.last_status()));
         }
-        // Those three, and the fight's own after 1, 2, 4 … s.
+        // Those three, and the fight's own after 1, 2, 4 … s; made anew now and then.
         let more = counts.writes.load(Ordering::SeqCst) - writes;
-        assert!((3..=8).contains(&more), "{more} restores more");
+        assert!((3..=24).contains(&more), "{more} restores more");
 
         drop(meddler);
         let clean = |status: &NodeStatus| is(status, DriftState::Clean);

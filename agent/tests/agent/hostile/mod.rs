@@ -69,24 +69,41 @@ impl<'a> Victim<'a> {
 
     /// What the node answers to that delivery, once it is more than that it works on it.
     async fn answer(&mut self, nonce: u64) -> NodeStatus {
+        let answer = self.answer_or_end(nonce).await;
+        answer.unwrap_or_else(|| panic!("the session ended; the log:\n{}", self.node.log()))
+    }
+
+    /// The same; none if the session ends first.
+    async fn answer_or_end(&mut self, nonce: u64) -> Option<NodeStatus> {
         loop {
             match hear(&mut self.session).await {
                 Some(Up::Status(status))
                     if status.nonce == nonce && status.state() != NodeState::Applying =>
                 {
-                    return status;
+                    return Some(status);
                 }
                 Some(_) => {}
-                None => panic!("the session ended; the log:\n{}", self.node.log()),
+                None => return None,
             }
         }
     }
 
-    /// The node refuses it with these words, and nothing has changed.
-    async fn refuses(&mut self, name: &str, offer: Offer, words: &str) {
+    /// The node refuses it with these words, and nothing has changed. Gives how often it was
+    /// offered: a node may find a connection dead that is flooded on a busy machine, and dial
+    /// anew.
+    async fn refuses(&mut self, name: &str, offer: Offer, words: &str) -> usize {
         let nonce = offer.nonce;
-        self.say(Down::Offer(offer)).await;
-        let status = self.answer(nonce).await;
+        let mut offered = 0;
+        let status = loop {
+            offered += 1;
+            self.say(Down::Offer(offer.clone())).await;
+            if let Some(status) = self.answer_or_end(nonce).await {
+                break status;
+            }
+            let log = self.node.log();
+            assert!(offered < 3, "{name}: the sessions end; the log:\n{log}");
+            self.session = self.node.session().await.0;
+        };
         assert_eq!(status.state(), NodeState::Rejected, "{name}: {status:?}");
         assert!(
             !status.error.is_empty() && status.error.contains(words),
@@ -95,6 +112,7 @@ impl<'a> Victim<'a> {
         );
         assert_eq!(status.confirmed_generation, self.generation, "{name}");
         self.is_unchanged(name);
+        offered
     }
 
     fn is_unchanged(&self, name: &str) {
