@@ -113,10 +113,14 @@ impl KernelEvent {
         }
     }
 
-    /// Adds what can still be read of its author.
+    /// Adds what can still be read of its author, if it reached anything.
     #[must_use]
     pub fn looked_up(self, processes: &Processes) -> Self {
         match self {
+            // A busy neighbour's rules of NAT are no reason to look for it.
+            KernelEvent::Changed(by) if by.v4.max(by.v6) == Reach::Nothing => {
+                KernelEvent::Changed(by)
+            }
             KernelEvent::Changed(by) => KernelEvent::Changed(Transaction {
                 author: by
                     .author

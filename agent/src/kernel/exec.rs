@@ -65,12 +65,6 @@ pub enum ExecError {
         /// The most that is read.
         limit: usize,
     },
-    /// It printed what is no UTF-8.
-    #[error("{program} printed bytes that are no text")]
-    NotText {
-        /// The tool.
-        program: String,
-    },
     /// It refused.
     #[error("{program} {how}: {words}")]
     Refused {
@@ -86,7 +80,8 @@ pub enum ExecError {
 /// What a tool that succeeded printed.
 #[derive(Debug)]
 pub struct Output {
-    /// Its standard output.
+    /// Its standard output. Bytes that are no text, as comments of others may have, are
+    /// U+FFFD, which stands in nothing of ours.
     pub stdout: String,
     /// Its standard error, on one line, bounded.
     pub words: String,
@@ -253,10 +248,9 @@ impl Started {
                 words,
             });
         }
-        match String::from_utf8(stdout) {
-            Ok(stdout) => Ok(Output { stdout, words }),
-            Err(_) => Err(ExecError::NotText { program }),
-        }
+        let stdout = String::from_utf8(stdout)
+            .unwrap_or_else(|bytes| String::from_utf8_lossy(bytes.as_bytes()).into_owned());
+        Ok(Output { stdout, words })
     }
 }
 

@@ -13,9 +13,6 @@ use crate::failpoint::{Step as Point, reach};
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Canonical;
 
-/// `nf_tables` lets go of the sets of deleted rules a moment after the transaction
-/// (`nf_tables_trans_destroy_work`): until then ipset says that they are in use.
-const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a restore is made anew because others changed the table meanwhile.
 const LOAD_ATTEMPTS: usize = 5;
 
@@ -141,8 +138,8 @@ pub(super) fn write_over(
         loaded
     }));
     first?;
-    release(kernel, after, |observed| target.set_plan(observed).after)
-        .map_err(at(Step::SetsAfter))?;
+    let plan = |observed: &[KernelSet]| target.set_plan(observed).after;
+    release(kernel, after, target.how.patience, plan).map_err(at(Step::SetsAfter))?;
     reach(Point::SetsReleased);
     Ok(())
 }
@@ -245,9 +242,10 @@ pub fn enforce_rules(
 fn release(
     kernel: &mut dyn Kernel,
     mut input: String,
+    patience: Duration,
     plan: impl Fn(&[KernelSet]) -> String,
 ) -> Result<(), KernelError> {
-    let deadline = Instant::now() + RELEASE_LIMIT;
+    let deadline = Instant::now() + patience;
     let mut pause = Duration::from_millis(2);
     while !input.is_empty() {
         match kernel.ipset_restore(&input) {
@@ -317,7 +315,7 @@ pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
         })
     };
     let released = sets(kernel, false)
-        .and_then(|observed| release(kernel, destroy(&observed), destroy))
+        .and_then(|observed| release(kernel, destroy(&observed), How::WHOLE.patience, destroy))
         .map_err(at(Step::SetsAfter));
     first.and(released)?;
     reach(Point::SetsReleased);

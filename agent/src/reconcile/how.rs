@@ -1,6 +1,7 @@
 //! How differences are put right: what is spared, and in what steps.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use voipfleet_common::drift::{Subject, UNWANTED_SETS};
 use voipfleet_common::iptables::{
@@ -17,13 +18,24 @@ pub struct How<'a> {
     pub spared: Option<&'a BTreeSet<Subject>>,
     /// Chains that differ are written anew as a whole.
     pub whole_chains: bool,
+    /// How long the kernel may hold on to sets that no rule names any more.
+    pub patience: Duration,
 }
 
+/// `nf_tables` lets go of the sets of deleted rules a moment after the transaction
+/// (`nf_tables_trans_destroy_work`): until then ipset says that they are in use.
+const RELEASED_WITHIN: Duration = Duration::from_secs(5);
+
 impl How<'_> {
+    /// For the repair of drift: a set that a rule of others holds stays in use, and whatever
+    /// else drifts waits meanwhile. What the kernel is only slow with goes with the next look.
+    pub const REPAIR_PATIENCE: Duration = Duration::from_millis(100);
+
     /// Everything, and each chain that differs as a whole.
     pub const WHOLE: How<'static> = How {
         spared: None,
         whole_chains: true,
+        patience: RELEASED_WITHIN,
     };
 
     fn spares_sets(self) -> bool {

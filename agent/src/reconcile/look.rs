@@ -154,8 +154,9 @@ impl Reconciler {
         let spared = How {
             spared: Some(waiting),
             whole_chains: false,
+            patience: How::REPAIR_PATIENCE,
         };
-        let mut left = mend(kernel, running, found, parts, spared);
+        let (mut left, mut why) = mend(kernel, running, found, parts, spared);
         let mut looked_at = parts;
         for whole_chains in [false, true] {
             if !tried.iter().any(|d| left.differences.contains(d)) {
@@ -179,9 +180,11 @@ impl Reconciler {
             let how = How {
                 spared: None,
                 whole_chains,
+                patience: How::REPAIR_PATIENCE,
             };
-            left = mend(kernel, running, all, looked_at, how);
+            (left, why) = mend(kernel, running, all, looked_at, how);
         }
+        self.unrepaired = why;
         let now = Instant::now();
         self.counted(&left);
         self.contention.repaired(now, &tried);
@@ -240,7 +243,7 @@ impl Reconciler {
     fn tell_drift(&mut self) {
         self.drift = self.drift_state();
         let told = self.outbox.last_status();
-        let detail = self.contention.describe();
+        let detail = self.drift_detail();
         if told.drift == i32::from(self.drift)
             && told.drift_detail == detail
             && told.sets == self.told_sets()
@@ -248,7 +251,7 @@ impl Reconciler {
             return;
         }
         if !detail.is_empty() && told.drift_detail != detail {
-            warn!(reason = detail.replace('\n', " "), "contended");
+            warn!(reason = detail.replace('\n', " "), "drift stands");
         }
         self.tell(0, None);
     }
@@ -275,18 +278,21 @@ fn renewed(
     check::inspect_parts(kernel, running, parts, Moment::now())
 }
 
-/// Repairs what was found in `parts`, and says what is left.
+/// Repairs what was found in `parts`, and says what is left and why.
 fn mend(
     kernel: &mut dyn Kernel,
     running: &Confirmed,
     mut found: Inspection,
     parts: Parts,
     how: How<'_>,
-) -> Inspection {
+) -> (Inspection, String) {
+    let mut why = String::new();
     if let Err(error) = check::repair(kernel, running, &mut found, how) {
-        warn!(reason = chain(&error), "drift was not repaired");
+        why = chain(&error);
+        warn!(reason = why, "drift was not repaired");
     }
-    check::inspect_parts(kernel, running, parts, Moment::now())
+    let left = check::inspect_parts(kernel, running, parts, Moment::now());
+    (left, why)
 }
 
 fn record(outbox: &Outbox, records: Vec<pb::DriftRecord>) {

@@ -59,6 +59,8 @@ pub struct Reconciler {
     pub(super) steps: clock::Steps,
     pub(super) contention: Contention,
     pub(super) standing: Standing,
+    /// Why the last repair left something; empty: it did not.
+    pub(super) unrepaired: String,
     pub(super) own_warnings: Vec<String>,
     /// Why the confirmed ruleset was not in force at the start; until it is.
     pub(super) not_in_force: Option<String>,
@@ -110,6 +112,7 @@ impl Reconciler {
             steps: clock::Steps::default(),
             contention: Contention::default(),
             standing: Standing::new(clock::unix_ms(clock::now())),
+            unrepaired: String::new(),
             pending: None,
             last_look: None,
             findings: Findings::default(),

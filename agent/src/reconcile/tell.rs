@@ -49,9 +49,19 @@ impl Reconciler {
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             confirmed_generation: confirmed.map_or(0, |held| held.generation),
             confirmed_digest: digest(confirmed),
-            drift_detail: self.contention.describe(),
+            drift_detail: self.drift_detail(),
             flows_cut: self.flows.cut(),
         }
+    }
+
+    /// What is fought over, and why a repair left something.
+    pub(super) fn drift_detail(&self) -> String {
+        let mut detail = self.contention.describe();
+        if !self.standing.is_empty() && !self.unrepaired.is_empty() {
+            let gap = if detail.is_empty() { "" } else { "\n" };
+            detail = format!("{detail}{gap}not repaired: {}", self.unrepaired);
+        }
+        detail
     }
 
     /// The elements of what runs, as they were last counted; none where only management rules

@@ -12,7 +12,7 @@ use voipfleet_agent::{boot, clock};
 use voipfleet_common::flows::Flow;
 use voipfleet_common::iptables::{parse_ipset_save, set_plan};
 use voipfleet_common::ruleset::{AddressSet, Expiring, Family, Ruleset, SetName, Until};
-use voipfleet_proto::v1::{DriftClass, DriftState, SetCount};
+use voipfleet_proto::v1::{DriftClass, DriftRecord, DriftState, NodeStatus, SetCount};
 
 use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN, offer};
 use crate::support::{Place, in_namespace, install, on_both_backends, prepare, put_back, sample};
@@ -371,5 +371,33 @@ fn the_count_comes_with_an_apply_and_goes_with_the_ruleset() {
             state == voipfleet_proto::v1::NodeState::RolledBack
         });
         assert_eq!(numbers(&ended.sets.unwrap()), (10, 10));
+    });
+}
+
+#[test]
+fn a_set_that_others_use_is_told_and_delays_no_other_repair() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, sample(1));
+        place.tool("ipset create vf-mine-4 hash:net");
+        place.tool("iptables -A FORWARD -m set --match-set vf-mine-4 src -j DROP");
+        let agent = Agent::start(place, OFTEN);
+        let words = "not repaired: removing what is no longer in the sets: set vf-mine-4 cannot \
+                     be removed; if a rule or a list of others names it";
+        if !agent.outbox.last_status().drift_detail.contains(words) {
+            agent.statuses_until(|status| status.drift_detail.contains(words));
+        }
+        let repaired = |records: &[DriftRecord], chain| {
+            let is = |r: &DriftRecord| r.chain == chain && r.repaired_after_ms.is_some();
+            records.iter().any(is)
+        };
+        place.tool("iptables -D VF-SIP 1");
+        agent.records_until(|records| repaired(records, "VF-SIP"));
+        place.tool("iptables -D FORWARD 1");
+        agent.records_until(|records| repaired(records, "vf-mine-4"));
+        let told = |status: &NodeStatus| !status.drift_detail.contains("not repaired");
+        if !told(&agent.outbox.last_status()) {
+            agent.statuses_until(told);
+        }
     });
 }

@@ -1,10 +1,11 @@
 //! Rules of nft that iptables has no words for, in the table that it should print.
 
 use voipfleet_agent::kernel::Backend;
+use voipfleet_agent::reconcile::inspect;
 use voipfleet_proto::v1::{self as pb, DriftClass, DriftRecord, DriftState, NodeStatus};
 
-use crate::reconciler::{Agent, OFTEN};
-use crate::support::{in_namespace, install, sample};
+use crate::reconciler::{Agent, NEVER, OFTEN};
+use crate::support::{in_namespace, install, on_both_backends, sample};
 
 #[test]
 fn a_family_that_cannot_be_read_is_told_and_the_rest_is_kept() {
@@ -42,5 +43,35 @@ fn a_family_that_cannot_be_read_is_told_and_the_rest_is_kept() {
         }
         place.tool("nft flush chain ip filter VF-INPUT");
         agent.statuses_until(told(DriftState::Clean));
+    });
+}
+
+#[test]
+fn bytes_of_others_that_are_no_text_hide_nothing_of_ours() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        let confirmed = install(&mut system, &ledger, 1, sample(1));
+        let agent = Agent::start(place, NEVER);
+        // As an editor of ISO 8859 writes it.
+        let foreign = place.folder.path().join("foreign");
+        std::fs::write(
+            &foreign,
+            b"*filter\n:caf\xe9 - [0:0]\n-A caf\xe9 -m comment --comment \"\xe9t\xe9\" -j DROP\n\
+              -I INPUT 1 -m comment --comment \"\xe9t\xe9\" -j caf\xe9\n\
+              -I INPUT 1 -m comment --comment \"\xe8\" -p udp -j VF-SIP\nCOMMIT\n",
+        )
+        .unwrap();
+        place.tool(&format!("iptables-restore --noflush {}", foreign.display()));
+        place.tool("iptables -D VF-SIP 1");
+        let repaired = |records: &[DriftRecord], class| {
+            let is = |r: &DriftRecord| r.class() == class && r.repaired_after_ms.is_some();
+            records.iter().any(is)
+        };
+        let records = agent.records_until(|records| {
+            repaired(records, DriftClass::Extra) && repaired(records, DriftClass::Missing)
+        });
+        let unreadable = |record: &DriftRecord| record.class() == DriftClass::Unreadable;
+        assert!(!records.iter().any(unreadable), "{records:?}");
+        assert!(inspect(&mut system, &confirmed).is_clean());
     });
 }

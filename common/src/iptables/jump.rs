@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::words::{is_ours, options, split, target};
 use super::{SavedChain, Table, filter_section};
+use crate::ruleset::INPUT_CHAIN;
 
 /// The jump as iptables-save prints it.
 pub const JUMP: &str = "-A INPUT -j VF-INPUT";
@@ -36,7 +37,8 @@ impl Table {
     /// How `INPUT` jumps to our chain.
     ///
     /// A rule can accept if its target is `ACCEPT` or a queue to a program, or a chain of others
-    /// from which one of these can be reached; and, where the policy is not DROP, if it leaves
+    /// from which one of these can be reached, be it through a chain of ours that is not meant
+    /// to be entered there; and, where the policy is not DROP, if it leaves
     /// `INPUT` for good (`-j RETURN`, or `-g` to a chain that comes to its end). Rules that drop
     /// some packets, as fail2ban's, may stand above us; one that drops all may not.
     pub fn jump(&self) -> JumpState {
@@ -87,8 +89,9 @@ impl Table {
 /// jump, without conditions, just above the first rule that can accept or ends all packets;
 /// none when it is right already. The chain `VF-INPUT` must exist by then.
 ///
-/// Rules are deleted by what they say, never by number: if somebody else edits `INPUT` in
-/// the meantime, the restore fails and is tried again, and no foreign rule is lost.
+/// Rules are deleted by what they say and not by number, wherever that can be written: if
+/// somebody else edits `INPUT` in the meantime, the restore fails and is tried again, and no
+/// foreign rule is lost.
 pub fn jump_edit(table: &Table) -> Option<String> {
     if table.jump() == JumpState::Right {
         return None;
@@ -96,9 +99,7 @@ pub fn jump_edit(table: &Table) -> Option<String> {
     let mut lines = String::new();
     let mut place = None;
     if let Some(input) = table.chain("INPUT") {
-        for rule in references(input, is_ours) {
-            delete(&mut lines, rule);
-        }
+        delete(&mut lines, input, is_ours);
         let before_us = BeforeUs::of(table);
         place = input
             .rules
@@ -129,9 +130,7 @@ pub fn removal(table: &Table) -> Option<String> {
             let _ = writeln!(declared, ":{} - [0:0]", chain.name);
             let _ = writeln!(removed, "-X {}", chain.name);
         } else {
-            for rule in references(chain, is_ours) {
-                delete(&mut deleted, rule);
-            }
+            delete(&mut deleted, chain, is_ours);
         }
     }
     let lines = declared + &deleted + &removed;
@@ -144,9 +143,7 @@ pub(super) fn retire(stale: &[&str], observed: &Table) -> String {
     let mut lines = String::new();
     let foreign = |chain: &&SavedChain| !is_ours(&chain.name) && chain.name != "INPUT";
     for chain in observed.chains.iter().filter(foreign) {
-        for rule in references(chain, |target| stale.contains(&target)) {
-            delete(&mut lines, rule);
-        }
+        delete(&mut lines, chain, |target| stale.contains(&target));
     }
     for name in stale {
         let _ = writeln!(lines, "-X {name}");
@@ -154,8 +151,22 @@ pub(super) fn retire(stale: &[&str], observed: &Table) -> String {
     lines
 }
 
-fn delete(lines: &mut String, rule: &str) {
-    let _ = writeln!(lines, "-D{}", rule.strip_prefix("-A").unwrap_or(rule));
+/// Deletes the rules of `chain` that jump to one of the chosen chains.
+fn delete(lines: &mut String, chain: &SavedChain, chosen: impl Fn(&str) -> bool) {
+    // A comment may hold a line break or bytes that are no text: no restore can say such a
+    // rule. From the end, so that the numbers before it stay.
+    for (place, rule) in chain.rules.iter().enumerate().rev() {
+        if !can_be_said(rule) && jumps_to(rule, &chosen) {
+            let _ = writeln!(lines, "-D {} {}", chain.name, place + 1);
+        }
+    }
+    for rule in references(chain, chosen).filter(|rule| can_be_said(rule)) {
+        let _ = writeln!(lines, "-D{}", rule.strip_prefix("-A").unwrap_or(rule));
+    }
+}
+
+fn can_be_said(rule: &str) -> bool {
+    !rule.contains(['\n', char::REPLACEMENT_CHARACTER])
 }
 
 fn jumps_to(rule: &str, chosen: impl Fn(&str) -> bool) -> bool {
@@ -180,7 +191,7 @@ const ACCEPTING: [&str; 3] = ["ACCEPT", "NFQUEUE", "QUEUE"];
 
 /// Which rules of `INPUT` decide on packets before our chain sees them.
 struct BeforeUs {
-    /// The foreign chains from which a packet can be accepted.
+    /// The chains from which a packet can be accepted without passing the start of ours.
     accepting: HashSet<String>,
     /// What leaves `INPUT` for good meets a policy that lets it in.
     leaving_accepts: bool,
@@ -189,7 +200,8 @@ struct BeforeUs {
 impl BeforeUs {
     fn of(table: &Table) -> Self {
         let mut callers: HashMap<String, Vec<&str>> = HashMap::new();
-        for chain in table.chains.iter().filter(|chain| !is_ours(&chain.name)) {
+        let not_our_start = |chain: &&SavedChain| chain.name != INPUT_CHAIN;
+        for chain in table.chains.iter().filter(not_our_start) {
             for target in chain.rules.iter().filter_map(|rule| target(rule)) {
                 callers.entry(target).or_default().push(&chain.name);
             }

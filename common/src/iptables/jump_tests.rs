@@ -129,6 +129,38 @@ fn what_leaves_for_a_policy_of_drop_is_a_ban() {
 }
 
 #[test]
+fn a_side_door_into_our_chains_is_a_bypass() {
+    // Past the deny sets, which stand in VF-INPUT.
+    let mut found = table(&["-s 192.0.2.1/32 -j f2b-sshd", JUMP_RULE]);
+    found.chains[3].rules = vec!["-A f2b-sshd -j VF-SIP".to_owned()];
+    let rule = "-A INPUT -s 192.0.2.1/32 -j f2b-sshd".to_owned();
+    assert_eq!(found.jump(), JumpState::Below { rule });
+    found.chains[3].rules = vec!["-A f2b-sshd -j VF-INPUT".to_owned()];
+    assert_eq!(found.jump(), JumpState::Right, "the front door");
+    found.chains[3].rules = vec!["-A f2b-sshd -j VF-SIP".to_owned()];
+    found.chains[2].rules = vec!["-A VF-SIP -j DROP".to_owned()];
+    assert_eq!(found.jump(), JumpState::Right, "it only drops");
+}
+
+#[test]
+fn a_rule_that_no_restore_can_say_goes_by_its_number() {
+    let found = table(&[
+        "-m comment --comment \"a\nb\" -j VF-SIP",
+        BAN,
+        "-p udp -j VF-SIP",
+        "-m comment --comment \"\u{fffd}\" -j VF-INPUT",
+        JUMP_RULE,
+    ]);
+    assert_eq!(
+        jump_edit(&found).as_deref(),
+        Some(
+            "-D INPUT 4\n-D INPUT 1\n-D INPUT -p udp -j VF-SIP\n-D INPUT -j VF-INPUT\n\
+             -A INPUT -j VF-INPUT\n"
+        )
+    );
+}
+
+#[test]
 fn an_empty_kernel_gets_a_jump_and_needs_no_removal() {
     assert_eq!(Table::default().jump(), JumpState::Missing);
     assert_eq!(

@@ -32,11 +32,17 @@ pub fn parse_ipset_save(text: &str) -> Result<Vec<KernelSet>, UnreadableSets> {
     let mut places: HashMap<&str, Option<usize>> = HashMap::new();
     // The elements of a set stand together: a name is looked up once for all of them.
     let mut last: Option<(&str, Option<usize>)> = None;
-    for (index, line) in text.lines().enumerate() {
+    let mut lines = text.lines().enumerate();
+    while let Some((index, line)) = lines.next() {
         let nonsense = || UnreadableSets {
             line: index + 1,
             text: shorten(line),
         };
+        if line.starts_with("add ") && parts_quotes(line) {
+            // A line break in a comment is printed as it is; a quote is never in one.
+            let end = lines.find(|(_, more)| parts_quotes(more));
+            end.ok_or_else(nonsense)?;
+        }
         let mut words = line.split_ascii_whitespace();
         match (words.next(), words.next(), words.next()) {
             (Some("add"), Some(name), Some(element)) => {
@@ -78,6 +84,11 @@ pub fn parse_ipset_save(text: &str) -> Result<Vec<KernelSet>, UnreadableSets> {
         set.expiring.dedup_by_key(|(net, _)| *net);
     }
     Ok(sets)
+}
+
+/// Whether a comment begins in `line` and does not end there, or the other way round.
+fn parts_quotes(line: &str) -> bool {
+    line.bytes().filter(|byte| *byte == b'"').count() % 2 == 1
 }
 
 /// Takes one element with what stands behind it.

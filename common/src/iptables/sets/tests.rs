@@ -458,3 +458,16 @@ proptest! {
         let _ = parse_ipset_save(&lines.join("\n"));
     }
 }
+
+#[test]
+fn a_line_break_in_a_comment_of_others_is_no_line() {
+    // As ipset 7.17 prints it.
+    let text = "create other hash:ip family inet comment\nadd other 1.1.1.1 comment \"a\n\
+                add vf-clients-4 9.9.9.9\n\\\"\ncreate vf-clients-4 hash:net family inet maxelem 1024\n\
+                add vf-clients-4 10.0.0.0/8\n";
+    let sets = parse_ipset_save(text).unwrap();
+    assert_eq!(sets.len(), 1);
+    assert_eq!(sets[0].elements, nets(&["10.0.0.0/8"]));
+    let cut = text.split("\\\"").next().unwrap();
+    assert!(parse_ipset_save(cut).is_err());
+}
