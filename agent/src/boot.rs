@@ -49,8 +49,13 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
     let journal = ledger.journal();
     match ledger.confirmed() {
         Ok(None) if ledger.is_lost() => {
-            recovered.lost = Some("its file was corrupt".to_owned());
+            recovered.lost = Some("its file was corrupt, or gone".to_owned());
         }
+        Ok(None) => match ledger.find_loss() {
+            Ok(true) => recovered.lost = Some("its file is gone".to_owned()),
+            Ok(false) => {}
+            Err(error) => recovered.lost = Some(chain(&error)),
+        },
         Ok(confirmed) => recovered.confirmed = confirmed,
         Err(error) => recovered.lost = Some(chain(&error)),
     }
@@ -113,6 +118,11 @@ fn begin(
     });
     reach(Step::Noted);
     match (first, confirmed) {
+        (Start::Undo, None) => {
+            // Else the admins of a first push that was cut short would speak of a ruleset lost.
+            ledger.take_back(None)?;
+            put_back(kernel, ledger, None)
+        }
         (Start::Undo, confirmed) => put_back(kernel, ledger, confirmed),
         (Start::Keep, None) => Ok(()),
         (Start::Keep, Some(confirmed)) => enforce_confirmed(kernel, ledger, confirmed),

@@ -187,6 +187,17 @@ impl Ledger {
         self.file(CONFIRMED).exists() || self.corrupt(CONFIRMED).exists()
     }
 
+    /// Marks the confirmed ruleset as lost where its file is gone: the list of its admins is
+    /// there, and no change is under way. True where that is so.
+    pub fn find_loss(&self) -> Result<bool, LedgerError> {
+        let explained = self.file(CONFIRMED).exists() || self.file(JOURNAL).exists();
+        if explained || !self.knows_admins() {
+            return Ok(false);
+        }
+        disk::replace(&self.corrupt(CONFIRMED), &[])?;
+        Ok(true)
+    }
+
     /// Makes `confirmed` what the node boots with. Durable on return.
     pub fn confirm(&self, confirmed: &Confirmed) -> Result<(), LedgerError> {
         // First, so that there is never a ruleset without it.

@@ -65,6 +65,50 @@ fn a_failed_trial_closes_a_node_that_does_not_know_what_it_ran() {
 }
 
 #[test]
+fn a_ruleset_whose_file_is_gone_was_confirmed_all_the_same() {
+    on_both_backends(|place| {
+        place.be_somebody_else();
+        let foreign = place.foreign();
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 4, sample(4));
+        std::fs::remove_file(place.folder.path().join("ledger/confirmed")).unwrap();
+        let before = place.everything();
+        // What stands stays; and an empty kernel, as after a boot, is closed.
+        for _ in 0..2 {
+            let recovered = boot::recover(&mut system, &ledger);
+            assert!(recovered.lost.is_some());
+            same(&before, &place.everything());
+        }
+        voipfleet_agent::reconcile::enforce::clear(&mut system).unwrap();
+        let recovered = boot::recover(&mut system, &ledger);
+        assert_eq!(recovered.fallback.unwrap().running, Running::Management);
+        assert_closed(place, &foreign);
+        let agent = Agent::start(place, NEVER);
+        let status = agent.answer_to(offer(3, 10, &sample(9)));
+        assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
+    });
+}
+
+#[test]
+fn a_first_push_that_was_cut_short_loses_nothing() {
+    on_both_backends(|place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        // As if it had been killed after the list of its admins was written.
+        let prepared = prepare(&mut system, 1, sample(1)).unwrap();
+        prepared
+            .begin(&ledger, 1, std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
+        let candidate = prepared.enforce(&mut system).unwrap();
+        ledger.keep_management(&candidate).unwrap();
+        for _ in 0..2 {
+            let recovered = boot::recover(&mut system, &ledger);
+            assert!(recovered.lost.is_none() && recovered.fallback.is_none());
+            assert!(!place.has_ours());
+        }
+    });
+}
+
+#[test]
 fn a_start_after_a_kill_in_the_apply_closes_such_a_node() {
     on_both_backends(|place| {
         place.be_somebody_else();
