@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 use voipfleet_common::identity::JoinToken;
 
@@ -158,7 +158,7 @@ fn run(args: &Run) -> anyhow::Result<ExitCode> {
             Ok(watch) => {
                 tokio::spawn(watch.run(Arc::clone(&inbox)));
             }
-            Err(error) => warn!(reason = chain(&error), "drift is found by polling only"),
+            Err(error) => inbox.deaf(&error),
         }
         let link = Link::new(state.clone(), config, Arc::clone(&inbox), outbox);
         let link = tokio::spawn(link.run(stop.clone()));

@@ -4,9 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::warn;
-
-use crate::errors::chain;
 use crate::kernel::{Backend, Events, KernelEvent, LockFile, OwnProcesses};
 use crate::machine::{Processes, Root};
 use crate::reconcile::Inbox;
@@ -57,10 +54,7 @@ impl Watch {
         loop {
             match self.next().await {
                 Ok(event) => inbox.changed(&event, Instant::now()),
-                Err(error) => {
-                    warn!(reason = chain(&error), "drift is found by polling only");
-                    return;
-                }
+                Err(error) => return inbox.deaf(&error),
             }
         }
     }

@@ -8,9 +8,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tracing::warn;
 use voipfleet_common::ruleset::Family;
 use voipfleet_common::session::{Attempt, Held};
 
+use crate::errors::chain;
 use crate::kernel::{Author, KernelEvent, Reach};
 use crate::probe::Failed;
 
@@ -179,6 +181,8 @@ pub struct Inbox {
     filled: Condvar,
     /// Of the trial with that nonce. It wakes nobody: it is read when the trial is over.
     dialled: Mutex<Option<(u64, Dialled)>>,
+    /// Why nothing announces changes of the kernel.
+    deaf: Mutex<Option<String>>,
 }
 
 impl Inbox {
@@ -253,6 +257,20 @@ impl Inbox {
         change.v4.add(v4, author);
         change.v6.add(v6, author);
         self.filled.notify_one();
+    }
+
+    /// Nothing announces changes, or nothing does any more.
+    pub fn deaf(&self, why: &dyn std::error::Error) {
+        let why = chain(why);
+        warn!(reason = why, "drift is found by polling only");
+        let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        *deaf = Some(why);
+    }
+
+    /// Why drift is found by polling only; none where it is announced.
+    pub(super) fn why_deaf(&self) -> Option<String> {
+        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        deaf.clone()
     }
 
     /// Asks for the end.

@@ -90,6 +90,12 @@ impl Reconciler {
                     .to_owned(),
             );
         }
+        if let Some(why) = self.inbox.why_deaf() {
+            let seconds = self.settings.poll_interval.as_secs_f64();
+            facts.warnings.push(format!(
+                "changes by others are found only by a look every {seconds} s: {why}"
+            ));
+        }
         let dropped = self.outbox.dropped();
         if dropped > 0 {
             facts.warnings.push(format!(

@@ -167,3 +167,27 @@ fn where_the_lock_says_nothing_the_poll_finds_it() {
         }
     });
 }
+
+#[test]
+fn a_node_that_only_polls_says_so() {
+    in_namespace(Backend::Nft, |place| {
+        let (mut system, ledger) = (place.system(), place.ledger());
+        install(&mut system, &ledger, 1, sample(1));
+        let agent = Agent::start(place, OFTEN);
+        agent
+            .inbox
+            .deaf(&std::io::Error::other("no more announcements"));
+        let told = || {
+            let (facts, _) = agent.outbox.hello();
+            facts
+                .warnings
+                .iter()
+                .any(|warning| warning.contains("only by a look every"))
+        };
+        let deadline = Instant::now() + LIMIT;
+        while !told() {
+            assert!(Instant::now() < deadline, "it does not say so");
+            std::thread::sleep(OFTEN);
+        }
+    });
+}
