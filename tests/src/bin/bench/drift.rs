@@ -9,6 +9,10 @@ use super::announce::Announcements;
 use super::figures::{Series, say, show};
 
 const EDITS: usize = 200;
+/// More in a row would be a fight, which the agent backs off from.
+const BURST: usize = 24;
+/// After which a repair counts as one that stands.
+const QUIET: Duration = Duration::from_secs(11);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) fn run() -> Result<()> {
@@ -72,6 +76,7 @@ fn announced(lab: &Lab) -> Result<Series> {
     let mut series = Series::default();
     let before = lab.rules(&node)?;
     for round in 0..EDITS {
+        pause(round);
         let (tool, change) = edit(&before, round);
         announcements.forget();
         lab.edit(&node, &change)?;
@@ -89,6 +94,7 @@ fn watched(lab: &Lab) -> Result<Series> {
     let mut series = Series::default();
     let before = lab.rules(&node)?;
     for round in 0..EDITS {
+        pause(round);
         let (tool, change) = edit(&before, round);
         let family = if tool == "iptables" {
             Family::V4
@@ -123,6 +129,12 @@ fn settle(lab: &Lab, node: &str, before: &Rules, change: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn pause(round: usize) {
+    if round > 0 && round.is_multiple_of(BURST) {
+        std::thread::sleep(QUIET);
+    }
 }
 
 /// Rules removed, rules put in, and the jump removed, in both families.
