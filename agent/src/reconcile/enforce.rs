@@ -197,17 +197,29 @@ fn fill(
 }
 
 /// One restore: chains that differ, our stale chains, and the jump.
-///
-/// It names foreign rules around the jump: where somebody changed them after they were
-/// read, it is refused as a whole, and done again by what is there now.
 fn load(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
     family: Family,
+    observed: Table,
+) -> Result<(), KernelError> {
+    restore(kernel, family, observed, |table| {
+        target.rules_input(family, table)
+    })
+}
+
+/// Restores what `input` makes of the table that was `observed`; nothing where that is none.
+///
+/// It names foreign rules around the jump: where somebody changed them after they were
+/// read, it is refused as a whole, and done again by what is there now.
+fn restore(
+    kernel: &mut dyn Kernel,
+    family: Family,
     mut observed: Table,
+    input: impl Fn(&Table) -> Option<String>,
 ) -> Result<(), KernelError> {
     for _ in 0..LOAD_ATTEMPTS {
-        let Some(input) = target.rules_input(family, &observed) else {
+        let Some(input) = input(&observed) else {
             return Ok(());
         };
         let Err(error) = kernel.restore(family, &input) else {
@@ -278,24 +290,10 @@ fn destroy_each(kernel: &mut dyn Kernel, input: &str) -> Result<(), KernelError>
     first
 }
 
-/// Removes our rules of one family; again by what is there then, where others changed the table
-/// meanwhile.
+/// Removes our rules of one family.
 fn unload(kernel: &mut dyn Kernel, family: Family) -> Result<(), KernelError> {
-    let mut observed = rules(kernel, family)?;
-    for _ in 0..LOAD_ATTEMPTS {
-        let Some(input) = removal(&observed) else {
-            return Ok(());
-        };
-        let Err(error) = kernel.restore(family, &input) else {
-            return Ok(());
-        };
-        let now = rules(kernel, family)?;
-        if now == observed {
-            return Err(error);
-        }
-        observed = now;
-    }
-    Err(KernelError::Unsettled { family })
+    let observed = rules(kernel, family)?;
+    restore(kernel, family, observed, removal)
 }
 
 /// Removes every trace of us: jumps, chains, sets, in both families. Goes as far as it can,
@@ -319,7 +317,7 @@ pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
         .map_err(at(Step::SetsAfter));
     first.and(released)?;
     reach(Point::SetsReleased);
-    for family in Parts::ALL.families(|family| kernel.speaks(family)) {
+    for family in families {
         let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
         reach(Point::ReadRules(family));
         if removal(&observed).is_some() {
