@@ -233,6 +233,15 @@ fn of(address: &str, port: &str) -> Vec<String> {
     entries(&[&printed(address), port])
 }
 
+/// Waits until no flow to SIP is left of that source.
+fn await_end_of(source: &str) {
+    let deadline = Instant::now() + LIMIT;
+    while !of(source, "port=5060 ").is_empty() {
+        assert!(Instant::now() < deadline, "it goes on");
+        std::thread::sleep(Duration::from_millis(10)); // an end is listed, not announced to us
+    }
+}
+
 /// The sample with other elements in some sets.
 fn changed(sets: &[(&str, Family, &[&str])]) -> Ruleset {
     let mut ruleset = sample(1);
@@ -383,11 +392,7 @@ fn a_late_answer_does_not_bring_a_flow_back_for_long() {
         assert_eq!(status.flows_cut, 1);
         // As a proxy does that was still at work on what the phone had said.
         sip.call(&phone);
-        let deadline = Instant::now() + LIMIT;
-        while !of(PHONE, "port=5060 ").is_empty() {
-            assert!(Instant::now() < deadline, "it goes on");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        await_end_of(PHONE);
         assert_eq!(
             agent.outbox.last_status().flows_cut,
             1,
@@ -436,11 +441,7 @@ fn what_slipped_in_while_the_rules_were_gone_is_cut() {
         sip.exchange(&stranger);
         assert_eq!(of(STRANGER, "port=5060 ").len(), 1);
         let agent = Agent::start(place, NEVER);
-        let deadline = Instant::now() + LIMIT;
-        while !of(STRANGER, "port=5060 ").is_empty() {
-            assert!(Instant::now() < deadline, "it goes on");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        await_end_of(STRANGER);
         sip.is_deaf_to(&[&stranger], &phone);
         assert_eq!(agent.outbox.last_status().flows_cut, 0, "no push did that");
     });
@@ -464,7 +465,7 @@ fn without_a_list_of_flows_a_push_succeeds_and_says_so() {
                 return;
             }
             assert!(Instant::now() < deadline, "{warnings:?}");
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10)); // nothing announces facts
         }
     });
 }

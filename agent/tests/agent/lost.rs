@@ -34,6 +34,13 @@ fn assert_closed(place: &Place, foreign: &str) {
     assert_eq!(place.ledger().journal().unwrap(), None);
 }
 
+/// The next push finds its way, as ever.
+fn assert_takes_a_push(place: &Place) {
+    let agent = Agent::start(place, NEVER);
+    let status = agent.answer_to(offer(3, 10, &sample(9)));
+    assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
+}
+
 #[test]
 fn a_failed_trial_closes_a_node_that_does_not_know_what_it_ran() {
     on_both_backends(|place| {
@@ -58,9 +65,7 @@ fn a_failed_trial_closes_a_node_that_does_not_know_what_it_ran() {
         let recovered = boot::recover(&mut place.system(), &place.ledger());
         assert_eq!(recovered.fallback.unwrap().running, Running::Management);
         assert_closed(place, &foreign);
-        let agent = Agent::start(place, NEVER);
-        let status = agent.answer_to(offer(3, 10, &sample(9)));
-        assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
+        assert_takes_a_push(place);
     });
 }
 
@@ -83,9 +88,7 @@ fn a_ruleset_whose_file_is_gone_was_confirmed_all_the_same() {
         let recovered = boot::recover(&mut system, &ledger);
         assert_eq!(recovered.fallback.unwrap().running, Running::Management);
         assert_closed(place, &foreign);
-        let agent = Agent::start(place, NEVER);
-        let status = agent.answer_to(offer(3, 10, &sample(9)));
-        assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
+        assert_takes_a_push(place);
     });
 }
 

@@ -246,7 +246,7 @@ async fn ended(agent: &mut Child) -> ExitStatus {
             Instant::now() < deadline,
             "the agent goes on: nothing killed it"
         );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await; // its end is looked for, up to LIMIT
     }
 }
 
@@ -313,7 +313,7 @@ pub(crate) fn confirm(nonce: u64, ruleset: &Ruleset) -> Down {
 pub(crate) async fn until_back(place: &Place, before: &str) {
     let start = Instant::now();
     while place.everything() != before && start.elapsed() < LIMIT {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await; // legacy announces nothing
     }
     same(before, &place.everything());
 }

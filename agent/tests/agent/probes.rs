@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UdpSocket};
-use voipfleet_agent::boot;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::probe;
 use voipfleet_agent::reconcile::Offered;
@@ -14,7 +13,7 @@ use voipfleet_proto::v1::NodeState;
 
 use crate::peer::{self, Peer, answer, dns_answer, sip_answer};
 use crate::reconciler::{Agent, NEVER, offer};
-use crate::support::{Place, in_namespace, on_both_backends, same, sample};
+use crate::support::{Place, confirmed, in_namespace, is_back, on_both_backends, same, sample};
 
 /// For a probe that must fail for want of an answer: two questions and a little more.
 const BRIEF: Duration = Duration::from_millis(800);
@@ -255,21 +254,6 @@ fn every_kind(addresses: &[&str]) -> Vec<Probe> {
         }
     }
     probes
-}
-
-fn confirmed(place: &Place) -> Option<u64> {
-    let confirmed = place.ledger().confirmed().unwrap();
-    confirmed.map(|confirmed| confirmed.held.generation)
-}
-
-/// The kernel and the disk are as they were, and no later boot changes that.
-fn is_back(place: &Place, before: &str) {
-    same(before, &place.everything());
-    assert_eq!(confirmed(place), Some(1));
-    assert!(place.ledger().journal().unwrap().is_none());
-    let recovered = boot::recover(&mut place.system(), &place.ledger());
-    assert!(recovered.failed.is_none() && recovered.interrupted.is_none());
-    same(before, &place.everything());
 }
 
 /// Puts it on trial and confirms it, as the controller does; its probes run then.

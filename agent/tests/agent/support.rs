@@ -6,6 +6,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
+use voipfleet_agent::boot;
 use voipfleet_agent::kernel::{Backend, DEFAULT_TOOL_PATH, Kernel, Runner, System};
 use voipfleet_agent::ledger::Confirmed;
 use voipfleet_agent::ledger::Ledger;
@@ -172,6 +173,22 @@ pub(crate) fn same(before: &str, now: &str) {
         before_lines.difference(&now_lines).collect::<Vec<_>>(),
         now_lines.difference(&before_lines).collect::<Vec<_>>()
     );
+}
+
+/// The generation that the node boots with.
+pub(crate) fn confirmed(place: &Place) -> Option<u64> {
+    let confirmed = place.ledger().confirmed().unwrap();
+    confirmed.map(|confirmed| confirmed.held.generation)
+}
+
+/// The kernel and the disk are as they were, and no later boot changes that.
+pub(crate) fn is_back(place: &Place, before: &str) {
+    same(before, &place.everything());
+    assert_eq!(confirmed(place), Some(1));
+    assert!(place.ledger().journal().unwrap().is_none());
+    let recovered = boot::recover(&mut place.system(), &place.ledger());
+    assert!(recovered.failed.is_none() && recovered.interrupted.is_none());
+    same(before, &place.everything());
 }
 
 pub(crate) fn own() -> Own {

@@ -10,7 +10,9 @@ use voipfleet_common::session::{Attempt, Held};
 use voipfleet_proto::v1::{DriftClass, DriftState, NodeState};
 
 use crate::reconciler::{Agent, NEVER, offer};
-use crate::support::{Place, held, in_namespace, on_both_backends, same, sample};
+use crate::support::{
+    Place, confirmed, held, in_namespace, is_back, on_both_backends, same, sample,
+};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -28,21 +30,6 @@ fn with_first(place: &Place) -> (Agent, String) {
     let status = agent.answer_to(offer(1, 1, &sample(1)));
     assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
     (agent, place.everything())
-}
-
-fn confirmed(place: &Place) -> Option<u64> {
-    let confirmed = place.ledger().confirmed().unwrap();
-    confirmed.map(|confirmed| confirmed.held.generation)
-}
-
-/// The kernel and the disk are as they were, and no later boot changes that.
-fn is_back(place: &Place, before: &str) {
-    same(before, &place.everything());
-    assert_eq!(confirmed(place), Some(1));
-    assert!(place.ledger().journal().unwrap().is_none());
-    let recovered = boot::recover(&mut place.system(), &place.ledger());
-    assert!(recovered.failed.is_none() && recovered.interrupted.is_none());
-    same(before, &place.everything());
 }
 
 #[test]

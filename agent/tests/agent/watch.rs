@@ -187,7 +187,7 @@ fn a_node_that_only_polls_says_so() {
         let deadline = Instant::now() + LIMIT;
         while !told() {
             assert!(Instant::now() < deadline, "it does not say so");
-            std::thread::sleep(OFTEN);
+            std::thread::sleep(OFTEN); // facts go out with a poll, and nothing announces them
         }
     });
 }

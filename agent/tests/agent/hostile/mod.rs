@@ -145,6 +145,6 @@ async fn logs(node: &Node<'_>, words: &str) {
     let deadline = Instant::now() + LIMIT;
     while !node.log().contains(words) {
         assert!(Instant::now() < deadline, "no {words:?} in\n{}", node.log());
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await; // a file announces no line
     }
 }
