@@ -13,7 +13,7 @@ use voipfleet_proto::v1::{
 
 use super::convert::parse;
 use super::{Api, failed};
-use crate::fleet::{View, current, held};
+use crate::fleet::{Targets, View, held};
 use crate::push::BELIEVED;
 use crate::push::snapshot::MAX_DOCUMENTS;
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
@@ -50,17 +50,19 @@ impl Api {
         }
         let mut answer = StatusResponse::default();
         for site in sites {
-            let generation = current(self.store.as_ref(), &site).await.map_err(failed)?;
+            let targets = Targets::read(self.store.as_ref(), &site).await;
+            let targets = targets.map_err(failed)?;
+            let generation = targets.as_ref().and_then(Targets::newest);
             let known = nodes.remove(&site).unwrap_or_default();
             let now_ms = self.clock.now_ms();
             answer.sites.push(SiteStatus {
                 generation: generation
                     .as_ref()
                     .map_or(0, |generation| generation.number),
-                mode: mode(generation.as_ref(), modes.get(&site).copied()).to_owned(),
+                mode: mode(generation.as_deref(), modes.get(&site).copied()).to_owned(),
                 nodes: known
                     .into_iter()
-                    .map(|(name, known)| report(&site, &name, known, generation.as_ref(), now_ms))
+                    .map(|(name, known)| report(&site, &name, known, targets.as_ref(), now_ms))
                     .collect(),
                 site: site.to_string(),
             });
@@ -147,7 +149,7 @@ fn report(
     site: &SiteName,
     name: &NodeName,
     known: Known,
-    generation: Option<&GenerationRecord>,
+    targets: Option<&Targets>,
     now_ms: u64,
 ) -> NodeReport {
     let Known {
@@ -165,9 +167,13 @@ fn report(
             .as_ref()
             .and_then(|status| held(status.confirmed_generation, &status.confirmed_digest)),
     };
-    let target = generation.and_then(|generation| generation.held(name));
-    let late = generation
-        .filter(|generation| target.is_none() || generation.at_ms < record.enrolled_ms)
+    let newest = targets.and_then(Targets::newest);
+    let generation = targets.and_then(|targets| targets.of(name));
+    let target = generation
+        .as_ref()
+        .and_then(|generation| generation.held(name));
+    let late = newest
+        .filter(|newest| newest.held(name).is_none() || newest.at_ms < record.enrolled_ms)
         .map(|generation| {
             let number = generation.number;
             format!(

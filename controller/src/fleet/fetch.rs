@@ -10,7 +10,7 @@ use tonic::Status;
 use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_proto::v1::Chunk;
 
-use super::{Fleet, current};
+use super::{Fleet, target};
 use crate::records::NodeId;
 use crate::store::keys;
 
@@ -40,7 +40,7 @@ impl Fleet {
             })?
             .map_err(|_| Status::unavailable("controller is stopping"))?;
         let store = self.inner.store.as_ref();
-        let generation = current(store, &id.site).await.map_err(crate::api::failed)?;
+        let (_, generation) = target(store, id).await.map_err(crate::api::failed)?;
         let own = generation
             .as_ref()
             .and_then(|generation| generation.held(&id.node));
@@ -53,7 +53,7 @@ impl Fleet {
             return Err(not_yours(id, digest, bytes.as_deref()));
         }
         let bytes = bytes.ok_or_else(|| {
-            tracing::error!(node = %id, %digest, "the ruleset of the current generation is missing");
+            tracing::error!(node = %id, %digest, "the ruleset that the node should run is missing");
             Status::data_loss("the controller has lost this ruleset; push the site again")
         })?;
         let (out, chunks) = mpsc::channel(2);
@@ -120,7 +120,7 @@ impl Drop for OwnTurn {
     }
 }
 
-/// A digest that is not the node's in the current generation. Whether it exists is told only
+/// A digest that is not of what the node should run. Whether it exists is told only
 /// of the node's own.
 fn not_yours(id: &NodeId, digest: Digest, bytes: Option<&[u8]>) -> Status {
     let was_own = bytes

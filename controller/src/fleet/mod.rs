@@ -6,6 +6,7 @@ mod fetch;
 mod live;
 mod service;
 mod session;
+mod targets;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,11 +24,12 @@ use voipfleet_common::session::Generation;
 pub(crate) use facts::held;
 pub use live::{Offered, View};
 pub use service::{FleetService, MAX_MESSAGE_BYTES};
+pub use targets::{Targets, current, target};
 
 use crate::clock::Clock;
 use crate::errors::chain;
-use crate::records::{self, GenerationRecord, NodeId};
-use crate::store::{Store, StoreError, keys};
+use crate::records::{GenerationRecord, NodeId};
+use crate::store::{Revision, Store, StoreError, keys};
 
 /// Nodes whose state changed and that a slow listener has not looked at yet.
 const EVENT_BACKLOG: usize = 4096;
@@ -78,6 +80,9 @@ struct Live {
 /// What a session should bring its node to.
 #[derive(Debug, Clone, Default)]
 struct Wanted {
+    /// The transaction that said so: a rollout that was halted takes a node back to an earlier
+    /// generation, so that numbers do not tell what is newer.
+    revision: Revision,
     generation: Option<Arc<GenerationRecord>>,
     /// Grows when somebody asks for another try.
     tries: u64,
@@ -129,7 +134,7 @@ impl Fleet {
         FleetService::new(self.clone())
     }
 
-    /// Brings every new current generation to the sessions of its site, until the fleet stops.
+    /// Brings what nodes should run to their sessions, as it changes, until the fleet stops.
     pub async fn follow(&self) {
         let mut changes = self.inner.store.watch(keys::ALL_CURRENT);
         loop {
@@ -227,23 +232,27 @@ impl Fleet {
         sites
     }
 
-    /// Tells the sessions of a site its current generation.
+    /// Tells the sessions of a site what their nodes should run.
     async fn spread(&self, site: &SiteName) -> Result<(), StoreError> {
-        let Some(generation) = current(self.inner.store.as_ref(), site).await? else {
+        let Some(targets) = Targets::read(self.inner.store.as_ref(), site).await? else {
             return Ok(());
         };
-        let generation = Arc::new(generation);
         for (id, live) in &self.registry().nodes {
             if id.site == *site {
                 live.wanted.send_if_modified(|wanted| {
-                    let newer = wanted
-                        .generation
-                        .as_ref()
-                        .is_none_or(|known| known.number < generation.number);
-                    if newer {
-                        wanted.generation = Some(Arc::clone(&generation));
+                    if wanted.revision >= targets.revision() {
+                        return false;
                     }
-                    newer
+                    wanted.revision = targets.revision();
+                    let generation = targets.of(&id.node);
+                    let number = |known: &Option<Arc<GenerationRecord>>| {
+                        known.as_ref().map(|generation| generation.number)
+                    };
+                    let other = number(&wanted.generation) != number(&generation);
+                    if other {
+                        wanted.generation = generation;
+                    }
+                    other
                 });
             }
         }
@@ -352,16 +361,4 @@ impl Live {
             let _ = end.send(why);
         }
     }
-}
-
-/// A site's current generation.
-pub async fn current(
-    store: &dyn Store,
-    site: &SiteName,
-) -> Result<Option<GenerationRecord>, StoreError> {
-    let Some(number) = records::read(store, &keys::current(site)).await? else {
-        return Ok(None);
-    };
-    let key = keys::generation(site, number.record);
-    Ok(records::read(store, &key).await?.map(|read| read.record))
 }

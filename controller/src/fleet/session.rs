@@ -15,7 +15,7 @@ use voipfleet_proto::v1::{
 };
 
 use super::drift::DriftLog;
-use super::{End, Fleet, Offered, Registered, View, Wanted, current, facts};
+use super::{End, Fleet, Offered, Registered, View, Wanted, facts, target};
 use crate::errors::chain;
 use crate::pki::authority::Leaf;
 use crate::records::{self, NodeId, StatusRecord};
@@ -244,12 +244,13 @@ impl Greeted {
         }
     }
 
-    /// The current generation, which may be older than this session: it was registered before
+    /// What the node should run, which may be older than this session: it was registered before
     /// the store is read, so that no push falls between the two.
     async fn first_wanted(&self, registered: &mut Registered) -> Result<Wanted, StoreError> {
-        let stored = current(self.fleet.inner.store.as_ref(), &self.id.site).await?;
+        let (revision, stored) = target(self.fleet.inner.store.as_ref(), &self.id).await?;
         let told = registered.wanted.borrow_and_update().clone();
         let read = Wanted {
+            revision,
             generation: stored.map(Arc::new),
             ..told.clone()
         };
@@ -421,12 +422,11 @@ impl Greeted {
     }
 }
 
-/// The later generation of the two, and the newer wish.
+/// What was said later of the two, and the newer wish.
 fn newest(a: Wanted, b: Wanted) -> Wanted {
-    let number = |wanted: &Wanted| wanted.generation.as_ref().map_or(0, |g| g.number);
     let tries = a.tries.max(b.tries);
     let confirm_within_ms = b.confirm_within_ms.or(a.confirm_within_ms);
-    let later = if number(&b) > number(&a) { b } else { a };
+    let later = if b.revision > a.revision { b } else { a };
     Wanted {
         tries,
         confirm_within_ms,

@@ -9,7 +9,7 @@ use voipfleet_common::ruleset::{Digest, Mode};
 use voipfleet_common::session::{Generation, Held};
 
 use super::{Order, PushError, Pushes, Snapshot};
-use crate::records::{self, Content, GenerationRecord, NodeId, Read};
+use crate::records::{self, Cause, Content, GenerationRecord, NodeId, Read, TargetRecord};
 use crate::store::{Expect, Outcome, StoreError, Txn, keys};
 
 /// Tries to win against other pushes of the same site.
@@ -109,14 +109,15 @@ impl Pushes {
 
     async fn before(&self, site: &SiteName) -> Result<Before, PushError> {
         let store = self.store.as_ref();
-        let current: Option<Read<Generation>> = records::read(store, &keys::current(site)).await?;
+        let current: Option<Read<TargetRecord>> =
+            records::read(store, &keys::current(site)).await?;
         let Some(current) = current else {
             return Ok(Before {
                 expect: Expect::Absent,
                 record: None,
             });
         };
-        let key = keys::generation(site, current.record);
+        let key = keys::generation(site, current.record.generation);
         let Some(generation) = records::read(store, &key).await? else {
             let why = "it is missing, and the site is at it";
             return Err(StoreError::Corrupt { key, why }.into());
@@ -139,6 +140,8 @@ impl Pushes {
                 .or_else(|| policy.map(|policy| policy.rollout.confirm_within_ms))
                 .unwrap_or_default(),
             observe: policy.is_some_and(|policy| policy.mode == Mode::Observe),
+            documents: 0,
+            cause: Cause::Push,
             nodes: BTreeMap::new(),
         }
     }
@@ -154,11 +157,12 @@ impl Pushes {
     ) -> Result<bool, PushError> {
         let site = &order.site;
         let current = keys::current(site);
+        let target = TargetRecord::everywhere(record.number);
         let generation = keys::generation(site, record.number);
         let mut txn = Txn::new()
             .expect(current.clone(), before.expect)
             .expect(generation.clone(), Expect::Absent)
-            .put(current.clone(), records::to_json(&current, &record.number)?)
+            .put(current.clone(), records::to_json(&current, &target)?)
             .put(generation.clone(), records::to_json(&generation, record)?);
         let stored: BTreeSet<Digest> = before
             .record
@@ -283,6 +287,8 @@ mod tests {
             by: "ada".to_owned(),
             confirm_within_ms: 30_000,
             observe: false,
+            documents: 0,
+            cause: Cause::Push,
             nodes: nodes(content),
         }
     }

@@ -6,7 +6,7 @@ use voipfleet_common::names::SiteName;
 
 use super::Pushes;
 use crate::errors::chain;
-use crate::records::{self, GenerationRecord};
+use crate::records::{self, GenerationRecord, TargetRecord};
 use crate::store::{Expect, Outcome, Revision, Store, StoreError, Txn, keys};
 
 /// Generations of a site that are kept.
@@ -31,7 +31,8 @@ impl Pushes {
     }
 }
 
-/// Removes all but the last [`KEPT`] generations; answers how many went.
+/// Removes all but the last [`KEPT`] generations and those that a node should run; answers how
+/// many went.
 async fn prune(
     store: &dyn Store,
     site: &SiteName,
@@ -43,13 +44,20 @@ async fn prune(
     if count == 0 {
         return Ok(0);
     }
+    let current = keys::current(site);
+    let Some(target) = records::read::<TargetRecord>(store, &current).await? else {
+        return Ok(0);
+    };
+    let wanted = target.record.wanted();
+    let mut gone = 0;
     let mut dropped = BTreeSet::new();
     let mut kept = BTreeSet::new();
-    let mut txn = Txn::new().expect(keys::current(site), Expect::At(revision));
+    let mut txn = Txn::new().expect(current, Expect::At(revision));
     for (place, entry) in entries.into_iter().enumerate() {
         let record: GenerationRecord = records::from_json(&entry.key, &entry.held)?;
-        let digests = record.nodes.into_values().map(|content| content.digest);
-        if place < count {
+        let digests = record.nodes.values().map(|content| content.digest);
+        if place < count && !wanted.contains(&record.number) {
+            gone += 1;
             dropped.extend(digests);
             txn = txn.delete(entry.key);
         } else {
@@ -61,7 +69,7 @@ async fn prune(
         txn = txn.delete(keys::ruleset(digest));
     }
     match store.commit(txn).await? {
-        Outcome::Committed { .. } => Ok(count),
+        Outcome::Committed { .. } => Ok(gone),
         Outcome::Conflict => Ok(0),
     }
 }
@@ -73,7 +81,7 @@ mod tests {
     use voipfleet_common::ruleset::Digest;
 
     use super::*;
-    use crate::records::Content;
+    use crate::records::{Cause, Content};
     use crate::store::Embedded;
 
     /// However many have gathered: what the kept generations name stays.
@@ -83,7 +91,9 @@ mod tests {
         let store = Embedded::open(dir.path()).unwrap();
         let site: SiteName = "site-a".parse().unwrap();
         let digest = |content: u64| Digest::of(&content.to_be_bytes());
-        let mut txn = Txn::new().put(keys::current(&site), "300");
+        // A node that a rollout has not come to should run the 100th.
+        let current = r#"{"generation":300,"nodes":{"b":100}}"#;
+        let mut txn = Txn::new().put(keys::current(&site), current);
         for number in 1..=300 {
             // Two generations share each ruleset, and the newest has the oldest's.
             let digest = digest(if number == 300 { 0 } else { number / 2 });
@@ -93,6 +103,8 @@ mod tests {
                 by: "ada".to_owned(),
                 confirm_within_ms: 100,
                 observe: false,
+                documents: 0,
+                cause: Cause::Push,
                 nodes: BTreeMap::from([("a".parse().unwrap(), Content { digest, size: 1 })]),
             };
             let key = keys::generation(&site, number);
@@ -102,14 +114,15 @@ mod tests {
         let Outcome::Committed { revision } = store.commit(txn).await.unwrap() else {
             panic!("nobody else writes");
         };
-        assert_eq!(prune(&store, &site, revision).await.unwrap(), 280);
+        assert_eq!(prune(&store, &site, revision).await.unwrap(), 279);
         let left = store.all(&keys::generations(&site), 100).await.unwrap();
-        assert_eq!(left.len(), KEPT);
-        for content in [0, 140, 149] {
+        assert_eq!(left.len(), KEPT + 1);
+        assert_eq!(left[0].key, keys::generation(&site, 100));
+        for content in [0, 50, 140, 149] {
             let key = keys::ruleset(&digest(content));
             assert!(store.get(&key).await.unwrap().is_some(), "{content}");
         }
         let rulesets = store.all("ruleset/", 1000).await.unwrap().len();
-        assert_eq!(rulesets, 11);
+        assert_eq!(rulesets, 12);
     }
 }

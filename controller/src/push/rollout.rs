@@ -286,7 +286,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::push::Order;
-    use crate::records::{Content, GenerationRecord};
+    use crate::records::{Cause, Content, GenerationRecord};
     use crate::store::{Embedded, Store};
 
     /// A connected node that never answers ends as timed out, and the push with it.
@@ -311,6 +311,8 @@ mod tests {
             by: "ada".to_owned(),
             confirm_within_ms: 100,
             observe: false,
+            documents: 0,
+            cause: Cause::Push,
             nodes: BTreeMap::from([(id.node.clone(), Content { digest, size: 1 })]),
         };
         let order = Order {

@@ -21,8 +21,29 @@ pub struct GenerationRecord {
     /// Its rules only count and log. The document may say otherwise by now.
     #[serde(default)]
     pub observe: bool,
+    /// The version of the documents that it was compiled from; 0: not known.
+    #[serde(default)]
+    pub documents: u64,
+    /// Why it was made.
+    #[serde(default)]
+    pub cause: Cause,
     /// Content by node.
     pub nodes: BTreeMap<NodeName, Content>,
+}
+
+/// Why a generation was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The documents were pushed.
+    #[default]
+    Push,
+    /// An earlier generation's content is wanted back, by an operator or by a rollout that
+    /// failed.
+    Rollback {
+        /// The earlier one.
+        to: Generation,
+    },
 }
 
 /// One node's ruleset.

@@ -3,14 +3,16 @@
 
 mod generation;
 mod node;
+mod target;
 mod token;
 
 use prost::Message as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use generation::{Content, GenerationRecord};
+pub use generation::{Cause, Content, GenerationRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};
+pub use target::TargetRecord;
 pub use token::{TokenRecord, TokenUse};
 
 use crate::store::{Revision, Store, StoreError, Versioned};

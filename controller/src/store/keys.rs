@@ -50,7 +50,7 @@ pub fn generations(site: impl Display) -> String {
     format!("gen/{site}/")
 }
 
-/// The number of a site's current generation.
+/// A site's newest generation, and which one each of its nodes should run.
 pub fn current(site: impl Display) -> String {
     format!("current/{site}")
 }
