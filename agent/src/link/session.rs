@@ -125,7 +125,7 @@ impl Session {
                         Some(Down::DriftAck(ack)) => link.outbox.acknowledged(&ack.ids),
                         Some(Down::Confirm(confirm)) => self.confirm(link, &confirm),
                         // Of a newer controller, or said twice.
-                        Some(Down::Welcome(_)) | None => {}
+                        Some(Down::Welcome(_) | Down::Live(_)) | None => {}
                     },
                     Ok(None) => return closed(address),
                     Err(status) => return told(&status, address),
@@ -233,6 +233,7 @@ fn hello(link: &Link) -> pb::Hello {
         digest: status.confirmed_digest.clone(),
         facts: Some(facts),
         status: Some(status),
+        live_digest: Vec::new(),
     }
 }
 

@@ -25,7 +25,9 @@ use tonic::{Request, Response, Status, Streaming};
 use voipfleet_agent::state::{Identity, NodeConfig, StateDir};
 use voipfleet_common::identity::tls;
 use voipfleet_proto::v1::fleet_server::{Fleet, FleetServer};
-use voipfleet_proto::v1::{AgentMessage, Chunk, ControllerMessage, FetchRulesetRequest};
+use voipfleet_proto::v1::{
+    AgentMessage, Chunk, ControllerMessage, FetchLiveSetsRequest, FetchRulesetRequest,
+};
 
 /// One installation's CA.
 pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
@@ -92,6 +94,7 @@ struct Scripted {
 impl Fleet for Scripted {
     type SessionStream = ReceiverStream<Result<ControllerMessage, Status>>;
     type FetchRulesetStream = ReceiverStream<Result<Chunk, Status>>;
+    type FetchLiveSetsStream = ReceiverStream<Result<Chunk, Status>>;
 
     async fn session(
         &self,
@@ -116,6 +119,13 @@ impl Fleet for Scripted {
         let (sender, stream) = mpsc::channel(1);
         tokio::spawn(served.send(sender));
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn fetch_live_sets(
+        &self,
+        _: Request<FetchLiveSetsRequest>,
+    ) -> Result<Response<Self::FetchLiveSetsStream>, Status> {
+        Err(Status::unimplemented("no live sets here"))
     }
 }
 

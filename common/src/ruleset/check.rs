@@ -11,6 +11,8 @@ use super::{
 const MAX_ADMINS: usize = 256;
 const MAX_SSH_PORTS: usize = 15;
 const MAX_SETS: usize = 4096;
+/// Live sources that sets name, of all sets together.
+const MAX_LIVE_NAMES: usize = 1 << 16;
 const MAX_CHAINS: usize = 256;
 const MAX_RULES: usize = 50_000;
 /// Of all sets together.
@@ -26,6 +28,7 @@ pub(super) const BOUNDS: Bounds = Bounds {
     ssh_ports: MAX_SSH_PORTS * 3, // bytes of a port above 16383
     sets: MAX_SETS,
     elements: MAX_ALL_ELEMENTS,
+    live_names: MAX_LIVE_NAMES,
     chains: MAX_CHAINS,
     rules: MAX_RULES,
     rule: MAX_RULE_BYTES,
@@ -37,6 +40,13 @@ pub(super) const BOUNDS: Bounds = Bounds {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid ruleset: {0}")]
 pub struct InvalidRuleset(String);
+
+impl InvalidRuleset {
+    /// What is wrong, for a message of another kind.
+    pub(super) fn into_reason(self) -> String {
+        self.0
+    }
+}
 
 pub(super) fn invalid(why: impl Into<String>) -> InvalidRuleset {
     InvalidRuleset(why.into())
@@ -69,6 +79,7 @@ impl Ruleset {
         if self.sets.len() > MAX_SETS || !self.sets.is_sorted_by(|a, b| a.name < b.name) {
             return Err(invalid(format!("sets must ascend, at most {MAX_SETS}")));
         }
+        self.check_live_names()?;
         if self.chains.len() > MAX_CHAINS || self.rule_count() > MAX_RULES {
             return Err(invalid(format!(
                 "more than {MAX_CHAINS} chains or {MAX_RULES} rules"
@@ -82,6 +93,34 @@ impl Ruleset {
             return Err(invalid(format!("probe {} stands twice", twice.name)));
         }
         self.check_chains()
+    }
+
+    /// Both families of a set hold what the same sources hold.
+    fn check_live_names(&self) -> Result<(), InvalidRuleset> {
+        let names: usize = self.sets.iter().map(|set| set.live.len()).sum();
+        if names > MAX_LIVE_NAMES {
+            return Err(invalid(format!(
+                "sets name more than {MAX_LIVE_NAMES} live sources"
+            )));
+        }
+        if let Some(set) = self
+            .sets
+            .iter()
+            .find(|set| !set.live.is_sorted_by(|a, b| a < b))
+        {
+            return Err(invalid(format!(
+                "the live sources of set {} do not ascend",
+                set.name
+            )));
+        }
+        let mut sets = self.sets.iter().zip(self.sets.iter().skip(1));
+        match sets.find(|(a, b)| a.name.stem == b.name.stem && a.live != b.live) {
+            Some((set, other)) => Err(invalid(format!(
+                "sets {} and {} name other live sources",
+                set.name, other.name
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn check_chains(&self) -> Result<(), InvalidRuleset> {

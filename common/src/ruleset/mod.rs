@@ -6,6 +6,7 @@
 mod check;
 mod digest;
 mod expiring;
+pub mod live;
 mod management;
 mod outline;
 mod ports;
@@ -22,6 +23,7 @@ pub use check::InvalidRuleset;
 pub use digest::Digest;
 pub(crate) use expiring::distinct;
 pub use expiring::{Expiring, InvalidUntil, Until};
+pub use live::{DnsName, LiveName, LiveSets, LiveValue};
 pub use ports::{InvalidPorts, MAX_PORT_SLOTS, PortRange, Ports};
 pub use probe::{Endpoint, Host, HostName, MAX_PROBES, Probe, ProbeCheck, ProbeName};
 pub use rule::{
@@ -117,6 +119,8 @@ pub struct AddressSet {
     /// Prefixes that the kernel takes out by itself, ascending, distinct, none of `elements`.
     /// With any, over or not, the kernel's set has timers; without, it has none.
     pub expiring: Vec<Expiring>,
+    /// Live sources whose content it holds besides, ascending, distinct.
+    pub live: Vec<LiveName>,
 }
 
 impl AddressSet {
@@ -138,9 +142,19 @@ impl AddressSet {
             max_elements: 0,
             elements,
             expiring: Vec::new(),
+            live: Vec::new(),
         };
         set.make_room();
         set
+    }
+
+    /// The same set, which holds the content of these live sources besides.
+    #[must_use]
+    pub fn with_live_names(mut self, names: impl IntoIterator<Item = LiveName>) -> Self {
+        self.live.extend(names);
+        self.live.sort_unstable();
+        self.live.dedup();
+        self
     }
 
     /// The same set with `expiring` of its family beside what stays. What is permanent wins,
@@ -160,12 +174,12 @@ impl AddressSet {
         self
     }
 
-    /// The number of its elements, expiring ones among them.
+    /// The number of its own elements, expiring ones among them.
     pub fn len(&self) -> usize {
         self.elements.len() + self.expiring.len()
     }
 
-    /// Whether it has no element at all.
+    /// Whether it has no element of its own.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -13,6 +13,8 @@ pub(super) struct Bounds {
     pub(super) sets: usize,
     /// Of all sets.
     pub(super) elements: usize,
+    /// Of all sets.
+    pub(super) live_names: usize,
     pub(super) chains: usize,
     /// Of all chains.
     pub(super) rules: usize,
@@ -31,19 +33,17 @@ const CHAINS: u32 = 7;
 const PROBES: u32 = 8;
 const ELEMENTS_OF_SET: u32 = 4;
 const EXPIRING_OF_SET: u32 = 5;
+const LIVE_OF_SET: u32 = 6;
+/// Of LiveSets and LiveSource.
+const SOURCES: u32 = 2;
+const ELEMENTS_OF_SOURCE: u32 = 2;
+const EXPIRING_OF_SOURCE: u32 = 3;
 const RULES_OF_CHAIN: u32 = 2;
 
 /// Counts what is there, without reading it. Bytes that are no protobuf are left to the decoder.
 pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
     let (mut admins, mut sets, mut elements, mut chains, mut rules) = (0, 0, 0, 0, 0);
-    let mut probes = 0;
-    let most = |count: &mut usize, most: usize, what: &str| {
-        *count += 1;
-        if *count > most {
-            return Err(format!("more than {most} {what}"));
-        }
-        Ok(())
-    };
+    let (mut probes, mut live_names) = (0, 0);
     fields(bytes, |tag, content| match tag {
         ADMINS => most(&mut admins, bounds.admins, "admins"),
         SSH_PORTS if content.len() > bounds.ssh_ports => Err("too many SSH ports".to_owned()),
@@ -53,6 +53,7 @@ pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
                 ELEMENTS_OF_SET | EXPIRING_OF_SET => {
                     most(&mut elements, bounds.elements, "elements of sets")
                 }
+                LIVE_OF_SET => most(&mut live_names, bounds.live_names, "live sources of sets"),
                 _ => Ok(()),
             })
         }
@@ -72,6 +73,29 @@ pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
         PROBES => most(&mut probes, bounds.probes, "probes"),
         _ => Ok(()),
     })
+}
+
+/// The same for encoded live sets: their sources, and the elements of all of these.
+pub(super) fn check_live(bytes: &[u8], sources: usize, elements: usize) -> Result<(), String> {
+    let (mut found, mut all) = (0, 0);
+    fields(bytes, |tag, content| match tag {
+        SOURCES => {
+            most(&mut found, sources, "sources")?;
+            fields(content, |tag, _| match tag {
+                ELEMENTS_OF_SOURCE | EXPIRING_OF_SOURCE => most(&mut all, elements, "addresses"),
+                _ => Ok(()),
+            })
+        }
+        _ => Ok(()),
+    })
+}
+
+fn most(count: &mut usize, most: usize, what: &str) -> Result<(), String> {
+    *count += 1;
+    if *count > most {
+        return Err(format!("more than {most} {what}"));
+    }
+    Ok(())
 }
 
 /// Visits the fields that have a length; ends at the first that cannot be read.

@@ -2,7 +2,7 @@
 
 mod probe;
 mod read;
-mod sets;
+pub(in crate::ruleset) mod sets;
 
 use ipnet::IpNet;
 use prost::Message;
@@ -14,6 +14,7 @@ use super::{
     ConnectionState, Digest, Mode, PortRange, Protocol, Rate, RateUnit, Rule, Ruleset, Scope,
     SetStem, Verdict,
 };
+pub(super) use read::{parse, read_network};
 
 /// The longest encoded ruleset that either side takes: room for about 2 million set elements.
 pub const MAX_RULESET_BYTES: usize = 64 << 20;
@@ -77,7 +78,7 @@ impl From<&Ruleset> for pb::Ruleset {
     }
 }
 
-fn network(net: &IpNet) -> pb::Network {
+pub(super) fn network(net: &IpNet) -> pb::Network {
     let address = match net {
         IpNet::V4(net) => net.addr().octets().to_vec(),
         IpNet::V6(net) => net.addr().octets().to_vec(),

@@ -6,7 +6,9 @@ use tonic::{Request, Response, Status, Streaming};
 use voipfleet_common::identity::Identity;
 use voipfleet_common::ruleset::Digest;
 use voipfleet_proto::v1::fleet_server;
-use voipfleet_proto::v1::{AgentMessage, Chunk, ControllerMessage, FetchRulesetRequest};
+use voipfleet_proto::v1::{
+    AgentMessage, Chunk, ControllerMessage, FetchLiveSetsRequest, FetchRulesetRequest,
+};
 
 use super::Fleet;
 use super::session::Session;
@@ -96,6 +98,7 @@ impl Fleet {
 impl fleet_server::Fleet for FleetService {
     type SessionStream = ReceiverStream<Result<ControllerMessage, Status>>;
     type FetchRulesetStream = ReceiverStream<Result<Chunk, Status>>;
+    type FetchLiveSetsStream = ReceiverStream<Result<Chunk, Status>>;
 
     async fn session(
         &self,
@@ -133,5 +136,15 @@ impl fleet_server::Fleet for FleetService {
         let digest = Digest::try_from(request.get_ref().digest.as_slice())
             .map_err(|error| Status::invalid_argument(chain(&error)))?;
         Ok(Response::new(self.fleet.fetch(&id, digest).await?))
+    }
+
+    async fn fetch_live_sets(
+        &self,
+        request: Request<FetchLiveSetsRequest>,
+    ) -> Result<Response<Self::FetchLiveSetsStream>, Status> {
+        self.node(&request).await?;
+        Err(Status::unimplemented(
+            "this controller gives no live sets yet",
+        ))
     }
 }

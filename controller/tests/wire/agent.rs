@@ -125,6 +125,7 @@ impl Node {
                 confirmed_digest: digest,
                 ..NodeStatus::default()
             }),
+            live_digest: Vec::new(),
         }
     }
 

@@ -54,7 +54,7 @@ impl TryFrom<pb::Ruleset> for Ruleset {
     }
 }
 
-pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
+pub(in crate::ruleset) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
     text: &str,
 ) -> Result<T, InvalidRuleset> {
     text.parse()
@@ -75,7 +75,7 @@ pub(super) fn read_port(port: u32) -> Result<u16, InvalidRuleset> {
     u16::try_from(port).map_err(|_| invalid(format!("{port} is not a port")))
 }
 
-pub(super) fn read_network(message: &pb::Network) -> Result<IpNet, InvalidRuleset> {
+pub(in crate::ruleset) fn read_network(message: &pb::Network) -> Result<IpNet, InvalidRuleset> {
     let length =
         u8::try_from(message.prefix_length).map_err(|_| invalid("a prefix is too long"))?;
     let net = if let Ok(octets) = <[u8; 4]>::try_from(message.address.as_slice()) {

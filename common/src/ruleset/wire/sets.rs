@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use voipfleet_proto::v1 as pb;
 
 use super::super::check::{InvalidRuleset, invalid};
-use super::super::{AddressSet, Expiring, Family, SetName, Until};
+use super::super::{AddressSet, Expiring, Family, LiveName, SetName, Until};
 use super::network;
 use super::read::{parse, read_network};
 
@@ -21,14 +21,15 @@ pub(super) fn encode(set: &AddressSet) -> pb::AddressSet {
         .into(),
         max_elements: set.max_elements,
         elements: set.elements.iter().map(network).collect(),
-        expiring: set
-            .expiring
-            .iter()
-            .map(|one| pb::ExpiringNetwork {
-                network: Some(network(&one.net)),
-                until: one.until.unix(),
-            })
-            .collect(),
+        expiring: set.expiring.iter().map(expiring).collect(),
+        live: set.live.iter().map(LiveName::to_string).collect(),
+    }
+}
+
+pub(in crate::ruleset) fn expiring(one: &Expiring) -> pb::ExpiringNetwork {
+    pb::ExpiringNetwork {
+        network: Some(network(&one.net)),
+        until: one.until.unix(),
     }
 }
 
@@ -78,6 +79,11 @@ pub(super) fn read(message: &pb::AddressSet) -> Result<AddressSet, InvalidRulese
         max_elements: message.max_elements,
         elements,
         expiring,
+        live: message
+            .live
+            .iter()
+            .map(|name| parse(name))
+            .collect::<Result<_, _>>()?,
     };
     let fits = u32::try_from(set.len()).is_ok_and(|len| len <= set.max_elements);
     if !fits || set.max_elements > MAX_ELEMENTS || set.max_elements == 0 {

@@ -1,0 +1,214 @@
+//! Live sets as canonical protobuf, and back with every value checked again.
+
+use ipnet::IpNet;
+use prost::Message as _;
+use voipfleet_proto::v1 as pb;
+
+use super::name::MAX_LIVE_NAME;
+use super::{LiveChange, LiveDelta, LiveName, LiveSets, LiveValue};
+use crate::ruleset::check::InvalidRuleset;
+use crate::ruleset::{Digest, Expiring, Until, outline, wire};
+
+/// The longest encoded live sets that either side takes: room for about 2 million prefixes.
+pub const MAX_LIVE_BYTES: usize = 64 << 20;
+/// The most sources of a site.
+pub const MAX_LIVE_SOURCES: usize = 4096;
+/// Of all sources together.
+const MAX_ALL_ELEMENTS: usize = 1 << 21;
+
+/// Bytes or a delta that are no live sets that we would take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not valid live sets: {0}")]
+pub struct InvalidLive(String);
+
+impl InvalidLive {
+    pub(super) fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl From<InvalidRuleset> for InvalidLive {
+    fn from(error: InvalidRuleset) -> Self {
+        Self(error.into_reason())
+    }
+}
+
+impl LiveSets {
+    /// The canonical encoding; its SHA-256 is the digest.
+    pub fn encode(&self) -> Vec<u8> {
+        let sources = self.sources.iter().map(|(name, value)| pb::LiveSource {
+            name: name.to_string(),
+            elements: value.elements.iter().map(wire::network).collect(),
+            expiring: value.expiring.iter().map(wire::sets::expiring).collect(),
+        });
+        pb::LiveSets {
+            site: self.site.to_string(),
+            sources: sources.collect(),
+        }
+        .encode_to_vec()
+    }
+
+    /// The digest of the canonical encoding.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.encode())
+    }
+
+    /// Reads encoded live sets, and checks every value in them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, InvalidLive> {
+        if bytes.len() > MAX_LIVE_BYTES {
+            return Err(InvalidLive(format!(
+                "{} bytes is above {MAX_LIVE_BYTES}",
+                bytes.len()
+            )));
+        }
+        outline::check_live(bytes, MAX_LIVE_SOURCES, MAX_ALL_ELEMENTS).map_err(InvalidLive)?;
+        let message =
+            pb::LiveSets::decode(bytes).map_err(|error| InvalidLive(error.to_string()))?;
+        let mut live = LiveSets::new(wire::parse(&message.site)?);
+        let mut last: Option<LiveName> = None;
+        for source in message.sources {
+            let name = read_name(&source.name)?;
+            if last.as_ref().is_some_and(|last| *last >= name) {
+                return Err(InvalidLive::new("its sources do not ascend"));
+            }
+            let value = LiveValue {
+                elements: read_networks(&source.elements)?,
+                expiring: read_expiring(&source.expiring)?,
+            };
+            drop(source);
+            last = Some(name.clone());
+            live.insert(name, value);
+        }
+        live.check()?;
+        if live.encode() != bytes {
+            return Err(InvalidLive::new("its encoding is not canonical"));
+        }
+        Ok(live)
+    }
+
+    /// Checks what no single value can: order and bounds.
+    pub(super) fn check(&self) -> Result<(), InvalidLive> {
+        if self.sources.len() > MAX_LIVE_SOURCES {
+            return Err(InvalidLive(format!("more than {MAX_LIVE_SOURCES} sources")));
+        }
+        if self.len() > MAX_ALL_ELEMENTS {
+            return Err(InvalidLive(format!(
+                "more than {MAX_ALL_ELEMENTS} addresses"
+            )));
+        }
+        for (name, value) in &self.sources {
+            ascending(name, &value.elements)?;
+            ascending_ends(name, &value.expiring)?;
+            let twice = |one: &&Expiring| value.elements.binary_search(&one.net).is_ok();
+            if let Some(twice) = value.expiring.iter().find(twice) {
+                return Err(InvalidLive(format!(
+                    "{name} holds {} for ever and until {}",
+                    twice.net, twice.until
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ascending(name: &LiveName, nets: &[IpNet]) -> Result<(), InvalidLive> {
+    if nets.iter().any(|net| net.prefix_len() == 0) {
+        return Err(InvalidLive(format!("{name} holds a prefix of length 0")));
+    }
+    if nets.is_sorted_by(|a, b| a < b) {
+        Ok(())
+    } else {
+        Err(InvalidLive(format!("addresses of {name} do not ascend")))
+    }
+}
+
+fn ascending_ends(name: &LiveName, ends: &[Expiring]) -> Result<(), InvalidLive> {
+    if ends.iter().any(|one| one.net.prefix_len() == 0) {
+        return Err(InvalidLive(format!("{name} holds a prefix of length 0")));
+    }
+    if ends.is_sorted_by(|a, b| a.net < b.net) {
+        Ok(())
+    } else {
+        Err(InvalidLive(format!("addresses of {name} do not ascend")))
+    }
+}
+
+fn read_name(text: &str) -> Result<LiveName, InvalidLive> {
+    if text.len() > MAX_LIVE_NAME {
+        return Err(InvalidLive::new("the name of a source is too long"));
+    }
+    Ok(wire::parse(text)?)
+}
+
+fn read_networks(nets: &[pb::Network]) -> Result<Vec<IpNet>, InvalidLive> {
+    let read = |net| wire::read_network(net).map_err(InvalidLive::from);
+    nets.iter().map(read).collect()
+}
+
+fn read_expiring(all: &[pb::ExpiringNetwork]) -> Result<Vec<Expiring>, InvalidLive> {
+    let read = |one: &pb::ExpiringNetwork| {
+        let wrong = || InvalidLive::new("an end is no time, or has no network");
+        Ok(Expiring {
+            net: wire::read_network(one.network.as_ref().ok_or_else(wrong)?)?,
+            until: Until::from_unix(one.until).ok_or_else(wrong)?,
+        })
+    };
+    all.iter().map(read).collect()
+}
+
+impl From<&LiveDelta> for pb::LiveDelta {
+    fn from(delta: &LiveDelta) -> Self {
+        let changes = delta.changes.iter().map(|(name, change)| {
+            let mut message = pb::LiveChange {
+                name: name.to_string(),
+                ..Default::default()
+            };
+            match change {
+                LiveChange::Gone => message.gone = true,
+                LiveChange::Changed {
+                    add,
+                    add_expiring,
+                    remove,
+                } => {
+                    message.add = add.iter().map(wire::network).collect();
+                    message.add_expiring = add_expiring.iter().map(wire::sets::expiring).collect();
+                    message.remove = remove.iter().map(wire::network).collect();
+                }
+            }
+            message
+        });
+        Self {
+            changes: changes.collect(),
+        }
+    }
+}
+
+impl TryFrom<&pb::LiveDelta> for LiveDelta {
+    type Error = InvalidLive;
+
+    /// Its size is bounded by that of the message that it came in.
+    fn try_from(message: &pb::LiveDelta) -> Result<Self, InvalidLive> {
+        let mut delta = LiveDelta::default();
+        for change in &message.changes {
+            let name = read_name(&change.name)?;
+            let read = if change.gone {
+                LiveChange::Gone
+            } else {
+                let (add, remove) = (read_networks(&change.add)?, read_networks(&change.remove)?);
+                let add_expiring = read_expiring(&change.add_expiring)?;
+                ascending(&name, &add)?;
+                ascending(&name, &remove)?;
+                ascending_ends(&name, &add_expiring)?;
+                LiveChange::Changed {
+                    add,
+                    add_expiring,
+                    remove,
+                }
+            };
+            if delta.changes.insert(name, read).is_some() {
+                return Err(InvalidLive::new("a delta changes a source twice"));
+            }
+        }
+        Ok(delta)
+    }
+}
