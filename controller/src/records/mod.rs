@@ -1,8 +1,10 @@
 //! What the store's values mean. What people decide is JSON; what agents say stays in the
-//! wire's protobuf.
+//! wire's protobuf, and what is large is protobuf too.
 
+mod feed;
 mod generation;
 mod node;
+mod resolved;
 mod target;
 mod token;
 
@@ -10,8 +12,10 @@ use prost::Message as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use feed::{Dropped, FeedRecord};
 pub use generation::{Cause, Content, GenerationRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};
+pub use resolved::{ResolvedRecord, Seen};
 pub use target::TargetRecord;
 pub use token::{TokenRecord, TokenUse};
 

@@ -19,6 +19,10 @@ pub const ALL_CURRENT: &str = "current/";
 pub const ALL_STATUS: &str = "status/";
 /// The prefix of every drift record.
 pub const ALL_DRIFT: &str = "drift/";
+/// The prefix of every resolved DNS name.
+pub const ALL_RESOLVED: &str = "resolved/";
+/// The prefix of every list that has a source of its own.
+pub const ALL_FEEDS: &str = "feed/";
 
 /// A document; `kind` in lower case.
 pub fn document(kind: impl Display, name: impl Display) -> String {
@@ -83,6 +87,16 @@ pub fn node_drift(site: impl Display, node: impl Display) -> String {
 /// The drift records of a site.
 pub fn site_drift(site: impl Display) -> String {
     format!("drift/{site}/")
+}
+
+/// What a DNS name stands for.
+pub fn resolved(host: impl Display) -> String {
+    format!("resolved/{host}")
+}
+
+/// What a list's source gave.
+pub fn feed(list: impl Display) -> String {
+    format!("feed/{list}")
 }
 
 /// The site and node in a key like `node/<site>/<node>` or `drift/<site>/<node>/…`.

@@ -1,0 +1,66 @@
+//! What a DNS name stands for, as the controller last heard.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A DNS name and its addresses. What is known stays for as long as no better answer comes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResolvedRecord {
+    /// Its addresses, those that are about to go among them; empty: it never had a good answer.
+    pub addresses: BTreeMap<IpAddr, Seen>,
+    /// The last good answer, Unix time; 0: none yet. Up to some minutes behind while every answer
+    /// is the same.
+    pub resolved_ms: u64,
+    /// Since when there is no good answer, Unix time; none: the last one was good.
+    pub failing_since_ms: Option<u64>,
+    /// Why there is none; empty: the last one was good.
+    pub error: String,
+    /// Addresses of the last answer that were not taken, and are none of a peer: loopback,
+    /// multicast and the like.
+    pub refused: Vec<IpAddr>,
+    /// Addresses of the last answer beyond the most that a name may have.
+    pub beyond: u32,
+    /// How long the last good answer was good for, seconds.
+    pub ttl_s: u32,
+    /// Since when nothing uses it, Unix time; none: something does.
+    pub unused_since_ms: Option<u64>,
+}
+
+/// When a name had an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// First in an answer, Unix time.
+    pub first_ms: u64,
+    /// Last in an answer, Unix time. Up to some minutes behind while every answer is the same.
+    pub last_ms: u64,
+    /// Since when good answers leave it out, Unix time: it goes when that has lasted; none: the
+    /// last good answer had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since_ms: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_read() {
+        let early = r#"{"addresses":{"192.0.2.7":{"first_ms":1,"last_ms":2}},"resolved_ms":2}"#;
+        let record: ResolvedRecord = serde_json::from_str(early).unwrap();
+        let seen = record.addresses[&"192.0.2.7".parse::<IpAddr>().unwrap()];
+        assert_eq!(
+            (seen.first_ms, seen.last_ms, seen.missing_since_ms),
+            (1, 2, None)
+        );
+        assert_eq!(record.failing_since_ms, None);
+
+        let written = serde_json::to_string(&record).unwrap();
+        assert_eq!(
+            serde_json::from_str::<ResolvedRecord>(&written).unwrap(),
+            record
+        );
+    }
+}
