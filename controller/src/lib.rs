@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cli;
 pub mod clock;
+pub mod documents;
 pub mod enrol;
 pub mod errors;
 pub mod fleet;

@@ -13,8 +13,8 @@ use voipfleet_proto::v1::{
 };
 
 use super::{Api, failed};
-use crate::push::snapshot::{MAX_DOCUMENTS, documents, read_addresses};
-use crate::store::keys;
+use crate::documents::Stored;
+use crate::push::snapshot::read_addresses;
 
 /// Roles of which no daemon can be told: `ic` is served by the web server of `http`.
 const SILENT: [Role; 1] = [Role::Ic];
@@ -22,9 +22,8 @@ const SILENT: [Role; 1] = [Role::Ic];
 impl Api {
     /// Fills in where the nodes of an answer differ from the documents.
     pub(super) async fn compare(&self, answer: &mut StatusResponse) -> Result<(), Status> {
-        let entries = self.store.all(keys::ALL_DOCUMENTS, MAX_DOCUMENTS).await;
-        let entries = entries.map_err(failed)?;
-        let documents = tokio::task::spawn_blocking(move || documents(&entries))
+        let stored = Stored::read(self.store.as_ref()).await.map_err(failed)?;
+        let documents = tokio::task::spawn_blocking(move || stored.documents())
             .await
             .map_err(|_| Status::internal("the documents could not be read"))?
             .map_err(failed)?;

@@ -10,16 +10,16 @@ use voipfleet_proto::v1::{
 use super::convert::{diagnostic, parse, sources};
 use super::tokens::MAX_STORED as MAX_TOKENS;
 use super::{Api, Caller, failed};
-use crate::push::snapshot::{MAX_DOCUMENTS, MAX_NODES, documents};
+use crate::documents::{self, Change as Step, MAX_DOCUMENTS, Stored};
+use crate::errors::chain;
+use crate::push::snapshot::MAX_NODES;
 use crate::records::{self, TokenRecord};
-use crate::store::{Entry, Expect, Outcome, Txn, Versioned, keys};
+use crate::store::{Expect, Outcome, StoreError, Txn, keys};
 
 /// Tries to win against others that change documents.
 const TRIES: usize = 10;
-
-fn key(kind: Kind, name: &str) -> String {
-    keys::document(kind.as_str().to_ascii_lowercase(), name)
-}
+/// Changes of documents between two prunings of their versions; pushes prune them too.
+const PRUNE_EVERY: u64 = 100;
 
 fn contended() -> Status {
     Status::aborted("the documents are being changed by others; try again")
@@ -38,20 +38,20 @@ impl Api {
     ) -> Result<ApplyResponse, Status> {
         let mut sources = sources(request.sources)?;
         for _ in 0..TRIES {
-            let (version, entries) = self.read_documents().await?;
+            let stored = self.read_documents().await?;
             // Large files take a while: off the async threads.
             let checking = tokio::task::spawn_blocking(move || {
-                let result = check(&sources, &entries);
-                (sources, result)
+                let result = check(&sources, &stored);
+                (sources, stored, result)
             });
-            let (given_back, result) = checking.await.map_err(|_| broken())?;
+            let (given_back, stored, result) = checking.await.map_err(|_| broken())?;
             sources = given_back;
             let checked = result.map_err(failed)?;
             let answer = ApplyResponse {
                 diagnostics: checked.diagnostics.into_iter().map(diagnostic).collect(),
                 changes: checked.changes,
             };
-            if checked.puts.is_empty() || request.dry_run {
+            if checked.steps.is_empty() || request.dry_run {
                 return Ok(answer);
             }
             if checked.total > MAX_DOCUMENTS {
@@ -59,13 +59,9 @@ impl Api {
                     "there would be more than {MAX_DOCUMENTS} documents"
                 )));
             }
-            let count = checked.puts.len();
-            let txn = Txn {
-                compares: vec![(keys::DOCUMENTS.to_owned(), (&version).into())],
-                puts: checked.puts,
-                deletes: Vec::new(),
-            };
-            if self.commit_documents(caller, txn).await? {
+            let count = checked.steps.len();
+            let txn = self.change(caller, &stored, checked.steps)?;
+            if self.commit_documents(&stored, txn).await? {
                 tracing::info!(operator = %caller.name, count, "documents applied");
                 return Ok(answer);
             }
@@ -82,7 +78,7 @@ impl Api {
             "" => None,
             kind => Some(parse(kind)?),
         };
-        let (_, entries) = self.read_documents().await?;
+        let Stored { entries, .. } = self.read_documents().await?;
         let name = request.name.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let mut found = Vec::new();
@@ -128,9 +124,10 @@ impl Api {
         let kind: Kind = parse(&request.kind)?;
         let name = &request.name;
         for _ in 0..TRIES {
-            let (version, entries) = self.read_documents().await?;
-            let reading = tokio::task::spawn_blocking(move || documents(&entries));
-            let stored: Documents = reading.await.map_err(|_| broken())?.map_err(failed)?;
+            let read = self.read_documents().await?;
+            let reading = tokio::task::spawn_blocking(move || (read.documents(), read));
+            let (stored, read) = reading.await.map_err(|_| broken())?;
+            let stored: Documents = stored.map_err(failed)?;
             if !stored.contains(kind, name) {
                 return Err(Status::not_found(format!(
                     "there is no {kind} {}; `voipctl get {kind}` lists them",
@@ -144,15 +141,13 @@ impl Api {
                     users.join(", ")
                 )));
             }
-            let mut txn = Txn::new()
-                .expect(keys::DOCUMENTS, (&version).into())
-                .delete(key(kind, name));
+            let mut txn = self.change(caller, &read, [Step::Delete(kind, name.clone())])?;
             if kind == Kind::Site {
                 // Tokens first: one that is used after that makes the commit a conflict.
                 txn = self.with_open_tokens(name, txn).await?;
                 self.refuse_site_with_nodes(name).await?;
             }
-            if self.commit_documents(caller, txn).await? {
+            if self.commit_documents(&read, txn).await? {
                 tracing::info!(operator = %caller.name, %kind, name, "document deleted");
                 return Ok(());
             }
@@ -191,18 +186,36 @@ impl Api {
         )))
     }
 
-    async fn read_documents(&self) -> Result<(Option<Versioned>, Vec<Entry>), Status> {
-        // The version first: documents that change after it make the commit a conflict.
-        let version = self.store.get(keys::DOCUMENTS).await.map_err(failed)?;
-        let entries = self.store.all(keys::ALL_DOCUMENTS, MAX_DOCUMENTS).await;
-        Ok((version, entries.map_err(failed)?))
+    async fn read_documents(&self) -> Result<Stored, Status> {
+        Stored::read(self.store.as_ref()).await.map_err(failed)
+    }
+
+    fn change(
+        &self,
+        caller: &Caller,
+        stored: &Stored,
+        steps: impl IntoIterator<Item = Step>,
+    ) -> Result<Txn, Status> {
+        let by = caller.name.as_str();
+        let txn = stored.change(by, self.clock.now_ms(), steps);
+        txn.map_err(failed)
     }
 
     /// Commits a change of documents; false: somebody else was faster.
-    async fn commit_documents(&self, caller: &Caller, txn: Txn) -> Result<bool, Status> {
-        let txn = txn.put(keys::DOCUMENTS, caller.name.as_str());
+    async fn commit_documents(&self, stored: &Stored, txn: Txn) -> Result<bool, Status> {
         let outcome = self.store.commit(txn).await.map_err(failed)?;
-        Ok(outcome != Outcome::Conflict)
+        if outcome == Outcome::Conflict {
+            return Ok(false);
+        }
+        if stored.version.version.is_multiple_of(PRUNE_EVERY) {
+            let store = std::sync::Arc::clone(&self.store);
+            tokio::spawn(async move {
+                if let Err(error) = documents::prune(store.as_ref()).await {
+                    tracing::warn!(error = %chain(&error), "old versions of documents not removed");
+                }
+            });
+        }
+        Ok(true)
     }
 }
 
@@ -214,18 +227,18 @@ fn shown(text: &str) -> String {
 struct CheckedApply {
     diagnostics: Vec<policy::Diagnostic>,
     changes: Vec<DocumentChange>,
-    puts: Vec<(String, Vec<u8>)>,
+    steps: Vec<Step>,
     /// Documents that there would be.
     total: usize,
 }
 
-fn check(sources: &[Source], entries: &[Entry]) -> Result<CheckedApply, crate::store::StoreError> {
-    let stored = documents(entries)?;
+fn check(sources: &[Source], read: &Stored) -> Result<CheckedApply, StoreError> {
+    let stored = read.documents()?;
     let checked = policy::check(sources, &stored);
     let mut result = CheckedApply {
         changes: Vec::new(),
-        puts: Vec::new(),
-        total: entries.len(),
+        steps: Vec::new(),
+        total: read.entries.len(),
         diagnostics: Vec::new(),
     };
     if !checked.has_errors() {
@@ -242,9 +255,7 @@ fn check(sources: &[Source], entries: &[Entry]) -> Result<CheckedApply, crate::s
             });
             result.total += usize::from(change == Change::Created);
             if change != Change::Unchanged {
-                let key = key(document.kind(), document.name());
-                let value = records::to_json(&key, &document)?;
-                result.puts.push((key, value));
+                result.steps.push(Step::Put(document));
             }
         }
     }

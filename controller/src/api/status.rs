@@ -13,9 +13,9 @@ use voipfleet_proto::v1::{
 
 use super::convert::parse;
 use super::{Api, failed};
+use crate::documents::MAX_DOCUMENTS;
 use crate::fleet::{Targets, View, held};
 use crate::push::BELIEVED;
-use crate::push::snapshot::MAX_DOCUMENTS;
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
 use crate::store::{StoreError, keys};
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use voipfleet_common::names::SiteName;
 
 use super::Pushes;
+use crate::documents;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, TargetRecord};
 use crate::store::{Expect, Outcome, Revision, Store, StoreError, Txn, keys};
@@ -26,6 +27,9 @@ impl Pushes {
                 Err(error) => {
                     tracing::warn!(%site, error = %chain(&error), "old generations not removed");
                 }
+            }
+            if let Err(error) = documents::prune(store.as_ref()).await {
+                tracing::warn!(error = %chain(&error), "old versions of documents not removed");
             }
         });
     }

@@ -6,18 +6,17 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use voipfleet_common::compile::{Compiled, InterfaceAddress, NodeInput, compile};
 use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::policy::{self, Diagnostic, Document, Documents, Severity, Source};
+use voipfleet_common::policy::{self, Diagnostic, Documents, Severity, Source};
 use voipfleet_common::role::Role;
 use voipfleet_common::session::Held;
 use voipfleet_proto::v1 as pb;
 
 use super::{PushError, Pushes};
+use crate::documents::Stored;
 use crate::fleet::held;
-use crate::records::{self, NodeRecord, StatusRecord};
-use crate::store::{Entry, Store, StoreError, keys};
+use crate::records::{self, DocumentsVersion, NodeRecord, StatusRecord};
+use crate::store::{Store, StoreError, keys};
 
-/// The most documents of an installation.
-pub const MAX_DOCUMENTS: usize = 50_000;
 /// The most nodes of a site.
 pub const MAX_NODES: usize = 10_000;
 
@@ -28,6 +27,8 @@ pub struct Snapshot {
     pub site: SiteName,
     /// Every document of the installation.
     pub documents: Documents,
+    /// Their state; with documents that are not stored, the one that these came on top of.
+    pub version: DocumentsVersion,
     /// The site's nodes.
     pub nodes: BTreeMap<NodeName, SiteNode>,
 }
@@ -43,14 +44,6 @@ pub struct SiteNode {
     pub enrolled_ms: u64,
     /// What it last said to have confirmed.
     pub confirmed: Option<Held>,
-}
-
-/// Understands documents as they are stored.
-pub fn documents(entries: &[Entry]) -> Result<Documents, StoreError> {
-    entries
-        .iter()
-        .map(|entry| records::from_json::<Document>(&entry.key, &entry.held))
-        .collect()
 }
 
 /// The stored documents, with those of `sources` in their places.
@@ -79,8 +72,9 @@ impl Snapshot {
         site: &SiteName,
         sources: Vec<Source>,
     ) -> Result<Self, PushError> {
-        let entries = store.all(keys::ALL_DOCUMENTS, MAX_DOCUMENTS).await?;
-        let documents = tokio::task::spawn_blocking(move || with(documents(&entries)?, &sources))
+        let stored = Stored::read(store).await?;
+        let version = stored.version.version;
+        let documents = tokio::task::spawn_blocking(move || with(stored.documents()?, &sources))
             .await
             .map_err(|_| PushError::Broken(site.clone()))??;
         if !documents.sites.contains_key(site) {
@@ -89,6 +83,7 @@ impl Snapshot {
         Ok(Self {
             site: site.clone(),
             documents,
+            version,
             nodes: nodes(store, site).await?,
         })
     }

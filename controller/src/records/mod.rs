@@ -1,6 +1,7 @@
 //! What the store's values mean. What people decide is JSON; what agents say stays in the
 //! wire's protobuf, and what is large is protobuf too.
 
+mod documents;
 mod feed;
 mod generation;
 mod node;
@@ -12,6 +13,7 @@ use prost::Message as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use documents::{DocumentRecord, DocumentsRecord, DocumentsVersion};
 pub use feed::{Dropped, FeedRecord};
 pub use generation::{Cause, Content, GenerationRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};

@@ -5,8 +5,15 @@ use std::fmt::Display;
 use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::Generation;
 
-/// Written by every change of a document: whoever read several documents compares it.
+/// The number of the documents' state, written by every change of one: whoever read several
+/// documents compares it.
 pub const DOCUMENTS: &str = "documents";
+/// The oldest state of the documents of which nothing was pruned.
+pub const DOCUMENTS_WHOLE: &str = "documents-whole";
+/// The prefix of every version of every document.
+pub const ALL_DOCUMENT_VERSIONS: &str = "docver/";
+/// The prefix of every generation.
+pub const ALL_GENERATIONS: &str = "gen/";
 /// The prefix of every document.
 pub const ALL_DOCUMENTS: &str = "doc/";
 /// The prefix of every node.
@@ -27,6 +34,22 @@ pub const ALL_FEEDS: &str = "feed/";
 /// A document; `kind` in lower case.
 pub fn document(kind: impl Display, name: impl Display) -> String {
     format!("doc/{kind}/{name}")
+}
+
+/// A document as the change that made state `version` left it; `kind` in lower case.
+pub fn document_version(kind: impl Display, name: impl Display, version: u64) -> String {
+    format!("docver/{kind}/{name}/{version:020}")
+}
+
+/// The versions of a document.
+pub fn document_versions(kind: impl Display, name: impl Display) -> String {
+    format!("docver/{kind}/{name}/")
+}
+
+/// The document's own key, and the state of all documents, in the key of a version.
+pub fn versioned_document(key: &str) -> Option<(&str, u64)> {
+    let (document, version) = key.strip_prefix("docver/")?.rsplit_once('/')?;
+    Some((document, version.parse().ok()?))
 }
 
 /// A node.
@@ -62,6 +85,11 @@ pub fn current(site: impl Display) -> String {
 /// A ruleset.
 pub fn ruleset(digest: &Digest) -> String {
     format!("ruleset/{digest}")
+}
+
+/// A long set of a site's rulesets.
+pub fn set(site: impl Display, digest: &Digest) -> String {
+    format!("set/{site}/{digest}")
 }
 
 /// What a node last said of itself.
