@@ -11,8 +11,8 @@ use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_proto::v1::Chunk;
 
 use super::{Fleet, target};
+use crate::push::rulesets;
 use crate::records::NodeId;
-use crate::store::keys;
 
 /// The largest chunk (design: at most 256 KiB).
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -44,11 +44,9 @@ impl Fleet {
         let own = generation
             .as_ref()
             .and_then(|generation| generation.held(&id.node));
-        let bytes = store
-            .get(&keys::ruleset(&digest))
+        let bytes = rulesets::get(store, &digest)
             .await
-            .map_err(crate::api::failed)?
-            .map(|held| held.value);
+            .map_err(crate::api::failed)?;
         if own.is_none_or(|own| own.digest != digest) {
             return Err(not_yours(id, digest, bytes.as_deref()));
         }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::{Digest, Mode};
+use voipfleet_common::ruleset::{Digest, Mode, Ruleset};
 use voipfleet_common::session::{Generation, Held};
 
+use super::rulesets::Packed;
 use super::{Order, PushError, Pushes, Snapshot};
 use crate::records::{self, Cause, Content, GenerationRecord, NodeId, Read, TargetRecord};
 use crate::store::{Expect, Outcome, StoreError, Txn, keys};
@@ -62,15 +63,7 @@ impl Pushes {
             let (snapshot, compiled) = self
                 .compile_as_if(&order.site, order.sources.clone())
                 .await?;
-            let mut contents = BTreeMap::new();
-            let mut rulesets = BTreeMap::new();
-            for (name, ruleset) in compiled.rulesets {
-                let encoded = ruleset.encode();
-                let digest = Digest::of(&encoded);
-                let size = encoded.len() as u64;
-                contents.insert(name, Content { digest, size });
-                rulesets.insert(digest, encoded);
-            }
+            let (contents, packed) = pack(&order.site, compiled.rulesets).await?;
             let confirmed = self.confirmed(&snapshot);
             let fresh = self.fresh(&order, &snapshot);
             let confirm_within_ms = fresh.confirm_within_ms;
@@ -84,7 +77,7 @@ impl Pushes {
             if compared.changed
                 && !order.dry_run
                 && !self
-                    .commit(&order, &before, &compared.generation, rulesets)
+                    .commit(&order, &before, &compared.generation, packed)
                     .await?
             {
                 continue;
@@ -140,7 +133,7 @@ impl Pushes {
                 .or_else(|| policy.map(|policy| policy.rollout.confirm_within_ms))
                 .unwrap_or_default(),
             observe: policy.is_some_and(|policy| policy.mode == Mode::Observe),
-            documents: 0,
+            documents: snapshot.version,
             cause: Cause::Push,
             nodes: BTreeMap::new(),
         }
@@ -153,13 +146,13 @@ impl Pushes {
         order: &Order,
         before: &Before,
         record: &GenerationRecord,
-        rulesets: BTreeMap<Digest, Vec<u8>>,
+        packed: Packed,
     ) -> Result<bool, PushError> {
         let site = &order.site;
         let current = keys::current(site);
         let target = TargetRecord::everywhere(record.number);
         let generation = keys::generation(site, record.number);
-        let mut txn = Txn::new()
+        let txn = Txn::new()
             .expect(current.clone(), before.expect)
             .expect(generation.clone(), Expect::Absent)
             .put(current.clone(), records::to_json(&current, &target)?)
@@ -170,11 +163,7 @@ impl Pushes {
             .flat_map(|record| record.nodes.values())
             .map(|content| content.digest)
             .collect();
-        for (digest, encoded) in rulesets {
-            if !stored.contains(&digest) {
-                txn = txn.put(keys::ruleset(&digest), encoded);
-            }
-        }
+        let txn = packed.put(self.store.as_ref(), &stored, txn).await?;
         let Outcome::Committed { revision } = self.store.commit(txn).await? else {
             return Ok(false);
         };
@@ -201,6 +190,23 @@ impl Pushes {
             .filter_map(|(name, node)| Some((name.clone(), confirmed(name, node.confirmed)?)))
             .collect()
     }
+}
+
+/// Each node's content, and all of it as it will be stored. It takes a while where sets are
+/// long: off the async threads.
+async fn pack(
+    site: &SiteName,
+    rulesets: BTreeMap<NodeName, Ruleset>,
+) -> Result<(BTreeMap<NodeName, Content>, Packed), PushError> {
+    let mut packed = Packed::new(site.clone());
+    let packing = tokio::task::spawn_blocking(move || {
+        let contents = rulesets
+            .into_iter()
+            .map(|(name, ruleset)| (name, packed.add(&ruleset)))
+            .collect();
+        (contents, packed)
+    });
+    packing.await.map_err(|_| PushError::Broken(site.clone()))
 }
 
 /// When the last of a site's nodes enrolled, Unix time.

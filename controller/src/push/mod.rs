@@ -3,6 +3,7 @@
 mod generation;
 mod prune;
 mod rollout;
+pub mod rulesets;
 pub mod snapshot;
 mod track;
 

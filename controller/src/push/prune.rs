@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use voipfleet_common::names::SiteName;
 
-use super::Pushes;
+use super::{Pushes, rulesets};
 use crate::documents;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, TargetRecord};
@@ -69,9 +69,8 @@ async fn prune(
         }
     }
     // A ruleset names its site and node, so that no other site can need it.
-    for digest in dropped.difference(&kept) {
-        txn = txn.delete(keys::ruleset(digest));
-    }
+    txn.deletes
+        .extend(rulesets::useless(store, &dropped, &kept).await?);
     match store.commit(txn).await? {
         Outcome::Committed { .. } => Ok(gone),
         Outcome::Conflict => Ok(0),
