@@ -99,6 +99,7 @@ pub(crate) fn documents() -> Documents {
         let tenant = Tenant {
             name: name.parse().unwrap(),
             networks: BTreeMap::from([(network.to_owned(), nets(prefixes))]),
+            names: BTreeMap::new(),
         };
         documents.tenants.insert(tenant.name.clone(), tenant);
     }
@@ -106,6 +107,8 @@ pub(crate) fn documents() -> Documents {
         name: "trunkco".parse().unwrap(),
         signalling: nets(&["192.0.2.0/28", "2001:db8:71::/64"]),
         media: nets(&["192.0.2.128/25", "2001:db8:72::/64"]),
+        signalling_names: Vec::new(),
+        media_names: Vec::new(),
     };
     documents.providers.insert(provider.name.clone(), provider);
     for (name, addresses) in [
@@ -124,6 +127,7 @@ pub(crate) fn documents() -> Documents {
             name: name.parse().unwrap(),
             addresses,
             expiring: Vec::new(),
+            feed: None,
         };
         documents.lists.insert(list.name.clone(), list);
     }
@@ -343,6 +347,7 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
                 let tenant = Tenant {
                     name: name.parse().unwrap(),
                     networks: BTreeMap::from([("offices".to_owned(), nets)]),
+                    names: BTreeMap::new(),
                 };
                 documents.tenants.insert(tenant.name.clone(), tenant);
             }
@@ -351,6 +356,8 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
                     name: name.parse().unwrap(),
                     signalling,
                     media,
+                    signalling_names: Vec::new(),
+                    media_names: Vec::new(),
                 };
                 documents.providers.insert(provider.name.clone(), provider);
             }
@@ -367,6 +374,7 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
                         .filter(|_| ends)
                         .collect(),
                     addresses,
+                    feed: None,
                 };
                 documents.lists.insert(list.name.clone(), list);
             }

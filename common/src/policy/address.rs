@@ -129,7 +129,9 @@ fn not_an_address(text: &str, address: &str) -> Problem {
     } else if address.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         "an IPv4 address is four numbers from 0 to 255: 198.51.100.7".to_owned()
     } else if address.contains('.') && address.bytes().any(|b| b.is_ascii_alphabetic()) {
-        "names of hosts are not resolved: write the address".to_owned()
+        "DNS names stand in the networks of a Tenant and in signalling and media of a Provider, \
+         with two labels or more: write the address here"
+            .to_owned()
     } else {
         EXAMPLES.to_owned()
     };
@@ -224,7 +226,7 @@ mod tests {
             ("10.0.0.300", "10.0.0.300", "0 to 255"),
             ("010.0.0.1", "010.0.0.1", "leading zeros"),
             ("10.0.0.1-10.0.0.9", "10.0.0.1-10.0.0.9", "prefixes"),
-            ("pbx.example.com", "pbx.example.com", "not resolved"),
+            ("pbx.example.com", "pbx.example.com", "write the address"),
             ("fe80::1%eth0", "fe80::1%eth0", "interface"),
             ("::ffff:10.0.0.1", "::ffff:10.0.0.1", "write 10.0.0.1"),
             ("0.0.0.0", "0.0.0.0", "`world`"),

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::feed::Feed;
 use crate::names::{ListName, ProviderName, SiteName, TenantName};
 use crate::role::Role;
-use crate::ruleset::{Expiring, Interface, Mode, PortRange, Probe, Rate, distinct};
+use crate::ruleset::{DnsName, Expiring, Interface, Mode, PortRange, Probe, Rate, distinct};
 
 /// One document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,8 +176,22 @@ pub struct Rollout {
     pub batch: Batch,
     /// Failures that are still no reason to stop.
     pub max_failures: u32,
+    /// How long is waited between two batches, milliseconds.
+    pub pause_ms: u64,
+    /// What happens when there were more failures.
+    pub on_failure: OnFailure,
     /// How long a node has to prove that it is still reachable, milliseconds.
     pub confirm_within_ms: u64,
+}
+
+/// What becomes of a push with too many failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// It stops where it is, and waits for somebody to decide.
+    Halt,
+    /// The nodes that have it go back.
+    Rollback,
 }
 
 /// A number of nodes, or a part of them.
@@ -212,6 +227,8 @@ pub struct Tenant {
     pub name: TenantName,
     /// Its networks, by a name of the operator's choice.
     pub networks: BTreeMap<String, Vec<IpNet>>,
+    /// DNS names that stand in its networks, by the same names; none that is empty.
+    pub names: BTreeMap<String, Vec<DnsName>>,
 }
 
 /// A SIP trunk carrier.
@@ -223,6 +240,10 @@ pub struct Provider {
     pub signalling: Vec<IpNet>,
     /// Where its media comes from.
     pub media: Vec<IpNet>,
+    /// DNS names of hosts where its signalling comes from.
+    pub signalling_names: Vec<DnsName>,
+    /// DNS names of hosts where its media comes from.
+    pub media_names: Vec<DnsName>,
 }
 
 /// A named list of addresses.
@@ -234,10 +255,12 @@ pub struct List {
     pub addresses: Vec<IpNet>,
     /// Its addresses with an end, ascending, none of `addresses`.
     pub expiring: Vec<Expiring>,
+    /// Where the controller fetches more; none: these are all.
+    pub feed: Option<Feed>,
 }
 
 impl List {
-    /// All its addresses.
+    /// All addresses that it names itself.
     pub fn nets(&self) -> impl Iterator<Item = &IpNet> {
         let ending = self.expiring.iter().map(|one| &one.net);
         self.addresses.iter().chain(ending)

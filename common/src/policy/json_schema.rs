@@ -32,6 +32,17 @@ pub fn json_schema() -> Value {
         }),
     );
     definitions.insert(
+        "peer".to_owned(),
+        json!({"anyOf": [
+            reference("network"),
+            {
+                "type": "string",
+                "pattern": "^([A-Za-z0-9-]+\\.)+[A-Za-z][A-Za-z0-9-]+\\.?$",
+                "description": "a DNS name",
+            },
+        ]}),
+    );
+    definitions.insert(
         "name".to_owned(),
         json!({"type": ["string", "integer"], "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$"}),
     );
@@ -115,7 +126,7 @@ impl Shape {
                 "format": "date-time",
                 "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
             }),
-            Shape::Networks => one_or_many(&reference("network")),
+            Shape::Peers => one_or_many(&reference("peer")),
             Shape::AddressWords => one_or_many(&reference("addressWord")),
             Shape::Ports => one_or_many(&reference("port")),
             Shape::Mapping(table) => table.schema(),
@@ -123,10 +134,10 @@ impl Shape {
             Shape::MappingByName(table) => {
                 json!({"type": "object", "additionalProperties": table.schema()})
             }
-            Shape::NetworksByName => json!({
+            Shape::PeersByName => json!({
                 "type": "object",
                 "propertyNames": reference("name"),
-                "additionalProperties": one_or_many(&reference("network")),
+                "additionalProperties": one_or_many(&reference("peer")),
             }),
         }
     }

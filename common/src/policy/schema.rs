@@ -1,5 +1,7 @@
 //! The fields of the documents: one table that drives both the parser and the JSON schema.
 
+use super::feed::Feed;
+
 /// A mapping and the fields that it may have.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -42,8 +44,8 @@ pub(super) enum Shape {
     Pattern(&'static str),
     /// An IP address.
     Address,
-    /// A list of addresses and prefixes, or one.
-    Networks,
+    /// A list of addresses, prefixes and DNS names, or one.
+    Peers,
     /// An address or prefix.
     Network,
     /// A list of addresses and prefixes, alone or as mappings of this table, or one.
@@ -60,8 +62,8 @@ pub(super) enum Shape {
     Mappings(&'static Table),
     /// A mapping from names to mappings.
     MappingByName(&'static Table),
-    /// A mapping from names to lists of addresses and prefixes.
-    NetworksByName,
+    /// A mapping from names to lists of addresses, prefixes and DNS names.
+    PeersByName,
 }
 
 const fn field(name: &'static str, shape: Shape, about: &'static str) -> Field {
@@ -89,6 +91,7 @@ pub(super) const MODES: &[&str] = &["enforce", "observe"];
 pub(super) const DEFAULTS: &[&str] = &["drop", "reject"];
 pub(super) const TRUSTS: &[&str] = &["full", "strict"];
 pub(super) const TRANSPORTS: &[&str] = &["tcp", "udp"];
+pub(super) const ON_FAILURE: &[&str] = &["halt", "rollback"];
 pub(super) const EXPECTATIONS: &[&str] = &["accept", "drop"];
 /// The address words without a name.
 pub(super) const WORDS: &[&str] = &[
@@ -308,6 +311,16 @@ pub(super) static ROLLOUT: Table = Table {
             "failures that are still no reason to stop",
         ),
         field(
+            "pause",
+            Shape::Pattern(DURATION),
+            "how long to wait between two batches",
+        ),
+        field(
+            "on_failure",
+            Shape::Choice(ON_FAILURE),
+            "after more failures: halt, or rollback of the nodes that have it",
+        ),
+        field(
             "confirm_within",
             Shape::Pattern(DURATION),
             "how long a node has to prove that it is still reachable",
@@ -356,8 +369,8 @@ pub(super) static TENANT: Table = Table {
         required("name", Shape::Name, "the tenant's name"),
         required(
             "networks",
-            Shape::NetworksByName,
-            "its networks, by a name of your choice",
+            Shape::PeersByName,
+            "its networks, by a name of your choice; DNS names are resolved by the controller",
         ),
     ],
 };
@@ -369,10 +382,10 @@ pub(super) static PROVIDER: Table = Table {
         required("name", Shape::Name, "the provider's name"),
         field(
             "signalling",
-            Shape::Networks,
-            "where its signalling comes from",
+            Shape::Peers,
+            "where its signalling comes from; DNS names are resolved by the controller",
         ),
-        field("media", Shape::Networks, "where its media comes from"),
+        field("media", Shape::Peers, "where its media comes from"),
     ],
 };
 
@@ -391,7 +404,25 @@ pub(super) static LIST: Table = Table {
             "file",
             Shape::Text,
             "a text file with one address a line and # comments, relative to this document's \
-             folder",
+             folder; with refresh, a path on the controller's host",
+        ),
+        field(
+            "url",
+            Shape::Pattern("^https?://.+$"),
+            "where the controller fetches more addresses, one a line",
+        ),
+        field(
+            "refresh",
+            Shape::Pattern(DURATION),
+            "how often the controller fetches them: 1m to 168h, 1h if absent",
+        ),
+        field(
+            "max_entries",
+            Shape::Count {
+                least: 1,
+                most: Feed::MOST_ENTRIES,
+            },
+            "more fetched entries than these are not taken; 200000 if absent",
         ),
     ],
 };

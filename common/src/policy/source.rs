@@ -138,6 +138,10 @@ pub(super) fn named_files(
         if identity(&document.root).kind != Some(Kind::List) {
             return None;
         }
+        // With it, the file is one of the controller's host.
+        if entries.iter().any(|entry| entry.key == "refresh") {
+            return None;
+        }
         let entry = entries.iter().find(|entry| entry.key == "file")?;
         match &entry.value.value {
             Value::Scalar { text, .. } => Some((resolve(path, text), entry.value.span)),

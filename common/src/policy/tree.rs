@@ -5,11 +5,12 @@ use ipnet::IpNet;
 use super::address::written;
 use super::decode::written_duration;
 use super::document::{
-    AddressWord, Batch, CustomRule, DefaultVerdict, Document, List, PolicyTest, Provider,
-    ServiceOverride, Site, Tenant, Transport, Trust,
+    AddressWord, Batch, CustomRule, DefaultVerdict, Document, List, OnFailure, PolicyTest,
+    Provider, Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
 };
+use super::feed::FeedSource;
 use super::print::Tree;
-use crate::ruleset::{Mode, PortRange, Probe, Rate, RateUnit, Until};
+use crate::ruleset::{DnsName, Mode, PortRange, Probe, Rate, RateUnit, Until};
 
 impl Document {
     /// The document as YAML, in the one canonical form. It parses back to the same document.
@@ -26,7 +27,7 @@ impl Document {
             Document::Site(site) => site_fields(site, &mut entries),
             Document::Tenant(tenant) => entries.push(tenant_networks(tenant)),
             Document::Provider(provider) => provider_networks(provider, &mut entries),
-            Document::List(list) => entries.push(list_addresses(list)),
+            Document::List(list) => list_fields(list, &mut entries),
         }
         Tree::Map(entries)
     }
@@ -88,26 +89,32 @@ fn site_fields(site: &Site, entries: &mut Vec<Entry>) {
     entries.extend(filled("rules", &site.rules, rule));
     entries.extend(filled("deny", &site.deny, word));
     entries.extend(filled("probes", &site.probes, probe));
-    let rollout = &site.rollout;
-    entries.push(entry(
-        "rollout",
-        Tree::Map(vec![
-            entry("canary", Tree::Number(rollout.canary)),
-            entry(
-                "batch",
-                match rollout.batch {
-                    Batch::Count(count) => Tree::Number(count),
-                    Batch::Percent(percent) => Tree::Text(format!("{percent}%")),
-                },
-            ),
-            entry("max_failures", Tree::Number(rollout.max_failures)),
-            entry(
-                "confirm_within",
-                Tree::Text(written_duration(rollout.confirm_within_ms)),
-            ),
-        ]),
-    ));
+    entries.push(entry("rollout", rollout(&site.rollout)));
     entries.extend(filled("tests", &site.tests, test));
+}
+
+fn rollout(rollout: &Rollout) -> Tree {
+    let mut entries = vec![
+        entry("canary", Tree::Number(rollout.canary)),
+        entry(
+            "batch",
+            match rollout.batch {
+                Batch::Count(count) => Tree::Number(count),
+                Batch::Percent(percent) => Tree::Text(format!("{percent}%")),
+            },
+        ),
+        entry("max_failures", Tree::Number(rollout.max_failures)),
+    ];
+    if rollout.pause_ms > 0 {
+        let pause = written_duration(rollout.pause_ms);
+        entries.push(entry("pause", Tree::Text(pause)));
+    }
+    if rollout.on_failure == OnFailure::Rollback {
+        entries.push(entry("on_failure", text("rollback")));
+    }
+    let confirm_within = written_duration(rollout.confirm_within_ms);
+    entries.push(entry("confirm_within", Tree::Text(confirm_within)));
+    Tree::Map(entries)
 }
 
 /// A list, if there is anything in it.
@@ -179,16 +186,49 @@ fn test(test: &PolicyTest) -> Tree {
 }
 
 fn tenant_networks(tenant: &Tenant) -> Entry {
-    let networks = tenant
-        .networks
-        .iter()
-        .map(|(name, networks)| entry(name, list(networks, network)));
+    let networks = tenant.networks.iter().map(|(name, networks)| {
+        let hosts = tenant.names.get(name).map_or(&[][..], Vec::as_slice);
+        entry(name, peers(networks, hosts))
+    });
     entry("networks", Tree::Map(networks.collect()))
 }
 
+/// Networks, and behind them DNS names.
+fn peers(networks: &[IpNet], names: &[DnsName]) -> Tree {
+    let names = names.iter().map(|name| text(name.as_str()));
+    Tree::List(networks.iter().map(network).chain(names).collect())
+}
+
 fn provider_networks(provider: &Provider, entries: &mut Vec<Entry>) {
-    entries.extend(filled("signalling", &provider.signalling, network));
-    entries.extend(filled("media", &provider.media, network));
+    let Provider {
+        signalling, media, ..
+    } = provider;
+    for (field, networks, names) in [
+        ("signalling", signalling, &provider.signalling_names),
+        ("media", media, &provider.media_names),
+    ] {
+        if !networks.is_empty() || !names.is_empty() {
+            entries.push(entry(field, peers(networks, names)));
+        }
+    }
+}
+
+fn list_fields(list: &List, entries: &mut Vec<Entry>) {
+    if list.feed.is_none() || list.nets().next().is_some() {
+        entries.push(list_addresses(list));
+    }
+    let Some(feed) = &list.feed else {
+        return;
+    };
+    entries.push(match &feed.source {
+        FeedSource::Url(url) => entry("url", text(url.as_str())),
+        FeedSource::File(file) => entry("file", text(file.as_str())),
+    });
+    entries.push(entry(
+        "refresh",
+        Tree::Text(written_duration(feed.refresh_ms)),
+    ));
+    entries.push(entry("max_entries", Tree::Number(feed.max_entries)));
 }
 
 /// In the order of the addresses, whether they end or not.

@@ -34,7 +34,7 @@ const PROBES: u32 = 8;
 const ELEMENTS_OF_SET: u32 = 4;
 const EXPIRING_OF_SET: u32 = 5;
 const LIVE_OF_SET: u32 = 6;
-/// Of LiveSets and LiveSource.
+/// Of encoded live sets and of their sources.
 const SOURCES: u32 = 2;
 const ELEMENTS_OF_SOURCE: u32 = 2;
 const EXPIRING_OF_SOURCE: u32 = 3;

@@ -9,14 +9,23 @@ use super::super::diagnostic::{Span, quoted};
 use super::super::document::{Document, List, Provider, Tenant};
 use super::super::schema::LIST_ENTRY;
 use super::super::yaml::{Node, Value};
+use super::feed::Elsewhere;
 use super::{Decoded, Decoder, Fields, looks_like_ipv6};
 use crate::names::is_name;
-use crate::ruleset::{Expiring, InvalidUntil, Until};
+use crate::ruleset::{DnsName, Expiring, InvalidUntil, Until};
+
+/// Where somebody is: networks, and DNS names of hosts.
+#[derive(Default)]
+struct Peers {
+    networks: Vec<IpNet>,
+    names: Vec<DnsName>,
+}
 
 impl Decoder<'_> {
     pub(super) fn tenant(&mut self, fields: &Fields<'_, '_>) -> Option<Tenant> {
         let name = fields.get("name").and_then(|node| self.name(node, "name"));
         let mut networks = BTreeMap::new();
+        let mut names = BTreeMap::new();
         if let Some(node) = fields.get("networks") {
             for entry in self.mapping(node, "networks").unwrap_or_default() {
                 if entry.key.is_empty() {
@@ -25,49 +34,69 @@ impl Decoder<'_> {
                 if !is_name(&entry.key) {
                     self.bad_name(entry.key_span, &entry.key);
                 }
-                let found = self.client_networks(&entry.value, &entry.key);
-                networks.insert(entry.key.clone().into_owned(), found);
+                let found = self.peers(&entry.value, &entry.key);
+                let key = entry.key.clone().into_owned();
+                if !found.names.is_empty() {
+                    names.insert(key.clone(), found.names);
+                }
+                networks.insert(key, found.networks);
             }
         }
         Some(Tenant {
             name: name?,
             networks,
+            names,
         })
     }
 
     pub(super) fn provider(&mut self, fields: &Fields<'_, '_>) -> Option<Provider> {
         let name = fields.get("name").and_then(|node| self.name(node, "name"));
-        let mut networks = |field: &str| {
+        let mut peers = |field: &str| {
             fields
                 .get(field)
-                .map(|node| self.client_networks(node, field))
+                .map(|node| self.peers(node, field))
                 .unwrap_or_default()
         };
-        let signalling = networks("signalling");
-        let media = networks("media");
+        let signalling = peers("signalling");
+        let media = peers("media");
         Some(Provider {
             name: name?,
-            signalling,
-            media,
+            signalling: signalling.networks,
+            media: media.networks,
+            signalling_names: signalling.names,
+            media_names: media.names,
         })
     }
 
-    /// Networks of a client. One as wide as the world would open to everybody whatever is open to
-    /// clients.
-    fn client_networks(&mut self, node: &Node<'_>, what: &str) -> Vec<IpNet> {
-        let networks = self.networks(node, what);
-        for (net, span) in &networks {
-            if address::is_world(net) {
+    /// Networks and hosts of a client. A network as wide as the world would open to everybody
+    /// whatever is open to clients.
+    fn peers(&mut self, node: &Node<'_>, what: &str) -> Peers {
+        let mut peers = Peers::default();
+        for item in self.one_or_many(node, what) {
+            let Some(text) = self.scalar(item, what) else {
+                continue;
+            };
+            if let Ok(name) = DnsName::written(text) {
+                if !peers.names.contains(&name) {
+                    peers.names.push(name);
+                }
+                continue;
+            }
+            let Some(net) = self.network(text, item.span) else {
+                continue;
+            };
+            if address::is_world(&net) {
                 self.sink.error(
-                    *span,
+                    item.span,
                     format!("{net} is as wide as the world"),
                     "not one client's network",
                     "services that are open to clients would be open to everybody: name the real \
                      networks, or open single services with `from: [world]`",
                 );
             }
+            peers.networks.push(net);
         }
-        networks.into_iter().map(|(net, _)| net).collect()
+        peers
     }
 
     pub(super) fn list(&mut self, fields: &Fields<'_, '_>) -> Option<Decoded> {
@@ -83,24 +112,28 @@ impl Decoder<'_> {
                 }
             }
         }
-        let file = fields
-            .get("file")
-            .and_then(|node| Some((self.scalar(node, "file")?.to_owned(), node.span)));
-        if given.is_none() && fields.get("file").is_none() {
+        let (file, feed) = match self.elsewhere(fields) {
+            Elsewhere::None => (None, None),
+            Elsewhere::Once(file, span) => (Some((file, span)), None),
+            Elsewhere::Feed(feed) => (None, Some(feed)),
+        };
+        if given.is_none() && fields.get("file").is_none() && fields.get("url").is_none() {
             let span = fields
                 .entry("name")
                 .map_or(Span::default(), |e| e.value.span);
             self.sink.error(
                 span,
-                "a list needs `addresses` or `file`",
-                "has neither",
-                "write `addresses: [198.51.100.7]`, or `file: path.txt` for a long list",
+                "a list needs `addresses`, `file` or `url`",
+                "has none of them",
+                "write `addresses: [198.51.100.7]`, `file: path.txt` for a long list, or `url: \
+                 https://…` for one that is fetched",
             );
         }
         let mut list = List {
             name: name?,
             addresses: Vec::new(),
             expiring: Vec::new(),
+            feed,
         };
         list.extend(addresses, expiring);
         Some(Decoded {

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::super::document::{Batch, Rollout};
-use super::super::schema::{PROBE, PROBE_CHECKS, ROLLOUT};
+use super::super::document::{Batch, OnFailure, Rollout};
+use super::super::schema::{ON_FAILURE, PROBE, PROBE_CHECKS, ROLLOUT};
 use super::super::yaml::{Node, Value};
 use super::{Decoder, head};
 use crate::ruleset::{MAX_PROBES, Probe, ProbeCheck, ProbeName};
 
 /// What `confirm_within` may be, in milliseconds.
 const CONFIRM_WITHIN: std::ops::RangeInclusive<u64> = 100..=3_600_000;
+
+/// The longest `pause`, in milliseconds.
+const MAX_PAUSE: u64 = 3_600_000;
 
 const ENDPOINT: &str = "write \"HOST:PORT\", as \"10.0.0.53:53\" or \"[2001:db8::53]:53\"";
 const HOST: &str = "write a host, as 10.0.0.1, \"2001:db8::1\" or gateway.example.com";
@@ -20,6 +23,8 @@ impl Default for Rollout {
             canary: 1,
             batch: Batch::Percent(25),
             max_failures: 0,
+            pause_ms: 0,
+            on_failure: OnFailure::Halt,
             confirm_within_ms: 30_000,
         }
     }
@@ -101,6 +106,17 @@ impl Decoder<'_> {
                 .get("max_failures")
                 .and_then(|node| self.count(node, "max_failures", 0, 10_000))
                 .unwrap_or(default.max_failures),
+            pause_ms: fields
+                .get("pause")
+                .and_then(|node| self.duration(node, "pause", 0, MAX_PAUSE))
+                .unwrap_or(default.pause_ms),
+            on_failure: fields
+                .get("on_failure")
+                .and_then(|node| self.choice(node, "on_failure", ON_FAILURE))
+                .map_or(default.on_failure, |word| match word {
+                    "rollback" => OnFailure::Rollback,
+                    _ => OnFailure::Halt,
+                }),
             confirm_within_ms: fields
                 .get("confirm_within")
                 .and_then(|node| {

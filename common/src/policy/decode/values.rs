@@ -387,6 +387,7 @@ fn duration(text: &str) -> Option<u64> {
 /// A duration as documents write it, in the largest unit that fits exactly.
 pub(in super::super) fn written_duration(millis: u64) -> String {
     match millis {
+        _ if millis > 0 && millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
         _ if millis > 0 && millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
         _ if millis > 0 && millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
         _ => format!("{millis}ms"),

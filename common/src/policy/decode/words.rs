@@ -13,6 +13,7 @@ use super::super::schema::WORDS;
 use super::super::yaml::Node;
 use super::Decoder;
 use crate::names::InvalidName;
+use crate::ruleset::DnsName;
 
 impl Decoder<'_> {
     /// Names of documents that must exist, each once.
@@ -75,20 +76,7 @@ impl Decoder<'_> {
         );
     }
 
-    /// Addresses and prefixes, host bits cleared with a warning.
-    pub(super) fn networks(&mut self, node: &Node<'_>, what: &str) -> Vec<(IpNet, Span)> {
-        let items = self.one_or_many(node, what);
-        let mut networks = Vec::with_capacity(items.len());
-        for item in items {
-            if let Some(text) = self.scalar(item, what)
-                && let Some(net) = self.network(text, item.span)
-            {
-                networks.push((net, item.span));
-            }
-        }
-        networks
-    }
-
+    /// An address or prefix, host bits cleared with a warning.
     pub(super) fn network(&mut self, text: &str, span: Span) -> Option<IpNet> {
         match address::network(text) {
             Ok(network) => {
@@ -127,7 +115,7 @@ impl Decoder<'_> {
         let mut words = Vec::new();
         for item in self.one_or_many(node, what) {
             if let Some(text) = self.scalar(item, what)
-                && let Some(word) = self.word(text, item.span)
+                && let Some(word) = self.word(text, item.span, what)
             {
                 words.push((word, item.span));
             }
@@ -135,7 +123,7 @@ impl Decoder<'_> {
         words
     }
 
-    fn word(&mut self, text: &str, span: Span) -> Option<AddressWord> {
+    fn word(&mut self, text: &str, span: Span, what: &str) -> Option<AddressWord> {
         let simple = match text {
             "world" => Some(AddressWord::World),
             "clients" => Some(AddressWord::Clients),
@@ -164,6 +152,15 @@ impl Decoder<'_> {
                 "list" => return self.named(Kind::List, name, span).map(AddressWord::List),
                 _ => {}
             }
+        }
+        if what == "admins" && DnsName::written(text).is_ok() {
+            self.sink.error(
+                span,
+                format!("{} is a DNS name", quoted(text)),
+                "SSH would hang on DNS",
+                "write the address: who mends a node must get in when names do not resolve",
+            );
+            return None;
         }
         if text.contains(['.', ':', '/']) || text.starts_with(|c: char| c.is_ascii_digit()) {
             return self.network(text, span).map(AddressWord::Net);

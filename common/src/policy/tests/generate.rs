@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use super::super::*;
 use crate::catalogue::{Direction, SERVICES};
 use crate::role::Role;
-use crate::ruleset::{Expiring, Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit, Until};
+use crate::ruleset::{
+    DnsName, Expiring, Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit, Until,
+};
 
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -191,14 +193,21 @@ fn rollout() -> impl Strategy<Value = Rollout> {
         (1_u32..=10_000).prop_map(Batch::Count),
         (1_u8..=100).prop_map(Batch::Percent)
     ];
-    (0_u32..=10_000, batch, 0_u32..=10_000, 100_u64..=3_600_000).prop_map(
-        |(canary, batch, max_failures, confirm_within_ms)| Rollout {
-            canary,
-            batch,
-            max_failures,
-            confirm_within_ms,
-        },
+    let on_failure = prop_oneof![Just(OnFailure::Halt), Just(OnFailure::Rollback)];
+    (
+        (0_u32..=10_000, batch, 0_u32..=10_000),
+        (0_u64..=3_600_000, on_failure, 100_u64..=3_600_000),
     )
+        .prop_map(
+            |((canary, batch, max_failures), (pause_ms, on_failure, confirm_within_ms))| Rollout {
+                canary,
+                batch,
+                max_failures,
+                pause_ms,
+                on_failure,
+                confirm_within_ms,
+            },
+        )
 }
 
 fn tests() -> impl Strategy<Value = Vec<PolicyTest>> {
@@ -270,26 +279,68 @@ fn site() -> impl Strategy<Value = Site> {
     })
 }
 
+fn hosts() -> impl Strategy<Value = Vec<DnsName>> {
+    let host = "[a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?\\.[a-z]{2,5}"
+        .prop_filter("half an address", |text| text.parse::<DnsName>().is_ok())
+        .prop_map(|text| text.parse().unwrap());
+    distinct(host, 0..3)
+}
+
+fn feed() -> impl Strategy<Value = Feed> {
+    let source = prop_oneof![
+        Just("https://lists.example.net/voipbl.txt?a=1&b=2#top"),
+        Just("http://[2001:db8::7]:8080/x"),
+    ]
+    .prop_map(|url| FeedSource::Url(url.parse().unwrap()));
+    let file = "(/[a-zA-Z0-9_ :#-]{1,9}){1,3}"
+        .prop_filter("told with its spaces", |path| path.trim() == path)
+        .prop_map(|path| FeedSource::File(path.parse().unwrap()));
+    (
+        prop_oneof![source, file],
+        Feed::REFRESH_MS,
+        1..=Feed::MOST_ENTRIES,
+    )
+        .prop_map(|(source, refresh_ms, max_entries)| Feed {
+            source,
+            refresh_ms,
+            max_entries,
+        })
+}
+
 pub(super) fn document() -> impl Strategy<Value = Document> {
-    let tenant =
-        (name(), btree_map(name(), vec(net(), 0..8), 0..4)).prop_map(|(name, networks)| {
-            Document::Tenant(Tenant {
-                name: name.parse().unwrap(),
-                networks,
-            })
-        });
-    let provider =
-        (name(), vec(net(), 0..8), vec(net(), 0..8)).prop_map(|(name, signalling, media)| {
-            Document::Provider(Provider {
-                name: name.parse().unwrap(),
-                signalling,
-                media,
-            })
-        });
+    let networks = btree_map(name(), (vec(net(), 0..8), hosts()), 0..4);
+    let tenant = (name(), networks).prop_map(|(name, networks)| {
+        let names = networks.iter().filter(|(_, (_, hosts))| !hosts.is_empty());
+        Document::Tenant(Tenant {
+            name: name.parse().unwrap(),
+            names: names
+                .map(|(name, (_, hosts))| (name.clone(), hosts.clone()))
+                .collect(),
+            networks: networks
+                .into_iter()
+                .map(|(name, (nets, _))| (name, nets))
+                .collect(),
+        })
+    });
+    let part = || (vec(net(), 0..8), hosts());
+    let provider = (name(), part(), part()).prop_map(|(name, signalling, media)| {
+        Document::Provider(Provider {
+            name: name.parse().unwrap(),
+            signalling: signalling.0,
+            media: media.0,
+            signalling_names: signalling.1,
+            media_names: media.1,
+        })
+    });
     let until = (1_u64..=253_402_207_200).prop_map(|at| Until::from_unix(at).unwrap());
     let expiring = btree_map(net(), until, 0..10);
-    let list =
-        (name(), btree_set(net(), 0..40), expiring).prop_map(|(name, addresses, expiring)| {
+    let list = (
+        name(),
+        btree_set(net(), 0..40),
+        expiring,
+        option::of(feed()),
+    )
+        .prop_map(|(name, addresses, expiring, feed)| {
             Document::List(List {
                 name: name.parse().unwrap(),
                 expiring: expiring
@@ -298,6 +349,7 @@ pub(super) fn document() -> impl Strategy<Value = Document> {
                     .map(|(net, until)| Expiring { net, until })
                     .collect(),
                 addresses: addresses.into_iter().collect(),
+                feed,
             })
         });
     prop_oneof![

@@ -233,6 +233,104 @@ fn a_stored_wide_list_is_the_world_until_it_is_replaced() {
 }
 
 #[test]
+fn names_of_hosts_stand_where_they_are_resolved() {
+    let site = |lines: &str| format!("kind: Site\nname: a\n{lines}\n");
+    let admins = |word: &str| site(&format!("admins: [192.0.2.1, {word}]"));
+    let provider = |word: &str| format!("kind: Provider\nname: p\nmedia: [{word}]\n");
+    for good in [
+        "sip.example.net",
+        "SIP.Example.NET.",
+        "xn--bcher-kva.example",
+    ] {
+        let text = provider(good);
+        let checked = check(&sources(&[("a.yaml", &text)]), &Documents::default());
+        assert_eq!(checked.diagnostics, [], "{good}");
+    }
+    for (text, words) in [
+        (admins("bastion.example.net"), "SSH would hang on DNS"),
+        (
+            site("admins: 192.0.2.1\nservices: {web: {from: [www.example.net]}}"),
+            "signalling and media of a Provider",
+        ),
+        (
+            site("admins: 192.0.2.1\ndeny: [www.example.net]"),
+            "signalling and media of a Provider",
+        ),
+        (
+            "kind: List\nname: l\naddresses: [www.example.net]\n".to_owned(),
+            "signalling and media of a Provider",
+        ),
+        (provider("sip"), "is not an address"),
+        (provider("sip.example.net/24"), "is not an address"),
+        (provider("10.0.0.x"), "is not an address"),
+        (provider("10.0.0.300"), "0 to 255"),
+        (provider("sip_1.example.net"), "is not an address"),
+    ] {
+        let all = sources(&[("a.yaml", &text)]);
+        let checked = check(&all, &Documents::default());
+        assert!(checked.has_errors(), "{text}");
+        let shown = rendered(&all, &checked);
+        assert!(shown.contains(words), "{text}: {shown}");
+    }
+}
+
+#[test]
+fn a_list_says_where_it_is_fetched_from_and_how_often() {
+    for (fields, words) in [
+        ("url: ftp://a.example/x", "does not start with https://"),
+        ("url: https://me:secret@a.example/x", "a user or a password"),
+        ("url: \"https://a.example/a b\"", "spaces"),
+        (
+            "url: https://a.example/x\nfile: x.txt",
+            "fetched from one place",
+        ),
+        (
+            "url: https://a.example/x\nrefresh: 30s",
+            "out of range for `refresh`",
+        ),
+        (
+            "url: https://a.example/x\nrefresh: often",
+            "is not a duration",
+        ),
+        (
+            "url: https://a.example/x\nmax_entries: 0",
+            "no number for `max_entries`",
+        ),
+        ("file: x.txt\nrefresh: 1h", "is no `file` to fetch from"),
+        (
+            "file: /a/../b\nrefresh: 1h",
+            "a path on the controller's host",
+        ),
+        (
+            "addresses: [192.0.2.1]\nrefresh: 1h",
+            "says how a list is fetched",
+        ),
+        ("file: x.txt\nmax_entries: 5", "says how a list is fetched"),
+        ("", "needs `addresses`, `file` or `url`"),
+    ] {
+        let text = format!("kind: List\nname: l\n{fields}\n");
+        let all = sources(&[("a.yaml", &text), ("x.txt", "192.0.2.1\n")]);
+        let checked = check(&all, &Documents::default());
+        assert!(checked.has_errors(), "{text}");
+        let shown = rendered(&all, &checked);
+        assert!(shown.contains(words), "{text}: {shown}");
+    }
+    let plain = "kind: List\nname: l\nurl: http://a.example/x\n";
+    let checked = check(&sources(&[("a.yaml", plain)]), &Documents::default());
+    assert!(!checked.has_errors());
+    assert!(
+        checked.diagnostics[0]
+            .message
+            .contains("without encryption")
+    );
+    // Nobody reads the controller's file on the operator's machine.
+    let own = "kind: List\nname: l\nfile: /srv/x.txt\nrefresh: 1h\n";
+    let all = sources(&[("a.yaml", own)]);
+    assert_eq!(all[0].list_files(), Vec::<String>::new());
+    assert!(!check(&all, &Documents::default()).has_errors());
+}
+
+#[test]
 fn every_role_of_the_table_is_a_role() {
     use super::super::schema::ROLES;
     use crate::role::Role;

@@ -28,7 +28,7 @@ rules:
     accept: {proto: udp, ports: "2000, 111", from: world}
 deny: [list:voipbl]
 probes: [{name: dns, tcp: "10.0.0.53:53"}]
-rollout: {canary: 1, batch: 25%, max_failures: 0, confirm_within: 30s}
+rollout: {canary: 1, batch: 25%, max_failures: 0, pause: 10s, on_failure: rollback, confirm_within: 30s}
 tests:
   - {name: phones register, from: 203.0.113.9, to: {role: sip, proto: udp, port: 5060}, expect: accept}
 ---
@@ -40,10 +40,11 @@ kind: Tenant
 name: globex
 networks:
   head: 192.0.2.64/255.255.255.224
+  home: [Home.Globex.Example., 192.0.2.99]
 ---
 kind: Provider
 name: trunkco
-signalling: [192.0.2.0/28]
+signalling: [192.0.2.0/28, sip.trunkco.example]
 media: [192.0.2.128/25]
 ---
 kind: List
@@ -53,6 +54,18 @@ file: lists/voipbl.txt
 kind: List
 name: mail-relays
 addresses: [192.0.2.25, {address: 192.0.2.26, until: 2026-12-01T00:00:00Z}]
+---
+kind: List
+name: scanners
+addresses: 198.18.9.9
+url: https://lists.example.net/scanners.txt
+refresh: 15m
+max_entries: 50000
+---
+kind: List
+name: own
+file: /srv/lists/own.txt
+refresh: 2h
 "#;
 
 pub(super) const VOIPBL: &str = "# a list\n198.18.0.9\n\n198.18.0.1 ; with a reason\r\n198.18.0.9\n2001:db8:bad::/48   # more\n";
@@ -71,7 +84,7 @@ fn the_documents_of_the_design_are_understood() {
         rendered(&sources(&FILES), &checked)
     );
     let all: Documents = checked.documents.iter().cloned().collect();
-    assert_eq!(checked.documents.len(), 6);
+    assert_eq!(checked.documents.len(), 8);
     let site = &all.sites[&"site-a".parse().unwrap()];
     assert_eq!(site.mode, Mode::Enforce);
     assert_eq!(site.cluster.interface.as_ref().unwrap().as_str(), "eth1");
@@ -91,7 +104,12 @@ fn the_documents_of_the_design_are_understood() {
         site.rules[1].ports,
         [PortRange::single(2000), PortRange::single(111)]
     );
-    assert_eq!(site.rollout, Rollout::default());
+    let staged = Rollout {
+        pause_ms: 10_000,
+        on_failure: OnFailure::Rollback,
+        ..Rollout::default()
+    };
+    assert_eq!(site.rollout, staged);
     let lists: Vec<String> = all.lists[&"voipbl".parse().unwrap()]
         .addresses
         .iter()
@@ -104,6 +122,18 @@ fn the_documents_of_the_design_are_understood() {
     assert_eq!(
         all.tenants[&"globex".parse().unwrap()].networks["head"],
         ["192.0.2.64/27".parse().unwrap()]
+    );
+    let globex = &all.tenants[&"globex".parse().unwrap()];
+    assert_eq!(globex.names["home"][0].as_str(), "home.globex.example");
+    assert_eq!(globex.names.len(), 1);
+    let trunkco = &all.providers[&"trunkco".parse().unwrap()];
+    assert_eq!(trunkco.signalling_names[0].as_str(), "sip.trunkco.example");
+    assert_eq!(trunkco.signalling, ["192.0.2.0/28".parse().unwrap()]);
+    let own = all.lists[&"own".parse().unwrap()].feed.clone().unwrap();
+    assert_eq!(own.source.to_string(), "/srv/lists/own.txt");
+    assert_eq!(
+        (own.refresh_ms, own.max_entries),
+        (7_200_000, Feed::DEFAULT_MAX_ENTRIES)
     );
 }
 
@@ -123,6 +153,8 @@ fn what_a_site_need_not_say_has_its_default() {
             canary: 1,
             batch: Batch::Percent(25),
             max_failures: 0,
+            pause_ms: 0,
+            on_failure: OnFailure::Halt,
             confirm_within_ms: 30_000
         }
     );

@@ -93,8 +93,8 @@ impl From<LiveName> for String {
     }
 }
 
-/// A DNS name whose addresses a policy means: lower case, of two labels or more, the last one
-/// with a letter, so that neither a word with a slip of the pen nor half an address is one.
+/// A DNS name whose addresses a policy means: lower case, of two labels or more, the last of two
+/// letters or more. An address with a slip of the pen (`10.0.0.x`) is none.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DnsName(String);
@@ -119,9 +119,11 @@ impl FromStr for DnsName {
 
     fn from_str(text: &str) -> Result<Self, InvalidToken> {
         let lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
-        let qualified = text
-            .rsplit_once('.')
-            .is_some_and(|(_, last)| last.bytes().any(|byte| byte.is_ascii_alphabetic()));
+        let qualified = text.rsplit_once('.').is_some_and(|(labels, last)| {
+            last.len() > 1
+                && last.starts_with(|first: char| first.is_ascii_alphabetic())
+                && !labels.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        });
         if lower && qualified && text.parse::<HostName>().is_ok() {
             Ok(Self(text.to_owned()))
         } else {
