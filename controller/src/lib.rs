@@ -8,6 +8,7 @@ pub mod enrol;
 pub mod errors;
 pub mod fleet;
 pub mod listen;
+pub mod live;
 pub mod pki;
 pub mod push;
 pub mod records;

@@ -152,6 +152,8 @@ impl Controller {
         ];
         let follower = fleet.clone();
         tokio::spawn(async move { follower.follow().await });
+        let live_sets = fleet.live_sets().clone();
+        tokio::spawn(async move { live_sets.follow().await });
         tracing::info!(%address, %enrol_address, "controller started");
         Ok(Self {
             address,

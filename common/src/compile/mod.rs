@@ -10,6 +10,7 @@
 mod address;
 mod blocks;
 mod chain;
+mod cluster;
 mod deny;
 mod error;
 #[cfg(test)]

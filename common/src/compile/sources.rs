@@ -300,23 +300,12 @@ impl<'a> Sources<'a> {
     /// The addresses by which nodes reach each other: those on the cluster's interface, or, of a
     /// node that has none there, all that others can reach.
     fn cluster(&self, members: &mut Vec<Member>) {
+        let interface = self.site.cluster.interface.as_ref();
         for (name, node) in self.nodes {
-            let on_interface: Vec<_> = node
-                .reachable()
-                .filter(|address| {
-                    self.site.cluster.interface.as_ref().map(Interface::as_str)
-                        == Some(address.interface.as_str())
-                })
-                .collect();
-            let chosen = if on_interface.is_empty() {
-                node.reachable().collect()
-            } else {
-                on_interface
-            };
-            for address in chosen {
+            for (on, address) in node.cluster_addresses(interface) {
                 members.push(Member {
-                    net: IpNet::from(address.net.addr()),
-                    origin: format!("node {name}: {}", address.interface).into(),
+                    net: IpNet::from(address),
+                    origin: format!("node {name}: {on}").into(),
                 });
             }
         }

@@ -1,10 +1,10 @@
-//! Sending a ruleset to the node that it is for.
+//! Sending rulesets and live sets to the nodes that they are for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use voipfleet_common::ruleset::{Digest, Ruleset};
@@ -31,14 +31,7 @@ impl Fleet {
         id: &NodeId,
         digest: Digest,
     ) -> Result<ReceiverStream<Result<Chunk, Status>>, Status> {
-        let own_turn = self.own_turn(id)?;
-        let turn = Arc::clone(&self.inner.fetches).acquire_owned();
-        let turn = tokio::time::timeout(TURN, turn)
-            .await
-            .map_err(|_| {
-                Status::resource_exhausted("too many rulesets are being fetched; try again later")
-            })?
-            .map_err(|_| Status::unavailable("controller is stopping"))?;
+        let turns = self.turns(id).await?;
         let store = self.inner.store.as_ref();
         let (_, generation) = target(store, id).await.map_err(crate::api::failed)?;
         let own = generation
@@ -54,26 +47,38 @@ impl Fleet {
             tracing::error!(node = %id, %digest, "the ruleset that the node should run is missing");
             Status::data_loss("the controller has lost this ruleset; push the site again")
         })?;
-        let (out, chunks) = mpsc::channel(2);
-        tokio::spawn(async move {
-            let _turns = (turn, own_turn);
-            let sending = async {
-                for part in bytes.chunks(CHUNK_BYTES) {
-                    let chunk = Chunk {
-                        data: part.to_vec(),
-                    };
-                    if out.send(Ok(chunk)).await.is_err() {
-                        return;
-                    }
-                }
-            };
-            if tokio::time::timeout(SENDING, sending).await.is_err() {
-                let slow = Status::deadline_exceeded("the ruleset was not read in time");
-                // Nobody may be reading any more.
-                let _ = out.try_send(Err(slow));
-            }
-        });
-        Ok(ReceiverStream::new(chunks))
+        Ok(stream(bytes, turns))
+    }
+
+    /// The chunks of the live sets of the node's site, if they are the current ones or were so
+    /// not long ago.
+    pub(super) async fn fetch_live(
+        &self,
+        id: &NodeId,
+        digest: Digest,
+    ) -> Result<ReceiverStream<Result<Chunk, Status>>, Status> {
+        let turns = self.turns(id).await?;
+        let value = self.inner.live_sets.find(&id.site, &digest);
+        let value = value.ok_or_else(|| {
+            Status::failed_precondition(
+                "these live sets are not the current ones of the node's site; wait for the next \
+                 notice",
+            )
+        })?;
+        Ok(stream(Arc::clone(&value.bytes), turns))
+    }
+
+    /// Waits until the node may fetch.
+    async fn turns(&self, id: &NodeId) -> Result<Turns, Status> {
+        let own = self.own_turn(id)?;
+        let turn = Arc::clone(&self.inner.fetches).acquire_owned();
+        let turn = tokio::time::timeout(TURN, turn)
+            .await
+            .map_err(|_| {
+                Status::resource_exhausted("too many rulesets are being fetched; try again later")
+            })?
+            .map_err(|_| Status::unavailable("controller is stopping"))?;
+        Ok((turn, own))
     }
 
     fn own_turn(&self, id: &NodeId) -> Result<OwnTurn, Status> {
@@ -98,6 +103,36 @@ impl Fleet {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A turn among all, and one of the node's own.
+type Turns = (OwnedSemaphorePermit, OwnTurn);
+
+/// Sends `content` in chunks, and then gives the turns back.
+fn stream<C: AsRef<[u8]> + Send + Sync + 'static>(
+    content: C,
+    turns: Turns,
+) -> ReceiverStream<Result<Chunk, Status>> {
+    let (out, chunks) = mpsc::channel(2);
+    tokio::spawn(async move {
+        let _turns = turns;
+        let sending = async {
+            for part in content.as_ref().chunks(CHUNK_BYTES) {
+                let chunk = Chunk {
+                    data: part.to_vec(),
+                };
+                if out.send(Ok(chunk)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(SENDING, sending).await.is_err() {
+            let slow = Status::deadline_exceeded("the content was not read in time");
+            // Nobody may be reading any more.
+            let _ = out.try_send(Err(slow));
+        }
+    });
+    ReceiverStream::new(chunks)
 }
 
 /// One of a node's own fetches; ends when it is dropped.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::Held;
 use voipfleet_proto::v1::{NodeFacts, NodeStatus};
 
@@ -20,6 +21,8 @@ pub struct View {
     pub status: Option<NodeStatus>,
     /// Addresses, backend, warnings.
     pub facts: Option<NodeFacts>,
+    /// The live sets that it holds and enforces, as far as its ruleset names them.
+    pub live: Option<Digest>,
 }
 
 /// An offer and what the node last said of it.

@@ -4,6 +4,7 @@ mod drift;
 mod facts;
 mod fetch;
 mod live;
+mod notice;
 mod service;
 mod session;
 mod targets;
@@ -28,6 +29,7 @@ pub use targets::{Targets, current, target};
 
 use crate::clock::Clock;
 use crate::errors::chain;
+use crate::live::Live as LiveSets;
 use crate::records::{GenerationRecord, NodeId};
 use crate::store::{Revision, Store, StoreError, keys};
 
@@ -51,6 +53,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     live: Mutex<Registry>,
     events: broadcast::Sender<NodeId>,
+    live_sets: LiveSets,
     fetches: Arc<Semaphore>,
     fetching: Mutex<HashMap<NodeId, usize>>,
     /// Nodes that were connected to an earlier run dial anew from here on.
@@ -114,11 +117,13 @@ impl Fleet {
             last_nonce: clock.now_ms() << 16,
             ..Registry::default()
         };
+        let live_sets = LiveSets::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
         Self {
             inner: Arc::new(Inner {
                 store,
                 clock,
                 live: Mutex::new(registry),
+                live_sets,
                 events: broadcast::channel(EVENT_BACKLOG).0,
                 fetches: Arc::new(Semaphore::new(FETCHES)),
                 fetching: Mutex::default(),
@@ -132,6 +137,11 @@ impl Fleet {
     /// The gRPC service of agents.
     pub fn service(&self) -> FleetService {
         FleetService::new(self.clone())
+    }
+
+    /// What the sites' live sets are.
+    pub fn live_sets(&self) -> &LiveSets {
+        &self.inner.live_sets
     }
 
     /// Brings what nodes should run to their sessions, as it changes, until the fleet stops.
@@ -297,6 +307,7 @@ impl Fleet {
                 offered: None,
                 status: None,
                 facts: None,
+                live: None,
             },
         )
     }

@@ -142,9 +142,9 @@ impl fleet_server::Fleet for FleetService {
         &self,
         request: Request<FetchLiveSetsRequest>,
     ) -> Result<Response<Self::FetchLiveSetsStream>, Status> {
-        self.node(&request).await?;
-        Err(Status::unimplemented(
-            "this controller gives no live sets yet",
-        ))
+        let (id, _, _) = self.node(&request).await?;
+        let digest = Digest::try_from(request.get_ref().digest.as_slice())
+            .map_err(|error| Status::invalid_argument(chain(&error)))?;
+        Ok(Response::new(self.fleet.fetch_live(&id, digest).await?))
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 use tracing::Instrument as _;
+use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::{Decision, Delivery};
 use voipfleet_proto::v1::{
     AgentMessage, Confirm, ControllerMessage, DriftAck, DriftReport, Hello, NodeFacts, NodeState,
@@ -15,6 +16,7 @@ use voipfleet_proto::v1::{
 };
 
 use super::drift::DriftLog;
+use super::notice::Notices;
 use super::{End, Fleet, Offered, Registered, View, Wanted, facts, target};
 use crate::errors::chain;
 use crate::pki::authority::Leaf;
@@ -42,6 +44,7 @@ struct Greeted {
     number: u64,
     out: mpsc::Sender<Result<ControllerMessage, Status>>,
     delivery: Delivery,
+    notices: Notices,
     tries: u64,
     stored: StatusRecord,
     /// This session's last write of the node's status.
@@ -111,6 +114,7 @@ impl Session {
         let store = self.fleet.inner.store.as_ref();
         let key = keys::status(&self.id.site, &self.id.node);
         let before = records::read_status(store, &key).await?.unwrap_or_default();
+        let live_digest = Digest::try_from(hello.live_digest.as_slice()).ok();
         let status = facts::remember(before.status, hello.status);
         // An agent that says less than before has not forgotten: keep what is known.
         let facts = hello.facts.or(before.facts);
@@ -140,6 +144,7 @@ impl Session {
                 offered,
                 status: status.clone(),
                 facts: facts.clone(),
+                live: live_digest,
             },
         );
         let greeted = Greeted {
@@ -148,6 +153,7 @@ impl Session {
             number: registered.session,
             out: self.out.clone(),
             delivery,
+            notices: Notices::new(&self.fleet.inner.live_sets, &self.id, live_digest),
             tries: 0,
             stored: StatusRecord {
                 status,
@@ -207,7 +213,12 @@ impl Greeted {
         let mut expiry = pin!(tokio::time::sleep(Duration::from_millis(left)));
         let mut wanted = self.first_wanted(&mut registered).await.map_err(failed)?;
         loop {
-            self.offer(&wanted).await?;
+            if let Some(notice) = self.notices.next() {
+                self.send(controller_message::Kind::Live(notice)).await?;
+            }
+            if self.notices.told() {
+                self.offer(&wanted).await?;
+            }
             tokio::select! {
                 message = inbound.message() => match message? {
                     Some(message) => self.hear(message).await?,
@@ -220,6 +231,7 @@ impl Greeted {
                         wanted = newest(wanted, next);
                     }
                 }
+                () = self.notices.changed() => {}
                 end = &mut registered.end => return Err(self.ended(end.ok().as_ref())),
                 () = stop.cancelled() => return Err(stopping()),
                 () = &mut expiry => {
@@ -326,6 +338,8 @@ impl Greeted {
             let about = facts::held(status.generation, &status.digest);
             self.delivery.hear(status.nonce, about, progress, confirmed)
         });
+        let live = Digest::try_from(status.live_digest.as_slice()).ok();
+        self.notices.heard(live, &status.live_error);
         let working = progress == Some(voipfleet_common::session::Progress::Working);
         // An unasked status repeats the last error with every change of drift.
         if status.nonce != 0 && !status.error.is_empty() {
@@ -347,6 +361,7 @@ impl Greeted {
         }
         self.fleet.update(&self.id, self.number, |view| {
             view.confirmed = confirmed;
+            view.live = live;
             if answers && let Some(offered) = &mut view.offered {
                 offered.answer = Some(status.clone());
             }

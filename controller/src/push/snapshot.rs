@@ -89,18 +89,24 @@ impl Snapshot {
     }
 
     fn inputs(&self) -> Vec<NodeInput> {
-        self.nodes
-            .iter()
-            .map(|(name, node)| NodeInput {
-                name: name.clone(),
-                roles: node.roles.clone(),
-                addresses: node.addresses.clone(),
-            })
-            .collect()
+        inputs(&self.nodes)
     }
 }
 
-async fn nodes(
+/// A site's nodes as the compiler sees them.
+pub(crate) fn inputs(nodes: &BTreeMap<NodeName, SiteNode>) -> Vec<NodeInput> {
+    nodes
+        .iter()
+        .map(|(name, node)| NodeInput {
+            name: name.clone(),
+            roles: node.roles.clone(),
+            addresses: node.addresses.clone(),
+        })
+        .collect()
+}
+
+/// A site's nodes.
+pub(crate) async fn nodes(
     store: &dyn Store,
     site: &SiteName,
 ) -> Result<BTreeMap<NodeName, SiteNode>, StoreError> {

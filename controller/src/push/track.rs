@@ -192,6 +192,7 @@ mod tests {
             }),
             status: None,
             facts: None,
+            live: None,
         }
     }
 

@@ -2,6 +2,7 @@
 //! wire's protobuf, and what is large is protobuf too.
 
 mod documents;
+mod emergency;
 mod feed;
 mod generation;
 mod node;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use documents::{DocumentRecord, DocumentsRecord, DocumentsVersion};
+pub use emergency::{ExceptionKind, ExceptionRecord, OpenRecord, SiteScope, is_over};
 pub use feed::{Dropped, FeedRecord};
 pub use generation::{Cause, Content, GenerationRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};

@@ -2,8 +2,11 @@
 
 use std::fmt::Display;
 
+use ipnet::IpNet;
 use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::Generation;
+
+use crate::records::{ExceptionKind, SiteScope};
 
 /// The number of the documents' state, written by every change of one: whoever read several
 /// documents compares it.
@@ -30,6 +33,9 @@ pub const ALL_DRIFT: &str = "drift/";
 pub const ALL_RESOLVED: &str = "resolved/";
 /// The prefix of every list that has a source of its own.
 pub const ALL_FEEDS: &str = "feed/";
+
+/// The prefix of every site that is open to everybody.
+pub const ALL_OPEN: &str = "open/";
 
 /// A document; `kind` in lower case.
 pub fn document(kind: impl Display, name: impl Display) -> String {
@@ -125,6 +131,26 @@ pub fn resolved(host: impl Display) -> String {
 /// What a list's source gave.
 pub fn feed(list: impl Display) -> String {
     format!("feed/{list}")
+}
+/// An address that is blocked or allowed.
+pub fn exception(kind: ExceptionKind, scope: &SiteScope, net: &IpNet) -> String {
+    let net = net.to_string().replace('/', "-");
+    format!("{}{net}", exceptions(kind, scope))
+}
+
+/// The addresses that are blocked or allowed in a scope.
+pub fn exceptions(kind: ExceptionKind, scope: &SiteScope) -> String {
+    format!("{}/{scope}/", kind.word())
+}
+
+/// Every address that is blocked or allowed.
+pub fn all_exceptions(kind: ExceptionKind) -> String {
+    format!("{}/", kind.word())
+}
+
+/// That a site is open to everybody.
+pub fn open(site: impl Display) -> String {
+    format!("open/{site}")
 }
 
 /// The site and node in a key like `node/<site>/<node>` or `drift/<site>/<node>/…`.

@@ -1,19 +1,20 @@
 //! A small agent that speaks the protocol and has no kernel.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use voipfleet_common::identity::{JoinToken, tls};
-use voipfleet_common::ruleset::Ruleset;
+use voipfleet_common::ruleset::{LiveSets, Ruleset};
 use voipfleet_proto::channel;
 use voipfleet_proto::v1::enrolment_client::EnrolmentClient;
 use voipfleet_proto::v1::fleet_client::FleetClient;
 use voipfleet_proto::v1::{
-    AgentMessage, ControllerMessage, DriftReport, EnrolRequest, EnrolResponse, FetchRulesetRequest,
-    Hello, InterfaceAddress, NodeFacts, NodeState, NodeStatus, Offer, agent_message,
-    controller_message,
+    AgentMessage, Chunk, ControllerMessage, DriftReport, EnrolRequest, EnrolResponse,
+    FetchLiveSetsRequest, FetchRulesetRequest, Hello, InterfaceAddress, LiveNotice, NodeFacts,
+    NodeState, NodeStatus, Offer, agent_message, controller_message,
 };
 
 use super::installation::{Installation, Pair, SITE};
@@ -152,6 +153,7 @@ impl Node {
             client,
             out,
             answers: answers.into_inner(),
+            notices: VecDeque::new(),
         }
     }
 }
@@ -162,15 +164,79 @@ pub(crate) struct Session {
     pub(crate) client: FleetClient<tonic::transport::Channel>,
     out: mpsc::Sender<AgentMessage>,
     answers: Streaming<ControllerMessage>,
+    /// Of live sets, read and not asked for yet.
+    notices: VecDeque<LiveNotice>,
 }
 
 impl Session {
+    /// The next message that is no notice of live sets.
     pub(crate) async fn next(&mut self) -> Result<Option<controller_message::Kind>, Status> {
-        Ok(self
-            .answers
-            .message()
-            .await?
-            .and_then(|message| message.kind))
+        loop {
+            match self.read().await? {
+                Some(controller_message::Kind::Live(notice)) => self.notices.push_back(notice),
+                other => return Ok(other),
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<controller_message::Kind>, Status> {
+        let message = self.answers.message().await?;
+        Ok(message.and_then(|message| message.kind))
+    }
+
+    /// The next notice of live sets.
+    pub(crate) async fn notice(&mut self) -> LiveNotice {
+        if let Some(notice) = self.notices.pop_front() {
+            return notice;
+        }
+        match self.read().await.unwrap() {
+            Some(controller_message::Kind::Live(notice)) => notice,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Notices of live sets that came before what was read last.
+    pub(crate) fn noticed(&self) -> usize {
+        self.notices.len()
+    }
+
+    pub(crate) async fn fetch_live(&mut self, digest: &[u8]) -> Result<LiveSets, Status> {
+        let request = FetchLiveSetsRequest {
+            digest: digest.to_vec(),
+        };
+        let chunks = self.client.fetch_live_sets(request).await?.into_inner();
+        let sets = LiveSets::decode(&whole(chunks).await?).unwrap();
+        assert_eq!(sets.digest().as_bytes().as_slice(), digest);
+        Ok(sets)
+    }
+
+    /// Does what an agent does with live sets that it was told of: brings `held` to them, and
+    /// says so.
+    pub(crate) async fn take(&mut self, notice: &LiveNotice, held: Option<&LiveSets>) -> LiveSets {
+        let sets = match &notice.delta {
+            Some(delta) => {
+                let held = held.unwrap();
+                assert_eq!(held.digest().as_bytes().as_slice(), notice.delta_from);
+                held.apply_delta(&delta.try_into().unwrap()).unwrap()
+            }
+            None => self.fetch_live(&notice.digest).await.unwrap(),
+        };
+        assert_eq!(sets.digest().as_bytes().as_slice(), notice.digest);
+        self.say_live(&notice.digest, "").await;
+        sets
+    }
+
+    /// Says which live sets it holds, and why not those that it was told of.
+    pub(crate) async fn say_live(&mut self, digest: &[u8], error: &str) {
+        let (generation, confirmed) = self.node.confirmed.clone().unwrap_or_default();
+        let status = NodeStatus {
+            confirmed_generation: generation,
+            confirmed_digest: confirmed,
+            live_digest: digest.to_vec(),
+            live_error: error.to_owned(),
+            ..NodeStatus::default()
+        };
+        self.send(agent_message::Kind::Status(status)).await;
     }
 
     pub(crate) async fn offer(&mut self) -> Offer {
@@ -193,13 +259,7 @@ impl Session {
         let request = FetchRulesetRequest {
             digest: digest.to_vec(),
         };
-        let mut chunks = self.client.fetch_ruleset(request).await?.into_inner();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = chunks.message().await? {
-            assert!(chunk.data.len() <= 256 * 1024);
-            bytes.extend(chunk.data);
-        }
-        Ok(bytes)
+        whole(self.client.fetch_ruleset(request).await?.into_inner()).await
     }
 
     /// Does what an agent does with an offer, and remembers it.
@@ -241,4 +301,13 @@ impl Session {
         let message = AgentMessage { kind: Some(kind) };
         self.out.send(message).await.unwrap();
     }
+}
+
+async fn whole(mut chunks: Streaming<Chunk>) -> Result<Vec<u8>, Status> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.message().await? {
+        assert!(chunk.data.len() <= 256 * 1024);
+        bytes.extend(chunk.data);
+    }
+    Ok(bytes)
 }

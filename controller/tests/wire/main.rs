@@ -9,6 +9,8 @@ mod enrolment;
 #[cfg(test)]
 mod installation;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod log;
 #[cfg(test)]
 mod operator;

@@ -1,0 +1,129 @@
+//! What a session tells its node of the site's live sets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use voipfleet_common::ruleset::Digest;
+use voipfleet_proto::v1::LiveNotice;
+
+use crate::live::{Live, SiteLive};
+use crate::records::NodeId;
+
+/// How long a notice may be unanswered before a newer one replaces it. An answer takes a few
+/// milliseconds, and after it the newer one can be a difference.
+const UNANSWERED: Duration = Duration::from_secs(1);
+/// How long after a node said that it could not take live sets it is told of them again.
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// A node's live sets, as its session knows them.
+pub(super) struct Notices {
+    live: watch::Receiver<Option<Arc<SiteLive>>>,
+    /// What the node said it holds.
+    held: Option<Digest>,
+    /// What it was told last in this session.
+    told: Option<Told>,
+}
+
+struct Told {
+    value: Arc<SiteLive>,
+    at: Instant,
+    answer: Answer,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Awaited,
+    Held,
+    Failed,
+}
+
+impl Notices {
+    /// For a node that says it holds `held`.
+    pub(super) fn new(live: &Live, id: &NodeId, held: Option<Digest>) -> Self {
+        Self {
+            live: live.subscribe(&id.site),
+            held,
+            told: None,
+        }
+    }
+
+    /// What to send now, if anything.
+    pub(super) fn next(&mut self) -> Option<LiveNotice> {
+        let now = self.live.borrow_and_update().clone()?;
+        let from = match &self.told {
+            None if self.held == Some(now.digest) => {
+                self.tell(now, Answer::Held);
+                return None;
+            }
+            None => self.held,
+            Some(told) => {
+                let same = told.value.digest == now.digest;
+                let send = match told.answer {
+                    Answer::Awaited => !same && told.at.elapsed() >= UNANSWERED,
+                    Answer::Held => !same,
+                    Answer::Failed => !same || told.at.elapsed() >= AGAIN,
+                };
+                if !send {
+                    return None;
+                }
+                match told.answer {
+                    // It may hold by now what it was told: it is not known what to start from.
+                    Answer::Awaited => None,
+                    Answer::Held | Answer::Failed => self.held,
+                }
+            }
+        };
+        let notice = now.notice(from);
+        self.tell(now, Answer::Awaited);
+        Some(notice)
+    }
+
+    fn tell(&mut self, value: Arc<SiteLive>, answer: Answer) {
+        let at = Instant::now();
+        self.told = Some(Told { value, at, answer });
+    }
+
+    /// Whether the node was told live sets in this session: before, it takes no offer.
+    pub(super) fn told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// What the node says that it holds, and why it could not take what it was told.
+    pub(super) fn heard(&mut self, held: Option<Digest>, error: &str) {
+        self.held = held;
+        if let Some(told) = &mut self.told {
+            if held == Some(told.value.digest) {
+                told.answer = Answer::Held;
+            } else if !error.is_empty() && told.answer == Answer::Awaited {
+                told.answer = Answer::Failed;
+                told.at = Instant::now();
+            }
+        }
+    }
+
+    /// Waits until there may be something to send.
+    pub(super) async fn changed(&mut self) {
+        let wait = self.told.as_ref().and_then(|told| {
+            let newer =
+                self.live.borrow().as_ref().map(|now| now.digest) != Some(told.value.digest);
+            match told.answer {
+                Answer::Awaited if newer => Some(told.at + UNANSWERED),
+                Answer::Failed => Some(told.at + AGAIN),
+                Answer::Awaited | Answer::Held => None,
+            }
+        });
+        let overdue = async {
+            match wait {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The sender lives as long as the fleet.
+            _ = self.live.changed() => {}
+            () = overdue => {}
+        }
+    }
+}

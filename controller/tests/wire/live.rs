@@ -1,0 +1,148 @@
+//! Live sets: what nodes are told without a push.
+
+use tonic::Code;
+use voipfleet_common::ruleset::{LiveName, LiveSets, LiveValue};
+use voipfleet_proto::v1::{DeleteRequest, InterfaceAddress, agent_message};
+
+use super::agent::{Node, Session, connected};
+use super::installation::{SITE, refused};
+
+fn cluster(sets: &LiveSets) -> Vec<String> {
+    let members = sets.get(&LiveName::Cluster(None)).unwrap();
+    members.elements.iter().map(ToString::to_string).collect()
+}
+
+/// Takes live sets until the cluster is this.
+async fn until_cluster(session: &mut Session, mut held: LiveSets, wanted: &[&str]) -> LiveSets {
+    while cluster(&held) != wanted {
+        let notice = session.notice().await;
+        assert!(notice.delta.is_some(), "what it holds is known");
+        held = session.take(&notice, Some(&held)).await;
+    }
+    held
+}
+
+const A: &str = "10.0.0.97/32";
+const B: &str = "10.0.0.98/32";
+
+#[tokio::test]
+async fn members_follow_enrolment_and_deletion_without_a_push() {
+    let (installation, _, mut a) = connected().await;
+    let notice = a.notice().await;
+    assert_eq!((notice.delta.clone(), notice.delta_from.len()), (None, 0));
+    let held = a.take(&notice, None).await;
+    let held = until_cluster(&mut a, held, &[A]).await;
+    for name in [LiveName::Block, LiveName::Allow, LiveName::Open] {
+        assert!(held.get(&name).is_some_and(LiveValue::is_empty));
+    }
+
+    let node_b = Node::enrol(&installation, "b").await;
+    let mut b = node_b.connect(&installation).await;
+    let held = until_cluster(&mut a, held, &[A, B]).await;
+    // It moves.
+    let mut facts = node_b.hello().facts.unwrap();
+    facts.addresses = vec![InterfaceAddress {
+        interface: "eth1".to_owned(),
+        address: vec![10, 0, 0, 7],
+        prefix_length: 24,
+    }];
+    b.send(agent_message::Kind::Facts(facts)).await;
+    let held = until_cluster(&mut a, held, &["10.0.0.7/32", A]).await;
+
+    let request = DeleteRequest {
+        kind: "node".to_owned(),
+        name: "site-a/b".to_owned(),
+    };
+    installation.operator().await.delete(request).await.unwrap();
+    until_cluster(&mut a, held, &[A]).await;
+}
+
+#[tokio::test]
+async fn live_sets_come_before_the_first_offer() {
+    let (installation, node, mut a) = connected().await;
+    let _push = installation.push().await;
+    let offer = a.offer().await;
+    assert!(a.noticed() > 0);
+    a.apply(&offer).await;
+    let mut held = None;
+    let mut notice = a.notice().await;
+    loop {
+        let taken = a.take(&notice, held.as_ref()).await;
+        let done = cluster(&taken) == [A];
+        held = Some(taken);
+        if done {
+            break;
+        }
+        notice = a.notice().await;
+    }
+    drop(a);
+    // Back with the same: nothing is to be told, and an offer comes at once.
+    let mut hello = node.hello();
+    hello.live_digest = held.unwrap().digest().as_bytes().to_vec();
+    let mut a = node.say(&installation, hello).await;
+    a.next().await.unwrap();
+    a.offer().await;
+    assert_eq!(a.noticed(), 0);
+}
+
+#[tokio::test]
+async fn a_node_that_could_not_take_them_is_told_the_next_ones_from_what_it_holds() {
+    let (installation, _, mut a) = connected().await;
+    let notice = a.notice().await;
+    let held = a.take(&notice, None).await;
+    let held = until_cluster(&mut a, held, &[A]).await;
+    let _b = Node::enrol(&installation, "b")
+        .await
+        .connect(&installation)
+        .await;
+    let refused = a.notice().await;
+    let digest = held.digest();
+    a.say_live(digest.as_bytes(), "the disk is full").await;
+    let _c = Node::enrol(&installation, "c")
+        .await
+        .connect(&installation)
+        .await;
+    let mut notice = a.notice().await;
+    while notice.digest == refused.digest {
+        notice = a.notice().await;
+    }
+    assert_eq!(notice.delta_from, digest.as_bytes());
+    let held = a.take(&notice, Some(&held)).await;
+    until_cluster(&mut a, held, &[A, B, "10.0.0.99/32"]).await;
+}
+
+#[tokio::test]
+async fn only_live_sets_of_the_nodes_own_site_are_given() {
+    let (installation, _, mut a) = connected().await;
+    let notice = a.notice().await;
+    a.fetch_live(&notice.digest).await.unwrap();
+    let message = refused(a.fetch_live(&[7; 32]).await, Code::FailedPrecondition);
+    assert!(message.contains("next notice"), "{message}");
+    refused(a.fetch_live(b"short").await, Code::InvalidArgument);
+    // Another site's value is as unknown as one that does not exist.
+    installation.apply(&SITE.replace("site-a", "site-b")).await;
+    let mut request = super::operator::token();
+    request.site = "site-b".to_owned();
+    let token = installation.operator().await.create_token(request).await;
+    let token = token.unwrap().into_inner().token;
+    let (csr, key) = super::agent::csr();
+    let enrolled = super::agent::enrol(&installation, &token, "z", &csr).await;
+    let enrolled = enrolled.unwrap();
+    let stranger = Node {
+        name: "z".to_owned(),
+        pair: super::installation::Pair {
+            certificate: enrolled.certificate_pem,
+            key,
+            ca: enrolled.ca_pem,
+        },
+        confirmed: None,
+    };
+    let mut hello = stranger.hello();
+    hello.site = "site-b".to_owned();
+    let mut z = stranger.say(&installation, hello).await;
+    z.next().await.unwrap();
+    let theirs = z.notice().await;
+    z.fetch_live(&theirs.digest).await.unwrap();
+    refused(z.fetch_live(&notice.digest).await, Code::FailedPrecondition);
+    refused(a.fetch_live(&theirs.digest).await, Code::FailedPrecondition);
+}
