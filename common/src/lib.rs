@@ -1,5 +1,6 @@
 //! What the controller and the agents must agree on. Pure: no files, no sockets, no clock.
 
+pub mod audit;
 pub mod catalogue;
 pub mod compile;
 pub mod drift;

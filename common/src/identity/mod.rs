@@ -1,6 +1,7 @@
 //! Who a certificate speaks for: SPIFFE IDs in the URI SAN, and TLS configurations that
 //! check them.
 
+pub mod rights;
 mod spiffe;
 pub mod tls;
 mod token;
