@@ -1,5 +1,7 @@
 //! Compiles `voipfleet/v1/*.proto` without a system protoc.
 
+use std::path::Path;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "voipfleet/v1/ruleset.proto",
@@ -10,10 +12,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }
-    let descriptors = protox::compile(files, ["."])?;
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(files)?;
+    let out = std::env::var("OUT_DIR")?;
+    let descriptors = compiler.encode_file_descriptor_set();
+    std::fs::write(
+        Path::new(&out).join("voipfleet.v1.descriptors"),
+        descriptors,
+    )?;
     tonic_prost_build::configure()
         .client_mod_attribute(".", "#[cfg(feature = \"grpc\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"grpc\")]")
-        .compile_fds(descriptors)?;
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

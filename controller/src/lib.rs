@@ -1,6 +1,7 @@
 //! Holds one firewall policy per VoipNow site and pushes it to the agents.
 
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod documents;

@@ -14,6 +14,7 @@ use voipfleet_proto::v1::fleet_server::FleetServer;
 use voipfleet_proto::v1::operator_server::OperatorServer;
 
 use crate::api::{self, Api, OperatorService};
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::enrol::{EnrolmentService, Registrar};
 use crate::fleet::Fleet;
@@ -123,12 +124,14 @@ impl Controller {
 
         let stop = CancellationToken::new();
         let clock = Arc::clone(&options.clock);
+        let audit = Audit::open(Arc::clone(&store), Arc::clone(&clock)).await?;
         let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
         let registrar = Registrar::new(
             Arc::clone(&store),
             Arc::clone(&clock),
             Arc::clone(&authority),
             settings.address.clone(),
+            audit.clone(),
         );
         let listening = Arc::clone(&clock);
         let api = Api {
@@ -138,6 +141,9 @@ impl Controller {
             authority,
             fleet: fleet.clone(),
             enrol_address: settings.enrol_address.clone(),
+            audit,
+            admin: settings.admin.clone(),
+            uses: Arc::default(),
         };
         let listen = |listener, tls, admission, bounds| {
             let clock = Arc::clone(&listening);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use voipfleet_common::identity::TrustDomain;
+use voipfleet_common::names::OperatorName;
 
 /// The files of an installation.
 #[derive(Debug, Clone)]
@@ -167,6 +168,19 @@ pub struct Settings {
     pub address: Address,
     /// Where machines enrol.
     pub enrol_address: Address,
+    /// The operator who may do everything, whatever the store says. An installation made before
+    /// operators had rights does not name it.
+    #[serde(default = "first_admin")]
+    pub admin: OperatorName,
+}
+
+/// The name that `init` gives the first admin unless it is told another.
+pub const FIRST_ADMIN: &str = "admin";
+
+// The name is valid, as a test shows; serde wants the value itself.
+#[allow(clippy::expect_used)]
+fn first_admin() -> OperatorName {
+    FIRST_ADMIN.parse().expect("it is a name")
 }
 
 /// The version of `controller.json` that is written and read.
@@ -304,6 +318,14 @@ pub fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_installation_of_before_has_the_default_admin() {
+        let text = r#"{"version": 1, "trust_domain": "voipfleet", "address": "c.example:7443",
+            "enrol_address": "c.example:7444"}"#;
+        let settings: Settings = serde_json::from_str(text).unwrap();
+        assert_eq!(settings.admin.as_str(), FIRST_ADMIN);
+    }
 
     #[test]
     fn an_address_comes_back() {

@@ -11,3 +11,7 @@ pub mod v1 {
 
 #[cfg(feature = "grpc")]
 pub mod channel;
+
+/// The protocol as protobuf describes it: an encoded `FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/voipfleet.v1.descriptors"));

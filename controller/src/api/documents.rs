@@ -52,6 +52,7 @@ impl Api {
                 changes: checked.changes,
             };
             if checked.steps.is_empty() || request.dry_run {
+                caller.detail("nothing was stored");
                 return Ok(answer);
             }
             if checked.total > MAX_DOCUMENTS {
@@ -63,6 +64,7 @@ impl Api {
             let txn = self.change(caller, &stored, checked.steps)?;
             if self.commit_documents(&stored, txn).await? {
                 tracing::info!(operator = %caller.name, count, "documents applied");
+                note(caller, &answer.changes);
                 return Ok(answer);
             }
         }
@@ -216,6 +218,15 @@ impl Api {
             });
         }
         Ok(true)
+    }
+}
+
+/// Which documents were changed, for the audit log.
+fn note(caller: &Caller, changes: &[DocumentChange]) {
+    for change in changes {
+        if change.change() != Change::Unchanged {
+            caller.concerns(format!("{}/{}", change.kind, change.name));
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The operator service: who may call, and one file for each group of calls.
 
+mod begin;
 mod compare;
 mod convert;
 mod documents;
@@ -9,19 +10,21 @@ mod render;
 mod service;
 mod status;
 mod tokens;
+mod uses;
 
 use std::sync::Arc;
 
-use tonic::{Request, Status};
-use voipfleet_common::identity::Identity;
+use tonic::Status;
 use voipfleet_common::names::OperatorName;
 
+pub use begin::{Begun, Caller, REQUEST_ID};
 pub use service::OperatorService;
+pub use uses::UsesCache;
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::errors::chain;
 use crate::fleet::Fleet;
-use crate::listen::Peer;
 use crate::pki::Authority;
 use crate::push::Pushes;
 use crate::settings::Address;
@@ -47,42 +50,13 @@ pub struct Api {
     pub pushes: Pushes,
     /// Where machines enrol.
     pub enrol_address: Address,
-}
-
-/// An operator whose certificate was checked.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// Its name.
-    pub name: OperatorName,
-}
-
-/// The one place that decides who may make an operator's call.
-///
-/// Every operator may make every call; rights by call and site come in here.
-pub fn authorise<T>(
-    request: &Request<T>,
-    call: &'static str,
-    now_ms: u64,
-) -> Result<Caller, Status> {
-    let peer = request
-        .extensions()
-        .get::<Peer>()
-        .ok_or_else(|| Status::internal("the connection has no peer"))?;
-    let Some(proven) = &peer.proven else {
-        return Err(Status::unauthenticated("this call needs a certificate"));
-    };
-    if proven.leaf.expires_ms <= now_ms {
-        return Err(Status::unauthenticated("its certificate has expired"));
-    }
-    match &proven.identity {
-        Identity::Operator(name) => Ok(Caller { name: name.clone() }),
-        identity => {
-            tracing::warn!(peer = %peer.address, %identity, call, "only operators may make this call");
-            Err(Status::permission_denied(format!(
-                "only operators may make this call, and this certificate is of {identity}"
-            )))
-        }
-    }
+    /// The audit log.
+    pub audit: Audit,
+    /// The first admin, who may do everything, whatever the store says: whoever is root on the
+    /// controller's host decides, and nobody locks himself out.
+    pub admin: OperatorName,
+    /// Which documents the sites use, as last read.
+    pub uses: Arc<UsesCache>,
 }
 
 /// A failed store, for a caller: the log has the causes.

@@ -1,6 +1,8 @@
 //! Nodes, as far as operators change them.
 
 use tonic::Status;
+use voipfleet_common::identity::rights::Target;
+use voipfleet_proto::v1::DeleteRequest;
 
 use super::convert::parse;
 use super::{Api, Caller, failed};
@@ -15,18 +17,34 @@ pub(super) fn is_node(kind: &str) -> bool {
     kind.eq_ignore_ascii_case("node") || kind.eq_ignore_ascii_case("nodes")
 }
 
+/// What a Delete is about.
+pub(super) fn deleted(request: &DeleteRequest) -> Result<Target, Status> {
+    if is_node(&request.kind) {
+        let id = node_id(&request.name)?;
+        return Ok(Target::Node(id.site, id.node));
+    }
+    Ok(Target::Document(
+        parse(&request.kind)?,
+        request.name.clone(),
+    ))
+}
+
+fn node_id(name: &str) -> Result<NodeId, Status> {
+    let (site, node) = name.split_once('/').ok_or_else(|| {
+        let shown: String = name.chars().take(80).collect();
+        Status::invalid_argument(format!("{shown:?} is not SITE/NODE"))
+    })?;
+    Ok(NodeId {
+        site: parse(site)?,
+        node: parse(node)?,
+    })
+}
+
 impl Api {
     /// Deletes a node, with everything that is known of it, and ends its session. Its rules
     /// stay in its kernel: `voipfleet-agent teardown` on the machine removes them.
     pub(super) async fn delete_node(&self, caller: &Caller, name: &str) -> Result<(), Status> {
-        let (site, node) = name.split_once('/').ok_or_else(|| {
-            let shown: String = name.chars().take(80).collect();
-            Status::invalid_argument(format!("{shown:?} is not SITE/NODE"))
-        })?;
-        let id = NodeId {
-            site: parse(site)?,
-            node: parse(node)?,
-        };
+        let id = node_id(name)?;
         let key = keys::node(&id.site, &id.node);
         let Some(held) = self.store.get(&key).await.map_err(failed)? else {
             return Err(Status::not_found(format!(

@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+use voipfleet_common::identity::rights::{Call, Target};
 use voipfleet_proto::v1::{
     ApplyRequest, ApplyResponse, CreateTokenRequest, CreateTokenResponse, DeleteRequest,
     DeleteResponse, DriftRequest, DriftResponse, GetDocumentsRequest, GetDocumentsResponse,
@@ -11,7 +12,9 @@ use voipfleet_proto::v1::{
     operator_server::Operator,
 };
 
-use super::{Api, Caller, authorise, convert, nodes};
+use super::begin::{self, About, Begun};
+use super::{Api, Caller, convert, failed, nodes};
+use crate::fleet::current;
 
 /// Events of a push that voipctl has not read yet; more of them wait.
 const EVENTS: usize = 64;
@@ -28,8 +31,13 @@ impl OperatorService {
         Self { api }
     }
 
-    fn authorise<T>(&self, request: &Request<T>, call: &'static str) -> Result<Caller, Status> {
-        authorise(request, call, self.api.clock.now_ms())
+    async fn begin<T>(
+        &self,
+        request: &Request<T>,
+        call: Call,
+        about: impl About,
+    ) -> Result<Begun, Status> {
+        self.api.begin(request, call, about).await
     }
 }
 
@@ -41,104 +49,149 @@ impl Operator for OperatorService {
         &self,
         request: Request<ApplyRequest>,
     ) -> Result<Response<ApplyResponse>, Status> {
-        let caller = self.authorise(&request, "Apply")?;
-        let answer = self.api.apply(&caller, request.into_inner()).await?;
-        Ok(Response::new(answer))
+        let begun = self.begin(&request, Call::Apply, Target::Visible).await?;
+        let answer = self.api.apply(&begun.caller, request.into_inner()).await;
+        begun.end(answer).await
     }
 
     async fn push(
         &self,
         request: Request<PushRequest>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        let caller = self.authorise(&request, "Push")?;
-        let order = convert::order(&caller, request.into_inner())?;
-        // Before the generation is made: no answer of a node may fall between.
-        let events = self.api.fleet.events();
-        let pushes = self.api.pushes.clone();
-        // On a task of its own: what is begun is finished, also when the caller hangs up.
-        let prepared = tokio::spawn(async move { pushes.prepare(order).await })
-            .await
-            .map_err(|_| Status::internal("the push broke off; the controller's log says why"))?
-            .map_err(convert::refused)?;
-        let rollout = self.api.pushes.roll_out(prepared);
-        let (out, answers) = mpsc::channel(EVENTS);
-        tokio::spawn(rollout.run(events, out));
-        Ok(Response::new(ReceiverStream::new(answers)))
+        let target = begin::site(&request.get_ref().site);
+        let begun = self.begin(&request, Call::Push, target).await?;
+        let events = self.api.push(&begun.caller, request.into_inner()).await;
+        begun.end(events).await
     }
 
     async fn status(
         &self,
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        self.authorise(&request, "Status")?;
-        Ok(Response::new(self.api.status(request.get_ref()).await?))
+        let target = begin::site(&request.get_ref().site);
+        let begun = self.begin(&request, Call::Status, target).await?;
+        let answer = self.api.status(request.get_ref()).await;
+        begun.end(answer).await
     }
 
     async fn drift(
         &self,
         request: Request<DriftRequest>,
     ) -> Result<Response<DriftResponse>, Status> {
-        self.authorise(&request, "Drift")?;
-        Ok(Response::new(self.api.drift(request.get_ref()).await?))
+        let target = begin::site(&request.get_ref().site);
+        let begun = self.begin(&request, Call::Drift, target).await?;
+        let answer = self.api.drift(request.get_ref()).await;
+        begun.end(answer).await
     }
 
     async fn get_documents(
         &self,
         request: Request<GetDocumentsRequest>,
     ) -> Result<Response<GetDocumentsResponse>, Status> {
-        self.authorise(&request, "GetDocuments")?;
-        Ok(Response::new(self.api.get(request.get_ref()).await?))
+        let begun = self
+            .begin(&request, Call::GetDocuments, Target::Visible)
+            .await?;
+        let answer = self.api.get(request.get_ref()).await;
+        begun.end(answer).await
     }
 
     async fn delete(
         &self,
         request: Request<DeleteRequest>,
     ) -> Result<Response<DeleteResponse>, Status> {
-        let caller = self.authorise(&request, "Delete")?;
-        let request = request.get_ref();
-        if nodes::is_node(&request.kind) {
-            self.api.delete_node(&caller, &request.name).await?;
-        } else {
-            self.api.delete_document(&caller, request).await?;
-        }
-        Ok(Response::new(DeleteResponse {}))
+        let target = nodes::deleted(request.get_ref());
+        let begun = self.begin(&request, Call::Delete, target).await?;
+        let answer = self.api.delete(&begun.caller, request.get_ref()).await;
+        begun.end(answer).await
     }
 
     async fn create_token(
         &self,
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
-        let caller = self.authorise(&request, "CreateToken")?;
-        let answer = self.api.create_token(&caller, request.get_ref()).await?;
-        Ok(Response::new(answer))
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::CreateToken, target).await?;
+        let answer = self
+            .api
+            .create_token(&begun.caller, request.get_ref())
+            .await;
+        begun.end(answer).await
     }
 
     async fn list_tokens(
         &self,
         request: Request<ListTokensRequest>,
     ) -> Result<Response<ListTokensResponse>, Status> {
-        self.authorise(&request, "ListTokens")?;
-        Ok(Response::new(
-            self.api.list_tokens(request.get_ref()).await?,
-        ))
+        let target = begin::site(&request.get_ref().site);
+        let begun = self.begin(&request, Call::ListTokens, target).await?;
+        let answer = self.api.list_tokens(&begun.caller, request.get_ref()).await;
+        begun.end(answer).await
     }
 
     async fn revoke_token(
         &self,
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
-        let caller = self.authorise(&request, "RevokeToken")?;
-        self.api
-            .revoke_token(&caller, &request.get_ref().id)
+        let begun = self
+            .begin(&request, Call::RevokeToken, Target::Visible)
             .await?;
-        Ok(Response::new(RevokeTokenResponse {}))
+        let id = &request.get_ref().id;
+        let answer = self.api.revoke_token(&begun.caller, id).await;
+        begun.end(answer.map(|()| RevokeTokenResponse {})).await
     }
 
     async fn render(
         &self,
         request: Request<RenderRequest>,
     ) -> Result<Response<RenderResponse>, Status> {
-        self.authorise(&request, "Render")?;
-        Ok(Response::new(self.api.render(request.get_ref()).await?))
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::Render, target).await?;
+        let answer = self.api.render(request.get_ref()).await;
+        begun.end(answer).await
+    }
+}
+
+impl Api {
+    /// Makes a generation, and brings it to the nodes; what becomes of it is streamed.
+    async fn push(
+        &self,
+        caller: &Caller,
+        request: PushRequest,
+    ) -> Result<ReceiverStream<Result<PushEvent, Status>>, Status> {
+        let order = convert::order(caller, request)?;
+        let before = current(self.store.as_ref(), &order.site)
+            .await
+            .map_err(failed)?;
+        // Before the generation is made: no answer of a node may fall between.
+        let events = self.fleet.events();
+        let pushes = self.pushes.clone();
+        // On a task of its own: what is begun is finished, also when the caller hangs up.
+        let prepared = tokio::spawn(async move { pushes.prepare(order).await })
+            .await
+            .map_err(|_| Status::internal("the push broke off; the controller's log says why"))?
+            .map_err(convert::refused)?;
+        let before = before.map_or(0, |before| before.number);
+        if prepared.order.dry_run {
+            caller.detail("dry run");
+        } else {
+            caller.generations(Some(before), Some(prepared.generation.number));
+        }
+        let rollout = self.pushes.roll_out(prepared);
+        let (out, answers) = mpsc::channel(EVENTS);
+        tokio::spawn(rollout.run(events, out));
+        Ok(ReceiverStream::new(answers))
+    }
+
+    async fn delete(
+        &self,
+        caller: &Caller,
+        request: &DeleteRequest,
+    ) -> Result<DeleteResponse, Status> {
+        if nodes::is_node(&request.kind) {
+            self.delete_node(caller, &request.name).await?;
+        } else {
+            self.delete_document(caller, request).await?;
+        }
+        Ok(DeleteResponse {})
     }
 }

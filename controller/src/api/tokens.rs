@@ -105,6 +105,7 @@ impl Api {
         }
         let id = new.token.id();
         tracing::info!(operator = %caller.name, id, site = %record.site, "token created");
+        caller.concerns(format!("Token/{id}"));
         Ok(CreateTokenResponse {
             token: new.token.to_string(),
             report: Some(report(id, &record)),
@@ -115,6 +116,7 @@ impl Api {
     /// Tokens without their secrets, newest first.
     pub(super) async fn list_tokens(
         &self,
+        caller: &Caller,
         request: &ListTokensRequest,
     ) -> Result<ListTokensResponse, Status> {
         let site: Option<SiteName> = match request.site.as_str() {
@@ -125,6 +127,7 @@ impl Api {
             .tokens()
             .await?
             .iter()
+            .filter(|(_, record)| caller.sight.whole_site(&record.site))
             .filter(|(_, record)| site.as_ref().is_none_or(|site| *site == record.site))
             .map(|(id, record)| report(id, record))
             .collect();
@@ -135,17 +138,18 @@ impl Api {
     /// Takes a token back; nodes that used it stay.
     pub(super) async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<(), Status> {
         let key = keys::token(id);
-        let known = self
-            .tokens()
-            .await?
-            .into_iter()
-            .any(|(known, _)| known == id);
-        if !known {
+        // A token of a foreign site is as unknown as one that never was.
+        let mut tokens = self.tokens().await?.into_iter();
+        let found =
+            tokens.find(|(known, token)| known == id && caller.sight.whole_site(&token.site));
+        let Some((_, token)) = found else {
             let shown: String = id.chars().take(80).collect();
             return Err(Status::not_found(format!(
                 "there is no token {shown}; `voipctl token list` lists them"
             )));
-        }
+        };
+        caller.concerns_site(&token.site);
+        caller.concerns(format!("Token/{id}"));
         self.store
             .commit(Txn::new().delete(key))
             .await

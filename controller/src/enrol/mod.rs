@@ -11,6 +11,7 @@ use voipfleet_proto::v1::{EnrolRequest, EnrolResponse};
 
 pub use service::{EnrolmentService, MAX_MESSAGE_BYTES};
 
+use crate::audit::{Audit, Event};
 use crate::clock::{self, Clock};
 use crate::pki::authority::Request as Csr;
 use crate::pki::{Authority, Issued, PkiError, token};
@@ -30,6 +31,7 @@ pub struct Registrar {
     clock: Arc<dyn Clock>,
     authority: Arc<Authority>,
     controller: Address,
+    audit: Audit,
     turns: Arc<Semaphore>,
 }
 
@@ -94,12 +96,14 @@ impl Registrar {
         clock: Arc<dyn Clock>,
         authority: Arc<Authority>,
         controller: Address,
+        audit: Audit,
     ) -> Self {
         Self {
             store,
             clock,
             authority,
             controller,
+            audit,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
@@ -153,6 +157,7 @@ impl Registrar {
                 .put(node_key.clone(), records::to_json(&node_key, &node)?);
             if let Outcome::Committed { .. } = self.store.commit(txn).await? {
                 tracing::info!(node = %id, token = request.token_id, "node enrolled");
+                self.note(&id, &token.record, &request.token_id).await;
                 return Ok(self.answer(&id, &token.record, issued));
             }
         }
@@ -216,6 +221,19 @@ impl Registrar {
             .await
             .map_err(|_| EnrolError::Busy)??;
         Ok(issued)
+    }
+
+    async fn note(&self, id: &NodeId, token: &TokenRecord, token_id: &str) {
+        let roles: Vec<&str> = token.roles.iter().map(|role| role.code()).collect();
+        let event = Event::new("Enrolled")
+            .site(&id.site)
+            .object(format!("Node/{id}"))
+            .detail(format!(
+                "as {} with token {token_id} of {}",
+                roles.join(", "),
+                token.created_by
+            ));
+        self.audit.note(event).await;
     }
 
     fn answer(&self, id: &NodeId, token: &TokenRecord, issued: Issued) -> EnrolResponse {

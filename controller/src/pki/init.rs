@@ -191,6 +191,7 @@ fn fill(files: &Files, plan: &Plan, now_ms: u64) -> Result<String, InitError> {
         trust_domain: plan.trust_domain.to_string(),
         address: plan.address.clone(),
         enrol_address: plan.enrol_address.clone(),
+        admin: plan.admin.clone(),
     };
     let settings = serde_json::to_string_pretty(&settings)
         .map_err(|error| io_error(&files.settings())(error.into()))?;

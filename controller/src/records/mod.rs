@@ -6,6 +6,7 @@ mod emergency;
 mod feed;
 mod generation;
 mod node;
+mod operator;
 mod resolved;
 mod target;
 mod token;
@@ -19,6 +20,7 @@ pub use emergency::{ExceptionKind, ExceptionRecord, OpenRecord, SiteScope, is_ov
 pub use feed::{Dropped, FeedRecord};
 pub use generation::{Cause, Content, GenerationRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};
+pub use operator::{OperatorKey, OperatorRecord};
 pub use resolved::{ResolvedRecord, Seen};
 pub use target::TargetRecord;
 pub use token::{TokenRecord, TokenUse};

@@ -158,3 +158,34 @@ pub fn site_and_node(key: &str) -> Option<(&str, &str)> {
     let mut parts = key.split('/').skip(1);
     Some((parts.next()?, parts.next()?))
 }
+
+/// The prefix of every operator.
+pub const ALL_OPERATORS: &str = "operator/";
+/// The prefix of every record of the audit log.
+pub const ALL_AUDIT: &str = "audit/";
+/// The prefix of what was asked for and has no result yet.
+pub const ALL_AUDIT_OPEN: &str = "audit-open/";
+/// The last record of the audit log: its number and hash.
+pub const AUDIT_HEAD: &str = "audit-head";
+/// The last record that was pruned from the audit log: its number and hash.
+pub const AUDIT_ANCHOR: &str = "audit-anchor";
+
+/// An operator.
+pub fn operator(name: impl Display) -> String {
+    format!("operator/{name}")
+}
+
+/// A record of the audit log.
+pub fn audit(seq: u64) -> String {
+    format!("audit/{seq:020}")
+}
+
+/// Of a record that has no result yet.
+pub fn audit_open(seq: u64) -> String {
+    format!("audit-open/{seq:020}")
+}
+
+/// The number at the end of a key.
+pub fn number(key: &str) -> Option<u64> {
+    key.rsplit('/').next()?.parse().ok()
+}

@@ -1,0 +1,195 @@
+//! Who changed what: a hash-chained log in the store, written before a change is begun and
+//! before its end is told.
+
+pub mod check;
+mod event;
+mod flood;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use voipfleet_common::audit::{Ending, Kind, Link, Record};
+
+pub use event::Event;
+use flood::Flood;
+use writer::{Append, Writer};
+
+use crate::clock::Clock;
+use crate::errors::chain;
+use crate::records::{self, Read};
+use crate::store::{Store, StoreError, keys};
+
+/// Records that wait for the writer; more callers than this wait before they queue.
+const QUEUE: usize = 1024;
+/// The longest text of a record, characters.
+const MAX_TEXT: usize = 500;
+/// The most names in a record.
+const MAX_NAMES: usize = 200;
+/// Open records that are closed at once at the start.
+const PAGE: usize = 256;
+
+/// The log. Clones write to the same one.
+#[derive(Debug, Clone)]
+pub struct Audit {
+    queue: mpsc::Sender<Append>,
+    flood: Arc<Flood>,
+    clock: Arc<dyn Clock>,
+}
+
+/// A record that is not in the log, as far as is known.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AuditError {
+    /// The store failed.
+    #[error("the audit log cannot be written")]
+    Store(#[source] Arc<StoreError>),
+    /// Another process writes the log of this store.
+    #[error("the audit log is being written by another controller")]
+    Contended,
+    /// The controller is stopping.
+    #[error("the audit log is closed")]
+    Closed,
+}
+
+/// The last record; the default where there is none.
+pub async fn head(store: &dyn Store) -> Result<Link, StoreError> {
+    let read: Option<Read<Link>> = records::read(store, keys::AUDIT_HEAD).await?;
+    Ok(read.map(|read| read.record).unwrap_or_default())
+}
+
+/// What is before the first record: not the default once old records were pruned.
+pub async fn anchor(store: &dyn Store) -> Result<Link, StoreError> {
+    let read: Option<Read<Link>> = records::read(store, keys::AUDIT_ANCHOR).await?;
+    Ok(read.map(|read| read.record).unwrap_or_default())
+}
+
+impl Audit {
+    /// Opens the log of a store, and closes what an earlier run left open: nobody knows how
+    /// that ended. The chain is checked in the background.
+    pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let (queue, appends) = mpsc::channel(QUEUE);
+        let writer = Writer::new(Arc::clone(&store), Arc::clone(&clock));
+        tokio::spawn(writer.run(appends));
+        let audit = Self {
+            queue,
+            flood: Arc::new(Flood::default()),
+            clock,
+        };
+        audit.close_open(store.as_ref()).await?;
+        tokio::spawn(check::at_start(store));
+        Ok(audit)
+    }
+
+    async fn close_open(&self, store: &dyn Store) -> Result<(), StoreError> {
+        loop {
+            let page = store.range(keys::ALL_AUDIT_OPEN, None, PAGE).await?;
+            for entry in &page.entries {
+                let seq = keys::number(&entry.key).unwrap_or_default();
+                let asked = store.get(&keys::audit(seq)).await?;
+                let asked = asked.and_then(|held| serde_json::from_slice(&held.value).ok());
+                let record = match asked {
+                    Some(asked) => Record {
+                        message: "the controller ended before the result was known".to_owned(),
+                        ..ended(asked, Ending::Unknown)
+                    },
+                    None => Record {
+                        asked: Some(seq),
+                        result: Some(Ending::Unknown),
+                        message: "what was asked for is not in the log any more".to_owned(),
+                        ..Record::new(Kind::Result, "Unknown")
+                    },
+                };
+                if let Err(error) = self.append(record).await {
+                    tracing::error!(error = %chain(&error), "the audit log was not closed");
+                    return Ok(());
+                }
+            }
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes a record; answers with its number when it is on disk. `seq`, `prev` and `at_ms`
+    /// are the log's own.
+    pub async fn append(&self, record: Record) -> Result<u64, AuditError> {
+        let (answer, written) = oneshot::channel();
+        let record = bounded(record);
+        let sent = self.queue.send(Append { record, answer }).await;
+        sent.map_err(|_| AuditError::Closed)?;
+        written.await.map_err(|_| AuditError::Closed)?
+    }
+
+    /// Writes down something that no call brought about just then. What cannot be written is
+    /// logged: it has happened all the same.
+    pub async fn note(&self, event: Event) {
+        if let Err(error) = self.append(event.record()).await {
+            tracing::error!(error = %chain(&error), "an event is missing in the audit log");
+        }
+    }
+
+    /// Writes down a refusal, of which an operator gets a bounded number in a minute; the rest
+    /// of them become one record with their count. The refusal stands also where it cannot be
+    /// written.
+    pub(crate) async fn refused(&self, record: Record) {
+        let operator = record.who.as_ref().map(|who| who.operator.clone());
+        let operator = operator.unwrap_or_default();
+        let now_ms = self.clock.now_ms();
+        let told = self.flood.take(&operator, &record, now_ms);
+        if let Some(more) = told.more {
+            self.append_or_log(more).await;
+        }
+        if told.flush_later {
+            let audit = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(flood::WINDOW).await;
+                if let Some(more) = audit.flood.end(&operator) {
+                    audit.append_or_log(more).await;
+                }
+            });
+        }
+        if told.write {
+            self.append_or_log(record).await;
+        }
+    }
+
+    /// Whether an operator was refused so often within the minute that it has to wait.
+    pub(crate) fn floods(&self, operator: &str) -> bool {
+        self.flood.is_full(operator, self.clock.now_ms())
+    }
+
+    async fn append_or_log(&self, record: Record) {
+        if let Err(error) = self.append(record).await {
+            tracing::error!(error = %chain(&error), "a refusal is missing in the audit log");
+        }
+    }
+}
+
+/// The result of what was asked for.
+pub(crate) fn ended(asked: Record, result: Ending) -> Record {
+    Record {
+        kind: Kind::Result,
+        asked: Some(asked.seq),
+        result: Some(result),
+        ..asked
+    }
+}
+
+/// A record of bounded size.
+fn bounded(mut record: Record) -> Record {
+    for text in [&mut record.detail, &mut record.message, &mut record.what] {
+        if text.chars().count() > MAX_TEXT {
+            *text = text.chars().take(MAX_TEXT).collect::<String>() + "…";
+        }
+    }
+    for names in [&mut record.sites, &mut record.objects] {
+        let more = names.len().saturating_sub(MAX_NAMES);
+        if more > 0 {
+            names.truncate(MAX_NAMES);
+            names.push(format!("and {more} more"));
+        }
+    }
+    record
+}

@@ -1,0 +1,269 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use prost::Message as _;
+use tonic::{Code, Request};
+use voipfleet_common::audit::{Ending, Kind, Record};
+use voipfleet_common::identity::Identity;
+use voipfleet_common::identity::rights::Call;
+use voipfleet_controller::api::{Api, OperatorService, REQUEST_ID};
+use voipfleet_controller::audit::Audit;
+use voipfleet_controller::fleet::Fleet;
+use voipfleet_controller::listen::{Peer, Proven};
+use voipfleet_controller::pki::authority;
+use voipfleet_controller::push::Pushes;
+use voipfleet_controller::store::{
+    Changes, Embedded, Outcome, Page, Store, StoreError, Txn, Versioned, keys,
+};
+use voipfleet_proto::v1::operator_server::Operator as _;
+use voipfleet_proto::v1::{GetDocumentsRequest, PushRequest};
+
+use super::installation::{Installation, SITE, apply, refused};
+
+/// The records of a stopped installation.
+async fn records(installation: &mut Installation) -> Vec<Record> {
+    installation.stop().await;
+    let store = Embedded::open(&installation.store_path()).unwrap();
+    let entries = store.all(keys::ALL_AUDIT, 1000).await.unwrap();
+    store.close().await;
+    let record = |bytes: &Vec<u8>| serde_json::from_slice(bytes).unwrap();
+    entries
+        .iter()
+        .map(|entry| record(&entry.held.value))
+        .collect()
+}
+
+/// Every rpc of the protocol has its row in the table of rights: one without cannot be called.
+#[test]
+fn every_call_of_the_protocol_has_its_rights() {
+    let files = prost_types::FileDescriptorSet::decode(voipfleet_proto::DESCRIPTORS).unwrap();
+    let services = files.file.iter().flat_map(|file| &file.service);
+    let operator = services.filter(|service| service.name() == "Operator");
+    let declared: BTreeSet<&str> = operator
+        .flat_map(|service| &service.method)
+        .map(prost_types::MethodDescriptorProto::name)
+        .collect();
+    assert!(declared.len() >= 10, "{declared:?}");
+    let known: BTreeSet<&str> = Call::ALL.iter().map(|call| call.as_str()).collect();
+    let missing: Vec<_> = declared.difference(&known).collect();
+    assert!(
+        missing.is_empty(),
+        "give these a row in common/src/identity/rights/call.rs: {missing:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_change_is_asked_for_and_ended() {
+    let mut installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let mut client = installation.operator().await;
+    let answer = client.push(PushRequest {
+        site: "site-a".to_owned(),
+        ..PushRequest::default()
+    });
+    let answer = answer.await.unwrap();
+    let request = answer
+        .metadata()
+        .get(REQUEST_ID)
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
+    drop(answer);
+    let push = PushRequest {
+        site: "site-z".to_owned(),
+        ..PushRequest::default()
+    };
+    let status = installation.operator().await.push(push).await.unwrap_err();
+    assert!(status.metadata().get(REQUEST_ID).is_some());
+
+    let records = records(&mut installation).await;
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| (record.what.as_str(), record.kind, record.result))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("Apply", Kind::Asked, None),
+            ("Apply", Kind::Result, Some(Ending::Done)),
+            ("Push", Kind::Asked, None),
+            ("Push", Kind::Result, Some(Ending::Done)),
+            ("Push", Kind::Asked, None),
+            ("Push", Kind::Result, Some(Ending::Failed)),
+        ]
+    );
+    assert_eq!(records[1].objects, ["Site/site-a", "Tenant/acme"]);
+    let push = &records[3];
+    assert_eq!(
+        (push.before, push.after, push.asked),
+        (Some(0), Some(1), Some(3))
+    );
+    assert_eq!(
+        (&push.sites, &push.request),
+        (&vec!["site-a".to_owned()], &request)
+    );
+    let who = push.who.as_ref().unwrap();
+    assert_eq!(who.operator, "ada");
+    assert!(
+        who.peer.starts_with("127.0.0.1:") && who.serial.len() == 32,
+        "{who:?}"
+    );
+    assert!(
+        records[5].message.contains("no site site-z"),
+        "{:?}",
+        records[5]
+    );
+}
+
+#[tokio::test]
+async fn an_operator_whom_nobody_added_is_refused_and_recorded() {
+    let mut installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let ben = Identity::Operator("ben".parse().unwrap());
+    let pair = installation.pair(
+        &ben,
+        "voipfleet",
+        voipfleet_controller::clock::system().now_ms(),
+    );
+    let channel = pair.connect(&installation.address()).await.unwrap();
+    let mut client = voipfleet_proto::v1::operator_client::OperatorClient::new(channel);
+    let message = refused(client.apply(apply(SITE)).await, Code::PermissionDenied);
+    assert!(message.contains("voipctl operator add ben"), "{message}");
+    let read = client.get_documents(GetDocumentsRequest::default()).await;
+    refused(read, Code::PermissionDenied);
+    let records = records(&mut installation).await;
+    let refusals: Vec<_> = records.iter().skip(2).collect();
+    assert_eq!(refusals.len(), 2);
+    for (record, what) in refusals.iter().zip(["Apply", "GetDocuments"]) {
+        assert_eq!((record.kind, record.what.as_str()), (Kind::Refused, what));
+        assert_eq!(record.who.as_ref().unwrap().operator, "ben");
+    }
+}
+
+/// What a [`Faulty`] store does with records of the audit log.
+const KEEP: u8 = 0;
+const FAIL_ALL: u8 = 1;
+const FAIL_RESULTS: u8 = 2;
+
+/// A store that is real but for the audit log's writes, which fail when a test says so.
+#[derive(Debug)]
+struct Faulty {
+    store: Embedded,
+    fault: Arc<AtomicU8>,
+}
+
+#[tonic::async_trait]
+impl Store for Faulty {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
+        self.store.get(key).await
+    }
+
+    async fn range(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.store.range(prefix, after, limit).await
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+        let fault = self.fault.load(Ordering::SeqCst);
+        let mut audit = txn
+            .puts
+            .iter()
+            .filter(|(key, _)| key.starts_with(keys::ALL_AUDIT));
+        let hit = match fault {
+            FAIL_ALL => audit.next().is_some(),
+            FAIL_RESULTS => audit.any(|(_, value)| {
+                serde_json::from_slice::<Record>(value).unwrap().kind == Kind::Result
+            }),
+            _ => false,
+        };
+        if hit {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(StoreError::Engine(full.into()));
+        }
+        self.store.commit(txn).await
+    }
+
+    fn watch(&self, prefix: &str) -> Changes {
+        self.store.watch(prefix)
+    }
+}
+
+fn by_ada<T>(installation: &Installation, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let certificate = authority::first_certificate(&installation.admin.certificate).unwrap();
+    request.extensions_mut().insert(Peer {
+        address: "192.0.2.1:1000".parse().unwrap(),
+        proven: Some(Proven {
+            identity: Identity::Operator("ada".parse().unwrap()),
+            leaf: authority::leaf(&certificate).unwrap(),
+        }),
+    });
+    request
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_down_is_not_done_or_not_acknowledged() {
+    let mut installation = Installation::start().await;
+    installation.stop().await;
+    let fault = Arc::new(AtomicU8::new(KEEP));
+    let embedded = Embedded::open(&installation.store_path()).unwrap();
+    let store: Arc<dyn Store> = Arc::new(Faulty {
+        store: embedded.clone(),
+        fault: Arc::clone(&fault),
+    });
+    let clock = voipfleet_controller::clock::system();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), stop);
+    let audit = Audit::open(Arc::clone(&store), Arc::clone(&clock))
+        .await
+        .unwrap();
+    let service = OperatorService::new(Api {
+        pushes: Pushes::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone()),
+        store: Arc::clone(&store),
+        clock,
+        authority: Arc::new(installation.authority("voipfleet")),
+        fleet,
+        enrol_address: "127.0.0.1:7444".parse().unwrap(),
+        audit,
+        admin: "ada".parse().unwrap(),
+        uses: Arc::default(),
+    });
+    fault.store(FAIL_ALL, Ordering::SeqCst);
+    let answer = service.apply(by_ada(&installation, apply(SITE))).await;
+    let message = refused(answer, Code::Unavailable);
+    assert!(message.contains("nothing was changed"), "{message}");
+    assert!(store.all(keys::ALL_DOCUMENTS, 10).await.unwrap().is_empty());
+
+    fault.store(FAIL_RESULTS, Ordering::SeqCst);
+    let answer = service.apply(by_ada(&installation, apply(SITE))).await;
+    let message = refused(answer, Code::Internal);
+    assert!(
+        message.contains("its end could not be written"),
+        "{message}"
+    );
+    assert_eq!(store.all(keys::ALL_DOCUMENTS, 10).await.unwrap().len(), 2);
+
+    // The disk works again: the log goes on, and a restart tells what is not known.
+    fault.store(KEEP, Ordering::SeqCst);
+    service
+        .apply(by_ada(&installation, apply(SITE)))
+        .await
+        .unwrap();
+    embedded.close().await;
+    drop((service, store));
+    installation.run().await;
+    let records = records(&mut installation).await;
+    let last = records.last().unwrap();
+    assert_eq!(
+        (last.result, last.asked),
+        (Some(Ending::Unknown), Some(1)),
+        "{records:?}"
+    );
+    assert_eq!(records.len(), 4);
+}
