@@ -9,6 +9,7 @@ use crate::failpoint::{Step, Work, during, reach};
 use crate::fallback::{self, Fallback, Found};
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
+use crate::live;
 use crate::reconcile::apply::{Failure, enforce_confirmed, put_back};
 use crate::reconcile::enforce::{self, EnforceError};
 
@@ -28,6 +29,8 @@ pub struct Recovered {
     pub failed: Option<Failure>,
     /// What runs in place of the confirmed ruleset, where nothing of ours was in force.
     pub fallback: Option<Fallback>,
+    /// What its live sources hold.
+    pub live: live::Found,
 }
 
 /// How long to wait before what failed is tried again. At boot others hold the xtables lock,
@@ -59,6 +62,7 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
         Ok(confirmed) => recovered.confirmed = confirmed,
         Err(error) => recovered.lost = Some(chain(&error)),
     }
+    recovered.live = live::find(kernel, ledger, recovered.confirmed.as_mut());
     if recovered.lost.is_some() {
         let found = match &journal {
             // Rules of ours may be those of a change that was cut short.

@@ -78,6 +78,37 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
     Ok(())
 }
 
+/// Lets `copy` be what the file at `path` is now, durably, whatever takes the place of that file
+/// later; nothing where there is no such file.
+pub fn keep_copy(path: &Path, copy: &Path) -> Result<(), DiskError> {
+    let mut name = copy.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = copy.with_file_name(name);
+    let link = || {
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // A name more for the same content: files of ours are replaced, never written to.
+        fs::hard_link(path, &new)?;
+        fs::rename(&new, copy)?;
+        // Where both are one file, the rename does nothing.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    };
+    match link() {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("written", copy)(error)),
+    }
+    reach_file(copy, Step::Renamed);
+    sync_parent(copy)?;
+    reach_file(copy, Step::Synced);
+    Ok(())
+}
+
 /// Removes a file, durably. One that is not there is fine.
 pub fn remove(path: &Path) -> Result<(), DiskError> {
     match fs::remove_file(path) {
@@ -170,6 +201,23 @@ mod tests {
         remove(&path).unwrap();
         assert!(read(&path, 3).unwrap().is_none());
         remove(&dir.path().join("no/such/file")).unwrap();
+    }
+
+    #[test]
+    fn a_copy_stays_when_its_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("file"), dir.path().join("copy"));
+        keep_copy(&path, &copy).unwrap();
+        assert!(read(&copy, 3).unwrap().is_none());
+        replace(&path, b"one").unwrap();
+        for _ in 0..2 {
+            keep_copy(&path, &copy).unwrap();
+        }
+        replace(&path, b"two").unwrap();
+        assert_eq!(read(&copy, 3).unwrap().unwrap(), b"one");
+        keep_copy(&path, &copy).unwrap();
+        assert_eq!(read(&copy, 3).unwrap().unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod fallback;
 pub mod kernel;
 pub mod ledger;
 pub mod link;
+pub mod live;
 pub mod machine;
 pub mod neighbours;
 pub mod probe;

@@ -40,6 +40,8 @@ pub enum Work {
     Close,
     /// The end of that: a ruleset runs again.
     Reopen,
+    /// Live sets that change.
+    Live,
     /// The end of the agent on this machine.
     Teardown,
 }
@@ -55,6 +57,10 @@ pub enum File {
     Management,
     /// The note that management rules run.
     Fallback,
+    /// What live sources hold.
+    Live,
+    /// What they held before.
+    Earlier,
 }
 
 /// What has just been done.
@@ -62,6 +68,8 @@ pub enum File {
 pub enum Step {
     /// The offer was heard.
     Offered,
+    /// Live sets were noticed.
+    Noticed,
     /// Its content came.
     Fetched,
     /// Its content is what was offered, for us.
@@ -90,6 +98,10 @@ pub enum Step {
     Rules(Family),
     /// Sets that nothing names are gone.
     SetsReleased,
+    /// Elements of sets are what live sources hold now.
+    SetsChanged,
+    /// Flows that they deny are cut.
+    FlowsCut,
     /// The rules of a family were read back.
     ReadRules(Family),
     /// The sets were read back.
@@ -143,6 +155,8 @@ mod armed {
             File::Journal => "journal",
             File::Management => "management",
             File::Fallback => "fallback",
+            File::Live => "live",
+            File::Earlier => "live-earlier",
         }
     }
 
@@ -162,6 +176,8 @@ mod armed {
             Step::ReadRules(of) => format!("read-rules-{}", family(of)),
             Step::SetsFilled => "sets-filled".to_owned(),
             Step::SetsReleased => "sets-released".to_owned(),
+            Step::SetsChanged => "sets-changed".to_owned(),
+            Step::FlowsCut => "flows-cut".to_owned(),
             Step::ReadSets => "read-sets".to_owned(),
             Step::PutAside => "put-aside".to_owned(),
             other => format!("{other:?}").to_lowercase(),
@@ -207,6 +223,8 @@ mod armed {
             File::Journal,
             File::Management,
             File::Fallback,
+            File::Live,
+            File::Earlier,
         ]
         .into_iter()
         .find(|of| path.file_name().is_some_and(|name| name == file(*of)));

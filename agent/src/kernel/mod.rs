@@ -231,6 +231,11 @@ pub trait Kernel: Send {
     /// `ipset save` of all sets.
     fn ipset_save(&mut self) -> Result<String, KernelError>;
 
+    /// `ipset save` of the sets of these names, which are there.
+    fn ipset_save_of(&mut self, _names: &[String]) -> Result<String, KernelError> {
+        self.ipset_save()
+    }
+
     /// What the tools print of `parts`. They may be run at the same time.
     fn print(&mut self, parts: Parts) -> Printed {
         let families = parts.families(|family| self.speaks(family));

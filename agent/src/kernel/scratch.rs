@@ -105,6 +105,11 @@ impl Kernel for Scratch {
         self.ask(Kernel::ipset_save)
     }
 
+    fn ipset_save_of(&mut self, names: &[String]) -> Result<String, KernelError> {
+        let names = names.to_vec();
+        self.ask(move |system| system.ipset_save_of(&names))
+    }
+
     fn print(&mut self, parts: Parts) -> Printed {
         let printed = self.ask(move |system| Ok(system.print(parts)));
         printed.unwrap_or_else(|_| Printed {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "VFLEDGER"  8 bytes
-//! kind        4 bytes, little endian: 1 confirmed, 2 journal, 3 management, 4 fallback
+//! kind        4 bytes, little endian: 1 confirmed, 2 journal, 3 management, 4 fallback, 5 live
 //! version     4 bytes, little endian
 //! length      8 bytes, little endian: of the payload
 //! checksum    32 bytes: SHA-256 of everything before and of the payload
@@ -24,6 +24,7 @@ pub(super) enum Kind {
     Journal = 2,
     Management = 3,
     Fallback = 4,
+    Live = 5,
 }
 
 /// The version that is written. A reader takes this one only, until there is a second.
@@ -143,6 +144,17 @@ pub(super) struct FallbackFile {
     pub(super) since_ms: u64,
     #[prost(string, tag = "2")]
     pub(super) reason: String,
+}
+
+/// What the live sources of the site hold.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LiveFile {
+    /// Canonical protobuf, as it was told.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) told: Vec<u8>,
+    /// The same, of sources that are told no more; empty: none.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) kept: Vec<u8>,
 }
 
 fn checksum(head: &[u8], payload: &[u8]) -> [u8; CHECKSUM] {

@@ -2,10 +2,12 @@
 
 mod fallback;
 mod format;
+mod live;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use voipfleet_common::drift::Wanted;
@@ -19,9 +21,12 @@ use crate::failpoint::{Step, Work, reach_in};
 use crate::kernel::{Backend, Kernel};
 use fallback::{FALLBACK, MANAGEMENT};
 use format::{CanonicalFile, ChainFile, ConfirmedFile, JournalFile, Kind};
+use live::{EARLIER, LIVE};
 
 pub use fallback::{Management, Note};
 pub use format::Corrupt;
+pub(crate) use live::effective;
+pub use live::{KeptLive, Live};
 
 const CONFIRMED: &str = "confirmed";
 const JOURNAL: &str = "journal";
@@ -97,6 +102,29 @@ pub struct Confirmed {
     pub failsafe: Failsafe,
     /// What the kernel must print.
     pub canonical: Canonical,
+    /// The ruleset with what its live sources hold; none where it names none. The ledger keeps
+    /// what they hold apart.
+    pub live: Option<Arc<Ruleset>>,
+}
+
+impl Confirmed {
+    /// What the kernel should hold.
+    pub fn effective(&self) -> &Ruleset {
+        self.live.as_deref().unwrap_or(&self.ruleset)
+    }
+
+    /// The same, to keep.
+    pub fn into_effective(self) -> Arc<Ruleset> {
+        self.live.unwrap_or_else(|| Arc::new(self.ruleset))
+    }
+
+    /// Whether the ledger keeps both alike.
+    fn is_kept_as(&self, other: &Confirmed) -> bool {
+        self.held == other.held
+            && self.ruleset == other.ruleset
+            && self.failsafe == other.failsafe
+            && self.canonical == other.canonical
+    }
 }
 
 /// A change of the kernel that has begun and is neither confirmed nor undone. What to go back
@@ -212,7 +240,9 @@ impl Ledger {
     pub fn take_back(&self, before: Option<&Confirmed>) -> Result<(), LedgerError> {
         let kept = self.confirmed()?;
         match before {
-            Some(before) if kept.as_ref() == Some(before) => self.keep_management(before),
+            Some(before) if kept.is_some_and(|kept| kept.is_kept_as(before)) => {
+                self.keep_management(before)
+            }
             Some(before) => self.confirm(before),
             None => {
                 disk::remove(&self.file(CONFIRMED))?;
@@ -237,7 +267,7 @@ impl Ledger {
 
     /// Forgets everything, also what was put aside.
     pub fn purge(&self) -> Result<(), LedgerError> {
-        for name in [CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK] {
+        for name in [CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK, LIVE, EARLIER] {
             disk::remove(&self.file(name))?;
             disk::remove(&self.corrupt(name))?;
         }
@@ -332,6 +362,7 @@ impl TryFrom<ConfirmedFile> for Confirmed {
                 ],
                 read_back: canonical.read_back,
             },
+            live: None,
         })
     }
 }

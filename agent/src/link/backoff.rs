@@ -13,9 +13,19 @@ pub(super) fn in_trial(random: f64) -> Duration {
     spread(FIRST, random)
 }
 
+/// The wait before live sets are asked for again that did not come, `failures` times before. A
+/// controller that has others meanwhile says so itself.
+pub(super) fn of_notice(failures: u32, random: f64) -> Duration {
+    spread(grown(failures), random)
+}
+
 /// Between half and all of it.
 fn spread(whole: Duration, random: f64) -> Duration {
     whole.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+}
+
+fn grown(failures: u32) -> Duration {
+    FIRST.saturating_mul(1 << failures.min(10)).min(LONGEST)
 }
 
 /// Exponential, with jitter: a thousand nodes that lost their controller come back apart.
@@ -30,9 +40,7 @@ impl Backoff {
         if lived >= LIVED {
             self.failures = 0;
         }
-        let whole = FIRST
-            .saturating_mul(1 << self.failures.min(10))
-            .min(LONGEST);
+        let whole = grown(self.failures);
         self.failures = self.failures.saturating_add(1);
         spread(whole, random)
     }

@@ -1,12 +1,13 @@
-//! Fetches a ruleset by its digest.
+//! Fetches a ruleset or live sets by their digest.
 
 use std::time::Duration;
 
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Response, Status, Streaming};
+use voipfleet_common::ruleset::live::MAX_LIVE_BYTES;
 use voipfleet_common::ruleset::{Digest, MAX_RULESET_BYTES};
-use voipfleet_proto::v1::FetchRulesetRequest;
 use voipfleet_proto::v1::fleet_client::FleetClient;
+use voipfleet_proto::v1::{Chunk, FetchLiveSetsRequest, FetchRulesetRequest};
 
 /// The longest chunk.
 const MAX_CHUNK: usize = 256 << 10;
@@ -16,6 +17,47 @@ const LAST_CHUNKS: usize = 16;
 /// How often a controller that is too busy is asked.
 const ATTEMPTS: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// What is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Ruleset,
+    LiveSets,
+}
+
+impl What {
+    fn most(self) -> usize {
+        match self {
+            What::Ruleset => MAX_RULESET_BYTES,
+            What::LiveSets => MAX_LIVE_BYTES,
+        }
+    }
+
+    async fn ask(
+        self,
+        client: &mut FleetClient<Channel>,
+        digest: Digest,
+    ) -> Result<Response<Streaming<Chunk>>, Status> {
+        let digest = digest.as_bytes().to_vec();
+        match self {
+            What::Ruleset => client.fetch_ruleset(FetchRulesetRequest { digest }).await,
+            What::LiveSets => {
+                client
+                    .fetch_live_sets(FetchLiveSetsRequest { digest })
+                    .await
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            What::Ruleset => "the ruleset",
+            What::LiveSets => "the content of the live sets",
+        })
+    }
+}
 
 /// How long a fetch may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,44 +79,48 @@ impl Default for FetchLimits {
 
 /// The content did not come.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+#[error("{0} {1}")]
+pub(super) struct FetchError(What, Why);
+
+#[derive(Debug, thiserror::Error)]
+enum Why {
     /// The controller says no.
-    #[error("the controller does not give the ruleset: {}", .0.message())]
-    Refused(tonic::Status),
+    #[error("is not given, the controller says: {}", .0.message())]
+    Refused(Status),
     /// More bytes than were offered, or than anybody takes.
-    #[error("the ruleset is longer than the {0} bytes that were offered")]
+    #[error("is longer than the {0} bytes that were offered")]
     TooLong(usize),
     /// A chunk that nobody sends.
-    #[error("a chunk of {0} bytes came; the most is {MAX_CHUNK}")]
+    #[error("does not come as it should: a chunk of {0} bytes came; the most is {MAX_CHUNK}")]
     ChunkTooLong(usize),
     /// It comes in crumbs.
-    #[error("the ruleset comes in more than {0} chunks")]
+    #[error("comes in more than {0} chunks")]
     TooManyChunks(usize),
     /// An offer that is too long to begin with.
-    #[error("a ruleset of {0} bytes is offered; the most is {MAX_RULESET_BYTES}")]
-    OfferTooLong(u64),
+    #[error("is offered with {offered} bytes; the most is {most}")]
+    OfferTooLong { offered: u64, most: usize },
     /// Other bytes than were offered.
-    #[error("the ruleset that came is not the one that was offered: digest {found}")]
+    #[error("that came is not the one that was offered: digest {found}")]
     Digest {
         /// What came.
         found: Digest,
     },
     /// Nothing came for a while.
-    #[error("the ruleset did not come: no data for {} s", .0.as_secs_f32())]
+    #[error("did not come: no data for {} s", .0.as_secs_f32())]
     Stalled(Duration),
     /// It goes on and on.
-    #[error("the ruleset did not come within {} s", .0.as_secs_f32())]
+    #[error("did not come within {} s", .0.as_secs_f32())]
     Late(Duration),
 }
 
-impl FetchError {
+impl Why {
     fn is_passing(&self) -> bool {
         match self {
-            FetchError::Refused(status) => matches!(
+            Why::Refused(status) => matches!(
                 status.code(),
                 Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
             ),
-            FetchError::Stalled(_) => true,
+            Why::Stalled(_) => true,
             _ => false,
         }
     }
@@ -82,30 +128,37 @@ impl FetchError {
 
 /// The bytes of `digest`, of which `size` were offered.
 pub(super) async fn fetch(
+    what: What,
     client: FleetClient<Channel>,
     digest: Digest,
     size: u64,
     limits: FetchLimits,
 ) -> Result<Vec<u8>, FetchError> {
-    let fetched = tokio::time::timeout(limits.whole, attempts(client, digest, size, limits));
-    let late = |_| Err(FetchError::Late(limits.whole));
-    fetched.await.unwrap_or_else(late)
+    let fetched = tokio::time::timeout(limits.whole, attempts(what, client, digest, size, limits));
+    let late = |_| Err(Why::Late(limits.whole));
+    let fetched = fetched.await.unwrap_or_else(late);
+    fetched.map_err(|why| FetchError(what, why))
 }
 
 async fn attempts(
+    what: What,
     client: FleetClient<Channel>,
     digest: Digest,
     size: u64,
     limits: FetchLimits,
-) -> Result<Vec<u8>, FetchError> {
+) -> Result<Vec<u8>, Why> {
+    let most = what.most();
     let limit = usize::try_from(size)
         .ok()
-        .filter(|size| *size <= MAX_RULESET_BYTES)
-        .ok_or(FetchError::OfferTooLong(size))?;
+        .filter(|size| *size <= most)
+        .ok_or(Why::OfferTooLong {
+            offered: size,
+            most,
+        })?;
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
     loop {
-        match once(client.clone(), digest, limit, limits.chunk).await {
+        match once(what, client.clone(), digest, limit, limits.chunk).await {
             Err(error) if error.is_passing() && attempt < ATTEMPTS => {
                 tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
                 pause *= 2;
@@ -117,19 +170,17 @@ async fn attempts(
 }
 
 async fn once(
+    what: What,
     mut client: FleetClient<Channel>,
     digest: Digest,
     limit: usize,
     patience: Duration,
-) -> Result<Vec<u8>, FetchError> {
-    let request = FetchRulesetRequest {
-        digest: digest.as_bytes().to_vec(),
-    };
-    let stalled = |_| FetchError::Stalled(patience);
-    let mut chunks = tokio::time::timeout(patience, client.fetch_ruleset(request))
+) -> Result<Vec<u8>, Why> {
+    let stalled = |_| Why::Stalled(patience);
+    let mut chunks = tokio::time::timeout(patience, what.ask(&mut client, digest))
         .await
         .map_err(stalled)?
-        .map_err(FetchError::Refused)?
+        .map_err(Why::Refused)?
         .into_inner();
     let most = limit / MIN_CHUNK + LAST_CHUNKS;
     let mut left = most;
@@ -137,14 +188,14 @@ async fn once(
     while let Some(chunk) = tokio::time::timeout(patience, chunks.message())
         .await
         .map_err(stalled)?
-        .map_err(FetchError::Refused)?
+        .map_err(Why::Refused)?
     {
         if chunk.data.len() > MAX_CHUNK {
-            return Err(FetchError::ChunkTooLong(chunk.data.len()));
+            return Err(Why::ChunkTooLong(chunk.data.len()));
         }
-        left = left.checked_sub(1).ok_or(FetchError::TooManyChunks(most))?;
+        left = left.checked_sub(1).ok_or(Why::TooManyChunks(most))?;
         if content.len() + chunk.data.len() > limit {
-            return Err(FetchError::TooLong(limit));
+            return Err(Why::TooLong(limit));
         }
         content.extend(chunk.data);
     }
@@ -152,6 +203,6 @@ async fn once(
     if found == digest {
         Ok(content)
     } else {
-        Err(FetchError::Digest { found })
+        Err(Why::Digest { found })
     }
 }

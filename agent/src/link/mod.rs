@@ -3,6 +3,7 @@
 mod backoff;
 pub mod explain;
 mod fetch;
+mod live;
 mod session;
 
 use std::net::SocketAddr;

@@ -17,7 +17,8 @@ use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::fleet_client::FleetClient;
 
 use super::explain::explain;
-use super::fetch::{FetchError, fetch};
+use super::fetch::{FetchError, What, fetch};
+use super::live::Notices;
 use super::{Link, LinkError};
 use crate::facts;
 use crate::failpoint::{Step, Work, reach_in};
@@ -117,15 +118,25 @@ impl Session {
         let address = link.config.controller.as_str();
         let trial = link.outbox.trial();
         let mut fetching: Option<Fetch> = None;
+        // What waits for the live sets that were noticed before it.
+        let mut fetched: Option<(Fetch, Content)> = None;
+        let mut notices = Notices::default();
         loop {
+            if let Some((fetch, content)) = fetched.take_if(|_| !notices.is_busy()) {
+                hand_over(link, &fetch.offer, fetch.held, fetch.received, content);
+            }
             tokio::select! {
                 message = self.down.message() => match message {
                     Ok(Some(message)) => match message.kind {
-                        Some(Down::Offer(offer)) => fetching = take(link, &self.client, offer),
+                        Some(Down::Offer(offer)) => {
+                            fetched = None;
+                            fetching = take(link, &self.client, offer);
+                        }
+                        Some(Down::Live(notice)) => notices.take(link, &self.client, notice),
                         Some(Down::DriftAck(ack)) => link.outbox.acknowledged(&ack.ids),
                         Some(Down::Confirm(confirm)) => self.confirm(link, &confirm),
                         // Of a newer controller, or said twice.
-                        Some(Down::Welcome(_) | Down::Live(_)) | None => {}
+                        Some(Down::Welcome(_)) | None => {}
                     },
                     Ok(None) => return closed(address),
                     Err(status) => return told(&status, address),
@@ -149,9 +160,10 @@ impl Session {
                             Ok(bytes) => Content::Bytes(bytes),
                             Err(error) => Content::Missing(error.to_string()),
                         };
-                        hand_over(link, &fetch.offer, fetch.held, fetch.received, content);
+                        fetched = Some((fetch, content));
                     }
                 }
+                () = notices.next(link, &self.client) => {}
             }
         }
     }
@@ -231,9 +243,9 @@ fn hello(link: &Link) -> pb::Hello {
         boot_id: facts::boot_id(),
         generation: status.confirmed_generation,
         digest: status.confirmed_digest.clone(),
+        live_digest: status.live_digest.clone(),
         facts: Some(facts),
         status: Some(status),
-        live_digest: Vec::new(),
     }
 }
 
@@ -253,7 +265,13 @@ fn take(link: &Link, client: &FleetClient<Channel>, offer: pb::Offer) -> Option<
     match judge(link.outbox.confirmed(), held) {
         Answer::Take => {
             reach_in(Work::Apply, Step::Offered);
-            let content = Box::pin(fetch(client.clone(), digest, offer.size, link.fetch_limits));
+            let content = Box::pin(fetch(
+                What::Ruleset,
+                client.clone(),
+                digest,
+                offer.size,
+                link.fetch_limits,
+            ));
             Some(Fetch {
                 offer,
                 held,

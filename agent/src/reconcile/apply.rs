@@ -1,10 +1,12 @@
 //! One offer: checked, staged, journalled, enforced, read back; or put back.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use voipfleet_common::iptables::{Failsafe, SetCount};
 use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::ruleset::{Digest, Ruleset};
+use voipfleet_common::ruleset::live::Missing;
+use voipfleet_common::ruleset::{Digest, LiveSets, Ruleset};
 use voipfleet_common::session::Held;
 
 use super::enforce::{self, Effort, EnforceError, Target};
@@ -14,7 +16,7 @@ use super::stage::{Staged, stage};
 use crate::clock;
 use crate::failpoint::{Step, reach};
 use crate::kernel::{Kernel, KernelError, NoScratch, Parts};
-use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
+use crate::ledger::{Confirmed, Journal, Ledger, LedgerError, effective};
 
 /// Why a ruleset is not run. The kernel was not touched.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,16 @@ pub enum Rejection {
     /// Content that no compiler of ours makes.
     #[error(transparent)]
     Invalid(#[from] voipfleet_common::ruleset::InvalidRuleset),
+    /// Nothing is known of what it should hold.
+    #[error(
+        "it names a live source of which this node was not told: {}; the controller tells it with \
+         the next push",
+        .0.0
+    )]
+    NotTold(Missing),
+    /// The live sets that go with it did not come.
+    #[error("the live sets that were announced before it are not here: {0}")]
+    NoLive(String),
     /// Compiled for somebody else.
     #[error("it was compiled for node {site}/{node}")]
     NotOurs {
@@ -111,23 +123,38 @@ pub struct Prepared {
     pub ruleset: Ruleset,
     /// What the failsafe chain keeps open.
     pub failsafe: Failsafe,
+    live: Option<Arc<Ruleset>>,
     staged: Staged,
 }
 
 impl Prepared {
-    /// Stages a ruleset.
+    /// Stages a ruleset that names no live source.
     pub fn new(
         kernel: &dyn Kernel,
         held: Held,
         ruleset: Ruleset,
         failsafe: Failsafe,
     ) -> Result<Self, Rejection> {
-        let staged = stage(kernel, &ruleset, &failsafe).map_err(Rejection::Kernel)?;
+        Self::with_live(kernel, held, ruleset, None, failsafe)
+    }
+
+    /// Stages a ruleset with what live sources hold.
+    pub fn with_live(
+        kernel: &dyn Kernel,
+        held: Held,
+        ruleset: Ruleset,
+        live: Option<&LiveSets>,
+        failsafe: Failsafe,
+    ) -> Result<Self, Rejection> {
+        let live = effective(&ruleset, live).map_err(Rejection::NotTold)?;
+        let effective = live.as_deref().unwrap_or(&ruleset);
+        let staged = stage(kernel, effective, &failsafe).map_err(Rejection::Kernel)?;
         reach(Step::Staged);
         Ok(Self {
             held,
             ruleset,
             failsafe,
+            live,
             staged,
         })
     }
@@ -153,7 +180,7 @@ impl Prepared {
 
     fn target(&self) -> Target<'_> {
         Target {
-            ruleset: &self.ruleset,
+            ruleset: self.live.as_deref().unwrap_or(&self.ruleset),
             failsafe: &self.failsafe,
             canonical: match &self.staged {
                 Staged::Proved(canonical) => Some(canonical),
@@ -185,6 +212,7 @@ impl Prepared {
             ruleset: self.ruleset,
             failsafe: self.failsafe,
             canonical: proof.canonical,
+            live: self.live,
         };
         Ok((candidate, proof.sets))
     }
@@ -216,7 +244,9 @@ pub fn enforce_confirmed(
     let fits = confirmed.canonical.fits(kernel);
     let mut known = true;
     if !fits {
-        match stage(kernel, &confirmed.ruleset, &confirmed.failsafe).map_err(EnforceError::from)? {
+        match stage(kernel, confirmed.effective(), &confirmed.failsafe)
+            .map_err(EnforceError::from)?
+        {
             Staged::Proved(mut canonical) => {
                 canonical.keep_policies(&confirmed.canonical);
                 confirmed.canonical = canonical;
@@ -225,7 +255,7 @@ pub fn enforce_confirmed(
         }
     }
     let target = Target {
-        ruleset: &confirmed.ruleset,
+        ruleset: confirmed.effective(),
         failsafe: &confirmed.failsafe,
         canonical: known.then_some(&confirmed.canonical),
         now: clock::unix(clock::now()),
@@ -250,12 +280,13 @@ pub fn refresh_failsafe(
     running: &Confirmed,
     failsafe: Failsafe,
 ) -> Result<Confirmed, EnforceError> {
-    let staged = stage(kernel, &running.ruleset, &failsafe)?;
+    let staged = stage(kernel, running.effective(), &failsafe)?;
     reach(Step::Staged);
     let prepared = Prepared {
         held: running.held,
         ruleset: running.ruleset.clone(),
         failsafe,
+        live: running.live.clone(),
         staged,
     };
     let mut refreshed = prepared.enforce(kernel)?;

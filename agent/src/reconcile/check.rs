@@ -82,7 +82,7 @@ pub(super) fn inspect_parts(
     moment: Moment,
 ) -> Inspection {
     let mut inspection = Inspection::default();
-    let needed = !running.ruleset.sets.is_empty();
+    let needed = !running.effective().sets.is_empty();
     let mut read = observe(kernel, parts, needed);
     read.tables.retain(|family, table| match table {
         Ok(observed) => {
@@ -98,7 +98,7 @@ pub(super) fn inspect_parts(
     match &read.sets {
         Some(Ok(observed)) => {
             let Moment { now, stepped } = moment;
-            let ruleset = &running.ruleset;
+            let ruleset = running.effective();
             let differences = compare_sets(ruleset, observed, now, Slack::DRIFT);
             inspection.differences.extend(differences);
             inspection.sets = Some(count_sets(ruleset, observed, now));
@@ -130,7 +130,7 @@ pub(super) fn repair(
         })
     };
     let target = Target {
-        ruleset: &running.ruleset,
+        ruleset: running.effective(),
         failsafe: &running.failsafe,
         canonical: Some(&running.canonical),
         now: clock::unix(clock::now()),

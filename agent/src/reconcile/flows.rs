@@ -8,7 +8,9 @@
 //! that the node began, and what the peer says next passes as an answer. So the same flows are
 //! looked for again, for as long as a SIP transaction may live.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -16,6 +18,7 @@ use voipfleet_common::flows::Denials;
 use voipfleet_common::ruleset::Ruleset;
 
 use super::Reconciler;
+use super::trial::running;
 use crate::clock;
 use crate::errors::chain;
 use crate::kernel::{ConntrackError, Cut};
@@ -34,6 +37,8 @@ const PAUSES: [Duration; 6] = [
 /// After a repair: at most one walk through all flows in this time, however many repairs a
 /// fight needs.
 const AFTER_GAP: Duration = Duration::from_secs(1);
+/// Changes whose flows are looked for again at the same time: each keeps a ruleset.
+const MAX_AGAIN: usize = 4;
 /// Sources that a log line names.
 const NAMED: usize = 10;
 
@@ -42,7 +47,7 @@ const NAMED: usize = 10;
 pub(super) struct Flows {
     /// Cut by the push of what is confirmed.
     cut: u64,
-    again: Option<Again>,
+    again: VecDeque<Again>,
     gap: Option<Instant>,
     /// Why flows could not be cut the last time.
     warning: Option<String>,
@@ -58,12 +63,20 @@ enum Earlier<'r> {
     OutOfForce,
 }
 
-/// A push whose flows are looked for again.
+/// A change whose flows are looked for again.
 #[derive(Debug)]
 struct Again {
-    before: Option<Ruleset>,
+    before: Option<Arc<Ruleset>>,
     at: Instant,
     pauses: std::slice::Iter<'static, Duration>,
+    by: By,
+}
+
+/// What newly denies flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Push,
+    LiveSets,
 }
 
 impl Flows {
@@ -84,8 +97,8 @@ impl Flows {
 
     /// When to look again.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let again = self.again.as_ref().map(|again| again.at);
-        again.into_iter().chain(self.gap).min()
+        let again = self.again.iter().map(|again| again.at);
+        again.chain(self.gap).min()
     }
 
     /// Something was out of force for a while.
@@ -99,7 +112,9 @@ impl Flows {
             Ok(cut) => cut,
             Err(error) => {
                 let why = chain(&error);
-                self.warn(format!("flows that a push newly denies are not cut: {why}"));
+                self.warn(format!(
+                    "flows that a push or a live set newly denies are not cut: {why}"
+                ));
                 return 0;
             }
         };
@@ -145,54 +160,77 @@ fn sources(cut: &Cut) -> String {
 
 impl Reconciler {
     /// Cuts what the ruleset that was just confirmed denies, and the one before did not.
-    pub(super) fn cut_newly_denied(&mut self, before: Option<Ruleset>) {
-        self.flows = Flows::default();
-        self.flows.cut = self.walk(Earlier::Ran(before.as_ref()));
+    pub(super) fn cut_newly_denied(&mut self, before: Option<Arc<Ruleset>>) {
+        let mut again = std::mem::take(&mut self.flows.again);
+        again.retain(|again| again.by == By::LiveSets);
+        self.flows = Flows {
+            again,
+            ..Flows::default()
+        };
+        self.flows.cut = self.walk(Earlier::Ran(before.as_deref()), By::Push);
         if self.flows.cut > 0 {
-            self.look_again(before, PAUSES.iter());
+            self.look_again(before, PAUSES.iter(), By::Push);
+        }
+    }
+
+    /// Cuts what the live sets deny now, and did not `before`: also in a trial, for they change
+    /// what would be gone back to as well.
+    pub(super) fn cut_by_live_sets(&mut self, before: Arc<Ruleset>) {
+        if self.walk(Earlier::Ran(Some(&before)), By::LiveSets) > 0 {
+            self.look_again(Some(before), PAUSES.iter(), By::LiveSets);
         }
     }
 
     /// Does what [`Flows::deadline`] is for.
     pub(super) fn look_at_flows(&mut self) {
         let now = Instant::now();
-        if self
-            .flows
-            .again
-            .as_ref()
-            .is_some_and(|again| again.at <= now)
-            && let Some(again) = self.flows.again.take()
-        {
+        let (due, later) = std::mem::take(&mut self.flows.again)
+            .into_iter()
+            .partition(|again| again.at <= now);
+        self.flows.again = later;
+        for again in due {
             // They are counted already.
-            self.walk(Earlier::Ran(again.before.as_ref()));
-            self.look_again(again.before, again.pauses);
+            self.walk(Earlier::Ran(again.before.as_deref()), again.by);
+            self.look_again(again.before, again.pauses, again.by);
         }
         if self.flows.gap.is_some_and(|at| at <= now) {
             self.flows.gap = None;
-            self.walk(Earlier::OutOfForce);
+            self.walk(Earlier::OutOfForce, By::Push);
         }
     }
 
     fn look_again(
         &mut self,
-        before: Option<Ruleset>,
+        before: Option<Arc<Ruleset>>,
         mut pauses: std::slice::Iter<'static, Duration>,
+        by: By,
     ) {
-        self.flows.again = pauses.next().map(|pause| Again {
+        let Some(pause) = pauses.next() else {
+            return;
+        };
+        if self.flows.again.len() == MAX_AGAIN {
+            self.flows.again.pop_front(); // of these, the most looks are behind
+        }
+        self.flows.again.push_back(Again {
             before,
             at: Instant::now() + *pause,
             pauses,
+            by,
         });
     }
 
-    fn walk(&mut self, earlier: Earlier<'_>) -> u64 {
-        let Some(confirmed) = &self.confirmed else {
-            return 0;
-        };
-        if self.trial.is_some() || self.fallback.is_some() {
+    fn walk(&mut self, earlier: Earlier<'_>, by: By) -> u64 {
+        let trial = self.trial.as_ref();
+        if trial.is_none() && self.fallback.is_some() {
+            return 0; // management rules are in force
+        }
+        if trial.is_some() && by == By::Push {
             return 0; // something else is in force
         }
-        let (now, failsafe) = (&confirmed.ruleset, &confirmed.failsafe);
+        let Some(running) = running(trial, self.confirmed.as_ref()) else {
+            return 0;
+        };
+        let (now, failsafe) = (running.effective(), &running.failsafe);
         let at = clock::unix(clock::now());
         let denials = match earlier {
             Earlier::Ran(before) => Denials::of_apply(before, now, failsafe, at),

@@ -4,7 +4,7 @@
 //! an older one, and any number of kernel events is one reason to look.
 
 use std::net::SocketAddr;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -14,6 +14,7 @@ use voipfleet_common::session::{Attempt, Held};
 
 use crate::errors::chain;
 use crate::kernel::{Author, KernelEvent, Reach};
+use crate::ledger::Live;
 use crate::probe::Failed;
 
 /// What came of fetching an offer's content.
@@ -39,6 +40,15 @@ pub struct Offered {
     /// How long a trial may take.
     pub confirm_within: Duration,
     /// When the offer arrived.
+    pub received: Instant,
+}
+
+/// What the controller noticed of live sets.
+#[derive(Debug, Clone)]
+pub struct Noticed {
+    /// What they hold.
+    pub live: Arc<Live>,
+    /// When the notice arrived.
     pub received: Instant,
 }
 
@@ -155,6 +165,10 @@ pub struct Wake {
     /// not take the place of those that are awaited. Each ends within seconds of its start, so
     /// there are never many.
     pub probed: Vec<Probed>,
+    /// The newest live sets; they come before the offer.
+    pub live: Option<Noticed>,
+    /// Why newer ones did not come.
+    pub no_live: Option<String>,
     /// The newest offer.
     pub offer: Option<Offered>,
     /// The newest addresses.
@@ -168,6 +182,8 @@ impl Wake {
         !self.stop
             && self.confirmation.is_none()
             && self.probed.is_empty()
+            && self.live.is_none()
+            && self.no_live.is_none()
             && self.offer.is_none()
             && self.controllers.is_none()
             && self.change.is_none()
@@ -183,6 +199,8 @@ pub struct Inbox {
     dialled: Mutex<Option<(u64, Dialled)>>,
     /// Why nothing announces changes of the kernel.
     deaf: Mutex<Option<String>>,
+    /// What deltas may stand on.
+    last_live: Mutex<Option<Arc<Live>>>,
 }
 
 impl Inbox {
@@ -195,6 +213,36 @@ impl Inbox {
     pub fn offer(&self, offered: Offered) {
         self.lock().offer = Some(offered);
         self.filled.notify_one();
+    }
+
+    /// Hands over live sets; older ones that wait are forgotten, for these are whole.
+    pub fn live(&self, noticed: Noticed) {
+        {
+            let mut last = self
+                .last_live
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *last = Some(Arc::clone(&noticed.live));
+        }
+        let mut waiting = self.lock();
+        waiting.live = Some(noticed);
+        waiting.no_live = None;
+        self.filled.notify_one();
+    }
+
+    /// Tells that live sets which were noticed did not come, and why.
+    pub fn no_live(&self, why: String) {
+        self.lock().no_live = Some(why);
+        self.filled.notify_one();
+    }
+
+    /// The live sets that were handed over last.
+    pub(crate) fn last_live(&self) -> Option<Arc<Live>> {
+        let last = self
+            .last_live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        last.clone()
     }
 
     /// Hands over a confirmation.

@@ -65,6 +65,9 @@ impl Reconciler {
 
     fn look_and_repair(&mut self, change: Option<&Change>) {
         let noticed = change.map_or_else(Instant::now, |change| change.noticed);
+        if self.live.deadline().is_some() {
+            self.finish_live(); // what is not in force yet is nobody's drift
+        }
         if self.course.undo_is_due() {
             self.contention = Contention::default();
             return; // there is nothing to compare with until it is undone
@@ -217,6 +220,9 @@ impl Reconciler {
 
     /// What runs was just proved.
     pub(super) fn is_clean_now(&mut self) {
+        if self.live.is_in_force() {
+            self.flows.had_gap();
+        }
         self.not_in_force = None;
         let now = Instant::now();
         self.contention.looked(now, &[], |_| true);

@@ -8,6 +8,7 @@ mod flows;
 mod hold;
 pub mod how;
 mod inbox;
+mod live;
 mod look;
 pub mod observe;
 mod offer;
@@ -22,7 +23,7 @@ mod trial;
 
 pub use check::{Inspection, inspect};
 pub use inbox::{
-    Change, Confirmation, Content, Controllers, Dialled, Inbox, Offered, Probed, Wake,
+    Change, Confirmation, Content, Controllers, Dialled, Inbox, Noticed, Offered, Probed, Wake,
 };
 pub use outbox::Outbox;
 pub use stage::{Staged, stage};

@@ -141,10 +141,15 @@ impl Reconciler {
                 return Err(Rejection::Missing("it was not asked for".to_owned()));
             }
         };
+        if let Some(why) = self.live.refused() {
+            return Err(Rejection::NoLive(why.to_owned()));
+        }
         let ruleset = apply::check_content(&self.settings.own, held, &content)?;
         drop(content); // a large one need not stay beside what was read from it
         let failsafe = self.failsafe.clone();
-        let prepared = Prepared::new(&*self.kernel, held, ruleset, failsafe)?;
+        let live = self.live.held();
+        let told = live.as_ref().map(|live| &live.told);
+        let prepared = Prepared::with_live(&*self.kernel, held, ruleset, told, failsafe)?;
         if let Err(rejection) = prepared.begin(&self.ledger, nonce, clock::now()) {
             // It may be there, without being durable; the kernel does not change. But a trial
             // that goes on, or an undo that is due, is known to the next start by it alone.

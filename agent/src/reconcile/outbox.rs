@@ -1,12 +1,14 @@
 //! What the controller should hear, until it has heard it.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::Held;
 use voipfleet_proto::v1 as pb;
+
+use crate::ledger::Live;
 
 /// Drift records kept for a controller that cannot be reached: about 300 KiB. Beyond it the
 /// oldest go: the newest say what happens now.
@@ -50,6 +52,7 @@ enum Sent {
 pub struct Outbox {
     content: Mutex<Content>,
     filled: Notify,
+    live: Mutex<Option<Arc<Live>>>,
     trial: watch::Sender<Option<u64>>,
 }
 
@@ -95,6 +98,17 @@ impl Outbox {
         let digest = Digest::try_from(content.last.confirmed_digest.as_slice()).ok()?;
         let generation = content.last.confirmed_generation;
         (generation != 0).then_some(Held { generation, digest })
+    }
+
+    /// The live sets that the node holds from now on.
+    pub fn holds_live(&self, live: Option<Arc<Live>>) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+
+    /// The live sets that the node holds.
+    pub fn live(&self) -> Option<Arc<Live>> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.clone()
     }
 
     /// A drift record; one with the id of an earlier takes its place.

@@ -11,6 +11,7 @@ use voipfleet_proto::v1 as pb;
 use super::apply::{self, Own};
 use super::contention::Contention;
 use super::flows::Flows;
+use super::live::LiveSets;
 use super::standing::Standing;
 use super::tell::Outcome;
 use super::trial::{Trial, running};
@@ -66,6 +67,7 @@ pub struct Reconciler {
     pub(super) not_in_force: Option<String>,
     pub(super) findings: Findings,
     pub(super) flows: Flows,
+    pub(super) live: LiveSets,
     /// What runs in place of the confirmed ruleset, but for a trial.
     pub(super) fallback: Option<Fallback>,
     /// Changes that are not looked at yet, because of a fight.
@@ -117,12 +119,14 @@ impl Reconciler {
             last_look: None,
             findings: Findings::default(),
             flows: Flows::default(),
+            live: LiveSets::found(recovered.live),
             fallback: recovered.fallback,
             next_poll: Instant::now() + settings.poll_interval,
             polls: 0,
             settings,
         };
         task.findings = task.settings.machine.look(&mut *task.kernel);
+        task.outbox.holds_live(task.live.held());
         task.steps.stepped(clock::now(), Instant::now());
         if recovered.failed.is_some() {
             task.look(None);
@@ -158,6 +162,12 @@ impl Reconciler {
             if let Some(controllers) = wake.controllers {
                 self.keep_open(controllers);
             }
+            if let Some(noticed) = wake.live {
+                self.hear_live(&noticed);
+            }
+            if let Some(why) = wake.no_live {
+                self.refuse_live(why);
+            }
             if let Some(offered) = wake.offer {
                 self.take(offered);
             }
@@ -173,6 +183,9 @@ impl Reconciler {
             if let Some(change) = self.take_due(now) {
                 self.look(Some(&change));
             }
+            if self.live.deadline().is_some_and(|at| at <= now) {
+                self.finish_live();
+            }
             if self.next_poll <= now {
                 self.poll(now);
             }
@@ -187,6 +200,7 @@ impl Reconciler {
             self.next_look(),
             self.course.deadline(),
             self.flows.deadline(),
+            self.live.deadline(),
         ] {
             deadline = at.map_or(deadline, |at| deadline.min(at));
         }

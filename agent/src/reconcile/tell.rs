@@ -51,8 +51,8 @@ impl Reconciler {
             confirmed_digest: digest(confirmed),
             drift_detail: self.drift_detail(),
             flows_cut: self.flows.cut(),
-            live_digest: Vec::new(),
-            live_error: String::new(),
+            live_digest: self.live_digest(),
+            live_error: self.live.error(),
         }
     }
 

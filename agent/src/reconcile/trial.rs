@@ -91,8 +91,9 @@ impl Reconciler {
             }
             self.course.persisted();
             let before = self.confirmed.replace(trial.candidate);
+            self.knows_all_live();
             self.healed();
-            self.cut_newly_denied(before.map(|before| before.ruleset));
+            self.cut_newly_denied(before.map(Confirmed::into_effective));
             self.own_warnings = trial.untried.into_iter().collect();
             info!(generation, digest = %attempt.held.digest.short(), "applied");
             self.outcome = Outcome::applied(attempt.held);

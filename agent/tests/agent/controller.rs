@@ -81,7 +81,7 @@ pub(crate) enum Served {
     Drip(Duration),
 }
 
-/// What is served, by digest.
+/// What is served, by digest: rulesets and live sets.
 type Rulesets = Mutex<HashMap<Vec<u8>, Served>>;
 
 #[derive(Clone)]
@@ -123,9 +123,14 @@ impl Fleet for Scripted {
 
     async fn fetch_live_sets(
         &self,
-        _: Request<FetchLiveSetsRequest>,
+        request: Request<FetchLiveSetsRequest>,
     ) -> Result<Response<Self::FetchLiveSetsStream>, Status> {
-        Err(Status::unimplemented("no live sets here"))
+        let digest = request.into_inner().digest;
+        let served = self.rulesets.lock().unwrap().get(&digest).cloned();
+        let served = served.ok_or_else(|| Status::not_found("no such live sets"))?;
+        let (sender, stream) = mpsc::channel(1);
+        tokio::spawn(served.send(sender));
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
 

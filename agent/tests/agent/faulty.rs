@@ -20,6 +20,8 @@ pub(crate) struct Faulty {
     pub(crate) refused: Option<Family>,
     /// The rules of both are refused while this is set.
     pub(crate) stuck: Arc<AtomicBool>,
+    /// No set is changed while this is set.
+    pub(crate) sets_stuck: Arc<AtomicBool>,
     pub(crate) scratch: bool,
     /// As with `ipv6.disable=1`.
     pub(crate) without_ipv6: bool,
@@ -71,6 +73,9 @@ impl Kernel for Faulty {
     }
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
         self.fails()?;
+        if self.sets_stuck.load(Ordering::SeqCst) {
+            return Err(out_of_memory());
+        }
         self.system.ipset_restore(input)
     }
     fn ipset_save(&mut self) -> Result<String, KernelError> {
@@ -156,6 +161,7 @@ pub(crate) fn faulty(place: &Place, fails_at: usize) -> Faulty {
         fails_at,
         refused: None,
         stuck: Arc::default(),
+        sets_stuck: Arc::default(),
         scratch: true,
         without_ipv6: false,
         before_restore: None,

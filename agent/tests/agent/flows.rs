@@ -17,18 +17,18 @@ use crate::faulty::faulty;
 use crate::reconciler::{Agent, LIMIT, NEVER, offer};
 use crate::support::{Place, in_namespace, on_both_backends, sample};
 
-const NODE: &str = "198.18.0.11";
+pub(crate) const NODE: &str = "198.18.0.11";
 const NODE_V6: &str = "2001:db8:1::11";
-const PHONE: &str = "203.0.113.9";
-const PHONE_V6: &str = "2001:db8:10::9";
-const NEIGHBOUR: &str = "203.0.113.200";
-const NEIGHBOUR_V6: &str = "2001:db8:10:8000::9";
-const STRANGER: &str = "198.51.100.66";
+pub(crate) const PHONE: &str = "203.0.113.9";
+pub(crate) const PHONE_V6: &str = "2001:db8:10::9";
+pub(crate) const NEIGHBOUR: &str = "203.0.113.200";
+pub(crate) const NEIGHBOUR_V6: &str = "2001:db8:10:8000::9";
+pub(crate) const STRANGER: &str = "198.51.100.66";
 /// The mark of entries that were made while [`Wire::mark`] was on.
 const MARK: &str = "mark=7 ";
 
 /// A host on the other end of the node's `eth0`, with everybody's addresses.
-struct Wire {
+pub(crate) struct Wire {
     ask: std::sync::mpsc::SyncSender<Job>,
 }
 
@@ -44,7 +44,7 @@ fn tool(line: &str) {
 
 impl Wire {
     /// Between the namespace of this thread and another.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (ask, jobs) = sync_channel::<Job>(0);
         let (ready, is_ready) = sync_channel(0);
         std::thread::spawn(move || {
@@ -97,7 +97,7 @@ impl Wire {
     }
 
     /// A UDP socket of somebody outside.
-    fn peer(&self, address: &str, port: u16) -> Peer {
+    pub(crate) fn peer(&self, address: &str, port: u16) -> Peer {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         Peer(self.outside(move || {
             // Duplicate address detection is off, but a new IPv6 address takes a moment.
@@ -132,7 +132,7 @@ impl Wire {
 }
 
 /// Somebody outside.
-struct Peer(UdpSocket);
+pub(crate) struct Peer(UdpSocket);
 
 impl Peer {
     fn node(&self) -> IpAddr {
@@ -151,13 +151,13 @@ impl Peer {
 }
 
 /// A UDP service of the node.
-struct Service {
+pub(crate) struct Service {
     socket: UdpSocket,
     port: u16,
 }
 
 impl Service {
-    fn new(port: u16) -> Self {
+    pub(crate) fn new(port: u16) -> Self {
         let socket = UdpSocket::bind(("::", port)).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
         Self { socket, port }
@@ -173,7 +173,7 @@ impl Service {
     }
 
     /// A word of the peer, and the node's answer.
-    fn exchange(&self, peer: &Peer) {
+    pub(crate) fn exchange(&self, peer: &Peer) {
         peer.send(self.port, "hello");
         let (words, from) = self.receive();
         assert_eq!(words, "hello", "{from}");
@@ -183,7 +183,7 @@ impl Service {
     }
 
     /// The node speaks first, and the peer answers.
-    fn call(&self, peer: &Peer) {
+    pub(crate) fn call(&self, peer: &Peer) {
         self.say(peer);
         let mut buffer = [0; 64];
         peer.0.recv_from(&mut buffer).expect("a call");
@@ -200,7 +200,7 @@ impl Service {
     }
 
     /// None of `denied` gets a word through: what `witness` says after them arrives first.
-    fn is_deaf_to(&self, denied: &[&Peer], witness: &Peer) {
+    pub(crate) fn is_deaf_to(&self, denied: &[&Peer], witness: &Peer) {
         for peer in denied {
             peer.send(self.port, "denied");
         }
@@ -229,12 +229,12 @@ fn printed(address: &str) -> String {
     }
 }
 
-fn of(address: &str, port: &str) -> Vec<String> {
+pub(crate) fn of(address: &str, port: &str) -> Vec<String> {
     entries(&[&printed(address), port])
 }
 
 /// Waits until no flow to SIP is left of that source.
-fn await_end_of(source: &str) {
+pub(crate) fn await_end_of(source: &str) {
     let deadline = Instant::now() + LIMIT;
     while !of(source, "port=5060 ").is_empty() {
         assert!(Instant::now() < deadline, "it goes on");

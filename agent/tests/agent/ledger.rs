@@ -50,6 +50,7 @@ fn confirmed() -> Confirmed {
             tables,
             read_back: false,
         },
+        live: None,
     }
 }
 

@@ -33,6 +33,8 @@ mod ledger;
 #[cfg(test)]
 mod link;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod lock;
 #[cfg(test)]
 mod lost;

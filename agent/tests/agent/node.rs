@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use voipfleet_agent::ledger::Ledger;
 use voipfleet_agent::state::StateDir;
-use voipfleet_common::ruleset::Ruleset;
+use voipfleet_common::ruleset::{LiveSets, Ruleset};
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::{
-    Confirm, ControllerMessage, Hello, NodeState, NodeStatus, Offer, Welcome,
+    Confirm, ControllerMessage, Hello, LiveNotice, NodeState, NodeStatus, Offer, Welcome,
 };
 
 use crate::controller::{Ca, Controller, Session, enrolled};
@@ -192,6 +192,23 @@ impl<'a> Node<'a> {
         say(session, Down::Offer(offer)).await;
     }
 
+    /// Notices live sets; as a delta from others, or as a whole to be fetched.
+    pub(crate) async fn notice(&self, session: &Session, live: &LiveSets, from: Option<&LiveSets>) {
+        let content = live.encode();
+        let digest = live.digest().as_bytes().to_vec();
+        if from.is_none() {
+            let chunks = content.chunks(256 << 10).map(<[u8]>::to_vec).collect();
+            self.controller.serve(&digest, chunks);
+        }
+        let notice = LiveNotice {
+            digest,
+            size: content.len() as u64,
+            delta: from.map(|from| (&live.delta_from(from)).into()),
+            delta_from: from.map_or_else(Vec::new, |from| from.digest().as_bytes().to_vec()),
+        };
+        say(session, Down::Live(notice)).await;
+    }
+
     /// Offers it, and confirms it on the session that announces its trial.
     pub(crate) async fn push(
         &mut self,
@@ -292,6 +309,18 @@ pub(crate) async fn until(session: &mut Session, state: NodeState) -> NodeStatus
             Some(Up::Status(status)) if status.state() == state => return status,
             Some(_) => {}
             None => panic!("the session ended before {state:?}"),
+        }
+    }
+}
+
+/// Hears statuses until the node enforces these live sets.
+pub(crate) async fn until_live(session: &mut Session, live: &LiveSets) -> NodeStatus {
+    let digest = live.digest();
+    loop {
+        match hear(session).await {
+            Some(Up::Status(status)) if status.live_digest == digest.as_bytes() => return status,
+            Some(_) => {}
+            None => panic!("the session ended before the live sets were in force"),
         }
     }
 }

@@ -19,10 +19,10 @@ use crate::support::{Place, in_namespace, install, on_both_backends, prepare, pu
 
 const NAME: &str = "vf-clients-4";
 
-/// A kernel that notes what `ipset restore` is given, and lets somebody in before the first of
+/// A kernel that notes what its tools are given, and lets somebody in before the first of
 /// it.
-struct Witness {
-    system: System,
+pub(crate) struct Witness {
+    pub(crate) system: System,
     given: Arc<Mutex<String>>,
     before: Option<String>,
 }
@@ -38,6 +38,7 @@ impl Kernel for Witness {
         self.system.speaks(family)
     }
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
+        self.given.lock().unwrap().push_str(input);
         self.system.restore(family, input)
     }
     fn save(&mut self, family: Family) -> Result<String, KernelError> {
@@ -53,6 +54,9 @@ impl Kernel for Witness {
     fn ipset_save(&mut self) -> Result<String, KernelError> {
         self.system.ipset_save()
     }
+    fn ipset_save_of(&mut self, names: &[String]) -> Result<String, KernelError> {
+        self.system.ipset_save_of(names)
+    }
     fn save_other_backend(&mut self, family: Family) -> Option<String> {
         self.system.save_other_backend(family)
     }
@@ -64,7 +68,7 @@ impl Kernel for Witness {
     }
 }
 
-fn witness(place: &Place, before: Option<String>) -> (Witness, Arc<Mutex<String>>) {
+pub(crate) fn witness(place: &Place, before: Option<String>) -> (Witness, Arc<Mutex<String>>) {
     let given = Arc::new(Mutex::new(String::new()));
     let witness = Witness {
         system: place.system(),

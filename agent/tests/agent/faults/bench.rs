@@ -5,17 +5,19 @@ use std::process::{ExitStatus, Stdio};
 
 use voipfleet_agent::boot;
 use voipfleet_agent::kernel::Backend;
-use voipfleet_agent::ledger::{Ledger, Management};
+use voipfleet_agent::ledger::{KeptLive, Ledger, Live, Management};
 use voipfleet_agent::reconcile::apply::Prepared;
 use voipfleet_common::iptables::Failsafe;
-use voipfleet_common::ruleset::Ruleset;
+use voipfleet_common::ruleset::{LiveSets, Ruleset};
 
+use crate::live::{first, naming};
 use crate::node::{Node, announced, confirm, program, was_killed};
-use crate::support::{Place, held, in_namespace, same, sample};
+use crate::support::{Place, held, in_namespace, same};
 
-/// Two rulesets that differ in all that is written anywhere: rules, sets, chains, admins.
+/// Two rulesets that differ in all that is written anywhere: rules, sets, chains, admins. Both
+/// name live sources.
 pub(super) fn ruleset(variant: u16) -> Ruleset {
-    let mut ruleset = sample(variant);
+    let mut ruleset = naming(variant);
     let admin = format!("198.51.100.{}/32", 10 + variant);
     ruleset.admins[0] = admin.parse().unwrap();
     Ruleset::decode(&ruleset.encode()).expect("a sound ruleset")
@@ -44,9 +46,11 @@ pub(super) struct Bench<'a> {
     pub(super) stands: Option<Stands>,
     /// What the failsafe chain keeps open then.
     pub(super) failsafe: Failsafe,
+    /// What live sources hold then.
+    pub(super) live: LiveSets,
     generation: u64,
     /// What the kernel prints of a ruleset on its own, beside the rules of others.
-    printed: Vec<(Option<u16>, Failsafe, String)>,
+    printed: Vec<(Option<u16>, Failsafe, LiveSets, String)>,
 }
 
 /// Runs `work` in another namespace.
@@ -114,6 +118,7 @@ impl<'a> Bench<'a> {
             node,
             stands: None,
             failsafe,
+            live: first(),
             generation: 0,
             printed: Vec::new(),
         }
@@ -135,30 +140,47 @@ impl<'a> Bench<'a> {
     /// What the kernel must print.
     pub(super) fn wanted(&mut self) -> String {
         let variant = self.stands.map(|stands| stands.variant);
-        let known = |(of, failsafe, _): &&(Option<u16>, Failsafe, String)| {
-            *of == variant && (variant.is_none() || *failsafe == self.failsafe)
+        let known = |(of, failsafe, live, _): &&(Option<u16>, Failsafe, LiveSets, String)| {
+            let same = *failsafe == self.failsafe && *live == self.live;
+            *of == variant && (variant.is_none() || same)
         };
-        if let Some((_, _, text)) = self.printed.iter().find(known) {
+        if let Some((.., text)) = self.printed.iter().find(known) {
             return text.clone();
         }
-        let failsafe = self.failsafe.clone();
+        let (failsafe, live) = (self.failsafe.clone(), self.live.clone());
         let text = elsewhere(self.place.backend, move |place| {
             place.be_somebody_else();
             if let Some(variant) = variant {
                 let (mut system, ruleset) = (place.system(), ruleset(variant));
+                let held = held(1, &ruleset);
                 let prepared =
-                    Prepared::new(&system, held(1, &ruleset), ruleset, failsafe).unwrap();
+                    Prepared::with_live(&system, held, ruleset, Some(&live), failsafe).unwrap();
                 prepared.enforce(&mut system).unwrap();
             }
             place.everything()
         });
-        let entry = (variant, self.failsafe.clone(), text.clone());
+        let (failsafe, live) = (self.failsafe.clone(), self.live.clone());
+        let entry = (variant, failsafe, live, text.clone());
         self.printed.push(entry);
         text
     }
 
-    /// Nothing of ours is there, and nothing is remembered.
+    /// Nothing of ours is there, and nothing is remembered but live sets.
     pub(super) fn start_over(&mut self) {
+        self.forget();
+        self.be_told();
+    }
+
+    fn be_told(&self) {
+        let (_, ledger) = self.parts();
+        let live = Live::new(self.live.clone());
+        if ledger.live() != KeptLive::Last(live.clone()) {
+            ledger.keep_live(&live).unwrap();
+        }
+    }
+
+    /// Nothing of ours is there, and nothing is remembered.
+    pub(super) fn forget(&mut self) {
         let (mut system, ledger) = self.parts();
         boot::teardown(&mut system, &ledger, true).unwrap();
         self.stands = None;
@@ -170,11 +192,13 @@ impl<'a> Bench<'a> {
         if self.stands.is_some() && self.failsafe == *failsafe {
             return;
         }
+        self.be_told();
         let (variant, generation) = (1, self.next_generation());
         let (mut system, ledger) = self.parts();
         let ruleset = ruleset(variant);
         let held = held(generation, &ruleset);
-        let prepared = Prepared::new(&system, held, ruleset, failsafe.clone()).unwrap();
+        let (live, open) = (Some(&self.live), failsafe.clone());
+        let prepared = Prepared::with_live(&system, held, ruleset, live, open).unwrap();
         ledger
             .confirm(&prepared.enforce(&mut system).unwrap())
             .unwrap();
@@ -214,6 +238,21 @@ impl<'a> Bench<'a> {
         let nonce = pushed.generation;
         let said = (word == Word::Confirms).then(|| confirm(nonce, &content));
         let status = self.node.ended_in_trial(said).await;
+        assert!(was_killed(status), "{failpoint}: {status}");
+    }
+
+    /// Notices live sets, until the agent dies at `failpoint`.
+    pub(super) async fn notice_until(&mut self, failpoint: &str, live: &LiveSets, flushed: bool) {
+        self.node.run_until(Some(failpoint));
+        let (session, hello) = self.node.session().await;
+        let from = (hello.live_digest == self.live.digest().as_bytes()).then_some(&self.live);
+        if flushed {
+            for set in ["vf-clients-4", "vf-clients-6"] {
+                self.place.tool(&format!("ipset flush {set}"));
+            }
+        }
+        self.node.notice(&session, live, from).await;
+        let status = self.node.ended_in_trial(None).await;
         assert!(was_killed(status), "{failpoint}: {status}");
     }
 
@@ -257,6 +296,8 @@ impl<'a> Bench<'a> {
             assert_eq!(confirmed.failsafe, self.failsafe, "{at}");
             let management = ledger.management().unwrap();
             assert_eq!(management, Some(Management::from(confirmed)), "{at}");
+            let live = Live::new(self.live.clone());
+            assert_eq!(ledger.live(), KeptLive::Last(live), "{at}");
         }
         assert_eq!(ledger.fallback(), None, "{at}");
     }

@@ -7,6 +7,7 @@ use voipfleet_agent::failpoint::{ALL, File, Step, Work, name};
 use voipfleet_agent::kernel::Backend;
 use voipfleet_common::iptables::Failsafe;
 
+use crate::live::{first, with};
 use crate::node::run;
 use crate::support::{failsafe, in_namespace, same};
 use bench::{Bench, Stands, Word, ask, rebooted};
@@ -117,6 +118,7 @@ async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
             bench.check(&at);
         }
         Work::Refresh => refreshed_until(bench, step, &at, &own).await,
+        Work::Live => live_until(bench, step, &at, &own).await,
         Work::Close => closed_until(bench, &at, &own),
         Work::Reopen => {
             bench.be_confirmed(&own);
@@ -127,22 +129,61 @@ async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
         }
         Work::Teardown => {
             bench.be_confirmed(&own);
-            let verb = ["teardown", "--purge"];
-            let status = ask(bench.place, &verb, &bench.node.folder(), &at);
-            assert!(crate::node::was_killed(status), "{at}: {status}");
-            let status = ask(bench.place, &verb, &bench.node.folder(), "");
-            assert!(status.success(), "{at}: {status}");
-            bench.stands = None;
-            bench.check(&at);
+            torn_down_until(bench, &at);
         }
     }
 }
 
+/// What was begun is finished by the next try.
+fn torn_down_until(bench: &mut Bench<'_>, at: &str) {
+    let verb = ["teardown", "--purge"];
+    let status = ask(bench.place, &verb, &bench.node.folder(), at);
+    assert!(crate::node::was_killed(status), "{at}: {status}");
+    let status = ask(bench.place, &verb, &bench.node.folder(), "");
+    assert!(status.success(), "{at}: {status}");
+    bench.stands = None;
+    bench.check(at);
+}
+
 /// Whether the node boots with what is new once that step is done.
 fn has_confirmed(step: Step) -> bool {
-    let steps = ALL.iter().find(|(work, _)| *work == Work::Apply).unwrap().1;
+    is_past(Work::Apply, step, Step::Renamed(File::Confirmed))
+}
+
+fn is_past(work: Work, step: Step, other: Step) -> bool {
+    let steps = ALL.iter().find(|(of, _)| *of == work).unwrap().1;
     let place_of = |wanted: Step| steps.iter().position(|step| *step == wanted).unwrap();
-    place_of(step) >= place_of(Step::Renamed(File::Confirmed))
+    place_of(step) >= place_of(other)
+}
+
+/// Live sets that change: on a node that was told none before where only that one comes to the
+/// step, else on one that runs a ruleset with earlier ones.
+async fn live_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Failsafe) {
+    let mut changed = with(
+        &bench.live,
+        "block",
+        &["203.0.113.66/32", "2001:db8:66:2::1/128"],
+    );
+    changed = with(
+        &changed,
+        "cluster",
+        &["10.20.0.12/32", "2001:db8:20::12/128"],
+    );
+    if bench.live == changed {
+        changed = first();
+    }
+    if step == Step::Written(File::Earlier) {
+        bench.forget();
+    } else {
+        bench.be_confirmed(own);
+    }
+    // Sets that are not as they were left are all read and written.
+    let flushed = matches!(step, Step::SetsFilled | Step::SetsReleased);
+    bench.notice_until(at, &changed, flushed).await;
+    if is_past(Work::Live, step, Step::Renamed(File::Live)) {
+        bench.live = changed;
+    }
+    bench.check(at);
 }
 
 fn next(bench: &mut Bench<'_>) -> Stands {

@@ -92,7 +92,7 @@ fn content_that_is_not_what_was_announced() {
                     "1 GB announced",
                     1 << 30,
                     Served::Chunks(vec![whole.clone()]),
-                    "a ruleset of 1073741824 bytes is offered",
+                    "the ruleset is offered with 1073741824 bytes",
                 ),
                 (
                     "all that can be announced",
@@ -110,7 +110,7 @@ fn content_that_is_not_what_was_announced() {
                     "a chunk above every message",
                     MAX_RULESET_BYTES,
                     Served::Chunks(vec![vec![7; 2 << 20]]),
-                    "does not give the ruleset",
+                    "the ruleset is not given, the controller says: ",
                 ),
                 (
                     "an error in the middle",

@@ -20,6 +20,31 @@ pub struct SetCount {
     pub wanted: u64,
     /// The first sets that lack some.
     pub short: Vec<ShortSet>,
+    /// Every set.
+    each: Vec<ShortSet>,
+}
+
+impl SetCount {
+    fn of(each: Vec<ShortSet>) -> Self {
+        let short = each.iter().filter(|set| set.enforced < set.wanted);
+        Self {
+            enforced: each.iter().map(|set| set.enforced).sum(),
+            wanted: each.iter().map(|set| set.wanted).sum(),
+            short: short.take(MAX_NAMED).cloned().collect(),
+            each,
+        }
+    }
+
+    /// The same, after those sets were counted again that are in `newer`.
+    #[must_use]
+    pub fn recounted(&self, newer: &SetCount) -> Self {
+        let again = |set: &ShortSet| newer.each.iter().find(|new| new.name == set.name).cloned();
+        let each = self.each.iter();
+        Self::of(
+            each.map(|set| again(set).unwrap_or_else(|| set.clone()))
+                .collect(),
+        )
+    }
 }
 
 /// A set that lacks elements.
@@ -37,16 +62,11 @@ pub struct ShortSet {
 /// element whose end has come to within seconds counts as long as it is there.
 pub fn count_sets(wanted: &Ruleset, observed: &[KernelSet], now: u64) -> SetCount {
     let held: HashMap<&SetName, &KernelSet> = observed.iter().map(|set| (&set.name, set)).collect();
-    let mut count = SetCount::default();
-    for set in &wanted.sets {
-        let one = count_one(set, held.get(&set.name).copied(), now);
-        count.enforced += one.enforced;
-        count.wanted += one.wanted;
-        if one.enforced < one.wanted && count.short.len() < MAX_NAMED {
-            count.short.push(one);
-        }
-    }
-    count
+    let each = wanted.sets.iter();
+    SetCount::of(
+        each.map(|set| count_one(set, held.get(&set.name).copied(), now))
+            .collect(),
+    )
 }
 
 fn count_one(set: &AddressSet, held: Option<&KernelSet>, now: u64) -> ShortSet {

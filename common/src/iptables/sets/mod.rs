@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 
 use ipnet::IpNet;
 
-use crate::ruleset::{AddressSet, Family, SetName};
+use crate::ruleset::{AddressSet, Expiring, Family, SetName};
 
 pub use count::{SetCount, ShortSet, count_sets};
 pub(crate) use elements::{Change, changes};
@@ -42,6 +42,17 @@ pub struct KernelSet {
 }
 
 impl KernelSet {
+    /// What the kernel holds of `set` once it is written at `now`, Unix time in seconds.
+    pub fn written(set: &AddressSet, now: u64) -> Self {
+        let timer = |one: &Expiring| Some((one.net, timer::seconds(one.until, now)?));
+        Self {
+            name: set.name.clone(),
+            header: header(set),
+            elements: set.elements.clone(),
+            expiring: set.expiring.iter().filter_map(timer).collect(),
+        }
+    }
+
     /// The number of its elements.
     pub fn len(&self) -> usize {
         self.elements.len() + self.expiring.len()
