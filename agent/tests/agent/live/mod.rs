@@ -2,6 +2,7 @@
 
 mod cut;
 mod damage;
+mod figure;
 mod kernel;
 mod session;
 mod trial;
