@@ -1,5 +1,6 @@
 //! The operator service: who may call, and one file for each group of calls.
 
+mod apply;
 mod begin;
 mod compare;
 mod convert;

@@ -25,4 +25,6 @@ mod session;
 #[cfg(test)]
 mod strangers;
 #[cfg(test)]
+mod together;
+#[cfg(test)]
 mod trial;
