@@ -14,8 +14,6 @@ mod drift;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
-mod folder;
-#[cfg(test)]
 mod push;
 #[cfg(test)]
 mod render;
