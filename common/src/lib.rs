@@ -8,6 +8,7 @@ pub mod flows;
 pub mod identity;
 pub mod iptables;
 pub mod names;
+pub mod plan;
 pub mod policy;
 pub mod role;
 pub mod ruleset;

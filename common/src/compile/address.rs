@@ -35,7 +35,7 @@ pub(super) fn private_ranges() -> Vec<IpNet> {
 }
 
 /// The same addresses, ascending, no prefix inside another.
-pub(super) fn minimal(mut nets: Vec<IpNet>) -> Vec<IpNet> {
+pub(crate) fn minimal(mut nets: Vec<IpNet>) -> Vec<IpNet> {
     for net in &mut nets {
         *net = net.trunc();
     }
@@ -127,7 +127,7 @@ pub(super) fn count_touching(nets: &[IpNet], others: &[IpNet]) -> usize {
 }
 
 /// The addresses of `nets` that are in none of `holes`; both minimal.
-pub(super) fn subtract(nets: &[IpNet], holes: &[IpNet]) -> Vec<IpNet> {
+pub(crate) fn subtract(nets: &[IpNet], holes: &[IpNet]) -> Vec<IpNet> {
     let mut left = Vec::with_capacity(nets.len());
     for net in nets {
         carve(*net, touching(holes, net), &mut left);
@@ -152,7 +152,7 @@ fn carve(net: IpNet, holes: &[IpNet], left: &mut Vec<IpNet>) {
 /// Whether `nets` (minimal) are the world by another name: one of them is too wide to be
 /// anybody's, or together they hold half of the IPv4 space, or as much of the IPv6 space as is
 /// given out at all (`2000::/3`).
-pub(super) fn is_world(nets: &[IpNet]) -> bool {
+pub(crate) fn is_world(nets: &[IpNet]) -> bool {
     let mut v4 = 0_u64;
     let mut v6 = 0_u128;
     for net in nets {

@@ -7,7 +7,7 @@
 //! The same documents and nodes give the same rulesets, whatever the order in which nodes,
 //! tenants and words are given.
 
-mod address;
+pub(crate) mod address;
 mod blocks;
 mod chain;
 mod cluster;

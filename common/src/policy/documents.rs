@@ -1,5 +1,6 @@
 //! Every document of an installation, and who needs whom.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -218,16 +219,34 @@ impl FromIterator<Document> for Documents {
 impl Site {
     /// Every address word of the site, wherever it stands.
     pub fn address_words(&self) -> impl Iterator<Item = &AddressWord> {
-        self.admins
-            .iter()
-            .chain(
-                self.services
-                    .values()
-                    .filter_map(|s| s.from.as_ref())
-                    .flatten(),
-            )
+        self.admins.iter().chain(self.openings()).chain(&self.deny)
+    }
+
+    /// The address words of its services and rules.
+    pub fn openings(&self) -> impl Iterator<Item = &AddressWord> {
+        let services = self.services.values();
+        services
+            .filter_map(|service| service.from.as_ref())
+            .flatten()
             .chain(self.rules.iter().flat_map(|rule| &rule.from))
-            .chain(&self.deny)
+    }
+
+    /// The documents that it stands on, itself among them.
+    pub fn needs(&self) -> BTreeSet<(Kind, String)> {
+        let mut needs = BTreeSet::from([(Kind::Site, self.name.to_string())]);
+        needs.extend(self.tenants.iter().map(|n| (Kind::Tenant, n.to_string())));
+        needs.extend(
+            self.providers
+                .iter()
+                .map(|n| (Kind::Provider, n.to_string())),
+        );
+        needs.extend(self.address_words().filter_map(|word| match word {
+            AddressWord::Tenant(name) => Some((Kind::Tenant, name.to_string())),
+            AddressWord::Provider(name) => Some((Kind::Provider, name.to_string())),
+            AddressWord::List(name) => Some((Kind::List, name.to_string())),
+            _ => None,
+        }));
+        needs
     }
 
     fn uses(&self, kind: Kind, name: &str) -> bool {

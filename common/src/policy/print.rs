@@ -26,6 +26,11 @@ impl Tree {
         }
         out
     }
+
+    /// The value on one line, however long.
+    pub(super) fn to_line(&self) -> String {
+        flow(self, usize::MAX).unwrap_or_default()
+    }
 }
 
 /// Writes `key: value` lines, each indented by `indent`.

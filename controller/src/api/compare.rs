@@ -13,7 +13,6 @@ use voipfleet_proto::v1::{
 };
 
 use super::{Api, failed};
-use crate::documents::Stored;
 use crate::push::snapshot::read_addresses;
 
 /// Roles of which no daemon can be told: `ic` is served by the web server of `http`.
@@ -22,16 +21,13 @@ const SILENT: [Role; 1] = [Role::Ic];
 impl Api {
     /// Fills in where the nodes of an answer differ from the documents.
     pub(super) async fn compare(&self, answer: &mut StatusResponse) -> Result<(), Status> {
-        let stored = Stored::read(self.store.as_ref()).await.map_err(failed)?;
-        let documents = tokio::task::spawn_blocking(move || stored.documents())
-            .await
-            .map_err(|_| Status::internal("the documents could not be read"))?
-            .map_err(failed)?;
+        let stored = self.pushes.documents().read().await.map_err(failed)?;
+        let documents = &stored.documents;
         for status in &mut answer.sites {
             // A site that has nodes and no document has nothing to compare them with.
             let name = status.site.parse().ok();
             if let Some(site) = name.and_then(|name| documents.sites.get(&name)) {
-                compare_site(site, &documents, status);
+                compare_site(site, documents, status);
             }
         }
         Ok(())

@@ -1,18 +1,14 @@
 //! The operator service: who may call, and one file for each group of calls.
 
-mod audit;
+mod apply;
 mod begin;
 mod compare;
 mod convert;
 mod documents;
 mod drift;
-mod guard;
 mod nodes;
-mod operators;
 mod render;
-mod scope;
 mod service;
-mod sight;
 mod status;
 mod tokens;
 mod uses;
@@ -53,8 +49,6 @@ pub struct Api {
     pub fleet: Fleet,
     /// Pushes that go on.
     pub pushes: Pushes,
-    /// Where agents and operators dial.
-    pub address: Address,
     /// Where machines enrol.
     pub enrol_address: Address,
     /// The audit log.

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tonic::Status;
 use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::policy::Document;
 use voipfleet_common::ruleset::Mode;
 use voipfleet_common::session::Held;
 use voipfleet_proto::v1::{
@@ -13,7 +12,6 @@ use voipfleet_proto::v1::{
 
 use super::convert::parse;
 use super::{Api, failed};
-use crate::documents::MAX_DOCUMENTS;
 use crate::fleet::{Targets, View, held};
 use crate::push::BELIEVED;
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
@@ -74,16 +72,11 @@ impl Api {
     }
 
     async fn modes(&self) -> Result<BTreeMap<SiteName, Mode>, Status> {
-        let prefix = keys::document("site", "");
-        let entries = self.store.all(&prefix, MAX_DOCUMENTS).await;
-        let mut modes = BTreeMap::new();
-        for entry in entries.map_err(failed)? {
-            let document = records::from_json(&entry.key, &entry.held).map_err(failed)?;
-            if let Document::Site(site) = document {
-                modes.insert(site.name.clone(), site.mode);
-            }
-        }
-        Ok(modes)
+        let stored = self.pushes.documents().read().await.map_err(failed)?;
+        let sites = stored.documents.sites.iter();
+        Ok(sites
+            .map(|(name, site)| (name.clone(), site.mode))
+            .collect())
     }
 
     async fn nodes(

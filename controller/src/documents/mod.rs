@@ -1,20 +1,27 @@
 //! The documents of the installation: their present state, and every state that is still needed.
 
+mod cache;
 mod history;
 mod prune;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use voipfleet_common::policy::{Document, Documents, Kind};
 
+pub use cache::Cache;
 pub use history::{DocumentChange, document_history, documents_at, last_change};
 pub use prune::prune;
 
 use crate::records::{self, DocumentRecord, DocumentsRecord};
-use crate::store::{Entry, Expect, Store, StoreError, Txn, Versioned, keys};
+use crate::store::{Entry, Expect, Revision, Store, StoreError, Txn, Versioned, keys};
 
 /// The most documents of an installation.
 pub const MAX_DOCUMENTS: usize = 50_000;
+/// Tries to read all documents of one state while others change them.
+const TRIES: usize = 20;
 
 /// The key of a document.
 pub fn key(kind: Kind, name: &str) -> String {
@@ -25,15 +32,17 @@ fn lower(kind: Kind) -> String {
     kind.as_str().to_ascii_lowercase()
 }
 
-/// Every document, as of one state.
+/// Every document, as of one state. A copy shares them.
 #[derive(Debug, Clone)]
 pub struct Stored {
     /// The state.
     pub version: DocumentsRecord,
     /// What a transaction that stands on it expects of [`keys::DOCUMENTS`].
     pub expect: Expect,
-    /// The documents, by ascending key, each with the revision that wrote it.
-    pub entries: Vec<Entry>,
+    /// The documents.
+    pub documents: Arc<Documents>,
+    /// By key, the transaction that wrote a document.
+    revisions: Arc<BTreeMap<String, Revision>>,
 }
 
 /// Reads the number of the present state, and what to expect of it.
@@ -49,21 +58,52 @@ fn understand(held: &Versioned) -> DocumentsRecord {
 }
 
 impl Stored {
-    /// Reads all documents. A change that happens meanwhile makes a transaction that expects
-    /// `expect` a conflict.
+    /// Reads all documents of one state; they are understood off the async threads, for long
+    /// lists take a while. [`Cache::read`] does it once for each state.
     pub async fn read(store: &dyn Store) -> Result<Self, StoreError> {
-        // The version first: it is never newer than the documents.
-        let (version, expect) = version(store).await?;
-        Ok(Self {
-            version,
-            expect,
-            entries: store.all(keys::ALL_DOCUMENTS, MAX_DOCUMENTS).await?,
+        for _ in 0..TRIES {
+            let (version, expect) = version(store).await?;
+            let entries = store.all(keys::ALL_DOCUMENTS, MAX_DOCUMENTS).await?;
+            let (_, after) = self::version(store).await?;
+            if after != expect {
+                // Some of them may be of a later state.
+                continue;
+            }
+            let revisions = entries
+                .iter()
+                .map(|entry| (entry.key.clone(), entry.held.revision))
+                .collect();
+            let reading = tokio::task::spawn_blocking(move || documents(&entries));
+            let documents = reading.await.map_err(|_| StoreError::Corrupt {
+                key: keys::ALL_DOCUMENTS.to_owned(),
+                why: "its reader broke; the controller's log says why",
+            })??;
+            return Ok(Self {
+                version,
+                expect,
+                documents: Arc::new(documents),
+                revisions: Arc::new(revisions),
+            });
+        }
+        Err(StoreError::Changing {
+            prefix: keys::ALL_DOCUMENTS.to_owned(),
         })
     }
 
-    /// Understands them. Long lists take a while: off the async threads.
-    pub fn documents(&self) -> Result<Documents, StoreError> {
-        documents(&self.entries)
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.revisions.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.revisions.is_empty()
+    }
+
+    /// The transaction that wrote a document; 0: there is none.
+    pub fn revision(&self, kind: Kind, name: &str) -> Revision {
+        let revision = self.revisions.get(&key(kind, name));
+        revision.copied().unwrap_or_default()
     }
 
     /// The transaction that takes these documents to the next state.
@@ -108,8 +148,7 @@ impl Stored {
 
     /// What was stored before states were numbered is state 0.
     fn with_baseline(&self, mut txn: Txn) -> Result<Txn, StoreError> {
-        for entry in &self.entries {
-            let document: Document = records::from_json(&entry.key, &entry.held)?;
+        for document in self.documents.iter() {
             let versioned = keys::document_version(lower(document.kind()), document.name(), 0);
             let record = DocumentRecord {
                 by: String::new(),
@@ -124,7 +163,7 @@ impl Stored {
 }
 
 /// Understands documents as they are stored.
-pub fn documents(entries: &[Entry]) -> Result<Documents, StoreError> {
+fn documents(entries: &[Entry]) -> Result<Documents, StoreError> {
     entries
         .iter()
         .map(|entry| records::from_json::<Document>(&entry.key, &entry.held))
@@ -141,10 +180,19 @@ pub enum Change {
 }
 
 impl Change {
-    fn of(&self) -> (Kind, &str) {
+    /// Its kind and name.
+    pub fn of(&self) -> (Kind, &str) {
         match self {
             Change::Put(document) => (document.kind(), document.name()),
             Change::Delete(kind, name) => (*kind, name),
+        }
+    }
+
+    /// The name of the site that goes.
+    pub fn goes_site(&self) -> Option<String> {
+        match self {
+            Change::Delete(Kind::Site, name) => Some(name.clone()),
+            _ => None,
         }
     }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::records::DocumentsVersion;
 use crate::store::{Embedded, Outcome};
 
-fn open() -> (tempfile::TempDir, Embedded) {
+pub(super) fn open() -> (tempfile::TempDir, Embedded) {
     let dir = tempfile::tempdir().unwrap();
     let store = Embedded::open(dir.path()).unwrap();
     (dir, store)
@@ -23,7 +23,7 @@ fn tenant(name: &str, last: u8) -> Document {
     checked.documents.into_iter().next().unwrap()
 }
 
-fn put(name: &str, last: u8) -> Change {
+pub(super) fn put(name: &str, last: u8) -> Change {
     Change::Put(tenant(name, last))
 }
 
@@ -31,7 +31,7 @@ fn delete(name: &str) -> Change {
     Change::Delete(Kind::Tenant, name.to_owned())
 }
 
-async fn change(store: &dyn Store, by: &str, changes: impl IntoIterator<Item = Change>) {
+pub(super) async fn change(store: &dyn Store, by: &str, changes: impl IntoIterator<Item = Change>) {
     let stored = Stored::read(store).await.unwrap();
     let txn = stored.change(by, 1_000, changes).unwrap();
     let outcome = store.commit(txn).await.unwrap();

@@ -154,9 +154,9 @@ impl Follower<'_> {
     /// Computes what is stale; false: some of it could not be.
     async fn refresh(&mut self) -> bool {
         if self.stale.documents {
-            match self.read_documents().await {
-                Ok(documents) => {
-                    self.documents = Arc::new(documents);
+            match Stored::read(self.live.inner.store.as_ref()).await {
+                Ok(stored) => {
+                    self.documents = stored.documents;
                     self.stale.documents = false;
                     self.stale.every_site = true;
                 }
@@ -178,13 +178,6 @@ impl Follower<'_> {
             }
         }
         self.stale.sites.is_empty()
-    }
-
-    async fn read_documents(&self) -> Result<Documents, StoreError> {
-        let stored = Stored::read(self.live.inner.store.as_ref()).await?;
-        tokio::task::spawn_blocking(move || stored.documents())
-            .await
-            .map_err(|_| StoreError::Closed)?
     }
 
     async fn compute(&mut self, site: &SiteName) -> Result<(), StoreError> {

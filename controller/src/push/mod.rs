@@ -21,6 +21,7 @@ pub use rollout::Rollout;
 pub use snapshot::Snapshot;
 
 use crate::clock::Clock;
+use crate::documents::Cache;
 use crate::fleet::Fleet;
 use crate::store::{Store, StoreError};
 
@@ -39,6 +40,7 @@ pub struct Pushes {
     clock: Arc<dyn Clock>,
     fleet: Fleet,
     compiles: Arc<Semaphore>,
+    documents: Cache,
 }
 
 /// What an operator asks for.
@@ -96,10 +98,16 @@ impl Pushes {
     /// Pushes over a store and a fleet.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, fleet: Fleet) -> Self {
         Self {
+            documents: Cache::new(Arc::clone(&store)),
             store,
             clock,
             fleet,
             compiles: Arc::new(Semaphore::new(COMPILES)),
         }
+    }
+
+    /// The documents that it compiles, parsed once for each of their states.
+    pub fn documents(&self) -> &Cache {
+        &self.documents
     }
 }

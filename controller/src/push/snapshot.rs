@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use voipfleet_common::compile::{Compiled, InterfaceAddress, NodeInput, compile};
@@ -12,7 +13,7 @@ use voipfleet_common::session::Held;
 use voipfleet_proto::v1 as pb;
 
 use super::{PushError, Pushes};
-use crate::documents::Stored;
+use crate::documents::Cache;
 use crate::fleet::held;
 use crate::records::{self, DocumentsVersion, NodeRecord, StatusRecord};
 use crate::store::{Store, StoreError, keys};
@@ -26,7 +27,7 @@ pub struct Snapshot {
     /// The site.
     pub site: SiteName,
     /// Every document of the installation.
-    pub documents: Documents,
+    pub documents: Arc<Documents>,
     /// Their state; with documents that are not stored, the one that these came on top of.
     pub version: DocumentsVersion,
     /// The site's nodes.
@@ -47,11 +48,8 @@ pub struct SiteNode {
 }
 
 /// The stored documents, with those of `sources` in their places.
-fn with(mut stored: Documents, sources: &[Source]) -> Result<Documents, PushError> {
-    if sources.is_empty() {
-        return Ok(stored);
-    }
-    let checked = policy::check(sources, &stored);
+fn with(stored: &Documents, sources: &[Source]) -> Result<Documents, PushError> {
+    let checked = policy::check(sources, stored);
     let mut errors = checked.diagnostics.iter();
     if let Some(first) = errors.find(|found| found.severity == Severity::Error) {
         let Diagnostic { path, line, .. } = first;
@@ -60,8 +58,9 @@ fn with(mut stored: Documents, sources: &[Source]) -> Result<Documents, PushErro
             first.message
         )));
     }
-    stored.extend(checked.documents);
-    Ok(stored)
+    let mut all = stored.clone();
+    all.extend(checked.documents);
+    Ok(all)
 }
 
 impl Snapshot {
@@ -69,14 +68,20 @@ impl Snapshot {
     /// it is done off the async threads.
     pub async fn read(
         store: &dyn Store,
+        cache: &Cache,
         site: &SiteName,
         sources: Vec<Source>,
     ) -> Result<Self, PushError> {
-        let stored = Stored::read(store).await?;
+        let stored = cache.read().await?;
         let version = stored.version.version;
-        let documents = tokio::task::spawn_blocking(move || with(stored.documents()?, &sources))
-            .await
-            .map_err(|_| PushError::Broken(site.clone()))??;
+        let mut documents = stored.documents;
+        if !sources.is_empty() {
+            let checking = tokio::task::spawn_blocking(move || with(&documents, &sources));
+            let checked = checking
+                .await
+                .map_err(|_| PushError::Broken(site.clone()))?;
+            documents = Arc::new(checked?);
+        }
         if !documents.sites.contains_key(site) {
             return Err(PushError::UnknownSite(site.clone()));
         }
@@ -176,7 +181,7 @@ impl Pushes {
         site: &SiteName,
         sources: Vec<Source>,
     ) -> Result<(Snapshot, Compiled), PushError> {
-        let snapshot = Snapshot::read(self.store.as_ref(), site, sources).await?;
+        let snapshot = Snapshot::read(self.store.as_ref(), &self.documents, site, sources).await?;
         self.compile_snapshot(site, snapshot).await
     }
 
@@ -187,7 +192,8 @@ impl Pushes {
         name: NodeName,
         node: SiteNode,
     ) -> Result<Compiled, PushError> {
-        let mut snapshot = Snapshot::read(self.store.as_ref(), site, Vec::new()).await?;
+        let mut snapshot =
+            Snapshot::read(self.store.as_ref(), &self.documents, site, Vec::new()).await?;
         snapshot.nodes.insert(name, node);
         Ok(self.compile_snapshot(site, snapshot).await?.1)
     }

@@ -257,6 +257,12 @@ pub enum StoreError {
         /// The limit.
         most: usize,
     },
+    /// Others changed what was read, again and again.
+    #[error("what is under {prefix:?} is being changed by others; try again")]
+    Changing {
+        /// The prefix.
+        prefix: String,
+    },
     /// It has been closed, or its thread ended.
     #[error("the store is closed")]
     Closed,

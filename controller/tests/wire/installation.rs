@@ -252,7 +252,7 @@ pub(crate) fn apply(yaml: &str) -> ApplyRequest {
             path: "site.yaml".to_owned(),
             text: yaml.to_owned(),
         }],
-        dry_run: false,
+        ..ApplyRequest::default()
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, catalogue, completions, context, delete, drift, get, nodes, push, render, schema,
-    status, token,
+    apply, catalogue, completions, context, delete, drift, export, get, nodes, push, render,
+    schema, status, token,
 };
 use crate::output::Format;
 
@@ -64,6 +64,8 @@ pub enum Command {
     Nodes(nodes::Args),
     /// Show stored documents
     Get(get::Args),
+    /// Write every stored document into a folder, fit for apply
+    Export(export::Args),
     /// Delete a stored document, or forget a node
     Delete(delete::Args),
     /// Let new nodes enrol
@@ -93,6 +95,7 @@ impl Command {
             Command::Drift(args) => drift::run(args, session).await,
             Command::Nodes(args) => nodes::run(args, session).await,
             Command::Get(args) => get::run(args, session).await,
+            Command::Export(args) => export::run(args, session).await,
             Command::Delete(args) => delete::run(args, session).await,
             Command::Token(args) => token::run(args, session).await,
             Command::Render(args) => render::run(args, session).await,

@@ -9,6 +9,7 @@ pub mod console;
 pub mod context;
 pub mod diagnostics;
 pub mod failure;
+pub mod folder;
 pub mod output;
 pub mod refusal;
 pub mod sources;

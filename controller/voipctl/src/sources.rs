@@ -10,6 +10,7 @@ use voipfleet_common::policy::{self, Diagnostic, Source};
 use crate::client::MAX_MESSAGE_BYTES;
 use crate::console::Console;
 use crate::failure::Failure;
+use crate::folder::Files;
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -18,34 +19,52 @@ pub struct Sources {
     pub sources: Vec<Source>,
     /// Files that are no text, or too long.
     pub diagnostics: Vec<Diagnostic>,
+    /// The folder, where it is one and nothing else.
+    pub folder: Option<PathBuf>,
     seen: BTreeSet<PathBuf>,
     /// What one message takes for what was read so far.
     total: usize,
 }
 
-/// Reads every path: a file, a folder's `*.yaml` and `*.yml`, or `-` for stdin; and the text
-/// files that Lists among them name with `file:`.
+/// Reads every path: a file, the `*.yaml` and `*.yml` of a folder and of those in it, or `-` for
+/// stdin; and the text files that Lists among them name with `file:`.
 pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<Sources, Failure> {
     let mut found = Sources::default();
+    let mut skipped = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
             let bytes = bounded(console.input())
                 .map_err(|error| Failure::input("stdin cannot be read").because(error))?;
             found.take("-", bytes)?;
         } else if path.is_dir() {
-            let files = documents_in(path)?;
-            if files.is_empty() {
+            let files = Files::of(path)?;
+            if files.documents.is_empty() {
                 return Err(
-                    Failure::input(format!("{} holds no documents", path.display()))
-                        .hint("voipctl reads the *.yaml and *.yml files of a folder"),
+                    Failure::input(format!("{} holds no documents", path.display())).hint(
+                        "voipctl reads the *.yaml and *.yml files of a folder and those in it",
+                    ),
                 );
             }
-            files.iter().try_for_each(|file| found.read(file))?;
+            files
+                .documents
+                .iter()
+                .try_for_each(|file| found.read(file))?;
+            skipped.push((path, files.others));
         } else {
             found.read(path)?;
         }
     }
     found.read_lists()?;
+    for (folder, mut others) in skipped {
+        // Not those that Lists name.
+        others.retain(|path| !found.seen.contains(path));
+        tell_skipped(folder, &others, console);
+    }
+    if let [folder] = paths
+        && folder.is_dir()
+    {
+        found.folder = Some(folder.clone());
+    }
     Ok(found)
 }
 
@@ -110,23 +129,25 @@ fn bounded(reader: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The documents of a folder, by name.
-fn documents_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let unreadable = |error: io::Error| {
-        Failure::input(format!("{} cannot be read", folder.display())).because(error)
-    };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let yaml = path
-            .extension()
-            .is_some_and(|ext| ext == "yaml" || ext == "yml");
-        if yaml && path.is_file() {
-            files.push(path);
-        }
+/// Names the files of a folder that were left out; a long list is cut.
+fn tell_skipped(folder: &Path, skipped: &[PathBuf], console: &mut Console) {
+    const NAMED: usize = 5;
+    if skipped.is_empty() {
+        return;
     }
-    files.sort();
-    Ok(files)
+    let short = |path: &PathBuf| {
+        let path = path.strip_prefix(folder).unwrap_or(path);
+        path.display().to_string()
+    };
+    let mut names: Vec<String> = skipped.iter().take(NAMED).map(short).collect();
+    if skipped.len() > NAMED {
+        names.push(format!("{} more", skipped.len() - NAMED));
+    }
+    console.note(&format!(
+        "left out of {}, for they are no *.yaml or *.yml: {}",
+        folder.display(),
+        names.join(", ")
+    ));
 }
 
 #[cfg(test)]

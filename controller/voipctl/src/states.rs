@@ -76,6 +76,7 @@ pub fn change(change: i32) -> &'static str {
         Change::Created => "created",
         Change::Changed => "changed",
         Change::Unchanged => "unchanged",
+        Change::Deleted => "deleted",
         Change::Unspecified => "unknown",
     }
 }

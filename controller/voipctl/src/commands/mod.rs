@@ -6,6 +6,7 @@ pub mod completions;
 pub mod context;
 pub mod delete;
 pub mod drift;
+pub mod export;
 pub mod get;
 pub mod nodes;
 pub mod push;

@@ -27,6 +27,7 @@ fn change(kind: &str, name: &str, change: v1::Change) -> v1::DocumentChange {
         kind: kind.to_owned(),
         name: name.to_owned(),
         change: change.into(),
+        ..v1::DocumentChange::default()
     }
 }
 

@@ -14,6 +14,8 @@ mod drift;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod folder;
+#[cfg(test)]
 mod push;
 #[cfg(test)]
 mod render;

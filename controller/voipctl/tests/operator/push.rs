@@ -197,6 +197,7 @@ async fn a_dry_run_of_documents_asks_what_they_would_change() {
             kind: "Tenant".to_owned(),
             name: "acme".to_owned(),
             change: v1::Change::Changed.into(),
+            ..v1::DocumentChange::default()
         }];
     });
     let line = ["push", "site-a", "-f", file.to_str().unwrap(), "--dry-run"];
@@ -283,6 +284,7 @@ async fn documents_go_first_and_a_mistake_stops_the_push() {
             kind: "Tenant".to_owned(),
             name: "acme".to_owned(),
             change: v1::Change::Changed.into(),
+            ..v1::DocumentChange::default()
         }];
     });
     let mut shown = fixture.run(&line).await.to_string();

@@ -14,7 +14,7 @@ use voipfleet_proto::v1::push_event::Kind;
 use super::apply;
 use crate::Session;
 use crate::client::{ANSWER_TIMEOUT, Controller};
-use crate::diagnostics::{any_error, of_wire, show};
+use crate::diagnostics::{of_wire, show};
 use crate::failure::{Failure, Status};
 use crate::sources::{self, Sources};
 use crate::wording::{count, duration, millis};
@@ -92,15 +92,11 @@ async fn apply_first(
         apply::send(read, args.dry_run, session).await?
     } else {
         let diagnostics = read.diagnostics.clone();
-        apply::Applied {
-            dry_run: args.dry_run,
-            changes: Vec::new(),
-            diagnostics,
-        }
+        apply::Applied::nothing(args.dry_run, diagnostics)
     };
     session.print_event(&events::Documents::of(&applied))?;
     apply::tell(&applied, &read.sources, session);
-    if any_error(&applied.diagnostics) {
+    if applied.is_refused() {
         return Ok(Some(Status::BadInput));
     }
     Ok(None)

@@ -1,5 +1,10 @@
 //! `voipctl apply -f PATH...`: documents into the controller.
 
+mod basis;
+mod conflict;
+mod prune;
+
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -9,20 +14,38 @@ use voipfleet_proto::v1;
 use crate::Session;
 use crate::diagnostics::{any_error, of_wire, show, tally};
 use crate::failure::{Failure, Status};
+use crate::folder;
 use crate::sources::{self, Sources};
 use crate::states;
 use crate::wording::count;
 
+use basis::{Basis, Expected};
+pub use conflict::Conflict;
+use prune::Prune;
+
 /// `voipctl apply`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Files, folders of *.yaml and *.yml, or - for stdin
+    /// Files, folders with their *.yaml and *.yml, or - for stdin
     #[arg(short = 'f', long = "file", required = true, num_args = 1.., value_name = "PATH")]
     files: Vec<PathBuf>,
 
     /// Check only; without a context file, against nothing but these documents
     #[arg(long)]
     dry_run: bool,
+
+    /// Also delete what the folder no longer has: what it had at its last export or apply, or
+    /// with --prune=all every other document
+    #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "known")]
+    prune: Option<Prune>,
+
+    /// Only if the document is still at this revision, 0: if there is none; may be repeated
+    #[arg(long, value_name = "KIND/NAME=REVISION")]
+    expect_revision: Vec<Expected>,
+
+    /// Replace what somebody else has changed since the folder was exported or applied
+    #[arg(long)]
+    overwrite: bool,
 }
 
 /// What an apply did, or would do.
@@ -34,6 +57,9 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// The mistakes; with an error among them nothing was stored.
     pub diagnostics: Vec<Diagnostic>,
+    /// What somebody else changed; with any nothing was stored.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
 }
 
 /// What became of one document.
@@ -43,8 +69,24 @@ pub struct Change {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// `created`, `changed`, `unchanged`; `checked` where nothing was compared.
+    /// `created`, `changed`, `unchanged`, `deleted`; `checked` where nothing was compared.
     pub change: &'static str,
+    /// Where the controller has it now.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub revision: u64,
+}
+
+// Serde's attribute asks for a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(revision: &u64) -> bool {
+    *revision == 0
+}
+
+impl Change {
+    /// `tenant/acme`.
+    fn shown(&self) -> String {
+        folder::shown(&self.kind, &self.name)
+    }
 }
 
 /// Runs it.
@@ -52,27 +94,53 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     let read = sources::read(&args.files, session.console)?;
     let applied = if !read.diagnostics.is_empty() {
         let diagnostics = read.diagnostics.clone();
-        Applied {
-            dry_run: args.dry_run,
-            changes: Vec::new(),
-            diagnostics,
-        }
-    } else if args.dry_run && !session.context_path()?.exists() {
+        Applied::nothing(args.dry_run, diagnostics)
+    } else if args.dry_run && args.prune.is_none() && !session.context_path()?.exists() {
         session
             .console
             .note("no context file: checked against these documents alone");
         check_alone(&read.sources)
     } else {
-        send(&read, args.dry_run, session).await?
+        let mut basis = Basis::of(&read, session)?.with(&args.expect_revision, args.overwrite)?;
+        if let Some(which) = args.prune {
+            match prune::plan(which, &read, &basis, session).await? {
+                prune::Plan::Goes(goes) => basis.prune = goes,
+                prune::Plan::Not(applied) => return finish(&args, &applied, &read, session),
+            }
+            let shown = send_on(&read, &basis, true, session).await?;
+            if shown.is_refused() {
+                return finish(&args, &shown, &read, session);
+            }
+            if !args.dry_run && !prune::agreed(&shown, session)? {
+                session.console.note("nothing was changed");
+                return Ok(Status::NotEverywhere);
+            }
+        }
+        let applied = send_on(&read, &basis, args.dry_run, session).await?;
+        if args.prune.is_none() {
+            basis.tell_missing(&applied, session);
+        }
+        applied
     };
-    if !session.print(&applied)? {
+    finish(&args, &applied, &read, session)
+}
+
+/// Shows what an apply did.
+fn finish(
+    args: &Args,
+    applied: &Applied,
+    read: &Sources,
+    session: &mut Session<'_>,
+) -> Result<Status, Failure> {
+    if !session.print(applied)? {
         session.console.data(&applied.lines());
     }
-    tell(&applied, &read.sources, session);
-    if any_error(&applied.diagnostics) {
+    tell(applied, &read.sources, session);
+    if applied.is_refused() {
         return Ok(Status::BadInput);
     }
-    let site = applied.changes.iter().find(|change| change.kind == "Site");
+    let mut changes = applied.changes.iter();
+    let site = changes.find(|change| change.kind == "Site" && change.change != "deleted");
     if let Some(site) = site.filter(|_| !args.dry_run && session.format.is_table()) {
         session.console.hint(&format!(
             "bring it onto the nodes: voipctl push {}",
@@ -82,9 +150,20 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     Ok(Status::Done)
 }
 
-/// Sends documents to the controller.
+/// Sends documents to the controller, on what their folder stands on.
 pub async fn send(
     read: &Sources,
+    dry_run: bool,
+    session: &mut Session<'_>,
+) -> Result<Applied, Failure> {
+    let basis = Basis::of(read, session)?;
+    send_on(read, &basis, dry_run, session).await
+}
+
+/// Sends documents to the controller; what was stored is what their folder stands on now.
+async fn send_on(
+    read: &Sources,
+    basis: &Basis,
     dry_run: bool,
     session: &mut Session<'_>,
 ) -> Result<Applied, Failure> {
@@ -92,6 +171,9 @@ pub async fn send(
     let request = v1::ApplyRequest {
         sources: on_the_wire(read),
         dry_run,
+        expected: basis.expected.clone(),
+        prune: basis.prune.clone(),
+        rest_is_new: basis.rest_is_new,
     };
     let mut calls = controller.calls();
     let answer = controller.answer(calls.apply(request)).await?;
@@ -99,12 +181,18 @@ pub async fn send(
         change: states::change(change.change),
         kind: change.kind,
         name: change.name,
+        revision: change.revision,
     };
-    Ok(Applied {
+    let applied = Applied {
         dry_run,
         changes: answer.changes.into_iter().map(change).collect(),
         diagnostics: answer.diagnostics.into_iter().map(of_wire).collect(),
-    })
+        conflicts: answer.conflicts.into_iter().map(Conflict::of).collect(),
+    };
+    if !dry_run && !applied.is_refused() {
+        basis::note(read, &applied, session);
+    }
+    Ok(applied)
 }
 
 /// Documents as a request carries them.
@@ -123,6 +211,7 @@ fn check_alone(sources: &[Source]) -> Applied {
         kind: document.kind().to_string(),
         name: document.name().to_owned(),
         change: "checked",
+        revision: 0,
     };
     let changes = if any_error(&checked.diagnostics) {
         Vec::new()
@@ -130,9 +219,8 @@ fn check_alone(sources: &[Source]) -> Applied {
         checked.documents.iter().map(change).collect()
     };
     Applied {
-        dry_run: true,
         changes,
-        diagnostics: checked.diagnostics,
+        ..Applied::nothing(true, checked.diagnostics)
     }
 }
 
@@ -146,7 +234,8 @@ pub fn tell(applied: &Applied, sources: &[Source], session: &mut Session<'_>) {
     if !tally.is_empty() {
         parts.push(tally);
     }
-    if any_error(&applied.diagnostics) {
+    conflict::show(&applied.conflicts, session);
+    if applied.is_refused() {
         parts.push("nothing was changed".to_owned());
     } else {
         parts.push(applied.summary());
@@ -155,6 +244,30 @@ pub fn tell(applied: &Applied, sources: &[Source], session: &mut Session<'_>) {
 }
 
 impl Applied {
+    /// Nothing became of the documents; these are the mistakes.
+    pub fn nothing(dry_run: bool, diagnostics: Vec<Diagnostic>) -> Self {
+        Self {
+            dry_run,
+            changes: Vec::new(),
+            diagnostics,
+            conflicts: Vec::new(),
+        }
+    }
+
+    /// The documents that there are after it, `tenant/acme`.
+    fn present(&self) -> BTreeSet<String> {
+        let present = self
+            .changes
+            .iter()
+            .filter(|change| change.change != "deleted");
+        present.map(Change::shown).collect()
+    }
+
+    /// Mistakes or conflicts kept it from being stored.
+    pub fn is_refused(&self) -> bool {
+        any_error(&self.diagnostics) || !self.conflicts.is_empty()
+    }
+
     fn lines(&self) -> String {
         let width = self
             .changes
@@ -177,7 +290,7 @@ impl Applied {
                 .filter(|change| change.change == word)
                 .count()
         };
-        let counts: Vec<String> = ["created", "changed", "unchanged"]
+        let counts: Vec<String> = ["created", "changed", "deleted", "unchanged"]
             .into_iter()
             .filter(|word| of(word) > 0)
             .map(|word| format!("{} {word}", of(word)))
