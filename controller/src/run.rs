@@ -140,6 +140,7 @@ impl Controller {
             clock,
             authority,
             fleet: fleet.clone(),
+            address: settings.address.clone(),
             enrol_address: settings.enrol_address.clone(),
             audit,
             admin: settings.admin.clone(),

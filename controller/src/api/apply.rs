@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use tonic::Status;
-use voipfleet_common::identity::rights::{Call, Target, Use, Uses, decide};
 use voipfleet_common::policy::{self, Document, Documents, Kind, Source};
 use voipfleet_proto::v1::{
     ApplyRequest, ApplyResponse, Change, DocumentChange, DocumentConflict, DocumentRevision,
@@ -61,13 +60,14 @@ impl Api {
         for _ in 0..TRIES {
             let stored = self.read_documents().await?;
             // Large files take a while: off the async threads.
+            let by = caller.clone();
             let checking = tokio::task::spawn_blocking(move || {
-                let outcome = order.check(&stored);
+                let outcome = order.check(&by, &stored);
                 (order, stored, outcome)
             });
             let (given_back, stored, outcome) = checking.await.map_err(|_| broken())?;
             order = given_back;
-            allowed(caller, &stored, &outcome.steps)?;
+            let outcome = outcome?;
             if let Some((name, sites)) = outcome.used.first() {
                 return Err(in_use(name, sites, outcome.used.len()));
             }
@@ -135,31 +135,6 @@ impl Api {
     }
 }
 
-/// Whether the caller may write and delete these.
-fn allowed(caller: &Caller, stored: &Stored, steps: &[Step]) -> Result<(), Status> {
-    let refuse = |refusal| caller.refuse(&refusal);
-    for step in steps {
-        let (kind, name) = step.of();
-        match step {
-            Step::Put(_) => {
-                let exists = stored.documents.contains(kind, name);
-                caller.sight.write(kind, name, exists).map_err(refuse)?;
-            }
-            Step::Delete(..) => {
-                // It takes what a Delete takes: a site goes by an admin's hand.
-                let target = Target::Document(kind, name.to_owned());
-                let uses = if caller.sight.is_all() {
-                    Uses::new()
-                } else {
-                    Use::of_all(&stored.documents)
-                };
-                decide(&caller.bindings, Call::Delete, &target, &uses).map_err(refuse)?;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// What the audit log says of conflicts.
 fn refused(conflicts: &[DocumentConflict]) -> String {
     let names: Vec<String> = conflicts
@@ -202,7 +177,10 @@ impl Order {
         })
     }
 
-    fn check(&self, stored: &Stored) -> Outcome {
+    fn check(&self, caller: &Caller, stored: &Stored) -> Result<Outcome, Status> {
+        let prune = self.prune.keys().map(|(kind, name)| (*kind, name.as_str()));
+        caller.may_delete(&stored.documents, prune)?;
+        let seen = caller.sees(&stored.documents);
         let mut outcome = Outcome {
             diagnostics: Vec::new(),
             changes: Vec::new(),
@@ -220,29 +198,33 @@ impl Order {
             .collect();
         let mut left: Option<Documents> = None;
         for ((kind, name), _) in &prune {
-            let left = left.get_or_insert_with(|| Documents::clone(&stored.documents));
+            let left = left.get_or_insert_with(|| Documents::clone(&seen));
             left.remove(*kind, name);
         }
         // A document that names a pruned one is shown with the line that does.
-        let left = left.as_ref().unwrap_or(&stored.documents);
+        let left = left.as_ref().unwrap_or(&seen);
         let checked = policy::check(&self.sources, left);
+        // Also of a document with mistakes: what is not theirs is refused first.
+        let puts = checked.documents.iter();
+        let puts = puts.map(|document| (document.kind(), document.name()));
+        caller.may_put(&stored.documents, puts)?;
         let errors = checked.has_errors();
         outcome.diagnostics = checked.diagnostics;
         if errors {
-            return outcome;
+            return Ok(outcome);
         }
         for document in &checked.documents {
             self.put(stored, document, &mut outcome);
         }
         if prune.is_empty() {
-            return outcome;
+            return Ok(outcome);
         }
         let mut after = left.clone();
         after.extend(checked.documents);
         for (name, revision) in prune {
             outcome.prune(stored, &after, name, revision);
         }
-        outcome
+        Ok(outcome)
     }
 
     fn put(&self, stored: &Stored, document: &Document, outcome: &mut Outcome) {

@@ -1,5 +1,6 @@
 //! The one place where an operator's call is allowed or refused, and written down.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tonic::metadata::MetadataValue;
@@ -13,6 +14,7 @@ use super::{Api, convert, failed};
 use crate::audit::{Audit, ended};
 use crate::errors::chain;
 use crate::listen::Peer;
+use crate::pki::authority::Leaf;
 use crate::records::{self, OperatorRecord, Read};
 use crate::store::keys;
 
@@ -30,8 +32,16 @@ pub struct Caller {
     pub bindings: Arc<[Binding]>,
     /// The call.
     pub call: Call,
+    /// What the call is about.
+    pub target: Target,
     /// The number of the request, as the caller is told.
     pub request: String,
+    /// Where it called from.
+    pub peer: SocketAddr,
+    /// SHA-256 of its key, hexadecimal.
+    pub key_hash: String,
+    /// When its certificate ends, Unix time.
+    pub certificate_expires_ms: u64,
     record: Arc<Mutex<Record>>,
 }
 
@@ -231,7 +241,7 @@ impl Api {
         &self,
         request: &Request<T>,
         call: Call,
-    ) -> Result<(OperatorName, Who, String), Status> {
+    ) -> Result<(OperatorName, Peer, Leaf), Status> {
         let peer = request
             .extensions()
             .get::<Peer>()
@@ -249,12 +259,7 @@ impl Api {
                 "only operators may make this call, and this certificate is of {identity}"
             )));
         };
-        let who = Who {
-            operator: name.to_string(),
-            serial: proven.leaf.serial.clone(),
-            peer: peer.address.to_string(),
-        };
-        Ok((name.clone(), who, proven.leaf.key_hash.clone()))
+        Ok((name.clone(), peer.clone(), proven.leaf.clone()))
     }
 
     /// What an operator may do, as it stands now; none: nobody knows it.
@@ -283,7 +288,12 @@ impl Api {
         call: Call,
         about: impl About,
     ) -> Result<Begun, Status> {
-        let (name, who, key_hash) = self.proven(request, call)?;
+        let (name, peer, leaf) = self.proven(request, call)?;
+        let who = Who {
+            operator: name.to_string(),
+            serial: leaf.serial.clone(),
+            peer: peer.address.to_string(),
+        };
         let target = about.target()?;
         let number = format!("{:016x}", rand::random::<u64>());
         let (sites, objects) = objects(&target);
@@ -294,7 +304,7 @@ impl Api {
             objects,
             ..Record::new(Kind::Asked, call.as_str())
         };
-        let bindings = self.bindings(&name, &key_hash).await?;
+        let bindings = self.bindings(&name, &leaf.key_hash).await?;
         let decided = match &bindings {
             None => Err(unknown(&name)),
             Some(bindings) => {
@@ -336,7 +346,11 @@ impl Api {
             sight: allowed.sight,
             bindings,
             call,
+            target,
             request: number.clone(),
+            peer: peer.address,
+            key_hash: leaf.key_hash,
+            certificate_expires_ms: leaf.expires_ms,
             record: Arc::new(Mutex::new(record.clone())),
         };
         let audit = self.audit.clone();

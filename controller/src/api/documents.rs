@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tonic::Status;
+use voipfleet_common::identity::rights::Target;
 use voipfleet_common::policy::{Document, Kind};
 use voipfleet_proto::v1::{
     DeleteRequest, GetDocumentsRequest, GetDocumentsResponse, StoredDocument,
@@ -29,6 +30,17 @@ pub(super) fn contended() -> Status {
 
 pub(super) fn broken() -> Status {
     Status::internal("the documents could not be checked; the controller's log says why")
+}
+
+/// What a request for documents is about.
+pub(super) fn got(request: &GetDocumentsRequest) -> Result<Target, Status> {
+    if request.kind.is_empty() || request.name.is_empty() {
+        return Ok(Target::Visible);
+    }
+    Ok(Target::Document(
+        parse(&request.kind)?,
+        request.name.clone(),
+    ))
 }
 
 impl Api {
@@ -87,6 +99,7 @@ impl Api {
                     shown(name)
                 )));
             }
+            caller.may_delete(&stored.documents, [(kind, name.as_str())])?;
             let users = stored.documents.users_of(kind, name);
             if !users.is_empty() {
                 return Err(in_use(&(kind, name.clone()), &users, 1));

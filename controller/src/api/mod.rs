@@ -1,14 +1,19 @@
 //! The operator service: who may call, and one file for each group of calls.
 
 mod apply;
+mod audit;
 mod begin;
 mod compare;
 mod convert;
 mod documents;
 mod drift;
+mod guard;
 mod nodes;
+mod operators;
 mod render;
+mod scope;
 mod service;
+mod sight;
 mod status;
 mod tokens;
 mod uses;
@@ -49,6 +54,8 @@ pub struct Api {
     pub fleet: Fleet,
     /// Pushes that go on.
     pub pushes: Pushes,
+    /// Where agents and operators dial.
+    pub address: Address,
     /// Where machines enrol.
     pub enrol_address: Address,
     /// The audit log.

@@ -5,7 +5,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use voipfleet_common::identity::rights::{Call, Target};
 use voipfleet_proto::v1::{
-    ApplyRequest, ApplyResponse, CreateTokenRequest, CreateTokenResponse, DeleteRequest,
+    self, ApplyRequest, ApplyResponse, CreateTokenRequest, CreateTokenResponse, DeleteRequest,
     DeleteResponse, DriftRequest, DriftResponse, GetDocumentsRequest, GetDocumentsResponse,
     ListTokensRequest, ListTokensResponse, PushEvent, PushRequest, RenderRequest, RenderResponse,
     RevokeTokenRequest, RevokeTokenResponse, StatusRequest, StatusResponse,
@@ -13,7 +13,7 @@ use voipfleet_proto::v1::{
 };
 
 use super::begin::{self, About, Begun};
-use super::{Api, Caller, convert, failed, nodes};
+use super::{Api, Caller, convert, documents, failed, nodes, sight};
 use crate::fleet::current;
 
 /// Events of a push that voipctl has not read yet; more of them wait.
@@ -61,6 +61,7 @@ impl Operator for OperatorService {
         let target = begin::site(&request.get_ref().site);
         let begun = self.begin(&request, Call::Push, target).await?;
         let events = self.api.push(&begun.caller, request.into_inner()).await;
+        let events = events.map(|events| self.api.guarded(&begun.caller, events));
         begun.end(events).await
     }
 
@@ -71,6 +72,7 @@ impl Operator for OperatorService {
         let target = begin::site(&request.get_ref().site);
         let begun = self.begin(&request, Call::Status, target).await?;
         let answer = self.api.status(request.get_ref()).await;
+        let answer = answer.map(|answer| sight::status(&begun.caller.sight, answer));
         begun.end(answer).await
     }
 
@@ -81,6 +83,7 @@ impl Operator for OperatorService {
         let target = begin::site(&request.get_ref().site);
         let begun = self.begin(&request, Call::Drift, target).await?;
         let answer = self.api.drift(request.get_ref()).await;
+        let answer = answer.map(|answer| sight::drift(&begun.caller.sight, answer));
         begun.end(answer).await
     }
 
@@ -88,10 +91,10 @@ impl Operator for OperatorService {
         &self,
         request: Request<GetDocumentsRequest>,
     ) -> Result<Response<GetDocumentsResponse>, Status> {
-        let begun = self
-            .begin(&request, Call::GetDocuments, Target::Visible)
-            .await?;
+        let target = documents::got(request.get_ref());
+        let begun = self.begin(&request, Call::GetDocuments, target).await?;
         let answer = self.api.get(request.get_ref()).await;
+        let answer = answer.map(|answer| sight::documents(&begun.caller.sight, answer));
         begun.end(answer).await
     }
 
@@ -147,6 +150,107 @@ impl Operator for OperatorService {
         let target = convert::parse(&request.get_ref().site).map(Target::site);
         let begun = self.begin(&request, Call::Render, target).await?;
         let answer = self.api.render(request.get_ref()).await;
+        begun.end(answer).await
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<v1::WhoAmIRequest>,
+    ) -> Result<Response<v1::WhoAmIResponse>, Status> {
+        let begun = self.begin(&request, Call::WhoAmI, Target::Visible).await?;
+        let answer = self.api.who_am_i(&begun.caller).await;
+        begun.end(answer).await
+    }
+
+    async fn add_operator(
+        &self,
+        request: Request<v1::AddOperatorRequest>,
+    ) -> Result<Response<v1::AddOperatorResponse>, Status> {
+        let call = Call::AddOperator;
+        let begun = self.begin(&request, call, Target::Installation).await?;
+        let answer = self
+            .api
+            .add_operator(&begun.caller, request.into_inner())
+            .await;
+        begun.end(answer).await
+    }
+
+    async fn list_operators(
+        &self,
+        request: Request<v1::ListOperatorsRequest>,
+    ) -> Result<Response<v1::ListOperatorsResponse>, Status> {
+        let call = Call::ListOperators;
+        let begun = self.begin(&request, call, Target::Installation).await?;
+        begun.end(self.api.list_operators().await).await
+    }
+
+    async fn bind_operator(
+        &self,
+        request: Request<v1::BindOperatorRequest>,
+    ) -> Result<Response<v1::BindOperatorResponse>, Status> {
+        let call = Call::BindOperator;
+        let begun = self.begin(&request, call, Target::Installation).await?;
+        let answer = self
+            .api
+            .bind_operator(&begun.caller, request.into_inner())
+            .await;
+        begun.end(answer).await
+    }
+
+    async fn remove_operator(
+        &self,
+        request: Request<v1::RemoveOperatorRequest>,
+    ) -> Result<Response<v1::RemoveOperatorResponse>, Status> {
+        let call = Call::RemoveOperator;
+        let begun = self.begin(&request, call, Target::Installation).await?;
+        let answer = self
+            .api
+            .remove_operator(&begun.caller, request.get_ref())
+            .await;
+        begun.end(answer).await
+    }
+
+    async fn renew_operator(
+        &self,
+        request: Request<v1::RenewOperatorRequest>,
+    ) -> Result<Response<v1::RenewOperatorResponse>, Status> {
+        let call = Call::RenewOperator;
+        let begun = self.begin(&request, call, Target::Visible).await?;
+        let answer = self
+            .api
+            .renew_operator(&begun.caller, request.get_ref())
+            .await;
+        begun.end(answer).await
+    }
+
+    async fn audit(
+        &self,
+        request: Request<v1::AuditRequest>,
+    ) -> Result<Response<v1::AuditResponse>, Status> {
+        let target = begin::site(&request.get_ref().site);
+        let begun = self.begin(&request, Call::Audit, target).await?;
+        let answer = self.api.audit(&begun.caller, request.get_ref()).await;
+        begun.end(answer).await
+    }
+
+    async fn audit_chain(
+        &self,
+        request: Request<v1::AuditChainRequest>,
+    ) -> Result<Response<v1::AuditChainResponse>, Status> {
+        let call = Call::AuditChain;
+        let begun = self.begin(&request, call, Target::Installation).await?;
+        begun
+            .end(self.api.audit_chain(request.get_ref()).await)
+            .await
+    }
+
+    async fn prune_audit(
+        &self,
+        request: Request<v1::PruneAuditRequest>,
+    ) -> Result<Response<v1::PruneAuditResponse>, Status> {
+        let call = Call::PruneAudit;
+        let begun = self.begin(&request, call, Target::Installation).await?;
+        let answer = self.api.prune_audit(&begun.caller, request.get_ref()).await;
         begun.end(answer).await
     }
 }

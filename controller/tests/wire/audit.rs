@@ -229,6 +229,7 @@ async fn what_cannot_be_written_down_is_not_done_or_not_acknowledged() {
         clock,
         authority: Arc::new(installation.authority("voipfleet")),
         fleet,
+        address: "127.0.0.1:7443".parse().unwrap(),
         enrol_address: "127.0.0.1:7444".parse().unwrap(),
         audit,
         admin: "ada".parse().unwrap(),

@@ -17,9 +17,13 @@ mod log;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]
+mod people;
+#[cfg(test)]
 mod push;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod rights;
 #[cfg(test)]
 mod session;
 #[cfg(test)]

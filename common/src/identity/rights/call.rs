@@ -77,6 +77,27 @@ calls! {
     RenewOperator: Viewer, Tenants, true, "renew one's own certificate";
     Audit: Viewer, Tenants, false, "read the audit log";
     AuditChain: Viewer, All, false, "verify the audit log";
+    PruneAudit: Admin, All, true, "prune the audit log";
+    Rollback: Operator, Sites, true, "roll a site back";
+    WatchRollout: Viewer, Sites, false, "watch a rollout";
+    RolloutStatus: Viewer, Sites, false, "see a rollout";
+    PauseRollout: Operator, Sites, true, "pause a rollout";
+    ResumeRollout: Operator, Sites, true, "resume a rollout";
+    AbortRollout: Operator, Sites, true, "abort a rollout";
+    Plan: Viewer, Sites, false, "plan a push";
+    History: Viewer, Tenants, false, "see a site's generations";
+    ShowGeneration: Viewer, Sites, false, "show a generation";
+    DiffGenerations: Viewer, Sites, false, "compare generations";
+    Block: Operator, Sites, true, "block addresses";
+    Unblock: Operator, Sites, true, "lift a block";
+    ListBlocks: Viewer, Sites, false, "see blocks";
+    Allow: Operator, Sites, true, "allow addresses for a while";
+    Disallow: Operator, Sites, true, "take an allowance back";
+    PanicOpen: Operator, Sites, true, "open a site to everybody";
+    PanicClose: Operator, Sites, true, "close a site again";
+    LiveSources: Viewer, Sites, false, "see live sets";
+    FetchFeed: Operator, All, true, "fetch a list now";
+    Backup: Admin, All, true, "take a backup";
 }
 
 impl fmt::Display for Call {

@@ -26,8 +26,22 @@ pub(crate) struct Script {
     pub(crate) token: v1::CreateTokenResponse,
     pub(crate) tokens: v1::ListTokensResponse,
     pub(crate) render: v1::RenderResponse,
+    pub(crate) operators: People,
     pub(crate) refusal: Option<Status>,
     pub(crate) asked: Vec<String>,
+}
+
+/// The answers about operators and the audit log.
+#[derive(Default)]
+pub(crate) struct People {
+    pub(crate) me: v1::WhoAmIResponse,
+    pub(crate) added: v1::AddOperatorResponse,
+    pub(crate) list: v1::ListOperatorsResponse,
+    pub(crate) bound: v1::BindOperatorResponse,
+    pub(crate) renewed: v1::RenewOperatorResponse,
+    pub(crate) audit: v1::AuditResponse,
+    pub(crate) chain: v1::AuditChainResponse,
+    pub(crate) pruned: v1::PruneAuditResponse,
 }
 
 /// A CA of its own.
@@ -208,5 +222,74 @@ impl Operator for Double {
         request: Request<v1::RenderRequest>,
     ) -> Result<Response<v1::RenderResponse>, Status> {
         self.answer(&request, |script| script.render.clone())
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<v1::WhoAmIRequest>,
+    ) -> Result<Response<v1::WhoAmIResponse>, Status> {
+        self.answer(&request, |script| script.operators.me.clone())
+    }
+
+    async fn add_operator(
+        &self,
+        request: Request<v1::AddOperatorRequest>,
+    ) -> Result<Response<v1::AddOperatorResponse>, Status> {
+        self.answer(&request, |script| script.operators.added.clone())
+    }
+
+    async fn list_operators(
+        &self,
+        request: Request<v1::ListOperatorsRequest>,
+    ) -> Result<Response<v1::ListOperatorsResponse>, Status> {
+        self.answer(&request, |script| script.operators.list.clone())
+    }
+
+    async fn bind_operator(
+        &self,
+        request: Request<v1::BindOperatorRequest>,
+    ) -> Result<Response<v1::BindOperatorResponse>, Status> {
+        self.answer(&request, |script| script.operators.bound.clone())
+    }
+
+    async fn renew_operator(
+        &self,
+        request: Request<v1::RenewOperatorRequest>,
+    ) -> Result<Response<v1::RenewOperatorResponse>, Status> {
+        self.answer(&request, |script| script.operators.renewed.clone())
+    }
+
+    async fn audit(
+        &self,
+        request: Request<v1::AuditRequest>,
+    ) -> Result<Response<v1::AuditResponse>, Status> {
+        self.answer(&request, |script| script.operators.audit.clone())
+    }
+
+    async fn prune_audit(
+        &self,
+        request: Request<v1::PruneAuditRequest>,
+    ) -> Result<Response<v1::PruneAuditResponse>, Status> {
+        self.answer(&request, |script| script.operators.pruned)
+    }
+
+    async fn remove_operator(
+        &self,
+        request: Request<v1::RemoveOperatorRequest>,
+    ) -> Result<Response<v1::RemoveOperatorResponse>, Status> {
+        self.answer(&request, |_| v1::RemoveOperatorResponse {})
+    }
+
+    async fn audit_chain(
+        &self,
+        request: Request<v1::AuditChainRequest>,
+    ) -> Result<Response<v1::AuditChainResponse>, Status> {
+        let after = request.get_ref().after;
+        self.answer(&request, |script| {
+            let mut answer = script.operators.chain.clone();
+            answer.records.retain(|record| record.seq > after);
+            answer.records.truncate(3);
+            answer
+        })
     }
 }
