@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, catalogue, completions, context, delete, drift, export, get, nodes, push, render,
-    schema, status, token,
+    apply, audit, catalogue, completions, context, delete, drift, export, get, nodes, operator,
+    push, render, schema, status, token,
 };
 use crate::output::Format;
 
@@ -70,6 +70,10 @@ pub enum Command {
     Delete(delete::Args),
     /// Let new nodes enrol
     Token(token::Args),
+    /// Give people rights, and take them back
+    Operator(operator::Args),
+    /// Show who changed what, and check that the log was not tampered with
+    Audit(audit::Args),
     /// Show the exact restore input of a site's nodes
     Render(render::Args),
     /// Show the services that the product knows, with their ports and defaults
@@ -98,6 +102,8 @@ impl Command {
             Command::Export(args) => export::run(args, session).await,
             Command::Delete(args) => delete::run(args, session).await,
             Command::Token(args) => token::run(args, session).await,
+            Command::Operator(args) => operator::run(args, session).await,
+            Command::Audit(args) => audit::run(args, session).await,
             Command::Render(args) => render::run(args, session).await,
             Command::Catalogue => catalogue::run(session),
             Command::Context(args) => context::run(args, session),

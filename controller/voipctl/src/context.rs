@@ -98,6 +98,24 @@ impl Context {
         })
     }
 
+    /// The file's text.
+    pub fn to_text(&self) -> String {
+        let block = |pem: &str| {
+            let lines = pem.lines().map(|line| format!("  {}\n", line.trim_end()));
+            lines.collect::<String>()
+        };
+        // Names and addresses were checked: none needs more quoting than the quotes around it.
+        format!(
+            "# voipctl's context: which controller, and who we are to it. A secret.\n\
+             controller: \"{}\"\noperator: \"{}\"\nca: |\n{}certificate: |\n{}key: |\n{}",
+            self.controller,
+            self.operator,
+            block(&self.ca),
+            block(&self.certificate),
+            block(&self.key)
+        )
+    }
+
     /// What our certificate says.
     pub fn certificate(&self) -> Result<Certificate, Failure> {
         let broken = || Failure::input("the certificate of the context file cannot be read");
@@ -113,6 +131,16 @@ impl Context {
         })
     }
 
+    /// What tells this installation from every other one: the start of its CA certificate's hash.
+    pub fn installation(&self) -> Result<String, Failure> {
+        let broken = || Failure::input("the CA certificate of the context file cannot be read");
+        let chain = tls::certificates(&self.ca, "CA certificate")
+            .map_err(|error| broken().because(error))?;
+        let ca = chain.first().ok_or_else(broken)?;
+        let hash = hex::encode(tls::fingerprint(ca));
+        Ok(hash.chars().take(16).collect())
+    }
+
     /// The TLS configuration for the controller.
     pub fn tls(&self) -> Result<rustls::ClientConfig, Failure> {
         tls::client(Credentials {
@@ -125,6 +153,54 @@ impl Context {
                 .because(error)
                 .hint(GET_ONE)
         })
+    }
+}
+
+/// A file that is about to be written for this user alone. One that is not written goes again.
+pub struct NewFile {
+    path: PathBuf,
+    file: Option<fs::File>,
+}
+
+impl NewFile {
+    /// Makes it, empty; never in the place of another one.
+    pub fn create(path: &Path) -> Result<Self, Failure> {
+        let mut options = fs::OpenOptions::new();
+        let made = options.write(true).create_new(true).mode(0o600).open(path);
+        let file = made.map_err(|error| {
+            let shown = path.display();
+            if error.kind() == std::io::ErrorKind::AlreadyExists {
+                return Failure::input(format!("{shown} exists, and is not written over"))
+                    .hint("name another file, or move this one away");
+            }
+            Failure::input(format!("{shown} cannot be written")).because(error)
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: Some(file),
+        })
+    }
+
+    /// Writes `text`, and brings it to disk.
+    pub fn write(mut self, text: &str) -> Result<(), Failure> {
+        let Some(mut file) = self.file.take() else {
+            return Ok(());
+        };
+        let written = file
+            .write_all(text.as_bytes())
+            .and_then(|()| file.sync_all());
+        written.map_err(|error| {
+            Failure::input(format!("{} cannot be written", self.path.display())).because(error)
+        })
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // Best effort: it is empty, and ours.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Failure {
     pub message: String,
     /// What to do next.
     pub hint: Option<String>,
+    /// The number of the request, as the controller's audit log has it.
+    pub request: Option<String>,
     #[source]
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -52,6 +54,7 @@ impl Failure {
             status,
             message: message.into(),
             hint: None,
+            request: None,
             cause: None,
         }
     }
@@ -67,6 +70,13 @@ impl Failure {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the number of the request.
+    #[must_use]
+    pub fn request(mut self, number: impl Into<String>) -> Self {
+        self.request = Some(number.into());
         self
     }
 

@@ -8,6 +8,8 @@ use tonic::Code;
 
 use crate::failure::{Failure, chain};
 
+/// The metadata in which the controller tells the number of a request.
+const REQUEST_ID: &str = "voipfleet-request";
 const CHECK: &str = "see which controller and certificate voipctl uses: voipctl context";
 const NEW_CONTEXT: &str =
     "ask the installation's operator for a new context file, then: voipctl context use FILE";
@@ -23,6 +25,16 @@ pub fn of_connection(address: &str, error: Box<dyn Error + Send + Sync>) -> Fail
 
 /// A call that the controller, or the connection to it, did not answer.
 pub fn of_status(address: &str, operator: &str, status: &tonic::Status) -> Failure {
+    let failure = without_request(address, operator, status);
+    // By it the audit log and the controller's own log are searched.
+    let request = status.metadata().get(REQUEST_ID);
+    match request.and_then(|number| number.to_str().ok()) {
+        Some(number) => failure.request(number),
+        None => failure,
+    }
+}
+
+fn without_request(address: &str, operator: &str, status: &tonic::Status) -> Failure {
     if let Some(failure) = explained(address, status) {
         return failure;
     }
@@ -41,7 +53,11 @@ pub fn of_status(address: &str, operator: &str, status: &tonic::Status) -> Failu
         | Code::FailedPrecondition
         | Code::OutOfRange => with_hint(&message),
         Code::Unauthenticated | Code::PermissionDenied => {
-            Failure::controller(format!("the controller refuses {operator}: {message}")).hint(CHECK)
+            let refused = with_hint(&format!("the controller refuses {operator}: {message}"));
+            let hint = refused.hint.clone().unwrap_or_else(|| CHECK.to_owned());
+            refused
+                .status(crate::failure::Status::NoController)
+                .hint(hint)
         }
         Code::ResourceExhausted => {
             Failure::controller(format!("the controller is busy: {message}"))

@@ -33,6 +33,14 @@ impl Moment {
         }
     }
 
+    /// `2026-11-23 12:00:00`, UTC.
+    pub fn seconds(self) -> String {
+        self.0.map_or_else(
+            || "never".to_owned(),
+            |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        )
+    }
+
     /// Whether it lies before `now`.
     pub fn is_past(self, now: Timestamp) -> bool {
         self.0.is_some_and(|at| at <= now)

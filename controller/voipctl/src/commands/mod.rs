@@ -1,6 +1,7 @@
 //! One file for each subcommand.
 
 pub mod apply;
+pub mod audit;
 pub mod catalogue;
 pub mod completions;
 pub mod context;
@@ -9,6 +10,7 @@ pub mod drift;
 pub mod export;
 pub mod get;
 pub mod nodes;
+pub mod operator;
 pub mod push;
 pub mod render;
 pub mod schema;

@@ -161,6 +161,9 @@ impl Console {
         if let Some(hint) = &failure.hint {
             self.hint(hint);
         }
+        if let Some(request) = &failure.request {
+            self.note(&format!("request {}", printable(request)));
+        }
     }
 
     /// Asks a question; only a `y` or `yes` is a yes. Without a person at stdin it refuses and

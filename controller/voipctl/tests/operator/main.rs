@@ -2,6 +2,8 @@
 //! is asked.
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod connection;
 #[cfg(test)]
 mod console;
@@ -15,6 +17,8 @@ mod drift;
 mod fixture;
 #[cfg(test)]
 mod folder;
+#[cfg(test)]
+mod people;
 #[cfg(test)]
 mod push;
 #[cfg(test)]

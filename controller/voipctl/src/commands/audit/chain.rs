@@ -1,0 +1,104 @@
+//! Every record as it is stored, one after the other, checked as it comes.
+
+use voipfleet_common::audit::{Broken, Link, Record, Walk};
+use voipfleet_proto::v1;
+
+use crate::client::Controller;
+use crate::failure::{Failure, Status};
+
+/// A walk through the controller's log.
+pub(super) struct Download<'c> {
+    controller: &'c Controller,
+    walk: Walk,
+    /// The end as the log itself remembered it when the walk began.
+    pub(super) head: Link,
+    /// What was pruned before the first record that is left.
+    pub(super) anchor: Link,
+    page: std::vec::IntoIter<v1::AuditChainRecord>,
+}
+
+/// A record that was good, as it is stored.
+pub(super) struct Stored {
+    pub(super) link: Link,
+    pub(super) record: Record,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// What an operator should do about a log that is not as it was written.
+pub(super) fn broken(broken: &Broken) -> Failure {
+    Failure::controller(format!("the audit log was tampered with: {broken}"))
+        .status(Status::NotEverywhere)
+        .hint(
+            "keep a copy of the controller's data directory as it is, and compare the log with \
+             that of a backup; who was root on the controller's host since then?",
+        )
+}
+
+fn link(link: Option<v1::AuditLink>) -> Result<Link, Failure> {
+    let link = link.unwrap_or_default();
+    let hash = link.hash.parse().map_err(|error| {
+        Failure::controller("the controller's answer about the audit log cannot be read")
+            .because(error)
+    })?;
+    let seq = link.seq;
+    Ok(Link { seq, hash })
+}
+
+impl<'c> Download<'c> {
+    /// Begins with the first record that is left.
+    pub(super) async fn begin(controller: &'c Controller) -> Result<Self, Failure> {
+        let request = v1::AuditChainRequest { after: 0 };
+        let mut calls = controller.calls();
+        let answer = controller.answer(calls.audit_chain(request));
+        let answer = answer.await?;
+        let anchor = link(answer.anchor)?;
+        Ok(Self {
+            controller,
+            walk: Walk::new(anchor),
+            head: link(answer.head)?,
+            anchor,
+            page: answer.records.into_iter(),
+        })
+    }
+
+    /// The last good record.
+    pub(super) fn at(&self) -> Link {
+        self.walk.at()
+    }
+
+    /// The next record; none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Stored>, Failure> {
+        let mut next = self.page.next();
+        if next.is_none() {
+            let after = self.walk.at().seq;
+            let request = v1::AuditChainRequest { after };
+            let mut calls = self.controller.calls();
+            let page = self.controller.answer(calls.audit_chain(request)).await?;
+            self.page = page.records.into_iter();
+            next = self.page.next();
+        }
+        let Some(found) = next else {
+            return Ok(None);
+        };
+        let record = self.walk.next(found.seq, &found.record);
+        let record = record.map_err(|why| broken(&why))?;
+        let link = self.walk.at();
+        if link.seq == self.head.seq && link != self.head {
+            return Err(broken(&Broken::Rewritten(link.seq)));
+        }
+        Ok(Some(Stored {
+            link,
+            record,
+            bytes: found.record,
+        }))
+    }
+
+    /// After the last record: whether it is where the log itself says that it ends.
+    pub(super) fn end(&self) -> Result<Link, Failure> {
+        let (found, known) = (self.at().seq, self.head.seq);
+        if found < known {
+            return Err(broken(&Broken::CutOff { found, known }));
+        }
+        Ok(self.at())
+    }
+}

@@ -1,0 +1,136 @@
+//! `voipctl audit verify`: the chain, checked here, against what was verified before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use voipfleet_common::audit::{Broken, Hash, Link};
+
+use super::chain::{Download, broken};
+use super::state_folder;
+use crate::Session;
+use crate::context::install;
+use crate::failure::{Failure, Status};
+use crate::wording::{count, thousands};
+
+/// `voipctl audit verify`
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The hash of a record that the log must still have, from wherever you keep it
+    #[arg(long, value_name = "HASH")]
+    head: Option<Hash>,
+
+    /// Where the last verified record is remembered [default: in the XDG state folder]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "VOIPCTL_STATE",
+        hide_env_values = true
+    )]
+    state: Option<PathBuf>,
+}
+
+/// The names are a contract.
+#[derive(Serialize)]
+struct Verified {
+    whole: bool,
+    /// Records that were looked at.
+    records: u64,
+    head: Link,
+    /// Up to where older records were pruned; null: none were.
+    pruned: Option<Link>,
+    /// Up to where it had been verified before; null: never from here.
+    before: Option<Link>,
+}
+
+fn load(path: &Path) -> Result<Option<Link>, Failure> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let failure = Failure::input(format!("{} cannot be read", path.display()));
+            return Err(failure.because(error));
+        }
+    };
+    let link = serde_json::from_slice(&text).map_err(|error| {
+        Failure::input(format!("{} is damaged", path.display()))
+            .because(error)
+            .hint("remove it to begin anew; the log is then checked without what was known")
+    })?;
+    Ok(Some(link))
+}
+
+/// Runs it.
+pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let context = session.context()?;
+    let path = state_folder(args.state)?.join(format!("audit-{}.json", context.installation()?));
+    let known = load(&path)?;
+    let controller = session.controller().await?;
+    let mut download = Download::begin(&controller).await?;
+    let anchor = download.anchor;
+    let mut given = args.head.is_none_or(|head| head == anchor.hash);
+    if let Some(known) = known.filter(|known| known.seq == anchor.seq && *known != anchor) {
+        return Err(broken(&Broken::Rewritten(known.seq)));
+    }
+    let mut records = 0;
+    while let Some(stored) = download.next().await? {
+        records += 1;
+        let link = stored.link;
+        if let Some(known) = known.filter(|known| known.seq == link.seq && *known != link) {
+            return Err(broken(&Broken::Rewritten(known.seq)));
+        }
+        given |= args.head == Some(link.hash);
+    }
+    let head = download.end()?;
+    if let Some(known) = known.filter(|known| known.seq > head.seq) {
+        let (found, known) = (head.seq, known.seq);
+        return Err(broken(&Broken::CutOff { found, known }));
+    }
+    if let (false, Some(hash)) = (given, args.head) {
+        let failure =
+            Failure::controller(format!("no record of the audit log has the hash {hash}"));
+        return Err(failure.status(Status::NotEverywhere).hint(
+            "the log was rewritten or cut off, or that record was pruned: look for PruneAudit in \
+             voipctl audit",
+        ));
+    }
+    let text = serde_json::to_string(&head)
+        .map_err(|error| Failure::input("what was verified cannot be written").because(error))?;
+    install(&(text + "\n"), &path)?;
+    let verified = Verified {
+        whole: true,
+        records,
+        head,
+        pruned: (anchor.seq > 0).then_some(anchor),
+        before: known,
+    };
+    if session.print(&verified)? {
+        return Ok(Status::Done);
+    }
+    session.console.data(&format!(
+        "the audit log is whole: {}, the last is {} with hash\n{}\n",
+        count(records, "record"),
+        thousands(head.seq),
+        head.hash
+    ));
+    if let Some(pruned) = verified.pruned {
+        session.console.note(&format!(
+            "records up to {} were pruned; the record PruneAudit says by whom",
+            thousands(pruned.seq)
+        ));
+    }
+    match known {
+        Some(known) if known.seq < anchor.seq => session.console.warning(
+            "what was verified here before is among the pruned records: whether these were as \
+             they had been cannot be told any more",
+        ),
+        Some(known) => session.console.note(&format!(
+            "record {}, verified here before, is where it was",
+            thousands(known.seq)
+        )),
+        None => session.console.note(
+            "it was never verified from here before: only from now on can a cut-off end be told",
+        ),
+    }
+    Ok(Status::Done)
+}

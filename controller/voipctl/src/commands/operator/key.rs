@@ -1,0 +1,26 @@
+//! A key pair that is made here and stays here.
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+
+use crate::failure::Failure;
+
+/// A new key, and the request to sign it; PEM.
+pub(super) struct NewKey {
+    pub(super) key_pem: String,
+    pub(super) csr_pem: String,
+}
+
+impl NewKey {
+    pub(super) fn generate() -> Result<Self, Failure> {
+        let failed = |error: rcgen::Error| Failure::input("no key could be made").because(error);
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        // The controller takes the key alone: name and time of the certificate are its own.
+        let request = CertificateParams::default()
+            .serialize_request(&key)
+            .map_err(failed)?;
+        Ok(Self {
+            csr_pem: request.pem().map_err(failed)?,
+            key_pem: key.serialize_pem(),
+        })
+    }
+}
