@@ -32,6 +32,24 @@ pub(super) struct Network {
     pub(super) cleared: bool,
 }
 
+/// A text that is no address or prefix: what is wrong, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}: {help}")]
+pub struct InvalidNetwork {
+    message: String,
+    help: String,
+}
+
+/// Reads an address or prefix as documents have it; host bits are cleared.
+pub fn parse_network(text: &str) -> Result<IpNet, InvalidNetwork> {
+    network(text)
+        .map(|network| network.net)
+        .map_err(|problem| InvalidNetwork {
+            message: problem.message,
+            help: problem.help,
+        })
+}
+
 /// Reads `198.51.100.7`, `203.0.113.0/24`, `203.0.113.0/255.255.255.0`, `2001:db8::/32`.
 pub(super) fn network(text: &str) -> Result<Network, Problem> {
     let (address, mask) = match text.split_once('/') {
@@ -152,7 +170,7 @@ fn is_address_range(text: &str) -> bool {
 ///
 /// RFC 6890's blocks are at most /8 in IPv4 (240.0.0.0/4 and 224.0.0.0/4 are no sources); unique
 /// local (`fc00::/7`) and link-local (`fe80::/10`) addresses are not the world however wide.
-pub(crate) fn is_world(net: &IpNet) -> bool {
+pub fn is_world(net: &IpNet) -> bool {
     match net {
         IpNet::V4(net) => net.prefix_len() < 8,
         IpNet::V6(net) => {
@@ -166,7 +184,7 @@ pub(crate) fn is_world(net: &IpNet) -> bool {
 
 /// Whether no packet from another machine carries an address of `net` as its source: "this
 /// network", loopback, multicast and reserved (RFC 6890).
-pub(crate) fn is_no_source(net: &IpNet) -> bool {
+pub fn is_no_source(net: &IpNet) -> bool {
     match net {
         IpNet::V4(net) => {
             let first = net.network().octets()[0];

@@ -20,6 +20,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub use address::{InvalidNetwork, is_no_source, is_world, parse_network};
 pub use check::{Checked, check};
 pub use diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Severity};
 pub use document::*;

@@ -7,6 +7,7 @@ mod compare;
 mod convert;
 mod documents;
 mod drift;
+mod emergency;
 mod guard;
 mod nodes;
 mod operators;

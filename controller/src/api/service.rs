@@ -5,16 +5,18 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use voipfleet_common::identity::rights::{Call, Target};
 use voipfleet_proto::v1::{
-    self, ApplyRequest, ApplyResponse, CreateTokenRequest, CreateTokenResponse, DeleteRequest,
-    DeleteResponse, DriftRequest, DriftResponse, GetDocumentsRequest, GetDocumentsResponse,
-    ListTokensRequest, ListTokensResponse, PushEvent, PushRequest, RenderRequest, RenderResponse,
-    RevokeTokenRequest, RevokeTokenResponse, StatusRequest, StatusResponse,
-    operator_server::Operator,
+    self, AllowRequest, ApplyRequest, ApplyResponse, BlockRequest, CreateTokenRequest,
+    CreateTokenResponse, DeleteRequest, DeleteResponse, DriftRequest, DriftResponse,
+    EmergencyResponse, GetDocumentsRequest, GetDocumentsResponse, LiftRequest, ListBlocksRequest,
+    ListBlocksResponse, ListTokensRequest, ListTokensResponse, PanicCloseRequest, PanicOpenRequest,
+    PushEvent, PushRequest, RenderRequest, RenderResponse, RevokeTokenRequest, RevokeTokenResponse,
+    StatusRequest, StatusResponse, operator_server::Operator,
 };
 
 use super::begin::{self, About, Begun};
-use super::{Api, Caller, convert, documents, failed, nodes, sight};
+use super::{Api, Caller, convert, documents, emergency, failed, nodes, sight};
 use crate::fleet::current;
+use crate::records::ExceptionKind;
 
 /// Events of a push that voipctl has not read yet; more of them wait.
 const EVENTS: usize = 64;
@@ -251,6 +253,87 @@ impl Operator for OperatorService {
         let call = Call::PruneAudit;
         let begun = self.begin(&request, call, Target::Installation).await?;
         let answer = self.api.prune_audit(&begun.caller, request.get_ref()).await;
+        begun.end(answer).await
+    }
+
+    async fn block(
+        &self,
+        request: Request<BlockRequest>,
+    ) -> Result<Response<EmergencyResponse>, Status> {
+        let target = emergency::target(request.get_ref().scope.clone());
+        let begun = self.begin(&request, Call::Block, target).await?;
+        let answer = self.api.block(&begun.caller, request.into_inner()).await;
+        begun.end(answer).await
+    }
+
+    async fn unblock(
+        &self,
+        request: Request<LiftRequest>,
+    ) -> Result<Response<EmergencyResponse>, Status> {
+        let target = emergency::target(request.get_ref().scope.clone());
+        let begun = self.begin(&request, Call::Unblock, target).await?;
+        let kind = ExceptionKind::Block;
+        let answer = self
+            .api
+            .lift_exception(&begun.caller, kind, request.into_inner());
+        let answer = answer.await;
+        begun.end(answer).await
+    }
+
+    async fn list_blocks(
+        &self,
+        request: Request<ListBlocksRequest>,
+    ) -> Result<Response<ListBlocksResponse>, Status> {
+        let target = begin::site(&request.get_ref().site);
+        let begun = self.begin(&request, Call::ListBlocks, target).await?;
+        let answer = self.api.list_blocks(&begun.caller, request.get_ref()).await;
+        begun.end(answer).await
+    }
+
+    async fn allow(
+        &self,
+        request: Request<AllowRequest>,
+    ) -> Result<Response<EmergencyResponse>, Status> {
+        let target = emergency::target(request.get_ref().scope.clone());
+        let begun = self.begin(&request, Call::Allow, target).await?;
+        let answer = self.api.allow(&begun.caller, request.into_inner()).await;
+        begun.end(answer).await
+    }
+
+    async fn disallow(
+        &self,
+        request: Request<LiftRequest>,
+    ) -> Result<Response<EmergencyResponse>, Status> {
+        let target = emergency::target(request.get_ref().scope.clone());
+        let begun = self.begin(&request, Call::Disallow, target).await?;
+        let kind = ExceptionKind::Allow;
+        let answer = self
+            .api
+            .lift_exception(&begun.caller, kind, request.into_inner());
+        let answer = answer.await;
+        begun.end(answer).await
+    }
+
+    async fn panic_open(
+        &self,
+        request: Request<PanicOpenRequest>,
+    ) -> Result<Response<EmergencyResponse>, Status> {
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::PanicOpen, target).await?;
+        let answer = self
+            .api
+            .panic_open(&begun.caller, request.into_inner())
+            .await;
+        begun.end(answer).await
+    }
+
+    async fn panic_close(
+        &self,
+        request: Request<PanicCloseRequest>,
+    ) -> Result<Response<EmergencyResponse>, Status> {
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::PanicClose, target).await?;
+        let answer = self.api.panic_close(&begun.caller, request.get_ref()).await;
         begun.end(answer).await
     }
 }

@@ -11,6 +11,7 @@ use voipfleet_proto::v1::{
 };
 
 use super::convert::parse;
+use super::emergency::open_site;
 use super::{Api, failed};
 use crate::fleet::{Targets, View, held};
 use crate::push::BELIEVED;
@@ -47,6 +48,7 @@ impl Api {
             sites = BTreeSet::from([only]);
         }
         let mut answer = StatusResponse::default();
+        let open: BTreeMap<SiteName, _> = self.open_sites().await?.into_iter().collect();
         for site in sites {
             let targets = Targets::read(self.store.as_ref(), &site).await;
             let targets = targets.map_err(failed)?;
@@ -62,6 +64,9 @@ impl Api {
                     .into_iter()
                     .map(|(name, known)| report(&site, &name, known, targets.as_ref(), now_ms))
                     .collect(),
+                open: open
+                    .get(&site)
+                    .map(|record| open_site(&site, record.clone())),
                 site: site.to_string(),
             });
         }
@@ -71,7 +76,7 @@ impl Api {
         Ok(answer)
     }
 
-    async fn modes(&self) -> Result<BTreeMap<SiteName, Mode>, Status> {
+    pub(super) async fn modes(&self) -> Result<BTreeMap<SiteName, Mode>, Status> {
         let stored = self.pushes.documents().read().await.map_err(failed)?;
         let sites = stored.documents.sites.iter();
         Ok(sites

@@ -1,11 +1,12 @@
 //! What a session tells its node of the site's live sets.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use voipfleet_common::ruleset::Digest;
+use voipfleet_common::ruleset::{Digest, LiveName};
 use voipfleet_proto::v1::LiveNotice;
 
 use crate::live::{Live, SiteLive};
@@ -85,9 +86,13 @@ impl Notices {
         self.told = Some(Told { value, at, answer });
     }
 
-    /// Whether the node was told live sets in this session: before, it takes no offer.
-    pub(super) fn told(&self) -> bool {
-        self.told.is_some()
+    /// Whether the node was told of these sources in this session: before, it takes no offer
+    /// that names them.
+    pub(super) fn told(&self, sources: &BTreeSet<LiveName>) -> bool {
+        self.told.as_ref().is_some_and(|told| {
+            let known = &told.value.sets.sources;
+            sources.iter().all(|source| known.contains_key(source))
+        })
     }
 
     /// What the node says that it holds, and why it could not take what it was told.

@@ -1,5 +1,6 @@
 //! One node's session: a task that owns the stream.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -216,7 +217,11 @@ impl Greeted {
             if let Some(notice) = self.notices.next() {
                 self.send(controller_message::Kind::Live(notice)).await?;
             }
-            if self.notices.told() {
+            let sources = wanted
+                .generation
+                .as_ref()
+                .map(|generation| &generation.live);
+            if self.notices.told(sources.unwrap_or(&BTreeSet::new())) {
                 self.offer(&wanted).await?;
             }
             tokio::select! {

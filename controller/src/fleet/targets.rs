@@ -1,9 +1,10 @@
 //! What the nodes of a site should run, read from the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::ruleset::LiveName;
 use voipfleet_common::session::Generation;
 
 use crate::records::{self, GenerationRecord, NodeId, Read, TargetRecord};
@@ -45,6 +46,14 @@ impl Targets {
     /// The site's newest generation.
     pub fn newest(&self) -> Option<Arc<GenerationRecord>> {
         self.generations.get(&self.read.record.generation).cloned()
+    }
+
+    /// The live sources that some node's rules should look at.
+    pub fn live(&self) -> BTreeSet<LiveName> {
+        let all = self.generations.values();
+        all.flat_map(|generation| &generation.live)
+            .cloned()
+            .collect()
     }
 
     /// What a node should run; none: nothing yet. The node need not be part of it.

@@ -1,6 +1,6 @@
 //! The task that computes live sets anew when the store says something else.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +8,18 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use voipfleet_common::compile::NodeInput;
-use voipfleet_common::names::SiteName;
+use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::policy::Documents;
+use voipfleet_common::ruleset::LiveName;
+use voipfleet_common::session::Generation;
 
 use super::{Live, expiry, inputs};
 use crate::documents::Stored;
 use crate::errors::chain;
-use crate::push::snapshot::{self, read_addresses};
-use crate::records::{self, StatusRecord};
-use crate::store::{Change, Missed, Revision, StoreError, Versioned};
+use crate::fleet::Targets;
+use crate::push::snapshot::{self, SiteNode, read_addresses};
+use crate::records::{self, GenerationRecord, StatusRecord};
+use crate::store::{Change, Missed, Revision, Store, StoreError, Versioned, keys};
 
 /// How long after a failure of the store it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -183,8 +186,9 @@ impl Follower<'_> {
     async fn compute(&mut self, site: &SiteName) -> Result<(), StoreError> {
         let inner = &self.live.inner;
         let store = inner.store.as_ref();
-        let nodes = snapshot::inputs(&snapshot::nodes(store, site).await?);
-        let named = BTreeSet::new();
+        let nodes = snapshot::nodes(store, site).await?;
+        let named = named(store, site, &nodes).await?;
+        let nodes = snapshot::inputs(&nodes);
         let now_ms = inner.clock.now_ms();
         let sets = inputs::gather(store, site, &self.documents, &nodes, &named, now_ms).await?;
         let live = self.live.clone();
@@ -194,4 +198,23 @@ impl Follower<'_> {
         self.nodes.insert(site.clone(), nodes);
         Ok(())
     }
+}
+
+/// The live sources that rulesets name which nodes should run, or run still.
+async fn named(
+    store: &dyn Store,
+    site: &SiteName,
+    nodes: &BTreeMap<NodeName, SiteNode>,
+) -> Result<BTreeSet<LiveName>, StoreError> {
+    let targets = Targets::read(store, site).await?;
+    let mut named = targets.as_ref().map(Targets::live).unwrap_or_default();
+    let confirmed = nodes.values().filter_map(|node| node.confirmed);
+    let numbers: BTreeSet<Generation> = confirmed.map(|held| held.generation).collect();
+    for number in numbers {
+        let key = keys::generation(site, number);
+        if let Some(read) = records::read::<GenerationRecord>(store, &key).await? {
+            named.extend(read.record.live);
+        }
+    }
+    Ok(named)
 }

@@ -129,7 +129,7 @@ async fn open(store: &dyn Store, site: &SiteName, now_ms: u64) -> Result<LiveVal
 }
 
 /// The addresses of a name as last heard; none where it never had a good answer.
-async fn resolved(store: &dyn Store, host: &DnsName) -> Result<LiveValue, StoreError> {
+pub(crate) async fn resolved(store: &dyn Store, host: &DnsName) -> Result<LiveValue, StoreError> {
     let read = records::read::<ResolvedRecord>(store, &keys::resolved(host)).await?;
     let addresses = read.into_iter().flat_map(|read| read.record.addresses);
     Ok(LiveValue::new(

@@ -9,5 +9,6 @@ mod inputs;
 mod value;
 
 pub use hub::Live;
+pub(crate) use inputs::resolved;
 pub use inputs::{MAX_EXCEPTIONS, read};
 pub use value::SiteLive;

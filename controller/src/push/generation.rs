@@ -63,9 +63,14 @@ impl Pushes {
             let (snapshot, compiled) = self
                 .compile_as_if(&order.site, order.sources.clone())
                 .await?;
+            let live = compiled.rulesets.values().map(Ruleset::live_names);
+            let live = live.flatten().collect();
             let (contents, packed) = pack(&order.site, compiled.rulesets).await?;
             let confirmed = self.confirmed(&snapshot);
-            let fresh = self.fresh(&order, &snapshot);
+            let fresh = GenerationRecord {
+                live,
+                ..self.fresh(&order, &snapshot)
+            };
             let confirm_within_ms = fresh.confirm_within_ms;
             let compared = compare(
                 before.record.as_ref(),
@@ -135,6 +140,7 @@ impl Pushes {
             observe: policy.is_some_and(|policy| policy.mode == Mode::Observe),
             documents: snapshot.version,
             cause: Cause::Push,
+            live: BTreeSet::new(),
             nodes: BTreeMap::new(),
         }
     }
@@ -295,6 +301,7 @@ mod tests {
             observe: false,
             documents: 0,
             cause: Cause::Push,
+            live: BTreeSet::new(),
             nodes: nodes(content),
         }
     }

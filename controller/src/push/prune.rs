@@ -108,6 +108,7 @@ mod tests {
                 observe: false,
                 documents: 0,
                 cause: Cause::Push,
+                live: BTreeSet::new(),
                 nodes: BTreeMap::from([("a".parse().unwrap(), Content { digest, size: 1 })]),
             };
             let key = keys::generation(&site, number);

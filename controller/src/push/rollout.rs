@@ -313,6 +313,7 @@ mod tests {
             observe: false,
             documents: 0,
             cause: Cause::Push,
+            live: BTreeSet::new(),
             nodes: BTreeMap::from([(id.node.clone(), Content { digest, size: 1 })]),
         };
         let order = Order {

@@ -7,6 +7,8 @@ mod agent;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod emergency;
+#[cfg(test)]
 mod enrolment;
 #[cfg(test)]
 mod installation;

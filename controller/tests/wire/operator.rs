@@ -1,8 +1,9 @@
 use tonic::Code;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
-    ApplyRequest, Change, DeleteRequest, DocumentChange, DriftRequest, GetDocumentsRequest,
-    InterfaceAddress, ListTokensRequest, PushRequest, RenderRequest, RevokeTokenRequest, Severity,
+    AllowRequest, ApplyRequest, BlockRequest, Change, DeleteRequest, DocumentChange, DriftRequest,
+    GetDocumentsRequest, InterfaceAddress, LiftRequest, ListBlocksRequest, ListTokensRequest,
+    PanicCloseRequest, PanicOpenRequest, PushRequest, RenderRequest, RevokeTokenRequest, Severity,
     StatusRequest,
 };
 
@@ -36,6 +37,19 @@ async fn a_node_may_make_no_operators_call() {
         denied,
     );
     refused(client.render(RenderRequest::default()).await, denied);
+    refused(client.block(BlockRequest::default()).await, denied);
+    refused(client.unblock(LiftRequest::default()).await, denied);
+    refused(client.allow(AllowRequest::default()).await, denied);
+    refused(client.disallow(LiftRequest::default()).await, denied);
+    refused(
+        client.list_blocks(ListBlocksRequest::default()).await,
+        denied,
+    );
+    refused(client.panic_open(PanicOpenRequest::default()).await, denied);
+    refused(
+        client.panic_close(PanicCloseRequest::default()).await,
+        denied,
+    );
 }
 
 pub(crate) fn token() -> voipfleet_proto::v1::CreateTokenRequest {

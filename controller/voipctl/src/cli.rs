@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, audit, catalogue, completions, context, delete, drift, export, get, nodes, operator,
-    push, render, schema, status, token,
+    apply, audit, catalogue, completions, context, delete, drift, emergency, export, get, nodes,
+    operator, push, render, schema, status, token,
 };
 use crate::output::Format;
 
@@ -60,6 +60,21 @@ pub enum Command {
     Status(status::Args),
     /// Show what was changed on nodes behind the controller's back
     Drift(drift::Args),
+    /// Block an address at once, without a push
+    Block(emergency::exception::Block),
+    /// Take a block back
+    Unblock(emergency::lift::Args),
+    /// Let an address in at once, as if it were a client's, without a push
+    Allow(emergency::exception::Allow),
+    /// Take an allow back
+    Disallow(emergency::lift::Args),
+    /// Show what is blocked and allowed
+    #[command(visible_alias = "allows")]
+    Blocks(emergency::blocks::Args),
+    /// Open a site to everybody, in an emergency
+    PanicOpen(emergency::panic::Open),
+    /// Close a site that was opened
+    PanicClose(emergency::panic::Close),
     /// Show the nodes themselves: addresses, backend, certificates, warnings
     Nodes(nodes::Args),
     /// Show stored documents
@@ -97,6 +112,13 @@ impl Command {
             Command::Push(args) => push::run(args, session).await,
             Command::Status(args) => status::run(args, session).await,
             Command::Drift(args) => drift::run(args, session).await,
+            Command::Block(args) => emergency::exception::block(args, session).await,
+            Command::Unblock(args) => emergency::lift::unblock(args, session).await,
+            Command::Allow(args) => emergency::exception::allow(args, session).await,
+            Command::Disallow(args) => emergency::lift::disallow(args, session).await,
+            Command::Blocks(args) => emergency::blocks::run(args, session).await,
+            Command::PanicOpen(args) => emergency::panic::open(args, session).await,
+            Command::PanicClose(args) => emergency::panic::close(args, session).await,
             Command::Nodes(args) => nodes::run(args, session).await,
             Command::Get(args) => get::run(args, session).await,
             Command::Export(args) => export::run(args, session).await,

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod context;
 pub mod delete;
 pub mod drift;
+pub mod emergency;
 pub mod export;
 pub mod get;
 pub mod nodes;

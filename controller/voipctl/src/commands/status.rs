@@ -6,6 +6,7 @@ use serde::Serialize;
 use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 
+use super::emergency;
 use crate::Session;
 use crate::failure::{Failure, Status};
 use crate::states;
@@ -29,6 +30,8 @@ struct SiteEntry<'r> {
     site: &'r str,
     generation: u64,
     mode: Option<String>,
+    /// Null: it is not open to everybody.
+    open: Option<emergency::OpenEntry>,
     nodes: Vec<NodeEntry<'r>>,
 }
 
@@ -72,8 +75,12 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         if !session.print_event(&as_json(site))? {
             let gap = if index > 0 { "\n" } else { "" };
             let width = session.console.out().width();
-            let text = format!("{gap}{}{}", headline(site, width), render(site, session));
-            session.console.data(&text);
+            let text = format!("{gap}{}{}", headline(site, width), loudly(site, session));
+            session.console.data(&(text + &render(site, session)));
+        }
+        if site.open.is_some() {
+            let close = format!("close it again: voipctl panic-close {}", site.site);
+            session.console.hint(&close);
         }
     }
     let right = sites.iter().flat_map(|site| &site.nodes).all(is_right);
@@ -143,6 +150,7 @@ fn as_json(site: &v1::SiteStatus) -> SiteEntry<'_> {
         site: &site.site,
         generation: site.generation,
         mode: or_null(site.mode.clone()),
+        open: site.open.clone().map(emergency::OpenEntry::of),
         nodes: site.nodes.iter().map(node_as_json).collect(),
     }
 }
@@ -252,6 +260,15 @@ fn shortfall(sets: &v1::SetCount) -> Option<String> {
         text.push_str("\nand other sets");
     }
     Some(text)
+}
+
+/// That everybody is let in, since when, by whom and why.
+fn loudly(site: &v1::SiteStatus, session: &Session<'_>) -> String {
+    let Some(open) = &site.open else {
+        return String::new();
+    };
+    let text = printable(&emergency::loudly(open, session.now));
+    session.console.out().toned(Tone::Bad, &text) + "\n"
 }
 
 fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {

@@ -27,6 +27,8 @@ pub(crate) struct Script {
     pub(crate) tokens: v1::ListTokensResponse,
     pub(crate) render: v1::RenderResponse,
     pub(crate) operators: People,
+    pub(crate) emergency: v1::EmergencyResponse,
+    pub(crate) blocks: v1::ListBlocksResponse,
     pub(crate) refusal: Option<Status>,
     pub(crate) asked: Vec<String>,
 }
@@ -291,5 +293,54 @@ impl Operator for Double {
             answer.records.truncate(3);
             answer
         })
+    }
+
+    async fn block(
+        &self,
+        request: Request<v1::BlockRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        self.answer(&request, |script| script.emergency.clone())
+    }
+
+    async fn unblock(
+        &self,
+        request: Request<v1::LiftRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        self.answer(&request, |script| script.emergency.clone())
+    }
+
+    async fn list_blocks(
+        &self,
+        request: Request<v1::ListBlocksRequest>,
+    ) -> Result<Response<v1::ListBlocksResponse>, Status> {
+        self.answer(&request, |script| script.blocks.clone())
+    }
+
+    async fn allow(
+        &self,
+        request: Request<v1::AllowRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        self.answer(&request, |script| script.emergency.clone())
+    }
+
+    async fn disallow(
+        &self,
+        request: Request<v1::LiftRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        self.answer(&request, |script| script.emergency.clone())
+    }
+
+    async fn panic_open(
+        &self,
+        request: Request<v1::PanicOpenRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        self.answer(&request, |script| script.emergency.clone())
+    }
+
+    async fn panic_close(
+        &self,
+        request: Request<v1::PanicCloseRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        self.answer(&request, |script| script.emergency.clone())
     }
 }

@@ -14,6 +14,8 @@ mod documents;
 #[cfg(test)]
 mod drift;
 #[cfg(test)]
+mod emergency;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod folder;

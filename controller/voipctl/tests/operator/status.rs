@@ -139,6 +139,7 @@ fn fleet() -> v1::StatusResponse {
             generation: 7,
             mode: "enforce".to_owned(),
             nodes: vec![http, pbx, sip, never],
+            ..Default::default()
         }],
     }
 }

@@ -1,0 +1,350 @@
+//! What is blocked, allowed and opened without a push.
+
+use tonic::Code;
+use voipfleet_common::ruleset::{LiveName, LiveSets};
+use voipfleet_controller::store::{Embedded, Store as _, Txn, keys};
+use voipfleet_proto::v1::{
+    BlockRequest, EmergencyResponse, EnforcementState, LiftRequest, ListBlocksRequest,
+    ListBlocksResponse, PanicCloseRequest, PanicOpenRequest, SiteScope, StatusRequest, site_scope,
+};
+
+use super::agent::{Node, Session, connected};
+use super::installation::{Installation, refused};
+
+const FRAUD: &str = "192.0.2.66";
+
+fn block(address: &str) -> BlockRequest {
+    BlockRequest {
+        address: address.to_owned(),
+        scope: Some(SiteScope {
+            kind: Some(site_scope::Kind::All(true)),
+        }),
+        reason: "toll fraud".to_owned(),
+        ..BlockRequest::default()
+    }
+}
+
+fn lift(address: &str) -> LiftRequest {
+    LiftRequest {
+        address: address.to_owned(),
+        scope: None,
+    }
+}
+
+async fn listed(installation: &Installation) -> ListBlocksResponse {
+    let request = ListBlocksRequest::default();
+    let answer = installation.operator().await.list_blocks(request).await;
+    answer.unwrap().into_inner()
+}
+
+/// The node's name, how it stands, and what it says.
+fn stands(answer: &EmergencyResponse) -> Vec<(String, EnforcementState, String)> {
+    let nodes = answer.sites.iter().flat_map(|site| &site.nodes);
+    nodes
+        .map(|node| (node.node.clone(), node.state(), node.error.clone()))
+        .collect()
+}
+
+/// A node that runs rules with a place for all that operators decide, connected.
+async fn with_place() -> (Installation, Session, LiveSets) {
+    let (mut installation, _, mut a) = connected().await;
+    let push = installation.push().await;
+    let offer = a.offer().await;
+    a.apply(&offer).await;
+    push.end().await;
+    let node = a.node.clone();
+    drop(a);
+    installation.stop().await;
+    give_place(&installation).await;
+    installation.run().await;
+    let mut a = node.connect(&installation).await;
+    let notice = a.notice().await;
+    let held = a.take(&notice, None).await;
+    (installation, a, held)
+}
+
+async fn give_place(installation: &Installation) {
+    let store = Embedded::open(&installation.store_path()).unwrap();
+    let key = keys::generation("site-a", 1);
+    let held = store.get(&key).await.unwrap().unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&held.value).unwrap();
+    record["live"] = serde_json::json!(["allow", "block", "open"]);
+    let txn = Txn::new().put(&key, serde_json::to_vec(&record).unwrap());
+    store.commit(txn).await.unwrap();
+    store.close().await;
+}
+
+/// Takes what the node is told until `done`, while a call goes on.
+async fn while_taking<T>(
+    session: &mut Session,
+    held: &mut LiveSets,
+    call: impl Future<Output = T>,
+) -> T {
+    let mut call = std::pin::pin!(call);
+    loop {
+        tokio::select! {
+            answer = &mut call => return answer,
+            notice = session.notice() => {
+                let from = (!notice.delta_from.is_empty()).then_some(&*held);
+                *held = session.take(&notice, from).await;
+            }
+        }
+    }
+}
+
+fn blocked(sets: &LiveSets) -> Vec<String> {
+    let value = sets.get(&LiveName::Block).unwrap();
+    let lasting = value.elements.iter().map(ToString::to_string);
+    let ending = value.expiring.iter().map(|one| one.net.to_string());
+    lasting.chain(ending).collect()
+}
+
+#[tokio::test]
+async fn a_block_is_answered_when_the_nodes_enforce_it() {
+    let (installation, mut a, mut held) = with_place().await;
+    Node::enrol(&installation, "b").await;
+    let mut client = installation.operator().await;
+    let call = async { client.block(block(FRAUD)).await.unwrap().into_inner() };
+    let answer = while_taking(&mut a, &mut held, call).await;
+    assert_eq!(
+        stands(&answer),
+        [
+            ("a".to_owned(), EnforcementState::Enforced, String::new()),
+            ("b".to_owned(), EnforcementState::Offline, String::new()),
+        ]
+    );
+    assert_eq!(blocked(&held), ["192.0.2.66/32"]);
+    let [exception] = answer.exceptions.as_slice() else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(
+        (exception.address.as_str(), exception.by.as_str()),
+        (FRAUD, "ada")
+    );
+    let value = held.get(&LiveName::Block).unwrap();
+    let end = value.expiring.first().unwrap().until.unix();
+    assert_eq!(
+        end * 1000,
+        exception.until_ms,
+        "the kernel is told the same end"
+    );
+    // For ever, from now on.
+    let forever = BlockRequest {
+        forever: true,
+        ..block(FRAUD)
+    };
+    let call = async { client.block(forever).await.unwrap().into_inner() };
+    while_taking(&mut a, &mut held, call).await;
+    let value = held.get(&LiveName::Block).unwrap();
+    assert_eq!((value.elements.len(), value.expiring.len()), (1, 0));
+    let call = async { client.unblock(lift(FRAUD)).await.unwrap().into_inner() };
+    let answer = while_taking(&mut a, &mut held, call).await;
+    assert_eq!(stands(&answer)[0].1, EnforcementState::Enforced);
+    assert!(blocked(&held).is_empty());
+    assert!(listed(&installation).await.blocks.is_empty());
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_enforce_it_is_named_with_its_reason() {
+    let (installation, mut a, held) = with_place().await;
+    let mut client = installation.operator().await;
+    let call = client.block(block(FRAUD));
+    let refuse = async {
+        a.notice().await;
+        a.say_live(held.digest().as_bytes(), "the kernel said no")
+            .await;
+        std::future::pending::<()>().await;
+    };
+    let answer = tokio::select! {
+        answer = call => answer.unwrap().into_inner(),
+        () = refuse => unreachable!(),
+    };
+    let expected = (
+        "a".to_owned(),
+        EnforcementState::Waiting,
+        "the kernel said no".to_owned(),
+    );
+    assert_eq!(stands(&answer), [expected]);
+    assert_eq!(
+        listed(&installation).await.blocks.len(),
+        1,
+        "it is decided all the same"
+    );
+}
+
+#[tokio::test]
+async fn rules_from_before_have_no_place_for_it() {
+    let (installation, _, _a) = connected().await;
+    let mut client = installation.operator().await;
+    let answer = client.block(block(FRAUD)).await.unwrap().into_inner();
+    assert_eq!(stands(&answer)[0].1, EnforcementState::NotPushed);
+}
+
+#[tokio::test]
+async fn those_whom_the_site_serves_are_blocked_by_force_only() {
+    let (installation, _, _a) = connected().await;
+    let mut client = installation.operator().await;
+    for (address, whose) in [
+        (
+            "203.0.113.9",
+            "tenant acme: offices (203.0.113.0/24) in site-a",
+        ),
+        ("203.0.112.0/22", "tenant acme: offices"),
+        ("198.51.100.10", "site site-a: admins"),
+        ("10.0.0.97", "node a: eth1"),
+    ] {
+        let message = refused(client.block(block(address)).await, Code::FailedPrecondition);
+        assert!(message.contains(whose), "{message}");
+        assert!(message.contains("voipctl block --force"), "{message}");
+    }
+    assert!(listed(&installation).await.blocks.is_empty());
+    let forced = BlockRequest {
+        force: true,
+        ..block("198.51.100.10")
+    };
+    let answer = client.block(forced).await.unwrap().into_inner();
+    assert!(
+        answer.notes[0].contains("SSH of admins still passes"),
+        "{answer:?}"
+    );
+    assert!(answer.exceptions[0].forced);
+    let world = BlockRequest {
+        force: true,
+        ..block("0.0.0.0/0")
+    };
+    refused(client.block(world).await, Code::InvalidArgument);
+    let nowhere = BlockRequest {
+        scope: Some(SiteScope {
+            kind: Some(site_scope::Kind::Site("site-z".to_owned())),
+        }),
+        ..block(FRAUD)
+    };
+    let message = refused(client.block(nowhere).await, Code::NotFound);
+    assert!(message.contains("voipctl get site"), "{message}");
+}
+
+#[tokio::test]
+async fn only_what_was_said_can_be_taken_back() {
+    let (installation, _, _a) = connected().await;
+    let mut client = installation.operator().await;
+    client.block(block("192.0.2.64/28")).await.unwrap();
+    let message = refused(client.unblock(lift(FRAUD)).await, Code::NotFound);
+    assert!(
+        message.contains("as part of 192.0.2.64/28 (on every site)"),
+        "{message}"
+    );
+    let elsewhere = LiftRequest {
+        scope: Some(SiteScope {
+            kind: Some(site_scope::Kind::Site("site-a".to_owned())),
+        }),
+        ..lift("192.0.2.64/28")
+    };
+    let message = refused(client.unblock(elsewhere).await, Code::NotFound);
+    assert!(message.contains("blocked on every site only"), "{message}");
+    let message = refused(client.disallow(lift("192.0.2.64/28")).await, Code::NotFound);
+    assert!(message.contains("voipctl allows"), "{message}");
+    client.unblock(lift("192.0.2.64/28")).await.unwrap();
+}
+
+/// Twenty at once, on the same address and on others: none is lost.
+#[tokio::test]
+async fn simultaneous_decisions_are_all_kept() {
+    let (installation, _, _a) = connected().await;
+    let calls = (0_u32..20).map(|n| {
+        let installation = &installation;
+        async move {
+            let address = match n % 2 {
+                0 => FRAUD.to_owned(),
+                _ => format!("192.0.2.{}", 100 + n),
+            };
+            let request = BlockRequest {
+                reason: format!("said by {n}"),
+                ..block(&address)
+            };
+            installation.operator().await.block(request).await.unwrap()
+        }
+    });
+    futures_util::future::join_all(calls).await;
+    let blocks = listed(&installation).await.blocks;
+    assert_eq!(blocks.len(), 11, "{blocks:?}");
+}
+
+#[tokio::test]
+async fn what_was_decided_survives_a_restart_and_ends_in_time() {
+    let (mut installation, a, mut held) = with_place().await;
+    let mut client = installation.operator().await;
+    let mut a = a;
+    let call = async { client.block(block(FRAUD)).await.unwrap() };
+    while_taking(&mut a, &mut held, call).await;
+    let node = a.node.clone();
+    drop(a);
+    installation.stop().await;
+    installation.run().await;
+    assert_eq!(listed(&installation).await.blocks[0].address, FRAUD);
+    let mut hello = node.hello();
+    hello.live_digest = held.digest().as_bytes().to_vec();
+    let mut a = node.say(&installation, hello).await;
+    a.next().await.unwrap();
+    // Its hour is over: it goes from the store with the next decision.
+    installation.clock.advance_ms(3_601_000);
+    assert!(listed(&installation).await.blocks.is_empty());
+    let mut client = installation.operator().await;
+    let call = async { client.block(block("192.0.2.67")).await.unwrap() };
+    while_taking(&mut a, &mut held, call).await;
+    assert_eq!(blocked(&held), ["192.0.2.67/32"]);
+    drop(a);
+    installation.stop().await;
+    let store = Embedded::open(&installation.store_path()).unwrap();
+    let left = store.all("block/", 10).await.unwrap();
+    let left: Vec<_> = left.iter().map(|entry| entry.key.as_str()).collect();
+    assert_eq!(left, ["block/_all/192.0.2.67-32"]);
+}
+
+#[tokio::test]
+async fn a_site_is_opened_loudly_and_closed() {
+    let (installation, mut a, mut held) = with_place().await;
+    let mut client = installation.operator().await;
+    let request = PanicOpenRequest {
+        site: "site-a".to_owned(),
+        reason: "a bad push".to_owned(),
+        ..PanicOpenRequest::default()
+    };
+    let call = async { client.panic_open(request).await.unwrap().into_inner() };
+    let answer = while_taking(&mut a, &mut held, call).await;
+    assert_eq!(stands(&answer)[0].1, EnforcementState::Enforced);
+    let open = held.get(&LiveName::Open).unwrap();
+    let open: Vec<_> = open
+        .expiring
+        .iter()
+        .map(|one| one.net.to_string())
+        .collect();
+    assert_eq!(open, ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"]);
+    let status = installation
+        .operator()
+        .await
+        .status(StatusRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let told = status.sites[0].open.clone().unwrap();
+    assert_eq!(
+        (told.by.as_str(), told.reason.as_str()),
+        ("ada", "a bad push")
+    );
+    assert!(told.until_ms > told.at_ms);
+    let close = PanicCloseRequest {
+        site: "site-a".to_owned(),
+    };
+    let call = async {
+        client
+            .panic_close(close.clone())
+            .await
+            .unwrap()
+            .into_inner()
+    };
+    let answer = while_taking(&mut a, &mut held, call).await;
+    assert!(answer.changed);
+    assert!(held.get(&LiveName::Open).unwrap().is_empty());
+    let again = client.panic_close(close).await.unwrap().into_inner();
+    assert!(!again.changed);
+}

@@ -1,0 +1,89 @@
+//! `voipctl blocks`: what is blocked, allowed and open.
+
+use serde::Serialize;
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1;
+
+use super::{Entry, OpenEntry, loudly};
+use crate::Session;
+use crate::failure::{Failure, Status};
+use crate::table::{Cell, Table, Tone};
+use crate::wording::{Moment, or_dash};
+
+/// `voipctl blocks`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only what holds in this site
+    #[arg(long)]
+    site: Option<SiteName>,
+}
+
+/// The names are a contract.
+#[derive(Serialize)]
+struct Listed {
+    blocks: Vec<Entry>,
+    allows: Vec<Entry>,
+    open: Vec<OpenEntry>,
+}
+
+/// Runs it.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let controller = session.controller().await?;
+    let request = v1::ListBlocksRequest {
+        site: args.site.map(String::from).unwrap_or_default(),
+    };
+    let answer = controller
+        .answer(controller.calls().list_blocks(request))
+        .await?;
+    let open = answer.open.iter();
+    let loud: Vec<String> = open.map(|open| loudly(open, session.now)).collect();
+    let entries = |all: Vec<v1::Exception>| all.into_iter().map(Entry::of).collect();
+    let listed = Listed {
+        blocks: entries(answer.blocks),
+        allows: entries(answer.allows),
+        open: answer.open.into_iter().map(OpenEntry::of).collect(),
+    };
+    let printed = session.print(&listed)?;
+    for line in loud {
+        session.console.warning(&line);
+    }
+    if printed {
+        return Ok(Status::Done);
+    }
+    if listed.blocks.is_empty() && listed.allows.is_empty() {
+        session.console.note("nothing is blocked or allowed");
+        return Ok(Status::Done);
+    }
+    let text = listed.table(session.now).render(session.console.out());
+    session.console.data(&text);
+    Ok(Status::Done)
+}
+
+impl Listed {
+    fn table(&self, now: jiff::Timestamp) -> Table {
+        let mut table = Table::new(&["address", "what", "site", "ends", "since", "by", "reason"]);
+        let blocks = self.blocks.iter().map(|entry| (entry, "block", Tone::Bad));
+        let allows = self.allows.iter().map(|entry| (entry, "allow", Tone::Good));
+        for (entry, what, tone) in blocks.chain(allows) {
+            let ends = match entry.until {
+                end if end == Moment::of(0) => "never".to_owned(),
+                end => format!("{end} ({})", end.relative(now)),
+            };
+            let reason = or_dash(&entry.reason);
+            table.row([
+                entry.address.as_str().into(),
+                Cell::toned(what, tone),
+                entry.site.as_deref().unwrap_or("every site").into(),
+                ends.into(),
+                entry.at.relative(now).into(),
+                or_dash(&entry.by).into(),
+                if entry.forced {
+                    format!("{reason} (forced)").into()
+                } else {
+                    reason.into()
+                },
+            ]);
+        }
+        table
+    }
+}

@@ -1,0 +1,152 @@
+//! What is done at once, without a push: `block`, `allow`, `panic-open`, and the ways back.
+
+pub mod blocks;
+pub mod exception;
+pub mod lift;
+mod outcome;
+pub mod panic;
+
+use std::time::Duration;
+
+use serde::Serialize;
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1;
+
+use crate::wording::{Moment, duration};
+
+/// How long it holds.
+#[derive(Debug, Clone, Copy)]
+pub enum Ttl {
+    /// So long from now.
+    For(Duration),
+    /// Until it is taken back.
+    Forever,
+}
+
+fn ttl(text: &str) -> Result<Ttl, String> {
+    if text == "forever" {
+        return Ok(Ttl::Forever);
+    }
+    duration(text)
+        .map(Ttl::For)
+        .map_err(|error| format!("{error}; or forever"))
+}
+
+/// Where it holds.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+pub struct Place {
+    /// In this site
+    #[arg(long, value_name = "SITE")]
+    site: Option<SiteName>,
+
+    /// On every site
+    #[arg(long)]
+    all: bool,
+}
+
+impl Place {
+    /// None: nothing was said.
+    fn on_the_wire(&self) -> Option<v1::SiteScope> {
+        use v1::site_scope::Kind;
+        let kind = match &self.site {
+            Some(site) => Kind::Site(site.to_string()),
+            None if self.all => Kind::All(true),
+            None => return None,
+        };
+        Some(v1::SiteScope { kind: Some(kind) })
+    }
+}
+
+fn everywhere() -> v1::SiteScope {
+    v1::SiteScope {
+        kind: Some(v1::site_scope::Kind::All(true)),
+    }
+}
+
+/// An address that is blocked or allowed; the names are a contract.
+#[derive(Serialize)]
+struct Entry {
+    address: String,
+    /// Null: every site.
+    site: Option<String>,
+    at: Moment,
+    /// Null: it stays.
+    until: Moment,
+    by: String,
+    reason: String,
+    forced: bool,
+}
+
+impl Entry {
+    fn of(exception: v1::Exception) -> Self {
+        use v1::site_scope::Kind;
+        let site = match exception.scope.and_then(|scope| scope.kind) {
+            Some(Kind::Site(site)) => Some(site),
+            Some(Kind::All(_)) | None => None,
+        };
+        Self {
+            address: exception.address,
+            site,
+            at: Moment::of(exception.at_ms),
+            until: Moment::of(exception.until_ms),
+            by: exception.by,
+            reason: exception.reason,
+            forced: exception.forced,
+        }
+    }
+
+    fn place(&self) -> String {
+        match &self.site {
+            Some(site) => format!("in {site}"),
+            None => "on every site".to_owned(),
+        }
+    }
+}
+
+/// A site that lets everybody in; the names are a contract.
+#[derive(Serialize)]
+pub struct OpenEntry {
+    site: String,
+    at: Moment,
+    /// Null: until it is closed.
+    until: Moment,
+    by: String,
+    reason: String,
+}
+
+impl OpenEntry {
+    /// Reads it from the wire.
+    pub fn of(open: v1::OpenSite) -> Self {
+        Self {
+            site: open.site,
+            at: Moment::of(open.at_ms),
+            until: Moment::of(open.until_ms),
+            by: open.by,
+            reason: open.reason,
+        }
+    }
+}
+
+/// `until 2026-11-23T13:00:00Z (in 1h)`, `until it is taken back`.
+fn until(end: Moment, now: jiff::Timestamp, otherwise: &str) -> String {
+    if end == Moment::of(0) {
+        format!("until {otherwise}")
+    } else {
+        format!("until {end} ({})", end.relative(now))
+    }
+}
+
+/// A site that lets everybody in, in one loud line.
+pub fn loudly(open: &v1::OpenSite, now: jiff::Timestamp) -> String {
+    let open = OpenEntry::of(open.clone());
+    format!(
+        "{} IS OPEN TO EVERYBODY since {} ({}), by {}, {}: {}",
+        open.site,
+        open.at,
+        open.at.relative(now),
+        open.by,
+        until(open.until, now, "it is closed"),
+        open.reason
+    )
+}
