@@ -2,7 +2,8 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -11,11 +12,12 @@ use tracing_subscriber::EnvFilter;
 use voipfleet_common::identity::TrustDomain;
 use voipfleet_common::names::OperatorName;
 
+use crate::backup::{self, Restored};
 use crate::clock;
+use crate::pki::Authority;
 use crate::pki::init::{Made, Plan, init};
 use crate::run::{Controller, Options, open_store};
 use crate::settings::{Address, Files, Settings};
-use crate::store;
 
 const PORT: u16 = 7443;
 const ENROL_PORT: u16 = 7444;
@@ -34,20 +36,28 @@ enum Command {
     Init(InitArgs),
     /// Run the controller
     Run(RunArgs),
-    /// Write everything that the store holds to stdout, as JSON lines
-    Export {
+    /// Write a backup of a controller that does not run; of one that runs: voipctl backup
+    Backup {
         /// The data directory
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
-    },
-    /// Read an export from a file into an empty store
-    Import {
-        /// The data directory
-        #[arg(long, value_name = "DIR")]
-        data: PathBuf,
-        /// The file
+        /// The file; it must not exist yet
         file: PathBuf,
     },
+    /// Make an installation of a backup and the keys of the one that is lost
+    Restore(RestoreArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RestoreArgs {
+    /// The backup
+    file: PathBuf,
+    /// The new data directory: absent or empty
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// A copy of controller.json, ca/ and server/ of the lost data directory
+    #[arg(long, value_name = "DIR")]
+    keys: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -110,8 +120,8 @@ impl Cli {
         match self.command {
             Command::Init(args) => make(args),
             Command::Run(args) => run(args).await,
-            Command::Export { data } => export(data).await,
-            Command::Import { data, file } => import(data, file).await,
+            Command::Backup { data, file } => back_up(data, &file).await,
+            Command::Restore(args) => restore(args).await,
         }
     }
 }
@@ -201,26 +211,58 @@ fn log_to_stderr(format: LogFormat) {
     }
 }
 
-async fn export(data: PathBuf) -> anyhow::Result<()> {
+async fn back_up(data: PathBuf, file: &Path) -> anyhow::Result<()> {
     let files = Files::new(data);
-    // Without an installation there is nothing to export; sled would make an empty store.
-    Settings::load(&files)?;
-    let store = open_store(&files).await?;
-    let mut out = io::BufWriter::new(io::stdout());
-    let entries = store::export(&store, &mut out).await?;
+    // Without an installation there is nothing to save; sled would make an empty store.
+    let settings = Settings::load(&files)?;
+    let authority = Authority::load(files.clone(), settings.trust_domain()?)?;
+    let store = open_store(&files).await.context(
+        "a controller that runs is backed up from afar, by an operator: voipctl backup FILE",
+    )?;
+    let now_ms = clock::system().now_ms();
+    let mut options = std::fs::OpenOptions::new();
+    let file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .with_context(|| format!("{} cannot be made", file.display()))?;
+    let mut out = io::BufWriter::new(file);
+    let entries = backup::take_into(&store, now_ms, authority.fingerprint(), &mut out).await?;
+    out.into_inner()?.sync_all()?;
     store.close().await;
-    writeln!(io::stderr(), "exported {entries} entries")?;
+    writeln!(
+        io::stderr(),
+        "{entries} entries saved; the keys are not among them"
+    )?;
     Ok(())
 }
 
-async fn import(data: PathBuf, file: PathBuf) -> anyhow::Result<()> {
-    let files = Files::new(data);
-    Settings::load(&files)?;
-    let input = std::fs::File::open(&file)
-        .with_context(|| format!("{} cannot be opened", file.display()))?;
-    let store = open_store(&files).await?;
-    let entries = store::import(&store, io::BufReader::new(input)).await?;
-    store.close().await;
-    writeln!(io::stderr(), "imported {entries} entries")?;
+async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
+    let RestoreArgs { file, data, keys } = args;
+    let restoring = tokio::task::spawn_blocking(move || backup::restore(&file, &data, &keys));
+    let restored = restoring.await??;
+    io::stdout().write_all(restored_words(&restored).as_bytes())?;
     Ok(())
+}
+
+fn restored_words(restored: &Restored) -> String {
+    let data = restored.files.root().display();
+    let taken = clock::show(restored.header.at_ms);
+    let tokens = match restored.dropped_tokens {
+        0 => String::new(),
+        open => format!(
+            "Open join tokens were left out ({open}): whether they were used since, nobody knows. \
+             Make new ones.\n"
+        ),
+    };
+    format!(
+        "Restored {} entries of {taken} into {data}\n{tokens}\n\
+         Start it where the lost one was, under the same address:\n\n  \
+         voipfleet-controller run --data {data}\n\n\
+         Agents come back by themselves. What was changed since {taken} is not known here: look \
+         through voipctl status, operator list and blocks, and push every site once:\n\n  \
+         voipctl push --all\n",
+        restored.entries,
+    )
 }

@@ -145,6 +145,7 @@ impl Controller {
             audit,
             admin: settings.admin.clone(),
             uses: Arc::default(),
+            backups: api::BackupTurn::default(),
         };
         let listen = |listener, tls, admission, bounds| {
             let clock = Arc::clone(&listening);

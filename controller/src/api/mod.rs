@@ -2,6 +2,7 @@
 
 mod apply;
 mod audit;
+mod backup;
 mod begin;
 mod compare;
 mod convert;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use tonic::Status;
 use voipfleet_common::names::OperatorName;
 
+pub use backup::BackupTurn;
 pub use begin::{Begun, Caller, REQUEST_ID};
 pub use service::OperatorService;
 pub use uses::UsesCache;
@@ -66,6 +68,8 @@ pub struct Api {
     pub admin: OperatorName,
     /// Which documents the sites use, as last read.
     pub uses: Arc<UsesCache>,
+    /// The turn to take a backup.
+    pub backups: BackupTurn,
 }
 
 /// A failed store, for a caller: the log has the causes.

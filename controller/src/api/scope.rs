@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use tonic::Status;
-use voipfleet_common::identity::rights::{OperatorRole, Refusal, Sight, Use};
+use voipfleet_common::identity::rights::{Call, OperatorRole, Sight, Target, Use, Uses, decide};
 use voipfleet_common::policy::{Documents, Kind};
 
 use super::Caller;
@@ -28,44 +28,29 @@ impl Caller {
         stored: &Documents,
         puts: impl IntoIterator<Item = (Kind, &'n str)>,
     ) -> Result<(), Status> {
-        let exists = |kind, name: &str| stored.contains(kind, name);
-        self.may(stored, self.call.role(), exists, puts)
+        let sight = self.sight_of(stored, self.call.role());
+        puts.into_iter().try_for_each(|(kind, name)| {
+            let written = sight.write(kind, name, stored.contains(kind, name));
+            written.map_err(|refusal| self.refuse(&refusal))
+        })
     }
 
-    /// Whether it may delete all of these documents: a site takes an admin.
+    /// Whether it may delete all of these documents. It takes what a Delete takes: a site goes by
+    /// an admin's hand, and a tenant by that of a site.
     pub(super) fn may_delete<'n>(
         &self,
         stored: &Documents,
         deletes: impl IntoIterator<Item = (Kind, &'n str)>,
     ) -> Result<(), Status> {
-        // Whether it is there makes no difference to the answer.
-        let exists = |_, _: &str| true;
-        let (sites, others): (Vec<_>, Vec<_>) = deletes
-            .into_iter()
-            .partition(|(kind, _)| *kind == Kind::Site);
-        if !sites.is_empty() {
-            let found = self.bindings.iter().map(|binding| binding.role).max();
-            if found.is_none_or(|found| found < OperatorRole::Admin) {
-                let needed = OperatorRole::Admin;
-                let found = found.unwrap_or(OperatorRole::Viewer);
-                return Err(self.refuse(&Refusal::Role { needed, found }));
-            }
-            self.may(stored, OperatorRole::Admin, exists, sites)?;
-        }
-        self.may(stored, self.call.role(), exists, others)
-    }
-
-    fn may<'n>(
-        &self,
-        stored: &Documents,
-        role: OperatorRole,
-        exists: impl Fn(Kind, &str) -> bool,
-        documents: impl IntoIterator<Item = (Kind, &'n str)>,
-    ) -> Result<(), Status> {
-        let sight = self.sight_of(stored, role);
-        documents.into_iter().try_for_each(|(kind, name)| {
-            let written = sight.write(kind, name, exists(kind, name));
-            written.map_err(|refusal| self.refuse(&refusal))
+        let uses = if self.sight.is_all() {
+            Uses::new()
+        } else {
+            Use::of_all(stored)
+        };
+        deletes.into_iter().try_for_each(|(kind, name)| {
+            let target = Target::Document(kind, name.to_owned());
+            let decided = decide(&self.bindings, Call::Delete, &target, &uses);
+            decided.map(drop).map_err(|refusal| self.refuse(&refusal))
         })
     }
 }

@@ -46,6 +46,7 @@ impl OperatorService {
 #[tonic::async_trait]
 impl Operator for OperatorService {
     type PushStream = ReceiverStream<Result<PushEvent, Status>>;
+    type BackupStream = ReceiverStream<Result<v1::BackupPart, Status>>;
 
     async fn apply(
         &self,
@@ -108,6 +109,17 @@ impl Operator for OperatorService {
         let begun = self.begin(&request, Call::Delete, target).await?;
         let answer = self.api.delete(&begun.caller, request.get_ref()).await;
         begun.end(answer).await
+    }
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let begun = self
+            .begin(&request, Call::Backup, Target::Installation)
+            .await?;
+        let parts = self.api.backup().await;
+        begun.end(parts).await
     }
 
     async fn create_token(

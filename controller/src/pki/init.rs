@@ -9,6 +9,7 @@ use voipfleet_common::identity::{Identity, TrustDomain};
 use voipfleet_common::names::OperatorName;
 
 use super::authority::{NewAuthority, Pair, PkiError};
+use super::staged::{Staged, beside, sync_dir};
 use crate::settings::{Address, Files, SETTINGS_VERSION, Settings, write_new};
 
 const SECRET: u32 = 0o600;
@@ -81,7 +82,7 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> InitError {
 /// half-made one never remains under the name.
 pub fn init(plan: &Plan, now_ms: u64) -> Result<Made, InitError> {
     refuse_existing(plan)?;
-    let beside = beside(&plan.data);
+    let beside = beside(&plan.data, "init");
     let parent = beside.parent().map_or_else(PathBuf::new, Path::to_owned);
     if !parent.as_os_str().is_empty() {
         fs::create_dir_all(&parent).map_err(io_error(&parent))?;
@@ -146,30 +147,6 @@ fn refuse_existing(plan: &Plan) -> Result<(), InitError> {
     }
 }
 
-/// The directory in which the installation is made: same parent, so that rename works.
-fn beside(data: &Path) -> PathBuf {
-    let name = data.file_name().unwrap_or_default().to_string_lossy();
-    data.with_file_name(format!(".{name}.init-{:08x}", rand::random::<u32>()))
-}
-
-/// Removes the directory unless it was kept.
-struct Staged(PathBuf);
-
-impl Staged {
-    fn keep(mut self) {
-        self.0 = PathBuf::new();
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if !self.0.as_os_str().is_empty() {
-            // Nothing more can be done about a directory that will not go.
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-}
-
 /// Makes every file but the admin's context, whose text it returns.
 fn fill(files: &Files, plan: &Plan, now_ms: u64) -> Result<String, InitError> {
     for dir in ["", "ca", "server"] {
@@ -209,15 +186,6 @@ fn fill(files: &Files, plan: &Plan, now_ms: u64) -> Result<String, InitError> {
         sync_dir(&dir).map_err(io_error(&dir))?;
     }
     Ok(context_file(plan, &ca, &admin))
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
-    fs::File::open(path)?.sync_all()
 }
 
 /// A context of voipctl, YAML. Names and addresses were checked: none needs quoting beyond

@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod init;
+pub(crate) mod staged;
 pub mod token;
 
 pub use authority::{Authority, Issued, PkiError};

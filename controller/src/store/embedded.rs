@@ -10,9 +10,10 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
+use super::snapshot::{Frozen, Snapshots};
 use super::{
     Change, Changes, Entry, Expect, MAX_KEY_BYTES, MAX_VALUE_BYTES, Missed, Outcome, Page,
-    Revision, Store, StoreError, Txn, Versioned, frame,
+    Revision, Snapshot, Store, StoreError, Txn, Versioned, frame,
 };
 
 /// Keys of the store itself; they are outside what callers can name.
@@ -41,11 +42,12 @@ pub struct Embedded {
     tree: Gate,
     queue: mpsc::Sender<Request>,
     changes: broadcast::Sender<Change>,
+    snapshots: Snapshots,
 }
 
 /// Locked for writing while a transaction is applied, for reading by every read; none when
 /// the store is closed.
-type Gate = Arc<RwLock<Option<sled::Tree>>>;
+pub(super) type Gate = Arc<RwLock<Option<sled::Tree>>>;
 
 enum Request {
     Commit {
@@ -66,6 +68,7 @@ struct Writer {
     db: sled::Db,
     tree: Gate,
     changes: broadcast::Sender<Change>,
+    snapshots: Snapshots,
     revision: Revision,
 }
 
@@ -112,24 +115,16 @@ impl Embedded {
                 });
             }
         }
-        let revision = match tree.get(REVISION_KEY)? {
-            None => 0,
-            Some(bytes) => bytes
-                .as_ref()
-                .try_into()
-                .map(Revision::from_be_bytes)
-                .map_err(|_| StoreError::Corrupt {
-                    key: "revision".to_owned(),
-                    why: "it is not 8 bytes",
-                })?,
-        };
+        let revision = last_revision(&tree)?;
         let tree = Arc::new(RwLock::new(Some(tree)));
         let (queue, requests) = mpsc::channel(QUEUE);
         let (changes, _) = broadcast::channel(WATCH_BACKLOG);
+        let snapshots = Snapshots::default();
         let writer = Writer {
             db,
             tree: Arc::clone(&tree),
             changes: changes.clone(),
+            snapshots: snapshots.clone(),
             revision,
         };
         std::thread::Builder::new()
@@ -140,6 +135,7 @@ impl Embedded {
             tree,
             queue,
             changes,
+            snapshots,
         })
     }
 
@@ -233,6 +229,9 @@ impl Writer {
                 return Ok(Outcome::Conflict);
             }
         }
+        let written = txn.puts.iter().map(|(key, _)| key);
+        let written = written.chain(&txn.deletes).map(String::as_str);
+        self.snapshots.keep(tree, &written)?;
         let revision = self.revision.saturating_add(1);
         let mut batch = sled::Batch::default();
         for key in txn.deletes {
@@ -285,7 +284,55 @@ fn check_sizes(txn: &Txn) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn text(key: &[u8]) -> Result<String, StoreError> {
+fn last_revision(tree: &sled::Tree) -> Result<Revision, StoreError> {
+    match tree.get(REVISION_KEY)? {
+        None => Ok(0),
+        Some(bytes) => bytes
+            .as_ref()
+            .try_into()
+            .map(Revision::from_be_bytes)
+            .map_err(|_| StoreError::Corrupt {
+                key: "revision".to_owned(),
+                why: "it is not 8 bytes",
+            }),
+    }
+}
+
+/// A new store that is filled with what another one held.
+#[derive(Debug)]
+pub struct Filling {
+    db: sled::Db,
+    tree: sled::Tree,
+}
+
+impl Filling {
+    /// Makes a store in `path`, where there is none. Blocks.
+    pub fn begin(path: &Path) -> Result<Self, StoreError> {
+        let db = open_database(path)?;
+        let tree = db.open_tree("voipfleet")?;
+        Ok(Self { db, tree })
+    }
+
+    /// Adds an entry, with the revision that it had.
+    pub fn add(&self, entry: &Entry) -> Result<(), StoreError> {
+        let Entry { key, held } = entry;
+        let value = held.value.clone();
+        check_sizes(&Txn::new().put(key.clone(), value))?;
+        let framed = frame::encode(key.as_bytes(), held.revision, &held.value);
+        self.tree.insert(key.as_bytes(), framed)?;
+        Ok(())
+    }
+
+    /// Makes it a store whose last transaction was `revision`, and brings it to disk.
+    pub fn end(self, revision: Revision) -> Result<(), StoreError> {
+        self.tree.insert(REVISION_KEY, &revision.to_be_bytes())?;
+        self.tree.insert(FORMAT_KEY, &[FORMAT])?;
+        self.db.flush()?;
+        Ok(())
+    }
+}
+
+pub(super) fn text(key: &[u8]) -> Result<String, StoreError> {
     String::from_utf8(key.to_vec()).map_err(|_| StoreError::Corrupt {
         key: String::from_utf8_lossy(key).into_owned(),
         why: "its key is not UTF-8",
@@ -357,6 +404,15 @@ impl Store for Embedded {
             .await
             .map_err(|_| StoreError::Closed)?;
         outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        let (gate, snapshots) = (Arc::clone(&self.tree), self.snapshots.clone());
+        self.read(move |tree| {
+            let frozen = Frozen::new(gate, &snapshots, last_revision(tree)?);
+            Ok(Box::new(frozen) as Box<dyn Snapshot>)
+        })
+        .await
     }
 
     fn watch(&self, prefix: &str) -> Changes {

@@ -4,10 +4,10 @@
 //! Keys are text. The store's revision grows by one with every committed transaction, and
 //! every value carries the revision of the transaction that wrote it last.
 
-mod dump;
 mod embedded;
 mod frame;
 pub mod keys;
+mod snapshot;
 #[cfg(test)]
 mod suite;
 
@@ -18,8 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_stream::Stream;
 
-pub use dump::{DumpError, export, import};
-pub use embedded::Embedded;
+pub use embedded::{Embedded, Filling};
 
 /// The number of a committed transaction; 0 before the first.
 pub type Revision = u64;
@@ -171,6 +170,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Commits a transaction; answers when it is on disk.
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError>;
 
+    /// Every entry as of now, to be read while writes go on.
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
+
     /// Changes from now on to keys that start with `prefix`.
     fn watch(&self, prefix: &str) -> Changes;
 
@@ -185,6 +187,16 @@ pub trait Store: Send + Sync + fmt::Debug {
         }
         Ok(page.entries)
     }
+}
+
+/// Every entry of a store as of one moment.
+#[async_trait]
+pub trait Snapshot: Send {
+    /// The last transaction that is in it.
+    fn revision(&self) -> Revision;
+
+    /// The next entries by ascending key; none at all: that was the end.
+    async fn next(&mut self) -> Result<Vec<Entry>, StoreError>;
 }
 
 /// Why the store did not do it.
@@ -221,8 +233,8 @@ pub enum StoreError {
     Engine(#[from] sled::Error),
     /// A value is not what was written.
     #[error(
-        "the value of {key:?} in the store is damaged ({why}); restore the data directory from \
-         a backup, or from an export by `voipfleet-controller import`"
+        "the value of {key:?} in the store is damaged ({why}); restore a backup: \
+         voipfleet-controller restore FILE --data DIR --keys DIR"
     )]
     Corrupt {
         /// The key.
@@ -257,6 +269,9 @@ pub enum StoreError {
         /// The limit.
         most: usize,
     },
+    /// A snapshot is read too slowly for what is written meanwhile.
+    #[error("too much was written while the store was read; try again when there is less to do")]
+    Outrun,
     /// Others changed what was read, again and again.
     #[error("what is under {prefix:?} is being changed by others; try again")]
     Changing {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tokio_stream::StreamExt as _;
 
-use super::{Embedded, Expect, Outcome, Revision, Store, Txn, Versioned, export, import};
+use super::{Embedded, Expect, Outcome, Revision, Store, Txn, Versioned};
 
 fn open() -> (tempfile::TempDir, Embedded) {
     let dir = tempfile::tempdir().unwrap();
@@ -103,24 +103,6 @@ async fn a_watcher_sees_commits_of_its_prefix_in_order() {
     assert_eq!(seen.value.as_deref(), Some(b"1".as_slice()));
     let seen = changes.next().await.unwrap().unwrap();
     assert_eq!((seen.revision, seen.value), (third, None));
-}
-
-#[tokio::test]
-async fn an_export_comes_back() {
-    let (_dir, store) = open();
-    must(&store, Txn::new().put("doc/site/a", "{\"x\":\"é\"}")).await;
-    must(&store, Txn::new().put("ruleset/1", vec![0xff, 0, 1])).await;
-    let mut file = Vec::new();
-    assert_eq!(export(&store, &mut file).await.unwrap(), 2);
-    let (_dir, other) = open();
-    assert_eq!(import(&other, file.as_slice()).await.unwrap(), 2);
-    let copied = other.get("ruleset/1").await.unwrap().unwrap();
-    assert_eq!(copied.value, [0xff, 0, 1]);
-    assert!(import(&other, file.as_slice()).await.is_err(), "not empty");
-    let (_dir, third) = open();
-    let cut = file.iter().rposition(|b| *b == b'{').unwrap();
-    assert!(import(&third, &file[..cut]).await.is_err(), "cut short");
-    assert!(third.all("", 1).await.unwrap().is_empty());
 }
 
 #[derive(Debug, Clone)]

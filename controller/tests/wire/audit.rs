@@ -14,7 +14,7 @@ use voipfleet_controller::listen::{Peer, Proven};
 use voipfleet_controller::pki::authority;
 use voipfleet_controller::push::Pushes;
 use voipfleet_controller::store::{
-    Changes, Embedded, Outcome, Page, Store, StoreError, Txn, Versioned, keys,
+    Changes, Embedded, Outcome, Page, Snapshot, Store, StoreError, Txn, Versioned, keys,
 };
 use voipfleet_proto::v1::operator_server::Operator as _;
 use voipfleet_proto::v1::{GetDocumentsRequest, PushRequest};
@@ -189,6 +189,10 @@ impl Store for Faulty {
         self.store.commit(txn).await
     }
 
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        self.store.snapshot().await
+    }
+
     fn watch(&self, prefix: &str) -> Changes {
         self.store.watch(prefix)
     }
@@ -234,6 +238,7 @@ async fn what_cannot_be_written_down_is_not_done_or_not_acknowledged() {
         audit,
         admin: "ada".parse().unwrap(),
         uses: Arc::default(),
+        backups: voipfleet_controller::api::BackupTurn::default(),
     });
     fault.store(FAIL_ALL, Ordering::SeqCst);
     let answer = service.apply(by_ada(&installation, apply(SITE))).await;

@@ -7,6 +7,8 @@ mod agent;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod emergency;
 #[cfg(test)]
 mod enrolment;

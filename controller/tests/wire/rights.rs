@@ -177,6 +177,19 @@ fn delete(kind: &str, name: &str) -> v1::DeleteRequest {
     v1::DeleteRequest { kind, name }
 }
 
+/// An apply that takes a document away.
+fn prune(kind: &str, name: &str) -> v1::ApplyRequest {
+    let gone = v1::DocumentRevision {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        revision: 1,
+    };
+    v1::ApplyRequest {
+        prune: vec![gone],
+        ..v1::ApplyRequest::default()
+    }
+}
+
 fn push(site: &str) -> v1::PushRequest {
     v1::PushRequest {
         site: site.to_owned(),
@@ -232,6 +245,11 @@ fn table(own_token: &str, foreign_token: &str) -> Vec<Row> {
         row!("Apply",        "-++ --- --", apply(apply(&document("globex")))),
         row!("Apply",        "-++ --- --", apply(apply(&document("both")))),
         row!("Apply",        "-++ --- --", apply(apply(&document("list-a")))),
+        row!("Apply",        "--+ --+ --", apply(prune("Site", "site-a"))),
+        row!("Apply",        "--+ --- --", apply(prune("Site", "site-b"))),
+        row!("Apply",        "-++ -++ --", apply(prune("Tenant", "acme"))),
+        row!("Apply",        "-++ --- --", apply(prune("Tenant", "globex"))),
+        row!("Apply",        "-++ --- --", apply(prune("List", "list-a"))),
         row!("Push",         "-++ -++ --", all push(push("site-a"))),
         row!("Push",         "-++ --- --", all push(push("site-b"))),
         row!("Status",       "+++ +++ ++", status(status(""))),
@@ -278,6 +296,7 @@ fn table(own_token: &str, foreign_token: &str) -> Vec<Row> {
         row!("Audit",        "+++ +++ ++", audit(audit("site-a"))),
         row!("Audit",        "+++ --- --", audit(audit("site-b"))),
         row!("AuditChain",   "+++ --- --", audit_chain(v1::AuditChainRequest { after: 0 })),
+        row!("Backup",       "--+ --- --", all backup(v1::BackupRequest {})),
         row!("PruneAudit",   "--+ --- --", prune_audit(v1::PruneAuditRequest::default())),
     ]
 }

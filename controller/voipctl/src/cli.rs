@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, audit, catalogue, completions, context, delete, drift, emergency, export, get, nodes,
-    operator, push, render, schema, status, token,
+    apply, audit, backup, catalogue, completions, context, delete, drift, emergency, export, get,
+    nodes, operator, push, render, schema, status, token,
 };
 use crate::output::Format;
 
@@ -83,6 +83,8 @@ pub enum Command {
     Export(export::Args),
     /// Delete a stored document, or forget a node
     Delete(delete::Args),
+    /// Save everything that the controller knows in a file
+    Backup(backup::Args),
     /// Let new nodes enrol
     Token(token::Args),
     /// Give people rights, and take them back
@@ -123,6 +125,7 @@ impl Command {
             Command::Get(args) => get::run(args, session).await,
             Command::Export(args) => export::run(args, session).await,
             Command::Delete(args) => delete::run(args, session).await,
+            Command::Backup(args) => backup::run(args, session).await,
             Command::Token(args) => token::run(args, session).await,
             Command::Operator(args) => operator::run(args, session).await,
             Command::Audit(args) => audit::run(args, session).await,

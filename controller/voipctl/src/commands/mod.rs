@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod audit;
+pub mod backup;
 pub mod catalogue;
 pub mod completions;
 pub mod context;

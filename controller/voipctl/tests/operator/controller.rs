@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use voipfleet_common::identity::tls::{self, Credentials};
 use voipfleet_proto::v1::operator_server::{Operator, OperatorServer};
-use voipfleet_proto::v1::{self, push_event};
+use voipfleet_proto::v1::{self, backup_part, push_event};
 
 /// What the controller answers, and what it was asked.
 #[derive(Default)]
@@ -29,6 +29,7 @@ pub(crate) struct Script {
     pub(crate) operators: People,
     pub(crate) emergency: v1::EmergencyResponse,
     pub(crate) blocks: v1::ListBlocksResponse,
+    pub(crate) backup: Vec<backup_part::Kind>,
     pub(crate) refusal: Option<Status>,
     pub(crate) asked: Vec<String>,
 }
@@ -141,6 +142,7 @@ impl Double {
 
 #[tonic::async_trait]
 impl Operator for Double {
+    type BackupStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::BackupPart, Status>>>;
     type PushStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::PushEvent, Status>>>;
 
     async fn apply(
@@ -196,6 +198,20 @@ impl Operator for Double {
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
         self.answer(&request, |_| v1::DeleteResponse {})
+    }
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        self.answer(&request, |script| {
+            let part = |kind: &backup_part::Kind| {
+                let kind = Some(kind.clone());
+                Ok(v1::BackupPart { kind })
+            };
+            let parts: Vec<_> = script.backup.iter().map(part).collect();
+            tokio_stream::iter(parts)
+        })
     }
 
     async fn create_token(

@@ -1,0 +1,89 @@
+//! A backup of the running store, sent to voipctl.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use voipfleet_proto::v1::{BackupDone, BackupPart, backup_part::Kind};
+
+use super::{Api, failed};
+use crate::backup::Taking;
+use crate::errors::chain;
+
+/// The largest part: as a chunk of a ruleset (design: at most 256 KiB).
+const PART_BYTES: usize = 256 * 1024;
+/// Parts that voipctl has not read yet; more of them wait.
+const PARTS: usize = 4;
+/// How long voipctl may take to read a part.
+const READING: Duration = Duration::from_mins(1);
+
+/// The one backup at a time: each holds old values that writes replace meanwhile.
+#[derive(Debug, Clone)]
+pub struct BackupTurn(Arc<Semaphore>);
+
+impl Default for BackupTurn {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+type Parts = mpsc::Sender<Result<BackupPart, Status>>;
+
+impl Api {
+    /// Takes a backup.
+    pub(super) async fn backup(
+        &self,
+    ) -> Result<ReceiverStream<Result<BackupPart, Status>>, Status> {
+        let Ok(turn) = Arc::clone(&self.backups.0).try_acquire_owned() else {
+            return Err(Status::resource_exhausted(
+                "another backup is being taken; try again when it is done",
+            ));
+        };
+        let now_ms = self.clock.now_ms();
+        let taking = Taking::begin(self.store.as_ref(), now_ms, self.authority.fingerprint());
+        let mut taking = taking.await.map_err(failed)?;
+        let (out, parts) = mpsc::channel(PARTS);
+        tokio::spawn(async move {
+            let _turn = turn;
+            if let Err(status) = send(&mut taking, &out).await {
+                tracing::warn!(reason = status.message(), "a backup broke off");
+                // Nobody may be reading any more.
+                let _ = out.try_send(Err(status));
+            }
+        });
+        Ok(ReceiverStream::new(parts))
+    }
+}
+
+async fn send(taking: &mut Taking, out: &Parts) -> Result<(), Status> {
+    let mut sha256 = Sha256::new();
+    let mut bytes = 0;
+    while let Some(lines) = taking.next().await.map_err(|error| {
+        tracing::error!(error = %chain(&error), "the store cannot be backed up");
+        failed(error)
+    })? {
+        sha256.update(&lines);
+        bytes += lines.len() as u64;
+        for part in lines.chunks(PART_BYTES) {
+            give(out, Kind::Data(part.to_vec())).await?;
+        }
+    }
+    let done = BackupDone {
+        entries: taking.entries(),
+        bytes,
+        sha256: hex::encode(sha256.finalize()),
+    };
+    give(out, Kind::Done(done)).await
+}
+
+async fn give(out: &Parts, kind: Kind) -> Result<(), Status> {
+    let part = BackupPart { kind: Some(kind) };
+    match tokio::time::timeout(READING, out.send(Ok(part))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Status::cancelled("its reader went away")),
+        Err(_) => Err(Status::deadline_exceeded("the backup was not read in time")),
+    }
+}

@@ -1,0 +1,10 @@
+//! Backups: everything that the store holds as of one moment, in one file; and an installation
+//! made of it. Keys are files, and no part of a backup.
+
+mod format;
+mod restore;
+mod take;
+
+pub use format::{FormatError, Header};
+pub use restore::{RestoreError, Restored, restore};
+pub use take::{TakeError, Taking, take_into};

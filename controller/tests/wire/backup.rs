@@ -1,0 +1,270 @@
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use tonic::Code;
+use voipfleet_controller::backup::{RestoreError, Restored, restore};
+use voipfleet_controller::settings::Files;
+use voipfleet_proto::v1::{
+    BackupDone, BackupRequest, GetDocumentsRequest, ListTokensRequest, SyncState, backup_part::Kind,
+};
+
+use super::agent::{Node, connected, csr, enrol};
+use super::installation::{Installation, SITE};
+
+/// Takes a backup as voipctl does.
+async fn back_up(installation: &Installation) -> Vec<u8> {
+    let mut client = installation.operator().await;
+    let mut parts = client.backup(BackupRequest {}).await.unwrap().into_inner();
+    let mut file = Vec::new();
+    loop {
+        match parts.message().await.unwrap().and_then(|part| part.kind) {
+            Some(Kind::Data(data)) => file.extend(data),
+            Some(Kind::Done(BackupDone { bytes, sha256, .. })) => {
+                assert_eq!(bytes, file.len() as u64);
+                assert_eq!(sha256, hex::encode(Sha256::digest(&file)));
+                return file;
+            }
+            None => panic!("the backup broke off"),
+        }
+    }
+}
+
+/// What is to be kept apart from backups: the files of an installation but for its store.
+fn copy_keys(files: &Files, keys: &Path) {
+    for dir in ["ca", "server"] {
+        std::fs::create_dir_all(keys.join(dir)).unwrap();
+    }
+    let to = Files::new(keys);
+    for (from, to) in [
+        (files.ca_key(), to.ca_key()),
+        (files.ca_certificate(), to.ca_certificate()),
+        (files.server_key(), to.server_key()),
+        (files.server_certificate(), to.server_certificate()),
+        (files.settings(), to.settings()),
+    ] {
+        std::fs::copy(from, to).unwrap();
+    }
+}
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(installation: &Installation) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        copy_keys(&installation.files, &dir.path().join("keys"));
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn restore(&self, file: &[u8]) -> Result<Restored, RestoreError> {
+        let backup = self.path("backup");
+        std::fs::write(&backup, file).unwrap();
+        restore(&backup, &self.path("new"), &self.path("keys"))
+    }
+}
+
+async fn networks(installation: &Installation) -> String {
+    let mut client = installation.operator().await;
+    let request = GetDocumentsRequest {
+        kind: "tenant".to_owned(),
+        name: "acme".to_owned(),
+    };
+    let found = client.get_documents(request).await.unwrap().into_inner();
+    found.documents[0].yaml.clone()
+}
+
+#[tokio::test]
+async fn agents_come_back_to_a_controller_that_was_restored_elsewhere() {
+    let (mut installation, _, mut session) = connected().await;
+    let place = Place::new(&installation);
+    let open = installation.token("").await;
+    let push = installation.push().await;
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    assert_eq!(push.end().await.0.applied, 1);
+    let saved = networks(&installation).await;
+
+    let file = back_up(&installation).await;
+    // What comes after the backup is lost but for the node, which knows generation 2.
+    installation
+        .apply(&SITE.replace("203.0.113.0/24", "203.0.112.0/24"))
+        .await;
+    let push = installation.push().await;
+    let later = session.offer().await;
+    session.apply(&later).await;
+    assert_eq!((later.generation, push.end().await.0.applied), (2, 1));
+    let (_, ()) = tokio::join!(session.end(), installation.stop());
+    std::fs::remove_dir_all(installation.files.root()).unwrap();
+
+    let restored = place.restore(&file).unwrap();
+    assert_eq!(restored.dropped_tokens, 1);
+    installation.files = restored.files;
+    installation.run().await;
+    assert_eq!(networks(&installation).await, saved);
+    let mut session = session.node.connect(&installation).await;
+    let status = installation.status().await;
+    assert_eq!(status.generation, 1);
+    assert_eq!(status.nodes["a"].state(), SyncState::Error);
+    assert!(
+        status.nodes["a"].error.contains("push the site"),
+        "{:?}",
+        status.nodes["a"]
+    );
+    // The next push goes above what the node knows.
+    let push = installation.push().await;
+    assert_eq!(push.started.generation, 3);
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    assert_eq!(push.end().await.0.applied, 1);
+    assert_eq!(
+        installation.status().await.nodes["a"].state(),
+        SyncState::Synced
+    );
+    // A token that was open then may have been used since.
+    let mut client = installation.operator().await;
+    let tokens = client.list_tokens(ListTokensRequest::default()).await;
+    let tokens = tokens.unwrap().into_inner().tokens;
+    assert!(
+        tokens.iter().all(|token| !token.used_by.is_empty()),
+        "{tokens:?}"
+    );
+    assert!(enrol(&installation, &open, "b", &csr().0).await.is_err());
+    // Revisions go on far above: no old one is taken for a new one.
+    let answer = installation
+        .apply("kind: Tenant\nname: new\nnetworks: {a: [192.0.2.1]}\n")
+        .await;
+    assert!(answer.changes[0].revision > 1 << 32);
+    Node::enrol(&installation, "b").await;
+}
+
+/// While operators write, every backup is one moment: a pair that is always applied together is
+/// whole in each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_one_moment_while_writes_go_on() {
+    let installation = Installation::start().await;
+    let place = Place::new(&installation);
+    let pair = |mark: usize| {
+        let half = |name: &str| {
+            format!("kind: Tenant\nname: {name}\nnetworks: {{a: [10.1.{mark}.0/24]}}\n")
+        };
+        format!("{}---\n{}", half("acme"), half("zeta"))
+    };
+    installation.apply(&pair(0)).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let writing = async {
+        let mut mark = 0;
+        while !*stopped.borrow() {
+            mark = (mark + 1) % 250;
+            installation.apply(&pair(mark)).await;
+        }
+    };
+    let backing = async {
+        let mut files = Vec::new();
+        for _ in 0..5 {
+            files.push(back_up(&installation).await);
+        }
+        stop.send(true).unwrap();
+        files
+    };
+    let ((), files) = tokio::join!(writing, backing);
+    for (number, file) in files.iter().enumerate() {
+        let restored = place.restore(file).unwrap();
+        let store = voipfleet_controller::store::Embedded::open(&restored.files.store()).unwrap();
+        let documents = voipfleet_controller::documents::Stored::read(&store)
+            .await
+            .unwrap();
+        let marks: Vec<String> = documents
+            .documents
+            .tenants
+            .values()
+            .map(|tenant| format!("{:?}", tenant.networks))
+            .collect();
+        assert_eq!(marks.len(), 2);
+        assert_eq!(marks[0], marks[1]);
+        let history = voipfleet_controller::documents::document_history;
+        let kind = voipfleet_common::policy::Kind::Tenant;
+        let last = history(&store, kind, "zeta").await.unwrap().pop().unwrap();
+        assert_eq!(last.version, documents.version.version);
+        store.close().await;
+        let old = place.path(&format!("old-{number}"));
+        std::fs::rename(place.path("new"), old).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_whole_backup_is_refused_before_anything_is_written() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let place = Place::new(&installation);
+    let file = back_up(&installation).await;
+    let nothing_made = || {
+        let names: Vec<_> = std::fs::read_dir(place.dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert!(
+            names.iter().all(|name| name == "backup" || name == "keys"),
+            "{names:?}"
+        );
+    };
+    let why = |file: &[u8]| {
+        let error = place.restore(file).unwrap_err();
+        nothing_made();
+        voipfleet_controller::errors::chain(&error)
+    };
+    for cut in [0, 1, 40, file.len() / 2, file.len() - 1] {
+        let why = why(&file[..cut]);
+        assert!(
+            why.contains("cut short") || why.contains("no backup"),
+            "{cut}: {why}"
+        );
+    }
+    // Any changed byte; an added or removed line.
+    for at in (0..file.len()).step_by(97) {
+        let mut altered = file.clone();
+        altered[at] = if altered[at] == b'7' { b'8' } else { b'7' };
+        why(&altered);
+    }
+    let lines: Vec<&[u8]> = file.split_inclusive(|byte| *byte == b'\n').collect();
+    let without = [&lines[..2], &lines[3..]].concat().concat();
+    assert!(why(&without).contains("altered"));
+    let longer = [&file[..], b"{}\n"].concat();
+    assert!(why(&longer).contains("altered"));
+    let later = String::from_utf8(file.clone()).unwrap();
+    let later = later.replacen("\"voipfleet_backup\":1", "\"voipfleet_backup\":2", 1);
+    assert!(why(later.as_bytes()).contains("upgrade"));
+
+    // Keys of another installation, and keys that others can read.
+    let other = Installation::start().await;
+    let own = place.path("keys");
+    std::fs::remove_dir_all(&own).unwrap();
+    copy_keys(&other.files, &own);
+    assert!(why(&file).contains("another installation"));
+    std::fs::remove_dir_all(&own).unwrap();
+    copy_keys(&installation.files, &own);
+    std::fs::remove_file(own.join("ca/ca.key")).unwrap();
+    assert!(why(&file).contains("ca/ca.key is missing"));
+    copy_keys(&installation.files, &own);
+    // Never over something.
+    std::fs::create_dir(place.path("new")).unwrap();
+    std::fs::write(place.path("new/file"), "mine").unwrap();
+    let error = place.restore(&file).unwrap_err();
+    assert!(matches!(error, RestoreError::Exists { .. }), "{error}");
+    assert_eq!(std::fs::read(place.path("new/file")).unwrap(), b"mine");
+    std::fs::remove_file(place.path("new/file")).unwrap();
+    place.restore(&file).unwrap();
+}
+
+#[tokio::test]
+async fn a_node_takes_no_backup() {
+    let (installation, node, _session) = connected().await;
+    let channel = node.pair.connect(&installation.address()).await.unwrap();
+    let mut client = voipfleet_proto::v1::operator_client::OperatorClient::new(channel);
+    let refused = client.backup(BackupRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}
