@@ -2,7 +2,7 @@
 # Prints figures for this machine, each beside the floor measured in the same run.
 #
 #   sudo tests/bench.sh                     everything, about twenty minutes
-#   sudo tests/bench.sh apply               one part: apply, drift, lockout, idle or push
+#   sudo tests/bench.sh apply               one part: apply, delta, plan, drift, lockout, idle or push
 #   sudo tests/bench.sh push --nodes 10
 set -euo pipefail
 

@@ -63,10 +63,12 @@ pub(super) fn diagnostic(found: policy::Diagnostic) -> v1::Diagnostic {
 pub(super) fn refused(error: PushError) -> Status {
     let code = match &error {
         PushError::Store(_) => None,
-        PushError::UnknownSite(_) | PushError::UnknownNode(_) => Some(Code::NotFound),
+        PushError::UnknownSite(_)
+        | PushError::UnknownNode(_)
+        | PushError::UnknownGeneration(..) => Some(Code::NotFound),
         PushError::Compile { .. } => Some(Code::FailedPrecondition),
         PushError::Sources(_) => Some(Code::InvalidArgument),
-        PushError::Contended(_) => Some(Code::Aborted),
+        PushError::Contended(_) | PushError::Stale { .. } => Some(Code::Aborted),
         PushError::Broken(_) => Some(Code::Internal),
     };
     match (error, code) {
@@ -89,12 +91,21 @@ pub(super) fn order(caller: &Caller, request: v1::PushRequest) -> Result<Order, 
             "a push takes documents in a dry run only; apply them first: voipctl apply -f PATH",
         ));
     }
+    let site = parse(&request.site)?;
+    if request
+        .basis
+        .as_ref()
+        .is_some_and(|basis| basis.site != request.site)
+    {
+        return Err(invalid("the plan is of another site"));
+    }
     Ok(Order {
-        site: parse(&request.site)?,
+        site,
         by: caller.name.to_string(),
         confirm_within_ms,
         wait_offline: Duration::from_millis(request.wait_offline_ms),
         dry_run: request.dry_run,
         sources: sources(request.sources)?,
+        basis: request.basis.map(super::plan::basis).transpose()?,
     })
 }

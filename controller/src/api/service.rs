@@ -16,6 +16,7 @@ use voipfleet_proto::v1::{
 use super::begin::{self, About, Begun};
 use super::{Api, Caller, convert, documents, emergency, failed, nodes, sight};
 use crate::fleet::current;
+use crate::listen::Peer;
 use crate::records::ExceptionKind;
 
 /// Events of a push that voipctl has not read yet; more of them wait.
@@ -164,6 +165,48 @@ impl Operator for OperatorService {
         let target = convert::parse(&request.get_ref().site).map(Target::site);
         let begun = self.begin(&request, Call::Render, target).await?;
         let answer = self.api.render(request.get_ref()).await;
+        begun.end(answer).await
+    }
+
+    async fn plan(
+        &self,
+        request: Request<v1::PlanRequest>,
+    ) -> Result<Response<v1::PlanResponse>, Status> {
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::Plan, target).await?;
+        let operator = request.extensions().get::<Peer>();
+        let operator = operator.map(|peer| peer.address.ip());
+        let answer = self.api.plan(request.into_inner(), operator).await;
+        begun.end(answer).await
+    }
+
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::History, target).await?;
+        let answer = self.api.history(request.get_ref()).await;
+        begun.end(answer).await
+    }
+
+    async fn show_generation(
+        &self,
+        request: Request<v1::ShowGenerationRequest>,
+    ) -> Result<Response<v1::ShowGenerationResponse>, Status> {
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::ShowGeneration, target).await?;
+        let answer = self.api.show_generation(request.get_ref()).await;
+        begun.end(answer).await
+    }
+
+    async fn diff_generations(
+        &self,
+        request: Request<v1::DiffGenerationsRequest>,
+    ) -> Result<Response<v1::DiffGenerationsResponse>, Status> {
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::DiffGenerations, target).await?;
+        let answer = self.api.diff_generations(request.get_ref()).await;
         begun.end(answer).await
     }
 

@@ -41,16 +41,16 @@ pub struct Prepared {
     pub warnings: Vec<String>,
 }
 
-struct Compared {
-    generation: GenerationRecord,
-    changed: bool,
+pub(super) struct Compared {
+    pub(super) generation: GenerationRecord,
+    pub(super) changed: bool,
     differing: BTreeSet<NodeName>,
 }
 
 /// A site's current generation, as a push found it.
-struct Before {
+pub(super) struct Before {
     expect: Expect,
-    record: Option<GenerationRecord>,
+    pub(super) record: Option<GenerationRecord>,
 }
 
 impl Pushes {
@@ -67,6 +67,8 @@ impl Pushes {
             let live = live.flatten().collect();
             let (contents, packed) = pack(&order.site, compiled.rulesets).await?;
             let confirmed = self.confirmed(&snapshot);
+            self.still_stands(&order, &before, &snapshot, &contents, &confirmed)
+                .await?;
             let fresh = GenerationRecord {
                 live,
                 ..self.fresh(&order, &snapshot)
@@ -105,7 +107,7 @@ impl Pushes {
         Err(PushError::Contended(order.site))
     }
 
-    async fn before(&self, site: &SiteName) -> Result<Before, PushError> {
+    pub(super) async fn before(&self, site: &SiteName) -> Result<Before, PushError> {
         let store = self.store.as_ref();
         let current: Option<Read<TargetRecord>> =
             records::read(store, &keys::current(site)).await?;
@@ -127,7 +129,7 @@ impl Pushes {
     }
 
     /// A generation without number and content.
-    fn fresh(&self, order: &Order, snapshot: &Snapshot) -> GenerationRecord {
+    pub(super) fn fresh(&self, order: &Order, snapshot: &Snapshot) -> GenerationRecord {
         let policy = snapshot.documents.sites.get(&order.site);
         GenerationRecord {
             number: 0,
@@ -179,7 +181,7 @@ impl Pushes {
     }
 
     /// What each node has confirmed: as it says now, or as it last said.
-    fn confirmed(&self, snapshot: &Snapshot) -> BTreeMap<NodeName, Held> {
+    pub(super) fn confirmed(&self, snapshot: &Snapshot) -> BTreeMap<NodeName, Held> {
         let confirmed = |name: &NodeName, stored: Option<Held>| {
             let id = NodeId {
                 site: snapshot.site.clone(),
@@ -216,14 +218,14 @@ async fn pack(
 }
 
 /// When the last of a site's nodes enrolled, Unix time.
-fn newest(snapshot: &Snapshot) -> u64 {
+pub(super) fn newest(snapshot: &Snapshot) -> u64 {
     let enrolled = snapshot.nodes.values().map(|node| node.enrolled_ms);
     enrolled.max().unwrap_or_default()
 }
 
 /// Decides whether there is anything new: a node that enrolled again under its old name too. `fresh` is the new generation without number and
 /// content.
-fn compare(
+pub(super) fn compare(
     before: Option<&GenerationRecord>,
     contents: BTreeMap<NodeName, Content>,
     confirmed: &BTreeMap<NodeName, Held>,

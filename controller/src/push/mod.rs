@@ -1,10 +1,14 @@
 //! A push: documents and nodes become a generation, and the generation goes to the nodes.
 
+pub mod basis;
 mod generation;
+pub mod history;
+pub mod plan;
 mod prune;
 mod rollout;
 pub mod rulesets;
 pub mod snapshot;
+pub mod sources;
 mod track;
 
 use std::sync::Arc;
@@ -14,7 +18,9 @@ use tokio::sync::Semaphore;
 use voipfleet_common::compile::CompileError;
 use voipfleet_common::names::SiteName;
 use voipfleet_common::policy::Source;
+use voipfleet_common::session::Generation;
 
+pub use basis::PlanBasis;
 pub(crate) use generation::BELIEVED;
 pub use generation::Prepared;
 pub use rollout::Rollout;
@@ -58,6 +64,8 @@ pub struct Order {
     pub dry_run: bool,
     /// Documents that a dry run takes as if they were stored.
     pub sources: Vec<Source>,
+    /// The plan that was agreed to; none: whatever the documents say is pushed.
+    pub basis: Option<PlanBasis>,
 }
 
 /// Why nothing was pushed.
@@ -80,6 +88,17 @@ pub enum PushError {
         "the given documents have mistakes, the first in {0}; see them: voipctl apply --dry-run"
     )]
     Sources(String),
+    /// What a plan stands on is no longer so.
+    #[error("the plan of {site} no longer holds: {}", .moved.join("; "))]
+    Stale {
+        /// The site.
+        site: SiteName,
+        /// What moved, in words; never empty.
+        moved: Vec<String>,
+    },
+    /// The site, but not the generation.
+    #[error("site {0} has no generation {1}, or no longer; `voipctl history {0}` lists them")]
+    UnknownGeneration(SiteName, Generation),
     /// The site, but not the node.
     #[error("there is no node {0}; `voipctl nodes` lists them")]
     UnknownNode(String),

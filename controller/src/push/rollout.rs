@@ -323,6 +323,7 @@ mod tests {
             wait_offline: Duration::ZERO,
             dry_run: false,
             sources: Vec::new(),
+            basis: None,
         };
         let prepared = Prepared {
             order,

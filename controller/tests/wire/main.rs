@@ -23,6 +23,8 @@ mod operator;
 #[cfg(test)]
 mod people;
 #[cfg(test)]
+mod plan;
+#[cfg(test)]
 mod push;
 #[cfg(test)]
 mod restart;

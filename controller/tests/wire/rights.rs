@@ -222,6 +222,33 @@ fn render(site: &str) -> v1::RenderRequest {
     }
 }
 
+fn plan(site: &str) -> v1::PlanRequest {
+    v1::PlanRequest {
+        site: site.to_owned(),
+        ..v1::PlanRequest::default()
+    }
+}
+
+fn history(site: &str) -> v1::HistoryRequest {
+    let site = site.to_owned();
+    v1::HistoryRequest { site, limit: 0 }
+}
+
+fn generation(site: &str) -> v1::ShowGenerationRequest {
+    v1::ShowGenerationRequest {
+        site: site.to_owned(),
+        generation: 1,
+    }
+}
+
+fn difference(site: &str) -> v1::DiffGenerationsRequest {
+    v1::DiffGenerationsRequest {
+        site: site.to_owned(),
+        from: 1,
+        to: 0,
+    }
+}
+
 fn audit(site: &str) -> v1::AuditRequest {
     v1::AuditRequest {
         site: site.to_owned(),
@@ -286,6 +313,14 @@ fn table(own_token: &str, foreign_token: &str) -> Vec<Row> {
         row!("RevokeToken",  "-++ -++ --", revoke_token(revoke(own_token))),
         row!("Render",       "+++ +++ --", render(render("site-a"))),
         row!("Render",       "+++ --- --", render(render("site-b"))),
+        row!("Plan",         "+++ +++ --", plan(plan("site-a"))),
+        row!("Plan",         "+++ --- --", plan(plan("site-b"))),
+        row!("History",      "+++ +++ ++", history(history("site-a"))),
+        row!("History",      "+++ --- --", history(history("site-b"))),
+        row!("ShowGeneration", "+++ +++ --", show_generation(generation("site-a"))),
+        row!("ShowGeneration", "+++ --- --", show_generation(generation("site-b"))),
+        row!("DiffGenerations", "+++ +++ --", diff_generations(difference("site-a"))),
+        row!("DiffGenerations", "+++ --- --", diff_generations(difference("site-b"))),
         row!("WhoAmI",       "+++ +++ ++", who_am_i(v1::WhoAmIRequest {})),
         row!("RenewOperator","+++ +++ ++", renew_operator(renew())),
         row!("AddOperator",  "--+ --- --", add_operator(v1::AddOperatorRequest::default())),

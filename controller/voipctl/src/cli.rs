@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, audit, backup, catalogue, completions, context, delete, drift, emergency, export, get,
-    nodes, operator, push, render, schema, status, token,
+    apply, audit, backup, catalogue, completions, context, delete, diff, drift, emergency, export,
+    get, history, nodes, operator, plan, push, render, schema, show, status, token,
 };
 use crate::output::Format;
 
@@ -54,8 +54,16 @@ Exit status: 0 done; 1 it did not succeed on every node; 2 bad usage or bad inpu
 pub enum Command {
     /// Check documents and store them in the controller
     Apply(apply::Args),
+    /// Show what a push would change, before anything is sent
+    Plan(plan::Args),
     /// Bring a site's policy onto its nodes
     Push(push::Args),
+    /// Show the earlier pushes of a site
+    History(history::Args),
+    /// Show one generation of a site: its nodes, result and documents
+    Show(show::Args),
+    /// Show how two generations of a site differ
+    Diff(diff::Args),
     /// Show what each node runs
     Status(status::Args),
     /// Show what was changed on nodes behind the controller's back
@@ -111,7 +119,11 @@ impl Command {
     ) -> Result<crate::failure::Status, crate::failure::Failure> {
         match self {
             Command::Apply(args) => apply::run(args, session).await,
+            Command::Plan(args) => plan::run(args, session).await,
             Command::Push(args) => push::run(args, session).await,
+            Command::History(args) => history::run(args, session).await,
+            Command::Show(args) => show::run(args, session).await,
+            Command::Diff(args) => diff::run(args, session).await,
             Command::Status(args) => status::run(args, session).await,
             Command::Drift(args) => drift::run(args, session).await,
             Command::Block(args) => emergency::exception::block(args, session).await,

@@ -3,7 +3,6 @@
 
 mod changes;
 mod fetches;
-mod live;
 mod rule_changes;
 mod rulesets;
 mod words;

@@ -2,7 +2,6 @@
 
 mod cut;
 mod damage;
-mod figure;
 mod kernel;
 mod session;
 mod trial;

@@ -30,6 +30,10 @@ pub(crate) struct Script {
     pub(crate) emergency: v1::EmergencyResponse,
     pub(crate) blocks: v1::ListBlocksResponse,
     pub(crate) backup: Vec<backup_part::Kind>,
+    pub(crate) plan: v1::PlanResponse,
+    pub(crate) history: v1::HistoryResponse,
+    pub(crate) generation: v1::ShowGenerationResponse,
+    pub(crate) differences: v1::DiffGenerationsResponse,
     pub(crate) refusal: Option<Status>,
     pub(crate) asked: Vec<String>,
 }
@@ -240,6 +244,34 @@ impl Operator for Double {
         request: Request<v1::RenderRequest>,
     ) -> Result<Response<v1::RenderResponse>, Status> {
         self.answer(&request, |script| script.render.clone())
+    }
+
+    async fn plan(
+        &self,
+        request: Request<v1::PlanRequest>,
+    ) -> Result<Response<v1::PlanResponse>, Status> {
+        self.answer(&request, |script| script.plan.clone())
+    }
+
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        self.answer(&request, |script| script.history.clone())
+    }
+
+    async fn show_generation(
+        &self,
+        request: Request<v1::ShowGenerationRequest>,
+    ) -> Result<Response<v1::ShowGenerationResponse>, Status> {
+        self.answer(&request, |script| script.generation.clone())
+    }
+
+    async fn diff_generations(
+        &self,
+        request: Request<v1::DiffGenerationsRequest>,
+    ) -> Result<Response<v1::DiffGenerationsResponse>, Status> {
+        self.answer(&request, |script| script.differences.clone())
     }
 
     async fn who_am_i(

@@ -22,7 +22,11 @@ mod fixture;
 #[cfg(test)]
 mod folder;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod people;
+#[cfg(test)]
+mod plan;
 #[cfg(test)]
 mod push;
 #[cfg(test)]

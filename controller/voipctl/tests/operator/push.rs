@@ -92,19 +92,19 @@ async fn fixture(push: Vec<Kind>) -> Fixture {
 #[tokio::test]
 async fn everything_works_everywhere() {
     let fixture = fixture(everything_works()).await;
-    insta::assert_snapshot!(fixture.run(&["push", "site-a"]).await);
+    insta::assert_snapshot!(fixture.run(&["push", "site-a", "--yes"]).await);
 }
 
 #[tokio::test]
 async fn a_node_refuses_one_is_offline_one_goes_back() {
     let fixture = fixture(everything_happens()).await;
-    insta::assert_snapshot!(fixture.run(&["push", "site-a"]).await);
+    insta::assert_snapshot!(fixture.run(&["push", "site-a", "--yes"]).await);
 }
 
 #[tokio::test]
 async fn a_terminal_shows_the_same_data() {
     let fixture = fixture(everything_happens()).await;
-    let piped = fixture.run(&["push", "site-a"]).await.out;
+    let piped = fixture.run(&["push", "site-a", "--yes"]).await.out;
     let terminal = Terminal::Plain(60, "y\n");
     let shown = fixture.run_on(terminal, &["push", "site-a", "--yes"]).await;
     assert_eq!(shown.out, piped);
@@ -113,7 +113,9 @@ async fn a_terminal_shows_the_same_data() {
 #[tokio::test]
 async fn events_for_programs() {
     let fixture = fixture(everything_happens()).await;
-    let shown = fixture.run(&["push", "site-a", "-o", "json"]).await;
+    let shown = fixture
+        .run(&["push", "site-a", "--yes", "-o", "json"])
+        .await;
     let events: Vec<Value> = shown
         .out
         .lines()
@@ -152,7 +154,7 @@ async fn flows_that_were_cut_are_counted() {
         }),
     ])
     .await;
-    let shown = fixture.run(&["push", "site-a"]).await;
+    let shown = fixture.run(&["push", "site-a", "--yes"]).await;
     assert!(shown.out.contains("142 ms, 3 flows cut\n"), "{shown}");
     assert!(shown.out.ends_with("412 ms; 3 flows cut\n"), "{shown}");
 }
@@ -165,13 +167,13 @@ async fn nothing_changed_is_said() {
         done(2, 0, 0, 0, false),
     ])
     .await;
-    insta::assert_snapshot!(fixture.run(&["push", "site-a"]).await);
+    insta::assert_snapshot!(fixture.run(&["push", "site-a", "--yes"]).await);
 }
 
 #[tokio::test]
 async fn a_site_without_nodes() {
     let fixture = fixture(vec![started(true, Vec::new()), done(0, 0, 0, 0, true)]).await;
-    insta::assert_snapshot!(fixture.run(&["push", "site-a"]).await);
+    insta::assert_snapshot!(fixture.run(&["push", "site-a", "--yes"]).await);
 }
 
 #[tokio::test]
@@ -213,9 +215,18 @@ async fn a_dry_run_of_documents_asks_what_they_would_change() {
 async fn what_is_asked_for_reaches_the_controller() {
     let fixture = fixture(everything_works()).await;
     fixture
-        .run(&["push", "site-a", "--wait", "--confirm-within", "5s"])
+        .run(&[
+            "push",
+            "site-a",
+            "--yes",
+            "--wait",
+            "--confirm-within",
+            "5s",
+        ])
         .await;
-    fixture.run(&["push", "site-a", "--wait", "2m"]).await;
+    fixture
+        .run(&["push", "site-a", "--yes", "--wait", "2m"])
+        .await;
     let asked = fixture.asked();
     assert!(
         asked[0].contains("wait_offline_ms: 60000, confirm_within_ms: 5000"),
@@ -228,45 +239,14 @@ async fn what_is_asked_for_reaches_the_controller() {
 }
 
 #[tokio::test]
-async fn a_person_is_asked_first() {
-    let fixture = fixture(everything_works()).await;
-    fixture.script(|script| {
-        let report = |connected| v1::NodeReport {
-            connected,
-            ..Default::default()
-        };
-        script.status.sites = vec![v1::SiteStatus {
-            nodes: vec![report(true), report(false)],
-            ..Default::default()
-        }];
-    });
-    let no = fixture
-        .run_on(Terminal::Plain(80, "\n"), &["push", "site-a"])
-        .await;
-    insta::assert_snapshot!(no);
-    let pushes = |fixture: &Fixture| {
-        fixture
-            .asked()
-            .iter()
-            .filter(|request| request.starts_with("PushRequest"))
-            .count()
-    };
-    assert_eq!(pushes(&fixture), 0);
-    let yes = fixture
-        .run_on(Terminal::Plain(80, "y\n"), &["push", "site-a"])
-        .await;
-    assert_eq!((yes.status, pushes(&fixture)), (0, 1));
-}
-
-#[tokio::test]
 async fn a_push_that_breaks_off_is_no_success() {
     let mut events = everything_works();
     events.pop();
     let fixture = fixture(events).await;
-    let mut shown = fixture.run(&["push", "site-a"]).await.to_string();
+    let mut shown = fixture.run(&["push", "site-a", "--yes"]).await.to_string();
     let stopping = "controller is stopping; the nodes go on by themselves";
     fixture.script(|script| script.push_breaks = Some(Status::unavailable(stopping)));
-    shown.push_str(&fixture.run(&["push", "site-a"]).await.to_string());
+    shown.push_str(&fixture.run(&["push", "site-a", "--yes"]).await.to_string());
     insta::assert_snapshot!(shown);
 }
 
@@ -278,7 +258,15 @@ async fn documents_go_first_and_a_mistake_stops_the_push() {
         "kind: Tenant\nname: acme\nnetworks: {offices: [203.0.113.0/24]}\n",
     );
     let file = fixture.path("acme.yaml");
-    let line = ["push", "site-a", "-f", file.to_str().unwrap(), "-o", "json"];
+    let line = [
+        "push",
+        "site-a",
+        "--yes",
+        "-f",
+        file.to_str().unwrap(),
+        "-o",
+        "json",
+    ];
     fixture.script(|script| {
         script.apply.changes = vec![v1::DocumentChange {
             kind: "Tenant".to_owned(),

@@ -8,6 +8,7 @@ mod drift;
 mod figures;
 mod idle;
 mod lockout;
+mod plan;
 mod push;
 mod site;
 
@@ -23,6 +24,8 @@ enum Part {
     Delta,
     /// A push to many nodes with 100 rules each, and the memory of controller and agents.
     Push,
+    /// A plan of a large site: compile and comparison alone.
+    Plan,
     /// Outside edits noticed and repaired.
     Drift,
     /// A push that locks people out, until they are back in.
@@ -60,6 +63,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Delta) {
         delta::run(arguments.times)?;
+    }
+    if wanted(Part::Plan) {
+        plan::run(arguments.times)?;
     }
     if wanted(Part::Drift) {
         drift::run()?;

@@ -160,6 +160,25 @@ pub async fn send(
     send_on(read, &basis, dry_run, session).await
 }
 
+/// Stores documents, if each of them is still at the revision that a dry run found it at.
+pub async fn send_as_shown(
+    read: &Sources,
+    shown: &Applied,
+    session: &mut Session<'_>,
+) -> Result<Applied, Failure> {
+    let mut basis = Basis::of(read, session)?;
+    basis.expected = shown
+        .changes
+        .iter()
+        .map(|change| v1::DocumentRevision {
+            kind: change.kind.clone(),
+            name: change.name.clone(),
+            revision: change.revision,
+        })
+        .collect();
+    send_on(read, &basis, false, session).await
+}
+
 /// Sends documents to the controller; what was stored is what their folder stands on now.
 async fn send_on(
     read: &Sources,

@@ -11,13 +11,14 @@ use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
 
-use super::apply;
+use super::apply::{self, Applied};
+use super::plan;
 use crate::Session;
 use crate::client::{ANSWER_TIMEOUT, Controller};
 use crate::diagnostics::{of_wire, show};
 use crate::failure::{Failure, Status};
 use crate::sources::{self, Sources};
-use crate::wording::{count, duration, millis};
+use crate::wording::{duration, millis};
 
 /// How long the controller may say nothing during a push, beyond what was asked to be awaited:
 /// a node's trial is bounded by the site's `confirm_within`.
@@ -48,27 +49,40 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let asks = !session.yes && !args.dry_run;
+    if asks {
+        can_ask(&args.site, session)?;
+    }
+    let read = if args.files.is_empty() {
+        None
+    } else {
+        Some(sources::read(&args.files, session.console)?)
+    };
+    let mut basis = None;
+    let mut shown = None;
+    if asks {
+        match agreed(&args.site, read.as_ref(), session).await? {
+            Agreed::Push(planned, documents) => (basis, shown) = (Some(planned), documents),
+            Agreed::End(status) => return Ok(status),
+        }
+    }
     let mut sources = Vec::new();
-    if !args.files.is_empty() {
-        let read = sources::read(&args.files, session.console)?;
-        if let Some(status) = apply_first(&args, &read, session).await? {
+    if let Some(read) = &read {
+        if let Some(status) = apply_first(&args, read, shown.as_ref(), session).await? {
             return Ok(status);
         }
         if args.dry_run {
-            sources = apply::on_the_wire(&read);
+            sources = apply::on_the_wire(read);
         }
     }
     let controller = session.controller().await?;
-    if !args.dry_run && !agreed(&args.site, &controller, session).await? {
-        session.console.note("nothing was pushed");
-        return Ok(Status::NotEverywhere);
-    }
     let request = v1::PushRequest {
         site: args.site.to_string(),
         wait_offline_ms: args.wait.map(millis).unwrap_or_default(),
         confirm_within_ms: args.confirm_within.map(millis).unwrap_or_default(),
         dry_run: args.dry_run,
         sources,
+        basis,
     };
     let events = controller
         .within(ANSWER_TIMEOUT, controller.calls().push(request))
@@ -82,17 +96,18 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     }
 }
 
-/// Stores the documents of `-f`, or only checks them; a status where the push ends here.
+/// Stores the documents of `-f`, or only checks them; a status where the push ends here. What a
+/// plan was shown of must still be as it was.
 async fn apply_first(
     args: &Args,
     read: &Sources,
+    shown: Option<&Applied>,
     session: &mut Session<'_>,
 ) -> Result<Option<Status>, Failure> {
-    let applied = if read.diagnostics.is_empty() {
-        apply::send(read, args.dry_run, session).await?
-    } else {
-        let diagnostics = read.diagnostics.clone();
-        apply::Applied::nothing(args.dry_run, diagnostics)
+    let applied = match shown {
+        Some(shown) => apply::send_as_shown(read, shown, session).await?,
+        None if read.diagnostics.is_empty() => apply::send(read, args.dry_run, session).await?,
+        None => Applied::nothing(args.dry_run, read.diagnostics.clone()),
     };
     session.print_event(&events::Documents::of(&applied))?;
     apply::tell(&applied, &read.sources, session);
@@ -102,32 +117,59 @@ async fn apply_first(
     Ok(None)
 }
 
-/// Asks a person before nodes are touched. A script that pushes has meant it.
+/// What a person says to a plan.
+enum Agreed {
+    /// To push exactly this, with these documents stored first.
+    Push(v1::PlanBasis, Option<Applied>),
+    /// Nothing is pushed.
+    End(Status),
+}
+
+/// Refuses a push that shows its plan to nobody.
+fn can_ask(site: &SiteName, session: &Session<'_>) -> Result<(), Failure> {
+    let why = if !session.format.is_table() {
+        "a push whose output is for programs asks no question"
+    } else if !session.console.answers() {
+        "nobody is there to look at the plan of this push"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::input(why).hint(format!(
+        "add --yes to push without asking; what would change: voipctl plan {site}"
+    )))
+}
+
+/// Shows the plan, and asks a person before anything is stored or nodes are touched.
 async fn agreed(
     site: &SiteName,
-    controller: &Controller,
+    read: Option<&Sources>,
     session: &mut Session<'_>,
-) -> Result<bool, Failure> {
-    if session.yes || !session.console.answers() {
-        return Ok(true);
+) -> Result<Agreed, Failure> {
+    let mut sources = Vec::new();
+    let mut documents = None;
+    if let Some(read) = read {
+        documents = plan::checked(read, session).await?;
+        if documents.is_none() {
+            return Ok(Agreed::End(Status::BadInput));
+        }
+        sources = apply::on_the_wire(read);
     }
-    let request = v1::StatusRequest {
-        site: site.to_string(),
-        compare: false,
-    };
-    let sites = controller
-        .answer(controller.calls().status(request))
-        .await?
-        .sites;
-    let nodes: Vec<&v1::NodeReport> = sites.iter().flat_map(|site| &site.nodes).collect();
-    let offline = nodes.iter().filter(|node| !node.connected).count();
-    let offline = if offline > 0 {
-        format!(" ({offline} offline)")
+    let controller = session.controller().await?;
+    let plan = plan::fetch(site, sources, 0, &controller).await?;
+    plan::show(&plan, session);
+    if plan::is_empty(&plan) {
+        return Ok(Agreed::End(Status::Done));
+    }
+    let what = if read.is_some() {
+        "store these documents and push"
     } else {
-        String::new()
+        "push"
     };
-    let nodes = count(nodes.len(), "node");
-    session.confirm(&format!("push {site} to its {nodes}{offline}?"))
+    if !session.confirm(&format!("{what} {site}?"))? {
+        session.console.note("nothing was pushed");
+        return Ok(Agreed::End(Status::NotEverywhere));
+    }
+    Ok(Agreed::Push(plan.basis.unwrap_or_default(), documents))
 }
 
 /// Shows the events as they come, to the last one.

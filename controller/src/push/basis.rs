@@ -1,0 +1,219 @@
+//! What a plan stands on, and whether it still does.
+
+use std::collections::BTreeMap;
+
+use voipfleet_common::names::NodeName;
+use voipfleet_common::ruleset::Digest;
+use voipfleet_common::session::{Generation, Held};
+
+use super::generation::Before;
+use super::{Order, PushError, Pushes, Snapshot};
+use crate::documents;
+use crate::records::{Content, DocumentsVersion, GenerationRecord};
+
+/// Names in one sentence.
+const SHOWN: usize = 5;
+
+/// What a plan was made of. What is pushed is that, or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlanBasis {
+    /// The version of the documents. By itself it does not count: documents that others change
+    /// may be of no concern to the site.
+    pub documents: u64,
+    /// The site's generation; 0: none yet.
+    pub generation: Generation,
+    /// Every node.
+    pub nodes: BTreeMap<NodeName, BasisNode>,
+}
+
+/// A node in a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BasisNode {
+    /// What it would be given.
+    pub wanted: Digest,
+    /// What it has confirmed.
+    pub confirmed: Option<Held>,
+}
+
+/// Who did what was done last.
+#[derive(Debug, Clone, Default)]
+pub struct LastChanges {
+    /// Who changed documents; empty: not known.
+    pub documents_by: String,
+    /// Who pushed the site; empty: not known.
+    pub pushed_by: String,
+}
+
+impl PlanBasis {
+    /// As things are: the site's generation, and what its nodes would be given and run.
+    pub(super) fn of(
+        generation: Option<&GenerationRecord>,
+        documents: DocumentsVersion,
+        contents: &BTreeMap<NodeName, Content>,
+        confirmed: &BTreeMap<NodeName, Held>,
+    ) -> Self {
+        let node = |(name, content): (&NodeName, &Content)| {
+            let node = BasisNode {
+                wanted: content.digest,
+                confirmed: confirmed.get(name).copied(),
+            };
+            (name.clone(), node)
+        };
+        Self {
+            documents,
+            generation: generation.map_or(0, |generation| generation.number),
+            nodes: contents.iter().map(node).collect(),
+        }
+    }
+
+    /// What is no longer so, in words; empty: it stands.
+    pub fn moved(&self, now: &Self, last: &LastChanges) -> Vec<String> {
+        let mut moved = Vec::new();
+        if now.generation != self.generation {
+            let by = or_somebody(&last.pushed_by);
+            moved.push(format!("{by} pushed generation {}", now.generation));
+        }
+        let mut others = Vec::new();
+        for (name, then) in &self.nodes {
+            let Some(node) = now.nodes.get(name) else {
+                moved.push(format!("node {name} was deleted"));
+                continue;
+            };
+            if node.wanted != then.wanted {
+                others.push(name.to_string());
+            }
+            let digest = |held: Option<Held>| held.map(|held| held.digest);
+            if digest(node.confirmed) != digest(then.confirmed) {
+                moved.push(match node.confirmed {
+                    Some(held) => format!("node {name} now runs generation {}", held.generation),
+                    None => format!("node {name} runs nothing any more"),
+                });
+            }
+        }
+        let enrolled = now
+            .nodes
+            .keys()
+            .filter(|name| !self.nodes.contains_key(*name));
+        moved.extend(enrolled.map(|name| format!("node {name} enrolled")));
+        if !others.is_empty() {
+            let more = others.len().saturating_sub(SHOWN);
+            others.truncate(SHOWN);
+            let mut names = others.join(", ");
+            if more > 0 {
+                names = format!("{names} and {more} more");
+            }
+            moved.push(if now.documents == self.documents {
+                // Roles or addresses of nodes, by which rules are made.
+                format!("the rules for {names} are others, since the site's nodes changed")
+            } else {
+                let by = or_somebody(&last.documents_by);
+                format!("{by} changed the documents, and the rules for {names} are others")
+            });
+        }
+        moved
+    }
+}
+
+impl Pushes {
+    /// Refuses an order whose plan no longer holds. Called between the compile and the commit,
+    /// which expects the site's generation as it is here: nothing can come between.
+    pub(super) async fn still_stands(
+        &self,
+        order: &Order,
+        before: &Before,
+        snapshot: &Snapshot,
+        contents: &BTreeMap<NodeName, Content>,
+        confirmed: &BTreeMap<NodeName, Held>,
+    ) -> Result<(), PushError> {
+        let Some(basis) = &order.basis else {
+            return Ok(());
+        };
+        let now = PlanBasis::of(
+            before.record.as_ref(),
+            snapshot.version,
+            contents,
+            confirmed,
+        );
+        let by = before.record.as_ref().map(|record| record.by.clone());
+        let (documents, _) = documents::version(self.store.as_ref()).await?;
+        let last = LastChanges {
+            documents_by: documents.by,
+            pushed_by: by.unwrap_or_default(),
+        };
+        let moved = basis.moved(&now, &last);
+        if moved.is_empty() {
+            return Ok(());
+        }
+        Err(PushError::Stale {
+            site: order.site.clone(),
+            moved,
+        })
+    }
+}
+
+fn or_somebody(name: &str) -> &str {
+    if name.is_empty() { "somebody" } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(text: &str) -> Digest {
+        Digest::of(text.as_bytes())
+    }
+
+    fn basis(nodes: &[(&str, &str, u64)]) -> PlanBasis {
+        let node = |(name, wanted, generation): &(&str, &str, u64)| {
+            let confirmed = (*generation > 0).then(|| Held {
+                generation: *generation,
+                digest: digest(&generation.to_string()),
+            });
+            let wanted = digest(wanted);
+            (name.parse().unwrap(), BasisNode { wanted, confirmed })
+        };
+        PlanBasis {
+            documents: 4,
+            generation: 6,
+            nodes: nodes.iter().map(node).collect(),
+        }
+    }
+
+    fn moved(then: &PlanBasis, now: &PlanBasis) -> Vec<String> {
+        let last = LastChanges {
+            documents_by: "ben".to_owned(),
+            pushed_by: "ada".to_owned(),
+        };
+        then.moved(now, &last)
+    }
+
+    #[test]
+    fn what_moved_is_named() {
+        let then = basis(&[("a", "x", 6), ("b", "y", 6), ("d", "z", 6)]);
+        let mut now = basis(&[("a", "x", 7), ("b", "other", 6), ("c", "w", 0)]);
+        now.generation = 7;
+        now.documents = 5;
+        assert_eq!(
+            moved(&then, &now),
+            [
+                "ada pushed generation 7",
+                "node a now runs generation 7",
+                "node d was deleted",
+                "node c enrolled",
+                "ben changed the documents, and the rules for b are others",
+            ]
+        );
+        now = then.clone();
+        now.nodes.get_mut(&"b".parse().unwrap()).unwrap().wanted = digest("other");
+        assert!(moved(&then, &now)[0].contains("since the site's nodes changed"));
+    }
+
+    /// Another site's tenant was changed: nothing that this plan says is wrong.
+    #[test]
+    fn documents_of_others_do_not_count() {
+        let then = basis(&[("a", "x", 6)]);
+        let mut now = then.clone();
+        now.documents = 9;
+        assert!(moved(&then, &now).is_empty());
+    }
+}

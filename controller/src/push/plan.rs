@@ -1,0 +1,412 @@
+//! What a push would change, compared with what the nodes have confirmed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::plan::{Changes, NodeChange, Owners};
+use voipfleet_common::policy::{Document, Documents, FieldChange, Kind, Site, Source, differences};
+use voipfleet_common::role::Role;
+use voipfleet_common::ruleset::{Digest, Ruleset};
+use voipfleet_common::session::{Generation, Held};
+
+use super::basis::PlanBasis;
+use super::generation::{compare, newest};
+use super::sources::{self, PlannedSource};
+use super::{Order, PushError, Pushes, Snapshot, rulesets};
+use crate::documents::documents_at;
+use crate::records::{self, Content, GenerationRecord, NodeId};
+use crate::store::{StoreError, keys};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// The site.
+    pub site: SiteName,
+    /// Documents as if they were stored.
+    pub sources: Vec<Source>,
+    /// An earlier generation that is wanted back; none: what the documents say.
+    pub to: Option<Generation>,
+    /// Where the operator speaks from; none: not known.
+    pub operator: Option<IpAddr>,
+}
+
+/// What a push would do.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The number that it would have; where nothing changes, the site's own.
+    pub generation: Generation,
+    /// The site's own; 0: none.
+    pub current: Generation,
+    /// Whether there would be a new generation.
+    pub changed: bool,
+    /// The state of the documents that the site's generation was made of; none: not known.
+    pub documents_at: Option<u64>,
+    /// Documents of the site that differ from those.
+    pub documents: Vec<DocumentDifference>,
+    /// What changes on the nodes.
+    pub changes: Changes,
+    /// Every node.
+    pub nodes: BTreeMap<NodeName, PlannedNode>,
+    /// DNS names and feeds that the rules would use.
+    pub live: Vec<PlannedSource>,
+    /// What an operator must not overlook.
+    pub warnings: Vec<String>,
+    /// What it all stands on.
+    pub basis: PlanBasis,
+}
+
+/// A document that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentDifference {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// It was there before.
+    pub before: bool,
+    /// It is there now.
+    pub after: bool,
+    /// Its fields.
+    pub fields: Vec<FieldChange>,
+}
+
+/// A node in a plan.
+#[derive(Debug, Clone)]
+pub struct PlannedNode {
+    /// What it does.
+    pub roles: BTreeSet<Role>,
+    /// Whether its agent is there.
+    pub connected: bool,
+    /// What it has confirmed.
+    pub confirmed: Option<Held>,
+    /// What it would be given.
+    pub wanted: Digest,
+    /// How the two compare.
+    pub compared: Compared,
+    /// Its own words about the last try.
+    pub error: String,
+}
+
+/// How what a node runs compares with what it would run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// The same.
+    Unchanged,
+    /// Not the same.
+    Changed,
+    /// It runs nothing yet.
+    First,
+    /// The store does not hold what it runs.
+    Unknown,
+}
+
+/// Rulesets of a site's nodes, each with its digest.
+pub(crate) type Wanted = BTreeMap<NodeName, (Ruleset, Content)>;
+
+impl Pushes {
+    /// What a push would change now.
+    pub async fn plan(&self, wish: Wish) -> Result<Planned, PushError> {
+        let site = &wish.site;
+        let before = self.before(site).await?;
+        let record = before.record;
+        let (snapshot, compiled) = self.compile_as_if(site, wish.sources.clone()).await?;
+        let mut wanted = with_contents(site, compiled.rulesets).await?;
+        let mut warnings = compiled.warnings;
+        let mut after_documents = snapshot.documents.clone();
+        if let Some(to) = wish.to {
+            let back = self.generation(site, to).await?;
+            self.take_back(&back, &mut wanted).await?;
+            warnings.clear();
+            if let Some(then) = self.documents_of(&back).await? {
+                after_documents = Arc::new(then);
+            }
+        }
+        let contents: BTreeMap<NodeName, Content> = wanted
+            .iter()
+            .map(|(name, (_, content))| (name.clone(), *content))
+            .collect();
+        let confirmed = self.confirmed(&snapshot);
+        let basis = PlanBasis::of(record.as_ref(), snapshot.version, &contents, &confirmed);
+        let fresh = self.fresh(&order(&wish), &snapshot);
+        let compared = compare(
+            record.as_ref(),
+            contents,
+            &confirmed,
+            newest(&snapshot),
+            fresh,
+        );
+        let running = self.running(&wanted, &confirmed).await?;
+        let documents_at = self.documents_before(record.as_ref(), &snapshot).await?;
+        let nodes = self.nodes(&snapshot, &wanted, &confirmed, &running);
+        let live = self.live(&wanted, &running).await?;
+        warnings.extend(live.iter().filter_map(PlannedSource::warning));
+        let now = self.clock.now_ms() / 1000;
+        let current = record.as_ref().map_or(0, |record| record.number);
+        let comparing = tokio::task::spawn_blocking(move || {
+            let (known, before_documents) = documents_at;
+            let site = &wish.site;
+            let owners = |documents: &Documents| {
+                let site = documents.sites.get(site);
+                site.map(|site| Owners::of(site, documents))
+                    .unwrap_or_default()
+            };
+            let pairs: Vec<NodeChange<'_>> = wanted
+                .iter()
+                .filter_map(|(node, (after, _))| {
+                    let before = match running.get(node) {
+                        Some(Running::Other(before)) => Some(before.as_ref()),
+                        Some(Running::Nothing) => None,
+                        Some(Running::Same | Running::Unknown) | None => return None,
+                    };
+                    Some(NodeChange {
+                        node,
+                        before,
+                        after,
+                    })
+                })
+                .collect();
+            let (before, after) = (owners(&before_documents), owners(&after_documents));
+            let changes = Changes::of(&pairs, &before, &after);
+            warnings.extend(changes.warnings(&pairs, wish.operator, now));
+            let documents = document_differences(site, &before_documents, &after_documents);
+            (known, documents, changes, warnings)
+        });
+        let site = snapshot.site;
+        let (known, documents, changes, warnings) =
+            comparing.await.map_err(|_| PushError::Broken(site))?;
+        Ok(Planned {
+            generation: compared.generation.number,
+            current,
+            changed: compared.changed,
+            documents_at: known,
+            documents,
+            changes,
+            nodes,
+            live,
+            warnings,
+            basis,
+        })
+    }
+
+    /// The DNS names and feeds that the wanted rulesets use.
+    async fn live(
+        &self,
+        wanted: &Wanted,
+        running: &BTreeMap<NodeName, Running>,
+    ) -> Result<Vec<PlannedSource>, PushError> {
+        let mut used = BTreeSet::new();
+        let mut known = BTreeSet::new();
+        for (name, (ruleset, _)) in wanted {
+            used.extend(ruleset.live_names());
+            match running.get(name) {
+                Some(Running::Same) => known.extend(ruleset.live_names()),
+                Some(Running::Other(before)) => known.extend(before.live_names()),
+                Some(Running::Nothing | Running::Unknown) | None => {}
+            }
+        }
+        Ok(sources::read(self.store.as_ref(), used, &known).await?)
+    }
+
+    /// A generation that is kept.
+    pub(crate) async fn generation(
+        &self,
+        site: &SiteName,
+        number: Generation,
+    ) -> Result<GenerationRecord, PushError> {
+        let key = keys::generation(site, number);
+        let read = records::read(self.store.as_ref(), &key).await?;
+        let unknown = || PushError::UnknownGeneration(site.clone(), number);
+        read.map(|read| read.record).ok_or_else(unknown)
+    }
+
+    /// Puts what a generation held in the place of what was compiled, for the nodes that it knew.
+    async fn take_back(
+        &self,
+        back: &GenerationRecord,
+        wanted: &mut Wanted,
+    ) -> Result<(), PushError> {
+        for (name, content) in &back.nodes {
+            if let Some(place) = wanted.get_mut(name)
+                && place.1.digest != content.digest
+            {
+                let ruleset = self.stored(&content.digest).await?;
+                let key = keys::ruleset(&content.digest);
+                let why = "it is missing, and a generation names it";
+                let ruleset = ruleset.ok_or(StoreError::Corrupt { key, why })?;
+                *place = (ruleset, *content);
+            }
+        }
+        Ok(())
+    }
+
+    /// A stored ruleset.
+    pub(crate) async fn stored(&self, digest: &Digest) -> Result<Option<Ruleset>, StoreError> {
+        let Some(bytes) = rulesets::get(self.store.as_ref(), digest).await? else {
+            return Ok(None);
+        };
+        let key = keys::ruleset(digest);
+        let decoding = tokio::task::spawn_blocking(move || Ruleset::decode(&bytes));
+        let decoded = decoding.await.map_err(|_| StoreError::Corrupt {
+            key: key.clone(),
+            why: "its reader failed",
+        })?;
+        decoded.map(Some).map_err(|error| StoreError::Value {
+            key,
+            source: error.into(),
+        })
+    }
+
+    /// The documents that a generation was made of; none: not known.
+    pub(crate) async fn documents_of(
+        &self,
+        record: &GenerationRecord,
+    ) -> Result<Option<Documents>, StoreError> {
+        // 0: it is of the time before states of the documents were counted.
+        if record.documents == 0 {
+            return Ok(None);
+        }
+        documents_at(self.store.as_ref(), record.documents).await
+    }
+
+    /// What each node runs, as far as it is another ruleset than the one that is wanted.
+    async fn running(
+        &self,
+        wanted: &Wanted,
+        confirmed: &BTreeMap<NodeName, Held>,
+    ) -> Result<BTreeMap<NodeName, Running>, PushError> {
+        let mut running = BTreeMap::new();
+        for (name, (_, content)) in wanted {
+            let runs = match confirmed.get(name) {
+                None => Running::Nothing,
+                Some(held) if held.digest == content.digest => Running::Same,
+                Some(held) => match self.stored(&held.digest).await? {
+                    // Another machine had the name, or the node says what it likes.
+                    Some(ruleset) if ruleset.node == *name => Running::Other(Box::new(ruleset)),
+                    _ => Running::Unknown,
+                },
+            };
+            running.insert(name.clone(), runs);
+        }
+        Ok(running)
+    }
+
+    /// The documents that the site's generation was made of; else those that are stored.
+    async fn documents_before(
+        &self,
+        record: Option<&GenerationRecord>,
+        snapshot: &Snapshot,
+    ) -> Result<(Option<u64>, Documents), PushError> {
+        if let Some(record) = record
+            && let Some(documents) = self.documents_of(record).await?
+        {
+            return Ok((Some(record.documents), documents));
+        }
+        let stored = documents_at(self.store.as_ref(), snapshot.version).await?;
+        Ok((None, stored.unwrap_or_default()))
+    }
+
+    fn nodes(
+        &self,
+        snapshot: &Snapshot,
+        wanted: &Wanted,
+        confirmed: &BTreeMap<NodeName, Held>,
+        running: &BTreeMap<NodeName, Running>,
+    ) -> BTreeMap<NodeName, PlannedNode> {
+        let node = |(name, (_, content)): (&NodeName, &(Ruleset, Content))| {
+            let id = NodeId {
+                site: snapshot.site.clone(),
+                node: name.clone(),
+            };
+            let view = self.fleet.view(&id);
+            let status = view.as_ref().and_then(|view| view.status.as_ref());
+            let roles = snapshot.nodes.get(name).map(|node| node.roles.clone());
+            let node = PlannedNode {
+                roles: roles.unwrap_or_default(),
+                connected: view.is_some(),
+                confirmed: confirmed.get(name).copied(),
+                wanted: content.digest,
+                compared: match running.get(name) {
+                    Some(Running::Same) => Compared::Unchanged,
+                    Some(Running::Other(_)) => Compared::Changed,
+                    Some(Running::Nothing) => Compared::First,
+                    Some(Running::Unknown) | None => Compared::Unknown,
+                },
+                error: status
+                    .map(|status| status.error.clone())
+                    .unwrap_or_default(),
+            };
+            (name.clone(), node)
+        };
+        wanted.iter().map(node).collect()
+    }
+}
+
+/// What a node runs.
+enum Running {
+    Nothing,
+    Same,
+    Other(Box<Ruleset>),
+    Unknown,
+}
+
+/// The digest of each ruleset. It takes a while where sets are long: off the async threads.
+pub(super) async fn with_contents(
+    site: &SiteName,
+    rulesets: BTreeMap<NodeName, Ruleset>,
+) -> Result<Wanted, PushError> {
+    let digesting = tokio::task::spawn_blocking(move || {
+        let content = |(name, ruleset): (NodeName, Ruleset)| {
+            let encoded = ruleset.encode();
+            let content = Content {
+                digest: Digest::of(&encoded),
+                size: encoded.len() as u64,
+            };
+            (name, (ruleset, content))
+        };
+        rulesets.into_iter().map(content).collect()
+    });
+    digesting.await.map_err(|_| PushError::Broken(site.clone()))
+}
+
+/// The documents of a site that differ, by kind and name.
+pub(crate) fn document_differences(
+    site: &SiteName,
+    before: &Documents,
+    after: &Documents,
+) -> Vec<DocumentDifference> {
+    let needs = |documents: &Documents| documents.sites.get(site).map(Site::needs);
+    let mut needed = needs(before).unwrap_or_default();
+    needed.extend(needs(after).unwrap_or_default());
+    let mut all = Vec::new();
+    for (kind, name) in needed {
+        let of = |documents: &Documents| -> Option<Document> { documents.get(kind, &name) };
+        let (old, new) = (of(before), of(after));
+        let fields = differences(old.as_ref(), new.as_ref());
+        if old != new {
+            all.push(DocumentDifference {
+                kind,
+                name,
+                before: old.is_some(),
+                after: new.is_some(),
+                fields,
+            });
+        }
+    }
+    all
+}
+
+/// An order that is never carried out.
+fn order(wish: &Wish) -> Order {
+    Order {
+        site: wish.site.clone(),
+        by: String::new(),
+        confirm_within_ms: None,
+        wait_offline: Duration::ZERO,
+        dry_run: true,
+        sources: Vec::new(),
+        basis: None,
+    }
+}

@@ -1,0 +1,88 @@
+//! What the DNS names and feeds of a plan stand for now. Their addresses are in no ruleset: they
+//! change without a push.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use voipfleet_common::ruleset::LiveName;
+
+use crate::records::{self, FeedRecord, ResolvedRecord};
+use crate::store::{Store, StoreError, keys};
+
+/// Addresses of one source that are told; all of a name's, and the first of a feed's.
+const TOLD: usize = 20;
+
+/// A DNS name or feed that rules use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedSource {
+    /// Which.
+    pub name: LiveName,
+    /// The first of its addresses.
+    pub first: Vec<IpNet>,
+    /// How many there are.
+    pub entries: usize,
+    /// When they came, Unix time; 0: never.
+    pub at_ms: u64,
+    /// Why there is no newer answer; empty: the last one was good.
+    pub error: String,
+    /// No node runs rules that use it.
+    pub added: bool,
+}
+
+impl PlannedSource {
+    /// What an operator should know of it.
+    pub(super) fn warning(&self) -> Option<String> {
+        let name = &self.name;
+        let why = if self.error.is_empty() {
+            "it was not asked for yet"
+        } else {
+            &self.error
+        };
+        if self.at_ms == 0 {
+            return Some(format!(
+                "{name} never had a good answer, and stands for nothing: {why}"
+            ));
+        }
+        (!self.error.is_empty()).then(|| {
+            let entries = self.entries;
+            format!("{name} has no good answer, and keeps its {entries} addresses: {why}")
+        })
+    }
+}
+
+/// Reads those of `used` that are names or feeds. `known` are used by what nodes run.
+pub(super) async fn read(
+    store: &dyn Store,
+    used: BTreeSet<LiveName>,
+    known: &BTreeSet<LiveName>,
+) -> Result<Vec<PlannedSource>, StoreError> {
+    let mut all = Vec::new();
+    for name in used {
+        let (nets, at_ms, error) = match &name {
+            LiveName::Name(host) => {
+                let read = records::read::<ResolvedRecord>(store, &keys::resolved(host)).await?;
+                let record = read.map(|read| read.record).unwrap_or_default();
+                let nets: Vec<IpNet> = record.addresses.keys().map(|ip| (*ip).into()).collect();
+                (nets, record.resolved_ms, record.error)
+            }
+            LiveName::Feed(list) | LiveName::DenyFeed(list) => {
+                let key = keys::feed(list);
+                let held = store.get(&key).await?;
+                let record = held.map(|held| records::from_protobuf::<FeedRecord>(&key, &held));
+                let record = record.transpose()?.unwrap_or_default();
+                let nets: Vec<IpNet> = record.elements().into_iter().collect();
+                (nets, record.fetched_ms, record.error)
+            }
+            LiveName::Cluster(_) | LiveName::Block | LiveName::Allow | LiveName::Open => continue,
+        };
+        all.push(PlannedSource {
+            added: !known.contains(&name),
+            entries: nets.len(),
+            first: nets.into_iter().take(TOLD).collect(),
+            name,
+            at_ms,
+            error,
+        });
+    }
+    Ok(all)
+}

@@ -1,0 +1,258 @@
+//! Plans against what nodes have confirmed, and pushes of exactly what was planned.
+
+use tonic::Code;
+use voipfleet_proto::v1::{
+    DiffGenerationsRequest, GivenDocuments, HistoryRequest, PlanRequest, PlanResponse,
+    PlannedState, PushRequest, ShowGenerationRequest,
+};
+
+use super::agent::{Node, connected};
+use super::installation::{Installation, SITE, refused};
+
+async fn plan(installation: &Installation, sources: &[&str]) -> PlanResponse {
+    let given = |text: &&str| GivenDocuments {
+        path: "site.yaml".to_owned(),
+        text: (*text).to_owned(),
+    };
+    let request = PlanRequest {
+        site: "site-a".to_owned(),
+        sources: sources.iter().map(given).collect(),
+        to: 0,
+    };
+    installation
+        .operator()
+        .await
+        .plan(request)
+        .await
+        .unwrap()
+        .into_inner()
+}
+
+fn agreed(plan: &PlanResponse) -> PushRequest {
+    PushRequest {
+        site: "site-a".to_owned(),
+        basis: plan.basis.clone(),
+        ..PushRequest::default()
+    }
+}
+
+fn wider() -> String {
+    SITE.replace("203.0.113.0/24", "203.0.112.0/23")
+}
+
+#[tokio::test]
+async fn a_plan_compares_with_what_nodes_have_confirmed() {
+    let (installation, _, mut session) = connected().await;
+    let first = plan(&installation, &[]).await;
+    assert_eq!(
+        (first.generation, first.current, first.changed),
+        (1, 0, true)
+    );
+    assert_eq!(first.nodes[0].state(), PlannedState::First);
+    assert!(
+        first
+            .warnings
+            .iter()
+            .any(|w| w.contains("under no ruleset yet"))
+    );
+    assert!(first.changes.unwrap().access.is_empty());
+
+    let push = installation.push().await;
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    push.end().await;
+    let same = plan(&installation, &[]).await;
+    assert!(!same.changed);
+    assert_eq!(same.nodes[0].state(), PlannedState::Unchanged);
+    assert!(same.changes.unwrap().rules.is_empty());
+
+    // As if other documents were stored; nothing is.
+    let given = plan(&installation, &[&wider()]).await;
+    assert_eq!((given.generation, given.changed), (2, true));
+    assert_eq!(given.documents.len(), 1);
+    assert_eq!(given.documents[0].fields[0].field, "networks.offices");
+    let changes = given.changes.unwrap();
+    let set = &changes.sets[0];
+    assert_eq!(
+        (set.set.as_str(), set.added.len(), set.removed.len()),
+        ("clients", 1, 1)
+    );
+    assert_eq!(set.added[0].owners, ["tenant acme: offices"]);
+    assert_eq!(set.removed[0].owners, ["tenant acme: offices"]);
+    // The wider network holds the old one: nothing is lost.
+    assert!(changes.access.iter().all(|access| access.gains));
+    assert_eq!(changes.access[0].networks, ["203.0.112.0/24"]);
+
+    // Pushed and not confirmed: the node still runs the first one.
+    installation.apply(&wider()).await;
+    let push = installation.push().await;
+    session.offer().await;
+    let held = plan(&installation, &[]).await;
+    assert!(!held.changed);
+    assert_eq!(held.nodes[0].generation, 1);
+    assert_eq!(held.nodes[0].state(), PlannedState::Changed);
+    assert_eq!(held.changes.unwrap().sets[0].set, "clients");
+    drop(push);
+}
+
+#[tokio::test]
+async fn what_a_node_runs_and_nobody_knows_is_told_as_such() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let mut node = Node::enrol(&installation, "a").await;
+    node.confirmed = Some((4, vec![7; 32]));
+    let _session = node.connect(&installation).await;
+    let told = plan(&installation, &[]).await;
+    assert_eq!(told.nodes[0].state(), PlannedState::Unknown);
+    assert_eq!(told.nodes[0].generation, 4);
+}
+
+#[tokio::test]
+async fn exactly_what_was_planned_is_pushed() {
+    let (installation, _, mut session) = connected().await;
+    let planned = plan(&installation, &[&wider()]).await;
+    // Those documents are not stored: what would be pushed is not what was agreed to.
+    let message = refused(
+        installation.try_push(agreed(&planned)).await.map(|_| ()),
+        Code::Aborted,
+    );
+    assert!(message.contains("the rules for a are others"), "{message}");
+    installation.apply(&wider()).await;
+    let push = installation.try_push(agreed(&planned)).await.unwrap();
+    assert_eq!(push.started.generation, 1);
+    let offer = session.offer().await;
+    assert_eq!(offer.digest, planned.nodes[0].wanted);
+    session.apply(&offer).await;
+    push.end().await;
+}
+
+#[tokio::test]
+async fn a_plan_that_went_stale_says_what_moved() {
+    let (installation, _, mut session) = connected().await;
+    let planned = plan(&installation, &[]).await;
+    let stale = async |planned: &PlanResponse| {
+        let pushed = installation.try_push(agreed(planned)).await;
+        refused(pushed.map(|_| ()), Code::Aborted)
+    };
+    installation.apply(&wider()).await;
+    let message = stale(&planned).await;
+    assert!(message.contains("ada changed the documents"), "{message}");
+    assert_eq!(installation.status().await.generation, 0);
+
+    let planned = plan(&installation, &[]).await;
+    Node::enrol(&installation, "b").await;
+    let message = stale(&planned).await;
+    assert!(message.contains("node b enrolled"), "{message}");
+
+    let planned = plan(&installation, &[]).await;
+    let push = installation.push().await;
+    let message = stale(&planned).await;
+    assert!(message.contains("ada pushed generation 1"), "{message}");
+    let planned = plan(&installation, &[]).await;
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    while installation.status().await.nodes["a"].generation == 0 {
+        tokio::task::yield_now().await;
+    }
+    let message = stale(&planned).await;
+    assert!(
+        message.contains("node a now runs generation 1"),
+        "{message}"
+    );
+    drop(push);
+
+    // A document that is no concern of the site moves nothing.
+    let planned = plan(&installation, &[]).await;
+    installation
+        .apply("kind: Tenant\nname: other\nnetworks: {hq: [198.18.0.0/24]}\n")
+        .await;
+    installation.try_push(agreed(&planned)).await.unwrap();
+    let elsewhere = PushRequest {
+        site: "site-b".to_owned(),
+        ..agreed(&planned)
+    };
+    refused(
+        installation.try_push(elsewhere).await.map(|_| ()),
+        Code::InvalidArgument,
+    );
+}
+
+#[tokio::test]
+async fn earlier_generations_are_listed_shown_and_compared() {
+    let (installation, _, mut session) = connected().await;
+    for documents in [SITE.to_owned(), wider()] {
+        installation.apply(&documents).await;
+        let push = installation.push().await;
+        let offer = session.offer().await;
+        session.apply(&offer).await;
+        push.end().await;
+    }
+    let mut client = installation.operator().await;
+    let site = "site-a".to_owned();
+    let request = HistoryRequest {
+        site: site.clone(),
+        limit: 0,
+    };
+    let history = client.history(request).await.unwrap().into_inner();
+    assert_eq!(history.current, 2);
+    let numbers: Vec<u64> = history
+        .generations
+        .iter()
+        .map(|entry| entry.generation)
+        .collect();
+    assert_eq!(numbers, [2, 1]);
+    assert_eq!(history.generations[0].by, "ada");
+    assert_eq!(history.generations[0].running, 1);
+    assert_eq!(history.generations[0].changed_nodes, ["a"]);
+    assert_eq!(history.generations[1].added_nodes, ["a"]);
+
+    let request = ShowGenerationRequest {
+        site: site.clone(),
+        generation: 1,
+    };
+    let shown = client.show_generation(request).await.unwrap().into_inner();
+    let tenant = shown
+        .documents
+        .iter()
+        .find(|document| document.kind == "Tenant")
+        .unwrap();
+    assert!(tenant.yaml.contains("203.0.113.0/24"), "{}", tenant.yaml);
+    assert_eq!(shown.nodes[0].running, 2);
+
+    let request = |from, to| DiffGenerationsRequest {
+        site: site.clone(),
+        from,
+        to,
+    };
+    for to in [2, 0] {
+        let answer = client
+            .diff_generations(request(1, to))
+            .await
+            .unwrap()
+            .into_inner();
+        assert!(answer.documents_known);
+        assert_eq!(answer.documents[0].fields[0].added, ["203.0.112.0/23"]);
+        let sets = answer.changes.unwrap().sets;
+        assert_eq!(sets[0].removed[0].network, "203.0.113.0/24");
+        assert_eq!(sets[0].removed[0].owners, ["tenant acme: offices"]);
+    }
+    let back = PlanRequest {
+        site: site.clone(),
+        sources: Vec::new(),
+        to: 1,
+    };
+    let back = client.plan(back).await.unwrap().into_inner();
+    assert_eq!((back.generation, back.changed), (3, true));
+    let access = back.changes.unwrap().access;
+    assert!(
+        access
+            .iter()
+            .all(|access| !access.gains && access.owner == "tenant acme")
+    );
+    refused(client.diff_generations(request(1, 9)).await, Code::NotFound);
+    let request = HistoryRequest {
+        site: "site-z".to_owned(),
+        limit: 0,
+    };
+    refused(client.history(request).await, Code::NotFound);
+}

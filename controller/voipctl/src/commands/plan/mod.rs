@@ -1,0 +1,231 @@
+//! `voipctl plan SITE`: what a push would change, before anything is sent.
+
+mod json;
+pub mod page;
+
+use std::path::PathBuf;
+
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1;
+
+pub use json::{Documents, Rulesets};
+
+use super::apply::{self, Applied};
+use crate::Session;
+use crate::client::Controller;
+use crate::failure::{Failure, Status};
+use crate::sources::{self, Sources};
+use crate::table::Tone;
+use crate::wording::{Moment, count};
+use page::Page;
+
+/// `voipctl plan`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit status: 0 done; with --exit-code 0 nothing would change, 1 something would;
+2 bad usage or bad input; 3 the controller cannot be reached or refuses us.")]
+pub struct Args {
+    /// The site
+    site: SiteName,
+
+    /// As if these documents were stored: files, folders of *.yaml and *.yml, or - for stdin
+    #[arg(short = 'f', long = "file", num_args = 1.., value_name = "PATH")]
+    files: Vec<PathBuf>,
+
+    /// Exit with 1 if anything would change
+    #[arg(long)]
+    exit_code: bool,
+}
+
+/// Runs it.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let mut sources = Vec::new();
+    if !args.files.is_empty() {
+        let read = sources::read(&args.files, session.console)?;
+        if checked(&read, session).await?.is_none() {
+            return Ok(Status::BadInput);
+        }
+        sources = apply::on_the_wire(&read);
+    }
+    let controller = session.controller().await?;
+    let plan = fetch(&args.site, sources, 0, &controller).await?;
+    if !session.print(&json::Plan::of(&plan))? {
+        show(&plan, session);
+    }
+    if args.exit_code && !is_empty(&plan) {
+        return Ok(Status::NotEverywhere);
+    }
+    Ok(Status::Done)
+}
+
+/// What storing documents would do; none: they could not be stored, and their mistakes are shown.
+pub async fn checked(
+    read: &Sources,
+    session: &mut Session<'_>,
+) -> Result<Option<Applied>, Failure> {
+    let applied = if read.diagnostics.is_empty() {
+        apply::send(read, true, session).await?
+    } else {
+        Applied::nothing(true, read.diagnostics.clone())
+    };
+    if applied.is_refused() {
+        session.print(&applied)?;
+        apply::tell(&applied, &read.sources, session);
+        return Ok(None);
+    }
+    Ok(Some(applied))
+}
+
+/// Asks for the plan of a push: of the documents with `sources`, or, `to` above 0, of the way
+/// back to that generation.
+pub async fn fetch(
+    site: &SiteName,
+    sources: Vec<v1::Source>,
+    to: u64,
+    controller: &Controller,
+) -> Result<v1::PlanResponse, Failure> {
+    let given = |source: v1::Source| v1::GivenDocuments {
+        path: source.path,
+        text: source.text,
+    };
+    let request = v1::PlanRequest {
+        site: site.to_string(),
+        sources: sources.into_iter().map(given).collect(),
+        to,
+    };
+    controller.answer(controller.calls().plan(request)).await
+}
+
+/// Whether a push would change nothing, neither on the nodes nor in the documents.
+pub fn is_empty(plan: &v1::PlanResponse) -> bool {
+    let stays = |node: &v1::PlannedNode| node.state() == v1::PlannedState::Unchanged;
+    !plan.changed && plan.documents.is_empty() && plan.nodes.iter().all(stays)
+}
+
+/// Shows a plan to people; its warnings go to stderr.
+pub fn show(plan: &v1::PlanResponse, session: &mut Session<'_>) {
+    let text = text(plan, session);
+    session.console.data(&text);
+    for warning in &plan.warnings {
+        session.console.warning(warning);
+    }
+}
+
+fn text(plan: &v1::PlanResponse, session: &Session<'_>) -> String {
+    let mut page = Page::new(session.console.out());
+    page.line(0, Tone::Plain, &headline(plan));
+    page.documents(&plan.documents);
+    let all = plan.nodes.len();
+    if let Some(changes) = &plan.changes {
+        page.rulesets(changes, all);
+    }
+    live(plan, session.now, &mut page);
+    nodes(plan, &mut page);
+    page.finish()
+}
+
+fn headline(plan: &v1::PlanResponse) -> String {
+    let site = &plan.site;
+    let known = if plan.documents_at == 0 && plan.current > 0 && plan.changed {
+        "; it is not known of which documents that was made"
+    } else {
+        ""
+    };
+    if is_empty(plan) {
+        let current = plan.current;
+        return format!("{site}: nothing to do, every node runs generation {current}");
+    }
+    match (plan.changed, plan.current) {
+        (true, 0) => format!(
+            "{site}: a push would be generation {}, the first",
+            plan.generation
+        ),
+        (true, current) => format!(
+            "{site}: a push would be generation {}, after {current}{known}",
+            plan.generation
+        ),
+        (false, current) => {
+            format!("{site}: a push would give generation {current} to nodes without it")
+        }
+    }
+}
+
+/// What names and feeds stand for now: it changes without a push.
+fn live(plan: &v1::PlanResponse, now: jiff::Timestamp, page: &mut Page<'_>) {
+    if plan.live.is_empty() {
+        return;
+    }
+    page.title("names and feeds");
+    for source in &plan.live {
+        let new = if source.added { ", new" } else { "" };
+        let what = match source.addresses.len() as u64 {
+            0 => "nothing".to_owned(),
+            shown if shown == source.entries => source.addresses.join(", "),
+            _ => format!("{} entries", source.entries),
+        };
+        let (tone, when) = if source.error.is_empty() && source.at_ms > 0 {
+            (Tone::Plain, Moment::of(source.at_ms).relative(now))
+        } else {
+            let at = Moment::of(source.at_ms).relative(now);
+            (Tone::Attention, format!("last good answer {at}"))
+        };
+        page.line(1, tone, &format!("{}{new}: {what} ({when})", source.source));
+    }
+}
+
+fn nodes(plan: &v1::PlanResponse, page: &mut Page<'_>) {
+    let of = |state: v1::PlannedState| plan.nodes.iter().filter(move |n| n.state() == state);
+    let affected = plan.nodes.len() - of(v1::PlannedState::Unchanged).count();
+    page.title("nodes");
+    if plan.nodes.is_empty() {
+        page.line(1, Tone::Plain, "none yet");
+    }
+    let width = plan
+        .nodes
+        .iter()
+        .map(|node| node.node.len())
+        .max()
+        .unwrap_or(0);
+    for node in &plan.nodes {
+        let (what, tone) = match node.state() {
+            v1::PlannedState::Unchanged => ("not affected".to_owned(), Tone::Good),
+            v1::PlannedState::Changed => ("changes".to_owned(), Tone::Attention),
+            v1::PlannedState::First => (
+                "gets its first rules: what they do not open is closed".to_owned(),
+                Tone::Attention,
+            ),
+            v1::PlannedState::Unknown | v1::PlannedState::Unspecified => (
+                format!(
+                    "changes; it runs generation {}, of which this controller holds no rules: not \
+                     compared",
+                    node.generation
+                ),
+                Tone::Attention,
+            ),
+        };
+        let offline = match (node.connected, node.state()) {
+            (true, _) => "",
+            (false, v1::PlannedState::Unchanged) => ", offline",
+            (false, _) => ", offline: when it returns",
+        };
+        let error = if node.error.is_empty() {
+            String::new()
+        } else {
+            format!("; last try: {}", node.error)
+        };
+        let name = format!("{:width$}", node.node);
+        page.line(1, tone, &format!("{name}  {what}{offline}{error}"));
+    }
+    for (at, step) in plan.steps.iter().enumerate() {
+        if plan.steps.len() > 1 {
+            let nodes = step.nodes.join(", ");
+            page.line(1, Tone::Plain, &format!("step {}: {nodes}", at + 1));
+        }
+    }
+    let stay = plan.nodes.len() - affected;
+    page.line(
+        0,
+        Tone::Plain,
+        &format!("{} would change, {stay} would not", count(affected, "node")),
+    );
+}

@@ -1,0 +1,171 @@
+//! `voipctl show SITE@GEN`: one generation.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1;
+
+use super::history::{Entry, cause, changed, result};
+use crate::Session;
+use crate::failure::{Failure, Status};
+use crate::table::{Cell, Table};
+use crate::wording::{Moment, count, short_digest, thousands};
+
+/// `voipctl show`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The generation: SITE@NUMBER
+    generation: At,
+
+    /// Only its documents, as YAML that `apply` takes
+    #[arg(long)]
+    documents: bool,
+}
+
+/// A generation of a site: `site-a@12`.
+#[derive(Debug, Clone)]
+pub struct At {
+    /// The site.
+    pub site: SiteName,
+    /// Its number, 1 or more.
+    pub generation: u64,
+}
+
+impl FromStr for At {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (site, generation) = text.split_once('@')?;
+            Some(Self {
+                site: site.parse().ok()?,
+                generation: generation.parse().ok().filter(|number| *number > 0)?,
+            })
+        };
+        read().ok_or_else(|| "write a site and the number of a generation: site-a@12".to_owned())
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.site, self.generation)
+    }
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    site: &'a str,
+    #[serde(flatten)]
+    entry: Option<Entry<'a>>,
+    content: Vec<Content<'a>>,
+    documents_yaml: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Content<'a> {
+    node: &'a str,
+    digest: String,
+    size: u64,
+    running: Option<u64>,
+}
+
+/// Runs it.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let controller = session.controller().await?;
+    let At { site, generation } = &args.generation;
+    let request = v1::ShowGenerationRequest {
+        site: site.to_string(),
+        generation: *generation,
+    };
+    let mut calls = controller.calls();
+    let answer = controller.answer(calls.show_generation(request)).await?;
+    if args.documents {
+        return documents(&args.generation, &answer, session);
+    }
+    let shown = Shown {
+        site: site.as_str(),
+        entry: answer.entry.as_ref().map(Entry::of),
+        content: answer
+            .nodes
+            .iter()
+            .map(|one| Content {
+                node: &one.node,
+                digest: hex::encode(&one.digest),
+                size: one.size,
+                running: (one.running > 0).then_some(one.running),
+            })
+            .collect(),
+        documents_yaml: answer
+            .documents
+            .iter()
+            .map(|one| one.yaml.as_str())
+            .collect(),
+    };
+    if session.print(&shown)? {
+        return Ok(Status::Done);
+    }
+    let mut text = String::new();
+    if let Some(entry) = &answer.entry {
+        let at = Moment::of(entry.at_ms);
+        let (when, by) = (at.relative(session.now), &entry.by);
+        let (which, cause) = (&args.generation, cause(entry));
+        text = format!(
+            "{which}: {cause} by {by}, {when} ({at})\nchanged: {}; result: {}\n",
+            changed(entry),
+            result(entry)
+        );
+    }
+    let mut table = Table::new(&["node", "digest", "bytes", "runs"]);
+    for node in &answer.nodes {
+        let runs = match node.running {
+            0 => "nothing".to_owned(),
+            running if running == *generation => "it".to_owned(),
+            running => format!("generation {running}"),
+        };
+        table.row([
+            node.node.as_str().into(),
+            short_digest(&node.digest).into(),
+            Cell::from(thousands(node.size)),
+            runs.into(),
+        ]);
+    }
+    text.push_str(&table.render(session.console.out()));
+    session.console.data(&text);
+    if answer.documents.is_empty() {
+        session
+            .console
+            .note("it is not known of which documents it was made");
+    } else {
+        let documents = count(answer.documents.len(), "document");
+        let at = &args.generation;
+        session
+            .console
+            .hint(&format!("its {documents}: voipctl show {at} --documents"));
+    }
+    Ok(Status::Done)
+}
+
+fn documents(
+    at: &At,
+    answer: &v1::ShowGenerationResponse,
+    session: &mut Session<'_>,
+) -> Result<Status, Failure> {
+    if answer.documents.is_empty() {
+        return Err(
+            Failure::input(format!("it is not known of which documents {at} was made")).hint(
+                "generations from before this controller counted changes of documents have none",
+            ),
+        );
+    }
+    let texts: Vec<&str> = answer
+        .documents
+        .iter()
+        .map(|one| one.yaml.trim_end())
+        .collect();
+    session
+        .console
+        .data(&format!("{}\n", texts.join("\n---\n")));
+    Ok(Status::Done)
+}

@@ -1,0 +1,369 @@
+//! `plan`, and the plan that `push` shows.
+
+use serde_json::Value;
+use tonic::Status;
+use voipfleet_proto::v1;
+use voipfleet_proto::v1::push_event::Kind;
+
+use crate::fixture::{Fixture, Terminal};
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn member(network: &str, owner: &str) -> v1::SetMember {
+    v1::SetMember {
+        network: network.to_owned(),
+        owners: texts(&[owner]),
+        until: 0,
+    }
+}
+
+fn node(name: &str, state: v1::PlannedState, connected: bool, generation: u64) -> v1::PlannedNode {
+    v1::PlannedNode {
+        node: name.to_owned(),
+        roles: texts(&["sip"]),
+        state: state.into(),
+        connected,
+        generation,
+        digest: if generation == 0 {
+            Vec::new()
+        } else {
+            vec![0xab; 32]
+        },
+        wanted: vec![0xcd; 32],
+        error: String::new(),
+    }
+}
+
+fn basis() -> v1::PlanBasis {
+    v1::PlanBasis {
+        site: "site-a".to_owned(),
+        documents: 9,
+        generation: 7,
+        nodes: Vec::new(),
+    }
+}
+
+/// A tenant goes, a limit moves, 443 closes, the mode changes: all that a plan can say.
+fn everything() -> v1::PlanResponse {
+    let field = |field: &str| v1::FieldDifference {
+        field: field.to_owned(),
+        ..Default::default()
+    };
+    v1::PlanResponse {
+        site: "site-a".to_owned(),
+        generation: 8,
+        current: 7,
+        changed: true,
+        documents_at: 8,
+        documents: vec![
+            v1::DocumentDifference {
+                kind: "Site".to_owned(),
+                name: "site-a".to_owned(),
+                change: "changed".to_owned(),
+                fields: vec![
+                    v1::FieldDifference {
+                        removed: texts(&["globex"]),
+                        ..field("tenants")
+                    },
+                    v1::FieldDifference {
+                        before: Some("20/s".to_owned()),
+                        after: Some("40/s".to_owned()),
+                        ..field("services.sip.limit.per_source")
+                    },
+                    v1::FieldDifference {
+                        order: true,
+                        ..field("providers")
+                    },
+                ],
+            },
+            v1::DocumentDifference {
+                kind: "Tenant".to_owned(),
+                name: "acme".to_owned(),
+                change: "changed".to_owned(),
+                fields: vec![v1::FieldDifference {
+                    added: texts(&["203.0.113.0/24"]),
+                    ..field("networks.offices")
+                }],
+            },
+            v1::DocumentDifference {
+                kind: "List".to_owned(),
+                name: "relays".to_owned(),
+                change: "created".to_owned(),
+                fields: vec![v1::FieldDifference {
+                    added: texts(&["192.0.2.70", "192.0.2.71"]),
+                    ..field("addresses")
+                }],
+            },
+        ],
+        changes: Some(changes()),
+        nodes: vec![
+            node("sip1", v1::PlannedState::Changed, true, 7),
+            node("pbx1", v1::PlannedState::Changed, false, 6),
+            node("wk1", v1::PlannedState::Unchanged, true, 7),
+            node("new1", v1::PlannedState::First, true, 0),
+            node("old1", v1::PlannedState::Unknown, true, 90),
+        ],
+        warnings: texts(&[
+            "tenant globex would lose ports 80 and 443: phones there get no provisioning, and APIs \
+             and certificate renewal over HTTP fail",
+            "your own address 198.51.100.10 would lose SSH to sip1; add it to admins if you need \
+             it there",
+        ]),
+        basis: Some(basis()),
+        steps: Vec::new(),
+        live: vec![
+            v1::PlannedSource {
+                source: "name:sbc.example.net".to_owned(),
+                addresses: texts(&["192.0.2.9/32"]),
+                entries: 1,
+                at_ms: crate::fixture::ago(30),
+                error: String::new(),
+                added: true,
+            },
+            v1::PlannedSource {
+                source: "deny-feed:voipbl".to_owned(),
+                addresses: texts(&["198.18.9.9/32"]),
+                entries: 13_000,
+                at_ms: crate::fixture::ago(7200),
+                error: "timed out".to_owned(),
+                added: false,
+            },
+        ],
+    }
+}
+
+fn changes() -> v1::RulesetDifferences {
+    let rule =
+        |subject: &str, removed: &[&str], added: &[&str], nodes: &[&str]| v1::RuleDifference {
+            subject: subject.to_owned(),
+            removed: texts(removed),
+            added: texts(added),
+            nodes: texts(nodes),
+        };
+    let all = ["sip1", "pbx1", "wk1", "new1", "old1"];
+    let many: Vec<v1::SetMember> = (0..30)
+        .map(|third| member(&format!("198.18.{third}.0/24"), "tenant globex: hq"))
+        .collect();
+    v1::RulesetDifferences {
+        rules: vec![
+            rule("mode", &["enforce"], &["observe"], &all),
+            rule("smtp", &["25/tcp from list:relays"], &[], &["sip1"]),
+            rule(
+                "sip",
+                &[],
+                &["5060/udp,tcp from list:relays"],
+                &["sip1", "pbx1"],
+            ),
+        ],
+        sets: vec![v1::SetDifference {
+            set: "clients".to_owned(),
+            used_by: texts(&["sip 5060/udp,tcp", "web 80,443/tcp"]),
+            added: vec![member("203.0.113.0/24", "tenant acme: offices")],
+            removed: many,
+            before: 1_030,
+            after: 1_001,
+            nodes: texts(&["sip1"]),
+            more: 0,
+            live_added: texts(&["name:sbc.example.net"]),
+            live_removed: Vec::new(),
+        }],
+        access: vec![
+            v1::AccessDifference {
+                owner: "world".to_owned(),
+                gains: true,
+                networks: Vec::new(),
+                reach: vec![v1::AccessReach {
+                    what: texts(&["web 80,443/tcp"]),
+                    nodes: texts(&["sip1"]),
+                }],
+                more: 0,
+            },
+            v1::AccessDifference {
+                owner: "tenant globex".to_owned(),
+                gains: false,
+                networks: texts(&["198.18.0.0/24", "198.18.1.0/24"]),
+                reach: vec![v1::AccessReach {
+                    what: texts(&["sip 5060/udp,tcp", "web 80,443/tcp"]),
+                    nodes: texts(&["pbx1", "sip1"]),
+                }],
+                more: 0,
+            },
+        ],
+        cut: false,
+    }
+}
+
+fn nothing() -> v1::PlanResponse {
+    v1::PlanResponse {
+        site: "site-a".to_owned(),
+        generation: 7,
+        current: 7,
+        nodes: vec![node("sip1", v1::PlannedState::Unchanged, true, 7)],
+        basis: Some(basis()),
+        ..Default::default()
+    }
+}
+
+async fn fixture(plan: v1::PlanResponse) -> Fixture {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        script.plan = plan;
+        script.push = vec![
+            Kind::Started(v1::PushStarted {
+                site: "site-a".to_owned(),
+                generation: 8,
+                changed: true,
+                nodes: Vec::new(),
+            }),
+            Kind::Done(v1::PushDone {
+                site: "site-a".to_owned(),
+                generation: 8,
+                changed: true,
+                applied: 1,
+                ..Default::default()
+            }),
+        ];
+    });
+    fixture
+}
+
+fn asked_for(fixture: &Fixture, what: &str) -> usize {
+    let asked = fixture.asked();
+    asked
+        .iter()
+        .filter(|request| request.starts_with(what))
+        .count()
+}
+
+#[tokio::test]
+async fn everything_on_a_wide_terminal() {
+    let fixture = fixture(everything()).await;
+    let shown = fixture.run_on(Terminal::Plain(120, ""), &["plan", "site-a"]);
+    insta::assert_snapshot!(shown.await);
+}
+
+#[tokio::test]
+async fn everything_on_a_narrow_terminal() {
+    let fixture = fixture(everything()).await;
+    let shown = fixture.run_on(Terminal::Plain(60, ""), &["plan", "site-a"]);
+    insta::assert_snapshot!(shown.await);
+}
+
+#[tokio::test]
+async fn everything_for_programs() {
+    let fixture = fixture(everything()).await;
+    let shown = fixture
+        .run(&["plan", "site-a", "-o", "json", "--exit-code"])
+        .await;
+    assert_eq!(shown.status, 1);
+    let plan: Value = serde_json::from_str(&shown.out).unwrap();
+    assert_eq!(plan["sets"][0]["removed"].as_array().unwrap().len(), 30);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&plan).unwrap());
+}
+
+#[tokio::test]
+async fn nothing_to_do() {
+    let fixture = fixture(nothing()).await;
+    let shown = fixture.run(&["plan", "site-a", "--exit-code"]).await;
+    insta::assert_snapshot!(shown);
+    // Nobody is asked, and nothing is pushed.
+    let terminal = Terminal::Plain(80, "");
+    let pushed = fixture.run_on(terminal, &["push", "site-a"]).await;
+    assert_eq!(
+        (pushed.status, asked_for(&fixture, "PushRequest")),
+        (0, 0),
+        "{pushed}"
+    );
+}
+
+#[tokio::test]
+async fn a_push_shows_its_plan_and_asks() {
+    let fixture = fixture(everything()).await;
+    let no = fixture
+        .run_on(Terminal::Plain(80, "\n"), &["push", "site-a"])
+        .await;
+    assert_eq!((no.status, asked_for(&fixture, "PushRequest")), (1, 0));
+    assert!(no.out.contains("globex loses sip"), "{no}");
+    assert!(
+        no.err.ends_with("push site-a? [y/N] nothing was pushed\n"),
+        "{no}"
+    );
+    let yes = fixture
+        .run_on(Terminal::Plain(80, "y\n"), &["push", "site-a"])
+        .await;
+    assert_eq!(
+        (yes.status, asked_for(&fixture, "PushRequest")),
+        (0, 1),
+        "{yes}"
+    );
+    // What was agreed to goes along.
+    let asked = fixture.asked();
+    let push = asked.iter().find(|asked| asked.starts_with("PushRequest"));
+    assert!(
+        push.unwrap().contains("documents: 9, generation: 7"),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_push_that_nobody_sees_needs_yes() {
+    let fixture = fixture(everything()).await;
+    let mut shown = fixture.run(&["push", "site-a"]).await.to_string();
+    let json = fixture.run_on(
+        Terminal::Plain(80, "y\n"),
+        &["push", "site-a", "-o", "json"],
+    );
+    shown.push_str(&json.await.to_string());
+    assert!(fixture.asked().is_empty());
+    insta::assert_snapshot!(shown);
+}
+
+/// Nothing is stored before somebody agreed.
+#[tokio::test]
+async fn documents_are_stored_after_the_question() {
+    let fixture = fixture(everything()).await;
+    fixture.write("acme.yaml", "kind: Tenant\nname: acme\nnetworks: {}\n");
+    let file = fixture.path("acme.yaml");
+    fixture.script(|script| {
+        script.apply.changes = vec![v1::DocumentChange {
+            kind: "Tenant".to_owned(),
+            name: "acme".to_owned(),
+            change: v1::Change::Changed.into(),
+            revision: 57,
+        }];
+    });
+    let line = ["push", "site-a", "-f", file.to_str().unwrap()];
+    let no = fixture.run_on(Terminal::Plain(80, "n\n"), &line).await;
+    assert_eq!(no.status, 1);
+    let asked = fixture.asked();
+    assert!(asked[0].contains("dry_run: true"), "{asked:?}");
+    assert!(
+        asked[1].starts_with("PlanRequest") && asked[1].contains("acme"),
+        "{asked:?}"
+    );
+    assert_eq!(asked.len(), 2);
+    let yes = fixture.run_on(Terminal::Plain(80, "y\n"), &line).await;
+    assert_eq!(yes.status, 0, "{yes}");
+    let asked = fixture.asked();
+    assert!(asked[4].contains("dry_run: false"), "{asked:?}");
+    // And only over what the plan was shown of.
+    assert!(asked[4].contains("revision: 57"), "{asked:?}");
+    assert!(asked[5].starts_with("PushRequest"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_plan_that_went_stale_says_what_moved() {
+    let fixture = fixture(everything()).await;
+    fixture.script(|script| {
+        script.push.clear();
+        script.push_breaks = Some(Status::aborted(
+            "the plan of site-a no longer holds: node sip4 enrolled; node sip1 now runs generation 9",
+        ));
+    });
+    let shown = fixture
+        .run_on(Terminal::Plain(80, "y\n"), &["push", "site-a"])
+        .await;
+    insta::assert_snapshot!(shown.err);
+}
