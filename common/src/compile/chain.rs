@@ -2,6 +2,7 @@
 
 use super::CompileError;
 use super::blocks::{Block, LIMIT_CHAIN, Limit, SIP_LIMIT_CHAIN};
+use super::deny::DENY_CHAIN;
 use super::stems::label;
 use crate::catalogue::Group;
 use crate::policy::DefaultVerdict;
@@ -24,6 +25,9 @@ const DEFAULT_LABEL: &str = "default";
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) cluster: Option<Rule>,
+    /// What operators block and open for a while.
+    pub(super) emergency: Vec<Rule>,
+    /// The chain of what is denied; empty where nothing is.
     pub(super) deny: Vec<Rule>,
     /// The sources that skip limits.
     pub(super) exempt: Vec<Rule>,
@@ -38,7 +42,11 @@ pub(super) fn chains(common: &Common, blocks: &[&Block]) -> Result<Vec<Chain>, C
     let of = |group: Group| blocks.iter().filter(move |block| block.group == group);
     let mut input: Vec<Rule> = Vec::new();
     input.extend(common.cluster.clone());
-    input.extend(common.deny.iter().cloned());
+    input.extend(common.emergency.iter().cloned());
+    if !common.deny.is_empty() {
+        let jump = Verdict::Jump(DENY_CHAIN.parse()?);
+        input.push(Rule::new(label("deny")?, jump));
+    }
     input.push(with_states(
         Rule::new(label("established")?, Verdict::Accept),
         [ConnectionState::Established, ConnectionState::Related],
@@ -64,6 +72,9 @@ pub(super) fn chains(common: &Common, blocks: &[&Block]) -> Result<Vec<Chain>, C
     input.push(Rule::new(label(DEFAULT_LABEL)?, default));
 
     let mut chains = vec![chain(INPUT_CHAIN, input)?];
+    if !common.deny.is_empty() {
+        chains.push(chain(DENY_CHAIN, common.deny.clone())?);
+    }
     let sip = of(Group::Sip).filter_map(|block| block.limit.as_ref());
     let sip: Vec<Rule> = sip.flat_map(|limit| limit.drops.iter().cloned()).collect();
     if !sip.is_empty() {

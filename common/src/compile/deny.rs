@@ -5,24 +5,36 @@ use ipnet::IpNet;
 use super::CompileError;
 use super::address::{Elements, is_world, minimal, private_ranges};
 use super::blocks::from_source;
-use super::sources::Sources;
+use super::members::Members;
+use super::protection::{Class, Protected};
+use super::sources::{Content, Source, Sources};
 use super::stems::label;
 use crate::names::ListName;
 use crate::policy::{AddressWord, Site};
-use crate::ruleset::{Rule, Verdict};
+use crate::ruleset::{LiveName, Rule, Verdict};
 
-/// Addresses that a deny set must not hold, with the word for them in a warning.
-struct Protected {
-    what: &'static str,
-    nets: Vec<IpNet>,
+/// The chain of what the site denies.
+pub(crate) const DENY_CHAIN: &str = "VF-DENY";
+
+/// Whose addresses are taken out of what is denied.
+struct Spared {
+    cluster: Protected,
+    admins: Protected,
+    tenants: Protected,
+    providers: Protected,
+    private: Protected,
 }
 
-/// The rules that drop what the site denies.
+/// The rules of the chain that drops what the site denies; none where it denies nothing.
 ///
 /// A list is somebody else's, and is not trusted with the site's own: the cluster, admins,
-/// tenants, providers and private ranges are taken out of it. What an operator wrote into
-/// `deny` by hand is meant, so only the cluster and admins are taken out of that: a phone inside
+/// tenants, providers and private ranges are not denied by it. What an operator wrote into
+/// `deny` by hand is meant, so only the cluster and admins are not denied by that: a phone inside
 /// a tenant's network can be denied.
+///
+/// What is known when rulesets are made is taken out of the sets. All of them leave the chain
+/// before it comes to these besides: some have addresses that change between pushes, and what
+/// a list is fetched with may be older than they are.
 pub(super) fn rules(
     site: &Site,
     sources: &mut Sources<'_>,
@@ -31,29 +43,8 @@ pub(super) fn rules(
     if site.deny.is_empty() {
         return Ok(Vec::new());
     }
-    let vital = [
-        protected(sources, "the cluster", &[(AddressWord::Cluster, false)])?,
-        protected(sources, "admins", &[(AddressWord::Admins, false)])?,
-    ];
-    let served = [
-        protected(sources, "tenants", &[(AddressWord::Tenants, false)])?,
-        protected(
-            sources,
-            "providers",
-            &[
-                (AddressWord::Providers, false),
-                (AddressWord::Providers, true),
-            ],
-        )?,
-    ];
-    let private = [Protected {
-        what: "private ranges",
-        nets: private_ranges(),
-    }];
-    let for_lists: Vec<&Protected> = vital.iter().chain(&served).chain(&private).collect();
-    let for_hand: Vec<&Protected> = vital.iter().collect();
-
-    let mut by_hand = Vec::new();
+    let spared = Spared::of(sources)?;
+    let mut by_hand = Members::default();
     let mut lists: Vec<&ListName> = Vec::new();
     for word in &site.deny {
         match word {
@@ -65,94 +56,181 @@ pub(super) fn rules(
                 });
             }
             AddressWord::List(name) => lists.push(name),
+            // Its members leave the chain first.
+            AddressWord::Cluster => {}
             word => {
                 let mut members = sources.members(word, false, "deny")?;
                 members.extend(sources.members(word, true, "deny")?);
                 if members.is_empty() {
                     warnings.push(format!("deny: {word} holds no address"));
                 }
-                by_hand.extend(members.into_iter().map(|member| member.net));
+                by_hand.extend(members);
             }
         }
     }
     lists.sort_unstable();
     lists.dedup();
 
-    let mut rules = Vec::new();
+    let mut hand = Vec::new();
     if !by_hand.is_empty() {
-        let denied = clean(
-            "deny",
-            Elements::new(by_hand, Vec::new()),
-            &for_hand,
-            warnings,
-        );
-        for Protected { what, nets } in &served {
-            let count = denied.count_touching(nets);
-            if count > 0 {
-                warnings.push(format!(
-                    "deny: {count} of the addresses written there are of {what}, and are cut off"
-                ));
-            }
-        }
-        let origin = format!("site {}: deny", site.name);
-        let source = sources.denied("deny".parse()?, denied, origin);
-        let rule = Rule::new(label("deny")?, Verdict::Drop);
-        rules.extend(source.and_then(|source| from_source(rule, &source)));
+        hand.extend(denied_by_hand(site, &by_hand, &spared, sources, warnings)?);
     }
+    let mut listed = Vec::new();
     for name in lists {
-        let list = sources.list(name, "deny")?;
-        let nets = Elements::new(list.addresses.clone(), list.expiring.clone());
-        if nets.is_empty() {
-            warnings.push(format!("deny: list:{name} holds no address"));
-        }
-        let denied = clean(&format!("deny: list:{name}"), nets, &for_lists, warnings);
-        let stem = sources.stems().stem("deny", name.as_str())?;
-        let source = sources.denied(stem, denied, format!("list {name}"));
-        let rule = Rule::new(label(&format!("deny:list:{name}"))?, Verdict::Drop);
-        rules.extend(source.and_then(|source| from_source(rule, &source)));
+        listed.extend(denied_by_list(name, &spared, sources, warnings)?);
+    }
+    if hand.is_empty() && listed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut rules = Vec::new();
+    for word in [AddressWord::Cluster, AddressWord::Admins] {
+        rules.extend(leave(&word, false, sources)?);
+    }
+    rules.append(&mut hand);
+    if !listed.is_empty() {
+        rules.extend(leave(&AddressWord::Clients, false, sources)?);
+        rules.extend(leave(&AddressWord::Providers, true, sources)?);
+        rules.append(&mut listed);
     }
     Ok(rules)
 }
 
-fn protected(
-    sources: &Sources<'_>,
-    what: &'static str,
-    words: &[(AddressWord, bool)],
-) -> Result<Protected, CompileError> {
-    let mut nets = Vec::new();
-    for (word, media) in words {
-        let members = sources.members(word, *media, "deny")?;
-        nets.extend(members.into_iter().map(|member| member.net));
-    }
-    Ok(Protected {
-        what,
-        nets: minimal(nets),
-    })
+/// The rule by which whoever a word names leaves the chain, by whatever interface he comes.
+fn leave(
+    word: &AddressWord,
+    media: bool,
+    sources: &mut Sources<'_>,
+) -> Result<Option<Rule>, CompileError> {
+    let kind = if media { ":media" } else { "" };
+    let rule = Rule::new(
+        label(&format!("deny:exempt:{word}{kind}"))?,
+        Verdict::Return,
+    );
+    let source = sources.word(word, media, "deny")?;
+    Ok(source.and_then(|source| {
+        let source = Source {
+            interface: None,
+            ..source
+        };
+        from_source(rule, &source)
+    }))
 }
 
-/// `nets` without what is protected, and a warning that counts what that was.
+fn denied_by_hand(
+    site: &Site,
+    members: &Members,
+    spared: &Spared,
+    sources: &mut Sources<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Rule>, CompileError> {
+    let nets = members.nets.iter().map(|member| member.net).collect();
+    let own = clean(
+        "deny",
+        Elements::new(nets, Vec::new()),
+        &[&spared.cluster, &spared.admins],
+        warnings,
+    );
+    let resolved = sources.live_nets(&members.live).map(|(net, _)| net);
+    let all = Elements::new(own.now().into_iter().chain(resolved).collect(), Vec::new());
+    for served in [&spared.tenants, &spared.providers] {
+        let count = all.count_touching(&served.all());
+        if count > 0 {
+            warnings.push(format!(
+                "deny: {count} of the addresses written there are of {}, and are cut off",
+                served.class
+            ));
+        }
+    }
+    let content = Content {
+        own,
+        live: members.live.iter().map(|(name, _)| name.clone()).collect(),
+    };
+    let origin = format!("site {}: deny", site.name);
+    let source = sources.denied("deny".parse()?, content, origin);
+    let rule = Rule::new(label("deny")?, Verdict::Drop);
+    Ok(source.and_then(|source| from_source(rule, &source)))
+}
+
+fn denied_by_list(
+    name: &ListName,
+    spared: &Spared,
+    sources: &mut Sources<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Rule>, CompileError> {
+    let list = sources.list(name, "deny")?;
+    let nets = Elements::new(list.addresses.clone(), list.expiring.clone());
+    let is_fetched = list.feed.is_some();
+    if nets.is_empty() && !is_fetched {
+        warnings.push(format!("deny: list:{name} holds no address"));
+    }
+    let content = Content {
+        own: clean(&format!("deny: list:{name}"), nets, &spared.all(), warnings),
+        live: is_fetched
+            .then(|| LiveName::DenyFeed(name.clone()))
+            .into_iter()
+            .collect(),
+    };
+    let stem = sources.stems().stem("deny", name.as_str())?;
+    let source = sources.denied(stem, content, format!("list {name}"));
+    let rule = Rule::new(label(&format!("deny:list:{name}"))?, Verdict::Drop);
+    Ok(source.and_then(|source| from_source(rule, &source)))
+}
+
+impl Spared {
+    fn of(sources: &Sources<'_>) -> Result<Self, CompileError> {
+        let of = |class, words: &[_]| Protected::of(class, sources, words);
+        Ok(Self {
+            cluster: Protected::new(Class::Cluster, Vec::new(), sources.cluster_nets()),
+            admins: of(Class::Admins, &[(AddressWord::Admins, false)])?,
+            tenants: of(Class::Tenants, &[(AddressWord::Tenants, false)])?,
+            providers: of(
+                Class::Providers,
+                &[
+                    (AddressWord::Providers, false),
+                    (AddressWord::Providers, true),
+                ],
+            )?,
+            private: Protected::new(Class::Private, private_ranges(), Vec::new()),
+        })
+    }
+
+    fn all(&self) -> [&Protected; 5] {
+        [
+            &self.cluster,
+            &self.admins,
+            &self.tenants,
+            &self.providers,
+            &self.private,
+        ]
+    }
+}
+
+/// `nets` without what is spared and does not change between pushes, and a warning that counts
+/// what that was.
 fn clean(
     place: &str,
     nets: Elements,
-    protected: &[&Protected],
+    spared: &[&Protected],
     warnings: &mut Vec<String>,
 ) -> Elements {
     let mut touched = Vec::new();
-    let mut holes = Vec::new();
-    for Protected { what, nets: own } in protected {
-        let count = nets.count_touching(own);
+    let mut holes: Vec<IpNet> = Vec::new();
+    for one in spared {
+        let count = nets.count_touching(&one.all());
         if count > 0 {
-            touched.push(format!("{what} ({count})"));
-            holes.extend(own.iter().copied());
+            touched.push(format!("{} ({count})", one.class));
+            holes.extend(&one.fixed);
         }
     }
-    let left = if holes.is_empty() {
-        nets
-    } else {
+    if !touched.is_empty() {
         warnings.push(format!(
             "{place}: entries overlap {}; those addresses are not denied",
             touched.join(", ")
         ));
+    }
+    let left = if holes.is_empty() {
+        nets
+    } else {
         nets.subtract(&minimal(holes))
     };
     if is_world(&left.now()) {

@@ -7,15 +7,17 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use super::{InterfaceAddress, NodeInput};
+use super::{CompileError, Compiled, InterfaceAddress, NodeInput, compile, live};
 use crate::catalogue::{Direction, SERVICES};
 use crate::names::ListName;
 use crate::policy::{
-    AddressWord, Cluster, CustomRule, DefaultVerdict, Documents, List, PolicyTest, Provider,
-    Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
+    AddressWord, Cluster, CustomRule, DefaultVerdict, Documents, Feed, FeedSource, List,
+    PolicyTest, Provider, Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
 };
 use crate::role::Role;
-use crate::ruleset::{Expiring, Mode, PortRange, Rate, RateUnit, Until, distinct};
+use crate::ruleset::{
+    DnsName, Expiring, LiveSets, LiveValue, Mode, PortRange, Rate, RateUnit, Until, distinct,
+};
 
 /// Prefixes from text.
 pub(crate) fn nets(texts: &[&str]) -> Vec<IpNet> {
@@ -135,6 +137,32 @@ pub(crate) fn documents() -> Documents {
     documents
 }
 
+/// What `documents` mean for `site-a` while nobody blocks or opens anything and no name stands
+/// for an address: the effective rulesets.
+pub(crate) fn effective(
+    documents: &Documents,
+    nodes: &[NodeInput],
+) -> Result<Compiled, CompileError> {
+    let site = "site-a".parse().unwrap();
+    let live = live::at_rest(&site, documents, nodes);
+    effective_with(documents, nodes, &live)
+}
+
+/// The same with these live sets; what is not in them is empty.
+pub(crate) fn effective_with(
+    documents: &Documents,
+    nodes: &[NodeInput],
+    live: &LiveSets,
+) -> Result<Compiled, CompileError> {
+    let site = "site-a".parse().unwrap();
+    let mut compiled = compile(&site, documents, nodes, live)?;
+    let live = live.only(&live::needed(&site, documents));
+    for ruleset in compiled.rulesets.values_mut() {
+        *ruleset = ruleset.with_live(&live).unwrap();
+    }
+    Ok(compiled)
+}
+
 /// Node number `number` with a public and a private address in both families.
 pub(crate) fn node(name: &str, number: u8, roles: &[Role]) -> NodeInput {
     let address = |interface: &str, text: String| InterfaceAddress {
@@ -190,6 +218,30 @@ const TENANTS: [&str; 4] = [
 ];
 const PROVIDERS: [&str; 2] = ["trunkco", "a-provider-with-a-very-long-name-indeed"];
 const LISTS: [&str; 2] = ["voipbl", "a-list-with-a-name-of-more-than-26"];
+
+const HOSTS: [&str; 3] = ["sip.example.net", "media.example.net", "home.example.org"];
+
+fn any_hosts() -> impl Strategy<Value = Vec<DnsName>> {
+    let parse = |names: Vec<&str>| names.iter().map(|name| name.parse().unwrap()).collect();
+    subsequence(HOSTS.to_vec(), 0..=2).prop_map(parse)
+}
+
+/// What the live sources of any documents for `site-a` hold, but for the cluster.
+pub(crate) fn any_live() -> impl Strategy<Value = LiveSets> {
+    let names = ["allow", "block", "open"].map(str::to_owned).into_iter();
+    let names = names.chain(HOSTS.map(|host| format!("name:{host}")));
+    let lists = LISTS.map(|list| [format!("feed:{list}"), format!("deny-feed:{list}")]);
+    let names: Vec<String> = names.chain(lists.into_iter().flatten()).collect();
+    let value = || prop::collection::vec(small_net(), 0..4);
+    let values = prop::collection::vec(value(), names.len());
+    values.prop_map(move |values| {
+        let mut live = LiveSets::new("site-a".parse().unwrap());
+        for (name, nets) in names.iter().zip(values) {
+            live.insert(name.parse().unwrap(), LiveValue::new(nets, []));
+        }
+        live
+    })
+}
 
 /// Any word that may stand in `from`.
 pub(crate) fn any_word() -> impl Strategy<Value = AddressWord> {
@@ -336,35 +388,41 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
     let networks = || prop::collection::vec(small_net(), 0..5);
     (
         any_site(),
-        prop::collection::vec(networks(), TENANTS.len()),
-        prop::collection::vec((networks(), networks()), PROVIDERS.len()),
-        prop::collection::vec(any_addresses(), LISTS.len()),
+        prop::collection::vec((networks(), any_hosts()), TENANTS.len()),
+        prop::collection::vec(
+            ((networks(), any_hosts()), (networks(), any_hosts())),
+            PROVIDERS.len(),
+        ),
+        prop::collection::vec((any_addresses(), any::<bool>()), LISTS.len()),
     )
         .prop_map(|(site, tenants, providers, lists)| {
             let mut documents = Documents::default();
             documents.sites.insert(site.name.clone(), site);
-            for (name, nets) in TENANTS.into_iter().zip(tenants) {
+            for (name, (nets, hosts)) in TENANTS.into_iter().zip(tenants) {
                 let tenant = Tenant {
                     name: name.parse().unwrap(),
                     networks: BTreeMap::from([("offices".to_owned(), nets)]),
-                    names: BTreeMap::new(),
+                    names: Some(("homes".to_owned(), hosts))
+                        .into_iter()
+                        .filter(|(_, hosts)| !hosts.is_empty())
+                        .collect(),
                 };
                 documents.tenants.insert(tenant.name.clone(), tenant);
             }
             for (name, (signalling, media)) in PROVIDERS.into_iter().zip(providers) {
                 let provider = Provider {
                     name: name.parse().unwrap(),
-                    signalling,
-                    media,
-                    signalling_names: Vec::new(),
-                    media_names: Vec::new(),
+                    signalling: signalling.0,
+                    media: media.0,
+                    signalling_names: signalling.1,
+                    media_names: media.1,
                 };
                 documents.providers.insert(provider.name.clone(), provider);
             }
             // What admins are made of must not end.
             let site = documents.sites.values().next().unwrap();
             let admins = site.admins.clone();
-            for (name, (addresses, expiring)) in LISTS.into_iter().zip(lists) {
+            for (name, ((addresses, expiring), fetched)) in LISTS.into_iter().zip(lists) {
                 let name: ListName = name.parse().unwrap();
                 let ends = !admins.contains(&AddressWord::List(name.clone()));
                 let list = List {
@@ -374,12 +432,21 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
                         .filter(|_| ends)
                         .collect(),
                     addresses,
-                    feed: None,
+                    feed: fetched.then(|| feed("https://lists.example.net/x")),
                 };
                 documents.lists.insert(list.name.clone(), list);
             }
             documents
         })
+}
+
+/// A feed with the usual bounds.
+pub(crate) fn feed(url: &str) -> Feed {
+    Feed {
+        source: FeedSource::Url(url.parse().unwrap()),
+        refresh_ms: Feed::DEFAULT_REFRESH_MS,
+        max_entries: Feed::DEFAULT_MAX_ENTRIES,
+    }
 }
 
 /// What a list holds: addresses that stay, ascending, and some that end.

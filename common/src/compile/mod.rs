@@ -1,11 +1,13 @@
 //! Documents and nodes become one typed ruleset for each node.
 //!
-//! The order inside the chain: cluster members, deny sets, established connections, invalid
-//! packets, RTP, limits of SIP, SIP, T.38, other services, custom rules, log, default verdict.
-//! Loopback and the failsafe rules stand before all of it, and are the agent's own.
+//! The order inside the chain: cluster members, what operators block, what they open, deny sets,
+//! established connections, invalid packets, RTP, limits of SIP, SIP, T.38, other services,
+//! custom rules, log, default verdict. Loopback and the failsafe rules stand before all of it,
+//! and are the agent's own.
 //!
-//! The same documents and nodes give the same rulesets, whatever the order in which nodes,
-//! tenants and words are given.
+//! The same documents and roles give the same rulesets, whatever the order in which nodes,
+//! tenants and words are given, and whatever the live sources hold: those are only named. The
+//! site's own tests look at what the nodes would do with what they hold now.
 
 pub(crate) mod address;
 mod blocks;
@@ -16,7 +18,10 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod flows;
+pub mod live;
+mod members;
 mod policy_tests;
+mod protection;
 mod provenance;
 mod sources;
 mod stems;
@@ -28,19 +33,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
+pub(crate) use deny::DENY_CHAIN;
 pub use error::CompileError;
 pub use policy_tests::TestFailure;
 use policy_tests::run_tests;
+pub use protection::{Class, Cleaned, Dropped, Protection};
 pub use provenance::Provenance;
 
 use crate::names::{NodeName, SiteName};
 use crate::policy::address::is_no_source;
 use crate::policy::{AddressWord, Documents, Site, Trust};
 use crate::role::Role;
-use crate::ruleset::{AddressSet, Family, MAX_PROBES, Mode, Rule, Ruleset, SetName, Verdict};
+use crate::ruleset::live::MAX_LIVE_SOURCES;
+use crate::ruleset::{
+    AddressSet, Family, LiveName, LiveSets, MAX_PROBES, Mode, Rule, Ruleset, SetName, Verdict,
+};
 use blocks::{Block, from_source};
 use sources::Sources;
 
+/// Live sources of a site that are no DNS names and no fetched lists: `cluster` in two ways,
+/// `allow`, `block`, `open`.
+const FIXED_SOURCES: usize = 5;
 /// The most admin networks that a ruleset carries for the agent's failsafe rules.
 const MAX_ADMINS: usize = 256;
 
@@ -75,11 +88,13 @@ pub struct Compiled {
     pub provenance: Provenance,
 }
 
-/// Compiles the documents of a site for its nodes, and runs the site's own tests on the result.
+/// Compiles the documents of a site for its nodes, and runs the site's own tests on the result,
+/// with what the live sources hold. Nothing that is emitted hangs on that.
 pub fn compile(
     site: &SiteName,
     documents: &Documents,
     nodes: &[NodeInput],
+    live: &LiveSets,
 ) -> Result<Compiled, CompileError> {
     let policy = documents
         .sites
@@ -103,13 +118,23 @@ pub fn compile(
         });
     }
     let mut warnings = Vec::new();
-    let mut sources = Sources::new(policy, documents, &by_name);
+    let needed = live::needed(site, documents);
+    let limit = MAX_LIVE_SOURCES - FIXED_SOURCES;
+    if needed.len() > limit {
+        return Err(CompileError::TooMany {
+            what: "DNS names and fetched lists".to_owned(),
+            count: needed.len(),
+            limit,
+        });
+    }
+    let mut sources = Sources::new(policy, documents, &by_name, live);
     let admins = admins(policy, &sources)?;
     let effective = flows::effective(policy)?;
     let common = common(policy, &mut sources, &mut warnings)?;
     let blocks = blocks::blocks(policy, &effective, &by_name, &mut sources, &mut warnings)?;
     warnings::site(policy, documents, &by_name, &mut warnings);
     warnings::empty(sources.empty(), &mut warnings);
+    warnings::unknown(&needed, live, &mut warnings);
 
     let ssh_ports = blocks::ssh_ports(&effective)?;
     let sets = sources.address_sets();
@@ -139,6 +164,7 @@ pub fn compile(
         by_name
             .values()
             .filter_map(|node| Some((&node.roles, rulesets.get(&node.name)?))),
+        &live::for_tests(live, &needed, policy, nodes),
     );
     if !run.failures.is_empty() {
         return Err(CompileError::Tests(run.failures));
@@ -171,7 +197,8 @@ fn checked(ruleset: &Ruleset) -> Result<(), CompileError> {
 /// The networks of the admins; the agents keep SSH open to them.
 fn admins(site: &Site, sources: &Sources<'_>) -> Result<Vec<IpNet>, CompileError> {
     let members = sources.members(&AddressWord::Admins, false, "admins")?;
-    let nets = address::minimal(members.into_iter().map(|member| member.net).collect());
+    let nets = members.nets.into_iter().map(|member| member.net);
+    let nets = address::minimal(nets.collect());
     if nets.iter().all(is_no_source) {
         return Err(CompileError::NoAdmins(site.name.clone()));
     }
@@ -206,6 +233,7 @@ fn common(
     sources.members(&AddressWord::Clients, false, "clients")?;
     Ok(chain::Common {
         cluster: cluster.and_then(|source| from_source(rule, &source)),
+        emergency: emergency(sources)?,
         deny: deny::rules(site, sources, warnings)?,
         exempt: blocks::exempt(
             &[
@@ -220,6 +248,21 @@ fn common(
         default: site.default,
         mode: site.mode,
     })
+}
+
+/// What operators block or open for a while: the rules always stand, and their sets are empty.
+fn emergency(sources: &mut Sources<'_>) -> Result<Vec<Rule>, CompileError> {
+    let mut rules = Vec::new();
+    for (name, origin, verdict) in [
+        (LiveName::Block, "blocked by an operator", Verdict::Drop),
+        (LiveName::Open, "opened by an operator", Verdict::Accept),
+    ] {
+        let text = name.to_string();
+        let source = sources.live_set(&text, [(name, origin.into())])?;
+        let rule = Rule::new(stems::label(&text)?, verdict);
+        rules.extend(source.and_then(|source| from_source(rule, &source)));
+    }
+    Ok(rules)
 }
 
 /// The sets that `rules` name, in the families in which they name them.

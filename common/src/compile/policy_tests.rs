@@ -6,7 +6,7 @@ use std::fmt;
 use crate::names::NodeName;
 use crate::policy::{PolicyTest, Site, Transport};
 use crate::role::Role;
-use crate::ruleset::{Family, Interface, Protocol, Ruleset, SetName};
+use crate::ruleset::{Family, Interface, LiveSets, Protocol, Ruleset, SetName};
 use crate::simulate::{Decision, Outcome, Packet, contains, simulate};
 
 /// What became of a site's tests.
@@ -71,22 +71,31 @@ pub(super) fn describe(failures: &[TestFailure]) -> String {
 }
 
 /// Runs the site's tests on `nodes`: the roles and enforcing ruleset of each, also of a site
-/// that observes. A test is for every node of its role.
+/// that observes, with what the live sources hold. A test is for every node of its role.
 pub(super) fn run_tests<'a>(
     site: &Site,
     nodes: impl IntoIterator<Item = (&'a BTreeSet<Role>, &'a Ruleset)>,
+    live: &LiveSets,
 ) -> TestRun {
-    let nodes: Vec<_> = nodes.into_iter().collect();
     let mut run = TestRun::default();
-    for test in &site.tests {
-        let mut of_role = nodes
+    let mut unmet: BTreeSet<usize> = (0..site.tests.len()).collect();
+    for (roles, ruleset) in nodes {
+        let mut tests = site
+            .tests
             .iter()
-            .filter(|(roles, _)| roles.contains(&test.role))
+            .enumerate()
+            .filter(|(_, test)| roles.contains(&test.role))
             .peekable();
-        if of_role.peek().is_none() {
-            run.skipped.push(test.name.clone());
+        if tests.peek().is_none() {
+            continue;
         }
-        for (_, ruleset) in of_role {
+        // One node's effective ruleset at a time: its sets may be long.
+        let live = live.only(&ruleset.live_names());
+        let Ok(ruleset) = &ruleset.with_live(&live) else {
+            continue;
+        };
+        for (index, test) in tests {
+            unmet.remove(&index);
             let outcome = simulate(ruleset, &packet(site, test, ruleset));
             if (outcome.decision == Decision::Accept) != test.accept {
                 run.failures.push(TestFailure {
@@ -97,6 +106,11 @@ pub(super) fn run_tests<'a>(
             }
         }
     }
+    let order = |name: &str| site.tests.iter().position(|test| test.name == name);
+    run.failures
+        .sort_by_key(|failure| order(&failure.test.name));
+    let skipped = unmet.iter().filter_map(|index| site.tests.get(*index));
+    run.skipped = skipped.map(|test| test.name.clone()).collect();
     run
 }
 

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::address::{Elements, is_reachable, is_world};
+use super::live::of_cluster;
+use super::members::Members;
 use super::provenance::{Member, Provenance};
 use super::stems::Stems;
 use super::{CompileError, NodeInput};
-use crate::names::{ListName, NodeName, ProviderName, TenantName};
+use crate::names::{ListName, NodeName};
 use crate::policy::{AddressWord, Documents, List, Site, Trust};
-use crate::ruleset::{AddressSet, Family, Interface, Scope, SetName, SetStem};
+use crate::ruleset::{AddressSet, Family, Interface, LiveName, LiveSets, Scope, SetName, SetStem};
 
 /// Sources that a rule matches.
 #[derive(Debug, Clone)]
@@ -20,7 +22,7 @@ pub(super) struct Source {
     pub(super) word: String,
     /// The set; none: any source.
     pub(super) set: Option<SetStem>,
-    /// The families in which the set has members.
+    /// The families in which the set has members, or may have some.
     pub(super) scope: Scope,
     /// The interface that they come by; none: any.
     pub(super) interface: Option<Interface>,
@@ -39,14 +41,27 @@ pub(super) struct Place<'a> {
     pub(super) media: bool,
 }
 
+/// What a set holds.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    /// Until the next push.
+    pub(super) own: Elements,
+    /// Where more comes from between pushes.
+    pub(super) live: BTreeSet<LiveName>,
+}
+
 /// Resolves words, each once.
 pub(super) struct Sources<'a> {
-    site: &'a Site,
-    documents: &'a Documents,
-    nodes: &'a BTreeMap<&'a NodeName, &'a NodeInput>,
+    pub(super) site: &'a Site,
+    pub(super) documents: &'a Documents,
+    pub(super) nodes: &'a BTreeMap<&'a NodeName, &'a NodeInput>,
+    /// For provenance and warnings; nothing that is emitted hangs on it.
+    live: &'a LiveSets,
     stems: Stems,
     resolved: BTreeMap<(AddressWord, bool), Option<Source>>,
-    sets: BTreeMap<SetStem, Elements>,
+    /// Words that name nobody, whatever set they have.
+    nobody: BTreeSet<(AddressWord, bool)>,
+    sets: BTreeMap<SetStem, Content>,
     /// Words without an address, and the fields that use them.
     empty: BTreeMap<String, BTreeSet<String>>,
     pub(super) provenance: Provenance,
@@ -57,11 +72,14 @@ impl<'a> Sources<'a> {
         site: &'a Site,
         documents: &'a Documents,
         nodes: &'a BTreeMap<&'a NodeName, &'a NodeInput>,
+        live: &'a LiveSets,
     ) -> Self {
         Self {
             site,
             documents,
             nodes,
+            live,
+            nobody: BTreeSet::new(),
             stems: Stems::default(),
             resolved: BTreeMap::new(),
             sets: BTreeMap::new(),
@@ -90,7 +108,7 @@ impl<'a> Sources<'a> {
                 AddressWord::Net(net) => literals.push(*net),
                 word => {
                     let source = self.word(word, place.media, place.field)?;
-                    if source.is_none() {
+                    if self.names_nobody(word, place.media) {
                         let fields = self.empty.entry(word.to_string()).or_default();
                         fields.insert(place.field.to_owned());
                     }
@@ -102,13 +120,8 @@ impl<'a> Sources<'a> {
             let (kind, name) = place.literals;
             let origin: Arc<str> = format!("site {}: {}", self.site.name, place.field).into();
             let stem = self.stems.stem(kind, name)?;
-            let members = literals
-                .into_iter()
-                .map(|net| Member {
-                    net,
-                    origin: Arc::clone(&origin),
-                })
-                .collect();
+            let mut members = Members::default();
+            members.push(&literals, &origin);
             sources.extend(self.add(stem, String::new(), members));
         }
         Ok(sources)
@@ -121,27 +134,38 @@ impl<'a> Sources<'a> {
         media: bool,
         field: &str,
     ) -> Result<Option<Source>, CompileError> {
-        // Only what has providers in it differs for media.
-        let media = media
-            && matches!(
-                word,
-                AddressWord::Clients | AddressWord::Providers | AddressWord::Provider(_)
-            );
-        let key = (word.clone(), media);
+        let key = Self::key(word, media);
         if let Some(known) = self.resolved.get(&key) {
             return Ok(known.clone());
         }
+        let media = key.1;
         let stem = self.stem(word, media)?;
         let source = if let AddressWord::List(name) = word {
             let list = self.list(name, field)?;
-            let addresses = Elements::new(list.addresses.clone(), list.expiring.clone());
+            let content = Content {
+                own: Elements::new(list.addresses.clone(), list.expiring.clone()),
+                live: list
+                    .feed
+                    .iter()
+                    .map(|_| LiveName::Feed(name.clone()))
+                    .collect(),
+            };
             let origin = format!("list {name}").into();
             self.provenance.record_whole(stem.clone(), origin);
-            self.keep(stem, word.to_string(), addresses)
+            self.keep(stem, word.to_string(), content)
         } else {
-            let members = self.members(word, media, field)?;
+            let mut members = self.members(word, media, field)?;
+            if members.is_empty() {
+                self.nobody.insert(key.clone());
+            }
+            if *word == AddressWord::Clients {
+                members.live(LiveName::Allow, &"let in by an operator".into());
+            }
             self.add(stem, word.to_string(), members)
         };
+        if source.is_none() {
+            self.nobody.insert(key.clone());
+        }
         let source = source.map(|source| Source {
             interface: match word {
                 AddressWord::Cluster => self.site.cluster.interface.clone(),
@@ -153,29 +177,57 @@ impl<'a> Sources<'a> {
         Ok(source)
     }
 
+    /// Only what has providers in it differs for media.
+    fn key(word: &AddressWord, media: bool) -> (AddressWord, bool) {
+        let differs = matches!(
+            word,
+            AddressWord::Clients | AddressWord::Providers | AddressWord::Provider(_)
+        );
+        (word.clone(), media && differs)
+    }
+
+    /// Whether a word that was looked at names nobody, now or between pushes.
+    fn names_nobody(&self, word: &AddressWord, media: bool) -> bool {
+        self.nobody.contains(&Self::key(word, media))
+    }
+
+    /// A set that only holds what `live` holds.
+    pub(super) fn live_set(
+        &mut self,
+        stem: &str,
+        live: impl IntoIterator<Item = (LiveName, Arc<str>)>,
+    ) -> Result<Option<Source>, CompileError> {
+        let mut members = Members::default();
+        for (name, origin) in live {
+            members.live(name, &origin);
+        }
+        Ok(self.add(stem.parse()?, String::new(), members))
+    }
+
     /// A set of denied addresses, which is no opening and has no other provenance than its name.
     pub(super) fn denied(
         &mut self,
         stem: SetStem,
-        elements: Elements,
+        denied: Content,
         origin: String,
     ) -> Option<Source> {
         self.provenance.record_whole(stem.clone(), origin.into());
-        self.keep(stem, String::new(), elements)
+        self.keep(stem, String::new(), denied)
     }
 
     /// Every set, both families apart, ready for the nodes that use it.
     pub(super) fn address_sets(&self) -> BTreeMap<SetName, AddressSet> {
         let mut sets = BTreeMap::new();
-        for (stem, elements) in &self.sets {
+        for (stem, content) in &self.sets {
             for family in Family::BOTH {
                 let name = SetName {
                     stem: stem.clone(),
                     family,
                 };
-                let set = AddressSet::new(name.clone(), elements.lasting.iter().copied())
-                    .with_expiring(elements.expiring.iter().copied());
-                if !set.is_empty() {
+                let set = AddressSet::new(name.clone(), content.own.lasting.iter().copied())
+                    .with_expiring(content.own.expiring.iter().copied())
+                    .with_live_names(content.live.iter().cloned());
+                if !set.is_empty() || !set.live.is_empty() {
                     sets.insert(name, set);
                 }
             }
@@ -198,117 +250,35 @@ impl<'a> Sources<'a> {
         list.ok_or_else(|| unresolved(field, &format!("list:{name}")))
     }
 
-    /// The prefixes behind a word, each with who asked for it.
-    pub(super) fn members(
+    /// What live sources hold, as far as it is known, with who asked for it.
+    pub(super) fn live_nets<'m>(
         &self,
-        word: &AddressWord,
-        media: bool,
-        field: &str,
-    ) -> Result<Vec<Member>, CompileError> {
-        let mut members = Vec::new();
-        match word {
-            AddressWord::World | AddressWord::Local => {}
-            AddressWord::Clients => {
-                members = self.members(&AddressWord::Tenants, media, field)?;
-                members.extend(self.members(&AddressWord::Providers, media, field)?);
-            }
-            AddressWord::Tenants => {
-                for name in &self.site.tenants {
-                    self.tenant(name, "tenants", &mut members)?;
-                }
-            }
-            AddressWord::Providers => {
-                for name in &self.site.providers {
-                    self.provider(name, media, "providers", &mut members)?;
-                }
-            }
-            AddressWord::Admins => {
-                for word in &self.site.admins {
-                    members.extend(self.admin(word)?);
-                }
-            }
-            AddressWord::Cluster => self.cluster(&mut members),
-            AddressWord::Tenant(name) => self.tenant(name, field, &mut members)?,
-            AddressWord::Provider(name) => self.provider(name, media, field, &mut members)?,
-            AddressWord::List(name) => {
-                let list = self.list(name, field)?;
-                if !list.expiring.is_empty() {
-                    // Of these, the agents make rules of their own, which no kernel ends.
-                    return Err(CompileError::Meaningless {
-                        place: field.to_owned(),
-                        word: word.to_string(),
-                        reason: "it holds addresses that end, and what stands there does not end \
-                                 by itself",
-                    });
-                }
-                let origin: Arc<str> = format!("list {name}").into();
-                push(&mut members, &list.addresses, &origin);
-            }
-            AddressWord::Net(net) => {
-                let origin: Arc<str> = format!("site {}: {field}", self.site.name).into();
-                push(&mut members, &[*net], &origin);
-            }
-        }
-        Ok(members)
-    }
-
-    fn admin(&self, word: &AddressWord) -> Result<Vec<Member>, CompileError> {
-        let reason = match word {
-            AddressWord::World => "everybody would have SSH",
-            AddressWord::Admins => "it is what is being said",
-            _ => return self.members(word, false, "admins"),
-        };
-        Err(CompileError::Meaningless {
-            place: "admins".to_owned(),
-            word: word.to_string(),
-            reason,
+        live: &'m [(LiveName, Arc<str>)],
+    ) -> impl Iterator<Item = (IpNet, &'m Arc<str>)> {
+        live.iter().flat_map(|(name, origin)| {
+            let value = self.live.get(name).into_iter();
+            let nets = value.flat_map(|value| {
+                let ending = value.expiring.iter().map(|one| &one.net);
+                value.elements.iter().chain(ending).copied()
+            });
+            nets.map(move |net| (net, origin))
         })
     }
 
-    fn tenant(
-        &self,
-        name: &TenantName,
-        field: &str,
-        members: &mut Vec<Member>,
-    ) -> Result<(), CompileError> {
-        let tenant = self.documents.tenants.get(name);
-        let tenant = tenant.ok_or_else(|| unresolved(field, &format!("tenant:{name}")))?;
-        for (network, nets) in &tenant.networks {
-            push(members, nets, &format!("tenant {name}: {network}").into());
-        }
-        Ok(())
+    /// The addresses by which nodes reach each other.
+    pub(super) fn cluster_nets(&self) -> Vec<IpNet> {
+        self.cluster().map(|member| member.net).collect()
     }
 
-    fn provider(
-        &self,
-        name: &ProviderName,
-        media: bool,
-        field: &str,
-        members: &mut Vec<Member>,
-    ) -> Result<(), CompileError> {
-        let provider = self.documents.providers.get(name);
-        let provider = provider.ok_or_else(|| unresolved(field, &format!("provider:{name}")))?;
-        let (part, nets) = if media {
-            ("media", &provider.media)
-        } else {
-            ("signalling", &provider.signalling)
-        };
-        push(members, nets, &format!("provider {name}: {part}").into());
-        Ok(())
-    }
-
-    /// The addresses by which nodes reach each other: those on the cluster's interface, or, of a
-    /// node that has none there, all that others can reach.
-    fn cluster(&self, members: &mut Vec<Member>) {
+    fn cluster(&self) -> impl Iterator<Item = Member> {
         let interface = self.site.cluster.interface.as_ref();
-        for (name, node) in self.nodes {
-            for (on, address) in node.cluster_addresses(interface) {
-                members.push(Member {
-                    net: IpNet::from(address),
-                    origin: format!("node {name}: {on}").into(),
-                });
-            }
-        }
+        self.nodes.iter().flat_map(move |(name, node)| {
+            let addresses = node.cluster_addresses(interface).into_iter();
+            addresses.map(move |(on, address)| Member {
+                net: IpNet::from(address),
+                origin: format!("node {name}: {on}").into(),
+            })
+        })
     }
 
     fn stem(&mut self, word: &AddressWord, media: bool) -> Result<SetStem, CompileError> {
@@ -322,16 +292,34 @@ impl<'a> Sources<'a> {
         })
     }
 
-    fn add(&mut self, stem: SetStem, word: String, members: Vec<Member>) -> Option<Source> {
-        let elements = members.iter().map(|member| member.net).collect();
-        let elements = Elements::new(elements, Vec::new());
-        self.provenance.record(stem.clone(), members);
-        self.keep(stem, word, elements)
+    fn add(&mut self, stem: SetStem, word: String, members: Members) -> Option<Source> {
+        let cluster = of_cluster(self.site);
+        let elements = members.nets.iter().map(|member| member.net).collect();
+        let content = Content {
+            own: Elements::new(elements, Vec::new()),
+            live: members.live.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        let mut origins = members.nets;
+        if content.live.contains(&cluster) {
+            origins.extend(self.cluster());
+        }
+        let others: Vec<_> = members
+            .live
+            .into_iter()
+            .filter(|(name, _)| *name != cluster)
+            .collect();
+        origins.extend(self.live_nets(&others).map(|(net, origin)| Member {
+            net,
+            origin: Arc::clone(origin),
+        }));
+        self.provenance.record(stem.clone(), origins);
+        self.keep(stem, word, content)
     }
 
-    fn keep(&mut self, stem: SetStem, word: String, elements: Elements) -> Option<Source> {
-        let now = elements.now();
-        let has = |family| now.iter().any(|net| Family::of(net) == family);
+    fn keep(&mut self, stem: SetStem, word: String, content: Content) -> Option<Source> {
+        let now = content.own.now();
+        let has =
+            |family| !content.live.is_empty() || now.iter().any(|net| Family::of(net) == family);
         let scope = match (has(Family::V4), has(Family::V6)) {
             (true, true) => Scope::Both,
             (true, false) => Scope::V4,
@@ -339,7 +327,7 @@ impl<'a> Sources<'a> {
             (false, false) => return None,
         };
         let is_world = is_world(&now);
-        self.sets.insert(stem.clone(), elements);
+        self.sets.insert(stem.clone(), content);
         Some(Source {
             word,
             set: Some(stem),
@@ -371,14 +359,7 @@ impl NodeInput {
     }
 }
 
-fn push(members: &mut Vec<Member>, nets: &[IpNet], origin: &Arc<str>) {
-    members.extend(nets.iter().map(|net| Member {
-        net: net.trunc(),
-        origin: Arc::clone(origin),
-    }));
-}
-
-fn unresolved(field: &str, word: &str) -> CompileError {
+pub(super) fn unresolved(field: &str, word: &str) -> CompileError {
     CompileError::Unresolved {
         place: field.to_owned(),
         word: word.to_owned(),

@@ -8,7 +8,7 @@ use crate::catalogue::{Direction, Roles, service as of_catalogue};
 use crate::names::NodeName;
 use crate::policy::{AddressWord, Documents, Rollout, Site, Trust};
 use crate::role::Role;
-use crate::ruleset::{Interface, PortRange};
+use crate::ruleset::{Interface, LiveName, LiveSets, PortRange};
 
 /// Warnings about one service with the site's changes. `from` is who reaches it.
 pub(super) fn service(effective: &Effective, from: &[AddressWord], warnings: &mut Vec<String>) {
@@ -61,7 +61,9 @@ pub(super) fn site(
     }
     for name in &site.tenants {
         let tenant = documents.tenants.get(name);
-        if tenant.is_some_and(|tenant| tenant.networks.values().all(Vec::is_empty)) {
+        if tenant.is_some_and(|tenant| {
+            tenant.names.is_empty() && tenant.networks.values().all(Vec::is_empty)
+        }) {
             warnings.push(format!(
                 "tenant {name} has no network: nothing is open to it"
             ));
@@ -71,7 +73,7 @@ pub(super) fn site(
         let Some(provider) = documents.providers.get(name) else {
             continue;
         };
-        if provider.signalling.is_empty() {
+        if provider.signalling.is_empty() && provider.signalling_names.is_empty() {
             warnings.push(format!(
                 "provider {name} has no signalling network: SIP is not open to it"
             ));
@@ -84,11 +86,21 @@ pub(super) fn site(
 fn not_acted_on_yet(site: &Site, warnings: &mut Vec<String>) {
     let rollout = &site.rollout;
     let default = Rollout::default();
-    let staging = |rollout: &Rollout| (rollout.canary, rollout.batch, rollout.max_failures);
+    let staging = |rollout: &Rollout| {
+        let Rollout {
+            canary,
+            batch,
+            max_failures,
+            pause_ms,
+            on_failure,
+            confirm_within_ms: _,
+        } = *rollout;
+        (canary, batch, max_failures, pause_ms, on_failure)
+    };
     if staging(rollout) != staging(&default) {
         warnings.push(
-            "rollout: canary, batch and max_failures are kept, and not acted on yet: a push goes \
-             to all nodes at once"
+            "rollout: canary, batch, max_failures, pause and on_failure are kept, and not acted \
+             on yet: a push goes to all nodes at once"
                 .to_owned(),
         );
     }
@@ -150,6 +162,28 @@ fn strict(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut V
              services.sip.from"
                 .to_owned(),
         );
+    }
+}
+
+/// Names and lists of which nothing is known yet, or that stand for nothing.
+pub(super) fn unknown(needed: &BTreeSet<LiveName>, live: &LiveSets, warnings: &mut Vec<String>) {
+    for name in needed {
+        let value = live.get(name);
+        let what = match (name, value) {
+            (LiveName::Name(host), None) => format!("{host} has not been resolved yet"),
+            (LiveName::Name(host), Some(value)) if value.is_empty() => {
+                format!("{host} stands for no address now")
+            }
+            (LiveName::Feed(list), None) => format!("list:{list} has not been fetched yet"),
+            (LiveName::DenyFeed(list), None) => {
+                warnings.push(format!(
+                    "list:{list} has not been fetched yet: nothing of it is denied until then"
+                ));
+                continue;
+            }
+            _ => continue,
+        };
+        warnings.push(format!("{what}: nothing is open to it until then"));
     }
 }
 

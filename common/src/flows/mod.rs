@@ -224,7 +224,7 @@ fn every_use(ruleset: &Ruleset, set: &AddressSet, is: fn(&Ruleset, &Chain, &Rule
 fn opens(ruleset: &Ruleset, chain: &Chain, rule: &Rule) -> bool {
     match &rule.verdict {
         Verdict::Accept | Verdict::Log(_) => true,
-        Verdict::Return => only_limits(chain),
+        Verdict::Return => only_closes(chain),
         Verdict::Jump(name) => {
             let mut chains = ruleset.chains.iter();
             chains
@@ -233,6 +233,15 @@ fn opens(ruleset: &Ruleset, chain: &Chain, rule: &Rule) -> bool {
         }
         Verdict::Drop | Verdict::Reject => false,
     }
+}
+
+/// Whether a chain lets nothing in, so that who leaves it sooner is denied less.
+fn only_closes(chain: &Chain) -> bool {
+    chain.name.as_str() != INPUT_CHAIN
+        && chain
+            .rules
+            .iter()
+            .all(|rule| !matches!(rule.verdict, Verdict::Accept | Verdict::Jump(_)))
 }
 
 /// Whether a chain is left as it was entered, but for rates and their exemptions.

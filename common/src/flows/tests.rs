@@ -3,8 +3,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::compile::compile;
-use crate::compile::fixtures::{any_documents, documents, net, nets, node, word};
+use crate::compile::fixtures::{any_documents, documents, effective, net, nets, node, word};
 use crate::policy::{AddressWord, Documents, ServiceOverride, Site, Trust};
 use crate::role::Role;
 use crate::ruleset::Until;
@@ -24,7 +23,7 @@ fn ruleset(documents: &Documents) -> Ruleset {
         site.tests.clear();
     }
     let nodes = [node("all-1", 1, &Role::ALL), node("all-3", 3, &Role::ALL)];
-    let compiled = compile(&"site-a".parse().unwrap(), &documents, &nodes).unwrap();
+    let compiled = effective(&documents, &nodes).unwrap();
     compiled.rulesets.into_values().next().unwrap()
 }
 

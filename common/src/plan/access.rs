@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::lines::{enforced, protocol_name};
 use super::owners::Owners;
 use super::sets::{Id, Pool};
+use crate::compile::DENY_CHAIN;
 use crate::compile::address::{is_world, minimal, subtract};
 use crate::names::NodeName;
 use crate::ruleset::{Family, INPUT_CHAIN, PortRange, Protocol, Rule, Ruleset, SetName, Verdict};
@@ -155,11 +156,11 @@ impl<'r> Accesses<'r> {
     ) -> (Vec<Opening>, Vec<Source>) {
         let mut openings = Vec::new();
         let mut denied = Vec::new();
-        let input = ruleset
+        let deciding = ruleset
             .chains
             .iter()
-            .filter(|chain| chain.name.as_str() == INPUT_CHAIN);
-        for (rule, closes) in input.flat_map(|chain| enforced(ruleset.mode, chain)) {
+            .filter(|chain| [INPUT_CHAIN, DENY_CHAIN].contains(&chain.name.as_str()));
+        for (rule, closes) in deciding.flat_map(|chain| enforced(ruleset.mode, chain)) {
             let accepts = rule.verdict == Verdict::Accept && rule.states.is_any();
             let closed = closes && rule.protocol.is_none() && rule.states.is_any();
             if !accepts && !closed {

@@ -40,6 +40,7 @@ impl Subject {
             ("rule", Some(name)) => Self::setting(9, &format!("rule {name}")),
             ("limit", Some("exempt")) => Self::setting(11, "no limit"),
             ("limit", Some(name)) => Self::setting(10, &format!("limit {name}")),
+            ("deny", Some("exempt")) => Self::setting(11, "not denied"),
             ("deny", Some(_)) => Self::setting(7, &label.replacen(':', " ", 1)),
             _ => Self::setting(
                 match first {

@@ -5,8 +5,9 @@ use proptest::prelude::*;
 
 use super::sets::difference;
 use super::*;
-use crate::compile::compile;
-use crate::compile::fixtures::{any_documents, any_nodes, documents, nets, node, small_net, word};
+use crate::compile::fixtures::{
+    any_documents, any_nodes, documents, effective, nets, node, small_net, word,
+};
 use crate::policy::{AddressWord, DefaultVerdict, Documents, Transport};
 use crate::role::Role;
 use crate::ruleset::{Mode, Rate, RateUnit, Ruleset};
@@ -18,9 +19,7 @@ fn rulesets(documents: &Documents) -> Rulesets {
         node("http1", 2, &[Role::Http]),
         node("sip1", 1, &[Role::Sip, Role::Pbx]),
     ];
-    compile(&"site-a".parse().unwrap(), documents, &nodes)
-        .unwrap()
-        .rulesets
+    effective(documents, &nodes).unwrap().rulesets
 }
 
 fn owners(documents: &Documents) -> Owners {
@@ -190,9 +189,7 @@ proptest! {
     /// from the old members to the new ones. Access is lost by nobody who has it still.
     #[test]
     fn what_differs_is_told(before in any_documents(), after in any_documents(), nodes in any_nodes()) {
-        let site = "site-a".parse().unwrap();
-        let (Ok(was), Ok(now)) = (compile(&site, &before, &nodes), compile(&site, &after, &nodes))
-        else {
+        let (Ok(was), Ok(now)) = (effective(&before, &nodes), effective(&after, &nodes)) else {
             return Ok(());
         };
         let pairs: Vec<NodeChange<'_>> = now

@@ -5,15 +5,14 @@ use prost::Message as _;
 use voipfleet_proto::v1 as pb;
 
 use super::{Digest, Family, MAX_RULESET_BYTES, Probe, ProbeCheck, Ruleset};
-use crate::compile::compile;
-use crate::compile::fixtures::{documents, node};
+use crate::compile::fixtures::{documents, effective, node};
 use crate::iptables::{Failsafe, restore_input, set_create_input};
 use crate::role::Role;
 
 /// A ruleset with all that the catalogue has.
 fn sound() -> pb::Ruleset {
     let nodes = [node("all-1", 1, &Role::ALL)];
-    let compiled = compile(&"site-a".parse().unwrap(), &documents(), &nodes).unwrap();
+    let compiled = effective(&documents(), &nodes).unwrap();
     let mut ruleset = compiled.rulesets.into_values().next().unwrap();
     ruleset.probes = ["192.0.2.1:1", "[2001:db8::1]:5060", "a.example:65535"]
         .iter()

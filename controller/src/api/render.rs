@@ -3,6 +3,7 @@
 use tonic::Status;
 use voipfleet_common::iptables::{Failsafe, Table, apply_input, set_create_input};
 use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::ruleset::live::Missing;
 use voipfleet_common::ruleset::{Family, Ruleset};
 use voipfleet_proto::v1::{RenderRequest, RenderResponse, RenderedNode};
 
@@ -19,7 +20,7 @@ impl Api {
             "" => None,
             node => Some(parse(node)?),
         };
-        let compiled = match &only {
+        let (live, compiled) = match &only {
             Some(node) if !request.roles.is_empty() => {
                 let host = SiteNode {
                     roles: request
@@ -37,7 +38,7 @@ impl Api {
             None if !request.roles.is_empty() => {
                 return Err(Status::invalid_argument("roles need the name of a node"));
             }
-            _ => self.pushes.compile(&site).await.map_err(refused)?.1,
+            _ => self.pushes.compile_live(&site).await.map_err(refused)?,
         };
         if let Some(node) = only
             .as_ref()
@@ -51,12 +52,14 @@ impl Api {
                 .rulesets
                 .values()
                 .filter(|ruleset| only.as_ref().is_none_or(|only| *only == ruleset.node))
-                .map(|ruleset| rendered(ruleset, now))
-                .collect()
+                // The host has nobody who brings it what changes: it gets what holds now.
+                .map(|ruleset| Ok(rendered(&ruleset.with_live(&live)?, now)))
+                .collect::<Result<_, Missing>>()
         });
         let nodes = rendering
             .await
-            .map_err(|_| refused(PushError::Broken(site)))?;
+            .map_err(|_| refused(PushError::Broken(site.clone())))?
+            .map_err(|error| Status::internal(format!("site {site}: {error}")))?;
         Ok(RenderResponse { nodes })
     }
 }

@@ -1,13 +1,13 @@
 //! What a site's live sets are made of, out of the store.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use voipfleet_common::compile::NodeInput;
+use voipfleet_common::compile::live::{cluster, needed};
+use voipfleet_common::compile::{NodeInput, Protection};
 use voipfleet_common::names::{ListName, SiteName};
 use voipfleet_common::policy::Documents;
-use voipfleet_common::ruleset::{DnsName, Expiring, Interface, LiveName, LiveSets, LiveValue};
+use voipfleet_common::ruleset::{DnsName, Expiring, LiveName, LiveSets, LiveValue};
 
 use crate::errors::chain;
 use crate::records::{
@@ -43,7 +43,12 @@ pub(super) async fn gather(
     now_ms: u64,
 ) -> Result<LiveSets, StoreError> {
     let mut sets = LiveSets::new(site.clone());
-    for name in needed(site, documents).into_iter().chain(named.clone()) {
+    let mut feeds = BTreeMap::new();
+    // A site without an interface of the cluster, and one that had none at its last push.
+    let always = needed(site, documents)
+        .into_iter()
+        .chain([LiveName::Cluster(None)]);
+    for name in always.chain(named.clone()) {
         if sets.sources.contains_key(&name) {
             continue;
         }
@@ -53,32 +58,54 @@ pub(super) async fn gather(
             LiveName::Allow => exceptions(store, ExceptionKind::Allow, site, now_ms).await?,
             LiveName::Open => open(store, site, now_ms).await?,
             LiveName::Name(host) => resolved(store, host).await?,
-            LiveName::Feed(list) | LiveName::DenyFeed(list) => feed(store, list).await?,
+            LiveName::Feed(list) => feed(store, list).await?,
+            LiveName::DenyFeed(list) => {
+                let value = feed(store, list).await?;
+                feeds.insert(name, value);
+                continue;
+            }
         };
+        sets.insert(name, value);
+    }
+    for (name, value) in denied(site, documents, nodes, &sets, feeds).await {
         sets.insert(name, value);
     }
     Ok(sets)
 }
 
-/// The sources that a site has whatever its documents say, and those that they name.
-fn needed(site: &SiteName, documents: &Documents) -> BTreeSet<LiveName> {
-    let document = documents.sites.get(site);
-    let interface = document.and_then(|document| document.cluster.interface.clone());
-    BTreeSet::from([
-        LiveName::Cluster(None),
-        LiveName::Cluster(interface),
-        LiveName::Block,
-        LiveName::Allow,
-        LiveName::Open,
-    ])
-}
-
-fn cluster(nodes: &[NodeInput], interface: Option<&Interface>) -> LiveValue {
-    let addresses = nodes
-        .iter()
-        .flat_map(|node| node.cluster_addresses(interface));
-    let addresses = addresses.map(|(_, address): (_, IpAddr)| IpNet::from(address));
-    LiveValue::new(addresses, [])
+/// What a fetched list may deny: nothing of the site's own. Of documents that do not compile
+/// nothing is known for certain, and nothing is denied by it.
+async fn denied(
+    site: &SiteName,
+    documents: &Documents,
+    nodes: &[NodeInput],
+    known: &LiveSets,
+    feeds: BTreeMap<LiveName, LiveValue>,
+) -> BTreeMap<LiveName, LiveValue> {
+    if feeds.values().all(LiveValue::is_empty) {
+        return feeds;
+    }
+    let protection = match Protection::of_site(site, documents, nodes, known) {
+        Ok(protection) => protection,
+        Err(error) => {
+            tracing::warn!(%site, error = %chain(&error), "no fetched list is denied");
+            return feeds
+                .into_keys()
+                .map(|name| (name, LiveValue::default()))
+                .collect();
+        }
+    };
+    let cleaning = tokio::task::spawn_blocking(move || {
+        feeds
+            .into_iter()
+            .map(|(name, value)| {
+                let cleaned = protection.clean(value.elements);
+                (name, LiveValue::new(cleaned.nets, []))
+            })
+            .collect()
+    });
+    // It is never cancelled, and a panic would be a defect: then nothing is denied.
+    cleaning.await.unwrap_or_default()
 }
 
 async fn exceptions(

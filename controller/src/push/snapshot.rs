@@ -9,12 +9,14 @@ use voipfleet_common::compile::{Compiled, InterfaceAddress, NodeInput, compile};
 use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::policy::{self, Diagnostic, Documents, Severity, Source};
 use voipfleet_common::role::Role;
+use voipfleet_common::ruleset::LiveSets;
 use voipfleet_common::session::Held;
 use voipfleet_proto::v1 as pb;
 
 use super::{PushError, Pushes};
 use crate::documents::Cache;
 use crate::fleet::held;
+use crate::live;
 use crate::records::{self, DocumentsVersion, NodeRecord, StatusRecord};
 use crate::store::{Store, StoreError, keys};
 
@@ -182,7 +184,8 @@ impl Pushes {
         sources: Vec<Source>,
     ) -> Result<(Snapshot, Compiled), PushError> {
         let snapshot = Snapshot::read(self.store.as_ref(), &self.documents, site, sources).await?;
-        self.compile_snapshot(site, snapshot).await
+        let (snapshot, _, compiled) = self.compile_snapshot(site, snapshot).await?;
+        Ok((snapshot, compiled))
     }
 
     /// The same as if `node` were one of the site's nodes, or another than it is.
@@ -191,23 +194,35 @@ impl Pushes {
         site: &SiteName,
         name: NodeName,
         node: SiteNode,
-    ) -> Result<Compiled, PushError> {
+    ) -> Result<(LiveSets, Compiled), PushError> {
         let mut snapshot =
             Snapshot::read(self.store.as_ref(), &self.documents, site, Vec::new()).await?;
         snapshot.nodes.insert(name, node);
-        Ok(self.compile_snapshot(site, snapshot).await?.1)
+        let (_, live, compiled) = self.compile_snapshot(site, snapshot).await?;
+        Ok((live, compiled))
+    }
+
+    /// Reads a site and compiles it, with what its live sources hold now.
+    pub async fn compile_live(&self, site: &SiteName) -> Result<(LiveSets, Compiled), PushError> {
+        let snapshot =
+            Snapshot::read(self.store.as_ref(), &self.documents, site, Vec::new()).await?;
+        let (_, live, compiled) = self.compile_snapshot(site, snapshot).await?;
+        Ok((live, compiled))
     }
 
     async fn compile_snapshot(
         &self,
         site: &SiteName,
         snapshot: Snapshot,
-    ) -> Result<(Snapshot, Compiled), PushError> {
+    ) -> Result<(Snapshot, LiveSets, Compiled), PushError> {
         let broken = || PushError::Broken(site.clone());
         let _turn = self.compiles.acquire().await.map_err(|_| broken())?;
-        let (snapshot, compiled) = tokio::task::spawn_blocking(move || {
-            let compiled = compile(&snapshot.site, &snapshot.documents, &snapshot.inputs());
-            (snapshot, compiled)
+        let (store, now_ms) = (self.store.as_ref(), self.clock.now_ms());
+        let nodes = snapshot.inputs();
+        let live = live::read(store, site, &snapshot.documents, &nodes, now_ms).await?;
+        let (snapshot, live, compiled) = tokio::task::spawn_blocking(move || {
+            let compiled = compile(&snapshot.site, &snapshot.documents, &nodes, &live);
+            (snapshot, live, compiled)
         })
         .await
         .map_err(|_| broken())?;
@@ -215,6 +230,6 @@ impl Pushes {
             site: site.clone(),
             source,
         })?;
-        Ok((snapshot, compiled))
+        Ok((snapshot, live, compiled))
     }
 }

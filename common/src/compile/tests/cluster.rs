@@ -87,8 +87,10 @@ fn a_site_whose_nodes_have_no_address_compiles() {
     let compiled = compiled(&documents(), &nodes);
     assert!(warns(&compiled, "node all-1 has reported no address"));
     let ruleset = ruleset(&compiled, "all-1");
-    assert!(!labels(ruleset, "VF-INPUT").contains(&"cluster".to_owned()));
-    assert!(!set_names(ruleset).contains("vf-cluster-4"));
+    // The rule waits for their addresses.
+    assert!(labels(ruleset, "VF-INPUT").contains(&"cluster".to_owned()));
+    assert!(elements(ruleset, "vf-cluster-4").is_empty());
+    assert!(set_names(ruleset).contains("vf-cluster-4"));
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn what_an_operator_denies_by_hand_is_meant() {
 fn a_list_that_is_all_private_leaves_no_rule() {
     let compiled = compiled(&with_list(&["10.0.0.0/8", "fc00::/7"]), &[all_roles()]);
     let ruleset = ruleset(&compiled, "all-1");
+    assert!(!ruleset.chains.iter().any(|c| c.name.as_str() == "VF-DENY"));
     assert!(
         !labels(ruleset, "VF-INPUT")
             .iter()
@@ -211,7 +212,7 @@ fn an_admin_does_not_end() {
         net: "198.51.100.99/32".parse().unwrap(),
         until: "2026-12-01T00:00:00Z".parse().unwrap(),
     }];
-    let error = compile(&"site-a".parse().unwrap(), &documents, &[all_roles()]).unwrap_err();
+    let error = refused(&documents);
     assert_eq!(
         error.to_string(),
         "admins cannot be list:voipbl: it holds addresses that end, and what stands there does \

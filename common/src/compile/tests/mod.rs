@@ -3,6 +3,7 @@
 mod catalogue;
 mod cluster;
 mod deny;
+mod live;
 mod oracle;
 mod order;
 mod properties;
@@ -12,20 +13,29 @@ mod sets;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::fixtures::{documents, node};
+use super::fixtures::{documents, effective, node};
+use super::live::at_rest;
 use super::{CompileError, Compiled, NodeInput, compile};
 use crate::policy::{Documents, Site};
 use crate::role::Role;
 use crate::ruleset::{Mode, Protocol, Rule, Ruleset, SetName};
 use crate::simulate::{Decision, Outcome, Packet, simulate};
 
+/// What the nodes run when no live source but the cluster holds anything.
 fn compiled(documents: &Documents, nodes: &[NodeInput]) -> Compiled {
-    compile(&"site-a".parse().unwrap(), documents, nodes).expect("the documents compile")
+    effective(documents, nodes).expect("the documents compile")
+}
+
+/// What the nodes are sent.
+fn emitted(documents: &Documents, nodes: &[NodeInput]) -> Compiled {
+    let site = "site-a".parse().unwrap();
+    let live = at_rest(&site, documents, nodes);
+    compile(&site, documents, nodes, &live).expect("the documents compile")
 }
 
 fn refused(documents: &Documents) -> CompileError {
     let nodes = [all_roles()];
-    compile(&"site-a".parse().unwrap(), documents, &nodes).expect_err("they must not compile")
+    effective(documents, &nodes).expect_err("they must not compile")
 }
 
 /// The documents of the fixture after `change`.

@@ -6,9 +6,10 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::catalogue::{Direction, Group, Roles, SERVICES, Service};
-use crate::compile::fixtures::{any_documents, any_nodes};
+use crate::compile::fixtures::{any_documents, any_live, any_nodes, effective_with};
+use crate::compile::live::cluster;
 use crate::policy::{AddressWord, Transport, Trust};
-use crate::ruleset::{Interface, PortRange};
+use crate::ruleset::{DnsName, Interface, LiveName, LiveSets, PortRange};
 
 /// A first packet, and all that says whether it should get through.
 struct Reading<'a> {
@@ -16,6 +17,7 @@ struct Reading<'a> {
     site: &'a Site,
     nodes: &'a [NodeInput],
     node: &'a NodeInput,
+    live: &'a LiveSets,
     source: IpAddr,
     on_cluster_interface: bool,
     transport: Transport,
@@ -30,6 +32,9 @@ impl Reading<'_> {
         }
         if self.site.cluster.trust == Trust::Full && self.is_member_here() {
             return true;
+        }
+        if self.is_live(&LiveName::Block) || self.is_live(&LiveName::Open) {
+            return !self.is_live(&LiveName::Block);
         }
         if self.site.deny.iter().any(|word| self.is_denied_by(word)) {
             return false;
@@ -110,12 +115,21 @@ impl Reading<'_> {
     fn is_denied_by(&self, word: &AddressWord) -> bool {
         let spared = self.is_member() || self.is(&AddressWord::Admins, false);
         match word {
-            AddressWord::List(_) => {
+            AddressWord::List(name) => {
+                let list = &self.documents.lists[name];
+                let inside = |net: &IpNet| net.contains(&self.source);
+                let fetched =
+                    list.feed.is_some() && self.is_live(&LiveName::DenyFeed(name.clone()));
                 let own =
                     self.is(&AddressWord::Clients, false) || self.is(&AddressWord::Clients, true);
-                self.is(word, false) && !spared && !own && !self.is_private()
+                let own_entry = list.nets().any(inside) && !self.is_private();
+                (own_entry || fetched) && !spared && !own
             }
             AddressWord::Cluster => false,
+            // Whom an operator let in is no client who could be denied.
+            AddressWord::Clients => [AddressWord::Tenants, AddressWord::Providers]
+                .iter()
+                .any(|word| self.is_denied_by(word)),
             word => (self.is(word, false) || self.is(word, true)) && !spared,
         }
     }
@@ -166,6 +180,17 @@ impl Reading<'_> {
             })
     }
 
+    fn is_live(&self, name: &LiveName) -> bool {
+        let held = self.live.get(name).into_iter();
+        let mut nets = held.flat_map(|value| &value.elements);
+        nets.any(|net| net.contains(&self.source))
+    }
+
+    fn is_host(&self, names: &[DnsName]) -> bool {
+        let mut names = names.iter();
+        names.any(|name| self.is_live(&LiveName::Name(name.clone())))
+    }
+
     /// Whether the source is among those that `word` names.
     fn is(&self, word: &AddressWord, media: bool) -> bool {
         let inside = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&self.source));
@@ -173,7 +198,9 @@ impl Reading<'_> {
             AddressWord::World => true,
             AddressWord::Local => false,
             AddressWord::Clients => {
-                self.is(&AddressWord::Tenants, media) || self.is(&AddressWord::Providers, media)
+                self.is(&AddressWord::Tenants, media)
+                    || self.is(&AddressWord::Providers, media)
+                    || self.is_live(&LiveName::Allow)
             }
             AddressWord::Tenants => {
                 let mut names = self.site.tenants.iter();
@@ -185,21 +212,23 @@ impl Reading<'_> {
             }
             AddressWord::Admins => self.site.admins.iter().any(|word| self.is(word, false)),
             AddressWord::Cluster => self.is_member_here(),
-            AddressWord::Tenant(name) => self.documents.tenants[name]
-                .networks
-                .values()
-                .any(|nets| inside(nets)),
+            AddressWord::Tenant(name) => {
+                let tenant = &self.documents.tenants[name];
+                tenant.networks.values().any(|nets| inside(nets))
+                    || tenant.names.values().any(|names| self.is_host(names))
+            }
             AddressWord::Provider(name) => {
                 let provider = &self.documents.providers[name];
-                inside(if media {
-                    &provider.media
+                if media {
+                    inside(&provider.media) || self.is_host(&provider.media_names)
                 } else {
-                    &provider.signalling
-                })
+                    inside(&provider.signalling) || self.is_host(&provider.signalling_names)
+                }
             }
             AddressWord::List(name) => {
-                let mut nets = self.documents.lists[name].nets();
-                nets.any(|net| net.contains(&self.source))
+                let list = &self.documents.lists[name];
+                list.nets().any(|net| net.contains(&self.source))
+                    || (list.feed.is_some() && self.is_live(&LiveName::Feed(name.clone())))
             }
             AddressWord::Net(net) => net.contains(&self.source),
         }
@@ -207,7 +236,7 @@ impl Reading<'_> {
 }
 
 /// Addresses on both sides of every edge in the documents.
-fn addresses(documents: &Documents, nodes: &[NodeInput]) -> Vec<IpAddr> {
+fn addresses(documents: &Documents, nodes: &[NodeInput], live: &LiveSets) -> Vec<IpAddr> {
     let site = documents.sites.values().next().unwrap();
     let mut nets: Vec<IpNet> = Vec::new();
     let words = site.admins.iter().chain(&site.deny);
@@ -230,6 +259,7 @@ fn addresses(documents: &Documents, nodes: &[NodeInput]) -> Vec<IpAddr> {
             .flat_map(|p| p.signalling.iter().chain(&p.media)),
     );
     nets.extend(documents.lists.values().flat_map(crate::policy::List::nets));
+    nets.extend(live.sources.values().flat_map(|value| &value.elements));
     nets.extend(
         nodes
             .iter()
@@ -279,12 +309,17 @@ proptest! {
     fn the_rules_do_what_the_documents_say(
         documents in any_documents(),
         nodes in any_nodes().prop_filter("needs a node", |nodes| !nodes.is_empty()),
+        live in any_live(),
         packets in prop::collection::vec(any::<(Index, Index, Index, bool, bool)>(), 200),
     ) {
         let documents = enforced(documents);
-        let compiled = compiled(&documents, &nodes);
         let site = documents.sites.values().next().unwrap();
-        let (addresses, ports) = (addresses(&documents, &nodes), ports(site));
+        let mut live = live;
+        let interface = site.cluster.interface.clone();
+        let members = cluster(&nodes, interface.as_ref());
+        live.insert(LiveName::Cluster(interface), members);
+        let compiled = effective_with(&documents, &nodes, &live).unwrap();
+        let (addresses, ports) = (addresses(&documents, &nodes, &live), ports(site));
         for (node, source, port, tcp, on_cluster_interface) in packets {
             let node = node.get(&nodes);
             let reading = Reading {
@@ -292,6 +327,7 @@ proptest! {
                 site,
                 nodes: &nodes,
                 node,
+                live: &live,
                 source: *source.get(&addresses),
                 on_cluster_interface,
                 transport: if tcp { Transport::Tcp } else { Transport::Udp },

@@ -13,11 +13,29 @@ fn limit(count: u32) -> ServiceOverride {
 
 #[test]
 fn the_chain_has_the_order_of_the_design() {
+    let documents = changed(|site| {
+        site.deny
+            .push(AddressWord::Net("198.51.100.99/32".parse().unwrap()));
+    });
+    let ruleset = single(&documents);
     assert_eq!(
-        labels(&single(&documents()), "VF-INPUT"),
+        labels(&ruleset, "VF-DENY"),
+        [
+            "deny:exempt:cluster",
+            "deny:exempt:admins",
+            "deny",
+            "deny:exempt:clients",
+            "deny:exempt:providers:media",
+            "deny:list:voipbl",
+        ]
+    );
+    assert_eq!(
+        labels(&ruleset, "VF-INPUT"),
         [
             "cluster",
-            "deny:list:voipbl",
+            "block",
+            "open",
+            "deny",
             "established",
             "invalid",
             "rtp:udp",

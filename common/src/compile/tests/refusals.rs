@@ -20,7 +20,13 @@ fn from(words: Vec<AddressWord>) -> ServiceOverride {
 
 #[test]
 fn an_unknown_site_is_refused_and_a_site_without_nodes_is_not() {
-    let error = compile(&"site-b".parse().unwrap(), &documents(), &[]).unwrap_err();
+    let error = compile(
+        &"site-b".parse().unwrap(),
+        &documents(),
+        &[],
+        &at_rest(&"site-b".parse().unwrap(), &documents(), &[]),
+    )
+    .unwrap_err();
     assert!(matches!(error, CompileError::UnknownSite(_)));
     let none = compiled(&documents(), &[]);
     assert!(none.rulesets.is_empty());
@@ -183,7 +189,7 @@ fn two_rules_of_one_name_are_refused() {
 #[test]
 fn two_nodes_of_one_name_are_refused() {
     let nodes = [all_roles(), all_roles()];
-    let error = compile(&"site-a".parse().unwrap(), &documents(), &nodes).unwrap_err();
+    let error = effective(&documents(), &nodes).unwrap_err();
     assert!(matches!(error, CompileError::DuplicateNode(_)));
 }
 
@@ -237,7 +243,7 @@ fn a_back_end_that_moved_is_not_opened_by_another_service() {
             site.services.insert("web".to_owned(), web);
             site.tests.clear();
         });
-        compile(&"site-a".parse().unwrap(), &documents, nodes)
+        effective(&documents, nodes)
     };
     let error = moved(&[all_roles()], false).unwrap_err().to_string();
     assert!(error.contains("services.web.ports opens sql"), "{error}");

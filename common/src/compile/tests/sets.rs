@@ -22,6 +22,8 @@ fn one_set_for_each_word_and_family() {
         [
             "vf-admins-4",
             "vf-admins-6",
+            "vf-block-4",
+            "vf-block-6",
             "vf-clients-4",
             "vf-clients-6",
             "vf-cluster-4",
@@ -30,6 +32,10 @@ fn one_set_for_each_word_and_family() {
             "vf-deny-voipbl-6",
             "vf-list-mail-relays-4",
             "vf-list-mail-relays-6",
+            "vf-open-4",
+            "vf-open-6",
+            "vf-providers-media-4",
+            "vf-providers-media-6",
             "vf-rule-monitoring-4",
         ]
     );
@@ -132,12 +138,10 @@ fn a_tenant_without_networks_is_told() {
     ));
     assert!(warns(&compiled, "clients holds no address"));
     let ruleset = ruleset(&compiled, "all-1");
-    assert!(!set_names(ruleset).contains("vf-clients-4"));
-    assert!(
-        !labels(ruleset, "VF-INPUT")
-            .iter()
-            .any(|l| l.starts_with("sip:"))
-    );
+    // Whom an operator lets in is a client.
+    assert!(elements(ruleset, "vf-clients-4").is_empty());
+    assert!(!set_names(ruleset).contains("vf-tenant-acme-4"));
+    assert!(!gets_through(ruleset, "203.0.113.9", Protocol::Udp, 5060));
 }
 
 #[test]

@@ -3,8 +3,7 @@ use prost::Message as _;
 use voipfleet_proto::v1 as pb;
 
 use super::*;
-use crate::compile::compile;
-use crate::compile::fixtures::{any_net, documents, node};
+use crate::compile::fixtures::{any_net, documents, effective, node};
 use crate::role::Role;
 use crate::ruleset::Until;
 
@@ -187,7 +186,7 @@ fn end_in(elements: &[IpNet], expiring: &[Expiring], net: &IpNet) -> Option<u64>
 /// A ruleset whose set `clients` holds `own` in both families, and names these sources.
 fn with_sources(own: &LiveValue, names: &[LiveName]) -> Ruleset {
     let nodes = [node("sip1", 1, &[Role::Sip])];
-    let compiled = compile(&site(), &documents(), &nodes).unwrap();
+    let compiled = effective(&documents(), &nodes).unwrap();
     let mut ruleset = compiled.rulesets.into_values().next().unwrap();
     for set in &mut ruleset.sets {
         if set.name.stem.as_str() == "clients" {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, bail};
-use voipfleet_common::compile::{InterfaceAddress, NodeInput, compile};
+use voipfleet_common::compile::{InterfaceAddress, NodeInput, compile, live};
 use voipfleet_common::policy::{Documents, Severity, Source, check};
 use voipfleet_common::role::Role;
 use voipfleet_common::ruleset::Ruleset;
@@ -65,9 +65,10 @@ pub(crate) fn ruleset(rules: usize, denied: usize) -> Result<Ruleset> {
             net: "10.20.0.11/24".parse()?,
         }],
     };
-    let mut compiled = compile(&"site-a".parse()?, &documents, std::slice::from_ref(&node))?;
-    compiled
-        .rulesets
-        .remove(&node.name)
-        .context("the compiler forgot the node")
+    let (site, nodes) = ("site-a".parse()?, std::slice::from_ref(&node));
+    let live = live::at_rest(&site, &documents, nodes);
+    let compiled = compile(&site, &documents, nodes, &live)?;
+    let ruleset = compiled.rulesets.get(&node.name);
+    let ruleset = ruleset.context("the compiler forgot the node")?;
+    Ok(ruleset.with_live(&live)?)
 }
