@@ -15,6 +15,7 @@ mod render;
 mod scope;
 mod service;
 mod sight;
+mod sources;
 mod status;
 mod tokens;
 mod uses;
@@ -32,6 +33,7 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::errors::chain;
 use crate::fleet::Fleet;
+use crate::live::Sources;
 use crate::pki::Authority;
 use crate::push::Pushes;
 use crate::settings::Address;
@@ -66,6 +68,8 @@ pub struct Api {
     pub admin: OperatorName,
     /// Which documents the sites use, as last read.
     pub uses: Arc<UsesCache>,
+    /// Names and feeds.
+    pub sources: Sources,
 }
 
 /// A failed store, for a caller: the log has the causes.
