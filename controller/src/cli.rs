@@ -14,6 +14,7 @@ use voipfleet_common::names::OperatorName;
 
 use crate::backup::{self, Restored};
 use crate::clock;
+use crate::live::SourceOptions;
 use crate::pki::Authority;
 use crate::pki::init::{Made, Plan, init};
 use crate::run::{Controller, Options, open_store};
@@ -97,6 +98,13 @@ struct RunArgs {
     /// Where machines enrol
     #[arg(long, value_name = "IP:PORT", default_value_t = any(ENROL_PORT))]
     enrol_listen: SocketAddr,
+    /// A name server for DNS names in documents; may be given several times [default: those of
+    /// this machine]
+    #[arg(long, value_name = "IP:PORT")]
+    resolver: Vec<SocketAddr>,
+    /// The folder that lists with `file:` and `refresh:` may come from [default: DIR/feeds]
+    #[arg(long, value_name = "DIR")]
+    feed_dir: Option<PathBuf>,
     /// How log lines look; `RUST_LOG` says which
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -188,6 +196,10 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         files: Files::new(args.data),
         listen: args.listen,
         enrol_listen: args.enrol_listen,
+        sources: SourceOptions {
+            resolvers: args.resolver,
+            feed_dir: args.feed_dir,
+        },
         clock: clock::system(),
     })
     .await?;

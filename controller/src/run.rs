@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::enrol::{EnrolmentService, Registrar};
 use crate::fleet::Fleet;
 use crate::listen::{self, Admission, BindError, Bounds, Incoming};
+use crate::live::{SourceOptions, Sources};
 use crate::pki::{Authority, PkiError};
 use crate::push::Pushes;
 use crate::settings::{self, Files, Settings, SettingsError};
@@ -51,6 +52,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where machines enrol.
     pub enrol_listen: SocketAddr,
+    /// Where names are resolved, and where files of feeds may be.
+    pub sources: SourceOptions,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -133,6 +136,15 @@ impl Controller {
             settings.address.clone(),
             audit.clone(),
         );
+        let sources = Sources::start(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            options.sources,
+            files.feeds(),
+            audit.clone(),
+            stop.clone(),
+        )
+        .await?;
         let listening = Arc::clone(&clock);
         let api = Api {
             pushes: Pushes::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone()),
@@ -146,6 +158,7 @@ impl Controller {
             admin: settings.admin.clone(),
             uses: Arc::default(),
             backups: api::BackupTurn::default(),
+            sources,
         };
         let listen = |listener, tls, admission, bounds| {
             let clock = Arc::clone(&listening);

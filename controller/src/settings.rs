@@ -57,6 +57,11 @@ impl Files {
         self.root.join("store")
     }
 
+    /// The folder that lists with `file:` and `refresh:` may come from.
+    pub fn feeds(&self) -> PathBuf {
+        self.root.join("feeds")
+    }
+
     /// The first admin's context for voipctl, unless `init` was told another place.
     pub fn admin_context(&self) -> PathBuf {
         self.root.join("admin.yaml")

@@ -18,6 +18,7 @@ mod render;
 mod scope;
 mod service;
 mod sight;
+mod sources;
 mod status;
 mod tokens;
 mod uses;
@@ -36,6 +37,7 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::errors::chain;
 use crate::fleet::Fleet;
+use crate::live::Sources;
 use crate::pki::Authority;
 use crate::push::Pushes;
 use crate::settings::Address;
@@ -72,6 +74,8 @@ pub struct Api {
     pub uses: Arc<UsesCache>,
     /// The turn to take a backup.
     pub backups: BackupTurn,
+    /// Names and feeds.
+    pub sources: Sources,
 }
 
 /// A failed store, for a caller: the log has the causes.

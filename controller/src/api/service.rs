@@ -4,6 +4,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use voipfleet_common::identity::rights::{Call, Target};
+use voipfleet_common::names::ListName;
+use voipfleet_common::policy::Kind;
 use voipfleet_proto::v1::{
     self, AllowRequest, ApplyRequest, ApplyResponse, BlockRequest, CreateTokenRequest,
     CreateTokenResponse, DeleteRequest, DeleteResponse, DriftRequest, DriftResponse,
@@ -88,6 +90,28 @@ impl Operator for OperatorService {
         let begun = self.begin(&request, Call::Drift, target).await?;
         let answer = self.api.drift(request.get_ref()).await;
         let answer = answer.map(|answer| sight::drift(&begun.caller.sight, answer));
+        begun.end(answer).await
+    }
+
+    async fn live_sources(
+        &self,
+        request: Request<v1::LiveSourcesRequest>,
+    ) -> Result<Response<v1::LiveSourcesResponse>, Status> {
+        let begun = self
+            .begin(&request, Call::LiveSources, Target::Visible)
+            .await?;
+        let answer = self.api.live_sources(&begun.caller).await;
+        begun.end(answer).await
+    }
+
+    async fn fetch_feed(
+        &self,
+        request: Request<v1::FetchFeedRequest>,
+    ) -> Result<Response<v1::FetchFeedResponse>, Status> {
+        let list = request.get_ref().list.clone();
+        let target = convert::parse::<ListName>(&list).map(|_| Target::Document(Kind::List, list));
+        let begun = self.begin(&request, Call::FetchFeed, target).await?;
+        let answer = self.api.fetch_feed(&begun.caller, request.get_ref()).await;
         begun.end(answer).await
     }
 

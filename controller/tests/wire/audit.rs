@@ -11,6 +11,7 @@ use voipfleet_controller::api::{Api, OperatorService, REQUEST_ID};
 use voipfleet_controller::audit::Audit;
 use voipfleet_controller::fleet::Fleet;
 use voipfleet_controller::listen::{Peer, Proven};
+use voipfleet_controller::live::{SourceOptions, Sources};
 use voipfleet_controller::pki::authority;
 use voipfleet_controller::push::Pushes;
 use voipfleet_controller::store::{
@@ -223,10 +224,18 @@ async fn what_cannot_be_written_down_is_not_done_or_not_acknowledged() {
     });
     let clock = voipfleet_controller::clock::system();
     let stop = tokio_util::sync::CancellationToken::new();
-    let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), stop);
+    let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
     let audit = Audit::open(Arc::clone(&store), Arc::clone(&clock))
         .await
         .unwrap();
+    let sources = Sources::start(
+        Arc::clone(&store),
+        Arc::clone(&clock),
+        SourceOptions::default(),
+        "feeds".into(),
+        audit.clone(),
+        stop,
+    );
     let service = OperatorService::new(Api {
         pushes: Pushes::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone()),
         store: Arc::clone(&store),
@@ -239,6 +248,7 @@ async fn what_cannot_be_written_down_is_not_done_or_not_acknowledged() {
         admin: "ada".parse().unwrap(),
         uses: Arc::default(),
         backups: voipfleet_controller::api::BackupTurn::default(),
+        sources: sources.await.unwrap(),
     });
     fault.store(FAIL_ALL, Ordering::SeqCst);
     let answer = service.apply(by_ada(&installation, apply(SITE))).await;

@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use voipfleet_common::identity::{Identity, tls};
 use voipfleet_controller::clock::{Clock, SystemClock};
+use voipfleet_controller::live::SourceOptions;
 use voipfleet_controller::pki::Authority;
 use voipfleet_controller::pki::init::{Plan, init};
 use voipfleet_controller::run::{Controller, Options};
@@ -132,6 +133,11 @@ impl Installation {
             files: self.files.clone(),
             listen: "127.0.0.1:0".parse().unwrap(),
             enrol_listen: "127.0.0.1:0".parse().unwrap(),
+            // Names in documents are nobody's business outside of the test.
+            sources: SourceOptions {
+                resolvers: vec!["127.0.0.1:9".parse().unwrap()],
+                feed_dir: None,
+            },
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
         }
     }

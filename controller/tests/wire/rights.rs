@@ -30,11 +30,11 @@ deny: [list:list-b]
 ---
 kind: Tenant
 name: acme
-networks: {offices: [203.0.113.0/24]}
+networks: {offices: [203.0.113.0/24, pbx.acme.invalid]}
 ---
 kind: Tenant
 name: globex
-networks: {offices: [192.0.2.0/24]}
+networks: {offices: [192.0.2.0/24, pbx.globex.invalid]}
 ---
 kind: Tenant
 name: both
@@ -43,10 +43,12 @@ networks: {offices: [198.18.0.0/24]}
 kind: List
 name: list-a
 addresses: [100.64.1.1]
+url: http://127.0.0.1:9/list-a
 ---
 kind: List
 name: list-b
 addresses: [100.64.2.2]
+url: http://127.0.0.1:9/list-b
 ";
 
 fn document(name: &str) -> String {
@@ -257,6 +259,13 @@ fn audit(site: &str) -> v1::AuditRequest {
     }
 }
 
+fn fetch(list: &str) -> v1::FetchFeedRequest {
+    v1::FetchFeedRequest {
+        list: list.to_owned(),
+        accept_shrunk: false,
+    }
+}
+
 fn renew() -> v1::RenewOperatorRequest {
     let (csr_pem, _) = csr();
     v1::RenewOperatorRequest { csr_pem }
@@ -332,6 +341,10 @@ fn table(own_token: &str, foreign_token: &str) -> Vec<Row> {
         row!("Audit",        "+++ --- --", audit(audit("site-b"))),
         row!("AuditChain",   "+++ --- --", audit_chain(v1::AuditChainRequest { after: 0 })),
         row!("Backup",       "--+ --- --", all backup(v1::BackupRequest {})),
+        row!("LiveSources",  "+++ +++ --", live_sources(v1::LiveSourcesRequest {})),
+        row!("FetchFeed",    "-++ --- --", fetch_feed(fetch("list-a"))),
+        row!("FetchFeed",    "-++ --- --", fetch_feed(fetch("list-b"))),
+        row!("FetchFeed",    "-00 --- --", fetch_feed(fetch("none"))),
         row!("PruneAudit",   "--+ --- --", prune_audit(v1::PruneAuditRequest::default())),
     ]
 }

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     apply, audit, backup, catalogue, completions, context, delete, diff, drift, emergency, export,
-    get, history, nodes, operator, plan, push, render, schema, show, status, token,
+    feeds, get, history, names, nodes, operator, plan, push, render, schema, show, status, token,
 };
 use crate::output::Format;
 
@@ -85,6 +85,10 @@ pub enum Command {
     PanicClose(emergency::panic::Close),
     /// Show the nodes themselves: addresses, backend, certificates, warnings
     Nodes(nodes::Args),
+    /// Show what the DNS names in documents stand for
+    Names(names::Args),
+    /// Show the lists that the controller fetches, or fetch one now
+    Feeds(feeds::Args),
     /// Show stored documents
     Get(get::Args),
     /// Write every stored document into a folder, fit for apply
@@ -134,6 +138,8 @@ impl Command {
             Command::PanicOpen(args) => emergency::panic::open(args, session).await,
             Command::PanicClose(args) => emergency::panic::close(args, session).await,
             Command::Nodes(args) => nodes::run(args, session).await,
+            Command::Names(args) => names::run(args, session).await,
+            Command::Feeds(args) => feeds::run(args, session).await,
             Command::Get(args) => get::run(args, session).await,
             Command::Export(args) => export::run(args, session).await,
             Command::Delete(args) => delete::run(args, session).await,

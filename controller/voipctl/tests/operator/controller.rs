@@ -34,6 +34,7 @@ pub(crate) struct Script {
     pub(crate) history: v1::HistoryResponse,
     pub(crate) generation: v1::ShowGenerationResponse,
     pub(crate) differences: v1::DiffGenerationsResponse,
+    pub(crate) sources: v1::LiveSourcesResponse,
     pub(crate) refusal: Option<Status>,
     pub(crate) asked: Vec<String>,
 }
@@ -188,6 +189,22 @@ impl Operator for Double {
         request: Request<v1::DriftRequest>,
     ) -> Result<Response<v1::DriftResponse>, Status> {
         self.answer(&request, |script| script.drift.clone())
+    }
+
+    async fn live_sources(
+        &self,
+        request: Request<v1::LiveSourcesRequest>,
+    ) -> Result<Response<v1::LiveSourcesResponse>, Status> {
+        self.answer(&request, |script| script.sources.clone())
+    }
+
+    async fn fetch_feed(
+        &self,
+        request: Request<v1::FetchFeedRequest>,
+    ) -> Result<Response<v1::FetchFeedResponse>, Status> {
+        self.answer(&request, |script| v1::FetchFeedResponse {
+            feed: script.sources.feeds.first().cloned(),
+        })
     }
 
     async fn get_documents(

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use voipfleet_common::compile::{InterfaceAddress, NodeInput, compile};
+use voipfleet_common::compile::{InterfaceAddress, NodeInput, compile, live};
 use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::plan::{Changes, NodeChange, Owners};
 use voipfleet_common::policy::{Documents, Source, check};
@@ -30,7 +30,8 @@ pub(crate) fn run(times: usize) -> Result<()> {
         Ok(Owners::of(policy, documents))
     };
     let rulesets = |documents: &Documents| -> Result<BTreeMap<NodeName, Ruleset>> {
-        Ok(compile(&site, documents, &nodes)?.rulesets)
+        let live = live::at_rest(&site, documents, &nodes);
+        Ok(compile(&site, documents, &nodes, &live)?.rulesets)
     };
     let stored: BTreeMap<NodeName, Vec<u8>> = rulesets(&before)?
         .into_iter()

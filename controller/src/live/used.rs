@@ -1,0 +1,91 @@
+//! Which names and feeds are in use.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+use voipfleet_common::names::ListName;
+use voipfleet_common::policy::{Documents, Feed};
+use voipfleet_common::ruleset::DnsName;
+
+use crate::documents::Stored;
+use crate::errors::chain;
+use crate::store::{Store, StoreError, keys};
+
+/// The wait after a failure of the store.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What documents use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Used {
+    /// DNS names.
+    pub names: BTreeSet<DnsName>,
+    /// Lists that are fetched.
+    pub feeds: BTreeMap<ListName, Feed>,
+}
+
+impl Used {
+    /// What `documents` use: of every tenant, provider and list, whether a site has it yet or
+    /// not, so that the first push has addresses already.
+    pub fn by(documents: &Documents) -> Self {
+        let tenants = documents.tenants.values();
+        let tenants = tenants.flat_map(|tenant| tenant.names.values().flatten());
+        let providers = documents.providers.values();
+        let providers = providers.flat_map(|provider| {
+            provider
+                .signalling_names
+                .iter()
+                .chain(&provider.media_names)
+        });
+        let lists = documents.lists.iter();
+        let feeds = lists.filter_map(|(name, list)| Some((name.clone(), list.feed.clone()?)));
+        Self {
+            names: tenants.chain(providers).cloned().collect(),
+            feeds: feeds.collect(),
+        }
+    }
+}
+
+/// Reads the documents again whenever they change, until the controller stops. Nothing is said
+/// before they were read once.
+pub(super) async fn follow(
+    store: Arc<dyn Store>,
+    out: watch::Sender<Option<Arc<Used>>>,
+    stop: CancellationToken,
+) {
+    // Before anything is read: what changes meanwhile is read again.
+    let mut changes = store.watch(keys::DOCUMENTS);
+    loop {
+        let read = read(store.as_ref()).await;
+        let failed = read.is_err();
+        match read {
+            Ok(used) => _ = out.send_if_modified(|old| change(old, used)),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(error, "documents cannot be read for their names and feeds");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // One that was missed is a change as well.
+            change = changes.next() => if change.is_none() { return },
+            () = tokio::time::sleep(AGAIN), if failed => {}
+        }
+    }
+}
+
+fn change(old: &mut Option<Arc<Used>>, new: Used) -> bool {
+    let changed = old.as_deref() != Some(&new);
+    if changed {
+        *old = Some(Arc::new(new));
+    }
+    changed
+}
+
+async fn read(store: &dyn Store) -> Result<Used, StoreError> {
+    let stored = Stored::read(store).await?;
+    Ok(Used::by(&stored.documents))
+}

@@ -1,0 +1,161 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use voipfleet_common::policy::Feed;
+use voipfleet_controller::live::Used;
+use voipfleet_controller::live::feeds::{Asked, Feeds, Fetcher, Limits};
+use voipfleet_controller::records::{FeedRecord, from_protobuf};
+use voipfleet_controller::store::keys;
+
+use super::fetch::feed;
+use super::scene::{HOUR, MINUTE, Scene};
+use super::web::{Does, Web, head, ok};
+
+fn used(feed: Option<Feed>) -> Used {
+    Used {
+        feeds: feed.map_or_else(BTreeMap::new, |feed| [("bl".parse().unwrap(), feed)].into()),
+        ..Used::default()
+    }
+}
+
+async fn start(scene: &Scene) -> mpsc::Sender<Asked> {
+    let fetcher = Fetcher::new(
+        Limits::default(),
+        scene.dir.path().join("feeds"),
+        Vec::new(),
+    );
+    let (store, audit) = (Arc::clone(&scene.store), scene.audit().await);
+    let feeds = Feeds::open(store, scene.clock(), fetcher, audit);
+    let feeds = feeds.await.unwrap();
+    let (ask, asked) = mpsc::channel(1);
+    tokio::spawn(feeds.run(scene.used.subscribe(), asked, scene.stop.clone()));
+    ask
+}
+
+async fn until(scene: &Scene, wanted: impl Fn(&FeedRecord) -> bool) -> FeedRecord {
+    let read = |held| from_protobuf::<FeedRecord>("", &held).unwrap();
+    let wanted = |held: Option<_>| held.map(read).filter(|record| wanted(record));
+    scene.until(&keys::feed("bl"), wanted).await
+}
+
+fn hosts(count: u32) -> String {
+    let host = |n: u32| format!("8.8.{}.{}\n", n >> 8, n & 255);
+    (0..count).map(host).collect()
+}
+
+#[tokio::test]
+async fn a_list_is_fetched_again_and_again_and_outlives_its_source() {
+    let scene = Scene::new();
+    let web = Web::start(Does::Versioned(
+        "\"1\"",
+        hosts(900) + "10.0.0.1\n127.0.0.1\n",
+    ))
+    .await;
+    start(&scene).await;
+    scene.use_(used(Some(feed(&web.url()))));
+    let record = until(&scene, |_| true).await;
+    assert_eq!((record.len(), record.fetched_ms), (900, scene.now()));
+    let dropped = record.dropped.clone().unwrap();
+    assert_eq!((dropped.private, dropped.bogon), (1, 1));
+    let fetched_ms = record.fetched_ms;
+
+    // Not before its time, and then only if it has changed.
+    scene.pass(HOUR - 1);
+    scene.pass(1);
+    let record = until(&scene, |record| record.checked_ms == scene.now()).await;
+    assert_eq!((record.fetched_ms, record.len()), (fetched_ms, 900));
+    assert_eq!(web.asked().len(), 2);
+
+    for (does, said) in [
+        (head("503 Gone"), "status 503"),
+        (ok("<html>"), "web page"),
+        (ok("# nothing today\n"), "no address"),
+        (ok(&hosts(80)), "from 900 entries to 80"),
+        (ok(&hosts(1001)), "max_entries"),
+    ] {
+        web.does(does);
+        scene.pass(HOUR);
+        let record = until(&scene, |record| record.error.contains(said)).await;
+        assert_eq!((record.len(), record.fetched_ms), (900, fetched_ms));
+        assert_ne!(record.failing_since_ms, 0);
+    }
+
+    // It is asked again soon after a first failure.
+    web.does(ok(&hosts(901)));
+    scene.pass(HOUR);
+    until(&scene, |record| {
+        record.len() == 901 && record.failing_since_ms == 0
+    })
+    .await;
+    web.does(head("500 Broken"));
+    scene.pass(HOUR);
+    until(&scene, |record| record.failures == 1).await;
+    web.does(ok(&hosts(902)));
+    scene.pass(MINUTE);
+    until(&scene, |record| record.len() == 902).await;
+    scene.stop.cancel();
+}
+
+#[tokio::test]
+async fn an_operator_may_accept_that_a_list_shrank() {
+    let scene = Scene::new();
+    let web = Web::start(ok(&hosts(500))).await;
+    let ask = start(&scene).await;
+    scene.use_(used(Some(feed(&web.url()))));
+    until(&scene, |record| record.len() == 500).await;
+    web.does(ok(&hosts(3)));
+    for (shrink, len, shrunk_to) in [(false, 500, Some(3)), (true, 3, None)] {
+        let (done, answer) = oneshot::channel();
+        let list = "bl".parse().unwrap();
+        ask.send(Asked { list, shrink, done }).await.unwrap();
+        let record = answer.await.unwrap();
+        assert_eq!((record.len(), record.shrunk_to), (len, shrunk_to));
+        let stored = until(&scene, |_| true).await;
+        assert_eq!(stored, record, "stored before it is told");
+    }
+    let (done, answer) = oneshot::channel();
+    let list = "other".parse().unwrap();
+    ask.send(Asked {
+        list,
+        shrink: false,
+        done,
+    })
+    .await
+    .unwrap();
+    answer.await.unwrap_err();
+    scene.stop.cancel();
+}
+
+#[tokio::test]
+async fn another_source_is_asked_at_once_and_an_unused_list_goes_after_a_day() {
+    let scene = Scene::new();
+    let web = Web::start(ok(&hosts(500))).await;
+    let other = Web::start(ok(&hosts(7))).await;
+    start(&scene).await;
+    scene.use_(used(Some(feed(&web.url()))));
+    until(&scene, |record| record.len() == 500).await;
+    scene.use_(used(Some(feed(&other.url()))));
+    let record = until(&scene, |record| record.len() == 7).await;
+    assert_eq!(record.source, other.url());
+
+    scene.use_(used(None));
+    let file = scene.dir.path().join("feeds/x.txt");
+    let again = Used {
+        feeds: [(
+            "x".parse().unwrap(),
+            feed(&format!("file:{}", file.display())),
+        )]
+        .into(),
+        ..Used::default()
+    };
+    scene.use_(again);
+    let key = keys::feed("x");
+    scene.until(&key, |held| held.map(|_| ())).await;
+    let record = until(&scene, |record| record.unused_since_ms != 0).await;
+    assert_eq!(record.len(), 7);
+    scene.pass(24 * HOUR);
+    let gone = |held: Option<_>| held.is_none().then_some(());
+    scene.until(&keys::feed("bl"), gone).await;
+    scene.stop.cancel();
+}

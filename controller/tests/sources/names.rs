@@ -1,0 +1,176 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hickory_resolver::proto::op::ResponseCode;
+use tokio::task::JoinHandle;
+use voipfleet_controller::live::Used;
+use voipfleet_controller::live::names::{GRACE_MS, Names, Resolver};
+use voipfleet_controller::records::{ResolvedRecord, from_json};
+use voipfleet_controller::store::keys;
+
+use super::dns::{Dns, Says, addresses};
+use super::scene::{HOUR, MINUTE, Scene};
+
+const HOST: &str = "sip.trunkco.example";
+
+fn used(names: &[&str]) -> Used {
+    Used {
+        names: names.iter().map(|name| name.parse().unwrap()).collect(),
+        ..Used::default()
+    }
+}
+
+async fn start(scene: &Scene, dns: &Dns) -> JoinHandle<()> {
+    let resolver = Resolver::new(vec![dns.address]);
+    let (store, audit) = (Arc::clone(&scene.store), scene.audit().await);
+    let names = Names::open(store, scene.clock(), resolver, audit);
+    let names = names.await.unwrap();
+    tokio::spawn(names.run(scene.used.subscribe(), scene.stop.clone()))
+}
+
+async fn until(
+    scene: &Scene,
+    host: &str,
+    wanted: impl Fn(&ResolvedRecord) -> bool,
+) -> ResolvedRecord {
+    let key = keys::resolved(host);
+    let read = |held| from_json::<ResolvedRecord>("", &held).unwrap();
+    scene
+        .until(&key, |held| held.map(read).filter(|record| wanted(record)))
+        .await
+}
+
+fn held(record: &ResolvedRecord) -> Vec<String> {
+    record.addresses.keys().map(IpAddr::to_string).collect()
+}
+
+#[tokio::test]
+async fn a_name_follows_its_changes_and_outlives_its_resolver() {
+    let (scene, mut dns) = (Scene::new(), Dns::start().await);
+    let running = start(&scene, &dns).await;
+    dns.say(HOST, addresses(&["192.0.2.1", "2001:db8::1"]));
+    scene.use_(used(&[HOST]));
+    let record = until(&scene, HOST, |_| true).await;
+    assert_eq!(held(&record), ["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(
+        (record.resolved_ms, record.failing_since_ms),
+        (scene.now(), None)
+    );
+    let mut asked = dns.asked();
+    asked.sort();
+    assert_eq!(
+        asked,
+        [format!("{HOST}. A"), format!("{HOST}. AAAA")],
+        "no search domain"
+    );
+
+    // It moves: both for a while, then the new one alone.
+    dns.say(HOST, addresses(&["192.0.2.2"]));
+    scene.pass(MINUTE);
+    let record = until(&scene, HOST, |record| record.addresses.len() == 3).await;
+    let old = record.addresses[&"192.0.2.1".parse::<IpAddr>().unwrap()];
+    assert_eq!(old.missing_since_ms, Some(scene.now()));
+    scene.pass(GRACE_MS);
+    let record = until(&scene, HOST, |record| record.addresses.len() < 3).await;
+    assert_eq!(held(&record), ["192.0.2.2"]);
+
+    // Nothing that a resolver says or leaves unsaid takes it away.
+    for (says, error) in [
+        (
+            Says::Code(ResponseCode::NXDomain),
+            "the name does not exist",
+        ),
+        (
+            Says::Code(ResponseCode::ServFail),
+            "the resolver answered: Server Failure",
+        ),
+        (addresses(&[]), "it has no address"),
+        (
+            addresses(&["127.0.0.1"]),
+            "it stands for 127.0.0.1, which no peer can have",
+        ),
+    ] {
+        dns.say(HOST, says);
+        scene.pass(HOUR);
+        let record = until(&scene, HOST, |record| record.error == error).await;
+        assert_eq!(held(&record), ["192.0.2.2"]);
+        assert!(record.failing_since_ms.is_some());
+    }
+    dns.die().await;
+    scene.pass(HOUR);
+    let record = until(&scene, HOST, |record| record.error.contains("resolver")).await;
+    assert_eq!(held(&record), ["192.0.2.2"]);
+
+    // Nor does a restart, and what comes back is taken.
+    running.abort();
+    running.await.unwrap_err();
+    let dns = Dns::start().await;
+    dns.say(HOST, addresses(&["192.0.2.2"]));
+    start(&scene, &dns).await;
+    let record = until(&scene, HOST, |record| record.failing_since_ms.is_none()).await;
+    assert_eq!(held(&record), ["192.0.2.2"]);
+    scene.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_new_name_is_resolved_at_once_and_an_unused_one_goes_after_a_day() {
+    let (scene, dns) = (Scene::new(), Dns::start().await);
+    start(&scene, &dns).await;
+    dns.say(
+        HOST,
+        Says::Alias("pop7.trunkco.example", vec![[192, 0, 2, 7].into()]),
+    );
+    scene.use_(used(&[HOST]));
+    let record = until(&scene, HOST, |_| true).await;
+    assert_eq!(held(&record), ["192.0.2.7"]);
+
+    let other = "media.trunkco.example";
+    scene.use_(used(&[HOST, other]));
+    let record = until(&scene, other, |_| true).await;
+    assert_eq!(record.failing_since_ms, Some(scene.now()));
+    assert_eq!(record.error, "the name does not exist");
+
+    scene.use_(used(&[other]));
+    until(&scene, HOST, |record| {
+        record.unused_since_ms == Some(scene.now())
+    })
+    .await;
+    dns.say(other, addresses(&["192.0.2.9"]));
+    scene.pass(23 * HOUR);
+    until(&scene, other, |record| held(record) == ["192.0.2.9"]).await;
+    let record = until(&scene, HOST, |_| true).await;
+    assert_eq!(
+        held(&record),
+        ["192.0.2.7"],
+        "still there if it is wanted again"
+    );
+    scene.pass(HOUR);
+    let gone = |held: Option<_>| held.is_none().then_some(());
+    scene.until(&keys::resolved(HOST), gone).await;
+    scene.stop.cancel();
+}
+
+#[tokio::test]
+async fn many_names_are_resolved_beside_some_that_get_no_answer() {
+    let (scene, dns) = (Scene::new(), Dns::start().await);
+    start(&scene, &dns).await;
+    let names: Vec<String> = (0..200).map(|n| format!("pop{n}.example.net")).collect();
+    for (n, name) in (1u8..=200).zip(&names) {
+        dns.say(name, Says::Addresses(1, vec![[192, 0, 2, n].into()]));
+    }
+    let silent = ["a.example.net", "z.example.net"];
+    for name in silent {
+        dns.say(name, Says::Nothing);
+    }
+    let all = names.iter().map(String::as_str).chain(silent);
+    let all: Vec<&str> = all.collect();
+    scene.use_(used(&all));
+    for name in &names {
+        let record = until(&scene, name, |_| true).await;
+        assert_eq!(record.addresses.len(), 1, "{name}");
+    }
+    let mut asked = dns.asked();
+    asked.retain(|question| question.starts_with("pop"));
+    assert_eq!(asked.len(), 400, "each once");
+    scene.stop.cancel();
+}

@@ -1,0 +1,226 @@
+//! `voipctl feeds`: lists that the controller fetches, and `voipctl feeds fetch LIST`.
+
+use serde::Serialize;
+use voipfleet_common::names::ListName;
+use voipfleet_proto::v1;
+
+use super::names::State;
+use crate::Session;
+use crate::failure::{Failure, Status};
+use crate::table::{Cell, Table};
+use crate::wording::{Moment, count, or_dash, or_null, printable, span, thousands};
+
+/// `voipctl feeds`
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    /// Exit with 1 if a list cannot be fetched
+    #[arg(long)]
+    exit_code: bool,
+
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Ask the source of a list now
+    Fetch {
+        /// The list
+        list: ListName,
+
+        /// Take it although it has lost most of its entries
+        #[arg(long)]
+        accept_shrunk: bool,
+    },
+}
+
+/// The names are a contract.
+#[derive(Serialize)]
+struct Feeds {
+    feeds: Vec<Feed>,
+}
+
+#[derive(Serialize)]
+struct Feed {
+    list: String,
+    state: State,
+    source: Option<String>,
+    entries: u64,
+    fetched: Moment,
+    checked: Moment,
+    refresh_ms: u64,
+    failing_since: Moment,
+    error: Option<String>,
+    shrunk_to: Option<u64>,
+    dropped: Dropped,
+    unused_since: Moment,
+}
+
+#[derive(Serialize)]
+struct Dropped {
+    not_addresses: u64,
+    samples: Vec<String>,
+    private: u64,
+    bogon: u64,
+    too_wide: u64,
+    twice: u64,
+}
+
+/// Runs it.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let controller = session.controller().await?;
+    let (reports, fetched) = match args.verb {
+        None => {
+            let request = v1::LiveSourcesRequest {};
+            let answer = controller
+                .answer(controller.calls().live_sources(request))
+                .await?;
+            (answer.feeds, false)
+        }
+        Some(Verb::Fetch {
+            list,
+            accept_shrunk,
+        }) => {
+            let request = v1::FetchFeedRequest {
+                list: list.to_string(),
+                accept_shrunk,
+            };
+            let answer = controller
+                .answer(controller.calls().fetch_feed(request))
+                .await?;
+            (answer.feed.into_iter().collect(), true)
+        }
+    };
+    let feeds = Feeds {
+        feeds: reports.into_iter().map(Feed::from).collect(),
+    };
+    let bad = feeds.feeds.iter().filter(|feed| feed.state.is_bad());
+    let bad = bad.count();
+    if !session.print(&feeds)? {
+        let text = feeds.table(session.now).render(session.console.out());
+        session.console.data(&text);
+        for feed in &feeds.feeds {
+            for line in feed.remarks(session.now) {
+                session.console.note(&printable(&line));
+            }
+            if feed.shrunk_to.is_some() {
+                let list = &feed.list;
+                session.console.hint(&format!(
+                    "if {list} is right to be so short: voipctl feeds fetch {list} --accept-shrunk"
+                ));
+            }
+        }
+        if !fetched {
+            let all = count(feeds.feeds.len(), "fetched list");
+            session
+                .console
+                .note(&format!("{all}, {bad} without a good answer"));
+        }
+    }
+    Ok(if (args.exit_code || fetched) && bad > 0 {
+        Status::NotEverywhere
+    } else {
+        Status::Done
+    })
+}
+
+impl From<v1::FeedReport> for Feed {
+    fn from(feed: v1::FeedReport) -> Self {
+        let known = feed.fetched_ms != 0;
+        Self {
+            list: feed.list,
+            state: State::new(feed.unused_since_ms, feed.failing_since_ms, known),
+            source: or_null(feed.source),
+            entries: feed.entries,
+            fetched: Moment::of(feed.fetched_ms),
+            checked: Moment::of(feed.checked_ms),
+            refresh_ms: feed.refresh_ms,
+            failing_since: Moment::of(feed.failing_since_ms),
+            error: or_null(feed.error),
+            shrunk_to: feed.shrunk_to,
+            dropped: Dropped {
+                not_addresses: feed.not_addresses,
+                samples: feed.samples,
+                private: feed.private,
+                bogon: feed.bogon,
+                too_wide: feed.too_wide,
+                twice: feed.twice,
+            },
+            unused_since: Moment::of(feed.unused_since_ms),
+        }
+    }
+}
+
+impl Feed {
+    /// What an operator should know beside the table.
+    fn remarks(&self, now: jiff::Timestamp) -> Vec<String> {
+        let mut lines = Vec::new();
+        let list = &self.list;
+        if let Some(error) = &self.error {
+            let since = self.failing_since;
+            let kept = match self.state {
+                State::Unknown => "it has no entries yet",
+                _ => "the last good entries stay",
+            };
+            lines.push(format!(
+                "{list}: {error}; no good answer since {} ({since}), {kept}",
+                since.relative(now)
+            ));
+        }
+        let Dropped {
+            not_addresses,
+            samples,
+            ..
+        } = &self.dropped;
+        if *not_addresses > 0 {
+            let examples: Vec<String> = samples.iter().map(|line| format!("{line:?}")).collect();
+            let lines_of = count(*not_addresses, "line");
+            let examples = examples.join(", ");
+            lines.push(format!("{list}: {lines_of} without an address: {examples}"));
+        }
+        lines
+    }
+}
+
+impl Dropped {
+    /// `2 private, 1 reserved`; empty: nothing.
+    fn told(&self) -> String {
+        let classes = [
+            (self.private, "private"),
+            (self.bogon, "reserved"),
+            (self.too_wide, "too wide"),
+            (self.not_addresses, "no address"),
+            (self.twice, "twice"),
+        ];
+        let dropped = classes.iter().filter(|(number, _)| *number > 0);
+        let dropped = dropped.map(|(number, class)| format!("{} {class}", thousands(*number)));
+        dropped.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Feeds {
+    fn table(&self, now: jiff::Timestamp) -> Table {
+        let header = [
+            "list", "state", "entries", "fetched", "every", "dropped", "source",
+        ];
+        let mut table = Table::new(&header);
+        for feed in &self.feeds {
+            let every = i64::try_from(feed.refresh_ms).unwrap_or(i64::MAX);
+            let every = match every {
+                0 => "-".to_owned(),
+                every => span(jiff::SignedDuration::from_millis(every)),
+            };
+            table.row([
+                feed.list.as_str().into(),
+                feed.state.cell(),
+                Cell::number(feed.entries),
+                feed.fetched.relative(now).into(),
+                every.into(),
+                or_dash(&feed.dropped.told()).into(),
+                feed.source.as_deref().unwrap_or("-").into(),
+            ]);
+        }
+        table
+    }
+}

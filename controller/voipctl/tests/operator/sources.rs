@@ -1,0 +1,152 @@
+//! `names` and `feeds`.
+
+use voipfleet_proto::v1;
+
+use crate::fixture::{Fixture, Terminal, ago};
+
+fn address(text: &str, missing: u64) -> v1::ResolvedAddress {
+    v1::ResolvedAddress {
+        address: text.to_owned(),
+        first_ms: ago(9000),
+        last_ms: ago(40),
+        missing_since_ms: missing,
+    }
+}
+
+fn sources() -> v1::LiveSourcesResponse {
+    let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+    let names = vec![
+        v1::ResolvedName {
+            name: "media.trunkco.example".to_owned(),
+            error: "the name does not exist".to_owned(),
+            failing_since_ms: ago(600),
+            used_by: texts(&["provider trunkco"]),
+            ..Default::default()
+        },
+        v1::ResolvedName {
+            name: "new.acme.example".to_owned(),
+            used_by: texts(&["tenant acme"]),
+            ..Default::default()
+        },
+        v1::ResolvedName {
+            name: "office.acme.example".to_owned(),
+            addresses: vec![address("192.0.2.77", 0)],
+            resolved_ms: ago(7300),
+            failing_since_ms: ago(7200),
+            error: "the resolver did not answer in time".to_owned(),
+            used_by: texts(&["tenant acme"]),
+            ..Default::default()
+        },
+        v1::ResolvedName {
+            name: "old.example".to_owned(),
+            addresses: vec![address("192.0.2.9", 0)],
+            resolved_ms: ago(9000),
+            unused_since_ms: ago(5000),
+            ..Default::default()
+        },
+        v1::ResolvedName {
+            name: "sip.trunkco.example".to_owned(),
+            addresses: vec![
+                address("192.0.2.1", 0),
+                address("192.0.2.2", ago(1800)),
+                address("2001:db8::5060", 0),
+            ],
+            resolved_ms: ago(40),
+            refused: texts(&["127.0.0.1"]),
+            beyond: 3,
+            used_by: texts(&["provider trunkco", "tenant acme"]),
+            ..Default::default()
+        },
+    ];
+    let feeds = vec![
+        v1::FeedReport {
+            list: "drop".to_owned(),
+            source: "https://lists.example.net/drop.txt".to_owned(),
+            entries: 1204,
+            fetched_ms: ago(90_000),
+            checked_ms: ago(60),
+            refresh_ms: 3_600_000,
+            failing_since_ms: ago(7200),
+            error: "it shrank from 1204 entries to 7".to_owned(),
+            shrunk_to: Some(7),
+            ..Default::default()
+        },
+        v1::FeedReport {
+            list: "local".to_owned(),
+            source: "/var/lib/voipfleet/feeds/local.txt".to_owned(),
+            refresh_ms: 60_000,
+            failing_since_ms: ago(120),
+            error: "/var/lib/voipfleet/feeds/local.txt cannot be read: No such file".to_owned(),
+            ..Default::default()
+        },
+        v1::FeedReport {
+            list: "voipbl".to_owned(),
+            source: "https://voipbl.example.org/update".to_owned(),
+            entries: 84_021,
+            fetched_ms: ago(1200),
+            checked_ms: ago(1200),
+            refresh_ms: 3_600_000,
+            not_addresses: 2,
+            samples: texts(&["ip", "# \u{1b}[31mred"]),
+            private: 3,
+            bogon: 1,
+            too_wide: 1,
+            twice: 1900,
+            ..Default::default()
+        },
+    ];
+    v1::LiveSourcesResponse { names, feeds }
+}
+
+#[tokio::test]
+async fn names_wide_narrow_and_for_programs() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| script.sources = sources());
+    let mut shown = String::new();
+    for width in [140, 60] {
+        let ended = fixture.run_on(Terminal::Plain(width, ""), &["names"]).await;
+        shown.push_str(&ended.to_string());
+    }
+    let json = fixture.run(&["names", "-o", "json"]).await;
+    insta::assert_snapshot!(shown + &json.to_string());
+}
+
+#[tokio::test]
+async fn feeds_wide_narrow_and_for_programs() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| script.sources = sources());
+    let mut shown = String::new();
+    for width in [140, 60] {
+        let ended = fixture.run_on(Terminal::Plain(width, ""), &["feeds"]).await;
+        shown.push_str(&ended.to_string());
+    }
+    let json = fixture.run(&["feeds", "-o", "json"]).await;
+    insta::assert_snapshot!(shown + &json.to_string());
+}
+
+#[tokio::test]
+async fn what_is_stale_is_an_exit_status_where_asked() {
+    let fixture = Fixture::new().await;
+    let none = fixture.run(&["names", "--exit-code"]).await;
+    assert_eq!((none.status, none.out.as_str()), (0, ""));
+    fixture.script(|script| script.sources = sources());
+    for command in ["names", "feeds"] {
+        assert_eq!(fixture.run(&[command]).await.status, 0);
+        assert_eq!(fixture.run(&[command, "--exit-code"]).await.status, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_fetched_now() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| script.sources = sources());
+    let ended = fixture
+        .run(&["feeds", "fetch", "drop", "--accept-shrunk"])
+        .await;
+    assert_eq!(ended.status, 1, "it is stale still: {ended}");
+    let asked = fixture.asked();
+    assert!(asked[0].contains("accept_shrunk: true"), "{asked:?}");
+    fixture.script(|script| _ = script.sources.feeds.drain(..2));
+    let ended = fixture.run(&["feeds", "fetch", "voipbl"]).await;
+    assert_eq!(ended.status, 0, "{ended}");
+}
