@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "voipfleet/v1/ruleset.proto",
         "voipfleet/v1/fleet.proto",
         "voipfleet/v1/enrolment.proto",
+        "voipfleet/v1/rollout.proto",
         "voipfleet/v1/operator.proto",
     ];
     for file in files {

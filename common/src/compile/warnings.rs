@@ -6,7 +6,7 @@ use super::NodeInput;
 use super::flows::Effective;
 use crate::catalogue::{Direction, Roles, service as of_catalogue};
 use crate::names::NodeName;
-use crate::policy::{AddressWord, Documents, Rollout, Site, Trust};
+use crate::policy::{AddressWord, Documents, Site, Trust};
 use crate::role::Role;
 use crate::ruleset::{Interface, PortRange};
 
@@ -77,21 +77,7 @@ pub(super) fn site(
             ));
         }
     }
-    not_acted_on_yet(site, warnings);
     cluster(site, nodes, warnings);
-}
-
-fn not_acted_on_yet(site: &Site, warnings: &mut Vec<String>) {
-    let rollout = &site.rollout;
-    let default = Rollout::default();
-    let staging = |rollout: &Rollout| (rollout.canary, rollout.batch, rollout.max_failures);
-    if staging(rollout) != staging(&default) {
-        warnings.push(
-            "rollout: canary, batch and max_failures are kept, and not acted on yet: a push goes \
-             to all nodes at once"
-                .to_owned(),
-        );
-    }
 }
 
 fn cluster(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut Vec<String>) {

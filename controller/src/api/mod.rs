@@ -7,6 +7,7 @@ mod documents;
 mod drift;
 mod nodes;
 mod render;
+mod rollouts;
 mod service;
 mod status;
 mod tokens;

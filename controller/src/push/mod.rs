@@ -5,7 +5,9 @@ mod prune;
 mod rollout;
 pub mod rulesets;
 pub mod snapshot;
+mod start;
 mod track;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +16,18 @@ use tokio::sync::Semaphore;
 use voipfleet_common::compile::CompileError;
 use voipfleet_common::names::SiteName;
 use voipfleet_common::policy::Source;
+use voipfleet_common::session::Generation;
 
 pub(crate) use generation::BELIEVED;
 pub use generation::Prepared;
 pub use rollout::Rollout;
 pub use snapshot::Snapshot;
+pub use start::Begun;
+pub use watch::Watch;
 
 use crate::clock::Clock;
 use crate::fleet::Fleet;
+use crate::rollout::Rollouts;
 use crate::store::{Store, StoreError};
 
 /// Compiles at the same time: each takes a processor.
@@ -38,6 +44,7 @@ pub struct Pushes {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     fleet: Fleet,
+    rollouts: Rollouts,
     compiles: Arc<Semaphore>,
 }
 
@@ -56,6 +63,17 @@ pub struct Order {
     pub dry_run: bool,
     /// Documents that a dry run takes as if they were stored.
     pub sources: Vec<Source>,
+    /// What the nodes should get.
+    pub want: Want,
+}
+
+/// What the nodes of a site should get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// What the documents say.
+    Documents,
+    /// What an earlier generation held; none: the last good one before the newest.
+    Earlier(Option<Generation>),
 }
 
 /// Why nothing was pushed.
@@ -81,6 +99,30 @@ pub enum PushError {
     /// The site, but not the node.
     #[error("there is no node {0}; `voipctl nodes` lists them")]
     UnknownNode(String),
+    /// A generation that was pruned, or never was.
+    #[error("site {0} has no generation {1}; the last twenty are kept: voipctl history {0}")]
+    UnknownGeneration(SiteName, Generation),
+    /// A rollback without anything to go back to.
+    #[error("site {0} has no earlier generation with other content that was rolled out")]
+    NothingBefore(SiteName),
+    /// One rollout of a site at a time.
+    #[error(
+        "{site}: the rollout of generation {generation} by {by} is {state}, since {since}; watch it \
+         (voipctl rollout watch {site}), push after it (voipctl push {site} --queue), or end it \
+         (voipctl rollout abort {site})"
+    )]
+    Busy {
+        /// The site.
+        site: SiteName,
+        /// What is being rolled out.
+        generation: Generation,
+        /// By whom.
+        by: String,
+        /// How it stands.
+        state: &'static str,
+        /// Since when, for people.
+        since: String,
+    },
     /// Others were faster, again and again.
     #[error("site {0} is being pushed by others; try again")]
     Contended(SiteName),
@@ -93,9 +135,15 @@ pub enum PushError {
 }
 
 impl Pushes {
+    /// The rollouts of all sites.
+    pub fn rollouts(&self) -> &Rollouts {
+        &self.rollouts
+    }
+
     /// Pushes over a store and a fleet.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, fleet: Fleet) -> Self {
         Self {
+            rollouts: Rollouts::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone()),
             store,
             clock,
             fleet,

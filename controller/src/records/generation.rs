@@ -1,10 +1,11 @@
 //! A site's numbered push.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use voipfleet_common::names::NodeName;
 use voipfleet_common::ruleset::Digest;
+use voipfleet_common::ruleset::live::LiveName;
 use voipfleet_common::session::{Generation, Held};
 
 /// What every node of the site should run.
@@ -27,6 +28,9 @@ pub struct GenerationRecord {
     /// Why it was made.
     #[serde(default)]
     pub cause: Cause,
+    /// Live sources that its rulesets name.
+    #[serde(default)]
+    pub live: BTreeSet<LiveName>,
     /// Content by node.
     pub nodes: BTreeMap<NodeName, Content>,
 }

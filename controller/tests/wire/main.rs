@@ -9,6 +9,8 @@ mod audit;
 #[cfg(test)]
 mod enrolment;
 #[cfg(test)]
+mod failpoints;
+#[cfg(test)]
 mod installation;
 #[cfg(test)]
 mod live;
@@ -21,7 +23,11 @@ mod push;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod robot;
+#[cfg(test)]
 mod session;
+#[cfg(test)]
+mod staged;
 #[cfg(test)]
 mod strangers;
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, catalogue, completions, context, delete, drift, get, nodes, push, render, schema,
-    status, token,
+    apply, catalogue, completions, context, delete, drift, get, nodes, push, render, rollback,
+    rollout, schema, status, token,
 };
 use crate::output::Format;
 
@@ -56,6 +56,10 @@ pub enum Command {
     Apply(apply::Args),
     /// Bring a site's policy onto its nodes
     Push(push::Args),
+    /// Show, hold, end or watch the rollout of a push
+    Rollout(rollout::Args),
+    /// Bring back what an earlier generation of a site held
+    Rollback(rollback::Args),
     /// Show what each node runs
     Status(status::Args),
     /// Show what was changed on nodes behind the controller's back
@@ -89,6 +93,8 @@ impl Command {
         match self {
             Command::Apply(args) => apply::run(args, session).await,
             Command::Push(args) => push::run(args, session).await,
+            Command::Rollout(args) => rollout::run(args, session).await,
+            Command::Rollback(args) => rollback::run(args, session).await,
             Command::Status(args) => status::run(args, session).await,
             Command::Drift(args) => drift::run(args, session).await,
             Command::Nodes(args) => nodes::run(args, session).await,

@@ -61,6 +61,12 @@ macro_rules! calls {
 calls! {
     Apply: Operator, Tenants, true, "store documents";
     Push: Operator, Sites, true, "push a site";
+    Rollback: Operator, Sites, true, "roll a site back";
+    WatchRollout: Viewer, Sites, false, "watch a rollout";
+    RolloutStatus: Viewer, Sites, false, "see how rollouts stand";
+    PauseRollout: Operator, Sites, true, "hold a rollout";
+    ResumeRollout: Operator, Sites, true, "let a rollout go on";
+    AbortRollout: Operator, Sites, true, "end a rollout";
     Status: Viewer, Tenants, false, "see how nodes stand";
     Drift: Viewer, Tenants, false, "see drift";
     GetDocuments: Viewer, Tenants, false, "read documents";

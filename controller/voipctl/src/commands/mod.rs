@@ -10,6 +10,8 @@ pub mod get;
 pub mod nodes;
 pub mod push;
 pub mod render;
+pub mod rollback;
+pub mod rollout;
 pub mod schema;
 pub mod status;
 pub mod token;
