@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "voipfleet/v1/emergency.proto",
         "voipfleet/v1/plan.proto",
         "voipfleet/v1/names.proto",
+        "voipfleet/v1/rollout.proto",
         "voipfleet/v1/operator.proto",
         "voipfleet/v1/people.proto",
     ];

@@ -160,6 +160,8 @@ impl Controller {
             backups: api::BackupTurn::default(),
             sources,
         };
+        let rollouts = api.pushes.rollouts().clone();
+        let log = api.audit.clone();
         let listen = |listener, tls, admission, bounds| {
             let clock = Arc::clone(&listening);
             listen::accept(listener, tls, admission, bounds, clock, stop.clone())
@@ -172,6 +174,7 @@ impl Controller {
             serve_enrolment(enrol_incoming, registrar, &stop),
         ];
         let follower = fleet.clone();
+        tokio::spawn(async move { rollouts.go_on(log).await });
         tokio::spawn(async move { follower.follow().await });
         let live_sets = fleet.live_sets().clone();
         tokio::spawn(async move { live_sets.follow().await });

@@ -6,7 +6,7 @@ use super::NodeInput;
 use super::flows::Effective;
 use crate::catalogue::{Direction, Roles, service as of_catalogue};
 use crate::names::NodeName;
-use crate::policy::{AddressWord, Documents, Rollout, Site, Trust};
+use crate::policy::{AddressWord, Documents, Site, Trust};
 use crate::role::Role;
 use crate::ruleset::{Interface, LiveName, LiveSets, PortRange};
 
@@ -79,31 +79,7 @@ pub(super) fn site(
             ));
         }
     }
-    not_acted_on_yet(site, warnings);
     cluster(site, nodes, warnings);
-}
-
-fn not_acted_on_yet(site: &Site, warnings: &mut Vec<String>) {
-    let rollout = &site.rollout;
-    let default = Rollout::default();
-    let staging = |rollout: &Rollout| {
-        let Rollout {
-            canary,
-            batch,
-            max_failures,
-            pause_ms,
-            on_failure,
-            confirm_within_ms: _,
-        } = *rollout;
-        (canary, batch, max_failures, pause_ms, on_failure)
-    };
-    if staging(rollout) != staging(&default) {
-        warnings.push(
-            "rollout: canary, batch, max_failures, pause and on_failure are kept, and not acted \
-             on yet: a push goes to all nodes at once"
-                .to_owned(),
-        );
-    }
 }
 
 fn cluster(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut Vec<String>) {

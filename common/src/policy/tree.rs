@@ -94,6 +94,11 @@ fn site_fields(site: &Site, entries: &mut Vec<Entry>) {
 }
 
 fn rollout(rollout: &Rollout) -> Tree {
+    let confirm_within = written_duration(rollout.confirm_within_ms);
+    let confirm_within = entry("confirm_within", Tree::Text(confirm_within));
+    if rollout.is_at_once() {
+        return Tree::Map(vec![confirm_within]);
+    }
     let mut entries = vec![
         entry("canary", Tree::Number(rollout.canary)),
         entry(
@@ -112,8 +117,7 @@ fn rollout(rollout: &Rollout) -> Tree {
     if rollout.on_failure == OnFailure::Rollback {
         entries.push(entry("on_failure", text("rollback")));
     }
-    let confirm_within = written_duration(rollout.confirm_within_ms);
-    entries.push(entry("confirm_within", Tree::Text(confirm_within)));
+    entries.push(confirm_within);
     Tree::Map(entries)
 }
 

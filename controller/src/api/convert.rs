@@ -7,7 +7,8 @@ use voipfleet_common::policy;
 use voipfleet_proto::v1;
 
 use super::Caller;
-use crate::push::{CONFIRM_WITHIN_MS, Order, PushError};
+use crate::push::{CONFIRM_WITHIN_MS, Order, PushError, Want};
+use crate::rollout::CommandError;
 
 /// Sources in one request.
 const MAX_SOURCES: usize = 10_000;
@@ -66,7 +67,9 @@ pub(super) fn refused(error: PushError) -> Status {
         PushError::UnknownSite(_)
         | PushError::UnknownNode(_)
         | PushError::UnknownGeneration(..) => Some(Code::NotFound),
-        PushError::Compile { .. } => Some(Code::FailedPrecondition),
+        PushError::Compile { .. } | PushError::NothingBefore(_) | PushError::Busy { .. } => {
+            Some(Code::FailedPrecondition)
+        }
         PushError::Sources(_) => Some(Code::InvalidArgument),
         PushError::Contended(_) | PushError::Stale { .. } => Some(Code::Aborted),
         PushError::Broken(_) => Some(Code::Internal),
@@ -75,6 +78,35 @@ pub(super) fn refused(error: PushError) -> Status {
         (PushError::Store(error), _) => super::failed(error),
         (error, code) => Status::new(code.unwrap_or(Code::Internal), crate::errors::chain(&error)),
     }
+}
+
+/// A command about a rollout that was not done.
+pub(super) fn not_commanded(error: CommandError) -> Status {
+    let code = match &error {
+        CommandError::Store(_) => Code::Internal,
+        CommandError::None(_) => Code::NotFound,
+        CommandError::Refused(..) => Code::FailedPrecondition,
+        CommandError::Contended(_) => Code::Aborted,
+    };
+    match error {
+        CommandError::Store(error) => super::failed(error),
+        error => Status::new(code, crate::errors::chain(&error)),
+    }
+}
+
+/// What a rollback is asked for.
+pub(super) fn rollback(caller: &Caller, request: &v1::RollbackRequest) -> Result<Order, Status> {
+    let push = v1::PushRequest {
+        site: request.site.clone(),
+        wait_offline_ms: request.wait_offline_ms,
+        confirm_within_ms: request.confirm_within_ms,
+        dry_run: request.dry_run,
+        ..v1::PushRequest::default()
+    };
+    Ok(Order {
+        want: Want::Earlier((request.to != 0).then_some(request.to)),
+        ..order(caller, push)?
+    })
 }
 
 /// What a push is asked for.
@@ -107,5 +139,6 @@ pub(super) fn order(caller: &Caller, request: v1::PushRequest) -> Result<Order, 
         dry_run: request.dry_run,
         sources: sources(request.sources)?,
         basis: request.basis.map(super::plan::basis).transpose()?,
+        want: Want::Documents,
     })
 }

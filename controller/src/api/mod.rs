@@ -15,6 +15,7 @@ mod nodes;
 mod operators;
 mod plan;
 mod render;
+mod rollouts;
 mod scope;
 mod service;
 mod sight;

@@ -1,28 +1,25 @@
 //! The gRPC service: every call is authorised here, and answered by its group's file.
 
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use voipfleet_common::identity::rights::{Call, Target};
 use voipfleet_common::names::ListName;
 use voipfleet_common::policy::Kind;
 use voipfleet_proto::v1::{
-    self, AllowRequest, ApplyRequest, ApplyResponse, BlockRequest, CreateTokenRequest,
-    CreateTokenResponse, DeleteRequest, DeleteResponse, DriftRequest, DriftResponse,
-    EmergencyResponse, GetDocumentsRequest, GetDocumentsResponse, LiftRequest, ListBlocksRequest,
-    ListBlocksResponse, ListTokensRequest, ListTokensResponse, PanicCloseRequest, PanicOpenRequest,
-    PushEvent, PushRequest, RenderRequest, RenderResponse, RevokeTokenRequest, RevokeTokenResponse,
-    StatusRequest, StatusResponse, operator_server::Operator,
+    self, AbortRolloutRequest, AllowRequest, ApplyRequest, ApplyResponse, BlockRequest,
+    CreateTokenRequest, CreateTokenResponse, DeleteRequest, DeleteResponse, DriftRequest,
+    DriftResponse, EmergencyResponse, GetDocumentsRequest, GetDocumentsResponse, LiftRequest,
+    ListBlocksRequest, ListBlocksResponse, ListTokensRequest, ListTokensResponse,
+    PanicCloseRequest, PanicOpenRequest, PauseRolloutRequest, PushEvent, PushRequest,
+    RenderRequest, RenderResponse, ResumeRolloutRequest, RevokeTokenRequest, RevokeTokenResponse,
+    RollbackRequest, RolloutReport, RolloutStatusRequest, RolloutStatusResponse, StatusRequest,
+    StatusResponse, WatchRolloutRequest, operator_server::Operator,
 };
 
 use super::begin::{self, About, Begun};
-use super::{Api, Caller, convert, documents, emergency, failed, nodes, sight};
-use crate::fleet::current;
+use super::{Api, Caller, convert, documents, emergency, nodes, sight};
 use crate::listen::Peer;
 use crate::records::ExceptionKind;
-
-/// Events of a push that voipctl has not read yet; more of them wait.
-const EVENTS: usize = 64;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -50,6 +47,8 @@ impl OperatorService {
 impl Operator for OperatorService {
     type PushStream = ReceiverStream<Result<PushEvent, Status>>;
     type BackupStream = ReceiverStream<Result<v1::BackupPart, Status>>;
+    type RollbackStream = ReceiverStream<Result<PushEvent, Status>>;
+    type WatchRolloutStream = ReceiverStream<Result<PushEvent, Status>>;
 
     async fn apply(
         &self,
@@ -66,7 +65,11 @@ impl Operator for OperatorService {
     ) -> Result<Response<Self::PushStream>, Status> {
         let target = begin::site(&request.get_ref().site);
         let begun = self.begin(&request, Call::Push, target).await?;
-        let events = self.api.push(&begun.caller, request.into_inner()).await;
+        let events = match convert::order(&begun.caller, request.into_inner()) {
+            Ok(order) => self.api.push(&begun.caller, order).await,
+            Err(refused) => Err(refused),
+        };
+        let events = events.map(ReceiverStream::new);
         let events = events.map(|events| self.api.guarded(&begun.caller, events));
         begun.end(events).await
     }
@@ -359,6 +362,40 @@ impl Operator for OperatorService {
         begun.end(answer).await
     }
 
+    async fn rollback(
+        &self,
+        request: Request<RollbackRequest>,
+    ) -> Result<Response<Self::RollbackStream>, Status> {
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::Rollback, target).await?;
+        let events = match convert::rollback(&begun.caller, request.get_ref()) {
+            Ok(order) => self.api.push(&begun.caller, order).await,
+            Err(refused) => Err(refused),
+        };
+        begun.end(events.map(ReceiverStream::new)).await
+    }
+
+    async fn watch_rollout(
+        &self,
+        request: Request<WatchRolloutRequest>,
+    ) -> Result<Response<Self::WatchRolloutStream>, Status> {
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::WatchRollout, target).await?;
+        let events = self.api.watch_rollout(&request.get_ref().site).await;
+        begun.end(events.map(ReceiverStream::new)).await
+    }
+
+    async fn rollout_status(
+        &self,
+        request: Request<RolloutStatusRequest>,
+    ) -> Result<Response<RolloutStatusResponse>, Status> {
+        let target = begin::site(&request.get_ref().site);
+        let begun = self.begin(&request, Call::RolloutStatus, target).await?;
+        let answer = self.api.rollout_status(&begun.caller, request.get_ref());
+        let answer = answer.await;
+        begun.end(answer).await
+    }
+
     async fn list_blocks(
         &self,
         request: Request<ListBlocksRequest>,
@@ -415,39 +452,41 @@ impl Operator for OperatorService {
         let answer = self.api.panic_close(&begun.caller, request.get_ref()).await;
         begun.end(answer).await
     }
+
+    async fn pause_rollout(
+        &self,
+        request: Request<PauseRolloutRequest>,
+    ) -> Result<Response<RolloutReport>, Status> {
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::PauseRollout, target).await?;
+        let site = &request.get_ref().site;
+        let answer = self.api.pause_rollout(&begun.caller, site).await;
+        begun.end(answer).await
+    }
+
+    async fn resume_rollout(
+        &self,
+        request: Request<ResumeRolloutRequest>,
+    ) -> Result<Response<RolloutReport>, Status> {
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::ResumeRollout, target).await?;
+        let answer = self.api.resume_rollout(&request.get_ref().site).await;
+        begun.end(answer).await
+    }
+
+    async fn abort_rollout(
+        &self,
+        request: Request<AbortRolloutRequest>,
+    ) -> Result<Response<RolloutReport>, Status> {
+        let target = convert::parse(&request.get_ref().site).map(Target::site);
+        let begun = self.begin(&request, Call::AbortRollout, target).await?;
+        let answer = self.api.abort_rollout(&begun.caller, request.get_ref());
+        let answer = answer.await;
+        begun.end(answer).await
+    }
 }
 
 impl Api {
-    /// Makes a generation, and brings it to the nodes; what becomes of it is streamed.
-    async fn push(
-        &self,
-        caller: &Caller,
-        request: PushRequest,
-    ) -> Result<ReceiverStream<Result<PushEvent, Status>>, Status> {
-        let order = convert::order(caller, request)?;
-        let before = current(self.store.as_ref(), &order.site)
-            .await
-            .map_err(failed)?;
-        // Before the generation is made: no answer of a node may fall between.
-        let events = self.fleet.events();
-        let pushes = self.pushes.clone();
-        // On a task of its own: what is begun is finished, also when the caller hangs up.
-        let prepared = tokio::spawn(async move { pushes.prepare(order).await })
-            .await
-            .map_err(|_| Status::internal("the push broke off; the controller's log says why"))?
-            .map_err(convert::refused)?;
-        let before = before.map_or(0, |before| before.number);
-        if prepared.order.dry_run {
-            caller.detail("dry run");
-        } else {
-            caller.generations(Some(before), Some(prepared.generation.number));
-        }
-        let rollout = self.pushes.roll_out(prepared);
-        let (out, answers) = mpsc::channel(EVENTS);
-        tokio::spawn(rollout.run(events, out));
-        Ok(ReceiverStream::new(answers))
-    }
-
     async fn delete(
         &self,
         caller: &Caller,

@@ -170,6 +170,8 @@ fn report(
     let target = generation
         .as_ref()
         .and_then(|generation| generation.held(name));
+    let number = newest.as_ref().map_or(0, |newest| newest.number);
+    let behind = target.is_some_and(|target| target.generation < number);
     let late = newest
         .filter(|newest| newest.held(name).is_none() || newest.at_ms < record.enrolled_ms)
         .map(|generation| {
@@ -178,7 +180,13 @@ fn report(
                 "it enrolled after generation {number} was pushed; push again: voipctl push {site}"
             )
         });
-    let (state, error) = sync_state(view.as_ref(), target, confirmed, late);
+    let (mut state, mut error) = sync_state(view.as_ref(), target, confirmed, late);
+    if behind && state == SyncState::Synced {
+        state = SyncState::Stale;
+        error = Some(format!(
+            "generation {number} has not come to it; see how far it is: voipctl rollout status {site}"
+        ));
+    }
     let reported = status.as_ref().map(|s| s.error.clone()).unwrap_or_default();
     NodeReport {
         node: name.to_string(),

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use voipfleet_common::names::SiteName;
+use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::session::Generation;
 
 pub(crate) use facts::held;
@@ -208,6 +208,28 @@ impl Fleet {
         }
         for (id, live) in &self.registry().nodes {
             if id.site == *site {
+                live.wanted.send_modify(|wanted| {
+                    wanted.tries += 1;
+                    wanted.confirm_within_ms = Some((generation, confirm_within_ms));
+                });
+            }
+        }
+    }
+
+    /// The same for some nodes of the site: their turn in a rollout has come.
+    pub async fn again_for(
+        &self,
+        site: &SiteName,
+        nodes: &[NodeName],
+        generation: Generation,
+        confirm_within_ms: u64,
+    ) {
+        // First what they should run: another try is of that.
+        if let Err(error) = self.spread(site).await {
+            tracing::error!(%site, error = %chain(&error), "generation not offered");
+        }
+        for (id, live) in &self.registry().nodes {
+            if id.site == *site && nodes.contains(&id.node) {
                 live.wanted.send_modify(|wanted| {
                     wanted.tries += 1;
                     wanted.confirm_within_ms = Some((generation, confirm_within_ms));

@@ -1,31 +1,34 @@
 //! Compiled rulesets against the site's current generation.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::policy::Rollout as Staging;
 use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::{Digest, Mode, Ruleset};
+use voipfleet_common::ruleset::{Mode, Ruleset};
 use voipfleet_common::session::{Generation, Held};
 
 use super::rulesets::Packed;
 use super::{Order, PushError, Pushes, Snapshot};
-use crate::records::{self, Cause, Content, GenerationRecord, NodeId, Read, TargetRecord};
-use crate::store::{Expect, Outcome, StoreError, Txn, keys};
+use crate::records::{
+    self, Cause, Content, GenerationRecord, NodeId, OutcomeRecord, Read, RolloutState, TargetRecord,
+};
+use crate::store::{Expect, StoreError, keys};
 
-/// Tries to win against other pushes of the same site.
-const TRIES: usize = 5;
+/// The most generations of a site: older ones are pruned.
+const MAX_GENERATIONS: usize = 10_000;
 
 /// How far beyond the site's number a node's word is believed: more pushes than a store that was
 /// restored from a backup can have lost, and too few for a node that lies to use the numbers up.
 pub(crate) const BELIEVED: Generation = 1_000_000;
 
-/// A push whose generation is in the store (or, in a dry run, would be).
+/// A push that is ready to be started.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     /// What was asked for.
     pub order: Order,
-    /// The generation that the site is at now; in a dry run, the one that it would be at.
+    /// The generation that the site would be at.
     pub generation: Arc<GenerationRecord>,
     /// Whether it is a new one.
     pub changed: bool,
@@ -39,6 +42,10 @@ pub struct Prepared {
     pub confirmed: BTreeMap<NodeName, Held>,
     /// What an operator should know.
     pub warnings: Vec<String>,
+    /// How the site wants it to go through its nodes.
+    pub staging: Staging,
+    pub(super) basis: Before,
+    pub(super) packed: Arc<Mutex<Option<Packed>>>,
 }
 
 pub(super) struct Compared {
@@ -47,64 +54,159 @@ pub(super) struct Compared {
     differing: BTreeSet<NodeName>,
 }
 
-/// A site's current generation, as a push found it.
+/// A site's newest generation and targets, as a push found them.
+#[derive(Debug, Clone)]
 pub(super) struct Before {
-    expect: Expect,
+    pub(super) expect: Expect,
+    pub(super) target: Option<TargetRecord>,
     pub(super) record: Option<GenerationRecord>,
 }
 
 impl Pushes {
-    /// Compiles a site and, if anything changed, makes that its current generation.
-    ///
-    /// Of two pushes at once the later compile wins: the other one is compiled again.
+    /// Compiles a site and compares it with the newest generation. Nothing is written.
     pub async fn prepare(&self, order: Order) -> Result<Prepared, PushError> {
-        for _ in 0..TRIES {
-            let before = self.before(&order.site).await?;
-            let (snapshot, compiled) = self
-                .compile_as_if(&order.site, order.sources.clone())
-                .await?;
+        let basis = self.before(&order.site).await?;
+        let (snapshot, compiled) = self
+            .compile_as_if(&order.site, order.sources.clone())
+            .await?;
+        let mut fresh = self.fresh(&order, &snapshot);
+        let live = compiled.rulesets.values().map(Ruleset::live_names);
+        fresh.live = live.flatten().collect();
+        let (contents, packed) = pack(&order.site, compiled.rulesets).await?;
+        let confirmed = self.confirmed(&snapshot);
+        self.still_stands(&order, &basis, &snapshot, &contents, &confirmed)
+            .await?;
+        Ok(self.prepared(
+            order,
+            snapshot,
+            basis,
+            contents,
+            packed,
+            fresh,
+            compiled.warnings,
+        ))
+    }
+
+    /// The same with the content that generation `to` had, the last good one before the newest
+    /// if none is named. Nodes that it does not know are compiled.
+    pub async fn prepare_rollback(
+        &self,
+        order: Order,
+        to: Option<Generation>,
+    ) -> Result<Prepared, PushError> {
+        let site = order.site.clone();
+        let basis = self.before(&site).await?;
+        let earlier = self.earlier(&basis, &site, to).await?;
+        let snapshot =
+            Snapshot::read(self.store.as_ref(), &self.documents, &site, Vec::new()).await?;
+        let mut contents: BTreeMap<NodeName, Content> = snapshot
+            .nodes
+            .keys()
+            .filter_map(|name| Some((name.clone(), *earlier.nodes.get(name)?)))
+            .collect();
+        let mut fresh = self.fresh(&order, &snapshot);
+        fresh.observe = earlier.observe;
+        fresh.documents = earlier.documents;
+        fresh.live.clone_from(&earlier.live);
+        fresh.cause = Cause::Rollback { to: earlier.number };
+        let unknown = |name: &NodeName| !earlier.nodes.contains_key(name);
+        let (snapshot, packed, warnings) = if snapshot.nodes.keys().any(unknown) {
+            let (snapshot, mut compiled) = self.compile(&site).await?;
+            compiled.rulesets.retain(|name, _| unknown(name));
             let live = compiled.rulesets.values().map(Ruleset::live_names);
-            let live = live.flatten().collect();
-            let (contents, packed) = pack(&order.site, compiled.rulesets).await?;
-            let confirmed = self.confirmed(&snapshot);
-            self.still_stands(&order, &before, &snapshot, &contents, &confirmed)
-                .await?;
-            let fresh = GenerationRecord {
-                live,
-                ..self.fresh(&order, &snapshot)
-            };
-            let confirm_within_ms = fresh.confirm_within_ms;
-            let compared = compare(
-                before.record.as_ref(),
-                contents,
-                &confirmed,
-                newest(&snapshot),
-                fresh,
+            fresh.live.extend(live.flatten());
+            let names: Vec<String> = compiled.rulesets.keys().map(ToString::to_string).collect();
+            let (new, packed) = pack(&site, compiled.rulesets).await?;
+            contents.extend(new);
+            let warning = format!(
+                "{} enrolled after generation {}: compiled from the documents of now",
+                names.join(", "),
+                earlier.number
             );
-            if compared.changed
-                && !order.dry_run
-                && !self
-                    .commit(&order, &before, &compared.generation, packed)
-                    .await?
-            {
+            (snapshot, packed, vec![warning])
+        } else {
+            (snapshot, Packed::new(site), Vec::new())
+        };
+        Ok(self.prepared(order, snapshot, basis, contents, packed, fresh, warnings))
+    }
+
+    /// The generation that a rollback brings back.
+    async fn earlier(
+        &self,
+        basis: &Before,
+        site: &SiteName,
+        to: Option<Generation>,
+    ) -> Result<GenerationRecord, PushError> {
+        let store = self.store.as_ref();
+        let Some(newest) = &basis.record else {
+            return Err(PushError::NothingBefore(site.clone()));
+        };
+        if let Some(to) = to {
+            let read = records::read(store, &keys::generation(site, to)).await?;
+            return read
+                .map(|read: Read<GenerationRecord>| read.record)
+                .ok_or_else(|| PushError::UnknownGeneration(site.clone(), to));
+        }
+        let entries = store.all(&keys::generations(site), MAX_GENERATIONS).await?;
+        for entry in entries.iter().rev() {
+            let record: GenerationRecord = records::from_json(&entry.key, &entry.held)?;
+            if record.number >= newest.number || record.nodes == newest.nodes {
                 continue;
             }
-            return Ok(Prepared {
-                generation: Arc::new(compared.generation),
-                changed: compared.changed,
-                confirm_within_ms,
-                differing: compared.differing,
-                confirmed,
-                roles: snapshot
-                    .nodes
-                    .into_iter()
-                    .map(|(name, node)| (name, node.roles))
-                    .collect(),
-                warnings: compiled.warnings,
-                order,
-            });
+            let outcome: Option<Read<OutcomeRecord>> =
+                records::read(store, &keys::outcome(site, record.number)).await?;
+            // Of before there were outcomes: it was offered to every node.
+            if outcome.is_none_or(|read| {
+                matches!(
+                    read.record.state,
+                    RolloutState::Done | RolloutState::RolledBack
+                )
+            }) {
+                return Ok(record);
+            }
         }
-        Err(PushError::Contended(order.site))
+        Err(PushError::NothingBefore(site.clone()))
+    }
+
+    // One caller's facts on their way into one value.
+    #[allow(clippy::too_many_arguments)]
+    fn prepared(
+        &self,
+        order: Order,
+        snapshot: Snapshot,
+        basis: Before,
+        contents: BTreeMap<NodeName, Content>,
+        packed: Packed,
+        fresh: GenerationRecord,
+        warnings: Vec<String>,
+    ) -> Prepared {
+        let confirmed = self.confirmed(&snapshot);
+        let confirm_within_ms = fresh.confirm_within_ms;
+        let compared = compare(
+            basis.record.as_ref(),
+            contents,
+            &confirmed,
+            newest(&snapshot),
+            fresh,
+        );
+        let policy = snapshot.documents.sites.get(&order.site);
+        Prepared {
+            generation: Arc::new(compared.generation),
+            changed: compared.changed,
+            confirm_within_ms,
+            differing: compared.differing,
+            confirmed,
+            staging: policy.map_or_else(Staging::at_once, |policy| policy.rollout.clone()),
+            roles: snapshot
+                .nodes
+                .into_iter()
+                .map(|(name, node)| (name, node.roles))
+                .collect(),
+            warnings,
+            order,
+            basis,
+            packed: Arc::new(Mutex::new(Some(packed))),
+        }
     }
 
     pub(super) async fn before(&self, site: &SiteName) -> Result<Before, PushError> {
@@ -114,6 +216,7 @@ impl Pushes {
         let Some(current) = current else {
             return Ok(Before {
                 expect: Expect::Absent,
+                target: None,
                 record: None,
             });
         };
@@ -124,6 +227,7 @@ impl Pushes {
         };
         Ok(Before {
             expect: Expect::At(current.revision),
+            target: Some(current.record),
             record: Some(generation.record),
         })
     }
@@ -145,39 +249,6 @@ impl Pushes {
             live: BTreeSet::new(),
             nodes: BTreeMap::new(),
         }
-    }
-
-    /// Writes rulesets, generation and its number in one transaction; false: another push was
-    /// faster.
-    async fn commit(
-        &self,
-        order: &Order,
-        before: &Before,
-        record: &GenerationRecord,
-        packed: Packed,
-    ) -> Result<bool, PushError> {
-        let site = &order.site;
-        let current = keys::current(site);
-        let target = TargetRecord::everywhere(record.number);
-        let generation = keys::generation(site, record.number);
-        let txn = Txn::new()
-            .expect(current.clone(), before.expect)
-            .expect(generation.clone(), Expect::Absent)
-            .put(current.clone(), records::to_json(&current, &target)?)
-            .put(generation.clone(), records::to_json(&generation, record)?);
-        let stored: BTreeSet<Digest> = before
-            .record
-            .iter()
-            .flat_map(|record| record.nodes.values())
-            .map(|content| content.digest)
-            .collect();
-        let txn = packed.put(self.store.as_ref(), &stored, txn).await?;
-        let Outcome::Committed { revision } = self.store.commit(txn).await? else {
-            return Ok(false);
-        };
-        tracing::info!(%site, generation = record.number, by = order.by, "generation pushed");
-        self.prune(site.clone(), revision);
-        Ok(true)
     }
 
     /// What each node has confirmed: as it says now, or as it last said.
@@ -278,6 +349,8 @@ pub(super) fn compare(
 
 #[cfg(test)]
 mod tests {
+    use voipfleet_common::ruleset::Digest;
+
     use super::*;
 
     fn content(text: &str) -> Content {

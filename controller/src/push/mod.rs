@@ -9,7 +9,9 @@ mod rollout;
 pub mod rulesets;
 pub mod snapshot;
 pub mod sources;
+mod start;
 mod track;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +27,13 @@ pub(crate) use generation::BELIEVED;
 pub use generation::Prepared;
 pub use rollout::Rollout;
 pub use snapshot::Snapshot;
+pub use start::Begun;
+pub use watch::Watch;
 
 use crate::clock::Clock;
 use crate::documents::Cache;
 use crate::fleet::Fleet;
+use crate::rollout::Rollouts;
 use crate::store::{Store, StoreError};
 
 /// Compiles at the same time: each takes a processor.
@@ -45,6 +50,7 @@ pub struct Pushes {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     fleet: Fleet,
+    rollouts: Rollouts,
     compiles: Arc<Semaphore>,
     documents: Cache,
 }
@@ -66,6 +72,17 @@ pub struct Order {
     pub sources: Vec<Source>,
     /// The plan that was agreed to; none: whatever the documents say is pushed.
     pub basis: Option<PlanBasis>,
+    /// What the nodes should get.
+    pub want: Want,
+}
+
+/// What the nodes of a site should get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// What the documents say.
+    Documents,
+    /// What an earlier generation held; none: the last good one before the newest.
+    Earlier(Option<Generation>),
 }
 
 /// Why nothing was pushed.
@@ -102,6 +119,27 @@ pub enum PushError {
     /// The site, but not the node.
     #[error("there is no node {0}; `voipctl nodes` lists them")]
     UnknownNode(String),
+    /// A rollback without anything to go back to.
+    #[error("site {0} has no earlier generation with other content that was rolled out")]
+    NothingBefore(SiteName),
+    /// One rollout of a site at a time.
+    #[error(
+        "{site}: the rollout of generation {generation} by {by} is {state}, since {since}; watch it \
+         (voipctl rollout watch {site}), push after it (voipctl push {site} --queue), or end it \
+         (voipctl rollout abort {site})"
+    )]
+    Busy {
+        /// The site.
+        site: SiteName,
+        /// What is being rolled out.
+        generation: Generation,
+        /// By whom.
+        by: String,
+        /// How it stands.
+        state: &'static str,
+        /// Since when, for people.
+        since: String,
+    },
     /// Others were faster, again and again.
     #[error("site {0} is being pushed by others; try again")]
     Contended(SiteName),
@@ -114,10 +152,16 @@ pub enum PushError {
 }
 
 impl Pushes {
+    /// The rollouts of all sites.
+    pub fn rollouts(&self) -> &Rollouts {
+        &self.rollouts
+    }
+
     /// Pushes over a store and a fleet.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, fleet: Fleet) -> Self {
         Self {
             documents: Cache::new(Arc::clone(&store)),
+            rollouts: Rollouts::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone()),
             store,
             clock,
             fleet,

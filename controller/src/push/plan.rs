@@ -15,7 +15,7 @@ use voipfleet_common::session::{Generation, Held};
 use super::basis::PlanBasis;
 use super::generation::{compare, newest};
 use super::sources::{self, PlannedSource};
-use super::{Order, PushError, Pushes, Snapshot, rulesets};
+use super::{Order, PushError, Pushes, Snapshot, Want, rulesets};
 use crate::documents::documents_at;
 use crate::records::{self, Content, GenerationRecord, NodeId};
 use crate::store::{StoreError, keys};
@@ -408,5 +408,6 @@ fn order(wish: &Wish) -> Order {
         dry_run: true,
         sources: Vec::new(),
         basis: None,
+        want: Want::Documents,
     }
 }

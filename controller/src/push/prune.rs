@@ -7,8 +7,8 @@ use voipfleet_common::names::SiteName;
 use super::{Pushes, rulesets};
 use crate::documents;
 use crate::errors::chain;
-use crate::records::{self, GenerationRecord, TargetRecord};
-use crate::store::{Expect, Outcome, Revision, Store, StoreError, Txn, keys};
+use crate::records::{self, GenerationRecord, RolloutRecord, TargetRecord};
+use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
 
 /// Generations of a site that are kept.
 const KEPT: usize = 20;
@@ -16,12 +16,11 @@ const KEPT: usize = 20;
 const MOST: usize = 10_000;
 
 impl Pushes {
-    /// Prunes in the background. `revision` is the one that made the site's current
-    /// generation: if another push has come since, it prunes by itself.
-    pub(super) fn prune(&self, site: SiteName, revision: Revision) {
+    /// Prunes in the background.
+    pub(super) fn prune(&self, site: SiteName) {
         let store = std::sync::Arc::clone(&self.store);
         tokio::spawn(async move {
-            match prune(store.as_ref(), &site, revision).await {
+            match prune(store.as_ref(), &site).await {
                 Ok(0) => {}
                 Ok(count) => tracing::debug!(%site, count, "old generations removed"),
                 Err(error) => {
@@ -37,33 +36,37 @@ impl Pushes {
 
 /// Removes all but the last [`KEPT`] generations and those that a node should run; answers how
 /// many went.
-async fn prune(
-    store: &dyn Store,
-    site: &SiteName,
-    revision: Revision,
-) -> Result<usize, StoreError> {
+async fn prune(store: &dyn Store, site: &SiteName) -> Result<usize, StoreError> {
+    let current = keys::current(site);
+    // Before the generations are read: a push that comes between makes the removal fail, and
+    // prunes by itself.
+    let Some(target) = records::read::<TargetRecord>(store, &current).await? else {
+        return Ok(0);
+    };
     // All of them: what the kept ones name must be known before anything goes.
     let entries = store.all(&keys::generations(site), MOST).await?;
     let count = entries.len().saturating_sub(KEPT);
     if count == 0 {
         return Ok(0);
     }
-    let current = keys::current(site);
-    let Some(target) = records::read::<TargetRecord>(store, &current).await? else {
-        return Ok(0);
-    };
-    let wanted = target.record.wanted();
+    let mut wanted = target.record.wanted();
+    // What a rollout may go back to.
+    let rollout = records::read::<RolloutRecord>(store, &keys::rollout(site)).await?;
+    let steps = rollout.iter().flat_map(|read| read.record.nodes.values());
+    wanted.extend(steps.map(|step| step.before));
     let mut gone = 0;
     let mut dropped = BTreeSet::new();
     let mut kept = BTreeSet::new();
-    let mut txn = Txn::new().expect(current, Expect::At(revision));
+    let mut txn = Txn::new().expect(current, Expect::At(target.revision));
     for (place, entry) in entries.into_iter().enumerate() {
         let record: GenerationRecord = records::from_json(&entry.key, &entry.held)?;
         let digests = record.nodes.values().map(|content| content.digest);
         if place < count && !wanted.contains(&record.number) {
             gone += 1;
             dropped.extend(digests);
-            txn = txn.delete(entry.key);
+            txn = txn
+                .delete(keys::outcome(site, record.number))
+                .delete(entry.key);
         } else {
             kept.extend(digests);
         }
@@ -115,10 +118,12 @@ mod tests {
             let value = records::to_json(&key, &record).unwrap();
             txn = txn.put(key, value).put(keys::ruleset(&digest), "x");
         }
-        let Outcome::Committed { revision } = store.commit(txn).await.unwrap() else {
-            panic!("nobody else writes");
-        };
-        assert_eq!(prune(&store, &site, revision).await.unwrap(), 279);
+        let done = store.commit(txn).await.unwrap();
+        assert!(
+            matches!(done, Outcome::Committed { .. }),
+            "nobody else writes"
+        );
+        assert_eq!(prune(&store, &site).await.unwrap(), 279);
         let left = store.all(&keys::generations(&site), 100).await.unwrap();
         assert_eq!(left.len(), KEPT + 1);
         assert_eq!(left[0].key, keys::generation(&site, 100));

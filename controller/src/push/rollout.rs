@@ -12,10 +12,11 @@ use voipfleet_proto::v1::{
     Diagnostic, PushDone, PushEvent, PushNode, PushNodeState, PushStarted, Severity, push_event,
 };
 
-use super::track::{Track, is_refusal};
+use super::track::Track;
 use super::{ANSWER, Prepared, Pushes};
 use crate::fleet::Fleet;
 use crate::records::NodeId;
+use crate::rollout::is_refusal;
 
 /// A push that goes on.
 #[derive(Debug)]
@@ -208,6 +209,8 @@ impl Rollout {
             generation: prepared.generation.number,
             changed: prepared.changed,
             nodes: nodes.collect(),
+            by: prepared.order.by.clone(),
+            ..PushStarted::default()
         };
         tell(out, push_event::Kind::Started(started)).await?;
         for warning in &prepared.warnings {
@@ -246,6 +249,7 @@ impl Rollout {
             offline: count(&[PushNodeState::Offline]),
             elapsed_ms: self.elapsed_ms(),
             flows_cut: self.nodes.values().map(|track| track.flows_cut).sum(),
+            ..PushDone::default()
         };
         let site = &done.site;
         let generation = done.generation;
@@ -285,8 +289,12 @@ mod tests {
 
     use super::*;
     use crate::clock;
-    use crate::push::Order;
+    use voipfleet_common::policy::Rollout as Staging;
+
+    use crate::push::generation::Before;
+    use crate::push::{Order, Want};
     use crate::records::{Cause, Content, GenerationRecord};
+    use crate::store::Expect;
     use crate::store::{Embedded, Store};
 
     /// A connected node that never answers ends as timed out, and the push with it.
@@ -324,6 +332,7 @@ mod tests {
             dry_run: false,
             sources: Vec::new(),
             basis: None,
+            want: Want::Documents,
         };
         let prepared = Prepared {
             order,
@@ -334,6 +343,13 @@ mod tests {
             differing: BTreeSet::from([id.node.clone()]),
             confirmed: BTreeMap::new(),
             warnings: Vec::new(),
+            staging: Staging::at_once(),
+            basis: Before {
+                expect: Expect::Absent,
+                target: None,
+                record: None,
+            },
+            packed: Arc::default(),
         };
         let pushes = Pushes::new(store, clock::system(), fleet.clone());
         let events = fleet.events();

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use voipfleet_common::session::Held;
-use voipfleet_proto::v1::{NodeState, PushNodeState};
+use voipfleet_proto::v1::PushNodeState;
 
 use crate::fleet::View;
+use crate::rollout;
 
 /// One node in this push.
 #[derive(Debug, Clone)]
@@ -42,7 +43,7 @@ impl Track {
                     self.seen = true;
                     self.deadline = now + answer;
                 }
-                match judge(self, view) {
+                match self.judge(view) {
                     (state, _) if !is_final(state) && now >= self.deadline => {
                         let error = format!("no answer within {} s", answer.as_secs());
                         (PushNodeState::TimedOut, error)
@@ -99,57 +100,27 @@ fn is_final(state: PushNodeState) -> bool {
     )
 }
 
-pub(super) fn is_refusal(state: NodeState) -> bool {
-    matches!(
-        state,
-        NodeState::Rejected | NodeState::Failed | NodeState::RolledBack
-    )
-}
-
-/// How a connected node stands with this push.
-fn judge(track: &Track, view: &View) -> (PushNodeState, String) {
-    let target = track.target;
-    if view.confirmed == Some(target) {
-        let state = if track.had {
-            PushNodeState::Unchanged
-        } else {
-            PushNodeState::Applied
-        };
-        return (state, String::new());
+impl Track {
+    fn judge(&self, view: &View) -> (PushNodeState, String) {
+        match rollout::judge(self.target, self.refused_before, view) {
+            (PushNodeState::Applied, error) if self.had && error.is_empty() => {
+                let confirmed = view.confirmed == Some(self.target);
+                let state = if confirmed {
+                    PushNodeState::Unchanged
+                } else {
+                    PushNodeState::Applied
+                };
+                (state, error)
+            }
+            judged => judged,
+        }
     }
-    let offered = view.offered.as_ref();
-    let newest = [view.confirmed, offered.map(|offered| offered.held)]
-        .into_iter()
-        .flatten()
-        .map(|held| held.generation)
-        .max()
-        .unwrap_or_default();
-    if newest > target.generation {
-        let why = format!("generation {newest} took the place of this one");
-        return (PushNodeState::Failed, why);
-    }
-    let answer = offered
-        .filter(|offered| offered.held == target && Some(offered.nonce) != track.refused_before)
-        .and_then(|offered| offered.answer.as_ref());
-    let Some(answer) = answer else {
-        return (PushNodeState::Sent, String::new());
-    };
-    let state = match answer.state() {
-        NodeState::Unspecified => PushNodeState::Sent,
-        NodeState::Applying => PushNodeState::Applying,
-        NodeState::Trial => PushNodeState::Trial,
-        NodeState::Applied => PushNodeState::Applied,
-        NodeState::RolledBack => PushNodeState::RolledBack,
-        NodeState::Rejected => PushNodeState::Rejected,
-        NodeState::Failed => PushNodeState::Failed,
-    };
-    (state, answer.error.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use voipfleet_common::ruleset::Digest;
-    use voipfleet_proto::v1::NodeStatus;
+    use voipfleet_proto::v1::{NodeState, NodeStatus};
 
     use super::*;
     use crate::fleet::Offered;

@@ -8,6 +8,7 @@ mod generation;
 mod node;
 mod operator;
 mod resolved;
+mod rollout;
 mod target;
 mod token;
 
@@ -22,6 +23,7 @@ pub use generation::{Cause, Content, GenerationRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};
 pub use operator::{OperatorKey, OperatorRecord};
 pub use resolved::{ResolvedRecord, Seen};
+pub use rollout::{NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages};
 pub use target::TargetRecord;
 pub use token::{TokenRecord, TokenUse};
 

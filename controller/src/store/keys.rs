@@ -27,6 +27,10 @@ pub const ALL_TOKENS: &str = "token/";
 pub const ALL_CURRENT: &str = "current/";
 /// The prefix of every node's status.
 pub const ALL_STATUS: &str = "status/";
+/// The prefix of every site's running or last rollout.
+pub const ALL_ROLLOUTS: &str = "rollout/";
+/// The prefix of every site's queue of pushes.
+pub const ALL_QUEUES: &str = "queue/";
 /// The prefix of every drift record.
 pub const ALL_DRIFT: &str = "drift/";
 /// The prefix of every resolved DNS name.
@@ -86,6 +90,21 @@ pub fn generations(site: impl Display) -> String {
 /// A site's newest generation, and which one each of its nodes should run.
 pub fn current(site: impl Display) -> String {
     format!("current/{site}")
+}
+
+/// A site's running or last rollout.
+pub fn rollout(site: impl Display) -> String {
+    format!("rollout/{site}")
+}
+
+/// How the rollout of a generation ended.
+pub fn outcome(site: impl Display, number: Generation) -> String {
+    format!("outcome/{site}/{number:020}")
+}
+
+/// The pushes that wait for a site's running rollout.
+pub fn queue(site: impl Display) -> String {
+    format!("queue/{site}")
 }
 
 /// A ruleset.

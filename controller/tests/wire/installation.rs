@@ -17,9 +17,9 @@ use voipfleet_controller::settings::Files;
 use voipfleet_proto::channel;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
-    ApplyRequest, ApplyResponse, CreateTokenRequest, GetDocumentsRequest, NodeReport, PushDone,
-    PushEvent, PushNode, PushNodeState, PushRequest, PushStarted, Source, StatusRequest,
-    push_event,
+    AbortRolloutRequest, ApplyRequest, ApplyResponse, CreateTokenRequest, GetDocumentsRequest,
+    NodeReport, PushDone, PushEvent, PushNode, PushNodeState, PushRequest, PushStarted,
+    RolloutReport, Source, StatusRequest, push_event,
 };
 
 /// The machine's clock, and what a test adds to it.
@@ -228,6 +228,16 @@ impl Installation {
             panic!("{first:?}");
         };
         Ok(Push { events, started })
+    }
+
+    /// Ends the running rollout.
+    pub(crate) async fn abort(&self, roll_back: bool) -> RolloutReport {
+        let request = AbortRolloutRequest {
+            site: "site-a".to_owned(),
+            roll_back,
+        };
+        let answer = self.operator().await.abort_rollout(request).await;
+        answer.unwrap().into_inner()
     }
 
     pub(crate) async fn status(&self) -> SiteState {

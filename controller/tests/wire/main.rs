@@ -13,6 +13,8 @@ mod emergency;
 #[cfg(test)]
 mod enrolment;
 #[cfg(test)]
+mod failpoints;
+#[cfg(test)]
 mod installation;
 #[cfg(test)]
 mod live;
@@ -30,8 +32,11 @@ mod push;
 mod restart;
 #[cfg(test)]
 mod rights;
+mod robot;
 #[cfg(test)]
 mod session;
+#[cfg(test)]
+mod staged;
 #[cfg(test)]
 mod strangers;
 #[cfg(test)]

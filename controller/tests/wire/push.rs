@@ -4,6 +4,13 @@ use voipfleet_proto::v1::{DeleteRequest, NodeState, PushNodeState, PushRequest, 
 use super::agent::{Node, connected};
 use super::installation::{Installation, SITE, apply, refused};
 
+fn site_a() -> PushRequest {
+    PushRequest {
+        site: "site-a".to_owned(),
+        ..PushRequest::default()
+    }
+}
+
 #[tokio::test]
 async fn a_push_reaches_the_nodes_and_a_second_one_says_that_nothing_changed() {
     let installation = Installation::start().await;
@@ -283,25 +290,35 @@ async fn a_site_that_is_not_there_is_named() {
     assert!(message.contains("site-z"), "{message}");
 }
 
-/// Two pushes at once of different documents: the numbers differ, and the one that was
-/// replaced before a node took it says so.
+/// One rollout of a site at a time: a second push is refused, and once the first was ended, the
+/// second takes its place.
 #[tokio::test]
-async fn a_push_that_was_overtaken_says_so() {
+async fn a_second_push_waits_for_the_first_or_ends_it() {
     let (installation, _, mut session) = connected().await;
     let first = installation.push().await;
     let offer = session.offer().await;
     installation
         .apply(&SITE.replace("203.0.113.0/24", "203.0.112.0/24"))
         .await;
+    let second = installation.try_push(site_a()).await.map(|_| ());
+    let message = refused(second, Code::FailedPrecondition);
+    for words in [
+        "generation 1 by ada is running",
+        "voipctl rollout abort site-a",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    installation.abort(false).await;
+    let (done, nodes) = first.end().await;
+    assert_eq!((done.applied, done.rolled_back), (0, 1), "{nodes:?}");
+    assert_eq!(done.state, "aborted");
+
     let second = installation.push().await;
     assert_eq!(second.started.generation, 2);
     let newer = session.offer().await;
     assert_eq!(newer.generation, 2);
     assert_ne!(newer.nonce, offer.nonce);
     session.apply(&newer).await;
-    let (done, nodes) = first.end().await;
-    assert_eq!(done.failed, 1);
-    assert!(nodes[0].error.contains("generation 2"), "{nodes:?}");
     assert_eq!(second.end().await.0.applied, 1);
 }
 

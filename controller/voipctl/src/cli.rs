@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     apply, audit, backup, catalogue, completions, context, delete, diff, drift, emergency, export,
-    feeds, get, history, names, nodes, operator, plan, push, render, schema, show, status, token,
+    feeds, get, history, names, nodes, operator, plan, push, render, rollback, rollout, schema,
+    show, status, token,
 };
 use crate::output::Format;
 
@@ -64,6 +65,10 @@ pub enum Command {
     Show(show::Args),
     /// Show how two generations of a site differ
     Diff(diff::Args),
+    /// Show, hold, end or watch the rollout of a push
+    Rollout(rollout::Args),
+    /// Bring back what an earlier generation of a site held
+    Rollback(rollback::Args),
     /// Show what each node runs
     Status(status::Args),
     /// Show what was changed on nodes behind the controller's back
@@ -128,6 +133,8 @@ impl Command {
             Command::History(args) => history::run(args, session).await,
             Command::Show(args) => show::run(args, session).await,
             Command::Diff(args) => diff::run(args, session).await,
+            Command::Rollout(args) => rollout::run(args, session).await,
+            Command::Rollback(args) => rollback::run(args, session).await,
             Command::Status(args) => status::run(args, session).await,
             Command::Drift(args) => drift::run(args, session).await,
             Command::Block(args) => emergency::exception::block(args, session).await,

@@ -42,7 +42,27 @@ pub fn push(state: PushNodeState) -> (&'static str, Tone) {
         PushNodeState::Failed => ("failed", Tone::Bad),
         PushNodeState::Unchanged => ("unchanged", Tone::Good),
         PushNodeState::TimedOut => ("timed_out", Tone::Bad),
+        PushNodeState::Waiting => ("waiting", Tone::Attention),
         PushNodeState::Unspecified => ("unknown", Tone::Attention),
+    }
+}
+
+/// How a rollout stands.
+pub fn rollout(state: &str) -> Tone {
+    match state {
+        "done" => Tone::Good,
+        "running" | "paused" | "rolling_back" => Tone::Attention,
+        _ => Tone::Bad,
+    }
+}
+
+/// How a node stands in a rollout.
+pub fn rollout_node(state: &str) -> Tone {
+    match state {
+        "applied" | "unchanged" => Tone::Good,
+        "waiting" | "working" => Tone::Plain,
+        "offline" | "withdrawn" => Tone::Attention,
+        _ => Tone::Bad,
     }
 }
 

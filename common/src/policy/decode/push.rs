@@ -30,6 +30,29 @@ impl Default for Rollout {
     }
 }
 
+impl Rollout {
+    /// A site that says nothing of stages: every node at once, and no failure stops it.
+    pub fn at_once() -> Self {
+        Self {
+            canary: 0,
+            batch: Batch::Percent(100),
+            max_failures: 10_000,
+            ..Self::default()
+        }
+    }
+
+    /// Whether it is that, whatever its times.
+    pub fn is_at_once(&self) -> bool {
+        let confirm_within_ms = self.confirm_within_ms;
+        let at_once = Self::at_once();
+        *self
+            == Self {
+                confirm_within_ms,
+                ..at_once
+            }
+    }
+}
+
 impl Decoder<'_> {
     pub(super) fn probes(&mut self, node: Option<&Node<'_>>) -> Vec<Probe> {
         let probes = self.each(node, "probes", Self::probe);
@@ -89,9 +112,14 @@ impl Decoder<'_> {
     }
 
     pub(super) fn rollout(&mut self, node: &Node<'_>) -> Rollout {
-        let default = Rollout::default();
         let Some(fields) = self.fields(node, &ROLLOUT) else {
-            return default;
+            return Rollout::at_once();
+        };
+        let staged = ["canary", "batch", "max_failures", "pause", "on_failure"];
+        let default = if staged.iter().any(|name| fields.get(name).is_some()) {
+            Rollout::default()
+        } else {
+            Rollout::at_once()
         };
         Rollout {
             canary: fields

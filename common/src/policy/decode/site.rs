@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::address;
 use super::super::diagnostic::{Span, quoted};
 use super::super::document::{
-    AddressWord, Cluster, CustomRule, DefaultVerdict, PolicyTest, Site, Trust,
+    AddressWord, Cluster, CustomRule, DefaultVerdict, PolicyTest, Rollout, Site, Trust,
 };
 use super::super::documents::Kind;
 use super::super::exposure::Opened;
@@ -69,8 +69,7 @@ impl Decoder<'_> {
         let probes = self.probes(fields.get("probes"));
         let rollout = fields
             .get("rollout")
-            .map(|node| self.rollout(node))
-            .unwrap_or_default();
+            .map_or_else(Rollout::at_once, |node| self.rollout(node));
         let tests = self.each(fields.get("tests"), "tests", Self::test);
         Some(Site {
             name: name?,

@@ -137,6 +137,15 @@ fn the_documents_of_the_design_are_understood() {
     );
 }
 
+fn checked_site(text: &str) -> Site {
+    let checked = checked(&[("a.yaml", text)]);
+    assert_eq!(checked.diagnostics, []);
+    match &checked.documents[0] {
+        Document::Site(site) => site.as_ref().clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn what_a_site_need_not_say_has_its_default() {
     let checked = checked(&[("a.yaml", "kind: Site\nname: a\nadmins: 192.0.2.1\n")]);
@@ -150,14 +159,21 @@ fn what_a_site_need_not_say_has_its_default() {
     assert_eq!(
         site.rollout,
         Rollout {
-            canary: 1,
-            batch: Batch::Percent(25),
-            max_failures: 0,
+            canary: 0,
+            batch: Batch::Percent(100),
+            max_failures: 10_000,
             pause_ms: 0,
             on_failure: OnFailure::Halt,
             confirm_within_ms: 30_000
         }
     );
+    // Whoever asks for stages gets careful ones.
+    let text = "kind: Site\nname: a\nadmins: 192.0.2.1\nrollout: {canary: 2}\n";
+    let asked = checked_site(text).rollout;
+    assert_eq!((asked.canary, asked.batch), (2, Batch::Percent(25)));
+    assert_eq!(asked.max_failures, 0);
+    let text = text.replace("canary: 2", "confirm_within: 5s");
+    assert!(checked_site(&text).rollout.is_at_once());
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub mod operator;
 pub mod plan;
 pub mod push;
 pub mod render;
+pub mod rollback;
+pub mod rollout;
 pub mod schema;
 pub mod show;
 pub mod status;

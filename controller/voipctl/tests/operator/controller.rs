@@ -35,6 +35,7 @@ pub(crate) struct Script {
     pub(crate) generation: v1::ShowGenerationResponse,
     pub(crate) differences: v1::DiffGenerationsResponse,
     pub(crate) sources: v1::LiveSourcesResponse,
+    pub(crate) rollouts: v1::RolloutStatusResponse,
     pub(crate) refusal: Option<Status>,
     pub(crate) asked: Vec<String>,
 }
@@ -149,6 +150,8 @@ impl Double {
 impl Operator for Double {
     type BackupStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::BackupPart, Status>>>;
     type PushStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::PushEvent, Status>>>;
+    type RollbackStream = Self::PushStream;
+    type WatchRolloutStream = Self::PushStream;
 
     async fn apply(
         &self,
@@ -161,20 +164,49 @@ impl Operator for Double {
         &self,
         request: Request<v1::PushRequest>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        self.answer(&request, |script| {
-            let events: Vec<_> = script
-                .push
-                .iter()
-                .map(|kind| {
-                    Ok(v1::PushEvent {
-                        kind: Some(kind.clone()),
-                    })
-                })
-                .collect();
-            let end = script.push_breaks.clone().map(Err);
-            let events: Vec<_> = events.into_iter().chain(end).collect();
-            tokio_stream::iter(events)
-        })
+        self.answer(&request, events)
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        self.answer(&request, events)
+    }
+
+    async fn watch_rollout(
+        &self,
+        request: Request<v1::WatchRolloutRequest>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        self.answer(&request, events)
+    }
+
+    async fn rollout_status(
+        &self,
+        request: Request<v1::RolloutStatusRequest>,
+    ) -> Result<Response<v1::RolloutStatusResponse>, Status> {
+        self.answer(&request, |script| script.rollouts.clone())
+    }
+
+    async fn pause_rollout(
+        &self,
+        request: Request<v1::PauseRolloutRequest>,
+    ) -> Result<Response<v1::RolloutReport>, Status> {
+        self.answer(&request, first)
+    }
+
+    async fn resume_rollout(
+        &self,
+        request: Request<v1::ResumeRolloutRequest>,
+    ) -> Result<Response<v1::RolloutReport>, Status> {
+        self.answer(&request, first)
+    }
+
+    async fn abort_rollout(
+        &self,
+        request: Request<v1::AbortRolloutRequest>,
+    ) -> Result<Response<v1::RolloutReport>, Status> {
+        self.answer(&request, first)
     }
 
     async fn status(
@@ -408,4 +440,26 @@ impl Operator for Double {
     ) -> Result<Response<v1::EmergencyResponse>, Status> {
         self.answer(&request, |script| script.emergency.clone())
     }
+}
+
+fn first(script: &Script) -> v1::RolloutReport {
+    script
+        .rollouts
+        .rollouts
+        .first()
+        .cloned()
+        .unwrap_or_default()
+}
+
+fn events(
+    script: &Script,
+) -> tokio_stream::Iter<std::vec::IntoIter<Result<v1::PushEvent, Status>>> {
+    let events = script.push.iter().map(|kind| {
+        Ok(v1::PushEvent {
+            kind: Some(kind.clone()),
+        })
+    });
+    let end = script.push_breaks.clone().map(Err);
+    let events: Vec<_> = events.chain(end).collect();
+    tokio_stream::iter(events)
 }

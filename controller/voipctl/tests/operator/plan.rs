@@ -215,7 +215,7 @@ async fn fixture(plan: v1::PlanResponse) -> Fixture {
                 site: "site-a".to_owned(),
                 generation: 8,
                 changed: true,
-                nodes: Vec::new(),
+                ..Default::default()
             }),
             Kind::Done(v1::PushDone {
                 site: "site-a".to_owned(),

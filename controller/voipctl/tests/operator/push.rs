@@ -24,6 +24,7 @@ fn started(changed: bool, nodes: Vec<v1::PushNode>) -> Kind {
         generation: 7,
         changed,
         nodes,
+        ..v1::PushStarted::default()
     })
 }
 
@@ -37,7 +38,7 @@ fn done(applied: u32, failed: u32, rolled_back: u32, offline: u32, changed: bool
         rolled_back,
         offline,
         elapsed_ms: 412,
-        flows_cut: 0,
+        ..v1::PushDone::default()
     })
 }
 

@@ -64,6 +64,9 @@ pub(super) struct Done {
     changed: bool,
     offline: u32,
     flows_cut: u64,
+    waiting: u32,
+    state: Option<String>,
+    why: Option<String>,
 }
 
 impl Event {
@@ -88,6 +91,9 @@ impl Event {
                 changed: done.changed,
                 offline: done.offline,
                 flows_cut: done.flows_cut,
+                waiting: done.waiting,
+                state: or_null(done.state),
+                why: or_null(done.why),
             }),
         }
     }

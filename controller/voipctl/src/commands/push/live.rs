@@ -1,7 +1,7 @@
 //! A push as people watch it: a live line for each node under way, a line that stays for each
 //! that has ended, and a summary.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use voipfleet_proto::v1::{self, PushNodeState};
 
@@ -19,6 +19,7 @@ pub(super) struct View {
     width: usize,
     ended: BTreeMap<String, PushNodeState>,
     offline: BTreeMap<String, v1::PushNode>,
+    waiting: BTreeSet<String>,
     advice: Vec<String>,
     progress: Option<Progress>,
 }
@@ -33,6 +34,7 @@ impl View {
             width: 0,
             ended: BTreeMap::new(),
             offline: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             advice: Vec::new(),
             progress: None,
         }
@@ -58,7 +60,14 @@ impl View {
         if !session.format.is_table() {
             return;
         }
-        let nodes = count(started.nodes.len(), "node");
+        let nodes = match started.batches.len() {
+            0 | 1 => count(started.nodes.len(), "node"),
+            batches => format!(
+                "{} in {}",
+                count(started.nodes.len(), "node"),
+                count(batches, "batch").replace("batchs", "batches")
+            ),
+        };
         let site = &self.site;
         let generation = self.generation;
         session
@@ -98,12 +107,18 @@ impl View {
             PushNodeState::Sent | PushNodeState::Applying | PushNodeState::Trial
                 if !self.dry_run =>
             {
+                self.waiting.remove(&node.node);
                 self.offline.remove(&node.node);
                 self.working(node, states::push(state).0);
                 return;
             }
+            PushNodeState::Waiting if !self.dry_run => {
+                self.waiting.insert(node.node.clone());
+                return;
+            }
             _ => {}
         }
+        self.waiting.remove(&node.node);
         self.offline.remove(&node.node);
         self.ended.insert(node.node.clone(), state);
         let done = self.ended.len() as u64;
@@ -186,6 +201,17 @@ impl View {
         for advice in &self.advice {
             session.console.hint(advice);
         }
+        let site = &self.site;
+        match done.state.as_str() {
+            "halted" | "aborted" if done.waiting + done.offline > 0 => session.console.hint(&format!(
+                "untouched nodes keep what they run; take back what was changed: voipctl rollout \
+                 abort {site} --rollback; or mend it and push again"
+            )),
+            "halted" => session
+                .console
+                .hint(&format!("see each node: voipctl rollout status {site}")),
+            _ => {}
+        }
     }
 
     fn foresight(&self) -> String {
@@ -202,7 +228,7 @@ impl View {
     }
 
     fn summary(&self, done: &v1::PushDone) -> String {
-        let nodes = done.applied + done.failed + done.rolled_back + done.offline;
+        let nodes = done.applied + done.failed + done.rolled_back + done.offline + done.waiting;
         if nodes == 0 {
             return format!(
                 "{} has no nodes yet; push again when they have enrolled\n",
@@ -225,6 +251,7 @@ impl View {
             (done.failed, "failed"),
             (done.rolled_back, "rolled back"),
             (done.offline, "offline"),
+            (done.waiting, "untouched"),
         ] {
             if number > 0 {
                 parts.push(format!("{number} {word}"));
@@ -235,7 +262,18 @@ impl View {
             number => format!("; {} cut", count(number, "flow")),
         };
         let took = took(done.elapsed_ms);
-        format!("{} in {took}{cut}\n", parts.join(", "))
+        let end = match done.state.as_str() {
+            "halted" => "halted: ",
+            "aborted" => "aborted: ",
+            "rolled_back" => "taken back: ",
+            _ => "",
+        };
+        let why = if done.why.is_empty() {
+            String::new()
+        } else {
+            format!("    {}\n", printable(&done.why).replace('\n', "\n    "))
+        };
+        format!("{end}{} in {took}{cut}\n{why}", parts.join(", "))
     }
 }
 

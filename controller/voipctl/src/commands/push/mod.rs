@@ -45,6 +45,10 @@ pub struct Args {
     /// Compile and compare only
     #[arg(long)]
     dry_run: bool,
+
+    /// Start it, and leave the rest to the controller
+    #[arg(long, conflicts_with_all = ["dry_run", "wait"])]
+    detach: bool,
 }
 
 /// Runs it.
@@ -87,13 +91,24 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     let events = controller
         .within(ANSWER_TIMEOUT, controller.calls().push(request))
         .await?;
-    let limit = SILENCE.saturating_add(args.wait.unwrap_or_default());
-    let follow = follow(&args, &controller, events.into_inner(), limit, session);
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::select! {
-        status = follow => status,
-        _ = interrupted => Err(interruption(&args.site)),
-    }
+    let watched = Watched {
+        site: args.site,
+        dry_run: args.dry_run,
+        detach: args.detach,
+        wait: args.wait,
+    };
+    watched
+        .follow(&controller, events.into_inner(), session)
+        .await
+}
+
+/// A rollout that somebody follows.
+pub(super) struct Watched {
+    pub(super) site: SiteName,
+    pub(super) dry_run: bool,
+    /// Only its start is of interest.
+    pub(super) detach: bool,
+    pub(super) wait: Option<Duration>,
 }
 
 /// Stores the documents of `-f`, or only checks them; a status where the push ends here. What a
@@ -172,47 +187,73 @@ async fn agreed(
     Ok(Agreed::Push(plan.basis.unwrap_or_default(), documents))
 }
 
-/// Shows the events as they come, to the last one.
-async fn follow(
-    args: &Args,
-    controller: &Controller,
-    mut stream: Streaming<v1::PushEvent>,
-    limit: Duration,
-    session: &mut Session<'_>,
-) -> Result<Status, Failure> {
-    let mut view = live::View::new(args.dry_run, args.wait.is_some());
-    let stand = format!("see where it stands: voipctl status {}", args.site);
-    loop {
-        let event = controller.within(limit, stream.message()).await;
-        let Some(event) = event.map_err(|failure| failure.hint(stand.as_str()))? else {
-            break;
-        };
-        let Some(kind) = event.kind else { continue };
-        session.print_event(&events::Event::of(&kind))?;
-        match kind {
-            Kind::Diagnostic(diagnostic) => {
-                if session.format.is_table() {
-                    view.aside(|| show(session.console, &[of_wire(diagnostic)], &[]));
-                }
-            }
-            Kind::Started(started) => view.started(started, session),
-            Kind::Node(node) => view.node(&node, session),
-            Kind::Done(done) => {
-                view.done(&done, session);
-                return Ok(if args.dry_run {
-                    Status::Done
-                } else {
-                    ended(&done)
-                });
-            }
+impl Watched {
+    /// Shows the events as they come, to the last one, or until a person has seen enough.
+    pub(super) async fn follow(
+        &self,
+        controller: &Controller,
+        stream: Streaming<v1::PushEvent>,
+        session: &mut Session<'_>,
+    ) -> Result<Status, Failure> {
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::select! {
+            status = self.to_the_end(controller, stream, session) => status,
+            _ = interrupted => Err(interruption(&self.site)),
         }
     }
-    Err(Failure::controller("the controller broke off before the push was over").hint(stand))
+
+    async fn to_the_end(
+        &self,
+        controller: &Controller,
+        mut stream: Streaming<v1::PushEvent>,
+        session: &mut Session<'_>,
+    ) -> Result<Status, Failure> {
+        let limit = SILENCE.saturating_add(self.wait.unwrap_or_default());
+        let mut view = live::View::new(self.dry_run, self.wait.is_some());
+        let stand = format!("see where it stands: voipctl rollout status {}", self.site);
+        loop {
+            let event = controller.within(limit, stream.message()).await;
+            let Some(event) = event.map_err(|failure| failure.hint(stand.as_str()))? else {
+                break;
+            };
+            let Some(kind) = event.kind else { continue };
+            session.print_event(&events::Event::of(&kind))?;
+            match kind {
+                Kind::Diagnostic(diagnostic) => {
+                    if session.format.is_table() {
+                        view.aside(|| show(session.console, &[of_wire(diagnostic)], &[]));
+                    }
+                }
+                Kind::Started(started) if self.detach => {
+                    if session.format.is_table() {
+                        let (site, generation) = (started.site, started.generation);
+                        let told = format!("{site}: generation {generation} goes to its nodes\n");
+                        session.console.data(&told);
+                        session
+                            .console
+                            .hint(&format!("watch it: voipctl rollout watch {site}"));
+                    }
+                    return Ok(Status::Done);
+                }
+                Kind::Started(started) => view.started(started, session),
+                Kind::Node(node) => view.node(&node, session),
+                Kind::Done(done) => {
+                    view.done(&done, session);
+                    return Ok(if self.dry_run {
+                        Status::Done
+                    } else {
+                        ended(&done)
+                    });
+                }
+            }
+        }
+        Err(Failure::controller("the controller broke off before the push was over").hint(stand))
+    }
 }
 
 /// Done only when every node runs the site's generation.
 fn ended(done: &v1::PushDone) -> Status {
-    if done.failed + done.rolled_back + done.offline == 0 {
+    if done.failed + done.rolled_back + done.offline + done.waiting == 0 {
         Status::Done
     } else {
         Status::NotEverywhere
@@ -220,7 +261,12 @@ fn ended(done: &v1::PushDone) -> Status {
 }
 
 fn interruption(site: &SiteName) -> Failure {
-    Failure::controller("interrupted; nodes may have the new generation already")
-        .status(Status::NotEverywhere)
-        .hint(format!("see where it stands: voipctl status {site}"))
+    Failure::controller(format!(
+        "interrupted; the rollout of {site} goes on without us"
+    ))
+    .status(Status::NotEverywhere)
+    .hint(format!(
+        "watch it: voipctl rollout watch {site}; hold or end it: voipctl rollout pause|abort \
+             {site}"
+    ))
 }

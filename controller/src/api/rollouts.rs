@@ -1,0 +1,193 @@
+//! Rollouts: start, watch, and what operators may say to them.
+
+use tokio::sync::{broadcast, mpsc};
+use tonic::Status;
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1::{
+    AbortRolloutRequest, PushEvent, RolloutBatch, RolloutNode, RolloutReport, RolloutStatusRequest,
+    RolloutStatusResponse,
+};
+
+use super::convert::{not_commanded, parse, refused};
+use super::{Api, Caller, failed};
+use crate::fleet::current;
+use crate::push::{Begun, Order};
+use crate::records::{self, NodeId, NodeStep, Place, RolloutRecord};
+use crate::store::keys;
+
+/// Events of a push that voipctl has not read yet; more of them wait.
+const EVENTS: usize = 64;
+/// The most sites of an installation in one answer.
+const MAX_SITES: usize = 50_000;
+
+/// What somebody hears of a push.
+pub(super) type Events = mpsc::Receiver<Result<PushEvent, Status>>;
+
+impl Api {
+    /// Starts a push or rollback, and watches it.
+    pub(super) async fn push(&self, caller: &Caller, order: Order) -> Result<Events, Status> {
+        let before = current(self.store.as_ref(), &order.site);
+        let before = before
+            .await
+            .map_err(failed)?
+            .map_or(0, |before| before.number);
+        // Before the generation is made: no answer of a node may fall between.
+        let events = self.fleet.events();
+        let pushes = self.pushes.clone();
+        // On a task of its own: what is begun is finished, also when the caller hangs up.
+        let (prepared, begun) = tokio::spawn(async move { pushes.push(order).await })
+            .await
+            .map_err(|_| Status::internal("the push broke off; the controller's log says why"))?
+            .map_err(refused)?;
+        if prepared.order.dry_run {
+            caller.detail("dry run");
+        } else {
+            caller.generations(Some(before), Some(prepared.generation.number));
+        }
+        let (out, answers) = mpsc::channel(EVENTS);
+        let watch = match begun {
+            Begun::Nothing => None,
+            Begun::Rollout(number) => self
+                .pushes
+                .watch(&prepared.order.site)
+                .await
+                .map_err(refused)?
+                .filter(|watch| watch.number() == number),
+        };
+        match watch {
+            Some(watch) => {
+                tokio::spawn(watch.of_push(&prepared).run(events, out));
+            }
+            None => {
+                tokio::spawn(self.pushes.roll_out(prepared).run(events, out));
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Watches a rollout that somebody has started.
+    pub(super) async fn watch_rollout(&self, site: &str) -> Result<Events, Status> {
+        let site: SiteName = parse(site)?;
+        let events: broadcast::Receiver<NodeId> = self.fleet.events();
+        let watch = self.pushes.watch(&site).await.map_err(refused)?;
+        let watch = watch.ok_or_else(|| none(&site))?;
+        let (out, answers) = mpsc::channel(EVENTS);
+        tokio::spawn(watch.run(events, out));
+        Ok(answers)
+    }
+
+    /// How rollouts stand.
+    pub(super) async fn rollout_status(
+        &self,
+        caller: &Caller,
+        request: &RolloutStatusRequest,
+    ) -> Result<RolloutStatusResponse, Status> {
+        let mut answer = RolloutStatusResponse::default();
+        if request.site.is_empty() {
+            let entries = self.store.all(keys::ALL_ROLLOUTS, MAX_SITES).await;
+            for entry in entries.map_err(failed)? {
+                let record = records::from_json(&entry.key, &entry.held).map_err(failed)?;
+                let site = entry
+                    .key
+                    .strip_prefix(keys::ALL_ROLLOUTS)
+                    .unwrap_or_default();
+                let name = parse::<SiteName>(site)?;
+                if caller.sight.whole_site(&name) {
+                    answer.rollouts.push(report(site, &record));
+                }
+            }
+        } else {
+            let site: SiteName = parse(&request.site)?;
+            let read = self.pushes.rollouts().read(&site).await.map_err(failed)?;
+            let read = read.ok_or_else(|| none(&site))?;
+            answer.rollouts.push(report(site.as_str(), &read.record));
+        }
+        Ok(answer)
+    }
+
+    /// Holds one.
+    pub(super) async fn pause_rollout(
+        &self,
+        caller: &Caller,
+        site: &str,
+    ) -> Result<RolloutReport, Status> {
+        let site: SiteName = parse(site)?;
+        let record = self.pushes.rollouts().pause(&site, caller.name.as_str());
+        let record = record.await.map_err(not_commanded)?;
+        Ok(report(site.as_str(), &record))
+    }
+
+    /// Lets one go on.
+    pub(super) async fn resume_rollout(&self, site: &str) -> Result<RolloutReport, Status> {
+        let site: SiteName = parse(site)?;
+        let record = self.pushes.rollouts().resume(&site).await;
+        Ok(report(site.as_str(), &record.map_err(not_commanded)?))
+    }
+
+    /// Ends one.
+    pub(super) async fn abort_rollout(
+        &self,
+        caller: &Caller,
+        request: &AbortRolloutRequest,
+    ) -> Result<RolloutReport, Status> {
+        let site: SiteName = parse(&request.site)?;
+        let by = caller.name.as_str();
+        let rollouts = self.pushes.rollouts();
+        let record = rollouts.abort(&site, by, request.roll_back).await;
+        Ok(report(site.as_str(), &record.map_err(not_commanded)?))
+    }
+}
+
+fn none(site: &SiteName) -> Status {
+    Status::not_found(format!(
+        "site {site} has no rollout; start one: voipctl push {site}"
+    ))
+}
+
+fn report(site: &str, record: &RolloutRecord) -> RolloutReport {
+    let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let batches = record.order.iter().map(|batch| RolloutBatch {
+        nodes: batch
+            .iter()
+            .filter_map(|name| Some((name, record.nodes.get(name)?)))
+            .map(|(name, step)| RolloutNode {
+                node: name.to_string(),
+                state: word(step).to_owned(),
+                error: step.error.clone(),
+                at_ms: step.at_ms,
+                target: record.target(step),
+            })
+            .collect(),
+    });
+    RolloutReport {
+        site: site.to_owned(),
+        number: record.number,
+        generation: record.generation,
+        back: record.back.unwrap_or_default(),
+        state: record.state.as_str().to_owned(),
+        why: record.why.clone(),
+        by: record.by.clone(),
+        started_ms: record.started_ms,
+        ended_ms: record.ended_ms.unwrap_or_default(),
+        released: small(record.released),
+        batches: batches.collect(),
+        max_failures: small(record.stages.max_failures),
+        failures: small(record.failures()),
+    }
+}
+
+fn word(step: &NodeStep) -> &'static str {
+    match step.place {
+        Place::Waiting => "waiting",
+        Place::Away { .. } => "offline",
+        Place::Working { .. } => "working",
+        Place::Applied if step.had => "unchanged",
+        Place::Applied => "applied",
+        Place::RolledBack => "rolled_back",
+        Place::Rejected => "rejected",
+        Place::Failed => "failed",
+        Place::TimedOut => "timed_out",
+        Place::Withdrawn => "withdrawn",
+        Place::Deleted => "deleted",
+    }
+}

@@ -1,0 +1,116 @@
+//! Staged rollouts: a generation goes to a site's nodes batch by batch, by the controller
+//! itself, whoever watches.
+
+mod commands;
+mod driver;
+#[cfg(test)]
+mod model;
+pub mod order;
+mod sight;
+pub mod step;
+mod write;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio_stream::StreamExt as _;
+use voipfleet_common::names::SiteName;
+
+pub use commands::CommandError;
+pub(crate) use sight::{is_refusal, judge};
+pub use write::Step;
+pub(crate) use write::write;
+
+use crate::audit::Audit;
+use crate::clock::Clock;
+use crate::errors::chain;
+use crate::fleet::Fleet;
+use crate::records::{self, Read, RolloutRecord};
+use crate::store::{Store, StoreError, keys};
+
+/// The most sites of an installation.
+const MAX_SITES: usize = 50_000;
+
+/// The rollouts of all sites.
+#[derive(Debug, Clone)]
+pub struct Rollouts {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    fleet: Fleet,
+    /// Sites that have a driver.
+    driven: Mutex<BTreeSet<SiteName>>,
+    audit: OnceLock<Audit>,
+}
+
+impl Rollouts {
+    /// Rollouts over a store and a fleet. Nothing goes on before [`Rollouts::go_on`].
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, fleet: Fleet) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                clock,
+                fleet,
+                driven: Mutex::default(),
+                audit: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Goes on with what an earlier run of the controller has left, and with every rollout that
+    /// comes, until the fleet stops. How they end is written into `audit`.
+    pub async fn go_on(&self, audit: Audit) {
+        // Only the first run counts: there is one for each controller.
+        let _ = self.inner.audit.set(audit);
+        let store = &self.inner.store;
+        let stop = self.inner.fleet.stop_token();
+        // Before the first read: no rollout falls between.
+        let mut changes = store.watch(keys::ALL_ROLLOUTS);
+        match store.all(keys::ALL_ROLLOUTS, MAX_SITES).await {
+            Ok(entries) => entries.iter().for_each(|entry| self.drive_key(&entry.key)),
+            Err(error) => tracing::error!(error = %chain(&error), "rollouts not read"),
+        }
+        loop {
+            let change = tokio::select! {
+                change = changes.next() => change,
+                () = stop.cancelled() => return,
+            };
+            match change {
+                None => return,
+                Some(Ok(change)) => self.drive_key(&change.key),
+                Some(Err(_)) => match store.all(keys::ALL_ROLLOUTS, MAX_SITES).await {
+                    Ok(entries) => entries.iter().for_each(|entry| self.drive_key(&entry.key)),
+                    Err(error) => tracing::error!(error = %chain(&error), "rollouts not read"),
+                },
+            }
+        }
+    }
+
+    /// A site's running or last rollout.
+    pub async fn read(&self, site: &SiteName) -> Result<Option<Read<RolloutRecord>>, StoreError> {
+        records::read(self.inner.store.as_ref(), &keys::rollout(site)).await
+    }
+
+    fn drive_key(&self, key: &str) {
+        let site = key.strip_prefix(keys::ALL_ROLLOUTS);
+        if let Some(site) = site.and_then(|site| site.parse().ok()) {
+            self.drive(site);
+        }
+    }
+
+    /// Makes sure that somebody looks after a site's rollouts.
+    fn drive(&self, site: SiteName) {
+        let mut driven = self
+            .inner
+            .driven
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if driven.insert(site.clone()) {
+            tokio::spawn(driver::run(self.clone(), site));
+        }
+    }
+}

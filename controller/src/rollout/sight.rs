@@ -1,0 +1,127 @@
+//! What is seen of a site's nodes now.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_common::session::Held;
+use voipfleet_proto::v1::{NodeState, PushNodeState};
+
+use super::step::{Presence, Sight, Word};
+use crate::fleet::{Fleet, View};
+use crate::records::{GenerationRecord, NodeId, Place, RolloutRecord};
+
+/// A node that says this does not run what it was offered.
+pub(crate) fn is_refusal(state: NodeState) -> bool {
+    matches!(
+        state,
+        NodeState::Rejected | NodeState::Failed | NodeState::RolledBack
+    )
+}
+
+/// How a connected node stands with `target`. `refused_before` is the offer of it that it had
+/// refused before it was asked this time.
+pub(crate) fn judge(
+    target: Held,
+    refused_before: Option<u64>,
+    view: &View,
+) -> (PushNodeState, String) {
+    if view.confirmed == Some(target) {
+        return (PushNodeState::Applied, String::new());
+    }
+    let offered = view.offered.as_ref();
+    let newest = [view.confirmed, offered.map(|offered| offered.held)]
+        .into_iter()
+        .flatten()
+        .map(|held| held.generation)
+        .max()
+        .unwrap_or_default();
+    if newest > target.generation {
+        let why = format!("generation {newest} took the place of this one");
+        return (PushNodeState::Failed, why);
+    }
+    let answer = offered
+        .filter(|offered| offered.held == target && Some(offered.nonce) != refused_before)
+        .and_then(|offered| offered.answer.as_ref());
+    let Some(answer) = answer else {
+        return (PushNodeState::Sent, String::new());
+    };
+    let state = match answer.state() {
+        NodeState::Unspecified => PushNodeState::Sent,
+        NodeState::Applying => PushNodeState::Applying,
+        NodeState::Trial => PushNodeState::Trial,
+        NodeState::Applied => PushNodeState::Applied,
+        NodeState::RolledBack => PushNodeState::RolledBack,
+        NodeState::Rejected => PushNodeState::Rejected,
+        NodeState::Failed => PushNodeState::Failed,
+    };
+    (state, answer.error.clone())
+}
+
+/// What is seen of a rollout's nodes, with regard to `goal`, the generation that it brings them
+/// to now.
+pub(super) async fn look(
+    fleet: &Fleet,
+    site: &SiteName,
+    record: &RolloutRecord,
+    goal: &GenerationRecord,
+    now_ms: u64,
+) -> BTreeMap<NodeName, Sight> {
+    let mut sights = BTreeMap::new();
+    for (name, step) in &record.nodes {
+        let id = NodeId {
+            site: site.clone(),
+            node: name.clone(),
+        };
+        let sight = match fleet.view(&id) {
+            Some(view) => Sight {
+                presence: Presence::Here,
+                word: goal.held(name).map_or(Word::Nothing, |target| {
+                    word(target, step.refused_before, &view)
+                }),
+            },
+            None => Sight {
+                presence: absence(fleet, &id, step.before != 0, step.place, now_ms).await,
+                word: Word::Nothing,
+            },
+        };
+        sights.insert(name.clone(), sight);
+    }
+    sights
+}
+
+fn word(target: Held, refused_before: Option<u64>, view: &View) -> Word {
+    let (state, error) = judge(target, refused_before, view);
+    let place = match state {
+        PushNodeState::Applied => {
+            let status = view.status.as_ref();
+            return Word::Runs(status.map_or(0, |status| status.flows_cut));
+        }
+        PushNodeState::RolledBack => Place::RolledBack,
+        PushNodeState::Rejected => Place::Rejected,
+        PushNodeState::Failed => Place::Failed,
+        _ => return Word::Nothing,
+    };
+    Word::Refuses(place, error)
+}
+
+async fn absence(fleet: &Fleet, id: &NodeId, known: bool, place: Place, now_ms: u64) -> Presence {
+    let open = matches!(
+        place,
+        Place::Waiting | Place::Away { .. } | Place::Working { .. }
+    );
+    if open && fleet.is_deleted(id).await {
+        return Presence::Deleted;
+    }
+    let left = fleet
+        .may_be_back_until(id, known)
+        .map(|until| until.saturating_duration_since(Instant::now()))
+        .filter(|left| !left.is_zero());
+    match left {
+        Some(left) => {
+            let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            Presence::MayBeBack(now_ms.saturating_add(left).saturating_add(1))
+        }
+        None => Presence::Away,
+    }
+}

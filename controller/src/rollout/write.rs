@@ -1,0 +1,168 @@
+//! One step of a rollout in one transaction: the rollout, what its nodes should run, and what
+//! else the step makes.
+
+use voipfleet_common::names::SiteName;
+
+use crate::records::{self, Cause, GenerationRecord, NodeId, Place, Read, RolloutRecord};
+use crate::records::{RolloutState, TargetRecord};
+use crate::store::{Expect, Outcome, Revision, Store, StoreError, Txn, keys};
+
+/// What a step does, for failpoints and the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A rollout begins.
+    Start,
+    /// Nodes get their turn.
+    Release,
+    /// An answer is taken up.
+    Judge,
+    /// It stops with some nodes untouched.
+    Halt,
+    /// It goes back.
+    Back,
+    /// It ends.
+    Finish,
+    /// An operator holds it or lets it go on.
+    Command,
+}
+
+impl Step {
+    /// What leads from one state of a rollout to the next.
+    pub fn between(before: &RolloutRecord, after: &RolloutRecord) -> Self {
+        if before.state != after.state {
+            return match after.state {
+                RolloutState::Halted | RolloutState::Aborted => Step::Halt,
+                RolloutState::RollingBack => Step::Back,
+                RolloutState::Done | RolloutState::RolledBack => Step::Finish,
+                RolloutState::Running | RolloutState::Paused => Step::Command,
+            };
+        }
+        if released(before, after).is_empty() && before.released == after.released {
+            Step::Judge
+        } else {
+            Step::Release
+        }
+    }
+}
+
+/// Nodes that are at work in `after` and were not in `before`.
+pub(super) fn released(
+    before: &RolloutRecord,
+    after: &RolloutRecord,
+) -> Vec<voipfleet_common::names::NodeName> {
+    after
+        .nodes
+        .iter()
+        .filter(|(name, step)| {
+            let was = before.nodes.get(*name);
+            step.place.is_working() && was.is_none_or(|was| !was.place.is_working())
+        })
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// Writes a step; false: somebody else has changed the rollout or the targets since.
+pub(crate) async fn write(
+    store: &dyn Store,
+    site: &SiteName,
+    before: &Read<RolloutRecord>,
+    after: &RolloutRecord,
+    now_ms: u64,
+) -> Result<bool, StoreError> {
+    let current = keys::current(site);
+    let target: Option<Read<TargetRecord>> = records::read(store, &current).await?;
+    let key = keys::rollout(site);
+    let mut txn = Txn::new()
+        .expect(key.clone(), Expect::At(before.revision))
+        .put(key.clone(), records::to_json(&key, after)?);
+    let targets = after.targets();
+    let expect = |target: &Option<Read<TargetRecord>>| {
+        let revision: Option<Revision> = target.as_ref().map(|read| read.revision);
+        revision.map_or(Expect::Absent, Expect::At)
+    };
+    if target.as_ref().map(|read| &read.record) != Some(&targets) {
+        txn = txn
+            .expect(current.clone(), expect(&target))
+            .put(current.clone(), records::to_json(&current, &targets)?);
+    }
+    if before.record.back != after.back
+        && let Some(number) = after.back
+    {
+        let back = back(store, site, &before.record, after, number, now_ms).await?;
+        let key = keys::generation(site, number);
+        let value = records::to_json(&key, &back)?;
+        txn = txn.expect(key.clone(), Expect::Absent).put(key, value);
+    }
+    if after.state.has_ended() && !before.record.state.has_ended() {
+        let outcome = after.outcome(now_ms);
+        let key = keys::outcome(site, after.generation);
+        txn = txn.put(key.clone(), records::to_json(&key, &outcome)?);
+        if let Some(back) = after.back {
+            let key = keys::outcome(site, back);
+            txn = txn.put(key.clone(), records::to_json(&key, &outcome)?);
+        }
+    }
+    let step = Step::between(&before.record, after);
+    crate::failpoint::reach(step, crate::failpoint::At::Decided);
+    let outcome = store.commit(txn).await?;
+    crate::failpoint::reach(step, crate::failpoint::At::Committed);
+    Ok(matches!(outcome, Outcome::Committed { .. }))
+}
+
+/// The generation that holds what every node ran before the rollout. A node that ran nothing
+/// keeps what it has taken.
+async fn back(
+    store: &dyn Store,
+    site: &SiteName,
+    before: &RolloutRecord,
+    after: &RolloutRecord,
+    number: u64,
+    now_ms: u64,
+) -> Result<GenerationRecord, StoreError> {
+    let read = async |number| -> Result<Option<GenerationRecord>, StoreError> {
+        let key = keys::generation(site, number);
+        Ok(records::read(store, &key).await?.map(|read| read.record))
+    };
+    let mut nodes = std::collections::BTreeMap::new();
+    let mut earlier: std::collections::BTreeMap<u64, GenerationRecord> =
+        std::collections::BTreeMap::new();
+    let mut to = 0;
+    for (name, step) in &before.nodes {
+        let from = match step.before {
+            0 if step.place == Place::Applied => before.generation,
+            0 => continue,
+            earlier => earlier,
+        };
+        to = to.max(step.before);
+        if !earlier.contains_key(&from) {
+            let Some(record) = read(from).await? else {
+                let id = NodeId {
+                    site: site.clone(),
+                    node: name.clone(),
+                };
+                tracing::error!(node = %id, generation = from, "what it ran before is missing");
+                continue;
+            };
+            earlier.insert(from, record);
+        }
+        let content = earlier.get(&from).and_then(|record| record.nodes.get(name));
+        if let Some(content) = content {
+            nodes.insert(name.clone(), *content);
+        }
+    }
+    let model = earlier.get(&to);
+    Ok(GenerationRecord {
+        number,
+        at_ms: now_ms,
+        by: after.by.clone(),
+        confirm_within_ms: after.stages.confirm_within_ms,
+        observe: model.is_some_and(|model| model.observe),
+        documents: model.map_or(0, |model| model.documents),
+        cause: Cause::Rollback { to },
+        live: earlier
+            .values()
+            .flat_map(|record| record.live.iter().cloned())
+            .collect(),
+        nodes,
+    })
+}

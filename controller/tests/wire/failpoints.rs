@@ -1,0 +1,225 @@
+//! A real controller that is killed at every step of a rollout, and started again.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use voipfleet_controller::failpoint::{self, At};
+use voipfleet_controller::rollout::Step;
+use voipfleet_proto::v1::operator_client::OperatorClient;
+use voipfleet_proto::v1::{
+    PauseRolloutRequest, PushRequest, ResumeRolloutRequest, RolloutReport, RolloutStatusRequest,
+};
+
+use super::agent::Node;
+use super::installation::Installation;
+use super::robot::Robot;
+use super::staged::site;
+
+/// Long enough for a busy machine; nothing waits for its end.
+const LIMIT: Duration = Duration::from_secs(240);
+
+struct Process {
+    child: Child,
+    address: String,
+}
+
+/// Starts the real binary on an installation's data; `failpoint` ends it.
+#[allow(clippy::disallowed_methods, reason = "the controller under test")]
+async fn start(installation: &Installation, failpoint: Option<String>) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_voipfleet-controller"));
+    command
+        .args([
+            "run",
+            "--listen",
+            "127.0.0.1:0",
+            "--enrol-listen",
+            "127.0.0.1:0",
+        ])
+        .args(["--log-format", "json", "--data"])
+        .arg(installation.files.root())
+        .stderr(Stdio::piped());
+    if let Some(failpoint) = failpoint {
+        command.env("VOIPFLEET_FAILPOINT", failpoint);
+    }
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    let (told, address) = tokio::sync::oneshot::channel();
+    // Reads on to the end: a full pipe would hold the controller.
+    std::thread::spawn(move || {
+        let mut told = Some(told);
+        let mut line = String::new();
+        while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            let fields = &value["fields"];
+            if fields["message"] == "controller started"
+                && let (Some(told), Some(address)) = (told.take(), fields["address"].as_str())
+            {
+                let _heard = told.send(address.to_owned());
+            }
+            line.clear();
+        }
+    });
+    let address = tokio::time::timeout(LIMIT, address).await.unwrap().unwrap();
+    Process { child, address }
+}
+
+impl Process {
+    /// It has killed itself where it was told to.
+    async fn died(mut self, point: &str) {
+        let wait = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
+        let status = tokio::time::timeout(LIMIT, wait).await;
+        let status = status.unwrap_or_else(|_| panic!("{point} was never reached"));
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status.unwrap());
+        assert_eq!(signal, Some(9), "{point}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn client(
+    installation: &Installation,
+    address: &str,
+) -> OperatorClient<tonic::transport::Channel> {
+    OperatorClient::new(installation.admin.connect(address).await.unwrap())
+}
+
+async fn report(installation: &Installation, address: &str) -> RolloutReport {
+    let request = RolloutStatusRequest {
+        site: "site-a".to_owned(),
+    };
+    let mut client = client(installation, address).await;
+    let answer = client.rollout_status(request).await;
+    answer.unwrap().into_inner().rollouts.remove(0)
+}
+
+fn push() -> PushRequest {
+    PushRequest {
+        site: "site-a".to_owned(),
+        ..PushRequest::default()
+    }
+}
+
+async fn killed_at(step: Step, at: At) {
+    let point = failpoint::name((step, at));
+    let on_failure = if step == Step::Back {
+        "rollback"
+    } else {
+        "halt"
+    };
+    // The pause makes an answer a step of its own.
+    let staging =
+        format!("{{canary: 1, batch: 2, max_failures: 0, pause: 1s, on_failure: {on_failure}}}");
+    let mut installation = Installation::start().await;
+    installation.apply(&site(&staging, "203.0.113.0/24")).await;
+    let fails = matches!(step, Step::Halt | Step::Back);
+    let (address, dial) = watch::channel(installation.address());
+    let mut robots = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        let node = Node::enrol(&installation, name).await;
+        let refuses = if fails && name == "b" {
+            BTreeSet::from([2])
+        } else {
+            BTreeSet::new()
+        };
+        robots.push(Robot::start(node, dial.clone(), refuses));
+    }
+    let settled = installation.push().await.end().await.0;
+    // Nodes that had not dialled in yet get it now.
+    assert_eq!(settled.failed, 0);
+    while robots.iter().any(|robot| robot.confirmed().is_none()) {
+        tokio::task::yield_now().await;
+    }
+    let before: Vec<Vec<u8>> = robots.iter().map(|r| r.confirmed().unwrap().1).collect();
+    installation.apply(&site(&staging, "203.0.112.0/24")).await;
+    installation.stop().await;
+
+    let process = start(&installation, Some(point.clone())).await;
+    address.send(process.address.clone()).unwrap();
+    let mut operator = client(&installation, &process.address).await;
+    // It may die before it answers.
+    let _events = operator.push(push()).await;
+    if step == Step::Command {
+        let request = PauseRolloutRequest {
+            site: "site-a".to_owned(),
+        };
+        let _died = operator.pause_rollout(request).await;
+    }
+    process.died(&point).await;
+
+    let process = start(&installation, None).await;
+    address.send(process.address.clone()).unwrap();
+    let mut operator = client(&installation, &process.address).await;
+    if report(&installation, &process.address).await.generation == 1 {
+        assert_eq!((step, at), (Step::Start, At::Decided), "a push was lost");
+        operator.push(push()).await.unwrap();
+    }
+    let wanted = match step {
+        Step::Halt => "halted",
+        Step::Back => "rolled_back",
+        _ => "done",
+    };
+    let ends = async {
+        loop {
+            let report = report(&installation, &process.address).await;
+            if report.state == "paused" {
+                let request = ResumeRolloutRequest {
+                    site: "site-a".to_owned(),
+                };
+                operator.resume_rollout(request).await.unwrap();
+            }
+            let there = report.batches.iter().flat_map(|batch| &batch.nodes);
+            let settled = there.into_iter().all(|node| {
+                let robot = robots.iter().find(|robot| robot.name == node.node);
+                robot.and_then(Robot::confirmed).map(|held| held.0) == Some(node.target)
+            });
+            if report.state == wanted && settled {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let ended = tokio::time::timeout(LIMIT, ends).await;
+    if ended.is_err() {
+        panic!(
+            "{point}: {:?}",
+            report(&installation, &process.address).await
+        );
+    }
+    for (robot, before) in robots.iter().zip(before) {
+        let life = robot.life.lock().unwrap();
+        for (generation, contents) in &life.offered {
+            assert_eq!(contents.len(), 1, "{point}: {} at {generation}", robot.name);
+        }
+        let (generation, digest) = life.confirmed.clone().unwrap();
+        match step {
+            Step::Back => assert_eq!((generation, digest), (3, before), "{point}: {}", robot.name),
+            Step::Halt => assert!(generation == 2 || digest == before, "{point}"),
+            _ => assert_eq!(generation, 2, "{point}: {}", robot.name),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_is_killed_at_any_step_goes_on() {
+    // A few at a time: each is a controller with four nodes.
+    for points in failpoint::ALL.chunks(5) {
+        let mut running = tokio::task::JoinSet::new();
+        for (step, at) in points {
+            running.spawn(killed_at(*step, *at));
+        }
+        while let Some(ended) = running.join_next().await {
+            if let Err(error) = ended {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! `voipctl rollout status|watch|pause|resume|abort`: a push that is under way.
+
+use serde::Serialize;
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1;
+
+use super::push::Watched;
+use crate::Session;
+use crate::client::ANSWER_TIMEOUT;
+use crate::failure::{Failure, Status};
+use crate::states;
+use crate::table::{Cell, Table};
+use crate::wording::{Moment, count, or_null, printable};
+
+/// `voipctl rollout`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Show how the running or last rollout of a site stands, or of every site
+    Status {
+        /// The site
+        site: Option<SiteName>,
+    },
+    /// Follow a rollout to its end; it goes on without
+    Watch {
+        /// The site
+        site: SiteName,
+    },
+    /// Hold it: nodes at work go on, no further node begins
+    Pause {
+        /// The site
+        site: SiteName,
+    },
+    /// Let a held one go on
+    Resume {
+        /// The site
+        site: SiteName,
+    },
+    /// End it where it is: who has the new generation keeps it, nobody else gets it
+    Abort {
+        /// The site
+        site: SiteName,
+        /// Take back what was changed
+        #[arg(long)]
+        rollback: bool,
+    },
+}
+
+#[derive(Serialize)]
+struct Rollouts {
+    rollouts: Vec<Rollout>,
+}
+
+#[derive(Serialize)]
+struct Rollout {
+    site: String,
+    number: u64,
+    generation: u64,
+    back_to: Option<u64>,
+    state: String,
+    why: Option<String>,
+    by: String,
+    started: Moment,
+    ended: Moment,
+    released: u32,
+    failures: u32,
+    max_failures: u32,
+    batches: Vec<Vec<Node>>,
+}
+
+#[derive(Serialize)]
+struct Node {
+    node: String,
+    state: String,
+    since: Moment,
+    target: u64,
+    error: Option<String>,
+}
+
+/// Runs it.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    match args.verb {
+        Verb::Status { site } => status(site, session).await,
+        Verb::Watch { site } => watch(site, session).await,
+        Verb::Pause { site } => {
+            let controller = session.controller().await?;
+            let request = v1::PauseRolloutRequest {
+                site: site.to_string(),
+            };
+            let call = controller.calls();
+            let report = controller.answer({ call }.pause_rollout(request)).await?;
+            told(report, "held", session)
+        }
+        Verb::Resume { site } => {
+            let controller = session.controller().await?;
+            let request = v1::ResumeRolloutRequest {
+                site: site.to_string(),
+            };
+            let call = controller.calls();
+            let report = controller.answer({ call }.resume_rollout(request)).await?;
+            told(report, "goes on", session)
+        }
+        Verb::Abort { site, rollback } => abort(site, rollback, session).await,
+    }
+}
+
+async fn abort(
+    site: SiteName,
+    roll_back: bool,
+    session: &mut Session<'_>,
+) -> Result<Status, Failure> {
+    let question = if roll_back {
+        format!("end the rollout of {site}, and take back what it has changed?")
+    } else {
+        format!("end the rollout of {site} where it is?")
+    };
+    if !session.confirm(&question)? {
+        session.console.note("nothing was ended");
+        return Ok(Status::NotEverywhere);
+    }
+    let controller = session.controller().await?;
+    let request = v1::AbortRolloutRequest {
+        site: site.to_string(),
+        roll_back,
+    };
+    let call = controller.calls();
+    let report = controller.answer({ call }.abort_rollout(request)).await?;
+    let word = if roll_back { "is taken back" } else { "ended" };
+    told(report, word, session)
+}
+
+async fn watch(site: SiteName, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let controller = session.controller().await?;
+    let request = v1::WatchRolloutRequest {
+        site: site.to_string(),
+    };
+    let events = controller
+        .within(ANSWER_TIMEOUT, controller.calls().watch_rollout(request))
+        .await?;
+    let watched = Watched {
+        site,
+        dry_run: false,
+        detach: false,
+        wait: None,
+    };
+    watched
+        .follow(&controller, events.into_inner(), session)
+        .await
+}
+
+async fn status(site: Option<SiteName>, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let controller = session.controller().await?;
+    let request = v1::RolloutStatusRequest {
+        site: site.map(String::from).unwrap_or_default(),
+    };
+    let answer = controller
+        .answer(controller.calls().rollout_status(request))
+        .await?;
+    let rollouts = Rollouts {
+        rollouts: answer.rollouts.into_iter().map(rollout).collect(),
+    };
+    if session.print(&rollouts)? {
+        return Ok(Status::Done);
+    }
+    if rollouts.rollouts.is_empty() {
+        session.console.note("there was no rollout yet");
+        session.console.hint("start one: voipctl push SITE");
+    }
+    for (at, rollout) in rollouts.rollouts.iter().enumerate() {
+        if at > 0 {
+            session.console.data("\n");
+        }
+        let text = rollout.shown(session);
+        session.console.data(&text);
+    }
+    Ok(Status::Done)
+}
+
+fn told(
+    report: v1::RolloutReport,
+    word: &str,
+    session: &mut Session<'_>,
+) -> Result<Status, Failure> {
+    let rollout = rollout(report);
+    if !session.print(&rollout)? {
+        let (site, generation) = (&rollout.site, rollout.generation);
+        let text = format!("{site}: the rollout of generation {generation} {word}\n");
+        session.console.data(&text);
+        session
+            .console
+            .hint(&format!("see each node: voipctl rollout status {site}"));
+    }
+    Ok(Status::Done)
+}
+
+fn rollout(report: v1::RolloutReport) -> Rollout {
+    let node = |node: v1::RolloutNode| Node {
+        node: node.node,
+        state: node.state,
+        since: Moment::of(node.at_ms),
+        target: node.target,
+        error: or_null(node.error),
+    };
+    let batches = report.batches.into_iter();
+    Rollout {
+        site: report.site,
+        number: report.number,
+        generation: report.generation,
+        back_to: (report.back != 0).then_some(report.back),
+        state: report.state,
+        why: or_null(report.why),
+        by: report.by,
+        started: Moment::of(report.started_ms),
+        ended: Moment::of(report.ended_ms),
+        released: report.released,
+        failures: report.failures,
+        max_failures: report.max_failures,
+        batches: batches
+            .map(|batch| batch.nodes.into_iter().map(node).collect())
+            .collect(),
+    }
+}
+
+impl Rollout {
+    fn shown(&self, session: &Session<'_>) -> String {
+        let out = session.console.out();
+        let state = out.toned(states::rollout(&self.state), &self.state);
+        let batches = self.batches.len();
+        let mut text = format!(
+            "{}: generation {} {state}, batch {} of {batches}, {}\n  by {}, started {} ({})\n",
+            self.site,
+            self.generation,
+            self.released,
+            count(self.failures, "failure"),
+            printable(&self.by),
+            self.started.relative(session.now),
+            self.started,
+        );
+        if let Some(why) = &self.why {
+            text.push_str(&format!("  {}\n", printable(why).replace('\n', "\n  ")));
+        }
+        if let Some(back) = self.back_to {
+            text.push_str(&format!(
+                "  back to what ran before, as generation {back}\n"
+            ));
+        }
+        let mut table = Table::new(&["batch", "node", "state", "since", "should run", "error"]);
+        for (at, batch) in self.batches.iter().enumerate() {
+            for node in batch {
+                table.row([
+                    Cell::from((at + 1).to_string()),
+                    node.node.as_str().into(),
+                    Cell::toned(node.state.as_str(), states::rollout_node(&node.state)),
+                    node.since.relative(session.now).into(),
+                    Cell::number(node.target),
+                    node.error.as_deref().unwrap_or_default().into(),
+                ]);
+            }
+        }
+        text.push_str(&table.render(out));
+        text
+    }
+}
