@@ -4,27 +4,41 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use voipfleet_common::names::ListName;
 use voipfleet_common::policy::{Documents, Feed};
-use voipfleet_common::ruleset::DnsName;
+use voipfleet_common::ruleset::live::{DnsName, LiveName};
 
 use crate::documents::Stored;
 use crate::errors::chain;
+use crate::records;
 use crate::store::{Store, StoreError, keys};
 
 /// The wait after a failure of the store.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Generations that are read at once.
+const PAGE: usize = 256;
 
-/// What documents use.
+/// What documents and pushed generations use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Used {
     /// DNS names.
     pub names: BTreeSet<DnsName>,
     /// Lists that are fetched.
     pub feeds: BTreeMap<ListName, Feed>,
+    /// Lists that a generation names: a node may run it, or go back to it, long after no
+    /// document says where they come from.
+    pub kept: BTreeSet<ListName>,
+}
+
+/// What is needed of a generation here.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(default)]
+    live: BTreeSet<LiveName>,
 }
 
 impl Used {
@@ -45,11 +59,22 @@ impl Used {
         Self {
             names: tenants.chain(providers).cloned().collect(),
             feeds: feeds.collect(),
+            kept: BTreeSet::new(),
+        }
+    }
+
+    fn add(&mut self, named: Named) {
+        for source in named.live {
+            match source {
+                LiveName::Name(name) => _ = self.names.insert(name),
+                LiveName::Feed(list) | LiveName::DenyFeed(list) => _ = self.kept.insert(list),
+                _ => {}
+            }
         }
     }
 }
 
-/// Reads the documents again whenever they change, until the controller stops. Nothing is said
+/// Reads documents and generations again whenever they change, until the controller stops. Nothing is said
 /// before they were read once.
 pub(super) async fn follow(
     store: Arc<dyn Store>,
@@ -57,7 +82,8 @@ pub(super) async fn follow(
     stop: CancellationToken,
 ) {
     // Before anything is read: what changes meanwhile is read again.
-    let mut changes = store.watch(keys::DOCUMENTS);
+    let documents = store.watch(keys::DOCUMENTS);
+    let mut changes = documents.merge(store.watch(keys::ALL_CURRENT));
     loop {
         let read = read(store.as_ref()).await;
         let failed = read.is_err();
@@ -65,7 +91,10 @@ pub(super) async fn follow(
             Ok(used) => _ = out.send_if_modified(|old| change(old, used)),
             Err(error) => {
                 let error = chain(&error);
-                tracing::error!(error, "documents cannot be read for their names and feeds");
+                tracing::error!(
+                    error,
+                    "documents and generations cannot be read for their names and feeds"
+                );
             }
         }
         tokio::select! {
@@ -87,5 +116,17 @@ fn change(old: &mut Option<Arc<Used>>, new: Used) -> bool {
 
 async fn read(store: &dyn Store) -> Result<Used, StoreError> {
     let stored = Stored::read(store).await?;
-    Ok(Used::by(&stored.documents))
+    let mut used = Used::by(&stored.documents);
+    let mut after: Option<String> = None;
+    loop {
+        let page = store.range(keys::ALL_GENERATIONS, after.as_deref(), PAGE);
+        let page = page.await?;
+        for entry in &page.entries {
+            used.add(records::from_json(&entry.key, &entry.held)?);
+        }
+        after = page.entries.last().map(|entry| entry.key.clone());
+        if !page.more {
+            return Ok(used);
+        }
+    }
 }

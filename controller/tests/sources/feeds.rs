@@ -6,7 +6,7 @@ use voipfleet_common::policy::Feed;
 use voipfleet_controller::live::Used;
 use voipfleet_controller::live::feeds::{Asked, Feeds, Fetcher, Limits};
 use voipfleet_controller::records::{FeedRecord, from_protobuf};
-use voipfleet_controller::store::keys;
+use voipfleet_controller::store::{Versioned, keys};
 
 use super::fetch::feed;
 use super::scene::{HOUR, MINUTE, Scene};
@@ -139,22 +139,28 @@ async fn another_source_is_asked_at_once_and_an_unused_list_goes_after_a_day() {
     let record = until(&scene, |record| record.len() == 7).await;
     assert_eq!(record.source, other.url());
 
-    scene.use_(used(None));
     let file = scene.dir.path().join("feeds/x.txt");
-    let again = Used {
+    let mut others = Used {
         feeds: [(
             "x".parse().unwrap(),
             feed(&format!("file:{}", file.display())),
         )]
         .into(),
+        kept: ["bl".parse().unwrap()].into(),
         ..Used::default()
     };
-    scene.use_(again);
-    let key = keys::feed("x");
-    scene.until(&key, |held| held.map(|_| ())).await;
+    scene.use_(others.clone());
     let record = until(&scene, |record| record.unused_since_ms != 0).await;
     assert_eq!(record.len(), 7);
-    scene.pass(24 * HOUR);
+    scene.pass(48 * HOUR);
+    let read = |held| from_protobuf::<FeedRecord>("", &held).unwrap();
+    let looked = |held: Option<_>| held.filter(|held: &Versioned| read(held.clone()).failures == 2);
+    scene.until(&keys::feed("x"), looked).await;
+    let record = until(&scene, |_| true).await;
+    assert_eq!(record.len(), 7, "a generation names it");
+
+    others.kept.clear();
+    scene.use_(others);
     let gone = |held: Option<_>| held.is_none().then_some(());
     scene.until(&keys::feed("bl"), gone).await;
     scene.stop.cancel();

@@ -3,10 +3,10 @@ use std::sync::Arc;
 
 use hickory_resolver::proto::op::ResponseCode;
 use tokio::task::JoinHandle;
-use voipfleet_controller::live::Used;
 use voipfleet_controller::live::names::{GRACE_MS, Names, Resolver};
+use voipfleet_controller::live::{SourceOptions, Sources, Used};
 use voipfleet_controller::records::{ResolvedRecord, from_json};
-use voipfleet_controller::store::keys;
+use voipfleet_controller::store::{Txn, keys};
 
 use super::dns::{Dns, Says, addresses};
 use super::scene::{HOUR, MINUTE, Scene};
@@ -172,5 +172,42 @@ async fn many_names_are_resolved_beside_some_that_get_no_answer() {
     let mut asked = dns.asked();
     asked.retain(|question| question.starts_with("pop"));
     assert_eq!(asked.len(), 400, "each once");
+    scene.stop.cancel();
+}
+
+#[tokio::test]
+async fn what_a_pushed_generation_names_is_resolved_without_a_document() {
+    let (scene, dns) = (Scene::new(), Dns::start().await);
+    dns.say(HOST, addresses(&["192.0.2.1"]));
+    let record = |live: &str| {
+        format!(
+            r#"{{"number":1,"at_ms":1,"by":"ada","confirm_within_ms":1000,"nodes":{{}}{live}}}"#
+        )
+    };
+    let number = |number| keys::generation("site-a", number);
+    let named = format!(r#","live":["block","name:{HOST}","deny-feed:bl"]"#);
+    // One from before generations said what they name, too.
+    let txn = Txn::new()
+        .put(number(1), record(""))
+        .put(number(2), record(&named));
+    scene.store.commit(txn).await.unwrap();
+    let options = SourceOptions {
+        resolvers: vec![dns.address],
+        feed_dir: None,
+    };
+    let (store, audit) = (Arc::clone(&scene.store), scene.audit().await);
+    let folder = scene.dir.path().join("feeds");
+    let sources = Sources::start(
+        store,
+        scene.clock(),
+        options,
+        folder,
+        audit,
+        scene.stop.clone(),
+    );
+    let _sources = sources.await.unwrap();
+    let record = until(&scene, HOST, |_| true).await;
+    assert_eq!(held(&record), ["192.0.2.1"]);
+    assert_eq!(record.unused_since_ms, None);
     scene.stop.cancel();
 }

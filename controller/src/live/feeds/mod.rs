@@ -78,6 +78,8 @@ struct Held {
     record: FeedRecord,
     feed: Option<Feed>,
     fetching: bool,
+    /// A generation names it.
+    kept: bool,
     asked: Option<Shrink>,
     unstored: bool,
     waiting: Vec<oneshot::Sender<FeedRecord>>,
@@ -195,6 +197,7 @@ impl Feeds {
             held.record.unused_since_ms = 0;
         }
         for (list, held) in &mut self.held {
+            held.kept = used.kept.contains(list);
             if !used.feeds.contains_key(list) {
                 held.feed = None;
                 held.asked = None;
@@ -304,7 +307,11 @@ impl Feeds {
                 continue;
             };
             let since = held.record.unused_since_ms;
-            if since != 0 && now_ms.saturating_sub(since) >= UNUSED_MS && !held.fetching {
+            if since != 0
+                && now_ms.saturating_sub(since) >= UNUSED_MS
+                && !held.fetching
+                && !held.kept
+            {
                 self.store
                     .commit(Txn::new().delete(keys::feed(&list)))
                     .await?;
