@@ -53,6 +53,20 @@ fn a_lost_controller_is_restored_elsewhere() -> Result<()> {
         deny(lab, "198.51.100.77, 192.0.2.66")?;
         let push = lab.push()?;
         ensure!(push.ended.success(), "{}", push.ended.said());
+        let block = [
+            "block",
+            "192.0.2.99",
+            "--site",
+            "site-a",
+            "--reason",
+            "scans",
+        ];
+        let block = lab.voipctl(&block)?;
+        ensure!(
+            block.stdout.contains("192.0.2.99 is blocked"),
+            "{}",
+            block.said()
+        );
         let pushing = lab.start_voipctl(&["push", "site-a", "--yes"])?;
         let path = file.to_string_lossy().into_owned();
         let backup = lab.start_voipctl(&["backup", &path])?;
@@ -101,6 +115,8 @@ fn a_lost_controller_is_restored_elsewhere() -> Result<()> {
         })?;
         // What was decided before the backup is still there, and the next push reaches nodes that
         // know more than the store.
+        let blocks = lab.voipctl_ok(&["blocks", "-o", "json"])?;
+        ensure!(blocks.contains("192.0.2.99"), "the block is lost: {blocks}");
         let stored = lab.voipctl_ok(&["get", "list", "voipbl", "-o", "yaml"])?;
         ensure!(
             stored.contains("192.0.2.66") && !stored.contains("192.0.2.67"),

@@ -10,7 +10,7 @@ use voipfleet_common::policy::{self, Diagnostic, Source};
 use crate::client::MAX_MESSAGE_BYTES;
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::folder::Files;
+use crate::folder::{Files, REVISIONS};
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -19,8 +19,11 @@ pub struct Sources {
     pub sources: Vec<Source>,
     /// Files that are no text, or too long.
     pub diagnostics: Vec<Diagnostic>,
-    /// The folder, where it is one and nothing else.
+    /// The folder whose documents these are: that which was named, and nothing beside it, or
+    /// the one that knows the file which was.
     pub folder: Option<PathBuf>,
+    /// They are all documents of the folder.
+    pub whole: bool,
     seen: BTreeSet<PathBuf>,
     /// What one message takes for what was read so far.
     total: usize,
@@ -60,10 +63,14 @@ pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<Sources, Failure
         others.retain(|path| !found.seen.contains(path));
         tell_skipped(folder, &others, console);
     }
-    if let [folder] = paths
-        && folder.is_dir()
-    {
-        found.folder = Some(folder.clone());
+    if let [path] = paths {
+        found.whole = path.is_dir();
+        let knows = |folder: &&Path| folder.join(REVISIONS).is_file();
+        found.folder = if found.whole {
+            Some(path.clone())
+        } else {
+            path.ancestors().skip(1).find(knows).map(Path::to_owned)
+        };
     }
     Ok(found)
 }

@@ -211,6 +211,29 @@ async fn one_file_stands_on_what_the_operator_says() {
 }
 
 #[tokio::test]
+async fn a_file_of_a_folder_stands_on_what_the_folder_does() {
+    let (fixture, folder) = exported().await;
+    fixture.script(|script| {
+        script.apply.changes = vec![change("acme", v1::Change::Changed, 40)];
+    });
+    let file = format!("{folder}/tenant/acme.yaml");
+    let ended = fixture.run(&["apply", "-f", &file]).await;
+    let asked = fixture.asked().pop().unwrap();
+    assert!(
+        asked.contains("revision: 12") && asked.contains("rest_is_new: true"),
+        "{asked}"
+    );
+    let noted = read(&fixture, "policies/.voipfleet-revisions.json").unwrap();
+    assert!(
+        noted.contains("\"revision\": 40") && noted.contains("globex"),
+        "{noted}"
+    );
+    assert!(!ended.err.contains("--prune"), "{ended}");
+    let refused = fixture.run(&["apply", "-f", &file, "--prune"]).await;
+    assert!(refused.err.contains("--prune needs a folder"), "{refused}");
+}
+
+#[tokio::test]
 async fn pruning_is_shown_and_asked_for() {
     let (fixture, folder) = exported().await;
     std::fs::remove_file(fixture.path("policies/tenant/globex.yaml")).unwrap();

@@ -117,7 +117,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
             }
         }
         let applied = send_on(&read, &basis, args.dry_run, session).await?;
-        if args.prune.is_none() {
+        if args.prune.is_none() && read.whole {
             basis.tell_missing(&applied, session);
         }
         applied

@@ -33,7 +33,7 @@ pub(super) async fn plan(
     basis: &Basis,
     session: &mut Session<'_>,
 ) -> Result<Plan, Failure> {
-    let Some(revisions) = &basis.revisions else {
+    let Some(revisions) = basis.revisions.as_ref().filter(|_| read.whole) else {
         return Err(
             Failure::input("--prune needs a folder, and nothing beside it")
                 .hint("for example: voipctl apply -f policies/ --prune"),
