@@ -10,7 +10,7 @@ use voipfleet_common::ruleset::{Digest, LiveName, Until};
 use voipfleet_common::session::Held;
 use voipfleet_proto::v1;
 
-use super::Api;
+use super::{Api, Caller};
 use super::convert::{invalid, parse, refused, sources};
 use crate::push::basis::{BasisNode, PlanBasis};
 use crate::push::plan::{Compared, DocumentDifference, Planned, PlannedNode, Wish};
@@ -25,6 +25,7 @@ impl Api {
     /// What a push would change.
     pub(super) async fn plan(
         &self,
+        caller: &Caller,
         request: v1::PlanRequest,
         operator: Option<IpAddr>,
     ) -> Result<v1::PlanResponse, Status> {
@@ -33,6 +34,7 @@ impl Api {
             text: given.text,
         };
         let given: Vec<v1::Source> = request.sources.into_iter().map(given).collect();
+        self.check_given(caller, &given).await?;
         let sources: Vec<Source> = sources(given)?;
         let to = (request.to != 0).then_some(request.to);
         if to.is_some() && !sources.is_empty() {

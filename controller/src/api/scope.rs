@@ -5,8 +5,39 @@ use std::borrow::Cow;
 use tonic::Status;
 use voipfleet_common::identity::rights::{Call, OperatorRole, Sight, Target, Use, Uses, decide};
 use voipfleet_common::policy::{Documents, Kind};
+use voipfleet_proto::v1;
 
-use super::Caller;
+use super::{Api, Caller};
+
+impl Api {
+    /// Checks documents that a caller gives without storing them: against what it may see, and
+    /// that it might store them. After that a check against everything that is stored has
+    /// nothing of others left to say.
+    pub(super) async fn check_given(
+        &self,
+        caller: &Caller,
+        sources: &[v1::Source],
+    ) -> Result<(), Status> {
+        if sources.is_empty() || caller.sight.is_all() {
+            return Ok(());
+        }
+        let request = v1::ApplyRequest {
+            sources: sources.to_vec(),
+            dry_run: true,
+            ..v1::ApplyRequest::default()
+        };
+        let answer = self.apply(caller, request).await?;
+        let mut errors = answer.diagnostics.iter();
+        match errors.find(|found| found.severity() == v1::Severity::Error) {
+            None => Ok(()),
+            Some(first) => Err(Status::invalid_argument(format!(
+                "the given documents have mistakes, the first in {}:{}: {}; see them: voipctl \
+                 apply --dry-run",
+                first.path, first.line, first.message
+            ))),
+        }
+    }
+}
 
 impl Caller {
     /// The documents that it may see or name, of all that are stored: what is checked against

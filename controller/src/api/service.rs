@@ -41,6 +41,17 @@ impl OperatorService {
     ) -> Result<Begun, Status> {
         self.api.begin(request, call, about).await
     }
+
+    async fn pushed(
+        &self,
+        caller: &Caller,
+        request: PushRequest,
+    ) -> Result<ReceiverStream<Result<PushEvent, Status>>, Status> {
+        self.api.check_given(caller, &request.sources).await?;
+        let order = convert::order(caller, request)?;
+        let events = self.api.push(caller, order).await?;
+        Ok(ReceiverStream::new(events))
+    }
 }
 
 #[tonic::async_trait]
@@ -65,11 +76,7 @@ impl Operator for OperatorService {
     ) -> Result<Response<Self::PushStream>, Status> {
         let target = begin::site(&request.get_ref().site);
         let begun = self.begin(&request, Call::Push, target).await?;
-        let events = match convert::order(&begun.caller, request.into_inner()) {
-            Ok(order) => self.api.push(&begun.caller, order).await,
-            Err(refused) => Err(refused),
-        };
-        let events = events.map(ReceiverStream::new);
+        let events = self.pushed(&begun.caller, request.into_inner()).await;
         let events = events.map(|events| self.api.guarded(&begun.caller, events));
         begun.end(events).await
     }
@@ -203,7 +210,8 @@ impl Operator for OperatorService {
         let begun = self.begin(&request, Call::Plan, target).await?;
         let operator = request.extensions().get::<Peer>();
         let operator = operator.map(|peer| peer.address.ip());
-        let answer = self.api.plan(request.into_inner(), operator).await;
+        let answer = self.api.plan(&begun.caller, request.into_inner(), operator);
+        let answer = answer.await;
         begun.end(answer).await
     }
 
@@ -372,7 +380,9 @@ impl Operator for OperatorService {
             Ok(order) => self.api.push(&begun.caller, order).await,
             Err(refused) => Err(refused),
         };
-        begun.end(events.map(ReceiverStream::new)).await
+        let events = events.map(ReceiverStream::new);
+        let events = events.map(|events| self.api.guarded(&begun.caller, events));
+        begun.end(events).await
     }
 
     async fn watch_rollout(
@@ -382,7 +392,9 @@ impl Operator for OperatorService {
         let target = convert::parse(&request.get_ref().site).map(Target::site);
         let begun = self.begin(&request, Call::WatchRollout, target).await?;
         let events = self.api.watch_rollout(&request.get_ref().site).await;
-        begun.end(events.map(ReceiverStream::new)).await
+        let events = events.map(ReceiverStream::new);
+        let events = events.map(|events| self.api.guarded(&begun.caller, events));
+        begun.end(events).await
     }
 
     async fn rollout_status(

@@ -71,6 +71,8 @@ pub(super) fn drift(sight: &Sight, mut answer: DriftResponse) -> DriftResponse {
         if part(sight, &found.site) == Part::Tenants
             && let Some(record) = &mut found.record
         {
+            // The place of a set's entry is the set, which may bear a name.
+            hide(&mut record.chain);
             hide(&mut record.rule);
             hide(&mut record.wanted);
             hide(&mut record.observed);
@@ -89,4 +91,115 @@ pub(super) fn documents(sight: &Sight, mut answer: GetDocumentsResponse) -> GetD
             .is_ok_and(|kind| sight.document(kind, &found.name))
     });
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use voipfleet_common::identity::rights::{Binding, OperatorRole, Scope, Use, Uses};
+    use voipfleet_proto::v1::{
+        Author, Difference, DriftRecord, NodeDrift, NodeFacts, SiteStatus, StoredDocument,
+    };
+
+    use super::*;
+
+    /// Whatever a node or a record says of others in these tests.
+    const SECRET: &str = "globex 192.0.2.0/24";
+
+    /// A tenant of site-a; site-b serves another one.
+    fn acme() -> Sight {
+        let serves = |tenant: &str| Use {
+            tenants: [tenant.parse().unwrap()].into(),
+            ..Use::default()
+        };
+        let uses = Uses::from([
+            ("site-a".parse().unwrap(), serves("acme")),
+            ("site-b".parse().unwrap(), serves("globex")),
+        ]);
+        let binding = Binding {
+            role: OperatorRole::Viewer,
+            scope: Scope::Tenants(["acme".parse().unwrap()].into()),
+        };
+        Sight::new(&[binding], OperatorRole::Viewer, &uses)
+    }
+
+    fn site(name: &str) -> SiteStatus {
+        let node = NodeReport {
+            node: "sip1".to_owned(),
+            error: SECRET.to_owned(),
+            drift_detail: SECRET.to_owned(),
+            peer: SECRET.to_owned(),
+            facts: Some(NodeFacts {
+                warnings: vec![SECRET.to_owned()],
+                ..NodeFacts::default()
+            }),
+            differences: vec![Difference {
+                found: SECRET.to_owned(),
+                ..Difference::default()
+            }],
+            ..NodeReport::default()
+        };
+        SiteStatus {
+            site: name.to_owned(),
+            generation: 4,
+            nodes: vec![node],
+            ..SiteStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_tenant_sees_that_its_nodes_stand_and_nothing_of_others() {
+        let sites = vec![site("site-a"), site("site-b"), site("")];
+        let seen = status(&acme(), StatusResponse { sites });
+        assert_eq!(seen.sites.len(), 1);
+        assert_eq!(
+            (seen.sites[0].generation, seen.sites[0].nodes.len()),
+            (4, 1)
+        );
+        assert!(!format!("{seen:?}").contains(SECRET), "{seen:?}");
+    }
+
+    #[test]
+    fn a_tenant_sees_that_there_was_drift_and_not_which() {
+        let found = |site: &str| NodeDrift {
+            site: site.to_owned(),
+            node: "sip1".to_owned(),
+            record: Some(DriftRecord {
+                at_ms: 7,
+                chain: SECRET.to_owned(),
+                rule: SECRET.to_owned(),
+                wanted: SECRET.to_owned(),
+                observed: SECRET.to_owned(),
+                by: Some(Author {
+                    comm: SECRET.to_owned(),
+                    ..Author::default()
+                }),
+                ..DriftRecord::default()
+            }),
+        };
+        let records = vec![found("site-a"), found("site-b")];
+        let seen = drift(&acme(), DriftResponse { records });
+        assert_eq!(seen.records.len(), 1);
+        assert_eq!(seen.records[0].record.as_ref().unwrap().at_ms, 7);
+        assert!(!format!("{seen:?}").contains(SECRET), "{seen:?}");
+    }
+
+    #[test]
+    fn a_document_of_unknown_kind_is_shown_to_nobody_bound() {
+        let document = |kind: &str, name: &str| StoredDocument {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            ..StoredDocument::default()
+        };
+        let documents_of = vec![
+            document("Tenant", "acme"),
+            document("Tenant", "globex"),
+            document("Site", "site-a"),
+            document("Later", "acme"),
+        ];
+        let answer = GetDocumentsResponse {
+            documents: documents_of,
+        };
+        let seen = documents(&acme(), answer).documents;
+        assert_eq!(seen, [document("Tenant", "acme")]);
+    }
 }

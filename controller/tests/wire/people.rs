@@ -333,6 +333,19 @@ async fn a_foreign_name_is_as_unknown_as_one_that_never_was() {
     let (there, nowhere) = (words("globex").await, words("globez").await);
     assert_eq!(there, nowhere);
     assert!(there.contains("NAME"), "{there}");
+    // Nor does a push say more of documents that are not stored.
+    let preview = |name: &str| PushRequest {
+        site: "site-a".to_owned(),
+        dry_run: true,
+        sources: apply(&steal(name)).sources,
+        ..PushRequest::default()
+    };
+    let there = refused(ben.push(preview("globex")).await, Code::InvalidArgument);
+    let nowhere = refused(ben.push(preview("globez")).await, Code::InvalidArgument);
+    assert_eq!(
+        there.replace("globex", "NAME"),
+        nowhere.replace("globez", "NAME")
+    );
     let message = refused(
         ben.apply(apply(
             "kind: Tenant\nname: both\nnetworks: {a: [203.0.113.9]}\n",
