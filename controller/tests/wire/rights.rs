@@ -271,6 +271,60 @@ fn renew() -> v1::RenewOperatorRequest {
     v1::RenewOperatorRequest { csr_pem }
 }
 
+fn one_site(site: &str) -> v1::SiteScope {
+    let kind = Some(v1::site_scope::Kind::Site(site.to_owned()));
+    v1::SiteScope { kind }
+}
+
+fn everywhere() -> v1::SiteScope {
+    let kind = Some(v1::site_scope::Kind::All(true));
+    v1::SiteScope { kind }
+}
+
+/// An address that is nobody's.
+const ADDRESS: &str = "100.127.0.1";
+
+fn block(scope: v1::SiteScope) -> v1::BlockRequest {
+    v1::BlockRequest {
+        address: ADDRESS.to_owned(),
+        scope: Some(scope),
+        reason: "a test".to_owned(),
+        ..v1::BlockRequest::default()
+    }
+}
+
+fn allow(scope: v1::SiteScope) -> v1::AllowRequest {
+    v1::AllowRequest {
+        address: ADDRESS.to_owned(),
+        scope: Some(scope),
+        reason: "a test".to_owned(),
+        ..v1::AllowRequest::default()
+    }
+}
+
+fn lift(scope: Option<v1::SiteScope>) -> v1::LiftRequest {
+    let address = ADDRESS.to_owned();
+    v1::LiftRequest { address, scope }
+}
+
+fn blocks(site: &str) -> v1::ListBlocksRequest {
+    let site = site.to_owned();
+    v1::ListBlocksRequest { site }
+}
+
+fn open(site: &str) -> v1::PanicOpenRequest {
+    v1::PanicOpenRequest {
+        site: site.to_owned(),
+        reason: "a test".to_owned(),
+        ..v1::PanicOpenRequest::default()
+    }
+}
+
+fn close(site: &str) -> v1::PanicCloseRequest {
+    let site = site.to_owned();
+    v1::PanicCloseRequest { site }
+}
+
 // Columns: viewer, operator, admin of everything; of site-a; viewer, operator of tenant acme.
 #[rustfmt::skip]
 fn table(own_token: &str, foreign_token: &str) -> Vec<Row> {
@@ -345,6 +399,27 @@ fn table(own_token: &str, foreign_token: &str) -> Vec<Row> {
         row!("FetchFeed",    "-++ --- --", fetch_feed(fetch("list-a"))),
         row!("FetchFeed",    "-++ --- --", fetch_feed(fetch("list-b"))),
         row!("FetchFeed",    "-00 --- --", fetch_feed(fetch("none"))),
+        row!("Block",        "-++ -++ --", block(block(one_site("site-a")))),
+        row!("Block",        "-++ --- --", block(block(one_site("site-b")))),
+        row!("Block",        "-++ --- --", block(block(everywhere()))),
+        row!("ListBlocks",   "+++ +++ --", list_blocks(blocks(""))),
+        row!("ListBlocks",   "+++ +++ --", list_blocks(blocks("site-a"))),
+        row!("ListBlocks",   "+++ --- --", list_blocks(blocks("site-b"))),
+        row!("Unblock",      "-++ -++ --", unblock(lift(None))),
+        row!("Unblock",      "-++ -++ --", unblock(lift(Some(one_site("site-a"))))),
+        row!("Unblock",      "-++ --- --", unblock(lift(Some(one_site("site-b"))))),
+        row!("Unblock",      "-++ --- --", unblock(lift(Some(everywhere())))),
+        row!("Allow",        "-++ -++ --", allow(allow(one_site("site-a")))),
+        row!("Allow",        "-++ --- --", allow(allow(one_site("site-b")))),
+        row!("Allow",        "-++ --- --", allow(allow(everywhere()))),
+        row!("Disallow",     "-++ -++ --", disallow(lift(None))),
+        row!("Disallow",     "-++ -++ --", disallow(lift(Some(one_site("site-a"))))),
+        row!("Disallow",     "-++ --- --", disallow(lift(Some(one_site("site-b"))))),
+        row!("Disallow",     "-++ --- --", disallow(lift(Some(everywhere())))),
+        row!("PanicOpen",    "-++ -++ --", panic_open(open("site-a"))),
+        row!("PanicOpen",    "-++ --- --", panic_open(open("site-b"))),
+        row!("PanicClose",   "-++ -++ --", panic_close(close("site-a"))),
+        row!("PanicClose",   "-++ --- --", panic_close(close("site-b"))),
         row!("PruneAudit",   "--+ --- --", prune_audit(v1::PruneAuditRequest::default())),
     ]
 }
@@ -366,11 +441,10 @@ async fn state(installation: &Installation) -> String {
         .list_operators(v1::ListOperatorsRequest {})
         .await
         .unwrap();
+    let operators = operators.into_inner();
     let status = admin.status(status("")).await.unwrap().into_inner();
-    format!(
-        "{documents:?}\n{tokens:?}\n{:?}\n{status:?}",
-        operators.into_inner()
-    )
+    let blocks = admin.list_blocks(blocks("")).await.unwrap().into_inner();
+    format!("{documents:?}\n{tokens:?}\n{operators:?}\n{status:?}\n{blocks:?}")
 }
 
 /// What an audit record's bytes say can only be looked at as text.
