@@ -10,8 +10,8 @@ use voipfleet_common::ruleset::{Digest, LiveName, Until};
 use voipfleet_common::session::Held;
 use voipfleet_proto::v1;
 
-use super::{Api, Caller};
 use super::convert::{invalid, parse, refused, sources};
+use super::{Api, Caller};
 use crate::push::basis::{BasisNode, PlanBasis};
 use crate::push::plan::{Compared, DocumentDifference, Planned, PlannedNode, Wish};
 use crate::push::snapshot::MAX_NODES;

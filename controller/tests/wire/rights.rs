@@ -325,6 +325,41 @@ fn close(site: &str) -> v1::PanicCloseRequest {
     v1::PanicCloseRequest { site }
 }
 
+fn rollback(site: &str) -> v1::RollbackRequest {
+    v1::RollbackRequest {
+        site: site.to_owned(),
+        dry_run: true,
+        ..v1::RollbackRequest::default()
+    }
+}
+
+fn watch(site: &str) -> v1::WatchRolloutRequest {
+    let site = site.to_owned();
+    v1::WatchRolloutRequest { site }
+}
+
+fn rollouts(site: &str) -> v1::RolloutStatusRequest {
+    let site = site.to_owned();
+    v1::RolloutStatusRequest { site }
+}
+
+fn pause(site: &str) -> v1::PauseRolloutRequest {
+    let site = site.to_owned();
+    v1::PauseRolloutRequest { site }
+}
+
+fn resume(site: &str) -> v1::ResumeRolloutRequest {
+    let site = site.to_owned();
+    v1::ResumeRolloutRequest { site }
+}
+
+fn abort(site: &str) -> v1::AbortRolloutRequest {
+    v1::AbortRolloutRequest {
+        site: site.to_owned(),
+        roll_back: false,
+    }
+}
+
 // Columns: viewer, operator, admin of everything; of site-a; viewer, operator of tenant acme.
 #[rustfmt::skip]
 fn table(own_token: &str, foreign_token: &str) -> Vec<Row> {
@@ -420,6 +455,19 @@ fn table(own_token: &str, foreign_token: &str) -> Vec<Row> {
         row!("PanicOpen",    "-++ --- --", panic_open(open("site-b"))),
         row!("PanicClose",   "-++ -++ --", panic_close(close("site-a"))),
         row!("PanicClose",   "-++ --- --", panic_close(close("site-b"))),
+        row!("Rollback",     "-++ -++ --", all rollback(rollback("site-a"))),
+        row!("Rollback",     "-++ --- --", all rollback(rollback("site-b"))),
+        row!("WatchRollout", "+++ +++ --", all watch_rollout(watch("site-a"))),
+        row!("WatchRollout", "+++ --- --", all watch_rollout(watch("site-b"))),
+        row!("RolloutStatus","+++ +++ --", rollout_status(rollouts(""))),
+        row!("RolloutStatus","+++ +++ --", rollout_status(rollouts("site-a"))),
+        row!("RolloutStatus","+++ --- --", rollout_status(rollouts("site-b"))),
+        row!("PauseRollout", "-++ -++ --", pause_rollout(pause("site-a"))),
+        row!("PauseRollout", "-++ --- --", pause_rollout(pause("site-b"))),
+        row!("ResumeRollout","-++ -++ --", resume_rollout(resume("site-a"))),
+        row!("ResumeRollout","-++ --- --", resume_rollout(resume("site-b"))),
+        row!("AbortRollout", "-++ -++ --", abort_rollout(abort("site-a"))),
+        row!("AbortRollout", "-++ --- --", abort_rollout(abort("site-b"))),
         row!("PruneAudit",   "--+ --- --", prune_audit(v1::PruneAuditRequest::default())),
     ]
 }
