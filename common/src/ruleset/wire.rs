@@ -1,5 +1,6 @@
 //! Rulesets as canonical protobuf; back from it in [`read`], with every value checked again.
 
+pub(in crate::ruleset) mod direct;
 mod probe;
 mod read;
 pub(in crate::ruleset) mod sets;
@@ -16,13 +17,24 @@ use super::{
 };
 pub(super) use read::{parse, read_network};
 
+/// The field of `ruleset.proto` that holds the sets.
+const SETS: u32 = 6;
+
 /// The longest encoded ruleset that either side takes: room for about 2 million set elements.
 pub const MAX_RULESET_BYTES: usize = 64 << 20;
 
 impl Ruleset {
     /// The canonical encoding; its SHA-256 is the digest.
     pub fn encode(&self) -> Vec<u8> {
-        pb::Ruleset::from(self).encode_to_vec()
+        let mut bytes = head(self).encode_to_vec();
+        let mut content = Vec::new();
+        for set in &self.sets {
+            content.clear();
+            sets::write(set, &mut content);
+            direct::field(SETS, &content, &mut bytes);
+        }
+        bytes.extend(tail(self).encode_to_vec());
+        bytes
     }
 
     /// The digest of the canonical encoding.
@@ -48,32 +60,50 @@ impl Ruleset {
     }
 }
 
+/// Its fields before the sets.
+fn head(ruleset: &Ruleset) -> pb::Ruleset {
+    pb::Ruleset {
+        site: ruleset.site.to_string(),
+        node: ruleset.node.to_string(),
+        mode: match ruleset.mode {
+            Mode::Enforce => pb::Mode::Enforce,
+            Mode::Observe => pb::Mode::Observe,
+        }
+        .into(),
+        admins: ruleset.admins.iter().map(network).collect(),
+        ssh_ports: ruleset
+            .ssh_ports
+            .iter()
+            .map(|port| u32::from(*port))
+            .collect(),
+        ..pb::Ruleset::default()
+    }
+}
+
+/// Its fields behind the sets.
+fn tail(ruleset: &Ruleset) -> pb::Ruleset {
+    pb::Ruleset {
+        chains: ruleset
+            .chains
+            .iter()
+            .map(|chain| pb::Chain {
+                name: chain.name.to_string(),
+                rules: chain.rules.iter().map(rule).collect(),
+            })
+            .collect(),
+        probes: ruleset.probes.iter().map(probe::probe).collect(),
+        ..pb::Ruleset::default()
+    }
+}
+
 impl From<&Ruleset> for pb::Ruleset {
     fn from(ruleset: &Ruleset) -> Self {
+        let tail = tail(ruleset);
         pb::Ruleset {
-            site: ruleset.site.to_string(),
-            node: ruleset.node.to_string(),
-            mode: match ruleset.mode {
-                Mode::Enforce => pb::Mode::Enforce,
-                Mode::Observe => pb::Mode::Observe,
-            }
-            .into(),
-            admins: ruleset.admins.iter().map(network).collect(),
-            ssh_ports: ruleset
-                .ssh_ports
-                .iter()
-                .map(|port| u32::from(*port))
-                .collect(),
             sets: ruleset.sets.iter().map(sets::encode).collect(),
-            chains: ruleset
-                .chains
-                .iter()
-                .map(|chain| pb::Chain {
-                    name: chain.name.to_string(),
-                    rules: chain.rules.iter().map(rule).collect(),
-                })
-                .collect(),
-            probes: ruleset.probes.iter().map(probe::probe).collect(),
+            chains: tail.chains,
+            probes: tail.probes,
+            ..head(ruleset)
         }
     }
 }

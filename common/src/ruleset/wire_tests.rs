@@ -4,8 +4,10 @@ use proptest::prelude::*;
 use prost::Message as _;
 use voipfleet_proto::v1 as pb;
 
-use super::{Digest, Family, MAX_RULESET_BYTES, Probe, ProbeCheck, Ruleset};
-use crate::compile::fixtures::{documents, effective, node};
+use super::{
+    AddressSet, Digest, Expiring, Family, MAX_RULESET_BYTES, Probe, ProbeCheck, Ruleset, Until,
+};
+use crate::compile::fixtures::{any_net, documents, effective, node};
 use crate::iptables::{Failsafe, restore_input, set_create_input};
 use crate::role::Role;
 
@@ -138,6 +140,28 @@ fn the_sound_one_is_read() {
 }
 
 proptest! {
+    /// What is written straight is what the messages encode to.
+    #[test]
+    fn long_lists_are_written_as_messages_are(
+        nets in prop::collection::vec(any_net(), 0..30),
+        ending in prop::collection::vec((any_net(), 1_u64..=1 << 34), 0..30),
+        live in prop::sample::subsequence(vec!["allow", "block", "cluster:eth1"], 0..=3),
+    ) {
+        let mut ruleset = Ruleset::decode(&sound().encode_to_vec()).unwrap();
+        for set in &mut ruleset.sets {
+            let ending = ending.iter().map(|(net, until)| Expiring {
+                net: *net,
+                until: Until::from_unix(*until).unwrap(),
+            });
+            *set = AddressSet::new(set.name.clone(), nets.iter().copied())
+                .with_expiring(ending)
+                .with_live_names(live.iter().map(|name| name.parse().unwrap()));
+        }
+        let bytes = ruleset.encode();
+        prop_assert_eq!(&bytes, &pb::Ruleset::from(&ruleset).encode_to_vec());
+        prop_assert_eq!(Ruleset::decode(&bytes).unwrap(), ruleset);
+    }
+
     #[test]
     fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         is_harmless(&bytes)?;

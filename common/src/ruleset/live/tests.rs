@@ -88,6 +88,7 @@ proptest! {
     fn what_is_encoded_comes_back(live in any_live()) {
         let bytes = live.encode();
         prop_assert_eq!(LiveSets::decode(&bytes).unwrap(), live.clone());
+        prop_assert_eq!(pb::LiveSets::decode(&bytes[..]).unwrap().encode_to_vec(), bytes.clone());
         prop_assert_eq!(live.digest(), crate::ruleset::Digest::of(&bytes));
     }
 

@@ -7,7 +7,15 @@ use voipfleet_proto::v1 as pb;
 use super::name::MAX_LIVE_NAME;
 use super::{LiveChange, LiveDelta, LiveName, LiveSets, LiveValue};
 use crate::ruleset::check::InvalidRuleset;
+use crate::ruleset::wire::direct;
 use crate::ruleset::{Digest, Expiring, Until, outline, wire};
+
+/// Field numbers of `LiveSets` and `LiveSource` in `ruleset.proto`.
+const SITE: u32 = 1;
+const SOURCES: u32 = 2;
+const NAME: u32 = 1;
+const ELEMENTS: u32 = 2;
+const EXPIRING: u32 = 3;
 
 /// The longest encoded live sets that either side takes: room for about 2 million prefixes.
 pub const MAX_LIVE_BYTES: usize = 64 << 20;
@@ -36,16 +44,17 @@ impl From<InvalidRuleset> for InvalidLive {
 impl LiveSets {
     /// The canonical encoding; its SHA-256 is the digest.
     pub fn encode(&self) -> Vec<u8> {
-        let sources = self.sources.iter().map(|(name, value)| pb::LiveSource {
-            name: name.to_string(),
-            elements: value.elements.iter().map(wire::network).collect(),
-            expiring: value.expiring.iter().map(wire::sets::expiring).collect(),
-        });
-        pb::LiveSets {
-            site: self.site.to_string(),
-            sources: sources.collect(),
+        let mut bytes = Vec::new();
+        direct::field(SITE, self.site.as_str().as_bytes(), &mut bytes);
+        let mut content = Vec::new();
+        for (name, value) in &self.sources {
+            content.clear();
+            direct::field(NAME, name.to_string().as_bytes(), &mut content);
+            direct::networks(ELEMENTS, &value.elements, &mut content);
+            direct::expiring(EXPIRING, &value.expiring, &mut content);
+            direct::field(SOURCES, &content, &mut bytes);
         }
-        .encode_to_vec()
+        bytes
     }
 
     /// The digest of the canonical encoding.

@@ -5,8 +5,16 @@ use voipfleet_proto::v1 as pb;
 
 use super::super::check::{InvalidRuleset, invalid};
 use super::super::{AddressSet, Expiring, Family, LiveName, SetName, Until};
-use super::network;
 use super::read::{parse, read_network};
+use super::{direct, network};
+
+/// Field numbers of `AddressSet` in `ruleset.proto`.
+const STEM: u32 = 1;
+const FAMILY: u32 = 2;
+const MAX_ELEMENTS_OF_SET: u32 = 3;
+const ELEMENTS: u32 = 4;
+const EXPIRING: u32 = 5;
+const LIVE: u32 = 6;
 
 /// `maxelem` of a set, at most.
 const MAX_ELEMENTS: u32 = 1 << 22;
@@ -23,6 +31,22 @@ pub(super) fn encode(set: &AddressSet) -> pb::AddressSet {
         elements: set.elements.iter().map(network).collect(),
         expiring: set.expiring.iter().map(expiring).collect(),
         live: set.live.iter().map(LiveName::to_string).collect(),
+    }
+}
+
+/// Writes what [`encode`] encodes.
+pub(super) fn write(set: &AddressSet, out: &mut Vec<u8>) {
+    let family = match set.name.family {
+        Family::V4 => pb::Family::V4,
+        Family::V6 => pb::Family::V6,
+    };
+    direct::field(STEM, set.name.stem.as_str().as_bytes(), out);
+    direct::number(FAMILY, i32::from(family).unsigned_abs().into(), out);
+    direct::number(MAX_ELEMENTS_OF_SET, set.max_elements.into(), out);
+    direct::networks(ELEMENTS, &set.elements, out);
+    direct::expiring(EXPIRING, &set.expiring, out);
+    for name in &set.live {
+        direct::field(LIVE, name.to_string().as_bytes(), out);
     }
 }
 
