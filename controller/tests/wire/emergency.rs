@@ -2,7 +2,7 @@
 
 use tonic::Code;
 use voipfleet_common::ruleset::{LiveName, LiveSets};
-use voipfleet_controller::store::{Embedded, Store as _, Txn, keys};
+use voipfleet_controller::store::{Embedded, Store as _};
 use voipfleet_proto::v1::{
     BlockRequest, EmergencyResponse, EnforcementState, LiftRequest, ListBlocksRequest,
     ListBlocksResponse, PanicCloseRequest, PanicOpenRequest, SiteScope, StatusRequest, site_scope,
@@ -45,33 +45,21 @@ fn stands(answer: &EmergencyResponse) -> Vec<(String, EnforcementState, String)>
         .collect()
 }
 
-/// A node that runs rules with a place for all that operators decide, connected.
+/// A node that runs what was pushed, connected; and the live sets that it holds.
 async fn with_place() -> (Installation, Session, LiveSets) {
-    let (mut installation, _, mut a) = connected().await;
+    let (installation, _, mut a) = connected().await;
+    let notice = a.notice().await;
+    let mut held = a.take(&notice, None).await;
     let push = installation.push().await;
     let offer = a.offer().await;
     a.apply(&offer).await;
     push.end().await;
-    let node = a.node.clone();
-    drop(a);
-    installation.stop().await;
-    give_place(&installation).await;
-    installation.run().await;
-    let mut a = node.connect(&installation).await;
-    let notice = a.notice().await;
-    let held = a.take(&notice, None).await;
+    // Its own address may have come later than its connection.
+    while a.noticed() > 0 {
+        let notice = a.notice().await;
+        held = a.take(&notice, Some(&held)).await;
+    }
     (installation, a, held)
-}
-
-async fn give_place(installation: &Installation) {
-    let store = Embedded::open(&installation.store_path()).unwrap();
-    let key = keys::generation("site-a", 1);
-    let held = store.get(&key).await.unwrap().unwrap();
-    let mut record: serde_json::Value = serde_json::from_slice(&held.value).unwrap();
-    record["live"] = serde_json::json!(["allow", "block", "open"]);
-    let txn = Txn::new().put(&key, serde_json::to_vec(&record).unwrap());
-    store.commit(txn).await.unwrap();
-    store.close().await;
 }
 
 /// Takes what the node is told until `done`, while a call goes on.

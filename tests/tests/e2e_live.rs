@@ -1,0 +1,347 @@
+//! What changes without a push, on three nodes of both backends: blocks, allows, a site that is
+//! opened, and members that come and go.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use voipfleet_tests::calls::{Calls, Flow, Wanted};
+use voipfleet_tests::exec::Ended;
+use voipfleet_tests::lab::{Family, Lab, Options};
+
+/// SIP, and a port of media.
+const PORTS: [u16; 2] = [5060, 10_000];
+/// Packets that say that a flow goes on, or that it does not.
+const SOME: u64 = 25;
+/// The office's addresses; they are a tenant's.
+const OFFICE: [&str; 2] = ["203.0.113.9", "2001:db8:10::9"];
+
+/// Calls of some sources to one node.
+struct Node {
+    name: String,
+    calls: Calls,
+    /// Of each source, in the order in which they were named.
+    each: usize,
+}
+
+impl Node {
+    fn begin(lab: &Lab, name: &str, whos: &[&str]) -> Result<Self> {
+        lab.kill(&format!("packets-{name}"))?; // it listens on the same ports
+        let host = 10 + lab.node(name)?.index;
+        let sources = lab.sources()?;
+        let mut wanted = Vec::new();
+        for who in whos {
+            let source = sources.iter().find(|source| source.who == *who);
+            let source = source.with_context(|| format!("there is no source {who}"))?;
+            for family in Family::BOTH {
+                let (from, to): (IpAddr, IpAddr) = match family {
+                    Family::V4 => (source.v4.into(), format!("198.18.0.{host}").parse()?),
+                    Family::V6 => (source.v6.into(), format!("2001:db8:1::{host}").parse()?),
+                };
+                for port in PORTS {
+                    // Another port for each node: a source is one host.
+                    let own = 30_000 + u16::try_from(host)? * 10 + u16::from(port == 5060);
+                    wanted.push(Wanted {
+                        netns: source.netns.clone(),
+                        from: SocketAddr::new(from, own),
+                        to: SocketAddr::new(to, port),
+                    });
+                }
+            }
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            each: wanted.len() / whos.len(),
+            calls: Calls::begin(&format!("vf-{name}"), &wanted)?,
+        })
+    }
+
+    /// The flows of the source that was named as number `who`.
+    fn of(&self, who: usize) -> impl Iterator<Item = &Arc<Flow>> {
+        self.calls
+            .flows()
+            .iter()
+            .skip(who * self.each)
+            .take(self.each)
+    }
+}
+
+fn of(nodes: &[Node], who: usize) -> Vec<&Arc<Flow>> {
+    nodes.iter().flat_map(|node| node.of(who)).collect()
+}
+
+/// Waits until all of these go there and back.
+fn go_on(lab: &Lab, flows: &[&Arc<Flow>]) -> Result<()> {
+    for flow in flows {
+        let from = flow.answered();
+        lab.wait("a flow that goes on", || {
+            Ok((flow.answered() > from + SOME).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// That nothing comes through of what is sent from now on, on any of these.
+fn stand_still(lab: &Lab, flows: &[&Arc<Flow>]) -> Result<()> {
+    let sent: Vec<u64> = flows.iter().map(|flow| flow.sent()).collect();
+    for (flow, from) in flows.iter().zip(&sent) {
+        lab.wait("packets that are dropped", || {
+            Ok((flow.sent() > from + SOME).then_some(()))
+        })?;
+        ensure!(
+            flow.received() <= *from,
+            "packet {} came through, sent after {from}",
+            flow.received()
+        );
+    }
+    Ok(())
+}
+
+/// Makes the node say nothing on these for a while: what it says of itself to somebody who is shut
+/// out in that moment begins a flow of its own, and answers to that pass.
+fn unanswered(lab: &Lab, flows: &[&Arc<Flow>], act: impl FnOnce() -> Result<()>) -> Result<()> {
+    for flow in flows {
+        flow.is_answered(false);
+    }
+    for flow in flows {
+        let from = flow.received();
+        lab.wait("a flow without answers", || {
+            Ok((flow.received() > from + SOME).then_some(()))
+        })?;
+    }
+    act()?;
+    for flow in flows {
+        flow.is_answered(true);
+    }
+    Ok(())
+}
+
+/// Runs a command; gives its answer, and prints how long it took until every node had done it.
+fn on_every_node(lab: &Lab, arguments: &[&str]) -> Result<Value> {
+    let begun = Instant::now();
+    let ended = lab.voipctl(&[arguments, &["-o", "json"]].concat())?;
+    let took = begun.elapsed().as_millis();
+    ensure!(ended.success(), "{arguments:?}: {}", ended.said());
+    let answer: Value = serde_json::from_str(&ended.stdout)?;
+    ensure!(answer["enforced"] == 3 && answer["nodes"] == 3, "{answer}");
+    println!("{}: enforced on 3 nodes after {took} ms", arguments[0]);
+    Ok(answer)
+}
+
+fn refused(ended: &Ended, words: &str) -> Result<()> {
+    ensure!(
+        !ended.success() && ended.said().contains(words),
+        "{}",
+        ended.said()
+    );
+    Ok(())
+}
+
+/// The lab, pushed, with media for clients only, so that a stranger has none.
+fn with_lab(test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    let options = Options {
+        roles: "all",
+        bare: true,
+        ..Options::default()
+    };
+    Lab::run(&options, |lab| {
+        let sample = std::fs::read_to_string(lab.policies().join("site-a.yaml"))?;
+        let document = sample.replace(
+            "10000-20000, from: [world]",
+            // The carrier speaks from its signalling network here.
+            "10000-20000, from: [clients, 192.0.2.0/28, \"2001:db8:20::/124\"]",
+        );
+        ensure!(
+            document != sample,
+            "the sample site has another shape than this test knows"
+        );
+        let applied = lab.apply(&document)?;
+        ensure!(applied.success(), "{}", applied.said());
+        let push = lab.push()?;
+        ensure!(push.ended.success(), "{}", push.ended.said());
+        lab.wait_synced()?;
+        test(lab)
+    })
+}
+
+fn begin(lab: &Lab, whos: &[&str]) -> Result<Vec<Node>> {
+    let names = lab.nodes().iter().map(|node| node.name.as_str());
+    names.map(|name| Node::begin(lab, name, whos)).collect()
+}
+
+#[test]
+fn a_block_cuts_calls_everywhere_and_outlives_every_process() -> Result<()> {
+    with_lab(|lab| {
+        let nodes = begin(lab, &["office", "carrier"])?;
+        let (office, carrier) = (of(&nodes, 0), of(&nodes, 1));
+        go_on(lab, &office)?;
+        go_on(lab, &carrier)?;
+        // A node that goes on speaking keeps no call alive.
+        nodes.iter().for_each(|node| node.calls.node_speaks(true));
+        let plain = ["block", OFFICE[0], "--reason", "toll fraud"];
+        refused(&lab.voipctl(&plain)?, "tenant acme: offices")?;
+        for address in OFFICE {
+            let line = ["block", address, "--force", "--reason", "toll fraud"];
+            on_every_node(lab, &line)?;
+        }
+        stand_still(lab, &office)?;
+        go_on(lab, &carrier)?;
+        lab.wait_synced()?;
+
+        lab.kill("controller")?;
+        for node in lab.nodes() {
+            lab.kill(&node.name)?;
+        }
+        for node in lab.nodes() {
+            lab.start(&node.name)?;
+        }
+        stand_still(lab, &office)?;
+        lab.start("controller")?;
+        lab.wait_synced()?;
+        stand_still(lab, &office)?;
+        let listed: Value = serde_json::from_str(&lab.voipctl_ok(&["blocks", "-o", "json"])?)?;
+        let listed = listed["blocks"].as_array().map(Vec::len);
+        ensure!(listed == Some(2), "{listed:?}");
+
+        nodes.iter().for_each(|node| node.calls.node_speaks(false));
+        for address in OFFICE {
+            on_every_node(lab, &["unblock", address])?;
+        }
+        go_on(lab, &office)?;
+
+        // One that ends while nobody is there to end it.
+        let line = [
+            "block",
+            OFFICE[0],
+            "--force",
+            "--ttl",
+            "10s",
+            "--reason",
+            "a short one",
+        ];
+        on_every_node(lab, &line)?;
+        lab.kill("controller")?;
+        let v4: Vec<_> = nodes.iter().flat_map(|node| node.of(0).take(2)).collect();
+        go_on(lab, &v4)?;
+        lab.start("controller")?;
+        lab.wait_synced()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_stranger_is_let_in_and_shut_out_and_a_site_is_opened_and_closed() -> Result<()> {
+    with_lab(|lab| {
+        let nodes = begin(lab, &["stranger", "carrier"])?;
+        let (stranger, carrier) = (of(&nodes, 0), of(&nodes, 1));
+        stand_still(lab, &stranger)?;
+        let sources = lab.sources()?;
+        let own = sources.iter().find(|source| source.who == "stranger");
+        let own = own.context("there is no stranger")?;
+        let addresses = [own.v4.to_string(), own.v6.to_string()];
+        let nowhere = lab.voipctl(&["allow", &addresses[0], "--reason", "a new phone"])?;
+        refused(&nowhere, "--site SITE")?;
+        for address in &addresses {
+            let line = [
+                "allow",
+                address,
+                "--site",
+                "site-a",
+                "--reason",
+                "a new phone",
+            ];
+            on_every_node(lab, &line)?;
+        }
+        go_on(lab, &stranger)?;
+        unanswered(lab, &stranger, || {
+            for address in &addresses {
+                on_every_node(lab, &["disallow", address])?;
+            }
+            Ok(())
+        })?;
+        stand_still(lab, &stranger)?;
+
+        on_every_node(lab, &["panic-open", "site-a", "--reason", "a bad push"])?;
+        go_on(lab, &stranger)?;
+        let shown = lab.voipctl_ok(&["status", "site-a"])?;
+        ensure!(shown.contains("IS OPEN TO EVERYBODY"), "{shown}");
+        unanswered(lab, &stranger, || {
+            on_every_node(lab, &["panic-close", "site-a"]).map(drop)
+        })?;
+        stand_still(lab, &stranger)?;
+        go_on(lab, &carrier)?;
+        lab.wait_synced()?;
+        Ok(())
+    })
+}
+
+/// Whether a node's kernel takes `address` for a member of the cluster.
+fn knows(lab: &Lab, node: &str, address: &str) -> Result<bool> {
+    let wanted = format!(" {address} ");
+    let sets = lab.rules(node)?.sets;
+    let mut members = sets
+        .iter()
+        .filter(|line| line.starts_with("add vf-cluster"));
+    Ok(members.any(|line| format!("{line} ").contains(&wanted)))
+}
+
+#[test]
+fn members_of_the_cluster_come_and_go_without_a_push() -> Result<()> {
+    with_lab(|lab| {
+        let [peer, .., gone] = lab.nodes() else {
+            anyhow::bail!("the lab has one node");
+        };
+        let address = format!("10.20.0.{}", 10 + gone.index);
+        ensure!(knows(lab, &peer.name, &address)?);
+        let generation = lab.status()?.generation;
+        lab.stop(&gone.name)?;
+        let name = format!("site-a/{}", gone.name);
+        let begun = Instant::now();
+        lab.voipctl_ok(&["delete", "node", &name, "--yes"])?;
+        lab.wait("a cluster without it", || {
+            Ok((!knows(lab, &peer.name, &address)?).then_some(()))
+        })?;
+        println!(
+            "gone from its peers after {} ms",
+            begun.elapsed().as_millis()
+        );
+
+        let ended = lab.agent(&gone.name, "teardown")?;
+        ensure!(ended.success(), "{}", ended.said());
+        let state = lab.state().join("agents").join(&gone.name);
+        std::fs::remove_dir_all(&state)?;
+        std::fs::create_dir(&state)?;
+        let roles = gone.roles.join(",");
+        let token = ["token", "create", "--site", "site-a", "--role", &roles];
+        let token = lab.voipctl_ok(&token)?;
+        let enrolled = lab.on(
+            &gone.name,
+            &[
+                lab.program("voipfleet-agent").to_string_lossy().as_ref(),
+                "enroll",
+                "--node",
+                &gone.name,
+                "--controller",
+                "10.98.0.1:7444",
+                "--token",
+                token.trim(),
+                "--state",
+                state.to_string_lossy().as_ref(),
+            ],
+        )?;
+        ensure!(enrolled.success(), "{}", enrolled.said());
+        let begun = Instant::now();
+        lab.start(&gone.name)?;
+        lab.wait("a cluster with it", || {
+            Ok(knows(lab, &peer.name, &address)?.then_some(()))
+        })?;
+        println!(
+            "known to its peers {} ms after it was started",
+            begun.elapsed().as_millis()
+        );
+        ensure!(lab.status()?.generation == generation, "nothing was pushed");
+        Ok(())
+    })
+}
