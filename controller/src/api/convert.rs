@@ -101,6 +101,7 @@ pub(super) fn rollback(caller: &Caller, request: &v1::RollbackRequest) -> Result
         wait_offline_ms: request.wait_offline_ms,
         confirm_within_ms: request.confirm_within_ms,
         dry_run: request.dry_run,
+        basis: request.basis.clone(),
         ..v1::PushRequest::default()
     };
     Ok(Order {

@@ -132,6 +132,8 @@ fn entry(
     let running = running
         .filter(|held| held.generation == record.number)
         .count();
+    let outcome = history.outcomes.get(&record.number);
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let list = |names: Vec<&NodeName>| names.into_iter().map(ToString::to_string).collect();
     v1::HistoryEntry {
         generation: record.number,
@@ -143,13 +145,13 @@ fn entry(
         },
         documents: record.documents,
         observe: record.observe,
-        nodes: u32::try_from(record.nodes.len()).unwrap_or(u32::MAX),
-        running: u32::try_from(running).unwrap_or(u32::MAX),
+        nodes: number(record.nodes.len()),
+        running: number(running),
         changed_nodes: changed.map(|(name, _)| name.to_string()).collect(),
         added_nodes: list(own.difference(&old).copied().collect()),
         removed_nodes: list(old.difference(&own).copied().collect()),
-        applied: None,
-        failed: None,
-        result: String::new(),
+        applied: outcome.map(|outcome| number(outcome.applied)),
+        failed: outcome.map(|outcome| number(outcome.failed)),
+        result: outcome.map_or_else(String::new, |outcome| outcome.state.as_str().to_owned()),
     }
 }

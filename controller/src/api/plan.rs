@@ -12,6 +12,7 @@ use voipfleet_proto::v1;
 
 use super::convert::{invalid, parse, refused, sources};
 use super::{Api, Caller};
+use crate::push::Want;
 use crate::push::basis::{BasisNode, PlanBasis};
 use crate::push::plan::{Compared, DocumentDifference, Planned, PlannedNode, Wish};
 use crate::push::snapshot::MAX_NODES;
@@ -37,13 +38,18 @@ impl Api {
         self.check_given(caller, &given).await?;
         let sources: Vec<Source> = sources(given)?;
         let to = (request.to != 0).then_some(request.to);
-        if to.is_some() && !sources.is_empty() {
+        let want = if request.back || to.is_some() {
+            Want::Earlier(to)
+        } else {
+            Want::Documents
+        };
+        if want != Want::Documents && !sources.is_empty() {
             return Err(invalid("an earlier generation has documents of its own"));
         }
         let wish = Wish {
             site: parse(&request.site)?,
             sources,
-            to,
+            want,
             operator,
         };
         let site = wish.site.to_string();
@@ -70,9 +76,16 @@ fn answer(site: String, planned: Planned) -> v1::PlanResponse {
         warnings: planned.warnings,
         basis: Some(basis_on_the_wire(&site, &planned.basis)),
         documents_at: planned.documents_at.unwrap_or_default(),
-        steps: Vec::new(),
+        steps: planned.steps.iter().map(|nodes| step(nodes)).collect(),
+        to: planned.to.unwrap_or_default(),
         live: planned.live.into_iter().map(source).collect(),
         site,
+    }
+}
+
+fn step(nodes: &[NodeName]) -> v1::PlannedStep {
+    v1::PlannedStep {
+        nodes: names(nodes),
     }
 }
 

@@ -127,11 +127,14 @@ impl Pushes {
         } else {
             (snapshot, Packed::new(site), Vec::new())
         };
+        let confirmed = self.confirmed(&snapshot);
+        self.still_stands(&order, &basis, &snapshot, &contents, &confirmed)
+            .await?;
         Ok(self.prepared(order, snapshot, basis, contents, packed, fresh, warnings))
     }
 
     /// The generation that a rollback brings back.
-    async fn earlier(
+    pub(super) async fn earlier(
         &self,
         basis: &Before,
         site: &SiteName,

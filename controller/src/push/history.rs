@@ -12,7 +12,7 @@ use voipfleet_common::session::{Generation, Held};
 use super::plan::{DocumentDifference, Wanted, document_differences, with_contents};
 use super::snapshot::nodes;
 use super::{PushError, Pushes};
-use crate::records::{self, Content, GenerationRecord, NodeId, Read, TargetRecord};
+use crate::records::{self, Content, GenerationRecord, NodeId, OutcomeRecord, Read, TargetRecord};
 use crate::store::{StoreError, keys};
 
 /// The most generations of a site that are read: more than pruning leaves.
@@ -25,6 +25,8 @@ pub struct History {
     pub current: Generation,
     /// Those that are kept, the oldest first.
     pub generations: Vec<GenerationRecord>,
+    /// How the rollout of each ended, as far as it has and is known.
+    pub outcomes: BTreeMap<Generation, OutcomeRecord>,
     /// What each of the site's nodes has confirmed.
     pub confirmed: BTreeMap<NodeName, Option<Held>>,
 }
@@ -61,6 +63,13 @@ impl Pushes {
             .iter()
             .map(|entry| records::from_json(&entry.key, &entry.held))
             .collect();
+        let generations = generations?;
+        let mut outcomes = BTreeMap::new();
+        for record in &generations {
+            let key = keys::outcome(site, record.number);
+            let read: Option<Read<OutcomeRecord>> = records::read(store, &key).await?;
+            outcomes.extend(read.map(|read| (record.number, read.record)));
+        }
         let stored = nodes(store, site).await?;
         let known = store.get(&keys::document("site", site)).await?.is_some();
         if current.is_none() && !known {
@@ -77,7 +86,8 @@ impl Pushes {
         });
         Ok(History {
             current: current.map_or(0, |current| current.record.generation),
-            generations: generations?,
+            generations,
+            outcomes,
             confirmed: confirmed.collect(),
         })
     }

@@ -13,11 +13,13 @@ use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_common::session::{Generation, Held};
 
 use super::basis::PlanBasis;
-use super::generation::{compare, newest};
+use super::generation::{Before, compare, newest};
 use super::sources::{self, PlannedSource};
+use super::start::batch_size;
 use super::{Order, PushError, Pushes, Snapshot, Want, rulesets};
 use crate::documents::documents_at;
 use crate::records::{self, Content, GenerationRecord, NodeId};
+use crate::rollout::order::{self, Candidate};
 use crate::store::{StoreError, keys};
 
 /// What is asked for.
@@ -27,8 +29,8 @@ pub struct Wish {
     pub site: SiteName,
     /// Documents as if they were stored.
     pub sources: Vec<Source>,
-    /// An earlier generation that is wanted back; none: what the documents say.
-    pub to: Option<Generation>,
+    /// What the documents say, or what an earlier generation held.
+    pub want: Want,
     /// Where the operator speaks from; none: not known.
     pub operator: Option<IpAddr>,
 }
@@ -38,6 +40,8 @@ pub struct Wish {
 pub struct Planned {
     /// The number that it would have; where nothing changes, the site's own.
     pub generation: Generation,
+    /// The earlier one whose content it would be; none: of the documents.
+    pub to: Option<Generation>,
     /// The site's own; 0: none.
     pub current: Generation,
     /// Whether there would be a new generation.
@@ -50,6 +54,8 @@ pub struct Planned {
     pub changes: Changes,
     /// Every node.
     pub nodes: BTreeMap<NodeName, PlannedNode>,
+    /// The batches in which nodes would be given it, the canary first.
+    pub steps: Vec<Vec<NodeName>>,
     /// DNS names and feeds that the rules would use.
     pub live: Vec<PlannedSource>,
     /// What an operator must not overlook.
@@ -111,26 +117,27 @@ impl Pushes {
     pub async fn plan(&self, wish: Wish) -> Result<Planned, PushError> {
         let site = &wish.site;
         let before = self.before(site).await?;
+        let foreseen = match wish.want {
+            Want::Documents => self.forward(&wish).await?,
+            Want::Earlier(to) => self.back(&wish, &before, to).await?,
+        };
+        let Foreseen {
+            snapshot,
+            wanted,
+            documents: after_documents,
+            mut warnings,
+            to,
+            observe,
+        } = foreseen;
         let record = before.record;
-        let (snapshot, compiled) = self.compile_as_if(site, wish.sources.clone()).await?;
-        let mut wanted = with_contents(site, compiled.rulesets).await?;
-        let mut warnings = compiled.warnings;
-        let mut after_documents = snapshot.documents.clone();
-        if let Some(to) = wish.to {
-            let back = self.generation(site, to).await?;
-            self.take_back(&back, &mut wanted).await?;
-            warnings.clear();
-            if let Some(then) = self.documents_of(&back).await? {
-                after_documents = Arc::new(then);
-            }
-        }
         let contents: BTreeMap<NodeName, Content> = wanted
             .iter()
             .map(|(name, (_, content))| (name.clone(), *content))
             .collect();
         let confirmed = self.confirmed(&snapshot);
         let basis = PlanBasis::of(record.as_ref(), snapshot.version, &contents, &confirmed);
-        let fresh = self.fresh(&order(&wish), &snapshot);
+        let mut fresh = self.fresh(&unmade(&wish), &snapshot);
+        fresh.observe = observe.unwrap_or(fresh.observe);
         let compared = compare(
             record.as_ref(),
             contents,
@@ -141,6 +148,7 @@ impl Pushes {
         let running = self.running(&wanted, &confirmed).await?;
         let documents_at = self.documents_before(record.as_ref(), &snapshot).await?;
         let nodes = self.nodes(&snapshot, &wanted, &confirmed, &running);
+        let steps = steps(&snapshot, &nodes);
         let live = self.live(&wanted, &running).await?;
         warnings.extend(live.iter().filter_map(PlannedSource::warning));
         let now = self.clock.now_ms() / 1000;
@@ -179,7 +187,9 @@ impl Pushes {
             comparing.await.map_err(|_| PushError::Broken(site))?;
         Ok(Planned {
             generation: compared.generation.number,
+            to,
             current,
+            steps,
             changed: compared.changed,
             documents_at: known,
             documents,
@@ -222,24 +232,70 @@ impl Pushes {
         read.map(|read| read.record).ok_or_else(unknown)
     }
 
-    /// Puts what a generation held in the place of what was compiled, for the nodes that it knew.
-    async fn take_back(
+    /// What the documents make of the site.
+    async fn forward(&self, wish: &Wish) -> Result<Foreseen, PushError> {
+        let site = &wish.site;
+        let (snapshot, compiled) = self.compile_as_if(site, wish.sources.clone()).await?;
+        Ok(Foreseen {
+            wanted: with_contents(site, compiled.rulesets).await?,
+            documents: snapshot.documents.clone(),
+            warnings: compiled.warnings,
+            snapshot,
+            to: None,
+            observe: None,
+        })
+    }
+
+    /// What an earlier generation held, and for nodes that it does not know what the documents
+    /// make of them. Where it knows all, the documents need not compile.
+    async fn back(
         &self,
-        back: &GenerationRecord,
-        wanted: &mut Wanted,
-    ) -> Result<(), PushError> {
-        for (name, content) in &back.nodes {
-            if let Some(place) = wanted.get_mut(name)
-                && place.1.digest != content.digest
-            {
+        wish: &Wish,
+        before: &Before,
+        to: Option<Generation>,
+    ) -> Result<Foreseen, PushError> {
+        let site = &wish.site;
+        let earlier = self.earlier(before, site, to).await?;
+        let store = self.store.as_ref();
+        let mut snapshot = Snapshot::read(store, &self.documents, site, Vec::new()).await?;
+        let mut wanted = Wanted::new();
+        let unknown = |name: &NodeName| !earlier.nodes.contains_key(name);
+        let mut warnings = Vec::new();
+        let late: Vec<String> = snapshot
+            .nodes
+            .keys()
+            .filter(|name| unknown(name))
+            .map(ToString::to_string)
+            .collect();
+        if !late.is_empty() {
+            let (of_now, mut compiled) = self.compile(site).await?;
+            compiled.rulesets.retain(|name, _| unknown(name));
+            wanted = with_contents(site, compiled.rulesets).await?;
+            snapshot = of_now;
+            warnings.push(format!(
+                "{} enrolled after generation {}: compiled from the documents of now",
+                late.join(", "),
+                earlier.number
+            ));
+        }
+        for (name, content) in &earlier.nodes {
+            if snapshot.nodes.contains_key(name) {
                 let ruleset = self.stored(&content.digest).await?;
                 let key = keys::ruleset(&content.digest);
                 let why = "it is missing, and a generation names it";
                 let ruleset = ruleset.ok_or(StoreError::Corrupt { key, why })?;
-                *place = (ruleset, *content);
+                wanted.insert(name.clone(), (ruleset, *content));
             }
         }
-        Ok(())
+        let documents = self.documents_of(&earlier).await?;
+        Ok(Foreseen {
+            documents: documents.map_or_else(|| snapshot.documents.clone(), Arc::new),
+            snapshot,
+            wanted,
+            warnings,
+            to: Some(earlier.number),
+            observe: Some(earlier.observe),
+        })
     }
 
     /// A stored ruleset.
@@ -344,6 +400,37 @@ impl Pushes {
     }
 }
 
+/// What nodes would be given.
+struct Foreseen {
+    snapshot: Snapshot,
+    wanted: Wanted,
+    documents: Arc<Documents>,
+    warnings: Vec<String>,
+    to: Option<Generation>,
+    /// Of an earlier generation; none: as the document says.
+    observe: Option<bool>,
+}
+
+/// The batches of a rollout, as the site's document wants them now.
+fn steps(snapshot: &Snapshot, nodes: &BTreeMap<NodeName, PlannedNode>) -> Vec<Vec<NodeName>> {
+    let Some(policy) = snapshot.documents.sites.get(&snapshot.site) else {
+        return Vec::new();
+    };
+    let candidate = |(name, node): (&NodeName, &PlannedNode)| {
+        let candidate = Candidate {
+            roles: node.roles.clone(),
+            connected: node.connected,
+            unchanged: node.compared == Compared::Unchanged,
+        };
+        (name.clone(), candidate)
+    };
+    let candidates: BTreeMap<NodeName, Candidate> = nodes.iter().map(candidate).collect();
+    let changing = candidates.values().filter(|node| !node.unchanged).count();
+    let canary = usize::try_from(policy.rollout.canary).unwrap_or(usize::MAX);
+    let batch = batch_size(policy.rollout.batch, changing);
+    order::order(&candidates, canary, batch).batches
+}
+
 /// What a node runs.
 enum Running {
     Nothing,
@@ -399,7 +486,7 @@ pub(crate) fn document_differences(
 }
 
 /// An order that is never carried out.
-fn order(wish: &Wish) -> Order {
+fn unmade(wish: &Wish) -> Order {
     Order {
         site: wish.site.clone(),
         by: String::new(),

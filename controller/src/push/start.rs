@@ -284,16 +284,21 @@ impl Pushes {
 fn stages(prepared: &Prepared, candidates: &BTreeMap<NodeName, Candidate>) -> Stages {
     let staging = &prepared.staging;
     let nodes = candidates.values().filter(|node| !node.unchanged).count();
-    let batch = match staging.batch {
-        Batch::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),
-        Batch::Percent(percent) => (nodes * usize::from(percent)).div_ceil(100),
-    };
     Stages {
         canary: usize::try_from(staging.canary).unwrap_or(usize::MAX),
-        batch: batch.max(1),
+        batch: batch_size(staging.batch, nodes),
         max_failures: usize::try_from(staging.max_failures).unwrap_or(usize::MAX),
         pause_ms: staging.pause_ms,
         roll_back: staging.on_failure == OnFailure::Rollback,
         confirm_within_ms: prepared.confirm_within_ms,
     }
+}
+
+/// So many nodes at a time, of those that change; 1 or more.
+pub(super) fn batch_size(batch: Batch, changing: usize) -> usize {
+    let size = match batch {
+        Batch::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),
+        Batch::Percent(percent) => (changing * usize::from(percent)).div_ceil(100),
+    };
+    size.max(1)
 }

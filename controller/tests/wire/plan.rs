@@ -3,7 +3,7 @@
 use tonic::Code;
 use voipfleet_proto::v1::{
     DiffGenerationsRequest, GivenDocuments, HistoryRequest, PlanRequest, PlanResponse,
-    PlannedState, PushRequest, ShowGenerationRequest,
+    PlannedState, PushRequest, RollbackRequest, ShowGenerationRequest,
 };
 
 use super::agent::{Node, connected};
@@ -17,7 +17,7 @@ async fn plan(installation: &Installation, sources: &[&str]) -> PlanResponse {
     let request = PlanRequest {
         site: "site-a".to_owned(),
         sources: sources.iter().map(given).collect(),
-        to: 0,
+        ..PlanRequest::default()
     };
     installation
         .operator()
@@ -238,17 +238,31 @@ async fn earlier_generations_are_listed_shown_and_compared() {
     }
     let back = PlanRequest {
         site: site.clone(),
-        sources: Vec::new(),
-        to: 1,
+        back: true,
+        ..PlanRequest::default()
     };
     let back = client.plan(back).await.unwrap().into_inner();
-    assert_eq!((back.generation, back.changed), (3, true));
-    let access = back.changes.unwrap().access;
+    assert_eq!((back.generation, back.to, back.changed), (3, 1, true));
+    assert_eq!(back.steps.len(), 1);
+    let access = &back.changes.as_ref().unwrap().access;
+    assert!(!access.is_empty());
     assert!(
         access
             .iter()
             .all(|access| !access.gains && access.owner == "tenant acme")
     );
+    // What was shown is what is brought back, or nothing.
+    Node::enrol(&installation, "b").await;
+    let stale = RollbackRequest {
+        site: site.clone(),
+        to: back.to,
+        basis: back.basis,
+        ..RollbackRequest::default()
+    };
+    let message = refused(client.rollback(stale).await.map(|_| ()), Code::Aborted);
+    assert!(message.contains("node b enrolled"), "{message}");
+    let done = &history.generations[0];
+    assert_eq!((done.result.as_str(), done.applied), ("done", Some(1)));
     refused(client.diff_generations(request(1, 9)).await, Code::NotFound);
     let request = HistoryRequest {
         site: "site-z".to_owned(),

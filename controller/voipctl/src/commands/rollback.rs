@@ -5,6 +5,7 @@ use std::time::Duration;
 use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 
+use super::plan;
 use super::push::Watched;
 use crate::Session;
 use crate::client::ANSWER_TIMEOUT;
@@ -36,25 +37,32 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let asks = !session.yes && !args.dry_run;
+    if asks {
+        plan::can_ask(&format!("voipctl diff {0}@GEN {0}@GEN", args.site), session)?;
+    }
     let controller = session.controller().await?;
     let site = &args.site;
-    if !args.dry_run {
-        let what = match args.to {
-            Some(to) => format!("roll {site} back to what generation {to} held?"),
-            None => format!("roll {site} back to the last good generation before the newest?"),
-        };
-        if !session.confirm(&what)? {
-            session.console.note("nothing was pushed");
-            return Ok(Status::NotEverywhere);
-        }
-    }
-    let request = v1::RollbackRequest {
+    let mut request = v1::RollbackRequest {
         site: site.to_string(),
         to: args.to.unwrap_or_default(),
         wait_offline_ms: 0,
         confirm_within_ms: args.confirm_within.map(millis).unwrap_or_default(),
         dry_run: args.dry_run,
+        basis: None,
     };
+    if asks {
+        let plan = plan::fetch_back(site, request.to, &controller).await?;
+        plan::show(&plan, session);
+        let to = plan.to;
+        if !session.confirm(&format!("roll {site} back to what generation {to} held?"))? {
+            session.console.note("nothing was pushed");
+            return Ok(Status::NotEverywhere);
+        }
+        // What was shown, and no other that became the last good one meanwhile.
+        request.to = to;
+        request.basis = plan.basis;
+    }
     let events = controller
         .within(ANSWER_TIMEOUT, controller.calls().rollback(request))
         .await?;

@@ -112,7 +112,15 @@ fn everything() -> v1::PlanResponse {
              it there",
         ]),
         basis: Some(basis()),
-        steps: Vec::new(),
+        to: 0,
+        steps: vec![
+            v1::PlannedStep {
+                nodes: texts(&["sip1"]),
+            },
+            v1::PlannedStep {
+                nodes: texts(&["pbx1", "new1", "old1", "wk1"]),
+            },
+        ],
         live: vec![
             v1::PlannedSource {
                 source: "name:sbc.example.net".to_owned(),
@@ -366,4 +374,34 @@ async fn a_plan_that_went_stale_says_what_moved() {
         .run_on(Terminal::Plain(80, "y\n"), &["push", "site-a"])
         .await;
     insta::assert_snapshot!(shown.err);
+}
+
+#[tokio::test]
+async fn a_rollback_shows_its_plan_and_asks() {
+    let fixture = fixture(v1::PlanResponse {
+        to: 5,
+        ..everything()
+    })
+    .await;
+    let unseen = fixture.run(&["rollback", "site-a"]).await;
+    assert_eq!(unseen.status, 2, "{unseen}");
+    let no = fixture
+        .run_on(Terminal::Plain(80, "\n"), &["rollback", "site-a"])
+        .await;
+    assert_eq!((no.status, asked_for(&fixture, "RollbackRequest")), (1, 0));
+    let head = "site-a: what generation 5 held would be generation 8, after 7\n";
+    assert!(no.out.starts_with(head), "{no}");
+    let yes = fixture
+        .run_on(Terminal::Plain(80, "y\n"), &["rollback", "site-a"])
+        .await;
+    assert_eq!(yes.status, 0, "{yes}");
+    let asked = fixture.asked();
+    assert!(asked[0].contains("back: true"), "{asked:?}");
+    // The generation that was shown, and its plan.
+    let last = asked.last().unwrap();
+    assert!(last.starts_with("RollbackRequest"), "{last}");
+    assert!(
+        last.contains("to: 5,") && last.contains("generation: 7"),
+        "{last}"
+    );
 }

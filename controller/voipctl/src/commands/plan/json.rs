@@ -11,11 +11,15 @@ pub(super) struct Plan<'p> {
     site: &'p str,
     generation: u64,
     current: u64,
+    /// The earlier generation that is wanted back.
+    to: Option<u64>,
     changed: bool,
     documents: Documents<'p>,
     #[serde(flatten)]
     rulesets: Rulesets<'p>,
     nodes: Vec<Foreseen<'p>>,
+    /// The batches, the canary first.
+    batches: Vec<&'p [String]>,
     live: Vec<LiveSource<'p>>,
     warnings: &'p [String],
 }
@@ -125,10 +129,12 @@ impl<'p> Plan<'p> {
             site: &plan.site,
             generation: plan.generation,
             current: plan.current,
+            to: (plan.to != 0).then_some(plan.to),
             changed: plan.changed,
             documents: Documents::of(&plan.documents),
             rulesets: plan.changes.as_ref().map(Rulesets::of).unwrap_or_default(),
             nodes: plan.nodes.iter().map(node).collect(),
+            batches: plan.steps.iter().map(|step| &*step.nodes).collect(),
             live: plan.live.iter().map(source).collect(),
             warnings: &plan.warnings,
         }

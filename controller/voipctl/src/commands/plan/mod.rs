@@ -48,7 +48,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         sources = apply::on_the_wire(&read);
     }
     let controller = session.controller().await?;
-    let plan = fetch(&args.site, sources, 0, &controller).await?;
+    let plan = fetch(&args.site, sources, &controller).await?;
     if !session.print(&json::Plan::of(&plan))? {
         show(&plan, session);
     }
@@ -76,12 +76,39 @@ pub async fn checked(
     Ok(Some(applied))
 }
 
-/// Asks for the plan of a push: of the documents with `sources`, or, `to` above 0, of the way
-/// back to that generation.
+/// Refuses a push that shows its plan to nobody. `look` shows what would change.
+pub fn can_ask(look: &str, session: &Session<'_>) -> Result<(), Failure> {
+    let why = if !session.format.is_table() {
+        "a push whose output is for programs asks no question"
+    } else if !session.console.answers() {
+        "nobody is there to look at the plan of this push"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::input(why).hint(format!(
+        "add --yes to push without asking; what would change: {look}"
+    )))
+}
+
+/// Asks for the plan of the way back to a generation; 0: the last good one before the newest.
+pub async fn fetch_back(
+    site: &SiteName,
+    to: u64,
+    controller: &Controller,
+) -> Result<v1::PlanResponse, Failure> {
+    let request = v1::PlanRequest {
+        site: site.to_string(),
+        sources: Vec::new(),
+        to,
+        back: true,
+    };
+    controller.answer(controller.calls().plan(request)).await
+}
+
+/// Asks for the plan of a push of the documents with `sources`.
 pub async fn fetch(
     site: &SiteName,
     sources: Vec<v1::Source>,
-    to: u64,
     controller: &Controller,
 ) -> Result<v1::PlanResponse, Failure> {
     let given = |source: v1::Source| v1::GivenDocuments {
@@ -91,7 +118,8 @@ pub async fn fetch(
     let request = v1::PlanRequest {
         site: site.to_string(),
         sources: sources.into_iter().map(given).collect(),
-        to,
+        to: 0,
+        back: false,
     };
     controller.answer(controller.calls().plan(request)).await
 }
@@ -134,6 +162,12 @@ fn headline(plan: &v1::PlanResponse) -> String {
     if is_empty(plan) {
         let current = plan.current;
         return format!("{site}: nothing to do, every node runs generation {current}");
+    }
+    if plan.to > 0 {
+        let (to, generation, current) = (plan.to, plan.generation, plan.current);
+        return format!(
+            "{site}: what generation {to} held would be generation {generation}, after {current}"
+        );
     }
     match (plan.changed, plan.current) {
         (true, 0) => format!(
@@ -216,10 +250,10 @@ fn nodes(plan: &v1::PlanResponse, page: &mut Page<'_>) {
         let name = format!("{:width$}", node.node);
         page.line(1, tone, &format!("{name}  {what}{offline}{error}"));
     }
-    for (at, step) in plan.steps.iter().enumerate() {
-        if plan.steps.len() > 1 {
+    if plan.steps.len() > 1 && affected > 0 {
+        for (at, step) in plan.steps.iter().enumerate() {
             let nodes = step.nodes.join(", ");
-            page.line(1, Tone::Plain, &format!("step {}: {nodes}", at + 1));
+            page.line(1, Tone::Plain, &format!("batch {}: {nodes}", at + 1));
         }
     }
     let stay = plan.nodes.len() - affected;

@@ -55,7 +55,7 @@ pub struct Args {
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
     let asks = !session.yes && !args.dry_run;
     if asks {
-        can_ask(&args.site, session)?;
+        plan::can_ask(&format!("voipctl plan {}", args.site), session)?;
     }
     let read = if args.files.is_empty() {
         None
@@ -140,20 +140,6 @@ enum Agreed {
     End(Status),
 }
 
-/// Refuses a push that shows its plan to nobody.
-fn can_ask(site: &SiteName, session: &Session<'_>) -> Result<(), Failure> {
-    let why = if !session.format.is_table() {
-        "a push whose output is for programs asks no question"
-    } else if !session.console.answers() {
-        "nobody is there to look at the plan of this push"
-    } else {
-        return Ok(());
-    };
-    Err(Failure::input(why).hint(format!(
-        "add --yes to push without asking; what would change: voipctl plan {site}"
-    )))
-}
-
 /// Shows the plan, and asks a person before anything is stored or nodes are touched.
 async fn agreed(
     site: &SiteName,
@@ -170,7 +156,7 @@ async fn agreed(
         sources = apply::on_the_wire(read);
     }
     let controller = session.controller().await?;
-    let plan = plan::fetch(site, sources, 0, &controller).await?;
+    let plan = plan::fetch(site, sources, &controller).await?;
     plan::show(&plan, session);
     if plan::is_empty(&plan) {
         return Ok(Agreed::End(Status::Done));
