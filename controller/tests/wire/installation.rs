@@ -281,6 +281,10 @@ pub(crate) struct Push {
 impl Push {
     /// Reads on until the controller says this of a node.
     pub(crate) async fn until(&mut self, node: &str, state: PushNodeState) {
+        let nodes = &self.started.nodes;
+        if nodes.iter().any(|n| n.node == node && n.state() == state) {
+            return;
+        }
         loop {
             if let Some(push_event::Kind::Node(found)) = next(&mut self.events).await
                 && found.node == node

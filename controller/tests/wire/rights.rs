@@ -251,6 +251,41 @@ fn difference(site: &str) -> v1::DiffGenerationsRequest {
     }
 }
 
+fn rollback(site: &str) -> v1::RollbackRequest {
+    v1::RollbackRequest {
+        site: site.to_owned(),
+        dry_run: true,
+        ..v1::RollbackRequest::default()
+    }
+}
+
+fn watched(site: &str) -> v1::WatchRolloutRequest {
+    let site = site.to_owned();
+    v1::WatchRolloutRequest { site }
+}
+
+fn rollouts(site: &str) -> v1::RolloutStatusRequest {
+    let site = site.to_owned();
+    v1::RolloutStatusRequest { site }
+}
+
+fn pause(site: &str) -> v1::PauseRolloutRequest {
+    let site = site.to_owned();
+    v1::PauseRolloutRequest { site }
+}
+
+fn resume(site: &str) -> v1::ResumeRolloutRequest {
+    let site = site.to_owned();
+    v1::ResumeRolloutRequest { site }
+}
+
+fn abort(site: &str) -> v1::AbortRolloutRequest {
+    v1::AbortRolloutRequest {
+        site: site.to_owned(),
+        roll_back: false,
+    }
+}
+
 fn audit(site: &str) -> v1::AuditRequest {
     v1::AuditRequest {
         site: site.to_owned(),
@@ -419,6 +454,19 @@ fn table(own_token: &str, foreign_token: &str) -> Vec<Row> {
         row!("ShowGeneration", "+++ --- --", show_generation(generation("site-b"))),
         row!("DiffGenerations", "+++ +++ --", diff_generations(difference("site-a"))),
         row!("DiffGenerations", "+++ --- --", diff_generations(difference("site-b"))),
+        row!("Rollback",     "-++ -++ --", all rollback(rollback("site-a"))),
+        row!("Rollback",     "-++ --- --", all rollback(rollback("site-b"))),
+        row!("WatchRollout", "+++ +++ --", all watch_rollout(watched("site-a"))),
+        row!("WatchRollout", "+++ --- --", all watch_rollout(watched("site-b"))),
+        row!("RolloutStatus","+++ +++ --", rollout_status(rollouts(""))),
+        row!("RolloutStatus","+++ +++ --", rollout_status(rollouts("site-a"))),
+        row!("RolloutStatus","+++ --- --", rollout_status(rollouts("site-b"))),
+        row!("PauseRollout", "-++ -++ --", pause_rollout(pause("site-a"))),
+        row!("PauseRollout", "-++ --- --", pause_rollout(pause("site-b"))),
+        row!("ResumeRollout","-++ -++ --", resume_rollout(resume("site-a"))),
+        row!("ResumeRollout","-++ --- --", resume_rollout(resume("site-b"))),
+        row!("AbortRollout", "-++ -++ --", abort_rollout(abort("site-a"))),
+        row!("AbortRollout", "-++ --- --", abort_rollout(abort("site-b"))),
         row!("WhoAmI",       "+++ +++ ++", who_am_i(v1::WhoAmIRequest {})),
         row!("RenewOperator","+++ +++ ++", renew_operator(renew())),
         row!("AddOperator",  "--+ --- --", add_operator(v1::AddOperatorRequest::default())),

@@ -191,9 +191,9 @@ impl Console {
         self.answers && self.err.terminal
     }
 
-    /// A live area on stderr for so many nodes; nothing is drawn when it is no terminal.
-    pub fn progress(&self, nodes: u64) -> Progress {
-        Progress::new(self.err.terminal, self.err.colour, nodes)
+    /// A live area on stderr for so many `things`; nothing is drawn when it is no terminal.
+    pub fn progress(&self, number: u64, things: &str) -> Progress {
+        Progress::new(self.err.terminal, self.err.colour, number, things)
     }
 
     /// The status to exit with: `status`, unless data was lost on its way out.

@@ -17,25 +17,22 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(terminal: bool, colour: bool, nodes: u64) -> Self {
+    pub(super) fn new(terminal: bool, colour: bool, number: u64, things: &str) -> Self {
         let target = if terminal {
             ProgressDrawTarget::stderr()
         } else {
             ProgressDrawTarget::hidden()
         };
-        Self::drawn_on(target, colour, nodes)
+        Self::drawn_on(target, colour, number, things)
     }
 
     /// The area on `target`.
-    pub fn drawn_on(target: ProgressDrawTarget, colour: bool, nodes: u64) -> Self {
+    pub fn drawn_on(target: ProgressDrawTarget, colour: bool, number: u64, things: &str) -> Self {
         let area = MultiProgress::with_draw_target(target);
-        let bar = area.add(ProgressBar::new(nodes));
-        let template = if colour {
-            "{bar:30.green} {pos}/{len} nodes {elapsed}"
-        } else {
-            "{bar:30} {pos}/{len} nodes {elapsed}"
-        };
-        bar.set_style(style(template, ProgressStyle::default_bar).progress_chars("##-"));
+        let bar = area.add(ProgressBar::new(number));
+        let drawn = if colour { "{bar:30.green}" } else { "{bar:30}" };
+        let template = format!("{drawn} {{pos}}/{{len}} {things} {{elapsed}}, about {{eta}} left");
+        bar.set_style(style(&template, ProgressStyle::default_bar).progress_chars("##-"));
         bar.enable_steady_tick(Duration::from_millis(200));
         Self {
             area,
@@ -138,7 +135,7 @@ mod tests {
     fn nodes_under_way_and_the_bar_are_drawn() {
         let paper = Paper::default();
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(paper.clone()), 255);
-        let mut progress = Progress::drawn_on(target, false, 40);
+        let mut progress = Progress::drawn_on(target, false, 40, "nodes");
         for node in 1..=40 {
             progress.working(&format!("sip{node}"), format!("sip{node}  applying"));
         }

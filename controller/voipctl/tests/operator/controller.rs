@@ -164,21 +164,35 @@ impl Operator for Double {
         &self,
         request: Request<v1::PushRequest>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        self.answer(&request, events)
+        let site = request.get_ref().site.clone();
+        let named = move |event: Result<v1::PushEvent, Status>| {
+            event.map(|mut event| {
+                match &mut event.kind {
+                    Some(push_event::Kind::Started(started)) => started.site.clone_from(&site),
+                    Some(push_event::Kind::Done(done)) => done.site.clone_from(&site),
+                    _ => {}
+                }
+                event
+            })
+        };
+        self.answer(&request, |script| {
+            let events: Vec<_> = events(script).map(named).collect();
+            tokio_stream::iter(events)
+        })
     }
 
     async fn rollback(
         &self,
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        self.answer(&request, events)
+        self.answer(&request, stream)
     }
 
     async fn watch_rollout(
         &self,
         request: Request<v1::WatchRolloutRequest>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        self.answer(&request, events)
+        self.answer(&request, stream)
     }
 
     async fn rollout_status(
@@ -451,15 +465,18 @@ fn first(script: &Script) -> v1::RolloutReport {
         .unwrap_or_default()
 }
 
-fn events(
+fn stream(
     script: &Script,
 ) -> tokio_stream::Iter<std::vec::IntoIter<Result<v1::PushEvent, Status>>> {
+    tokio_stream::iter(events(script).collect::<Vec<_>>())
+}
+
+fn events(script: &Script) -> impl Iterator<Item = Result<v1::PushEvent, Status>> {
     let events = script.push.iter().map(|kind| {
         Ok(v1::PushEvent {
             kind: Some(kind.clone()),
         })
     });
     let end = script.push_breaks.clone().map(Err);
-    let events: Vec<_> = events.chain(end).collect();
-    tokio_stream::iter(events)
+    events.chain(end).collect::<Vec<_>>().into_iter()
 }

@@ -32,6 +32,8 @@ mod push;
 #[cfg(test)]
 mod render;
 #[cfg(test)]
+mod rollout;
+#[cfg(test)]
 mod sources;
 #[cfg(test)]
 mod status;

@@ -45,6 +45,8 @@ pub(super) enum Event {
 
 #[derive(Serialize)]
 pub(super) struct NodeState {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    site: Option<String>,
     node: String,
     roles: Vec<String>,
     state: &'static str,
@@ -70,6 +72,17 @@ pub(super) struct Done {
 }
 
 impl Event {
+    /// The same, where several sites are pushed: a node's event says of which.
+    pub(super) fn of_site(kind: &Kind, site: &str) -> Self {
+        match Self::of(kind) {
+            Event::Node(node) => Event::Node(NodeState {
+                site: Some(site.to_owned()),
+                ..node
+            }),
+            other => other,
+        }
+    }
+
     /// None for what has no JSON form: the wire may grow kinds that we do not know.
     pub(super) fn of(kind: &Kind) -> Self {
         match kind.clone() {
@@ -101,6 +114,7 @@ impl Event {
 
 fn node(node: v1::PushNode) -> NodeState {
     NodeState {
+        site: None,
         state: states::push(node.state()).0,
         node: node.node,
         roles: node.roles,

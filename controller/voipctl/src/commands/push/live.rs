@@ -14,6 +14,8 @@ use crate::wording::{count, printable, took};
 pub(super) struct View {
     dry_run: bool,
     waits: bool,
+    /// Others are shown beside it: the live area is theirs too.
+    several: bool,
     site: String,
     generation: u64,
     width: usize,
@@ -29,6 +31,7 @@ impl View {
         Self {
             dry_run,
             waits,
+            several: false,
             site: String::new(),
             generation: 0,
             width: 0,
@@ -38,6 +41,27 @@ impl View {
             advice: Vec::new(),
             progress: None,
         }
+    }
+
+    /// The view of one site among several, whose nodes are named `site/node`.
+    pub(super) fn of_several(dry_run: bool, waits: bool) -> Self {
+        Self {
+            several: true,
+            ..Self::new(dry_run, waits)
+        }
+    }
+
+    /// Nothing more is awaited of a node in that state.
+    pub(super) fn has_ended(state: PushNodeState) -> bool {
+        !matches!(
+            state,
+            PushNodeState::Unspecified
+                | PushNodeState::Waiting
+                | PushNodeState::Offline
+                | PushNodeState::Sent
+                | PushNodeState::Applying
+                | PushNodeState::Trial
+        )
     }
 
     /// Runs `print` while the live area is out of the way.
@@ -79,8 +103,9 @@ impl View {
                 (false, true) => format!("{site}: generation {generation}, {nodes}\n"),
                 (_, false) => format!("{site}: nothing changed since generation {generation}\n"),
             });
-        if !self.dry_run {
-            self.progress = Some(session.console.progress(started.nodes.len() as u64));
+        if !self.dry_run && !self.several {
+            let nodes = started.nodes.len() as u64;
+            self.progress = Some(session.console.progress(nodes, "nodes"));
         }
         for node in &started.nodes {
             self.node(node, session);
@@ -191,6 +216,11 @@ impl View {
         } else {
             self.summary(done)
         };
+        let summary = if self.several {
+            format!("{}: {summary}", self.site)
+        } else {
+            summary
+        };
         session.console.data(&summary);
         if self.ended.is_empty() && done.offline == 0 {
             self.advice.push(format!(
@@ -279,7 +309,7 @@ impl View {
 
 /// What to do about a node that did not take it.
 fn advice(site: &str, node: &v1::PushNode) -> Option<String> {
-    let name = &node.node;
+    let name = node.node.rsplit('/').next().unwrap_or_default();
     let again = format!("then again: voipctl push {site}");
     let kernel = missing_module(&node.error)
         .map(|module| format!("load what its kernel lacks (modprobe {module})"));

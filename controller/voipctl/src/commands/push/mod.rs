@@ -1,13 +1,15 @@
-//! `voipctl push SITE`: a site's policy onto its nodes.
+//! `voipctl push SITE...`: the policy of sites onto their nodes.
 
 mod events;
 mod live;
+mod several;
+mod sites;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tonic::Streaming;
-use voipfleet_common::names::SiteName;
+use voipfleet_common::names::{SiteName, TenantName};
 use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
 
@@ -27,8 +29,25 @@ const SILENCE: Duration = Duration::from_mins(10);
 /// `voipctl push`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The site
-    site: SiteName,
+    /// The site, or several: they are pushed side by side
+    #[arg(
+        required_unless_present_any = ["all", "tenant"],
+        conflicts_with_all = ["all", "tenant"],
+        value_name = "SITE"
+    )]
+    sites: Vec<SiteName>,
+
+    /// Every site
+    #[arg(long, conflicts_with = "tenant")]
+    all: bool,
+
+    /// Every site that serves this tenant
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<TenantName>,
+
+    /// So many sites at the same time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    parallel: u8,
 
     /// First apply these documents: files, folders of *.yaml and *.yml, or - for stdin
     #[arg(short = 'f', long = "file", num_args = 1.., value_name = "PATH")]
@@ -53,9 +72,19 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    match args.sites.as_slice() {
+        [site] => {
+            let site = site.clone();
+            one(site, &args, session).await
+        }
+        _ => several::run(&args, session).await,
+    }
+}
+
+async fn one(site: SiteName, args: &Args, session: &mut Session<'_>) -> Result<Status, Failure> {
     let asks = !session.yes && !args.dry_run;
     if asks {
-        plan::can_ask(&format!("voipctl plan {}", args.site), session)?;
+        plan::can_ask(&format!("voipctl plan {site}"), session)?;
     }
     let read = if args.files.is_empty() {
         None
@@ -65,14 +94,14 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     let mut basis = None;
     let mut shown = None;
     if asks {
-        match agreed(&args.site, read.as_ref(), session).await? {
+        match agreed(&site, read.as_ref(), session).await? {
             Agreed::Push(planned, documents) => (basis, shown) = (Some(planned), documents),
             Agreed::End(status) => return Ok(status),
         }
     }
     let mut sources = Vec::new();
     if let Some(read) = &read {
-        if let Some(status) = apply_first(&args, read, shown.as_ref(), session).await? {
+        if let Some(status) = apply_first(args, read, shown.as_ref(), session).await? {
             return Ok(status);
         }
         if args.dry_run {
@@ -80,19 +109,12 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         }
     }
     let controller = session.controller().await?;
-    let request = v1::PushRequest {
-        site: args.site.to_string(),
-        wait_offline_ms: args.wait.map(millis).unwrap_or_default(),
-        confirm_within_ms: args.confirm_within.map(millis).unwrap_or_default(),
-        dry_run: args.dry_run,
-        sources,
-        basis,
-    };
+    let request = args.request(&site, sources, basis);
     let events = controller
         .within(ANSWER_TIMEOUT, controller.calls().push(request))
         .await?;
     let watched = Watched {
-        site: args.site,
+        site,
         dry_run: args.dry_run,
         detach: args.detach,
         wait: args.wait,
@@ -100,6 +122,24 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     watched
         .follow(&controller, events.into_inner(), session)
         .await
+}
+
+impl Args {
+    fn request(
+        &self,
+        site: &SiteName,
+        sources: Vec<v1::Source>,
+        basis: Option<v1::PlanBasis>,
+    ) -> v1::PushRequest {
+        v1::PushRequest {
+            site: site.to_string(),
+            wait_offline_ms: self.wait.map(millis).unwrap_or_default(),
+            confirm_within_ms: self.confirm_within.map(millis).unwrap_or_default(),
+            dry_run: self.dry_run,
+            sources,
+            basis,
+        }
+    }
 }
 
 /// A rollout that somebody follows.

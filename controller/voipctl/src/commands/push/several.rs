@@ -1,0 +1,278 @@
+//! A push of several sites, side by side: a line for each site, and one bar.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1;
+use voipfleet_proto::v1::push_event::Kind;
+
+use super::live::View;
+use super::{Args, SILENCE, apply_first, ended, events, sites};
+use crate::Session;
+use crate::client::{ANSWER_TIMEOUT, Controller};
+use crate::commands::{apply, plan};
+use crate::console::Progress;
+use crate::diagnostics::{of_wire, show};
+use crate::failure::{Failure, Status};
+use crate::sources;
+use crate::wording::count;
+
+/// Events of all sites that are not shown yet; more of them wait.
+const BACKLOG: usize = 256;
+
+/// What comes of a site: an event, or its end without one.
+type News = (SiteName, Result<Option<Kind>, Failure>);
+
+/// Runs it.
+pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+    let asks = !session.yes && !args.dry_run;
+    if asks && !args.files.is_empty() {
+        return Err(Failure::input(
+            "documents are stored before the plans of several sites are shown",
+        )
+        .hint("apply them first (voipctl apply -f PATH), or add --yes"));
+    }
+    let controller = Arc::new(session.controller().await?);
+    let mut wanted: BTreeMap<SiteName, Option<v1::PlanBasis>> = BTreeMap::new();
+    for site in sites::of(args, &controller).await? {
+        wanted.insert(site, None);
+    }
+    let mut on_the_wire = Vec::new();
+    if !args.files.is_empty() {
+        let read = sources::read(&args.files, session.console)?;
+        if let Some(status) = apply_first(args, &read, None, session).await? {
+            return Ok(status);
+        }
+        if args.dry_run {
+            on_the_wire = apply::on_the_wire(&read);
+        }
+    }
+    if asks && let Some(status) = agreed(&mut wanted, &controller, session).await? {
+        return Ok(status);
+    }
+    let (out, news) = mpsc::channel(BACKLOG);
+    let turns = Arc::new(Semaphore::new(args.parallel.into()));
+    let mut pushes = JoinSet::new();
+    let names: Vec<SiteName> = wanted.keys().cloned().collect();
+    for (site, basis) in wanted {
+        let request = args.request(&site, on_the_wire.clone(), basis);
+        let (controller, turns, out) = (Arc::clone(&controller), Arc::clone(&turns), out.clone());
+        let limit = SILENCE.saturating_add(args.wait.unwrap_or_default());
+        let detach = args.detach;
+        pushes.spawn(async move {
+            // The semaphore is never closed.
+            let _turn = turns.acquire_owned().await;
+            let mut stream = match controller
+                .within(ANSWER_TIMEOUT, controller.calls().push(request))
+                .await
+            {
+                Ok(events) => events.into_inner(),
+                Err(failure) => {
+                    // Nobody listens any more: fine.
+                    let _ = out.send((site, Err(failure))).await;
+                    return;
+                }
+            };
+            loop {
+                let event = controller.within(limit, stream.message()).await;
+                let event = event.map(|event| event.map(|event| event.kind));
+                let (told, over) = match event {
+                    Ok(Some(kind)) => (Ok(kind), false),
+                    Ok(None) => (
+                        Err(Failure::controller(
+                            "the controller broke off before the push was over",
+                        )),
+                        true,
+                    ),
+                    Err(failure) => (Err(failure), true),
+                };
+                let last = match &told {
+                    Ok(Some(Kind::Started(_))) => detach,
+                    Ok(Some(Kind::Done(_))) => true,
+                    _ => false,
+                };
+                if out.send((site.clone(), told)).await.is_err() || over || last {
+                    return;
+                }
+            }
+        });
+    }
+    drop(out);
+    let follow = follow(args, names, news, session);
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::select! {
+        status = follow => status,
+        _ = interrupted => Err(Failure::controller(
+            "interrupted; rollouts that have begun go on without us",
+        )
+        .status(Status::NotEverywhere)
+        .hint("see each of them: voipctl rollout status")),
+    }
+}
+
+/// Shows the plans, and asks once. Sites where nothing would change are left out. A status: the
+/// push ends here.
+async fn agreed(
+    wanted: &mut BTreeMap<SiteName, Option<v1::PlanBasis>>,
+    controller: &Controller,
+    session: &mut Session<'_>,
+) -> Result<Option<Status>, Failure> {
+    for site in wanted.keys().cloned().collect::<Vec<_>>() {
+        plan::can_ask(&format!("voipctl plan {site}"), session)?;
+        let plan = plan::fetch(&site, Vec::new(), 0, controller).await?;
+        plan::show(&plan, session);
+        if plan::is_empty(&plan) {
+            wanted.remove(&site);
+        } else {
+            wanted.insert(site, plan.basis);
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(Some(Status::Done));
+    }
+    let names: Vec<&str> = wanted.keys().map(SiteName::as_str).collect();
+    let question = format!(
+        "push {} ({})?",
+        count(names.len(), "site"),
+        names.join(", ")
+    );
+    if session.confirm(&question)? {
+        return Ok(None);
+    }
+    session.console.note("nothing was pushed");
+    Ok(Some(Status::NotEverywhere))
+}
+
+/// How far a site is.
+struct Site {
+    view: View,
+    nodes: usize,
+    ended: usize,
+    generation: u64,
+}
+
+async fn follow(
+    args: &Args,
+    names: Vec<SiteName>,
+    mut news: mpsc::Receiver<News>,
+    session: &mut Session<'_>,
+) -> Result<Status, Failure> {
+    let total = names.len();
+    let progress = (!args.dry_run && session.format.is_table())
+        .then(|| session.console.progress(total as u64, "sites"));
+    let new = |name| {
+        let view = View::of_several(args.dry_run, args.wait.is_some());
+        (
+            name,
+            Site {
+                view,
+                nodes: 0,
+                ended: 0,
+                generation: 0,
+            },
+        )
+    };
+    let mut sites: BTreeMap<SiteName, Site> = names.into_iter().map(new).collect();
+    let mut status = Status::Done;
+    let mut over = 0;
+    let mut live = Live { progress };
+    while let Some((name, told)) = news.recv().await {
+        let Some(site) = sites.get_mut(&name) else {
+            continue;
+        };
+        let kind = match told {
+            Ok(Some(kind)) => kind,
+            // Something that a newer controller says.
+            Ok(None) => continue,
+            Err(failure) => {
+                over += 1;
+                status = Status::NotEverywhere;
+                live.ended(&name, over);
+                let hint = format!("see where it stands: voipctl rollout status {name}");
+                let failure = Failure::controller(format!("{name} was not pushed to its end"))
+                    .because(failure)
+                    .hint(hint);
+                live.aside(|| session.console.failure(&failure));
+                continue;
+            }
+        };
+        session.print_event(&events::Event::of_site(&kind, name.as_str()))?;
+        match kind {
+            Kind::Started(started) if args.detach => {
+                over += 1;
+                live.ended(&name, over);
+                let generation = started.generation;
+                let text = format!("{name}: generation {generation} goes to its nodes\n");
+                if session.format.is_table() {
+                    live.aside(|| session.console.data(&text));
+                }
+                continue;
+            }
+            Kind::Started(mut started) => {
+                site.generation = started.generation;
+                site.nodes = started.nodes.len();
+                for node in &mut started.nodes {
+                    site.ended += usize::from(View::has_ended(node.state()));
+                    node.node = format!("{name}/{}", node.node);
+                }
+                live.aside(|| site.view.started(started, session));
+            }
+            Kind::Node(mut node) => {
+                site.ended += usize::from(View::has_ended(node.state()));
+                node.node = format!("{name}/{}", node.node);
+                live.aside(|| site.view.node(&node, session));
+            }
+            Kind::Diagnostic(diagnostic) if session.format.is_table() => {
+                live.aside(|| show(session.console, &[of_wire(diagnostic)], &[]));
+            }
+            Kind::Diagnostic(_) => {}
+            Kind::Done(done) => {
+                over += 1;
+                live.ended(&name, over);
+                if !args.dry_run && ended(&done) != Status::Done {
+                    status = Status::NotEverywhere;
+                }
+                live.aside(|| site.view.done(&done, session));
+                continue;
+            }
+        }
+        live.at_work(&name, site);
+    }
+    Ok(status)
+}
+
+/// The live area, where there is one.
+struct Live {
+    progress: Option<Progress>,
+}
+
+impl Live {
+    fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
+        match &self.progress {
+            Some(progress) => progress.aside(print),
+            None => print(),
+        }
+    }
+
+    fn at_work(&mut self, name: &SiteName, site: &Site) {
+        if let Some(progress) = &mut self.progress {
+            let Site {
+                ended,
+                nodes,
+                generation,
+                ..
+            } = site;
+            let text = format!("{name}  generation {generation}: {ended} of {nodes} nodes");
+            progress.working(name.as_str(), text);
+        }
+    }
+
+    fn ended(&mut self, name: &SiteName, over: u64) {
+        if let Some(progress) = &mut self.progress {
+            progress.ended(name.as_str(), over);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! `rollout`, `rollback`, and a push of several sites.
+
+use serde_json::Value;
+use voipfleet_proto::v1::push_event::Kind;
+use voipfleet_proto::v1::{self, PushNodeState};
+
+use crate::fixture::{Fixture, Terminal, ago};
+
+fn node(name: &str, state: &str, error: &str, target: u64) -> v1::RolloutNode {
+    v1::RolloutNode {
+        node: name.to_owned(),
+        state: state.to_owned(),
+        error: error.to_owned(),
+        at_ms: ago(40),
+        target,
+    }
+}
+
+fn halted() -> v1::RolloutReport {
+    let batch = |nodes: Vec<v1::RolloutNode>| v1::RolloutBatch { nodes };
+    v1::RolloutReport {
+        site: "site-a".to_owned(),
+        number: 3,
+        generation: 7,
+        back: 0,
+        state: "halted".to_owned(),
+        why: "sip1: the probe dns failed; 1 failed, and max_failures is 0".to_owned(),
+        by: "ada".to_owned(),
+        started_ms: ago(90),
+        ended_ms: ago(40),
+        released: 1,
+        batches: vec![
+            batch(vec![node("sip1", "rolled_back", "the probe dns failed", 6)]),
+            batch(vec![
+                node("pbx1", "waiting", "", 6),
+                node("sip2", "waiting", "", 6),
+            ]),
+        ],
+        max_failures: 0,
+        failures: 1,
+    }
+}
+
+async fn fixture() -> Fixture {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| script.rollouts.rollouts = vec![halted()]);
+    fixture
+}
+
+#[tokio::test]
+async fn a_halted_rollout_is_shown() {
+    let fixture = fixture().await;
+    insta::assert_snapshot!(fixture.run(&["rollout", "status", "site-a"]).await);
+}
+
+#[tokio::test]
+async fn a_narrow_terminal_shows_it_too() {
+    let fixture = fixture().await;
+    let terminal = Terminal::Plain(60, "");
+    let shown = fixture.run_on(terminal, &["rollout", "status"]).await;
+    assert!(
+        shown.out.lines().all(|line| line.chars().count() <= 70),
+        "{shown}"
+    );
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn programs_read_it() {
+    let fixture = fixture().await;
+    let shown = fixture.run(&["rollout", "status", "-o", "json"]).await;
+    let value: Value = serde_json::from_str(&shown.out).unwrap();
+    let rollout = &value["rollouts"][0];
+    assert_eq!(rollout["state"], "halted");
+    assert_eq!(rollout["batches"][0][0]["target"], 6);
+    assert_eq!(rollout["batches"][0][0]["error"], "the probe dns failed");
+}
+
+#[tokio::test]
+async fn commands_ask_for_what_they_say() {
+    let fixture = fixture().await;
+    for line in [
+        &["rollout", "pause", "site-a"][..],
+        &["rollout", "resume", "site-a"],
+        &["rollout", "abort", "site-a", "--rollback", "--yes"],
+        &["rollback", "site-a", "--to", "4", "--yes", "--detach"],
+    ] {
+        fixture.run(line).await;
+    }
+    let asked = fixture.asked().join("\n");
+    for words in [
+        "PauseRolloutRequest { site: \"site-a\" }",
+        "ResumeRolloutRequest { site: \"site-a\" }",
+        "AbortRolloutRequest { site: \"site-a\", roll_back: true }",
+        "RollbackRequest { site: \"site-a\", to: 4,",
+    ] {
+        assert!(asked.contains(words), "{words} is not in\n{asked}");
+    }
+}
+
+fn push() -> Vec<Kind> {
+    let node = |state: PushNodeState, error: &str| v1::PushNode {
+        node: "sip1".to_owned(),
+        roles: vec!["sip".to_owned()],
+        state: state.into(),
+        error: error.to_owned(),
+        elapsed_ms: 142,
+        flows_cut: 0,
+    };
+    vec![
+        Kind::Started(v1::PushStarted {
+            generation: 7,
+            changed: true,
+            nodes: vec![node(PushNodeState::Sent, "")],
+            ..v1::PushStarted::default()
+        }),
+        Kind::Node(node(PushNodeState::RolledBack, "the probe dns failed")),
+        Kind::Done(v1::PushDone {
+            generation: 7,
+            changed: true,
+            rolled_back: 1,
+            waiting: 3,
+            elapsed_ms: 412,
+            state: "halted".to_owned(),
+            why: "sip1: the probe dns failed; 1 failed, and max_failures is 0".to_owned(),
+            ..v1::PushDone::default()
+        }),
+    ]
+}
+
+#[tokio::test]
+async fn several_sites_are_pushed_side_by_side() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| script.push = push());
+    let line = ["push", "site-b", "site-a", "--yes", "--parallel", "1"];
+    insta::assert_snapshot!(fixture.run(&line).await);
+    let shown = fixture.run(&[&line[..], &["-o", "json"]].concat()).await;
+    let events: Vec<Value> = shown
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let of = |site: &str| {
+        let own = events.iter().filter(|event| event["site"] == site);
+        own.map(|event| event["event"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("site-a"), ["started", "node", "done"]);
+    assert_eq!(of("site-b"), ["started", "node", "done"]);
+    assert_eq!(shown.status, 1);
+}
+
+#[tokio::test]
+async fn a_tenants_sites_are_found() {
+    let fixture = Fixture::new().await;
+    let site = |name: &str, tenant: &str| v1::StoredDocument {
+        kind: "Site".to_owned(),
+        name: name.to_owned(),
+        yaml: format!("kind: Site\nname: {name}\ntenants: [{tenant}]\n"),
+        ..v1::StoredDocument::default()
+    };
+    fixture.script(|script| {
+        script.push = push();
+        script.documents.documents = vec![
+            site("site-a", "acme"),
+            site("site-b", "globex"),
+            site("site-c", "acme"),
+        ];
+    });
+    fixture.run(&["push", "--tenant", "acme", "--yes"]).await;
+    let asked = fixture.asked().join("\n");
+    assert!(asked.contains("PushRequest { site: \"site-a\""), "{asked}");
+    assert!(asked.contains("PushRequest { site: \"site-c\""), "{asked}");
+    assert!(!asked.contains("PushRequest { site: \"site-b\""), "{asked}");
+    let shown = fixture.run(&["push", "--tenant", "nobody", "--yes"]).await;
+    assert_eq!(shown.status, 2);
+    assert!(
+        shown.err.contains("no site serves tenant nobody"),
+        "{shown}"
+    );
+}
