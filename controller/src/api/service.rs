@@ -372,7 +372,9 @@ impl Operator for OperatorService {
             Ok(order) => self.api.push(&begun.caller, order).await,
             Err(refused) => Err(refused),
         };
-        begun.end(events.map(ReceiverStream::new)).await
+        let events = events.map(ReceiverStream::new);
+        let events = events.map(|events| self.api.guarded(&begun.caller, events));
+        begun.end(events).await
     }
 
     async fn watch_rollout(
@@ -382,7 +384,9 @@ impl Operator for OperatorService {
         let target = convert::parse(&request.get_ref().site).map(Target::site);
         let begun = self.begin(&request, Call::WatchRollout, target).await?;
         let events = self.api.watch_rollout(&request.get_ref().site).await;
-        begun.end(events.map(ReceiverStream::new)).await
+        let events = events.map(ReceiverStream::new);
+        let events = events.map(|events| self.api.guarded(&begun.caller, events));
+        begun.end(events).await
     }
 
     async fn rollout_status(
