@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::format::{FormatError, Header, Reader};
 use crate::pki::staged::{Staged, beside, sync_dir};
 use crate::pki::{Authority, PkiError};
-use crate::records::{self, TokenRecord};
+use crate::records::{self, RolloutRecord, RolloutState, TokenRecord};
 use crate::settings::{Files, Settings, SettingsError, read, write_new};
 use crate::store::{Entry, Filling, Revision, StoreError, keys};
 
@@ -218,16 +218,35 @@ fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
     let last = reader.header().revision;
     let store = Filling::begin(&files.store())?;
     let (mut entries, mut dropped) = (0, 0);
-    while let Some(entry) = reader.next().map_err(format_error(file))? {
+    while let Some(mut entry) = reader.next().map_err(format_error(file))? {
         if is_open_token(&entry)? {
             dropped += 1;
         } else {
+            hold_rollout(&mut entry)?;
             store.add(&entry)?;
             entries += 1;
         }
     }
     store.end(last.saturating_add(JUMP))?;
     Ok((entries, dropped))
+}
+
+/// A rollout that was under way may have failed or been ended since: nothing of it goes on before
+/// somebody has looked.
+fn hold_rollout(entry: &mut Entry) -> Result<(), StoreError> {
+    let Some(site) = entry.key.strip_prefix(keys::ALL_ROLLOUTS) else {
+        return Ok(());
+    };
+    let mut record: RolloutRecord = records::from_json(&entry.key, &entry.held)?;
+    if record.state == RolloutState::Running {
+        record.state = RolloutState::Paused;
+        record.why = format!(
+            "held, since it comes from a backup, and may have ended otherwise; go on or end it: \
+             voipctl rollout resume|abort {site}"
+        );
+        entry.held.value = records::to_json(&entry.key, &record)?;
+    }
+    Ok(())
 }
 
 fn is_open_token(entry: &Entry) -> Result<bool, StoreError> {

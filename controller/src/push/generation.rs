@@ -12,7 +12,8 @@ use voipfleet_common::session::{Generation, Held};
 use super::rulesets::Packed;
 use super::{Order, PushError, Pushes, Snapshot};
 use crate::records::{
-    self, Cause, Content, GenerationRecord, NodeId, OutcomeRecord, Read, RolloutState, TargetRecord,
+    self, Cause, Content, DocumentsVersion, GenerationRecord, NodeId, OutcomeRecord, Read,
+    TargetRecord,
 };
 use crate::store::{Expect, StoreError, keys};
 
@@ -32,6 +33,8 @@ pub struct Prepared {
     pub generation: Arc<GenerationRecord>,
     /// Whether it is a new one.
     pub changed: bool,
+    /// The state of the documents that it was compiled from.
+    pub documents: DocumentsVersion,
     /// How long a trial of this push may last; of another try too.
     pub confirm_within_ms: u64,
     /// Its nodes with their roles.
@@ -159,12 +162,7 @@ impl Pushes {
             let outcome: Option<Read<OutcomeRecord>> =
                 records::read(store, &keys::outcome(site, record.number)).await?;
             // Of before there were outcomes: it was offered to every node.
-            if outcome.is_none_or(|read| {
-                matches!(
-                    read.record.state,
-                    RolloutState::Done | RolloutState::RolledBack
-                )
-            }) {
+            if outcome.is_none_or(|read| read.record.is_good_for(record.number)) {
                 return Ok(record);
             }
         }
@@ -184,7 +182,7 @@ impl Pushes {
         warnings: Vec<String>,
     ) -> Prepared {
         let confirmed = self.confirmed(&snapshot);
-        let confirm_within_ms = fresh.confirm_within_ms;
+        let (confirm_within_ms, documents) = (fresh.confirm_within_ms, fresh.documents);
         let compared = compare(
             basis.record.as_ref(),
             contents,
@@ -196,6 +194,7 @@ impl Pushes {
         Prepared {
             generation: Arc::new(compared.generation),
             changed: compared.changed,
+            documents,
             confirm_within_ms,
             differing: compared.differing,
             confirmed,

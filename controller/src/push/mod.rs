@@ -125,8 +125,7 @@ pub enum PushError {
     /// One rollout of a site at a time.
     #[error(
         "{site}: the rollout of generation {generation} by {by} is {state}, since {since}; watch it \
-         (voipctl rollout watch {site}), and push after it, or end it \
-         (voipctl rollout abort {site})"
+         (voipctl rollout watch {site}) and push after it, or end it (voipctl rollout abort {site})"
     )]
     Busy {
         /// The site.

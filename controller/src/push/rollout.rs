@@ -338,6 +338,7 @@ mod tests {
             order,
             generation: Arc::new(generation),
             changed: true,
+            documents: 0,
             confirm_within_ms: 100,
             roles: BTreeMap::new(),
             differing: BTreeSet::from([id.node.clone()]),

@@ -12,7 +12,8 @@ use super::{Order, Prepared, PushError, Pushes, Want};
 use crate::clock;
 use crate::failpoint;
 use crate::records::{
-    self, GenerationRecord, NodeId, NodeStep, Place, Read, RolloutRecord, RolloutState, Stages,
+    self, Cause, GenerationRecord, NodeId, NodeStep, Place, Read, RolloutRecord, RolloutState,
+    Stages,
 };
 use crate::rollout::order::{Candidate, Ordered, order};
 use crate::rollout::step::{Presence, Sight, Word};
@@ -77,6 +78,9 @@ impl Pushes {
                 since: clock::show(record.started_ms),
             });
         }
+        if !prepared.changed && !self.made_of_later(prepared).await? {
+            return Ok(None);
+        }
         let target = prepared.basis.target.as_ref();
         let everywhere = target.is_some_and(|target| target.nodes.is_empty());
         if !prepared.changed && everywhere {
@@ -98,6 +102,15 @@ impl Pushes {
             )
             .put(rollout.clone(), records::to_json(&rollout, &record)?);
         if prepared.changed {
+            if let Cause::Rollback { to } = prepared.generation.cause {
+                // Its rulesets go with it: pruned since, it cannot come back.
+                let earlier = keys::generation(site, to);
+                let held = store.get(&earlier).await?;
+                if held.is_none() {
+                    return Err(PushError::UnknownGeneration(site.clone(), to));
+                }
+                txn = txn.expect(earlier, Expect::from(&held));
+            }
             let key = keys::generation(site, prepared.generation.number);
             let value = records::to_json(&key, prepared.generation.as_ref())?;
             txn = txn.expect(key.clone(), Expect::Absent).put(key, value);
@@ -139,6 +152,34 @@ impl Pushes {
             )
             .await;
         Ok(Some(Begun::Rollout(number)))
+    }
+
+    /// Documents may change and give the same rules: the generation is then as good as made of
+    /// them, and no plan goes on to show what differs. False: another push was faster.
+    async fn made_of_later(&self, prepared: &Prepared) -> Result<bool, PushError> {
+        let site = &prepared.order.site;
+        let store = self.store.as_ref();
+        let key = keys::generation(site, prepared.generation.number);
+        let read: Option<Read<GenerationRecord>> = records::read(store, &key).await?;
+        let later = |read: &Read<GenerationRecord>| read.record.documents < prepared.documents;
+        let Some(read) = read.filter(later) else {
+            return Ok(true);
+        };
+        if prepared.order.want != Want::Documents {
+            return Ok(true);
+        }
+        let record = GenerationRecord {
+            documents: prepared.documents,
+            ..read.record
+        };
+        let txn = Txn::new()
+            .expect(keys::current(site), prepared.basis.expect)
+            .expect(key.clone(), Expect::At(read.revision))
+            .put(key.clone(), records::to_json(&key, &record)?);
+        Ok(matches!(
+            store.commit(txn).await?,
+            Outcome::Committed { .. }
+        ))
     }
 
     /// Rulesets that are in the store as long as the site's newest generation is what it was.
@@ -301,4 +342,78 @@ pub(super) fn batch_size(batch: Batch, changing: usize) -> usize {
         Batch::Percent(percent) => (changing * usize::from(percent)).div_ceil(100),
     };
     size.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use tokio_util::sync::CancellationToken;
+    use voipfleet_common::policy::Rollout as Staging;
+
+    use super::*;
+    use crate::fleet::Fleet;
+    use crate::push::generation::Before;
+    use crate::store::{Embedded, Store};
+
+    /// What was prepared names rulesets that are gone with the generation.
+    #[tokio::test]
+    async fn a_generation_that_was_pruned_meanwhile_is_not_brought_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
+        let (clock, stop) = (clock::system(), CancellationToken::new());
+        let fleet = Fleet::new(Arc::clone(&store), clock::system(), stop);
+        let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
+        let site: voipfleet_common::names::SiteName = "site-a".parse().unwrap();
+        let prepared = Prepared {
+            order: Order {
+                site: site.clone(),
+                by: "ada".to_owned(),
+                confirm_within_ms: None,
+                wait_offline: Duration::ZERO,
+                dry_run: false,
+                sources: Vec::new(),
+                basis: None,
+                want: Want::Earlier(Some(3)),
+            },
+            generation: Arc::new(GenerationRecord {
+                number: 24,
+                at_ms: 0,
+                by: "ada".to_owned(),
+                confirm_within_ms: 100,
+                observe: false,
+                documents: 0,
+                cause: Cause::Rollback { to: 3 },
+                live: BTreeSet::new(),
+                nodes: BTreeMap::new(),
+            }),
+            changed: true,
+            documents: 0,
+            confirm_within_ms: 100,
+            roles: BTreeMap::new(),
+            differing: BTreeSet::new(),
+            confirmed: BTreeMap::new(),
+            warnings: Vec::new(),
+            staging: Staging::at_once(),
+            basis: Before {
+                expect: Expect::Absent,
+                target: None,
+                record: None,
+            },
+            packed: Arc::new(Mutex::new(None)),
+        };
+        let refused = pushes.start(&prepared, 0).await;
+        assert!(
+            matches!(&refused, Err(PushError::UnknownGeneration(_, 3))),
+            "{refused:?}"
+        );
+        let current = store.get(&keys::current(&site)).await.unwrap();
+        assert!(current.is_none());
+        // Where it is still there, it is.
+        let key = keys::generation(&site, 3);
+        let earlier = records::to_json(&key, prepared.generation.as_ref()).unwrap();
+        store.commit(Txn::new().put(key, earlier)).await.unwrap();
+        assert!(pushes.start(&prepared, 0).await.unwrap().is_some());
+    }
 }

@@ -180,6 +180,9 @@ impl RolloutState {
 pub struct OutcomeRecord {
     /// How it ended.
     pub state: RolloutState,
+    /// What its nodes were brought to in the end: another one where it went back.
+    #[serde(default)]
+    pub brought: Generation,
     /// Why.
     pub why: String,
     /// When it began, Unix time.
@@ -192,4 +195,16 @@ pub struct OutcomeRecord {
     pub failed: usize,
     /// Nodes whose turn never came, offline ones among them.
     pub untouched: usize,
+}
+
+impl OutcomeRecord {
+    /// Whether the rollout brought `number` to the nodes and let it stand. Of one that was taken
+    /// back only the generation that it went back to was.
+    pub fn is_good_for(&self, number: Generation) -> bool {
+        match self.state {
+            RolloutState::Done => true,
+            RolloutState::RolledBack => self.brought == number,
+            _ => false,
+        }
+    }
 }

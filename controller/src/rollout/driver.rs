@@ -8,7 +8,7 @@ use voipfleet_common::names::SiteName;
 use voipfleet_common::session::Generation;
 
 use super::write::{released, write};
-use super::{Rollouts, sight};
+use super::{RETURN, Rollouts, sight};
 use crate::audit::Event;
 use crate::errors::chain;
 use crate::failpoint;
@@ -95,10 +95,17 @@ async fn turn(
         return Ok(Some(None));
     };
     let now_ms = inner.clock.now_ms();
-    let sights = sight::look(&inner.fleet, site, &read.record, &goal, now_ms).await;
+    let taken_over = read.record.started_ms < inner.started_ms;
+    let back_until = taken_over.then_some(inner.started + RETURN);
+    let sights = sight::look(&inner.fleet, site, &read.record, &goal, now_ms, back_until).await;
     let mut next = read.record.clone();
+    if taken_over {
+        let return_ms = u64::try_from(RETURN.as_millis()).unwrap_or(u64::MAX);
+        next.take_over(inner.started_ms, return_ms);
+    }
     let newest = read.record.goal().max(read.record.generation);
-    if !next.advance(&sights, now_ms, newest.saturating_add(1)) {
+    let moved = next.advance(&sights, now_ms, newest.saturating_add(1));
+    if !moved && next == read.record {
         if fresh || retries(rollouts, site, &read.record) {
             act(rollouts, site, &read.record, None).await;
         }

@@ -12,7 +12,9 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use voipfleet_common::names::SiteName;
 
@@ -31,6 +33,10 @@ use crate::store::{Store, StoreError, keys};
 /// The most sites of an installation.
 const MAX_SITES: usize = 50_000;
 
+/// How long after its start a controller waits for the nodes of a rollout that it has taken over:
+/// an agent that found nobody dials again within half a minute.
+const RETURN: Duration = Duration::from_secs(40);
+
 /// The rollouts of all sites.
 #[derive(Debug, Clone)]
 pub struct Rollouts {
@@ -45,6 +51,9 @@ struct Inner {
     /// Sites that have a driver.
     driven: Mutex<BTreeSet<SiteName>>,
     audit: OnceLock<Audit>,
+    /// When this run of the controller began.
+    started: Instant,
+    started_ms: u64,
 }
 
 impl Rollouts {
@@ -52,6 +61,8 @@ impl Rollouts {
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, fleet: Fleet) -> Self {
         Self {
             inner: Arc::new(Inner {
+                started: Instant::now(),
+                started_ms: clock.now_ms(),
                 store,
                 clock,
                 fleet,

@@ -357,3 +357,30 @@ proptest! {
         prop_assert!(world.machines.keys().all(|name| world.target(name) == OLD));
     }
 }
+
+/// How long the controller was away is no node's fault.
+#[test]
+fn nodes_at_work_have_their_time_again_after_a_restart() {
+    let stages = Stages {
+        canary: 1,
+        batch: 3,
+        max_failures: 0,
+        pause_ms: 0,
+        roll_back: false,
+        confirm_within_ms: 30_000,
+    };
+    let mut world = World::new(3, &[true; 7], stages);
+    world.settle();
+    world.now_ms += 3_600_000;
+    let started_ms = world.now_ms;
+    // Said again with every look.
+    for _ in 0..2 {
+        world.record.take_over(started_ms, 40_000);
+        world.settle();
+        assert_eq!(world.record.state, RolloutState::Running);
+        world.now_ms += 40_000 + 30_000;
+    }
+    world.record.take_over(started_ms, 40_000);
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::Halted);
+}

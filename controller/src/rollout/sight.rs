@@ -9,7 +9,7 @@ use voipfleet_proto::v1::{NodeState, PushNodeState};
 
 use super::step::{Presence, Sight, Word};
 use crate::fleet::{Fleet, View};
-use crate::records::{GenerationRecord, NodeId, Place, RolloutRecord};
+use crate::records::{GenerationRecord, NodeId, NodeStep, Place, RolloutRecord};
 
 /// A node that says this does not run what it was offered.
 pub(crate) fn is_refusal(state: NodeState) -> bool {
@@ -59,13 +59,14 @@ pub(crate) fn judge(
 }
 
 /// What is seen of a rollout's nodes, with regard to `goal`, the generation that it brings them
-/// to now.
+/// to now. `back_until`: none of its nodes counts as gone before.
 pub(super) async fn look(
     fleet: &Fleet,
     site: &SiteName,
     record: &RolloutRecord,
     goal: &GenerationRecord,
     now_ms: u64,
+    back_until: Option<Instant>,
 ) -> BTreeMap<NodeName, Sight> {
     let mut sights = BTreeMap::new();
     for (name, step) in &record.nodes {
@@ -81,7 +82,7 @@ pub(super) async fn look(
                 }),
             },
             None => Sight {
-                presence: absence(fleet, &id, step.before != 0, step.place, now_ms).await,
+                presence: absence(fleet, &id, step, now_ms, back_until).await,
                 word: Word::Nothing,
             },
         };
@@ -105,9 +106,16 @@ fn word(target: Held, refused_before: Option<u64>, view: &View) -> Word {
     Word::Refuses(place, error)
 }
 
-async fn absence(fleet: &Fleet, id: &NodeId, known: bool, place: Place, now_ms: u64) -> Presence {
+async fn absence(
+    fleet: &Fleet,
+    id: &NodeId,
+    step: &NodeStep,
+    now_ms: u64,
+    back_until: Option<Instant>,
+) -> Presence {
+    let known = step.before != 0;
     let open = matches!(
-        place,
+        step.place,
         Place::Waiting | Place::Away { .. } | Place::Working { .. }
     );
     if open && fleet.is_deleted(id).await {
@@ -115,6 +123,7 @@ async fn absence(fleet: &Fleet, id: &NodeId, known: bool, place: Place, now_ms: 
     }
     let left = fleet
         .may_be_back_until(id, known)
+        .max(back_until.filter(|_| known))
         .map(|until| until.saturating_duration_since(Instant::now()))
         .filter(|left| !left.is_zero());
     match left {

@@ -140,6 +140,7 @@ impl RolloutRecord {
     pub fn outcome(&self, now_ms: u64) -> OutcomeRecord {
         OutcomeRecord {
             state: self.state,
+            brought: self.goal(),
             why: self.why.clone(),
             started_ms: self.started_ms,
             ended_ms: self.ended_ms.unwrap_or(now_ms),
@@ -187,6 +188,19 @@ impl RolloutRecord {
             | RolloutState::Aborted => {}
         }
         *self != before
+    }
+
+    /// The controller has been started since nodes were set to work: how long it was gone is not
+    /// their fault. They have `return_ms` to dial again, and then the time that they always have.
+    pub fn take_over(&mut self, started_ms: u64, return_ms: u64) {
+        let anew = self.deadline(started_ms).saturating_add(return_ms);
+        for step in self.nodes.values_mut() {
+            if let Place::Working { deadline_ms } = &mut step.place
+                && step.at_ms < started_ms
+            {
+                *deadline_ms = anew.max(*deadline_ms);
+            }
+        }
     }
 
     /// When it must be asked again though no node says anything, Unix time.

@@ -5,7 +5,8 @@ use tonic::Code;
 use voipfleet_controller::backup::{RestoreError, Restored, restore};
 use voipfleet_controller::settings::Files;
 use voipfleet_proto::v1::{
-    BackupDone, BackupRequest, GetDocumentsRequest, ListTokensRequest, SyncState, backup_part::Kind,
+    BackupDone, BackupRequest, GetDocumentsRequest, ListTokensRequest, RolloutStatusRequest,
+    SyncState, backup_part::Kind,
 };
 
 use super::agent::{Node, connected, csr, enrol};
@@ -140,6 +141,31 @@ async fn agents_come_back_to_a_controller_that_was_restored_elsewhere() {
         .await;
     assert!(answer.changes[0].revision > 1 << 32);
     Node::enrol(&installation, "b").await;
+}
+
+/// A rollout that was under way may have been ended since: it does not go on by itself.
+#[tokio::test]
+async fn a_rollout_of_a_backup_is_held() {
+    let (mut installation, _, mut session) = connected().await;
+    let place = Place::new(&installation);
+    let push = installation.push().await;
+    let _unanswered = session.offer().await;
+    let file = back_up(&installation).await;
+    drop(push);
+    let (_, ()) = tokio::join!(session.end(), installation.stop());
+    installation.files = place.restore(&file).unwrap().files;
+    installation.run().await;
+    let request = RolloutStatusRequest {
+        site: "site-a".to_owned(),
+    };
+    let mut client = installation.operator().await;
+    let answer = client.rollout_status(request).await.unwrap().into_inner();
+    assert_eq!(answer.rollouts[0].state, "paused");
+    assert!(
+        answer.rollouts[0].why.contains("backup"),
+        "{:?}",
+        answer.rollouts[0]
+    );
 }
 
 /// While operators write, every backup is one moment: a pair that is always applied together is

@@ -66,6 +66,17 @@ async fn a_plan_compares_with_what_nodes_have_confirmed() {
     assert_eq!(same.nodes[0].state(), PlannedState::Unchanged);
     assert!(same.changes.unwrap().rules.is_empty());
 
+    // Documents that make the same rules are the generation's own once they were pushed.
+    let staged = SITE.replace("tenants: [acme]", "tenants: [acme]\nrollout: {canary: 1}");
+    installation.apply(&staged).await;
+    let staging = plan(&installation, &[]).await;
+    assert_eq!((staging.changed, staging.documents.len()), (false, 1));
+    let (done, _) = installation.push().await.end().await;
+    assert_eq!((done.generation, done.changed), (1, false));
+    assert!(plan(&installation, &[]).await.documents.is_empty());
+    installation.apply(SITE).await;
+    installation.push().await.end().await;
+
     // As if other documents were stored; nothing is.
     let given = plan(&installation, &[&wider()]).await;
     assert_eq!((given.generation, given.changed), (2, true));

@@ -111,6 +111,14 @@ async fn what_was_changed_is_taken_back_by_itself() {
     let (done, nodes) = installation.push().await.end().await;
     assert_eq!(done.state, "rolled_back", "{nodes:?}");
     assert_eq!((done.applied, done.generation), (0, 3));
+    // What was taken back was no good one.
+    let mut client = installation.operator().await;
+    let request = RollbackRequest {
+        site: "site-a".to_owned(),
+        ..RollbackRequest::default()
+    };
+    let nowhere = client.rollback(request).await.map(|_| ());
+    refused(nowhere, Code::FailedPrecondition);
     for (robot, before) in robots.iter().zip(before) {
         let (generation, digest) = robot.confirmed().unwrap();
         assert_eq!(
@@ -237,4 +245,47 @@ async fn an_abort_can_take_back_what_was_changed() {
     let (done, _) = push.end().await;
     assert_eq!((done.state.as_str(), done.rolled_back), ("rolled_back", 5));
     assert_eq!(robots[0].confirmed().unwrap(), (3, before));
+}
+
+/// Agents that found nobody dial again within half a minute: until then none is passed over.
+#[tokio::test]
+async fn a_controller_that_was_away_passes_no_batch_over() {
+    let (mut installation, address, robots) =
+        fleet("{canary: 1, batch: 2, max_failures: 0, pause: 1h}", &[]).await;
+    let mut push = installation.push().await;
+    push.until("a", PushNodeState::Applied).await;
+    drop(push);
+    let nodes: Vec<Node> = robots
+        .iter()
+        .map(|robot| Node {
+            confirmed: robot.confirmed(),
+            ..robot.node.clone()
+        })
+        .collect();
+    drop(robots);
+    installation.stop().await;
+    installation.clock.advance_ms(2 * 3_600_000);
+    installation.run().await;
+    address.send(installation.address()).unwrap();
+    // Longer than a broken connection is waited for.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let report = rollout(&installation).await;
+    assert_eq!((report.state.as_str(), report.released), ("running", 2));
+    let back: Vec<Robot> = nodes
+        .into_iter()
+        .map(|node| Robot::start(node, address.subscribe(), BTreeSet::new()))
+        .collect();
+    let new = || {
+        let confirmed = back.iter().filter_map(Robot::confirmed);
+        confirmed.filter(|(number, _)| *number == 2).count()
+    };
+    let taken = async {
+        while new() < 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, taken).await.unwrap();
+    all_here(&installation).await;
+    assert_eq!(new(), 3, "the pause holds the others");
+    assert_eq!(rollout(&installation).await.released, 2);
 }

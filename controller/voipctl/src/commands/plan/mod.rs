@@ -126,8 +126,13 @@ pub async fn fetch(
 
 /// Whether a push would change nothing, neither on the nodes nor in the documents.
 pub fn is_empty(plan: &v1::PlanResponse) -> bool {
+    plan.documents.is_empty() && rules_stay(plan)
+}
+
+/// Whether every node runs what a push would give it.
+fn rules_stay(plan: &v1::PlanResponse) -> bool {
     let stays = |node: &v1::PlannedNode| node.state() == v1::PlannedState::Unchanged;
-    !plan.changed && plan.documents.is_empty() && plan.nodes.iter().all(stays)
+    !plan.changed && plan.nodes.iter().all(stays)
 }
 
 /// Shows a plan to people; its warnings go to stderr.
@@ -177,6 +182,10 @@ fn headline(plan: &v1::PlanResponse) -> String {
         (true, current) => format!(
             "{site}: a push would be generation {}, after {current}{known}",
             plan.generation
+        ),
+        (false, current) if rules_stay(plan) => format!(
+            "{site}: no node's rules would change; the documents would be those of generation \
+             {current}"
         ),
         (false, current) => {
             format!("{site}: a push would give generation {current} to nodes without it")
