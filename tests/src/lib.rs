@@ -4,5 +4,6 @@
 pub mod boot;
 pub mod calls;
 pub mod exec;
+pub mod fleet_sim;
 pub mod lab;
 pub mod packets;

@@ -120,9 +120,7 @@ impl Pushes {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take();
             if let Some(packed) = packed {
-                txn = packed
-                    .put(store, &self.stored_before(prepared), txn)
-                    .await?;
+                txn = packed.put(store, &stored_before(prepared), txn).await?;
             }
         }
         if record.state.has_ended() {
@@ -180,17 +178,6 @@ impl Pushes {
             store.commit(txn).await?,
             Outcome::Committed { .. }
         ))
-    }
-
-    /// Rulesets that are in the store as long as the site's newest generation is what it was.
-    fn stored_before(&self, prepared: &Prepared) -> BTreeSet<Digest> {
-        prepared
-            .basis
-            .record
-            .iter()
-            .flat_map(|record| record.nodes.values())
-            .map(|content| content.digest)
-            .collect()
     }
 
     async fn record(
@@ -264,7 +251,7 @@ impl Pushes {
     fn presence(&self, prepared: &Prepared, now_ms: u64) -> BTreeMap<NodeName, Sight> {
         let now = tokio::time::Instant::now();
         let sight = |name: &NodeName| {
-            let id = self.id(prepared, name);
+            let id = id(prepared, name);
             let known = prepared.confirmed.contains_key(name);
             let left = self
                 .fleet
@@ -296,7 +283,7 @@ impl Pushes {
                 let confirmed = prepared.confirmed.get(name);
                 let candidate = Candidate {
                     roles: prepared.roles.get(name).cloned().unwrap_or_default(),
-                    connected: self.fleet.view(&self.id(prepared, name)).is_some(),
+                    connected: self.fleet.view(&id(prepared, name)).is_some(),
                     unchanged: confirmed.is_some_and(|held| held.digest == content.digest),
                 };
                 (name.clone(), candidate)
@@ -306,18 +293,27 @@ impl Pushes {
 
     /// The offer of this very content that a node has refused.
     fn refused(&self, prepared: &Prepared, name: &NodeName) -> Option<u64> {
-        let view = self.fleet.view(&self.id(prepared, name))?;
+        let view = self.fleet.view(&id(prepared, name))?;
         let offered = view.offered?;
         let answer = offered.answer.as_ref()?;
         let same = Some(offered.held) == prepared.generation.held(name);
         (same && is_refusal(answer.state())).then_some(offered.nonce)
     }
+}
 
-    fn id(&self, prepared: &Prepared, node: &NodeName) -> NodeId {
-        NodeId {
-            site: prepared.order.site.clone(),
-            node: node.clone(),
-        }
+/// Rulesets that are in the store as long as the site's newest generation is what it was.
+fn stored_before(prepared: &Prepared) -> BTreeSet<Digest> {
+    let before = prepared.basis.record.iter();
+    before
+        .flat_map(|record| record.nodes.values())
+        .map(|content| content.digest)
+        .collect()
+}
+
+fn id(prepared: &Prepared, node: &NodeName) -> NodeId {
+    NodeId {
+        site: prepared.order.site.clone(),
+        node: node.clone(),
     }
 }
 

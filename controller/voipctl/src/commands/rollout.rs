@@ -75,7 +75,8 @@ struct Rollout {
 
 #[derive(Serialize)]
 struct Node {
-    node: String,
+    #[serde(rename = "node")]
+    name: String,
     state: String,
     since: Moment,
     target: u64,
@@ -200,7 +201,7 @@ fn told(
 
 fn rollout(report: v1::RolloutReport) -> Rollout {
     let node = |node: v1::RolloutNode| Node {
-        node: node.node,
+        name: node.node,
         state: node.state,
         since: Moment::of(node.at_ms),
         target: node.target,
@@ -242,19 +243,20 @@ impl Rollout {
             self.started,
         );
         if let Some(why) = &self.why {
-            text.push_str(&format!("  {}\n", printable(why).replace('\n', "\n  ")));
+            text.push_str("  ");
+            text.push_str(&printable(why).replace('\n', "\n  "));
+            text.push('\n');
         }
         if let Some(back) = self.back_to {
-            text.push_str(&format!(
-                "  back to what ran before, as generation {back}\n"
-            ));
+            let back = format!("  back to what ran before, as generation {back}\n");
+            text.push_str(&back);
         }
         let mut table = Table::new(&["batch", "node", "state", "since", "should run", "error"]);
         for (at, batch) in self.batches.iter().enumerate() {
             for node in batch {
                 table.row([
                     Cell::from((at + 1).to_string()),
-                    node.node.as_str().into(),
+                    node.name.as_str().into(),
                     Cell::toned(node.state.as_str(), states::rollout_node(&node.state)),
                     node.since.relative(session.now).into(),
                     Cell::number(node.target),
