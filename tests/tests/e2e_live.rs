@@ -20,7 +20,6 @@ const OFFICE: [&str; 2] = ["203.0.113.9", "2001:db8:10::9"];
 
 /// Calls of some sources to one node.
 struct Node {
-    name: String,
     calls: Calls,
     /// Of each source, in the order in which they were named.
     each: usize,
@@ -52,7 +51,6 @@ impl Node {
             }
         }
         Ok(Self {
-            name: name.to_owned(),
             each: wanted.len() / whos.len(),
             calls: Calls::begin(&format!("vf-{name}"), &wanted)?,
         })
@@ -125,9 +123,20 @@ fn on_every_node(lab: &Lab, arguments: &[&str]) -> Result<Value> {
     let took = begun.elapsed().as_millis();
     ensure!(ended.success(), "{arguments:?}: {}", ended.said());
     let answer: Value = serde_json::from_str(&ended.stdout)?;
-    ensure!(answer["enforced"] == 3 && answer["nodes"] == 3, "{answer}");
-    println!("{}: enforced on 3 nodes after {took} ms", arguments[0]);
+    for count in ["enforced", "nodes"] {
+        ensure!(
+            answer.get(count).and_then(Value::as_u64) == Some(3),
+            "{answer}"
+        );
+    }
+    let what = arguments.first().copied().unwrap_or_default();
+    print(&format!("{what}: enforced on 3 nodes after {took} ms"));
     Ok(answer)
+}
+
+#[expect(clippy::print_stdout, reason = "figures for whoever asks: --nocapture")]
+fn print(figure: &str) {
+    println!("{figure}");
 }
 
 fn refused(ended: &Ended, words: &str) -> Result<()> {
@@ -179,7 +188,9 @@ fn a_block_cuts_calls_everywhere_and_outlives_every_process() -> Result<()> {
         go_on(lab, &office)?;
         go_on(lab, &carrier)?;
         // A node that goes on speaking keeps no call alive.
-        nodes.iter().for_each(|node| node.calls.node_speaks(true));
+        for node in &nodes {
+            node.calls.node_speaks(true);
+        }
         let plain = ["block", OFFICE[0], "--reason", "toll fraud"];
         refused(&lab.voipctl(&plain)?, "tenant acme: offices")?;
         for address in OFFICE {
@@ -205,7 +216,9 @@ fn a_block_cuts_calls_everywhere_and_outlives_every_process() -> Result<()> {
         let listed = listed["blocks"].as_array().map(Vec::len);
         ensure!(listed == Some(2), "{listed:?}");
 
-        nodes.iter().for_each(|node| node.calls.node_speaks(false));
+        for node in &nodes {
+            node.calls.node_speaks(false);
+        }
         for address in OFFICE {
             on_every_node(lab, &["unblock", address])?;
         }
@@ -303,10 +316,8 @@ fn members_of_the_cluster_come_and_go_without_a_push() -> Result<()> {
         lab.wait("a cluster without it", || {
             Ok((!knows(lab, &peer.name, &address)?).then_some(()))
         })?;
-        println!(
-            "gone from its peers after {} ms",
-            begun.elapsed().as_millis()
-        );
+        let took = begun.elapsed().as_millis();
+        print(&format!("gone from its peers after {took} ms"));
 
         let ended = lab.agent(&gone.name, "teardown")?;
         ensure!(ended.success(), "{}", ended.said());
@@ -337,10 +348,10 @@ fn members_of_the_cluster_come_and_go_without_a_push() -> Result<()> {
         lab.wait("a cluster with it", || {
             Ok(knows(lab, &peer.name, &address)?.then_some(()))
         })?;
-        println!(
-            "known to its peers {} ms after it was started",
-            begun.elapsed().as_millis()
-        );
+        let took = begun.elapsed().as_millis();
+        print(&format!(
+            "known to its peers {took} ms after it was started"
+        ));
         ensure!(lab.status()?.generation == generation, "nothing was pushed");
         Ok(())
     })

@@ -1,5 +1,6 @@
 //! A prepared push becomes the site's rollout.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
@@ -198,7 +199,7 @@ impl Pushes {
             let mut before = target
                 .and_then(|target| target.of(name))
                 .unwrap_or_default();
-            if let std::collections::btree_map::Entry::Vacant(place) = known.entry(before) {
+            if let Entry::Vacant(place) = known.entry(before) {
                 let key = keys::generation(site, before);
                 let read = records::read(self.store.as_ref(), &key).await?;
                 place.insert(read.map(|read| read.record));

@@ -1,6 +1,9 @@
 //! One step of a rollout in one transaction: the rollout, what its nodes should run, and what
 //! else the step makes.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use voipfleet_common::names::SiteName;
 
 use crate::records::{self, Cause, GenerationRecord, NodeId, Place, Read, RolloutRecord};
@@ -123,9 +126,8 @@ async fn back(
         let key = keys::generation(site, number);
         Ok(records::read(store, &key).await?.map(|read| read.record))
     };
-    let mut nodes = std::collections::BTreeMap::new();
-    let mut earlier: std::collections::BTreeMap<u64, GenerationRecord> =
-        std::collections::BTreeMap::new();
+    let mut nodes = BTreeMap::new();
+    let mut earlier: BTreeMap<u64, Option<GenerationRecord>> = BTreeMap::new();
     let mut to = 0;
     for (name, step) in &before.nodes {
         let from = match step.before {
@@ -134,23 +136,23 @@ async fn back(
             earlier => earlier,
         };
         to = to.max(step.before);
-        if !earlier.contains_key(&from) {
-            let Some(record) = read(from).await? else {
-                let id = NodeId {
-                    site: site.clone(),
-                    node: name.clone(),
-                };
-                tracing::error!(node = %id, generation = from, "what it ran before is missing");
-                continue;
+        let record = match earlier.entry(from) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => unread.insert(read(from).await?),
+        };
+        let Some(record) = record else {
+            let id = NodeId {
+                site: site.clone(),
+                node: name.clone(),
             };
-            earlier.insert(from, record);
-        }
-        let content = earlier.get(&from).and_then(|record| record.nodes.get(name));
-        if let Some(content) = content {
+            tracing::error!(node = %id, generation = from, "what it ran before is missing");
+            continue;
+        };
+        if let Some(content) = record.nodes.get(name) {
             nodes.insert(name.clone(), *content);
         }
     }
-    let model = earlier.get(&to);
+    let model = earlier.get(&to).and_then(Option::as_ref);
     Ok(GenerationRecord {
         number,
         at_ms: now_ms,
@@ -161,6 +163,7 @@ async fn back(
         cause: Cause::Rollback { to },
         live: earlier
             .values()
+            .flatten()
             .flat_map(|record| record.live.iter().cloned())
             .collect(),
         nodes,

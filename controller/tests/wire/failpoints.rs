@@ -19,7 +19,7 @@ use super::robot::Robot;
 use super::staged::site;
 
 /// Long enough for a busy machine; nothing waits for its end.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_mins(4);
 
 struct Process {
     child: Child,
@@ -188,12 +188,8 @@ async fn killed_at(step: Step, at: At) {
         }
     };
     let ended = tokio::time::timeout(LIMIT, ends).await;
-    if ended.is_err() {
-        panic!(
-            "{point}: {:?}",
-            report(&installation, &process.address).await
-        );
-    }
+    let report = report(&installation, &process.address).await;
+    assert!(ended.is_ok(), "{point}: {report:?}");
     for (robot, before) in robots.iter().zip(before) {
         let life = robot.life.lock().unwrap();
         for (generation, contents) in &life.offered {

@@ -32,6 +32,7 @@ mod push;
 mod restart;
 #[cfg(test)]
 mod rights;
+#[cfg(test)]
 mod robot;
 #[cfg(test)]
 mod session;

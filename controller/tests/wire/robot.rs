@@ -109,12 +109,12 @@ async fn session(
             let mut life = life.lock().unwrap();
             let offers = life.offered.entry(offer.generation).or_default();
             offers.insert(offer.digest.clone());
-            let refused = refuses.contains(&offer.generation);
-            if !refused {
+            let taken_back = refuses.contains(&offer.generation);
+            if !taken_back {
                 life.confirmed = Some((offer.generation, offer.digest.clone()));
             }
             let (generation, digest) = life.confirmed.clone().unwrap_or_default();
-            let (state, error) = if refused {
+            let (state, error) = if taken_back {
                 (NodeState::RolledBack, "the probe dns failed")
             } else {
                 (NodeState::Applied, "")

@@ -15,7 +15,7 @@ use super::installation::{Installation, SITE, refused};
 use super::robot::Robot;
 
 /// Long enough for a busy machine; nothing waits for its end.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 pub(crate) fn site(staging: &str, network: &str) -> String {
     SITE.replace("203.0.113.0/24", network).replace(

@@ -122,7 +122,7 @@ async fn agreed(
 ) -> Result<Option<Status>, Failure> {
     for site in wanted.keys().cloned().collect::<Vec<_>>() {
         plan::can_ask(&format!("voipctl plan {site}"), session)?;
-        let plan = plan::fetch(&site, Vec::new(), 0, controller).await?;
+        let plan = plan::fetch(&site, Vec::new(), controller).await?;
         plan::show(&plan, session);
         if plan::is_empty(&plan) {
             wanted.remove(&site);
