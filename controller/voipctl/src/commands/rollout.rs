@@ -251,12 +251,12 @@ impl Rollout {
             let back = format!("  back to what ran before, as generation {back}\n");
             text.push_str(&back);
         }
-        let mut table = Table::new(&["batch", "node", "state", "since", "should run", "error"]);
+        let mut table = Table::new(&["node", "batch", "state", "since", "should run", "error"]);
         for (at, batch) in self.batches.iter().enumerate() {
             for node in batch {
                 table.row([
-                    Cell::from((at + 1).to_string()),
                     node.name.as_str().into(),
+                    Cell::from((at + 1).to_string()),
                     Cell::toned(node.state.as_str(), states::rollout_node(&node.state)),
                     node.since.relative(session.now).into(),
                     Cell::number(node.target),
