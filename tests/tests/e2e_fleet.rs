@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use voipfleet_tests::exec::Running;
-use voipfleet_tests::lab::{Lab, Options, Push, Rules};
+use voipfleet_tests::lab::{Lab, NodeStatus, Options, Push, Rules};
 
 const NODES: u32 = 12;
 
@@ -166,6 +166,10 @@ fn a_canary_that_fails_halts_with_eleven_untouched(lab: &Lab) -> Result<()> {
         cut(lab, &node.name, "-D")?;
     }
     same(&free, &kernels(lab)?)?;
+    lab.wait("the canary's node back", || {
+        let back = |node: &NodeStatus| node.state != "offline";
+        Ok(lab.status()?.nodes.iter().all(back).then_some(()))
+    })?;
     for node in &lab.status()?.nodes {
         ensure!(node.generation == generation, "{node:?}");
     }
