@@ -15,10 +15,13 @@ use voipfleet_proto::v1::{
 use super::convert::parse;
 use super::{Api, Caller, failed};
 use crate::documents::Stored;
-use crate::live::feeds::MAX_FEEDS;
-use crate::live::names::MAX_NAMES;
 use crate::records::{self, FeedRecord, ResolvedRecord};
-use crate::store::keys;
+use crate::store::{Pages, keys};
+
+/// Records of names that are read at once.
+const NAMES: usize = 1000;
+/// Records of feeds that are read at once: each may be some MiB.
+const FEEDS: usize = 16;
 
 impl Api {
     /// The names and lists that documents have, or had until lately, as far as the caller sees
@@ -32,17 +35,19 @@ impl Api {
         let documents = stored.documents;
         let mut users = users(&documents, sight);
         let mut names = BTreeMap::new();
-        let resolved = self.store.all(keys::ALL_RESOLVED, MAX_NAMES * 2).await;
-        for entry in resolved.map_err(failed)? {
-            let record: ResolvedRecord =
-                records::from_json(&entry.key, &entry.held).map_err(failed)?;
-            let name = entry.key.strip_prefix(keys::ALL_RESOLVED);
-            if let Some(name) = name.and_then(|name| name.parse::<DnsName>().ok()) {
-                let used_by = users.remove(&name).unwrap_or_default();
-                if used_by.is_empty() && !sight.is_all() {
-                    continue;
+        let mut pages = Pages::new(self.store.as_ref(), keys::ALL_RESOLVED, NAMES);
+        while let Some(page) = pages.next().await.map_err(failed)? {
+            for entry in page {
+                let record: ResolvedRecord =
+                    records::from_json(&entry.key, &entry.held).map_err(failed)?;
+                let name = entry.key.strip_prefix(keys::ALL_RESOLVED);
+                if let Some(name) = name.and_then(|name| name.parse::<DnsName>().ok()) {
+                    let used_by = users.remove(&name).unwrap_or_default();
+                    if used_by.is_empty() && !sight.is_all() {
+                        continue;
+                    }
+                    names.insert(name.clone(), resolved_name(&name, record, used_by));
                 }
-                names.insert(name.clone(), resolved_name(&name, record, used_by));
             }
         }
         // Those that are not resolved yet.
@@ -56,13 +61,15 @@ impl Api {
             let report = feed_report(&list.name, FeedRecord::default(), &documents);
             feeds.insert(list.name.clone(), report);
         }
-        let fetched = self.store.all(keys::ALL_FEEDS, MAX_FEEDS * 4).await;
-        for entry in fetched.map_err(failed)? {
-            let record = records::from_protobuf(&entry.key, &entry.held).map_err(failed)?;
-            let list = entry.key.strip_prefix(keys::ALL_FEEDS);
-            if let Some(list) = list.and_then(|list| list.parse::<ListName>().ok()) {
-                let report = feed_report(&list, record, &documents);
-                feeds.insert(list, report);
+        let mut pages = Pages::new(self.store.as_ref(), keys::ALL_FEEDS, FEEDS);
+        while let Some(page) = pages.next().await.map_err(failed)? {
+            for entry in page {
+                let record = records::from_protobuf(&entry.key, &entry.held).map_err(failed)?;
+                let list = entry.key.strip_prefix(keys::ALL_FEEDS);
+                if let Some(list) = list.and_then(|list| list.parse::<ListName>().ok()) {
+                    let report = feed_report(&list, record, &documents);
+                    feeds.insert(list, report);
+                }
             }
         }
         feeds.retain(|list, _| sight.document(Kind::List, list.as_str()));

@@ -189,6 +189,42 @@ pub trait Store: Send + Sync + fmt::Debug {
     }
 }
 
+/// Reads everything under a prefix a page at a time, however much there is. Each page is of its
+/// own moment: what is written meanwhile may be in it or not.
+#[derive(Debug)]
+pub struct Pages<'a> {
+    store: &'a dyn Store,
+    prefix: &'a str,
+    size: usize,
+    after: Option<String>,
+    ended: bool,
+}
+
+impl<'a> Pages<'a> {
+    /// From the first entry under `prefix`, `size` at a time.
+    pub fn new(store: &'a dyn Store, prefix: &'a str, size: usize) -> Self {
+        Self {
+            store,
+            prefix,
+            size,
+            after: None,
+            ended: false,
+        }
+    }
+
+    /// The next entries by ascending key; none: that was the end.
+    pub async fn next(&mut self) -> Result<Option<Vec<Entry>>, StoreError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let after = self.after.as_deref();
+        let page = self.store.range(self.prefix, after, self.size).await?;
+        self.after = page.entries.last().map(|entry| entry.key.clone());
+        self.ended = !page.more || self.after.is_none();
+        Ok(Some(page.entries))
+    }
+}
+
 /// Every entry of a store as of one moment.
 #[async_trait]
 pub trait Snapshot: Send {

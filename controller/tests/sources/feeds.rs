@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use voipfleet_common::policy::Feed;
 use voipfleet_controller::live::Used;
-use voipfleet_controller::live::feeds::{Asked, Feeds, Fetcher, Limits};
+use voipfleet_controller::live::feeds::{Asked, Feeds, Fetcher, Limits, MAX_FEEDS};
 use voipfleet_controller::records::{FeedRecord, from_protobuf};
-use voipfleet_controller::store::{Versioned, keys};
+use voipfleet_controller::store::{Txn, Versioned, keys};
 
 use super::fetch::feed;
 use super::scene::{HOUR, MINUTE, Scene};
@@ -166,5 +167,35 @@ async fn another_source_is_asked_at_once_and_an_unused_list_goes_after_a_day() {
     scene.use_(others);
     let gone = |held: Option<_>| held.is_none().then_some(());
     scene.until(&keys::feed("bl"), gone).await;
+    scene.stop.cancel();
+}
+
+#[tokio::test]
+async fn however_many_lists_are_remembered_it_starts_and_the_longest_unused_go_first() {
+    let scene = Scene::new();
+    let all = 4 * MAX_FEEDS + 3;
+    let mut txn = Txn::new();
+    for n in 0..all {
+        let record = FeedRecord {
+            unused_since_ms: scene.now() - HOUR + n as u64,
+            ..FeedRecord::default()
+        };
+        let key = keys::feed(format!("l{n}"));
+        txn = txn.put(key, record.encode_to_vec());
+    }
+    scene.store.commit(txn).await.unwrap();
+    start(&scene).await;
+    // A generation may go back to the first of them.
+    scene.use_(Used {
+        kept: ["l0".parse().unwrap()].into(),
+        ..Used::default()
+    });
+    let gone = |held: Option<_>| held.is_none().then_some(());
+    for n in 1..all - MAX_FEEDS {
+        scene.until(&keys::feed(format!("l{n}")), gone).await;
+    }
+    let left = scene.store.all(keys::ALL_FEEDS, all).await.unwrap();
+    assert_eq!(left.len(), MAX_FEEDS + 1);
+    assert!(left.iter().any(|entry| entry.key == keys::feed("l0")));
     scene.stop.cancel();
 }

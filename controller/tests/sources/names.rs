@@ -3,10 +3,10 @@ use std::sync::Arc;
 
 use hickory_resolver::proto::op::ResponseCode;
 use tokio::task::JoinHandle;
-use voipfleet_controller::live::names::{GRACE_MS, Names, Resolver};
+use voipfleet_controller::live::names::{GRACE_MS, MAX_NAMES, Names, Resolver};
 use voipfleet_controller::live::{SourceOptions, Sources, Used};
 use voipfleet_controller::records::{ResolvedRecord, from_json};
-use voipfleet_controller::store::{Txn, keys};
+use voipfleet_controller::store::{Pages, Txn, keys};
 
 use super::dns::{Dns, Says, addresses};
 use super::scene::{HOUR, MINUTE, Scene};
@@ -209,5 +209,42 @@ async fn what_a_pushed_generation_names_is_resolved_without_a_document() {
     let record = until(&scene, HOST, |_| true).await;
     assert_eq!(held(&record), ["192.0.2.1"]);
     assert_eq!(record.unused_since_ms, None);
+    scene.stop.cancel();
+}
+
+/// Records of names that nothing uses, each for a millisecond longer than the one after it.
+async fn unused(scene: &Scene, count: usize) {
+    let mut txn = Txn::new();
+    for n in 0..count {
+        let record = ResolvedRecord {
+            unused_since_ms: Some(scene.now() - HOUR + n as u64),
+            ..ResolvedRecord::default()
+        };
+        let key = keys::resolved(format!("h{n}.example.net"));
+        txn = txn.put(key, serde_json::to_vec(&record).unwrap());
+    }
+    scene.store.commit(txn).await.unwrap();
+}
+
+#[tokio::test]
+async fn however_many_names_are_remembered_it_starts_and_the_longest_unused_go_first() {
+    let (scene, dns) = (Scene::new(), Dns::start().await);
+    let all = 2 * MAX_NAMES + 5;
+    unused(&scene, all).await;
+    start(&scene, &dns).await;
+    scene.use_(used(&[]));
+    let first_that_stays = all - MAX_NAMES;
+    let gone = |held: Option<_>| held.is_none().then_some(());
+    let last_that_goes = format!("h{}.example.net", first_that_stays - 1);
+    scene.until(&keys::resolved(last_that_goes), gone).await;
+    let mut left = 0;
+    let mut pages = Pages::new(scene.store.as_ref(), keys::ALL_RESOLVED, 999);
+    while let Some(page) = pages.next().await.unwrap() {
+        left += page.len();
+    }
+    assert_eq!(left, MAX_NAMES);
+    let stays = format!("h{first_that_stays}.example.net");
+    let held = scene.store.get(&keys::resolved(stays)).await.unwrap();
+    assert!(held.is_some());
     scene.stop.cancel();
 }

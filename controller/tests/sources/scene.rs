@@ -83,7 +83,8 @@ impl Scene {
                 if let Some(found) = wanted(self.store.get(key).await.unwrap()) {
                     return found;
                 }
-                changes.next().await.unwrap().unwrap();
+                // One that was missed is a change as well.
+                _ = changes.next().await.unwrap();
             }
         };
         let found = tokio::time::timeout(PATIENCE, waiting).await;

@@ -5,7 +5,7 @@ mod fetch;
 mod parse;
 mod take;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,10 +26,13 @@ use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::errors::chain;
 use crate::records::{self, FeedRecord};
-use crate::store::{Store, StoreError, Txn, keys};
+use crate::store::{Pages, Store, StoreError, Txn, keys};
 
-/// The most lists that are fetched.
+/// The most lists that are fetched, and the most that are remembered though neither a document
+/// nor a generation has them.
 pub const MAX_FEEDS: usize = 256;
+/// Records that are read at once: each may be some MiB.
+const PAGE: usize = 16;
 /// Lists that are fetched at once: each may take some ten MiB meanwhile.
 const AT_ONCE: usize = 4;
 /// The wait after a first failure, milliseconds; it doubles up to the list's own.
@@ -103,15 +106,18 @@ impl Feeds {
         audit: Audit,
     ) -> Result<Self, StoreError> {
         let mut held = BTreeMap::new();
-        for entry in store.all(keys::ALL_FEEDS, MAX_FEEDS * 4).await? {
-            let record: FeedRecord = records::from_protobuf(&entry.key, &entry.held)?;
-            let list = entry.key.strip_prefix(keys::ALL_FEEDS);
-            if let Some(list) = list.and_then(|list| list.parse().ok()) {
-                let known = Held {
-                    record,
-                    ..Held::default()
-                };
-                held.insert(list, known);
+        let mut pages = Pages::new(store.as_ref(), keys::ALL_FEEDS, PAGE);
+        while let Some(page) = pages.next().await? {
+            for entry in page {
+                let record: FeedRecord = records::from_protobuf(&entry.key, &entry.held)?;
+                let list = entry.key.strip_prefix(keys::ALL_FEEDS);
+                if let Some(list) = list.and_then(|list| list.parse().ok()) {
+                    let known = Held {
+                        record,
+                        ..Held::default()
+                    };
+                    held.insert(list, known);
+                }
             }
         }
         Ok(Self {
@@ -298,20 +304,36 @@ impl Feeds {
         left.clamp(Duration::from_millis(10), LONGEST)
     }
 
+    /// The lists that nothing has had for long, and of more than [`MAX_FEEDS`] of them those that
+    /// were without a document for longest.
+    fn outlived(&self, now_ms: u64) -> BTreeSet<ListName> {
+        let unused = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.record.unused_since_ms != 0 && !held.fetching && !held.kept);
+        let since = unused.map(|(list, held)| (held.record.unused_since_ms, list));
+        let mut unused: Vec<(u64, &ListName)> = since.collect();
+        unused.sort_unstable();
+        let beyond = unused.len().saturating_sub(MAX_FEEDS);
+        let gone = unused
+            .into_iter()
+            .enumerate()
+            .filter(|(place, (since, _))| {
+                *place < beyond || now_ms.saturating_sub(*since) >= UNUSED_MS
+            });
+        gone.map(|(_, (_, list))| list.clone()).collect()
+    }
+
     async fn keep(&mut self) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
+        let gone = self.outlived(now_ms);
         let lists: Vec<ListName> = self.held.keys().cloned().collect();
         // One by one: each may be some MiB.
         for list in lists {
             let Some(held) = self.held.get_mut(&list) else {
                 continue;
             };
-            let since = held.record.unused_since_ms;
-            if since != 0
-                && now_ms.saturating_sub(since) >= UNUSED_MS
-                && !held.fetching
-                && !held.kept
-            {
+            if gone.contains(&list) {
                 self.store
                     .commit(Txn::new().delete(keys::feed(&list)))
                     .await?;

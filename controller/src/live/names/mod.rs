@@ -23,10 +23,12 @@ use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::errors::chain;
 use crate::records::{self, ResolvedRecord};
-use crate::store::{Store, StoreError, Txn, keys};
+use crate::store::{Pages, Store, StoreError, Txn, keys};
 
-/// The most names that are resolved.
+/// The most names that are resolved, and the most that are remembered though nothing uses them.
 pub const MAX_NAMES: usize = 10_000;
+/// Records that are read at once.
+const PAGE: usize = 1000;
 /// Questions at once.
 const AT_ONCE: usize = 16;
 /// How old a stored record may become while every answer is the same, milliseconds: each one
@@ -70,18 +72,21 @@ impl Names {
         audit: Audit,
     ) -> Result<Self, StoreError> {
         let mut held = BTreeMap::new();
-        for entry in store.all(keys::ALL_RESOLVED, MAX_NAMES * 2).await? {
-            let record: ResolvedRecord = records::from_json(&entry.key, &entry.held)?;
-            let host = entry.key.strip_prefix(keys::ALL_RESOLVED);
-            let Some(host) = host.and_then(|host| host.parse().ok()) else {
-                continue;
-            };
-            let known = Held {
-                stored: Some((record.clone(), 0)),
-                record,
-                ..Held::default()
-            };
-            held.insert(host, known);
+        let mut pages = Pages::new(store.as_ref(), keys::ALL_RESOLVED, PAGE);
+        while let Some(page) = pages.next().await? {
+            for entry in page {
+                let record: ResolvedRecord = records::from_json(&entry.key, &entry.held)?;
+                let host = entry.key.strip_prefix(keys::ALL_RESOLVED);
+                let Some(host) = host.and_then(|host| host.parse().ok()) else {
+                    continue;
+                };
+                let known = Held {
+                    stored: Some((record.clone(), 0)),
+                    record,
+                    ..Held::default()
+                };
+                held.insert(host, known);
+            }
         }
         Ok(Self {
             store,
@@ -227,19 +232,37 @@ impl Names {
         Duration::from_millis(wait.clamp(1, due::MOST_MS))
     }
 
+    /// The names that nothing has used for long; and of more than [`MAX_NAMES`] unused ones those
+    /// that were unused for longest, or whoever changes names again and again fills the store.
+    fn outlived(&self, now_ms: u64) -> BTreeSet<DnsName> {
+        let unused = self.held.iter().filter_map(|(name, held)| {
+            let since = held.record.unused_since_ms?;
+            Some((since, name))
+        });
+        let mut unused: Vec<(u64, &DnsName)> = unused.collect();
+        unused.sort_unstable();
+        let beyond = unused.len().saturating_sub(MAX_NAMES);
+        let gone = unused
+            .into_iter()
+            .enumerate()
+            .filter(|(place, (since, _))| {
+                *place < beyond || now_ms.saturating_sub(*since) >= UNUSED_MS
+            });
+        gone.map(|(_, (_, name))| name.clone()).collect()
+    }
+
     /// Stores what has changed, and removes what nothing has used for long.
     async fn keep(&mut self) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
         let mut txn = Txn::new();
         let mut written = Vec::new();
-        let mut gone = Vec::new();
+        let gone = self.outlived(now_ms);
+        for name in &gone {
+            txn = txn.delete(keys::resolved(name));
+        }
         for (name, held) in &self.held {
             let key = keys::resolved(name);
-            let unused = held.record.unused_since_ms;
-            if unused.is_some_and(|since| now_ms.saturating_sub(since) >= UNUSED_MS) {
-                txn = txn.delete(key);
-                gone.push(name.clone());
-            } else if held.must_be_stored(now_ms) {
+            if !gone.contains(name) && held.must_be_stored(now_ms) {
                 let value = records::to_json(&key, &held.record)?;
                 txn = txn.put(key, value);
                 written.push(name.clone());
