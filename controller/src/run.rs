@@ -21,7 +21,7 @@ use crate::fleet::Fleet;
 use crate::listen::{self, Admission, BindError, Bounds, Incoming};
 use crate::live::{SourceOptions, Sources};
 use crate::pki::{Authority, PkiError};
-use crate::push::Pushes;
+use crate::push::{Pushes, Rights};
 use crate::settings::{self, Files, Settings, SettingsError};
 use crate::store::{Embedded, Store, StoreError};
 use crate::{enrol, fleet};
@@ -162,6 +162,8 @@ impl Controller {
         };
         let rollouts = api.pushes.rollouts().clone();
         let log = api.audit.clone();
+        let (pushes, queue_log) = (api.pushes.clone(), api.audit.clone());
+        let rights: Arc<dyn Rights> = Arc::new(api.clone());
         let listen = |listener, tls, admission, bounds| {
             let clock = Arc::clone(&listening);
             listen::accept(listener, tls, admission, bounds, clock, stop.clone())
@@ -175,6 +177,7 @@ impl Controller {
         ];
         let follower = fleet.clone();
         tokio::spawn(async move { rollouts.go_on(log).await });
+        tokio::spawn(async move { pushes.take_turns(rights, queue_log).await });
         tokio::spawn(async move { follower.follow().await });
         let live_sets = fleet.live_sets().clone();
         tokio::spawn(async move { live_sets.follow().await });

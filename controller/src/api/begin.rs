@@ -207,7 +207,7 @@ fn marked(mut status: Status, request: &str) -> Status {
     status
 }
 
-fn refused(name: &OperatorName, call: Call, refusal: &Refusal) -> Status {
+pub(super) fn refused(name: &OperatorName, call: Call, refusal: &Refusal) -> Status {
     Status::permission_denied(format!(
         "operator {name} may not {}: {refusal}; an admin gives rights: voipctl operator bind {name}",
         call.words()

@@ -67,9 +67,12 @@ pub(super) fn refused(error: PushError) -> Status {
         PushError::UnknownSite(_)
         | PushError::UnknownNode(_)
         | PushError::UnknownGeneration(..) => Some(Code::NotFound),
-        PushError::Compile { .. } | PushError::NothingBefore(_) | PushError::Busy { .. } => {
-            Some(Code::FailedPrecondition)
-        }
+        PushError::Compile { .. }
+        | PushError::NothingBefore(_)
+        | PushError::Busy { .. }
+        | PushError::Waiting { .. }
+        | PushError::QueueFull { .. }
+        | PushError::GoingBack { .. } => Some(Code::FailedPrecondition),
         PushError::Sources(_) => Some(Code::InvalidArgument),
         PushError::Contended(_) | PushError::Stale { .. } => Some(Code::Aborted),
         PushError::Broken(_) => Some(Code::Internal),
@@ -141,5 +144,6 @@ pub(super) fn order(caller: &Caller, request: v1::PushRequest) -> Result<Order, 
         sources: sources(request.sources)?,
         basis: request.basis.map(super::plan::basis).transpose()?,
         want: Want::Documents,
+        ticket: 0,
     })
 }

@@ -4,8 +4,10 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use voipfleet_common::identity::rights::decide;
+use voipfleet_common::identity::rights::{Call, Target, decide};
+use voipfleet_common::names::OperatorName;
 
+use super::begin::refused;
 use super::{Api, Caller};
 use crate::store::keys;
 
@@ -50,17 +52,25 @@ impl Api {
     }
 
     async fn still_allowed(&self, caller: &Caller) -> Result<(), Status> {
-        let bindings = self.bindings(&caller.name, &caller.key_hash).await?;
-        let Some(bindings) = bindings else {
-            return Err(Status::permission_denied(format!(
-                "operator {} was removed",
-                caller.name
-            )));
+        self.may(&caller.name, &caller.key_hash, caller.call, &caller.target)
+            .await
+    }
+
+    /// Whether an operator may make a call, as its rights stand now.
+    pub(super) async fn may(
+        &self,
+        name: &OperatorName,
+        key_hash: &str,
+        call: Call,
+        target: &Target,
+    ) -> Result<(), Status> {
+        let Some(bindings) = self.bindings(name, key_hash).await? else {
+            let message = format!("operator {name} was removed");
+            return Err(Status::permission_denied(message));
         };
         let uses = self.uses().await?;
-        let decided = decide(&bindings, caller.call, &caller.target, &uses);
-        decided
+        decide(&bindings, call, target, &uses)
             .map(|_| ())
-            .map_err(|refusal| caller.refuse(&refusal))
+            .map_err(|refusal| refused(name, call, &refusal))
     }
 }

@@ -14,6 +14,7 @@ mod history;
 mod nodes;
 mod operators;
 mod plan;
+mod queue;
 mod render;
 mod rollouts;
 mod scope;

@@ -1,5 +1,7 @@
 //! Rollouts: start, watch, and what operators may say to them.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
 use voipfleet_common::names::SiteName;
@@ -9,14 +11,14 @@ use voipfleet_proto::v1::{
 };
 
 use super::convert::{not_commanded, parse, refused};
-use super::{Api, Caller, failed};
+use super::{Api, Caller, failed, queue};
 use crate::fleet::current;
-use crate::push::{Begun, Order};
-use crate::records::{self, NodeId, NodeStep, Place, RolloutRecord};
+use crate::push::{Begun, Order, Pushed};
+use crate::records::{self, NodeId, NodeStep, Place, QueueRecord, RolloutRecord};
 use crate::store::keys;
 
 /// Events of a push that voipctl has not read yet; more of them wait.
-const EVENTS: usize = 64;
+pub(super) const EVENTS: usize = 64;
 /// The most sites of an installation in one answer.
 const MAX_SITES: usize = 50_000;
 
@@ -24,8 +26,14 @@ const MAX_SITES: usize = 50_000;
 pub(super) type Events = mpsc::Receiver<Result<PushEvent, Status>>;
 
 impl Api {
-    /// Starts a push or rollback, and watches it.
-    pub(super) async fn push(&self, caller: &Caller, order: Order) -> Result<Events, Status> {
+    /// Starts a push or rollback, and watches it. With `queue` a push waits for the rollout that is
+    /// under way.
+    pub(super) async fn push(
+        &self,
+        caller: &Caller,
+        order: Order,
+        queue: bool,
+    ) -> Result<Events, Status> {
         let before = current(self.store.as_ref(), &order.site);
         let before = before
             .await
@@ -35,10 +43,26 @@ impl Api {
         let events = self.fleet.events();
         let pushes = self.pushes.clone();
         // On a task of its own: what is begun is finished, also when the caller hangs up.
-        let (prepared, begun) = tokio::spawn(async move { pushes.push(order).await })
+        let key_hash = caller.key_hash.clone();
+        let wait_offline = order.wait_offline;
+        let pushing = tokio::spawn(async move {
+            if queue {
+                return pushes.push_or_queue(order, &key_hash).await;
+            }
+            let (prepared, begun) = pushes.push(order).await?;
+            Ok(Pushed::Begun(Box::new(prepared), begun))
+        });
+        let pushed = pushing
             .await
             .map_err(|_| Status::internal("the push broke off; the controller's log says why"))?
             .map_err(refused)?;
+        let (prepared, begun) = match pushed {
+            Pushed::Begun(prepared, begun) => (*prepared, begun),
+            Pushed::Queued(queued) => {
+                caller.detail(format!("queued as {}", queued.ticket));
+                return Ok(self.wait_with(queued, wait_offline));
+            }
+        };
         if prepared.order.dry_run {
             caller.detail("dry run");
         } else {
@@ -84,6 +108,14 @@ impl Api {
     ) -> Result<RolloutStatusResponse, Status> {
         let mut answer = RolloutStatusResponse::default();
         if request.site.is_empty() {
+            let queues = self.store.all(keys::ALL_QUEUES, MAX_SITES).await;
+            let mut waiting = BTreeMap::new();
+            for entry in queues.map_err(failed)? {
+                let queue: QueueRecord =
+                    records::from_json(&entry.key, &entry.held).map_err(failed)?;
+                let site = entry.key.strip_prefix(keys::ALL_QUEUES);
+                waiting.insert(site.unwrap_or_default().to_owned(), queue::waiting(&queue));
+            }
             let entries = self.store.all(keys::ALL_ROLLOUTS, MAX_SITES).await;
             for entry in entries.map_err(failed)? {
                 let record = records::from_json(&entry.key, &entry.held).map_err(failed)?;
@@ -93,14 +125,23 @@ impl Api {
                     .unwrap_or_default();
                 let name = parse::<SiteName>(site)?;
                 if caller.sight.whole_site(&name) {
-                    answer.rollouts.push(report(site, &record));
+                    answer.rollouts.push(RolloutReport {
+                        waiting: waiting.remove(site).unwrap_or_default(),
+                        ..report(site, &record)
+                    });
                 }
             }
         } else {
             let site: SiteName = parse(&request.site)?;
             let read = self.pushes.rollouts().read(&site).await.map_err(failed)?;
             let read = read.ok_or_else(|| none(&site))?;
-            answer.rollouts.push(report(site.as_str(), &read.record));
+            let queue = self.pushes.queue(&site).await.map_err(failed)?;
+            answer.rollouts.push(RolloutReport {
+                waiting: queue
+                    .map(|read| queue::waiting(&read.record))
+                    .unwrap_or_default(),
+                ..report(site.as_str(), &read.record)
+            });
         }
         Ok(answer)
     }
@@ -173,6 +214,7 @@ fn report(site: &str, record: &RolloutRecord) -> RolloutReport {
         batches: batches.collect(),
         max_failures: small(record.stages.max_failures),
         failures: small(record.failures()),
+        waiting: Vec::new(),
     }
 }
 

@@ -48,8 +48,10 @@ impl OperatorService {
         request: PushRequest,
     ) -> Result<ReceiverStream<Result<PushEvent, Status>>, Status> {
         self.api.check_given(caller, &request.sources).await?;
+        // A dry run waits for nothing.
+        let queue = request.queue && !request.dry_run;
         let order = convert::order(caller, request)?;
-        let events = self.api.push(caller, order).await?;
+        let events = self.api.push(caller, order, queue).await?;
         Ok(ReceiverStream::new(events))
     }
 }
@@ -377,7 +379,7 @@ impl Operator for OperatorService {
         let target = convert::parse(&request.get_ref().site).map(Target::site);
         let begun = self.begin(&request, Call::Rollback, target).await?;
         let events = match convert::rollback(&begun.caller, request.get_ref()) {
-            Ok(order) => self.api.push(&begun.caller, order).await,
+            Ok(order) => self.api.push(&begun.caller, order, false).await,
             Err(refused) => Err(refused),
         };
         let events = events.map(ReceiverStream::new);

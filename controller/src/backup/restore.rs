@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::format::{FormatError, Header, Reader};
 use crate::pki::staged::{Staged, beside, sync_dir};
 use crate::pki::{Authority, PkiError};
-use crate::records::{self, RolloutRecord, RolloutState, TokenRecord};
+use crate::records::{self, QueueRecord, RolloutRecord, RolloutState, TokenRecord};
 use crate::settings::{Files, Settings, SettingsError, read, write_new};
 use crate::store::{Entry, Filling, Revision, StoreError, keys};
 
@@ -223,6 +223,7 @@ fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
             dropped += 1;
         } else {
             hold_rollout(&mut entry)?;
+            drop_queue(&mut entry)?;
             store.add(&entry)?;
             entries += 1;
         }
@@ -244,6 +245,18 @@ fn hold_rollout(entry: &mut Entry) -> Result<(), StoreError> {
             "held, since it comes from a backup, and may have ended otherwise; go on or end it: \
              voipctl rollout resume|abort {site}"
         );
+        entry.held.value = records::to_json(&entry.key, &record)?;
+    }
+    Ok(())
+}
+
+/// What waited then may have been pushed or dropped since.
+fn drop_queue(entry: &mut Entry) -> Result<(), StoreError> {
+    if !entry.key.starts_with(keys::ALL_QUEUES) {
+        return Ok(());
+    }
+    let mut record: QueueRecord = records::from_json(&entry.key, &entry.held)?;
+    if record.drop_all("it comes from a backup, and may have been pushed since") {
         entry.held.value = records::to_json(&entry.key, &record)?;
     }
     Ok(())

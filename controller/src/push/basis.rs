@@ -9,7 +9,7 @@ use voipfleet_common::session::{Generation, Held};
 use super::generation::Before;
 use super::{Order, PushError, Pushes, Snapshot};
 use crate::documents;
-use crate::records::{Content, DocumentsVersion, GenerationRecord};
+use crate::records::{Content, DocumentsVersion, GenerationRecord, PlannedContent, PlannedDigest};
 
 /// Names in one sentence.
 const SHOWN: usize = 5;
@@ -63,6 +63,32 @@ impl PlanBasis {
             documents,
             generation: generation.map_or(0, |generation| generation.number),
             nodes: contents.iter().map(node).collect(),
+        }
+    }
+
+    /// As much of it as must still be so when a push that has waited gets its turn: nodes move on
+    /// meanwhile.
+    pub(super) fn content(&self) -> PlannedContent {
+        let wanted = |(name, node): (&NodeName, &BasisNode)| (name.clone(), PlannedDigest(node.wanted));
+        PlannedContent {
+            documents: self.documents,
+            nodes: self.nodes.iter().map(wanted).collect(),
+        }
+    }
+
+    /// What only says what nodes would be given.
+    pub(super) fn of_content(content: &PlannedContent) -> Self {
+        let node = |(name, wanted): (&NodeName, &PlannedDigest)| {
+            let node = BasisNode {
+                wanted: wanted.0,
+                confirmed: None,
+            };
+            (name.clone(), node)
+        };
+        Self {
+            documents: content.documents,
+            generation: 0,
+            nodes: content.nodes.iter().map(node).collect(),
         }
     }
 
@@ -134,6 +160,10 @@ impl Pushes {
             contents,
             confirmed,
         );
+        let now = match order.ticket {
+            0 => now,
+            _ => PlanBasis::of_content(&now.content()),
+        };
         let by = before.record.as_ref().map(|record| record.by.clone());
         let (documents, _) = documents::version(self.store.as_ref()).await?;
         let last = LastChanges {
@@ -206,6 +236,21 @@ mod tests {
         now = then.clone();
         now.nodes.get_mut(&"b".parse().unwrap()).unwrap().wanted = digest("other");
         assert!(moved(&then, &now)[0].contains("since the site's nodes changed"));
+    }
+
+    /// While a push waits nodes take what was pushed before it; what it brings is still the same.
+    #[test]
+    fn of_what_waits_only_the_content_counts() {
+        let queued = PlanBasis::of_content(&basis(&[("a", "x", 6)]).content());
+        let mut now = basis(&[("a", "x", 9)]);
+        now.generation = 9;
+        assert!(moved(&queued, &PlanBasis::of_content(&now.content())).is_empty());
+        now.documents = 5;
+        now.nodes.get_mut(&"a".parse().unwrap()).unwrap().wanted = digest("other");
+        assert_eq!(
+            moved(&queued, &PlanBasis::of_content(&now.content())),
+            ["ben changed the documents, and the rules for a are others"]
+        );
     }
 
     /// Another site's tenant was changed: nothing that this plan says is wrong.

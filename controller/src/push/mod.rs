@@ -5,6 +5,7 @@ mod generation;
 pub mod history;
 pub mod plan;
 mod prune;
+mod queue;
 mod rollout;
 pub mod rulesets;
 pub mod snapshot;
@@ -25,6 +26,7 @@ use voipfleet_common::session::Generation;
 pub use basis::PlanBasis;
 pub(crate) use generation::BELIEVED;
 pub use generation::Prepared;
+pub use queue::{Enqueued, NoRight, Pushed, Rights};
 pub use rollout::Rollout;
 pub use snapshot::Snapshot;
 pub use start::Begun;
@@ -33,6 +35,7 @@ pub use watch::Watch;
 use crate::clock::Clock;
 use crate::documents::Cache;
 use crate::fleet::Fleet;
+use crate::records::MAX_WAITING;
 use crate::rollout::Rollouts;
 use crate::store::{Store, StoreError};
 
@@ -74,6 +77,8 @@ pub struct Order {
     pub basis: Option<PlanBasis>,
     /// What the nodes should get.
     pub want: Want,
+    /// Its place in the queue; 0: it did not wait.
+    pub ticket: u64,
 }
 
 /// What the nodes of a site should get.
@@ -125,7 +130,8 @@ pub enum PushError {
     /// One rollout of a site at a time.
     #[error(
         "{site}: the rollout of generation {generation} by {by} is {state}, since {since}; watch it \
-         (voipctl rollout watch {site}) and push after it, or end it (voipctl rollout abort {site})"
+         (voipctl rollout watch {site}), push after it (voipctl push {site} --queue), or end it \
+         (voipctl rollout abort {site})"
     )]
     Busy {
         /// The site.
@@ -138,6 +144,37 @@ pub enum PushError {
         state: &'static str,
         /// Since when, for people.
         since: String,
+    },
+    /// Others wait for their turn.
+    #[error(
+        "{site}: {waiting} queued before wait for their turn (voipctl rollout status {site}); push \
+         after them: voipctl push {site} --queue"
+    )]
+    Waiting {
+        /// The site.
+        site: SiteName,
+        /// How many.
+        waiting: usize,
+    },
+    /// As many wait as may.
+    #[error(
+        "{site}: {MAX_WAITING} pushes wait already, and no more may (voipctl rollout status \
+         {site}); wait for some of them"
+    )]
+    QueueFull {
+        /// The site.
+        site: SiteName,
+    },
+    /// What waits would be dropped.
+    #[error(
+        "{site}: the rollout of generation {generation} is being taken back, and nothing waits for \
+         that: look why (voipctl rollout status {site}), then push again"
+    )]
+    GoingBack {
+        /// The site.
+        site: SiteName,
+        /// What is taken back.
+        generation: Generation,
     },
     /// Others were faster, again and again.
     #[error("site {0} is being pushed by others; try again")]

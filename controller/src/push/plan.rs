@@ -496,5 +496,6 @@ fn unmade(wish: &Wish) -> Order {
         sources: Vec::new(),
         basis: None,
         want: Want::Documents,
+        ticket: 0,
     }
 }

@@ -333,6 +333,7 @@ mod tests {
             sources: Vec::new(),
             basis: None,
             want: Want::Documents,
+            ticket: 0,
         };
         let prepared = Prepared {
             order,

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::failpoint;
 use crate::records::{
     self, Cause, GenerationRecord, NodeId, NodeStep, Place, Read, RolloutRecord, RolloutState,
-    Stages,
+    Stages, expected,
 };
 use crate::rollout::order::{Candidate, Ordered, order};
 use crate::rollout::step::{Presence, Sight, Word};
@@ -45,7 +45,7 @@ impl Pushes {
             if order.dry_run {
                 return Ok((prepared, Begun::Nothing));
             }
-            if let Some(begun) = self.start(&prepared, 0).await? {
+            if let Some(begun) = self.start(&prepared).await? {
                 return Ok((prepared, begun));
             }
         }
@@ -60,12 +60,8 @@ impl Pushes {
     }
 
     /// Makes a prepared push the site's rollout, in one transaction; none: another push was
-    /// faster. `ticket` is its place in the queue, 0 where it did not wait.
-    pub async fn start(
-        &self,
-        prepared: &Prepared,
-        ticket: u64,
-    ) -> Result<Option<Begun>, PushError> {
+    /// faster. One that has waited is taken off the queue with it.
+    pub async fn start(&self, prepared: &Prepared) -> Result<Option<Begun>, PushError> {
         let site = &prepared.order.site;
         let store = self.store.as_ref();
         let last = self.rollouts.read(site).await?;
@@ -79,6 +75,9 @@ impl Pushes {
                 since: clock::show(record.started_ms),
             });
         }
+        let Some(turn) = self.turn(prepared).await? else {
+            return Ok(None);
+        };
         if !prepared.changed && !self.made_of_later(prepared).await? {
             return Ok(None);
         }
@@ -87,16 +86,14 @@ impl Pushes {
         if !prepared.changed && everywhere {
             return Ok(Some(Begun::Nothing));
         }
-        let record = self.record(prepared, last.as_ref(), ticket).await?;
+        let record = self.record(prepared, last.as_ref()).await?;
         let number = record.number;
         let current = keys::current(site);
         let rollout = keys::rollout(site);
-        let expect = last
-            .as_ref()
-            .map_or(Expect::Absent, |read| Expect::At(read.revision));
-        let mut txn = Txn::new()
+        let mut txn = turn
+            .claim(Txn::new())?
             .expect(current.clone(), prepared.basis.expect)
-            .expect(rollout.clone(), expect)
+            .expect(rollout.clone(), expected(last.as_ref()))
             .put(
                 current.clone(),
                 records::to_json(&current, &record.targets())?,
@@ -185,7 +182,6 @@ impl Pushes {
         &self,
         prepared: &Prepared,
         last: Option<&Read<RolloutRecord>>,
-        ticket: u64,
     ) -> Result<RolloutRecord, PushError> {
         let site = &prepared.order.site;
         let now_ms = self.clock.now_ms();
@@ -230,7 +226,7 @@ impl Pushes {
             by: prepared.order.by.clone(),
             started_ms: now_ms,
             ended_ms: None,
-            ticket,
+            ticket: prepared.order.ticket,
             stages,
             order: ordered.batches,
             released: 0,
@@ -373,6 +369,7 @@ mod tests {
                 sources: Vec::new(),
                 basis: None,
                 want: Want::Earlier(Some(3)),
+                ticket: 0,
             },
             generation: Arc::new(GenerationRecord {
                 number: 24,
@@ -400,7 +397,7 @@ mod tests {
             },
             packed: Arc::new(Mutex::new(None)),
         };
-        let refused = pushes.start(&prepared, 0).await;
+        let refused = pushes.start(&prepared).await;
         assert!(
             matches!(&refused, Err(PushError::UnknownGeneration(_, 3))),
             "{refused:?}"
@@ -411,6 +408,6 @@ mod tests {
         let key = keys::generation(&site, 3);
         let earlier = records::to_json(&key, prepared.generation.as_ref()).unwrap();
         store.commit(Txn::new().put(key, earlier)).await.unwrap();
-        assert!(pushes.start(&prepared, 0).await.unwrap().is_some());
+        assert!(pushes.start(&prepared).await.unwrap().is_some());
     }
 }

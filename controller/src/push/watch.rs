@@ -101,6 +101,19 @@ impl Watch {
         self
     }
 
+    /// The place in the queue that it came from; 0: none.
+    pub fn ticket(&self) -> u64 {
+        self.record.ticket
+    }
+
+    /// What the one who queued it should be told besides, as in [`Watch::of_push`].
+    #[must_use]
+    pub fn of_queued(mut self, changed: bool, wait_offline: Duration) -> Self {
+        self.changed = changed;
+        self.wait_offline = wait_offline;
+        self
+    }
+
     /// Tells everything, until it has ended or the listener has gone.
     ///
     /// `events` must have been taken before the rollout was started.
@@ -291,8 +304,7 @@ impl Watch {
             .iter()
             .map(|(name, step)| self.event(name, step))
             .collect();
-        for (node, (name, step)) in nodes.iter().zip(&record.nodes) {
-            let _ = step;
+        for (node, name) in nodes.iter().zip(record.nodes.keys()) {
             self.told
                 .insert(name.clone(), (node.state(), node.error.clone()));
         }

@@ -7,6 +7,7 @@ mod feed;
 mod generation;
 mod node;
 mod operator;
+mod queue;
 mod resolved;
 mod rollout;
 mod target;
@@ -22,12 +23,13 @@ pub use feed::{Dropped, FeedRecord};
 pub use generation::{Cause, Content, GenerationRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};
 pub use operator::{OperatorKey, OperatorRecord};
+pub use queue::{Ended, Fate, MAX_WAITING, PlannedContent, PlannedDigest, QueueRecord, Queued};
 pub use resolved::{ResolvedRecord, Seen};
 pub use rollout::{NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages};
 pub use target::TargetRecord;
 pub use token::{TokenRecord, TokenUse};
 
-use crate::store::{Revision, Store, StoreError, Versioned};
+use crate::store::{Expect, Revision, Store, StoreError, Versioned};
 
 /// A record with its revision.
 #[derive(Debug, Clone)]
@@ -53,6 +55,11 @@ pub async fn read<T: DeserializeOwned>(
             })
         })
         .transpose()
+}
+
+/// Expects what was read.
+pub fn expected<T>(read: Option<&Read<T>>) -> Expect {
+    read.map_or(Expect::Absent, |read| Expect::At(read.revision))
 }
 
 /// Understands a JSON record.

@@ -44,6 +44,27 @@ pub struct RolloutRecord {
     pub nodes: BTreeMap<NodeName, NodeStep>,
 }
 
+impl RolloutRecord {
+    /// Why nothing that waits may be pushed after it: somebody must look first. None: it has
+    /// ended well, or may yet.
+    pub fn why_not_after(&self) -> Option<String> {
+        let how = match self.state {
+            RolloutState::Running | RolloutState::Paused | RolloutState::Done => return None,
+            RolloutState::Halted => "was halted",
+            RolloutState::RollingBack | RolloutState::RolledBack => "was taken back",
+            RolloutState::Aborted => "was ended",
+        };
+        let why = match self.why.as_str() {
+            "" => String::new(),
+            why => format!(": {why}"),
+        };
+        let generation = self.generation;
+        Some(format!(
+            "the rollout of generation {generation} before it {how}{why}"
+        ))
+    }
+}
+
 /// How a rollout stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

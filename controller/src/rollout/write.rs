@@ -6,9 +6,11 @@ use std::collections::btree_map::Entry;
 
 use voipfleet_common::names::SiteName;
 
-use crate::records::{self, Cause, GenerationRecord, NodeId, Place, Read, RolloutRecord};
-use crate::records::{RolloutState, TargetRecord};
-use crate::store::{Expect, Outcome, Revision, Store, StoreError, Txn, keys};
+use crate::records::{
+    self, Cause, GenerationRecord, NodeId, Place, QueueRecord, Read, RolloutRecord, RolloutState,
+    TargetRecord, expected,
+};
+use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
 
 /// What a step does, for failpoints and the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,13 +81,9 @@ pub(crate) async fn write(
         .expect(key.clone(), Expect::At(before.revision))
         .put(key.clone(), records::to_json(&key, after)?);
     let targets = after.targets();
-    let expect = |target: &Option<Read<TargetRecord>>| {
-        let revision: Option<Revision> = target.as_ref().map(|read| read.revision);
-        revision.map_or(Expect::Absent, Expect::At)
-    };
     if target.as_ref().map(|read| &read.record) != Some(&targets) {
         txn = txn
-            .expect(current.clone(), expect(&target))
+            .expect(current.clone(), expected(target.as_ref()))
             .put(current.clone(), records::to_json(&current, &targets)?);
     }
     if before.record.back != after.back
@@ -95,6 +93,16 @@ pub(crate) async fn write(
         let key = keys::generation(site, number);
         let value = records::to_json(&key, &back)?;
         txn = txn.expect(key.clone(), Expect::Absent).put(key, value);
+    }
+    if let Some(why) = after.why_not_after() {
+        let key = keys::queue(site);
+        let queue: Option<Read<QueueRecord>> = records::read(store, &key).await?;
+        // Also where nothing waits: nothing may be added meanwhile.
+        txn = txn.expect(key.clone(), expected(queue.as_ref()));
+        let mut queue = queue.map(|read| read.record).unwrap_or_default();
+        if queue.drop_all(&why) {
+            txn = txn.put(key.clone(), records::to_json(&key, &queue)?);
+        }
     }
     if after.state.has_ended() && !before.record.state.has_ended() {
         let outcome = after.outcome(now_ms);

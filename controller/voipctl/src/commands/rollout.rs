@@ -41,7 +41,8 @@ enum Verb {
         /// The site
         site: SiteName,
     },
-    /// End it where it is: who has the new generation keeps it, nobody else gets it
+    /// End it where it is: who has the new generation keeps it, nobody else gets it; pushes that
+    /// wait for it are dropped
     Abort {
         /// The site
         site: SiteName,
@@ -71,6 +72,16 @@ struct Rollout {
     failures: u32,
     max_failures: u32,
     batches: Vec<Vec<Node>>,
+    waiting: Vec<Waiting>,
+}
+
+/// A push that waits for it.
+#[derive(Serialize)]
+struct Waiting {
+    ticket: u64,
+    by: String,
+    at: Moment,
+    planned: bool,
 }
 
 #[derive(Serialize)]
@@ -224,6 +235,16 @@ fn rollout(report: v1::RolloutReport) -> Rollout {
         batches: batches
             .map(|batch| batch.nodes.into_iter().map(node).collect())
             .collect(),
+        waiting: report.waiting.into_iter().map(waiting).collect(),
+    }
+}
+
+fn waiting(queued: v1::QueuedPush) -> Waiting {
+    Waiting {
+        ticket: queued.ticket,
+        by: queued.by,
+        at: Moment::of(queued.at_ms),
+        planned: queued.planned,
     }
 }
 
@@ -265,6 +286,20 @@ impl Rollout {
             }
         }
         text.push_str(&table.render(out));
+        for waiting in &self.waiting {
+            let planned = if waiting.planned {
+                ", as planned"
+            } else {
+                ""
+            };
+            text.push_str(&format!(
+                "  waits: push {} by {}{planned}, {} ({})\n",
+                waiting.ticket,
+                printable(&waiting.by),
+                waiting.at.relative(session.now),
+                waiting.at,
+            ));
+        }
         text
     }
 }

@@ -169,6 +169,7 @@ impl Operator for Double {
             event.map(|mut event| {
                 match &mut event.kind {
                     Some(push_event::Kind::Started(started)) => started.site.clone_from(&site),
+                    Some(push_event::Kind::Queued(queued)) => queued.site.clone_from(&site),
                     Some(push_event::Kind::Done(done)) => done.site.clone_from(&site),
                     _ => {}
                 }

@@ -38,6 +38,7 @@ fn halted() -> v1::RolloutReport {
         ],
         max_failures: 0,
         failures: 1,
+        waiting: Vec::new(),
     }
 }
 
@@ -74,6 +75,42 @@ async fn programs_read_it() {
     assert_eq!(rollout["state"], "halted");
     assert_eq!(rollout["batches"][0][0]["target"], 6);
     assert_eq!(rollout["batches"][0][0]["error"], "the probe dns failed");
+}
+
+fn held() -> v1::RolloutReport {
+    let waits = |ticket: u64, by: &str, planned: bool| v1::QueuedPush {
+        ticket,
+        by: by.to_owned(),
+        at_ms: ago(30),
+        planned,
+    };
+    v1::RolloutReport {
+        state: "paused".to_owned(),
+        why: "paused by ada".to_owned(),
+        ended_ms: 0,
+        failures: 0,
+        waiting: vec![waits(4, "ben", true), waits(5, "ada", false)],
+        ..halted()
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_rollout_is_shown_with_it() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| script.rollouts.rollouts = vec![held()]);
+    let line = ["rollout", "status", "site-a"];
+    let mut shown = fixture.run(&line).await.to_string();
+    let terminal = Terminal::Plain(60, "");
+    shown.push_str(&fixture.run_on(terminal, &line).await.to_string());
+    insta::assert_snapshot!(shown);
+    let json = fixture.run(&[&line[..], &["-o", "json"]].concat()).await;
+    let value: Value = serde_json::from_str(&json.out).unwrap();
+    let waiting = &value["rollouts"][0]["waiting"];
+    assert_eq!(waiting[0]["ticket"], 4);
+    assert_eq!(waiting[0]["by"], "ben");
+    assert_eq!(waiting[0]["at"], "2026-11-23T11:59:30Z");
+    assert_eq!(waiting[0]["planned"], true);
+    assert_eq!(waiting[1]["planned"], false);
 }
 
 #[tokio::test]
@@ -148,6 +185,51 @@ async fn several_sites_are_pushed_side_by_side() {
     assert_eq!(of("site-a"), ["started", "node", "done"]);
     assert_eq!(of("site-b"), ["started", "node", "done"]);
     assert_eq!(shown.status, 1);
+}
+
+fn queued(ahead: u32) -> Kind {
+    Kind::Queued(v1::PushQueued {
+        ticket: 5,
+        ahead,
+        generation: 12,
+        by: "ada".to_owned(),
+        ..v1::PushQueued::default()
+    })
+}
+
+#[tokio::test]
+async fn a_push_that_waits_says_for_what() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        script.push = [vec![queued(1), queued(0)], push()].concat();
+    });
+    let line = ["push", "site-a", "--yes", "--queue"];
+    let mut shown = fixture.run(&line).await.to_string();
+    let terminal = Terminal::Plain(60, "");
+    shown.push_str(&fixture.run_on(terminal, &line).await.to_string());
+    for more in [&["-o", "json"][..], &["--detach"], &["site-b", "--detach"]] {
+        let line = [&line[..], more].concat();
+        shown.push_str(&fixture.run(&line).await.to_string());
+    }
+    insta::assert_snapshot!(shown);
+    assert!(fixture.asked()[0].contains("queue: true"));
+}
+
+#[tokio::test]
+async fn a_push_that_is_dropped_at_its_turn_is_no_success() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        script.push = vec![queued(0)];
+        script.push_breaks = Some(tonic::Status::failed_precondition(
+            "site-a: the push queued as 5 was dropped, and nothing of it was pushed: the rollout \
+             of generation 12 before it was halted: sip1: the probe dns failed",
+        ));
+    });
+    let line = ["push", "site-a", "--yes", "--queue"];
+    let mut shown = fixture.run(&line).await.to_string();
+    let several = ["push", "site-a", "site-b", "--yes", "--queue", "--parallel", "1"];
+    shown.push_str(&fixture.run(&several).await.to_string());
+    insta::assert_snapshot!(shown);
 }
 
 #[tokio::test]

@@ -32,6 +32,13 @@ impl<'a> Documents<'a> {
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(super) enum Event {
+    Queued {
+        site: String,
+        ticket: u64,
+        ahead: u32,
+        generation: u64,
+        by: String,
+    },
     Started {
         site: String,
         generation: u64,
@@ -86,6 +93,13 @@ impl Event {
     /// None for what has no JSON form: the wire may grow kinds that we do not know.
     pub(super) fn of(kind: &Kind) -> Self {
         match kind.clone() {
+            Kind::Queued(queued) => Event::Queued {
+                site: queued.site,
+                ticket: queued.ticket,
+                ahead: queued.ahead,
+                generation: queued.generation,
+                by: queued.by,
+            },
             Kind::Started(started) => Event::Started {
                 site: started.site,
                 generation: started.generation,

@@ -5,6 +5,7 @@ mod live;
 mod several;
 mod sites;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,11 +21,15 @@ use crate::client::{ANSWER_TIMEOUT, Controller};
 use crate::diagnostics::{of_wire, show};
 use crate::failure::{Failure, Status};
 use crate::sources::{self, Sources};
-use crate::wording::{duration, millis};
+use crate::wording::{duration, millis, printable};
 
 /// How long the controller may say nothing during a push, beyond what was asked to be awaited:
 /// a node's trial is bounded by the site's `confirm_within`.
 const SILENCE: Duration = Duration::from_mins(10);
+
+/// How long a push may wait for its turn: a rollout may be held over a weekend. That the
+/// controller is gone is known sooner, by the connection.
+const TURN: Duration = Duration::from_hours(7 * 24);
 
 /// `voipctl push`
 #[derive(Debug, clap::Args)]
@@ -68,6 +73,10 @@ pub struct Args {
     /// Start it, and leave the rest to the controller
     #[arg(long, conflicts_with_all = ["dry_run", "wait"])]
     detach: bool,
+
+    /// Where a rollout of the site is under way, wait for its end, and go then
+    #[arg(long, conflicts_with = "dry_run")]
+    queue: bool,
 }
 
 /// Runs it.
@@ -138,6 +147,7 @@ impl Args {
             dry_run: self.dry_run,
             sources,
             basis,
+            queue: self.queue,
         }
     }
 }
@@ -222,9 +232,10 @@ impl Watched {
         session: &mut Session<'_>,
     ) -> Result<Status, Failure> {
         let interrupted = tokio::signal::ctrl_c();
+        let waits = Cell::new(false);
         tokio::select! {
-            status = self.to_the_end(controller, stream, session) => status,
-            _ = interrupted => Err(interruption(&self.site)),
+            status = self.to_the_end(controller, stream, &waits, session) => status,
+            _ = interrupted => Err(interruption(&self.site, waits.get())),
         }
     }
 
@@ -232,19 +243,34 @@ impl Watched {
         &self,
         controller: &Controller,
         mut stream: Streaming<v1::PushEvent>,
+        waits: &Cell<bool>,
         session: &mut Session<'_>,
     ) -> Result<Status, Failure> {
-        let limit = SILENCE.saturating_add(self.wait.unwrap_or_default());
+        let silence = SILENCE.saturating_add(self.wait.unwrap_or_default());
         let mut view = live::View::new(self.dry_run, self.wait.is_some());
         let stand = format!("see where it stands: voipctl rollout status {}", self.site);
         loop {
+            let limit = if waits.get() { TURN } else { silence };
             let event = controller.within(limit, stream.message()).await;
             let Some(event) = event.map_err(|failure| failure.hint(stand.as_str()))? else {
                 break;
             };
             let Some(kind) = event.kind else { continue };
             session.print_event(&events::Event::of(&kind))?;
+            waits.set(matches!(kind, Kind::Queued(_)));
             match kind {
+                Kind::Queued(queued) => {
+                    if session.format.is_table() {
+                        session.console.note(&waiting(&queued));
+                    }
+                    if self.detach {
+                        let site = &self.site;
+                        session.console.hint(&format!(
+                            "it goes at its turn; see what waits: voipctl rollout status {site}"
+                        ));
+                        return Ok(Status::Done);
+                    }
+                }
                 Kind::Diagnostic(diagnostic) => {
                     if session.format.is_table() {
                         view.aside(|| show(session.console, &[of_wire(diagnostic)], &[]));
@@ -286,7 +312,29 @@ fn ended(done: &v1::PushDone) -> Status {
     }
 }
 
-fn interruption(site: &SiteName) -> Failure {
+/// What a queued push waits for.
+fn waiting(queued: &v1::PushQueued) -> String {
+    let ahead = match queued.ahead {
+        0 => String::new(),
+        ahead => format!(" ({ahead} ahead)"),
+    };
+    printable(&format!(
+        "{}: waits for the rollout of generation {} by {}{ahead}",
+        queued.site, queued.generation, queued.by
+    ))
+}
+
+fn interruption(site: &SiteName, waits: bool) -> Failure {
+    if waits {
+        return Failure::controller(format!(
+            "interrupted; the push of {site} still waits, and goes at its turn without us"
+        ))
+        .status(Status::NotEverywhere)
+        .hint(format!(
+            "see what waits: voipctl rollout status {site}; with the rollout before it, it ends: \
+             voipctl rollout abort {site}"
+        ));
+    }
     Failure::controller(format!(
         "interrupted; the rollout of {site} goes on without us"
     ))

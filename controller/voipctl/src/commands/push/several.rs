@@ -10,7 +10,7 @@ use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
 
 use super::live::View;
-use super::{Args, SILENCE, apply_first, ended, events, sites};
+use super::{Args, SILENCE, TURN, apply_first, ended, events, sites, waiting};
 use crate::Session;
 use crate::client::{ANSWER_TIMEOUT, Controller};
 use crate::commands::{apply, plan};
@@ -64,7 +64,7 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status
         let detach = args.detach;
         pushes.spawn(async move {
             // The semaphore is never closed.
-            let _turn = turns.acquire_owned().await;
+            let mut turn = turns.acquire_owned().await.ok();
             let mut stream = match controller
                 .within(ANSWER_TIMEOUT, controller.calls().push(request))
                 .await
@@ -76,7 +76,9 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status
                     return;
                 }
             };
+            let mut waits = false;
             loop {
+                let limit = if waits { TURN } else { limit };
                 let event = controller.within(limit, stream.message()).await;
                 let event = event.map(|event| event.map(|event| event.kind));
                 let (told, over) = match event {
@@ -90,10 +92,15 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status
                     Err(failure) => (Err(failure), true),
                 };
                 let last = match &told {
-                    Ok(Some(Kind::Started(_))) => detach,
+                    Ok(Some(Kind::Started(_) | Kind::Queued(_))) => detach,
                     Ok(Some(Kind::Done(_))) => true,
                     _ => false,
                 };
+                waits = matches!(told, Ok(Some(Kind::Queued(_))));
+                if waits {
+                    // Others need not wait with it.
+                    drop(turn.take());
+                }
                 if out.send((site.clone(), told)).await.is_err() || over || last {
                     return;
                 }
@@ -106,7 +113,7 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status
     tokio::select! {
         status = follow => status,
         _ = interrupted => Err(Failure::controller(
-            "interrupted; rollouts that have begun go on without us",
+            "interrupted; rollouts that have begun, and pushes that wait, go on without us",
         )
         .status(Status::NotEverywhere)
         .hint("see each of them: voipctl rollout status")),
@@ -201,6 +208,18 @@ async fn follow(
         };
         session.print_event(&events::Event::of_site(&kind, name.as_str()))?;
         match kind {
+            Kind::Queued(queued) => {
+                if session.format.is_table() {
+                    live.aside(|| session.console.note(&waiting(&queued)));
+                }
+                if args.detach {
+                    over += 1;
+                    live.ended(&name, over);
+                } else {
+                    live.waits(&name);
+                }
+                continue;
+            }
             Kind::Started(started) if args.detach => {
                 over += 1;
                 live.ended(&name, over);
@@ -267,6 +286,12 @@ impl Live {
             } = site;
             let text = format!("{name}  generation {generation}: {ended} of {nodes} nodes");
             progress.working(name.as_str(), text);
+        }
+    }
+
+    fn waits(&mut self, name: &SiteName) {
+        if let Some(progress) = &mut self.progress {
+            progress.working(name.as_str(), format!("{name}  waits for its turn"));
         }
     }
 
