@@ -26,9 +26,7 @@ impl Rights for Api {
             Err(error) => return Err(NoRight::Lost(format!("{error}"))),
         };
         let target = Target::site(site.clone());
-        let allowed = self
-            .may(&name, &queued.key_hash, Call::Push, &target)
-            .await;
+        let allowed = self.may(&name, &queued.key_hash, Call::Push, &target).await;
         allowed.map_err(|status| {
             let why = status.message().to_owned();
             match status.code() {

@@ -52,11 +52,11 @@ impl Api {
             let (prepared, begun) = pushes.push(order).await?;
             Ok(Pushed::Begun(Box::new(prepared), begun))
         });
-        let pushed = pushing
+        let came = pushing
             .await
             .map_err(|_| Status::internal("the push broke off; the controller's log says why"))?
             .map_err(refused)?;
-        let (prepared, begun) = match pushed {
+        let (prepared, begun) = match came {
             Pushed::Begun(prepared, begun) => (*prepared, begun),
             Pushed::Queued(queued) => {
                 caller.detail(format!("queued as {}", queued.ticket));

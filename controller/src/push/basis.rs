@@ -69,7 +69,8 @@ impl PlanBasis {
     /// As much of it as must still be so when a push that has waited gets its turn: nodes move on
     /// meanwhile.
     pub(super) fn content(&self) -> PlannedContent {
-        let wanted = |(name, node): (&NodeName, &BasisNode)| (name.clone(), PlannedDigest(node.wanted));
+        let wanted =
+            |(name, node): (&NodeName, &BasisNode)| (name.clone(), PlannedDigest(node.wanted));
         PlannedContent {
             documents: self.documents,
             nodes: self.nodes.iter().map(wanted).collect(),

@@ -12,6 +12,7 @@ pub mod snapshot;
 pub mod sources;
 mod start;
 mod track;
+mod turns;
 mod watch;
 
 use std::sync::Arc;
@@ -26,10 +27,11 @@ use voipfleet_common::session::Generation;
 pub use basis::PlanBasis;
 pub(crate) use generation::BELIEVED;
 pub use generation::Prepared;
-pub use queue::{Enqueued, NoRight, Pushed, Rights};
+pub use queue::{Enqueued, Pushed};
 pub use rollout::Rollout;
 pub use snapshot::Snapshot;
 pub use start::Begun;
+pub use turns::{NoRight, Rights};
 pub use watch::Watch;
 
 use crate::clock::Clock;

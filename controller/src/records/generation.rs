@@ -72,7 +72,10 @@ impl GenerationRecord {
 
 // Serde's attribute asks for a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
-pub(super) fn write_digest<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn write_digest<S: Serializer>(
+    digest: &Digest,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(digest)
 }
 

@@ -193,10 +193,7 @@ mod tests {
         let mut queue = queue(1..=2);
         queue.waiting[1].planned = Some(PlannedContent {
             documents: 3,
-            nodes: BTreeMap::from([(
-                "sip1".parse().unwrap(),
-                PlannedDigest(Digest::of(b"x")),
-            )]),
+            nodes: BTreeMap::from([("sip1".parse().unwrap(), PlannedDigest(Digest::of(b"x")))]),
         });
         let text = serde_json::to_string(&queue).unwrap();
         assert_eq!(serde_json::from_str::<QueueRecord>(&text).unwrap(), queue);

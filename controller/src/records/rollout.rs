@@ -52,7 +52,7 @@ impl RolloutRecord {
             RolloutState::Running | RolloutState::Paused | RolloutState::Done => return None,
             RolloutState::Halted => "was halted",
             RolloutState::RollingBack | RolloutState::RolledBack => "was taken back",
-            RolloutState::Aborted => "was ended",
+            RolloutState::Aborted => "was ended early",
         };
         let why = match self.why.as_str() {
             "" => String::new(),

@@ -150,8 +150,16 @@ async fn a_rollout_of_a_backup_is_held() {
     let place = Place::new(&installation);
     let push = installation.push().await;
     let _unanswered = session.offer().await;
+    // Nor does what waited for it.
+    let mut client = installation.operator().await;
+    let mut waiting = client
+        .push(super::queue::queue())
+        .await
+        .unwrap()
+        .into_inner();
+    waiting.message().await.unwrap();
     let file = back_up(&installation).await;
-    drop(push);
+    drop((push, waiting));
     let (_, ()) = tokio::join!(session.end(), installation.stop());
     installation.files = place.restore(&file).unwrap().files;
     installation.run().await;
@@ -161,6 +169,7 @@ async fn a_rollout_of_a_backup_is_held() {
     let mut client = installation.operator().await;
     let answer = client.rollout_status(request).await.unwrap().into_inner();
     assert_eq!(answer.rollouts[0].state, "paused");
+    assert!(answer.rollouts[0].waiting.is_empty());
     assert!(
         answer.rollouts[0].why.contains("backup"),
         "{:?}",

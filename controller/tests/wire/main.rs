@@ -29,6 +29,8 @@ mod plan;
 #[cfg(test)]
 mod push;
 #[cfg(test)]
+mod queue;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod rights;

@@ -287,18 +287,15 @@ impl Rollout {
         }
         text.push_str(&table.render(out));
         for waiting in &self.waiting {
-            let planned = if waiting.planned {
-                ", as planned"
-            } else {
-                ""
-            };
-            text.push_str(&format!(
+            let planned = if waiting.planned { ", as planned" } else { "" };
+            let line = format!(
                 "  waits: push {} by {}{planned}, {} ({})\n",
                 waiting.ticket,
                 printable(&waiting.by),
                 waiting.at.relative(session.now),
                 waiting.at,
-            ));
+            );
+            text.push_str(&line);
         }
         text
     }

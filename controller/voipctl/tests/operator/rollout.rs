@@ -227,7 +227,15 @@ async fn a_push_that_is_dropped_at_its_turn_is_no_success() {
     });
     let line = ["push", "site-a", "--yes", "--queue"];
     let mut shown = fixture.run(&line).await.to_string();
-    let several = ["push", "site-a", "site-b", "--yes", "--queue", "--parallel", "1"];
+    let several = [
+        "push",
+        "site-a",
+        "site-b",
+        "--yes",
+        "--queue",
+        "--parallel",
+        "1",
+    ];
     shown.push_str(&fixture.run(&several).await.to_string());
     insta::assert_snapshot!(shown);
 }

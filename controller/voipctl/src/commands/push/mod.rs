@@ -32,6 +32,8 @@ const SILENCE: Duration = Duration::from_mins(10);
 const TURN: Duration = Duration::from_hours(7 * 24);
 
 /// `voipctl push`
+// Each is a flag of the command line.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The site, or several: they are pushed side by side
@@ -264,10 +266,15 @@ impl Watched {
                         session.console.note(&waiting(&queued));
                     }
                     if self.detach {
-                        let site = &self.site;
-                        session.console.hint(&format!(
-                            "it goes at its turn; see what waits: voipctl rollout status {site}"
-                        ));
+                        if session.format.is_table() {
+                            let (site, ticket) = (&self.site, queued.ticket);
+                            session
+                                .console
+                                .data(&format!("{site}: queued as {ticket}\n"));
+                            session.console.hint(&format!(
+                                "it goes at its turn; see what waits: voipctl rollout status {site}"
+                            ));
+                        }
                         return Ok(Status::Done);
                     }
                 }

@@ -215,6 +215,10 @@ async fn follow(
                 if args.detach {
                     over += 1;
                     live.ended(&name, over);
+                    if session.format.is_table() {
+                        let text = format!("{name}: queued as {}\n", queued.ticket);
+                        live.aside(|| session.console.data(&text));
+                    }
                 } else {
                     live.waits(&name);
                 }
