@@ -248,3 +248,25 @@ async fn however_many_names_are_remembered_it_starts_and_the_longest_unused_go_f
     assert!(held.is_some());
     scene.stop.cancel();
 }
+
+#[tokio::test]
+async fn a_name_in_use_stays_whoever_comes_with_more_names_than_are_resolved() {
+    let (scene, dns) = (Scene::new(), Dns::start().await);
+    start(&scene, &dns).await;
+    dns.say(HOST, addresses(&["192.0.2.1"]));
+    scene.use_(used(&[HOST]));
+    until(&scene, HOST, |_| true).await;
+
+    // They all sort before it.
+    let many: Vec<String> = (0..MAX_NAMES)
+        .map(|n| format!("a{n}.example.net"))
+        .collect();
+    let all: Vec<&str> = many.iter().map(String::as_str).chain([HOST]).collect();
+    scene.use_(used(&all));
+    until(&scene, &many[0], |_| true).await;
+    dns.say(HOST, addresses(&["192.0.2.2"]));
+    scene.pass(25 * HOUR);
+    let record = until(&scene, HOST, |record| record.addresses.len() == 2).await;
+    assert_eq!(record.unused_since_ms, None, "used, and still resolved");
+    scene.stop.cancel();
+}

@@ -57,6 +57,7 @@ struct Held {
     record: ResolvedRecord,
     /// As it is in the store, and since when.
     stored: Option<(ResolvedRecord, u64)>,
+    /// It is in use, and among those that are resolved.
     used: bool,
     asking: bool,
     due_ms: u64,
@@ -146,7 +147,15 @@ impl Names {
     /// Takes over which names are in use.
     fn follow(&mut self, used: &Used) {
         let now_ms = self.clock.now_ms();
-        if used.names.len() > MAX_NAMES {
+        for (name, held) in &mut self.held {
+            if used.names.contains(name) {
+                held.record.unused_since_ms = None;
+            } else {
+                held.record.unused_since_ms.get_or_insert(now_ms);
+            }
+        }
+        let resolved = self.fairly(used);
+        if resolved.len() < used.names.len() {
             let names = used.names.len();
             tracing::error!(
                 names,
@@ -154,20 +163,24 @@ impl Names {
                 "more names in documents than are resolved; those beyond keep what they had"
             );
         }
-        let names: BTreeSet<&DnsName> = used.names.iter().take(MAX_NAMES).collect();
-        for name in &names {
-            if !self.held.contains_key(*name) {
-                self.held.insert((*name).clone(), Held::default());
-            }
+        for held in self.held.values_mut() {
+            held.used = false;
         }
-        for (name, held) in &mut self.held {
-            held.used = names.contains(name);
-            if held.used {
-                held.record.unused_since_ms = None;
-            } else {
-                held.record.unused_since_ms.get_or_insert(now_ms);
-            }
+        for name in resolved {
+            self.held.entry(name).or_default().used = true;
         }
+    }
+
+    /// Which of the names in use are resolved: where there are too many, those that were before,
+    /// then those of which something is known. Who comes later, comes last, by whatever name.
+    fn fairly(&self, used: &Used) -> Vec<DnsName> {
+        let mut names: Vec<&DnsName> = used.names.iter().collect();
+        names.sort_by_key(|name| match self.held.get(*name) {
+            Some(held) if held.used => 0,
+            Some(_) => 1,
+            None => 2,
+        });
+        names.into_iter().take(MAX_NAMES).cloned().collect()
     }
 
     /// Asks for names that are due, new ones first.
