@@ -1,4 +1,4 @@
-//! How many refusals of one operator are written down.
+//! How many refusals of one operator are written down, and how many events of one kind.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use voipfleet_common::audit::{Kind, Record};
 
-/// For how long refusals are counted together.
+/// For how long they are counted together.
 pub(super) const WINDOW: Duration = Duration::from_mins(1);
-/// Refusals of one operator that are written within a window, each on its own.
+/// Refusals of one operator, or events of one kind, that are written within a window, each on its
+/// own.
 pub(super) const EACH: u32 = 20;
 /// Operators that are counted. There are no more certificates than admins had signed.
 const OPERATORS: usize = 10_000;
@@ -26,7 +27,7 @@ struct Window {
     more: Option<(Record, u64)>,
 }
 
-/// What to do with a refusal.
+/// What to do with a record.
 #[derive(Debug)]
 pub(super) struct Told {
     /// It is to be written.
@@ -38,6 +39,20 @@ pub(super) struct Told {
 }
 
 fn summary((last, count): (Record, u64)) -> Record {
+    if last.kind == Kind::Event {
+        let of = last.objects.join(", ");
+        return Record {
+            what: "SeveralEvents".to_owned(),
+            detail: format!(
+                "more events than {EACH} in a minute, the last of them {} of {of}; the \
+                 controller's log has each",
+                last.what
+            ),
+            objects: Vec::new(),
+            count: Some(count),
+            ..last
+        };
+    }
     Record {
         kind: Kind::Refused,
         what: "SeveralRefused".to_owned(),
@@ -62,20 +77,20 @@ impl Flood {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take(&self, operator: &str, record: &Record, now_ms: u64) -> Told {
+    pub(super) fn take(&self, of: &str, record: &Record, now_ms: u64) -> Told {
         let mut windows = self.windows();
         let mut more = None;
         if windows
-            .get(operator)
+            .get(of)
             .is_some_and(|window| is_over(window, now_ms))
         {
-            let window = windows.remove(operator);
+            let window = windows.remove(of);
             more = window.and_then(|window| window.more).map(summary);
         }
         if windows.len() >= OPERATORS {
             windows.retain(|_, window| !is_over(window, now_ms) || window.more.is_some());
         }
-        let window = windows.entry(operator.to_owned()).or_insert(Window {
+        let window = windows.entry(of.to_owned()).or_insert(Window {
             began_ms: now_ms,
             written: 0,
             more: None,
@@ -97,16 +112,16 @@ impl Flood {
     }
 
     /// Whether the next refusal would not be written on its own.
-    pub(super) fn is_full(&self, operator: &str, now_ms: u64) -> bool {
+    pub(super) fn is_full(&self, of: &str, now_ms: u64) -> bool {
         let windows = self.windows();
-        let window = windows.get(operator);
+        let window = windows.get(of);
         window.is_some_and(|window| window.written >= EACH && !is_over(window, now_ms))
     }
 
     /// Takes what was not written.
-    pub(super) fn end(&self, operator: &str) -> Option<Record> {
+    pub(super) fn end(&self, of: &str) -> Option<Record> {
         let mut windows = self.windows();
-        let window = windows.get_mut(operator)?;
+        let window = windows.get_mut(of)?;
         window.more.take().map(summary)
     }
 }

@@ -35,7 +35,10 @@ const PAGE: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Audit {
     queue: mpsc::Sender<Append>,
+    /// By operator.
     flood: Arc<Flood>,
+    /// By what the events are about.
+    events: Arc<Flood>,
     clock: Arc<dyn Clock>,
 }
 
@@ -74,7 +77,8 @@ impl Audit {
         tokio::spawn(writer.run(appends));
         let audit = Self {
             queue,
-            flood: Arc::new(Flood::default()),
+            flood: Arc::default(),
+            events: Arc::default(),
             clock,
         };
         audit.close_open(store.as_ref()).await?;
@@ -136,16 +140,27 @@ impl Audit {
     pub(crate) async fn refused(&self, record: Record) {
         let operator = record.who.as_ref().map(|who| who.operator.clone());
         let operator = operator.unwrap_or_default();
-        let now_ms = self.clock.now_ms();
-        let told = self.flood.take(&operator, &record, now_ms);
+        self.within(&self.flood, operator, record).await;
+    }
+
+    /// Writes down an event of which there may be thousands at once: a bounded number in a minute
+    /// of those about the same (`names`), and the rest of them as one record with their count.
+    pub async fn note_some(&self, about: &str, event: Event) {
+        let (about, record) = (about.to_owned(), event.record());
+        self.within(&self.events, about, record).await;
+    }
+
+    /// Writes a record, if the window of those it belongs to has room for one more.
+    async fn within(&self, flood: &Arc<Flood>, of: String, record: Record) {
+        let told = flood.take(&of, &record, self.clock.now_ms());
         if let Some(more) = told.more {
             self.append_or_log(more).await;
         }
         if told.flush_later {
-            let audit = self.clone();
+            let (audit, flood) = (self.clone(), Arc::clone(flood));
             tokio::spawn(async move {
                 tokio::time::sleep(flood::WINDOW).await;
-                if let Some(more) = audit.flood.end(&operator) {
+                if let Some(more) = flood.end(&of) {
                     audit.append_or_log(more).await;
                 }
             });
@@ -162,7 +177,7 @@ impl Audit {
 
     async fn append_or_log(&self, record: Record) {
         if let Err(error) = self.append(record).await {
-            tracing::error!(error = %chain(&error), "a refusal is missing in the audit log");
+            tracing::error!(error = %chain(&error), "a record is missing in the audit log");
         }
     }
 }

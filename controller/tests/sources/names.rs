@@ -3,10 +3,11 @@ use std::sync::Arc;
 
 use hickory_resolver::proto::op::ResponseCode;
 use tokio::task::JoinHandle;
+use voipfleet_common::audit::Record;
 use voipfleet_controller::live::names::{GRACE_MS, MAX_NAMES, Names, Resolver};
 use voipfleet_controller::live::{SourceOptions, Sources, Used};
 use voipfleet_controller::records::{ResolvedRecord, from_json};
-use voipfleet_controller::store::{Pages, Txn, keys};
+use voipfleet_controller::store::{Pages, Txn, Versioned, keys};
 
 use super::dns::{Dns, Says, addresses};
 use super::scene::{HOUR, MINUTE, Scene};
@@ -268,5 +269,32 @@ async fn a_name_in_use_stays_whoever_comes_with_more_names_than_are_resolved() {
     scene.pass(25 * HOUR);
     let record = until(&scene, HOST, |record| record.addresses.len() == 2).await;
     assert_eq!(record.unused_since_ms, None, "used, and still resolved");
+    scene.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_burst_of_failures_becomes_a_count_in_the_audit_log() {
+    let (scene, dns) = (Scene::new(), Dns::start().await);
+    start(&scene, &dns).await;
+    let many: Vec<String> = (0..100).map(|n| format!("a{n}.example.net")).collect();
+    let all: Vec<&str> = many.iter().map(String::as_str).chain([HOST]).collect();
+    dns.say(HOST, addresses(&["192.0.2.1"]));
+    scene.use_(used(&all[..100]));
+    for name in &many {
+        until(&scene, name, |record| record.failing_since_ms.is_some()).await;
+    }
+    scene.pass(MINUTE);
+    scene.use_(used(&all));
+    let record = async |number| -> Record {
+        let read = |held: Option<Versioned>| Some(from_json("", &held?).unwrap());
+        scene.until(&keys::audit(number), read).await
+    };
+    assert_eq!(record(20).await.what, "NameFailing");
+    let counted = record(21).await;
+    assert_eq!(
+        (counted.what.as_str(), counted.count),
+        ("SeveralEvents", Some(80))
+    );
+    assert_eq!(record(22).await.what, "NameChanged");
     scene.stop.cancel();
 }

@@ -351,7 +351,7 @@ impl Feeds {
             }
         }
         for event in self.told.drain(..) {
-            self.audit.note(event).await;
+            self.audit.note_some("lists", event).await;
         }
         Ok(())
     }

@@ -293,7 +293,7 @@ impl Names {
             self.held.remove(&name);
         }
         for event in self.told.drain(..) {
-            self.audit.note(event).await;
+            self.audit.note_some("names", event).await;
         }
         Ok(())
     }
