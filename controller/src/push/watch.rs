@@ -34,6 +34,8 @@ pub struct Watch {
     back: Option<Arc<GenerationRecord>>,
     roles: BTreeMap<NodeName, Vec<String>>,
     told: BTreeMap<NodeName, (PushNodeState, String)>,
+    /// What it last waited for, as far as that was told.
+    told_why: String,
     warnings: Vec<String>,
     changed: bool,
     wait_offline: Duration,
@@ -76,6 +78,7 @@ impl Pushes {
             back: None,
             roles,
             told: BTreeMap::new(),
+            told_why: String::new(),
             warnings: Vec::new(),
             changed: true,
             wait_offline: Duration::ZERO,
@@ -322,13 +325,8 @@ impl Watch {
                 .collect(),
         };
         tell(out, push_event::Kind::Started(started)).await?;
-        for warning in &self.warnings {
-            let diagnostic = Diagnostic {
-                severity: Severity::Warning.into(),
-                message: warning.clone(),
-                ..Diagnostic::default()
-            };
-            tell(out, push_event::Kind::Diagnostic(diagnostic)).await?;
+        for message in &self.warnings {
+            tell(out, warning(message.clone())).await?;
         }
         Ok(())
     }
@@ -345,6 +343,15 @@ impl Watch {
         for (name, now, event) in news {
             self.told.insert(name, now);
             tell(out, push_event::Kind::Node(event)).await?;
+        }
+        // One that goes on says only what it waits for.
+        let goes_on = self.record.state == RolloutState::Running;
+        if goes_on && self.record.why != self.told_why {
+            self.told_why.clone_from(&self.record.why);
+            if !self.told_why.is_empty() {
+                let message = format!("the rollout of site {} {}", self.site, self.told_why);
+                tell(out, warning(message)).await?;
+            }
         }
         Ok(())
     }
@@ -397,6 +404,14 @@ async fn of_site(events: &mut broadcast::Receiver<NodeId>, site: &SiteName) {
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
+}
+
+fn warning(message: String) -> push_event::Kind {
+    push_event::Kind::Diagnostic(Diagnostic {
+        severity: Severity::Warning.into(),
+        message,
+        ..Diagnostic::default()
+    })
 }
 
 async fn tell(out: &Out, kind: push_event::Kind) -> Result<(), ()> {

@@ -1,6 +1,7 @@
 //! Staged rollouts: a generation goes to a site's nodes batch by batch, by the controller
 //! itself, whoever watches.
 
+mod canary;
 mod commands;
 mod driver;
 #[cfg(test)]

@@ -182,6 +182,25 @@ impl World {
             );
             assert!(released(record) <= released(before).max(record.nodes.len()));
         }
+        // Nobody but the canary is given it before one of the canary has taken it.
+        let taken = |record: &RolloutRecord| record.count(|place| place == Place::Applied) > 0;
+        if record.stages.canary > 0 && record.back.is_none() && !taken(before) {
+            for (name, step) in &record.nodes {
+                let was = before.nodes[name].place.is_working();
+                if step.place.is_working() && !was && !taken(record) {
+                    assert!(record.order[0].contains(name), "{name}: {record:?}");
+                }
+            }
+            let open = |place| matches!(place, Place::Waiting | Place::Away { .. });
+            let done = record.state == RolloutState::Done;
+            assert!(
+                !done || taken(record) || record.count(open) == 0,
+                "{record:?}"
+            );
+        }
+        let mut placed = record.order.concat();
+        placed.sort();
+        assert!(placed.iter().eq(record.nodes.keys()), "{record:?}");
         for (name, step) in &record.nodes {
             let target = record.target(step);
             assert!([OLD, NEW, BACK].contains(&target), "{name} {target}");
@@ -216,6 +235,19 @@ impl World {
         } else {
             machine.confirmed = Some(target);
             machine.connected = false;
+        }
+    }
+
+    /// Nodes that are there take what they are given, for long enough.
+    fn go_on(&mut self, size: usize) {
+        for _ in 0..40 {
+            self.settle();
+            for at in 0..size {
+                self.answer(at, true, true);
+            }
+            self.settle();
+            self.now_ms += 11_000;
+            self.settle();
         }
     }
 
@@ -287,13 +319,15 @@ proptest! {
         }
         // From here on nobody holds it, and nodes that are there answer.
         drop(world.record.resume());
-        for _ in 0..40 {
+        world.go_on(size);
+        if !world.record.state.has_ended() {
+            // It says that it waits, and for what; a node that comes is enough.
+            prop_assert!(world.record.stages.canary > 0 && world.record.working() == 0);
+            prop_assert!(world.record.why.contains("canary"), "{:?}", world.record);
             for at in 0..size {
-                world.answer(at, true, true);
+                world.connect(at);
             }
-            world.settle();
-            world.now_ms += 11_000;
-            world.settle();
+            world.go_on(size);
         }
         prop_assert!(world.record.state.has_ended(), "{:?}", world.record);
         // None is forgotten: whoever comes back gets, or has, what it should run.
@@ -356,6 +390,70 @@ proptest! {
         prop_assert_eq!(untouched, size - 1);
         prop_assert!(world.machines.keys().all(|name| world.target(name) == OLD));
     }
+}
+
+fn staged(pause_ms: u64) -> Stages {
+    Stages {
+        canary: 1,
+        batch: 2,
+        max_failures: 1,
+        pause_ms,
+        roll_back: false,
+        confirm_within_ms: 30_000,
+    }
+}
+
+/// The next node that is there takes the place of a canary that is not.
+#[test]
+fn a_canary_that_is_offline_is_replaced() {
+    let mut world = World::new(5, &[false, false, true, true, true, true, true], staged(0));
+    world.settle();
+    assert_eq!(world.record.order[0], [name(2)]);
+    assert_eq!(world.record.working(), 1);
+    // It fails, and that is within the limit: it is still nobody else's turn but a canary's.
+    world.answer(2, false, true);
+    world.settle();
+    assert_eq!(world.record.order[0], [name(2), name(3)]);
+    assert_eq!(world.record.working(), 1);
+    world.go_on(5);
+    assert_eq!(world.record.state, RolloutState::Done);
+    assert_eq!((world.target(&name(0)), world.record.failures()), (NEW, 1));
+}
+
+/// Where nobody is there it waits, says so, and can be ended.
+#[test]
+fn a_rollout_without_a_canary_waits() {
+    let mut world = World::new(3, &[false; 7], staged(0));
+    world.go_on(3);
+    assert_eq!(world.record.state, RolloutState::Running);
+    let why = &world.record.why;
+    assert!(why.contains("waits for a canary: n0 is offline"), "{why}");
+    let mut ended = world.record.clone();
+    ended.abort("ben", world.now_ms, None).unwrap();
+    assert!(ended.targets().nodes.values().all(|target| *target == OLD));
+    for at in [2, 1] {
+        world.connect(at);
+        world.settle();
+        assert_eq!(world.record.working(), 1);
+    }
+    assert_eq!(world.record.order[0], [name(2)]);
+    world.go_on(3);
+    assert_eq!(world.record.state, RolloutState::Done);
+    assert_eq!(world.record.why, "");
+}
+
+/// After a batch of offline nodes there is nothing to watch for.
+#[test]
+fn no_pause_follows_a_batch_that_released_nobody() {
+    let connected = [true, false, false, true, true, true, true];
+    let mut world = World::new(5, &connected, staged(10_000));
+    world.settle();
+    world.answer(0, true, true);
+    world.settle();
+    assert_eq!(world.record.released, 1);
+    world.now_ms += 10_000;
+    world.settle();
+    assert_eq!((world.record.released, world.record.working()), (3, 2));
 }
 
 /// How long the controller was away is no node's fault.

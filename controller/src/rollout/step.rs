@@ -168,6 +168,7 @@ impl RolloutRecord {
                 } else {
                     self.release(sights, now_ms);
                     self.finish(now_ms);
+                    self.why = self.awaited();
                 }
             }
             RolloutState::Paused => {
@@ -384,9 +385,12 @@ impl RolloutRecord {
             if self.count(|place| pending(place, now_ms)) > 0 {
                 return;
             }
+            if self.released == 1 && !self.is_proven() {
+                self.stand_in(sights, now_ms);
+                return;
+            }
             let next_ms = *self.next_ms.get_or_insert({
-                let first = self.released == 0;
-                let pause_ms = if first || !self.changes_more() {
+                let pause_ms = if !self.gave_turns() || !self.changes_more() {
                     0
                 } else {
                     self.stages.pause_ms
@@ -410,6 +414,16 @@ impl RolloutRecord {
         }
     }
 
+    /// Whether the last batch had anybody to give a turn to.
+    fn gave_turns(&self) -> bool {
+        let last = self.released.checked_sub(1);
+        let batch = last.and_then(|last| self.order.get(last));
+        batch.into_iter().flatten().any(|name| {
+            let step = self.nodes.get(name);
+            step.is_some_and(|step| !matches!(step.place, Place::Away { .. } | Place::Deleted))
+        })
+    }
+
     /// Whether the next batch changes more than a number.
     fn changes_more(&self) -> bool {
         let changes = |name| self.nodes.get(name).is_some_and(|step| !step.had);
@@ -417,17 +431,24 @@ impl RolloutRecord {
         next.is_some_and(|next| next.iter().any(changes))
     }
 
-    /// Every node had its turn: those that are offline get the generation when they are back.
+    /// Every node had its turn: those that are offline get the generation when they are back,
+    /// if a canary has shown that it can be run.
     fn finish(&mut self, now_ms: u64) {
         let waiting = self.released < self.order.len();
-        if !waiting && self.count(|place| pending(place, now_ms)) == 0 {
+        let proven = self.is_proven() || !self.has_open();
+        if !waiting && proven && self.count(|place| pending(place, now_ms)) == 0 {
             self.state = RolloutState::Done;
             self.ended_ms = Some(now_ms);
         }
     }
 
     /// A node whose batch has come gets the generation if it is there and there is room.
-    fn give_turn(&mut self, name: &NodeName, sights: &BTreeMap<NodeName, Sight>, now_ms: u64) {
+    pub(super) fn give_turn(
+        &mut self,
+        name: &NodeName,
+        sights: &BTreeMap<NodeName, Sight>,
+        now_ms: u64,
+    ) {
         let changing = |step: &NodeStep| step.place.is_working() && !step.had;
         let at_work = self.nodes.values().filter(|step| changing(step)).count();
         let deadline_ms = self.deadline(now_ms);
@@ -450,7 +471,7 @@ impl RolloutRecord {
 }
 
 impl NodeStep {
-    fn turn(&mut self, place: Place, now_ms: u64, error: String) {
+    pub(super) fn turn(&mut self, place: Place, now_ms: u64, error: String) {
         self.place = place;
         self.at_ms = now_ms;
         self.error = error;

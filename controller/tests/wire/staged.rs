@@ -291,3 +291,66 @@ async fn a_controller_that_was_away_passes_no_batch_over() {
     assert_eq!(new(), 3, "the pause holds the others");
     assert_eq!(rollout(&installation).await.released, 2);
 }
+
+/// A canary that is offline proves nothing: without one the rollout waits, and says so.
+#[tokio::test]
+async fn nobody_gets_it_before_a_canary_has_it() {
+    let (installation, address, robots) =
+        fleet("{canary: 1, batch: 2, max_failures: 0}", &[]).await;
+    let nodes: Vec<Node> = robots
+        .iter()
+        .map(|robot| Node {
+            confirmed: robot.confirmed(),
+            ..robot.node.clone()
+        })
+        .collect();
+    drop(robots);
+    let gone = async {
+        loop {
+            let status = installation.status().await;
+            if !status.nodes.values().any(|node| node.connected) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.unwrap();
+    let push = installation.push().await;
+    let waits = async {
+        loop {
+            let report = rollout(&installation).await;
+            assert_eq!(report.state, "running");
+            if report.why.contains("waits for a canary") {
+                return report;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let report = tokio::time::timeout(LIMIT, waits).await.unwrap();
+    assert_eq!(report.released, 1);
+    // One that refuses it, as the first that is back: the others are spared.
+    let mut back = Vec::new();
+    for node in nodes.into_iter().rev() {
+        let refuses = if back.is_empty() {
+            BTreeSet::from([2])
+        } else {
+            BTreeSet::new()
+        };
+        let first = back.is_empty();
+        back.push(Robot::start(node, address.subscribe(), refuses));
+        let halted = async {
+            while first && rollout(&installation).await.state != "halted" {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, halted).await.unwrap();
+    }
+    all_here(&installation).await;
+    let (done, _) = push.end().await;
+    assert_eq!((done.rolled_back, done.applied), (1, 0));
+    for robot in &back {
+        assert_eq!(robot.confirmed().unwrap().0, 1, "{}", robot.name);
+        let offered = robot.life.lock().unwrap().offered.contains_key(&2);
+        assert_eq!(offered, robot.name == "e");
+    }
+}
