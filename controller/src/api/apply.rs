@@ -10,7 +10,7 @@ use voipfleet_proto::v1::{
 
 use super::convert::{diagnostic, parse, sources};
 use super::documents::{broken, contended, shown};
-use super::{Api, Caller, failed};
+use super::{Api, Caller, elsewhere, failed};
 use crate::documents::{Change as Step, MAX_DOCUMENTS, Stored, last_change};
 use crate::store::Revision;
 
@@ -45,6 +45,8 @@ struct Outcome {
     used: Vec<(Name, Vec<String>)>,
     /// Documents that there would be.
     total: usize,
+    /// Why there would be too many names or feeds.
+    beyond: Option<String>,
 }
 
 impl Api {
@@ -75,6 +77,9 @@ impl Api {
                 return Err(Status::resource_exhausted(format!(
                     "there would be more than {MAX_DOCUMENTS} documents"
                 )));
+            }
+            if let Some(beyond) = outcome.beyond {
+                return Err(Status::resource_exhausted(beyond));
             }
             let mut answer = ApplyResponse {
                 diagnostics: outcome.diagnostics.into_iter().map(diagnostic).collect(),
@@ -188,6 +193,7 @@ impl Order {
             conflicts: Vec::new(),
             used: Vec::new(),
             total: stored.len(),
+            beyond: None,
         };
         // What is gone already needs no pruning.
         let prune: Vec<(&Name, Revision)> = self
@@ -216,6 +222,11 @@ impl Order {
         for document in &checked.documents {
             self.put(stored, document, &mut outcome);
         }
+        let goes = |kind, name: &str| {
+            let mut prune = prune.iter();
+            prune.any(|((pruned, text), _)| *pruned == kind && text == name)
+        };
+        outcome.beyond = elsewhere::beyond(&stored.documents, &checked.documents, goes);
         if prune.is_empty() {
             return Ok(outcome);
         }

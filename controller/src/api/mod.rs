@@ -8,6 +8,7 @@ mod compare;
 mod convert;
 mod documents;
 mod drift;
+mod elsewhere;
 mod emergency;
 mod guard;
 mod history;

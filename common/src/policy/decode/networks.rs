@@ -14,6 +14,9 @@ use super::{Decoded, Decoder, Fields, looks_like_ipv6};
 use crate::names::is_name;
 use crate::ruleset::{DnsName, Expiring, InvalidUntil, Until};
 
+/// The most DNS names of one document: each costs everybody a question every few minutes.
+const MAX_HOSTS: usize = 256;
+
 /// Where somebody is: networks, and DNS names of hosts.
 #[derive(Default)]
 struct Peers {
@@ -41,6 +44,7 @@ impl Decoder<'_> {
                 }
                 networks.insert(key, found.networks);
             }
+            self.hosts_of_one(node.span, names.values().map(Vec::len).sum());
         }
         Some(Tenant {
             name: name?,
@@ -59,6 +63,9 @@ impl Decoder<'_> {
         };
         let signalling = peers("signalling");
         let media = peers("media");
+        if let Some(node) = fields.get("signalling").or_else(|| fields.get("media")) {
+            self.hosts_of_one(node.span, signalling.names.len() + media.names.len());
+        }
         Some(Provider {
             name: name?,
             signalling: signalling.networks,
@@ -66,6 +73,18 @@ impl Decoder<'_> {
             signalling_names: signalling.names,
             media_names: media.names,
         })
+    }
+
+    fn hosts_of_one(&mut self, span: Span, count: usize) {
+        // What is stored already stays as it is.
+        if self.scope.is_some() && count > MAX_HOSTS {
+            self.sink.error(
+                span,
+                format!("{count} DNS names are too many for one document"),
+                "",
+                format!("name {MAX_HOSTS} hosts at most, or the networks that they are in"),
+            );
+        }
     }
 
     /// Networks and hosts of a client. A network as wide as the world would open to everybody

@@ -212,3 +212,31 @@ fn suggestions_for_very_many_unknown_names_are_bounded() {
             .starts_with("did you mean `customer-number-")
     );
 }
+
+#[test]
+fn a_document_has_a_bounded_number_of_dns_names() {
+    let hosts = |count: usize| {
+        let hosts: Vec<String> = (0..count).map(|n| format!("h{n}.example.net")).collect();
+        hosts.join(", ")
+    };
+    for (one, other, fine) in [(200, 56, true), (200, 57, false), (257, 0, false)] {
+        let (one, other) = (hosts(one), hosts(other));
+        for text in [
+            format!("kind: Tenant\nname: t\nnetworks: {{a: [{one}], b: [{other}]}}\n"),
+            format!("kind: Provider\nname: p\nsignalling: [{one}]\nmedia: [{other}]\n"),
+        ] {
+            let found = checked(&[("a.yaml", &text)]);
+            assert_eq!(!found.has_errors(), fine, "{text}");
+            let told = "257 DNS names are too many for one document";
+            assert!(fine || found.diagnostics[0].message == told);
+        }
+    }
+    // One that came in before there was a limit.
+    let hosts: Vec<String> = (0..300).map(|n| format!("h{n}.example.net")).collect();
+    let json = serde_json::json!({"kind": "Tenant", "name": "t", "networks": {"a": hosts}});
+    let stored: Document = serde_json::from_value(json).unwrap();
+    let Document::Tenant(tenant) = stored else {
+        panic!()
+    };
+    assert_eq!(tenant.names["a"].len(), 300);
+}
