@@ -127,7 +127,10 @@ pub enum PushError {
     #[error("there is no node {0}; `voipctl nodes` lists them")]
     UnknownNode(String),
     /// A rollback without anything to go back to.
-    #[error("site {0} has no earlier generation with other content that was rolled out")]
+    #[error(
+        "site {0} has no earlier generation with other content that its nodes took without a \
+         failure; choose one: voipctl history {0}, then voipctl rollback {0} --to GEN"
+    )]
     NothingBefore(SiteName),
     /// One rollout of a site at a time.
     #[error(

@@ -219,11 +219,11 @@ pub struct OutcomeRecord {
 }
 
 impl OutcomeRecord {
-    /// Whether the rollout brought `number` to the nodes and let it stand. Of one that was taken
-    /// back only the generation that it went back to was.
+    /// Whether the rollout brought `number` to the nodes and let it stand: some node took it, and
+    /// none failed. Of one that was taken back only the generation that it went back to was.
     pub fn is_good_for(&self, number: Generation) -> bool {
         match self.state {
-            RolloutState::Done => true,
+            RolloutState::Done => self.failed == 0 && self.applied > 0,
             RolloutState::RolledBack => self.brought == number,
             _ => false,
         }

@@ -12,7 +12,7 @@ use super::{RETURN, Rollouts, sight};
 use crate::audit::Event;
 use crate::errors::chain;
 use crate::failpoint;
-use crate::records::{self, GenerationRecord, NodeId, Read, RolloutRecord, RolloutState};
+use crate::records::{self, GenerationRecord, NodeId, Place, Read, RolloutRecord, RolloutState};
 use crate::store::{StoreError, keys};
 
 /// After an error of the store.
@@ -84,11 +84,13 @@ async fn turn(
     let Some(read) = rollouts.read(site).await? else {
         return Ok(Some(None));
     };
-    if matches!(
-        read.record.state,
-        RolloutState::Done | RolloutState::RolledBack
-    ) {
-        return Ok(Some(None));
+    let away = read
+        .record
+        .count(|place| matches!(place, Place::Away { .. }));
+    match read.record.state {
+        RolloutState::RolledBack => return Ok(Some(None)),
+        RolloutState::Done if away == 0 => return Ok(Some(None)),
+        _ => {}
     }
     let Some(goal) = generation(rollouts, site, read.record.goal()).await? else {
         tracing::error!(%site, generation = read.record.goal(), "the generation is missing");

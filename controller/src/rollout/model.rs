@@ -456,6 +456,37 @@ fn no_pause_follows_a_batch_that_released_nobody() {
     assert_eq!((world.record.released, world.record.working()), (3, 2));
 }
 
+/// How it ends on nodes that were offline is known when they are back.
+#[test]
+fn nodes_that_come_after_the_end_count() {
+    let mut world = World::new(
+        3,
+        &[false; 7],
+        Stages {
+            canary: 0,
+            batch: 3,
+            ..staged(0)
+        },
+    );
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::Done);
+    let good = |world: &World| world.record.outcome(0).is_good_for(NEW);
+    assert!(!good(&world), "nobody has it");
+    world.connect(0);
+    world.answer(0, true, true);
+    world.settle();
+    assert!(good(&world));
+    world.connect(1);
+    world.answer(1, false, true);
+    world.settle();
+    assert!(!good(&world), "a node refused it");
+    let outcome = world.record.outcome(0);
+    assert_eq!(
+        (outcome.applied, outcome.failed, outcome.untouched),
+        (1, 1, 1)
+    );
+}
+
 /// How long the controller was away is no node's fault.
 #[test]
 fn nodes_at_work_have_their_time_again_after_a_restart() {

@@ -272,7 +272,8 @@ impl RolloutRecord {
     fn judge(&mut self, sights: &BTreeMap<NodeName, Sight>, now_ms: u64) {
         let stopped = matches!(self.state, RolloutState::Halted | RolloutState::Aborted);
         let going = !self.state.has_ended();
-        if !stopped && !going {
+        let done = self.state == RolloutState::Done;
+        if !stopped && !going && !done {
             return;
         }
         for (name, step) in &mut self.nodes {
@@ -289,7 +290,11 @@ impl RolloutRecord {
                 }
                 continue;
             }
-            step.judge(sight, now_ms);
+            if done {
+                step.judge_late(sight, now_ms);
+            } else {
+                step.judge(sight, now_ms);
+            }
         }
     }
 
@@ -484,6 +489,22 @@ impl NodeStep {
             && until_ms > now_ms
         {
             *known = until_ms;
+        }
+    }
+
+    /// It was offline in its turn, and gets the generation when it is back: how that ends counts
+    /// as much as if it had been there.
+    fn judge_late(&mut self, sight: &Sight, now_ms: u64) {
+        if !matches!(self.place, Place::Away { .. }) {
+            return;
+        }
+        match &sight.word {
+            Word::Runs(cut) => {
+                self.turn(Place::Applied, now_ms, String::new());
+                self.flows_cut = *cut;
+            }
+            Word::Refuses(place, why) => self.turn(*place, now_ms, why.clone()),
+            Word::Nothing | Word::Later(_) => {}
         }
     }
 

@@ -104,8 +104,10 @@ pub(crate) async fn write(
             txn = txn.put(key.clone(), records::to_json(&key, &queue)?);
         }
     }
-    if after.state.has_ended() && !before.record.state.has_ended() {
-        let outcome = after.outcome(now_ms);
+    let outcome = after.outcome(now_ms);
+    let ended = before.record.state.has_ended();
+    // Nodes that were offline may take it after the end, or refuse it.
+    if after.state.has_ended() && (!ended || before.record.outcome(now_ms) != outcome) {
         let key = keys::outcome(site, after.generation);
         txn = txn.put(key.clone(), records::to_json(&key, &outcome)?);
         if let Some(back) = after.back {

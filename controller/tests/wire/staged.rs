@@ -354,3 +354,32 @@ async fn nobody_gets_it_before_a_canary_has_it() {
         assert_eq!(offered, robot.name == "e");
     }
 }
+
+async fn roll_back(installation: &Installation) {
+    let request = RollbackRequest {
+        site: "site-a".to_owned(),
+        ..RollbackRequest::default()
+    };
+    let mut client = installation.operator().await;
+    let mut events = client.rollback(request).await.unwrap().into_inner();
+    while events.message().await.unwrap().is_some() {}
+}
+
+/// No failure stops a push to all nodes at once: that it is done says nothing.
+#[tokio::test]
+async fn what_failed_on_its_nodes_is_not_brought_back() {
+    let all = ["a", "b", "c", "d", "e"];
+    let refuses: Vec<(&str, u64)> = all.iter().flat_map(|n| [(*n, 2), (*n, 3)]).collect();
+    let (installation, _address, robots) = fleet("{confirm_within: 2s}", &refuses).await;
+    let first: Vec<_> = robots.iter().map(Robot::confirmed).collect();
+    let (done, _) = installation.push().await.end().await;
+    assert_eq!((done.state.as_str(), done.rolled_back), ("done", 5));
+    installation
+        .apply(&site("{confirm_within: 2s}", "203.0.114.0/24"))
+        .await;
+    assert_eq!(installation.push().await.end().await.0.rolled_back, 5);
+    roll_back(&installation).await;
+    for (robot, first) in robots.iter().zip(first) {
+        assert_eq!(robot.confirmed().unwrap(), (4, first.unwrap().1));
+    }
+}
