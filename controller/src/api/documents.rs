@@ -79,7 +79,11 @@ impl Api {
                 shown(&request.name)
             )));
         }
-        Ok(GetDocumentsResponse { documents })
+        Ok(GetDocumentsResponse {
+            documents,
+            // Unless the caller may not see them all.
+            complete: true,
+        })
     }
 
     /// Deletes a document that nobody uses.

@@ -83,7 +83,11 @@ pub(super) fn drift(sight: &Sight, mut answer: DriftResponse) -> DriftResponse {
 }
 
 /// Documents that the caller may read.
+///
+/// Whether there are others is not told, only that there may be: what is not in the answer is not
+/// known to be gone.
 pub(super) fn documents(sight: &Sight, mut answer: GetDocumentsResponse) -> GetDocumentsResponse {
+    answer.complete &= sight.is_all();
     answer.documents.retain(|found| {
         found
             .kind
@@ -198,8 +202,10 @@ mod tests {
         ];
         let answer = GetDocumentsResponse {
             documents: documents_of,
+            complete: true,
         };
-        let seen = documents(&acme(), answer).documents;
-        assert_eq!(seen, [document("Tenant", "acme")]);
+        let seen = documents(&acme(), answer);
+        assert_eq!(seen.documents, [document("Tenant", "acme")]);
+        assert!(!seen.complete);
     }
 }

@@ -82,6 +82,7 @@ async fn documents_come_back_fit_for_apply() {
     let mut client = installation.operator().await;
     let request = GetDocumentsRequest::default();
     let found = client.get_documents(request).await.unwrap().into_inner();
+    assert!(found.complete);
     let yaml: Vec<_> = found.documents.iter().map(|d| d.yaml.as_str()).collect();
     let answer = installation.apply(&yaml.join("---\n")).await;
     assert!(

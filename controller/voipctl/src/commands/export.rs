@@ -38,6 +38,8 @@ struct Exported {
     removed: Vec<String>,
     /// Files that were edited here, and of which nobody changed the document.
     kept: Vec<String>,
+    /// Files of documents that are gone, or that this certificate may not see: left as they are.
+    unseen: Vec<String>,
     /// Files that were as they should be.
     unchanged: usize,
 }
@@ -47,6 +49,8 @@ enum Step {
     Write(Vec<u8>),
     Remove,
     Keep,
+    /// The controller does not say whether the document is gone or only not ours to see.
+    Unseen,
     Nothing,
     /// It was edited here, and the document was changed or deleted by somebody else.
     Edited,
@@ -61,10 +65,10 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     let request = v1::GetDocumentsRequest::default();
     let stored = controller
         .answer(controller.calls().get_documents(request))
-        .await?
-        .documents;
+        .await?;
+    let complete = stored.complete;
     let mut documents = BTreeMap::new();
-    for document in stored {
+    for document in stored.documents {
         documents.insert(name(&document)?, document);
     }
     let names: BTreeSet<String> = documents.keys().cloned().chain(revisions.names()).collect();
@@ -72,12 +76,12 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     let mut edited = Vec::new();
     for shown in names {
         let path = args.folder.join(format!("{shown}.yaml"));
-        let step = step(
-            &path,
-            documents.get(&shown),
-            revisions.get(&shown),
-            args.force,
-        )?;
+        let document = documents.get(&shown);
+        let step = if document.is_none() && !complete {
+            Step::Unseen
+        } else {
+            step(&path, document, revisions.get(&shown), args.force)?
+        };
         if matches!(step, Step::Edited) {
             edited.push(path.display().to_string());
         }
@@ -92,6 +96,9 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     };
     for (shown, path, step) in steps {
         take(&step, &path, &mut exported)?;
+        if matches!(step, Step::Unseen) {
+            continue;
+        }
         let mut known = revisions.get(&shown).and_then(|known| known.sha256.clone());
         if let Step::Write(bytes) = &step {
             known = Some(sha256(bytes));
@@ -235,6 +242,7 @@ fn take(step: &Step, path: &Path, exported: &mut Exported) -> Result<(), Failure
             exported.removed.push(shown);
         }
         Step::Keep => exported.kept.push(shown),
+        Step::Unseen => exported.unseen.extend(path.exists().then_some(shown)),
         Step::Nothing => exported.unchanged += usize::from(path.exists()),
         // Refused before anything is taken.
         Step::Edited => {}
@@ -259,6 +267,7 @@ fn show(exported: &Exported, session: &mut Session<'_>) -> Result<(), Failure> {
         removed,
         kept,
         unchanged,
+        unseen,
         folder,
     } = exported;
     let all = written.len() + kept.len() + unchanged;
@@ -282,5 +291,15 @@ fn show(exported: &Exported, session: &mut Session<'_>) -> Result<(), Failure> {
         count(all, "document"),
         folder.display()
     ));
+    if !unseen.is_empty() {
+        session.console.note(&format!(
+            "left alone: {} of documents that are gone, or not yours to see",
+            count(unseen.len(), "file")
+        ));
+        session.console.hint(
+            "what you may see: voipctl operator whoami; who sees everything removes what is gone: \
+             voipctl export DIR",
+        );
+    }
     Ok(())
 }

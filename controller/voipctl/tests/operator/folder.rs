@@ -41,6 +41,7 @@ async fn exported() -> (Fixture, String) {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.documents.documents = vec![stored("acme", 12, ACME), stored("globex", 7, GLOBEX)];
+        script.documents.complete = true;
     });
     let folder = fixture.path("policies").to_str().unwrap().to_owned();
     let ended = fixture.run(&["export", &folder]).await;
@@ -59,6 +60,7 @@ async fn an_export_is_told_and_is_the_same_the_next_time() {
     let mut shown = fixture.run(&["export", &folder]).await.to_string();
     fixture.script(|script| {
         script.documents.documents = vec![stored("acme", 12, ACME), stored("globex", 7, GLOBEX)];
+        script.documents.complete = true;
     });
     shown.push_str(&fixture.run(&["export", &folder]).await.to_string());
     let before = read(&fixture, "policies/.voipfleet-revisions.json").unwrap();
@@ -79,6 +81,25 @@ async fn an_export_is_told_and_is_the_same_the_next_time() {
             .contains("office:")
     );
     assert_eq!(read(&fixture, "policies/tenant/globex.yaml"), None);
+    insta::assert_snapshot!(shown);
+}
+
+/// Who sees less exports into the folder of somebody who sees more.
+#[tokio::test]
+async fn what_is_not_ours_to_see_is_not_taken_for_deleted() {
+    let (fixture, folder) = exported().await;
+    let before = read(&fixture, "policies/.voipfleet-revisions.json").unwrap();
+    fixture.script(|script| {
+        script.documents.documents = vec![stored("acme", 12, ACME)];
+        script.documents.complete = false;
+    });
+    let mut shown = fixture.run(&["export", &folder]).await.to_string();
+    let forced = ["export", &folder, "--force", "-o", "json"];
+    shown.push_str(&fixture.run(&forced).await.to_string());
+    let left = read(&fixture, "policies/tenant/globex.yaml");
+    assert_eq!(left.as_deref(), Some(GLOBEX));
+    let after = read(&fixture, "policies/.voipfleet-revisions.json").unwrap();
+    assert_eq!(before, after);
     insta::assert_snapshot!(shown);
 }
 
