@@ -12,6 +12,7 @@ pub mod failure;
 pub mod folder;
 pub mod output;
 pub mod refusal;
+pub mod revision;
 pub mod sources;
 pub mod states;
 pub mod table;

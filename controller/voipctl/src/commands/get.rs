@@ -9,6 +9,7 @@ use voipfleet_proto::v1;
 use crate::Session;
 use crate::failure::{Failure, Status};
 use crate::output::Format;
+use crate::revision;
 use crate::table::{Cell, Table};
 
 /// `voipctl get`
@@ -85,9 +86,13 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
             session.console.data(&text);
         }
         Format::Table | Format::Yaml => {
-            let texts: Vec<&str> = documents
+            // With its revision: an apply of it then overwrites nothing that is newer.
+            let texts: Vec<String> = documents
                 .iter()
-                .map(|document| document.yaml.trim_end())
+                .map(|document| {
+                    let yaml = document.yaml.trim_start_matches("---\n").trim_end();
+                    revision::line(document.revision) + yaml
+                })
                 .collect();
             session
                 .console

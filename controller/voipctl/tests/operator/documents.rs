@@ -2,7 +2,7 @@
 
 use voipfleet_proto::v1;
 
-use crate::fixture::{Fixture, Terminal};
+use crate::fixture::{Fixture, Terminal, ago};
 
 const SITE: &str = "kind: Site\nname: site-a\nadmins: [198.51.100.10]\ntennants: [acme]\n";
 
@@ -221,6 +221,63 @@ async fn documents_come_back() {
     shown.push_str(&fixture.run(&["get", "tenant", "acne"]).await.to_string());
     shown.push_str(&fixture.run(&["get", "all"]).await.to_string());
     insta::assert_snapshot!(shown);
+}
+
+/// Of two who edit the same document the second is told of the first.
+#[tokio::test]
+async fn what_was_fetched_says_its_revision_and_apply_stands_on_it() {
+    let fixture = Fixture::new().await;
+    let acme = "kind: Tenant\nname: acme\nnetworks:\n  offices: [203.0.113.0/24]\n";
+    fixture.script(|script| {
+        script.documents.documents = vec![v1::StoredDocument {
+            kind: "Tenant".to_owned(),
+            name: "acme".to_owned(),
+            revision: 17,
+            yaml: acme.to_owned(),
+        }];
+        script.apply.changes = vec![v1::DocumentChange {
+            kind: "Tenant".to_owned(),
+            name: "acme".to_owned(),
+            change: v1::Change::Changed.into(),
+            revision: 18,
+        }];
+    });
+    let fetched = fixture.run(&["get", "tenant", "acme", "-o", "yaml"]).await;
+    assert_eq!(fetched.out, format!("# revision: 17\n{acme}"));
+    fixture.write("acme.yaml", fetched.out.replace("113", "112"));
+    let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
+    let line = ["apply", "-f", &file];
+    fixture.run(&[&line[..], &["--dry-run"]].concat()).await;
+    for revision in [17, 18] {
+        fixture.run(&line).await;
+        let asked = fixture.asked().pop().unwrap();
+        let expected = format!("name: \"acme\", revision: {revision} }}]");
+        assert!(asked.contains(&expected), "{asked}");
+        assert!(asked.contains("rest_is_new: false"), "{asked}");
+    }
+    let again = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        again.starts_with("# revision: 18\nkind: Tenant\n"),
+        "{again}"
+    );
+    fixture.script(|script| {
+        let lost = |name: &str, by: &str, found| v1::DocumentConflict {
+            kind: "Tenant".to_owned(),
+            name: name.to_owned(),
+            expected: 18,
+            found,
+            changed_by: by.to_owned(),
+            changed_ms: if by.is_empty() { 0 } else { ago(300) },
+        };
+        script.apply.conflicts = vec![lost("acme", "ben", 23), lost("globex", "", 0)];
+    });
+    let lost = fixture.run(&line).await;
+    assert_eq!(lost.status, 2);
+    insta::assert_snapshot!(lost);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), again);
+    fixture.run(&[&line[..], &["--overwrite"]].concat()).await;
+    let asked = fixture.asked().pop().unwrap();
+    assert!(asked.contains("expected: []"), "{asked}");
 }
 
 #[tokio::test]

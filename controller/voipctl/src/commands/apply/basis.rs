@@ -1,14 +1,15 @@
-//! What an apply stands on: the revisions that its folder, or the operator, names.
+//! What an apply stands on: the revisions that its folder, its files, or the operator names.
 
 use std::str::FromStr;
 
 use voipfleet_common::policy::Kind;
 use voipfleet_proto::v1;
 
-use super::{Applied, Sources};
+use super::{Applied, Change, Sources};
 use crate::Session;
 use crate::failure::Failure;
 use crate::folder::{self, Revisions};
+use crate::revision;
 use crate::wording::count;
 
 /// `KIND/NAME=REVISION` on the command line.
@@ -54,8 +55,14 @@ impl Basis {
             None => None,
         };
         let known = revisions.as_ref().filter(|known| !known.is_empty());
+        let mut expected = known.map(Revisions::expected).unwrap_or_default();
+        for source in &read.sources {
+            for noted in revision::of(&source.text) {
+                expect(&mut expected, noted.document);
+            }
+        }
         Ok(Self {
-            expected: known.map(Revisions::expected).unwrap_or_default(),
+            expected,
             rest_is_new: known.is_some(),
             prune: Vec::new(),
             revisions,
@@ -107,9 +114,37 @@ impl Basis {
     }
 }
 
-/// Notes in the folder what it stands on now. What is stored is stored: a folder that cannot
-/// be written is only told of.
+/// Adds what a file says. A folder may know a newer one: of its own apply.
+fn expect(expected: &mut Vec<v1::DocumentRevision>, told: v1::DocumentRevision) {
+    let shown = folder::shown(&told.kind, &told.name);
+    let mut known = expected.iter_mut();
+    match known.find(|known| folder::shown(&known.kind, &known.name) == shown) {
+        Some(known) => known.revision = known.revision.max(told.revision),
+        None => expected.push(told),
+    }
+}
+
+/// Notes in the files and in the folder what they stand on now. What is stored is stored: what
+/// cannot be written is only told of.
 pub(super) fn note(read: &Sources, applied: &Applied, session: &mut Session<'_>) {
+    let now = |document: &v1::DocumentRevision| {
+        let named = |change: &&Change| {
+            change.kind == document.kind && change.name == document.name && change.revision > 0
+        };
+        applied
+            .changes
+            .iter()
+            .find(named)
+            .map(|change| change.revision)
+    };
+    for source in &read.sources {
+        if let Err(failure) = revision::moved(source, now) {
+            session.console.warning(&format!(
+                "the revisions in it could not be noted: {}",
+                crate::failure::chain(&failure)
+            ));
+        }
+    }
     let Some(folder) = &read.folder else { return };
     let noted = session.context().and_then(|context| {
         let mut revisions = Revisions::load(folder, &context.ca)?;

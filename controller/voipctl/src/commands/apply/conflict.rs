@@ -39,17 +39,19 @@ impl Conflict {
     }
 
     fn words(&self, session: &Session<'_>) -> String {
-        let did = match (self.expected, self.found) {
-            (_, 0) => "deleted",
-            (0, _) => "made",
-            _ => "changed",
-        };
         let who = self.changed_by.as_deref().unwrap_or("somebody");
         let when = if self.changed_at == Moment::of(0) {
             String::new()
         } else {
             let relative = self.changed_at.relative(session.now);
             format!(" {relative} ({})", self.changed_at)
+        };
+        let did = match (self.expected, self.found, &self.changed_by) {
+            // Of another installation's revisions, say.
+            (_, 0, None) => "is not stored".to_owned(),
+            (_, 0, _) => format!("was deleted by {who}{when}"),
+            (0, _, _) => format!("was made by {who}{when}"),
+            _ => format!("was changed by {who}{when}"),
         };
         let stands = match (self.expected, self.found) {
             (expected, 0) => format!("you stand on revision {expected}"),
@@ -58,11 +60,7 @@ impl Conflict {
                 format!("it is at revision {found}, and you stand on {expected}")
             }
         };
-        format!(
-            "{} {} was {did} by {who}{when}; {stands}",
-            self.kind.to_lowercase(),
-            self.name
-        )
+        format!("{} {} {did}; {stands}", self.kind.to_lowercase(), self.name)
     }
 }
 
@@ -83,7 +81,8 @@ pub(super) fn show(conflicts: &[Conflict], session: &mut Session<'_>) {
     }
     let document = format!("{} {}", first.kind.to_lowercase(), first.name);
     session.console.hint(&format!(
-        "see what is there now: voipctl get {document} -o yaml; bring a folder up to date: \
-         voipctl export DIR; to replace it all the same: --overwrite"
+        "see what is there now, or edit that instead: voipctl get {document} -o yaml; bring a \
+         folder up to date: voipctl export DIR; to replace it all the same: voipctl apply \
+         --overwrite"
     ));
 }

@@ -43,7 +43,8 @@ pub struct Args {
     #[arg(long, value_name = "KIND/NAME=REVISION")]
     expect_revision: Vec<Expected>,
 
-    /// Replace what somebody else has changed since the folder was exported or applied
+    /// Replace what somebody else has changed since the folder was exported or applied, or the
+    /// file was fetched
     #[arg(long)]
     overwrite: bool,
 }
