@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::format::{FormatError, Header, Reader};
 use crate::pki::staged::{Staged, beside, sync_dir};
 use crate::pki::{Authority, PkiError};
-use crate::records::{self, QueueRecord, RolloutRecord, RolloutState, TokenRecord};
+use crate::records::{self, QueueRecord, RolloutRecord, TokenRecord};
 use crate::settings::{Files, Settings, SettingsError, read, write_new};
 use crate::store::{Entry, Filling, Revision, StoreError, keys};
 
@@ -239,12 +239,7 @@ fn hold_rollout(entry: &mut Entry) -> Result<(), StoreError> {
         return Ok(());
     };
     let mut record: RolloutRecord = records::from_json(&entry.key, &entry.held)?;
-    if record.state == RolloutState::Running {
-        record.state = RolloutState::Paused;
-        record.why = format!(
-            "held, since it comes from a backup, and may have ended otherwise; go on or end it: \
-             voipctl rollout resume|abort {site}"
-        );
+    if record.hold(site) {
         entry.held.value = records::to_json(&entry.key, &record)?;
     }
     Ok(())

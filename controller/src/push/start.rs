@@ -232,6 +232,7 @@ impl Pushes {
             released: 0,
             next_ms: None,
             nodes,
+            held: None,
         };
         // The first batch is released in the transaction that starts it.
         let sights = self.presence(prepared, now_ms);

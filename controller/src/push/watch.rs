@@ -239,10 +239,7 @@ impl Watch {
 
     /// How a node stands, in the words of a push.
     fn state(&self, name: &NodeName, step: &NodeStep) -> (PushNodeState, String) {
-        let going_back = matches!(
-            self.record.state,
-            RolloutState::RollingBack | RolloutState::RolledBack
-        );
+        let going_back = self.record.goes_back();
         let goal = match &self.back {
             Some(back) if going_back => back,
             _ => &self.generation,

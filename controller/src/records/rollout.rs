@@ -42,9 +42,47 @@ pub struct RolloutRecord {
     pub next_ms: Option<u64>,
     /// Every node of it.
     pub nodes: BTreeMap<NodeName, NodeStep>,
+    /// It comes from a backup, and stood so there: nothing of it goes on, nor does it fail or go
+    /// back, before an operator has looked.
+    #[serde(default)]
+    pub held: Option<RolloutState>,
 }
 
 impl RolloutRecord {
+    /// How it stands, whoever holds it.
+    pub fn stage(&self) -> RolloutState {
+        self.held.unwrap_or(self.state)
+    }
+
+    /// What its nodes are brought to is what they ran before.
+    pub fn goes_back(&self) -> bool {
+        matches!(
+            self.stage(),
+            RolloutState::RollingBack | RolloutState::RolledBack
+        )
+    }
+
+    /// Holds it, since it comes from a backup; false: it has ended there.
+    pub fn hold(&mut self, site: &str) -> bool {
+        if self.state.has_ended() {
+            return false;
+        }
+        let back = self.state == RolloutState::RollingBack;
+        let (stage, commands) = if back {
+            (RolloutState::RollingBack, "let it go on back")
+        } else {
+            (RolloutState::Running, "go on or end it")
+        };
+        let words = if back { "resume" } else { "resume|abort" };
+        self.held = Some(stage);
+        self.state = RolloutState::Paused;
+        self.why = format!(
+            "held, since it comes from a backup, and may have ended otherwise; {commands}: \
+             voipctl rollout {words} {site}"
+        );
+        true
+    }
+
     /// Why nothing that waits may be pushed after it: somebody must look first. None: it has
     /// ended well, or may yet.
     pub fn why_not_after(&self) -> Option<String> {

@@ -88,6 +88,8 @@ async fn turn(
         .record
         .count(|place| matches!(place, Place::Away { .. }));
     match read.record.state {
+        // It comes from a backup: an operator looks first.
+        _ if read.record.held.is_some() => return Ok(Some(None)),
         RolloutState::RolledBack => return Ok(Some(None)),
         RolloutState::Done if away == 0 => return Ok(Some(None)),
         _ => {}

@@ -107,6 +107,7 @@ impl World {
             order,
             released: 0,
             next_ms: None,
+            held: None,
             nodes: names.into_iter().map(|name| (name, step.clone())).collect(),
         };
         Self {
@@ -273,7 +274,7 @@ impl World {
             Step::TakesUnheard(at) => self.answer(*at, true, false),
             Step::Time(ms) => self.now_ms += ms,
             Step::Pause => drop(self.record.pause("ben")),
-            Step::Resume => drop(self.record.resume()),
+            Step::Resume => drop(self.record.resume(self.now_ms)),
             Step::Abort(back) => {
                 drop(self.record.abort("ben", self.now_ms, back.then_some(BACK)));
             }
@@ -318,7 +319,7 @@ proptest! {
             world.settle();
         }
         // From here on nobody holds it, and nodes that are there answer.
-        drop(world.record.resume());
+        drop(world.record.resume(world.now_ms));
         world.go_on(size);
         if !world.record.state.has_ended() {
             // It says that it waits, and for what; a node that comes is enough.
@@ -485,6 +486,53 @@ fn nodes_that_come_after_the_end_count() {
         (outcome.applied, outcome.failed, outcome.untouched),
         (1, 1, 1)
     );
+}
+
+/// One that comes from a backup does nothing by itself, however long that lasts.
+#[test]
+fn a_held_rollout_neither_fails_nor_goes_back() {
+    let stages = Stages {
+        max_failures: 0,
+        roll_back: true,
+        ..staged(0)
+    };
+    let mut world = World::new(3, &[true; 7], stages);
+    world.settle();
+    assert_eq!(world.record.working(), 1);
+    assert!(world.record.hold("site-a"));
+    let text = serde_json::to_string(&world.record).unwrap();
+    world.record = serde_json::from_str(&text).unwrap();
+    let held = world.record.clone();
+    world.now_ms += 3_600_000;
+    world.settle();
+    assert_eq!((&world.record, world.record.wakes_ms(0)), (&held, None));
+    assert_eq!(held.state, RolloutState::Paused);
+    // Ended it leaves nodes as they are.
+    let mut ended = held.clone();
+    ended.abort("ben", world.now_ms, None).unwrap();
+    assert_eq!((ended.state, ended.held), (RolloutState::Aborted, None));
+    // Who was at work has its time again.
+    world.record.resume(world.now_ms).unwrap();
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::Running);
+    world.answer(0, false, true);
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::RollingBack);
+
+    // On its way back it is held as well, and there is only one way on.
+    let targets = world.record.targets();
+    assert!(world.record.hold("site-a"));
+    let held = world.record.clone();
+    assert_eq!((held.targets(), held.goal()), (targets, BACK));
+    world.now_ms += 3_600_000;
+    world.settle();
+    assert_eq!(world.record, held);
+    assert!(world.record.abort("ben", world.now_ms, None).is_err());
+    world.record.resume(world.now_ms).unwrap();
+    world.go_on(3);
+    assert_eq!(world.record.state, RolloutState::RolledBack);
+    assert!(world.machines.values().all(|machine| machine.runs == BACK));
+    assert!(!world.record.hold("site-a"));
 }
 
 /// How long the controller was away is no node's fault.

@@ -58,6 +58,12 @@ pub enum Refusal {
     /// It goes back.
     #[error("the rollout of generation {0} is being taken back; wait for its end")]
     GoingBack(Generation),
+    /// It went back when it was held.
+    #[error(
+        "the rollout of generation {0} was being taken back, and is held; let it: voipctl rollout \
+         resume SITE"
+    )]
+    HeldBack(Generation),
     /// No node ran anything before it.
     #[error("before generation {0} the nodes ran nothing: there is nothing to go back to")]
     Nothing(Generation),
@@ -69,12 +75,8 @@ pub enum Refusal {
 impl RolloutRecord {
     /// What its nodes are brought to now.
     pub fn goal(&self) -> Generation {
-        match self.state {
-            RolloutState::RollingBack | RolloutState::RolledBack => {
-                self.back.unwrap_or(self.generation)
-            }
-            _ => self.generation,
-        }
+        let back = self.back.filter(|_| self.goes_back());
+        back.unwrap_or(self.generation)
     }
 
     /// Nodes at work.
@@ -103,7 +105,7 @@ impl RolloutRecord {
 
     /// What one of its nodes should run now; 0: nothing.
     pub fn target(&self, step: &NodeStep) -> Generation {
-        match self.state {
+        match self.stage() {
             RolloutState::RollingBack | RolloutState::RolledBack => {
                 if step.before == 0 && step.place == Place::Withdrawn {
                     return 0;
@@ -159,6 +161,9 @@ impl RolloutRecord {
         now_ms: u64,
         next: Generation,
     ) -> bool {
+        if self.held.is_some() {
+            return false;
+        }
         let before = self.clone();
         self.judge(sights, now_ms);
         match self.state {
@@ -206,7 +211,7 @@ impl RolloutRecord {
 
     /// When it must be asked again though no node says anything, Unix time.
     pub fn wakes_ms(&self, now_ms: u64) -> Option<u64> {
-        if self.state.has_ended() {
+        if self.state.has_ended() || self.held.is_some() {
             return None;
         }
         let places = self.nodes.values().filter_map(|step| match step.place {
@@ -222,16 +227,29 @@ impl RolloutRecord {
     /// Holds it: what was released goes on, nothing more is released.
     pub fn pause(&mut self, by: &str) -> Result<(), Refusal> {
         self.must_go_on()?;
+        if self.held.is_some() {
+            return Ok(());
+        }
         self.state = RolloutState::Paused;
         self.why = format!("paused by {by}");
         Ok(())
     }
 
     /// Lets it go on.
-    pub fn resume(&mut self) -> Result<(), Refusal> {
+    pub fn resume(&mut self, now_ms: u64) -> Result<(), Refusal> {
         self.must_go_on()?;
         self.state = RolloutState::Running;
         self.why.clear();
+        if let Some(stage) = self.held.take() {
+            self.state = stage;
+            // How long it was held is no node's fault.
+            let anew = self.deadline(now_ms);
+            for step in self.nodes.values_mut() {
+                if let Place::Working { deadline_ms } = &mut step.place {
+                    *deadline_ms = anew.max(*deadline_ms);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -243,6 +261,10 @@ impl RolloutRecord {
         now_ms: u64,
         back: Option<Generation>,
     ) -> Result<(), Refusal> {
+        if self.held == Some(RolloutState::RollingBack) {
+            return Err(Refusal::HeldBack(self.generation));
+        }
+        self.held = None;
         match self.state {
             RolloutState::Running | RolloutState::Paused => {}
             RolloutState::Halted | RolloutState::Aborted if back.is_some() => {}

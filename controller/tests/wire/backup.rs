@@ -5,12 +5,12 @@ use tonic::Code;
 use voipfleet_controller::backup::{RestoreError, Restored, restore};
 use voipfleet_controller::settings::Files;
 use voipfleet_proto::v1::{
-    BackupDone, BackupRequest, GetDocumentsRequest, ListTokensRequest, RolloutStatusRequest,
-    SyncState, backup_part::Kind,
+    BackupDone, BackupRequest, GetDocumentsRequest, ListTokensRequest, PushRequest,
+    RolloutStatusRequest, SyncState, backup_part::Kind,
 };
 
 use super::agent::{Node, connected, csr, enrol};
-use super::installation::{Installation, SITE};
+use super::installation::{Installation, SITE, refused};
 
 /// Takes a backup as voipctl does.
 async fn back_up(installation: &Installation) -> Vec<u8> {
@@ -174,6 +174,25 @@ async fn a_rollout_of_a_backup_is_held() {
         answer.rollouts[0].why.contains("backup"),
         "{:?}",
         answer.rollouts[0]
+    );
+    // Its node does not answer, and that is nobody's decision.
+    installation.clock.advance_ms(10 * 60_000);
+    let operator = PushRequest {
+        site: "site-a".to_owned(),
+        ..PushRequest::default()
+    };
+    refused(
+        installation.try_push(operator).await.map(|_| ()),
+        Code::FailedPrecondition,
+    );
+    let request = RolloutStatusRequest {
+        site: "site-a".to_owned(),
+    };
+    let answer = client.rollout_status(request).await.unwrap().into_inner();
+    let nodes = &answer.rollouts[0].batches[0].nodes;
+    assert_eq!(
+        (answer.rollouts[0].state.as_str(), nodes[0].state.as_str()),
+        ("paused", "working")
     );
 }
 
