@@ -213,7 +213,7 @@ fn report(site: &str, record: &RolloutRecord) -> RolloutReport {
         released: small(record.released),
         batches: batches.collect(),
         max_failures: small(record.stages.max_failures),
-        failures: small(record.failures()),
+        failures: small(record.failed()),
         waiting: Vec::new(),
     }
 }

@@ -233,6 +233,7 @@ impl Pushes {
             next_ms: None,
             nodes,
             held: None,
+            turned: None,
         };
         // The first batch is released in the transaction that starts it.
         let sights = self.presence(prepared, now_ms);

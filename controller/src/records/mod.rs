@@ -25,7 +25,7 @@ pub use node::{NodeId, NodeRecord, StatusRecord};
 pub use operator::{OperatorKey, OperatorRecord};
 pub use queue::{Ended, Fate, MAX_WAITING, PlannedContent, PlannedDigest, QueueRecord, Queued};
 pub use resolved::{ResolvedRecord, Seen};
-pub use rollout::{NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages};
+pub use rollout::{NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages, Tally};
 pub use target::TargetRecord;
 pub use token::{TokenRecord, TokenUse};
 

@@ -46,6 +46,20 @@ pub struct RolloutRecord {
     /// back, before an operator has looked.
     #[serde(default)]
     pub held: Option<RolloutState>,
+    /// How far it had come when it turned back: its nodes' places are then those of the way back.
+    #[serde(default)]
+    pub turned: Option<Tally>,
+}
+
+/// Nodes of a rollout, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Nodes that run it.
+    pub applied: usize,
+    /// Nodes that failed.
+    pub failed: usize,
+    /// Nodes whose turn never came, offline ones among them.
+    pub untouched: usize,
 }
 
 impl RolloutRecord {

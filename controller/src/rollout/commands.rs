@@ -35,8 +35,7 @@ impl Rollouts {
 
     /// Lets it go on.
     pub async fn resume(&self, site: &SiteName) -> Result<RolloutRecord, CommandError> {
-        self.change(site, RolloutRecord::resume)
-            .await
+        self.change(site, RolloutRecord::resume).await
     }
 
     /// Ends it; with `roll_back` what was changed is taken back.

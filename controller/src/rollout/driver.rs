@@ -199,6 +199,9 @@ async fn told(
         RolloutState::Halted | RolloutState::RollingBack => {
             Event::new("RolloutHalted").failed(why.as_str())
         }
+        RolloutState::RolledBack if !after.not_back().is_empty() => {
+            Event::new("RolloutTakenBack").failed(why.as_str())
+        }
         RolloutState::RolledBack => Event::new("RolloutTakenBack"),
         RolloutState::Done => Event::new("RolloutEnded"),
         RolloutState::Running | RolloutState::Paused | RolloutState::Aborted => return,

@@ -4,6 +4,7 @@
 mod canary;
 mod commands;
 mod driver;
+mod figures;
 #[cfg(test)]
 mod model;
 pub mod order;

@@ -108,6 +108,7 @@ impl World {
             released: 0,
             next_ms: None,
             held: None,
+            turned: None,
             nodes: names.into_iter().map(|name| (name, step.clone())).collect(),
         };
         Self {
@@ -486,6 +487,37 @@ fn nodes_that_come_after_the_end_count() {
         (outcome.applied, outcome.failed, outcome.untouched),
         (1, 1, 1)
     );
+}
+
+/// What it came to is said of the way there, and who does not go back is named.
+#[test]
+fn figures_of_one_that_was_taken_back_stay_true() {
+    let stages = Stages {
+        max_failures: 0,
+        roll_back: true,
+        batch: 1,
+        ..staged(0)
+    };
+    let mut world = World::new(4, &[true; 7], stages);
+    world.settle();
+    world.answer(0, true, true);
+    world.settle();
+    world.answer(1, false, true);
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::RollingBack);
+    let figures = |world: &World| {
+        let outcome = world.record.outcome(0);
+        (outcome.applied, outcome.failed, outcome.untouched)
+    };
+    assert_eq!(figures(&world), (1, 1, 2));
+    world.answer(2, false, true);
+    world.go_on(4);
+    assert_eq!(world.record.state, RolloutState::RolledBack);
+    assert_eq!((figures(&world), world.record.failed()), ((1, 1, 2), 1));
+    assert_eq!(world.record.not_back(), ["n2 (refused)"]);
+    let why = &world.record.why;
+    assert!(why.contains("n1: refused; 1 failed"), "{why}");
+    assert!(why.ends_with("; did not go back: n2 (refused)"), "{why}");
 }
 
 /// One that comes from a backup does nothing by itself, however long that lasts.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use voipfleet_common::names::NodeName;
 use voipfleet_common::session::Generation;
 
-use crate::records::{NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, TargetRecord};
+use crate::records::{NodeStep, Place, RolloutRecord, RolloutState, TargetRecord};
 
 /// How long a connected node may take beyond its trial, milliseconds: to load the ruleset, to
 /// go back if the trial fails, and to say so over another connection.
@@ -138,20 +138,6 @@ impl RolloutRecord {
         }
     }
 
-    /// How it ended.
-    pub fn outcome(&self, now_ms: u64) -> OutcomeRecord {
-        OutcomeRecord {
-            state: self.state,
-            brought: self.goal(),
-            why: self.why.clone(),
-            started_ms: self.started_ms,
-            ended_ms: self.ended_ms.unwrap_or(now_ms),
-            applied: self.count(|place| place == Place::Applied),
-            failed: self.failures(),
-            untouched: self.count(|place| matches!(place, Place::Waiting | Place::Away { .. })),
-        }
-    }
-
     /// Goes as far as it can now. True: something changed, and must be stored before anybody
     /// acts on it; then it is asked again. `next` is the number of a generation that would hold
     /// what the nodes ran before.
@@ -186,6 +172,11 @@ impl RolloutRecord {
                 if self.count(|place| pending(place, now_ms)) == 0 {
                     self.state = RolloutState::RolledBack;
                     self.ended_ms = Some(now_ms);
+                    let not_back = self.not_back();
+                    if !not_back.is_empty() {
+                        let names = not_back.join(", ");
+                        self.why = format!("{}; did not go back: {names}", self.why);
+                    }
                 }
             }
             RolloutState::Halted
@@ -359,6 +350,7 @@ impl RolloutRecord {
 
     /// Brings every node to the generation that holds what it ran before.
     fn go_back(&mut self, now_ms: u64, back: Generation) {
+        self.turned = Some(self.tally());
         self.state = RolloutState::RollingBack;
         self.back = Some(back);
         self.ended_ms = None;

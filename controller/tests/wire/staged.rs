@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tonic::Code;
 use voipfleet_proto::v1::{
-    PauseRolloutRequest, PushNodeState, ResumeRolloutRequest, RollbackRequest, RolloutReport,
-    RolloutStatusRequest, SyncState,
+    HistoryRequest, PauseRolloutRequest, PushNodeState, ResumeRolloutRequest, RollbackRequest,
+    RolloutReport, RolloutStatusRequest, SyncState,
 };
 
 use super::agent::Node;
@@ -112,8 +112,20 @@ async fn what_was_changed_is_taken_back_by_itself() {
     let (done, nodes) = installation.push().await.end().await;
     assert_eq!(done.state, "rolled_back", "{nodes:?}");
     assert_eq!((done.applied, done.generation), (0, 3));
-    // What was taken back was no good one.
+    let report = rollout(&installation).await;
+    assert_eq!(report.failures, 1, "{}", report.why);
+    let request = HistoryRequest {
+        site: "site-a".to_owned(),
+        limit: 0,
+    };
     let mut client = installation.operator().await;
+    let history = client.history(request).await.unwrap().into_inner();
+    for entry in &history.generations[..2] {
+        // The other one of its batch may have taken it before the end.
+        assert!(matches!(entry.applied, Some(1 | 2)), "{entry:?}");
+        assert_eq!(entry.failed, Some(1));
+    }
+    // What was taken back was no good one.
     let request = RollbackRequest {
         site: "site-a".to_owned(),
         ..RollbackRequest::default()
