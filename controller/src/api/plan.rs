@@ -52,9 +52,13 @@ impl Api {
             want,
             operator,
         };
-        let site = wish.site.to_string();
+        let site = wish.site.clone();
         let planned = self.pushes.plan(wish).await.map_err(refused)?;
-        Ok(answer(site, planned))
+        let held = self.pushes.held(&site).await.map_err(refused)?;
+        Ok(v1::PlanResponse {
+            held: held.map(|why| why.to_string()).unwrap_or_default(),
+            ..answer(site.to_string(), planned)
+        })
     }
 }
 
@@ -80,6 +84,7 @@ fn answer(site: String, planned: Planned) -> v1::PlanResponse {
         to: planned.to.unwrap_or_default(),
         live: planned.live.into_iter().map(source).collect(),
         site,
+        held: String::new(),
     }
 }
 

@@ -73,6 +73,8 @@ pub struct Order {
     pub wait_offline: Duration,
     /// Compile and compare only.
     pub dry_run: bool,
+    /// In a dry run: refuse what the push itself would be refused for.
+    pub rehearse: bool,
     /// Documents that a dry run takes as if they were stored.
     pub sources: Vec<Source>,
     /// The plan that was agreed to; none: whatever the documents say is pushed.

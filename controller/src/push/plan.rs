@@ -493,6 +493,7 @@ fn unmade(wish: &Wish) -> Order {
         confirm_within_ms: None,
         wait_offline: Duration::ZERO,
         dry_run: true,
+        rehearse: false,
         sources: Vec::new(),
         basis: None,
         want: Want::Documents,

@@ -330,6 +330,7 @@ mod tests {
             confirm_within_ms: None,
             wait_offline: Duration::ZERO,
             dry_run: false,
+            rehearse: false,
             sources: Vec::new(),
             basis: None,
             want: Want::Documents,

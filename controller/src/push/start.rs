@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
-use voipfleet_common::names::NodeName;
+use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::policy::{Batch, OnFailure};
 use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::Generation;
@@ -33,6 +33,17 @@ pub enum Begun {
     Nothing,
 }
 
+/// One rollout of a site at a time.
+fn busy(site: &SiteName, record: &RolloutRecord) -> Option<PushError> {
+    (!record.state.has_ended()).then(|| PushError::Busy {
+        site: site.clone(),
+        generation: record.generation,
+        by: record.by.clone(),
+        state: record.state.as_str(),
+        since: clock::show(record.started_ms),
+    })
+}
+
 impl Pushes {
     /// Prepares a push and starts it. Of two pushes at once the later compile wins: the other
     /// one is compiled again.
@@ -43,6 +54,11 @@ impl Pushes {
                 Want::Documents => self.prepare(order.clone()).await?,
             };
             if order.dry_run {
+                if order.rehearse
+                    && let Some(held) = self.held(&order.site).await?
+                {
+                    return Err(held);
+                }
                 return Ok((prepared, Begun::Nothing));
             }
             if let Some(begun) = self.start(&prepared).await? {
@@ -50,6 +66,20 @@ impl Pushes {
             }
         }
         Err(PushError::Contended(order.site))
+    }
+
+    /// Why a push of the site would be refused now; none: it would go.
+    pub async fn held(&self, site: &SiteName) -> Result<Option<PushError>, PushError> {
+        let last = self.rollouts.read(site).await?;
+        if let Some(busy) = last.and_then(|last| busy(site, &last.record)) {
+            return Ok(Some(busy));
+        }
+        let waiting = self.queue(site).await?;
+        let waiting = waiting.map_or(0, |read| read.record.waiting.len());
+        Ok((waiting > 0).then(|| PushError::Waiting {
+            site: site.clone(),
+            waiting,
+        }))
     }
 
     /// The batches that a prepared push would go through.
@@ -65,15 +95,8 @@ impl Pushes {
         let site = &prepared.order.site;
         let store = self.store.as_ref();
         let last = self.rollouts.read(site).await?;
-        if let Some(last) = last.as_ref().filter(|last| !last.record.state.has_ended()) {
-            let record = &last.record;
-            return Err(PushError::Busy {
-                site: site.clone(),
-                generation: record.generation,
-                by: record.by.clone(),
-                state: record.state.as_str(),
-                since: clock::show(record.started_ms),
-            });
+        if let Some(busy) = last.as_ref().and_then(|last| busy(site, &last.record)) {
+            return Err(busy);
         }
         let Some(turn) = self.turn(prepared).await? else {
             return Ok(None);
@@ -368,6 +391,7 @@ mod tests {
                 confirm_within_ms: None,
                 wait_offline: Duration::ZERO,
                 dry_run: false,
+                rehearse: false,
                 sources: Vec::new(),
                 basis: None,
                 want: Want::Earlier(Some(3)),

@@ -177,6 +177,7 @@ impl Pushes {
             confirm_within_ms: queued.confirm_within_ms,
             wait_offline: Duration::ZERO,
             dry_run: false,
+            rehearse: false,
             sources: Vec::new(),
             basis: queued.planned.as_ref().map(PlanBasis::of_content),
             want: Want::Documents,

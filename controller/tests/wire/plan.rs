@@ -107,6 +107,31 @@ async fn a_plan_compares_with_what_nodes_have_confirmed() {
 }
 
 #[tokio::test]
+async fn a_rollout_that_is_under_way_is_known_before_a_push() {
+    let (installation, _, mut session) = connected().await;
+    let request = |rehearse| PushRequest {
+        dry_run: true,
+        rehearse,
+        ..agreed(&PlanResponse {
+            basis: None,
+            ..PlanResponse::default()
+        })
+    };
+    assert_eq!(plan(&installation, &[]).await.held, "");
+    installation.try_push(request(true)).await.unwrap();
+    let push = installation.push().await;
+    let offer = session.offer().await;
+    let told = plan(&installation, &[]).await.held;
+    assert!(told.contains("the rollout of generation 1 by"), "{told}");
+    installation.try_push(request(false)).await.unwrap();
+    let answer = installation.try_push(request(true)).await.map(|_| ());
+    assert_eq!(refused(answer, Code::FailedPrecondition), told);
+    session.apply(&offer).await;
+    push.end().await;
+    assert_eq!(plan(&installation, &[]).await.held, "");
+}
+
+#[tokio::test]
 async fn what_a_node_runs_and_nobody_knows_is_told_as_such() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;

@@ -80,8 +80,8 @@ fn without_request(address: &str, operator: &str, status: &tonic::Status) -> Fai
     }
 }
 
-/// The controller's message; a last clause that names a command is shown as the hint.
-fn with_hint(message: &str) -> Failure {
+/// What the controller refuses, in its own words; a last clause that names a command is shown as the hint.
+pub fn with_hint(message: &str) -> Failure {
     match message.rsplit_once("; ") {
         Some((message, hint)) if hint.contains("voipctl ") => Failure::input(message).hint(hint),
         _ => Failure::input(message),

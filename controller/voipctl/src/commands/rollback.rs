@@ -10,6 +10,7 @@ use super::push::Watched;
 use crate::Session;
 use crate::client::ANSWER_TIMEOUT;
 use crate::failure::{Failure, Status};
+use crate::refusal;
 use crate::wording::{duration, millis};
 
 /// `voipctl rollback`
@@ -54,6 +55,9 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     if asks {
         let plan = plan::fetch_back(site, request.to, &controller).await?;
         plan::show(&plan, session);
+        if !plan.held.is_empty() {
+            return Err(refusal::with_hint(&plan.held));
+        }
         let to = plan.to;
         if !session.confirm(&format!("roll {site} back to what generation {to} held?"))? {
             session.console.note("nothing was pushed");

@@ -18,6 +18,10 @@ use voipfleet_proto::v1::{self, backup_part, push_event};
 pub(crate) struct Script {
     pub(crate) apply: v1::ApplyResponse,
     pub(crate) push: Vec<push_event::Kind>,
+    /// Why pushes that change something are refused; with `push_rehearsed` also those that only
+    /// ask.
+    pub(crate) push_refused: Option<Status>,
+    pub(crate) push_rehearsed: bool,
     /// How the push breaks off after these events.
     pub(crate) push_breaks: Option<Status>,
     pub(crate) status: v1::StatusResponse,
@@ -165,6 +169,7 @@ impl Operator for Double {
         request: Request<v1::PushRequest>,
     ) -> Result<Response<Self::PushStream>, Status> {
         let site = request.get_ref().site.clone();
+        let asks = request.get_ref().rehearse;
         let named = move |event: Result<v1::PushEvent, Status>| {
             event.map(|mut event| {
                 match &mut event.kind {
@@ -176,10 +181,15 @@ impl Operator for Double {
                 event
             })
         };
-        self.answer(&request, |script| {
+        let mut refused = None;
+        let answer = self.answer(&request, |script| {
+            if script.push_rehearsed || !asks {
+                refused.clone_from(&script.push_refused);
+            }
             let events: Vec<_> = events(script).map(named).collect();
             tokio_stream::iter(events)
-        })
+        })?;
+        refused.map_or(Ok(answer), Err)
     }
 
     async fn rollback(

@@ -113,6 +113,7 @@ fn everything() -> v1::PlanResponse {
         ]),
         basis: Some(basis()),
         to: 0,
+        held: String::new(),
         steps: vec![
             v1::PlannedStep {
                 nodes: texts(&["sip1"]),
@@ -355,10 +356,47 @@ async fn documents_are_stored_after_the_question() {
     let yes = fixture.run_on(Terminal::Plain(80, "y\n"), &line).await;
     assert_eq!(yes.status, 0, "{yes}");
     let asked = fixture.asked();
-    assert!(asked[4].contains("dry_run: false"), "{asked:?}");
+    // Once more without a change: what was agreed to, with these documents.
+    let rehearsal = &asked[5];
+    for part in ["rehearse: true", "dry_run: true", "generation: 7", "acme"] {
+        assert!(rehearsal.contains(part), "{part} is not in {rehearsal}");
+    }
+    assert!(asked[6].contains("dry_run: false"), "{asked:?}");
     // And only over what the plan was shown of.
-    assert!(asked[4].contains("revision: 57"), "{asked:?}");
-    assert!(asked[5].starts_with("PushRequest"), "{asked:?}");
+    assert!(asked[6].contains("revision: 57"), "{asked:?}");
+    assert!(asked[7].starts_with("PushRequest"), "{asked:?}");
+    assert_eq!(asked.len(), 8);
+}
+
+const HELD: &str = "site-a: the rollout of generation 7 by ben is paused, since \
+                    2026-11-23T11:00:00Z; watch it (voipctl rollout watch site-a), push after it \
+                    (voipctl push site-a --queue), or end it (voipctl rollout abort site-a)";
+
+/// Where a rollout is under way, that is said before anything is asked or stored.
+#[tokio::test]
+async fn a_plan_names_the_rollout_that_is_under_way() {
+    let fixture = fixture(v1::PlanResponse {
+        held: HELD.to_owned(),
+        ..everything()
+    })
+    .await;
+    let told = fixture.run(&["plan", "site-a"]).await;
+    assert!(told.err.contains("paused"), "{told}");
+    fixture.write("acme.yaml", "kind: Tenant\nname: acme\nnetworks: {}\n");
+    let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
+    let yes = Terminal::Plain(80, "y\n");
+    let line = ["push", "site-a", "-f", &file];
+    let refused = fixture.run_on(yes, &line).await;
+    assert_eq!(refused.status, 2);
+    assert_eq!(asked_for(&fixture, "PushRequest"), 0);
+    insta::assert_snapshot!(refused.err);
+    let rolled = fixture.run_on(yes, &["rollback", "site-a"]).await;
+    assert_eq!(rolled.status, 2, "{rolled}");
+    assert_eq!(asked_for(&fixture, "RollbackRequest"), 0);
+    let queued = [&line[..], &["--queue"]].concat();
+    let queued = fixture.run_on(yes, &queued).await;
+    assert_eq!(queued.status, 0, "{queued}");
+    assert!(queued.err.contains("paused"), "{queued}");
 }
 
 #[tokio::test]

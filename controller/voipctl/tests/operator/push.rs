@@ -277,7 +277,8 @@ async fn documents_go_first_and_a_mistake_stops_the_push() {
         }];
     });
     let mut shown = fixture.run(&line).await.to_string();
-    assert_eq!(fixture.asked().len(), 2);
+    // Both were only asked about first.
+    assert_eq!(fixture.asked().len(), 4);
     fixture.script(|script| {
         script.apply.diagnostics = vec![v1::Diagnostic {
             severity: v1::Severity::Error.into(),
@@ -292,5 +293,36 @@ async fn documents_go_first_and_a_mistake_stops_the_push() {
     });
     shown.push_str(&fixture.run(&line).await.to_string());
     insta::assert_snapshot!(shown);
-    assert_eq!(fixture.asked().len(), 3);
+    assert_eq!(fixture.asked().len(), 5);
+}
+
+/// Nobody learns from an exit status 2 that something was stored.
+#[tokio::test]
+async fn a_push_that_is_refused_stores_nothing_or_says_that_it_did() {
+    let fixture = fixture(everything_works()).await;
+    fixture.write("acme.yaml", "kind: Tenant\nname: acme\n");
+    let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
+    let busy = "site-a: the rollout of generation 7 by ben is running, since \
+                2026-11-23T11:00:00Z; watch it (voipctl rollout watch site-a), push after it \
+                (voipctl push site-a --queue), or end it (voipctl rollout abort site-a)";
+    fixture.script(|script| {
+        script.push_refused = Some(Status::failed_precondition(busy));
+        script.push_rehearsed = true;
+    });
+    let line = ["push", "site-a", "--yes", "-f", &file];
+    let refused = fixture.run(&line).await;
+    assert_eq!(refused.status, 2);
+    let stored =
+        |asked: &String| asked.starts_with("ApplyRequest") && !asked.contains("dry_run: true");
+    assert!(!fixture.asked().iter().any(stored));
+    let mut shown = refused.to_string();
+    let both = ["push", "site-a", "site-b", "--yes", "-f", &file];
+    assert_eq!(fixture.run(&both).await.status, 2);
+    assert!(!fixture.asked().iter().any(stored));
+    // Somebody was faster, after we asked.
+    fixture.script(|script| script.push_rehearsed = false);
+    let late = fixture.run(&line).await;
+    assert!(fixture.asked().iter().any(stored));
+    shown.push_str(&late.to_string());
+    insta::assert_snapshot!(shown);
 }

@@ -22,6 +22,8 @@ pub(super) struct Plan<'p> {
     batches: Vec<&'p [String]>,
     live: Vec<LiveSource<'p>>,
     warnings: &'p [String],
+    /// Why a push would have to wait, or be refused.
+    held: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -137,6 +139,7 @@ impl<'p> Plan<'p> {
             batches: plan.steps.iter().map(|step| &*step.nodes).collect(),
             live: plan.live.iter().map(source).collect(),
             warnings: &plan.warnings,
+            held: or_null(plan.held.clone()),
         }
     }
 }

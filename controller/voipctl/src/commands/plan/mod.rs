@@ -51,6 +51,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     let plan = fetch(&args.site, sources, &controller).await?;
     if !session.print(&json::Plan::of(&plan))? {
         show(&plan, session);
+        tell_held(&plan, session);
     }
     if args.exit_code && !is_empty(&plan) {
         return Ok(Status::NotEverywhere);
@@ -133,6 +134,13 @@ pub fn is_empty(plan: &v1::PlanResponse) -> bool {
 fn rules_stay(plan: &v1::PlanResponse) -> bool {
     let stays = |node: &v1::PlannedNode| node.state() == v1::PlannedState::Unchanged;
     !plan.changed && plan.nodes.iter().all(stays)
+}
+
+/// Says that a push would have to wait.
+pub fn tell_held(plan: &v1::PlanResponse, session: &mut Session<'_>) {
+    if !plan.held.is_empty() {
+        session.console.warning(&plan.held);
+    }
 }
 
 /// Shows a plan to people; its warnings go to stderr.

@@ -20,6 +20,7 @@ use crate::Session;
 use crate::client::{ANSWER_TIMEOUT, Controller};
 use crate::diagnostics::{of_wire, show};
 use crate::failure::{Failure, Status};
+use crate::refusal;
 use crate::sources::{self, Sources};
 use crate::wording::{duration, millis, printable};
 
@@ -105,13 +106,19 @@ async fn one(site: SiteName, args: &Args, session: &mut Session<'_>) -> Result<S
     let mut basis = None;
     let mut shown = None;
     if asks {
-        match agreed(&site, read.as_ref(), session).await? {
+        match agreed(&site, args, read.as_ref(), session).await? {
             Agreed::Push(planned, documents) => (basis, shown) = (Some(planned), documents),
             Agreed::End(status) => return Ok(status),
         }
     }
     let mut sources = Vec::new();
     if let Some(read) = &read {
+        if !args.dry_run {
+            let sites = [(&site, basis.as_ref())];
+            if let Some(status) = rehearse(args, read, &sites, session).await? {
+                return Ok(status);
+            }
+        }
         if let Some(status) = apply_first(args, read, shown.as_ref(), session).await? {
             return Ok(status);
         }
@@ -121,9 +128,16 @@ async fn one(site: SiteName, args: &Args, session: &mut Session<'_>) -> Result<S
     }
     let controller = session.controller().await?;
     let request = args.request(&site, sources, basis);
-    let events = controller
+    let pushed = controller
         .within(ANSWER_TIMEOUT, controller.calls().push(request))
-        .await?;
+        .await;
+    let events = match pushed {
+        Err(failure) if read.is_some() && !args.dry_run => {
+            session.console.note(STORED);
+            return Err(stored(failure));
+        }
+        pushed => pushed?,
+    };
     let watched = Watched {
         site,
         dry_run: args.dry_run,
@@ -150,6 +164,7 @@ impl Args {
             sources,
             basis,
             queue: self.queue,
+            rehearse: false,
         }
     }
 }
@@ -161,6 +176,59 @@ pub(super) struct Watched {
     /// Only its start is of interest.
     pub(super) detach: bool,
     pub(super) wait: Option<Duration>,
+}
+
+/// What is said when a push of documents ends after they were stored.
+const STORED: &str = "the documents are stored, and not on the nodes yet";
+
+/// A push that was refused after its documents were stored: something was changed.
+fn stored(failure: Failure) -> Failure {
+    match failure.status {
+        Status::BadInput => failure.status(Status::NotEverywhere),
+        _ => failure,
+    }
+}
+
+/// Asks the controller whether a push of these documents would be refused, before they are
+/// stored; a status where it ends here, because of mistakes in them.
+async fn rehearse(
+    args: &Args,
+    read: &Sources,
+    sites: &[(&SiteName, Option<&v1::PlanBasis>)],
+    session: &mut Session<'_>,
+) -> Result<Option<Status>, Failure> {
+    let checked = if read.diagnostics.is_empty() {
+        apply::send(read, true, session).await?
+    } else {
+        Applied::nothing(args.dry_run, read.diagnostics.clone())
+    };
+    if checked.is_refused() {
+        session.print_event(&events::Documents::of(&checked))?;
+        apply::tell(&checked, &read.sources, session);
+        return Ok(Some(Status::BadInput));
+    }
+    let controller = session.controller().await?;
+    for (site, basis) in sites {
+        let sources = apply::on_the_wire(read);
+        let request = v1::PushRequest {
+            dry_run: true,
+            // What waits for its turn is not held up by what is under way.
+            rehearse: !args.queue,
+            queue: false,
+            basis: basis.filter(|_| !args.queue).cloned(),
+            ..args.request(site, sources, None)
+        };
+        let asked = controller
+            .within(ANSWER_TIMEOUT, controller.calls().push(request))
+            .await;
+        if let Err(failure) = asked {
+            session
+                .console
+                .note("nothing was stored, and nothing pushed");
+            return Err(failure);
+        }
+    }
+    Ok(None)
 }
 
 /// Stores the documents of `-f`, or only checks them; a status where the push ends here. What a
@@ -195,6 +263,7 @@ enum Agreed {
 /// Shows the plan, and asks a person before anything is stored or nodes are touched.
 async fn agreed(
     site: &SiteName,
+    args: &Args,
     read: Option<&Sources>,
     session: &mut Session<'_>,
 ) -> Result<Agreed, Failure> {
@@ -212,6 +281,14 @@ async fn agreed(
     plan::show(&plan, session);
     if plan::is_empty(&plan) {
         return Ok(Agreed::End(Status::Done));
+    }
+    if args.queue {
+        plan::tell_held(&plan, session);
+    } else if !plan.held.is_empty() {
+        session
+            .console
+            .note("nothing was stored, and nothing pushed");
+        return Err(refusal::with_hint(&plan.held));
     }
     let what = if read.is_some() {
         "store these documents and push"

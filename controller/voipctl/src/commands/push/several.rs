@@ -10,7 +10,7 @@ use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
 
 use super::live::View;
-use super::{Args, SILENCE, TURN, apply_first, ended, events, sites, waiting};
+use super::{Args, SILENCE, TURN, apply_first, ended, events, rehearse, sites, waiting};
 use crate::Session;
 use crate::client::{ANSWER_TIMEOUT, Controller};
 use crate::commands::{apply, plan};
@@ -43,6 +43,12 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status
     let mut on_the_wire = Vec::new();
     if !args.files.is_empty() {
         let read = sources::read(&args.files, session.console)?;
+        if !args.dry_run {
+            let sites: Vec<_> = wanted.keys().map(|site| (site, None)).collect();
+            if let Some(status) = rehearse(args, &read, &sites, session).await? {
+                return Ok(status);
+            }
+        }
         if let Some(status) = apply_first(args, &read, None, session).await? {
             return Ok(status);
         }
@@ -131,6 +137,7 @@ async fn agreed(
         plan::can_ask(&format!("voipctl plan {site}"), session)?;
         let plan = plan::fetch(&site, Vec::new(), controller).await?;
         plan::show(&plan, session);
+        plan::tell_held(&plan, session);
         if plan::is_empty(&plan) {
             wanted.remove(&site);
         } else {
