@@ -201,6 +201,29 @@ impl Record {
     }
 }
 
+/// The call by which old records are removed; its records name the last of them.
+pub const PRUNE: &str = "PruneAudit";
+
+/// How a record of [`PRUNE`] names the last record that was to go.
+pub fn pruned(last: Link) -> String {
+    format!("Record/{}/{}", last.seq, last.hash)
+}
+
+impl Record {
+    /// The last record that was to go by this one; none: it is about something else.
+    fn prunes(&self) -> Option<Link> {
+        if self.what != PRUNE || self.kind == Kind::Refused {
+            return None;
+        }
+        let mut links = self.objects.iter().filter_map(|object| {
+            let (seq, hash) = object.strip_prefix("Record/")?.split_once('/')?;
+            let (seq, hash) = (seq.parse().ok()?, hash.parse().ok()?);
+            Some(Link { seq, hash })
+        });
+        links.next()
+    }
+}
+
 /// Where a chain breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
@@ -229,6 +252,15 @@ pub enum Broken {
     /// The log has another record at a place that was verified before.
     #[error("record {0} is another one than was verified before: the log was rewritten")]
     Rewritten(u64),
+    /// The oldest records are not there, and nobody has asked for that.
+    #[error(
+        "records up to {0} are missing, and no record is left by which somebody pruned them: the \
+         beginning was cut off"
+    )]
+    Beginning(u64),
+    /// There are records, and the log does not know its own end.
+    #[error("the log has lost its end: what was last written cannot be told")]
+    NoEnd,
     /// The log ends before a place that was verified before.
     #[error("the log ends at record {found}, and record {known} was there: its end was cut off")]
     CutOff {
@@ -242,13 +274,29 @@ pub enum Broken {
 /// Walks a chain from one of its places.
 #[derive(Debug, Clone)]
 pub struct Walk {
+    from: Link,
     at: Link,
+    /// Whether a record says who removed what was before `from`.
+    accounted: bool,
 }
 
 impl Walk {
     /// A walk whose next record is the one after `from`.
     pub fn new(from: Link) -> Self {
-        Self { at: from }
+        Self {
+            from,
+            at: from,
+            accounted: from == Link::default(),
+        }
+    }
+
+    /// After the last record: whether somebody answers for what is missing before the first.
+    pub fn end(&self) -> Result<(), Broken> {
+        if self.accounted {
+            Ok(())
+        } else {
+            Err(Broken::Beginning(self.from.seq))
+        }
     }
 
     /// The last record that was good.
@@ -274,6 +322,10 @@ impl Walk {
         }
         let hash = Hash::of(bytes);
         self.at = Link { seq, hash };
+        // One that was broken off has removed less than it names.
+        self.accounted |= record
+            .prunes()
+            .is_some_and(|last| last == self.from || last.seq > self.from.seq);
         Ok(record)
     }
 }

@@ -6,6 +6,7 @@ use tonic::Status;
 use voipfleet_common::policy::{self, Document, Documents, Kind, Source};
 use voipfleet_proto::v1::{
     ApplyRequest, ApplyResponse, Change, DocumentChange, DocumentConflict, DocumentRevision,
+    Severity,
 };
 
 use super::convert::{diagnostic, parse, sources};
@@ -89,7 +90,7 @@ impl Api {
             if !outcome.conflicts.is_empty() {
                 answer.changes.clear();
                 answer.conflicts = self.conflicts(outcome.conflicts).await?;
-                caller.detail(refused(&answer.conflicts));
+                caller.changed_nothing(refused(&answer.conflicts));
                 return Ok(answer);
             }
             let sites: Vec<String> = outcome.steps.iter().filter_map(Step::goes_site).collect();
@@ -97,11 +98,18 @@ impl Api {
             let mut txn = self.change(caller, &stored, outcome.steps)?;
             for site in &sites {
                 // Tokens first: one that is used after that makes the commit a conflict.
-                txn = self.with_open_tokens(site, txn).await?;
+                txn = self.with_what_is_of_site(site, txn).await?;
                 self.refuse_site_with_nodes(site).await?;
             }
             if count == 0 || dry_run {
-                caller.detail("nothing was stored");
+                let mistakes = answer.diagnostics.iter();
+                if mistakes
+                    .filter(|found| found.severity() == Severity::Error)
+                    .count()
+                    > 0
+                {
+                    caller.changed_nothing("the documents have mistakes; nothing was stored");
+                }
                 return Ok(answer);
             }
             if let Some(revision) = self.commit_documents(&stored, txn).await? {

@@ -10,7 +10,7 @@ use voipfleet_proto::v1;
 use super::convert::{invalid, parse};
 use super::{Api, Caller, failed};
 use crate::audit;
-use crate::store::{StoreError, Txn, keys};
+use crate::store::{Expect, Outcome, StoreError, Txn, keys};
 
 /// Records in an answer unless the caller says otherwise.
 const DEFAULT_LIMIT: usize = 100;
@@ -176,6 +176,11 @@ impl Api {
         let anchor = audit::anchor(store).await.map_err(failed)?;
         let after = keys::audit(request.after.max(anchor.seq));
         let page = store.range(keys::ALL_AUDIT, Some(&after), CHAIN_PAGE).await;
+        // A log may just have begun; one that has records and no end has lost it.
+        let head = match head.seq {
+            0 => audit::head(store).await.map_err(failed)?,
+            _ => head,
+        };
         let entries = page.map_err(failed)?.entries.into_iter();
         let record = |entry: crate::store::Entry| v1::AuditChainRecord {
             seq: keys::number(&entry.key).unwrap_or_default(),
@@ -200,7 +205,7 @@ impl Api {
             seq: asked.seq,
             hash: parse(&asked.hash)?,
         };
-        caller.detail(format!("up to record {} with hash {}", last.seq, last.hash));
+        caller.concerns(voipfleet_common::audit::pruned(last));
         let store = self.store.as_ref();
         let held = store.get(&keys::audit(last.seq)).await.map_err(failed)?;
         let held = held.ok_or_else(|| {
@@ -214,6 +219,7 @@ impl Api {
         }
         let mut removed = 0;
         loop {
+            let held = store.get(keys::AUDIT_ANCHOR).await.map_err(failed)?;
             let from = audit::anchor(store).await.map_err(failed)?;
             let after = keys::audit(from.seq);
             let page = store.range(keys::ALL_AUDIT, Some(&after), PRUNED).await;
@@ -233,9 +239,16 @@ impl Api {
                 break;
             }
             let value = crate::records::to_json(keys::AUDIT_ANCHOR, &anchor);
-            let txn = txn.put(keys::AUDIT_ANCHOR, value.map_err(failed)?);
+            // Of two at once none sets back what the other has done.
+            let txn = txn
+                .expect(keys::AUDIT_ANCHOR, Expect::from(&held))
+                .put(keys::AUDIT_ANCHOR, value.map_err(failed)?);
             let outcome: Result<_, StoreError> = store.commit(txn).await;
-            outcome.map_err(failed)?;
+            if outcome.map_err(failed)? == Outcome::Conflict {
+                return Err(Status::aborted(
+                    "the audit log is being pruned by somebody else; try again",
+                ));
+            }
         }
         tracing::info!(operator = %caller.name, removed, "audit log pruned");
         Ok(v1::PruneAuditResponse { removed })

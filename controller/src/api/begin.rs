@@ -10,6 +10,7 @@ use voipfleet_common::identity::Identity;
 use voipfleet_common::identity::rights::{Binding, Call, Refusal, Sight, Target, Uses, decide};
 use voipfleet_common::names::{OperatorName, SiteName};
 
+use super::asked::Asks;
 use super::{Api, convert, failed};
 use crate::audit::{Audit, ended};
 use crate::errors::chain;
@@ -82,6 +83,14 @@ impl Caller {
         self.with_record(|record| record.detail = detail.into());
     }
 
+    /// The answer tells that nothing was changed: the result's audit record says so too.
+    pub fn changed_nothing(&self, why: impl Into<String>) {
+        self.with_record(|record| {
+            record.result = Some(Ending::Failed);
+            record.message = why.into();
+        });
+    }
+
     /// What a refusal that depends on what is stored looks like to the caller.
     pub fn refuse(&self, refusal: &Refusal) -> Status {
         refused(&self.name, self.call, refusal)
@@ -140,7 +149,7 @@ impl Begun {
             .filter(|status| status.code() == Code::PermissionDenied);
         if std::mem::take(&mut self.open) {
             let ending = match &result {
-                Ok(_) => Ending::Done,
+                Ok(_) => record.result.unwrap_or(Ending::Done),
                 Err(_) if refused.is_some() => Ending::Refused,
                 Err(_) => Ending::Failed,
             };
@@ -165,7 +174,7 @@ impl Begun {
             record.kind = Kind::Refused;
             record.result = Some(Ending::Refused);
             status.message().clone_into(&mut record.message);
-            self.audit.refused(record).await;
+            self.audit.refused(&self.caller.key_hash, record).await;
         }
         match result {
             Ok(answer) => {
@@ -236,6 +245,45 @@ fn objects(target: &Target) -> (Vec<String>, Vec<String>) {
 }
 
 impl Api {
+    /// Writes down that somebody called who is no operator, or is one no more.
+    async fn refuse_stranger<T>(
+        &self,
+        request: &Request<T>,
+        call: Call,
+        number: String,
+        status: Status,
+    ) -> Status {
+        let Some(peer) = request.extensions().get::<Peer>() else {
+            return marked(status, &number);
+        };
+        let proven = peer.proven.as_ref();
+        let key = proven.map_or("", |proven| proven.leaf.key_hash.as_str());
+        let who = Who {
+            operator: proven.map_or_else(String::new, |proven| proven.identity.to_string()),
+            serial: proven.map_or_else(String::new, |proven| proven.leaf.serial.clone()),
+            peer: peer.address.to_string(),
+        };
+        let record = Record {
+            who: Some(who),
+            request: number,
+            ..Record::new(Kind::Refused, call.as_str())
+        };
+        self.refuse(key, record, status).await
+    }
+
+    /// Writes down that a call was refused, and why.
+    async fn refuse(&self, key: &str, record: Record, status: Status) -> Status {
+        let status = marked(status, &record.request);
+        let refusal = Record {
+            kind: Kind::Refused,
+            result: Some(Ending::Refused),
+            message: status.message().to_owned(),
+            ..record
+        };
+        self.audit.refused(key, refusal).await;
+        status
+    }
+
     /// Whom a request comes from: only the certificate counts.
     fn proven<T>(
         &self,
@@ -282,26 +330,34 @@ impl Api {
 
     /// Allows or refuses a call; one that may change anything is in the audit log when this
     /// returns.
-    pub(super) async fn begin<T>(
+    pub(super) async fn begin<T: Asks>(
         &self,
         request: &Request<T>,
         call: Call,
         about: impl About,
     ) -> Result<Begun, Status> {
-        let (name, peer, leaf) = self.proven(request, call)?;
+        let number = format!("{:016x}", rand::random::<u64>());
+        let (name, peer, leaf) = match self.proven(request, call) {
+            Ok(proven) => proven,
+            Err(status) => {
+                return Err(self.refuse_stranger(request, call, number, status).await);
+            }
+        };
         let who = Who {
             operator: name.to_string(),
             serial: leaf.serial.clone(),
             peer: peer.address.to_string(),
         };
         let target = about.target()?;
-        let number = format!("{:016x}", rand::random::<u64>());
-        let (sites, objects) = objects(&target);
+        let (sites, mut objects) = objects(&target);
+        let words = request.get_ref().words();
+        objects.extend(words.objects);
         let record = Record {
             who: Some(who),
             request: number.clone(),
             sites,
             objects,
+            detail: words.detail,
             ..Record::new(Kind::Asked, call.as_str())
         };
         let bindings = self.bindings(&name, &leaf.key_hash).await?;
@@ -323,23 +379,15 @@ impl Api {
             (Ok(_), None) => return Err(marked(unknown(&name), &number)),
             (Err(status), _) => {
                 tracing::warn!(operator = %name, %call, reason = status.message(), "call refused");
-                let refusal = Record {
-                    kind: Kind::Refused,
-                    result: Some(Ending::Refused),
-                    message: status.message().to_owned(),
-                    ..record
-                };
-                self.audit.refused(refusal).await;
-                return Err(marked(status, &number));
+                return Err(self.refuse(&leaf.key_hash, record, status).await);
             }
         };
-        if call.changes() && self.audit.floods(name.as_str()) {
-            return Err(marked(
-                Status::resource_exhausted(
-                    "this operator was refused too often within a minute; wait one",
-                ),
-                &number,
-            ));
+        // Whoever has to cut somebody off in that minute must not wait for its end.
+        if call.changes() && !call.is_emergency() && self.audit.floods(&leaf.key_hash) {
+            let status = Status::resource_exhausted(
+                "this operator was refused too often within a minute; wait one",
+            );
+            return Err(self.refuse(&leaf.key_hash, record, status).await);
         }
         let caller = Caller {
             name,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_common::identity::rights::Target;
+use voipfleet_common::names::SiteName;
 use voipfleet_common::policy::{Document, Kind};
 use voipfleet_proto::v1::{
     DeleteRequest, GetDocumentsRequest, GetDocumentsResponse, StoredDocument,
@@ -15,8 +16,9 @@ use super::tokens::MAX_STORED as MAX_TOKENS;
 use super::{Api, Caller, failed};
 use crate::documents::{self, Change as Step, Stored};
 use crate::errors::chain;
+use crate::live::MAX_EXCEPTIONS;
 use crate::push::snapshot::MAX_NODES;
-use crate::records::{self, TokenRecord};
+use crate::records::{self, ExceptionKind, SiteScope, TokenRecord};
 use crate::store::{Expect, Outcome, Revision, Txn, keys};
 
 /// Tries to win against others that change documents.
@@ -111,7 +113,7 @@ impl Api {
             let mut txn = self.change(caller, &stored, [Step::Delete(kind, name.clone())])?;
             if kind == Kind::Site {
                 // Tokens first: one that is used after that makes the commit a conflict.
-                txn = self.with_open_tokens(name, txn).await?;
+                txn = self.with_what_is_of_site(name, txn).await?;
                 self.refuse_site_with_nodes(name).await?;
             }
             if self.commit_documents(&stored, txn).await?.is_some() {
@@ -122,8 +124,26 @@ impl Api {
         Err(contended())
     }
 
-    /// Takes the unused tokens of a site along: nobody may enrol into a site that is gone.
-    pub(super) async fn with_open_tokens(&self, site: &str, mut txn: Txn) -> Result<Txn, Status> {
+    /// Takes along what was said of a site that goes: nobody may enrol into it, and one that gets
+    /// its name later begins without its blocks and allows, and closed.
+    pub(super) async fn with_what_is_of_site(
+        &self,
+        site: &str,
+        mut txn: Txn,
+    ) -> Result<Txn, Status> {
+        let name: SiteName = parse(site)?;
+        txn = txn.delete(keys::open(&name));
+        for kind in ExceptionKind::ALL {
+            let prefix = keys::exceptions(kind, &SiteScope::One(name.clone()));
+            for entry in self
+                .store
+                .all(&prefix, 2 * MAX_EXCEPTIONS)
+                .await
+                .map_err(failed)?
+            {
+                txn = txn.delete(entry.key);
+            }
+        }
         let tokens = self.store.all(keys::ALL_TOKENS, MAX_TOKENS).await;
         for entry in tokens.map_err(failed)? {
             let token: TokenRecord = records::from_json(&entry.key, &entry.held).map_err(failed)?;

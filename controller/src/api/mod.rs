@@ -1,6 +1,7 @@
 //! The operator service: who may call, and one file for each group of calls.
 
 mod apply;
+mod asked;
 mod audit;
 mod backup;
 mod begin;

@@ -16,6 +16,7 @@ use voipfleet_proto::v1::{
     StatusResponse, WatchRolloutRequest, operator_server::Operator,
 };
 
+use super::asked::Asks;
 use super::begin::{self, About, Begun};
 use super::{Api, Caller, convert, documents, emergency, nodes, sight};
 use crate::listen::Peer;
@@ -33,7 +34,7 @@ impl OperatorService {
         Self { api }
     }
 
-    async fn begin<T>(
+    async fn begin<T: Asks>(
         &self,
         request: &Request<T>,
         call: Call,
@@ -156,6 +157,7 @@ impl Operator for OperatorService {
             .begin(&request, Call::Backup, Target::Installation)
             .await?;
         let parts = self.api.backup().await;
+        let parts = parts.map(|parts| self.api.guarded(&begun.caller, parts));
         begun.end(parts).await
     }
 

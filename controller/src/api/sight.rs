@@ -56,6 +56,11 @@ pub(super) fn status(sight: &Sight, mut answer: StatusResponse) -> StatusRespons
         if part(sight, &site.site) == Part::Tenants {
             let nodes = std::mem::take(&mut site.nodes);
             site.nodes = nodes.into_iter().map(for_tenants).collect();
+            if let Some(open) = &mut site.open {
+                // That and since when it is open concerns its tenants; who and why may name others.
+                hide(&mut open.reason);
+                hide(&mut open.by);
+            }
         }
     }
     answer

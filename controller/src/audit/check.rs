@@ -24,8 +24,12 @@ pub enum CheckError {
 
 /// Walks the whole log, page by page; its last record.
 pub async fn check(store: &dyn Store) -> Result<Link, CheckError> {
+    let any = store.range(keys::ALL_AUDIT, None, 1).await?;
     // The end first: records that come meanwhile are of no interest.
     let end = head(store).await?;
+    if end == Link::default() && !any.entries.is_empty() {
+        return Err(Broken::NoEnd.into());
+    }
     let from = anchor(store).await?;
     let mut walk = Walk::new(from);
     while walk.at().seq < end.seq {
@@ -43,6 +47,7 @@ pub async fn check(store: &dyn Store) -> Result<Link, CheckError> {
             }
         }
     }
+    walk.end()?;
     Ok(walk.at())
 }
 

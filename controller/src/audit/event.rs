@@ -59,7 +59,7 @@ impl Event {
         self
     }
 
-    pub(super) fn record(self) -> Record {
+    pub(crate) fn record(self) -> Record {
         self.0
     }
 }

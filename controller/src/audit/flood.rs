@@ -1,4 +1,4 @@
-//! How many refusals of one operator are written down, and how many events of one kind.
+//! How many refusals of one key are written down, and how many events of one kind.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,11 +8,11 @@ use voipfleet_common::audit::{Kind, Record};
 
 /// For how long they are counted together.
 pub(super) const WINDOW: Duration = Duration::from_mins(1);
-/// Refusals of one operator, or events of one kind, that are written within a window, each on its
+/// Refusals of one key, or events of one kind, that are written within a window, each on its
 /// own.
 pub(super) const EACH: u32 = 20;
-/// Operators that are counted. There are no more certificates than admins had signed.
-const OPERATORS: usize = 10_000;
+/// Keys that are counted. There are no more certificates than admins had signed.
+const KEYS: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Flood {
@@ -87,7 +87,7 @@ impl Flood {
             let window = windows.remove(of);
             more = window.and_then(|window| window.more).map(summary);
         }
-        if windows.len() >= OPERATORS {
+        if windows.len() >= KEYS {
             windows.retain(|_, window| !is_over(window, now_ms) || window.more.is_some());
         }
         let window = windows.entry(of.to_owned()).or_insert(Window {

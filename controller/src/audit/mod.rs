@@ -137,10 +137,11 @@ impl Audit {
     /// Writes down a refusal, of which an operator gets a bounded number in a minute; the rest
     /// of them become one record with their count. The refusal stands also where it cannot be
     /// written.
-    pub(crate) async fn refused(&self, record: Record) {
-        let operator = record.who.as_ref().map(|who| who.operator.clone());
-        let operator = operator.unwrap_or_default();
-        self.within(&self.flood, operator, record).await;
+    ///
+    /// `key` is the hash of the key that the caller has proven: whoever had the name before, with
+    /// another key, uses up nothing of its holder's.
+    pub(crate) async fn refused(&self, key: &str, record: Record) {
+        self.within(&self.flood, key.to_owned(), record).await;
     }
 
     /// Writes down an event of which there may be thousands at once: a bounded number in a minute
@@ -170,9 +171,9 @@ impl Audit {
         }
     }
 
-    /// Whether an operator was refused so often within the minute that it has to wait.
-    pub(crate) fn floods(&self, operator: &str) -> bool {
-        self.flood.is_full(operator, self.clock.now_ms())
+    /// Whether the holder of a key was refused so often within the minute that it has to wait.
+    pub(crate) fn floods(&self, key: &str) -> bool {
+        self.flood.is_full(key, self.clock.now_ms())
     }
 
     async fn append_or_log(&self, record: Record) {

@@ -199,6 +199,38 @@ async fn twenty_writers_share_flushes_and_lose_nothing() {
 }
 
 #[tokio::test]
+async fn a_beginning_or_an_end_that_was_cut_off_is_found() {
+    let dir = recorded().await;
+    let original = dir.path();
+    // With an anchor that says that they were pruned: nobody has asked for that.
+    let beginning = tampered(original, async |store: &dyn Store| {
+        let anchor = Link {
+            seq: 2,
+            hash: Hash::of(&bytes(store, 2).await),
+        };
+        Txn::new()
+            .delete(keys::audit(1))
+            .delete(keys::audit(2))
+            .put(keys::AUDIT_ANCHOR, serde_json::to_vec(&anchor).unwrap())
+    })
+    .await;
+    assert!(
+        matches!(beginning, Err(CheckError::Broken(Broken::Beginning(2)))),
+        "{beginning:?}"
+    );
+    let no_end = tampered(original, async |_| {
+        Txn::new()
+            .delete(keys::AUDIT_HEAD)
+            .delete(keys::audit(RECORDS))
+    })
+    .await;
+    assert!(
+        matches!(no_end, Err(CheckError::Broken(Broken::NoEnd))),
+        "{no_end:?}"
+    );
+}
+
+#[tokio::test]
 async fn what_was_asked_for_before_a_crash_ends_as_unknown() {
     let dir = tempfile::tempdir().unwrap();
     let (embedded, store) = open(dir.path()).await;
@@ -255,16 +287,16 @@ async fn a_flood_of_refusals_becomes_a_count() {
         ..Record::new(Kind::Refused, "Push")
     };
     for _ in 0..1000 {
-        audit.refused(refusal.clone()).await;
+        audit.refused("key", refusal.clone()).await;
     }
     assert_eq!(
         head(store.as_ref()).await.unwrap().seq,
         u64::from(flood::EACH)
     );
-    assert!(audit.floods("ben") && !audit.floods("ada"));
+    assert!(audit.floods("key") && !audit.floods("other"));
     let told = audit
         .flood
-        .take("ben", &refusal, system().now_ms() + 61_000);
+        .take("key", &refusal, system().now_ms() + 61_000);
     let more = told.more.unwrap();
     assert_eq!(more.count, Some(1000 - u64::from(flood::EACH)));
     assert!(told.write);

@@ -5,13 +5,14 @@ mod service;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use voipfleet_common::audit::{Ending, Kind, Record, Who};
 use voipfleet_common::identity::Identity;
 use voipfleet_common::names::NodeName;
 use voipfleet_proto::v1::{EnrolRequest, EnrolResponse};
 
 pub use service::{EnrolmentService, MAX_MESSAGE_BYTES};
 
-use crate::audit::{Audit, Event};
+use crate::audit::{Audit, AuditError, Event};
 use crate::clock::{self, Clock};
 use crate::pki::authority::Request as Csr;
 use crate::pki::{Authority, Issued, PkiError, token};
@@ -84,6 +85,9 @@ pub enum EnrolError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It cannot be written down who joins.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// Too many at once.
     #[error("too many machines are enrolling; try again later")]
     Busy,
@@ -113,6 +117,7 @@ impl Registrar {
     pub async fn enrol(&self, request: &EnrolRequest) -> Result<EnrolResponse, EnrolError> {
         let _turn = self.turns.try_acquire().map_err(|_| EnrolError::Busy)?;
         let token_key = keys::token(&request.token_id);
+        let mut told = false;
         for _ in 0..TRIES {
             let token = self.token(&token_key, &request.token_secret).await?;
             let id = NodeId {
@@ -131,6 +136,12 @@ impl Registrar {
                 if node.key_hash != csr.key_hash() || node.token != request.token_id {
                     return Err(EnrolError::Taken(id));
                 }
+            }
+            // A member that nobody can account for is worse than a machine that has to wait.
+            if !told {
+                let event = joins("Enrolling", &id, &token.record, &request.token_id);
+                self.audit.append(event.record()).await?;
+                told = true;
             }
             let issued = self.sign(csr, &id).await?;
             let now_ms = self.clock.now_ms();
@@ -157,7 +168,8 @@ impl Registrar {
                 .put(node_key.clone(), records::to_json(&node_key, &node)?);
             if let Outcome::Committed { .. } = self.store.commit(txn).await? {
                 tracing::info!(node = %id, token = request.token_id, "node enrolled");
-                self.note(&id, &token.record, &request.token_id).await;
+                let event = joins("Enrolled", &id, &token.record, &request.token_id);
+                self.audit.note(event).await;
                 return Ok(self.answer(&id, &token.record, issued));
             }
         }
@@ -223,17 +235,22 @@ impl Registrar {
         Ok(issued)
     }
 
-    async fn note(&self, id: &NodeId, token: &TokenRecord, token_id: &str) {
-        let roles: Vec<&str> = token.roles.iter().map(|role| role.code()).collect();
-        let event = Event::new("Enrolled")
-            .site(&id.site)
-            .object(format!("Node/{id}"))
-            .detail(format!(
-                "as {} with token {token_id} of {}",
-                roles.join(", "),
-                token.created_by
-            ));
-        self.audit.note(event).await;
+    /// Writes down that a machine was not enrolled: of strangers a bounded number in a minute.
+    async fn refused(&self, peer: String, node: &str, token: &str, why: String) {
+        let who = Who {
+            operator: String::new(),
+            serial: String::new(),
+            peer,
+        };
+        let refusal = Record {
+            who: Some(who),
+            objects: vec![format!("Token/{token}")],
+            detail: format!("node {node}"),
+            result: Some(Ending::Refused),
+            message: why,
+            ..Record::new(Kind::Refused, "Enrol")
+        };
+        self.audit.refused("", refusal).await;
     }
 
     fn answer(&self, id: &NodeId, token: &TokenRecord, issued: Issued) -> EnrolResponse {
@@ -246,4 +263,13 @@ impl Registrar {
             controller: self.controller.to_string(),
         }
     }
+}
+
+fn joins(what: &str, id: &NodeId, token: &TokenRecord, token_id: &str) -> Event {
+    let roles: Vec<&str> = token.roles.iter().map(|role| role.code()).collect();
+    let (roles, by) = (roles.join(", "), &token.created_by);
+    Event::new(what)
+        .site(&id.site)
+        .object(format!("Node/{id}"))
+        .detail(format!("as {roles} with token {token_id} of {by}"))
 }

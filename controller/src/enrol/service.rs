@@ -34,7 +34,7 @@ fn code(error: &EnrolError) -> Code {
         EnrolError::Name(_) | EnrolError::Pki(PkiError::Request(_)) => Code::InvalidArgument,
         EnrolError::Taken(_) => Code::AlreadyExists,
         EnrolError::Busy => Code::ResourceExhausted,
-        EnrolError::Pki(_) | EnrolError::Store(_) => Code::Internal,
+        EnrolError::Pki(_) | EnrolError::Store(_) | EnrolError::Audit(_) => Code::Internal,
     }
 }
 
@@ -49,22 +49,21 @@ impl Enrolment for EnrolmentService {
             .get::<Peer>()
             .map_or_else(String::new, |peer| peer.address.to_string());
         let request = request.into_inner();
-        self.registrar
-            .enrol(&request)
-            .await
-            .map(Response::new)
-            .map_err(|error| {
-                let node: String = request.node.chars().take(SHOWN).collect();
-                let token: String = request.token_id.chars().take(SHOWN).collect();
-                let reason = crate::errors::chain(&error);
-                tracing::warn!(peer, node, token, reason, "enrolment refused");
-                let code = code(&error);
-                if code == Code::Internal {
-                    return Status::internal(
-                        "the controller could not enrol this machine; its log says why",
-                    );
-                }
-                Status::new(code, error.to_string())
-            })
+        let error = match self.registrar.enrol(&request).await {
+            Ok(answer) => return Ok(Response::new(answer)),
+            Err(error) => error,
+        };
+        let node: String = request.node.chars().take(SHOWN).collect();
+        let token: String = request.token_id.chars().take(SHOWN).collect();
+        let reason = crate::errors::chain(&error);
+        tracing::warn!(peer, node, token, reason, "enrolment refused");
+        self.registrar.refused(peer, &node, &token, reason).await;
+        let code = code(&error);
+        if code == Code::Internal {
+            return Err(Status::internal(
+                "the controller could not enrol this machine; its log says why",
+            ));
+        }
+        Err(Status::new(code, error.to_string()))
     }
 }

@@ -18,6 +18,8 @@ use crate::store::{Store, StoreError, keys};
 
 /// The most addresses that are blocked, or allowed, in one scope.
 pub const MAX_EXCEPTIONS: usize = 20_000;
+/// Beyond that: of calls at the same moment each may have found room.
+const AT_ONCE: usize = 1024;
 /// Everybody, in prefixes that a `hash:net` can hold.
 const EVERYBODY: [&str; 4] = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"];
 
@@ -118,7 +120,7 @@ async fn exceptions(
     let mut ending = Vec::new();
     for scope in [SiteScope::All, SiteScope::One(site.clone())] {
         let prefix = keys::exceptions(kind, &scope);
-        for entry in store.all(&prefix, MAX_EXCEPTIONS).await? {
+        for entry in store.all(&prefix, MAX_EXCEPTIONS + AT_ONCE).await? {
             let record: ExceptionRecord = match records::from_json(&entry.key, &entry.held) {
                 Ok(record) => record,
                 Err(error) => {

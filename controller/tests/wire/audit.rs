@@ -17,10 +17,16 @@ use voipfleet_controller::push::Pushes;
 use voipfleet_controller::store::{
     Changes, Embedded, Outcome, Page, Snapshot, Store, StoreError, Txn, Versioned, keys,
 };
+use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::operator_server::Operator as _;
-use voipfleet_proto::v1::{GetDocumentsRequest, PushRequest};
+use voipfleet_proto::v1::{
+    BlockRequest, GetDocumentsRequest, PushRequest, SiteScope, StatusRequest, site_scope,
+};
 
+use super::agent::{connected, csr, enrol};
 use super::installation::{Installation, SITE, apply, refused};
+use super::operator::token;
+use super::people::{add, client, of_site};
 
 /// The records of a stopped installation.
 async fn records(installation: &mut Installation) -> Vec<Record> {
@@ -141,6 +147,85 @@ async fn an_operator_whom_nobody_added_is_refused_and_recorded() {
         assert_eq!((record.kind, record.what.as_str()), (Kind::Refused, what));
         assert_eq!(record.who.as_ref().unwrap().operator, "ben");
     }
+}
+
+/// Whoever calls is written down, operator or not, and what was asked for before it is done.
+#[tokio::test]
+async fn strangers_and_what_was_asked_for_are_recorded() {
+    let (mut installation, node, session) = connected().await;
+    drop(session);
+    let channel = node.pair.connect(&installation.address()).await.unwrap();
+    let mut client = OperatorClient::new(channel);
+    let call = client.apply(apply(SITE)).await;
+    refused(call, Code::PermissionDenied);
+    let mut client = installation.operator().await;
+    let made = client.create_token(token()).await.unwrap().into_inner();
+    let first = enrol(&installation, &made.token, "c", &csr().0).await;
+    first.unwrap();
+    let again = enrol(&installation, &made.token, "mallory", &csr().0).await;
+    refused(again, Code::PermissionDenied);
+    let request = BlockRequest {
+        address: "192.0.2.66".to_owned(),
+        scope: Some(SiteScope {
+            kind: Some(site_scope::Kind::All(true)),
+        }),
+        reason: "toll fraud".to_owned(),
+        ..BlockRequest::default()
+    };
+    installation.operator().await.block(request).await.unwrap();
+    let records = records(&mut installation).await;
+    let of = |what: &str, kind| {
+        let mut of = records.iter().filter(|r| r.what == what && r.kind == kind);
+        of.next_back().unwrap()
+    };
+    let stranger = of("Apply", Kind::Refused);
+    let who = stranger.who.as_ref().unwrap();
+    assert!(who.operator.contains("node"), "{who:?}");
+    let enrolment = of("Enrol", Kind::Refused);
+    assert_eq!(enrolment.detail, "node mallory");
+    assert!(
+        enrolment
+            .who
+            .as_ref()
+            .unwrap()
+            .peer
+            .starts_with("127.0.0.1:"),
+        "{enrolment:?}"
+    );
+    assert_eq!(of("Enrolling", Kind::Event).objects, ["Node/site-a/c"]);
+    let asked = of("Block", Kind::Asked);
+    assert_eq!(asked.objects, ["block/192.0.2.66"]);
+    assert_eq!(asked.detail, "for 1h, on every site: toll fraud");
+}
+
+/// Neither one's own refusals nor those of somebody who had one's name before stand in the way.
+#[tokio::test]
+async fn who_was_refused_too_often_can_still_block() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let pair = add(&installation, "ben", of_site("operator", "site-a")).await;
+    let mut ben = client(&installation, &pair).await;
+    for _ in 0..25 {
+        let foreign = ben.status(StatusRequest {
+            site: "site-b".to_owned(),
+            ..StatusRequest::default()
+        });
+        refused(foreign.await, Code::PermissionDenied);
+    }
+    let push = PushRequest {
+        site: "site-a".to_owned(),
+        ..PushRequest::default()
+    };
+    refused(ben.push(push).await.map(drop), Code::ResourceExhausted);
+    let request = BlockRequest {
+        address: "192.0.2.66".to_owned(),
+        scope: Some(SiteScope {
+            kind: Some(site_scope::Kind::Site("site-a".to_owned())),
+        }),
+        reason: "toll fraud".to_owned(),
+        ..BlockRequest::default()
+    };
+    ben.block(request).await.unwrap();
 }
 
 /// What a [`Faulty`] store does with records of the audit log.

@@ -4,12 +4,13 @@ use tonic::Code;
 use voipfleet_common::ruleset::{LiveName, LiveSets};
 use voipfleet_controller::store::{Embedded, Store as _};
 use voipfleet_proto::v1::{
-    BlockRequest, EmergencyResponse, EnforcementState, LiftRequest, ListBlocksRequest,
-    ListBlocksResponse, PanicCloseRequest, PanicOpenRequest, SiteScope, StatusRequest, site_scope,
+    BlockRequest, DeleteRequest, EmergencyResponse, EnforcementState, LiftRequest,
+    ListBlocksRequest, ListBlocksResponse, PanicCloseRequest, PanicOpenRequest, SiteScope,
+    StatusRequest, site_scope,
 };
 
 use super::agent::{Node, Session, connected};
-use super::installation::{Installation, refused};
+use super::installation::{Installation, SITE, refused};
 
 const FRAUD: &str = "192.0.2.66";
 
@@ -335,4 +336,37 @@ async fn a_site_is_opened_loudly_and_closed() {
     assert!(held.get(&LiveName::Open).unwrap().is_empty());
     let again = client.panic_close(close).await.unwrap().into_inner();
     assert!(!again.changed);
+}
+
+/// A site that gets the name of one that is gone begins closed, and with nothing said of it.
+#[tokio::test]
+async fn what_was_said_of_a_site_goes_with_it() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let mut client = installation.operator().await;
+    let request = PanicOpenRequest {
+        site: "site-a".to_owned(),
+        forever: true,
+        reason: "a bad push".to_owned(),
+        ..PanicOpenRequest::default()
+    };
+    client.panic_open(request).await.unwrap();
+    let here = BlockRequest {
+        scope: Some(SiteScope {
+            kind: Some(site_scope::Kind::Site("site-a".to_owned())),
+        }),
+        ..block(FRAUD)
+    };
+    client.block(here).await.unwrap();
+    client.block(block("192.0.2.67")).await.unwrap();
+    let delete = DeleteRequest {
+        kind: "Site".to_owned(),
+        name: "site-a".to_owned(),
+    };
+    client.delete(delete).await.unwrap();
+    installation.apply(SITE).await;
+    let left = listed(&installation).await;
+    assert!(left.open.is_empty(), "{left:?}");
+    let blocks: Vec<_> = left.blocks.iter().map(|one| one.address.as_str()).collect();
+    assert_eq!(blocks, ["192.0.2.67"], "what was said of every site stays");
 }

@@ -48,6 +48,19 @@ macro_rules! calls {
                 match self { $(Self::$name => $changes,)* }
             }
 
+            /// Whether somebody may have to be cut off or let in with it at once.
+            pub fn is_emergency(self) -> bool {
+                matches!(
+                    self,
+                    Self::Block
+                        | Self::Unblock
+                        | Self::Allow
+                        | Self::Disallow
+                        | Self::PanicOpen
+                        | Self::PanicClose
+                )
+            }
+
             /// What it does, for people.
             pub fn words(self) -> &'static str {
                 match self { $(Self::$name => $words,)* }

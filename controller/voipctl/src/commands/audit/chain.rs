@@ -96,9 +96,13 @@ impl<'c> Download<'c> {
     /// After the last record: whether it is where the log itself says that it ends.
     pub(super) fn end(&self) -> Result<Link, Failure> {
         let (found, known) = (self.at().seq, self.head.seq);
+        if known == 0 && found > 0 {
+            return Err(broken(&Broken::NoEnd));
+        }
         if found < known {
             return Err(broken(&Broken::CutOff { found, known }));
         }
+        self.walk.end().map_err(|why| broken(&why))?;
         Ok(self.at())
     }
 }

@@ -262,6 +262,7 @@ fn table(records: &[Shown], now: Timestamp) -> Table {
         let at = record.at;
         let who = match &record.who {
             Some(who) if who.peer.is_empty() => who.operator.clone(),
+            Some(who) if who.operator.is_empty() => format!("somebody ({})", host(&who.peer)),
             Some(who) => format!("{} ({})", who.operator, host(&who.peer)),
             None => "-".to_owned(),
         };
