@@ -130,10 +130,8 @@ fn a_lost_controller_is_restored_elsewhere() -> Result<()> {
             "generation {} is not above {last}, which nodes know",
             status.generation
         );
-        ensure!(
-            rules == lab.rules("sip1")?,
-            "not the rules of the backup's documents"
-        );
-        Ok(())
+        rules
+            .same(&lab.rules("sip1")?)
+            .context("not the rules of the backup's documents")
     })
 }

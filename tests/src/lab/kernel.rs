@@ -260,11 +260,17 @@ impl Lab {
     }
 }
 
-/// `create ... initval 0xa767ef21` seeds the set's hash, at random.
+/// `create ... initval 0xa767ef21` seeds the set's hash, at random; `add ... timeout 3599` is
+/// what is left of a member's time.
 fn without_seed(line: &str) -> String {
+    let moving = if line.starts_with("create") {
+        "initval"
+    } else {
+        "timeout"
+    };
     let words = line.split(' ').scan(false, |skip, word| {
-        let shown = !*skip && word != "initval";
-        *skip = word == "initval";
+        let shown = !*skip && word != moving;
+        *skip = word == moving;
         Some(shown.then_some(word))
     });
     words.flatten().collect::<Vec<_>>().join(" ")
