@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ipnet::IpNet;
 
 use super::address;
+use super::breadth::Breadth;
 use super::decode::{Decoded, Decoder, Scope, identity};
 use super::diagnostic::{Diagnostic, Severity, Sink, Span, quoted};
 use super::document::{Document, Documents, List};
@@ -167,7 +168,7 @@ impl<'s> Run<'s> {
         for (name, list) in &stored.lists {
             names(&mut self.scope, Kind::List, name.as_str());
             let replaced = first.contains_key(&(Kind::List, name.to_string()));
-            if !replaced && list.nets().any(address::is_world) {
+            if !replaced && is_wide(list) {
                 self.scope.wide_lists.insert(name.to_string());
             }
         }
@@ -212,7 +213,7 @@ impl<'s> Run<'s> {
         if let Some((name, span)) = file {
             list.extend(self.list_file(index, &name, span), []);
         }
-        if list.nets().any(address::is_world) {
+        if is_wide(&list) {
             self.scope.wide_lists.insert(list.name.to_string());
         }
         list
@@ -270,6 +271,11 @@ impl<'s> Run<'s> {
             diagnostics,
         }
     }
+}
+
+/// Whether what is opened to a list is as good as open to everybody.
+fn is_wide(list: &List) -> bool {
+    list.nets().any(address::is_world) || Breadth::of(list.nets()).is_wide()
 }
 
 impl File<'_> {

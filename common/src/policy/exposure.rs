@@ -1,6 +1,9 @@
 //! What an opening lets whom reach, beyond what anybody can want.
 
+use ipnet::IpNet;
+
 use super::address;
+use super::breadth::Breadth;
 use super::decode::Decoder;
 use super::diagnostic::Span;
 use super::document::{AddressWord, Transport};
@@ -28,12 +31,22 @@ impl Decoder<'_> {
             return;
         }
         self.inbound_dns(opened);
-        let world: Vec<Span> = opened
+        let mut world: Vec<Span> = opened
             .from
             .iter()
             .filter(|(word, _)| self.is_world(word))
             .map(|(_, span)| *span)
             .collect();
+        let literal = |(word, span): &(AddressWord, Span)| match word {
+            AddressWord::Net(net) => Some((*net, *span)),
+            _ => None,
+        };
+        let literals: Vec<(IpNet, Span)> = opened.from.iter().filter_map(literal).collect();
+        let mut whom = "every address";
+        if world.is_empty() && Breadth::of(literals.iter().map(|(net, _)| net)).is_wide() {
+            whom = "a sixteenth of all addresses, or more,";
+            world.extend(literals.first().map(|(_, span)| *span));
+        }
         let Some(first) = world.first() else {
             return;
         };
@@ -43,7 +56,7 @@ impl Decoder<'_> {
                     self.sink.error(
                         *span,
                         format!("{what} must not be open to the world"),
-                        format!("every address could reach `{}`", never.name),
+                        format!("{whom} could reach `{}`", never.name),
                         "name the sources that need it (cluster, admins, an address); if it must be \
                          so, write `dangerous: true` beside it",
                     );

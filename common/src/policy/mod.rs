@@ -1,6 +1,7 @@
 //! Documents as people write them: read, checked with the place of every mistake, printed back.
 
 pub(crate) mod address;
+mod breadth;
 mod check;
 mod decode;
 mod diagnostic;
@@ -21,6 +22,7 @@ mod yaml;
 mod tests;
 
 pub use address::{InvalidNetwork, is_no_source, is_world, parse_network};
+pub use breadth::Breadth;
 pub use check::{Checked, check};
 pub use diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Severity};
 pub use document::*;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use voipfleet_common::compile::live::{cluster, needed};
 use voipfleet_common::compile::{NodeInput, Protection};
 use voipfleet_common::names::{ListName, SiteName};
-use voipfleet_common::policy::Documents;
+use voipfleet_common::policy::{Breadth, Documents};
 use voipfleet_common::ruleset::{DnsName, Expiring, LiveName, LiveSets, LiveValue};
 
 use crate::errors::chain;
@@ -60,7 +60,16 @@ pub(super) async fn gather(
             LiveName::Allow => exceptions(store, ExceptionKind::Allow, site, now_ms).await?,
             LiveName::Open => open(store, site, now_ms).await?,
             LiveName::Name(host) => resolved(store, host).await?,
-            LiveName::Feed(list) => feed(store, list).await?,
+            LiveName::Feed(list) => {
+                let value = feed(store, list).await?;
+                // It was fetched before something was opened to it.
+                if Breadth::of(&value.elements).is_wide() {
+                    tracing::error!(%site, %list, "a fetched list is too wide to open to; it opens nothing");
+                    LiveValue::default()
+                } else {
+                    value
+                }
+            }
             LiveName::DenyFeed(list) => {
                 let value = feed(store, list).await?;
                 feeds.insert(name, value);

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use voipfleet_common::names::ListName;
-use voipfleet_common::policy::{Documents, Feed};
+use voipfleet_common::policy::{AddressWord, Documents, Feed};
 use voipfleet_common::ruleset::live::{DnsName, LiveName};
 
 use crate::documents::Stored;
@@ -32,6 +32,8 @@ pub struct Used {
     /// Lists that a generation names: a node may run it, or go back to it, long after no
     /// document says where they come from.
     pub kept: BTreeSet<ListName>,
+    /// Lists to which a site opens something, by its document or by a generation.
+    pub opened: BTreeSet<ListName>,
 }
 
 /// What is needed of a generation here.
@@ -56,10 +58,17 @@ impl Used {
         });
         let lists = documents.lists.iter();
         let feeds = lists.filter_map(|(name, list)| Some((name.clone(), list.feed.clone()?)));
+        let sites = documents.sites.values();
+        let words = sites.flat_map(|site| site.admins.iter().chain(site.openings()));
+        let opened = words.filter_map(|word| match word {
+            AddressWord::List(list) => Some(list.clone()),
+            _ => None,
+        });
         Self {
             names: tenants.chain(providers).cloned().collect(),
             feeds: feeds.collect(),
             kept: BTreeSet::new(),
+            opened: opened.collect(),
         }
     }
 
@@ -67,7 +76,11 @@ impl Used {
         for source in named.live {
             match source {
                 LiveName::Name(name) => _ = self.names.insert(name),
-                LiveName::Feed(list) | LiveName::DenyFeed(list) => _ = self.kept.insert(list),
+                LiveName::DenyFeed(list) => _ = self.kept.insert(list),
+                LiveName::Feed(list) => {
+                    self.opened.insert(list.clone());
+                    self.kept.insert(list);
+                }
                 _ => {}
             }
         }

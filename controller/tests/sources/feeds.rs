@@ -3,9 +3,10 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
-use voipfleet_common::policy::Feed;
-use voipfleet_controller::live::Used;
+use voipfleet_common::policy::{Documents, Feed, Source, check};
+use voipfleet_common::ruleset::LiveName;
 use voipfleet_controller::live::feeds::{Asked, Feeds, Fetcher, Limits, MAX_FEEDS};
+use voipfleet_controller::live::{Used, read as live_sets};
 use voipfleet_controller::records::{FeedRecord, from_protobuf};
 use voipfleet_controller::store::{Txn, Versioned, keys};
 
@@ -197,5 +198,42 @@ async fn however_many_lists_are_remembered_it_starts_and_the_longest_unused_go_f
     let left = scene.store.all(keys::ALL_FEEDS, all).await.unwrap();
     assert_eq!(left.len(), MAX_FEEDS + 1);
     assert!(left.iter().any(|entry| entry.key == keys::feed("l0")));
+    scene.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_list_that_something_is_opened_to_is_looked_at_again() {
+    let scene = Scene::new();
+    let wide: Vec<String> = (11..61).map(|n| format!("{n}.0.0.0/8")).collect();
+    let web = Web::start(Does::Versioned("\"1\"", wide.join("\n"))).await;
+    start(&scene).await;
+    let denied = used(Some(feed(&web.url())));
+    scene.use_(denied.clone());
+    let record = until(&scene, |_| true).await;
+    assert_eq!(
+        (record.len(), record.error.as_str()),
+        (50, ""),
+        "for denial"
+    );
+
+    let documents = "kind: Site\nname: a\nadmins: 192.0.2.1\nservices: {sip: {from: [list:bl]}}\n---\n\
+        kind: List\nname: bl\nurl: https://lists.example.net/bl\n";
+    let source = Source {
+        path: "a.yaml".to_owned(),
+        text: documents.to_owned(),
+    };
+    let checked = check(&[source], &Documents::default());
+    let documents = Documents::from_iter(checked.documents);
+    let opened = Used::by(&documents).opened;
+    scene.use_(Used { opened, ..denied });
+    let record = until(&scene, |record| record.error.contains("too wide")).await;
+    assert_eq!(record.len(), 50, "what was there is shown still");
+
+    // It opens nothing all the same.
+    let site = "a".parse().unwrap();
+    let live = live_sets(scene.store.as_ref(), &site, &documents, &[], scene.now());
+    let live = live.await.unwrap();
+    let value = live.get(&LiveName::Feed("bl".parse().unwrap())).unwrap();
+    assert!(value.is_empty());
     scene.stop.cancel();
 }

@@ -24,7 +24,7 @@ pub(super) struct Scope {
     pub(super) tenants: BTreeSet<String>,
     pub(super) providers: BTreeSet<String>,
     pub(super) lists: BTreeSet<String>,
-    /// Lists that hold a prefix as wide as the world.
+    /// Lists that hold a prefix as wide as the world, or that are as wide together.
     pub(super) wide_lists: BTreeSet<String>,
     /// A source could not be read to its end: a name that is not here may be there.
     pub(super) incomplete: bool,

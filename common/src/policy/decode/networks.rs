@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::super::address;
+use super::super::breadth::Breadth;
 use super::super::diagnostic::{Span, quoted};
 use super::super::document::{Document, List, Provider, Tenant};
 use super::super::schema::LIST_ENTRY;
@@ -45,6 +46,7 @@ impl Decoder<'_> {
                 networks.insert(key, found.networks);
             }
             self.hosts_of_one(node.span, names.values().map(Vec::len).sum());
+            self.networks_of_one(node.span, networks.values().flatten());
         }
         Some(Tenant {
             name: name?,
@@ -65,6 +67,7 @@ impl Decoder<'_> {
         let media = peers("media");
         if let Some(node) = fields.get("signalling").or_else(|| fields.get("media")) {
             self.hosts_of_one(node.span, signalling.names.len() + media.names.len());
+            self.networks_of_one(node.span, signalling.networks.iter().chain(&media.networks));
         }
         Some(Provider {
             name: name?,
@@ -83,6 +86,22 @@ impl Decoder<'_> {
                 format!("{count} DNS names are too many for one document"),
                 "",
                 format!("name {MAX_HOSTS} hosts at most, or the networks that they are in"),
+            );
+        }
+    }
+
+    /// A client with so many networks would be everybody, and no list could deny anything: what
+    /// is a client's is taken out of it.
+    fn networks_of_one<'n>(&mut self, span: Span, nets: impl Iterator<Item = &'n IpNet>) {
+        let nets: Vec<&IpNet> = nets.collect();
+        let told = nets.iter().any(|net| address::is_world(net));
+        if self.scope.is_some() && !told && Breadth::of(nets).is_wide() {
+            self.sink.error(
+                span,
+                "these networks together are as wide as the world",
+                "a sixteenth of IPv4, or as much of IPv6 as sixteen /16",
+                "services that are open to clients would be open to everybody: name the real \
+                 networks, or open single services with `from: [world]`",
             );
         }
     }

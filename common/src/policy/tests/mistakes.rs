@@ -392,3 +392,41 @@ addresses: {addresses}
         assert!(shown.contains(words), "{entry}: {shown}");
     }
 }
+
+#[test]
+fn many_networks_are_the_world_together() {
+    let eights = |from: u8, count: u8| {
+        let nets: Vec<String> = (from..from + count)
+            .map(|n| format!("{n}.0.0.0/8"))
+            .collect();
+        nets.join(", ")
+    };
+    let site = |from: &str| {
+        format!(
+            "kind: Site\nname: a\nadmins: 192.0.2.1\nservices: {{hubring: {{from: [{from}]}}}}\n"
+        )
+    };
+    for count in [15, 16] {
+        let (all, half) = (eights(20, count), eights(28, count - 8));
+        for text in [
+            site(&all),
+            site("list:l") + &format!("---\nkind: List\nname: l\naddresses: [{all}]\n"),
+            format!(
+                "kind: Tenant\nname: t\nnetworks: {{a: [{}], b: [{half}]}}\n",
+                eights(20, 8)
+            ),
+            format!(
+                "kind: Provider\nname: p\nsignalling: [{}]\nmedia: [{half}]\n",
+                eights(20, 8)
+            ),
+        ] {
+            let all = sources(&[("a.yaml", &text)]);
+            let checked = check(&all, &Documents::default());
+            let shown = rendered(&all, &checked);
+            assert_eq!(checked.has_errors(), count == 16, "{text}: {shown}");
+            assert!(count < 16 || shown.contains("world"), "{shown}");
+        }
+    }
+    let meant = site(&eights(20, 16)).replace("]}", "], dangerous: true}");
+    assert!(!check(&sources(&[("a.yaml", &meant)]), &Documents::default()).has_errors());
+}

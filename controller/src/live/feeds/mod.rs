@@ -14,11 +14,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use voipfleet_common::names::ListName;
-use voipfleet_common::policy::Feed;
+use voipfleet_common::policy::{Breadth, Feed};
 
 pub use fetch::{FetchError, Fetched, Fetcher, Limits, system_roots};
 pub use parse::{Parsed, Unfit, parse};
-pub use take::{Event, take};
+pub use take::{Allowed, Event, take};
 pub use ureq::tls::Certificate;
 
 use super::used::Used;
@@ -76,6 +76,16 @@ enum Shrink {
     Yes,
 }
 
+/// What sites have a list for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Purpose {
+    /// None opens anything to it.
+    #[default]
+    Denial,
+    /// One does.
+    Opening,
+}
+
 #[derive(Debug, Default)]
 struct Held {
     record: FeedRecord,
@@ -83,6 +93,7 @@ struct Held {
     fetching: bool,
     /// A generation names it.
     kept: bool,
+    purpose: Purpose,
     asked: Option<Shrink>,
     unstored: bool,
     waiting: Vec<oneshot::Sender<FeedRecord>>,
@@ -204,6 +215,20 @@ impl Feeds {
         }
         for (list, held) in &mut self.held {
             held.kept = used.kept.contains(list);
+            let purpose = if used.opened.contains(list) {
+                Purpose::Opening
+            } else {
+                Purpose::Denial
+            };
+            let changed = std::mem::replace(&mut held.purpose, purpose) != purpose;
+            if changed && purpose == Purpose::Opening && held.is_wide() {
+                // It was taken for denial alone. Whatever comes now is looked at anew, the same
+                // once more too.
+                held.record.etag.clear();
+                held.record.last_modified.clear();
+                held.unstored = true;
+                held.asked.get_or_insert(Shrink::No);
+            }
             if !used.feeds.contains_key(list) {
                 held.feed = None;
                 held.asked = None;
@@ -280,7 +305,10 @@ impl Feeds {
             now_ms,
             &source,
             answer.fetched,
-            answer.shrink,
+            Allowed {
+                shrink: answer.shrink,
+                wide: held.purpose == Purpose::Denial,
+            },
         );
         held.unstored = true;
         // Whoever asked after this one was begun waits for the next.
@@ -358,6 +386,10 @@ impl Feeds {
 }
 
 impl Held {
+    fn is_wide(&self) -> bool {
+        Breadth::of(&self.record.elements()).is_wide()
+    }
+
     /// When it is to be fetched, Unix time.
     fn due_ms(&self) -> u64 {
         let Some(feed) = self.feed.as_ref().filter(|_| self.asked.is_none()) else {

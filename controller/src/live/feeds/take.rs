@@ -1,5 +1,7 @@
 //! What an answer of a source makes of what a list had.
 
+use voipfleet_common::policy::Breadth;
+
 use super::fetch::{FetchError, Fetched};
 use crate::errors::chain;
 use crate::records::{Dropped, FeedRecord};
@@ -8,6 +10,15 @@ use crate::records::{Dropped, FeedRecord};
 const SHORT: usize = 50;
 /// A list that keeps less than one part in so many has most probably lost the rest by mistake.
 const SHRINKS: usize = 10;
+
+/// What a list may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// As short as it likes, but not empty.
+    pub shrink: bool,
+    /// So wide that nothing may be opened to it: it is for denial only.
+    pub wide: bool,
+}
 
 /// What an operator would want to know about an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,18 +32,18 @@ pub enum Event {
 }
 
 /// Takes an answer of `source`. The last good elements outlive every answer that is not good.
-/// With `shrink` a list may lose as many elements as it likes, but not all.
+///
 pub fn take(
     record: &mut FeedRecord,
     now_ms: u64,
     source: &str,
     answer: Result<Fetched, FetchError>,
-    shrink: bool,
+    allowed: Allowed,
 ) -> Option<Event> {
     let was_failing = record.failing_since_ms != 0;
     record.checked_ms = now_ms;
     record.shrunk_to = None;
-    match accept(record, now_ms, source, answer, shrink) {
+    match accept(record, now_ms, source, answer, allowed) {
         Ok(changed) => {
             record.failing_since_ms = 0;
             record.failures = 0;
@@ -60,7 +71,7 @@ fn accept(
     now_ms: u64,
     source: &str,
     answer: Result<Fetched, FetchError>,
-    shrink: bool,
+    allowed: Allowed,
 ) -> Result<bool, String> {
     let (parsed, etag, last_modified) = match answer.map_err(|error| chain(&error))? {
         Fetched::Same => return Ok(false),
@@ -75,8 +86,23 @@ fn accept(
     if after == 0 && (before > 0 || parsed.dropped != Dropped::default()) {
         return Err("it holds no address that can be taken".to_owned());
     }
+    let breadth = Breadth::of(&parsed.elements);
+    if breadth.is_world() {
+        return Err(
+            "together its entries are half of IPv4, or all of IPv6: that is no list of \
+             somebody's networks"
+                .to_owned(),
+        );
+    }
+    if breadth.is_wide() && !allowed.wide {
+        return Err(
+            "together its entries are a sixteenth of IPv4, or as much of IPv6 as sixteen \
+             /16, or more: too wide for a list that a site opens something to"
+                .to_owned(),
+        );
+    }
     let lost = before > SHORT && after * SHRINKS < before;
-    if lost && !shrink && record.source == source {
+    if lost && !allowed.shrink && record.source == source {
         record.shrunk_to = Some(after as u64);
         return Err(format!("it shrank from {before} entries to {after}"));
     }
@@ -121,7 +147,7 @@ mod tests {
     #[test]
     fn the_last_good_elements_outlive_what_is_not_good() {
         let mut record = FeedRecord::default();
-        let first = take(&mut record, 5, "s", Ok(hosts(1000)), false);
+        let first = take(&mut record, 5, "s", Ok(hosts(1000)), Allowed::default());
         assert_eq!(first, Some(Event::Changed));
         let good = record.elements();
 
@@ -133,7 +159,7 @@ mod tests {
             Ok(hosts(99)),
         ];
         for (n, answer) in (10..).zip(bad) {
-            let event = take(&mut record, n, "s", answer, false);
+            let event = take(&mut record, n, "s", answer, Allowed::default());
             assert_eq!(event, (n == 10).then_some(Event::Failing), "told once");
             assert_eq!(record.elements(), good);
             assert_eq!((record.fetched_ms, record.failing_since_ms), (5, 10));
@@ -142,12 +168,15 @@ mod tests {
         assert_eq!((record.failures, record.shrunk_to), (4, Some(99)));
         assert_eq!(record.error, "it shrank from 1000 entries to 99");
 
-        let same = take(&mut record, 20, "s", Ok(Fetched::Same), false);
+        let same = take(&mut record, 20, "s", Ok(Fetched::Same), Allowed::default());
         assert_eq!(same, Some(Event::Recovered));
         assert_eq!((record.failures, record.error.as_str()), (0, ""));
         assert_eq!(record.shrunk_to, None);
-        assert_eq!(take(&mut record, 21, "s", Ok(hosts(1000)), false), None);
-        let less = take(&mut record, 22, "s", Ok(hosts(100)), false);
+        assert_eq!(
+            take(&mut record, 21, "s", Ok(hosts(1000)), Allowed::default()),
+            None
+        );
+        let less = take(&mut record, 22, "s", Ok(hosts(100)), Allowed::default());
         assert_eq!(less, Some(Event::Changed));
     }
 
@@ -162,12 +191,52 @@ mod tests {
             (0, 0, "s", false, true),
         ] {
             let mut record = FeedRecord::default();
-            take(&mut record, 1, "s", Ok(hosts(first)), false);
-            take(&mut record, 2, source, Ok(hosts(then)), accept);
+            take(&mut record, 1, "s", Ok(hosts(first)), Allowed::default());
+            take(
+                &mut record,
+                2,
+                source,
+                Ok(hosts(then)),
+                Allowed {
+                    shrink: accept,
+                    wide: false,
+                },
+            );
             let wanted = if taken { then } else { first };
             let case = format!("{first} {then} {source} {accept}");
             assert_eq!(record.len(), wanted as usize, "{case}");
             assert_eq!(record.failing_since_ms == 0, taken, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_opens_something_may_not_be_wide_and_no_list_may_be_the_world() {
+        // Each is a network that somebody may have.
+        let eights = |count: u8| {
+            let lines: Vec<String> = (11..11 + count).map(|n| format!("{n}.0.0.0/8")).collect();
+            let lines = lines.join("\n");
+            Ok(new(parse(lines.as_bytes(), 999).unwrap()))
+        };
+        for (count, wide, taken) in [
+            (15, false, true),
+            (16, false, false),
+            (16, true, true),
+            (100, true, true),
+            (100, false, false),
+            (150, true, false),
+        ] {
+            let mut record = FeedRecord::default();
+            take(&mut record, 1, "s", Ok(hosts(3)), Allowed::default());
+            let good = record.elements();
+            let allowed = Allowed { shrink: true, wide };
+            take(&mut record, 2, "s", eights(count), allowed);
+            assert_eq!(
+                record.error.is_empty(),
+                taken,
+                "{count} {wide}: {}",
+                record.error
+            );
+            assert_eq!(record.elements() != good, taken, "the last good ones stay");
         }
     }
 }
