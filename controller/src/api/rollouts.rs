@@ -83,7 +83,7 @@ impl Api {
                 tokio::spawn(watch.of_push(&prepared).run(events, out));
             }
             None => {
-                tokio::spawn(self.pushes.roll_out(prepared).run(events, out));
+                tokio::spawn(self.pushes.found(prepared).tell(out));
             }
         }
         Ok(answers)

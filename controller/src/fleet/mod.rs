@@ -199,24 +199,7 @@ impl Fleet {
         left.max(started).map(|since| since + REDIAL)
     }
 
-    /// Asks the connected nodes of a site to try again what they refused of a generation, in
-    /// a trial of at most so many milliseconds; and tells them the current generation once
-    /// more: a failing store may have kept it from them.
-    pub async fn again(&self, site: &SiteName, generation: Generation, confirm_within_ms: u64) {
-        if let Err(error) = self.spread(site).await {
-            tracing::error!(%site, error = %chain(&error), "generation not offered");
-        }
-        for (id, live) in &self.registry().nodes {
-            if id.site == *site {
-                live.wanted.send_modify(|wanted| {
-                    wanted.tries += 1;
-                    wanted.confirm_within_ms = Some((generation, confirm_within_ms));
-                });
-            }
-        }
-    }
-
-    /// The same for some nodes of the site: their turn in a rollout has come.
+    /// Has nodes whose turn in a rollout has come try once more, also what they have refused.
     pub async fn again_for(
         &self,
         site: &SiteName,
@@ -315,23 +298,6 @@ impl Fleet {
             wanted: wanted_out,
             end: end_out,
         }
-    }
-
-    /// A node that is connected and says nothing.
-    #[cfg(test)]
-    pub(crate) fn pretend(&self, id: &NodeId) -> impl Sized {
-        self.register(
-            id,
-            View {
-                peer: SocketAddr::from(([127, 0, 0, 1], 1)),
-                agent_version: String::new(),
-                confirmed: None,
-                offered: None,
-                status: None,
-                facts: None,
-                live: None,
-            },
-        )
     }
 
     /// Takes a session off the list; false: a newer one has taken its place.

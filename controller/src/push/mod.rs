@@ -1,17 +1,16 @@
 //! A push: documents and nodes become a generation, and the generation goes to the nodes.
 
 pub mod basis;
+mod found;
 mod generation;
 pub mod history;
 pub mod plan;
 mod prune;
 mod queue;
-mod rollout;
 pub mod rulesets;
 pub mod snapshot;
 pub mod sources;
 mod start;
-mod track;
 mod turns;
 mod watch;
 
@@ -25,10 +24,10 @@ use voipfleet_common::policy::Source;
 use voipfleet_common::session::Generation;
 
 pub use basis::PlanBasis;
+pub use found::Found;
 pub(crate) use generation::BELIEVED;
 pub use generation::Prepared;
 pub use queue::{Enqueued, Pushed};
-pub use rollout::Rollout;
 pub use snapshot::Snapshot;
 pub use start::Begun;
 pub use turns::{NoRight, Rights};
@@ -43,9 +42,6 @@ use crate::store::{Store, StoreError};
 
 /// Compiles at the same time: each takes a processor.
 const COMPILES: usize = 2;
-/// How long a connected node may take beyond `confirm_within`: to load the ruleset, to go back
-/// if the trial fails, and to say so over another connection.
-pub const ANSWER: Duration = Duration::from_secs(30);
 /// What `confirm_within` may be, milliseconds: as in a Site's `rollout`.
 pub const CONFIRM_WITHIN_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
 

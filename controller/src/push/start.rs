@@ -29,7 +29,7 @@ const TRIES: usize = 5;
 pub enum Begun {
     /// A rollout of this number goes on, or was over at once.
     Rollout(u64),
-    /// Every node should run this content already: only refusals are tried again.
+    /// Every node runs this very generation already.
     Nothing,
 }
 
@@ -106,7 +106,7 @@ impl Pushes {
         }
         let target = prepared.basis.target.as_ref();
         let everywhere = target.is_some_and(|target| target.nodes.is_empty());
-        if !prepared.changed && everywhere {
+        if !prepared.changed && everywhere && all_have(prepared) {
             return Ok(Some(Begun::Nothing));
         }
         let record = self.record(prepared, last.as_ref()).await?;
@@ -218,6 +218,13 @@ impl Pushes {
             let mut before = target
                 .and_then(|target| target.of(name))
                 .unwrap_or_default();
+            let held = prepared.confirmed.get(name).copied();
+            let target = prepared.generation.held(name);
+            let has = held.is_some() && held == target;
+            if before == prepared.generation.number && !has {
+                // It was offered it, and has not taken it.
+                before = held.map_or(0, |held| held.generation);
+            }
             if let Entry::Vacant(place) = known.entry(before) {
                 let key = keys::generation(site, before);
                 let read = records::read(self.store.as_ref(), &key).await?;
@@ -232,7 +239,11 @@ impl Pushes {
                 NodeStep {
                     before,
                     had: candidate.unchanged,
-                    place: Place::Waiting,
+                    place: if has && self.is_here(prepared, name) {
+                        Place::Applied
+                    } else {
+                        Place::Waiting
+                    },
                     at_ms: now_ms,
                     refused_before: self.refused(prepared, name),
                     error: String::new(),
@@ -267,6 +278,13 @@ impl Pushes {
             }
         }
         Ok(record)
+    }
+
+    /// It is connected, or between two connections.
+    fn is_here(&self, prepared: &Prepared, name: &NodeName) -> bool {
+        let id = id(prepared, name);
+        let known = prepared.confirmed.contains_key(name);
+        self.fleet.view(&id).is_some() || self.fleet.may_be_back_until(&id, known).is_some()
     }
 
     /// Who is connected; what nodes say is judged by the rollout's own steps.
@@ -321,6 +339,16 @@ impl Pushes {
         let same = Some(offered.held) == prepared.generation.held(name);
         (same && is_refusal(answer.state())).then_some(offered.nonce)
     }
+}
+
+/// Whether every node has confirmed this very generation.
+fn all_have(prepared: &Prepared) -> bool {
+    let generation = &prepared.generation;
+    let mut names = generation.nodes.keys();
+    names.all(|name| {
+        let held = prepared.confirmed.get(name).copied();
+        held.is_some() && held == generation.held(name)
+    })
 }
 
 /// Rulesets that are in the store as long as the site's newest generation is what it was.

@@ -184,16 +184,7 @@ impl Pushes {
             ticket: queued.ticket,
         };
         let started = match self.prepare(order).await {
-            Ok(prepared) => {
-                let started = self.start(&prepared).await;
-                if matches!(started, Ok(Some(Begun::Nothing))) {
-                    // As after any push: what nodes have refused is tried again.
-                    let generation = prepared.generation.number;
-                    let confirm_within_ms = prepared.confirm_within_ms;
-                    self.fleet.again(site, generation, confirm_within_ms).await;
-                }
-                started
-            }
+            Ok(prepared) => self.start(&prepared).await,
             Err(error) => Err(error),
         };
         match started {

@@ -12,12 +12,15 @@ const SHOWN: usize = 5;
 
 impl RolloutRecord {
     /// Whether a canary has shown that the generation can be run, or none is asked for. A node
-    /// that failed or is offline shows nothing.
+    /// that failed or is offline shows nothing; one that runs it of an earlier try does.
     pub fn is_proven(&self) -> bool {
-        let mut changing = self.nodes.values().filter(|step| !step.had).peekable();
+        let mut changing = self.nodes.values().filter(|step| !step.had);
         self.stages.canary == 0
-            || changing.peek().is_none()
-            || changing.any(|step| step.place == Place::Applied)
+            || changing.next().is_none()
+            || self.nodes.values().any(|step| {
+                let ran = !step.had || step.before == self.generation;
+                ran && step.place == Place::Applied
+            })
     }
 
     /// Connected nodes of later batches become the canary where none of its nodes can be: an

@@ -22,6 +22,8 @@ const REDIAL: Duration = Duration::from_millis(50);
 pub(crate) struct Life {
     /// Every content that it was offered, by generation.
     pub(crate) offered: BTreeMap<u64, BTreeSet<Vec<u8>>>,
+    /// How often it was offered each.
+    pub(crate) tries: BTreeMap<u64, usize>,
     pub(crate) confirmed: Option<(u64, Vec<u8>)>,
     last: Option<NodeStatus>,
 }
@@ -109,6 +111,7 @@ async fn session(
             let mut life = life.lock().unwrap();
             let offers = life.offered.entry(offer.generation).or_default();
             offers.insert(offer.digest.clone());
+            *life.tries.entry(offer.generation).or_default() += 1;
             let taken_back = refuses.contains(&offer.generation);
             if !taken_back {
                 life.confirmed = Some((offer.generation, offer.digest.clone()));

@@ -395,3 +395,39 @@ async fn what_failed_on_its_nodes_is_not_brought_back() {
         assert_eq!(robot.confirmed().unwrap(), (4, first.unwrap().1));
     }
 }
+
+/// Whoever has not taken it gets another try in stages, and within the limit of failures.
+#[tokio::test]
+async fn another_try_goes_through_the_batches_too() {
+    let all = ["a", "b", "c", "d", "e"];
+    let refuses: Vec<(&str, u64)> = all.iter().map(|name| (*name, 2)).collect();
+    let (installation, _address, robots) = fleet("{confirm_within: 2s}", &refuses).await;
+    assert_eq!(installation.push().await.end().await.0.rolled_back, 5);
+    let staging = "{canary: 1, batch: 2, max_failures: 0}";
+    installation.apply(&site(staging, "203.0.112.0/24")).await;
+    let before: Vec<usize> = robots.iter().map(tries).collect();
+    let push = installation.push().await;
+    assert_eq!(push.started.batches, [1, 2, 2]);
+    let (done, nodes) = push.end().await;
+    assert_eq!((done.generation, done.changed), (2, false), "{nodes:?}");
+    assert_eq!(done.state, "halted");
+    assert_eq!((done.rolled_back, done.waiting), (1, 4));
+    let tried = |(robot, before): (&Robot, usize)| tries(robot) > before;
+    let tried = robots.iter().zip(before).filter(|pair| tried(*pair));
+    assert_eq!(tried.count(), 1);
+    for robot in &robots {
+        assert_eq!(robot.confirmed().unwrap().0, 1);
+    }
+}
+
+/// How often it was offered generation 2.
+fn tries(robot: &Robot) -> usize {
+    robot
+        .life
+        .lock()
+        .unwrap()
+        .tries
+        .get(&2)
+        .copied()
+        .unwrap_or_default()
+}
