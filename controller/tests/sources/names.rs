@@ -291,10 +291,13 @@ async fn a_burst_of_failures_becomes_a_count_in_the_audit_log() {
     };
     assert_eq!(record(20).await.what, "NameFailing");
     let counted = record(21).await;
-    assert_eq!(
-        (counted.what.as_str(), counted.count),
-        ("SeveralEvents", Some(80))
-    );
-    assert_eq!(record(22).await.what, "NameChanged");
+    assert_eq!(counted.what, "SeveralEvents");
+    // The last of them may have been told when the minute was over.
+    let (mut told, mut number) = (20 + counted.count.unwrap(), 22);
+    while record(number).await.what == "NameFailing" {
+        (told, number) = (told + 1, number + 1);
+    }
+    assert_eq!(told, 100);
+    assert_eq!(record(number).await.what, "NameChanged");
     scene.stop.cancel();
 }
