@@ -24,13 +24,10 @@ use crate::refusal;
 use crate::sources::{self, Sources};
 use crate::wording::{duration, millis, printable};
 
-/// How long the controller may say nothing during a push, beyond what was asked to be awaited:
-/// a node's trial is bounded by the site's `confirm_within`.
-const SILENCE: Duration = Duration::from_mins(10);
-
-/// How long a push may wait for its turn: a rollout may be held over a weekend. That the
-/// controller is gone is known sooner, by the connection.
-const TURN: Duration = Duration::from_hours(7 * 24);
+/// How long nothing may happen in a rollout: a trial and a pause take up to an hour each, and it
+/// may be held over a weekend, or wait for one that is. That the controller is gone is known
+/// within half a minute, by the pings of the connection.
+const SILENCE: Duration = Duration::from_hours(7 * 24);
 
 /// `voipctl push`
 // Each is a flag of the command line.
@@ -325,12 +322,10 @@ impl Watched {
         waits: &Cell<bool>,
         session: &mut Session<'_>,
     ) -> Result<Status, Failure> {
-        let silence = SILENCE.saturating_add(self.wait.unwrap_or_default());
         let mut view = live::View::new(self.dry_run, self.wait.is_some());
         let stand = format!("see where it stands: voipctl rollout status {}", self.site);
         loop {
-            let limit = if waits.get() { TURN } else { silence };
-            let event = controller.within(limit, stream.message()).await;
+            let event = controller.within(SILENCE, stream.message()).await;
             let Some(event) = event.map_err(|failure| failure.hint(stand.as_str()))? else {
                 break;
             };
@@ -427,4 +422,20 @@ fn interruption(site: &SiteName, waits: bool) -> Failure {
         "watch it: voipctl rollout watch {site}; hold or end it: voipctl rollout pause|abort \
              {site}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A watch that gave up would tell of a controller that does not answer.
+    #[test]
+    fn a_rollout_is_watched_through_trials_pauses_and_weekends() {
+        let trial_and_pause = Duration::from_hours(2);
+        let weekend = Duration::from_hours(3 * 24);
+        assert!(SILENCE > weekend + trial_and_pause, "{SILENCE:?}");
+        let ping = voipfleet_proto::channel::KEEPALIVE_INTERVAL;
+        let answer = voipfleet_proto::channel::KEEPALIVE_TIMEOUT;
+        assert!(ping + answer <= Duration::from_secs(30));
+    }
 }

@@ -10,7 +10,7 @@ use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
 
 use super::live::View;
-use super::{Args, SILENCE, TURN, apply_first, ended, events, rehearse, sites, waiting};
+use super::{Args, SILENCE, apply_first, ended, events, rehearse, sites, waiting};
 use crate::Session;
 use crate::client::{ANSWER_TIMEOUT, Controller};
 use crate::commands::{apply, plan};
@@ -66,7 +66,6 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status
     for (site, basis) in wanted {
         let request = args.request(&site, on_the_wire.clone(), basis);
         let (controller, turns, out) = (Arc::clone(&controller), Arc::clone(&turns), out.clone());
-        let limit = SILENCE.saturating_add(args.wait.unwrap_or_default());
         let detach = args.detach;
         pushes.spawn(async move {
             // The semaphore is never closed.
@@ -82,10 +81,8 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status
                     return;
                 }
             };
-            let mut waits = false;
             loop {
-                let limit = if waits { TURN } else { limit };
-                let event = controller.within(limit, stream.message()).await;
+                let event = controller.within(SILENCE, stream.message()).await;
                 let event = event.map(|event| event.map(|event| event.kind));
                 let (told, over) = match event {
                     Ok(Some(kind)) => (Ok(kind), false),
@@ -102,8 +99,7 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status
                     Ok(Some(Kind::Done(_))) => true,
                     _ => false,
                 };
-                waits = matches!(told, Ok(Some(Kind::Queued(_))));
-                if waits {
+                if matches!(told, Ok(Some(Kind::Queued(_)))) {
                     // Others need not wait with it.
                     drop(turn.take());
                 }
