@@ -4,7 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 /// The exit status; the numbers are a contract with scripts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
     /// Done.
     Done = 0,

@@ -119,10 +119,20 @@ impl Draft {
             );
         }
         self.file.sync_all().map_err(unwritable(&self.path))?;
-        // Never over a file that came meanwhile.
-        fs::hard_link(&self.path, &self.place).map_err(|error| match error.kind() {
+        // Never over a file that came meanwhile: the place is taken first, by an empty file. Not by
+        // a link, which a USB stick's file system does not know.
+        let place = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&self.place);
+        place.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => exists(&self.place),
             _ => unwritable(&self.place)(error),
+        })?;
+        fs::rename(&self.path, &self.place).map_err(|error| {
+            // Of no use to anybody.
+            let _ = fs::remove_file(&self.place);
+            unwritable(&self.place)(error)
         })?;
         Ok(Backup {
             file: self.place.clone(),

@@ -118,6 +118,25 @@ async fn a_thousand_mistakes_are_counted_and_errors_come_first() {
 }
 
 #[tokio::test]
+async fn what_changed_nothing_needs_no_push() {
+    let fixture = Fixture::new().await;
+    fixture.write("site.yaml", SITE);
+    let file = fixture.path("site.yaml").to_str().unwrap().to_owned();
+    for (change, hints) in [(v1::Change::Unchanged, 0), (v1::Change::Changed, 1)] {
+        fixture.script(|script| {
+            script.apply.changes = vec![v1::DocumentChange {
+                kind: "Site".to_owned(),
+                name: "site-a".to_owned(),
+                change: change.into(),
+                revision: 12,
+            }];
+        });
+        let shown = fixture.run(&["apply", "-f", &file]).await;
+        assert_eq!(shown.err.matches("voipctl push site-a").count(), hints);
+    }
+}
+
+#[tokio::test]
 async fn stdin_is_a_source() {
     let fixture = Fixture::new().await;
     let now = crate::fixture::now();

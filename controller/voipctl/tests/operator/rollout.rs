@@ -187,6 +187,51 @@ async fn several_sites_are_pushed_side_by_side() {
     assert_eq!(shown.status, 1);
 }
 
+#[tokio::test]
+async fn a_site_of_several_that_fails_is_told_like_one() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        script.push = push();
+        script.push_refused = Some(tonic::Status::not_found(
+            "there is no site nowhere; apply a document of kind Site with that name first",
+        ));
+    });
+    let line = ["push", "nowhere", "nobody", "--yes", "--parallel", "1"];
+    let none = fixture.run(&line).await;
+    assert_eq!(none.status, 2, "{none}");
+    assert!(!none.err.contains("rollout status"), "{none}");
+    let json = fixture.run(&[&line[..], &["-o", "json"]].concat()).await;
+    assert_eq!(json.status, 2, "{json}");
+    assert_eq!(json.out.matches("\"event\":\"failed\"").count(), 2);
+    let mut shown = none.to_string();
+    shown.push_str(&json.to_string());
+    // One breaks off in the middle.
+    fixture.script(|script| {
+        script.push_refused = None;
+        script.push.pop();
+    });
+    let late = fixture.run(&line).await;
+    assert_eq!(late.status, 1, "{late}");
+    shown.push_str(&late.to_string());
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn a_node_that_did_not_answer_is_not_called_connected() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        script.push = push();
+        let gone = "it went offline when it had its turn, and did not answer within 60 s";
+        if let Some(Kind::Node(node)) = script.push.get_mut(1) {
+            node.state = v1::PushNodeState::TimedOut.into();
+            gone.clone_into(&mut node.error);
+        }
+    });
+    let shown = fixture.run(&["push", "site-a", "--yes"]).await;
+    assert!(shown.err.contains("sip1 did not answer in time"), "{shown}");
+    assert!(!shown.to_string().contains("connected"), "{shown}");
+}
+
 fn queued(ahead: u32) -> Kind {
     Kind::Queued(v1::PushQueued {
         ticket: 5,

@@ -140,9 +140,11 @@ fn finish(
     if applied.is_refused() {
         return Ok(Status::BadInput);
     }
+    let news = |change: &Change| change.change != "unchanged";
+    let asks = !args.dry_run && session.format.is_table() && applied.changes.iter().any(news);
     let mut changes = applied.changes.iter();
     let site = changes.find(|change| change.kind == "Site" && change.change != "deleted");
-    if let Some(site) = site.filter(|_| !args.dry_run && session.format.is_table()) {
+    if let Some(site) = site.filter(|_| asks) {
         session.console.hint(&format!(
             "bring it onto the nodes: voipctl push {}",
             site.name

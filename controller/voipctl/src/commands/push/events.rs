@@ -48,6 +48,11 @@ pub(super) enum Event {
     Node(NodeState),
     Diagnostic(Diagnostic),
     Done(Done),
+    /// Nothing more is heard of the site.
+    Failed {
+        site: String,
+        error: String,
+    },
 }
 
 #[derive(Serialize)]

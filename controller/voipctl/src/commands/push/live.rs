@@ -324,8 +324,8 @@ fn advice(site: &str, node: &v1::PushNode) -> Option<String> {
              {name}), {again}"
         )),
         PushNodeState::TimedOut => Some(format!(
-            "{name} is connected, but did not answer in time; see how it stands: \
-             voipctl status {site}"
+            "{name} did not answer in time; see whether it is there, and how it stands: voipctl \
+             status {site}"
         )),
         _ => None,
     }

@@ -1,6 +1,6 @@
 //! A push of several sites, side by side: a line for each site, and one bar.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -16,7 +16,7 @@ use crate::client::{ANSWER_TIMEOUT, Controller};
 use crate::commands::{apply, plan};
 use crate::console::Progress;
 use crate::diagnostics::{of_wire, show};
-use crate::failure::{Failure, Status};
+use crate::failure::{Failure, Status, chain};
 use crate::sources;
 use crate::wording::count;
 
@@ -162,6 +162,36 @@ struct Site {
     nodes: usize,
     ended: usize,
     generation: u64,
+    /// Something was heard of its push.
+    begun: bool,
+}
+
+impl Site {
+    fn new(args: &Args) -> Self {
+        Self {
+            view: View::of_several(args.dry_run, args.wait.is_some()),
+            nodes: 0,
+            ended: 0,
+            generation: 0,
+            begun: false,
+        }
+    }
+
+    /// The end of a push that has none of its own.
+    fn broken_off(&self, name: &SiteName, why: Failure) -> (Status, Failure) {
+        if self.begun {
+            let stand = format!("see where it stands: voipctl rollout status {name}");
+            let failure = Failure::controller(format!("{name} was not pushed to its end"));
+            return (Status::NotEverywhere, failure.because(why).hint(stand));
+        }
+        let (status, hint) = (why.status, why.hint.clone());
+        let failure = Failure::controller(format!("{name} was not pushed")).because(why);
+        let failure = match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        };
+        (status, failure)
+    }
 }
 
 async fn follow(
@@ -173,20 +203,9 @@ async fn follow(
     let total = names.len();
     let progress = (!args.dry_run && session.format.is_table())
         .then(|| session.console.progress(total as u64, "sites"));
-    let new = |name| {
-        let view = View::of_several(args.dry_run, args.wait.is_some());
-        (
-            name,
-            Site {
-                view,
-                nodes: 0,
-                ended: 0,
-                generation: 0,
-            },
-        )
-    };
+    let new = |name| (name, Site::new(args));
     let mut sites: BTreeMap<SiteName, Site> = names.into_iter().map(new).collect();
-    let mut status = Status::Done;
+    let mut ends = BTreeSet::new();
     let mut over = 0;
     let mut live = Live { progress };
     while let Some((name, told)) = news.recv().await {
@@ -199,29 +218,25 @@ async fn follow(
             Ok(None) => continue,
             Err(failure) => {
                 over += 1;
-                status = Status::NotEverywhere;
                 live.ended(&name, over);
-                let hint = format!("see where it stands: voipctl rollout status {name}");
-                let failure = Failure::controller(format!("{name} was not pushed to its end"))
-                    .because(failure)
-                    .hint(hint);
+                let (status, failure) = site.broken_off(&name, failure);
+                ends.insert(status);
+                session.print_event(&events::Event::Failed {
+                    site: name.to_string(),
+                    error: chain(&failure),
+                })?;
                 live.aside(|| session.console.failure(&failure));
                 continue;
             }
         };
         session.print_event(&events::Event::of_site(&kind, name.as_str()))?;
+        site.begun = true;
         match kind {
             Kind::Queued(queued) => {
-                if session.format.is_table() {
-                    live.aside(|| session.console.note(&waiting(&queued)));
-                }
+                live.queued(args.detach, &name, &queued, session);
                 if args.detach {
                     over += 1;
                     live.ended(&name, over);
-                    if session.format.is_table() {
-                        let text = format!("{name}: queued as {}\n", queued.ticket);
-                        live.aside(|| session.console.data(&text));
-                    }
                 } else {
                     live.waits(&name);
                 }
@@ -258,16 +273,31 @@ async fn follow(
             Kind::Done(done) => {
                 over += 1;
                 live.ended(&name, over);
-                if !args.dry_run && ended(&done) != Status::Done {
-                    status = Status::NotEverywhere;
-                }
+                let dry = args.dry_run;
+                ends.insert(if dry { Status::Done } else { ended(&done) });
                 live.aside(|| site.view.done(&done, session));
                 continue;
             }
         }
         live.at_work(&name, site);
     }
-    Ok(status)
+    if args.detach && sites.values().any(|site| site.begun) {
+        ends.insert(Status::Done);
+    }
+    let stored = !args.files.is_empty() && !args.dry_run;
+    Ok(together(&ends, stored))
+}
+
+/// What one site alone would have ended with, where all ended with that.
+fn together(ends: &BTreeSet<Status>, stored: bool) -> Status {
+    let mut ends = ends.iter();
+    match (ends.next(), ends.next()) {
+        (None, _) => Status::Done,
+        // Documents were stored: it does not say that nothing was changed.
+        (Some(Status::BadInput), None) if stored => Status::NotEverywhere,
+        (Some(status), None) => *status,
+        _ => Status::NotEverywhere,
+    }
 }
 
 /// The live area, where there is one.
@@ -299,6 +329,23 @@ impl Live {
     fn waits(&mut self, name: &SiteName) {
         if let Some(progress) = &mut self.progress {
             progress.working(name.as_str(), format!("{name}  waits for its turn"));
+        }
+    }
+
+    fn queued(
+        &self,
+        detached: bool,
+        name: &SiteName,
+        queued: &v1::PushQueued,
+        session: &mut Session<'_>,
+    ) {
+        if !session.format.is_table() {
+            return;
+        }
+        self.aside(|| session.console.note(&waiting(queued)));
+        if detached {
+            let text = format!("{name}: queued as {}\n", queued.ticket);
+            self.aside(|| session.console.data(&text));
         }
     }
 
