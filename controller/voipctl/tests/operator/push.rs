@@ -203,13 +203,31 @@ async fn a_dry_run_of_documents_asks_what_they_would_change() {
             ..v1::DocumentChange::default()
         }];
     });
+    fixture.script(|script| {
+        let field = v1::FieldDifference {
+            field: "networks.offices".to_owned(),
+            added: vec!["203.0.113.0/24".to_owned()],
+            ..v1::FieldDifference::default()
+        };
+        "site-a".clone_into(&mut script.plan.site);
+        script.plan.documents = vec![v1::DocumentDifference {
+            kind: "Tenant".to_owned(),
+            name: "acme".to_owned(),
+            change: "changed".to_owned(),
+            fields: vec![field],
+        }];
+    });
     let line = ["push", "site-a", "-f", file.to_str().unwrap(), "--dry-run"];
     let ended = fixture.run(&line).await;
     assert!(ended.to_string().contains("1 node would change"), "{ended}");
     let asked = fixture.asked();
     assert!(asked[0].contains("dry_run: true"), "{asked:?}");
-    assert!(asked[1].contains("dry_run: true"), "{asked:?}");
+    assert!(asked[1].starts_with("PlanRequest"), "{asked:?}");
     assert!(asked[1].contains("name: acme"), "{asked:?}");
+    assert!(asked[2].contains("dry_run: true"), "{asked:?}");
+    assert!(asked[2].contains("name: acme"), "{asked:?}");
+    let json = fixture.run(&[&line[..], &["-o", "json"]].concat()).await;
+    insta::assert_snapshot!(format!("{ended}{json}"));
 }
 
 #[tokio::test]

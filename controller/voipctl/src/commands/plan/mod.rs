@@ -152,6 +152,24 @@ pub fn show(plan: &v1::PlanResponse, session: &mut Session<'_>) {
     }
 }
 
+/// Shows the documents of a plan, by field.
+pub fn show_documents(plan: &v1::PlanResponse, session: &mut Session<'_>) {
+    let mut page = Page::new(session.console.out());
+    let site = &plan.site;
+    if plan.documents.is_empty() {
+        let same = format!(
+            "{site}: its documents would be those of generation {}",
+            plan.current
+        );
+        page.line(0, Tone::Plain, &same);
+    } else {
+        page.line(0, Tone::Plain, &format!("{site}: with these documents"));
+        page.documents(&plan.documents);
+    }
+    let text = page.finish();
+    session.console.data(&text);
+}
+
 fn text(plan: &v1::PlanResponse, session: &Session<'_>) -> String {
     let mut page = Page::new(session.console.out());
     page.line(0, Tone::Plain, &headline(plan));

@@ -6,6 +6,7 @@ use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
 
 use crate::commands::apply::{Applied, Change};
+use crate::commands::plan;
 use crate::diagnostics::of_wire;
 use crate::states;
 use crate::wording::or_null;
@@ -24,6 +25,24 @@ impl<'a> Documents<'a> {
             event: "documents",
             changes: &applied.changes,
             diagnostics: &applied.diagnostics,
+        }
+    }
+}
+
+/// What the documents of `-f` would change by field, in a dry run.
+#[derive(Serialize)]
+pub(super) struct Fields<'a> {
+    event: &'static str,
+    site: &'a str,
+    documents: plan::Documents<'a>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn of(plan: &'a v1::PlanResponse) -> Self {
+        Self {
+            event: "fields",
+            site: &plan.site,
+            documents: plan::Documents::of(&plan.documents),
         }
     }
 }

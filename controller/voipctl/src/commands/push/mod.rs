@@ -121,6 +121,7 @@ async fn one(site: SiteName, args: &Args, session: &mut Session<'_>) -> Result<S
         }
         if args.dry_run {
             sources = apply::on_the_wire(read);
+            tell_fields(&site, &sources, session).await?;
         }
     }
     let controller = session.controller().await?;
@@ -247,6 +248,21 @@ async fn apply_first(
         return Ok(Some(Status::BadInput));
     }
     Ok(None)
+}
+
+/// Says in a dry run what documents would change in the site, by field.
+async fn tell_fields(
+    site: &SiteName,
+    sources: &[v1::Source],
+    session: &mut Session<'_>,
+) -> Result<(), Failure> {
+    let controller = session.controller().await?;
+    let plan = plan::fetch(site, sources.to_vec(), &controller).await?;
+    session.print_event(&events::Fields::of(&plan))?;
+    if session.format.is_table() {
+        plan::show_documents(&plan, session);
+    }
+    Ok(())
 }
 
 /// What a person says to a plan.

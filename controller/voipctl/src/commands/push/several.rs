@@ -10,7 +10,7 @@ use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
 
 use super::live::View;
-use super::{Args, SILENCE, apply_first, ended, events, rehearse, sites, waiting};
+use super::{Args, SILENCE, apply_first, ended, events, rehearse, sites, tell_fields, waiting};
 use crate::Session;
 use crate::client::{ANSWER_TIMEOUT, Controller};
 use crate::commands::{apply, plan};
@@ -54,6 +54,9 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status
         }
         if args.dry_run {
             on_the_wire = apply::on_the_wire(&read);
+            for site in wanted.keys() {
+                tell_fields(site, &on_the_wire, session).await?;
+            }
         }
     }
     if asks && let Some(status) = agreed(&mut wanted, &controller, session).await? {
