@@ -13,7 +13,7 @@ use voipfleet_proto::v1;
 use super::convert::{invalid, parse, refused, sources};
 use super::{Api, Caller};
 use crate::push::Want;
-use crate::push::basis::{BasisNode, PlanBasis};
+use crate::push::basis::{BasisNode, BasisStaging, PlanBasis};
 use crate::push::plan::{Compared, DocumentDifference, Planned, PlannedNode, Wish};
 use crate::push::snapshot::MAX_NODES;
 use crate::push::sources::PlannedSource;
@@ -273,6 +273,10 @@ fn basis_on_the_wire(site: &str, basis: &PlanBasis) -> v1::PlanBasis {
         documents: basis.documents,
         generation: basis.generation,
         nodes: basis.nodes.iter().map(node).collect(),
+        staging: basis.staging.as_ref().map(|staging| v1::BasisStaging {
+            rollout: staging.rollout.clone(),
+            observe: staging.observe,
+        }),
     }
 }
 
@@ -299,5 +303,9 @@ pub(super) fn basis(basis: v1::PlanBasis) -> Result<PlanBasis, Status> {
         documents: basis.documents,
         generation: basis.generation,
         nodes,
+        staging: basis.staging.map(|staging| BasisStaging {
+            rollout: staging.rollout,
+            observe: staging.observe,
+        }),
     })
 }

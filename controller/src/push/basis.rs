@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use voipfleet_common::names::NodeName;
+use voipfleet_common::policy::{Batch, OnFailure, Rollout as Staging};
 use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::{Generation, Held};
 
@@ -24,6 +25,39 @@ pub struct PlanBasis {
     pub generation: Generation,
     /// Every node.
     pub nodes: BTreeMap<NodeName, BasisNode>,
+    /// How it would go through the nodes; none: not known, and not compared.
+    pub staging: Option<BasisStaging>,
+}
+
+/// How a push would go through the nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BasisStaging {
+    /// The site's rollout in words.
+    pub rollout: String,
+    /// Whether it would count only.
+    pub observe: bool,
+}
+
+impl BasisStaging {
+    pub(super) fn of(staging: &Staging, observe: bool) -> Self {
+        let batch = match staging.batch {
+            Batch::Count(count) => count.to_string(),
+            Batch::Percent(percent) => format!("{percent}%"),
+        };
+        let on_failure = match staging.on_failure {
+            OnFailure::Halt => "halt",
+            OnFailure::Rollback => "rollback",
+        };
+        let (canary, most) = (staging.canary, staging.max_failures);
+        let (pause, within) = (staging.pause_ms, staging.confirm_within_ms);
+        Self {
+            rollout: format!(
+                "{{canary: {canary}, batch: {batch}, max_failures: {most}, pause: {pause}ms, \
+                 on_failure: {on_failure}, confirm_within: {within}ms}}"
+            ),
+            observe,
+        }
+    }
 }
 
 /// A node in a plan.
@@ -51,6 +85,7 @@ impl PlanBasis {
         documents: DocumentsVersion,
         contents: &BTreeMap<NodeName, Content>,
         confirmed: &BTreeMap<NodeName, Held>,
+        staging: BasisStaging,
     ) -> Self {
         let node = |(name, content): (&NodeName, &Content)| {
             let node = BasisNode {
@@ -63,6 +98,7 @@ impl PlanBasis {
             documents,
             generation: generation.map_or(0, |generation| generation.number),
             nodes: contents.iter().map(node).collect(),
+            staging: Some(staging),
         }
     }
 
@@ -90,6 +126,7 @@ impl PlanBasis {
             documents: content.documents,
             generation: 0,
             nodes: content.nodes.iter().map(node).collect(),
+            staging: None,
         }
     }
 
@@ -99,6 +136,19 @@ impl PlanBasis {
         if now.generation != self.generation {
             let by = or_somebody(&last.pushed_by);
             moved.push(format!("{by} pushed generation {}", now.generation));
+        }
+        if let (Some(then), Some(now)) = (&self.staging, &now.staging) {
+            let by = or_somebody(&last.documents_by);
+            if now.rollout != then.rollout {
+                let (then, now) = (&then.rollout, &now.rollout);
+                moved.push(format!(
+                    "{by} changed the site's rollout from {then} to {now}"
+                ));
+            }
+            if now.observe != then.observe {
+                let mode = if now.observe { "observe" } else { "enforce" };
+                moved.push(format!("{by} changed the site's mode to {mode}"));
+            }
         }
         let mut others = Vec::new();
         for (name, then) in &self.nodes {
@@ -144,6 +194,8 @@ impl PlanBasis {
 impl Pushes {
     /// Refuses an order whose plan no longer holds. Called between the compile and the commit,
     /// which expects the site's generation as it is here: nothing can come between.
+    // One caller's facts on their way into one comparison.
+    #[allow(clippy::too_many_arguments)]
     pub(super) async fn still_stands(
         &self,
         order: &Order,
@@ -151,6 +203,7 @@ impl Pushes {
         snapshot: &Snapshot,
         contents: &BTreeMap<NodeName, Content>,
         confirmed: &BTreeMap<NodeName, Held>,
+        staging: BasisStaging,
     ) -> Result<(), PushError> {
         let Some(basis) = &order.basis else {
             return Ok(());
@@ -160,6 +213,7 @@ impl Pushes {
             snapshot.version,
             contents,
             confirmed,
+            staging,
         );
         let now = match order.ticket {
             0 => now,
@@ -207,6 +261,7 @@ mod tests {
             documents: 4,
             generation: 6,
             nodes: nodes.iter().map(node).collect(),
+            staging: Some(BasisStaging::of(&Staging::at_once(), false)),
         }
     }
 
@@ -252,6 +307,28 @@ mod tests {
             moved(&queued, &PlanBasis::of_content(&now.content())),
             ["ben changed the documents, and the rules for a are others"]
         );
+    }
+
+    /// Batches that were shown are the batches that are pushed.
+    #[test]
+    fn how_it_goes_through_the_nodes_counts() {
+        let then = basis(&[("a", "x", 6)]);
+        let mut now = then.clone();
+        let staging = Staging {
+            canary: 2,
+            ..Staging::at_once()
+        };
+        now.staging = Some(BasisStaging::of(&staging, true));
+        let told = moved(&then, &now);
+        assert!(
+            told[0].starts_with("ben changed the site's rollout from {canary: 0,"),
+            "{told:?}"
+        );
+        assert!(told[0].contains("to {canary: 2,"), "{told:?}");
+        assert_eq!(told[1], "ben changed the site's mode to observe");
+        // Of a voipctl that does not know it.
+        now.staging = None;
+        assert!(moved(&now, &then).is_empty());
     }
 
     /// Another site's tenant was changed: nothing that this plan says is wrong.

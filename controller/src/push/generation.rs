@@ -9,6 +9,7 @@ use voipfleet_common::role::Role;
 use voipfleet_common::ruleset::{Mode, Ruleset};
 use voipfleet_common::session::{Generation, Held};
 
+use super::basis::BasisStaging;
 use super::rulesets::Packed;
 use super::{Order, PushError, Pushes, Snapshot};
 use crate::records::{
@@ -77,7 +78,8 @@ impl Pushes {
         fresh.live = live.flatten().collect();
         let (contents, packed) = pack(&order.site, compiled.rulesets).await?;
         let confirmed = self.confirmed(&snapshot);
-        self.still_stands(&order, &basis, &snapshot, &contents, &confirmed)
+        let staging = BasisStaging::of(&staging(&snapshot), fresh.observe);
+        self.still_stands(&order, &basis, &snapshot, &contents, &confirmed, staging)
             .await?;
         Ok(self.prepared(
             order,
@@ -131,7 +133,8 @@ impl Pushes {
             (snapshot, Packed::new(site), Vec::new())
         };
         let confirmed = self.confirmed(&snapshot);
-        self.still_stands(&order, &basis, &snapshot, &contents, &confirmed)
+        let staging = BasisStaging::of(&staging(&snapshot), fresh.observe);
+        self.still_stands(&order, &basis, &snapshot, &contents, &confirmed, staging)
             .await?;
         Ok(self.prepared(order, snapshot, basis, contents, packed, fresh, warnings))
     }
@@ -190,7 +193,7 @@ impl Pushes {
             newest(&snapshot),
             fresh,
         );
-        let policy = snapshot.documents.sites.get(&order.site);
+        let staging = staging(&snapshot);
         Prepared {
             generation: Arc::new(compared.generation),
             changed: compared.changed,
@@ -198,7 +201,7 @@ impl Pushes {
             confirm_within_ms,
             differing: compared.differing,
             confirmed,
-            staging: policy.map_or_else(Staging::at_once, |policy| policy.rollout.clone()),
+            staging,
             roles: snapshot
                 .nodes
                 .into_iter()
@@ -288,6 +291,12 @@ async fn pack(
         (contents, packed)
     });
     packing.await.map_err(|_| PushError::Broken(site.clone()))
+}
+
+/// How the site's document wants a push to go through its nodes.
+pub(super) fn staging(snapshot: &Snapshot) -> Staging {
+    let policy = snapshot.documents.sites.get(&snapshot.site);
+    policy.map_or_else(Staging::at_once, |policy| policy.rollout.clone())
 }
 
 /// When the last of a site's nodes enrolled, Unix time.

@@ -12,8 +12,8 @@ use voipfleet_common::role::Role;
 use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_common::session::{Generation, Held};
 
-use super::basis::PlanBasis;
-use super::generation::{Before, compare, newest};
+use super::basis::{BasisStaging, PlanBasis};
+use super::generation::{Before, compare, newest, staging};
 use super::sources::{self, PlannedSource};
 use super::start::batch_size;
 use super::{Order, PushError, Pushes, Snapshot, Want, rulesets};
@@ -135,9 +135,16 @@ impl Pushes {
             .map(|(name, (_, content))| (name.clone(), *content))
             .collect();
         let confirmed = self.confirmed(&snapshot);
-        let basis = PlanBasis::of(record.as_ref(), snapshot.version, &contents, &confirmed);
         let mut fresh = self.fresh(&unmade(&wish), &snapshot);
         fresh.observe = observe.unwrap_or(fresh.observe);
+        let staging = BasisStaging::of(&staging(&snapshot), fresh.observe);
+        let basis = PlanBasis::of(
+            record.as_ref(),
+            snapshot.version,
+            &contents,
+            &confirmed,
+            staging,
+        );
         let compared = compare(
             record.as_ref(),
             contents,

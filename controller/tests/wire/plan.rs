@@ -175,6 +175,17 @@ async fn a_plan_that_went_stale_says_what_moved() {
     assert!(message.contains("ada changed the documents"), "{message}");
     assert_eq!(installation.status().await.generation, 0);
 
+    // The same rules in other batches are not what was shown.
+    let planned = plan(&installation, &[]).await;
+    let staged = wider().replace("tenants: [acme]", "tenants: [acme]\nrollout: {canary: 1}");
+    installation.apply(&staged).await;
+    let message = stale(&planned).await;
+    assert!(
+        message.contains("ada changed the site's rollout from {canary: 0, batch: 100%"),
+        "{message}"
+    );
+    installation.apply(&wider()).await;
+
     let planned = plan(&installation, &[]).await;
     Node::enrol(&installation, "b").await;
     let message = stale(&planned).await;

@@ -42,6 +42,7 @@ fn basis() -> v1::PlanBasis {
         documents: 9,
         generation: 7,
         nodes: Vec::new(),
+        staging: None,
     }
 }
 
