@@ -193,7 +193,9 @@ impl PlanBasis {
 
 impl Pushes {
     /// Refuses an order whose plan no longer holds. Called between the compile and the commit,
-    /// which expects the site's generation as it is here: nothing can come between.
+    /// which expects the site's generation as it is here. Documents and nodes are those that the
+    /// compile has read: what is compared is what is pushed, and a change after that is one of
+    /// the next push.
     // One caller's facts on their way into one comparison.
     #[allow(clippy::too_many_arguments)]
     pub(super) async fn still_stands(
