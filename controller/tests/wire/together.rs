@@ -1,4 +1,4 @@
-//! Twenty operators who change the same documents and push, all at once.
+//! Twenty operators who change the same documents, push and block, all at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,11 +8,13 @@ use tonic::Code;
 use tonic::transport::Channel;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
-    ApplyRequest, ApplyResponse, Change, DeleteRequest, DocumentConflict, DocumentRevision,
-    GetDocumentsRequest, PushRequest, StoredDocument,
+    ApplyRequest, ApplyResponse, BlockRequest, Change, DeleteRequest, DocumentConflict,
+    DocumentRevision, GetDocumentsRequest, ListBlocksRequest, PushRequest, SiteScope,
+    StoredDocument, site_scope,
 };
 
 use super::installation::{Installation, SITE, apply, refused};
+use super::people::{add, client, of_all};
 
 const OPERATORS: usize = 20;
 /// Far more tries than twenty operators can take from each other.
@@ -70,10 +72,34 @@ async fn add_network(client: &mut OperatorClient<Channel>, number: usize) -> usi
         );
         assert_eq!(conflict.expected, acme.revision);
         assert!(conflict.found > acme.revision, "{conflict:?}");
-        assert_eq!(conflict.changed_by, "ada");
+        // Somebody else, by name; before all of them it was who applied the first.
+        let by = conflict.changed_by.as_str();
+        assert!(
+            by.starts_with("op") && by != operator(number),
+            "{conflict:?}"
+        );
         assert!(conflict.changed_ms > 0);
     }
     panic!("operator {number} never had its turn");
+}
+
+fn operator(number: usize) -> String {
+    format!("op{number}")
+}
+
+/// Everybody blocks an address of their own, and one that all block.
+async fn block(client: &mut OperatorClient<Channel>, number: usize) {
+    for address in [format!("192.0.2.{number}"), "192.0.2.200".to_owned()] {
+        let request = BlockRequest {
+            address,
+            scope: Some(SiteScope {
+                kind: Some(site_scope::Kind::Site("site-a".to_owned())),
+            }),
+            reason: operator(number),
+            ..BlockRequest::default()
+        };
+        client.block(request).await.unwrap();
+    }
 }
 
 async fn push(client: &mut OperatorClient<Channel>) {
@@ -121,11 +147,13 @@ async fn twenty_operators_lose_nothing_and_half_apply_nothing() {
     });
     let mut operators = Vec::new();
     for number in 1..=OPERATORS {
-        let mut client = installation.operator().await;
+        let pair_of = add(&installation, &operator(number), of_all("operator")).await;
+        let mut client = client(&installation, &pair_of).await;
         operators.push(tokio::spawn(async move {
             let both = client.apply(apply(&pair(number))).await.unwrap();
             assert!(both.into_inner().conflicts.is_empty());
             let lost = add_network(&mut client, number).await;
+            block(&mut client, number).await;
             push(&mut client).await;
             lost
         }));
@@ -148,6 +176,14 @@ async fn twenty_operators_lose_nothing_and_half_apply_nothing() {
         );
     }
     assert_eq!(networks.as_object().unwrap().len(), OPERATORS + 1);
+    let blocks = client.list_blocks(ListBlocksRequest::default()).await;
+    let blocks = blocks.unwrap().into_inner().blocks;
+    let of = |address: String| blocks.iter().find(|one| one.address == address).unwrap();
+    for number in 1..=OPERATORS {
+        assert_eq!(of(format!("192.0.2.{number}")).by, operator(number));
+    }
+    assert!(of("192.0.2.200".to_owned()).by.starts_with("op"));
+    assert_eq!(blocks.len(), OPERATORS + 1);
     println!("{lost} conflicts, each told to the one who lost");
     // What they pushed last is what the documents say.
     let pushed = installation.push().await;
