@@ -166,10 +166,7 @@ fn a_canary_that_fails_halts_with_eleven_untouched(lab: &Lab) -> Result<()> {
         cut(lab, &node.name, "-D")?;
     }
     same(&free, &kernels(lab)?)?;
-    lab.wait("the canary's node back", || {
-        let back = |node: &NodeStatus| node.state != "offline";
-        Ok(lab.status()?.nodes.iter().all(back).then_some(()))
-    })?;
+    all_back(lab)?;
     for node in &lab.status()?.nodes {
         ensure!(node.generation == generation, "{node:?}");
     }
@@ -178,6 +175,14 @@ fn a_canary_that_fails_halts_with_eleven_untouched(lab: &Lab) -> Result<()> {
     lab.wait_synced()?;
     ensure!(with_rule(&kernels(lab)?, 9941).len() == 12);
     Ok(())
+}
+
+/// Agents that found nobody take a while to dial again.
+fn all_back(lab: &Lab) -> Result<()> {
+    lab.wait("every node back", || {
+        let back = |node: &NodeStatus| node.state != "offline";
+        Ok(lab.status()?.nodes.iter().all(back).then_some(()))
+    })
 }
 
 /// Whether an agent's log speaks of a trial of a generation.
@@ -314,6 +319,7 @@ fn a_node_that_is_lost_in_its_batch_halts_the_rest(lab: &Lab) -> Result<()> {
             .all(|node| before.get(*node) == now.get(*node))
             .then_some(()))
     })?;
+    all_back(lab)?;
     let again = lab.push()?;
     ensure!(again.ended.success(), "{}", again.ended.said());
     lab.wait_synced()?;

@@ -356,3 +356,73 @@ fn members_of_the_cluster_come_and_go_without_a_push() -> Result<()> {
         Ok(())
     })
 }
+
+/// The members of whatever set of a node's kernel holds the list, as `ipset save` prints them.
+fn listed(lab: &Lab, node: &str) -> Result<Vec<String>> {
+    let sets = lab.rules(node)?.sets;
+    let public = sets.into_iter().filter(|line| line.contains(" 9.9.9."));
+    Ok(public
+        .filter_map(|line| line.split(' ').nth(2).map(str::to_owned))
+        .collect())
+}
+
+fn wait_listed(lab: &Lab, wanted: &[&str]) -> Result<()> {
+    for node in lab.nodes() {
+        lab.wait("the list in the kernel", || {
+            Ok((listed(lab, &node.name)? == wanted).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_fetched_list_reaches_the_kernel_without_a_push() -> Result<()> {
+    with_lab(|lab| {
+        let folder = lab.state().join("controller/feeds");
+        std::fs::create_dir_all(&folder)?;
+        let file = folder.join("voipbl.txt");
+        let office = OFFICE[0];
+        // Of these, what the site serves and what is no public address is left out.
+        std::fs::write(&file, format!("9.9.9.9\n10.1.2.3\n{office}\nwords\n"))?;
+        let document = format!(
+            "kind: List\nname: voipbl\nfile: {}\nrefresh: 1h\n",
+            file.display()
+        );
+        let applied = lab.apply(&document)?;
+        ensure!(applied.success(), "{}", applied.said());
+        let push = lab.push()?;
+        ensure!(push.ended.success(), "{}", push.ended.said());
+        wait_listed(lab, &["9.9.9.9"])?;
+        for node in lab.nodes() {
+            let sets = lab.rules(&node.name)?.sets;
+            let denied = sets.iter().filter(|line| !line.contains("vf-c"));
+            let mut hit = denied.filter(|line| line.ends_with(" 10.1.2.3"));
+            ensure!(hit.next().is_none(), "{sets:?}");
+        }
+        let nodes = begin(lab, &["office"])?;
+        go_on(lab, &of(&nodes, 0))?;
+        let told = lab.voipctl_ok(&["feeds", "-o", "json"])?;
+        let told: Value = serde_json::from_str(&told)?;
+        let dropped = told.pointer("/feeds/0/dropped").context("no dropped")?;
+        ensure!(dropped.get("private") == Some(&1.into()), "{told}");
+        ensure!(dropped.get("not_addresses") == Some(&1.into()), "{told}");
+
+        let generation = lab.status()?.generation;
+        std::fs::write(&file, "9.9.9.10\n")?;
+        let begun = Instant::now();
+        lab.voipctl_ok(&["feeds", "fetch", "voipbl"])?;
+        wait_listed(lab, &["9.9.9.10"])?;
+        let took = begun.elapsed().as_millis();
+        print(&format!(
+            "a fetched list is in the kernel of 3 nodes after {took} ms"
+        ));
+        // A source that fails takes nothing away.
+        std::fs::remove_file(&file)?;
+        let failed = lab.voipctl(&["feeds", "fetch", "voipbl"])?;
+        ensure!(!failed.success(), "{}", failed.said());
+        wait_listed(lab, &["9.9.9.10"])?;
+        ensure!(lab.status()?.generation == generation, "nothing was pushed");
+        lab.wait_synced()?;
+        Ok(())
+    })
+}
