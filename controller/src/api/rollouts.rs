@@ -175,7 +175,9 @@ impl Api {
         let by = caller.name.as_str();
         let rollouts = self.pushes.rollouts();
         let record = rollouts.abort(&site, by, request.roll_back).await;
-        Ok(report(site.as_str(), &record.map_err(not_commanded)?))
+        let record = record.map_err(not_commanded)?;
+        caller.generations(Some(record.generation), Some(record.goal()));
+        Ok(report(site.as_str(), &record))
     }
 }
 

@@ -19,7 +19,7 @@ use super::start::batch_size;
 use super::{Order, PushError, Pushes, Snapshot, Want, rulesets};
 use crate::documents::documents_at;
 use crate::records::{self, Content, GenerationRecord, NodeId};
-use crate::rollout::order::{self, Candidate};
+use crate::rollout::order::{self, Candidate, Ordered};
 use crate::store::{StoreError, keys};
 
 /// What is asked for.
@@ -155,43 +155,37 @@ impl Pushes {
         let running = self.running(&wanted, &confirmed).await?;
         let documents_at = self.documents_before(record.as_ref(), &snapshot).await?;
         let nodes = self.nodes(&snapshot, &wanted, &confirmed, &running);
-        let steps = steps(&snapshot, &nodes);
+        let Ordered {
+            batches: steps,
+            together,
+        } = steps(&snapshot, &nodes);
+        if steps.len() > 1 {
+            warnings.extend(together.iter().map(|role| {
+                format!(
+                    "every {} node that changes does so in the same batch; a smaller \
+                     rollout.batch leaves some as they are meanwhile",
+                    role.code()
+                )
+            }));
+        }
         let live = self.live(&wanted, &running).await?;
         warnings.extend(live.iter().filter_map(PlannedSource::warning));
-        let now = self.clock.now_ms() / 1000;
         let current = record.as_ref().map_or(0, |record| record.number);
-        let comparing = tokio::task::spawn_blocking(move || {
-            let (known, before_documents) = documents_at;
-            let site = &wish.site;
-            let owners = |documents: &Documents| {
-                let site = documents.sites.get(site);
-                site.map(|site| Owners::of(site, documents))
-                    .unwrap_or_default()
-            };
-            let pairs: Vec<NodeChange<'_>> = wanted
-                .iter()
-                .filter_map(|(node, (after, _))| {
-                    let before = match running.get(node) {
-                        Some(Running::Other(before)) => Some(before.as_ref()),
-                        Some(Running::Nothing) => None,
-                        Some(Running::Same | Running::Unknown) | None => return None,
-                    };
-                    Some(NodeChange {
-                        node,
-                        before,
-                        after,
-                    })
-                })
-                .collect();
-            let (before, after) = (owners(&before_documents), owners(&after_documents));
-            let changes = Changes::of(&pairs, &before, &after);
-            warnings.extend(changes.warnings(&pairs, wish.operator, now));
-            let documents = document_differences(site, &before_documents, &after_documents);
-            (known, documents, changes, warnings)
-        });
+        let (known, before_documents) = documents_at;
+        let comparing = Comparing {
+            site: wish.site,
+            operator: wish.operator,
+            wanted,
+            running,
+            before: before_documents,
+            after: after_documents,
+            back: to.is_some(),
+            now: self.clock.now_ms() / 1000,
+        };
+        let comparing = tokio::task::spawn_blocking(move || comparing.run());
         let site = snapshot.site;
-        let (known, documents, changes, warnings) =
-            comparing.await.map_err(|_| PushError::Broken(site))?;
+        let (documents, changes, told) = comparing.await.map_err(|_| PushError::Broken(site))?;
+        warnings.extend(told);
         Ok(Planned {
             generation: compared.generation.number,
             to,
@@ -418,10 +412,66 @@ struct Foreseen {
     observe: Option<bool>,
 }
 
+/// What a plan is told from: a while's work, off the async threads.
+struct Comparing {
+    site: SiteName,
+    operator: Option<IpAddr>,
+    wanted: Wanted,
+    running: BTreeMap<NodeName, Running>,
+    before: Documents,
+    after: Arc<Documents>,
+    /// To what an earlier generation held.
+    back: bool,
+    /// Unix time, seconds.
+    now: u64,
+}
+
+impl Comparing {
+    /// Documents, rules and access that change, and warnings about them.
+    fn run(self) -> (Vec<DocumentDifference>, Changes, Vec<String>) {
+        let site = &self.site;
+        let owners = |documents: &Documents| {
+            let site = documents.sites.get(site);
+            site.map(|site| Owners::of(site, documents))
+                .unwrap_or_default()
+        };
+        let pairs: Vec<NodeChange<'_>> = self
+            .wanted
+            .iter()
+            .filter_map(|(node, (after, _))| {
+                let before = match self.running.get(node) {
+                    Some(Running::Other(before)) => Some(before.as_ref()),
+                    Some(Running::Nothing) => None,
+                    Some(Running::Same | Running::Unknown) | None => return None,
+                };
+                Some(NodeChange {
+                    node,
+                    before,
+                    after,
+                })
+            })
+            .collect();
+        let (before, after) = (owners(&self.before), owners(&self.after));
+        let changes = Changes::of(&pairs, &before, &after);
+        let mut warnings: Vec<String> = Vec::new();
+        warnings.extend(changes.warnings(&pairs, self.operator, self.now));
+        if self.back {
+            // A rollback changes no document.
+            warnings.push(format!(
+                "documents stay as they are, and the next push brings back what they say: \
+                 correct them before you push {site} again"
+            ));
+            return (Vec::new(), changes, warnings);
+        }
+        let documents = document_differences(site, &self.before, &self.after);
+        (documents, changes, warnings)
+    }
+}
+
 /// The batches of a rollout, as the site's document wants them now.
-fn steps(snapshot: &Snapshot, nodes: &BTreeMap<NodeName, PlannedNode>) -> Vec<Vec<NodeName>> {
+fn steps(snapshot: &Snapshot, nodes: &BTreeMap<NodeName, PlannedNode>) -> Ordered {
     let Some(policy) = snapshot.documents.sites.get(&snapshot.site) else {
-        return Vec::new();
+        return Ordered::default();
     };
     let candidate = |(name, node): (&NodeName, &PlannedNode)| {
         let candidate = Candidate {
@@ -435,7 +485,7 @@ fn steps(snapshot: &Snapshot, nodes: &BTreeMap<NodeName, PlannedNode>) -> Vec<Ve
     let changing = candidates.values().filter(|node| !node.unchanged).count();
     let canary = usize::try_from(policy.rollout.canary).unwrap_or(usize::MAX);
     let batch = batch_size(policy.rollout.batch, changing);
-    order::order(&candidates, canary, batch).batches
+    order::order(&candidates, canary, batch)
 }
 
 /// What a node runs.

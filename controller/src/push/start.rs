@@ -16,7 +16,7 @@ use crate::records::{
     self, Cause, GenerationRecord, NodeId, NodeStep, Place, Read, RolloutRecord, RolloutState,
     Stages, expected,
 };
-use crate::rollout::order::{Candidate, Ordered, order};
+use crate::rollout::order::{Candidate, order};
 use crate::rollout::step::{Presence, Sight, Word};
 use crate::rollout::{self, is_refusal};
 use crate::store::{Expect, Outcome, Txn, keys};
@@ -80,13 +80,6 @@ impl Pushes {
             site: site.clone(),
             waiting,
         }))
-    }
-
-    /// The batches that a prepared push would go through.
-    pub fn order_of(&self, prepared: &Prepared) -> Ordered {
-        let candidates = self.candidates(prepared);
-        let stages = stages(prepared, &candidates);
-        order(&candidates, stages.canary, stages.batch)
     }
 
     /// Makes a prepared push the site's rollout, in one transaction; none: another push was

@@ -31,6 +31,8 @@ mod push;
 #[cfg(test)]
 mod queue;
 #[cfg(test)]
+mod requests;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod rights;

@@ -291,6 +291,13 @@ async fn earlier_generations_are_listed_shown_and_compared() {
     let back = client.plan(back).await.unwrap().into_inner();
     assert_eq!((back.generation, back.to, back.changed), (3, 1, true));
     assert_eq!(back.steps.len(), 1);
+    // It changes no document, and says what the next push does.
+    assert!(back.documents.is_empty(), "{:?}", back.documents);
+    let stay = back
+        .warnings
+        .iter()
+        .any(|one| one.contains("documents stay"));
+    assert!(stay, "{:?}", back.warnings);
     let access = &back.changes.as_ref().unwrap().access;
     assert!(!access.is_empty());
     assert!(

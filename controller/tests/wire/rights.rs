@@ -13,6 +13,10 @@ use voipfleet_proto::v1::{self, OperatorBinding};
 use super::agent::{csr, enrol};
 use super::installation::{Installation, apply};
 use super::people::{add, client, of_all, of_site, of_tenant};
+use super::requests::{
+    abort, allow, block, blocks, close, everywhere, lift, one_site, open, pause, resume, rollback,
+    rollouts, watch,
+};
 
 /// Two sites, each with a tenant and a list of its own and a tenant that both serve.
 const DOCUMENTS: &str = "
@@ -269,95 +273,6 @@ fn fetch(list: &str) -> v1::FetchFeedRequest {
 fn renew() -> v1::RenewOperatorRequest {
     let (csr_pem, _) = csr();
     v1::RenewOperatorRequest { csr_pem }
-}
-
-fn one_site(site: &str) -> v1::SiteScope {
-    let kind = Some(v1::site_scope::Kind::Site(site.to_owned()));
-    v1::SiteScope { kind }
-}
-
-fn everywhere() -> v1::SiteScope {
-    let kind = Some(v1::site_scope::Kind::All(true));
-    v1::SiteScope { kind }
-}
-
-/// An address that is nobody's.
-const ADDRESS: &str = "100.127.0.1";
-
-fn block(scope: v1::SiteScope) -> v1::BlockRequest {
-    v1::BlockRequest {
-        address: ADDRESS.to_owned(),
-        scope: Some(scope),
-        reason: "a test".to_owned(),
-        ..v1::BlockRequest::default()
-    }
-}
-
-fn allow(scope: v1::SiteScope) -> v1::AllowRequest {
-    v1::AllowRequest {
-        address: ADDRESS.to_owned(),
-        scope: Some(scope),
-        reason: "a test".to_owned(),
-        ..v1::AllowRequest::default()
-    }
-}
-
-fn lift(scope: Option<v1::SiteScope>) -> v1::LiftRequest {
-    let address = ADDRESS.to_owned();
-    v1::LiftRequest { address, scope }
-}
-
-fn blocks(site: &str) -> v1::ListBlocksRequest {
-    let site = site.to_owned();
-    v1::ListBlocksRequest { site }
-}
-
-fn open(site: &str) -> v1::PanicOpenRequest {
-    v1::PanicOpenRequest {
-        site: site.to_owned(),
-        reason: "a test".to_owned(),
-        ..v1::PanicOpenRequest::default()
-    }
-}
-
-fn close(site: &str) -> v1::PanicCloseRequest {
-    let site = site.to_owned();
-    v1::PanicCloseRequest { site }
-}
-
-fn rollback(site: &str) -> v1::RollbackRequest {
-    v1::RollbackRequest {
-        site: site.to_owned(),
-        dry_run: true,
-        ..v1::RollbackRequest::default()
-    }
-}
-
-fn watch(site: &str) -> v1::WatchRolloutRequest {
-    let site = site.to_owned();
-    v1::WatchRolloutRequest { site }
-}
-
-fn rollouts(site: &str) -> v1::RolloutStatusRequest {
-    let site = site.to_owned();
-    v1::RolloutStatusRequest { site }
-}
-
-fn pause(site: &str) -> v1::PauseRolloutRequest {
-    let site = site.to_owned();
-    v1::PauseRolloutRequest { site }
-}
-
-fn resume(site: &str) -> v1::ResumeRolloutRequest {
-    let site = site.to_owned();
-    v1::ResumeRolloutRequest { site }
-}
-
-fn abort(site: &str) -> v1::AbortRolloutRequest {
-    v1::AbortRolloutRequest {
-        site: site.to_owned(),
-        roll_back: false,
-    }
 }
 
 // Columns: viewer, operator, admin of everything; of site-a; viewer, operator of tenant acme.
