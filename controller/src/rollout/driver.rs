@@ -208,7 +208,7 @@ async fn told(
     };
     let event = event
         .site(site)
-        .generations(None, Some(after.goal()))
+        .generations(after.before(), Some(after.goal()))
         .detail(format!(
             "{state}: {applied} applied, {failed} failed, {untouched} untouched; started by {}",
             after.by

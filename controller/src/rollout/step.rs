@@ -187,6 +187,12 @@ impl RolloutRecord {
         *self != before
     }
 
+    /// The newest generation that its nodes had before; none: they had none.
+    pub fn before(&self) -> Option<Generation> {
+        let before = self.nodes.values().map(|step| step.before);
+        before.max().filter(|before| *before != 0)
+    }
+
     /// The controller has been started since nodes were set to work: how long it was gone is not
     /// their fault. They have `return_ms` to dial again, and then the time that they always have.
     pub fn take_over(&mut self, started_ms: u64, return_ms: u64) {

@@ -157,11 +157,9 @@ impl Shown {
             let _ = write!(text, " and {} more", more.len());
         }
         if let Some(after) = self.generation_after {
-            let before = self.generation_before.unwrap_or_default();
-            let _ = if before == after {
-                write!(text, " @{after}")
-            } else {
-                write!(text, " @{before}→{after}")
+            let _ = match self.generation_before {
+                Some(before) if before != after => write!(text, " @{before}→{after}"),
+                _ => write!(text, " @{after}"),
             };
         }
         if text.is_empty() {
