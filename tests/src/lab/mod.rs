@@ -290,10 +290,12 @@ impl Drop for Lab {
 /// The folder with the product's programs: where cargo put this test too.
 pub(crate) fn programs() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let folder = test
-        .parent()
-        .and_then(Path::parent)
-        .context("the test is in no target folder")?;
+    // Tests are in its `deps`, benches beside the programs.
+    let folder = test.parent().context("it is in no target folder")?;
+    let folder = match folder.parent() {
+        Some(parent) if folder.ends_with("deps") => parent,
+        _ => folder,
+    };
     for name in [
         "voipfleet-controller",
         "voipfleet-agent",
