@@ -2,7 +2,8 @@
 # Prints figures for this machine, each beside the floor measured in the same run.
 #
 #   sudo tests/bench.sh                     everything, about twenty minutes
-#   sudo tests/bench.sh apply               one part: apply, delta, plan, drift, lockout, idle or push
+#   sudo tests/bench.sh apply               one part: apply, delta, plan, drift, lockout, idle,
+#                                           push or scale
 #   sudo tests/bench.sh push --nodes 10
 set -euo pipefail
 
@@ -16,7 +17,4 @@ cd "$ROOT"
 . deploy/lab/tools.sh
 install_missing
 cargo build --quiet --locked --release --workspace --bins
-# The programs are looked for beside the bench's folder, as with tests.
-mkdir -p target/release/bench-run
-cp target/release/bench target/release/bench-run/
-exec target/release/bench-run/bench "$@"
+exec target/release/bench "$@"
