@@ -6,7 +6,7 @@ use super::CompileError;
 use super::address::{Elements, is_world, minimal, private_ranges};
 use super::blocks::from_source;
 use super::members::Members;
-use super::protection::{Class, Protected};
+use super::protection::{Class, Protected, providers_besides, tenants_besides};
 use super::sources::{Content, Source, Sources};
 use super::stems::label;
 use crate::names::ListName;
@@ -28,7 +28,8 @@ struct Spared {
 /// The rules of the chain that drops what the site denies; none where it denies nothing.
 ///
 /// A list is somebody else's, and is not trusted with the site's own: the cluster, admins,
-/// tenants, providers and private ranges are not denied by it. What an operator wrote into
+/// tenants, providers and private ranges are not denied by it, nor tenants and providers to whom
+/// only a rule or a service opens something. What an operator wrote into
 /// `deny` by hand is meant, so only the cluster and admins are not denied by that: a phone inside
 /// a tenant's network can be denied.
 ///
@@ -90,6 +91,13 @@ pub(super) fn rules(
     if !listed.is_empty() {
         rules.extend(leave(&AddressWord::Clients, false, sources)?);
         rules.extend(leave(&AddressWord::Providers, true, sources)?);
+        for word in tenants_besides(site) {
+            rules.extend(leave(&word, false, sources)?);
+        }
+        for word in providers_besides(site) {
+            rules.extend(leave(&word, false, sources)?);
+            rules.extend(leave(&word, true, sources)?);
+        }
         rules.append(&mut listed);
     }
     Ok(rules)
@@ -178,18 +186,11 @@ fn denied_by_list(
 
 impl Spared {
     fn of(sources: &Sources<'_>) -> Result<Self, CompileError> {
-        let of = |class, words: &[_]| Protected::of(class, sources, words);
         Ok(Self {
             cluster: Protected::new(Class::Cluster, Vec::new(), sources.cluster_nets()),
-            admins: of(Class::Admins, &[(AddressWord::Admins, false)])?,
-            tenants: of(Class::Tenants, &[(AddressWord::Tenants, false)])?,
-            providers: of(
-                Class::Providers,
-                &[
-                    (AddressWord::Providers, false),
-                    (AddressWord::Providers, true),
-                ],
-            )?,
+            admins: Protected::of(Class::Admins, sources, &[(AddressWord::Admins, false)])?,
+            tenants: Protected::tenants(sources)?,
+            providers: Protected::providers(sources)?,
             private: Protected::new(Class::Private, private_ranges(), Vec::new()),
         })
     }

@@ -9,7 +9,7 @@ use super::address::{count_touching, minimal, private_ranges, subtract, touching
 use super::sources::Sources;
 use super::{CompileError, NodeInput};
 use crate::names::SiteName;
-use crate::policy::{AddressWord, Documents};
+use crate::policy::{AddressWord, Documents, Site};
 use crate::ruleset::LiveSets;
 
 /// Networks of a class that are told by name.
@@ -48,6 +48,20 @@ impl fmt::Display for Class {
     }
 }
 
+/// The tenants that a site serves and `tenants` does not name.
+pub(super) fn tenants_besides(site: &Site) -> impl Iterator<Item = AddressWord> {
+    let besides = site.serves().tenants.into_iter();
+    let besides = besides.filter(|name| !site.tenants.contains(*name));
+    besides.cloned().map(AddressWord::Tenant)
+}
+
+/// The providers that a site serves and `providers` does not name.
+pub(super) fn providers_besides(site: &Site) -> impl Iterator<Item = AddressWord> {
+    let besides = site.serves().providers.into_iter();
+    let besides = besides.filter(|name| !site.providers.contains(*name));
+    besides.cloned().map(AddressWord::Provider)
+}
+
 /// Networks of one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Protected {
@@ -74,6 +88,24 @@ impl Protected {
         }
         let all = self.fixed.iter().chain(&self.changing);
         Cow::Owned(minimal(all.copied().collect()))
+    }
+
+    /// Those of the tenants that the site serves.
+    pub(super) fn tenants(sources: &Sources<'_>) -> Result<Self, CompileError> {
+        let own = [(AddressWord::Tenants, false)];
+        let besides = tenants_besides(sources.site).map(|word| (word, false));
+        let words: Vec<_> = own.into_iter().chain(besides).collect();
+        Self::of(Class::Tenants, sources, &words)
+    }
+
+    /// Those of the providers that the site serves, signalling and media.
+    pub(super) fn providers(sources: &Sources<'_>) -> Result<Self, CompileError> {
+        let words = [AddressWord::Providers].into_iter();
+        let words = words.chain(providers_besides(sources.site));
+        let words: Vec<_> = words
+            .flat_map(|word| [(word.clone(), false), (word, true)])
+            .collect();
+        Self::of(Class::Providers, sources, &words)
     }
 
     /// What the words name, and the addresses of their DNS names.
@@ -136,18 +168,11 @@ impl Protection {
             .ok_or_else(|| CompileError::UnknownSite(site.clone()))?;
         let by_name = nodes.iter().map(|node| (&node.name, node)).collect();
         let sources = Sources::new(policy, documents, &by_name, live);
-        let of = |class, words: &[_]| Protected::of(class, &sources, words);
         Ok(Self::new(&[
             Protected::new(Class::Cluster, Vec::new(), sources.cluster_nets()),
-            of(Class::Admins, &[(AddressWord::Admins, false)])?,
-            of(Class::Tenants, &[(AddressWord::Tenants, false)])?,
-            of(
-                Class::Providers,
-                &[
-                    (AddressWord::Providers, false),
-                    (AddressWord::Providers, true),
-                ],
-            )?,
+            Protected::of(Class::Admins, &sources, &[(AddressWord::Admins, false)])?,
+            Protected::tenants(&sources)?,
+            Protected::providers(&sources)?,
             Protected::new(Class::Private, private_ranges(), Vec::new()),
         ]))
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{AddressWord, Document, Documents, Site};
 use super::schema;
+use crate::names::{ProviderName, TenantName};
 
 /// The kinds of documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -216,6 +217,15 @@ impl FromIterator<Document> for Documents {
     }
 }
 
+/// Those whose networks a site serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serves<'a> {
+    /// Customers.
+    pub tenants: BTreeSet<&'a TenantName>,
+    /// Carriers.
+    pub providers: BTreeSet<&'a ProviderName>,
+}
+
 impl Site {
     /// Every address word of the site, wherever it stands.
     pub fn address_words(&self) -> impl Iterator<Item = &AddressWord> {
@@ -229,6 +239,23 @@ impl Site {
             .filter_map(|service| service.from.as_ref())
             .flatten()
             .chain(self.rules.iter().flat_map(|rule| &rule.from))
+    }
+
+    /// Whose networks it serves: those of its own tenants and providers, and of those to whom it
+    /// opens something by their names. Whom it only denies it does not serve.
+    pub fn serves(&self) -> Serves<'_> {
+        let mut serves = Serves {
+            tenants: self.tenants.iter().collect(),
+            providers: self.providers.iter().collect(),
+        };
+        for word in self.admins.iter().chain(self.openings()) {
+            match word {
+                AddressWord::Tenant(name) => _ = serves.tenants.insert(name),
+                AddressWord::Provider(name) => _ = serves.providers.insert(name),
+                _ => {}
+            }
+        }
+        serves
     }
 
     /// The documents that it stands on, itself among them.

@@ -8,6 +8,7 @@ mod oracle;
 mod order;
 mod properties;
 mod refusals;
+mod served;
 mod sets;
 
 use std::collections::BTreeSet;

@@ -120,8 +120,7 @@ impl Reading<'_> {
                 let inside = |net: &IpNet| net.contains(&self.source);
                 let fetched =
                     list.feed.is_some() && self.is_live(&LiveName::DenyFeed(name.clone()));
-                let own =
-                    self.is(&AddressWord::Clients, false) || self.is(&AddressWord::Clients, true);
+                let own = self.is_own(&AddressWord::Clients) || self.is_named();
                 let own_entry = list.nets().any(inside) && !self.is_private();
                 (own_entry || fetched) && !spared && !own
             }
@@ -132,6 +131,21 @@ impl Reading<'_> {
                 .any(|word| self.is_denied_by(word)),
             word => (self.is(word, false) || self.is(word, true)) && !spared,
         }
+    }
+
+    fn is_own(&self, word: &AddressWord) -> bool {
+        self.is(word, false) || self.is(word, true)
+    }
+
+    /// Whether something names the tenant or the provider that it is of, to let it in.
+    fn is_named(&self) -> bool {
+        let services = self.site.services.values();
+        let services = services.flat_map(|service| service.from.iter().flatten());
+        let rules = self.site.rules.iter().flat_map(|rule| &rule.from);
+        let mut words = services.chain(rules).chain(&self.site.admins);
+        words.any(|word| {
+            matches!(word, AddressWord::Tenant(_) | AddressWord::Provider(_)) && self.is_own(word)
+        })
     }
 
     fn is_private(&self) -> bool {

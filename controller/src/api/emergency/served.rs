@@ -45,14 +45,16 @@ pub(super) struct Look<'a> {
 /// The DNS names of a site's clients.
 pub(super) fn hosts(site: &Site, documents: &Documents) -> BTreeSet<DnsName> {
     let mut hosts = BTreeSet::new();
-    let (tenants, providers) = named(site);
-    for tenant in tenants
+    let serves = site.serves();
+    for tenant in serves
+        .tenants
         .iter()
         .filter_map(|name| documents.tenants.get(*name))
     {
         hosts.extend(tenant.names.values().flatten().cloned());
     }
-    for provider in providers
+    for provider in serves
+        .providers
         .iter()
         .filter_map(|name| documents.providers.get(*name))
     {
@@ -60,27 +62,6 @@ pub(super) fn hosts(site: &Site, documents: &Documents) -> BTreeSet<DnsName> {
         hosts.extend(provider.media_names.iter().cloned());
     }
     hosts
-}
-
-/// The tenants and providers that a site serves, and those to whom it opens something.
-fn named(site: &Site) -> (BTreeSet<&TenantName>, BTreeSet<&ProviderName>) {
-    let mut tenants: BTreeSet<_> = site.tenants.iter().collect();
-    let mut providers: BTreeSet<_> = site.providers.iter().collect();
-    let opened = site
-        .services
-        .values()
-        .filter_map(|service| service.from.as_ref());
-    let opened = opened
-        .flatten()
-        .chain(site.rules.iter().flat_map(|rule| &rule.from));
-    for word in opened.chain(&site.admins) {
-        match word {
-            AddressWord::Tenant(name) => _ = tenants.insert(name),
-            AddressWord::Provider(name) => _ = providers.insert(name),
-            _ => {}
-        }
-    }
-    (tenants, providers)
 }
 
 /// What of a site's own overlaps `net`.
@@ -107,11 +88,11 @@ pub(super) fn touched(
             look.add(Owner::Cluster, &[IpNet::from(address)], &origin);
         }
     }
-    let (tenants, providers) = named(site);
-    for name in providers {
+    let serves = site.serves();
+    for name in serves.providers {
         look.provider(Owner::Providers, name);
     }
-    for name in tenants {
+    for name in serves.tenants {
         look.tenant(Owner::Tenants, name);
     }
     look.found
