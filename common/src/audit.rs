@@ -323,9 +323,9 @@ impl Walk {
         let hash = Hash::of(bytes);
         self.at = Link { seq, hash };
         // One that was broken off has removed less than it names.
-        self.accounted |= record
-            .prunes()
-            .is_some_and(|last| last == self.from || last.seq > self.from.seq);
+        self.accounted |= record.prunes().is_some_and(|last| {
+            last.seq < record.seq && (last == self.from || last.seq > self.from.seq)
+        });
         Ok(record)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use voipfleet_common::names::NodeName;
 use voipfleet_common::policy::{Batch, OnFailure, Rollout as Staging};
 use voipfleet_common::ruleset::Digest;
@@ -30,7 +31,7 @@ pub struct PlanBasis {
 }
 
 /// How a push would go through the nodes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BasisStaging {
     /// The site's rollout in words.
     pub rollout: String,
@@ -110,6 +111,7 @@ impl PlanBasis {
         PlannedContent {
             documents: self.documents,
             nodes: self.nodes.iter().map(wanted).collect(),
+            staging: self.staging.clone(),
         }
     }
 
@@ -126,7 +128,7 @@ impl PlanBasis {
             documents: content.documents,
             generation: 0,
             nodes: content.nodes.iter().map(node).collect(),
-            staging: None,
+            staging: content.staging.clone(),
         }
     }
 

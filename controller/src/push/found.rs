@@ -9,6 +9,7 @@ use voipfleet_proto::v1::{
     Diagnostic, PushDone, PushEvent, PushNode, PushNodeState, PushStarted, Severity, push_event,
 };
 
+use super::watch::tell;
 use super::{Prepared, Pushes};
 use crate::fleet::Fleet;
 use crate::records::NodeId;
@@ -119,12 +120,4 @@ impl Found {
         }
         tell(out, push_event::Kind::Done(done)).await
     }
-}
-
-async fn tell(
-    out: &mpsc::Sender<Result<PushEvent, Status>>,
-    kind: push_event::Kind,
-) -> Result<(), ()> {
-    let event = PushEvent { kind: Some(kind) };
-    out.send(Ok(event)).await.map_err(|_| ())
 }

@@ -65,7 +65,14 @@ impl Pushes {
             if std::mem::take(&mut all) {
                 match self.store.all(keys::ALL_QUEUES, MAX_SITES).await {
                     Ok(entries) => found.extend(entries.into_iter().map(|entry| entry.key)),
-                    Err(error) => tracing::error!(error = %chain(&error), "queues not read"),
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "queues not read");
+                        all = true;
+                        tokio::select! {
+                            () = tokio::time::sleep(RETRY) => {}
+                            () = stop.cancelled() => return,
+                        }
+                    }
                 }
             } else {
                 let change = tokio::select! {

@@ -411,7 +411,7 @@ fn warning(message: String) -> push_event::Kind {
     })
 }
 
-async fn tell(out: &Out, kind: push_event::Kind) -> Result<(), ()> {
+pub(super) async fn tell(out: &Out, kind: push_event::Kind) -> Result<(), ()> {
     let event = PushEvent { kind: Some(kind) };
     out.send(Ok(event)).await.map_err(|_| ())
 }

@@ -9,6 +9,7 @@ use voipfleet_common::session::Generation;
 
 use super::DocumentsVersion;
 use super::generation::{read_digest, write_digest};
+use crate::push::basis::BasisStaging;
 
 /// The most pushes that wait for one site.
 pub const MAX_WAITING: usize = 16;
@@ -56,6 +57,9 @@ pub struct PlannedContent {
     pub documents: DocumentsVersion,
     /// The ruleset of each node.
     pub nodes: BTreeMap<NodeName, PlannedDigest>,
+    /// How it would go through the nodes; none: not known, and not compared.
+    #[serde(default)]
+    pub staging: Option<BasisStaging>,
 }
 
 /// The digest of a ruleset that a plan showed.
@@ -194,6 +198,10 @@ mod tests {
         queue.waiting[1].planned = Some(PlannedContent {
             documents: 3,
             nodes: BTreeMap::from([("sip1".parse().unwrap(), PlannedDigest(Digest::of(b"x")))]),
+            staging: Some(BasisStaging {
+                rollout: "{canary: 1}".to_owned(),
+                observe: false,
+            }),
         });
         let text = serde_json::to_string(&queue).unwrap();
         assert_eq!(serde_json::from_str::<QueueRecord>(&text).unwrap(), queue);

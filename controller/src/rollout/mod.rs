@@ -2,6 +2,8 @@
 //! itself, whoever watches.
 
 mod canary;
+#[cfg(test)]
+mod cases;
 mod commands;
 mod driver;
 mod figures;

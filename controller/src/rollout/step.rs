@@ -410,7 +410,8 @@ impl RolloutRecord {
             if self.count(|place| pending(place, now_ms)) > 0 {
                 return;
             }
-            if self.released == 1 && !self.is_proven() {
+            // Where nobody is left who could prove it, what follows changes numbers only.
+            if self.released == 1 && !self.is_proven() && self.has_open() {
                 self.stand_in(sights, now_ms);
                 return;
             }

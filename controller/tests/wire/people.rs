@@ -233,6 +233,7 @@ async fn walk(admin: &mut OperatorClient<Channel>) -> (Walk, Vec<Record>) {
         .map(read)
         .collect::<Result<_, _>>()
         .unwrap();
+    walk.end().unwrap();
     (walk, records)
 }
 

@@ -32,7 +32,6 @@ pub enum Event {
 }
 
 /// Takes an answer of `source`. The last good elements outlive every answer that is not good.
-///
 pub fn take(
     record: &mut FeedRecord,
     now_ms: u64,
