@@ -14,7 +14,7 @@ use voipfleet_controller::records::FeedRecord;
 
 use super::web::{Does, Web, head, ok, packed};
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         body: 100_000,
         redirects: 3,
@@ -34,18 +34,22 @@ pub(crate) fn feed(source: &str) -> Feed {
     }
 }
 
-async fn fetch(fetcher: Fetcher, source: &str, last: &FeedRecord) -> Result<Fetched, FetchError> {
+pub(crate) async fn fetch(
+    fetcher: Fetcher,
+    source: &str,
+    last: &FeedRecord,
+) -> Result<Fetched, FetchError> {
     let (feed, last) = (feed(source), last.clone());
     tokio::task::spawn_blocking(move || fetcher.fetch(&feed, &last))
         .await
         .unwrap()
 }
 
-fn over(limits: Limits) -> Fetcher {
+pub(crate) fn over(limits: Limits) -> Fetcher {
     Fetcher::new(limits, "/nonexistent".into(), Vec::new())
 }
 
-fn count(fetched: &Result<Fetched, FetchError>) -> usize {
+pub(crate) fn count(fetched: &Result<Fetched, FetchError>) -> usize {
     match fetched {
         Ok(Fetched::New { parsed, .. }) => parsed.elements.len(),
         other => panic!("{other:?}"),

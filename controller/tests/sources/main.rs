@@ -11,6 +11,8 @@ mod fetch;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod redirect;
+#[cfg(test)]
 mod scene;
 #[cfg(test)]
 mod web;

@@ -55,7 +55,11 @@ impl Web {
     }
 
     pub(crate) async fn serve(does: Does, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve_at("127.0.0.1:0", does, tls).await
+    }
+
+    pub(crate) async fn serve_at(address: &str, does: Does, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let web = Self {
             address: listener.local_addr().unwrap(),
             does: Arc::new(Mutex::new(does)),

@@ -5,13 +5,16 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ureq::Agent;
+use ureq::http::Response;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
+use ureq::{Agent, Body};
 use voipfleet_common::policy::{Feed, FeedSource};
 
 use super::parse::{Parsed, Unfit, parse};
+use super::redirect::{Astray, Route};
 use crate::errors::chain;
 use crate::records::FeedRecord;
 
@@ -64,6 +67,9 @@ pub enum FetchError {
     /// The web.
     #[error("it cannot be fetched")]
     Http(#[from] ureq::Error),
+    /// It leads to where the controller does not go.
+    #[error(transparent)]
+    Redirect(#[from] Astray),
     /// Another answer than a list.
     #[error("the server answered with status {0}")]
     Status(u16),
@@ -136,29 +142,43 @@ impl Fetcher {
         last: Option<&FeedRecord>,
         most: usize,
     ) -> Result<Fetched, FetchError> {
-        let mut request = self.agent(url).get(url);
-        let mut conditional = false;
-        for (header, version) in last.into_iter().flat_map(|last| {
-            let modified = ("If-Modified-Since", &last.last_modified);
-            [("If-None-Match", &last.etag), modified]
-        }) {
-            if !version.is_empty() {
-                request = request.header(header, version);
-                conditional = true;
+        let began = Instant::now();
+        let mut route = Route::new(url);
+        for _ in 0..=self.limits.redirects {
+            let left = self.limits.whole.saturating_sub(began.elapsed());
+            let agent = self.agent(url.starts_with("https://"), &route, left);
+            let mut request = agent.get(route.at());
+            let mut conditional = false;
+            for (header, version) in last.into_iter().flat_map(|last| {
+                let modified = ("If-Modified-Since", &last.last_modified);
+                [("If-None-Match", &last.etag), modified]
+            }) {
+                if !version.is_empty() {
+                    request = request.header(header, version);
+                    conditional = true;
+                }
+            }
+            let answer = match request.call() {
+                Ok(answer) => answer,
+                Err(error) => return Err(route.refusal(error)?.into()),
+            };
+            match (answer.status().as_u16(), answer.headers().get("location")) {
+                (200, _) => return self.list(answer, most),
+                (304, _) if conditional => return Ok(Fetched::Same),
+                (301 | 302 | 303 | 307 | 308, Some(location)) => route.follow(location)?,
+                (status, _) => return Err(FetchError::Status(status)),
             }
         }
-        let mut answer = request.call()?;
+        Err(ureq::Error::TooManyRedirects.into())
+    }
+
+    fn list(&self, mut answer: Response<Body>, most: usize) -> Result<Fetched, FetchError> {
         let version = |header: &str| {
             let value = answer.headers().get(header)?.to_str().ok()?;
             (value.len() <= MAX_VERSION).then(|| value.to_owned())
         };
         let etag = version("etag").unwrap_or_default();
         let last_modified = version("last-modified").unwrap_or_default();
-        match answer.status().as_u16() {
-            200 => {}
-            304 if conditional => return Ok(Fetched::Same),
-            status => return Err(FetchError::Status(status)),
-        }
         let body = self.read(answer.body_mut().as_reader())?;
         Ok(Fetched::New {
             parsed: parse(&body, most)?,
@@ -167,26 +187,29 @@ impl Fetcher {
         })
     }
 
-    fn agent(&self, url: &str) -> Agent {
+    /// For one question, that of `route` now.
+    fn agent(&self, encrypted: bool, route: &Route, left: Duration) -> Agent {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::Specific(Arc::clone(&self.roots)))
             .unversioned_rustls_crypto_provider(Arc::new(provider))
             .build();
-        Agent::config_builder()
+        let config = Agent::config_builder()
             .tls_config(tls)
             // What was asked for with encryption is not taken without.
-            .https_only(url.starts_with("https://"))
+            .https_only(encrypted)
             .http_status_as_error(false)
-            .max_redirects(self.limits.redirects)
-            .max_redirects_will_error(true)
-            .timeout_global(Some(self.limits.whole))
+            // They are followed by the route, which looks where they lead.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_global(Some(left))
             .timeout_connect(Some(self.limits.connect))
             // One question, and no other soon: an idle connection only breaks redirects.
             .max_idle_connections(0)
             .user_agent(concat!("voipfleet-controller/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent()
+            .build();
+        let resolver = route.resolver(config.proxy());
+        Agent::with_parts(config, DefaultConnector::default(), resolver)
     }
 
     fn file(

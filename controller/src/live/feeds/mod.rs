@@ -3,6 +3,7 @@
 
 mod fetch;
 mod parse;
+mod redirect;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use voipfleet_common::policy::{Breadth, Feed};
 
 pub use fetch::{FetchError, Fetched, Fetcher, Limits, system_roots};
 pub use parse::{Parsed, Unfit, parse};
+pub use redirect::{Astray, Inward};
 pub use take::{Allowed, Event, take};
 pub use ureq::tls::Certificate;
 
