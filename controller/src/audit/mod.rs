@@ -17,10 +17,10 @@ pub use event::Event;
 use flood::Flood;
 use writer::{Append, Writer};
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::errors::chain;
 use crate::records::{self, Read};
-use crate::store::{Store, StoreError, keys};
+use crate::store::{Store, StoreError, Txn, keys};
 
 /// Records that wait for the writer; more callers than this wait before they queue.
 const QUEUE: usize = 1024;
@@ -82,8 +82,24 @@ impl Audit {
             clock,
         };
         audit.close_open(store.as_ref()).await?;
+        audit.note_restore(store.as_ref()).await?;
         tokio::spawn(check::at_start(store));
         Ok(audit)
+    }
+
+    /// Says once that the store was made of a backup.
+    async fn note_restore(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let read: Option<Read<u64>> = records::read(store, keys::RESTORED).await?;
+        let Some(read) = read else {
+            return Ok(());
+        };
+        let taken = clock::show(read.record);
+        let event = Event::new("Restored").detail(format!(
+            "from a backup of {taken}: what was done after that is not in this log"
+        ));
+        self.note(event).await;
+        store.commit(Txn::new().delete(keys::RESTORED)).await?;
+        Ok(())
     }
 
     async fn close_open(&self, store: &dyn Store) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use crate::pki::staged::{Staged, beside, sync_dir};
 use crate::pki::{Authority, PkiError};
 use crate::records::{self, QueueRecord, RolloutRecord, TokenRecord};
 use crate::settings::{Files, Settings, SettingsError, read, write_new};
-use crate::store::{Entry, Filling, Revision, StoreError, keys};
+use crate::store::{Entry, Filling, Revision, StoreError, Versioned, keys};
 
 /// How far the numbers of transactions jump: none that the lost controller has given since the
 /// backup comes again, so that nobody who knows one takes it for another.
@@ -215,7 +215,7 @@ fn copy_keys(keys: &Files, files: &Files) -> Result<(), RestoreError> {
 fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
     // Read again, and checked again: it may be another file by now.
     let mut reader = open(file)?;
-    let last = reader.header().revision;
+    let (last, taken_ms) = (reader.header().revision, reader.header().at_ms);
     let store = Filling::begin(&files.store())?;
     let (mut entries, mut dropped) = (0, 0);
     while let Some(mut entry) = reader.next().map_err(format_error(file))? {
@@ -228,6 +228,14 @@ fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
             entries += 1;
         }
     }
+    // The log goes on from where it was in the backup: it has to tell that time is missing.
+    store.add(&Entry {
+        key: keys::RESTORED.to_owned(),
+        held: Versioned {
+            revision: last,
+            value: records::to_json(keys::RESTORED, &taken_ms)?,
+        },
+    })?;
     store.end(last.saturating_add(JUMP))?;
     Ok((entries, dropped))
 }

@@ -184,6 +184,8 @@ pub const ALL_OPERATORS: &str = "operator/";
 pub const ALL_AUDIT: &str = "audit/";
 /// The prefix of what was asked for and has no result yet.
 pub const ALL_AUDIT_OPEN: &str = "audit-open/";
+/// When the backup was taken that the store was made of, Unix time; gone once the audit log has it.
+pub const RESTORED: &str = "restored";
 /// The last record of the audit log: its number and hash.
 pub const AUDIT_HEAD: &str = "audit-head";
 /// The last record that was pruned from the audit log: its number and hash.

@@ -5,7 +5,7 @@ use tonic::Code;
 use voipfleet_controller::backup::{RestoreError, Restored, restore};
 use voipfleet_controller::settings::Files;
 use voipfleet_proto::v1::{
-    BackupDone, BackupRequest, GetDocumentsRequest, ListTokensRequest, PushRequest,
+    AuditRequest, BackupDone, BackupRequest, GetDocumentsRequest, ListTokensRequest, PushRequest,
     RolloutStatusRequest, SyncState, backup_part::Kind,
 };
 
@@ -140,6 +140,15 @@ async fn agents_come_back_to_a_controller_that_was_restored_elsewhere() {
         .apply("kind: Tenant\nname: new\nnetworks: {a: [192.0.2.1]}\n")
         .await;
     assert!(answer.changes[0].revision > 1 << 32);
+    // The audit log says that time is missing, once.
+    for _ in 0..2 {
+        let request = AuditRequest {
+            what: "Restored".to_owned(),
+            ..AuditRequest::default()
+        };
+        let told = client.audit(request).await.unwrap().into_inner();
+        assert_eq!(told.records.len(), 1, "{told:?}");
+    }
     Node::enrol(&installation, "b").await;
 }
 
