@@ -406,6 +406,9 @@ fn a_fetched_list_reaches_the_kernel_without_a_push() -> Result<()> {
         let dropped = told.pointer("/feeds/0/dropped").context("no dropped")?;
         ensure!(dropped.get("private") == Some(&1.into()), "{told}");
         ensure!(dropped.get("not_addresses") == Some(&1.into()), "{told}");
+        let own = told.pointer("/feeds/0/left_out/0");
+        let own = own.context("no left_out")?;
+        ensure!(own.get("whose") == Some(&"tenants".into()), "{told}");
 
         let generation = lab.status()?.generation;
         std::fs::write(&file, "9.9.9.10\n")?;

@@ -8,8 +8,8 @@ use voipfleet_common::names::ListName;
 use voipfleet_common::policy::{Documents, Kind, Provider};
 use voipfleet_common::ruleset::DnsName;
 use voipfleet_proto::v1::{
-    FeedReport, FetchFeedRequest, FetchFeedResponse, LiveSourcesResponse, ResolvedAddress,
-    ResolvedName,
+    FeedLeftOut, FeedReport, FetchFeedRequest, FetchFeedResponse, LiveSourcesResponse,
+    ResolvedAddress, ResolvedName,
 };
 
 use super::convert::parse;
@@ -73,6 +73,9 @@ impl Api {
             }
         }
         feeds.retain(|list, _| sight.document(Kind::List, list.as_str()));
+        for (list, report) in &mut feeds {
+            report.left_out = self.left_out(list, sight);
+        }
         Ok(LiveSourcesResponse {
             names: names.into_values().collect(),
             feeds: feeds.into_values().collect(),
@@ -114,9 +117,24 @@ impl Api {
                 "list {list} is not being fetched yet; try again in a moment"
             ))
         })?;
-        Ok(FetchFeedResponse {
-            feed: Some(feed_report(&list, record, &documents)),
+        let mut report = feed_report(&list, record, &documents);
+        report.left_out = self.left_out(&list, &caller.sight);
+        Ok(FetchFeedResponse { feed: Some(report) })
+    }
+
+    /// What of a list is denied nobody in sites of which the caller sees everything.
+    fn left_out(&self, list: &ListName, sight: &Sight) -> Vec<FeedLeftOut> {
+        let sites = self.fleet.live_sets().left_out(list);
+        let seen = sites.into_iter().filter(|(site, _)| sight.whole_site(site));
+        seen.flat_map(|(site, dropped)| {
+            dropped.into_iter().map(move |one| FeedLeftOut {
+                site: site.to_string(),
+                whose: one.class.to_string(),
+                entries: one.entries as u64,
+                examples: one.examples.iter().map(ToString::to_string).collect(),
+            })
         })
+        .collect()
     }
 }
 
@@ -195,5 +213,6 @@ fn feed_report(list: &ListName, record: FeedRecord, documents: &Documents) -> Fe
         too_wide: dropped.too_wide,
         twice: dropped.twice,
         unused_since_ms: record.unused_since_ms,
+        left_out: Vec::new(),
     }
 }

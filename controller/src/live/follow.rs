@@ -190,11 +190,13 @@ impl Follower<'_> {
         let named = named(store, site, &nodes).await?;
         let nodes = snapshot::inputs(&nodes);
         let now_ms = inner.clock.now_ms();
-        let sets = inputs::gather(store, site, &self.documents, &nodes, &named, now_ms).await?;
+        let (sets, left_out) =
+            inputs::gather(store, site, &self.documents, &nodes, &named, now_ms).await?;
         let live = self.live.clone();
         tokio::task::spawn_blocking(move || live.publish(sets))
             .await
             .map_err(|_| StoreError::Closed)?;
+        self.live.leave_out(site, left_out);
         self.nodes.insert(site.clone(), nodes);
         Ok(())
     }

@@ -1,14 +1,16 @@
 //! Every site's live sets as they are now, for those who wait for them to change.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use voipfleet_common::names::SiteName;
+use voipfleet_common::compile::Dropped;
+use voipfleet_common::names::{ListName, SiteName};
 use voipfleet_common::ruleset::{Digest, LiveSets};
 
 use super::SiteLive;
+use super::inputs::LeftOut;
 use crate::clock::Clock;
 use crate::store::{Revision, Store};
 
@@ -41,6 +43,7 @@ struct Site {
     now: watch::Sender<Option<Arc<SiteLive>>>,
     /// The values until now, newest first.
     kept: VecDeque<Arc<SiteLive>>,
+    left_out: LeftOut,
 }
 
 impl Live {
@@ -65,6 +68,7 @@ impl Live {
         let entry = sites.entry(site.clone()).or_insert_with(|| Site {
             now: watch::channel(None).0,
             kept: VecDeque::new(),
+            left_out: LeftOut::new(),
         });
         let receiver = entry.now.subscribe();
         drop(sites);
@@ -79,6 +83,22 @@ impl Live {
         let sites = self.sites();
         let mut kept = sites.get(site)?.kept.iter();
         kept.find(|value| value.digest == *digest).cloned()
+    }
+
+    /// What of a fetched list the sites that were asked for do not deny, by whose it is.
+    pub fn left_out(&self, list: &ListName) -> BTreeMap<SiteName, Vec<Dropped>> {
+        let sites = self.sites();
+        let of = |(site, entry): (&SiteName, &Site)| {
+            let dropped = entry.left_out.get(list)?.clone();
+            Some((site.clone(), dropped))
+        };
+        sites.iter().filter_map(of).collect()
+    }
+
+    pub(super) fn leave_out(&self, site: &SiteName, left_out: LeftOut) {
+        if let Some(entry) = self.sites().get_mut(site) {
+            entry.left_out = left_out;
+        }
     }
 
     /// Waits until the values know of a transaction.

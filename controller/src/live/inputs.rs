@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use voipfleet_common::compile::live::{cluster, needed};
-use voipfleet_common::compile::{NodeInput, Protection};
+use voipfleet_common::compile::{Dropped, NodeInput, Protection};
 use voipfleet_common::names::{ListName, SiteName};
 use voipfleet_common::policy::{Breadth, Documents};
 use voipfleet_common::ruleset::{DnsName, Expiring, LiveName, LiveSets, LiveValue};
@@ -32,10 +32,16 @@ pub async fn read(
     nodes: &[NodeInput],
     now_ms: u64,
 ) -> Result<LiveSets, StoreError> {
-    gather(store, site, documents, nodes, &BTreeSet::new(), now_ms).await
+    let named = BTreeSet::new();
+    let gathered = gather(store, site, documents, nodes, &named, now_ms);
+    Ok(gathered.await?.0)
 }
 
-/// The same, with the sources in `named` besides: those that pushed rulesets name.
+/// What a site denies nobody of, though a fetched list has it: of each list, by whose it is.
+pub(super) type LeftOut = BTreeMap<ListName, Vec<Dropped>>;
+
+/// The same, with the sources in `named` besides: those that pushed rulesets name. And what of
+/// fetched lists is left out, since the site serves it.
 pub(super) async fn gather(
     store: &dyn Store,
     site: &SiteName,
@@ -43,7 +49,7 @@ pub(super) async fn gather(
     nodes: &[NodeInput],
     named: &BTreeSet<LiveName>,
     now_ms: u64,
-) -> Result<LiveSets, StoreError> {
+) -> Result<(LiveSets, LeftOut), StoreError> {
     let mut sets = LiveSets::new(site.clone());
     let mut feeds = BTreeMap::new();
     // A site without an interface of the cluster, and one that had none at its last push.
@@ -78,10 +84,14 @@ pub(super) async fn gather(
         };
         sets.insert(name, value);
     }
-    for (name, value) in denied(site, documents, nodes, &sets, feeds).await {
+    let mut left_out = LeftOut::new();
+    for (name, (value, dropped)) in denied(site, documents, nodes, &sets, feeds).await {
+        if let (LiveName::DenyFeed(list), false) = (&name, dropped.is_empty()) {
+            left_out.insert(list.clone(), dropped);
+        }
         sets.insert(name, value);
     }
-    Ok(sets)
+    Ok((sets, left_out))
 }
 
 /// What a fetched list may deny: nothing of the site's own. Of documents that do not compile
@@ -92,18 +102,16 @@ async fn denied(
     nodes: &[NodeInput],
     known: &LiveSets,
     feeds: BTreeMap<LiveName, LiveValue>,
-) -> BTreeMap<LiveName, LiveValue> {
+) -> BTreeMap<LiveName, (LiveValue, Vec<Dropped>)> {
+    let nothing = |name| (name, (LiveValue::default(), Vec::new()));
     if feeds.values().all(LiveValue::is_empty) {
-        return feeds;
+        return feeds.into_keys().map(nothing).collect();
     }
     let protection = match Protection::of_site(site, documents, nodes, known) {
         Ok(protection) => protection,
         Err(error) => {
             tracing::warn!(%site, error = %chain(&error), "no fetched list is denied");
-            return feeds
-                .into_keys()
-                .map(|name| (name, LiveValue::default()))
-                .collect();
+            return feeds.into_keys().map(nothing).collect();
         }
     };
     let cleaning = tokio::task::spawn_blocking(move || {
@@ -111,7 +119,7 @@ async fn denied(
             .into_iter()
             .map(|(name, value)| {
                 let cleaned = protection.clean(value.elements);
-                (name, LiveValue::new(cleaned.nets, []))
+                (name, (LiveValue::new(cleaned.nets, []), cleaned.dropped))
             })
             .collect()
     });

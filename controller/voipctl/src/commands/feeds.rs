@@ -54,7 +54,17 @@ struct Feed {
     error: Option<String>,
     shrunk_to: Option<u64>,
     dropped: Dropped,
+    left_out: Vec<LeftOut>,
     unused_since: Moment,
+}
+
+/// What a site that denies the list leaves out, since it serves it.
+#[derive(Serialize)]
+struct LeftOut {
+    site: String,
+    whose: String,
+    entries: u64,
+    examples: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -147,7 +157,19 @@ impl From<v1::FeedReport> for Feed {
                 too_wide: feed.too_wide,
                 twice: feed.twice,
             },
+            left_out: feed.left_out.into_iter().map(LeftOut::from).collect(),
             unused_since: Moment::of(feed.unused_since_ms),
+        }
+    }
+}
+
+impl From<v1::FeedLeftOut> for LeftOut {
+    fn from(left_out: v1::FeedLeftOut) -> Self {
+        Self {
+            site: left_out.site,
+            whose: left_out.whose,
+            entries: left_out.entries,
+            examples: left_out.examples,
         }
     }
 }
@@ -178,6 +200,18 @@ impl Feed {
             let lines_of = count(*not_addresses, "line");
             let examples = examples.join(", ");
             lines.push(format!("{list}: {lines_of} without an address: {examples}"));
+        }
+        for left_out in &self.left_out {
+            let LeftOut {
+                site,
+                whose,
+                entries,
+                examples,
+            } = left_out;
+            let (entries, examples) = (thousands(*entries), examples.join(", "));
+            lines.push(format!(
+                "{list}: left out in {site}, with addresses of {whose}: {entries} ({examples})"
+            ));
         }
         lines
     }

@@ -92,6 +92,12 @@ fn sources() -> v1::LiveSourcesResponse {
             bogon: 1,
             too_wide: 1,
             twice: 1900,
+            left_out: vec![v1::FeedLeftOut {
+                site: "site-a".to_owned(),
+                whose: "tenants".to_owned(),
+                entries: 1,
+                examples: texts(&["203.0.113.9/32"]),
+            }],
             ..Default::default()
         },
     ];
