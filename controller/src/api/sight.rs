@@ -106,7 +106,7 @@ pub(super) fn documents(sight: &Sight, mut answer: GetDocumentsResponse) -> GetD
 mod tests {
     use voipfleet_common::identity::rights::{Binding, OperatorRole, Scope, Use, Uses};
     use voipfleet_proto::v1::{
-        Author, Difference, DriftRecord, NodeDrift, NodeFacts, SiteStatus, StoredDocument,
+        Author, Difference, DriftRecord, NodeDrift, NodeFacts, OpenSite, SiteStatus, StoredDocument,
     };
 
     use super::*;
@@ -151,6 +151,12 @@ mod tests {
             site: name.to_owned(),
             generation: 4,
             nodes: vec![node],
+            open: Some(OpenSite {
+                at_ms: 7,
+                by: SECRET.to_owned(),
+                reason: SECRET.to_owned(),
+                ..OpenSite::default()
+            }),
             ..SiteStatus::default()
         }
     }
@@ -164,6 +170,7 @@ mod tests {
             (seen.sites[0].generation, seen.sites[0].nodes.len()),
             (4, 1)
         );
+        assert_eq!(seen.sites[0].open.as_ref().unwrap().at_ms, 7);
         assert!(!format!("{seen:?}").contains(SECRET), "{seen:?}");
     }
 
