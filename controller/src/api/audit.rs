@@ -173,15 +173,24 @@ impl Api {
         let store = self.store.as_ref();
         // The ends first: what is read after them is at least as new.
         let head = audit::head(store).await.map_err(failed)?;
-        let anchor = audit::anchor(store).await.map_err(failed)?;
-        let after = keys::audit(request.after.max(anchor.seq));
-        let page = store.range(keys::ALL_AUDIT, Some(&after), CHAIN_PAGE).await;
+        let mut anchor = audit::anchor(store).await.map_err(failed)?;
+        let page = loop {
+            let after = keys::audit(request.after.max(anchor.seq));
+            let page = store.range(keys::ALL_AUDIT, Some(&after), CHAIN_PAGE).await;
+            let page = page.map_err(failed)?;
+            // Pruned while it was read: what is missing then is not missing.
+            let now = audit::anchor(store).await.map_err(failed)?;
+            if now == anchor {
+                break page;
+            }
+            anchor = now;
+        };
         // A log may just have begun; one that has records and no end has lost it.
         let head = match head.seq {
             0 => audit::head(store).await.map_err(failed)?,
             _ => head,
         };
-        let entries = page.map_err(failed)?.entries.into_iter();
+        let entries = page.entries.into_iter();
         let record = |entry: crate::store::Entry| v1::AuditChainRecord {
             seq: keys::number(&entry.key).unwrap_or_default(),
             record: entry.held.value,

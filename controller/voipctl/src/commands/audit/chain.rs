@@ -74,6 +74,12 @@ impl<'c> Download<'c> {
             let request = v1::AuditChainRequest { after };
             let mut calls = self.controller.calls();
             let page = self.controller.answer(calls.audit_chain(request)).await?;
+            if link(page.anchor.clone())?.seq > after {
+                return Err(
+                    Failure::controller("the audit log was pruned while it was read")
+                        .hint("run it again"),
+                );
+            }
             self.page = page.records.into_iter();
             next = self.page.next();
         }
