@@ -32,3 +32,11 @@ pub fn show(ms: u64) -> String {
         .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
         .map_or_else(|| format!("{ms} ms"), |time| time.to_string())
 }
+
+/// Sleeps so long; none: for ever.
+pub(crate) async fn sleep(time: Option<std::time::Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}

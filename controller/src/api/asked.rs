@@ -18,6 +18,16 @@ pub(super) struct Words {
     pub(super) detail: String,
 }
 
+impl Words {
+    /// Of a request whose target says what it is about.
+    fn more(detail: impl Into<String>) -> Self {
+        Self {
+            detail: detail.into(),
+            ..Self::default()
+        }
+    }
+}
+
 /// A request of an operator.
 pub(super) trait Asks {
     /// What the audit log says of it besides its target.
@@ -91,10 +101,7 @@ impl Asks for v1::ApplyRequest {
 impl Asks for v1::PushRequest {
     fn words(&self) -> Words {
         let detail = if self.dry_run { "dry run" } else { "" };
-        Words {
-            detail: detail.to_owned(),
-            ..Words::default()
-        }
+        Words::more(detail)
     }
 }
 
@@ -105,20 +112,14 @@ impl Asks for v1::RollbackRequest {
             0 => "to the last good generation".to_owned(),
             to => format!("to generation {to}"),
         };
-        Words {
-            detail: format!("{dry}{to}"),
-            ..Words::default()
-        }
+        Words::more(format!("{dry}{to}"))
     }
 }
 
 impl Asks for v1::AbortRolloutRequest {
     fn words(&self) -> Words {
         let detail = if self.roll_back { "and back" } else { "" };
-        Words {
-            detail: detail.to_owned(),
-            ..Words::default()
-        }
+        Words::more(detail)
     }
 }
 
@@ -129,10 +130,7 @@ impl Asks for v1::CreateTokenRequest {
             "" => String::new(),
             node => format!(", only for node {}", short(node)),
         };
-        Words {
-            detail: format!("for {roles}{node}"),
-            ..Words::default()
-        }
+        Words::more(format!("for {roles}{node}"))
     }
 }
 
@@ -205,10 +203,7 @@ impl Asks for v1::LiftRequest {
 impl Asks for v1::PanicOpenRequest {
     fn words(&self) -> Words {
         let time = time(self.ttl_ms, self.forever);
-        Words {
-            detail: format!("{time}: {}", self.reason.trim()),
-            ..Words::default()
-        }
+        Words::more(format!("{time}: {}", self.reason.trim()))
     }
 }
 
@@ -219,10 +214,7 @@ impl Asks for v1::FetchFeedRequest {
         } else {
             ""
         };
-        Words {
-            detail: detail.to_owned(),
-            ..Words::default()
-        }
+        Words::more(detail)
     }
 }
 

@@ -361,3 +361,15 @@ impl Live {
         }
     }
 }
+
+/// Returns when something has happened to a node of the site, or events were missed.
+pub(crate) async fn of_site(events: &mut broadcast::Receiver<NodeId>, site: &SiteName) {
+    loop {
+        match events.recv().await {
+            Ok(id) if id.site == *site => break,
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => break,
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}

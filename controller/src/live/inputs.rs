@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use voipfleet_common::compile::live::{cluster, needed};
 use voipfleet_common::compile::{Dropped, NodeInput, Protection};
 use voipfleet_common::names::{ListName, SiteName};
-use voipfleet_common::policy::{Breadth, Documents};
+use voipfleet_common::policy::Documents;
 use voipfleet_common::ruleset::{DnsName, Expiring, LiveName, LiveSets, LiveValue};
 
 use crate::errors::chain;
@@ -67,18 +67,18 @@ pub(super) async fn gather(
             LiveName::Open => open(store, site, now_ms).await?,
             LiveName::Name(host) => resolved(store, host).await?,
             LiveName::Feed(list) => {
-                let value = feed(store, list).await?;
+                let record = feed(store, list).await?;
                 // It was fetched before something was opened to it.
-                if Breadth::of(&value.elements).is_wide() {
+                if record.is_wide() {
                     tracing::error!(%site, %list, "a fetched list is too wide to open to; it opens nothing");
                     LiveValue::default()
                 } else {
-                    value
+                    LiveValue::new(record.elements(), [])
                 }
             }
             LiveName::DenyFeed(list) => {
-                let value = feed(store, list).await?;
-                feeds.insert(name, value);
+                let elements = feed(store, list).await?.elements();
+                feeds.insert(name, LiveValue::new(elements, []));
                 continue;
             }
         };
@@ -184,12 +184,11 @@ pub(crate) async fn resolved(store: &dyn Store, host: &DnsName) -> Result<LiveVa
     ))
 }
 
-/// The entries of a list's source as last fetched; none where it never gave any.
-async fn feed(store: &dyn Store, list: &ListName) -> Result<LiveValue, StoreError> {
+/// A list's source as last fetched; the default where it never gave anything.
+async fn feed(store: &dyn Store, list: &ListName) -> Result<FeedRecord, StoreError> {
     let key = keys::feed(list);
-    let Some(held) = store.get(&key).await? else {
-        return Ok(LiveValue::default());
-    };
-    let record: FeedRecord = records::from_protobuf(&key, &held)?;
-    Ok(LiveValue::new(record.elements(), []))
+    match store.get(&key).await? {
+        Some(held) => records::from_protobuf(&key, &held),
+        None => Ok(FeedRecord::default()),
+    }
 }

@@ -5,11 +5,9 @@ use tokio::sync::mpsc;
 use tonic::Status;
 use voipfleet_common::names::NodeName;
 use voipfleet_common::session::Held;
-use voipfleet_proto::v1::{
-    Diagnostic, PushDone, PushEvent, PushNode, PushNodeState, PushStarted, Severity, push_event,
-};
+use voipfleet_proto::v1::{PushDone, PushEvent, PushNode, PushNodeState, PushStarted, push_event};
 
-use super::watch::tell;
+use super::watch::{tell, warning};
 use super::{Prepared, Pushes};
 use crate::fleet::Fleet;
 use crate::records::NodeId;
@@ -110,13 +108,8 @@ impl Found {
             ..PushStarted::default()
         };
         tell(out, push_event::Kind::Started(started)).await?;
-        for warning in &prepared.warnings {
-            let diagnostic = Diagnostic {
-                severity: Severity::Warning.into(),
-                message: warning.clone(),
-                ..Diagnostic::default()
-            };
-            tell(out, push_event::Kind::Diagnostic(diagnostic)).await?;
+        for message in &prepared.warnings {
+            tell(out, warning(message.clone())).await?;
         }
         tell(out, push_event::Kind::Done(done)).await
     }

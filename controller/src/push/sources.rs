@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use voipfleet_common::policy::Breadth;
 use voipfleet_common::ruleset::LiveName;
 
 use crate::records::{self, FeedRecord, ResolvedRecord};
@@ -71,12 +70,11 @@ pub(super) async fn read(
                 let held = store.get(&key).await?;
                 let record = held.map(|held| records::from_protobuf::<FeedRecord>(&key, &held));
                 let record = record.transpose()?.unwrap_or_default();
-                let nets: Vec<IpNet> = record.elements().into_iter().collect();
-                if matches!(name, LiveName::Feed(_)) && Breadth::of(&nets).is_wide() {
+                if matches!(name, LiveName::Feed(_)) && record.is_wide() {
                     let why = "it is too wide for something to be opened to it, and opens nothing";
                     (Vec::new(), record.fetched_ms, why.to_owned())
                 } else {
-                    (nets, record.fetched_ms, record.error)
+                    (record.elements(), record.fetched_ms, record.error)
                 }
             }
             LiveName::Cluster(_) | LiveName::Block | LiveName::Allow | LiveName::Open => continue,

@@ -14,9 +14,10 @@ use voipfleet_common::session::Generation;
 use super::basis::PlanBasis;
 use super::{Begun, Order, PushError, Pushes, Want};
 use crate::audit::{Audit, Event};
+use crate::clock;
 use crate::errors::chain;
 use crate::records::{self, Ended, Fate, QueueRecord, Queued, RolloutRecord};
-use crate::store::{Expect, Outcome, StoreError, Txn, keys};
+use crate::store::{Expect, Outcome, StoreError, Txn, each_key, keys};
 
 /// Tries to win against operators who queue more.
 const TRIES: usize = 20;
@@ -56,47 +57,26 @@ impl Pushes {
     /// the controller has left. What becomes of it is written into `audit`.
     pub async fn take_turns(&self, rights: Arc<dyn Rights>, audit: Audit) {
         let stop = self.fleet.stop_token();
-        // Before the first read: no queue falls between.
-        let mut changes = self.store.watch(keys::ALL_QUEUES);
         let mut known = BTreeSet::new();
-        let mut all = true;
-        loop {
-            let mut found = Vec::new();
-            if std::mem::take(&mut all) {
-                match self.store.all(keys::ALL_QUEUES, MAX_SITES).await {
-                    Ok(entries) => found.extend(entries.into_iter().map(|entry| entry.key)),
-                    Err(error) => {
-                        tracing::error!(error = %chain(&error), "queues not read");
-                        all = true;
-                        tokio::select! {
-                            () = tokio::time::sleep(RETRY) => {}
-                            () = stop.cancelled() => return,
-                        }
-                    }
-                }
-            } else {
-                let change = tokio::select! {
-                    change = changes.next() => change,
-                    () = stop.cancelled() => return,
-                };
-                match change {
-                    None => return,
-                    Some(Ok(change)) => found.push(change.key),
-                    Some(Err(_)) => all = true,
-                }
+        let look = |key: &str| {
+            let site = key.strip_prefix(keys::ALL_QUEUES);
+            let site: Option<SiteName> = site.and_then(|site| site.parse().ok());
+            if let Some(site) = site
+                && known.insert(site.clone())
+            {
+                let (pushes, rights) = (self.clone(), Arc::clone(&rights));
+                let audit = audit.clone();
+                tokio::spawn(async move { pushes.look_after(site, rights, audit).await });
             }
-            for key in found {
-                let site = key.strip_prefix(keys::ALL_QUEUES);
-                let site: Option<SiteName> = site.and_then(|site| site.parse().ok());
-                if let Some(site) = site
-                    && known.insert(site.clone())
-                {
-                    let (pushes, rights) = (self.clone(), Arc::clone(&rights));
-                    let audit = audit.clone();
-                    tokio::spawn(async move { pushes.look_after(site, rights, audit).await });
-                }
-            }
-        }
+        };
+        each_key(
+            self.store.as_ref(),
+            keys::ALL_QUEUES,
+            MAX_SITES,
+            &stop,
+            look,
+        )
+        .await;
     }
 
     /// Looks after one site's queue.
@@ -117,14 +97,8 @@ impl Pushes {
                     Some(RETRY)
                 }
             };
-            let asleep = async {
-                match sleep {
-                    Some(sleep) => tokio::time::sleep(sleep).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                () = asleep => {}
+                () = clock::sleep(sleep) => {}
                 change = queue.next() => if change.is_none() { return },
                 change = rollout.next() => if change.is_none() { return },
                 () = stop.cancelled() => return,

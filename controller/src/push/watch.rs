@@ -14,7 +14,7 @@ use voipfleet_proto::v1::{
 };
 
 use super::{PushError, Pushes};
-use crate::fleet::{Fleet, View};
+use crate::fleet::{Fleet, View, of_site};
 use crate::records::{
     self, GenerationRecord, NodeId, NodeStep, Place, RolloutRecord, RolloutState,
 };
@@ -391,19 +391,8 @@ impl Watch {
     }
 }
 
-/// Returns when something has happened to a node of the site, or events were missed.
-async fn of_site(events: &mut broadcast::Receiver<NodeId>, site: &SiteName) {
-    loop {
-        match events.recv().await {
-            Ok(id) if id.site == *site => break,
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Lagged(_)) => break,
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
-    }
-}
-
-fn warning(message: String) -> push_event::Kind {
+/// What the compiler has to say.
+pub(super) fn warning(message: String) -> push_event::Kind {
     push_event::Kind::Diagnostic(Diagnostic {
         severity: Severity::Warning.into(),
         message,

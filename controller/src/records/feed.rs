@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use voipfleet_common::policy::Breadth;
 
 /// A packed IPv4 network: address and prefix length.
 const V4_BYTES: usize = 5;
@@ -94,6 +95,11 @@ impl FeedRecord {
             Some(IpNet::V6(net))
         });
         v4.chain(v6).collect()
+    }
+
+    /// Whether it is too wide for something to be opened to it.
+    pub fn is_wide(&self) -> bool {
+        Breadth::of(&self.elements()).is_wide()
     }
 
     /// How many elements there are.

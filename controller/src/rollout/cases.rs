@@ -3,17 +3,22 @@
 use super::model::{NEW, World, name};
 use crate::records::{RolloutState, Stages};
 
-/// How long the controller was away is no node's fault.
-#[test]
-fn nodes_at_work_have_their_time_again_after_a_restart() {
-    let stages = Stages {
+/// A canary of one, then `batch` at a time.
+fn after_a_canary(batch: usize, max_failures: usize) -> Stages {
+    Stages {
         canary: 1,
-        batch: 3,
-        max_failures: 0,
+        batch,
+        max_failures,
         pause_ms: 0,
         roll_back: false,
         confirm_within_ms: 30_000,
-    };
+    }
+}
+
+/// How long the controller was away is no node's fault.
+#[test]
+fn nodes_at_work_have_their_time_again_after_a_restart() {
+    let stages = after_a_canary(3, 0);
     let mut world = World::new(3, &[true; 7], stages);
     world.settle();
     world.now_ms += 3_600_000;
@@ -34,14 +39,7 @@ fn nodes_at_work_have_their_time_again_after_a_restart() {
 /// nothing to wait for.
 #[test]
 fn a_canary_that_was_the_only_change_holds_nobody_up() {
-    let stages = Stages {
-        canary: 1,
-        batch: 2,
-        max_failures: 1,
-        pause_ms: 0,
-        roll_back: false,
-        confirm_within_ms: 30_000,
-    };
+    let stages = after_a_canary(2, 1);
     let mut world = World::new(3, &[true; 7], stages);
     for at in 1..3 {
         world.record.nodes.get_mut(&name(at)).unwrap().had = true;

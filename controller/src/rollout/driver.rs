@@ -10,8 +10,10 @@ use voipfleet_common::session::Generation;
 use super::write::{released, write};
 use super::{RETURN, Rollouts, sight};
 use crate::audit::Event;
+use crate::clock;
 use crate::errors::chain;
 use crate::failpoint;
+use crate::fleet;
 use crate::records::{self, GenerationRecord, NodeId, Place, Read, RolloutRecord, RolloutState};
 use crate::store::{StoreError, keys};
 
@@ -22,10 +24,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
 /// Runs until the fleet stops.
 pub(super) async fn run(rollouts: Rollouts, site: SiteName) {
-    let fleet = &rollouts.inner.fleet;
-    let stop = fleet.stop_token();
+    let own = &rollouts.inner.fleet;
+    let stop = own.stop_token();
     let mut changes = rollouts.inner.store.watch(&keys::rollout(&site));
-    let mut events = fleet.events();
+    let mut events = own.events();
     // A release of an earlier run may not have been acted on.
     let mut fresh = true;
     loop {
@@ -41,14 +43,8 @@ pub(super) async fn run(rollouts: Rollouts, site: SiteName) {
             }
         };
         fresh = false;
-        let asleep = async {
-            match sleep {
-                Some(sleep) => tokio::time::sleep(sleep).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = asleep => {}
+            () = clock::sleep(sleep) => {}
             change = changes.next() => if change.is_none() { return },
             () = of_site(&mut events, &site) => {}
             () = stop.cancelled() => return,
@@ -58,14 +54,7 @@ pub(super) async fn run(rollouts: Rollouts, site: SiteName) {
 
 /// Returns when something has happened to a node of the site, or events were missed.
 async fn of_site(events: &mut broadcast::Receiver<NodeId>, site: &SiteName) {
-    loop {
-        match events.recv().await {
-            Ok(id) if id.site == *site => break,
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Lagged(_)) => break,
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
-    }
+    fleet::of_site(events, site).await;
     // What came with it is seen in the same look.
     while let Ok(_) | Err(broadcast::error::TryRecvError::Lagged(_)) = events.try_recv() {}
 }

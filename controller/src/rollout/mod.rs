@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_stream::StreamExt as _;
 use voipfleet_common::names::SiteName;
 
 pub use commands::CommandError;
@@ -29,10 +28,9 @@ pub(crate) use write::write;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::errors::chain;
 use crate::fleet::Fleet;
 use crate::records::{self, Read, RolloutRecord};
-use crate::store::{Store, StoreError, keys};
+use crate::store::{Store, StoreError, each_key, keys};
 
 /// The most sites of an installation.
 const MAX_SITES: usize = 50_000;
@@ -81,28 +79,9 @@ impl Rollouts {
     pub async fn go_on(&self, audit: Audit) {
         // Only the first run counts: there is one for each controller.
         let _ = self.inner.audit.set(audit);
-        let store = &self.inner.store;
-        let stop = self.inner.fleet.stop_token();
-        // Before the first read: no rollout falls between.
-        let mut changes = store.watch(keys::ALL_ROLLOUTS);
-        match store.all(keys::ALL_ROLLOUTS, MAX_SITES).await {
-            Ok(entries) => entries.iter().for_each(|entry| self.drive_key(&entry.key)),
-            Err(error) => tracing::error!(error = %chain(&error), "rollouts not read"),
-        }
-        loop {
-            let change = tokio::select! {
-                change = changes.next() => change,
-                () = stop.cancelled() => return,
-            };
-            match change {
-                None => return,
-                Some(Ok(change)) => self.drive_key(&change.key),
-                Some(Err(_)) => match store.all(keys::ALL_ROLLOUTS, MAX_SITES).await {
-                    Ok(entries) => entries.iter().for_each(|entry| self.drive_key(&entry.key)),
-                    Err(error) => tracing::error!(error = %chain(&error), "rollouts not read"),
-                },
-            }
-        }
+        let (store, stop) = (self.inner.store.as_ref(), self.inner.fleet.stop_token());
+        let drive = |key: &str| self.drive_key(key);
+        each_key(store, keys::ALL_ROLLOUTS, MAX_SITES, &stop, drive).await;
     }
 
     /// A site's running or last rollout.

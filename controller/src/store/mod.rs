@@ -5,6 +5,7 @@
 //! every value carries the revision of the transaction that wrote it last.
 
 mod embedded;
+mod follow;
 mod frame;
 pub mod keys;
 mod snapshot;
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 use tokio_stream::Stream;
 
 pub use embedded::{Embedded, Filling};
+pub use follow::each_key;
 
 /// The number of a committed transaction; 0 before the first.
 pub type Revision = u64;

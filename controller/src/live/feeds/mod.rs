@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use voipfleet_common::names::ListName;
-use voipfleet_common::policy::{Breadth, Feed};
+use voipfleet_common::policy::Feed;
 
 pub use fetch::{FetchError, Fetched, Fetcher, Limits, system_roots};
 pub use parse::{Parsed, Unfit, parse};
@@ -223,7 +223,7 @@ impl Feeds {
                 Purpose::Denial
             };
             let changed = std::mem::replace(&mut held.purpose, purpose) != purpose;
-            if changed && purpose == Purpose::Opening && held.is_wide() {
+            if changed && purpose == Purpose::Opening && held.record.is_wide() {
                 // It was taken for denial alone. Whatever comes now is looked at anew, the same
                 // once more too.
                 held.record.etag.clear();
@@ -388,10 +388,6 @@ impl Feeds {
 }
 
 impl Held {
-    fn is_wide(&self) -> bool {
-        Breadth::of(&self.record.elements()).is_wide()
-    }
-
     /// When it is to be fetched, Unix time.
     fn due_ms(&self) -> u64 {
         let Some(feed) = self.feed.as_ref().filter(|_| self.asked.is_none()) else {
