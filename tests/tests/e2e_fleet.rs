@@ -69,15 +69,6 @@ fn change(lab: &Lab, port: u16, rollout: &str) -> Result<()> {
     Ok(())
 }
 
-/// Drops every new connection from a node to the controller; those that are open go on.
-fn cut(lab: &Lab, node: &str, verb: &str) -> Result<()> {
-    lab.edit(
-        node,
-        &format!("iptables -w {verb} OUTPUT -p tcp -m tcp --dport 7443 --syn -j DROP"),
-    )?;
-    Ok(())
-}
-
 fn rollout(lab: &Lab) -> Result<Value> {
     let said = lab.voipctl_ok(&["rollout", "status", "site-a", "-o", "json"])?;
     let all: Value = serde_json::from_str(&said).with_context(|| format!("no JSON: {said}"))?;
@@ -140,7 +131,7 @@ fn a_canary_that_fails_halts_with_eleven_untouched(lab: &Lab) -> Result<()> {
         "{canary: 1, batch: 25%, max_failures: 0, confirm_within: 3s}",
     )?;
     for node in lab.nodes() {
-        cut(lab, &node.name, "-A")?;
+        lab.cut(&node.name, "-A")?;
     }
     let cut_off = kernels(lab)?;
     let pushed = Push::read(push(lab, &[])?.finish()?)?;
@@ -163,7 +154,7 @@ fn a_canary_that_fails_halts_with_eleven_untouched(lab: &Lab) -> Result<()> {
         .collect();
     ensure!(asked.len() == 1, "asked: {asked:?}");
     for node in lab.nodes() {
-        cut(lab, &node.name, "-D")?;
+        lab.cut(&node.name, "-D")?;
     }
     same(&free, &kernels(lab)?)?;
     all_back(lab)?;
@@ -297,7 +288,7 @@ fn a_node_that_is_lost_in_its_batch_halts_the_rest(lab: &Lab) -> Result<()> {
         .filter(|node| !canary.iter().any(|c| c == node))
         .collect();
     for node in &others {
-        cut(lab, node, "-A")?;
+        lab.cut(node, "-A")?;
     }
     let lost = lab.wait("a node on trial", || {
         let now = kernels(lab)?;
@@ -309,7 +300,7 @@ fn a_node_that_is_lost_in_its_batch_halts_the_rest(lab: &Lab) -> Result<()> {
     ensure!(pushed.ended.status == Some(1), "{}", pushed.ended.said());
     ensure!(state_of(&rollout(lab)?) == "halted");
     for node in &others {
-        cut(lab, node, "-D")?;
+        lab.cut(node, "-D")?;
     }
     lab.start(lost)?;
     lab.wait("all but the canary as before", || {

@@ -1,11 +1,9 @@
 //! A push that denies somebody ends the calls of exactly that source: SIP and media over UDP,
 //! both families, both backends, a packet every 20 ms.
 
-use std::net::{IpAddr, SocketAddr};
-
-use anyhow::{Context as _, Result, ensure};
-use voipfleet_tests::calls::{Calls, Flow, Wanted};
-use voipfleet_tests::lab::{Family, Lab, Options, Push};
+use anyhow::{Result, ensure};
+use voipfleet_tests::calls::{Calls, Flow};
+use voipfleet_tests::lab::{Lab, Options, Push};
 
 /// SIP, and a port of media.
 const PORTS: [u16; 2] = [5060, 10_000];
@@ -22,32 +20,9 @@ struct Node {
 
 impl Node {
     fn begin(lab: &Lab, name: &str) -> Result<Self> {
-        lab.kill(&format!("packets-{name}"))?; // it listens on the same ports
-        let host = 10 + lab.node(name)?.index;
-        let sources = lab.sources()?;
-        let mut wanted = Vec::new();
-        for who in ["office", "carrier"] {
-            let source = sources.iter().find(|source| source.who == who);
-            let source = source.with_context(|| format!("there is no source {who}"))?;
-            for family in Family::BOTH {
-                let (from, to): (IpAddr, IpAddr) = match family {
-                    Family::V4 => (source.v4.into(), format!("198.18.0.{host}").parse()?),
-                    Family::V6 => (source.v6.into(), format!("2001:db8:1::{host}").parse()?),
-                };
-                for port in PORTS {
-                    // Another port for each node: a source is one host.
-                    let own = 30_000 + u16::try_from(host)? * 10 + u16::from(port == 5060);
-                    wanted.push(Wanted {
-                        netns: source.netns.clone(),
-                        from: SocketAddr::new(from, own),
-                        to: SocketAddr::new(to, port),
-                    });
-                }
-            }
-        }
         Ok(Self {
             name: name.to_owned(),
-            calls: Calls::begin(&format!("vf-{name}"), &wanted)?,
+            calls: lab.calls(name, &["office", "carrier"], &PORTS)?,
         })
     }
 

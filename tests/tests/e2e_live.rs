@@ -1,15 +1,14 @@
 //! What changes without a push, on three nodes of both backends: blocks, allows, a site that is
 //! opened, and members that come and go.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use voipfleet_tests::calls::{Calls, Flow, Wanted};
+use voipfleet_tests::calls::{Calls, Flow};
 use voipfleet_tests::exec::Ended;
-use voipfleet_tests::lab::{Family, Lab, Options};
+use voipfleet_tests::lab::{Lab, Options};
 
 /// SIP, and a port of media.
 const PORTS: [u16; 2] = [5060, 10_000];
@@ -27,32 +26,10 @@ struct Node {
 
 impl Node {
     fn begin(lab: &Lab, name: &str, whos: &[&str]) -> Result<Self> {
-        lab.kill(&format!("packets-{name}"))?; // it listens on the same ports
-        let host = 10 + lab.node(name)?.index;
-        let sources = lab.sources()?;
-        let mut wanted = Vec::new();
-        for who in whos {
-            let source = sources.iter().find(|source| source.who == *who);
-            let source = source.with_context(|| format!("there is no source {who}"))?;
-            for family in Family::BOTH {
-                let (from, to): (IpAddr, IpAddr) = match family {
-                    Family::V4 => (source.v4.into(), format!("198.18.0.{host}").parse()?),
-                    Family::V6 => (source.v6.into(), format!("2001:db8:1::{host}").parse()?),
-                };
-                for port in PORTS {
-                    // Another port for each node: a source is one host.
-                    let own = 30_000 + u16::try_from(host)? * 10 + u16::from(port == 5060);
-                    wanted.push(Wanted {
-                        netns: source.netns.clone(),
-                        from: SocketAddr::new(from, own),
-                        to: SocketAddr::new(to, port),
-                    });
-                }
-            }
-        }
+        let calls = lab.calls(name, whos, &PORTS)?;
         Ok(Self {
-            each: wanted.len() / whos.len(),
-            calls: Calls::begin(&format!("vf-{name}"), &wanted)?,
+            each: calls.flows().len() / whos.len(),
+            calls,
         })
     }
 

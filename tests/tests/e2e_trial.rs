@@ -10,16 +10,6 @@ const NODES: [&str; 2] = ["sip1", "pbx1"];
 /// What an operator reads.
 const WORDS: &str = "no new connection to the controller came through the new rules within";
 
-/// Drops every new connection from a node to the controller; those that are open go on. As
-/// with rules that lock a node out: the failsafe chain keeps our own from doing it.
-fn cut(lab: &Lab, node: &str, verb: &str) -> Result<()> {
-    lab.edit(
-        node,
-        &format!("iptables -w {verb} OUTPUT -p tcp -m tcp --dport 7443 --syn -j DROP"),
-    )?;
-    Ok(())
-}
-
 /// The nodes as they are, and as they are when they are cut off.
 struct Before {
     free: Vec<Rules>,
@@ -35,7 +25,7 @@ fn cut_off(lab: &Lab) -> Result<Before> {
     };
     let free = all()?;
     for node in NODES {
-        cut(lab, node, "-A")?;
+        lab.cut(node, "-A")?;
     }
     Ok(Before {
         free,
@@ -120,7 +110,7 @@ fn a_push_that_locks_nodes_out_ends_rolled_back() -> Result<()> {
         let push = push_into_trial(lab, 9931, "8s")?;
         wait_back(lab, &before.cut_off)?;
         for node in NODES {
-            cut(lab, node, "-D")?;
+            lab.cut(node, "-D")?;
         }
         let push = Push::read(push.finish()?)?;
         ensure!(push.ended.status == Some(1), "{}", push.ended.said());
@@ -152,7 +142,7 @@ fn a_trial_ends_without_the_controller() -> Result<()> {
         );
         wait_back(lab, &before.cut_off)?;
         for node in NODES {
-            cut(lab, node, "-D")?;
+            lab.cut(node, "-D")?;
         }
         lab.start("controller")?;
         is_told_and_tried_again(lab, generation, 9932)
@@ -168,7 +158,7 @@ fn an_agent_that_is_stopped_in_a_trial_goes_back_first() -> Result<()> {
         for (node, before) in NODES.into_iter().zip(&before.cut_off) {
             lab.stop(node)?;
             before.same(&lab.rules(node)?).context(node)?;
-            cut(lab, node, "-D")?;
+            lab.cut(node, "-D")?;
             // It was no failure of the ruleset: it is tried again.
             lab.start(node)?;
         }

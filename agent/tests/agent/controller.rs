@@ -147,6 +147,7 @@ impl Served {
             }
             Served::Drip(pause) => {
                 while to.send(Ok(Chunk { data: vec![7] })).await.is_ok() {
+                    // The slowness is what is tried.
                     tokio::time::sleep(pause).await;
                 }
                 return;

@@ -83,7 +83,7 @@ impl Linked {
                 return offered;
             }
             assert!(Instant::now() < deadline, "no offer was handed over");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await; // a channel of std cannot be awaited
         }
     }
 }

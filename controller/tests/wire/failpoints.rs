@@ -184,6 +184,7 @@ async fn killed_at(step: Step, at: At) {
             if report.state == wanted && settled {
                 return;
             }
+            // It is another process, which may just be starting: it is asked again.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };

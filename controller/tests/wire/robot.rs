@@ -54,6 +54,7 @@ impl Robot {
                 let at = address.borrow().clone();
                 // Whatever ends a session, the next one begins.
                 let _ended = session(&node, &at, &refuses, &own).await;
+                // An agent's pause between two tries; no test waits for it.
                 tokio::time::sleep(REDIAL).await;
             }
         });

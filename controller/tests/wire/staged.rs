@@ -54,6 +54,15 @@ async fn fleet(
     (installation, address, robots)
 }
 
+/// Takes nodes off the network; what they run is remembered.
+fn away(robots: Vec<Robot>) -> Vec<Node> {
+    let node = |robot: Robot| Node {
+        confirmed: robot.confirmed(),
+        ..robot.node.clone()
+    };
+    robots.into_iter().map(node).collect()
+}
+
 async fn all_here(installation: &Installation) {
     let here = async {
         while !installation
@@ -269,19 +278,13 @@ async fn a_controller_that_was_away_passes_no_batch_over() {
     let mut push = installation.push().await;
     push.until("a", PushNodeState::Applied).await;
     drop(push);
-    let nodes: Vec<Node> = robots
-        .iter()
-        .map(|robot| Node {
-            confirmed: robot.confirmed(),
-            ..robot.node.clone()
-        })
-        .collect();
-    drop(robots);
+    let nodes = away(robots);
     installation.stop().await;
     installation.clock.advance_ms(2 * 3_600_000);
     installation.run().await;
     address.send_replace(installation.address());
-    // Longer than a broken connection is waited for.
+    // Longer than a broken connection is waited for: that nothing happens announces itself by
+    // nothing.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let report = rollout(&installation).await;
     assert_eq!((report.state.as_str(), report.released), ("running", 2));
@@ -309,14 +312,7 @@ async fn a_controller_that_was_away_passes_no_batch_over() {
 async fn nobody_gets_it_before_a_canary_has_it() {
     let (installation, address, robots) =
         fleet("{canary: 1, batch: 2, max_failures: 0}", &[]).await;
-    let nodes: Vec<Node> = robots
-        .iter()
-        .map(|robot| Node {
-            confirmed: robot.confirmed(),
-            ..robot.node.clone()
-        })
-        .collect();
-    drop(robots);
+    let nodes = away(robots);
     let gone = async {
         loop {
             let status = installation.status().await;

@@ -235,6 +235,15 @@ impl Lab {
         Ok(ended.stdout)
     }
 
+    /// Drops every new connection from a node to the controller (`-A`), or no longer (`-D`); those
+    /// that are open go on. As with rules that lock a node out: the failsafe chain keeps our own
+    /// from doing it.
+    pub fn cut(&self, node: &str, verb: &str) -> Result<()> {
+        let drop = "OUTPUT -p tcp -m tcp --dport 7443 --syn -j DROP";
+        self.edit(node, &format!("iptables -w {verb} {drop}"))?;
+        Ok(())
+    }
+
     /// A node by its name.
     pub fn node(&self, name: &str) -> Result<&Node> {
         self.nodes()

@@ -1,10 +1,11 @@
 //! The hosts around the nodes, and probes from them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::{Family, Lab};
+use crate::calls::{Calls, Wanted};
 use crate::packets::{Kind, Probe, Reach};
 
 /// A source of packets: an outside host with one of its addresses.
@@ -21,6 +22,35 @@ pub struct Source {
 }
 
 impl Lab {
+    /// Begins a flow of each source to each port of a node, in both families: by source, then
+    /// by family.
+    pub fn calls(&self, node: &str, whos: &[&str], ports: &[u16]) -> Result<Calls> {
+        self.kill(&format!("packets-{node}"))?; // it listens on the same ports
+        let host = 10 + self.node(node)?.index;
+        let sources = self.sources()?;
+        let mut wanted = Vec::new();
+        for who in whos {
+            let source = sources.iter().find(|source| source.who == *who);
+            let source = source.with_context(|| format!("there is no source {who}"))?;
+            for family in Family::BOTH {
+                let (from, to): (IpAddr, IpAddr) = match family {
+                    Family::V4 => (source.v4.into(), format!("198.18.0.{host}").parse()?),
+                    Family::V6 => (source.v6.into(), format!("2001:db8:1::{host}").parse()?),
+                };
+                // Other ports for each node: a source is one host.
+                let own = 30_000 + u16::try_from(host)? * 10;
+                for (own, port) in (own..).zip(ports) {
+                    wanted.push(Wanted {
+                        netns: source.netns.clone(),
+                        from: SocketAddr::new(from, own),
+                        to: SocketAddr::new(to, *port),
+                    });
+                }
+            }
+        }
+        Calls::begin(&format!("vf-{node}"), &wanted)
+    }
+
     /// The sources outside.
     pub fn sources(&self) -> Result<Vec<Source>> {
         let text = std::fs::read_to_string(self.state().join("sources"))?;
