@@ -26,7 +26,7 @@ use crate::reconcile::apply::Own;
 use crate::reconcile::{Inbox, Outbox, Reconciler, Settings, inspect};
 use crate::state::StateDir;
 use crate::watch::Watch;
-use crate::{disk, service};
+use crate::{disk, live, service};
 
 /// The most that a file with a token may hold.
 const MAX_TOKEN_FILE: usize = 4096;
@@ -214,6 +214,9 @@ fn restore(args: &Common) -> anyhow::Result<ExitCode> {
     if let Some(failed) = &recovered.failed {
         bail!("the rules are not in force: {}", chain(failed));
     }
+    if let Some(error) = recovered.live.error() {
+        say(&error)?;
+    }
     match &recovered.confirmed {
         Some(confirmed) => say(&format!(
             "generation {} ({}) is in force: {} rules, {} sets, read back and compared",
@@ -250,7 +253,8 @@ fn status(args: &Status) -> anyhow::Result<ExitCode> {
     let config = state.config().ok();
     let mut system = find_tools(&args.common)?;
     let ledger = Ledger::look_at(&state.ledger());
-    let confirmed = ledger.confirmed()?;
+    let mut confirmed = ledger.confirmed()?;
+    let live = live::find(&mut system, &ledger, confirmed.as_mut());
     // What differs from a ruleset that is known not to run says nothing.
     let fallback = ledger.fallback().map(|note| describe_note(&note));
     let found = confirmed
@@ -291,6 +295,8 @@ fn status(args: &Status) -> anyhow::Result<ExitCode> {
             "iptables": system.version(),
             "drift": drift,
             "fallback": fallback,
+            "live_digest": live.held.as_ref().map(|live| live.digest.to_string()),
+            "live_error": live.error(),
             "differences": differences,
         }))?)?;
     } else {
@@ -305,11 +311,17 @@ fn status(args: &Status) -> anyhow::Result<ExitCode> {
             }
             None => say("generation  none confirmed")?,
         }
+        if let Some(live) = &live.held {
+            say(&format!("live sets   {}", live.digest))?;
+        }
         let (backend, version) = (system.backend(), system.version());
         say(&format!("backend     {backend} (iptables {version})"))?;
         say(&format!("drift       {drift}"))?;
         if let Some(fallback) = &fallback {
             say(&format!("  {fallback}"))?;
+        }
+        if let Some(error) = live.error() {
+            say(&format!("  {error}"))?;
         }
         for difference in &differences {
             let words = crate::reconcile::prove::describe(difference, 0);

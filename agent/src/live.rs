@@ -29,6 +29,15 @@ pub struct Found {
     pub unknown: String,
 }
 
+impl Found {
+    /// What is wrong, for people.
+    pub fn error(&self) -> Option<String> {
+        let wrong = [self.damaged.as_str(), self.unknown.as_str()];
+        let wrong: Vec<&str> = wrong.into_iter().filter(|why| !why.is_empty()).collect();
+        (!wrong.is_empty()).then(|| wrong.join("; "))
+    }
+}
+
 /// Reads the live sets, and makes `confirmed` what the kernel should hold with them.
 ///
 /// Where they are damaged, a node runs with what there is: those before the last; else the sets
@@ -61,7 +70,8 @@ pub fn find(kernel: &mut dyn Kernel, ledger: &Ledger, confirmed: Option<&mut Con
             sets.iter().map(|set| stands(set, now)).collect()
         };
         let known = found.held.as_ref().map(|live| live.known());
-        let (live, missing) = as_known(&confirmed.ruleset, known.as_deref(), || ours(kernel));
+        let stands = || ours(kernel);
+        let (live, missing) = as_known(&confirmed.ruleset, known.as_deref(), None, stands);
         confirmed.live = live;
         found.unknown = describe(&missing);
     }
@@ -75,10 +85,12 @@ pub fn find(kernel: &mut dyn Kernel, ledger: &Ledger, confirmed: Option<&mut Con
 
 /// What the kernel should hold of `ruleset` by what is known; none: the ruleset itself, which
 /// names no source. A set that names a source of which nothing is known keeps what it has in
-/// `stands`. Gives those sources, too.
+/// `stands`. Gives those sources, too. What it was by what was known `earlier` spares most of the
+/// work: large sources seldom change.
 pub(crate) fn as_known(
     ruleset: &Ruleset,
     known: Option<&LiveSets>,
+    earlier: Option<(&Ruleset, &LiveSets)>,
     stands: impl FnOnce() -> Vec<AddressSet>,
 ) -> (Option<Arc<Ruleset>>, Vec<LiveName>) {
     let names = ruleset.live_names();
@@ -96,10 +108,32 @@ pub(crate) fn as_known(
         filled = known.only(&names);
         &filled
     };
+    let same = |name: &LiveName, before: &LiveSets| {
+        let (before, now) = (before.sources.get(name), all.sources.get(name));
+        before.zip(now).is_some_and(|(b, n)| Arc::ptr_eq(b, n))
+    };
+    let unchanged = |set: &AddressSet| {
+        let (ran, before) = earlier?;
+        let still = set.live.iter().all(|name| same(name, before));
+        let mut sets = ran.sets.iter();
+        sets.find(|ran| still && ran.name == set.name).cloned()
+    };
+    let kept: Vec<Option<AddressSet>> = ruleset.sets.iter().map(unchanged).collect();
+    let mut changed = ruleset.clone();
+    for (set, kept) in changed.sets.iter_mut().zip(&kept) {
+        if kept.is_some() {
+            set.live.clear();
+        }
+    }
     // Every name is there now.
-    let Ok(mut effective) = ruleset.with_live(all) else {
+    let Ok(mut effective) = changed.with_live(all) else {
         return (None, missing.into_iter().collect());
     };
+    for (set, kept) in effective.sets.iter_mut().zip(kept) {
+        if let Some(kept) = kept {
+            *set = kept;
+        }
+    }
     if !missing.is_empty() {
         let stands = stands();
         for (set, of) in effective.sets.iter_mut().zip(&ruleset.sets) {

@@ -10,7 +10,7 @@ use voipfleet_common::drift::compare_sets;
 use voipfleet_common::iptables::{
     KernelSet, SetCount, Slack, count_sets, parse_ipset_save, set_plan,
 };
-use voipfleet_common::ruleset::{AddressSet, LiveName, Ruleset};
+use voipfleet_common::ruleset::{AddressSet, LiveName, LiveSets, Ruleset};
 
 use super::enforce::{self, Effort, EnforceError, Step as At, Target};
 use super::how::How;
@@ -30,7 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// What the node holds of live sets, and how far that is in force.
 #[derive(Debug, Default)]
-pub(super) struct LiveSets {
+pub(super) struct LiveState {
     held: Option<Arc<Live>>,
     /// Why the ones that were noticed last are not held.
     refused: Option<String>,
@@ -51,7 +51,7 @@ struct Unfinished {
     pause: Duration,
 }
 
-impl LiveSets {
+impl LiveState {
     pub(super) fn found(found: Found) -> Self {
         Self {
             held: found.held,
@@ -131,6 +131,7 @@ impl Reconciler {
             return self.refuse_live(format!("the live sets are those of site {site}, not {own}"));
         }
         let held = self.live.held.as_ref();
+        let known_before = held.map(|held| held.known().into_owned());
         let is_held = held.is_some_and(|held| held.digest == told.digest);
         if is_held && self.live.is_whole() {
             self.live.refused = None;
@@ -153,7 +154,7 @@ impl Reconciler {
         let ran = running(self.trial.as_ref(), self.confirmed.as_ref())
             .and_then(|running| running.live.clone());
         self.live.damaged.clear();
-        self.adopt();
+        self.adopt(known_before.as_ref());
         if let Some(ran) = ran {
             self.enforce_live(ran);
         }
@@ -175,15 +176,16 @@ impl Reconciler {
     }
 
     /// Both what is on trial and what would be gone back to hold what is held now.
-    fn adopt(&mut self) {
+    fn adopt(&mut self, before: Option<&LiveSets>) {
         let known = self.live.held.as_ref().map(|live| live.known());
         let trial = self.trial.as_mut().map(|trial| &mut trial.candidate);
         let mut unknown = BTreeSet::new();
         for one in trial.into_iter().chain(&mut self.confirmed) {
             let Confirmed { ruleset, live, .. } = one;
             let ran = live.take();
-            let stands = || ran.map(|ran| ran.sets.clone()).unwrap_or_default();
-            let (now, missing) = live::as_known(ruleset, known.as_deref(), stands);
+            let stands = || ran.iter().flat_map(|ran| ran.sets.clone()).collect();
+            let earlier = ran.as_deref().zip(before);
+            let (now, missing) = live::as_known(ruleset, known.as_deref(), earlier, stands);
             *live = now;
             unknown.extend(missing);
         }

@@ -11,7 +11,7 @@ use voipfleet_proto::v1 as pb;
 use super::apply::{self, Own};
 use super::contention::Contention;
 use super::flows::Flows;
-use super::live::LiveSets;
+use super::live::LiveState;
 use super::standing::Standing;
 use super::tell::Outcome;
 use super::trial::{Trial, running};
@@ -67,7 +67,7 @@ pub struct Reconciler {
     pub(super) not_in_force: Option<String>,
     pub(super) findings: Findings,
     pub(super) flows: Flows,
-    pub(super) live: LiveSets,
+    pub(super) live: LiveState,
     /// What runs in place of the confirmed ruleset, but for a trial.
     pub(super) fallback: Option<Fallback>,
     /// Changes that are not looked at yet, because of a fight.
@@ -119,7 +119,7 @@ impl Reconciler {
             last_look: None,
             findings: Findings::default(),
             flows: Flows::default(),
-            live: LiveSets::found(recovered.live),
+            live: LiveState::found(recovered.live),
             fallback: recovered.fallback,
             next_poll: Instant::now() + settings.poll_interval,
             polls: 0,

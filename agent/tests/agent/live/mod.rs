@@ -2,6 +2,7 @@
 
 mod cut;
 mod damage;
+mod figure;
 mod kernel;
 mod session;
 mod trial;
@@ -88,7 +89,7 @@ fn give(agent: &Agent, live: &LiveSets) {
 }
 
 /// The same, and waits until they are in force.
-fn takes(agent: &Agent, live: &LiveSets) -> NodeStatus {
+pub(crate) fn takes(agent: &Agent, live: &LiveSets) -> NodeStatus {
     give(agent, live);
     let digest = live.digest();
     let is = |status: &NodeStatus| status.live_digest == digest.as_bytes();
