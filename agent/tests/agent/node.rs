@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use voipfleet_agent::host::state_dir::StateDir;
 use voipfleet_agent::ledger::Ledger;
-use voipfleet_agent::state::StateDir;
 use voipfleet_common::ruleset::{Digest, LiveSets, Ruleset};
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
