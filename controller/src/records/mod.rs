@@ -4,30 +4,31 @@
 mod documents;
 mod emergency;
 mod feed;
-mod generation;
 mod node;
 mod operator;
-mod queue;
 mod resolved;
-mod rollout;
-mod target;
 mod token;
 
 use prost::Message as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use documents::{DocumentRecord, DocumentsRecord, DocumentsVersion};
+pub use documents::{DocumentRecord, DocumentsRecord};
 pub use emergency::{ExceptionKind, ExceptionRecord, OpenRecord, SiteScope, is_over};
 pub use feed::{Dropped, FeedRecord};
-pub use generation::{Cause, Content, GenerationRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};
 pub use operator::{OperatorKey, OperatorRecord};
-pub use queue::{Ended, Fate, MAX_WAITING, PlannedContent, PlannedDigest, QueueRecord, Queued};
 pub use resolved::{ResolvedRecord, Seen};
-pub use rollout::{NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages, Tally};
-pub use target::TargetRecord;
 pub use token::{TokenRecord, TokenUse};
+pub use voipfleet_controller_core::DocumentsVersion;
+pub use voipfleet_controller_core::generation::{Cause, Content, GenerationRecord};
+pub use voipfleet_controller_core::queue::{
+    Ended, Fate, MAX_WAITING, PlannedContent, PlannedDigest, QueueRecord, Queued,
+};
+pub use voipfleet_controller_core::rollout::{
+    NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages, Tally,
+};
+pub use voipfleet_controller_core::target::TargetRecord;
 
 use crate::store::{Expect, Revision, Store, StoreError, Versioned};
 
