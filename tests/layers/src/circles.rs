@@ -12,8 +12,15 @@ pub struct Circle {
     pub parent: ModulePath,
     /// Their names.
     pub members: Vec<String>,
-    /// The imports between them.
-    pub imports: Vec<Import>,
+    /// The imports between them, each with the members that it leads from and to.
+    imports: Vec<Edge>,
+}
+
+#[derive(Debug, Clone)]
+struct Edge {
+    from: String,
+    to: String,
+    import: Import,
 }
 
 impl fmt::Display for Circle {
@@ -24,8 +31,18 @@ impl fmt::Display for Circle {
             format!(" in {}", self.parent.join("::"))
         };
         write!(f, "circle{within}: {}", self.members.join(", "))?;
-        for import in &self.imports {
-            write!(f, "\n    {import}")?;
+        // One import of each pair is enough to find the others.
+        let mut pairs: BTreeMap<(&str, &str), Vec<&Import>> = BTreeMap::new();
+        for edge in &self.imports {
+            pairs
+                .entry((&edge.from, &edge.to))
+                .or_default()
+                .push(&edge.import);
+        }
+        for ((from, to), imports) in pairs {
+            let count = imports.len();
+            let example = imports.first().map(ToString::to_string).unwrap_or_default();
+            write!(f, "\n    {from} -> {to}, {count} times: {example}")?;
         }
         Ok(())
     }
@@ -35,7 +52,7 @@ impl fmt::Display for Circle {
 /// is imported. Imports between a module and one of its own descendants make no circle: parent
 /// and child are one unit in two files.
 pub fn find(modules: &Modules) -> Vec<Circle> {
-    let mut levels: BTreeMap<ModulePath, Vec<(String, String, Import)>> = BTreeMap::new();
+    let mut levels: BTreeMap<ModulePath, Vec<Edge>> = BTreeMap::new();
     for import in modules.imports() {
         let Some((root, inner)) = import.path.split_first() else {
             continue;
@@ -46,11 +63,18 @@ pub fn find(modules: &Modules) -> Vec<Circle> {
         let mut from_path = import.from.clone();
         from_path.truncate(modules.file_module(&import.from).len());
         let to_path = modules.file_module(inner);
-        let common = from_path.iter().zip(&to_path).take_while(|(a, b)| a == b).count();
+        let common = from_path
+            .iter()
+            .zip(&to_path)
+            .take_while(|(a, b)| a == b)
+            .count();
         if let (Some(from), Some(to)) = (from_path.get(common), to_path.get(common)) {
             let parent = to_path.iter().take(common).cloned().collect();
-            let edge = (from.clone(), to.clone(), import);
-            levels.entry(parent).or_default().push(edge);
+            let (from, to) = (from.clone(), to.clone());
+            levels
+                .entry(parent)
+                .or_default()
+                .push(Edge { from, to, import });
         }
     }
     levels
@@ -59,10 +83,10 @@ pub fn find(modules: &Modules) -> Vec<Circle> {
         .collect()
 }
 
-fn circles_of(parent: &ModulePath, edges: &[(String, String, Import)]) -> Vec<Circle> {
+fn circles_of(parent: &ModulePath, edges: &[Edge]) -> Vec<Circle> {
     let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (from, to, _) in edges {
-        arrows.entry(from).or_default().insert(to);
+    for edge in edges {
+        arrows.entry(&edge.from).or_default().insert(&edge.to);
     }
     let reach: BTreeMap<&str, BTreeSet<&str>> = arrows
         .keys()
@@ -71,7 +95,12 @@ fn circles_of(parent: &ModulePath, edges: &[(String, String, Import)]) -> Vec<Ci
     let connected = |a: &str, b: &str| reach.get(a).is_some_and(|reached| reached.contains(b));
     let mut circles: Vec<Circle> = Vec::new();
     for name in arrows.keys().filter(|name| connected(name, name)) {
-        let with = |circle: &&mut Circle| circle.members.iter().any(|m| connected(m, name) && connected(name, m));
+        let with = |circle: &&mut Circle| {
+            circle
+                .members
+                .iter()
+                .any(|m| connected(m, name) && connected(name, m))
+        };
         if let Some(circle) = circles.iter_mut().find(with) {
             circle.members.push((*name).to_owned());
         } else {
@@ -84,8 +113,10 @@ fn circles_of(parent: &ModulePath, edges: &[(String, String, Import)]) -> Vec<Ci
     }
     for circle in &mut circles {
         let inside = |name: &String| circle.members.contains(name);
-        let imports = edges.iter().filter(|(from, to, _)| inside(from) && inside(to));
-        circle.imports = imports.map(|(_, _, import)| import.clone()).collect();
+        let between = edges
+            .iter()
+            .filter(|edge| inside(&edge.from) && inside(&edge.to));
+        circle.imports = between.cloned().collect();
     }
     circles
 }

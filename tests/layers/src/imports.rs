@@ -6,7 +6,16 @@ use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 use syn::{Attribute, Item, UseTree};
 
-use crate::modules::{Declared, ModulePath};
+/// The path of a module below its crate's root: empty for the root itself.
+pub type ModulePath = Vec<String>;
+
+/// A module that has a file of its own: `mod name;`.
+#[derive(Debug, Clone)]
+pub(crate) struct Declared {
+    pub(crate) name: String,
+    /// Of a `#[path]` attribute.
+    pub(crate) path: Option<String>,
+}
 
 /// What one module holds.
 #[derive(Debug, Default)]
@@ -144,7 +153,11 @@ impl<'ast> Visit<'ast> for Collector {
             }
             return;
         }
-        let mut path = self.open.last().map(|(path, _)| path.clone()).unwrap_or_default();
+        let mut path = self
+            .open
+            .last()
+            .map(|(path, _)| path.clone())
+            .unwrap_or_default();
         path.push(name);
         let contents = Contents {
             is_inline: true,
@@ -173,7 +186,12 @@ impl<'ast> Visit<'ast> for Collector {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        self.add_path(path.segments.iter().map(|part| part.ident.to_string()).collect());
+        self.add_path(
+            path.segments
+                .iter()
+                .map(|part| part.ident.to_string())
+                .collect(),
+        );
         visit::visit_path(self, path);
     }
 
