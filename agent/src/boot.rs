@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use voipfleet_common::session::{Course, Noted, Start};
+use voipfleet_protocol::session::{Course, Noted, Start};
 
 use crate::errors::chain;
 use crate::failpoint::{Step, Work, during, reach};

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use voipfleet_common::catalogue::{Direction, SERVICES};
+use voipfleet_policy::catalogue::{Direction, SERVICES};
 use voipfleet_tests::lab::{Family, Lab, Options};
 use voipfleet_tests::packets::{self, Kind, Outcome, Probe, Reach};
 

@@ -12,9 +12,9 @@ mod system;
 use std::fmt;
 use std::time::Duration;
 
-use voipfleet_common::flows::Flow;
-use voipfleet_common::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
-use voipfleet_common::ruleset::{Family, Ruleset};
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
+use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 pub use author::Author;
 pub use conntrack::{ConntrackError, Cut};

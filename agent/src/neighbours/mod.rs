@@ -8,9 +8,9 @@ mod services;
 mod tables;
 mod vendor;
 
-use voipfleet_common::iptables::{Table, parse_save};
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use voipfleet_ruleset::iptables::{Table, parse_save};
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::kernel::Kernel;
 use crate::machine::Machine;

@@ -11,8 +11,8 @@ use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::Ledger;
 use voipfleet_agent::reconcile::{Content, Offered, inspect};
 use voipfleet_agent::state::{StateDir, StateError};
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::{NodeState, NodeStatus};
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::faulty::faulty;
 use crate::reconciler::{Agent, NEVER};

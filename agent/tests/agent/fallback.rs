@@ -7,8 +7,8 @@ use voipfleet_agent::clock::unix_ms;
 use voipfleet_agent::fallback::Running;
 use voipfleet_agent::kernel::{Runner, System};
 use voipfleet_agent::reconcile::inspect;
-use voipfleet_common::ruleset::{Mode, Ruleset};
 use voipfleet_proto::v1::{DriftState, NodeState};
+use voipfleet_ruleset::ruleset::{Mode, Ruleset};
 
 use crate::offers::answer;
 use crate::reconciler::{Agent, NEVER, OFTEN, offer};

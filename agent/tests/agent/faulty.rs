@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use voipfleet_agent::kernel::{
     Backend, ConntrackError, Cut, ExecError, Kernel, KernelError, NoScratch, System,
 };
-use voipfleet_common::flows::Flow;
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::support::Place;
 

@@ -8,10 +8,10 @@ use voipfleet_agent::kernel::{Kernel, LOCK_FILE, OwnProcesses};
 use voipfleet_agent::machine::Machine;
 use voipfleet_agent::reconcile::{Content, Inbox, Offered, Outbox, Reconciler, Settings};
 use voipfleet_agent::watch::Watch;
-use voipfleet_common::ruleset::Ruleset;
-use voipfleet_common::session::Attempt;
 use voipfleet_proto::v1::agent_message::Kind;
 use voipfleet_proto::v1::{DriftRecord, NodeState, NodeStatus};
+use voipfleet_protocol::session::Attempt;
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::support::{Place, held, own};
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use voipfleet_agent::boot;
 use voipfleet_agent::kernel::{Backend, KernelEvent};
 use voipfleet_agent::reconcile::{Dialled, Offered, inspect};
-use voipfleet_common::ruleset::Ruleset;
-use voipfleet_common::session::{Attempt, Held};
 use voipfleet_proto::v1::{DriftClass, DriftState, NodeState};
+use voipfleet_protocol::session::{Attempt, Held};
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::reconciler::{Agent, NEVER, offer};
 use crate::support::{

@@ -30,7 +30,7 @@ mod uses;
 use std::sync::Arc;
 
 use tonic::Status;
-use voipfleet_common::names::OperatorName;
+use voipfleet_ruleset::identifiers::OperatorName;
 
 pub use backup::BackupTurn;
 pub use begin::{Begun, Caller, REQUEST_ID};

@@ -1,10 +1,10 @@
 //! What an agent says, cut to sizes that the controller is ready to keep.
 
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::{Held, Progress};
 use voipfleet_proto::v1::{
     Author, DriftRecord, DriftReport, Hello, NodeFacts, NodeState, NodeStatus, VoipNow,
 };
+use voipfleet_protocol::session::{Held, Progress};
+use voipfleet_ruleset::ruleset::Digest;
 
 /// The longest short text: a host name (RFC 1035), an interface, a version.
 const SHORT: usize = 255;

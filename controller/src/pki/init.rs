@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use voipfleet_common::identity::{Identity, TrustDomain};
-use voipfleet_common::names::OperatorName;
+use voipfleet_protocol::identity::{Identity, TrustDomain};
+use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::authority::{NewAuthority, Pair, PkiError};
 use super::staged::{Staged, beside, sync_dir};

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::plan::{Changes, NodeChange, Owners};
-use voipfleet_common::policy::{Document, Documents, FieldChange, Kind, Site, Source, differences};
-use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::{Digest, Ruleset};
-use voipfleet_common::session::{Generation, Held};
+use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
+use voipfleet_policy::{Document, Documents, FieldChange, Kind, Site, Source, differences};
+use voipfleet_protocol::session::{Generation, Held};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
 use super::basis::{BasisStaging, PlanBasis};
 use super::generation::{Before, compare, newest, staging};

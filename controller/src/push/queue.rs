@@ -1,6 +1,6 @@
 //! Pushes that wait for the rollout of their site to end, and their places.
 
-use voipfleet_common::names::SiteName;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::basis::PlanBasis;
 use super::{Begun, Order, Prepared, PushError, Pushes};

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use voipfleet_common::compile::{Compiled, InterfaceAddress, NodeInput, compile};
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::policy::{self, Diagnostic, Documents, Severity, Source};
-use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::LiveSets;
-use voipfleet_common::session::Held;
+use voipfleet_compiler::{Compiled, InterfaceAddress, NodeInput, compile};
+use voipfleet_policy::{self as policy, Diagnostic, Documents, Severity, Source};
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::LiveSets;
 
 use super::{PushError, Pushes};
 use crate::documents::Cache;

@@ -1,7 +1,7 @@
 //! What is kept of changes of documents.
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::policy::Document;
+use voipfleet_policy::Document;
 
 /// The number of a state of all documents; grows by one with every change, 0 before the first.
 pub type DocumentsVersion = u64;

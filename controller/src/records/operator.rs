@@ -1,7 +1,7 @@
 //! An operator: rights, and the keys that speak for it.
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::identity::rights::Binding;
+use voipfleet_protocol::identity::rights::Binding;
 
 /// Made when an admin adds the operator. The first admin of the installation needs none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use voipfleet_common::names::NodeName;
+use voipfleet_ruleset::identifiers::NodeName;
 
 use super::step::{Presence, Sight};
 use crate::records::{NodeStep, Place, RolloutRecord, RolloutState};

@@ -1,6 +1,6 @@
 //! What an operator may say of a rollout that goes on.
 
-use voipfleet_common::names::SiteName;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::step::Refusal;
 use super::{Rollouts, write};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 use tokio_stream::StreamExt as _;
-use voipfleet_common::names::SiteName;
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::write::{released, write};
 use super::{RETURN, Rollouts, sight};

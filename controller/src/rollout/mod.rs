@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use voipfleet_common::names::SiteName;
+use voipfleet_ruleset::identifiers::SiteName;
 
 pub use commands::CommandError;
 pub(crate) use sight::{is_refusal, judge};

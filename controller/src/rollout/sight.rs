@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::session::Held;
 use voipfleet_proto::v1::{NodeState, PushNodeState};
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use super::step::{Presence, Sight, Word};
 use crate::fleet::{Fleet, View};

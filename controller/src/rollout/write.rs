@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use voipfleet_common::names::SiteName;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use crate::records::{
     self, Cause, GenerationRecord, NodeId, Place, QueueRecord, Read, RolloutRecord, RolloutState,
@@ -54,7 +54,7 @@ impl Step {
 pub(super) fn released(
     before: &RolloutRecord,
     after: &RolloutRecord,
-) -> Vec<voipfleet_common::names::NodeName> {
+) -> Vec<voipfleet_ruleset::identifiers::NodeName> {
     after
         .nodes
         .iter()

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use voipfleet_agent::kernel::{Backend, Runner, System};
 use voipfleet_agent::reconcile::inspect;
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::DriftClass::{self, Missing, Set};
 use voipfleet_proto::v1::{self as pb, DriftRecord};
+use voipfleet_ruleset::ruleset::Family;
 
 use super::{Edit, Others, Records, Step, Told, fill};
 use crate::reconciler::Agent;

@@ -6,9 +6,9 @@ use anyhow::{Result, anyhow};
 use voipfleet_agent::kernel::{DEFAULT_TOOL_PATH, Kernel, Runner, System};
 use voipfleet_agent::ledger::Ledger;
 use voipfleet_agent::reconcile::apply::Prepared;
-use voipfleet_common::iptables::{Failsafe, restore_input, set_create_input};
-use voipfleet_common::ruleset::{Family, Ruleset};
-use voipfleet_common::session::Held;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::iptables::{Failsafe, restore_input, set_create_input};
+use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use super::figures::{Series, ratio, say, show};
 use super::site;

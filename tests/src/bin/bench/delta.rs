@@ -7,10 +7,10 @@ use ipnet::IpNet;
 use voipfleet_agent::clock;
 use voipfleet_agent::kernel::{DEFAULT_TOOL_PATH, Kernel, Runner, System};
 use voipfleet_agent::reconcile::apply::Prepared;
-use voipfleet_common::drift::compare_sets;
-use voipfleet_common::iptables::{Failsafe, Slack, count_sets, parse_ipset_save, set_plan};
-use voipfleet_common::ruleset::{AddressSet, Ruleset};
-use voipfleet_common::session::Held;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::drift::compare_sets;
+use voipfleet_ruleset::iptables::{Failsafe, Slack, count_sets, parse_ipset_save, set_plan};
+use voipfleet_ruleset::ruleset::{AddressSet, Ruleset};
 
 use super::figures::{Series, say, show};
 use super::site;

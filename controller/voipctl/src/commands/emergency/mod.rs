@@ -9,8 +9,8 @@ pub mod panic;
 use std::time::Duration;
 
 use serde::Serialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use crate::wording::{Moment, duration};
 

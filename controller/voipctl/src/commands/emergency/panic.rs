@@ -1,7 +1,7 @@
 //! `voipctl panic-open SITE` and `voipctl panic-close SITE`.
 
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::outcome::{Outcome, show};
 use super::{Ttl, ttl, until};
