@@ -18,4 +18,5 @@ pub mod records;
 pub mod rollout;
 pub mod run;
 pub mod settings;
-pub mod store;
+
+pub use voipfleet_store as store;

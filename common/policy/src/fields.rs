@@ -54,13 +54,22 @@ fn compare(at: &str, before: Option<&Tree>, after: Option<&Tree>, changes: &mut 
     if before == after {
         return;
     }
+    // An empty part that comes or goes is a value of its own: `networks.hq: none → []`.
     let empty_map = Tree::Map(Vec::new());
     let empty_list = Tree::List(Vec::new());
     match (before, after) {
-        (Some(Tree::Map(_)), None) => compare(at, before, Some(&empty_map), changes),
-        (None, Some(Tree::Map(_))) => compare(at, Some(&empty_map), after, changes),
-        (Some(Tree::List(_)), None) => compare(at, before, Some(&empty_list), changes),
-        (None, Some(Tree::List(_))) => compare(at, Some(&empty_list), after, changes),
+        (Some(Tree::Map(fields)), None) if !fields.is_empty() => {
+            compare(at, before, Some(&empty_map), changes)
+        }
+        (None, Some(Tree::Map(fields))) if !fields.is_empty() => {
+            compare(at, Some(&empty_map), after, changes)
+        }
+        (Some(Tree::List(list)), None) if !list.is_empty() => {
+            compare(at, before, Some(&empty_list), changes)
+        }
+        (None, Some(Tree::List(list))) if !list.is_empty() => {
+            compare(at, Some(&empty_list), after, changes)
+        }
         (Some(Tree::Map(before)), Some(Tree::Map(after))) => maps(at, before, after, changes),
         (Some(Tree::List(before)), Some(Tree::List(after))) => lists(at, before, after, changes),
         (before, after) => changes.push(FieldChange {
