@@ -9,9 +9,10 @@ use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::{Generation, Held};
 
 use super::generation::Before;
-use super::{Order, PushError, Pushes, Snapshot};
+use super::{Order, PushError, Pushes};
 use crate::documents;
 use crate::records::{Content, DocumentsVersion, GenerationRecord, PlannedContent, PlannedDigest};
+use crate::site_inputs::Snapshot;
 
 /// Names in one sentence.
 const SHOWN: usize = 5;

@@ -1,14 +1,13 @@
 //! A push: documents and nodes become a generation, and the generation goes to the nodes.
 
 pub mod basis;
+mod compile;
 mod found;
 mod generation;
 pub mod history;
 pub mod plan;
 mod prune;
 mod queue;
-pub mod rulesets;
-pub mod snapshot;
 pub mod sources;
 mod start;
 mod turns;
@@ -28,7 +27,6 @@ pub use found::Found;
 pub(crate) use generation::BELIEVED;
 pub use generation::Prepared;
 pub use queue::{Enqueued, Pushed};
-pub use snapshot::Snapshot;
 pub use start::Begun;
 pub use turns::{NoRight, Rights};
 pub use watch::Watch;
@@ -38,6 +36,7 @@ use crate::documents::Cache;
 use crate::fleet::Fleet;
 use crate::records::MAX_WAITING;
 use crate::rollout::Rollouts;
+use crate::site_inputs::InputsError;
 use crate::store::{Store, StoreError};
 
 /// Compiles at the same time: each takes a processor.
@@ -93,9 +92,9 @@ pub enum Want {
 /// Why nothing was pushed.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
-    /// No document of the site.
-    #[error("there is no site {0}; apply a document of kind Site with that name first")]
-    UnknownSite(SiteName),
+    /// Its documents or nodes cannot be read.
+    #[error(transparent)]
+    Inputs(#[from] InputsError),
     /// The documents do not compile.
     #[error("site {site} does not compile; nothing was pushed")]
     Compile {
@@ -105,11 +104,6 @@ pub enum PushError {
         #[source]
         source: CompileError,
     },
-    /// Documents given to a dry run that would not be stored.
-    #[error(
-        "the given documents have mistakes, the first in {0}; see them: voipctl apply --dry-run"
-    )]
-    Sources(String),
     /// What a plan stands on is no longer so.
     #[error("the plan of {site} no longer holds: {}", .moved.join("; "))]
     Stale {

@@ -16,10 +16,12 @@ use super::basis::{BasisStaging, PlanBasis};
 use super::generation::{Before, compare, newest, staging};
 use super::sources::{self, PlannedSource};
 use super::start::batch_size;
-use super::{Order, PushError, Pushes, Snapshot, Want, rulesets};
+use super::{Order, PushError, Pushes, Want};
 use crate::documents::documents_at;
 use crate::records::{self, Content, GenerationRecord, NodeId};
 use crate::rollout::order::{self, Candidate, Ordered};
+use crate::rulesets;
+use crate::site_inputs::Snapshot;
 use crate::store::{StoreError, keys};
 
 /// What is asked for.

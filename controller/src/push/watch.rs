@@ -59,7 +59,7 @@ impl Pushes {
         let mut roles = BTreeMap::new();
         for entry in self
             .store
-            .all(&keys::nodes(site), super::snapshot::MAX_NODES)
+            .all(&keys::nodes(site), crate::site_inputs::MAX_NODES)
             .await?
         {
             let node: records::NodeRecord = records::from_json(&entry.key, &entry.held)?;
@@ -173,7 +173,7 @@ impl Watch {
     /// Reads the rollout again.
     async fn renew(&mut self) -> Result<(), Status> {
         let read = self.rollouts.read(&self.site).await;
-        let read = read.map_err(crate::api::failed)?;
+        let read = read.map_err(crate::rpc_status::failed)?;
         match read {
             Some(read) if read.record.number == self.record.number => self.record = read.record,
             // Somebody waits for nodes of one that is over: it is as it was.
@@ -191,7 +191,7 @@ impl Watch {
         if let (None, Some(back)) = (&self.back, self.record.back) {
             let key = keys::generation(&self.site, back);
             let read = records::read(self.store.as_ref(), &key).await;
-            let read = read.map_err(crate::api::failed)?;
+            let read = read.map_err(crate::rpc_status::failed)?;
             self.back = read.map(|read| Arc::new(read.record));
         }
         Ok(())

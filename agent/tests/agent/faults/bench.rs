@@ -10,7 +10,7 @@ use voipfleet_agent::reconcile::apply::Prepared;
 use voipfleet_common::iptables::Failsafe;
 use voipfleet_common::ruleset::{LiveSets, Ruleset};
 
-use crate::live::{first, naming};
+use crate::dynamic_sets::{first, naming};
 use crate::node::{Node, announced, confirm, program, was_killed};
 use crate::support::{Place, held, in_namespace, same};
 
