@@ -9,7 +9,7 @@ use crate::commands::{
     feeds, get, history, names, nodes, operator, plan, push, render, rollback, rollout, schema,
     show, status, token,
 };
-use crate::output::Format;
+use crate::output_format::Format;
 
 /// One firewall policy for each VoipNow site, pushed to its nodes and proved there.
 #[derive(Debug, Parser)]
@@ -74,20 +74,20 @@ pub enum Command {
     /// Show what was changed on nodes behind the controller's back
     Drift(drift::Args),
     /// Block an address at once, without a push
-    Block(emergency::exception::Block),
+    Block(emergency::block::Args),
     /// Take a block back
-    Unblock(emergency::lift::Args),
+    Unblock(emergency::LiftArgs),
     /// Let an address in at once, as if it were a client's, without a push
-    Allow(emergency::exception::Allow),
+    Allow(emergency::allow::Args),
     /// Take an allow back
-    Disallow(emergency::lift::Args),
+    Disallow(emergency::LiftArgs),
     /// Show what is blocked and allowed
     #[command(visible_alias = "allows")]
     Blocks(emergency::blocks::Args),
     /// Open a site to everybody, in an emergency
-    PanicOpen(emergency::panic::Open),
+    PanicOpen(emergency::panic_open::Args),
     /// Close a site that was opened
-    PanicClose(emergency::panic::Close),
+    PanicClose(emergency::panic_close::Args),
     /// Show the nodes themselves: addresses, backend, certificates, warnings
     Nodes(nodes::Args),
     /// Show what the DNS names in documents stand for
@@ -125,7 +125,7 @@ impl Command {
     pub async fn run(
         self,
         session: &mut crate::Session<'_>,
-    ) -> Result<crate::failure::Status, crate::failure::Failure> {
+    ) -> Result<crate::failure::ExitStatus, crate::failure::Failure> {
         match self {
             Command::Apply(args) => apply::run(args, session).await,
             Command::Plan(args) => plan::run(args, session).await,
@@ -137,13 +137,13 @@ impl Command {
             Command::Rollback(args) => rollback::run(args, session).await,
             Command::Status(args) => status::run(args, session).await,
             Command::Drift(args) => drift::run(args, session).await,
-            Command::Block(args) => emergency::exception::block(args, session).await,
-            Command::Unblock(args) => emergency::lift::unblock(args, session).await,
-            Command::Allow(args) => emergency::exception::allow(args, session).await,
-            Command::Disallow(args) => emergency::lift::disallow(args, session).await,
+            Command::Block(args) => emergency::block::run(args, session).await,
+            Command::Unblock(args) => emergency::unblock::run(args, session).await,
+            Command::Allow(args) => emergency::allow::run(args, session).await,
+            Command::Disallow(args) => emergency::disallow::run(args, session).await,
             Command::Blocks(args) => emergency::blocks::run(args, session).await,
-            Command::PanicOpen(args) => emergency::panic::open(args, session).await,
-            Command::PanicClose(args) => emergency::panic::close(args, session).await,
+            Command::PanicOpen(args) => emergency::panic_open::run(args, session).await,
+            Command::PanicClose(args) => emergency::panic_close::run(args, session).await,
             Command::Nodes(args) => nodes::run(args, session).await,
             Command::Names(args) => names::run(args, session).await,
             Command::Feeds(args) => feeds::run(args, session).await,

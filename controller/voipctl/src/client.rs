@@ -12,7 +12,7 @@ use voipfleet_proto::v1::operator_client::OperatorClient;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::refusal::{of_connection, of_status};
+use crate::grpc_errors::{of_connection, of_status};
 
 /// The largest request, bytes: documents with a few long lists. The controller takes no more.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;

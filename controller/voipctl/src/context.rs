@@ -10,7 +10,7 @@ use voipfleet_common::identity::tls::{self, Credentials};
 use voipfleet_common::identity::{Identity, of_certificate, validity};
 
 use crate::failure::Failure;
-use crate::wording::Moment;
+use crate::format::Moment;
 
 /// The longest context file, in bytes: three PEM texts need a tenth of it.
 const MAX_CONTEXT_BYTES: u64 = 256 * 1024;

@@ -8,7 +8,7 @@ use voipfleet_common::policy::{Diagnostic, Severity, Source};
 use voipfleet_proto::v1;
 
 use crate::console::{Console, Pane};
-use crate::wording::{count, printable};
+use crate::format::{count, printable};
 
 /// How many mistakes are shown in full; the rest is counted.
 pub const MAX_SHOWN: usize = 50;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 /// The exit status; the numbers are a contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
+pub enum ExitStatus {
     /// Done.
     Done = 0,
     /// It did not succeed on every node, or found what it was asked to look for.
@@ -16,8 +16,8 @@ pub enum Status {
     NoController = 3,
 }
 
-impl From<Status> for ExitCode {
-    fn from(status: Status) -> Self {
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
         ExitCode::from(status as u8)
     }
 }
@@ -27,7 +27,7 @@ impl From<Status> for ExitCode {
 #[error("{message}")]
 pub struct Failure {
     /// The exit status.
-    pub status: Status,
+    pub status: ExitStatus,
     /// What happened, lower case, without a full stop.
     pub message: String,
     /// What to do next.
@@ -41,15 +41,15 @@ pub struct Failure {
 impl Failure {
     /// Bad usage or bad input.
     pub fn input(message: impl Into<String>) -> Self {
-        Self::new(Status::BadInput, message)
+        Self::new(ExitStatus::BadInput, message)
     }
 
     /// The controller cannot be reached, or refuses us.
     pub fn controller(message: impl Into<String>) -> Self {
-        Self::new(Status::NoController, message)
+        Self::new(ExitStatus::NoController, message)
     }
 
-    fn new(status: Status, message: impl Into<String>) -> Self {
+    fn new(status: ExitStatus, message: impl Into<String>) -> Self {
         Self {
             status,
             message: message.into(),
@@ -61,7 +61,7 @@ impl Failure {
 
     /// Changes the exit status.
     #[must_use]
-    pub fn status(mut self, status: Status) -> Self {
+    pub fn status(mut self, status: ExitStatus) -> Self {
         self.status = status;
         self
     }

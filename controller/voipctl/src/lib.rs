@@ -8,15 +8,15 @@ pub mod commands;
 pub mod console;
 pub mod context;
 pub mod diagnostics;
+pub mod document_files;
 pub mod failure;
-pub mod folder;
-pub mod output;
-pub mod refusal;
-pub mod revision;
-pub mod sources;
-pub mod states;
+pub mod format;
+pub mod grpc_errors;
+pub mod labels;
+pub mod output_format;
+pub mod revision_comments;
 pub mod table;
-pub mod wording;
+pub mod workspace;
 
 use std::path::PathBuf;
 
@@ -27,8 +27,8 @@ use crate::cli::Cli;
 use crate::client::Controller;
 use crate::console::Console;
 use crate::context::Context;
-use crate::failure::{Failure, Status};
-use crate::output::Format;
+use crate::failure::{ExitStatus, Failure};
+use crate::output_format::Format;
 
 /// One run of a command: where it speaks, and what all commands share.
 pub struct Session<'c> {
@@ -89,7 +89,7 @@ impl Session<'_> {
 }
 
 /// Runs one command and says how it ended; nothing is left to print.
-pub async fn run(cli: Cli, console: &mut Console, now: Timestamp) -> Status {
+pub async fn run(cli: Cli, console: &mut Console, now: Timestamp) -> ExitStatus {
     let mut session = Session {
         console: &mut *console,
         format: cli.output,

@@ -5,23 +5,11 @@ use comfy_table::{
 };
 
 use crate::console::Pane;
-use crate::wording::printable;
+use crate::console::style::Tone;
+use crate::format::printable;
 
 /// The narrowest last column that is wrapped before rows become blocks.
 const MIN_WRAPPED: usize = 18;
-
-/// What a cell's text means; the text says it too, for those who see no colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
-    /// Nothing to note.
-    Plain,
-    /// As it should be.
-    Good,
-    /// Not yet as it should be.
-    Attention,
-    /// Wrong.
-    Bad,
-}
 
 /// One cell.
 #[derive(Debug, Clone)]

@@ -11,8 +11,8 @@ use voipfleet_proto::v1::{self, backup_part::Kind};
 
 use crate::Session;
 use crate::client::ANSWER_TIMEOUT;
-use crate::failure::{Failure, Status};
-use crate::wording::thousands;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::thousands;
 
 /// `voipctl backup`
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ struct Backup {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     if args.file.exists() {
         return Err(exists(&args.file));
     }
@@ -65,7 +65,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         "the keys are not in it: keep a copy of controller.json, ca/ and server/ of the \
          controller's data directory, apart from backups",
     );
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn exists(file: &Path) -> Failure {

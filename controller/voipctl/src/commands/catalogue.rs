@@ -7,9 +7,9 @@ use voipfleet_common::catalogue::{Direction, SERVICES, Service};
 use voipfleet_common::ruleset::Family;
 
 use crate::Session;
-use crate::failure::{Failure, Status};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::or_dash;
 use crate::table::Table;
-use crate::wording::or_dash;
 
 #[derive(Serialize)]
 struct Catalogue {
@@ -29,12 +29,12 @@ struct Entry {
 }
 
 /// Prints it; no controller is asked.
-pub fn run(session: &mut Session<'_>) -> Result<Status, Failure> {
+pub fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let catalogue = Catalogue {
         services: SERVICES.iter().map(Entry::of).collect(),
     };
     if session.print(&catalogue)? {
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     let out = session.console.out();
     let inbound = table(Direction::Inbound).render(out);
@@ -52,7 +52,7 @@ pub fn run(session: &mut Session<'_>) -> Result<Status, Failure> {
         let _ = writeln!(text, "{}: {}", service.name, service.note);
     }
     session.console.data(&text);
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn table(direction: Direction) -> Table {

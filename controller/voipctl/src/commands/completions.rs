@@ -5,7 +5,7 @@ use clap_complete::{Shell, generate};
 
 use crate::Session;
 use crate::cli::Cli;
-use crate::failure::{Failure, Status};
+use crate::failure::{ExitStatus, Failure};
 
 /// `voipctl completions`
 #[derive(Debug, clap::Args)]
@@ -15,9 +15,9 @@ pub struct Args {
 }
 
 /// Prints the script.
-pub fn run(args: &Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub fn run(args: &Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let mut script = Vec::new();
     generate(args.shell, &mut Cli::command(), "voipctl", &mut script);
     session.console.data(&String::from_utf8_lossy(&script));
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::Session;
 use crate::context::{Context, install};
-use crate::failure::{Failure, Status};
-use crate::wording::Moment;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::Moment;
 
 /// `voipctl context`
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,7 @@ struct Shown {
 }
 
 /// Runs it.
-pub fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     match args.verb.unwrap_or(Verb::Show) {
         Verb::Show => show(session),
         Verb::Use { file } => take(&file, session),
@@ -48,12 +48,12 @@ pub fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
             if !session.print(&serde_json::json!({ "file": path }))? {
                 session.console.data(&format!("{}\n", path.display()));
             }
-            Ok(Status::Done)
+            Ok(ExitStatus::Done)
         }
     }
 }
 
-fn show(session: &mut Session<'_>) -> Result<Status, Failure> {
+fn show(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let context = session.context()?;
     let file = session.context_path()?;
     let certificate = context.certificate()?;
@@ -80,11 +80,11 @@ fn show(session: &mut Session<'_>) -> Result<Status, Failure> {
             shown.file.display(),
         ));
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
-fn take(file: &std::path::Path, session: &mut Session<'_>) -> Result<Status, Failure> {
-    let loaded = Context::load(file).map_err(|failure| failure.status(Status::BadInput))?;
+fn take(file: &std::path::Path, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
+    let loaded = Context::load(file).map_err(|failure| failure.status(ExitStatus::BadInput))?;
     let certificate = loaded.context.certificate()?;
     loaded.context.tls()?;
     let path = session.context_path()?;
@@ -99,7 +99,7 @@ fn take(file: &std::path::Path, session: &mut Session<'_>) -> Result<Status, Fai
         );
         if !session.confirm(&question)? {
             session.console.note("nothing was changed");
-            return Ok(Status::NotEverywhere);
+            return Ok(ExitStatus::NotEverywhere);
         }
     }
     install(&loaded.text, &path)?;
@@ -109,5 +109,5 @@ fn take(file: &std::path::Path, session: &mut Session<'_>) -> Result<Status, Fai
         certificate.identity,
         path.display()
     ));
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

@@ -5,7 +5,7 @@ use voipfleet_common::policy::Kind;
 use voipfleet_proto::v1;
 
 use crate::Session;
-use crate::failure::{Failure, Status};
+use crate::failure::{ExitStatus, Failure};
 
 /// `voipctl delete`
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,7 @@ struct Named {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let Args { kind, name } = args;
     let shown = format!("{} {name}", kind.to_lowercase());
     if kind == "Node" && !name.contains('/') {
@@ -53,7 +53,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     };
     if !session.confirm(&question)? {
         session.console.note("nothing was changed");
-        return Ok(Status::NotEverywhere);
+        return Ok(ExitStatus::NotEverywhere);
     }
     let controller = session.controller().await?;
     let request = v1::DeleteRequest {
@@ -68,5 +68,5 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     })? {
         session.console.data(&format!("deleted {shown}\n"));
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

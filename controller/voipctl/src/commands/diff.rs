@@ -5,10 +5,10 @@ use voipfleet_proto::v1;
 
 use super::plan::page::Page;
 use super::plan::{Documents, Rulesets};
-use super::show::At;
+use super::show::GenerationId;
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::table::Tone;
+use crate::console::style::Tone;
+use crate::failure::{ExitStatus, Failure};
 
 /// `voipctl diff`
 #[derive(Debug, clap::Args)]
@@ -17,10 +17,10 @@ Exit status: 0 done; with --exit-code 0 they are alike, 1 they differ; 2 bad usa
 3 the controller cannot be reached or refuses us.")]
 pub struct Args {
     /// The earlier one: SITE@NUMBER
-    from: At,
+    from: GenerationId,
 
     /// The later one; without it, what a push would make of the documents now
-    to: Option<At>,
+    to: Option<GenerationId>,
 
     /// Exit with 1 if they differ
     #[arg(long)]
@@ -40,7 +40,7 @@ struct Differences<'a> {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     if let Some(to) = args.to.as_ref().filter(|to| to.site != args.from.site) {
         return Err(
             Failure::input(format!("{} and {to} are of two sites", args.from))
@@ -81,9 +81,9 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         }
     }
     Ok(if args.exit_code && !alike {
-        Status::NotEverywhere
+        ExitStatus::NotEverywhere
     } else {
-        Status::Done
+        ExitStatus::Done
     })
 }
 

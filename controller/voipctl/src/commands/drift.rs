@@ -8,9 +8,9 @@ use voipfleet_proto::v1;
 
 use super::status::fetch;
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::states;
-use crate::wording::{Moment, count, or_null, printable, took};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, count, or_null, printable, took};
+use crate::labels;
 
 /// `voipctl drift`
 #[derive(Debug, clap::Args)]
@@ -68,7 +68,7 @@ struct Process {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let site = args
         .site
@@ -116,9 +116,9 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         ));
     }
     Ok(if args.exit_code && found {
-        Status::NotEverywhere
+        ExitStatus::NotEverywhere
     } else {
-        Status::Done
+        ExitStatus::Done
     })
 }
 
@@ -128,8 +128,8 @@ fn record(drift: v1::NodeDrift) -> Record {
         site: drift.site,
         node: drift.node,
         at: Moment::of(record.at_ms),
-        class: states::class(record.class),
-        family: states::family(record.family),
+        class: labels::class(record.class),
+        family: labels::family(record.family),
         table: or_null(record.table),
         chain: or_null(record.chain),
         rule: or_null(record.rule),

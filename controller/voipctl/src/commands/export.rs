@@ -10,9 +10,9 @@ use voipfleet_common::policy::Kind;
 use voipfleet_proto::v1;
 
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::folder::{self, Files, Known, Revisions, sha256, write_whole};
-use crate::wording::count;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::count;
+use crate::workspace::{self, Files, Known, Revisions, sha256, write_whole};
 
 /// The most files that a refusal names.
 const NAMED: usize = 20;
@@ -57,7 +57,7 @@ enum Step {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let ca = session.context()?.ca;
     let mut revisions = Revisions::load(&args.folder, &ca)?;
     refuse_others(&args.folder)?;
@@ -116,7 +116,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     }
     revisions.save()?;
     show(&exported, session)?;
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// `tenant/acme`, of which the file's path is made: never one that leads out of the folder.
@@ -128,7 +128,7 @@ fn name(document: &v1::StoredDocument) -> Result<String, Failure> {
             .name
             .starts_with(|c: char| c.is_ascii_alphanumeric());
     match kind {
-        Some(kind) if fit => Ok(folder::shown(kind.as_str(), &document.name)),
+        Some(kind) if fit => Ok(workspace::shown(kind.as_str(), &document.name)),
         _ => Err(Failure::controller(format!(
             "the controller has a {} whose name is no file's: {:?}",
             document.kind, document.name

@@ -6,9 +6,9 @@ use voipfleet_proto::v1;
 
 use super::names::State;
 use crate::Session;
-use crate::failure::{Failure, Status};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, count, or_dash, or_null, printable, span, thousands};
 use crate::table::{Cell, Table};
-use crate::wording::{Moment, count, or_dash, or_null, printable, span, thousands};
 
 /// `voipctl feeds`
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ struct Dropped {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let (reports, fetched) = match args.verb {
         None => {
@@ -129,9 +129,9 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         }
     }
     Ok(if (args.exit_code || fetched) && bad > 0 {
-        Status::NotEverywhere
+        ExitStatus::NotEverywhere
     } else {
-        Status::Done
+        ExitStatus::Done
     })
 }
 

@@ -7,16 +7,16 @@ use voipfleet_common::policy::Kind;
 use voipfleet_proto::v1;
 
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::output::Format;
-use crate::revision;
+use crate::failure::{ExitStatus, Failure};
+use crate::output_format::Format;
+use crate::revision_comments;
 use crate::table::{Cell, Table};
 
 /// `voipctl get`
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// site, tenant, provider, list, or all
-    kind: Which,
+    kind: KindFilter,
 
     /// The document's name; all of the kind without it
     name: Option<String>,
@@ -24,16 +24,16 @@ pub struct Args {
 
 /// A kind, or every kind.
 #[derive(Debug, Clone, Copy)]
-struct Which(Option<Kind>);
+struct KindFilter(Option<Kind>);
 
-impl FromStr for Which {
+impl FromStr for KindFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.eq_ignore_ascii_case("all") {
-            return Ok(Which(None));
+            return Ok(KindFilter(None));
         }
-        text.parse().map(|kind| Which(Some(kind))).map_err(|_| {
+        text.parse().map(|kind| KindFilter(Some(kind))).map_err(|_| {
             "the kinds are site, tenant, provider, list, and all; nodes are shown by: voipctl nodes"
                 .to_owned()
         })
@@ -54,7 +54,7 @@ struct Stored {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let kind = args.kind.0.map(|kind| kind.to_string()).unwrap_or_default();
     let name = args.name.clone().unwrap_or_default();
@@ -91,7 +91,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
                 .iter()
                 .map(|document| {
                     let yaml = document.yaml.trim_start_matches("---\n").trim_end();
-                    revision::line(document.revision) + yaml
+                    revision_comments::line(document.revision) + yaml
                 })
                 .collect();
             session
@@ -99,10 +99,10 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
                 .data(&format!("{}\n", texts.join("\n---\n")));
         }
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
-fn nothing(kind: &str, name: &str, session: &mut Session<'_>) -> Result<Status, Failure> {
+fn nothing(kind: &str, name: &str, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let kind = if kind.is_empty() {
         "document".to_owned()
     } else {
@@ -119,7 +119,7 @@ fn nothing(kind: &str, name: &str, session: &mut Session<'_>) -> Result<Status, 
     session
         .console
         .hint("store documents: voipctl apply -f PATH");
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn as_json(documents: Vec<v1::StoredDocument>) -> Result<Documents, Failure> {

@@ -5,9 +5,9 @@ use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 
 use crate::Session;
-use crate::failure::{Failure, Status};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, count, or_null};
 use crate::table::{Cell, Table};
-use crate::wording::{Moment, count, or_null};
 
 /// `voipctl history`
 #[derive(Debug, clap::Args)]
@@ -74,7 +74,7 @@ impl<'a> Entry<'a> {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let request = v1::HistoryRequest {
         site: args.site.to_string(),
@@ -89,7 +89,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         generations: answer.generations.iter().map(Entry::of).collect(),
     };
     if session.print(&history)? {
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     if answer.generations.is_empty() {
         let site = &args.site;
@@ -97,7 +97,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         session
             .console
             .hint(&format!("see what a push would do: voipctl plan {site}"));
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     let mut table = Table::new(&[
         "generation",
@@ -122,7 +122,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     }
     let text = table.render(session.console.out());
     session.console.data(&text);
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// `push`, `rollback to 4`, and the mode where nothing is enforced.

@@ -4,9 +4,10 @@ use serde::Serialize;
 use voipfleet_proto::v1;
 
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::table::{Cell, Table, Tone};
-use crate::wording::{Moment, count, or_dash, or_null, printable};
+use crate::console::style::Tone;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, count, or_dash, or_null, printable};
+use crate::table::{Cell, Table};
 
 /// `voipctl names`
 #[derive(Debug, clap::Args)]
@@ -88,7 +89,7 @@ impl State {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let request = v1::LiveSourcesRequest {};
     let answer = controller
@@ -113,9 +114,9 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
             .note(&format!("{all}, {bad} without a good answer"));
     }
     Ok(if args.exit_code && bad > 0 {
-        Status::NotEverywhere
+        ExitStatus::NotEverywhere
     } else {
-        Status::Done
+        ExitStatus::Done
     })
 }
 

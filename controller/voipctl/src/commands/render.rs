@@ -13,8 +13,8 @@ use voipfleet_common::ruleset::Interface;
 use voipfleet_proto::v1;
 
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::wording::short_digest;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::short_digest;
 
 /// `voipctl render`
 #[derive(Debug, clap::Args)]
@@ -90,7 +90,7 @@ struct RenderedNode {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let request = v1::RenderRequest {
         site: args.site.to_string(),
@@ -120,7 +120,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
             Part::Iptables => &node.iptables,
             Part::Ip6tables => &node.ip6tables,
         });
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     if nodes.is_empty() {
         session
@@ -148,7 +148,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
             nodes,
         })?;
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// The three inputs under comments; all three tools skip lines that start with `#`.

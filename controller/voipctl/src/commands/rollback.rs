@@ -9,9 +9,9 @@ use super::plan;
 use super::push::Watched;
 use crate::Session;
 use crate::client::ANSWER_TIMEOUT;
-use crate::failure::{Failure, Status};
-use crate::refusal;
-use crate::wording::{duration, millis};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{duration, millis};
+use crate::grpc_errors;
 
 /// `voipctl rollback`
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,7 @@ pub struct Args {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let asks = !session.yes && !args.dry_run;
     if asks {
         plan::can_ask(&format!("voipctl diff {0}@GEN {0}@GEN", args.site), session)?;
@@ -56,12 +56,12 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         let plan = plan::fetch_back(site, request.to, &controller).await?;
         plan::show(&plan, session);
         if !plan.held.is_empty() {
-            return Err(refusal::with_hint(&plan.held));
+            return Err(grpc_errors::with_hint(&plan.held));
         }
         let to = plan.to;
         if !session.confirm(&format!("roll {site} back to what generation {to} held?"))? {
             session.console.note("nothing was pushed");
-            return Ok(Status::NotEverywhere);
+            return Ok(ExitStatus::NotEverywhere);
         }
         // What was shown, and no other that became the last good one meanwhile.
         request.to = to;

@@ -7,10 +7,10 @@ use voipfleet_proto::v1;
 use super::push::Watched;
 use crate::Session;
 use crate::client::ANSWER_TIMEOUT;
-use crate::failure::{Failure, Status};
-use crate::states;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, count, or_null, printable};
+use crate::labels;
 use crate::table::{Cell, Table};
-use crate::wording::{Moment, count, or_null, printable};
 
 /// `voipctl rollout`
 #[derive(Debug, clap::Args)]
@@ -95,7 +95,7 @@ struct Node {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     match args.verb {
         Verb::Status { site } => status(site, session).await,
         Verb::Watch { site } => watch(site, session).await,
@@ -125,7 +125,7 @@ async fn abort(
     site: SiteName,
     roll_back: bool,
     session: &mut Session<'_>,
-) -> Result<Status, Failure> {
+) -> Result<ExitStatus, Failure> {
     let question = if roll_back {
         format!("end the rollout of {site}, and take back what it has changed?")
     } else {
@@ -133,7 +133,7 @@ async fn abort(
     };
     if !session.confirm(&question)? {
         session.console.note("nothing was ended");
-        return Ok(Status::NotEverywhere);
+        return Ok(ExitStatus::NotEverywhere);
     }
     let controller = session.controller().await?;
     let request = v1::AbortRolloutRequest {
@@ -146,7 +146,7 @@ async fn abort(
     told(report, word, session)
 }
 
-async fn watch(site: SiteName, session: &mut Session<'_>) -> Result<Status, Failure> {
+async fn watch(site: SiteName, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let request = v1::WatchRolloutRequest {
         site: site.to_string(),
@@ -165,7 +165,7 @@ async fn watch(site: SiteName, session: &mut Session<'_>) -> Result<Status, Fail
         .await
 }
 
-async fn status(site: Option<SiteName>, session: &mut Session<'_>) -> Result<Status, Failure> {
+async fn status(site: Option<SiteName>, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let request = v1::RolloutStatusRequest {
         site: site.map(String::from).unwrap_or_default(),
@@ -177,7 +177,7 @@ async fn status(site: Option<SiteName>, session: &mut Session<'_>) -> Result<Sta
         rollouts: answer.rollouts.into_iter().map(rollout).collect(),
     };
     if session.print(&rollouts)? {
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     if rollouts.rollouts.is_empty() {
         session.console.note("there was no rollout yet");
@@ -190,14 +190,14 @@ async fn status(site: Option<SiteName>, session: &mut Session<'_>) -> Result<Sta
         let text = rollout.shown(session);
         session.console.data(&text);
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn told(
     report: v1::RolloutReport,
     word: &str,
     session: &mut Session<'_>,
-) -> Result<Status, Failure> {
+) -> Result<ExitStatus, Failure> {
     let rollout = rollout(report);
     if !session.print(&rollout)? {
         let (site, generation) = (&rollout.site, rollout.generation);
@@ -207,7 +207,7 @@ fn told(
             .console
             .hint(&format!("see each node: voipctl rollout status {site}"));
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn rollout(report: v1::RolloutReport) -> Rollout {
@@ -251,7 +251,7 @@ fn waiting(queued: v1::QueuedPush) -> Waiting {
 impl Rollout {
     fn shown(&self, session: &Session<'_>) -> String {
         let out = session.console.out();
-        let state = out.toned(states::rollout(&self.state), &self.state);
+        let state = out.toned(labels::rollout(&self.state), &self.state);
         let batches = self.batches.len();
         let mut text = format!(
             "{}: generation {} {state}, batch {} of {batches}, {}\n  by {}, started {} ({})\n",
@@ -278,7 +278,7 @@ impl Rollout {
                 table.row([
                     node.name.as_str().into(),
                     Cell::from((at + 1).to_string()),
-                    Cell::toned(node.state.as_str(), states::rollout_node(&node.state)),
+                    Cell::toned(node.state.as_str(), labels::rollout_node(&node.state)),
                     node.since.relative(session.now).into(),
                     Cell::number(node.target),
                     node.error.as_deref().unwrap_or_default().into(),

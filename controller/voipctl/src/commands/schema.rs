@@ -3,14 +3,14 @@
 use voipfleet_common::policy;
 
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::output::Format;
+use crate::failure::{ExitStatus, Failure};
+use crate::output_format::Format;
 
 /// Prints the schema; JSON unless YAML was asked for.
-pub fn run(session: &mut Session<'_>) -> Result<Status, Failure> {
+pub fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     if session.format.is_table() {
         session.format = Format::Json;
     }
     session.print(&policy::json_schema())?;
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

@@ -9,15 +9,15 @@ use voipfleet_proto::v1;
 
 use super::history::{Entry, cause, changed, result};
 use crate::Session;
-use crate::failure::{Failure, Status};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, count, short_digest, thousands};
 use crate::table::{Cell, Table};
-use crate::wording::{Moment, count, short_digest, thousands};
 
 /// `voipctl show`
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The generation: SITE@NUMBER
-    generation: At,
+    generation: GenerationId,
 
     /// Only its documents, as YAML that `apply` takes
     #[arg(long)]
@@ -26,14 +26,14 @@ pub struct Args {
 
 /// A generation of a site: `site-a@12`.
 #[derive(Debug, Clone)]
-pub struct At {
+pub struct GenerationId {
     /// The site.
     pub site: SiteName,
     /// Its number, 1 or more.
     pub generation: u64,
 }
 
-impl FromStr for At {
+impl FromStr for GenerationId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -48,7 +48,7 @@ impl FromStr for At {
     }
 }
 
-impl fmt::Display for At {
+impl fmt::Display for GenerationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.site, self.generation)
     }
@@ -72,9 +72,9 @@ struct Content<'a> {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
-    let At { site, generation } = &args.generation;
+    let GenerationId { site, generation } = &args.generation;
     let request = v1::ShowGenerationRequest {
         site: site.to_string(),
         generation: *generation,
@@ -104,7 +104,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
             .collect(),
     };
     if session.print(&shown)? {
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     let mut text = String::new();
     if let Some(entry) = &answer.entry {
@@ -144,14 +144,14 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
             .console
             .hint(&format!("its {documents}: voipctl show {at} --documents"));
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn documents(
-    at: &At,
+    at: &GenerationId,
     answer: &v1::ShowGenerationResponse,
     session: &mut Session<'_>,
-) -> Result<Status, Failure> {
+) -> Result<ExitStatus, Failure> {
     if answer.documents.is_empty() {
         return Err(
             Failure::input(format!("it is not known of which documents {at} was made")).hint(
@@ -167,5 +167,5 @@ fn documents(
     session
         .console
         .data(&format!("{}\n", texts.join("\n---\n")));
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

@@ -8,10 +8,11 @@ use voipfleet_proto::v1;
 
 use super::emergency;
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::states;
-use crate::table::{Cell, Table, Tone};
-use crate::wording::{Moment, count, or_dash, or_null, printable, short_digest, thousands};
+use crate::console::style::Tone;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, count, or_dash, or_null, printable, short_digest, thousands};
+use crate::labels;
+use crate::table::{Cell, Table};
 
 /// `voipctl status`
 #[derive(Debug, clap::Args)]
@@ -69,7 +70,7 @@ struct ShortEntry<'r> {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let sites = fetch(args.site.as_ref(), session).await?;
     for (index, site) in sites.iter().enumerate() {
         if !session.print_event(&as_json(site))? {
@@ -85,9 +86,9 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     }
     let right = sites.iter().flat_map(|site| &site.nodes).all(is_right);
     Ok(if args.exit_code && !right {
-        Status::NotEverywhere
+        ExitStatus::NotEverywhere
     } else {
-        Status::Done
+        ExitStatus::Done
     })
 }
 
@@ -160,11 +161,11 @@ fn node_as_json(node: &v1::NodeReport) -> NodeEntry<'_> {
     NodeEntry {
         node: &node.node,
         roles: &node.roles,
-        state: states::sync(node.state).0,
+        state: labels::sync(node.state).0,
         generation: node.generation,
         digest: or_null(hex::encode(&node.digest)),
         backend: backend.and_then(or_null),
-        drift: states::drift(node.drift).0,
+        drift: labels::drift(node.drift).0,
         sets: node.sets.as_ref().map(|sets| SetEntry {
             enforced: sets.enforced,
             wanted: sets.wanted,
@@ -195,7 +196,7 @@ fn headline(site: &v1::SiteStatus, width: Option<usize>) -> String {
         let number = site
             .nodes
             .iter()
-            .filter(|node| states::sync(node.state).0 == word)
+            .filter(|node| labels::sync(node.state).0 == word)
             .count();
         if number > 0 {
             parts.push(format!("{number} {word}"));
@@ -277,8 +278,8 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
     ]);
     let mut errors = String::new();
     for node in &site.nodes {
-        let (state, tone) = states::sync(node.state);
-        let (drift, drift_tone) = states::drift(node.drift);
+        let (state, tone) = labels::sync(node.state);
+        let (drift, drift_tone) = labels::drift(node.drift);
         let backend = node.facts.as_ref().map(|facts| facts.backend.as_str());
         table.row([
             node.node.as_str().into(),

@@ -8,9 +8,10 @@ use voipfleet_common::role::Role;
 use voipfleet_proto::v1;
 
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::table::{Cell, Table, Tone};
-use crate::wording::{Moment, duration, millis, or_dash, or_null};
+use crate::console::style::Tone;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, duration, millis, or_dash, or_null};
+use crate::table::{Cell, Table};
 
 /// `voipctl token`
 #[derive(Debug, clap::Args)]
@@ -89,7 +90,7 @@ struct Listed {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     match args.verb {
         Verb::Create(args) => create(args, session).await,
         Verb::List { site } => list(site, session).await,
@@ -97,7 +98,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     }
 }
 
-async fn create(args: Create, session: &mut Session<'_>) -> Result<Status, Failure> {
+async fn create(args: Create, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let request = v1::CreateTokenRequest {
         site: args.site.to_string(),
@@ -119,7 +120,7 @@ async fn create(args: Create, session: &mut Session<'_>) -> Result<Status, Failu
         enrolment_address: answer.enrolment_address,
     };
     if session.print(&created)? {
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     session.console.data(&format!("{}\n", created.token));
     session.console.note(&format!(
@@ -135,10 +136,10 @@ async fn create(args: Create, session: &mut Session<'_>) -> Result<Status, Failu
     session
         .console
         .note("  with the token in FILE; --token would show it to everybody who runs ps");
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
-async fn list(site: Option<SiteName>, session: &mut Session<'_>) -> Result<Status, Failure> {
+async fn list(site: Option<SiteName>, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let request = v1::ListTokensRequest {
         site: site.map(String::from).unwrap_or_default(),
@@ -161,7 +162,7 @@ async fn list(site: Option<SiteName>, session: &mut Session<'_>) -> Result<Statu
         tokens: tokens.into_iter().map(listed).collect(),
     };
     if session.print(&tokens)? {
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     if tokens.tokens.is_empty() {
         session.console.note("there are no tokens");
@@ -171,7 +172,7 @@ async fn list(site: Option<SiteName>, session: &mut Session<'_>) -> Result<Statu
     }
     let text = tokens.table(session.now).render(session.console.out());
     session.console.data(&text);
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 impl Tokens {
@@ -197,7 +198,7 @@ impl Tokens {
     }
 }
 
-async fn revoke(id: String, session: &mut Session<'_>) -> Result<Status, Failure> {
+async fn revoke(id: String, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     #[derive(Serialize)]
     struct Revoked {
         revoked: String,
@@ -212,5 +213,5 @@ async fn revoke(id: String, session: &mut Session<'_>) -> Result<Status, Failure
     })? {
         session.console.data(&format!("revoked {id}\n"));
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

@@ -3,14 +3,15 @@
 //! Both are held as writers, so that a test reads what an operator would see.
 
 mod progress;
+pub mod style;
 
 use std::io::{self, BufRead, IsTerminal as _, Write};
 
 pub use progress::Progress;
 
-use crate::failure::{Failure, Status, chain};
-use crate::table::Tone;
-use crate::wording::printable;
+use self::style::Tone;
+use crate::failure::{ExitStatus, Failure, chain};
+use crate::format::printable;
 
 /// One of the two outputs.
 pub struct Pane {
@@ -197,12 +198,12 @@ impl Console {
     }
 
     /// The status to exit with: `status`, unless data was lost on its way out.
-    pub fn close(&mut self, status: Status) -> Status {
+    pub fn close(&mut self, status: ExitStatus) -> ExitStatus {
         match self.lost.take() {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 self.failure(&Failure::input("the output cannot be written").because(error));
-                if status == Status::Done {
-                    Status::BadInput
+                if status == ExitStatus::Done {
+                    ExitStatus::BadInput
                 } else {
                     status
                 }

@@ -20,11 +20,9 @@ mod emergency;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
-mod folder;
-#[cfg(test)]
 mod history;
 #[cfg(test)]
-mod people;
+mod operators;
 #[cfg(test)]
 mod plan;
 #[cfg(test)]
@@ -39,3 +37,5 @@ mod sources;
 mod status;
 #[cfg(test)]
 mod token;
+#[cfg(test)]
+mod workspace;

@@ -4,7 +4,7 @@ use serde::Serialize;
 use voipfleet_proto::v1;
 
 use crate::Session;
-use crate::wording::{Moment, or_null, printable};
+use crate::format::{Moment, or_null, printable};
 
 /// The most conflicts that are shown one by one.
 const SHOWN: usize = 20;

@@ -1,7 +1,7 @@
 //! `voipctl apply -f PATH...`: documents into the controller.
 
-mod basis;
 mod conflict;
+mod expected_revisions;
 mod prune;
 
 use std::collections::BTreeSet;
@@ -13,14 +13,14 @@ use voipfleet_proto::v1;
 
 use crate::Session;
 use crate::diagnostics::{any_error, of_wire, show, tally};
-use crate::failure::{Failure, Status};
-use crate::folder;
-use crate::sources::{self, Sources};
-use crate::states;
-use crate::wording::count;
+use crate::document_files::{self, DocumentFiles};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::count;
+use crate::labels;
+use crate::workspace;
 
-use basis::{Basis, Expected};
 pub use conflict::Conflict;
+use expected_revisions::{Expected, Preconditions};
 use prune::Prune;
 
 /// `voipctl apply`
@@ -86,13 +86,13 @@ fn is_zero(revision: &u64) -> bool {
 impl Change {
     /// `tenant/acme`.
     fn shown(&self) -> String {
-        folder::shown(&self.kind, &self.name)
+        workspace::shown(&self.kind, &self.name)
     }
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
-    let read = sources::read(&args.files, session.console)?;
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
+    let read = document_files::read(&args.files, session.console)?;
     let applied = if !read.diagnostics.is_empty() {
         let diagnostics = read.diagnostics.clone();
         Applied::nothing(args.dry_run, diagnostics)
@@ -102,11 +102,12 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
             .note("no context file: checked against these documents alone");
         check_alone(&read.sources)
     } else {
-        let mut basis = Basis::of(&read, session)?.with(&args.expect_revision, args.overwrite)?;
+        let mut basis =
+            Preconditions::of(&read, session)?.with(&args.expect_revision, args.overwrite)?;
         if let Some(which) = args.prune {
             match prune::plan(which, &read, &basis, session).await? {
-                prune::Plan::Goes(goes) => basis.prune = goes,
-                prune::Plan::Not(applied) => return finish(&args, &applied, &read, session),
+                prune::PrunePlan::Goes(goes) => basis.prune = goes,
+                prune::PrunePlan::Not(applied) => return finish(&args, &applied, &read, session),
             }
             let shown = send_on(&read, &basis, true, session).await?;
             if shown.is_refused() {
@@ -114,7 +115,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
             }
             if !args.dry_run && !prune::agreed(&shown, session)? {
                 session.console.note("nothing was changed");
-                return Ok(Status::NotEverywhere);
+                return Ok(ExitStatus::NotEverywhere);
             }
         }
         let applied = send_on(&read, &basis, args.dry_run, session).await?;
@@ -130,15 +131,15 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
 fn finish(
     args: &Args,
     applied: &Applied,
-    read: &Sources,
+    read: &DocumentFiles,
     session: &mut Session<'_>,
-) -> Result<Status, Failure> {
+) -> Result<ExitStatus, Failure> {
     if !session.print(applied)? {
         session.console.data(&applied.lines());
     }
     tell(applied, &read.sources, session);
     if applied.is_refused() {
-        return Ok(Status::BadInput);
+        return Ok(ExitStatus::BadInput);
     }
     let news = |change: &Change| change.change != "unchanged";
     let asks = !args.dry_run && session.format.is_table() && applied.changes.iter().any(news);
@@ -150,26 +151,26 @@ fn finish(
             site.name
         ));
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Sends documents to the controller, on what their folder stands on.
 pub async fn send(
-    read: &Sources,
+    read: &DocumentFiles,
     dry_run: bool,
     session: &mut Session<'_>,
 ) -> Result<Applied, Failure> {
-    let basis = Basis::of(read, session)?;
+    let basis = Preconditions::of(read, session)?;
     send_on(read, &basis, dry_run, session).await
 }
 
 /// Stores documents, if each of them is still at the revision that a dry run found it at.
 pub async fn send_as_shown(
-    read: &Sources,
+    read: &DocumentFiles,
     shown: &Applied,
     session: &mut Session<'_>,
 ) -> Result<Applied, Failure> {
-    let mut basis = Basis::of(read, session)?;
+    let mut basis = Preconditions::of(read, session)?;
     basis.expected = shown
         .changes
         .iter()
@@ -184,8 +185,8 @@ pub async fn send_as_shown(
 
 /// Sends documents to the controller; what was stored is what their folder stands on now.
 async fn send_on(
-    read: &Sources,
-    basis: &Basis,
+    read: &DocumentFiles,
+    basis: &Preconditions,
     dry_run: bool,
     session: &mut Session<'_>,
 ) -> Result<Applied, Failure> {
@@ -200,7 +201,7 @@ async fn send_on(
     let mut calls = controller.calls();
     let answer = controller.answer(calls.apply(request)).await?;
     let change = |change: v1::DocumentChange| Change {
-        change: states::change(change.change),
+        change: labels::change(change.change),
         kind: change.kind,
         name: change.name,
         revision: change.revision,
@@ -212,13 +213,13 @@ async fn send_on(
         conflicts: answer.conflicts.into_iter().map(Conflict::of).collect(),
     };
     if !dry_run && !applied.is_refused() {
-        basis::note(read, &applied, session);
+        expected_revisions::note(read, &applied, session);
     }
     Ok(applied)
 }
 
 /// Documents as a request carries them.
-pub fn on_the_wire(read: &Sources) -> Vec<v1::Source> {
+pub fn on_the_wire(read: &DocumentFiles) -> Vec<v1::Source> {
     let source = |source: &Source| v1::Source {
         path: source.path.clone(),
         text: source.text.clone(),

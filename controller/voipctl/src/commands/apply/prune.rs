@@ -3,11 +3,11 @@
 use clap::ValueEnum;
 use voipfleet_proto::v1;
 
-use super::{Applied, Basis, Sources, send_on};
+use super::{Applied, DocumentFiles, Preconditions, send_on};
 use crate::Session;
 use crate::failure::Failure;
-use crate::folder;
-use crate::wording::count;
+use crate::format::count;
+use crate::workspace;
 
 /// Which documents may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -19,7 +19,7 @@ pub(super) enum Prune {
 }
 
 /// What pruning comes to.
-pub(super) enum Plan {
+pub(super) enum PrunePlan {
     /// These go, with the revisions at which they were shown.
     Goes(Vec<v1::DocumentRevision>),
     /// The folder's own documents are refused already.
@@ -29,10 +29,10 @@ pub(super) enum Plan {
 /// Finds what goes: the controller says which documents the folder has.
 pub(super) async fn plan(
     which: Prune,
-    read: &Sources,
-    basis: &Basis,
+    read: &DocumentFiles,
+    basis: &Preconditions,
     session: &mut Session<'_>,
-) -> Result<Plan, Failure> {
+) -> Result<PrunePlan, Failure> {
     let Some(revisions) = basis.revisions.as_ref().filter(|_| read.whole) else {
         return Err(
             Failure::input("--prune needs a folder, and nothing beside it")
@@ -48,10 +48,10 @@ pub(super) async fn plan(
     // Without the pruning: a document that names one that goes is told of in the next step.
     let shown = send_on(read, basis, true, session).await?;
     if shown.is_refused() {
-        return Ok(Plan::Not(shown));
+        return Ok(PrunePlan::Not(shown));
     }
     if which == Prune::Known {
-        return Ok(Plan::Goes(basis.missing(&shown)));
+        return Ok(PrunePlan::Goes(basis.missing(&shown)));
     }
     let controller = session.controller().await?;
     let request = v1::GetDocumentsRequest::default();
@@ -60,11 +60,11 @@ pub(super) async fn plan(
         .await?;
     let there = shown.present();
     let goes = stored.documents.into_iter().filter_map(|document| {
-        let shown = folder::shown(&document.kind, &document.name);
+        let shown = workspace::shown(&document.kind, &document.name);
         let goes = !there.contains(&shown);
-        goes.then(|| folder::revision(&shown, document.revision))?
+        goes.then(|| workspace::revision(&shown, document.revision))?
     });
-    Ok(Plan::Goes(goes.collect()))
+    Ok(PrunePlan::Goes(goes.collect()))
 }
 
 /// Shows what goes, and asks.

@@ -4,7 +4,7 @@ use voipfleet_common::audit::{Broken, Link, Record, Walk};
 use voipfleet_proto::v1;
 
 use crate::client::Controller;
-use crate::failure::{Failure, Status};
+use crate::failure::{ExitStatus, Failure};
 
 /// A walk through the controller's log.
 pub(super) struct Download<'c> {
@@ -27,7 +27,7 @@ pub(super) struct Stored {
 /// What an operator should do about a log that is not as it was written.
 pub(super) fn broken(broken: &Broken) -> Failure {
     Failure::controller(format!("the audit log was tampered with: {broken}"))
-        .status(Status::NotEverywhere)
+        .status(ExitStatus::NotEverywhere)
         .hint(
             "keep a copy of the controller's data directory as it is, and compare the log with \
              that of a backup; who was root on the controller's host since then?",

@@ -14,9 +14,10 @@ use voipfleet_common::names::{OperatorName, SiteName};
 use voipfleet_proto::v1;
 
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::table::{Cell, Table, Tone};
-use crate::wording::{Moment, or_null};
+use crate::console::style::Tone;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, or_null};
+use crate::table::{Cell, Table};
 
 /// `voipctl audit`
 #[derive(Debug, clap::Args)]
@@ -53,11 +54,11 @@ struct List {
 
     /// Only from then on: 2h (ago), or 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME")]
-    since: Option<When>,
+    since: Option<TimeArg>,
 
     /// Only before then
     #[arg(long, value_name = "TIME")]
-    until: Option<When>,
+    until: Option<TimeArg>,
 
     /// The newest so many
     #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -66,12 +67,12 @@ struct List {
 
 /// A moment as people write it.
 #[derive(Debug, Clone, Copy)]
-enum When {
+enum TimeArg {
     Ago(SignedDuration),
     At(Timestamp),
 }
 
-impl std::str::FromStr for When {
+impl std::str::FromStr for TimeArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -87,7 +88,7 @@ impl std::str::FromStr for When {
     }
 }
 
-impl When {
+impl TimeArg {
     /// Unix time, milliseconds.
     fn ms(self, now: Timestamp) -> u64 {
         let at = match self {
@@ -189,7 +190,7 @@ impl Shown {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     match args.verb {
         Some(Verb::Verify(args)) => verify::run(args, session).await,
         Some(Verb::Prune(args)) => prune::run(args, session).await,
@@ -197,7 +198,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
     }
 }
 
-async fn list(args: List, session: &mut Session<'_>) -> Result<Status, Failure> {
+async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     #[derive(Serialize)]
     struct Records {
         records: Vec<Shown>,
@@ -249,7 +250,7 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<Status, Failure> 
     } else {
         session.print(&Records { records })?;
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn table(records: &[Shown], now: Timestamp) -> Table {

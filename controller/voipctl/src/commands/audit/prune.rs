@@ -8,18 +8,18 @@ use serde::Serialize;
 use voipfleet_common::audit::Link;
 use voipfleet_proto::v1;
 
-use super::When;
+use super::TimeArg;
 use super::chain::Download;
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::wording::{count, thousands};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{count, thousands};
 
 /// `voipctl audit prune`
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Records from before then: 365d ago as 8760h, or 2026-01-01T00:00:00Z
     #[arg(long, value_name = "TIME")]
-    before: When,
+    before: TimeArg,
 
     /// The file that they go into, a line each; it must not exist
     file: PathBuf,
@@ -33,7 +33,7 @@ struct Pruned {
 }
 
 /// Runs it.
-pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let shown = args.file.display().to_string();
     let unwritable =
         |error: std::io::Error| Failure::input(format!("{shown} cannot be written")).because(error);
@@ -68,7 +68,7 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<Status,
         session
             .console
             .note("there are no records from before then");
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     };
     let question = format!(
         "remove {}, which are now in {shown}, from the controller?",
@@ -76,7 +76,7 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<Status,
     );
     if !session.confirm(&question)? {
         session.console.note("nothing was removed; the file stays");
-        return Ok(Status::NotEverywhere);
+        return Ok(ExitStatus::NotEverywhere);
     }
     let request = v1::PruneAuditRequest {
         last: Some(v1::AuditLink {
@@ -98,5 +98,5 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<Status,
             thousands(last.seq)
         ));
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

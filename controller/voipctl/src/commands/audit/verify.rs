@@ -10,8 +10,8 @@ use super::chain::{Download, broken};
 use super::state_folder;
 use crate::Session;
 use crate::context::install;
-use crate::failure::{Failure, Status};
-use crate::wording::{count, thousands};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{count, thousands};
 
 /// `voipctl audit verify`
 #[derive(Debug, clap::Args)]
@@ -61,7 +61,7 @@ fn load(path: &Path) -> Result<Option<Link>, Failure> {
 }
 
 /// Runs it.
-pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let context = session.context()?;
     let path = state_folder(args.state)?.join(format!("audit-{}.json", context.installation()?));
     let known = load(&path)?;
@@ -89,7 +89,7 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<Status,
     if let (false, Some(hash)) = (given, args.head) {
         let failure =
             Failure::controller(format!("no record of the audit log has the hash {hash}"));
-        return Err(failure.status(Status::NotEverywhere).hint(
+        return Err(failure.status(ExitStatus::NotEverywhere).hint(
             "the log was rewritten or cut off, or that record was pruned: look for PruneAudit in \
              voipctl audit",
         ));
@@ -105,7 +105,7 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<Status,
         before: known,
     };
     if session.print(&verified)? {
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     session.console.data(&format!(
         "the audit log is whole: {}, the last is {} with hash\n{}\n",
@@ -132,5 +132,5 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<Status,
             "it was never verified from here before: only from now on can a cut-off end be told",
         ),
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

@@ -4,11 +4,12 @@ use serde::Serialize;
 use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 
-use super::{Entry, OpenEntry, loudly};
+use super::{ExceptionEntry, OpenEntry, loudly};
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::table::{Cell, Table, Tone};
-use crate::wording::{Moment, or_dash};
+use crate::console::style::Tone;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, or_dash};
+use crate::table::{Cell, Table};
 
 /// `voipctl blocks`
 #[derive(Debug, clap::Args)]
@@ -21,13 +22,13 @@ pub struct Args {
 /// The names are a contract.
 #[derive(Serialize)]
 struct Listed {
-    blocks: Vec<Entry>,
-    allows: Vec<Entry>,
+    blocks: Vec<ExceptionEntry>,
+    allows: Vec<ExceptionEntry>,
     open: Vec<OpenEntry>,
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let request = v1::ListBlocksRequest {
         site: args.site.map(String::from).unwrap_or_default(),
@@ -37,7 +38,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         .await?;
     let open = answer.open.iter();
     let loud: Vec<String> = open.map(|open| loudly(open, session.now)).collect();
-    let entries = |all: Vec<v1::Exception>| all.into_iter().map(Entry::of).collect();
+    let entries = |all: Vec<v1::Exception>| all.into_iter().map(ExceptionEntry::of).collect();
     let listed = Listed {
         blocks: entries(answer.blocks),
         allows: entries(answer.allows),
@@ -48,15 +49,15 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         session.console.warning(&line);
     }
     if printed {
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     if listed.blocks.is_empty() && listed.allows.is_empty() {
         session.console.note("nothing is blocked or allowed");
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     let text = listed.table(session.now).render(session.console.out());
     session.console.data(&text);
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 impl Listed {

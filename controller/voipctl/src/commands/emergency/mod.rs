@@ -1,10 +1,13 @@
 //! What is done at once, without a push: `block`, `allow`, `panic-open`, and the ways back.
 
+pub mod allow;
+pub mod block;
 pub mod blocks;
-pub mod exception;
-pub mod lift;
-mod outcome;
-pub mod panic;
+pub mod disallow;
+mod enforcement;
+pub mod panic_close;
+pub mod panic_open;
+pub mod unblock;
 
 use std::time::Duration;
 
@@ -12,7 +15,10 @@ use serde::Serialize;
 use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 
-use crate::wording::{Moment, duration};
+use self::enforcement::{Enforcement, show};
+use crate::Session;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, duration, millis};
 
 /// How long it holds.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +27,15 @@ pub enum Ttl {
     For(Duration),
     /// Until it is taken back.
     Forever,
+}
+
+impl Ttl {
+    fn on_the_wire(self) -> (u64, bool) {
+        match self {
+            Ttl::For(length) => (millis(length), false),
+            Ttl::Forever => (0, true),
+        }
+    }
 }
 
 fn ttl(text: &str) -> Result<Ttl, String> {
@@ -35,7 +50,7 @@ fn ttl(text: &str) -> Result<Ttl, String> {
 /// Where it holds.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
-pub struct Place {
+pub struct ScopeArgs {
     /// In this site
     #[arg(long, value_name = "SITE")]
     site: Option<SiteName>,
@@ -45,7 +60,7 @@ pub struct Place {
     all: bool,
 }
 
-impl Place {
+impl ScopeArgs {
     /// None: nothing was said.
     fn on_the_wire(&self) -> Option<v1::SiteScope> {
         use v1::site_scope::Kind;
@@ -66,7 +81,7 @@ fn everywhere() -> v1::SiteScope {
 
 /// An address that is blocked or allowed; the names are a contract.
 #[derive(Serialize)]
-struct Entry {
+struct ExceptionEntry {
     address: String,
     /// Null: every site.
     site: Option<String>,
@@ -78,7 +93,7 @@ struct Entry {
     forced: bool,
 }
 
-impl Entry {
+impl ExceptionEntry {
     fn of(exception: v1::Exception) -> Self {
         use v1::site_scope::Kind;
         let site = match exception.scope.and_then(|scope| scope.kind) {
@@ -149,4 +164,59 @@ pub fn loudly(open: &v1::OpenSite, now: jiff::Timestamp) -> String {
         until(open.until, now, "it is closed"),
         open.reason
     )
+}
+
+/// `voipctl unblock`, `voipctl disallow`
+#[derive(Debug, clap::Args)]
+pub struct LiftArgs {
+    /// The address or prefix, exactly as `voipctl blocks` shows it
+    address: String,
+
+    #[command(flatten)]
+    place: ScopeArgs,
+}
+
+impl LiftArgs {
+    fn on_the_wire(self) -> v1::LiftRequest {
+        v1::LiftRequest {
+            scope: self.place.on_the_wire(),
+            address: self.address,
+        }
+    }
+}
+
+fn show_added(
+    done: &str,
+    answer: v1::EmergencyResponse,
+    session: &mut Session<'_>,
+) -> Result<ExitStatus, Failure> {
+    let outcome = Enforcement::of(answer);
+    let now = session.now;
+    let lines = outcome.exceptions.iter().map(|entry| {
+        let until = until(entry.until, now, "it is taken back");
+        format!("{} is {done} {} {until}\n", entry.address, entry.place())
+    });
+    let text: String = lines.collect();
+    show(&outcome, &text, session)
+}
+
+fn show_lifted(
+    was: &str,
+    answer: v1::EmergencyResponse,
+    session: &mut Session<'_>,
+) -> Result<ExitStatus, Failure> {
+    let outcome = Enforcement::of(answer);
+    let now = session.now;
+    let lines = outcome.exceptions.iter().map(|entry| {
+        format!(
+            "{} is no longer {was} {} (said {} by {}: {})\n",
+            entry.address,
+            entry.place(),
+            entry.at.relative(now),
+            entry.by,
+            entry.reason
+        )
+    });
+    let text: String = lines.collect();
+    show(&outcome, &text, session)
 }

@@ -1,6 +1,6 @@
 //! `voipctl nodes [SITE]`: the machines themselves.
 
-mod machine;
+mod host;
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -10,12 +10,13 @@ use serde::Serialize;
 use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 
-use self::machine::{DifferenceEntry, Listener, Neighbour, VoipNow};
+use self::host::{DifferenceEntry, Listener, Neighbour, VoipNow};
 use super::status::{fetch_compared, seen};
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::table::{Cell, Table, Tone};
-use crate::wording::{Moment, count, or_dash, or_null, printable};
+use crate::console::style::Tone;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, count, or_dash, or_null, printable};
+use crate::table::{Cell, Table};
 
 /// A certificate with less than this to live is pointed out, in days.
 const EXPIRES_SOON_DAYS: i64 = 14;
@@ -61,7 +62,7 @@ struct Address {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let sites = fetch_compared(args.site.as_ref(), session).await?;
     if session.format.is_table() {
         for (index, site) in sites.iter().enumerate() {
@@ -80,7 +81,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
             nodes: nodes.collect(),
         })?;
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn as_json(site: &str, node: v1::NodeReport) -> NodeEntry {
@@ -157,7 +158,7 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
         for warning in &facts.warnings {
             let _ = writeln!(notes, "{}: {}", node.node, printable(warning));
         }
-        notes.push_str(&machine::notes(node, &facts));
+        notes.push_str(&host::notes(node, &facts));
     }
     table.render(session.console.out()) + &notes
 }

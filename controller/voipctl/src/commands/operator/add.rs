@@ -1,19 +1,33 @@
-//! `voipctl operator add` and `renew`: a key made here, signed by the controller.
+//! `voipctl operator add`: a key made here, signed by the controller.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
+use voipfleet_common::names::OperatorName;
 use voipfleet_proto::v1;
 
-use super::key::NewKey;
-use super::{Add, Operator};
+use super::key_pair::NewKeyPair;
+use super::{Grant, Operator};
 use crate::Session;
-use crate::context::{Context, NewFile, install};
-use crate::failure::{Failure, Status};
-use crate::wording::Moment;
+use crate::context::{Context, NewFile};
+use crate::failure::{ExitStatus, Failure};
+
+/// `voipctl operator add`
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The new operator
+    name: OperatorName,
+
+    #[command(flatten)]
+    grant: Grant,
+
+    /// Where its context file goes: a secret [default: NAME.yaml here]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
 
 /// Runs it.
-pub(super) async fn run(args: Add, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     #[derive(Serialize)]
     struct Added {
         #[serde(flatten)]
@@ -27,7 +41,7 @@ pub(super) async fn run(args: Add, session: &mut Session<'_>) -> Result<Status, 
     let controller = session.controller().await?;
     // Before the operator is made: what cannot be written would be lost with its key.
     let file = NewFile::create(&path)?;
-    let key = NewKey::generate()?;
+    let key = NewKeyPair::generate()?;
     let request = v1::AddOperatorRequest {
         name: name.clone(),
         bindings: args.grant.bindings(),
@@ -49,7 +63,7 @@ pub(super) async fn run(args: Add, session: &mut Session<'_>) -> Result<Status, 
         context_file: path,
     };
     if session.print(&added)? {
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     let path = added.context_file.display();
     session.console.data(&format!(
@@ -65,48 +79,5 @@ pub(super) async fn run(args: Add, session: &mut Session<'_>) -> Result<Status, 
     session
         .console
         .hint(&format!("they say once: voipctl context use {path}"));
-    Ok(Status::Done)
-}
-
-/// A new key and certificate for ourselves, in the place of the old ones.
-pub(super) async fn renew(session: &mut Session<'_>) -> Result<Status, Failure> {
-    #[derive(Serialize)]
-    struct Renewed {
-        certificate_expires: Moment,
-        context_file: PathBuf,
-    }
-    let path = session.context_path()?;
-    let old = session.context()?;
-    let controller = session.controller().await?;
-    let key = NewKey::generate()?;
-    let request = v1::RenewOperatorRequest {
-        csr_pem: key.csr_pem,
-    };
-    let mut calls = controller.calls();
-    let answer = controller.answer(calls.renew_operator(request));
-    let answer = answer.await?;
-    // The address that works from here stays: it may be another one than the controller's own.
-    let context = Context {
-        ca: answer.ca_pem,
-        certificate: answer.certificate_pem,
-        key: key.key_pem,
-        ..old
-    };
-    install(&context.to_text(), &path)?;
-    let renewed = Renewed {
-        certificate_expires: Moment::of(answer.certificate_expires_ms),
-        context_file: path,
-    };
-    if !session.print(&renewed)? {
-        session.console.data(&format!(
-            "the new certificate ends {} ({}); it is in {}\n",
-            renewed.certificate_expires.relative(session.now),
-            renewed.certificate_expires,
-            renewed.context_file.display()
-        ));
-        session
-            .console
-            .note("copies of the context file elsewhere work until their own certificate ends");
-    }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

@@ -1,10 +1,13 @@
 //! `voipctl operator …`: who may do what.
 
 mod add;
-mod key;
+mod bind;
+mod key_pair;
+mod list;
+mod remove;
+mod renew;
 mod rights;
-
-use std::path::PathBuf;
+mod whoami;
 
 use serde::Serialize;
 use voipfleet_common::identity::rights::OperatorRole;
@@ -12,9 +15,8 @@ use voipfleet_common::names::{OperatorName, SiteName, TenantName};
 use voipfleet_proto::v1;
 
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::table::{Cell, Table, Tone};
-use crate::wording::{Moment, or_null};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, or_null};
 
 /// `voipctl operator`
 #[derive(Debug, clap::Args)]
@@ -26,11 +28,11 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Add an operator: makes its key here, has it signed, writes its context file
-    Add(Add),
+    Add(add::Args),
     /// List operators and their rights
     List,
     /// Replace an operator's rights, from its next call on
-    Bind(Bind),
+    Bind(bind::Args),
     /// Remove an operator; its certificate is refused at once
     Remove {
         /// The operator
@@ -42,32 +44,6 @@ enum Verb {
     Renew,
     /// Show which role each call takes
     Rights,
-}
-
-#[derive(Debug, clap::Args)]
-struct Add {
-    /// The new operator
-    name: OperatorName,
-
-    #[command(flatten)]
-    grant: Grant,
-
-    /// Where its context file goes: a secret [default: NAME.yaml here]
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-}
-
-#[derive(Debug, clap::Args)]
-struct Bind {
-    /// The operator
-    name: OperatorName,
-
-    #[command(flatten)]
-    grant: Grant,
-
-    /// Keep the rights that it has, and add these
-    #[arg(long)]
-    also: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -175,148 +151,14 @@ impl Operator {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     match args.verb {
         Verb::Add(args) => add::run(args, session).await,
-        Verb::List => list(session).await,
-        Verb::Bind(args) => bind(args, session).await,
-        Verb::Remove { name } => remove(&name, session).await,
-        Verb::Whoami => whoami(session).await,
-        Verb::Renew => add::renew(session).await,
+        Verb::List => list::run(session).await,
+        Verb::Bind(args) => bind::run(args, session).await,
+        Verb::Remove { name } => remove::run(&name, session).await,
+        Verb::Whoami => whoami::run(session).await,
+        Verb::Renew => renew::run(session).await,
         Verb::Rights => rights::run(session),
     }
-}
-
-async fn list(session: &mut Session<'_>) -> Result<Status, Failure> {
-    #[derive(Serialize)]
-    struct Operators {
-        operators: Vec<Operator>,
-    }
-    let controller = session.controller().await?;
-    let request = v1::ListOperatorsRequest {};
-    let mut calls = controller.calls();
-    let answer = controller.answer(calls.list_operators(request));
-    let operators = answer.await?.operators.into_iter().map(Operator::from);
-    let listed = Operators {
-        operators: operators.collect(),
-    };
-    if session.print(&listed)? {
-        return Ok(Status::Done);
-    }
-    let mut table = Table::new(&["operator", "certificate", "added", "by", "rights"]);
-    for operator in &listed.operators {
-        let expires = operator.certificate_expires;
-        let certificate = if expires == Moment::of(0) {
-            Cell::from("-")
-        } else if expires.is_past(session.now) {
-            Cell::toned(
-                format!("expired {}", expires.relative(session.now)),
-                Tone::Bad,
-            )
-        } else {
-            Cell::from(format!("ends {}", expires.relative(session.now)))
-        };
-        let added = match operator.added {
-            at if at == Moment::of(0) => "-".to_owned(),
-            at => at.relative(session.now),
-        };
-        let mut rights = operator.rights();
-        if operator.first_admin {
-            rights += " (first admin)";
-        }
-        table.row([
-            operator.name.as_str().into(),
-            certificate,
-            added.into(),
-            operator.added_by.as_deref().unwrap_or("-").into(),
-            rights.into(),
-        ]);
-    }
-    let text = table.render(session.console.out());
-    session.console.data(&text);
-    Ok(Status::Done)
-}
-
-async fn bind(args: Bind, session: &mut Session<'_>) -> Result<Status, Failure> {
-    let controller = session.controller().await?;
-    let mut bindings = args.grant.bindings();
-    if args.also {
-        let request = v1::ListOperatorsRequest {};
-        let mut calls = controller.calls();
-        let answer = controller.answer(calls.list_operators(request));
-        let mut known = answer.await?.operators.into_iter();
-        if let Some(known) = known.find(|known| known.name == args.name.as_str()) {
-            let mut kept = known.bindings;
-            bindings.retain(|new| !kept.contains(new));
-            kept.append(&mut bindings);
-            bindings = kept;
-        }
-    }
-    let request = v1::BindOperatorRequest {
-        name: args.name.to_string(),
-        bindings,
-    };
-    let mut calls = controller.calls();
-    let answer = controller.answer(calls.bind_operator(request));
-    let operator = Operator::from(answer.await?.report.unwrap_or_default());
-    if !session.print(&operator)? {
-        let text = format!("operator {} is {}\n", operator.name, operator.rights());
-        session.console.data(&text);
-    }
-    Ok(Status::Done)
-}
-
-async fn remove(name: &OperatorName, session: &mut Session<'_>) -> Result<Status, Failure> {
-    #[derive(Serialize)]
-    struct Removed {
-        removed: String,
-    }
-    let question = format!("remove operator {name}, whose certificate is refused from then on?");
-    if !session.confirm(&question)? {
-        session.console.note("nothing was changed");
-        return Ok(Status::NotEverywhere);
-    }
-    let controller = session.controller().await?;
-    let removed = name.to_string();
-    let request = v1::RemoveOperatorRequest {
-        name: removed.clone(),
-    };
-    let mut calls = controller.calls();
-    let answer = controller.answer(calls.remove_operator(request));
-    answer.await?;
-    if !session.print(&Removed { removed })? {
-        session.console.data(&format!("removed operator {name}\n"));
-    }
-    Ok(Status::Done)
-}
-
-async fn whoami(session: &mut Session<'_>) -> Result<Status, Failure> {
-    #[derive(Serialize)]
-    struct Me {
-        #[serde(flatten)]
-        operator: Operator,
-        /// Where the controller sees us.
-        peer: String,
-    }
-    let controller = session.controller().await?;
-    let mut calls = controller.calls();
-    let answer = controller.answer(calls.who_am_i(v1::WhoAmIRequest {}));
-    let answer = answer.await?;
-    let mut report = answer.report.unwrap_or_default();
-    report.certificate_expires_ms = answer.certificate_expires_ms;
-    let me = Me {
-        operator: report.into(),
-        peer: answer.peer,
-    };
-    if !session.print(&me)? {
-        let expires = me.operator.certificate_expires;
-        session.console.data(&format!(
-            "operator     {}\nrights       {}\ncertificate  ends {} ({expires})\nfrom         {}\n",
-            me.operator.name,
-            me.operator.rights(),
-            expires.relative(session.now),
-            me.peer,
-        ));
-    }
-    Ok(Status::Done)
 }

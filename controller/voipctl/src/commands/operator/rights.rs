@@ -4,7 +4,7 @@ use serde::Serialize;
 use voipfleet_common::identity::rights::{Call, ScopeKind};
 
 use crate::Session;
-use crate::failure::{Failure, Status};
+use crate::failure::{ExitStatus, Failure};
 use crate::table::Table;
 
 #[derive(Serialize)]
@@ -31,7 +31,7 @@ fn scopes(call: Call) -> &'static [&'static str] {
 }
 
 /// Runs it; the controller is not asked.
-pub(super) fn run(session: &mut Session<'_>) -> Result<Status, Failure> {
+pub(super) fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let right = |call: &Call| Right {
         call: call.as_str(),
         does: call.words(),
@@ -43,7 +43,7 @@ pub(super) fn run(session: &mut Session<'_>) -> Result<Status, Failure> {
         calls: Call::ALL.iter().map(right).collect(),
     };
     if session.print(&rights)? {
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     let mut table = Table::new(&["to", "role", "of", "audited"]);
     for right in &rights.calls {
@@ -60,5 +60,5 @@ pub(super) fn run(session: &mut Session<'_>) -> Result<Status, Failure> {
         "deleting a site or a node takes an admin; providers, lists and tenants that several \
          sites serve are changed by operators of everything",
     );
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use voipfleet_proto::v1;
 
-use crate::wording::{Moment, or_null};
+use crate::format::{Moment, or_null};
 
 /// A plan.
 #[derive(Serialize)]

@@ -13,10 +13,10 @@ pub use json::{Documents, Rulesets};
 use super::apply::{self, Applied};
 use crate::Session;
 use crate::client::Controller;
-use crate::failure::{Failure, Status};
-use crate::sources::{self, Sources};
-use crate::table::Tone;
-use crate::wording::{Moment, count};
+use crate::console::style::Tone;
+use crate::document_files::{self, DocumentFiles};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{Moment, count};
 use page::Page;
 
 /// `voipctl plan`
@@ -38,12 +38,12 @@ pub struct Args {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let mut sources = Vec::new();
     if !args.files.is_empty() {
-        let read = sources::read(&args.files, session.console)?;
+        let read = document_files::read(&args.files, session.console)?;
         if checked(&read, session).await?.is_none() {
-            return Ok(Status::BadInput);
+            return Ok(ExitStatus::BadInput);
         }
         sources = apply::on_the_wire(&read);
     }
@@ -54,14 +54,14 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failur
         tell_held(&plan, session);
     }
     if args.exit_code && !is_empty(&plan) {
-        return Ok(Status::NotEverywhere);
+        return Ok(ExitStatus::NotEverywhere);
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// What storing documents would do; none: they could not be stored, and their mistakes are shown.
 pub async fn checked(
-    read: &Sources,
+    read: &DocumentFiles,
     session: &mut Session<'_>,
 ) -> Result<Option<Applied>, Failure> {
     let applied = if read.diagnostics.is_empty() {

@@ -3,8 +3,8 @@
 use voipfleet_proto::v1;
 
 use crate::console::Pane;
-use crate::table::Tone;
-use crate::wording::{count, printable, thousands};
+use crate::console::style::Tone;
+use crate::format::{count, printable, thousands};
 
 /// Entries of a list that are shown.
 pub const SHOWN: usize = 20;

@@ -1,9 +1,9 @@
 //! `voipctl push SITE...`: the policy of sites onto their nodes.
 
-mod events;
-mod live;
-mod several;
-mod sites;
+mod json;
+mod multi_site;
+mod progress_view;
+mod site_selection;
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ use super::plan;
 use crate::Session;
 use crate::client::{ANSWER_TIMEOUT, Controller};
 use crate::diagnostics::{of_wire, show};
-use crate::failure::{Failure, Status};
-use crate::refusal;
-use crate::sources::{self, Sources};
-use crate::wording::{duration, millis, printable};
+use crate::document_files::{self, DocumentFiles};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{duration, millis, printable};
+use crate::grpc_errors;
 
 /// How long nothing may happen in a rollout: a trial and a pause take up to an hour each, and it
 /// may be held over a weekend, or wait for one that is. That the controller is gone is known
@@ -80,17 +80,21 @@ pub struct Args {
 }
 
 /// Runs it.
-pub async fn run(args: Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     match args.sites.as_slice() {
         [site] => {
             let site = site.clone();
             one(site, &args, session).await
         }
-        _ => several::run(&args, session).await,
+        _ => multi_site::run(&args, session).await,
     }
 }
 
-async fn one(site: SiteName, args: &Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+async fn one(
+    site: SiteName,
+    args: &Args,
+    session: &mut Session<'_>,
+) -> Result<ExitStatus, Failure> {
     let asks = !session.yes && !args.dry_run;
     if asks {
         plan::can_ask(&format!("voipctl plan {site}"), session)?;
@@ -98,7 +102,7 @@ async fn one(site: SiteName, args: &Args, session: &mut Session<'_>) -> Result<S
     let read = if args.files.is_empty() {
         None
     } else {
-        Some(sources::read(&args.files, session.console)?)
+        Some(document_files::read(&args.files, session.console)?)
     };
     let mut basis = None;
     let mut shown = None;
@@ -182,7 +186,7 @@ const STORED: &str = "the documents are stored, and not on the nodes yet";
 /// A push that was refused after its documents were stored: something was changed.
 fn stored(failure: Failure) -> Failure {
     match failure.status {
-        Status::BadInput => failure.status(Status::NotEverywhere),
+        ExitStatus::BadInput => failure.status(ExitStatus::NotEverywhere),
         _ => failure,
     }
 }
@@ -191,19 +195,19 @@ fn stored(failure: Failure) -> Failure {
 /// stored; a status where it ends here, because of mistakes in them.
 async fn rehearse(
     args: &Args,
-    read: &Sources,
+    read: &DocumentFiles,
     sites: &[(&SiteName, Option<&v1::PlanBasis>)],
     session: &mut Session<'_>,
-) -> Result<Option<Status>, Failure> {
+) -> Result<Option<ExitStatus>, Failure> {
     let checked = if read.diagnostics.is_empty() {
         apply::send(read, true, session).await?
     } else {
         Applied::nothing(args.dry_run, read.diagnostics.clone())
     };
     if checked.is_refused() {
-        session.print_event(&events::Documents::of(&checked))?;
+        session.print_event(&json::Documents::of(&checked))?;
         apply::tell(&checked, &read.sources, session);
-        return Ok(Some(Status::BadInput));
+        return Ok(Some(ExitStatus::BadInput));
     }
     let controller = session.controller().await?;
     for (site, basis) in sites {
@@ -233,19 +237,19 @@ async fn rehearse(
 /// plan was shown of must still be as it was.
 async fn apply_first(
     args: &Args,
-    read: &Sources,
+    read: &DocumentFiles,
     shown: Option<&Applied>,
     session: &mut Session<'_>,
-) -> Result<Option<Status>, Failure> {
+) -> Result<Option<ExitStatus>, Failure> {
     let applied = match shown {
         Some(shown) => apply::send_as_shown(read, shown, session).await?,
         None if read.diagnostics.is_empty() => apply::send(read, args.dry_run, session).await?,
         None => Applied::nothing(args.dry_run, read.diagnostics.clone()),
     };
-    session.print_event(&events::Documents::of(&applied))?;
+    session.print_event(&json::Documents::of(&applied))?;
     apply::tell(&applied, &read.sources, session);
     if applied.is_refused() {
-        return Ok(Some(Status::BadInput));
+        return Ok(Some(ExitStatus::BadInput));
     }
     Ok(None)
 }
@@ -258,7 +262,7 @@ async fn tell_fields(
 ) -> Result<(), Failure> {
     let controller = session.controller().await?;
     let plan = plan::fetch(site, sources.to_vec(), &controller).await?;
-    session.print_event(&events::Fields::of(&plan))?;
+    session.print_event(&json::Fields::of(&plan))?;
     if session.format.is_table() {
         plan::show_documents(&plan, session);
     }
@@ -270,14 +274,14 @@ enum Agreed {
     /// To push exactly this, with these documents stored first.
     Push(v1::PlanBasis, Option<Applied>),
     /// Nothing is pushed.
-    End(Status),
+    End(ExitStatus),
 }
 
 /// Shows the plan, and asks a person before anything is stored or nodes are touched.
 async fn agreed(
     site: &SiteName,
     args: &Args,
-    read: Option<&Sources>,
+    read: Option<&DocumentFiles>,
     session: &mut Session<'_>,
 ) -> Result<Agreed, Failure> {
     let mut sources = Vec::new();
@@ -285,7 +289,7 @@ async fn agreed(
     if let Some(read) = read {
         documents = plan::checked(read, session).await?;
         if documents.is_none() {
-            return Ok(Agreed::End(Status::BadInput));
+            return Ok(Agreed::End(ExitStatus::BadInput));
         }
         sources = apply::on_the_wire(read);
     }
@@ -293,7 +297,7 @@ async fn agreed(
     let plan = plan::fetch(site, sources, &controller).await?;
     plan::show(&plan, session);
     if plan::is_empty(&plan) {
-        return Ok(Agreed::End(Status::Done));
+        return Ok(Agreed::End(ExitStatus::Done));
     }
     if args.queue {
         plan::tell_held(&plan, session);
@@ -301,7 +305,7 @@ async fn agreed(
         session
             .console
             .note("nothing was stored, and nothing pushed");
-        return Err(refusal::with_hint(&plan.held));
+        return Err(grpc_errors::with_hint(&plan.held));
     }
     let what = if read.is_some() {
         "store these documents and push"
@@ -310,7 +314,7 @@ async fn agreed(
     };
     if !session.confirm(&format!("{what} {site}?"))? {
         session.console.note("nothing was pushed");
-        return Ok(Agreed::End(Status::NotEverywhere));
+        return Ok(Agreed::End(ExitStatus::NotEverywhere));
     }
     Ok(Agreed::Push(plan.basis.unwrap_or_default(), documents))
 }
@@ -322,7 +326,7 @@ impl Watched {
         controller: &Controller,
         stream: Streaming<v1::PushEvent>,
         session: &mut Session<'_>,
-    ) -> Result<Status, Failure> {
+    ) -> Result<ExitStatus, Failure> {
         let interrupted = tokio::signal::ctrl_c();
         let waits = Cell::new(false);
         tokio::select! {
@@ -337,8 +341,8 @@ impl Watched {
         mut stream: Streaming<v1::PushEvent>,
         waits: &Cell<bool>,
         session: &mut Session<'_>,
-    ) -> Result<Status, Failure> {
-        let mut view = live::View::new(self.dry_run, self.wait.is_some());
+    ) -> Result<ExitStatus, Failure> {
+        let mut view = progress_view::ProgressView::new(self.dry_run, self.wait.is_some());
         let stand = format!("see where it stands: voipctl rollout status {}", self.site);
         loop {
             let event = controller.within(SILENCE, stream.message()).await;
@@ -346,7 +350,7 @@ impl Watched {
                 break;
             };
             let Some(kind) = event.kind else { continue };
-            session.print_event(&events::Event::of(&kind))?;
+            session.print_event(&json::Event::of(&kind))?;
             waits.set(matches!(kind, Kind::Queued(_)));
             match kind {
                 Kind::Queued(queued) => {
@@ -363,7 +367,7 @@ impl Watched {
                                 "it goes at its turn; see what waits: voipctl rollout status {site}"
                             ));
                         }
-                        return Ok(Status::Done);
+                        return Ok(ExitStatus::Done);
                     }
                 }
                 Kind::Diagnostic(diagnostic) => {
@@ -380,14 +384,14 @@ impl Watched {
                             .console
                             .hint(&format!("watch it: voipctl rollout watch {site}"));
                     }
-                    return Ok(Status::Done);
+                    return Ok(ExitStatus::Done);
                 }
                 Kind::Started(started) => view.started(started, session),
                 Kind::Node(node) => view.node(&node, session),
                 Kind::Done(done) => {
                     view.done(&done, session);
                     return Ok(if self.dry_run {
-                        Status::Done
+                        ExitStatus::Done
                     } else {
                         ended(&done)
                     });
@@ -399,11 +403,11 @@ impl Watched {
 }
 
 /// Done only when every node runs the site's generation.
-fn ended(done: &v1::PushDone) -> Status {
+fn ended(done: &v1::PushDone) -> ExitStatus {
     if done.failed + done.rolled_back + done.offline + done.waiting == 0 {
-        Status::Done
+        ExitStatus::Done
     } else {
-        Status::NotEverywhere
+        ExitStatus::NotEverywhere
     }
 }
 
@@ -424,7 +428,7 @@ fn interruption(site: &SiteName, waits: bool) -> Failure {
         return Failure::controller(format!(
             "interrupted; the push of {site} still waits, and goes at its turn without us"
         ))
-        .status(Status::NotEverywhere)
+        .status(ExitStatus::NotEverywhere)
         .hint(format!(
             "see what waits: voipctl rollout status {site}; with the rollout before it, it ends: \
              voipctl rollout abort {site}"
@@ -433,7 +437,7 @@ fn interruption(site: &SiteName, waits: bool) -> Failure {
     Failure::controller(format!(
         "interrupted; the rollout of {site} goes on without us"
     ))
-    .status(Status::NotEverywhere)
+    .status(ExitStatus::NotEverywhere)
     .hint(format!(
         "watch it: voipctl rollout watch {site}; hold or end it: voipctl rollout pause|abort \
              {site}"

@@ -9,16 +9,18 @@ use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
 
-use super::live::View;
-use super::{Args, SILENCE, apply_first, ended, events, rehearse, sites, tell_fields, waiting};
+use super::progress_view::ProgressView;
+use super::{
+    Args, SILENCE, apply_first, ended, json, rehearse, site_selection, tell_fields, waiting,
+};
 use crate::Session;
 use crate::client::{ANSWER_TIMEOUT, Controller};
 use crate::commands::{apply, plan};
 use crate::console::Progress;
 use crate::diagnostics::{of_wire, show};
-use crate::failure::{Failure, Status, chain};
-use crate::sources;
-use crate::wording::count;
+use crate::document_files;
+use crate::failure::{ExitStatus, Failure, chain};
+use crate::format::count;
 
 /// Events of all sites that are not shown yet; more of them wait.
 const BACKLOG: usize = 256;
@@ -27,7 +29,7 @@ const BACKLOG: usize = 256;
 type News = (SiteName, Result<Option<Kind>, Failure>);
 
 /// Runs it.
-pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status, Failure> {
+pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let asks = !session.yes && !args.dry_run;
     if asks && !args.files.is_empty() {
         return Err(Failure::input(
@@ -37,12 +39,12 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status
     }
     let controller = Arc::new(session.controller().await?);
     let mut wanted: BTreeMap<SiteName, Option<v1::PlanBasis>> = BTreeMap::new();
-    for site in sites::of(args, &controller).await? {
+    for site in site_selection::of(args, &controller).await? {
         wanted.insert(site, None);
     }
     let mut on_the_wire = Vec::new();
     if !args.files.is_empty() {
-        let read = sources::read(&args.files, session.console)?;
+        let read = document_files::read(&args.files, session.console)?;
         if !args.dry_run {
             let sites: Vec<_> = wanted.keys().map(|site| (site, None)).collect();
             if let Some(status) = rehearse(args, &read, &sites, session).await? {
@@ -120,7 +122,7 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Status
         _ = interrupted => Err(Failure::controller(
             "interrupted; rollouts that have begun, and pushes that wait, go on without us",
         )
-        .status(Status::NotEverywhere)
+        .status(ExitStatus::NotEverywhere)
         .hint("see each of them: voipctl rollout status")),
     }
 }
@@ -131,7 +133,7 @@ async fn agreed(
     wanted: &mut BTreeMap<SiteName, Option<v1::PlanBasis>>,
     controller: &Controller,
     session: &mut Session<'_>,
-) -> Result<Option<Status>, Failure> {
+) -> Result<Option<ExitStatus>, Failure> {
     for site in wanted.keys().cloned().collect::<Vec<_>>() {
         plan::can_ask(&format!("voipctl plan {site}"), session)?;
         let plan = plan::fetch(&site, Vec::new(), controller).await?;
@@ -144,7 +146,7 @@ async fn agreed(
         }
     }
     if wanted.is_empty() {
-        return Ok(Some(Status::Done));
+        return Ok(Some(ExitStatus::Done));
     }
     let names: Vec<&str> = wanted.keys().map(SiteName::as_str).collect();
     let question = format!(
@@ -156,12 +158,12 @@ async fn agreed(
         return Ok(None);
     }
     session.console.note("nothing was pushed");
-    Ok(Some(Status::NotEverywhere))
+    Ok(Some(ExitStatus::NotEverywhere))
 }
 
 /// How far a site is.
 struct Site {
-    view: View,
+    view: ProgressView,
     nodes: usize,
     ended: usize,
     generation: u64,
@@ -172,7 +174,7 @@ struct Site {
 impl Site {
     fn new(args: &Args) -> Self {
         Self {
-            view: View::of_several(args.dry_run, args.wait.is_some()),
+            view: ProgressView::of_several(args.dry_run, args.wait.is_some()),
             nodes: 0,
             ended: 0,
             generation: 0,
@@ -181,11 +183,11 @@ impl Site {
     }
 
     /// The end of a push that has none of its own.
-    fn broken_off(&self, name: &SiteName, why: Failure) -> (Status, Failure) {
+    fn broken_off(&self, name: &SiteName, why: Failure) -> (ExitStatus, Failure) {
         if self.begun {
             let stand = format!("see where it stands: voipctl rollout status {name}");
             let failure = Failure::controller(format!("{name} was not pushed to its end"));
-            return (Status::NotEverywhere, failure.because(why).hint(stand));
+            return (ExitStatus::NotEverywhere, failure.because(why).hint(stand));
         }
         let (status, hint) = (why.status, why.hint.clone());
         let failure = Failure::controller(format!("{name} was not pushed")).because(why);
@@ -202,7 +204,7 @@ async fn follow(
     names: Vec<SiteName>,
     mut news: mpsc::Receiver<News>,
     session: &mut Session<'_>,
-) -> Result<Status, Failure> {
+) -> Result<ExitStatus, Failure> {
     let total = names.len();
     let progress = (!args.dry_run && session.format.is_table())
         .then(|| session.console.progress(total as u64, "sites"));
@@ -224,7 +226,7 @@ async fn follow(
                 live.ended(&name, over);
                 let (status, failure) = site.broken_off(&name, failure);
                 ends.insert(status);
-                session.print_event(&events::Event::Failed {
+                session.print_event(&json::Event::Failed {
                     site: name.to_string(),
                     error: chain(&failure),
                 })?;
@@ -232,7 +234,7 @@ async fn follow(
                 continue;
             }
         };
-        session.print_event(&events::Event::of_site(&kind, name.as_str()))?;
+        session.print_event(&json::Event::of_site(&kind, name.as_str()))?;
         site.begun = true;
         match kind {
             Kind::Queued(queued) => {
@@ -259,13 +261,13 @@ async fn follow(
                 site.generation = started.generation;
                 site.nodes = started.nodes.len();
                 for node in &mut started.nodes {
-                    site.ended += usize::from(View::has_ended(node.state()));
+                    site.ended += usize::from(ProgressView::has_ended(node.state()));
                     node.node = format!("{name}/{}", node.node);
                 }
                 live.aside(|| site.view.started(started, session));
             }
             Kind::Node(mut node) => {
-                site.ended += usize::from(View::has_ended(node.state()));
+                site.ended += usize::from(ProgressView::has_ended(node.state()));
                 node.node = format!("{name}/{}", node.node);
                 live.aside(|| site.view.node(&node, session));
             }
@@ -277,7 +279,7 @@ async fn follow(
                 over += 1;
                 live.ended(&name, over);
                 let dry = args.dry_run;
-                ends.insert(if dry { Status::Done } else { ended(&done) });
+                ends.insert(if dry { ExitStatus::Done } else { ended(&done) });
                 live.aside(|| site.view.done(&done, session));
                 continue;
             }
@@ -285,21 +287,21 @@ async fn follow(
         live.at_work(&name, site);
     }
     if args.detach && sites.values().any(|site| site.begun) {
-        ends.insert(Status::Done);
+        ends.insert(ExitStatus::Done);
     }
     let stored = !args.files.is_empty() && !args.dry_run;
     Ok(together(&ends, stored))
 }
 
 /// What one site alone would have ended with, where all ended with that.
-fn together(ends: &BTreeSet<Status>, stored: bool) -> Status {
+fn together(ends: &BTreeSet<ExitStatus>, stored: bool) -> ExitStatus {
     let mut ends = ends.iter();
     match (ends.next(), ends.next()) {
-        (None, _) => Status::Done,
+        (None, _) => ExitStatus::Done,
         // Documents were stored: it does not say that nothing was changed.
-        (Some(Status::BadInput), None) if stored => Status::NotEverywhere,
+        (Some(ExitStatus::BadInput), None) if stored => ExitStatus::NotEverywhere,
         (Some(status), None) => *status,
-        _ => Status::NotEverywhere,
+        _ => ExitStatus::NotEverywhere,
     }
 }
 

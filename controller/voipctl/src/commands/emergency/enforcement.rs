@@ -3,18 +3,18 @@
 use serde::Serialize;
 use voipfleet_proto::v1::{self, EnforcementState};
 
-use super::{Entry, OpenEntry};
+use super::{ExceptionEntry, OpenEntry};
 use crate::Session;
-use crate::failure::{Failure, Status};
-use crate::wording::{count, or_null, printable};
+use crate::failure::{ExitStatus, Failure};
+use crate::format::{count, or_null, printable};
 
 /// Nodes of one kind that are named on one line.
 const NAMED: usize = 8;
 
 /// The names are a contract.
 #[derive(Serialize)]
-pub(super) struct Outcome {
-    pub(super) exceptions: Vec<Entry>,
+pub(super) struct Enforcement {
+    pub(super) exceptions: Vec<ExceptionEntry>,
     pub(super) open: Option<OpenEntry>,
     changed: bool,
     nodes: usize,
@@ -46,7 +46,7 @@ fn word(state: EnforcementState) -> &'static str {
     }
 }
 
-impl Outcome {
+impl Enforcement {
     pub(super) fn of(answer: v1::EmergencyResponse) -> Self {
         let node = |node: v1::NodeEnforcement| NodeEntry {
             state: word(node.state()),
@@ -61,7 +61,11 @@ impl Outcome {
         let sites: Vec<SiteEntry> = answer.sites.into_iter().map(site).collect();
         let nodes = || sites.iter().flat_map(|site| &site.nodes);
         Self {
-            exceptions: answer.exceptions.into_iter().map(Entry::of).collect(),
+            exceptions: answer
+                .exceptions
+                .into_iter()
+                .map(ExceptionEntry::of)
+                .collect(),
             open: answer.open.map(OpenEntry::of),
             changed: answer.changed,
             nodes: nodes().count(),
@@ -92,10 +96,10 @@ fn names(nodes: &[&NodeEntry]) -> String {
 /// Shows what was decided (`text`) and who enforces it. Every connected node must, or it did not
 /// succeed.
 pub(super) fn show(
-    outcome: &Outcome,
+    outcome: &Enforcement,
     text: &str,
     session: &mut Session<'_>,
-) -> Result<Status, Failure> {
+) -> Result<ExitStatus, Failure> {
     if !session.print(outcome)? {
         let text = printable(text);
         let enforced = match (outcome.changed, outcome.nodes) {
@@ -151,8 +155,8 @@ pub(super) fn show(
         .next()
         .is_some();
     Ok(if missing {
-        Status::NotEverywhere
+        ExitStatus::NotEverywhere
     } else {
-        Status::Done
+        ExitStatus::Done
     })
 }

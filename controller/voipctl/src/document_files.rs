@@ -10,11 +10,11 @@ use voipfleet_common::policy::{self, Diagnostic, Source};
 use crate::client::MAX_MESSAGE_BYTES;
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::folder::{Files, REVISIONS};
+use crate::workspace::{Files, REVISIONS};
 
 /// What was read.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub struct DocumentFiles {
     /// The files, each once.
     pub sources: Vec<Source>,
     /// Files that are no text, or too long.
@@ -31,8 +31,8 @@ pub struct Sources {
 
 /// Reads every path: a file, the `*.yaml` and `*.yml` of a folder and of those in it, or `-` for
 /// stdin; and the text files that Lists among them name with `file:`.
-pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<Sources, Failure> {
-    let mut found = Sources::default();
+pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<DocumentFiles, Failure> {
+    let mut found = DocumentFiles::default();
     let mut skipped = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
@@ -75,7 +75,7 @@ pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<Sources, Failure
     Ok(found)
 }
 
-impl Sources {
+impl DocumentFiles {
     fn read(&mut self, path: &Path) -> Result<(), Failure> {
         if !self.seen.insert(path.components().collect()) {
             return Ok(());
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn reading_stops_where_one_apply_is_full() {
-        let mut found = Sources::default();
+        let mut found = DocumentFiles::default();
         let file = vec![b'#'; policy::MAX_SOURCE_BYTES];
         assert!(found.take("a.yaml", file.clone()).is_ok());
         let refused = found.take("b.yaml", file).unwrap_err();

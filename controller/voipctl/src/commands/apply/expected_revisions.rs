@@ -5,12 +5,12 @@ use std::str::FromStr;
 use voipfleet_common::policy::Kind;
 use voipfleet_proto::v1;
 
-use super::{Applied, Change, Sources};
+use super::{Applied, Change, DocumentFiles};
 use crate::Session;
 use crate::failure::Failure;
-use crate::folder::{self, Revisions};
-use crate::revision;
-use crate::wording::count;
+use crate::format::count;
+use crate::revision_comments;
+use crate::workspace::{self, Revisions};
 
 /// `KIND/NAME=REVISION` on the command line.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ impl FromStr for Expected {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split_once('=').and_then(|(shown, number)| {
-            let mut found = folder::revision(shown, number.parse().ok()?)?;
+            let mut found = workspace::revision(shown, number.parse().ok()?)?;
             found.kind = found.kind.parse::<Kind>().ok()?.to_string();
             Some(found)
         });
@@ -35,7 +35,7 @@ impl FromStr for Expected {
 
 /// What the controller's documents must be at.
 #[derive(Debug)]
-pub(super) struct Basis {
+pub(super) struct Preconditions {
     /// The folder's own notes.
     pub(super) revisions: Option<Revisions>,
     /// Documents with the revision that they must be at.
@@ -46,10 +46,10 @@ pub(super) struct Basis {
     pub(super) prune: Vec<v1::DocumentRevision>,
 }
 
-impl Basis {
+impl Preconditions {
     /// What the folder stands on, if it is one; the controller's installation tells whose notes
     /// they are.
-    pub(super) fn of(read: &Sources, session: &mut Session<'_>) -> Result<Self, Failure> {
+    pub(super) fn of(read: &DocumentFiles, session: &mut Session<'_>) -> Result<Self, Failure> {
         let revisions = match &read.folder {
             Some(folder) => Some(Revisions::load(folder, &session.context()?.ca)?),
             None => None,
@@ -57,7 +57,7 @@ impl Basis {
         let known = revisions.as_ref().filter(|known| !known.is_empty());
         let mut expected = known.map(Revisions::expected).unwrap_or_default();
         for source in &read.sources {
-            for noted in revision::of(&source.text) {
+            for noted in revision_comments::of(&source.text) {
                 expect(&mut expected, noted.document);
             }
         }
@@ -81,9 +81,9 @@ impl Basis {
             self.rest_is_new = false;
         }
         for Expected(one) in expected {
-            let shown = folder::shown(&one.kind, &one.name);
+            let shown = workspace::shown(&one.kind, &one.name);
             self.expected
-                .retain(|known| folder::shown(&known.kind, &known.name) != shown);
+                .retain(|known| workspace::shown(&known.kind, &known.name) != shown);
             self.expected.push(one.clone());
         }
         Ok(self)
@@ -94,7 +94,7 @@ impl Basis {
         let there = applied.present();
         let known = self.revisions.iter().flat_map(Revisions::expected);
         known
-            .filter(|known| !there.contains(&folder::shown(&known.kind, &known.name)))
+            .filter(|known| !there.contains(&workspace::shown(&known.kind, &known.name)))
             .collect()
     }
 
@@ -116,9 +116,9 @@ impl Basis {
 
 /// Adds what a file says. A folder may know a newer one: of its own apply.
 fn expect(expected: &mut Vec<v1::DocumentRevision>, told: v1::DocumentRevision) {
-    let shown = folder::shown(&told.kind, &told.name);
+    let shown = workspace::shown(&told.kind, &told.name);
     let mut known = expected.iter_mut();
-    match known.find(|known| folder::shown(&known.kind, &known.name) == shown) {
+    match known.find(|known| workspace::shown(&known.kind, &known.name) == shown) {
         Some(known) => known.revision = known.revision.max(told.revision),
         None => expected.push(told),
     }
@@ -126,7 +126,7 @@ fn expect(expected: &mut Vec<v1::DocumentRevision>, told: v1::DocumentRevision) 
 
 /// Notes in the files and in the folder what they stand on now. What is stored is stored: what
 /// cannot be written is only told of.
-pub(super) fn note(read: &Sources, applied: &Applied, session: &mut Session<'_>) {
+pub(super) fn note(read: &DocumentFiles, applied: &Applied, session: &mut Session<'_>) {
     let now = |document: &v1::DocumentRevision| {
         let named = |change: &&Change| {
             change.kind == document.kind && change.name == document.name && change.revision > 0
@@ -138,7 +138,7 @@ pub(super) fn note(read: &Sources, applied: &Applied, session: &mut Session<'_>)
             .map(|change| change.revision)
     };
     for source in &read.sources {
-        if let Err(failure) = revision::moved(source, now) {
+        if let Err(failure) = revision_comments::moved(source, now) {
             session.console.warning(&format!(
                 "the revisions in it could not be noted: {}",
                 crate::failure::chain(&failure)

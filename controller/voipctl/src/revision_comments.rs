@@ -10,7 +10,7 @@ use voipfleet_common::policy::{Kind, Source};
 use voipfleet_proto::v1;
 
 use crate::failure::Failure;
-use crate::folder::write_whole;
+use crate::workspace::write_whole;
 
 const HEAD: &str = "# revision:";
 

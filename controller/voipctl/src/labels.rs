@@ -4,7 +4,7 @@ use voipfleet_proto::v1::{
     Change, DifferenceKind, DriftClass, DriftState, Family, NeighbourKind, PushNodeState, SyncState,
 };
 
-use crate::table::Tone;
+use crate::console::style::Tone;
 
 /// `synced`, `stale`, `not_sent`, `error`, `offline`.
 pub fn sync(state: i32) -> (&'static str, Tone) {

@@ -7,11 +7,11 @@ use voipfleet_proto::v1::{self, PushNodeState};
 
 use crate::Session;
 use crate::console::Progress;
-use crate::states;
-use crate::wording::{count, printable, took};
+use crate::format::{count, printable, took};
+use crate::labels;
 
 /// The nodes of a push, as far as it has come.
-pub(super) struct View {
+pub(super) struct ProgressView {
     dry_run: bool,
     waits: bool,
     /// Others are shown beside it: the live area is theirs too.
@@ -26,7 +26,7 @@ pub(super) struct View {
     progress: Option<Progress>,
 }
 
-impl View {
+impl ProgressView {
     pub(super) fn new(dry_run: bool, waits: bool) -> Self {
         Self {
             dry_run,
@@ -134,7 +134,7 @@ impl View {
             {
                 self.waiting.remove(&node.node);
                 self.offline.remove(&node.node);
-                self.working(node, states::push(state).0);
+                self.working(node, labels::push(state).0);
                 return;
             }
             PushNodeState::Waiting if !self.dry_run => {
@@ -168,7 +168,7 @@ impl View {
 
     /// `sip1  applied      142 ms`, and beneath it the node's own words.
     fn line(&self, node: &v1::PushNode, session: &Session<'_>) -> String {
-        let (state, tone) = states::push(node.state());
+        let (state, tone) = labels::push(node.state());
         let state = session.console.out().toned(tone, &format!("{state:11}"));
         let after = match node.state() {
             PushNodeState::Offline => "will get it when it returns".to_owned(),

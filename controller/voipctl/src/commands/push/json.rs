@@ -8,8 +8,8 @@ use voipfleet_proto::v1::push_event::Kind;
 use crate::commands::apply::{Applied, Change};
 use crate::commands::plan;
 use crate::diagnostics::of_wire;
-use crate::states;
-use crate::wording::or_null;
+use crate::format::or_null;
+use crate::labels;
 
 /// The documents of `-f`, before the push itself.
 #[derive(Serialize)]
@@ -153,7 +153,7 @@ impl Event {
 fn node(node: v1::PushNode) -> NodeState {
     NodeState {
         site: None,
-        state: states::push(node.state()).0,
+        state: labels::push(node.state()).0,
         node: node.node,
         roles: node.roles,
         error: or_null(node.error),

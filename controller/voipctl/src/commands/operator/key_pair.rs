@@ -5,12 +5,12 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use crate::failure::Failure;
 
 /// A new key, and the request to sign it; PEM.
-pub(super) struct NewKey {
+pub(super) struct NewKeyPair {
     pub(super) key_pem: String,
     pub(super) csr_pem: String,
 }
 
-impl NewKey {
+impl NewKeyPair {
     pub(super) fn generate() -> Result<Self, Failure> {
         let failed = |error: rcgen::Error| Failure::input("no key could be made").because(error);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;

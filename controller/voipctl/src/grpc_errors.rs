@@ -56,7 +56,7 @@ fn without_request(address: &str, operator: &str, status: &tonic::Status) -> Fai
             let refused = with_hint(&format!("the controller refuses {operator}: {message}"));
             let hint = refused.hint.clone().unwrap_or_else(|| CHECK.to_owned());
             refused
-                .status(crate::failure::Status::NoController)
+                .status(crate::failure::ExitStatus::NoController)
                 .hint(hint)
         }
         Code::ResourceExhausted => {
@@ -241,6 +241,6 @@ mod tests {
             "the connection with the controller at controller:7443 broke: peer closed connection \
              without sending TLS close_notify"
         );
-        assert_eq!(failure.status, crate::failure::Status::NoController);
+        assert_eq!(failure.status, crate::failure::ExitStatus::NoController);
     }
 }

@@ -6,8 +6,8 @@ use serde::Serialize;
 use voipfleet_proto::v1::{self, DifferenceKind};
 
 use super::network;
-use crate::states;
-use crate::wording::{or_null, printable};
+use crate::format::{or_null, printable};
+use crate::labels;
 
 #[derive(Serialize)]
 pub(super) struct Neighbour {
@@ -50,7 +50,7 @@ pub(super) struct DifferenceEntry {
 impl From<v1::Neighbour> for Neighbour {
     fn from(neighbour: v1::Neighbour) -> Self {
         Self {
-            kind: states::neighbour(neighbour.kind),
+            kind: labels::neighbour(neighbour.kind),
             detail: neighbour.detail,
             advice: or_null(neighbour.advice),
         }
@@ -91,7 +91,7 @@ impl From<v1::Listener> for Listener {
 impl From<v1::Difference> for DifferenceEntry {
     fn from(difference: v1::Difference) -> Self {
         Self {
-            kind: states::difference(difference.kind),
+            kind: labels::difference(difference.kind),
             found: or_null(difference.found),
             documented: or_null(difference.documented),
         }
@@ -102,7 +102,7 @@ impl From<v1::Difference> for DifferenceEntry {
 pub(super) fn notes(node: &v1::NodeReport, facts: &v1::NodeFacts) -> String {
     let mut text = String::new();
     for neighbour in &facts.neighbours {
-        let kind = states::neighbour(neighbour.kind);
+        let kind = labels::neighbour(neighbour.kind);
         let tolerated = if neighbour.advice.is_empty() {
             ", tolerated"
         } else {

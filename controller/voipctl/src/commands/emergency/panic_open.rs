@@ -1,0 +1,55 @@
+//! `voipctl panic-open SITE`.
+
+use voipfleet_common::names::SiteName;
+use voipfleet_proto::v1;
+
+use super::enforcement::{Enforcement, show};
+use super::{Ttl, ttl, until};
+use crate::Session;
+use crate::failure::{ExitStatus, Failure};
+
+/// `voipctl panic-open`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site
+    site: SiteName,
+
+    /// Why; it is kept with the opening
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+
+    /// How long: 10m, 2h, or forever
+    #[arg(long, value_name = "D", default_value = "1h", value_parser = ttl)]
+    ttl: Ttl,
+}
+
+/// Opens a site to everybody.
+pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
+    let (ttl_ms, forever) = args.ttl.on_the_wire();
+    let request = v1::PanicOpenRequest {
+        site: args.site.to_string(),
+        ttl_ms,
+        forever,
+        reason: args.reason,
+    };
+    let controller = session.controller().await?;
+    let answer = controller
+        .answer(controller.calls().panic_open(request))
+        .await?;
+    let outcome = Enforcement::of(answer);
+    let end = outcome
+        .open
+        .as_ref()
+        .map(|open| until(open.until, session.now, "it is closed"));
+    let text = format!(
+        "{} is open to everybody {}\n",
+        args.site,
+        end.unwrap_or_default()
+    );
+    let status = show(&outcome, &text, session)?;
+    session.console.note(&format!(
+        "what is blocked stays blocked; close it again: voipctl panic-close {}",
+        args.site
+    ));
+    Ok(status)
+}

@@ -1,0 +1,13 @@
+//! `voipctl unblock ADDR`.
+
+use super::{LiftArgs, show_lifted};
+use crate::Session;
+use crate::failure::{ExitStatus, Failure};
+
+/// Takes blocks back, wherever they were said.
+pub async fn run(args: LiftArgs, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
+    let controller = session.controller().await?;
+    let call = async { controller.calls().unblock(args.on_the_wire()).await };
+    let answer = controller.answer(call).await?;
+    show_lifted("blocked", answer, session)
+}

@@ -1,0 +1,62 @@
+//! `voipctl operator list`: who may do what.
+
+use serde::Serialize;
+use voipfleet_proto::v1;
+
+use super::Operator;
+use crate::Session;
+use crate::console::style::Tone;
+use crate::failure::{ExitStatus, Failure};
+use crate::format::Moment;
+use crate::table::{Cell, Table};
+
+/// Runs it.
+pub(super) async fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
+    #[derive(Serialize)]
+    struct Operators {
+        operators: Vec<Operator>,
+    }
+    let controller = session.controller().await?;
+    let request = v1::ListOperatorsRequest {};
+    let mut calls = controller.calls();
+    let answer = controller.answer(calls.list_operators(request));
+    let operators = answer.await?.operators.into_iter().map(Operator::from);
+    let listed = Operators {
+        operators: operators.collect(),
+    };
+    if session.print(&listed)? {
+        return Ok(ExitStatus::Done);
+    }
+    let mut table = Table::new(&["operator", "certificate", "added", "by", "rights"]);
+    for operator in &listed.operators {
+        let expires = operator.certificate_expires;
+        let certificate = if expires == Moment::of(0) {
+            Cell::from("-")
+        } else if expires.is_past(session.now) {
+            Cell::toned(
+                format!("expired {}", expires.relative(session.now)),
+                Tone::Bad,
+            )
+        } else {
+            Cell::from(format!("ends {}", expires.relative(session.now)))
+        };
+        let added = match operator.added {
+            at if at == Moment::of(0) => "-".to_owned(),
+            at => at.relative(session.now),
+        };
+        let mut rights = operator.rights();
+        if operator.first_admin {
+            rights += " (first admin)";
+        }
+        table.row([
+            operator.name.as_str().into(),
+            certificate,
+            added.into(),
+            operator.added_by.as_deref().unwrap_or("-").into(),
+            rights.into(),
+        ]);
+    }
+    let text = table.render(session.console.out());
+    session.console.data(&text);
+    Ok(ExitStatus::Done)
+}

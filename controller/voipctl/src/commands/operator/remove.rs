@@ -1,0 +1,36 @@
+//! `voipctl operator remove`: an operator goes.
+
+use serde::Serialize;
+use voipfleet_common::names::OperatorName;
+use voipfleet_proto::v1;
+
+use crate::Session;
+use crate::failure::{ExitStatus, Failure};
+
+/// Runs it.
+pub(super) async fn run(
+    name: &OperatorName,
+    session: &mut Session<'_>,
+) -> Result<ExitStatus, Failure> {
+    #[derive(Serialize)]
+    struct Removed {
+        removed: String,
+    }
+    let question = format!("remove operator {name}, whose certificate is refused from then on?");
+    if !session.confirm(&question)? {
+        session.console.note("nothing was changed");
+        return Ok(ExitStatus::NotEverywhere);
+    }
+    let controller = session.controller().await?;
+    let removed = name.to_string();
+    let request = v1::RemoveOperatorRequest {
+        name: removed.clone(),
+    };
+    let mut calls = controller.calls();
+    let answer = controller.answer(calls.remove_operator(request));
+    answer.await?;
+    if !session.print(&Removed { removed })? {
+        session.console.data(&format!("removed operator {name}\n"));
+    }
+    Ok(ExitStatus::Done)
+}

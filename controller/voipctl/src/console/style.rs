@@ -1,0 +1,14 @@
+//! What a text means, from which its colour follows.
+
+/// What a cell's text means; the text says it too, for those who see no colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Nothing to note.
+    Plain,
+    /// As it should be.
+    Good,
+    /// Not yet as it should be.
+    Attention,
+    /// Wrong.
+    Bad,
+}
