@@ -21,4 +21,5 @@ pub mod run;
 pub mod server;
 pub mod settings;
 pub mod site_inputs;
-pub mod store;
+
+pub use voipfleet_store as store;

@@ -21,9 +21,6 @@ const MAX_OPERATORS: usize = 5000;
 const MAX_BINDINGS: usize = 100;
 /// The most sites or tenants of a binding.
 const MAX_NAMES: usize = 1000;
-/// Certificates of an operator that are good at the same time: renewing again makes the
-/// oldest worthless.
-const MAX_KEYS: usize = 5;
 
 fn binding(asked: &v1::OperatorBinding) -> Result<Binding, Status> {
     fn names<T>(names: &[String]) -> Result<std::collections::BTreeSet<T>, Status>
@@ -94,18 +91,11 @@ fn contended() -> Status {
     Status::aborted("the operator is being changed by others; try again")
 }
 
-impl OperatorRecord {
-    /// Takes a key that was just signed; keys whose certificates have ended go.
-    fn add_key(&mut self, issued: &Issued, now_ms: u64) {
-        self.keys
-            .retain(|key| key.expires_ms > now_ms && key.key_hash != issued.key_hash);
-        let excess = (self.keys.len() + 1).saturating_sub(MAX_KEYS);
-        self.keys.drain(..excess);
-        self.keys.push(OperatorKey {
-            key_hash: issued.key_hash.clone(),
-            serial: issued.serial.clone(),
-            expires_ms: issued.expires_ms,
-        });
+fn key_of(issued: &Issued) -> OperatorKey {
+    OperatorKey {
+        key_hash: issued.key_hash.clone(),
+        serial: issued.serial.clone(),
+        expires_ms: issued.expires_ms,
     }
 }
 
@@ -202,7 +192,7 @@ impl Api {
             added_ms: now_ms,
             added_by: caller.name.to_string(),
         };
-        record.add_key(&issued, now_ms);
+        record.add_key(key_of(&issued), now_ms);
         self.write_operator(&name, Expect::Absent, &record).await?;
         tracing::info!(operator = %caller.name, added = %name, "operator added");
         Ok(v1::AddOperatorResponse {
@@ -334,7 +324,7 @@ impl Api {
                 },
             ),
         };
-        record.add_key(&issued, now_ms);
+        record.add_key(key_of(&issued), now_ms);
         self.write_operator(name, expect, &record).await?;
         tracing::info!(operator = %name, serial = issued.serial, "certificate renewed");
         caller.detail(format!("serial {}", issued.serial));

@@ -1,5 +1,9 @@
 //! The store on sled: one process, one directory.
 
+mod frame;
+mod gate;
+mod snapshot;
+
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -10,10 +14,12 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
-use super::snapshot::{Frozen, Snapshots};
-use super::{
+use gate::Gate;
+use snapshot::{Frozen, Snapshots};
+
+use crate::{
     Change, Changes, Entry, Expect, MAX_KEY_BYTES, MAX_VALUE_BYTES, Missed, Outcome, Page,
-    Revision, Snapshot, Store, StoreError, Txn, Versioned, frame,
+    Revision, Snapshot, Store, StoreError, Txn, Versioned,
 };
 
 /// Keys of the store itself; they are outside what callers can name.
@@ -44,10 +50,6 @@ pub struct Embedded {
     changes: broadcast::Sender<Change>,
     snapshots: Snapshots,
 }
-
-/// Locked for writing while a transaction is applied, for reading by every read; none when
-/// the store is closed.
-pub(super) type Gate = Arc<RwLock<Option<sled::Tree>>>;
 
 enum Request {
     Commit {
@@ -332,13 +334,6 @@ impl Filling {
     }
 }
 
-pub(super) fn text(key: &[u8]) -> Result<String, StoreError> {
-    String::from_utf8(key.to_vec()).map_err(|_| StoreError::Corrupt {
-        key: String::from_utf8_lossy(key).into_owned(),
-        why: "its key is not UTF-8",
-    })
-}
-
 fn read_page(
     tree: &sled::Tree,
     prefix: &str,
@@ -367,7 +362,7 @@ fn read_page(
         }
         page.entries.push(Entry {
             held: frame::decode(&key, &framed)?,
-            key: text(&key)?,
+            key: gate::text(&key)?,
         });
     }
     Ok(page)

@@ -3,6 +3,10 @@
 use serde::{Deserialize, Serialize};
 use voipfleet_common::identity::rights::Binding;
 
+/// Certificates of an operator that are valid at the same time: renewing once more drops the
+/// oldest.
+pub const MAX_KEYS: usize = 5;
+
 /// Made when an admin adds the operator. The first admin of the installation needs none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorRecord {
@@ -27,4 +31,16 @@ pub struct OperatorKey {
     pub serial: String,
     /// When the certificate ends, Unix time.
     pub expires_ms: u64,
+}
+
+impl OperatorRecord {
+    /// Adds a key that was just signed. Drops the keys whose certificates have ended at `now_ms`,
+    /// and the oldest ones beyond [`MAX_KEYS`].
+    pub fn add_key(&mut self, key: OperatorKey, now_ms: u64) {
+        self.keys
+            .retain(|known| known.expires_ms > now_ms && known.key_hash != key.key_hash);
+        let excess = (self.keys.len() + 1).saturating_sub(MAX_KEYS);
+        self.keys.drain(..excess);
+        self.keys.push(key);
+    }
 }

@@ -1,6 +1,6 @@
 //! How a value lies on disk: version, revision, checksum, bytes.
 
-use super::{Revision, StoreError, Versioned};
+use crate::{Revision, StoreError, Versioned};
 
 /// The layout that is written: 1 byte version, 8 bytes revision and 4 bytes CRC-32 of key,
 /// revision and value (big endian), then the value.

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 
-use super::embedded::Gate;
-use super::{Entry, Revision, Snapshot, StoreError, frame};
+use super::frame;
+use super::gate::{self, Gate};
+use crate::{Entry, Revision, Snapshot, StoreError};
 
 /// What one read takes at most: so many entries, or bytes.
 const PAGE_ENTRIES: usize = 256;
@@ -153,7 +154,7 @@ fn read(tree: &sled::Tree, aside: &mut Aside) -> Result<(Vec<Entry>, bool), Stor
     let entries = found.into_iter().map(|(key, framed)| {
         Ok(Entry {
             held: frame::decode(&key, &framed)?,
-            key: super::embedded::text(&key)?,
+            key: gate::text(&key)?,
         })
     });
     Ok((entries.collect::<Result<_, StoreError>>()?, end))
@@ -188,8 +189,8 @@ impl Snapshot for Frozen {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Embedded, Store as _, Txn};
     use super::*;
+    use crate::{Embedded, Store as _, Txn};
 
     fn txn(writes: &[(u16, Option<u8>)]) -> Txn {
         let mut txn = Txn::new();

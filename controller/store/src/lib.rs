@@ -4,11 +4,10 @@
 //! Keys are text. The store's revision grows by one with every committed transaction, and
 //! every value carries the revision of the transaction that wrote it last.
 
-mod embedded;
 mod follow;
-mod frame;
 pub mod keys;
-mod snapshot;
+pub mod records;
+mod sled;
 #[cfg(test)]
 mod suite;
 
@@ -19,8 +18,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_stream::Stream;
 
-pub use embedded::{Embedded, Filling};
 pub use follow::each_key;
+pub use sled::{Embedded, Filling};
 
 /// The number of a committed transaction; 0 before the first.
 pub type Revision = u64;
@@ -256,7 +255,7 @@ pub enum StoreError {
         path: String,
         /// The engine's reason.
         #[source]
-        source: sled::Error,
+        source: ::sled::Error,
     },
     /// Written by a later version.
     #[error("the store has format {found}; this controller reads format {known}: upgrade it")]
@@ -268,7 +267,7 @@ pub enum StoreError {
     },
     /// A read or write failed.
     #[error("the store cannot be read or written; look at the disk (full, or failing?)")]
-    Engine(#[from] sled::Error),
+    Engine(#[from] ::sled::Error),
     /// A value is not what was written.
     #[error(
         "the value of {key:?} in the store is damaged ({why}); restore a backup: \

@@ -5,8 +5,7 @@ use std::time::Duration;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::Store;
-use crate::errors::chain;
+use crate::Store;
 
 /// After a read that failed.
 const RETRY: Duration = Duration::from_secs(2);
@@ -33,7 +32,11 @@ pub async fn each_key(
                     }
                 }
                 Err(error) => {
-                    tracing::error!(prefix, error = %chain(&error), "not read; tried again");
+                    tracing::error!(
+                        prefix,
+                        error = &error as &dyn std::error::Error,
+                        "cannot read; retrying"
+                    );
                     tokio::select! {
                         () = tokio::time::sleep(RETRY) => continue,
                         () = stop.cancelled() => return,
