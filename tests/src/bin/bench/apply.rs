@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, anyhow};
-use voipfleet_agent::kernel::{DEFAULT_TOOL_PATH, Kernel, Runner, System};
+use voipfleet_agent::enforcement::apply::Prepared;
+use voipfleet_agent::host::exec::{DEFAULT_TOOL_PATH, Runner};
+use voipfleet_agent::kernel::{Kernel, System};
 use voipfleet_agent::ledger::Ledger;
-use voipfleet_agent::reconcile::apply::Prepared;
 use voipfleet_common::iptables::{Failsafe, restore_input, set_create_input};
 use voipfleet_common::ruleset::{Family, Ruleset};
 use voipfleet_common::session::Held;

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use ipnet::IpNet;
-use voipfleet_agent::clock;
-use voipfleet_agent::kernel::{DEFAULT_TOOL_PATH, Kernel, Runner, System};
-use voipfleet_agent::reconcile::apply::Prepared;
+use voipfleet_agent::enforcement::apply::Prepared;
+use voipfleet_agent::host::clock;
+use voipfleet_agent::host::exec::{DEFAULT_TOOL_PATH, Runner};
+use voipfleet_agent::kernel::{Kernel, System};
 use voipfleet_common::drift::compare_sets;
 use voipfleet_common::iptables::{Failsafe, Slack, count_sets, parse_ipset_save, set_plan};
 use voipfleet_common::ruleset::{AddressSet, Ruleset};
