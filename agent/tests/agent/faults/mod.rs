@@ -7,7 +7,7 @@ use voipfleet_agent::failpoint::{ALL, File, Step, Work, name};
 use voipfleet_agent::kernel::Backend;
 use voipfleet_common::iptables::Failsafe;
 
-use crate::dynamic_sets::{first, with};
+use crate::live::{first, with};
 use crate::node::run;
 use crate::support::{failsafe, in_namespace, same};
 use bench::{Bench, Stands, Word, ask, rebooted};
