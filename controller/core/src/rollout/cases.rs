@@ -1,7 +1,7 @@
 //! Single cases of the model's world.
 
 use super::model::{NEW, World, name};
-use crate::records::{RolloutState, Stages};
+use super::record::{RolloutState, Stages};
 
 /// A canary of one, then `batch` at a time.
 fn after_a_canary(batch: usize, max_failures: usize) -> Stages {

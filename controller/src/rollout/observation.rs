@@ -5,11 +5,24 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::session::Held;
-use voipfleet_proto::v1::{NodeState, PushNodeState};
+use voipfleet_controller_core::rollout::state_machine::{Presence, Sight, Word};
+use voipfleet_proto::v1::NodeState;
 
-use super::step::{Presence, Sight, Word};
 use crate::fleet::{Fleet, View};
 use crate::records::{GenerationRecord, NodeId, NodeStep, Place, RolloutRecord};
+
+/// How far a node is with a generation that it was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// It has not answered.
+    Sent,
+    Applying,
+    Trial,
+    Applied,
+    RolledBack,
+    Rejected,
+    Failed,
+}
 
 /// A node that says this does not run what it was offered.
 pub(crate) fn is_refusal(state: NodeState) -> bool {
@@ -21,13 +34,9 @@ pub(crate) fn is_refusal(state: NodeState) -> bool {
 
 /// How a connected node stands with `target`. `refused_before` is the offer of it that it had
 /// refused before it was asked this time.
-pub(crate) fn judge(
-    target: Held,
-    refused_before: Option<u64>,
-    view: &View,
-) -> (PushNodeState, String) {
+pub(crate) fn judge(target: Held, refused_before: Option<u64>, view: &View) -> (Delivery, String) {
     if view.confirmed == Some(target) {
-        return (PushNodeState::Applied, String::new());
+        return (Delivery::Applied, String::new());
     }
     let offered = view.offered.as_ref();
     let newest = [view.confirmed, offered.map(|offered| offered.held)]
@@ -38,29 +47,29 @@ pub(crate) fn judge(
         .unwrap_or_default();
     if newest > target.generation {
         let why = format!("generation {newest} took the place of this one");
-        return (PushNodeState::Failed, why);
+        return (Delivery::Failed, why);
     }
     let answer = offered
         .filter(|offered| offered.held == target && Some(offered.nonce) != refused_before)
         .and_then(|offered| offered.answer.as_ref());
     let Some(answer) = answer else {
-        return (PushNodeState::Sent, String::new());
+        return (Delivery::Sent, String::new());
     };
     let state = match answer.state() {
-        NodeState::Unspecified => PushNodeState::Sent,
-        NodeState::Applying => PushNodeState::Applying,
-        NodeState::Trial => PushNodeState::Trial,
-        NodeState::Applied => PushNodeState::Applied,
-        NodeState::RolledBack => PushNodeState::RolledBack,
-        NodeState::Rejected => PushNodeState::Rejected,
-        NodeState::Failed => PushNodeState::Failed,
+        NodeState::Unspecified => Delivery::Sent,
+        NodeState::Applying => Delivery::Applying,
+        NodeState::Trial => Delivery::Trial,
+        NodeState::Applied => Delivery::Applied,
+        NodeState::RolledBack => Delivery::RolledBack,
+        NodeState::Rejected => Delivery::Rejected,
+        NodeState::Failed => Delivery::Failed,
     };
     (state, answer.error.clone())
 }
 
 /// What is seen of a rollout's nodes, with regard to `goal`, the generation that it brings them
 /// to now. `back_until`: none of its nodes counts as gone before.
-pub(super) async fn look(
+pub(super) async fn observe(
     fleet: &Fleet,
     site: &SiteName,
     record: &RolloutRecord,
@@ -94,13 +103,13 @@ pub(super) async fn look(
 fn word(target: Held, refused_before: Option<u64>, view: &View) -> Word {
     let (state, error) = judge(target, refused_before, view);
     let place = match state {
-        PushNodeState::Applied => {
+        Delivery::Applied => {
             let status = view.status.as_ref();
             return Word::Runs(status.map_or(0, |status| status.flows_cut));
         }
-        PushNodeState::RolledBack => Place::RolledBack,
-        PushNodeState::Rejected => Place::Rejected,
-        PushNodeState::Failed => Place::Failed,
+        Delivery::RolledBack => Place::RolledBack,
+        Delivery::Rejected => Place::Rejected,
+        Delivery::Failed => Place::Failed,
         _ => return Word::Nothing,
     };
     Word::Refuses(place, error)

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use voipfleet_common::names::NodeName;
 
-use super::step::{Presence, Sight};
-use crate::records::{NodeStep, Place, RolloutRecord, RolloutState};
+use super::record::{NodeStep, Place, RolloutRecord, RolloutState};
+use super::state_machine::{Presence, Sight};
 
 /// Names in one sentence.
 const SHOWN: usize = 5;

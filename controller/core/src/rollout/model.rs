@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use voipfleet_common::names::NodeName;
 use voipfleet_common::session::Generation;
 
-use super::step::{ANSWER_MS, Presence, Sight, Word};
-use crate::records::{NodeStep, Place, RolloutRecord, RolloutState, Stages};
+use super::record::{NodeStep, Place, RolloutRecord, RolloutState, Stages};
+use super::state_machine::{ANSWER_MS, Presence, Sight, Word};
 
 const OLD: Generation = 4;
 pub(super) const NEW: Generation = 5;

@@ -8,9 +8,10 @@ use voipfleet_common::policy::Rollout as Staging;
 use voipfleet_common::role::Role;
 use voipfleet_common::ruleset::{Mode, Ruleset};
 use voipfleet_common::session::{Generation, Held};
+use voipfleet_controller_core::precondition::{BasisStaging, LastChanges, PlanBasis};
 
-use super::basis::BasisStaging;
 use super::{Order, PushError, Pushes};
+use crate::documents;
 use crate::records::{
     self, Cause, Content, DocumentsVersion, GenerationRecord, NodeId, OutcomeRecord, Read,
     TargetRecord,
@@ -274,6 +275,53 @@ impl Pushes {
             .iter()
             .filter_map(|(name, node)| Some((name.clone(), confirmed(name, node.confirmed)?)))
             .collect()
+    }
+}
+
+impl Pushes {
+    /// Refuses an order whose plan no longer holds. Called between the compile and the commit,
+    /// which expects the site's generation as it is here. Documents and nodes are those that the
+    /// compile has read: what is compared is what is pushed, and a change after that is one of
+    /// the next push.
+    // One caller's facts on their way into one comparison.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) async fn still_stands(
+        &self,
+        order: &Order,
+        before: &Before,
+        snapshot: &Snapshot,
+        contents: &BTreeMap<NodeName, Content>,
+        confirmed: &BTreeMap<NodeName, Held>,
+        staging: BasisStaging,
+    ) -> Result<(), PushError> {
+        let Some(basis) = &order.basis else {
+            return Ok(());
+        };
+        let now = PlanBasis::of(
+            before.record.as_ref(),
+            snapshot.version,
+            contents,
+            confirmed,
+            staging,
+        );
+        let now = match order.ticket {
+            0 => now,
+            _ => PlanBasis::of_content(&now.content()),
+        };
+        let by = before.record.as_ref().map(|record| record.by.clone());
+        let (documents, _) = documents::version(self.store.as_ref()).await?;
+        let last = LastChanges {
+            documents_by: documents.by,
+            pushed_by: by.unwrap_or_default(),
+        };
+        let moved = basis.moved(&now, &last);
+        if moved.is_empty() {
+            return Ok(());
+        }
+        Err(PushError::Stale {
+            site: order.site.clone(),
+            moved,
+        })
     }
 }
 

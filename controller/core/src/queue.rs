@@ -7,9 +7,9 @@ use voipfleet_common::names::NodeName;
 use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::Generation;
 
-use super::DocumentsVersion;
-use super::generation::{read_digest, write_digest};
-use crate::push::basis::BasisStaging;
+use crate::DocumentsVersion;
+use crate::generation::{read_digest, write_digest};
+use crate::precondition::BasisStaging;
 
 /// The most pushes that wait for one site.
 pub const MAX_WAITING: usize = 16;

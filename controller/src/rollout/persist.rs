@@ -5,69 +5,17 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use voipfleet_common::names::SiteName;
+use voipfleet_controller_core::rollout::Transition;
 
+use crate::failpoint::{self, At};
 use crate::records::{
-    self, Cause, GenerationRecord, NodeId, Place, QueueRecord, Read, RolloutRecord, RolloutState,
-    TargetRecord, expected,
+    self, Cause, GenerationRecord, NodeId, Place, QueueRecord, Read, RolloutRecord, TargetRecord,
+    expected,
 };
 use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
 
-/// What a step does, for failpoints and the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// A rollout begins.
-    Start,
-    /// Nodes get their turn.
-    Release,
-    /// An answer is taken up.
-    Judge,
-    /// It stops with some nodes untouched.
-    Halt,
-    /// It goes back.
-    Back,
-    /// It ends.
-    Finish,
-    /// An operator holds it or lets it go on.
-    Command,
-}
-
-impl Step {
-    /// What leads from one state of a rollout to the next.
-    pub fn between(before: &RolloutRecord, after: &RolloutRecord) -> Self {
-        if before.state != after.state {
-            return match after.state {
-                RolloutState::Halted | RolloutState::Aborted => Step::Halt,
-                RolloutState::RollingBack => Step::Back,
-                RolloutState::Done | RolloutState::RolledBack => Step::Finish,
-                RolloutState::Running | RolloutState::Paused => Step::Command,
-            };
-        }
-        if released(before, after).is_empty() && before.released == after.released {
-            Step::Judge
-        } else {
-            Step::Release
-        }
-    }
-}
-
-/// Nodes that are at work in `after` and were not in `before`.
-pub(super) fn released(
-    before: &RolloutRecord,
-    after: &RolloutRecord,
-) -> Vec<voipfleet_common::names::NodeName> {
-    after
-        .nodes
-        .iter()
-        .filter(|(name, step)| {
-            let was = before.nodes.get(*name);
-            step.place.is_working() && was.is_none_or(|was| !was.place.is_working())
-        })
-        .map(|(name, _)| name.clone())
-        .collect()
-}
-
 /// Writes a step; false: somebody else has changed the rollout or the targets since.
-pub(crate) async fn write(
+pub(crate) async fn persist(
     store: &dyn Store,
     site: &SiteName,
     before: &Read<RolloutRecord>,
@@ -115,10 +63,10 @@ pub(crate) async fn write(
             txn = txn.put(key.clone(), records::to_json(&key, &outcome)?);
         }
     }
-    let step = Step::between(&before.record, after);
-    crate::failpoint::reach(step, crate::failpoint::At::Decided);
+    let transition = Transition::between(&before.record, after).as_str();
+    failpoint::reach(transition, At::Decided);
     let outcome = store.commit(txn).await?;
-    crate::failpoint::reach(step, crate::failpoint::At::Committed);
+    failpoint::reach(transition, At::Committed);
     Ok(matches!(outcome, Outcome::Committed { .. }))
 }
 

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use voipfleet_common::names::NodeName;
 use voipfleet_common::session::Generation;
 
-use crate::records::{NodeStep, Place, RolloutRecord, RolloutState, TargetRecord};
+use super::record::{NodeStep, Place, RolloutRecord, RolloutState};
+use crate::target::TargetRecord;
 
 /// How long a connected node may take beyond its trial, milliseconds: to load the ruleset, to
 /// go back if the trial fails, and to say so over another connection.

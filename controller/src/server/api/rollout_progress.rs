@@ -13,17 +13,19 @@ use voipfleet_proto::v1::{
     Diagnostic, PushDone, PushEvent, PushNode, PushNodeState, PushStarted, Severity, push_event,
 };
 
-use super::{PushError, Pushes};
+use super::{Api, failed};
 use crate::fleet::{Fleet, View, of_site};
+use crate::push::{Prepared, PushError};
 use crate::records::{
     self, GenerationRecord, NodeId, NodeStep, Place, RolloutRecord, RolloutState,
 };
-use crate::rollout::{Rollouts, judge};
+use crate::rollout::{Delivery, Rollouts, judge};
+use crate::site_inputs::MAX_NODES;
 use crate::store::{Store, keys};
 
 /// Somebody's view of a rollout.
 #[derive(Debug)]
-pub struct Watch {
+pub(super) struct RolloutProgress {
     store: Arc<dyn Store>,
     rollouts: Rollouts,
     fleet: Fleet,
@@ -45,10 +47,14 @@ pub struct Watch {
 
 type Out = mpsc::Sender<Result<PushEvent, Status>>;
 
-impl Pushes {
+impl Api {
     /// Watches a site's running or last rollout.
-    pub async fn watch(&self, site: &SiteName) -> Result<Option<Watch>, PushError> {
-        let Some(read) = self.rollouts.read(site).await? else {
+    pub(super) async fn watch(
+        &self,
+        site: &SiteName,
+    ) -> Result<Option<RolloutProgress>, PushError> {
+        let rollouts = self.pushes.rollouts();
+        let Some(read) = rollouts.read(site).await? else {
             return Ok(None);
         };
         let record = read.record;
@@ -57,20 +63,16 @@ impl Pushes {
             return Ok(None);
         };
         let mut roles = BTreeMap::new();
-        for entry in self
-            .store
-            .all(&keys::nodes(site), crate::site_inputs::MAX_NODES)
-            .await?
-        {
+        for entry in self.store.all(&keys::nodes(site), MAX_NODES).await? {
             let node: records::NodeRecord = records::from_json(&entry.key, &entry.held)?;
             let name = keys::site_and_node(&entry.key).and_then(|(_, node)| node.parse().ok());
             if let Some(name) = name {
                 roles.insert(name, node.roles.iter().map(ToString::to_string).collect());
             }
         }
-        Ok(Some(Watch {
+        Ok(Some(RolloutProgress {
             store: Arc::clone(&self.store),
-            rollouts: self.rollouts.clone(),
+            rollouts: rollouts.clone(),
             fleet: self.fleet.clone(),
             site: site.clone(),
             record,
@@ -88,16 +90,16 @@ impl Pushes {
     }
 }
 
-impl Watch {
+impl RolloutProgress {
     /// Its number.
-    pub fn number(&self) -> u64 {
+    pub(super) fn number(&self) -> u64 {
         self.record.number
     }
 
     /// What the one who pushed it should be told besides: whether it is new content, what the
     /// compiler has to say, and how long to wait for nodes that are offline.
     #[must_use]
-    pub fn of_push(mut self, prepared: &super::Prepared) -> Self {
+    pub(super) fn of_push(mut self, prepared: &Prepared) -> Self {
         self.changed = prepared.changed;
         self.warnings.clone_from(&prepared.warnings);
         self.wait_offline = prepared.order.wait_offline;
@@ -105,13 +107,13 @@ impl Watch {
     }
 
     /// The place in the queue that it came from; 0: none.
-    pub fn ticket(&self) -> u64 {
+    pub(super) fn ticket(&self) -> u64 {
         self.record.ticket
     }
 
-    /// What the one who queued it should be told besides, as in [`Watch::of_push`].
+    /// What the one who queued it should be told besides, as in [`RolloutProgress::of_push`].
     #[must_use]
-    pub fn of_queued(mut self, changed: bool, wait_offline: Duration) -> Self {
+    pub(super) fn of_queued(mut self, changed: bool, wait_offline: Duration) -> Self {
         self.changed = changed;
         self.wait_offline = wait_offline;
         self
@@ -120,7 +122,7 @@ impl Watch {
     /// Tells everything, until it has ended or the listener has gone.
     ///
     /// `events` must have been taken before the rollout was started.
-    pub async fn run(mut self, mut events: broadcast::Receiver<NodeId>, out: Out) {
+    pub(super) async fn run(mut self, mut events: broadcast::Receiver<NodeId>, out: Out) {
         let stop = self.fleet.stop_token();
         let mut changes = self.store.watch(&keys::rollout(&self.site));
         if self.tell_start(&out).await.is_err() {
@@ -173,7 +175,7 @@ impl Watch {
     /// Reads the rollout again.
     async fn renew(&mut self) -> Result<(), Status> {
         let read = self.rollouts.read(&self.site).await;
-        let read = read.map_err(crate::rpc_status::failed)?;
+        let read = read.map_err(failed)?;
         match read {
             Some(read) if read.record.number == self.record.number => self.record = read.record,
             // Somebody waits for nodes of one that is over: it is as it was.
@@ -191,7 +193,7 @@ impl Watch {
         if let (None, Some(back)) = (&self.back, self.record.back) {
             let key = keys::generation(&self.site, back);
             let read = records::read(self.store.as_ref(), &key).await;
-            let read = read.map_err(crate::rpc_status::failed)?;
+            let read = read.map_err(failed)?;
             self.back = read.map(|read| Arc::new(read.record));
         }
         Ok(())
@@ -245,7 +247,10 @@ impl Watch {
             _ => &self.generation,
         };
         let said = || match (self.view(name), goal.held(name)) {
-            (Some(view), Some(held)) => judge(held, step.refused_before, &view),
+            (Some(view), Some(held)) => {
+                let (delivery, error) = judge(held, step.refused_before, &view);
+                (push_state(delivery), error)
+            }
             _ => (PushNodeState::Sent, String::new()),
         };
         let state = match step.place {
@@ -388,6 +393,19 @@ impl Watch {
             why: self.record.why.clone(),
         };
         tell(out, push_event::Kind::Done(done)).await
+    }
+}
+
+/// How far a node is, for the operator.
+pub(super) fn push_state(delivery: Delivery) -> PushNodeState {
+    match delivery {
+        Delivery::Sent => PushNodeState::Sent,
+        Delivery::Applying => PushNodeState::Applying,
+        Delivery::Trial => PushNodeState::Trial,
+        Delivery::Applied => PushNodeState::Applied,
+        Delivery::RolledBack => PushNodeState::RolledBack,
+        Delivery::Rejected => PushNodeState::Rejected,
+        Delivery::Failed => PushNodeState::Failed,
     }
 }
 

@@ -7,32 +7,33 @@ use voipfleet_common::names::NodeName;
 use voipfleet_common::session::Held;
 use voipfleet_proto::v1::{PushDone, PushEvent, PushNode, PushNodeState, PushStarted, push_event};
 
-use super::watch::{tell, warning};
-use super::{Prepared, Pushes};
+use super::Api;
+use super::rollout_progress::{push_state, tell, warning};
 use crate::fleet::Fleet;
+use crate::push::Prepared;
 use crate::records::NodeId;
 use crate::rollout::judge;
 
 /// What a push finds that starts nothing.
 #[derive(Debug)]
-pub struct Found {
+pub(super) struct UnchangedPush {
     fleet: Fleet,
     prepared: Prepared,
 }
 
-impl Pushes {
+impl Api {
     /// How its nodes stand to a prepared push that starts nothing.
-    pub fn found(&self, prepared: Prepared) -> Found {
-        Found {
+    pub(super) fn unchanged(&self, prepared: Prepared) -> UnchangedPush {
+        UnchangedPush {
             fleet: self.fleet.clone(),
             prepared,
         }
     }
 }
 
-impl Found {
+impl UnchangedPush {
     /// Tells the operator.
-    pub async fn tell(self, out: mpsc::Sender<Result<PushEvent, Status>>) {
+    pub(super) async fn tell(self, out: mpsc::Sender<Result<PushEvent, Status>>) {
         let nodes: Vec<PushNode> = self
             .prepared
             .generation
@@ -74,7 +75,10 @@ impl Found {
         let here = view.is_some() || self.fleet.may_be_back_until(&id, known).is_some();
         let state = match view {
             _ if has && (prepared.order.dry_run || here) => PushNodeState::Unchanged,
-            Some(view) => return judge(target, None, &view),
+            Some(view) => {
+                let (delivery, error) = judge(target, None, &view);
+                return (push_state(delivery), error);
+            }
             None => PushNodeState::Offline,
         };
         (state, String::new())

@@ -1,6 +1,6 @@
 //! What a rollout came to, in figures.
 
-use crate::records::{OutcomeRecord, Place, RolloutRecord, Tally};
+use super::record::{OutcomeRecord, Place, RolloutRecord, Tally};
 
 impl RolloutRecord {
     /// How it ended.

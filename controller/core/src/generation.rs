@@ -72,14 +72,14 @@ impl GenerationRecord {
 
 // Serde's attribute asks for a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
-pub(super) fn write_digest<S: Serializer>(
+pub(crate) fn write_digest<S: Serializer>(
     digest: &Digest,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_str(digest)
 }
 
-pub(super) fn read_digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+pub(crate) fn read_digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(serde::de::Error::custom)
 }

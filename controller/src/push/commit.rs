@@ -8,6 +8,8 @@ use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_common::policy::{Batch, OnFailure};
 use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::Generation;
+use voipfleet_controller_core::rollout::batches::{Candidate, order};
+use voipfleet_controller_core::rollout::state_machine::{Presence, Sight, Word};
 
 use super::{Order, Prepared, PushError, Pushes, Want};
 use crate::clock;
@@ -16,9 +18,7 @@ use crate::records::{
     self, Cause, GenerationRecord, NodeId, NodeStep, Place, Read, RolloutRecord, RolloutState,
     Stages, expected,
 };
-use crate::rollout::order::{Candidate, order};
-use crate::rollout::step::{Presence, Sight, Word};
-use crate::rollout::{self, is_refusal};
+use crate::rollout::is_refusal;
 use crate::store::{Expect, Outcome, Txn, keys};
 
 /// Tries to win against other pushes of the same site.
@@ -142,11 +142,11 @@ impl Pushes {
             let outcome = record.outcome(record.started_ms);
             txn = txn.put(key.clone(), records::to_json(&key, &outcome)?);
         }
-        failpoint::reach(rollout::Step::Start, failpoint::At::Decided);
+        failpoint::reach("start", failpoint::At::Decided);
         if store.commit(txn).await? == Outcome::Conflict {
             return Ok(None);
         }
-        failpoint::reach(rollout::Step::Start, failpoint::At::Committed);
+        failpoint::reach("start", failpoint::At::Committed);
         tracing::info!(%site, generation = record.generation, by = record.by, "generation pushed");
         self.prune(site.clone());
         let working: Vec<NodeName> = record
@@ -393,7 +393,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::Fleet;
-    use crate::push::generation::Before;
+    use crate::push::prepare::Before;
     use crate::store::{Embedded, Store};
 
     /// What was prepared names rulesets that are gone with the generation.

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use tokio_stream::StreamExt as _;
 use voipfleet_common::names::SiteName;
 use voipfleet_common::session::Generation;
+use voipfleet_controller_core::precondition::PlanBasis;
 
-use super::basis::PlanBasis;
 use super::{Begun, Order, PushError, Pushes, Want};
 use crate::audit::{Audit, Event};
 use crate::clock;

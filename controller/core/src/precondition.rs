@@ -8,11 +8,9 @@ use voipfleet_common::policy::{Batch, OnFailure, Rollout as Staging};
 use voipfleet_common::ruleset::Digest;
 use voipfleet_common::session::{Generation, Held};
 
-use super::generation::Before;
-use super::{Order, PushError, Pushes};
-use crate::documents;
-use crate::records::{Content, DocumentsVersion, GenerationRecord, PlannedContent, PlannedDigest};
-use crate::site_inputs::Snapshot;
+use crate::DocumentsVersion;
+use crate::generation::{Content, GenerationRecord};
+use crate::queue::{PlannedContent, PlannedDigest};
 
 /// Names in one sentence.
 const SHOWN: usize = 5;
@@ -41,7 +39,7 @@ pub struct BasisStaging {
 }
 
 impl BasisStaging {
-    pub(super) fn of(staging: &Staging, observe: bool) -> Self {
+    pub fn of(staging: &Staging, observe: bool) -> Self {
         let batch = match staging.batch {
             Batch::Count(count) => count.to_string(),
             Batch::Percent(percent) => format!("{percent}%"),
@@ -82,7 +80,7 @@ pub struct LastChanges {
 
 impl PlanBasis {
     /// As things are: the site's generation, and what its nodes would be given and run.
-    pub(super) fn of(
+    pub fn of(
         generation: Option<&GenerationRecord>,
         documents: DocumentsVersion,
         contents: &BTreeMap<NodeName, Content>,
@@ -106,7 +104,7 @@ impl PlanBasis {
 
     /// As much of it as must still be so when a push that has waited gets its turn: nodes move on
     /// meanwhile.
-    pub(super) fn content(&self) -> PlannedContent {
+    pub fn content(&self) -> PlannedContent {
         let wanted =
             |(name, node): (&NodeName, &BasisNode)| (name.clone(), PlannedDigest(node.wanted));
         PlannedContent {
@@ -117,7 +115,7 @@ impl PlanBasis {
     }
 
     /// What only says what nodes would be given.
-    pub(super) fn of_content(content: &PlannedContent) -> Self {
+    pub fn of_content(content: &PlannedContent) -> Self {
         let node = |(name, wanted): (&NodeName, &PlannedDigest)| {
             let node = BasisNode {
                 wanted: wanted.0,
@@ -191,53 +189,6 @@ impl PlanBasis {
             });
         }
         moved
-    }
-}
-
-impl Pushes {
-    /// Refuses an order whose plan no longer holds. Called between the compile and the commit,
-    /// which expects the site's generation as it is here. Documents and nodes are those that the
-    /// compile has read: what is compared is what is pushed, and a change after that is one of
-    /// the next push.
-    // One caller's facts on their way into one comparison.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) async fn still_stands(
-        &self,
-        order: &Order,
-        before: &Before,
-        snapshot: &Snapshot,
-        contents: &BTreeMap<NodeName, Content>,
-        confirmed: &BTreeMap<NodeName, Held>,
-        staging: BasisStaging,
-    ) -> Result<(), PushError> {
-        let Some(basis) = &order.basis else {
-            return Ok(());
-        };
-        let now = PlanBasis::of(
-            before.record.as_ref(),
-            snapshot.version,
-            contents,
-            confirmed,
-            staging,
-        );
-        let now = match order.ticket {
-            0 => now,
-            _ => PlanBasis::of_content(&now.content()),
-        };
-        let by = before.record.as_ref().map(|record| record.by.clone());
-        let (documents, _) = documents::version(self.store.as_ref()).await?;
-        let last = LastChanges {
-            documents_by: documents.by,
-            pushed_by: by.unwrap_or_default(),
-        };
-        let moved = basis.moved(&now, &last);
-        if moved.is_empty() {
-            return Ok(());
-        }
-        Err(PushError::Stale {
-            site: order.site.clone(),
-            moved,
-        })
     }
 }
 
