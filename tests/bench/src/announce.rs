@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use voipfleet_agent::kernel::{Events, KernelEvent};
-use voipfleet_tests::packets::enter;
+use voipfleet_packets::enter;
 
 /// One transaction.
 pub(crate) struct Announced {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use voipfleet_tests::packets::{self, Outcome};
+use voipfleet_packets::Outcome;
 
 /// Real packets between the network namespaces of the lab.
 #[derive(Debug, Parser)]
@@ -48,7 +48,7 @@ fn main() -> Result<ExitCode> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn serve(tcp: &[u16], udp: &[u16]) -> Result<ExitCode> {
-    packets::serve(tcp, udp, || {
+    voipfleet_packets::serve(tcp, udp, || {
         // Whoever waits for this line has gone if it cannot be written.
         let _gone = writeln!(std::io::stdout(), "ready");
     })
@@ -59,14 +59,14 @@ async fn serve(tcp: &[u16], udp: &[u16]) -> Result<ExitCode> {
 fn probe(plan: &std::path::Path, json: bool) -> Result<ExitCode> {
     let text = std::fs::read_to_string(plan)
         .with_context(|| format!("cannot read the plan {}", plan.display()))?;
-    let outcomes = packets::run(&packets::read_plan(&text)?)?;
+    let outcomes = voipfleet_packets::run(&voipfleet_packets::read_plan(&text)?)?;
     let mut out = std::io::stdout().lock();
     if json {
         for outcome in &outcomes {
             writeln!(out, "{}", serde_json::to_string(outcome)?)?;
         }
     } else {
-        write!(out, "{}", packets::table(&outcomes))?;
+        write!(out, "{}", voipfleet_packets::table(&outcomes))?;
     }
     let wrong: Vec<&Outcome> = outcomes.iter().filter(|one| !one.is_right()).collect();
     if !json {

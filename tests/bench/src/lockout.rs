@@ -75,7 +75,7 @@ pub(crate) fn run() -> Result<()> {
 fn watch(address: SocketAddr, start: Instant) -> Result<(Duration, Duration)> {
     std::thread::scope(|scope| {
         let user = scope.spawn(|| {
-            voipfleet_tests::packets::enter("vf-office")?;
+            voipfleet_packets::enter("vf-office")?;
             let mut begun = start.elapsed();
             while TcpStream::connect_timeout(&address, REFUSED).is_ok() {
                 ensure!(start.elapsed() < PATIENCE, "nobody is locked out");
