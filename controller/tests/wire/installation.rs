@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
-use voipfleet_common::identity::Identity;
 use voipfleet_controller::clock::Clock;
 use voipfleet_controller::dynamic_sets::SourceOptions;
 use voipfleet_controller::operations::init::{Plan, init};
@@ -22,6 +21,7 @@ use voipfleet_proto::v1::{
     PushNodeState, PushRequest, PushStarted, RolloutReport, RolloutStatusRequest, Source,
     StatusRequest, push_event,
 };
+use voipfleet_protocol::identity::Identity;
 use voipfleet_testkit::credentials::certificate_request;
 use voipfleet_testkit::documents::{SiteBuilder, TenantBuilder};
 use voipfleet_testkit::{AgentSession, Credentials, FakeAgent, PATIENCE, TestClock};

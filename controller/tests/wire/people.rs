@@ -1,13 +1,13 @@
 //! Operators as admins make and unmake them.
 
 use tonic::{Code, transport::Channel};
-use voipfleet_common::audit::{Hash, Record, Walk};
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
     AddOperatorRequest, AuditChainRequest, AuditRequest, BindOperatorRequest, DeleteRequest,
     GetDocumentsRequest, ListOperatorsRequest, OperatorBinding, PruneAuditRequest, PushRequest,
     RemoveOperatorRequest, RenewOperatorRequest, StatusRequest, WhoAmIRequest,
 };
+use voipfleet_protocol::audit::{Hash, Record, Walk};
 use voipfleet_testkit::Credentials;
 use voipfleet_testkit::credentials::certificate_request;
 use voipfleet_testkit::documents::TenantBuilder;
@@ -229,7 +229,7 @@ async fn walk(admin: &mut OperatorClient<Channel>) -> (Walk, Vec<Record>) {
     let first = AuditChainRequest { after: 0 };
     let first = admin.audit_chain(first).await.unwrap().into_inner();
     let anchor = first.anchor.unwrap();
-    let from = voipfleet_common::audit::Link {
+    let from = voipfleet_protocol::audit::Link {
         seq: anchor.seq,
         hash: anchor.hash.parse().unwrap(),
     };

@@ -1,13 +1,13 @@
 //! Pushes that wait for the rollout of their site.
 
 use tonic::{Code, Status, Streaming};
-use voipfleet_common::audit::{Ending, Record};
 use voipfleet_controller::store::{Embedded, Store as _, keys};
 use voipfleet_proto::v1::push_event::Kind;
 use voipfleet_proto::v1::{
     BindOperatorRequest, HistoryRequest, NodeState, PauseRolloutRequest, PlanRequest, PushDone,
     PushEvent, PushQueued, PushRequest, ResumeRolloutRequest, RolloutReport,
 };
+use voipfleet_protocol::audit::{Ending, Record};
 use voipfleet_testkit::AgentSession;
 
 use super::installation::{Installation, canary, connected, refused, staged, with_network};

@@ -6,8 +6,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
 };
 use tonic::transport::Channel;
-use voipfleet_common::identity::tls;
 use voipfleet_proto::channel;
+use voipfleet_protocol::identity::tls;
 
 use crate::BoxError;
 

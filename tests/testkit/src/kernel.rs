@@ -1,8 +1,8 @@
 //! A kernel whose calls a test sees, and can let fail.
 
 use voipfleet_agent::kernel::{Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch};
-use voipfleet_common::flows::Flow;
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::ruleset::Family;
 
 /// A call to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

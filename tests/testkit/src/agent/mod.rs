@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
-use voipfleet_common::identity::{JoinToken, tls};
 use voipfleet_proto::channel;
 use voipfleet_proto::v1::enrolment_client::EnrolmentClient;
 use voipfleet_proto::v1::fleet_client::FleetClient;
@@ -21,6 +20,7 @@ use voipfleet_proto::v1::{
     AgentMessage, EnrolRequest, EnrolResponse, Hello, InterfaceAddress, NodeFacts, NodeState,
     NodeStatus, agent_message, controller_message,
 };
+use voipfleet_protocol::identity::{JoinToken, tls};
 
 use crate::BoxError;
 use crate::credentials::{Credentials, certificate_request};

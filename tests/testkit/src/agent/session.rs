@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
-use voipfleet_common::ruleset::{LiveSets, Ruleset};
 use voipfleet_proto::v1::fleet_client::FleetClient;
 use voipfleet_proto::v1::{
     AgentMessage, Chunk, ControllerMessage, DriftReport, FetchLiveSetsRequest, FetchRulesetRequest,
     LiveNotice, NodeState, NodeStatus, Offer, agent_message, controller_message,
 };
+use voipfleet_ruleset::ruleset::{LiveSets, Ruleset};
 
 use super::FakeAgent;
 use crate::BoxError;

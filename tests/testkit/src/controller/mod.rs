@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use voipfleet_common::identity::tls;
 use voipfleet_proto::v1::fleet_server::FleetServer;
 use voipfleet_proto::v1::operator_server::OperatorServer;
+use voipfleet_protocol::identity::tls;
 
 use crate::credentials::Credentials;
 use fleet::FleetDouble;
