@@ -2,8 +2,8 @@
 
 use tonic::Code;
 use voipfleet_proto::v1::{
-    DiffGenerationsRequest, GivenDocuments, HistoryRequest, PlanRequest, PlanResponse,
-    PlannedState, PushRequest, RollbackRequest, ShowGenerationRequest,
+    DiffGenerationsRequest, HistoryRequest, PlanRequest, PlanResponse, PlannedState, PushRequest,
+    RollbackRequest, ShowGenerationRequest, Source,
 };
 
 use super::installation::{
@@ -11,7 +11,7 @@ use super::installation::{
 };
 
 async fn plan(installation: &Installation, sources: &[&str]) -> PlanResponse {
-    let given = |text: &&str| GivenDocuments {
+    let given = |text: &&str| Source {
         path: "site.yaml".to_owned(),
         text: (*text).to_owned(),
     };
