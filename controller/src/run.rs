@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -20,6 +21,7 @@ use crate::enrolment::Registrar;
 use crate::fleet::Fleet;
 use crate::pki::{Authority, PkiError};
 use crate::push::{Pushes, Rights};
+use crate::records::NodeId;
 use crate::server::api::{self, Api, OperatorService};
 use crate::server::enrolment::{self, EnrolmentService};
 use crate::server::fleet_service::{self, FleetService};
@@ -191,6 +193,16 @@ impl Controller {
             stop,
             servers,
         })
+    }
+
+    /// What it stores; to be read and watched beside it.
+    pub fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    /// The nodes whose view changes, from now on.
+    pub fn node_events(&self) -> broadcast::Receiver<NodeId> {
+        self.fleet.events()
     }
 
     /// Where agents and operators connect.
