@@ -19,7 +19,7 @@ pub use operator::{MAX_KEYS, OperatorKey, OperatorRecord};
 pub use resolved::{ResolvedRecord, Seen};
 pub use token::{TokenRecord, TokenUse};
 
-use crate::{Expect, Revision, Store, StoreError, Versioned};
+use crate::{Entry, Expect, Revision, Store, StoreError, Versioned, parts};
 
 /// A record with its revision.
 #[derive(Debug, Clone)]
@@ -30,21 +30,24 @@ pub struct Read<T> {
     pub record: T,
 }
 
-/// Reads a JSON record.
+/// Reads a JSON record, whether it is whole or in parts.
 pub async fn read<T: DeserializeOwned>(
     store: &dyn Store,
     key: &str,
 ) -> Result<Option<Read<T>>, StoreError> {
-    store
-        .get(key)
-        .await?
-        .map(|held| {
-            Ok(Read {
-                revision: held.revision,
-                record: from_json(key, &held)?,
-            })
-        })
-        .transpose()
+    let Some((_, held)) = parts::get(store, key).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Read {
+        revision: held.revision,
+        record: from_json(key, &held)?,
+    }))
+}
+
+/// Understands a JSON record that was read as part of a range, whether it is whole or in parts.
+pub async fn load<T: DeserializeOwned>(store: &dyn Store, entry: Entry) -> Result<T, StoreError> {
+    let held = parts::whole(store, &entry.key, entry.held).await?;
+    from_json(&entry.key, &held)
 }
 
 /// Expects what was read.
