@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use voipfleet_common::identity::JoinToken;
 use voipfleet_common::names::NodeName;
 
-use crate::kernel::DEFAULT_TOOL_PATH;
-use crate::state::DEFAULT_STATE;
+use crate::host::exec::DEFAULT_TOOL_PATH;
+use crate::host::state_dir::DEFAULT_STATE;
 
 /// Applies, proves and keeps this node's firewall.
 #[derive(Debug, Parser)]

@@ -19,8 +19,8 @@ use voipfleet_common::ruleset::Ruleset;
 
 use super::Reconciler;
 use super::trial::running;
-use crate::clock;
-use crate::errors::chain;
+use crate::host::clock;
+use crate::host::errors::chain;
 use crate::kernel::{ConntrackError, Cut};
 
 /// Pauses between the looks after a push that cut something. Together they are longer than a

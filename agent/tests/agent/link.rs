@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use voipfleet_agent::link::explain::explain;
+use voipfleet_agent::host::state_dir::Identity;
+use voipfleet_agent::link::connection_errors::explain;
 use voipfleet_agent::link::{FetchLimits, Link};
-use voipfleet_agent::reconcile::{Content, Inbox, Offered, Outbox};
-use voipfleet_agent::state::Identity;
+use voipfleet_agent::mailbox::{Content, Inbox, Offered, Outbox};
 use voipfleet_common::identity::tls;
 use voipfleet_common::ruleset::Digest;
 use voipfleet_proto::channel;

@@ -1,6 +1,7 @@
 //! Offers, from the inbox to the status that answers them.
 
-use voipfleet_agent::reconcile::{Content, Offered, inspect};
+use voipfleet_agent::enforcement::inspect::inspect;
+use voipfleet_agent::mailbox::{Content, Offered};
 use voipfleet_common::ruleset::Ruleset;
 use voipfleet_proto::v1::{DriftState, NodeState, NodeStatus};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UdpSocket};
 use voipfleet_agent::kernel::Backend;
+use voipfleet_agent::mailbox::Offered;
 use voipfleet_agent::probe;
-use voipfleet_agent::reconcile::Offered;
 use voipfleet_common::ruleset::{Family, Probe, ProbeCheck, Ruleset};
 use voipfleet_common::session::Attempt;
 use voipfleet_proto::v1::NodeState;

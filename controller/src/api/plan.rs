@@ -8,12 +8,12 @@ use voipfleet_common::plan::{Changes, Member};
 use voipfleet_common::policy::{Difference, FieldChange, Source};
 use voipfleet_common::ruleset::{Digest, LiveName, Until};
 use voipfleet_common::session::Held;
+use voipfleet_controller_core::precondition::{BasisNode, BasisStaging, PlanBasis};
 use voipfleet_proto::v1;
 
 use super::convert::{invalid, parse, refused, sources};
 use super::{Api, Caller};
 use crate::push::Want;
-use crate::push::basis::{BasisNode, BasisStaging, PlanBasis};
 use crate::push::plan::{Compared, DocumentDifference, Planned, PlannedNode, Wish};
 use crate::push::snapshot::MAX_NODES;
 use crate::push::sources::PlannedSource;

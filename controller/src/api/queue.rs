@@ -127,7 +127,7 @@ impl Api {
             }
         };
         let events = self.fleet.events();
-        let watch = self.pushes.watch(site).await.map_err(refused)?;
+        let watch = self.watch(site).await.map_err(refused)?;
         // One that changed nothing is told by the rollout before it.
         let own = watch.filter(|watch| !changed || watch.ticket() == *ticket);
         let Some(watch) = own else {

@@ -72,7 +72,6 @@ impl Api {
         let watch = match begun {
             Begun::Nothing => None,
             Begun::Rollout(number) => self
-                .pushes
                 .watch(&prepared.order.site)
                 .await
                 .map_err(refused)?
@@ -83,7 +82,7 @@ impl Api {
                 tokio::spawn(watch.of_push(&prepared).run(events, out));
             }
             None => {
-                tokio::spawn(self.pushes.found(prepared).tell(out));
+                tokio::spawn(self.unchanged(prepared).tell(out));
             }
         }
         Ok(answers)
@@ -93,7 +92,7 @@ impl Api {
     pub(super) async fn watch_rollout(&self, site: &str) -> Result<Events, Status> {
         let site: SiteName = parse(site)?;
         let events: broadcast::Receiver<NodeId> = self.fleet.events();
-        let watch = self.pushes.watch(&site).await.map_err(refused)?;
+        let watch = self.watch(&site).await.map_err(refused)?;
         let watch = watch.ok_or_else(|| none(&site))?;
         let (out, answers) = mpsc::channel(EVENTS);
         tokio::spawn(watch.run(events, out));

@@ -1,18 +1,15 @@
 //! A push: documents and nodes become a generation, and the generation goes to the nodes.
 
-pub mod basis;
-mod found;
-mod generation;
+mod commit;
 pub mod history;
 pub mod plan;
+mod prepare;
 mod prune;
 mod queue;
+mod queue_worker;
 pub mod rulesets;
 pub mod snapshot;
 pub mod sources;
-mod start;
-mod turns;
-mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,16 +19,14 @@ use voipfleet_common::compile::CompileError;
 use voipfleet_common::names::SiteName;
 use voipfleet_common::policy::Source;
 use voipfleet_common::session::Generation;
+use voipfleet_controller_core::precondition::PlanBasis;
 
-pub use basis::PlanBasis;
-pub use found::Found;
-pub(crate) use generation::BELIEVED;
-pub use generation::Prepared;
+pub use commit::Begun;
+pub(crate) use prepare::BELIEVED;
+pub use prepare::Prepared;
 pub use queue::{Enqueued, Pushed};
+pub use queue_worker::{NoRight, Rights};
 pub use snapshot::Snapshot;
-pub use start::Begun;
-pub use turns::{NoRight, Rights};
-pub use watch::Watch;
 
 use crate::clock::Clock;
 use crate::documents::Cache;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ipnet::IpNet;
-use voipfleet_agent::clock;
+use voipfleet_agent::host::clock;
 use voipfleet_common::drift::compare_sets;
 use voipfleet_common::iptables::{Failsafe, SetPlan, Slack, restore_input, set_plan};
 use voipfleet_common::ruleset::{

@@ -76,8 +76,8 @@ impl Addresses {
 mod tests {
     use voipfleet_common::ruleset::Protocol;
 
-    use super::super::entry::Ends;
     use super::*;
+    use crate::kernel::conntrack::entry::Ends;
 
     fn addresses() -> Addresses {
         let mut addresses = Addresses::default();

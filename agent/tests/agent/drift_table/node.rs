@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use voipfleet_agent::kernel::{Backend, Runner, System};
-use voipfleet_agent::reconcile::inspect;
+use voipfleet_agent::enforcement::inspect::inspect;
+use voipfleet_agent::host::exec::Runner;
+use voipfleet_agent::kernel::{Backend, System};
 use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::DriftClass::{self, Missing, Set};
 use voipfleet_proto::v1::{self as pb, DriftRecord};

@@ -3,6 +3,7 @@
 
 mod changes;
 mod fetches;
+mod live;
 mod rule_changes;
 mod rulesets;
 mod words;
