@@ -27,7 +27,7 @@ impl Api {
         let (out, answers) = mpsc::channel(BACKLOG);
         let key = keys::operator(&caller.name);
         // From now on: what changed between the decision and this is looked at first.
-        let mut changes = self.store.watch(&key);
+        let mut changes = self.store.watch_from_now(&key).await;
         let (api, caller) = (self.clone(), caller.clone());
         tokio::spawn(async move {
             let mut refused = api.still_allowed(&caller).await.err();

@@ -47,7 +47,7 @@ impl Live {
     /// Follows the store until the controller stops.
     pub async fn follow(&self) {
         // Before anything is read: what changes meanwhile is read again.
-        let mut changes = self.inner.store.watch("");
+        let mut changes = self.inner.store.watch_from_now("").await;
         let mut follower = Follower {
             live: self,
             documents: Arc::default(),

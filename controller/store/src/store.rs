@@ -1,10 +1,14 @@
 //! What an engine implements.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::{Changes, Limits, Outcome, StoreError, Txn};
+
+/// After a read that failed.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Grows with every transaction that writes, here or by others in the same engine: not
 /// necessarily by one. 0 before the first.
@@ -93,9 +97,20 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// resume, pass the revision of the last change whose transaction was seen to its end.
     fn watch(&self, prefix: &str, after: Revision) -> Changes;
 
-    /// Changes from now on.
-    async fn watch_from_now(&self, prefix: &str) -> Result<Changes, StoreError> {
-        Ok(self.watch(prefix, self.revision().await?))
+    /// Changes from now on: what is committed after this has returned. Waits while the store
+    /// cannot answer; of a closed store there are none.
+    async fn watch_from_now(&self, prefix: &str) -> Changes {
+        loop {
+            match self.revision().await {
+                Ok(revision) => return self.watch(prefix, revision),
+                Err(StoreError::Closed) => return Box::pin(tokio_stream::empty()),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(prefix, error, "the store cannot be watched; retrying");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
     }
 
     /// Every entry under `prefix`, but an error where there are more than `most`.
