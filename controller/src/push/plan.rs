@@ -17,9 +17,11 @@ use voipfleet_controller_core::rollout::batches::{Candidate, Ordered, order};
 use super::commit::batch_size;
 use super::prepare::{Before, compare, newest, staging};
 use super::sources::{self, PlannedSource};
-use super::{Order, PushError, Pushes, Snapshot, Want, rulesets};
+use super::{Order, PushError, Pushes, Want};
 use crate::documents::documents_at;
 use crate::records::{self, Content, GenerationRecord, NodeId};
+use crate::rulesets;
+use crate::site_inputs::Snapshot;
 use crate::store::{StoreError, keys};
 
 /// What is asked for.

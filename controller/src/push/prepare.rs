@@ -10,13 +10,14 @@ use voipfleet_common::ruleset::{Mode, Ruleset};
 use voipfleet_common::session::{Generation, Held};
 use voipfleet_controller_core::precondition::{BasisStaging, LastChanges, PlanBasis};
 
-use super::rulesets::Packed;
-use super::{Order, PushError, Pushes, Snapshot};
+use super::{Order, PushError, Pushes};
 use crate::documents;
 use crate::records::{
     self, Cause, Content, DocumentsVersion, GenerationRecord, NodeId, OutcomeRecord, Read,
     TargetRecord,
 };
+use crate::rulesets::Packed;
+use crate::site_inputs::Snapshot;
 use crate::store::{Expect, StoreError, keys};
 
 /// The most generations of a site: older ones are pruned.

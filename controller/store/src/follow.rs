@@ -46,16 +46,18 @@ async fn each_present(
     loop {
         match read(store, prefix, found).await {
             Ok(revision) => return Some(revision),
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(prefix, error, "cannot read; retrying");
-            }
+            Err(error) => log(&error, prefix),
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
             () = stop.cancelled() => return None,
         }
     }
+}
+
+fn log(error: &StoreError, prefix: &str) {
+    let error = error as &dyn std::error::Error;
+    tracing::error!(prefix, error, "cannot read; retrying");
 }
 
 async fn read(

@@ -105,8 +105,7 @@ pub trait Store: Send + Sync + fmt::Debug {
                 Ok(revision) => return self.watch(prefix, revision),
                 Err(StoreError::Closed) => return Box::pin(tokio_stream::empty()),
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(prefix, error, "the store cannot be watched; retrying");
+                    log(&error, prefix);
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -124,6 +123,11 @@ pub trait Store: Send + Sync + fmt::Debug {
         }
         Ok(page.entries)
     }
+}
+
+fn log(error: &StoreError, prefix: &str) {
+    let error = error as &dyn std::error::Error;
+    tracing::error!(prefix, error, "the store cannot be watched; retrying");
 }
 
 /// Every entry of a store as of one revision.

@@ -1,6 +1,7 @@
 //! The types of the store's values. What operators decide is JSON; what agents report stays in
 //! the wire's protobuf, and what is large is protobuf too.
 
+mod documents;
 mod emergency;
 mod feed;
 mod node;
@@ -12,12 +13,22 @@ use prost::Message as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use documents::{DocumentRecord, DocumentsRecord};
 pub use emergency::{ExceptionKind, ExceptionRecord, OpenRecord, SiteScope, is_over};
 pub use feed::{Dropped, FeedRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};
 pub use operator::{MAX_KEYS, OperatorKey, OperatorRecord};
 pub use resolved::{ResolvedRecord, Seen};
 pub use token::{TokenRecord, TokenUse};
+pub use voipfleet_controller_core::DocumentsVersion;
+pub use voipfleet_controller_core::generation::{Cause, Content, GenerationRecord};
+pub use voipfleet_controller_core::queue::{
+    Ended, Fate, MAX_WAITING, PlannedContent, PlannedDigest, QueueRecord, Queued,
+};
+pub use voipfleet_controller_core::rollout::{
+    NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages, Tally,
+};
+pub use voipfleet_controller_core::target::TargetRecord;
 
 use crate::{Entry, Expect, Revision, Store, StoreError, Versioned, parts};
 
