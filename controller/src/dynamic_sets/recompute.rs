@@ -18,7 +18,7 @@ use crate::documents::Stored;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, StatusRecord};
 use crate::site_inputs::{self, SiteNode, Targets, read_addresses};
-use crate::store::{Change, Missed, Revision, Store, StoreError, Versioned, keys};
+use crate::store::{Change, Revision, Store, StoreError, Versioned, WatchError, keys};
 
 /// How long after a failure of the store it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -102,7 +102,7 @@ impl DynamicSets {
 }
 
 impl Follower<'_> {
-    fn hear(&mut self, change: Result<Change, Missed>) {
+    fn hear(&mut self, change: Result<Change, WatchError>) {
         let Ok(change) = change else {
             self.stale.documents = true;
             self.stale.ends = true;

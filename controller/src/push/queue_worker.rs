@@ -16,7 +16,7 @@ use super::{Begun, Order, PushError, Pushes, Want};
 use crate::audit::{Audit, Event};
 use crate::clock;
 use crate::errors::chain;
-use crate::records::{self, Ended, Fate, QueueRecord, Queued, RolloutRecord};
+use crate::records::{Ended, Fate, QueueRecord, Queued, RolloutRecord};
 use crate::store::{StoreError, each_key, keys, transact};
 
 /// After an error that may pass.
