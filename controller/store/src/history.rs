@@ -106,7 +106,11 @@ impl History {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn compact(&self, revision: Revision) {
         let mut log = lock(&self.log);
-        while log.transactions.front().is_some_and(|(at, _)| *at <= revision) {
+        while log
+            .transactions
+            .front()
+            .is_some_and(|(at, _)| *at <= revision)
+        {
             log.forget_first();
         }
         log.oldest = log.oldest.max(revision.min(log.newest));

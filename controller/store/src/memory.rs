@@ -102,7 +102,10 @@ impl Memory {
         if state.unavailable {
             return Err(StoreError::Unavailable(Box::new(NoAnswer)));
         }
-        state.others = state.others.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.others = state
+            .others
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         state.revision += (state.others >> 33) % 3;
         self.history.publish(state.revision);
         Ok(state)
@@ -171,7 +174,14 @@ impl Store for Memory {
     ) -> Result<Page, StoreError> {
         let state = self.open()?;
         let past = BTreeMap::new();
-        Ok(page(&state.entries, &past, prefix, after, limit, state.revision))
+        Ok(page(
+            &state.entries,
+            &past,
+            prefix,
+            after,
+            limit,
+            state.revision,
+        ))
     }
 
     async fn range_at(

@@ -95,7 +95,11 @@ impl Parts {
 
     /// The whole value; `None`: a part is missing, which was collected meanwhile.
     pub async fn join(&self, store: &dyn Store) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut value = Vec::with_capacity(usize::try_from(self.size).unwrap_or_default().min(MAX_VALUE_BYTES));
+        let mut value = Vec::with_capacity(
+            usize::try_from(self.size)
+                .unwrap_or_default()
+                .min(MAX_VALUE_BYTES),
+        );
         for key in self.keys() {
             let Some(part) = store.get(&key).await? else {
                 return Ok(None);
@@ -173,11 +177,7 @@ async fn join(
 }
 
 /// Makes a value that was read as part of a range whole.
-pub async fn whole(
-    store: &dyn Store,
-    key: &str,
-    held: Versioned,
-) -> Result<Versioned, StoreError> {
+pub async fn whole(store: &dyn Store, key: &str, held: Versioned) -> Result<Versioned, StoreError> {
     let parts = Parts::of(key, &held)?;
     join(store, parts.as_ref(), held)
         .await?

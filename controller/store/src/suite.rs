@@ -101,10 +101,7 @@ async fn one_of_many_wins(store: Arc<dyn Store>) {
         .collect();
     let mut won = 0;
     for attempt in attempts {
-        won += usize::from(matches!(
-            attempt.await,
-            Ok(Outcome::Committed { .. })
-        ));
+        won += usize::from(matches!(attempt.await, Ok(Outcome::Committed { .. })));
     }
     assert_eq!(won, 1);
 }
@@ -165,7 +162,10 @@ async fn transactions_over_the_limits_are_refused(store: &dyn Store) {
     must(store, large(limits.bytes)).await;
     for wrong in [String::new(), "\0a".to_owned(), "k".repeat(513)] {
         let refused = store.commit(Txn::new().put(wrong, "")).await;
-        assert!(matches!(refused, Err(StoreError::Key { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(StoreError::Key { .. })),
+            "{refused:?}"
+        );
     }
 }
 
@@ -174,7 +174,10 @@ async fn revisions_increase(store: &dyn Store) {
     for number in 0..50 {
         let revision = must(store, Txn::new().put("k", format!("{number}"))).await;
         assert!(revision > last, "{revision} after {last}");
-        assert_eq!(value(store, "k").await, held(revision, &format!("{number}")));
+        assert_eq!(
+            value(store, "k").await,
+            held(revision, &format!("{number}"))
+        );
         last = read(store.revision().await);
         assert!(last >= revision);
         assert!(read(store.range("k", None, 1).await).revision >= last);
@@ -341,7 +344,10 @@ async fn an_unavailable_engine_says_so(subject: &impl Subject) {
         }
     }
     subject.set_available(true);
-    assert_eq!(value(&*store, "a").await.map(|held| held.value), Some(b"1".to_vec()));
+    assert_eq!(
+        value(&*store, "a").await.map(|held| held.value),
+        Some(b"1".to_vec())
+    );
 }
 
 async fn a_snapshot_is_of_one_revision(store: &dyn Store) {

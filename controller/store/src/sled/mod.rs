@@ -27,8 +27,8 @@ const FORMAT_KEY: &[u8] = b"\0format";
 const REVISION_KEY: &[u8] = b"\0revision";
 const FORMAT: u8 = 1;
 const LIMITS: Limits = Limits {
-    operations: usize::MAX,
-    bytes: usize::MAX,
+    operations: 20_000,
+    bytes: 80 * 1024 * 1024,
 };
 /// Pages that sled keeps in memory.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
