@@ -8,10 +8,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use voipfleet_common::identity::tls::{self, Credentials, TlsError};
 use voipfleet_proto::v1::enrolment_server::EnrolmentServer;
 use voipfleet_proto::v1::fleet_server::FleetServer;
 use voipfleet_proto::v1::operator_server::OperatorServer;
+use voipfleet_protocol::identity::tls::{self, Credentials, TlsError};
 
 use crate::audit::Audit;
 use crate::clock::Clock;
@@ -67,7 +67,7 @@ pub enum StartError {
     Settings(#[from] SettingsError),
     /// The trust domain in `controller.json`.
     #[error("the trust domain in controller.json is none")]
-    TrustDomain(#[from] voipfleet_common::names::InvalidName),
+    TrustDomain(#[from] voipfleet_ruleset::identifiers::InvalidName),
     /// Certificates and keys.
     #[error("the server's certificate or key does not work; restore it from a backup")]
     Tls(#[from] TlsError),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_proto::v1::Chunk;
+use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
 use super::Fleet;
 use crate::records::NodeId;

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 pub use node_view::{Offered, View};
 pub use service::{FleetService, MAX_MESSAGE_BYTES};

@@ -3,12 +3,12 @@
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use voipfleet_common::identity::Identity;
-use voipfleet_common::ruleset::Digest;
 use voipfleet_proto::v1::fleet_server;
 use voipfleet_proto::v1::{
     AgentMessage, Chunk, ControllerMessage, FetchLiveSetsRequest, FetchRulesetRequest,
 };
+use voipfleet_protocol::identity::Identity;
+use voipfleet_ruleset::ruleset::Digest;
 
 use super::Fleet;
 use super::session::Session;

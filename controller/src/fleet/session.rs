@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 use tracing::Instrument as _;
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::{Decision, Delivery};
 use voipfleet_proto::v1::{
     AgentMessage, Confirm, ControllerMessage, DriftAck, DriftReport, Hello, NodeFacts, NodeState,
     NodeStatus, Offer, Welcome, agent_message, controller_message,
 };
+use voipfleet_protocol::session::{Decision, Delivery};
+use voipfleet_ruleset::ruleset::Digest;
 
 use super::drift::DriftLog;
 use super::notice::Notices;
@@ -346,7 +346,7 @@ impl Greeted {
         });
         let live = Digest::try_from(status.live_digest.as_slice()).ok();
         self.notices.heard(live, &status.live_error);
-        let working = progress == Some(voipfleet_common::session::Progress::Working);
+        let working = progress == Some(voipfleet_protocol::session::Progress::Working);
         // An unasked status repeats the last error with every change of drift.
         if status.nonce != 0 && !status.error.is_empty() {
             let state = status.state().as_str_name();

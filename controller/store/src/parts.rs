@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use prost::Message as _;
-use voipfleet_common::ruleset::Digest;
+use voipfleet_ruleset::ruleset::Digest;
 
 use crate::{Expect, Outcome, Pages, Store, StoreError, Txn, Versioned, keys};
 

@@ -4,9 +4,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use prost::Message as _;
 use tonic::{Code, Request};
-use voipfleet_common::audit::{Ending, Kind, Record};
-use voipfleet_common::identity::Identity;
-use voipfleet_common::identity::rights::Call;
 use voipfleet_controller::audit::Audit;
 use voipfleet_controller::dynamic_sets::{SourceOptions, Sources};
 use voipfleet_controller::fleet::Fleet;
@@ -23,6 +20,9 @@ use voipfleet_proto::v1::operator_server::Operator as _;
 use voipfleet_proto::v1::{
     BlockRequest, GetDocumentsRequest, PushRequest, SiteScope, StatusRequest, site_scope,
 };
+use voipfleet_protocol::audit::{Ending, Kind, Record};
+use voipfleet_protocol::identity::Identity;
+use voipfleet_protocol::identity::rights::Call;
 
 use super::agent::{connected, csr, enrol};
 use super::installation::{Installation, SITE, apply, refused};

@@ -31,7 +31,7 @@ mod tokens;
 
 use std::sync::Arc;
 
-use voipfleet_common::names::OperatorName;
+use voipfleet_ruleset::identifiers::OperatorName;
 
 pub use authorize::{Begun, Caller, REQUEST_ID};
 pub use backup::BackupTurn;

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use tonic::Status;
-use voipfleet_common::names::NodeName;
-use voipfleet_common::plan::{Changes, Member};
-use voipfleet_common::policy::{Difference, FieldChange, Source};
-use voipfleet_common::ruleset::{Digest, LiveName, Until};
-use voipfleet_common::session::Held;
+use voipfleet_compiler::plan::{Changes, Member};
 use voipfleet_controller_core::precondition::{BasisNode, BasisStaging, PlanBasis};
+use voipfleet_policy::{Difference, FieldChange, Source};
 use voipfleet_proto::v1;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::ruleset::{Digest, LiveName, Until};
 
 use super::convert::{invalid, parse, refused, sources};
 use super::{Api, Caller};

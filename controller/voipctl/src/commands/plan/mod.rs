@@ -5,8 +5,8 @@ pub mod page;
 
 use std::path::PathBuf;
 
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 pub use json::{Documents, Rulesets};
 
