@@ -57,7 +57,7 @@ fn every_call_of_the_protocol_has_its_rights() {
     let missing: Vec<_> = declared.difference(&known).collect();
     assert!(
         missing.is_empty(),
-        "give these a row in common/src/identity/rights/call.rs: {missing:?}"
+        "give these a row in common/protocol/src/identity/rights/call.rs: {missing:?}"
     );
 }
 

@@ -30,11 +30,7 @@ impl Api {
         request: v1::PlanRequest,
         operator: Option<IpAddr>,
     ) -> Result<v1::PlanResponse, Status> {
-        let given = |given: v1::GivenDocuments| v1::Source {
-            path: given.path,
-            text: given.text,
-        };
-        let given: Vec<v1::Source> = request.sources.into_iter().map(given).collect();
+        let given = request.sources;
         self.check_given(caller, &given).await?;
         let sources: Vec<Source> = sources(given)?;
         let to = (request.to != 0).then_some(request.to);

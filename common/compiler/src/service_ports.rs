@@ -39,7 +39,7 @@ pub(super) struct Flow {
 impl Flow {
     /// A rule for these packets from any source. Its label is `text`.
     pub(super) fn rule(&self, text: &str, verdict: Verdict) -> Result<Rule, InvalidToken> {
-        let mut rule = Rule::new(super::stems::label(text)?, verdict);
+        let mut rule = Rule::new(super::set_names::label(text)?, verdict);
         rule.scope = self.scope;
         rule.protocol = Some(self.protocol);
         rule.destination_ports = self.ports.clone();

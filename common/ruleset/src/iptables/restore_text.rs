@@ -313,5 +313,5 @@ pub(super) fn reject_word(family: Family) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "render_tests.rs"]
+#[path = "restore_text_tests.rs"]
 mod tests;

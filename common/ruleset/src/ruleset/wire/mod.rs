@@ -1,8 +1,9 @@
-//! Rulesets as canonical protobuf; back from it in [`read`], with every value checked again.
+//! Rulesets as canonical protobuf; back from it in [`from_proto`], with every value checked again.
 
 pub(in crate::ruleset) mod direct;
+mod from_proto;
+mod primitive;
 mod probe;
-mod read;
 pub(in crate::ruleset) mod sets;
 
 use ipnet::IpNet;
@@ -15,7 +16,7 @@ use super::{
     ConnectionState, Digest, Mode, PortRange, Protocol, Rate, RateUnit, Rule, Ruleset, Scope,
     SetStem, Verdict,
 };
-pub(super) use read::{parse, read_network};
+pub(super) use primitive::{parse, read_network};
 
 /// The field of `ruleset.proto` that holds the sets.
 const SETS: u32 = 6;

@@ -11,9 +11,9 @@ use voipfleet_ruleset::ruleset::{
     ChainName, InvalidToken, Rate, Rule, Scope, SourceLimit, Verdict,
 };
 
-use super::flows::{Effective, Flow, transport_flows};
+use super::service_ports::{Effective, Flow, transport_flows};
+use super::set_names::label;
 use super::sources::{Place, Source, Sources};
-use super::stems::label;
 use super::{CompileError, NodeInput, warnings};
 
 /// The chain of SIP's limits.

@@ -10,7 +10,7 @@ use super::document::{
     Provider, Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
 };
 use super::feed::FeedSource;
-use super::print::Tree;
+use super::yaml_writer::Tree;
 
 impl Document {
     /// The document as YAML, in the one canonical form. It parses back to the same document.

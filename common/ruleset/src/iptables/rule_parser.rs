@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::COMMENT_PREFIX;
 use super::rate::{DEFAULT_BURST, LIMIT_SCALE, as_printed, memory_ms, seconds};
-use super::render::{as_limited, reject_word};
+use super::restore_text::{as_limited, reject_word};
 use super::words::{shorten, split};
 use crate::ruleset::{
     ChainName, ConnectionState, ConnectionStates, Family, LogPrefix, PortRange, Ports, Protocol,
@@ -331,5 +331,5 @@ fn bucket(rate: (u32, RateUnit), burst: Option<u32>) -> Result<Rate, String> {
 }
 
 #[cfg(test)]
-#[path = "read_tests.rs"]
+#[path = "rule_parser_tests.rs"]
 mod tests;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Document;
-use super::print::Tree;
+use super::yaml_writer::Tree;
 
 /// A field that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
