@@ -14,7 +14,6 @@ pub mod operations;
 pub mod pki;
 pub mod push;
 pub mod rollout;
-pub mod rpc_status;
 pub mod rulesets;
 pub mod run;
 pub mod server;
