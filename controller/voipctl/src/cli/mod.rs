@@ -1,32 +1,38 @@
 //! The command line.
 
+mod examples;
+mod help;
+
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
     apply, audit, backup, catalogue, completions, context, delete, diff, drift, emergency, export,
     feeds, get, history, names, nodes, operator, plan, push, render, rollback, rollout, schema,
     show, status, token,
 };
+use crate::failure::{ExitStatus, Failure};
 use crate::output_format::Format;
 
-/// One firewall policy for each VoipNow site, pushed to its nodes and proved there.
+pub use help::command;
+
+/// Manage one firewall policy per VoipNow site, and enforce it on every node.
 #[derive(Debug, Parser)]
-#[command(name = "voipctl", version, propagate_version = true, after_help = AFTER_HELP)]
+#[command(name = "voipctl", version, propagate_version = true)]
 pub struct Cli {
-    /// The form of the data on stdout
+    /// The format of the data on stdout
     #[arg(
         short,
         long,
         value_enum,
         default_value_t,
         global = true,
-        value_name = "FORM"
+        value_name = "FORMAT"
     )]
     pub output: Format,
 
-    /// The context file: which controller, and who we are [default: in the XDG config folder]
+    /// The context file [default: in the XDG config folder]
     #[arg(
         long,
         env = "VOIPCTL_CONFIG",
@@ -36,85 +42,87 @@ pub struct Cli {
     )]
     pub context: Option<PathBuf>,
 
-    /// Ask no questions
+    /// Do not ask for confirmation
     #[arg(short, long, global = true)]
     pub yes: bool,
 
-    /// What to do
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-const AFTER_HELP: &str = "\
-Exit status: 0 done; 1 it did not succeed on every node; 2 bad usage or bad input;
-3 the controller cannot be reached or refuses us.";
+/// Reads the command line of this process; prints help or an error and exits where that is due.
+pub fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
 
-/// The subcommands.
+/// The subcommands; `help.rs` groups them.
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "made once for each run")]
 pub enum Command {
-    /// Check documents and store them in the controller
+    /// Check documents, and store them in the controller
     Apply(apply::Args),
-    /// Show what a push would change, before anything is sent
+    /// Show what a push would change
     Plan(plan::Args),
-    /// Bring a site's policy onto its nodes
+    /// Push the policy of sites to their nodes
     Push(push::Args),
-    /// Show the earlier pushes of a site
+    /// List the generations of a site
     History(history::Args),
-    /// Show one generation of a site: its nodes, result and documents
+    /// Show one generation: its nodes, result and documents
     Show(show::Args),
-    /// Show how two generations of a site differ
+    /// Show the differences between two generations
     Diff(diff::Args),
-    /// Show, hold, end or watch the rollout of a push
+    /// Show, watch, pause, resume or abort a rollout
     Rollout(rollout::Args),
-    /// Bring back what an earlier generation of a site held
+    /// Push the content of an earlier generation again
     Rollback(rollback::Args),
-    /// Show what each node runs
+    /// Show the state of each node
     Status(status::Args),
-    /// Show what was changed on nodes behind the controller's back
+    /// Show changes on nodes that the controller did not make
     Drift(drift::Args),
     /// Block an address at once, without a push
     Block(emergency::block::Args),
-    /// Take a block back
+    /// Lift a block
     Unblock(emergency::LiftArgs),
-    /// Let an address in at once, as if it were a client's, without a push
+    /// Allow an address at once, like a tenant's, without a push
     Allow(emergency::allow::Args),
-    /// Take an allow back
+    /// Lift an allow
     Disallow(emergency::LiftArgs),
-    /// Show what is blocked and allowed
+    /// List blocked and allowed addresses
     #[command(visible_alias = "allows")]
     Blocks(emergency::blocks::Args),
-    /// Open a site to everybody, in an emergency
+    /// Open a site to the world in an emergency
     PanicOpen(emergency::panic_open::Args),
     /// Close a site that was opened
     PanicClose(emergency::panic_close::Args),
-    /// Show the nodes themselves: addresses, backend, certificates, warnings
+    /// Show hosts: addresses, versions, certificates, other firewalls
     Nodes(nodes::Args),
-    /// Show what the DNS names in documents stand for
+    /// Show the addresses of DNS names in documents
     Names(names::Args),
     /// Show the lists that the controller fetches, or fetch one now
     Feeds(feeds::Args),
-    /// Show stored documents
+    /// Print stored documents
     Get(get::Args),
-    /// Write every stored document into a folder, fit for apply
+    /// Write every stored document into a folder
     Export(export::Args),
-    /// Delete a stored document, or forget a node
+    /// Delete a document, or remove a node
     Delete(delete::Args),
-    /// Save everything that the controller knows in a file
+    /// Save the controller's store in a file
     Backup(backup::Args),
-    /// Let new nodes enrol
+    /// Create, list and revoke the tokens with which nodes enrol
     Token(token::Args),
-    /// Give people rights, and take them back
+    /// Manage operators and their rights
     Operator(operator::Args),
-    /// Show who changed what, and check that the log was not tampered with
+    /// Show who changed what, and verify the log
     Audit(audit::Args),
-    /// Show the exact restore input of a site's nodes
+    /// Print the exact restore input of a site's nodes
     Render(render::Args),
-    /// Show the services that the product knows, with their ports and defaults
+    /// List the known services, with their ports and defaults
     Catalogue,
-    /// Show or choose the controller that voipctl speaks with
+    /// Show or install the context: controller, name, certificate
     Context(context::Args),
-    /// Print the JSON schema of the documents, for editors
+    /// Print the JSON schema of documents, for editors
     Schema,
     /// Print a completion script for a shell
     Completions(completions::Args),
@@ -122,10 +130,7 @@ pub enum Command {
 
 impl Command {
     /// Runs it.
-    pub async fn run(
-        self,
-        session: &mut crate::Session<'_>,
-    ) -> Result<crate::failure::ExitStatus, crate::failure::Failure> {
+    pub async fn run(self, session: &mut crate::Session<'_>) -> Result<ExitStatus, Failure> {
         match self {
             Command::Apply(args) => apply::run(args, session).await,
             Command::Plan(args) => plan::run(args, session).await,
@@ -160,15 +165,5 @@ impl Command {
             Command::Schema => schema::run(session),
             Command::Completions(args) => completions::run(&args, session),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        super::Cli::command().debug_assert();
     }
 }
