@@ -63,7 +63,7 @@ Exit status:
 pub fn command() -> Command {
     let command = with_examples(Cli::command(), "");
     let template = format!(
-        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{}{}\n{{options}}\n\n{{after-help}}",
+        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{}{}\n{{options}}{{after-help}}",
         groups(&command),
         heading("Options")
     );

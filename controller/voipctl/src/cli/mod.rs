@@ -17,6 +17,8 @@ use crate::output_format::Format;
 
 pub use help::command;
 
+const GLOBAL: &str = "Global options";
+
 /// Manage one firewall policy per VoipNow site, and enforce it on every node.
 #[derive(Debug, Parser)]
 #[command(name = "voipctl", version, propagate_version = true)]
@@ -28,7 +30,8 @@ pub struct Cli {
         value_enum,
         default_value_t,
         global = true,
-        value_name = "FORMAT"
+        value_name = "FORMAT",
+        help_heading = GLOBAL
     )]
     pub output: Format,
 
@@ -38,12 +41,13 @@ pub struct Cli {
         env = "VOIPCTL_CONFIG",
         global = true,
         value_name = "FILE",
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = GLOBAL
     )]
     pub context: Option<PathBuf>,
 
     /// Do not ask for confirmation
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub yes: bool,
 
     /// The subcommand.

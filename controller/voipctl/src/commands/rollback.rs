@@ -24,7 +24,7 @@ pub struct Args {
     to: Option<u64>,
 
     /// How long each node has to confirm that it is still reachable [default: set by the site]
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     confirm_within: Option<Duration>,
 
     /// Only report what would change

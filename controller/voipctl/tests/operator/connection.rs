@@ -1,4 +1,4 @@
-//! Who is on the other end, and what an operator is told when it is not who it should be.
+//! Connections to the controller, and how their failures are reported.
 
 use tonic::Status;
 
@@ -6,7 +6,7 @@ use crate::controller::Authority;
 use crate::fixture::{ADA, CONTROLLER, Fixture, Terminal};
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn connection_refused() {
     let fixture = Fixture::new().await;
     let authority = Authority::new();
     let (certificate, key) = authority.issue(ADA, 2027);
@@ -16,7 +16,7 @@ async fn nobody_listens() {
 }
 
 #[tokio::test]
-async fn the_controller_is_of_another_installation() {
+async fn controller_of_another_installation() {
     let fixture = Fixture::between(
         &Authority::new(),
         CONTROLLER,
@@ -30,14 +30,14 @@ async fn the_controller_is_of_another_installation() {
 }
 
 #[tokio::test]
-async fn the_controllers_certificate_has_expired() {
+async fn controller_certificate_expired() {
     let authority = Authority::new();
     let fixture = Fixture::between(&authority, CONTROLLER, 2020, &authority, ADA, 2027).await;
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
-async fn a_node_is_no_controller() {
+async fn node_certificate_is_not_a_controllers() {
     let authority = Authority::new();
     let node = "spiffe://fleet.example/site/site-a/node/sip1";
     let fixture = Fixture::between(&authority, node, 2999, &authority, ADA, 2027).await;
@@ -45,14 +45,14 @@ async fn a_node_is_no_controller() {
 }
 
 #[tokio::test]
-async fn our_certificate_has_expired() {
+async fn own_certificate_expired() {
     let authority = Authority::new();
     let fixture = Fixture::between(&authority, CONTROLLER, 2999, &authority, ADA, 2026).await;
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
-async fn our_certificate_has_expired_by_the_controllers_clock() {
+async fn own_certificate_expired_by_the_controllers_clock() {
     let authority = Authority::new();
     let fixture = Fixture::between(&authority, CONTROLLER, 2999, &authority, ADA, 2020).await;
     let slow_clock = "2019-01-01T00:00:00Z".parse().unwrap();
@@ -64,7 +64,7 @@ async fn our_certificate_has_expired_by_the_controllers_clock() {
 }
 
 #[tokio::test]
-async fn our_certificate_is_from_another_ca() {
+async fn own_certificate_of_another_ca() {
     let fixture = Fixture::new().await;
     let other = Authority::new();
     let (certificate, key) = other.issue(ADA, 2027);
@@ -76,7 +76,7 @@ async fn our_certificate_is_from_another_ca() {
 }
 
 #[tokio::test]
-async fn the_controller_refuses() {
+async fn status_codes_are_explained() {
     let fixture = Fixture::new().await;
     let mut shown = String::new();
     for refusal in [
@@ -94,7 +94,7 @@ async fn the_controller_refuses() {
 }
 
 #[tokio::test]
-async fn the_context_is_shown_with_our_certificates_end() {
+async fn context_show() {
     let fixture = Fixture::new().await;
     let shown = fixture.run(&["context"]).await.to_string();
     let json = fixture
@@ -105,7 +105,7 @@ async fn the_context_is_shown_with_our_certificates_end() {
 }
 
 #[tokio::test]
-async fn a_context_file_that_others_can_read_is_pointed_out() {
+async fn readable_context_file_is_a_warning() {
     use std::os::unix::fs::PermissionsExt as _;
     let fixture = Fixture::new().await;
     let open = std::fs::Permissions::from_mode(0o644);
@@ -114,19 +114,23 @@ async fn a_context_file_that_others_can_read_is_pointed_out() {
 }
 
 #[tokio::test]
-async fn no_context_and_a_broken_one() {
+async fn missing_and_broken_context() {
     let fixture = Fixture::new().await;
     fixture.write("context.yaml", "controller: [\n");
     crate::fixture::private(&fixture.path("context.yaml"));
     let broken = fixture.run(&["status"]).await;
     assert_eq!(broken.status, 2);
-    assert!(broken.err.contains("is no context file"), "{}", broken.err);
+    assert!(
+        broken.err.contains("is not a context file"),
+        "{}",
+        broken.err
+    );
     std::fs::remove_file(fixture.path("context.yaml")).unwrap();
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
-async fn a_context_is_taken_and_kept_private() {
+async fn context_use_copies_privately() {
     use std::os::unix::fs::PermissionsExt as _;
     let fixture = Fixture::new().await;
     std::fs::rename(fixture.path("context.yaml"), fixture.path("new.yaml")).unwrap();

@@ -1,4 +1,4 @@
-//! `block`, `allow`, `blocks`, `panic-open` and the ways back.
+//! `block`, `allow`, `blocks`, `panic-open` and their reversals.
 
 use tonic::Status;
 use voipfleet_proto::v1::{self, EnforcementState, site_scope};
@@ -55,7 +55,7 @@ fn everywhere() -> v1::SiteEnforcement {
 }
 
 #[tokio::test]
-async fn a_block_that_every_node_enforces() {
+async fn block_enforced_everywhere() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.emergency = v1::EmergencyResponse {
@@ -92,7 +92,7 @@ async fn a_block_that_every_node_enforces() {
 }
 
 #[tokio::test]
-async fn nodes_that_do_not_enforce_it_are_named() {
+async fn nodes_that_do_not_enforce_a_block() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.emergency = v1::EmergencyResponse {
@@ -134,7 +134,7 @@ async fn nodes_that_do_not_enforce_it_are_named() {
 }
 
 #[tokio::test]
-async fn blocks_wide_narrow_and_for_programs() {
+async fn blocks_in_all_formats() {
     let fixture = Fixture::new().await;
     let mut shown = fixture.run(&["blocks"]).await.to_string();
     fixture.script(|script| {
@@ -155,7 +155,7 @@ async fn blocks_wide_narrow_and_for_programs() {
 }
 
 #[tokio::test]
-async fn a_site_that_is_open_is_told_loudly() {
+async fn open_site_is_a_loud_warning() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.emergency = v1::EmergencyResponse {

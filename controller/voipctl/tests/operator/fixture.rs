@@ -1,4 +1,4 @@
-//! What every test stands on: a controller, an operator's context file, and a console held in memory.
+//! The fixture of every test: a controller, an operator's context file, and a console in memory.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -18,9 +18,9 @@ pub(crate) const ADA: &str = "spiffe://fleet.example/operator/ada";
 /// The terminal of a run.
 #[derive(Clone, Copy)]
 pub(crate) enum Terminal {
-    /// Output into a pipe, nobody at stdin.
+    /// Output into a pipe, and no answers at stdin.
     None,
-    /// A terminal of so many columns without colour; these are the answers typed.
+    /// A terminal with this width and no colour, at which these answers are typed.
     Plain(usize, &'static str),
     /// The same with colour.
     Colour(usize),
@@ -32,7 +32,7 @@ pub(crate) struct Fixture {
     pub(crate) address: SocketAddr,
 }
 
-/// What a run left.
+/// The result of a run.
 pub(crate) struct Outcome {
     pub(crate) status: u8,
     pub(crate) out: String,
@@ -63,7 +63,7 @@ pub(crate) fn now() -> Timestamp {
     "2026-11-23T12:00:00Z".parse().unwrap()
 }
 
-/// So many seconds before [`now`], as the wire has it.
+/// `seconds` before [`now`], in the form of the wire.
 pub(crate) fn ago(seconds: i64) -> u64 {
     u64::try_from(now().as_millisecond() - seconds * 1000).unwrap()
 }
@@ -125,7 +125,7 @@ impl Fixture {
         self.script.lock().unwrap().asked.clone()
     }
 
-    /// Runs voipctl with nobody at the terminal.
+    /// Runs voipctl without a terminal.
     pub(crate) async fn run(&self, args: &[&str]) -> Outcome {
         self.run_on(Terminal::None, args).await
     }

@@ -49,13 +49,13 @@ async fn fixture() -> Fixture {
 }
 
 #[tokio::test]
-async fn a_halted_rollout_is_shown() {
+async fn halted_rollout() {
     let fixture = fixture().await;
     insta::assert_snapshot!(fixture.run(&["rollout", "status", "site-a"]).await);
 }
 
 #[tokio::test]
-async fn a_narrow_terminal_shows_it_too() {
+async fn halted_rollout_on_a_narrow_terminal() {
     let fixture = fixture().await;
     let terminal = Terminal::Plain(60, "");
     let shown = fixture.run_on(terminal, &["rollout", "status"]).await;
@@ -67,7 +67,7 @@ async fn a_narrow_terminal_shows_it_too() {
 }
 
 #[tokio::test]
-async fn programs_read_it() {
+async fn halted_rollout_as_json() {
     let fixture = fixture().await;
     let shown = fixture.run(&["rollout", "status", "-o", "json"]).await;
     let value: Value = serde_json::from_str(&shown.out).unwrap();
@@ -95,7 +95,7 @@ fn held() -> v1::RolloutReport {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_rollout_is_shown_with_it() {
+async fn queued_pushes_are_listed() {
     let fixture = Fixture::new().await;
     fixture.script(|script| script.rollouts.rollouts = vec![held()]);
     let line = ["rollout", "status", "site-a"];
@@ -114,7 +114,7 @@ async fn what_waits_for_a_rollout_is_shown_with_it() {
 }
 
 #[tokio::test]
-async fn commands_ask_for_what_they_say() {
+async fn each_command_sends_its_request() {
     let fixture = fixture().await;
     for line in [
         &["rollout", "pause", "site-a"][..],
@@ -166,7 +166,7 @@ fn push() -> Vec<Kind> {
 }
 
 #[tokio::test]
-async fn several_sites_are_pushed_side_by_side() {
+async fn several_sites_are_pushed() {
     let fixture = Fixture::new().await;
     fixture.script(|script| script.push = push());
     let line = ["push", "site-b", "site-a", "--yes", "--parallel", "1"];
@@ -188,7 +188,7 @@ async fn several_sites_are_pushed_side_by_side() {
 }
 
 #[tokio::test]
-async fn a_site_of_several_that_fails_is_told_like_one() {
+async fn failures_of_several_sites() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.push = push();
@@ -217,7 +217,7 @@ async fn a_site_of_several_that_fails_is_told_like_one() {
 }
 
 #[tokio::test]
-async fn a_node_that_did_not_answer_is_not_called_connected() {
+async fn timed_out_node_is_not_called_connected() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.push = push();
@@ -228,7 +228,7 @@ async fn a_node_that_did_not_answer_is_not_called_connected() {
         }
     });
     let shown = fixture.run(&["push", "site-a", "--yes"]).await;
-    assert!(shown.err.contains("sip1 did not answer in time"), "{shown}");
+    assert!(shown.err.contains("sip1: no answer in time"), "{shown}");
     assert!(!shown.to_string().contains("connected"), "{shown}");
 }
 
@@ -243,7 +243,7 @@ fn queued(ahead: u32) -> Kind {
 }
 
 #[tokio::test]
-async fn a_push_that_waits_says_for_what() {
+async fn queued_push_reports_its_position() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.push = [vec![queued(1), queued(0)], push()].concat();
@@ -261,7 +261,7 @@ async fn a_push_that_waits_says_for_what() {
 }
 
 #[tokio::test]
-async fn a_push_that_is_dropped_at_its_turn_is_no_success() {
+async fn dropped_push_is_a_failure() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.push = vec![queued(0)];
@@ -286,7 +286,7 @@ async fn a_push_that_is_dropped_at_its_turn_is_no_success() {
 }
 
 #[tokio::test]
-async fn a_tenants_sites_are_found() {
+async fn tenant_option_selects_its_sites() {
     let fixture = Fixture::new().await;
     let site = |name: &str, tenant: &str| v1::StoredDocument {
         kind: "Site".to_owned(),

@@ -16,7 +16,7 @@ pub struct Args {
     place: ScopeArgs,
 
     /// How long: 30m, 12h, 7d, or forever
-    #[arg(long, value_name = "D", default_value = "1h", value_parser = ttl)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = ttl)]
     ttl: Ttl,
 
     /// Why, for the record

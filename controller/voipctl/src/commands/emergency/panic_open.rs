@@ -19,7 +19,7 @@ pub struct Args {
     reason: String,
 
     /// How long: 10m, 2h, or forever
-    #[arg(long, value_name = "D", default_value = "1h", value_parser = ttl)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = ttl)]
     ttl: Ttl,
 }
 

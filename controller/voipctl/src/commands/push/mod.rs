@@ -57,11 +57,11 @@ pub struct Args {
     files: Vec<PathBuf>,
 
     /// Wait for offline nodes, for 1m unless a duration is given
-    #[arg(long, value_name = "D", num_args = 0..=1, default_missing_value = "1m", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "1m", value_parser = duration)]
     wait: Option<Duration>,
 
     /// How long each node has to confirm that it is still reachable [default: set by the site]
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     confirm_within: Option<Duration>,
 
     /// Only report what would change
