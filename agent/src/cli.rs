@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use voipfleet_common::identity::JoinToken;
-use voipfleet_common::names::NodeName;
+use voipfleet_protocol::identity::JoinToken;
+use voipfleet_ruleset::identifiers::NodeName;
 
-use crate::kernel::DEFAULT_TOOL_PATH;
-use crate::state::DEFAULT_STATE;
+use crate::host::exec::DEFAULT_TOOL_PATH;
+use crate::host::state_dir::DEFAULT_STATE;
 
 /// Applies, proves and keeps this node's firewall.
 #[derive(Debug, Parser)]

@@ -1,24 +1,18 @@
 //! The agent of one node: applies its ruleset to the kernel, proves it, and keeps it.
+//!
+//! Imports go downwards only: `commands` → `inventory` → `reconcile` → `enforcement`, `link` →
+//! `mailbox` → `ledger`, `probe` → `kernel` → `host`.
 
-pub mod boot;
 pub mod cli;
-pub mod clock;
 pub mod commands;
-pub mod disk;
-pub mod enroll;
-pub mod errors;
-pub mod facts;
+pub mod enforcement;
 pub mod failpoint;
-pub mod fallback;
+pub mod foreign_firewalls;
+pub mod host;
+pub mod inventory;
 pub mod kernel;
 pub mod ledger;
 pub mod link;
-pub mod live;
-pub mod machine;
-pub mod neighbours;
+pub mod mailbox;
 pub mod probe;
 pub mod reconcile;
-pub mod service;
-pub mod state;
-pub mod voipnow;
-pub mod watch;

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use voipfleet_agent::{cli::Cli, commands};
+use voipfleet_agent::cli::Cli;
+use voipfleet_agent::commands;
 
 fn main() -> ExitCode {
     commands::main(Cli::parse()).unwrap_or_else(|error| {

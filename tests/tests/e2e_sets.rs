@@ -1,8 +1,8 @@
 //! Address sets from the document to the kernel: entries that end, and what is counted.
 
 use anyhow::{Context as _, Result, ensure};
-use voipfleet_agent::clock;
-use voipfleet_common::ruleset::Until;
+use voipfleet_agent::host::clock;
+use voipfleet_ruleset::ruleset::Until;
 use voipfleet_tests::lab::{Lab, Options, Sets};
 
 /// The only node of a single-node lab.

@@ -3,7 +3,7 @@
 
 use voipfleet_proto::v1 as pb;
 
-use crate::machine::{Process, Processes};
+use crate::host::{Process, Processes};
 
 /// Ancestors that are followed: a job of cron through shells and sudo has five.
 const MAX_ANCESTORS: usize = 16;
@@ -174,7 +174,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::machine::Root;
+    use crate::host::Root;
 
     struct Fake {
         _folder: tempfile::TempDir,

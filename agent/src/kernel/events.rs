@@ -1,10 +1,11 @@
 //! Changes of `nf_tables`, as the kernel announces them, with their author.
 
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
-use voipfleet_common::ruleset::CHAIN_PREFIX;
+use voipfleet_ruleset::ruleset::CHAIN_PREFIX;
 
-use super::{Author, OwnProcesses};
-use crate::machine::{Processes, comm_text};
+use super::Author;
+use crate::host::exec::OwnProcesses;
+use crate::host::{Processes, comm_text};
 
 /// `NETLINK_NETFILTER` of linux/netlink.h.
 const NETLINK_NETFILTER: isize = 12;

@@ -21,8 +21,9 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Author, KernelEvent, OwnProcesses, Reach, Transaction};
-use crate::machine::Processes;
+use super::{Author, KernelEvent, Reach, Transaction};
+use crate::host::Processes;
+use crate::host::exec::OwnProcesses;
 
 /// Where iptables since 1.4.20 has its lock (`XT_LOCK_NAME` of `iptables/xshared.h`; in the
 /// releases since 1.8.8 `XTABLES_LOCKFILE` moves it).

@@ -3,25 +3,27 @@
 mod author;
 mod conntrack;
 mod events;
-pub mod exec;
 mod lock;
 mod lock_file;
 mod scratch;
 mod system;
+mod watch;
 
 use std::fmt;
 use std::time::Duration;
 
-use voipfleet_common::flows::Flow;
-use voipfleet_common::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
-use voipfleet_common::ruleset::{Family, Ruleset};
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
+use voipfleet_ruleset::ruleset::{Family, Ruleset};
+
+use crate::host::exec::ExecError;
 
 pub use author::Author;
 pub use conntrack::{ConntrackError, Cut};
 pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};
-pub use exec::{DEFAULT_TOOL_PATH, ExecError, OwnProcesses, Runner};
 pub use lock_file::{LOCK_FILE, LockFile, LockFileError};
 pub use system::System;
+pub use watch::{Watch, WatchError};
 
 /// Which kernel interface the node's iptables speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
-use voipfleet_common::flows::Flow;
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::ruleset::Family;
 
-use super::exec::{ExecError, OwnProcesses, Runner, Started};
 use super::lock::{self, XtablesLock};
 use super::scratch::Scratch;
 use super::{
     Backend, ConntrackError, Cut, Kernel, KernelError, LOCK_FILE, NoScratch, Parts, Printed,
     conntrack,
 };
+use crate::host::exec::{ExecError, OwnProcesses, Runner, Started};
 
 /// How long a tool waits for the xtables lock.
 const LOCK_WAIT: [&str; 2] = ["-w", "10"];

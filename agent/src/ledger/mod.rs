@@ -1,8 +1,8 @@
 //! What the node remembers on disk: the confirmed ruleset, and a change that has begun.
 
-mod fallback;
+mod dynamic_sets;
 mod format;
-mod live;
+mod management;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,23 +10,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use voipfleet_common::drift::Wanted;
-use voipfleet_common::iptables::{Failsafe, SavedChain, Table};
-use voipfleet_common::ruleset::{Digest, Family, MAX_RULESET_BYTES, Ruleset};
-use voipfleet_common::session::Held;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::drift::Wanted;
+use voipfleet_ruleset::iptables::{Failsafe, SavedChain, Table};
+use voipfleet_ruleset::ruleset::{Digest, Family, MAX_RULESET_BYTES, Ruleset};
 
-use crate::clock;
-use crate::disk::{self, DiskError};
 use crate::failpoint::{Step, Work, reach_in};
+use crate::host::clock;
+use crate::host::disk::{self, DiskError};
 use crate::kernel::{Backend, Kernel};
-use fallback::{FALLBACK, MANAGEMENT};
+use dynamic_sets::{EARLIER, LIVE};
 use format::{CanonicalFile, ChainFile, ConfirmedFile, JournalFile, Kind};
-use live::{EARLIER, LIVE};
+use management::{FALLBACK, MANAGEMENT};
 
-pub use fallback::{Management, Note};
+pub(crate) use dynamic_sets::effective;
+pub use dynamic_sets::{KeptLive, Live};
 pub use format::Corrupt;
-pub(crate) use live::effective;
-pub use live::{KeptLive, Live};
+pub use management::{Management, Note};
 
 const CONFIRMED: &str = "confirmed";
 const JOURNAL: &str = "journal";

@@ -1,9 +1,10 @@
 //! The agent's end of the fleet protocol: dials, tells, takes offers, and never gives up.
 
 mod backoff;
-pub mod explain;
+pub mod connection_errors;
+mod dynamic_sets;
+pub mod enrolment;
 mod fetch;
-mod live;
 mod session;
 
 use std::net::SocketAddr;
@@ -12,13 +13,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use voipfleet_common::identity::{self, tls};
 use voipfleet_proto::channel;
+use voipfleet_protocol::identity::{self, tls};
 
 use crate::failpoint::{Step, Work, reach_in};
-use crate::reconcile::{Dialled, Inbox, Outbox};
-use crate::state::{NodeConfig, StateDir, StateError};
-use crate::{clock, errors::chain};
+use crate::host::clock;
+use crate::host::errors::chain;
+use crate::host::state_dir::{NodeConfig, StateDir, StateError};
+use crate::mailbox::{Dialled, Inbox, Outbox};
 use backoff::Backoff;
 use session::Session;
 
@@ -163,7 +165,7 @@ impl Link {
         self.keep_open(self.resolve().await?).await;
         channel::connect(address, config)
             .await
-            .map_err(|error| LinkError::Told(explain::explain(&*error, address)))
+            .map_err(|error| LinkError::Told(connection_errors::explain(&*error, address)))
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, LinkError> {

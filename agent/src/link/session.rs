@@ -9,20 +9,20 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::{Answer, Attempt, Held, confirm_within, judge};
 use voipfleet_proto::v1 as pb;
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::fleet_client::FleetClient;
+use voipfleet_protocol::session::{Answer, Attempt, Held, confirm_within, judge};
+use voipfleet_ruleset::ruleset::Digest;
 
-use super::explain::explain;
+use super::connection_errors::explain;
+use super::dynamic_sets::Notices;
 use super::fetch::{FetchError, What, fetch};
-use super::live::Notices;
 use super::{Link, LinkError};
-use crate::facts;
 use crate::failpoint::{Step, Work, reach_in};
-use crate::reconcile::{Content, Dialled, Offered};
+use crate::host;
+use crate::mailbox::{Content, Dialled, Offered};
 
 /// How long the controller may take to answer Hello.
 const WELCOME_LIMIT: Duration = Duration::from_secs(20);
@@ -240,7 +240,7 @@ fn hello(link: &Link) -> pb::Hello {
         site: link.config.site.to_string(),
         node: link.config.node.to_string(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        boot_id: facts::boot_id(),
+        boot_id: host::boot_id(),
         generation: status.confirmed_generation,
         digest: status.confirmed_digest.clone(),
         live_digest: status.live_digest.clone(),

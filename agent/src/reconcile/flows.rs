@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
-use voipfleet_common::flows::Denials;
-use voipfleet_common::ruleset::Ruleset;
+use voipfleet_ruleset::flows::Denials;
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use super::Reconciler;
 use super::trial::running;
-use crate::clock;
-use crate::errors::chain;
+use crate::host::clock;
+use crate::host::errors::chain;
 use crate::kernel::{ConntrackError, Cut};
 
 /// Pauses between the looks after a push that cut something. Together they are longer than a

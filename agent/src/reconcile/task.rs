@@ -4,40 +4,47 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
-use voipfleet_common::iptables::{Failsafe, SetCount};
-use voipfleet_common::session::Course;
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::session::Course;
+use voipfleet_ruleset::iptables::{Failsafe, SetCount};
 
-use super::apply::{self, Own};
 use super::contention::Contention;
+use super::drift_records::Standing;
+use super::dynamic_sets::LiveState;
 use super::flows::Flows;
-use super::live::LiveSets;
-use super::standing::Standing;
-use super::tell::Outcome;
+use super::status::Outcome;
 use super::trial::{Trial, running};
-use super::{Change, Controllers, Inbox, Outbox};
-use crate::boot::{self, Interrupted, Recovered};
-use crate::errors::chain;
+use crate::enforcement::apply::{self, Own};
+use crate::enforcement::management_rules::Fallback;
+use crate::enforcement::recovery::{self, Interrupted, Recovered};
 use crate::failpoint::{Work, during};
-use crate::fallback::Fallback;
+use crate::host::errors::chain;
+use crate::host::{clock, systemd};
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Ledger};
-use crate::machine::{Findings, Machine};
-use crate::{clock, service};
+use crate::mailbox::{Change, Controllers, Inbox, Outbox};
 
 /// The machine is looked at every so many polls: some more programs to run, for what changes
 /// once in years.
 const POLLS_PER_FACTS: u32 = 20;
 
+/// What the task reports of the machine itself.
+pub trait Inventory: Send {
+    /// Reads anew what seldom changes: programs of the machine may be run for it.
+    fn refresh(&mut self, kernel: &mut dyn Kernel);
+
+    /// What was read last, with what costs nothing to read now.
+    fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts;
+}
+
 /// How the task behaves.
-#[derive(Debug, Clone)]
 pub struct Settings {
     /// Who this node is.
     pub own: Own,
     /// How often the kernel is read although nothing was announced.
     pub poll_interval: Duration,
-    /// Where to look for others who work on the firewall, and for VoipNow.
-    pub machine: Machine,
+    /// The machine on which it works.
+    pub inventory: Box<dyn Inventory>,
 }
 
 /// Owns the kernel and the ledger.
@@ -65,9 +72,8 @@ pub struct Reconciler {
     pub(super) own_warnings: Vec<String>,
     /// Why the confirmed ruleset was not in force at the start; until it is.
     pub(super) not_in_force: Option<String>,
-    pub(super) findings: Findings,
     pub(super) flows: Flows,
-    pub(super) live: LiveSets,
+    pub(super) live: LiveState,
     /// What runs in place of the confirmed ruleset, but for a trial.
     pub(super) fallback: Option<Fallback>,
     /// Changes that are not looked at yet, because of a fight.
@@ -86,7 +92,7 @@ impl Reconciler {
         inbox: Arc<Inbox>,
         outbox: Arc<Outbox>,
     ) -> Self {
-        let recovered = boot::recover(&mut *kernel, &ledger);
+        let recovered = recovery::recover(&mut *kernel, &ledger);
         let mut task = Self {
             own_warnings: report(&recovered),
             not_in_force: recovered.failed.as_ref().map(|failed| {
@@ -117,15 +123,14 @@ impl Reconciler {
             unrepaired: String::new(),
             pending: None,
             last_look: None,
-            findings: Findings::default(),
             flows: Flows::default(),
-            live: LiveSets::found(recovered.live),
+            live: LiveState::found(recovered.live),
             fallback: recovered.fallback,
             next_poll: Instant::now() + settings.poll_interval,
             polls: 0,
             settings,
         };
-        task.findings = task.settings.machine.look(&mut *task.kernel);
+        task.settings.inventory.refresh(&mut *task.kernel);
         task.outbox.holds_live(task.live.held());
         task.steps.stepped(clock::now(), Instant::now());
         if recovered.failed.is_some() {
@@ -146,7 +151,7 @@ impl Reconciler {
     pub fn run(mut self) {
         loop {
             let wake = self.inbox.wait(self.deadline());
-            service::alive();
+            systemd::alive();
             if let Some(confirmation) = wake.confirmation {
                 self.confirm(confirmation);
             }
@@ -204,7 +209,7 @@ impl Reconciler {
         ] {
             deadline = at.map_or(deadline, |at| deadline.min(at));
         }
-        if let Some(interval) = service::watchdog_interval() {
+        if let Some(interval) = systemd::watchdog_interval() {
             deadline = deadline.min(Instant::now() + interval);
         }
         deadline
@@ -221,7 +226,7 @@ impl Reconciler {
         self.look(None);
         // A tool of the machine may take a minute, and whoever is locked out waits for the undo.
         if self.polls.is_multiple_of(POLLS_PER_FACTS) && self.course.is_settled() {
-            self.findings = self.settings.machine.look(&mut *self.kernel);
+            self.settings.inventory.refresh(&mut *self.kernel);
         }
         self.tell_facts();
     }

@@ -4,15 +4,16 @@
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
-use voipfleet_common::session::Attempt;
+use voipfleet_protocol::session::Attempt;
 
-use super::inbox::{Confirmation, Dialled};
-use super::tell::Outcome;
-use super::{Reconciler, apply, probing};
-use crate::errors::chain;
+use super::status::Outcome;
+use super::{Reconciler, probes};
+use crate::enforcement::apply;
+use crate::enforcement::management_rules::Found;
 use crate::failpoint::{Step, Work, during, reach};
-use crate::fallback::Found;
+use crate::host::errors::chain;
 use crate::ledger::Confirmed;
+use crate::mailbox::{Confirmation, Dialled};
 
 /// What is on trial. The journal names it, and the ledger what to go back to.
 #[derive(Debug)]
@@ -112,7 +113,7 @@ impl Reconciler {
             return;
         };
         let missing = if self.course.probing().is_some() {
-            probing::unfinished(&trial.candidate.ruleset.probes, trial.within)
+            probes::unfinished(&trial.candidate.ruleset.probes, trial.within)
         } else {
             let dialled = self.inbox.last_dialled(attempt.nonce);
             missing(dialled, attempt.held.generation, trial.within)

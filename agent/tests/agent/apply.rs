@@ -7,12 +7,14 @@ use crate::support::{
     Place, failsafe, held, in_namespace, install, on_both_backends, own, prepare, put_back, same,
     sample,
 };
-use voipfleet_agent::boot;
-use voipfleet_agent::clock;
-use voipfleet_agent::kernel::{Backend, Runner, System};
+use voipfleet_agent::enforcement::apply::{Rejection, check_content};
+use voipfleet_agent::enforcement::inspect::inspect;
+use voipfleet_agent::enforcement::preflight::{Staged, stage};
+use voipfleet_agent::enforcement::recovery;
+use voipfleet_agent::host::clock;
+use voipfleet_agent::host::exec::Runner;
+use voipfleet_agent::kernel::{Backend, System};
 use voipfleet_agent::ledger::{Journal, Ledger};
-use voipfleet_agent::reconcile::apply::{Rejection, check_content};
-use voipfleet_agent::reconcile::{Staged, inspect, stage};
 
 #[test]
 fn a_ruleset_comes_and_goes_and_others_stay() {
@@ -43,11 +45,11 @@ fn a_ruleset_comes_and_goes_and_others_stay() {
             .collect();
         assert_eq!(input, ["f2b-sshd", "DROP", "VF-INPUT", "ACCEPT"]);
 
-        boot::teardown(&mut system, &ledger, true).unwrap();
+        recovery::teardown(&mut system, &ledger, true).unwrap();
         assert!(!place.has_ours());
         assert_eq!(place.foreign(), foreign);
         assert!(ledger.confirmed().unwrap().is_none());
-        boot::teardown(&mut system, &ledger, false).unwrap();
+        recovery::teardown(&mut system, &ledger, false).unwrap();
     });
 }
 
@@ -76,9 +78,9 @@ fn a_boot_restores_from_disk_alone() {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 4, sample(4));
         // As after a reboot: nothing of ours is in the kernel.
-        boot::teardown(&mut system, &ledger, false).unwrap();
+        recovery::teardown(&mut system, &ledger, false).unwrap();
         assert!(!place.has_ours());
-        let recovered = boot::recover(&mut system, &ledger);
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
         assert_eq!(recovered.confirmed.unwrap(), confirmed);
         assert!(inspect(&mut system, &confirmed).is_clean());
@@ -97,7 +99,7 @@ fn an_apply_that_was_cut_short_is_undone_at_the_next_start() {
         prepared.begin(&ledger, 9, clock::now()).unwrap();
         prepared.enforce(&mut system).unwrap();
         assert!(place.has_ours());
-        let recovered = boot::recover(&mut system, &ledger);
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.interrupted.is_some() && recovered.failed.is_none());
         assert!(!place.has_ours());
         assert!(ledger.journal().unwrap().is_none());
@@ -107,13 +109,13 @@ fn an_apply_that_was_cut_short_is_undone_at_the_next_start() {
         let prepared = prepare(&mut system, 3, sample(3)).unwrap();
         prepared.begin(&ledger, 10, clock::now()).unwrap();
         prepared.enforce(&mut system).unwrap();
-        let recovered = boot::recover(&mut system, &ledger);
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.interrupted.is_some() && recovered.failed.is_none());
         assert!(inspect(&mut system, &confirmed).is_clean());
         assert_eq!(place.foreign(), foreign);
 
         // Nothing is left that would undo a later start again.
-        let recovered = boot::recover(&mut system, &ledger);
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.interrupted.is_none());
     });
 }
@@ -130,7 +132,7 @@ fn a_journal_of_what_is_confirmed_undoes_nothing() {
                 begun: clock::now(),
             })
             .unwrap();
-        let recovered = boot::recover(&mut system, &ledger);
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.interrupted.is_none() && recovered.failed.is_none());
         assert!(ledger.journal().unwrap().is_none());
         assert!(inspect(&mut system, &confirmed).is_clean());
@@ -148,7 +150,7 @@ fn a_corrupt_ledger_leaves_the_kernel_alone() {
         bytes[last] ^= 1;
         std::fs::write(&file, bytes).unwrap();
         for _ in 0..2 {
-            let recovered = boot::recover(&mut system, &ledger);
+            let recovered = recovery::recover(&mut system, &ledger);
             assert!(recovered.lost.is_some(), "also at the second start");
             assert!(recovered.interrupted.is_none());
             assert!(inspect(&mut system, &confirmed).is_clean());
@@ -266,7 +268,7 @@ fn only_our_own_content_is_taken() {
     let mut short = bytes.clone();
     short.pop();
     let mut offered = offered;
-    offered.digest = voipfleet_common::ruleset::Digest::of(&short);
+    offered.digest = voipfleet_ruleset::ruleset::Digest::of(&short);
     assert!(check_content(&own(), offered, &short).is_err());
 }
 
@@ -292,7 +294,7 @@ fn a_failure_at_any_step_goes_back() {
             assert!(ledger.journal().unwrap().is_none());
         }
         // And without an earlier ruleset.
-        boot::teardown(&mut system, &ledger, true).unwrap();
+        recovery::teardown(&mut system, &ledger, true).unwrap();
         for fails_at in 1..=3 {
             let mut kernel = faulty(place, fails_at);
             let prepared = prepare(&mut kernel, 2, sample(2)).unwrap();
@@ -340,7 +342,7 @@ fn words_of_another_iptables_are_found_out_anew() {
             }
         }
         ledger.confirm(&confirmed).unwrap();
-        let recovered = boot::recover(&mut system, &ledger);
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
         assert_eq!(recovered.confirmed.unwrap(), right);
         let ledger = Ledger::open(&place.folder.path().join("ledger")).unwrap();

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
-use voipfleet_agent::boot;
-use voipfleet_agent::facts;
+use voipfleet_agent::enforcement::inspect::inspect;
+use voipfleet_agent::enforcement::recovery;
+use voipfleet_agent::host::state_dir::{StateDir, StateError};
+use voipfleet_agent::inventory::node_facts;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::Ledger;
-use voipfleet_agent::reconcile::{Content, Offered, inspect};
-use voipfleet_agent::state::{StateDir, StateError};
-use voipfleet_common::ruleset::Family;
+use voipfleet_agent::mailbox::{Content, Offered};
 use voipfleet_proto::v1::{NodeState, NodeStatus};
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::faulty::faulty;
 use crate::reconciler::{Agent, NEVER};
@@ -33,14 +34,14 @@ fn a_disk_that_takes_no_writes_does_not_keep_a_boot_from_its_rules() {
         let ledger = Ledger::open(&state.ledger()).unwrap();
         let mut system = place.system();
         let confirmed = install(&mut system, &ledger, 1, sample(1));
-        boot::teardown(&mut system, &ledger, false).unwrap();
+        recovery::teardown(&mut system, &ledger, false).unwrap();
 
         place.tool(&format!("mount -o remount,ro {disk}"));
         let state = StateDir::open(Path::new(disk)).unwrap();
         let lock = state.lock().unwrap();
         assert!(matches!(state.lock(), Err(StateError::Busy(_))));
         let ledger = Ledger::open(&state.ledger()).unwrap();
-        let recovered = boot::recover(&mut system, &ledger);
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
         assert!(inspect(&mut system, &confirmed).is_clean());
         drop(lock);
@@ -92,7 +93,7 @@ fn the_file_of_a_later_version_is_left_to_that_version() {
         let folder = place.folder.path().join("ledger");
         damage(&folder, |bytes| bytes[12] = 2);
         for _ in 0..2 {
-            let lost = boot::recover(&mut system, &ledger).lost.unwrap();
+            let lost = recovery::recover(&mut system, &ledger).lost.unwrap();
             assert!(lost.contains("install a newer one"), "{lost}");
         }
         assert!(inspect(&mut system, &confirmed).is_clean());
@@ -108,7 +109,7 @@ fn a_set_that_others_use_is_named_and_keeps_nothing_else() {
         install(&mut system, &ledger, 1, sample(1));
         place.tool("iptables -I INPUT 1 -m set --match-set vf-clients-4 src -j DROP");
         place.tool("iptables -A FORWARD -j VF-SIP");
-        let error = boot::teardown(&mut system, &ledger, false).unwrap_err();
+        let error = recovery::teardown(&mut system, &ledger, false).unwrap_err();
         let words = error.to_string();
         assert!(
             words.contains("set vf-clients-4 cannot be removed"),
@@ -120,7 +121,7 @@ fn a_set_that_others_use_is_named_and_keeps_nothing_else() {
         let sets = place.tool("ipset list -n");
         assert_eq!(sets.trim(), "vf-clients-4");
         place.tool("iptables -D INPUT 1");
-        boot::teardown(&mut system, &ledger, false).unwrap();
+        recovery::teardown(&mut system, &ledger, false).unwrap();
         assert!(!place.has_ours());
     });
 }
@@ -138,23 +139,23 @@ fn a_kernel_without_ipv6_gets_the_rules_of_ipv4() {
             assert!(!place.tool("ip6tables-save").contains("VF-"));
             place.tool("iptables -F VF-SIP");
             assert!(!inspect(&mut kernel, &confirmed).is_clean());
-            let recovered = boot::recover(&mut kernel, &ledger);
+            let recovered = recovery::recover(&mut kernel, &ledger);
             assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
             assert!(inspect(&mut kernel, &confirmed).is_clean());
-            let warnings = facts::warnings(&kernel);
+            let warnings = node_facts::warnings(&kernel);
             assert!(
                 warnings
                     .iter()
                     .any(|text| text.starts_with("IPv6 is switched off"))
             );
-            boot::teardown(&mut kernel, &ledger, false).unwrap();
+            recovery::teardown(&mut kernel, &ledger, false).unwrap();
             assert!(!place.has_ours());
         }
         // Switched on again at a later boot, IPv6 gets its rules; and off again, none.
         let mut kernel = faulty(place, usize::MAX);
         for without_ipv6 in [false, true] {
             kernel.without_ipv6 = without_ipv6;
-            let recovered = boot::recover(&mut kernel, &ledger);
+            let recovered = recovery::recover(&mut kernel, &ledger);
             assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
             let confirmed = recovered.confirmed.unwrap();
             assert!(inspect(&mut kernel, &confirmed).is_clean());
@@ -196,10 +197,10 @@ fn one_family_that_is_refused_does_not_leave_the_other_open() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
-        boot::teardown(&mut system, &ledger, false).unwrap();
+        recovery::teardown(&mut system, &ledger, false).unwrap();
         let mut kernel = faulty(place, usize::MAX);
         kernel.refused = Some(Family::V4);
-        let failed = boot::recover(&mut kernel, &ledger).failed.unwrap();
+        let failed = recovery::recover(&mut kernel, &ledger).failed.unwrap();
         let words = failed.to_string();
         assert!(words.starts_with("loading the IPv4 rules"), "{words}");
         assert!(!place.tool("iptables-save").contains("VF-INPUT"));
@@ -217,8 +218,8 @@ fn what_is_refused_once_is_tried_again() {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
         for fails_at in 1..=3 {
-            boot::teardown(&mut system, &ledger, false).unwrap();
-            let recovered = boot::recover(&mut faulty(place, fails_at), &ledger);
+            recovery::teardown(&mut system, &ledger, false).unwrap();
+            let recovered = recovery::recover(&mut faulty(place, fails_at), &ledger);
             assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
             assert!(inspect(&mut system, &confirmed).is_clean());
         }

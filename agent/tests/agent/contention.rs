@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::kernel::Backend;
-use voipfleet_agent::reconcile::inspect;
 use voipfleet_proto::v1::{self as pb, DriftRecord, DriftState, NodeStatus};
 
 use crate::counting::counted;

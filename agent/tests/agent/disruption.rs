@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
+use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::kernel::{Author, Backend, KernelEvent, Reach, Transaction};
 use voipfleet_agent::ledger::Confirmed;
-use voipfleet_agent::reconcile::inspect;
 use voipfleet_proto::v1::DriftRecord;
 
 use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN};

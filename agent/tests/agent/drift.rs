@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use voipfleet_agent::boot;
+use voipfleet_agent::enforcement::inspect::inspect;
+use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Backend;
-use voipfleet_agent::reconcile::inspect;
 use voipfleet_proto::v1::{DriftClass, DriftRecord, DriftState};
 
 use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN};
@@ -285,7 +285,7 @@ fn nothing_confirmed_means_nothing_to_keep() {
         place.tool("iptables -N VF-INPUT");
         drop(agent);
         assert!(place.has_ours());
-        boot::teardown(&mut system, &place.ledger(), false).unwrap();
+        recovery::teardown(&mut system, &place.ledger(), false).unwrap();
         assert!(!place.has_ours());
     });
 }

@@ -2,13 +2,14 @@
 
 use std::os::unix::fs::symlink;
 
-use voipfleet_agent::boot::{self, Recovered};
-use voipfleet_agent::clock::unix_ms;
-use voipfleet_agent::fallback::Running;
-use voipfleet_agent::kernel::{Runner, System};
-use voipfleet_agent::reconcile::inspect;
-use voipfleet_common::ruleset::{Mode, Ruleset};
+use voipfleet_agent::enforcement::inspect::inspect;
+use voipfleet_agent::enforcement::management_rules::Running;
+use voipfleet_agent::enforcement::recovery::{self, Recovered};
+use voipfleet_agent::host::clock::unix_ms;
+use voipfleet_agent::host::exec::Runner;
+use voipfleet_agent::kernel::System;
 use voipfleet_proto::v1::{DriftState, NodeState};
+use voipfleet_ruleset::ruleset::{Mode, Ruleset};
 
 use crate::offers::answer;
 use crate::reconciler::{Agent, NEVER, OFTEN, offer};
@@ -18,7 +19,7 @@ use crate::support::{Place, install, on_both_backends, sample};
 fn reboot_with(place: &Place, ruleset: Ruleset) {
     let (mut system, ledger) = (place.system(), place.ledger());
     install(&mut system, &ledger, 4, ruleset);
-    boot::teardown(&mut system, &ledger, false).unwrap();
+    recovery::teardown(&mut system, &ledger, false).unwrap();
 }
 
 fn damage(place: &Place, file: &str) {
@@ -89,7 +90,7 @@ fn a_lost_ruleset_closes_the_node_and_an_offer_heals_it() {
         damage(place, "confirmed");
         let mut since = None;
         for start in 1..=2 {
-            let recovered = boot::recover(&mut place.system(), &place.ledger());
+            let recovered = recovery::recover(&mut place.system(), &place.ledger());
             assert_only_management(place, &recovered);
             assert_eq!(place.foreign(), foreign);
             let note = recovered.fallback.unwrap().note;
@@ -127,12 +128,12 @@ fn a_lost_ruleset_closes_the_node_and_an_offer_heals_it() {
 fn without_ipset_the_node_is_closed_until_it_is_back() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
-        let recovered = boot::recover(&mut without_ipset(place), &place.ledger());
+        let recovered = recovery::recover(&mut without_ipset(place), &place.ledger());
         assert_only_management(place, &recovered);
         let reason = recovered.fallback.unwrap().note.reason;
         assert!(reason.contains("ipset is not installed"), "{reason}");
 
-        let recovered = boot::recover(&mut place.system(), &place.ledger());
+        let recovered = recovery::recover(&mut place.system(), &place.ledger());
         assert!(recovered.fallback.is_none() && recovered.failed.is_none());
         let confirmed = recovered.confirmed.unwrap();
         assert!(inspect(&mut place.system(), &confirmed).is_clean());
@@ -200,7 +201,7 @@ fn an_offer_that_fails_on_a_closed_node_leaves_it_closed() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
         damage(place, "confirmed");
-        boot::recover(&mut place.system(), &place.ledger());
+        recovery::recover(&mut place.system(), &place.ledger());
         let closed = ours(place);
         // The rules of IPv6 are the third change after the sets and those of IPv4.
         let kernel = crate::faulty::faulty(place, 3);
@@ -221,7 +222,7 @@ fn who_the_admins_are_can_be_lost_too() {
         damage(place, "confirmed");
         damage(place, "management");
         for _start in 1..=2 {
-            let recovered = boot::recover(&mut place.system(), &place.ledger());
+            let recovered = recovery::recover(&mut place.system(), &place.ledger());
             let fallback = recovered.fallback.unwrap();
             assert_eq!(fallback.running, Running::ManagementFromAnywhere);
             let ours = ours(place);
@@ -235,7 +236,7 @@ fn who_the_admins_are_can_be_lost_too() {
 #[test]
 fn a_node_that_never_had_a_ruleset_stays_as_it_is() {
     on_both_backends(|place| {
-        let recovered = boot::recover(&mut place.system(), &place.ledger());
+        let recovered = recovery::recover(&mut place.system(), &place.ledger());
         assert!(recovered.fallback.is_none() && recovered.failed.is_none());
         assert!(!place.has_ours());
     });
@@ -248,7 +249,7 @@ fn what_only_observes_never_closes() {
         observing.mode = Mode::Observe;
         reboot_with(place, observing);
         damage(place, "confirmed");
-        let recovered = boot::recover(&mut place.system(), &place.ledger());
+        let recovered = recovery::recover(&mut place.system(), &place.ledger());
         assert_eq!(recovered.fallback.unwrap().running, Running::Nothing);
         assert!(!place.has_ours());
     });
@@ -260,7 +261,7 @@ fn one_family_that_is_refused_does_not_open_the_other() {
         reboot_with(place, sample(4));
         damage(place, "confirmed");
         let mut kernel = crate::faulty::faulty(place, 1);
-        let recovered = boot::recover(&mut kernel, &place.ledger());
+        let recovered = recovery::recover(&mut kernel, &place.ledger());
         let Running::Refused(why) = recovered.fallback.unwrap().running else {
             panic!("not refused");
         };
@@ -277,7 +278,7 @@ fn a_trial_that_nobody_confirms_goes_back_to_the_management_rules() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
         damage(place, "confirmed");
-        boot::recover(&mut place.system(), &place.ledger());
+        recovery::recover(&mut place.system(), &place.ledger());
         let closed = ours(place);
         let agent = Agent::start(place, NEVER);
         let mut offered = offer(2, 9, &sample(9));

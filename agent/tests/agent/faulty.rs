@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use voipfleet_agent::host::exec::ExecError;
 use voipfleet_agent::kernel::{
-    Backend, ConntrackError, Cut, ExecError, Kernel, KernelError, NoScratch, System,
+    Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, System,
 };
-use voipfleet_common::flows::Flow;
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::support::Place;
 

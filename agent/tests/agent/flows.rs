@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
-use voipfleet_agent::kernel::{Backend, DEFAULT_TOOL_PATH, Kernel, Runner};
-use voipfleet_agent::reconcile::Offered;
-use voipfleet_common::flows::{Denials, Flow};
-use voipfleet_common::iptables::Failsafe;
-use voipfleet_common::ruleset::{AddressSet, Family, Ruleset, SetName};
+use voipfleet_agent::host::exec::{DEFAULT_TOOL_PATH, Runner};
+use voipfleet_agent::kernel::{Backend, Kernel};
+use voipfleet_agent::mailbox::Offered;
 use voipfleet_proto::v1::NodeState;
+use voipfleet_ruleset::flows::{Denials, Flow};
+use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::ruleset::{AddressSet, Family, Ruleset, SetName};
 
 use crate::faulty::faulty;
 use crate::reconciler::{Agent, LIMIT, NEVER, offer};

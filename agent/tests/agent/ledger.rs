@@ -7,13 +7,15 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::{
-    Canonical, Confirmed, Journal, Ledger, LedgerError, Management, Note,
+    Canonical, Confirmed, Journal, KeptLive, Ledger, LedgerError, Live, Management, Note,
 };
-use voipfleet_common::drift::Wanted;
-use voipfleet_common::iptables::{Failsafe, parse_save, restore_input};
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::ruleset::{Chain, Family, Mode, Rule, Ruleset, Verdict};
-use voipfleet_common::session::Held;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::drift::Wanted;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::iptables::{Failsafe, parse_save, restore_input};
+use voipfleet_ruleset::ruleset::{
+    Chain, Expiring, Family, LiveName, LiveSets, LiveValue, Mode, Rule, Ruleset, Until, Verdict,
+};
 
 fn confirmed() -> Confirmed {
     let ruleset = Ruleset {
@@ -69,6 +71,24 @@ fn note() -> Note {
     }
 }
 
+fn live() -> Live {
+    let mut told = LiveSets::new(confirmed().ruleset.site);
+    let until = Until::from_unix(1_796_083_200).unwrap();
+    let ending = Expiring {
+        net: "203.0.113.10/32".parse().unwrap(),
+        until,
+    };
+    let blocked = LiveValue::new(["203.0.113.9/32".parse().unwrap()], [ending]);
+    told.insert("block".parse().unwrap(), blocked);
+    let cluster = LiveValue::new(["10.20.0.11/32".parse().unwrap()], []);
+    told.insert("cluster".parse().unwrap(), cluster);
+    let mut earlier = told.clone();
+    let feed: LiveName = "feed:bad".parse().unwrap();
+    earlier.insert(feed.clone(), LiveValue::default());
+    // A source that is told no more, and still named.
+    Live::new(told).after(Some(&Live::new(earlier)), &[feed].into())
+}
+
 fn golden(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
@@ -90,6 +110,9 @@ fn files_of_version_1_are_read() {
         fs::write(folder.join("journal"), golden("journal-v1")).unwrap();
         fs::write(folder.join("management"), golden("management-v1")).unwrap();
         fs::write(folder.join("fallback"), golden("fallback-v1")).unwrap();
+        assert_eq!(ledger.live(), KeptLive::Never);
+        fs::write(folder.join("live"), golden("live-v1")).unwrap();
+        assert_eq!(ledger.live(), KeptLive::Last(live()));
         let management = Management::from(&confirmed());
         assert_eq!(ledger.management().unwrap().unwrap(), management);
         assert_eq!(ledger.fallback().unwrap(), note());
@@ -104,7 +127,8 @@ fn files_are_written_as_version_1_has_it() {
         ledger.confirm(&confirmed()).unwrap();
         ledger.begin(&journal()).unwrap();
         ledger.note_fallback(&note()).unwrap();
-        for name in ["management", "fallback"] {
+        ledger.keep_live(&live()).unwrap();
+        for name in ["management", "fallback", "live"] {
             let written = fs::read(folder.join(name)).unwrap();
             assert!(written == golden(&format!("{name}-v1")), "{name}");
         }
@@ -163,7 +187,7 @@ fn a_later_version_is_named() {
     in_ledger(|ledger, folder| {
         fs::write(folder.join("confirmed"), file).unwrap();
         let error = ledger.confirmed().unwrap_err();
-        let words = voipfleet_agent::errors::chain(&error);
+        let words = voipfleet_agent::host::errors::chain(&error);
         assert!(
             words.contains("version 9") && words.contains("newer"),
             "{words}"

@@ -4,9 +4,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex};
 
 use nix::fcntl::{Flock, FlockArg};
+use voipfleet_agent::enforcement::apply::Prepared;
 use voipfleet_agent::kernel::{Backend, LOCK_FILE};
-use voipfleet_agent::reconcile::apply::Prepared;
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::faulty::faulty;
 use crate::support::{failsafe, held, in_namespace, sample};

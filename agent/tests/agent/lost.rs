@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use voipfleet_agent::boot;
-use voipfleet_agent::fallback::Running;
+use voipfleet_agent::enforcement::management_rules::Running;
+use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Kernel;
 use voipfleet_proto::v1::NodeState;
 
@@ -62,7 +62,7 @@ fn a_failed_trial_closes_a_node_that_does_not_know_what_it_ran() {
         assert_closed(place, &foreign);
         drop(agent);
         // And so it stays over a boot, until the next push.
-        let recovered = boot::recover(&mut place.system(), &place.ledger());
+        let recovered = recovery::recover(&mut place.system(), &place.ledger());
         assert_eq!(recovered.fallback.unwrap().running, Running::Management);
         assert_closed(place, &foreign);
         assert_takes_a_push(place);
@@ -80,12 +80,12 @@ fn a_ruleset_whose_file_is_gone_was_confirmed_all_the_same() {
         let before = place.everything();
         // What stands stays; and an empty kernel, as after a boot, is closed.
         for _ in 0..2 {
-            let recovered = boot::recover(&mut system, &ledger);
+            let recovered = recovery::recover(&mut system, &ledger);
             assert!(recovered.lost.is_some());
             same(&before, &place.everything());
         }
-        voipfleet_agent::reconcile::enforce::clear(&mut system).unwrap();
-        let recovered = boot::recover(&mut system, &ledger);
+        voipfleet_agent::enforcement::write::clear(&mut system).unwrap();
+        let recovered = recovery::recover(&mut system, &ledger);
         assert_eq!(recovered.fallback.unwrap().running, Running::Management);
         assert_closed(place, &foreign);
         assert_takes_a_push(place);
@@ -104,7 +104,7 @@ fn a_first_push_that_was_cut_short_loses_nothing() {
         let candidate = prepared.enforce(&mut system).unwrap();
         ledger.keep_management(&candidate).unwrap();
         for _ in 0..2 {
-            let recovered = boot::recover(&mut system, &ledger);
+            let recovered = recovery::recover(&mut system, &ledger);
             assert!(recovered.lost.is_none() && recovered.fallback.is_none());
             assert!(!place.has_ours());
         }
@@ -120,11 +120,11 @@ fn a_start_after_a_kill_in_the_apply_closes_such_a_node() {
         let (mut system, ledger) = (place.system(), place.ledger());
         // One family is the new one, the other the old one.
         let half = prepare(&mut system, 9, sample(9)).unwrap();
-        half.begin(&ledger, 2, voipfleet_agent::clock::now())
+        half.begin(&ledger, 2, voipfleet_agent::host::clock::now())
             .unwrap();
         let mut kernel = crate::faulty::faulty(place, 3);
         assert!(half.write(&mut kernel as &mut dyn Kernel).is_err());
-        let recovered = boot::recover(&mut system, &ledger);
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.interrupted.is_some());
         assert_eq!(recovered.fallback.unwrap().running, Running::Management);
         assert_closed(place, &foreign);

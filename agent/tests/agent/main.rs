@@ -53,6 +53,8 @@ mod reconciler;
 #[cfg(test)]
 mod sets;
 #[cfg(test)]
+mod status;
+#[cfg(test)]
 mod stuck;
 #[cfg(test)]
 mod support;

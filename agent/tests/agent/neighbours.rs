@@ -1,7 +1,8 @@
 //! Others on the real kernel: found, told, and left as they are.
 
+use voipfleet_agent::host::Host;
+use voipfleet_agent::inventory::Findings;
 use voipfleet_agent::kernel::{Backend, Kernel};
-use voipfleet_agent::machine::Machine;
 use voipfleet_proto::v1::agent_message::Kind;
 use voipfleet_proto::v1::{Neighbour, NeighbourKind, NodeFacts};
 
@@ -9,9 +10,8 @@ use crate::reconciler::{Agent, NEVER};
 use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 
 fn look(place: &Place, kernel: &mut dyn Kernel) -> Vec<(NeighbourKind, String, String)> {
-    let machine = Machine::at(place.folder.path(), place.runner());
-    machine
-        .look(kernel)
+    let host = Host::at(place.folder.path(), place.runner());
+    Findings::read(&host, kernel)
         .neighbours
         .into_iter()
         .map(|found| (found.kind(), found.detail, found.advice))
@@ -118,13 +118,13 @@ fn sockets_where_the_world_is_let_in_are_told() {
         let any = std::net::UdpSocket::bind("0.0.0.0:11211").unwrap();
         let any6 = std::net::UdpSocket::bind("[::]:4569").unwrap();
         let elsewhere = std::net::UdpSocket::bind("0.0.0.0:9999").unwrap();
-        let machine = Machine::new(place.runner());
+        let host = Host::new(place.runner());
         let own = std::fs::read_to_string("/proc/self/comm").unwrap();
         // A tool that a test beside this one is just starting has the sockets for a moment,
         // under its thread's name.
         let mut found = Vec::new();
         for _ in 0..20 {
-            found = machine.look(&mut place.system()).listeners;
+            found = Findings::read(&host, &mut place.system()).listeners;
             let ports: Vec<u32> = found.iter().map(|listener| listener.port).collect();
             assert_eq!(ports, [4569, 11_211]);
             if found[0].process == own.trim_end() {

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use voipfleet_agent::host::state_dir::StateDir;
 use voipfleet_agent::ledger::Ledger;
-use voipfleet_agent::state::StateDir;
-use voipfleet_common::ruleset::{LiveSets, Ruleset};
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::{
     Confirm, ControllerMessage, Hello, LiveNotice, NodeState, NodeStatus, Offer, Welcome,
 };
+use voipfleet_ruleset::ruleset::{Digest, LiveSets, Ruleset};
 
 use crate::controller::{Ca, Controller, Session, enrolled};
 use crate::reconciler::LIMIT;
@@ -194,19 +194,12 @@ impl<'a> Node<'a> {
 
     /// Notices live sets; as a delta from others, or as a whole to be fetched.
     pub(crate) async fn notice(&self, session: &Session, live: &LiveSets, from: Option<&LiveSets>) {
-        let content = live.encode();
-        let digest = live.digest().as_bytes().to_vec();
         if from.is_none() {
+            let content = live.encode();
             let chunks = content.chunks(256 << 10).map(<[u8]>::to_vec).collect();
-            self.controller.serve(&digest, chunks);
+            self.controller.serve(live.digest().as_bytes(), chunks);
         }
-        let notice = LiveNotice {
-            digest,
-            size: content.len() as u64,
-            delta: from.map(|from| (&live.delta_from(from)).into()),
-            delta_from: from.map_or_else(Vec::new, |from| from.digest().as_bytes().to_vec()),
-        };
-        say(session, Down::Live(notice)).await;
+        say(session, Down::Live(notice_of(live, from))).await;
     }
 
     /// Offers it, and confirms it on the session that announces its trial.
@@ -313,9 +306,22 @@ pub(crate) async fn until(session: &mut Session, state: NodeState) -> NodeStatus
     }
 }
 
+/// A notice of live sets, with the delta from others.
+pub(crate) fn notice_of(live: &LiveSets, from: Option<&LiveSets>) -> LiveNotice {
+    LiveNotice {
+        digest: live.digest().as_bytes().to_vec(),
+        size: live.encode().len() as u64,
+        delta: from.map(|from| (&live.delta_from(from)).into()),
+        delta_from: from.map_or_else(Vec::new, |from| from.digest().as_bytes().to_vec()),
+    }
+}
+
 /// Hears statuses until the node enforces these live sets.
 pub(crate) async fn until_live(session: &mut Session, live: &LiveSets) -> NodeStatus {
-    let digest = live.digest();
+    until_digest(session, live.digest()).await
+}
+
+pub(crate) async fn until_digest(session: &mut Session, digest: Digest) -> NodeStatus {
     loop {
         match hear(session).await {
             Some(Up::Status(status)) if status.live_digest == digest.as_bytes() => return status,

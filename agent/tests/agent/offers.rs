@@ -1,8 +1,9 @@
 //! Offers, from the inbox to the status that answers them.
 
-use voipfleet_agent::reconcile::{Content, Offered, inspect};
-use voipfleet_common::ruleset::Ruleset;
+use voipfleet_agent::enforcement::inspect::inspect;
+use voipfleet_agent::mailbox::{Content, Offered};
 use voipfleet_proto::v1::{DriftState, NodeState, NodeStatus};
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::faulty::faulty;
 use crate::reconciler::{Agent, NEVER, offer};

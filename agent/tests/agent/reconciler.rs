@@ -4,14 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use voipfleet_agent::kernel::{Kernel, LOCK_FILE, OwnProcesses};
-use voipfleet_agent::machine::Machine;
-use voipfleet_agent::reconcile::{Content, Inbox, Offered, Outbox, Reconciler, Settings};
-use voipfleet_agent::watch::Watch;
-use voipfleet_common::ruleset::Ruleset;
-use voipfleet_common::session::Attempt;
+use voipfleet_agent::host::Host;
+use voipfleet_agent::host::exec::OwnProcesses;
+use voipfleet_agent::inventory::HostInventory;
+use voipfleet_agent::kernel::Watch;
+use voipfleet_agent::kernel::{Kernel, LOCK_FILE};
+use voipfleet_agent::mailbox::{Content, Inbox, Offered, Outbox};
+use voipfleet_agent::reconcile::{Reconciler, Settings};
 use voipfleet_proto::v1::agent_message::Kind;
 use voipfleet_proto::v1::{DriftRecord, NodeState, NodeStatus};
+use voipfleet_protocol::session::Attempt;
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::support::{Place, held, own};
 
@@ -66,11 +69,12 @@ impl Agent {
             .unwrap();
         let watch = runtime
             .block_on(async { Watch::open(place.backend, own_processes, lock_file).unwrap() });
-        runtime.spawn(watch.run(Arc::clone(&inbox)));
+        runtime.spawn(Arc::clone(&inbox).follow(watch));
+        let host = Host::at(place.folder.path(), place.runner());
         let settings = Settings {
             own: own(),
             poll_interval,
-            machine: Machine::at(place.folder.path(), place.runner()),
+            inventory: Box::new(HostInventory::new(host)),
         };
         let reconciler = Reconciler::start(
             kernel,

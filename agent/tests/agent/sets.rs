@@ -4,15 +4,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use ipnet::IpNet;
+use voipfleet_agent::enforcement::inspect::inspect;
+use voipfleet_agent::enforcement::recovery;
+use voipfleet_agent::host::clock;
 use voipfleet_agent::kernel::{
     Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, System,
 };
-use voipfleet_agent::reconcile::inspect;
-use voipfleet_agent::{boot, clock};
-use voipfleet_common::flows::Flow;
-use voipfleet_common::iptables::{parse_ipset_save, set_plan};
-use voipfleet_common::ruleset::{AddressSet, Expiring, Family, Ruleset, SetName, Until};
 use voipfleet_proto::v1::{DriftClass, DriftRecord, DriftState, NodeStatus, SetCount};
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::iptables::{parse_ipset_save, set_plan};
+use voipfleet_ruleset::ruleset::{AddressSet, Expiring, Family, Ruleset, SetName, Until};
 
 use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN, offer};
 use crate::support::{Place, in_namespace, install, on_both_backends, prepare, put_back, sample};
@@ -215,7 +216,7 @@ fn a_build_that_was_cut_off_is_finished_by_the_next_start() {
             let part = lines[..stop].join("\n") + "\n";
             system.ipset_restore(&part).unwrap();
             assert!(place.tool("ipset list -n").contains("vf-new-"));
-            let recovered = boot::recover(&mut system, &ledger);
+            let recovered = recovery::recover(&mut system, &ledger);
             assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
             let confirmed = recovered.confirmed.unwrap();
             assert!(inspect(&mut system, &confirmed).is_clean(), "{stop} lines");
@@ -316,9 +317,9 @@ fn a_boot_restores_only_what_still_lives() {
         while now() <= over {
             std::thread::yield_now();
         }
-        boot::teardown(&mut system, &ledger, false).unwrap();
+        recovery::teardown(&mut system, &ledger, false).unwrap();
         assert!(!place.has_ours());
-        let recovered = boot::recover(&mut system, &ledger);
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
         assert!(holds(place, "10.0.0.0") && holds(place, "10.0.0.2"));
         assert!(!holds(place, "10.0.0.1"));
@@ -367,7 +368,7 @@ fn the_count_comes_with_an_apply_and_goes_with_the_ruleset() {
         let answer = agent.answer_to(offer(1, 1, &with(set(hosts(0..7)))));
         assert_eq!(numbers(&answer.sets.unwrap()), (10, 10));
         let other = offer(2, 2, &with(set(hosts(0..9))));
-        let attempt = agent.try_out(voipfleet_agent::reconcile::Offered {
+        let attempt = agent.try_out(voipfleet_agent::mailbox::Offered {
             confirm_within: OFTEN,
             ..other
         });

@@ -6,17 +6,18 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
-use voipfleet_agent::boot;
-use voipfleet_agent::kernel::{Backend, DEFAULT_TOOL_PATH, Kernel, Runner, System};
+use voipfleet_agent::enforcement::apply::{self, Own, Prepared, Rejection};
+use voipfleet_agent::enforcement::recovery;
+use voipfleet_agent::host::exec::{DEFAULT_TOOL_PATH, Runner};
+use voipfleet_agent::kernel::{Backend, Kernel, System};
 use voipfleet_agent::ledger::Confirmed;
 use voipfleet_agent::ledger::Ledger;
-use voipfleet_agent::reconcile::apply::{self, Own, Prepared, Rejection};
-use voipfleet_common::iptables::Failsafe;
-use voipfleet_common::ruleset::{
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::ruleset::{
     AddressSet, Chain, ConnectionState, ConnectionStates, Family, Mode, PortRange, Ports, Protocol,
     Rate, RateUnit, Rule, Ruleset, SetName, SourceLimit, Verdict,
 };
-use voipfleet_common::session::Held;
 
 pub(crate) const BACKENDS: [Backend; 2] = [Backend::Nft, Backend::Legacy];
 
@@ -186,7 +187,7 @@ pub(crate) fn is_back(place: &Place, before: &str) {
     same(before, &place.everything());
     assert_eq!(confirmed(place), Some(1));
     assert!(place.ledger().journal().unwrap().is_none());
-    let recovered = boot::recover(&mut place.system(), &place.ledger());
+    let recovered = recovery::recover(&mut place.system(), &place.ledger());
     assert!(recovered.failed.is_none() && recovered.interrupted.is_none());
     same(before, &place.everything());
 }

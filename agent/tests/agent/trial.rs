@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use voipfleet_agent::boot;
+use voipfleet_agent::enforcement::inspect::inspect;
+use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::{Backend, KernelEvent};
-use voipfleet_agent::reconcile::{Dialled, Offered, inspect};
-use voipfleet_common::ruleset::Ruleset;
-use voipfleet_common::session::{Attempt, Held};
+use voipfleet_agent::mailbox::{Dialled, Offered};
 use voipfleet_proto::v1::{DriftClass, DriftState, NodeState};
+use voipfleet_protocol::session::{Attempt, Held};
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::reconciler::{Agent, NEVER, offer};
 use crate::support::{
@@ -69,7 +70,7 @@ fn a_first_push_is_undone_to_nothing_of_ours() {
         assert_eq!(confirmed(place), None);
         assert!(place.ledger().journal().unwrap().is_none());
         drop(agent);
-        let recovered = boot::recover(&mut place.system(), &place.ledger());
+        let recovered = recovery::recover(&mut place.system(), &place.ledger());
         assert!(recovered.confirmed.is_none() && recovered.interrupted.is_none());
         same(&before, &place.everything());
     });

@@ -1,7 +1,7 @@
 //! Rules of nft that iptables has no words for, in the table that it should print.
 
+use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::kernel::Backend;
-use voipfleet_agent::reconcile::inspect;
 use voipfleet_proto::v1::{self as pb, DriftClass, DriftRecord, DriftState, NodeStatus};
 
 use crate::reconciler::{Agent, NEVER, OFTEN};

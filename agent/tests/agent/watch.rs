@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use voipfleet_agent::kernel::{Backend, KernelEvent, LOCK_FILE, LockFile, OwnProcesses};
-use voipfleet_agent::machine::{Processes, Root};
-use voipfleet_agent::watch::Watch;
+use voipfleet_agent::host::exec::OwnProcesses;
+use voipfleet_agent::host::{Processes, Root};
+use voipfleet_agent::kernel::Watch;
+use voipfleet_agent::kernel::{Backend, KernelEvent, LOCK_FILE, LockFile};
 use voipfleet_proto::v1::DriftRecord;
 
 use crate::reconciler::{Agent, OFTEN};

@@ -1,104 +1,16 @@
-//! What the store's values mean. What people decide is JSON; what agents say stays in the
-//! wire's protobuf, and what is large is protobuf too.
+//! Records of documents, rollouts and generations, beside those of the store.
 
 mod documents;
-mod emergency;
-mod feed;
-mod generation;
-mod node;
-mod operator;
-mod queue;
-mod resolved;
-mod rollout;
-mod target;
-mod token;
 
-use prost::Message as _;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+pub use voipfleet_controller_core::DocumentsVersion;
+pub use voipfleet_controller_core::generation::{Cause, Content, GenerationRecord};
+pub use voipfleet_controller_core::queue::{
+    Ended, Fate, MAX_WAITING, PlannedContent, PlannedDigest, QueueRecord, Queued,
+};
+pub use voipfleet_controller_core::rollout::{
+    NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages, Tally,
+};
+pub use voipfleet_controller_core::target::TargetRecord;
+pub use voipfleet_store::records::*;
 
-pub use documents::{DocumentRecord, DocumentsRecord, DocumentsVersion};
-pub use emergency::{ExceptionKind, ExceptionRecord, OpenRecord, SiteScope, is_over};
-pub use feed::{Dropped, FeedRecord};
-pub use generation::{Cause, Content, GenerationRecord};
-pub use node::{NodeId, NodeRecord, StatusRecord};
-pub use operator::{OperatorKey, OperatorRecord};
-pub use queue::{Ended, Fate, MAX_WAITING, PlannedContent, PlannedDigest, QueueRecord, Queued};
-pub use resolved::{ResolvedRecord, Seen};
-pub use rollout::{NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages, Tally};
-pub use target::TargetRecord;
-pub use token::{TokenRecord, TokenUse};
-
-use crate::store::{Expect, Revision, Store, StoreError, Versioned};
-
-/// A record with its revision.
-#[derive(Debug, Clone)]
-pub struct Read<T> {
-    /// The transaction that wrote it.
-    pub revision: Revision,
-    /// The record.
-    pub record: T,
-}
-
-/// Reads a JSON record.
-pub async fn read<T: DeserializeOwned>(
-    store: &dyn Store,
-    key: &str,
-) -> Result<Option<Read<T>>, StoreError> {
-    store
-        .get(key)
-        .await?
-        .map(|held| {
-            Ok(Read {
-                revision: held.revision,
-                record: from_json(key, &held)?,
-            })
-        })
-        .transpose()
-}
-
-/// Expects what was read.
-pub fn expected<T>(read: Option<&Read<T>>) -> Expect {
-    read.map_or(Expect::Absent, |read| Expect::At(read.revision))
-}
-
-/// Understands a JSON record.
-pub fn from_json<T: DeserializeOwned>(key: &str, held: &Versioned) -> Result<T, StoreError> {
-    serde_json::from_slice(&held.value).map_err(|error| StoreError::Value {
-        key: key.to_owned(),
-        source: error.into(),
-    })
-}
-
-/// Writes a JSON record.
-pub fn to_json<T: Serialize>(key: &str, record: &T) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(record).map_err(|error| StoreError::Value {
-        key: key.to_owned(),
-        source: error.into(),
-    })
-}
-
-/// Understands a protobuf record.
-pub fn from_protobuf<T: prost::Message + Default>(
-    key: &str,
-    held: &Versioned,
-) -> Result<T, StoreError> {
-    T::decode(held.value.as_slice()).map_err(|error| StoreError::Value {
-        key: key.to_owned(),
-        source: error.into(),
-    })
-}
-
-/// Reads what a node last said of itself.
-pub async fn read_status(store: &dyn Store, key: &str) -> Result<Option<StatusRecord>, StoreError> {
-    store
-        .get(key)
-        .await?
-        .map(|held| from_protobuf(key, &held))
-        .transpose()
-}
-
-/// Writes what a node last said of itself.
-pub fn status_bytes(record: &StatusRecord) -> Vec<u8> {
-    record.encode_to_vec()
-}
+pub use documents::{DocumentRecord, DocumentsRecord};

@@ -30,8 +30,10 @@ pub struct Failure {
     pub status: ExitStatus,
     /// What happened, lower case, without a full stop.
     pub message: String,
-    /// What to do next.
-    pub hint: Option<String>,
+    /// Further lines below the message.
+    pub details: Vec<String>,
+    /// What to do next, the best first.
+    pub hints: Vec<String>,
     /// The request's id in the controller's audit log.
     pub request: Option<String>,
     #[source]
@@ -53,7 +55,8 @@ impl Failure {
         Self {
             status,
             message: message.into(),
-            hint: None,
+            details: Vec::new(),
+            hints: Vec::new(),
             request: None,
             cause: None,
         }
@@ -69,7 +72,21 @@ impl Failure {
     /// Adds what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds several hints.
+    #[must_use]
+    pub fn with_hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
+        self.hints.extend(hints);
+        self
+    }
+
+    /// Adds a line below the message.
+    #[must_use]
+    pub fn detail(mut self, line: impl Into<String>) -> Self {
+        self.details.push(line.into());
         self
     }
 

@@ -3,10 +3,13 @@
 use std::error::Error;
 use std::io;
 
+use jiff::SignedDuration;
 use rustls::{AlertDescription, CertificateError};
 use tonic::Code;
+use voipfleet_proto::refusal::Refusal;
 
 use crate::failure::{Failure, chain};
+use crate::format::span;
 
 /// The metadata in which the controller sends the request id.
 const REQUEST_ID: &str = "voipfleet-request";
@@ -48,49 +51,59 @@ fn without_request(address: &str, operator: &str, status: &tonic::Status) -> Fai
         .because(cause)
         .hint("check that voipfleet-controller is running there, then try again");
     }
-    let message = status.message().to_owned();
-    match status.code() {
+    let refusal = Refusal::of(status);
+    let message = &refusal.message;
+    let failure = match status.code() {
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists
         | Code::FailedPrecondition
-        | Code::OutOfRange => with_hint(&message),
+        | Code::OutOfRange => Failure::input(message),
         Code::Unauthenticated | Code::PermissionDenied => {
-            let refused = with_hint(&format!("permission denied for {operator}: {message}"));
-            let hint = refused
-                .hint
-                .clone()
-                .unwrap_or_else(|| SHOW_CONTEXT.to_owned());
-            refused
-                .status(crate::failure::ExitStatus::NoController)
-                .hint(hint)
+            Failure::controller(format!("permission denied for {operator}: {message}"))
         }
         Code::ResourceExhausted => {
             Failure::controller(format!("the controller is busy: {message}"))
-                .hint("try again in a moment")
         }
-        Code::Aborted => Failure::controller(format!("conflict: {message}"))
-            .hint("review the change, then try again"),
+        Code::Aborted => Failure::controller(format!("conflict: {message}")),
         Code::DeadlineExceeded => {
             Failure::controller(format!("the controller at {address} timed out: {message}"))
-                .hint(OVERLOADED)
         }
         Code::Unavailable => Failure::controller(format!(
             "the controller at {address} is unavailable: {message}"
-        ))
-        .hint("try again when it is back"),
-        Code::Unimplemented => Failure::controller("the controller does not support this command")
-            .hint("update the controller: it is older than this voipctl"),
-        _ => Failure::controller(format!("internal error of the controller: {message}"))
-            .hint("check the controller's log"),
-    }
+        )),
+        Code::Unimplemented => Failure::controller("the controller does not support this command"),
+        _ => Failure::controller(format!("internal error of the controller: {message}")),
+    };
+    let changed = refusal.changed.iter();
+    let failure = changed.fold(failure, |failure, changed| {
+        failure.detail(format!("{}: {}", changed.subject, changed.description))
+    });
+    with_hints(failure, &refusal, status.code())
 }
 
-/// What the controller refuses, in its own words; a last clause that names a command is shown as the hint.
-pub fn with_hint(message: &str) -> Failure {
-    match message.rsplit_once("; ") {
-        Some((message, hint)) if hint.contains("voipctl ") => Failure::input(message).hint(hint),
-        _ => Failure::input(message),
+/// Adds the controller's own hints, otherwise those of the status code.
+fn with_hints(failure: Failure, refusal: &Refusal, code: Code) -> Failure {
+    if !refusal.hints.is_empty() {
+        return failure.with_hints(refusal.hints.iter().cloned());
+    }
+    if let Some(time) = refusal.retry_after {
+        let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+        return failure.hint(format!("try again in {}", span(time)));
+    }
+    match code {
+        Code::Unauthenticated | Code::PermissionDenied => failure.hint(SHOW_CONTEXT),
+        Code::ResourceExhausted => failure.hint("try again in a moment"),
+        Code::Aborted => failure.hint("review the change, then try again"),
+        Code::DeadlineExceeded => failure.hint(OVERLOADED),
+        Code::Unavailable => failure.hint("try again when it is back"),
+        Code::Unimplemented => failure.hint("update the controller: it is older than this voipctl"),
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::OutOfRange => failure,
+        _ => failure.hint("check the controller's log"),
     }
 }
 
@@ -143,16 +156,15 @@ fn untrusted(address: &str, why: &CertificateError) -> Failure {
 /// The controller does not accept our certificate.
 fn refused(address: &str, alert: AlertDescription) -> Failure {
     let (words, hint) = match alert {
-        AlertDescription::CertificateExpired => (
-            "our certificate has expired, or a clock is wrong",
-            NEW_CONTEXT,
-        ),
+        AlertDescription::CertificateExpired => {
+            ("it has expired, or a clock is wrong", NEW_CONTEXT)
+        }
         // The second comes when the other CA has the same name.
         AlertDescription::UnknownCA | AlertDescription::DecryptError => (
-            "our certificate was issued by another CA than the controller's",
+            "it was issued by another CA than the controller's",
             NEW_CONTEXT,
         ),
-        AlertDescription::CertificateRevoked => ("our certificate was revoked", NEW_CONTEXT),
+        AlertDescription::CertificateRevoked => ("it was revoked", NEW_CONTEXT),
         AlertDescription::CertificateRequired
         | AlertDescription::BadCertificate
         | AlertDescription::CertificateUnknown

@@ -103,9 +103,18 @@ impl Table {
         }
         let mut grid = self.grid(pane);
         match pane.width() {
-            Some(width) if !squeeze(&mut grid, width) => self.blocks(width, pane.colour()),
+            Some(width) if !squeeze(&mut grid, width, self.longest_word()) => {
+                self.blocks(width, pane.colour())
+            }
             _ => finish(&mut grid),
         }
+    }
+
+    /// The longest word of the last column: it is never broken.
+    fn longest_word(&self) -> usize {
+        let cells = self.rows.iter().filter_map(|row| row.last());
+        let words = cells.flat_map(|cell| cell.text.split_whitespace());
+        words.map(|word| word.chars().count()).max().unwrap_or(0)
     }
 
     fn grid(&self, pane: &Pane) -> Grid {
@@ -175,7 +184,7 @@ fn close_up(grid: &mut Grid) {
 
 /// Makes the columns fit `width`, if necessary by wrapping the last one; false if that would
 /// leave too little of it.
-fn squeeze(grid: &mut Grid, width: usize) -> bool {
+fn squeeze(grid: &mut Grid, width: usize, longest_word: usize) -> bool {
     let columns = grid.column_max_content_widths();
     let Some((last, others)) = columns.split_last() else {
         return true;
@@ -183,7 +192,7 @@ fn squeeze(grid: &mut Grid, width: usize) -> bool {
     let before: usize = others.iter().map(|width| usize::from(*width) + 2).sum();
     let wanted = usize::from(*last);
     let left = width.saturating_sub(before);
-    if left < wanted.min(MIN_WRAPPED) {
+    if left < wanted.min(MIN_WRAPPED.max(longest_word)) {
         return false;
     }
     if left < wanted

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use voipfleet_common::flows::{Flow, Opener};
-use voipfleet_common::ruleset::Interface;
+use voipfleet_ruleset::flows::{Flow, Opener};
+use voipfleet_ruleset::ruleset::Interface;
 
 use super::entry::Entry;
 
@@ -74,10 +74,10 @@ impl Addresses {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::ruleset::Protocol;
+    use voipfleet_ruleset::ruleset::Protocol;
 
-    use super::super::entry::Ends;
     use super::*;
+    use crate::kernel::conntrack::entry::Ends;
 
     fn addresses() -> Addresses {
         let mut addresses = Addresses::default();

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use voipfleet_agent::kernel::{Backend, Runner, System};
-use voipfleet_agent::reconcile::inspect;
-use voipfleet_common::ruleset::Family;
+use voipfleet_agent::enforcement::inspect::inspect;
+use voipfleet_agent::host::exec::Runner;
+use voipfleet_agent::kernel::{Backend, System};
 use voipfleet_proto::v1::DriftClass::{self, Missing, Set};
 use voipfleet_proto::v1::{self as pb, DriftRecord};
+use voipfleet_ruleset::ruleset::Family;
 
 use super::{Edit, Others, Records, Step, Told, fill};
 use crate::reconciler::Agent;

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
-use voipfleet_agent::boot;
+use voipfleet_agent::enforcement::apply::Prepared;
+use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::{KeptLive, Ledger, Live, Management};
-use voipfleet_agent::reconcile::apply::Prepared;
-use voipfleet_common::iptables::Failsafe;
-use voipfleet_common::ruleset::{LiveSets, Ruleset};
+use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::ruleset::{LiveSets, Ruleset};
 
 use crate::live::{first, naming};
 use crate::node::{Node, announced, confirm, program, was_killed};
@@ -182,7 +182,7 @@ impl<'a> Bench<'a> {
     /// Nothing of ours is there, and nothing is remembered.
     pub(super) fn forget(&mut self) {
         let (mut system, ledger) = self.parts();
-        boot::teardown(&mut system, &ledger, true).unwrap();
+        recovery::teardown(&mut system, &ledger, true).unwrap();
         self.stands = None;
         same(&self.wanted(), &self.place.everything());
     }
@@ -217,7 +217,7 @@ impl<'a> Bench<'a> {
     /// The kernel of a machine that has just been started: the rules of others, none of ours.
     pub(super) fn lose_the_kernel(&self) {
         let (mut system, ledger) = self.parts();
-        boot::teardown(&mut system, &ledger, false).unwrap();
+        recovery::teardown(&mut system, &ledger, false).unwrap();
     }
 
     /// Pushes, until the agent dies at `failpoint`.

@@ -82,7 +82,7 @@ fn a_block_in_a_trial_cuts_at_once_and_stays_when_the_trial_fails() {
         let agent = with_first(place);
         let sip = Service::new(5060);
         let (phone, neighbour) = (wire.peer(PHONE, 5062), wire.peer(NEIGHBOUR, 5062));
-        let brief = voipfleet_agent::reconcile::Offered {
+        let brief = voipfleet_agent::mailbox::Offered {
             confirm_within: std::time::Duration::from_secs(2),
             ..offer(2, 2, &naming(2))
         };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use voipfleet_agent::boot;
+use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::ledger::{KeptLive, Live};
 use voipfleet_proto::v1::NodeState;
 
@@ -44,8 +44,8 @@ fn the_live_sets_before_the_last_keep_the_cluster_alive() {
                 damage(place, "live");
             }
             let (mut system, ledger) = (place.system(), place.ledger());
-            boot::teardown(&mut system, &ledger, false).unwrap();
-            let recovered = boot::recover(&mut system, &ledger);
+            recovery::teardown(&mut system, &ledger, false).unwrap();
+            let recovered = recovery::recover(&mut system, &ledger);
             assert!(recovered.failed.is_none() && recovered.fallback.is_none());
             let why = &recovered.live.damaged;
             assert!(why.contains("enforces those before the last"), "{why}");
@@ -81,8 +81,8 @@ fn without_any_the_kernel_keeps_what_it_holds_and_a_boot_lets_nobody_in() {
         drop(agent);
         // The machine was.
         let (mut system, ledger) = (place.system(), place.ledger());
-        boot::teardown(&mut system, &ledger, false).unwrap();
-        let recovered = boot::recover(&mut system, &ledger);
+        recovery::teardown(&mut system, &ledger, false).unwrap();
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none() && recovered.fallback.is_none());
         assert_eq!(
             elements(place, "vf-clients-4"),
@@ -105,7 +105,7 @@ fn a_ledger_without_live_sets_opens_as_ever() {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
         assert_eq!(ledger.live(), KeptLive::Never);
-        let recovered = boot::recover(&mut system, &ledger);
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none());
         assert_eq!(recovered.live.damaged, "");
         let agent = Agent::start(place, NEVER);

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use voipfleet_agent::boot;
+use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::{DriftState, NodeState, NodeStatus};
 
@@ -91,9 +91,9 @@ fn what_was_noticed_is_there_after_a_boot_without_a_controller() {
         let before = place.everything();
         drop(agent);
         let (mut system, ledger) = (place.system(), place.ledger());
-        boot::teardown(&mut system, &ledger, false).unwrap();
+        recovery::teardown(&mut system, &ledger, false).unwrap();
         assert!(!place.has_ours());
-        let recovered = boot::recover(&mut system, &ledger);
+        let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none() && recovered.fallback.is_none());
         same(&before, &place.everything());
         // And a start says what it holds.
@@ -101,7 +101,7 @@ fn what_was_noticed_is_there_after_a_boot_without_a_controller() {
         let told = agent.outbox.last_status().live_digest;
         let blocked = with(&first(), "block", &["203.0.113.9/32"]);
         assert_eq!(told, blocked.digest().as_bytes());
-        boot::teardown(&mut system, &ledger, true).unwrap();
+        recovery::teardown(&mut system, &ledger, true).unwrap();
         let left = std::fs::read_dir(place.folder.path().join("ledger")).unwrap();
         assert_eq!(left.count(), 0, "purged");
     });
@@ -176,8 +176,8 @@ fn what_is_told_no_more_stays_as_it_was_told_while_a_ruleset_names_it() {
         takes(&agent, &with(&fewer, "block", &["203.0.113.9/32"]));
         drop(agent);
         let (mut system, ledger) = (place.system(), place.ledger());
-        boot::teardown(&mut system, &ledger, false).unwrap();
-        assert!(boot::recover(&mut system, &ledger).failed.is_none());
+        recovery::teardown(&mut system, &ledger, false).unwrap();
+        assert!(recovery::recover(&mut system, &ledger).failed.is_none());
         assert_eq!(
             elements(place, "vf-list-1-4"),
             ["192.0.2.0/28", "198.18.66.0/24", "203.0.113.9"]

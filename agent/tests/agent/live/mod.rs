@@ -2,6 +2,7 @@
 
 mod cut;
 mod damage;
+mod figure;
 mod kernel;
 mod session;
 mod trial;
@@ -10,12 +11,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
+use voipfleet_agent::enforcement::dynamic_sets;
+use voipfleet_agent::enforcement::inspect::inspect;
+use voipfleet_agent::host::clock;
 use voipfleet_agent::kernel::Kernel;
 use voipfleet_agent::ledger::{Confirmed, Ledger, Live};
-use voipfleet_agent::reconcile::{Noticed, inspect};
-use voipfleet_agent::{clock, live};
-use voipfleet_common::ruleset::{Expiring, LiveName, LiveSets, LiveValue, Ruleset, Until};
+use voipfleet_agent::mailbox::Noticed;
 use voipfleet_proto::v1::NodeStatus;
+use voipfleet_ruleset::ruleset::{Expiring, LiveName, LiveSets, LiveValue, Ruleset, Until};
 
 use crate::node::Node;
 use crate::reconciler::Agent;
@@ -88,7 +91,7 @@ fn give(agent: &Agent, live: &LiveSets) {
 }
 
 /// The same, and waits until they are in force.
-fn takes(agent: &Agent, live: &LiveSets) -> NodeStatus {
+pub(crate) fn takes(agent: &Agent, live: &LiveSets) -> NodeStatus {
     give(agent, live);
     let digest = live.digest();
     let is = |status: &NodeStatus| status.live_digest == digest.as_bytes();
@@ -100,7 +103,7 @@ fn takes(agent: &Agent, live: &LiveSets) -> NodeStatus {
 fn wanted(place: &Place) -> Confirmed {
     let ledger = place.ledger();
     let mut confirmed = ledger.confirmed().unwrap().expect("a confirmed ruleset");
-    let found = live::find(&mut place.system(), &ledger, Some(&mut confirmed));
+    let found = dynamic_sets::find(&mut place.system(), &ledger, Some(&mut confirmed));
     assert_eq!((found.damaged.as_str(), found.unknown.as_str()), ("", ""));
     confirmed
 }
@@ -110,7 +113,7 @@ fn is_kept(node: &Node<'_>) {
     let ledger = Ledger::look_at(&node.state.ledger());
     let mut system = node.place.system();
     let mut confirmed = ledger.confirmed().unwrap().expect("a confirmed ruleset");
-    live::find(&mut system, &ledger, Some(&mut confirmed));
+    dynamic_sets::find(&mut system, &ledger, Some(&mut confirmed));
     let found = inspect(&mut system, &confirmed);
     assert!(found.is_clean(), "{:#?}", found.differences);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use voipfleet_agent::reconcile::Offered;
+use voipfleet_agent::mailbox::Offered;
 use voipfleet_proto::v1::NodeState;
 
 use super::{elements, first, is_as_wanted, naming, takes, with};

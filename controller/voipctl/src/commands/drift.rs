@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::status::fetch;
 use crate::Session;
@@ -94,7 +94,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
                 .iter()
                 .partition(|record| record.repaired_after_ms.is_none());
             session.console.note(&format!(
-                "{}, {} not repaired\n",
+                "{}, {} not repaired",
                 count(records.len(), "record"),
                 thousands(unrepaired.len() as u64)
             ));

@@ -1,8 +1,8 @@
 //! `voipctl feeds`: the lists that the controller fetches, and `voipctl feeds fetch LIST`.
 
 use serde::Serialize;
-use voipfleet_common::names::ListName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::ListName;
 
 use super::names::{State, bad_first, summary};
 use crate::Session;
@@ -222,7 +222,7 @@ impl Dropped {
             (self.private, "private"),
             (self.bogon, "reserved"),
             (self.too_wide, "too wide"),
-            (self.not_addresses, "not an address"),
+            (self.not_addresses, "invalid"),
             (self.twice, "duplicate"),
         ];
         let dropped = classes.iter().filter(|(number, _)| *number > 0);

@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 
 use serde::Serialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};
@@ -133,7 +133,7 @@ pub(super) fn cause(entry: &v1::HistoryEntry) -> String {
     }
 }
 
-/// `done: 3 applied`, `halted: 2 applied, 1 failed`; empty if unknown.
+/// `done (3 applied)`, `halted (2 applied, 1 failed)`; empty if unknown.
 pub(super) fn result(entry: &v1::HistoryEntry) -> String {
     let counts: Vec<String> = [(entry.applied, "applied"), (entry.failed, "failed")]
         .into_iter()
@@ -144,7 +144,7 @@ pub(super) fn result(entry: &v1::HistoryEntry) -> String {
     match (entry.result.as_str(), counts.as_slice()) {
         (result, []) => result.replace('_', " "),
         ("", counts) => counts.join(", "),
-        (result, counts) => format!("{}: {}", result.replace('_', " "), counts.join(", ")),
+        (result, counts) => format!("{} ({})", result.replace('_', " "), counts.join(", ")),
     }
 }
 

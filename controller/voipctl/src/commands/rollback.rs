@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::plan;
 use super::push::RolloutWatch;
@@ -11,7 +11,6 @@ use crate::Session;
 use crate::client::ANSWER_TIMEOUT;
 use crate::failure::{ExitStatus, Failure};
 use crate::format::{duration, millis};
-use crate::grpc_errors;
 
 /// `voipctl rollback`
 #[derive(Debug, clap::Args)]
@@ -59,7 +58,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         let plan = plan::fetch_back(site, request.to, &controller).await?;
         plan::show(&plan, session);
         if !plan.held.is_empty() {
-            return Err(grpc_errors::with_hint(&plan.held));
+            return Err(plan::held(&plan));
         }
         let to = plan.to;
         if !session.confirm(&format!("roll {site} back to generation {to}?"))? {

@@ -3,8 +3,8 @@
 use std::num::NonZeroU64;
 
 use serde::Serialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::push::RolloutWatch;
 use crate::Session;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::role::Role;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
 
 use crate::Session;
 use crate::console::style::Tone;
@@ -124,7 +124,7 @@ async fn create(args: Create, session: &mut Session<'_>) -> Result<ExitStatus, F
     }
     session.console.data(&format!("{}\n", created.token));
     session.console.note(&format!(
-        "valid for one {} node of {}, until {} ({}); write it to a file on the node, then run:",
+        "valid for one {} node of {}, until {} ({}); write it to token.txt on the node, then run:",
         created.roles.join(", "),
         created.site,
         created.expires,

@@ -165,7 +165,10 @@ impl Console {
     pub fn failure(&mut self, failure: &Failure) {
         let title = self.err.painted("1;31", "error:");
         self.rendered(&format!("{title} {}", printable(&chain(failure))));
-        if let Some(hint) = &failure.hint {
+        for detail in &failure.details {
+            self.note(&format!("  {detail}"));
+        }
+        for hint in &failure.hints {
             self.hint(hint);
         }
         if let Some(request) = &failure.request {

@@ -1,6 +1,10 @@
 //! Connections to the controller, and how their failures are reported.
 
+use std::time::Duration;
+
 use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 
 use crate::controller::Authority;
 use crate::fixture::{ADA, CONTROLLER, Fixture, Terminal};
@@ -80,11 +84,16 @@ async fn status_codes_are_explained() {
     let fixture = Fixture::new().await;
     let mut shown = String::new();
     for refusal in [
-        Status::permission_denied("operators may not do this"),
-        Status::not_found("there is no site site-z; `voipctl get site` lists them"),
+        Status::permission_denied("a node cannot do this"),
+        Refusal::new(Reason::UnknownSite, "no site named site-z")
+            .hint("to list the sites: voipctl get site")
+            .into(),
         Status::failed_precondition("list voipbl is used by site site-a"),
         Status::resource_exhausted("too many pushes at once"),
-        Status::internal("the store cannot be written: \u{1b}[2Jdisk full"),
+        Refusal::new(Reason::RateLimited, "too many calls by ada")
+            .retry_after(Duration::from_secs(5))
+            .into(),
+        Status::internal("cannot write the store: \u{1b}[2Jdisk full"),
         Status::unimplemented(""),
     ] {
         fixture.script(|script| script.refusal = Some(refusal));

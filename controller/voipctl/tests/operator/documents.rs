@@ -1,6 +1,6 @@
 //! `apply`, `get` and `delete`.
 
-use voipfleet_common::policy::{self, Diagnostic, Documents, Severity, Source};
+use voipfleet_policy::{self as policy, Diagnostic, Documents, Severity, Source};
 use voipfleet_proto::v1;
 
 use crate::fixture::{Fixture, Terminal, ago};
@@ -114,7 +114,9 @@ async fn many_diagnostics_are_counted_and_errors_come_first() {
     let shown = fixture.run(&["apply", "-f", path]).await;
     assert_eq!(shown.status, 2);
     assert!(
-        shown.err.starts_with("error: a site has no field `tennants`"),
+        shown
+            .err
+            .starts_with("error: a site has no field `tennants`"),
         "{shown}"
     );
     assert_eq!(shown.err.matches("warning: ").count(), 49);

@@ -1,7 +1,7 @@
 //! `block`, `allow`, `blocks`, `panic-open` and their reversals.
 
-use tonic::Status;
-use voipfleet_proto::v1::{self, EnforcementState, site_scope};
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::{self, EnforcementState, Reason, site_scope};
 
 use crate::fixture::{Fixture, Terminal, ago};
 
@@ -123,9 +123,11 @@ async fn nodes_that_do_not_enforce_a_block() {
     let line = ["block", "192.0.2.66", "--ttl", "forever", "--reason", "x"];
     let mut shown = fixture.run(&line).await.to_string();
     fixture.script(|script| {
-        let why = "203.0.113.9 belongs to those whom the site serves: tenant acme: offices \
-                   (203.0.113.0/24) in site-a; if it is meant all the same: voipctl block --force";
-        script.refusal = Some(Status::failed_precondition(why));
+        let protected = Refusal::new(
+            Reason::ProtectedAddress,
+            "203.0.113.9 belongs to tenant acme of site-a (offices: 203.0.113.0/24)",
+        );
+        script.refusal = Some(protected.hint("pass --force to block it anyway").into());
     });
     shown.push_str(&fixture.run(&line).await.to_string());
     let nowhere = ["allow", "192.0.2.66", "--reason", "x"];

@@ -9,6 +9,8 @@ use clap::Parser as _;
 use jiff::Timestamp;
 use voipctl::cli::Cli;
 use voipctl::console::{Console, Pane};
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 
 use crate::controller::{Authority, Script, serve};
 
@@ -185,4 +187,14 @@ impl std::fmt::Display for Outcome {
             self.status, self.out, self.err
         )
     }
+}
+
+/// The refusal of a push while a rollout of the site is in progress.
+pub(crate) fn rollout_active(state: &str) -> Refusal {
+    let message =
+        format!("site-a: the rollout of generation 7 by ben is {state} since 2026-11-23T11:00:00Z");
+    Refusal::new(Reason::RolloutActive, message)
+        .hint("watch it: voipctl rollout watch site-a")
+        .hint("push after it: voipctl push site-a --queue")
+        .hint("end it: voipctl rollout abort site-a")
 }

@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use tonic::{Code, Status, metadata::MetadataMap};
-use voipfleet_proto::v1;
+use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::{self, Reason};
 
 use crate::fixture::{Fixture, Terminal, ago};
 
@@ -79,14 +80,13 @@ async fn add_makes_a_key_and_a_context_file() {
 #[tokio::test]
 async fn refused_add_leaves_no_file() {
     let fixture = Fixture::new().await;
-    let mut metadata = MetadataMap::new();
-    metadata.insert("voipfleet-request", "00c0ffee00c0ffee".parse().unwrap());
-    let refusal = Status::with_metadata(
-        Code::PermissionDenied,
-        "operator ada may not add an operator: it takes the role admin, and theirs is viewer; an \
-         admin gives rights: voipctl operator bind ada",
-        metadata,
+    let refusal = Refusal::new(
+        Reason::NotPermitted,
+        "adding an operator needs the role admin, ada has the role viewer",
     );
+    let mut refusal = Status::from(refusal.hint("show your rights: voipctl operator whoami"));
+    let id = "00c0ffee00c0ffee".parse().unwrap();
+    refusal.metadata_mut().insert("voipfleet-request", id);
     fixture.script(|script| script.refusal = Some(refusal));
     let out = fixture.path("ben.yaml");
     let line = [

@@ -1,11 +1,11 @@
 //! `plan`, and the plan that `push` shows.
 
 use serde_json::Value;
-use tonic::Status;
-use voipfleet_proto::v1;
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::push_event::Kind;
+use voipfleet_proto::v1::{self, Reason};
 
-use crate::fixture::{Fixture, Terminal};
+use crate::fixture::{Fixture, Terminal, rollout_active};
 
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
@@ -115,6 +115,7 @@ fn everything() -> v1::PlanResponse {
         basis: Some(basis()),
         to: 0,
         held: String::new(),
+        held_hints: Vec::new(),
         steps: vec![
             v1::PlannedStep {
                 nodes: texts(&["sip1"]),
@@ -368,14 +369,12 @@ async fn documents_are_stored_after_confirmation() {
     assert_eq!(asked.len(), 8);
 }
 
-const HELD: &str = "site-a: the rollout of generation 7 by ben is paused, since \
-                    2026-11-23T11:00:00Z; watch it (voipctl rollout watch site-a), push after it \
-                    (voipctl push site-a --queue), or end it (voipctl rollout abort site-a)";
-
 #[tokio::test]
 async fn plan_names_the_running_rollout() {
+    let held = rollout_active("paused");
     let fixture = fixture(v1::PlanResponse {
-        held: HELD.to_owned(),
+        held: held.message,
+        held_hints: held.hints,
         ..everything()
     })
     .await;
@@ -403,9 +402,11 @@ async fn stale_plan_names_what_changed() {
     let fixture = fixture(everything()).await;
     fixture.script(|script| {
         script.push.clear();
-        script.push_breaks = Some(Status::aborted(
-            "the plan of site-a no longer holds: node sip4 enrolled; node sip1 now runs generation 9",
-        ));
+        let stale = Refusal::new(Reason::PlanStale, "the plan of site-a is out of date")
+            .changed("sip4", "enrolled since")
+            .changed("sip1", "now runs generation 9")
+            .hint("make a new plan: voipctl plan site-a");
+        script.push_breaks = Some(stale.into());
     });
     let shown = fixture
         .run_on(Terminal::Plain(80, "y\n"), &["push", "site-a"])

@@ -5,7 +5,7 @@ use tonic::Status;
 use voipfleet_proto::v1::push_event::Kind;
 use voipfleet_proto::v1::{self, PushNodeState};
 
-use crate::fixture::{Fixture, Terminal};
+use crate::fixture::{Fixture, Terminal, rollout_active};
 
 fn node(name: &str, state: PushNodeState, error: &str, elapsed_ms: u64) -> v1::PushNode {
     v1::PushNode {
@@ -320,11 +320,8 @@ async fn refused_push_reports_what_was_stored() {
     let fixture = fixture(everything_works()).await;
     fixture.write("acme.yaml", "kind: Tenant\nname: acme\n");
     let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
-    let busy = "site-a: the rollout of generation 7 by ben is running, since \
-                2026-11-23T11:00:00Z; watch it (voipctl rollout watch site-a), push after it \
-                (voipctl push site-a --queue), or end it (voipctl rollout abort site-a)";
     fixture.script(|script| {
-        script.push_refused = Some(Status::failed_precondition(busy));
+        script.push_refused = Some(rollout_active("running").into());
         script.push_rehearsed = true;
     });
     let line = ["push", "site-a", "--yes", "-f", &file];
@@ -337,7 +334,7 @@ async fn refused_push_reports_what_was_stored() {
     let both = ["push", "site-a", "site-b", "--yes", "-f", &file];
     assert_eq!(fixture.run(&both).await.status, 2);
     assert!(!fixture.asked().iter().any(stored));
-    // Somebody was faster, after we asked.
+    // A rollout that starts after the question.
     fixture.script(|script| script.push_rehearsed = false);
     let late = fixture.run(&line).await;
     assert!(fixture.asked().iter().any(stored));

@@ -1,8 +1,9 @@
 //! `rollout`, `rollback`, and a push of several sites.
 
 use serde_json::Value;
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::push_event::Kind;
-use voipfleet_proto::v1::{self, PushNodeState};
+use voipfleet_proto::v1::{self, PushNodeState, Reason};
 
 use crate::fixture::{Fixture, Terminal, ago};
 
@@ -192,9 +193,9 @@ async fn failures_of_several_sites() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.push = push();
-        script.push_refused = Some(tonic::Status::not_found(
-            "there is no site nowhere; apply a document of kind Site with that name first",
-        ));
+        let unknown = Refusal::new(Reason::UnknownSite, "no site named nowhere")
+            .hint("to list the sites: voipctl get site");
+        script.push_refused = Some(unknown.into());
     });
     let line = ["push", "nowhere", "nobody", "--yes", "--parallel", "1"];
     let none = fixture.run(&line).await;
@@ -205,7 +206,7 @@ async fn failures_of_several_sites() {
     assert_eq!(json.out.matches("\"event\":\"failed\"").count(), 2);
     let mut shown = none.to_string();
     shown.push_str(&json.to_string());
-    // One breaks off in the middle.
+    // The stream of each ends early.
     fixture.script(|script| {
         script.push_refused = None;
         script.push.pop();
@@ -265,10 +266,11 @@ async fn dropped_push_is_a_failure() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.push = vec![queued(0)];
-        script.push_breaks = Some(tonic::Status::failed_precondition(
-            "site-a: the push queued as 5 was dropped, and nothing of it was pushed: the rollout \
-             of generation 12 before it was halted: sip1: the probe dns failed",
-        ));
+        let dropped = Refusal::new(
+            Reason::QueueEntryGone,
+            "push 5 was dropped from the queue: the rollout of generation 12 was halted",
+        );
+        script.push_breaks = Some(dropped.into());
     });
     let line = ["push", "site-a", "--yes", "--queue"];
     let mut shown = fixture.run(&line).await.to_string();

@@ -250,7 +250,10 @@ async fn file_of_a_folder_uses_its_revisions() {
     );
     assert!(!ended.err.contains("--prune"), "{ended}");
     let refused = fixture.run(&["apply", "-f", &file, "--prune"]).await;
-    assert!(refused.err.contains("--prune needs one folder"), "{refused}");
+    assert!(
+        refused.err.contains("--prune needs one folder"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
-use voipfleet_common::policy::Kind;
+use voipfleet_policy::Kind;
 use voipfleet_proto::v1;
 
 use super::{Applied, Change, ChangeKind, DocumentFiles};

@@ -1,7 +1,7 @@
 //! Downloads the records as they are stored, and verifies the chain as they come.
 
-use voipfleet_common::audit::{Broken, Link, Record, Walk};
 use voipfleet_proto::v1;
+use voipfleet_protocol::audit::{Broken, Link, Record, Walk};
 
 use crate::client::Controller;
 use crate::failure::{ExitStatus, Failure};

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use voipfleet_common::audit::{Ending, Hash, Kind, Record, Who};
-use voipfleet_common::names::{OperatorName, SiteName};
 use voipfleet_proto::v1;
+use voipfleet_protocol::audit::{Ending, Hash, Kind, Record, Who};
+use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 
 use crate::Session;
 use crate::console::style::Tone;

@@ -1,8 +1,8 @@
 //! `voipctl blocks`: blocked and allowed addresses, and open sites.
 
 use serde::Serialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::{ExceptionEntry, OpenEntry, open_warning};
 use crate::Session;

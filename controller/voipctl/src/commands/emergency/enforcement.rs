@@ -153,9 +153,6 @@ pub(super) fn show(
             ));
         }
     }
-    for (site, _) in &waiting {
-        console.hint(&format!("check the nodes: voipctl status {}", site.site));
-    }
     let not_pushed = enforcement.in_state(NodeState::NotPushed);
     for (site, nodes) in &not_pushed {
         console.warning(&format!(
@@ -164,15 +161,22 @@ pub(super) fn show(
             site.site
         ));
     }
-    for (site, _) in &not_pushed {
-        console.hint(&format!("push the site first: voipctl push {}", site.site));
-    }
     for (site, nodes) in enforcement.in_state(NodeState::Offline) {
         console.note(&format!(
             "{} of {}: offline; will get it on reconnecting",
             names(&nodes),
             site.site
         ));
+    }
+    for (site, _) in &waiting {
+        console.hint(&format!("check the nodes: voipctl status {}", site.site));
+    }
+    if !not_pushed.is_empty() {
+        let sites: Vec<&str> = not_pushed
+            .iter()
+            .map(|(site, _)| site.site.as_str())
+            .collect();
+        console.hint(&format!("push first: voipctl push {}", sites.join(" ")));
     }
     Ok(if waiting.is_empty() && not_pushed.is_empty() {
         ExitStatus::Done

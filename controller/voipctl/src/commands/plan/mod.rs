@@ -5,8 +5,8 @@ pub mod page;
 
 use std::path::PathBuf;
 
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 pub use json::{Documents, Rulesets};
 
@@ -111,13 +111,9 @@ pub async fn fetch(
     sources: Vec<v1::Source>,
     controller: &Controller,
 ) -> Result<v1::PlanResponse, Failure> {
-    let given = |source: v1::Source| v1::GivenDocuments {
-        path: source.path,
-        text: source.text,
-    };
     let request = v1::PlanRequest {
         site: site.to_string(),
-        sources: sources.into_iter().map(given).collect(),
+        sources,
         to: 0,
         back: false,
     };
@@ -135,10 +131,19 @@ fn rules_stay(plan: &v1::PlanResponse) -> bool {
     !plan.changed && plan.nodes.iter().all(stays)
 }
 
+/// Why a push of the plan is refused for now.
+pub fn held(plan: &v1::PlanResponse) -> Failure {
+    Failure::input(&plan.held).with_hints(plan.held_hints.iter().cloned())
+}
+
 /// Reports that a push would have to wait.
 pub fn report_held(plan: &v1::PlanResponse, session: &mut Session<'_>) {
-    if !plan.held.is_empty() {
-        session.console.warning(&plan.held);
+    if plan.held.is_empty() {
+        return;
+    }
+    session.console.warning(&plan.held);
+    for hint in &plan.held_hints {
+        session.console.hint(hint);
     }
 }
 
@@ -146,7 +151,9 @@ pub fn report_held(plan: &v1::PlanResponse, session: &mut Session<'_>) {
 pub fn show(plan: &v1::PlanResponse, session: &mut Session<'_>) {
     let mut page = Page::new(session.console.out());
     page.line(0, Tone::Plain, &headline(plan));
-    page.line(0, Tone::Plain, &node_summary(plan));
+    if !is_empty(plan) {
+        page.line(0, Tone::Plain, &node_summary(plan));
+    }
     let summary = page.finish();
     session.console.data(&summary);
     for warning in &plan.warnings {

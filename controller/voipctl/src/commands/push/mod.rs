@@ -14,8 +14,8 @@ mod site_streams;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use voipfleet_common::names::{SiteName, TenantName};
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::{SiteName, TenantName};
 
 use super::apply::{self, Applied};
 use super::plan;

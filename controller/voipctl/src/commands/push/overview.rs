@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::advice::AdviceList;
 use super::progress_view::ProgressView;
@@ -24,6 +24,8 @@ pub(super) struct Overview<'a> {
     ended: u64,
     area: ProgressArea,
     advice: AdviceList,
+    /// The hints of failures, each once.
+    hints: Vec<String>,
 }
 
 /// The progress of one site.
@@ -48,6 +50,7 @@ impl<'a> Overview<'a> {
             ended: 0,
             area: ProgressArea { progress },
             advice: AdviceList::default(),
+            hints: Vec::new(),
         }
     }
 
@@ -72,7 +75,7 @@ impl<'a> Overview<'a> {
 
     /// The exit status of all sites together, after their advice.
     pub(super) fn finish(mut self, session: &mut Session<'_>) -> ExitStatus {
-        for line in self.advice.lines() {
+        for line in self.hints.drain(..).chain(self.advice.lines()) {
             session.console.hint(&line);
         }
         if self.args.detach && self.sites.values().any(|site| site.begun) {
@@ -144,7 +147,24 @@ impl<'a> Overview<'a> {
         self.ended += 1;
         self.area.ended(name, self.ended);
         let begun = self.sites.get(name).is_some_and(|site| site.begun);
-        let (status, failure) = site_failure(name, begun, failure);
+        let mut failure = failure;
+        let hints = std::mem::take(&mut failure.hints);
+        let status = if begun {
+            // It may have changed nodes.
+            self.advice.ended_early(name.as_str(), false);
+            ExitStatus::NotEverywhere
+        } else {
+            self.hints.extend(hints);
+            self.hints.sort_unstable();
+            self.hints.dedup();
+            failure.status
+        };
+        let what = if begun {
+            "the push did not complete"
+        } else {
+            "not pushed"
+        };
+        let failure = Failure::controller(format!("{name}: {what}")).because(failure);
         self.ends.insert(status);
         session.print_event(&json::Event::Failed {
             site: name.to_string(),
@@ -153,23 +173,6 @@ impl<'a> Overview<'a> {
         self.area.aside(|| session.console.failure(&failure));
         Ok(())
     }
-}
-
-/// The failure of one site, with its name. A push that had begun may have changed nodes.
-fn site_failure(name: &SiteName, begun: bool, cause: Failure) -> (ExitStatus, Failure) {
-    if begun {
-        let failure = Failure::controller(format!("{name}: the push did not complete"))
-            .because(cause)
-            .hint(format!("check its state: voipctl rollout status {name}"));
-        return (ExitStatus::NotEverywhere, failure);
-    }
-    let (status, hint) = (cause.status, cause.hint.clone());
-    let failure = Failure::controller(format!("{name}: not pushed")).because(cause);
-    let failure = match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    };
-    (status, failure)
 }
 
 impl SiteProgress {

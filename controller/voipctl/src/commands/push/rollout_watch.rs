@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use tonic::Streaming;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::progress_view::ProgressView;
 use super::{exit_status, json};

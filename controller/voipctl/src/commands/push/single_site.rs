@@ -1,7 +1,7 @@
 //! A push of one site.
 
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::{Args, NOTHING_DONE, RolloutWatch, rehearse, report_fields, store_documents};
 use crate::Session;
@@ -10,7 +10,6 @@ use crate::commands::apply::{self, Applied};
 use crate::commands::plan;
 use crate::document_files::{self, DocumentFiles};
 use crate::failure::{ExitStatus, Failure};
-use crate::grpc_errors;
 
 /// Runs it.
 pub(super) async fn run(
@@ -117,7 +116,7 @@ async fn confirm(
         plan::report_held(&plan, session);
     } else if !plan.held.is_empty() {
         session.console.note(NOTHING_DONE);
-        return Err(grpc_errors::with_hint(&plan.held));
+        return Err(plan::held(&plan));
     }
     let verb = if read.is_some() {
         "store these documents and push"

@@ -1,0 +1,154 @@
+//! Looks at the kernel, says what differs, and repairs it.
+
+use voipfleet_ruleset::drift::{Class, Difference, compare_rules, compare_sets};
+use voipfleet_ruleset::iptables::{SetCount, Slack, count_sets, set_renewal};
+use voipfleet_ruleset::ruleset::Family;
+
+use super::kernel_state::{Observed, observe};
+use super::repair_plan::How;
+use super::write::{self, Effort, EnforceError, Target};
+use crate::host::clock;
+use crate::kernel::{Kernel, KernelError, Parts};
+use crate::ledger::Confirmed;
+
+/// What one look at the kernel found.
+#[derive(Debug, Default)]
+pub struct Inspection {
+    /// What differs from the ruleset that should run; parts that could not be read are of class
+    /// unreadable.
+    pub differences: Vec<Difference>,
+    /// The elements that were counted; none where the sets were not read.
+    pub sets: Option<SetCount>,
+    /// Input of `ipset restore` for timers that only the course of time has put wrong.
+    pub(crate) renewal: String,
+    /// What was read.
+    read: Observed,
+}
+
+/// When a look is taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    /// Unix time in seconds.
+    pub(crate) now: u64,
+    /// The clock was set since the last look.
+    pub(crate) stepped: bool,
+}
+
+impl Moment {
+    /// Now, with a clock that was not set.
+    pub(crate) fn now() -> Self {
+        Self {
+            now: clock::unix(clock::now()),
+            stepped: false,
+        }
+    }
+}
+
+impl Inspection {
+    /// Whether all could be read and nothing differs.
+    pub fn is_clean(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    /// Whether a part could not be read.
+    pub fn is_unreadable(&self) -> bool {
+        let unreadable = |difference: &Difference| difference.class == Class::Unreadable;
+        self.differences.iter().any(unreadable)
+    }
+
+    fn unreadable(&mut self, family: Family, table: &'static str, why: &KernelError) {
+        self.differences.push(Difference {
+            class: Class::Unreadable,
+            family,
+            table,
+            chain: String::new(),
+            rule: String::new(),
+            wanted: String::new(),
+            observed: why.to_string(),
+        });
+    }
+}
+
+/// Compares the kernel with the ruleset that should run.
+pub fn inspect(kernel: &mut dyn Kernel, running: &Confirmed) -> Inspection {
+    inspect_parts(kernel, running, Parts::ALL, Moment::now())
+}
+
+/// Compares `parts` of the kernel with the ruleset that should run; says nothing of the others.
+pub(crate) fn inspect_parts(
+    kernel: &mut dyn Kernel,
+    running: &Confirmed,
+    parts: Parts,
+    moment: Moment,
+) -> Inspection {
+    let mut inspection = Inspection::default();
+    let needed = !running.effective().sets.is_empty();
+    let mut read = observe(kernel, parts, needed);
+    read.tables.retain(|family, table| match table {
+        Ok(observed) => {
+            let differences = compare_rules(running.canonical.of(*family), observed);
+            inspection.differences.extend(differences);
+            true
+        }
+        Err(why) => {
+            inspection.unreadable(*family, "filter", why);
+            false
+        }
+    });
+    match &read.sets {
+        Some(Ok(observed)) => {
+            let Moment { now, stepped } = moment;
+            let ruleset = running.effective();
+            let differences = compare_sets(ruleset, observed, now, Slack::DRIFT);
+            inspection.differences.extend(differences);
+            inspection.sets = Some(count_sets(ruleset, observed, now));
+            inspection.renewal = set_renewal(ruleset, observed, now, stepped);
+        }
+        Some(Err(why)) => {
+            inspection.unreadable(Family::V4, "ipset", why);
+            read.sets = None;
+        }
+        None => {}
+    }
+    inspection.read = read;
+    inspection
+}
+
+/// Puts back what differs, part by part: what cannot be read is left alone, and does not
+/// keep the rest from being repaired. So is what `how` spares.
+pub(crate) fn repair(
+    kernel: &mut dyn Kernel,
+    running: &Confirmed,
+    inspection: &mut Inspection,
+    how: How<'_>,
+) -> Result<(), EnforceError> {
+    let unreadable = |family: Family, table: &str| {
+        inspection.differences.iter().any(|difference| {
+            difference.class == Class::Unreadable
+                && difference.table == table
+                && (difference.family == family || table == "ipset")
+        })
+    };
+    let target = Target {
+        ruleset: running.effective(),
+        failsafe: &running.failsafe,
+        canonical: Some(&running.canonical),
+        now: clock::unix(clock::now()),
+        how,
+    };
+    let differs = |family: Family, table: &str| {
+        inspection.differences.iter().any(|difference| {
+            difference.table == table && (difference.family == family || table == "ipset")
+        })
+    };
+    let repairable =
+        |family: Family, table: &str| differs(family, table) && !unreadable(family, table);
+    let sets = repairable(Family::V4, "ipset");
+    let parts = Parts {
+        v4: repairable(Family::V4, "filter"),
+        v6: repairable(Family::V6, "filter"),
+        sets,
+    };
+    let read = std::mem::take(&mut inspection.read);
+    write::write_over(kernel, target, parts, Effort::AsFarAsPossible, read)
+}

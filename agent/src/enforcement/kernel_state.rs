@@ -1,0 +1,94 @@
+//! Reads the kernel: what its tools print, as tables and sets.
+
+use std::collections::BTreeMap;
+
+use voipfleet_ruleset::iptables::{KernelSet, Table, parse_ipset_save, parse_save};
+use voipfleet_ruleset::ruleset::Family;
+
+use crate::kernel::{Kernel, KernelError, Parts};
+
+/// Text beyond which it is worth a thread of its own to understand it, in bytes.
+const LARGE: usize = 256 << 10;
+
+/// What was read of some parts of the kernel.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// The filter tables of the families that were asked for.
+    pub tables: BTreeMap<Family, Result<Table, KernelError>>,
+    /// Our sets; none where they were not asked for.
+    pub sets: Option<Result<Vec<KernelSet>, KernelError>>,
+}
+
+impl Observed {
+    /// Takes the table of one family; reads it where it was not asked for before.
+    pub(crate) fn table(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        family: Family,
+    ) -> Result<Table, KernelError> {
+        let read = self.tables.remove(&family);
+        read.unwrap_or_else(|| rules(kernel, family))
+    }
+
+    /// Takes the sets; reads them where they were not asked for before.
+    pub(crate) fn sets(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        needed: bool,
+    ) -> Result<Vec<KernelSet>, KernelError> {
+        let read = self.sets.take();
+        read.unwrap_or_else(|| sets(kernel, needed))
+    }
+}
+
+/// Reads `parts` of the kernel. A node without ipset has no sets, which is an answer unless
+/// they are `needed`.
+pub fn observe(kernel: &mut dyn Kernel, parts: Parts, needed: bool) -> Observed {
+    let printed = kernel.print(parts);
+    let understand = |(family, text): (Family, Result<String, KernelError>)| {
+        (family, text.and_then(|text| table(family, &text)))
+    };
+    let (large, small): (Vec<_>, Vec<_>) = printed
+        .rules
+        .into_iter()
+        .partition(|(_, text)| text.as_ref().is_ok_and(|text| text.len() >= LARGE));
+    std::thread::scope(|scope| {
+        let started: Vec<_> = large
+            .into_iter()
+            .map(|text| scope.spawn(move || understand(text)))
+            .collect();
+        let mut observed = Observed {
+            tables: small.into_iter().map(understand).collect(),
+            sets: printed.sets.map(|text| ours(text, needed)),
+        };
+        for thread in started {
+            let understood = thread.join();
+            let (family, table) =
+                understood.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            observed.tables.insert(family, table);
+        }
+        observed
+    })
+}
+
+/// The filter table of one family.
+pub fn rules(kernel: &mut dyn Kernel, family: Family) -> Result<Table, KernelError> {
+    table(family, &kernel.save(family)?)
+}
+
+/// Our sets. A node without ipset has none, which is all that a ruleset without sets needs.
+pub fn sets(kernel: &mut dyn Kernel, needed: bool) -> Result<Vec<KernelSet>, KernelError> {
+    ours(kernel.ipset_save(), needed)
+}
+
+fn table(family: Family, text: &str) -> Result<Table, KernelError> {
+    parse_save(text).map_err(|source| KernelError::Rules { family, source })
+}
+
+fn ours(text: Result<String, KernelError>, needed: bool) -> Result<Vec<KernelSet>, KernelError> {
+    match text {
+        Ok(text) => Ok(parse_ipset_save(&text)?),
+        Err(error) if error.is_not_installed() && !needed => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,16 @@
+//! Makes the kernel what a ruleset says, and proves it: functions over a [`Kernel`] and a
+//! [`Ledger`], without state of their own.
+//!
+//! [`Kernel`]: crate::kernel::Kernel
+//! [`Ledger`]: crate::ledger::Ledger
+
+pub mod apply;
+pub mod dynamic_sets;
+pub mod inspect;
+pub mod kernel_state;
+pub mod management_rules;
+pub mod preflight;
+pub mod read_back;
+pub mod recovery;
+pub mod repair_plan;
+pub mod write;

@@ -1,0 +1,157 @@
+//! Proves by reading it back that the kernel is what it should be.
+
+use std::fmt::Write as _;
+
+use voipfleet_ruleset::drift::{Difference, Wanted, compare_rules, compare_sets};
+use voipfleet_ruleset::iptables::{
+    JumpState, SetCount, Slack, Table, as_read, count_sets, parse_save, read_rule, restore_input,
+};
+use voipfleet_ruleset::ruleset::{Family, Mode, Ruleset};
+
+use super::kernel_state::observe;
+use super::write::{EnforceError, Step, Target, at};
+use crate::failpoint::{Step as Point, reach};
+use crate::kernel::{Kernel, Parts};
+use crate::ledger::Canonical;
+
+/// What a read-back found to be right.
+#[derive(Debug)]
+pub struct Proof {
+    /// The words of the kernel.
+    pub canonical: Canonical,
+    /// The elements that it holds.
+    pub sets: SetCount,
+}
+
+/// Proves that the kernel is what `target` says.
+pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, EnforceError> {
+    let needed = !target.ruleset.sets.is_empty();
+    let mut observed = observe(kernel, Parts::ALL, needed);
+    let mut differences = Vec::new();
+    let mut tables = Vec::with_capacity(2);
+    for family in Family::BOTH {
+        if !kernel.speaks(family) {
+            tables.push(Wanted {
+                family,
+                table: Table::default(),
+                policy: None,
+            });
+            continue;
+        }
+        let read = observed.table(kernel, family);
+        let read = read.map_err(at(Step::ReadBack))?;
+        reach(Point::ReadRules(family));
+        match target.canonical {
+            Some(canonical) => {
+                let wanted = canonical.of(family);
+                differences.extend(compare_rules(wanted, &read));
+            }
+            None => says_the_same(target, family, &read)?,
+        }
+        tables.push(Wanted {
+            family,
+            table: read.ours(),
+            policy: policy(target.ruleset, &read),
+        });
+    }
+    let sets = observed.sets(kernel, needed).map_err(at(Step::ReadBack))?;
+    reach(Point::ReadSets);
+    differences.extend(compare_sets(
+        target.ruleset,
+        &sets,
+        target.now,
+        Slack::WRITTEN,
+    ));
+    if let Some(first) = differences.first() {
+        return Err(EnforceError::Differs(describe(
+            first,
+            differences.len() - 1,
+        )));
+    }
+    let sets = count_sets(target.ruleset, &sets, target.now);
+    if let Some(mut canonical) = target.canonical.cloned() {
+        for (wanted, found) in canonical.tables.iter_mut().zip(tables) {
+            wanted.policy = wanted.policy.take().or(found.policy);
+        }
+        return Ok(Proof { canonical, sets });
+    }
+    let tables = tables
+        .try_into()
+        .map_err(|_| EnforceError::Differs("a family is missing".to_owned()))?;
+    let canonical = Canonical {
+        backend: kernel.backend(),
+        version: kernel.version().to_owned(),
+        tables,
+        read_back: true,
+    };
+    Ok(Proof { canonical, sets })
+}
+
+/// The policy of `INPUT` that is kept from now on. Where nothing is enforced, every packet goes
+/// back to `INPUT`, and its policy is another firewall's own business.
+fn policy(ruleset: &Ruleset, observed: &Table) -> Option<String> {
+    let input = observed.chain("INPUT")?;
+    input
+        .policy
+        .clone()
+        .filter(|_| ruleset.mode == Mode::Enforce)
+}
+
+/// One difference in words, for an error.
+pub fn describe(difference: &Difference, more: usize) -> String {
+    let none = |text: &str| {
+        if text.is_empty() {
+            "nothing".to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
+    let mut text = format!(
+        "{} in {} ({}): wanted {}, found {}",
+        difference.class,
+        difference.chain,
+        difference.family,
+        none(&difference.wanted),
+        none(&difference.observed)
+    );
+    if more > 0 {
+        let _ = write!(text, "; and {more} more");
+    }
+    text
+}
+
+/// Without the kernel's own words to compare with: what it prints must read as the rules
+/// that were given to it.
+pub fn says_the_same(
+    target: Target<'_>,
+    family: Family,
+    observed: &Table,
+) -> Result<(), EnforceError> {
+    let differs = |what: String| EnforceError::Differs(format!("{family}: {what}"));
+    let given = restore_input(target.ruleset, target.failsafe, family);
+    let given = parse_save(&given).map_err(|error| differs(error.to_string()))?;
+    let found = observed.ours();
+    if observed.jump() != JumpState::Right {
+        return Err(differs("INPUT does not jump to our chain".to_owned()));
+    }
+    if given.chains.len() != found.chains.len() {
+        return Err(differs("the number of chains".to_owned()));
+    }
+    for chain in &given.chains {
+        let rules = found.chain(&chain.name).map(|found| found.rules.as_slice());
+        let rules = rules.unwrap_or_default();
+        if rules.len() != chain.rules.len() {
+            return Err(differs(format!("the number of rules in {}", chain.name)));
+        }
+        for (given, found) in chain.rules.iter().zip(rules) {
+            let same = match (read_rule(given, family), read_rule(found, family)) {
+                (Ok((_, given)), Ok((_, found))) => as_read(&given, family) == found,
+                _ => false,
+            };
+            if !same {
+                return Err(differs(format!("given {given}, found {found}")));
+            }
+        }
+    }
+    Ok(())
+}

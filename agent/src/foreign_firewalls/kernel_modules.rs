@@ -1,0 +1,82 @@
+//! What the kernel holds beside the rules that we see.
+
+use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use voipfleet_ruleset::iptables::parse_save;
+use voipfleet_ruleset::ruleset::Family;
+
+use super::neighbour;
+use crate::host::Root;
+use crate::kernel::{Backend, Kernel};
+
+/// `/proc/modules` of any machine is shorter.
+const MAX_MODULES: u64 = 1 << 20;
+
+/// Rules where our tools do not see them.
+pub(super) fn other_backend(kernel: &mut dyn Kernel) -> Vec<Neighbour> {
+    let (other, tool) = match kernel.backend() {
+        Backend::Nft => ("legacy", "legacy-save"),
+        Backend::Legacy => ("nft", "nft-save"),
+    };
+    let mut holds_rules = |family: &Family| {
+        if !kernel.speaks(*family) {
+            return false;
+        }
+        let saved = kernel.save_other_backend(*family);
+        let table = saved.and_then(|text| parse_save(&text).ok());
+        table.is_some_and(|table| table.chains.iter().any(|chain| !chain.rules.is_empty()))
+    };
+    let families: Vec<Family> = Family::BOTH.into_iter().filter(&mut holds_rules).collect();
+    families
+        .into_iter()
+        .map(|family| {
+            let program = match family {
+                Family::V4 => "iptables",
+                Family::V6 => "ip6tables",
+            };
+            neighbour(
+                NeighbourKind::OtherBackend,
+                format!(
+                    "{family} packets also pass rules of the {other} backend, which this node's \
+                     {program} does not show"
+                ),
+                &format!("look at {program}-{tool}, and remove them"),
+            )
+        })
+        .collect()
+}
+
+/// Modules that change what SIP packets say.
+pub(super) fn modules(root: &Root) -> Option<Neighbour> {
+    let modules = root.text("/proc/modules", MAX_MODULES)?;
+    let sip = |line: &str| line.split(' ').next() == Some("nf_conntrack_sip");
+    modules.lines().any(sip).then(|| {
+        neighbour(
+            NeighbourKind::NfConntrackSip,
+            "the kernel module nf_conntrack_sip is loaded",
+            "it rewrites SIP and breaks calls: modprobe -r nf_nat_sip nf_conntrack_sip, and keep \
+             it out with `install nf_conntrack_sip /bin/true` in /etc/modprobe.d",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sip_helper_is_found_by_its_whole_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        assert_eq!(modules(&root), None);
+        std::fs::create_dir(root.path("/proc")).unwrap();
+        let line = "nf_conntrack 200704 1 nf_conntrack_sip, Live 0x0\n";
+        std::fs::write(root.path("/proc/modules"), line).unwrap();
+        assert_eq!(modules(&root), None);
+        let line = format!("{line}nf_conntrack_sip 40960 0 - Live 0x0\n");
+        std::fs::write(root.path("/proc/modules"), line).unwrap();
+        assert_eq!(
+            modules(&root).unwrap().kind(),
+            NeighbourKind::NfConntrackSip
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! Others who work on the machine's firewall, or change what it means.
+//!
+//! They are found and told, with what to do about them; nothing of theirs is touched.
+
+mod chains;
+mod kernel_modules;
+mod nft_tables;
+mod services;
+mod vendor_script;
+
+use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use voipfleet_ruleset::iptables::{Table, parse_save};
+use voipfleet_ruleset::ruleset::Family;
+
+use crate::host::Host;
+use crate::kernel::Kernel;
+
+/// Neighbours that one node tells of; a machine with more has said enough.
+const MAX_NEIGHBOURS: usize = 32;
+/// The longest list of names in one detail.
+const MAX_NAMES: usize = 8;
+
+/// Looks for all of them.
+pub fn find(host: &Host, kernel: &mut dyn Kernel) -> Vec<Neighbour> {
+    let saved: Vec<(Family, Table)> = Family::BOTH
+        .into_iter()
+        .filter(|family| kernel.speaks(*family))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .filter_map(|family| {
+            let text = kernel.save(family).ok()?;
+            Some((family, parse_save(&text).ok()?))
+        })
+        .collect();
+    let mut found = services::find(host);
+    found.extend(vendor_script::find(&host.root));
+    found.extend(kernel_modules::other_backend(kernel));
+    found.extend(kernel_modules::modules(&host.root));
+    found.extend(chains::find(&saved));
+    found.extend(nft_tables::find(host, kernel.backend()));
+    // One service shows in several places: its unit says more than its chains.
+    let mut kinds = Vec::new();
+    found.retain(|neighbour| {
+        let only_once = !matches!(
+            neighbour.kind(),
+            NeighbourKind::NftTable | NeighbourKind::OtherBackend | NeighbourKind::VoipnowFirewall
+        );
+        let twice = only_once && kinds.contains(&neighbour.kind);
+        kinds.push(neighbour.kind);
+        !twice
+    });
+    found.sort_by_key(|neighbour| (neighbour.advice.is_empty(), neighbour.kind));
+    found.truncate(MAX_NEIGHBOURS);
+    found
+}
+
+fn neighbour(kind: NeighbourKind, detail: impl Into<String>, advice: &str) -> Neighbour {
+    Neighbour {
+        kind: kind.into(),
+        detail: detail.into(),
+        advice: advice.to_owned(),
+    }
+}
+
+/// Names as people list them, cut where they are many.
+fn listed(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(MAX_NAMES).map(String::as_str).collect();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(MAX_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

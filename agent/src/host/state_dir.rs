@@ -1,0 +1,202 @@
+//! The agent's folder: who the node is, its key, its ledger, and the lock on all of it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use voipfleet_protocol::identity::tls::Credentials;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+
+use super::disk::{self, DiskError};
+
+/// Where the agent keeps its state unless the operator says otherwise.
+pub const DEFAULT_STATE: &str = "/var/lib/voipfleet-agent";
+
+const MAX_TEXT: usize = 1 << 20;
+/// A child of an agent that was killed holds its lock for the moment in which it becomes
+/// another program: a start just after that is not one too many.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// What enrolment said of this node: `agent.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The site.
+    pub site: SiteName,
+    /// The node's name in it.
+    pub node: NodeName,
+    /// Its roles, as the token gave them; for people only, the controller knows better.
+    pub roles: Vec<String>,
+    /// `HOST:PORT` of the controller's fleet listener.
+    pub controller: String,
+}
+
+/// PEM texts of `identity/`.
+#[derive(Clone)]
+pub struct Identity {
+    /// The private key.
+    pub key_pem: String,
+    /// The node's certificate.
+    pub certificate_pem: String,
+    /// The CA's certificate.
+    pub ca_pem: String,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identity { .. }")
+    }
+}
+
+impl Identity {
+    /// For a TLS configuration.
+    pub fn credentials(&self) -> Credentials<'_> {
+        Credentials {
+            certificate_pem: &self.certificate_pem,
+            key_pem: &self.key_pem,
+            ca_pem: &self.ca_pem,
+        }
+    }
+}
+
+/// The folder does not hold what is needed.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The disk's reason.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Nobody enrolled.
+    #[error(
+        "this machine is not enrolled ({} is missing): run `voipfleet-agent enroll` with a \
+         token of `voipctl token create`",
+        _0.display()
+    )]
+    NotEnrolled(PathBuf),
+    /// Not what enrolment wrote.
+    #[error("{} cannot be read as the agent's settings", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Another agent works here.
+    #[error(
+        "another voipfleet-agent is at work on {}: it keeps the rules by itself; stop it first",
+        _0.display()
+    )]
+    Busy(PathBuf),
+}
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    folder: PathBuf,
+}
+
+/// Held by the one that may change the kernel and the ledger; released when dropped, and by
+/// the kernel when the process ends.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code)] File); // held for its lock
+
+impl StateDir {
+    /// The state in `folder`, which is made if need be, closed to others.
+    pub fn open(folder: &Path) -> Result<Self, StateError> {
+        disk::make_private_dir(folder)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The state in `folder`, as it is; nothing is made.
+    pub fn at(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// The folder of the ledger.
+    pub fn ledger(&self) -> PathBuf {
+        self.folder.join("ledger")
+    }
+
+    /// The folder of key and certificates.
+    pub fn identity_folder(&self) -> PathBuf {
+        self.folder.join("identity")
+    }
+
+    /// The file of [`NodeConfig`].
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.join("agent.json")
+    }
+
+    /// Makes sure that no other agent works here.
+    pub fn lock(&self) -> Result<Lock, StateError> {
+        let path = self.folder.join("lock");
+        let failed = |source| DiskError {
+            action: "locked",
+            path: path.clone(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .or_else(|error| self.lock_to_read(error))
+            .map_err(failed)?;
+        let deadline = Instant::now() + LOCK_LIMIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock(file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StateError::Busy(self.folder.clone()));
+                }
+                Err(TryLockError::Error(source)) => return Err(failed(source).into()),
+            }
+        }
+    }
+
+    /// A disk that takes no writes, because it is full or was mounted read-only after an error,
+    /// must not keep the node from its rules: reading them is all that a boot needs. The file,
+    /// or else the folder, is locked as it is.
+    fn lock_to_read(&self, error: std::io::Error) -> std::io::Result<File> {
+        match error.kind() {
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                File::open(self.folder.join("lock")).or_else(|_| File::open(&self.folder))
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Who this node is.
+    pub fn config(&self) -> Result<NodeConfig, StateError> {
+        let path = self.config_file();
+        let Some(text) = disk::read_text(&path, MAX_TEXT)? else {
+            return Err(StateError::NotEnrolled(path));
+        };
+        serde_json::from_str(&text).map_err(|source| StateError::Config { path, source })
+    }
+
+    /// Its key and certificates.
+    pub fn identity(&self) -> Result<Identity, StateError> {
+        let file = |name: &str| -> Result<String, StateError> {
+            let path = self.identity_folder().join(name);
+            disk::read_text(&path, MAX_TEXT)?.ok_or(StateError::NotEnrolled(path))
+        };
+        Ok(Identity {
+            key_pem: file("key.pem")?,
+            certificate_pem: file("cert.pem")?,
+            ca_pem: file("ca.pem")?,
+        })
+    }
+}

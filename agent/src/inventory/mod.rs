@@ -1,0 +1,73 @@
+//! What the controller should know of the machine: read, never changed.
+
+pub mod node_facts;
+pub mod voipnow;
+
+use voipfleet_proto::v1 as pb;
+
+use crate::foreign_firewalls;
+use crate::host::{Host, Processes};
+use crate::kernel::Kernel;
+use crate::reconcile::Inventory;
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Findings {
+    /// Others who work on the firewall.
+    pub neighbours: Vec<pb::Neighbour>,
+    /// VoipNow, where it is installed.
+    pub voipnow: Option<pb::VoipNow>,
+    /// Sockets on ports that a policy opens to the world for media.
+    pub listeners: Vec<pb::Listener>,
+}
+
+impl Findings {
+    /// Reads all of it: some twenty small files, the tables of both families, and one pass over
+    /// the processes.
+    pub fn read(host: &Host, kernel: &mut dyn Kernel) -> Self {
+        let processes = Processes::new(&host.root);
+        Self {
+            neighbours: foreign_firewalls::find(host, kernel),
+            voipnow: voipnow::read(&host.root, &processes),
+            listeners: voipnow::listeners(&host.root, &processes),
+        }
+    }
+}
+
+/// The inventory of one machine.
+#[derive(Debug)]
+pub struct HostInventory {
+    host: Host,
+    findings: Findings,
+}
+
+impl HostInventory {
+    /// Nothing is read yet.
+    pub fn new(host: Host) -> Self {
+        Self {
+            host,
+            findings: Findings::default(),
+        }
+    }
+}
+
+impl Inventory for HostInventory {
+    fn refresh(&mut self, kernel: &mut dyn Kernel) {
+        self.findings = Findings::read(&self.host, kernel);
+    }
+
+    fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts {
+        let Findings {
+            neighbours,
+            voipnow,
+            listeners,
+        } = self.findings.clone();
+        pb::NodeFacts {
+            neighbours,
+            voipnow,
+            listeners,
+            warnings: node_facts::warnings(kernel).into_iter().collect(),
+            ..node_facts::gather(kernel)
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Announces when another program may have changed the rules.
+
+use std::path::Path;
+
+use super::{Backend, Events, KernelEvent, LockFile};
+use crate::host::exec::OwnProcesses;
+use crate::host::{Processes, Root};
+
+/// What announces changes on this machine.
+pub enum Watch {
+    /// The kernel itself.
+    Announcements {
+        /// What it says.
+        events: Events,
+        /// Who it may speak of.
+        processes: Processes,
+        /// Whom not to tell of.
+        own: OwnProcesses,
+    },
+    /// The lock of legacy iptables.
+    Lock(Box<LockFile>),
+}
+
+/// Nothing announces changes here.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// On nft.
+    #[error(transparent)]
+    Events(#[from] crate::kernel::EventsError),
+    /// On legacy.
+    #[error(transparent)]
+    Lock(#[from] crate::kernel::LockFileError),
+}
+
+impl Watch {
+    /// Begins to listen for changes by others than `own`: what changes from now on is not
+    /// missed. Needs a running tokio runtime.
+    pub fn open(backend: Backend, own: OwnProcesses, lock_file: &Path) -> Result<Self, WatchError> {
+        let processes = Processes::new(&Root::new("/"));
+        Ok(match backend {
+            Backend::Nft => Self::Announcements {
+                events: Events::open()?,
+                processes,
+                own,
+            },
+            Backend::Legacy => Self::Lock(Box::new(LockFile::watch(lock_file, processes, own)?)),
+        })
+    }
+
+    /// The next change. Safe to drop while it waits.
+    pub async fn next(&mut self) -> Result<KernelEvent, WatchError> {
+        match self {
+            Watch::Announcements {
+                events,
+                processes,
+                own,
+            } => loop {
+                let event = events.next().await?;
+                if !event.is_by(own) {
+                    return Ok(event.looked_up(processes));
+                }
+            },
+            Watch::Lock(lock) => Ok(lock.next().await?),
+        }
+    }
+}

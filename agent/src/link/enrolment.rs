@@ -1,0 +1,271 @@
+//! How a machine becomes a node: a key of its own, the controller's signature on it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{CertificateParams, DnType, KeyPair};
+use voipfleet_proto::channel;
+use voipfleet_proto::v1::enrolment_client::EnrolmentClient;
+use voipfleet_proto::v1::{EnrolRequest, EnrolResponse};
+use voipfleet_protocol::identity::{self, Identity, JoinToken, tls};
+use voipfleet_ruleset::identifiers::{InvalidName, NodeName};
+
+use super::connection_errors::explain;
+use crate::host::disk::{self, DiskError};
+use crate::host::state_dir::{NodeConfig, StateDir, StateError};
+
+/// How long the controller may take to sign.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const MAX_TEXT: usize = 1 << 20;
+
+/// This machine did not become a node.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// It is one already.
+    #[error(
+        "this machine is node {site}/{node} already; to make it another, or to renew its \
+         certificate, add --force"
+    )]
+    Enrolled {
+        /// Its site.
+        site: String,
+        /// Its name.
+        node: String,
+    },
+    /// No name for the node.
+    #[error("the hostname makes no node name; give one with --node")]
+    Name(#[source] InvalidName),
+    /// The disk's reason.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The state folder's reason.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The key or the request for a signature.
+    #[error("the key cannot be made or used")]
+    Key(#[from] rcgen::Error),
+    /// TLS settings.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The controller was not reached, is another one, or refused.
+    #[error("{0}")]
+    Controller(String),
+    /// The controller's answer does not fit.
+    #[error("the controller's answer is not usable: {0}")]
+    Answer(String),
+}
+
+/// What to ask for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// `HOST:PORT` of the enrolment listener.
+    pub controller: &'a str,
+    /// The token.
+    pub token: &'a JoinToken,
+    /// The node's name; none: from the hostname.
+    pub node: Option<NodeName>,
+    /// Replace an identity that is there.
+    pub force: bool,
+}
+
+/// The first label of a hostname, in small letters, as a node name.
+pub fn node_name(hostname: &str) -> Result<NodeName, InvalidName> {
+    let label = hostname.split('.').next().unwrap_or_default();
+    label.to_ascii_lowercase().parse()
+}
+
+/// Enrols. The key is made here, and stays; a run that lost the controller's answer is
+/// repeated with the same key, so that the controller can know it again.
+pub async fn enroll(state: &StateDir, request: Request<'_>) -> Result<NodeConfig, EnrollError> {
+    if !request.force
+        && let (Ok(config), Ok(_)) = (state.config(), state.identity())
+    {
+        return Err(EnrollError::Enrolled {
+            site: config.site.to_string(),
+            node: config.node.to_string(),
+        });
+    }
+    let node = match request.node.clone() {
+        Some(node) => node,
+        None => node_name(&crate::host::hostname()).map_err(EnrollError::Name)?,
+    };
+    let pending = Pending::open(state)?;
+    let key = pending.key()?;
+    let answer = ask(&request, &node, &key).await?;
+    let config = check(&answer, &node, request.token, &key)?;
+    pending.finish(state, &answer, &config)?;
+    Ok(config)
+}
+
+async fn ask(
+    request: &Request<'_>,
+    node: &NodeName,
+    key: &KeyPair,
+) -> Result<EnrolResponse, EnrollError> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, node.as_str());
+    let message = EnrolRequest {
+        token_id: request.token.id().to_owned(),
+        token_secret: request.token.secret().to_owned(),
+        node: node.to_string(),
+        csr_pem: params.serialize_request(key)?.pem()?,
+    };
+    let config = Arc::new(tls::enrolment_client(request.token.ca_fingerprint())?);
+    let wrong = |error: &(dyn std::error::Error + 'static)| {
+        EnrollError::Controller(explain(error, request.controller))
+    };
+    let channel = channel::connect(request.controller, config)
+        .await
+        .map_err(|error| wrong(&*error))?;
+    let mut client = EnrolmentClient::new(channel);
+    let answer = tokio::time::timeout(ANSWER_LIMIT, client.enrol(message))
+        .await
+        .map_err(|_| {
+            EnrollError::Controller(format!(
+                "the controller at {} did not answer within {} s; run the same command again",
+                request.controller,
+                ANSWER_LIMIT.as_secs()
+            ))
+        })?;
+    answer
+        .map(tonic::Response::into_inner)
+        .map_err(|status| wrong(&status))
+}
+
+/// Nothing is kept that would not work: the CA is the token's, the certificate is ours, for
+/// our key, under that CA.
+fn check(
+    answer: &EnrolResponse,
+    node: &NodeName,
+    token: &JoinToken,
+    key: &KeyPair,
+) -> Result<NodeConfig, EnrollError> {
+    let unusable = |why: &str| EnrollError::Answer(why.to_owned());
+    let ca = tls::certificates(&answer.ca_pem, "CA certificate")?;
+    if ca.len() != 1 || !ca.first().is_some_and(|ca| token.names_ca(ca)) {
+        return Err(unusable("its CA is not the one that the token names"));
+    }
+    let key_pem = key.serialize_pem();
+    tls::client(tls::Credentials {
+        certificate_pem: &answer.certificate_pem,
+        key_pem: &key_pem,
+        ca_pem: &answer.ca_pem,
+    })?;
+    let chain = tls::certificates(&answer.certificate_pem, "certificate")?;
+    let leaf = chain.first().ok_or_else(|| unusable("no certificate"))?;
+    let (_, named) =
+        identity::of_certificate(leaf).map_err(|error| unusable(&error.to_string()))?;
+    let Identity::Node { site, node: named } = named else {
+        return Err(unusable("the certificate names no node"));
+    };
+    if site.as_str() != answer.site || named != *node {
+        return Err(unusable("the certificate names another node"));
+    }
+    channel::endpoint(&answer.controller).map_err(|error| unusable(&error.to_string()))?;
+    Ok(NodeConfig {
+        site,
+        node: named,
+        roles: answer.roles.clone(),
+        controller: answer.controller.clone(),
+    })
+}
+
+/// `identity.new`: an identity in the making. The one in use is not touched before the new
+/// one is whole.
+struct Pending(PathBuf);
+
+impl Pending {
+    fn open(state: &StateDir) -> Result<Self, EnrollError> {
+        let folder = state.identity_folder().with_extension("new");
+        disk::make_private_dir(&folder)?;
+        Ok(Self(folder))
+    }
+
+    fn key(&self) -> Result<KeyPair, EnrollError> {
+        let path = self.0.join("key.pem");
+        if let Some(pem) = disk::read_text(&path, MAX_TEXT)?
+            && let Ok(key) = KeyPair::from_pem(&pem)
+        {
+            return Ok(key);
+        }
+        let key = KeyPair::generate()?;
+        disk::replace(&path, key.serialize_pem().as_bytes())?;
+        Ok(key)
+    }
+
+    fn finish(
+        self,
+        state: &StateDir,
+        answer: &EnrolResponse,
+        config: &NodeConfig,
+    ) -> Result<(), EnrollError> {
+        disk::replace(&self.0.join("cert.pem"), answer.certificate_pem.as_bytes())?;
+        disk::replace(&self.0.join("ca.pem"), answer.ca_pem.as_bytes())?;
+        let mut text = serde_json::to_string_pretty(config)
+            .map_err(|error| EnrollError::Answer(error.to_string()))?;
+        text.push('\n');
+        disk::replace(&state.config_file(), text.as_bytes())?;
+        // Last: until then the same command can be repeated with the same key, which is how the
+        // controller knows the machine that used up the token.
+        let folder = state.identity_folder();
+        let old = folder.with_extension("old");
+        remove_folder(&old)?;
+        if folder.exists() {
+            disk::rename(&folder, &old)?;
+        }
+        disk::rename(&self.0, &folder)?;
+        remove_folder(&old)?;
+        Ok(())
+    }
+}
+
+fn remove_folder(path: &Path) -> Result<(), DiskError> {
+    match fs::remove_dir_all(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(DiskError {
+            action: "removed",
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_is_cut_short_keeps_the_key_for_another_try() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let answer = EnrolResponse::default();
+        let config = NodeConfig {
+            site: "site-a".parse().unwrap(),
+            node: "sip1".parse().unwrap(),
+            roles: Vec::new(),
+            controller: "controller:7443".to_owned(),
+        };
+        let key = Pending::open(&state).unwrap().key().unwrap();
+        // The settings cannot be written.
+        fs::create_dir(state.config_file()).unwrap();
+        let pending = Pending::open(&state).unwrap();
+        assert!(pending.finish(&state, &answer, &config).is_err());
+        fs::remove_dir(state.config_file()).unwrap();
+        let pending = Pending::open(&state).unwrap();
+        let again = pending.key().unwrap();
+        assert_eq!(again.serialize_pem(), key.serialize_pem());
+        pending.finish(&state, &answer, &config).unwrap();
+        assert_eq!(state.identity().unwrap().key_pem, key.serialize_pem());
+        assert_eq!(state.config().unwrap(), config);
+    }
+
+    #[test]
+    fn a_hostname_makes_a_name() {
+        assert_eq!(node_name("SIP1.example.org").unwrap().as_str(), "sip1");
+        assert!(node_name("").is_err());
+    }
+}

@@ -1,0 +1,265 @@
+//! What the controller should hear, until it has heard it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::ruleset::Digest;
+
+use crate::ledger::Live;
+
+/// Drift records kept for a controller that cannot be reached: about 300 KiB. Beyond it the
+/// oldest go: the newest say what happens now.
+const MAX_RECORDS: usize = 1000;
+/// Statuses that wait for the stream; they come one or two for each offer or change of drift.
+const MAX_STATUSES: usize = 32;
+/// Drift records of one message.
+const MAX_REPORT: usize = 100;
+
+#[derive(Debug, Default)]
+struct Content {
+    facts: pb::NodeFacts,
+    facts_changed: bool,
+    last: pb::NodeStatus,
+    statuses: VecDeque<pb::NodeStatus>,
+    records: VecDeque<(pb::DriftRecord, Sent)>,
+    dropped: u64,
+}
+
+impl Content {
+    fn push(&mut self, status: pb::NodeStatus) {
+        if self.statuses.len() == MAX_STATUSES {
+            self.statuses.pop_front();
+        }
+        self.statuses.push_back(status);
+    }
+
+    fn trial(&self) -> Option<u64> {
+        (self.last.state() == pb::NodeState::Trial).then_some(self.last.nonce)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    No,
+    Yes,
+}
+
+/// Between the task that owns the kernel and the link.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    content: Mutex<Content>,
+    filled: Notify,
+    live: Mutex<Option<Arc<Live>>>,
+    trial: watch::Sender<Option<u64>>,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        // A panic under the lock could at worst lose one message.
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the node says of itself from now on.
+    pub fn status(&self, status: pb::NodeStatus) {
+        let mut content = self.lock();
+        content.last = status.clone();
+        content.push(status);
+        let trial = content.trial();
+        self.trial.send_if_modified(|before| {
+            let changed = *before != trial;
+            *before = trial;
+            changed
+        });
+        self.filled.notify_one();
+    }
+
+    /// The answer to an offer that does not change what the node says of itself.
+    pub fn answer(&self, status: pb::NodeStatus) {
+        self.lock().push(status);
+        self.filled.notify_one();
+    }
+
+    /// The nonce of the trial that the node is in: each needs a session of its own.
+    pub fn trial(&self) -> watch::Receiver<Option<u64>> {
+        self.trial.subscribe()
+    }
+
+    /// What the node last said of itself.
+    pub fn last_status(&self) -> pb::NodeStatus {
+        self.lock().last.clone()
+    }
+
+    /// What the node holds, by what it last said.
+    pub fn confirmed(&self) -> Option<Held> {
+        let content = self.lock();
+        let digest = Digest::try_from(content.last.confirmed_digest.as_slice()).ok()?;
+        let generation = content.last.confirmed_generation;
+        (generation != 0).then_some(Held { generation, digest })
+    }
+
+    /// The live sets that the node holds from now on.
+    pub fn holds_live(&self, live: Option<Arc<Live>>) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+
+    /// The live sets that the node holds.
+    pub fn live(&self) -> Option<Arc<Live>> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.clone()
+    }
+
+    /// A drift record; one with the id of an earlier takes its place.
+    pub fn record(&self, record: pb::DriftRecord) {
+        let mut content = self.lock();
+        content
+            .records
+            .retain(|(earlier, _)| earlier.id != record.id);
+        if content.records.len() == MAX_RECORDS {
+            content.records.pop_front();
+            content.dropped += 1;
+        }
+        content.records.push_back((record, Sent::No));
+        self.filled.notify_one();
+    }
+
+    /// How many records were dropped, unheard, since the start.
+    pub fn dropped(&self) -> u64 {
+        self.lock().dropped
+    }
+
+    /// What the node is; told again only when it differs.
+    pub fn facts(&self, facts: pb::NodeFacts) {
+        let mut content = self.lock();
+        if content.facts != facts {
+            content.facts = facts;
+            content.facts_changed = true;
+            self.filled.notify_one();
+        }
+    }
+
+    /// The start of a session: facts and the last status go with Hello, and what an earlier
+    /// session may not have delivered goes again.
+    pub fn hello(&self) -> (pb::NodeFacts, pb::NodeStatus) {
+        let mut content = self.lock();
+        content.facts_changed = false;
+        content.statuses.clear();
+        for (_, sent) in &mut content.records {
+            *sent = Sent::No;
+        }
+        if !content.records.is_empty() {
+            self.filled.notify_one();
+        }
+        (content.facts.clone(), content.last.clone())
+    }
+
+    /// Waits until [`Self::take`] may have something.
+    pub async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// What this session has not been told yet.
+    pub fn take(&self) -> Vec<pb::agent_message::Kind> {
+        let mut content = self.lock();
+        let mut messages = Vec::new();
+        if std::mem::take(&mut content.facts_changed) {
+            messages.push(pb::agent_message::Kind::Facts(content.facts.clone()));
+        }
+        messages.extend(
+            content
+                .statuses
+                .drain(..)
+                .map(pb::agent_message::Kind::Status),
+        );
+        let mut unsent = Vec::new();
+        for (record, sent) in &mut content.records {
+            if *sent == Sent::No {
+                *sent = Sent::Yes;
+                unsent.push(record.clone());
+            }
+        }
+        for records in unsent.chunks(MAX_REPORT) {
+            let records = records.to_vec();
+            messages.push(pb::agent_message::Kind::Drift(pb::DriftReport { records }));
+        }
+        messages
+    }
+
+    /// The controller has stored these records.
+    pub fn acknowledged(&self, ids: &[String]) {
+        let ids: std::collections::HashSet<&String> = ids.iter().collect();
+        // One that changed since it was sent stays, to be sent again.
+        self.lock()
+            .records
+            .retain(|(record, sent)| *sent == Sent::No || !ids.contains(&record.id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pb::agent_message::Kind;
+
+    fn record(id: usize) -> pb::DriftRecord {
+        pb::DriftRecord {
+            id: id.to_string(),
+            ..Default::default()
+        }
+    }
+
+    fn records(messages: &[Kind]) -> Vec<&str> {
+        messages
+            .iter()
+            .filter_map(|message| match message {
+                Kind::Drift(report) => Some(&report.records),
+                _ => None,
+            })
+            .flatten()
+            .map(|record| record.id.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn a_record_is_sent_until_it_is_acknowledged() {
+        let outbox = Outbox::default();
+        outbox.record(record(1));
+        outbox.record(record(2));
+        assert_eq!(records(&outbox.take()), ["1", "2"]);
+        assert!(outbox.take().is_empty());
+        outbox.acknowledged(&["1".to_owned()]);
+        outbox.hello(); // another session
+        assert_eq!(records(&outbox.take()), ["2"]);
+        outbox.record(record(2)); // repaired by now
+        outbox.acknowledged(&["2".to_owned()]); // of its first form
+        assert_eq!(records(&outbox.take()), ["2"]);
+        outbox.acknowledged(&["2".to_owned()]);
+        outbox.hello();
+        assert!(outbox.take().is_empty());
+    }
+
+    #[test]
+    fn the_oldest_records_go_first() {
+        let outbox = Outbox::default();
+        for id in 0..MAX_RECORDS + 5 {
+            outbox.record(record(id));
+        }
+        assert_eq!(outbox.dropped(), 5);
+        let messages = outbox.take();
+        assert_eq!(records(&messages).len(), MAX_RECORDS);
+        assert_eq!(records(&messages).first(), Some(&"5"));
+    }
+
+    #[test]
+    fn hello_carries_the_last_status_and_nothing_goes_twice() {
+        let outbox = Outbox::default();
+        outbox.status(pb::NodeStatus {
+            generation: 7,
+            ..Default::default()
+        });
+        let (_, last) = outbox.hello();
+        assert_eq!(last.generation, 7);
+        assert!(outbox.take().is_empty());
+    }
+}

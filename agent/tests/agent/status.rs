@@ -1,0 +1,65 @@
+//! What `voipfleet-agent status` reports.
+
+use std::process::Output;
+
+use voipfleet_proto::v1::NodeState;
+
+use crate::live::{first, naming, takes};
+use crate::node::program;
+use crate::reconciler::{Agent, NEVER, offer};
+use crate::support::{Place, on_both_backends};
+
+/// A node that runs a ruleset with dynamic sets, and whose agent has ended.
+fn healthy_node(place: &Place) {
+    let agent = Agent::start(place, NEVER);
+    takes(&agent, &first());
+    let status = agent.answer_to(offer(1, 1, &naming(1)));
+    assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
+}
+
+fn status(place: &Place, arguments: &[&str]) -> Output {
+    let mut command = program(place, "status", place.folder.path());
+    command.args(arguments).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn status_of_a_healthy_node_with_dynamic_sets_reports_no_drift() {
+    on_both_backends(|place| {
+        healthy_node(place);
+        let table = status(place, &[]);
+        let digest = first().digest().to_string();
+        assert!(table.status.success(), "{}", text(&table));
+        assert!(
+            text(&table).contains("drift       clean"),
+            "{}",
+            text(&table)
+        );
+        assert!(text(&table).contains(&digest), "{}", text(&table));
+
+        let json = status(place, &["--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert!(json.status.success(), "{report}");
+        assert_eq!(report["drift"], "clean");
+        assert_eq!(report["live_digest"], digest);
+        assert_eq!(report["live_error"], serde_json::Value::Null);
+        assert_eq!(report["differences"], serde_json::json!([]));
+    });
+}
+
+#[test]
+fn status_reports_each_difference_and_fails() {
+    on_both_backends(|place| {
+        healthy_node(place);
+        place.tool("ipset del vf-clients-4 10.20.0.11");
+        let json = status(place, &["--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!(json.status.code(), Some(1), "{report}");
+        assert_eq!(report["drift"], "drifted");
+        assert_eq!(report["differences"][0]["wanted"], "10.20.0.11/32");
+        assert_eq!(report["differences"].as_array().map(Vec::len), Some(1));
+    });
+}
