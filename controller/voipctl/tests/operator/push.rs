@@ -186,7 +186,7 @@ async fn dry_run() {
     ];
     let fixture = fixture(vec![started(true, nodes), done(1, 0, 0, 1, true)]).await;
     insta::assert_snapshot!(fixture.run(&["push", "site-a", "--dry-run"]).await);
-    assert!(fixture.asked()[0].contains("dry_run: true"));
+    assert!(fixture.requests()[0].contains("dry_run: true"));
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn dry_run_of_documents() {
     let line = ["push", "site-a", "-f", file.to_str().unwrap(), "--dry-run"];
     let ended = fixture.run(&line).await;
     assert!(ended.to_string().contains("1 node would change"), "{ended}");
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     assert!(asked[0].contains("dry_run: true"), "{asked:?}");
     assert!(asked[1].starts_with("PlanRequest"), "{asked:?}");
     assert!(asked[1].contains("name: acme"), "{asked:?}");
@@ -246,7 +246,7 @@ async fn options_reach_the_controller() {
     fixture
         .run(&["push", "site-a", "--yes", "--wait", "2m"])
         .await;
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     assert!(
         asked[0].contains("wait_offline_ms: 60000, confirm_within_ms: 5000"),
         "{asked:?}"
@@ -296,7 +296,7 @@ async fn documents_are_stored_first_and_errors_stop_the_push() {
     });
     let mut shown = fixture.run(&line).await.to_string();
     // Both were only asked about first.
-    assert_eq!(fixture.asked().len(), 4);
+    assert_eq!(fixture.requests().len(), 4);
     fixture.script(|script| {
         script.apply.diagnostics = vec![v1::Diagnostic {
             severity: v1::Severity::Error.into(),
@@ -311,7 +311,7 @@ async fn documents_are_stored_first_and_errors_stop_the_push() {
     });
     shown.push_str(&fixture.run(&line).await.to_string());
     insta::assert_snapshot!(shown);
-    assert_eq!(fixture.asked().len(), 5);
+    assert_eq!(fixture.requests().len(), 5);
 }
 
 /// Exit status 2 means that nothing was stored.
@@ -329,15 +329,15 @@ async fn refused_push_reports_what_was_stored() {
     assert_eq!(refused.status, 2);
     let stored =
         |asked: &String| asked.starts_with("ApplyRequest") && !asked.contains("dry_run: true");
-    assert!(!fixture.asked().iter().any(stored));
+    assert!(!fixture.requests().iter().any(stored));
     let mut shown = refused.to_string();
     let both = ["push", "site-a", "site-b", "--yes", "-f", &file];
     assert_eq!(fixture.run(&both).await.status, 2);
-    assert!(!fixture.asked().iter().any(stored));
+    assert!(!fixture.requests().iter().any(stored));
     // A rollout that starts after the question.
     fixture.script(|script| script.push_rehearsed = false);
     let late = fixture.run(&line).await;
-    assert!(fixture.asked().iter().any(stored));
+    assert!(fixture.requests().iter().any(stored));
     shown.push_str(&late.to_string());
     insta::assert_snapshot!(shown);
 }

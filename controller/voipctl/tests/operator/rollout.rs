@@ -125,7 +125,7 @@ async fn each_command_sends_its_request() {
     ] {
         fixture.run(line).await;
     }
-    let asked = fixture.asked().join("\n");
+    let asked = fixture.requests().join("\n");
     for words in [
         "PauseRolloutRequest { site: \"site-a\" }",
         "ResumeRolloutRequest { site: \"site-a\" }",
@@ -258,7 +258,7 @@ async fn queued_push_reports_its_position() {
         shown.push_str(&fixture.run(&line).await.to_string());
     }
     insta::assert_snapshot!(shown);
-    assert!(fixture.asked()[0].contains("queue: true"));
+    assert!(fixture.requests()[0].contains("queue: true"));
 }
 
 #[tokio::test]
@@ -305,7 +305,7 @@ async fn tenant_option_selects_its_sites() {
         ];
     });
     fixture.run(&["push", "--tenant", "acme", "--yes"]).await;
-    let asked = fixture.asked().join("\n");
+    let asked = fixture.requests().join("\n");
     assert!(asked.contains("PushRequest { site: \"site-a\""), "{asked}");
     assert!(asked.contains("PushRequest { site: \"site-c\""), "{asked}");
     assert!(!asked.contains("PushRequest { site: \"site-b\""), "{asked}");

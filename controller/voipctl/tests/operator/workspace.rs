@@ -152,7 +152,7 @@ async fn apply_sends_and_records_revisions() {
         ];
     });
     let ended = fixture.run(&["apply", "-f", &folder]).await;
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     for part in [
         "revision: 12",
         "revision: 7",
@@ -170,7 +170,7 @@ async fn apply_sends_and_records_revisions() {
         noted.replace("\"installation\": \"", "\"installation\": \"0"),
     );
     fixture.run(&["apply", "-f", &folder]).await;
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(
         asked.contains("expected: []") && asked.contains("rest_is_new: false"),
         "{asked}"
@@ -200,7 +200,7 @@ async fn conflicts_are_reported() {
     assert_eq!(read(&fixture, "policies/.voipfleet-revisions.json"), before);
     insta::assert_snapshot!(shown);
     fixture.run(&["apply", "-f", &folder, "--overwrite"]).await;
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(
         asked.contains("expected: []") && asked.contains("rest_is_new: false"),
         "{asked}"
@@ -214,7 +214,7 @@ async fn expected_revisions_from_the_command_line() {
     let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
     let line = ["apply", "-f", &file, "--expect-revision", "tenant/acme=57"];
     fixture.run(&line).await;
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(
         asked.contains("revision: 57") && asked.contains("rest_is_new: false"),
         "{asked}"
@@ -238,7 +238,7 @@ async fn file_of_a_folder_uses_its_revisions() {
     });
     let file = format!("{folder}/tenant/acme.yaml");
     let ended = fixture.run(&["apply", "-f", &file]).await;
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(
         asked.contains("revision: 12") && asked.contains("rest_is_new: true"),
         "{asked}"
@@ -274,7 +274,7 @@ async fn prune_shows_and_asks() {
     let no = fixture.run_on(Terminal::Plain(60, "n\n"), &line).await;
     assert_eq!(no.status, 1);
     shown.push_str(&no.to_string());
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     assert!(
         !asked
             .iter()
@@ -284,7 +284,7 @@ async fn prune_shows_and_asks() {
     );
     let yes = fixture.run_on(Terminal::Plain(60, "y\n"), &line).await;
     shown.push_str(&yes.to_string());
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(asked.contains("dry_run: false"), "{asked}");
     let noted = read(&fixture, "policies/.voipfleet-revisions.json").unwrap();
     assert!(!noted.contains("globex"), "{noted}");
@@ -299,7 +299,7 @@ async fn prune_shows_and_asks() {
     });
     let all = ["apply", "-f", &folder, "--prune=all", "--yes", "-o", "json"];
     shown.push_str(&fixture.run(&all).await.to_string());
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(asked.contains("name: \"other\", revision: 90"), "{asked}");
     let new = fixture.path("new").to_str().unwrap().to_owned();
     fixture.write("new/acme.yaml", ACME);
