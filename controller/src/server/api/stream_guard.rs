@@ -28,10 +28,10 @@ impl Access {
         }
         let (out, answers) = mpsc::channel(BACKLOG);
         let key = keys::operator(&caller.name);
-        // From now on: what changed between the decision and this is looked at first.
-        let mut changes = self.store.watch(&key);
         let (access, caller) = (self.clone(), caller.clone());
         tokio::spawn(async move {
+            // What changed between the decision and this is checked first.
+            let mut changes = access.store.watch_from_now(&key).await;
             let mut refused = access.still_allowed(&caller).await.err();
             while refused.is_none() {
                 tokio::select! {
