@@ -9,10 +9,10 @@ use voipfleet_common::ruleset::live::Missing;
 use voipfleet_common::ruleset::{Digest, LiveSets, Ruleset};
 use voipfleet_common::session::Held;
 
-use super::preflight::{Staged, stage};
+use super::preflight::{Preflight, preflight};
 use super::read_back;
-use super::repair_plan::How;
-use super::write::{self, Effort, EnforceError, Target};
+use super::target::{EnforceError, RepairScope, Target};
+use super::write::{self, Effort};
 use crate::failpoint::{Step, reach};
 use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, NoScratch, Parts};
@@ -25,7 +25,7 @@ pub enum Rejection {
     #[error("{0}")]
     Missing(String),
     /// Other bytes than the digest names.
-    #[error("its content is not that of its digest: {found} in place of {wanted}")]
+    #[error("its content has digest {found}, not {wanted}")]
     Digest {
         /// The digest offered.
         wanted: Digest,
@@ -37,16 +37,15 @@ pub enum Rejection {
     Invalid(#[from] voipfleet_common::ruleset::InvalidRuleset),
     /// Nothing is known of what it should hold.
     #[error(
-        "it names a live source of which this node was not told: {}; the controller tells it with \
-         the next push",
+        "it uses {}, whose content this node has not received; push again",
         .0.0
     )]
     NotTold(Missing),
     /// The live sets that go with it did not come.
-    #[error("the live sets that were announced before it are not here: {0}")]
-    NoLive(String),
+    #[error("the dynamic sets that it needs are missing: {0}")]
+    DynamicSetsRefused(String),
     /// Compiled for somebody else.
-    #[error("it was compiled for node {site}/{node}")]
+    #[error("it was compiled for another node: {site}/{node}")]
     NotOurs {
         /// The site that it names.
         site: SiteName,
@@ -57,7 +56,7 @@ pub enum Rejection {
     #[error("this node's kernel refuses it: {0}")]
     Kernel(#[source] KernelError),
     /// The journal could not be written: without it a crash could not be undone.
-    #[error("the journal cannot be written")]
+    #[error("cannot write the journal")]
     Journal(#[source] LedgerError),
 }
 
@@ -68,7 +67,7 @@ pub enum Failure {
     #[error(transparent)]
     Enforce(#[from] EnforceError),
     /// The ledger.
-    #[error("it could not be made the one to boot with")]
+    #[error("cannot save it as the ruleset to boot with")]
     Ledger(#[from] LedgerError),
 }
 
@@ -87,7 +86,7 @@ impl Failure {
 
 /// Who this node is.
 #[derive(Debug, Clone)]
-pub struct Own {
+pub struct NodeId {
     /// Its site.
     pub site: SiteName,
     /// Its name.
@@ -95,7 +94,7 @@ pub struct Own {
 }
 
 /// Reads offered bytes, and checks that they are what was offered, for us.
-pub fn check_content(own: &Own, held: Held, content: &[u8]) -> Result<Ruleset, Rejection> {
+pub fn check_content(node: &NodeId, held: Held, content: &[u8]) -> Result<Ruleset, Rejection> {
     let found = Digest::of(content);
     if found != held.digest {
         return Err(Rejection::Digest {
@@ -104,7 +103,7 @@ pub fn check_content(own: &Own, held: Held, content: &[u8]) -> Result<Ruleset, R
         });
     }
     let ruleset = Ruleset::decode(content)?;
-    if ruleset.site != own.site || ruleset.node != own.node {
+    if ruleset.site != node.site || ruleset.node != node.node {
         return Err(Rejection::NotOurs {
             site: ruleset.site,
             node: ruleset.node,
@@ -124,22 +123,12 @@ pub struct Prepared {
     /// What the failsafe chain keeps open.
     pub failsafe: Failsafe,
     live: Option<Arc<Ruleset>>,
-    staged: Staged,
+    preflight: Preflight,
 }
 
 impl Prepared {
-    /// Stages a ruleset that names no live source.
-    pub fn new(
-        kernel: &dyn Kernel,
-        held: Held,
-        ruleset: Ruleset,
-        failsafe: Failsafe,
-    ) -> Result<Self, Rejection> {
-        Self::with_live(kernel, held, ruleset, None, failsafe)
-    }
-
-    /// Stages a ruleset with what live sources hold.
-    pub fn with_live(
+    /// Tries a ruleset, with the dynamic sets that it names, in a scratch namespace.
+    pub fn preflight(
         kernel: &dyn Kernel,
         held: Held,
         ruleset: Ruleset,
@@ -148,22 +137,22 @@ impl Prepared {
     ) -> Result<Self, Rejection> {
         let live = effective(&ruleset, live).map_err(Rejection::NotTold)?;
         let effective = live.as_deref().unwrap_or(&ruleset);
-        let staged = stage(kernel, effective, &failsafe).map_err(Rejection::Kernel)?;
+        let preflight = preflight(kernel, effective, &failsafe).map_err(Rejection::Kernel)?;
         reach(Step::Staged);
         Ok(Self {
             held,
             ruleset,
             failsafe,
             live,
-            staged,
+            preflight,
         })
     }
 
     /// Why it could not be tried in a scratch namespace.
-    pub fn untried(&self) -> Option<&NoScratch> {
-        match &self.staged {
-            Staged::Proved(_) => None,
-            Staged::Untried(why) => Some(why),
+    pub fn skipped_preflight(&self) -> Option<&NoScratch> {
+        match &self.preflight {
+            Preflight::Passed(_) => None,
+            Preflight::Skipped(why) => Some(why),
         }
     }
 
@@ -182,12 +171,12 @@ impl Prepared {
         Target {
             ruleset: self.live.as_deref().unwrap_or(&self.ruleset),
             failsafe: &self.failsafe,
-            canonical: match &self.staged {
-                Staged::Proved(canonical) => Some(canonical),
-                Staged::Untried(_) => None,
+            canonical: match &self.preflight {
+                Preflight::Passed(canonical) => Some(canonical),
+                Preflight::Skipped(_) => None,
             },
             now: clock::unix(clock::now()),
-            how: How::WHOLE,
+            scope: RepairScope::WHOLE,
         }
     }
 
@@ -219,7 +208,7 @@ impl Prepared {
 }
 
 /// Ends a change by going back: to the confirmed ruleset, or to nothing of ours.
-pub fn put_back(
+pub fn roll_back(
     kernel: &mut dyn Kernel,
     ledger: &Ledger,
     confirmed: Option<&mut Confirmed>,
@@ -244,14 +233,14 @@ pub fn enforce_confirmed(
     let fits = confirmed.canonical.fits(kernel);
     let mut known = true;
     if !fits {
-        match stage(kernel, confirmed.effective(), &confirmed.failsafe)
+        match preflight(kernel, confirmed.effective(), &confirmed.failsafe)
             .map_err(EnforceError::from)?
         {
-            Staged::Proved(mut canonical) => {
+            Preflight::Passed(mut canonical) => {
                 canonical.keep_policies(&confirmed.canonical);
                 confirmed.canonical = canonical;
             }
-            Staged::Untried(_) => known = false,
+            Preflight::Skipped(_) => known = false,
         }
     }
     let target = Target {
@@ -259,7 +248,7 @@ pub fn enforce_confirmed(
         failsafe: &confirmed.failsafe,
         canonical: known.then_some(&confirmed.canonical),
         now: clock::unix(clock::now()),
-        how: How::WHOLE,
+        scope: RepairScope::WHOLE,
     };
     let mut canonical = write::enforce(kernel, target, Effort::AsFarAsPossible)?;
     if !fits {
@@ -280,14 +269,14 @@ pub fn refresh_failsafe(
     running: &Confirmed,
     failsafe: Failsafe,
 ) -> Result<Confirmed, EnforceError> {
-    let staged = stage(kernel, running.effective(), &failsafe)?;
+    let preflight = preflight(kernel, running.effective(), &failsafe)?;
     reach(Step::Staged);
     let prepared = Prepared {
         held: running.held,
         ruleset: running.ruleset.clone(),
         failsafe,
         live: running.live.clone(),
-        staged,
+        preflight,
     };
     let mut refreshed = prepared.enforce(kernel)?;
     refreshed.canonical.keep_policies(&running.canonical);

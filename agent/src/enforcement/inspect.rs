@@ -4,9 +4,9 @@ use voipfleet_common::drift::{Class, Difference, compare_rules, compare_sets};
 use voipfleet_common::iptables::{SetCount, Slack, count_sets, set_renewal};
 use voipfleet_common::ruleset::Family;
 
-use super::kernel_state::{Observed, observe};
-use super::repair_plan::How;
-use super::write::{self, Effort, EnforceError, Target};
+use super::kernel_state::{KernelState, read_kernel};
+use super::target::{EnforceError, RepairScope, Target};
+use super::write::{self, Effort};
 use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Confirmed;
@@ -22,7 +22,7 @@ pub struct Inspection {
     /// Input of `ipset restore` for timers that only the course of time has put wrong.
     pub(crate) renewal: String,
     /// What was read.
-    read: Observed,
+    read: KernelState,
 }
 
 /// When a look is taken.
@@ -83,7 +83,7 @@ pub(crate) fn inspect_parts(
 ) -> Inspection {
     let mut inspection = Inspection::default();
     let needed = !running.effective().sets.is_empty();
-    let mut read = observe(kernel, parts, needed);
+    let mut read = read_kernel(kernel, parts, needed);
     read.tables.retain(|family, table| match table {
         Ok(observed) => {
             let differences = compare_rules(running.canonical.of(*family), observed);
@@ -115,12 +115,12 @@ pub(crate) fn inspect_parts(
 }
 
 /// Puts back what differs, part by part: what cannot be read is left alone, and does not
-/// keep the rest from being repaired. So is what `how` spares.
+/// keep the rest from being repaired. So is what `scope` skips.
 pub(crate) fn repair(
     kernel: &mut dyn Kernel,
     running: &Confirmed,
     inspection: &mut Inspection,
-    how: How<'_>,
+    scope: RepairScope<'_>,
 ) -> Result<(), EnforceError> {
     let unreadable = |family: Family, table: &str| {
         inspection.differences.iter().any(|difference| {
@@ -134,7 +134,7 @@ pub(crate) fn repair(
         failsafe: &running.failsafe,
         canonical: Some(&running.canonical),
         now: clock::unix(clock::now()),
-        how,
+        scope,
     };
     let differs = |family: Family, table: &str| {
         inspection.differences.iter().any(|difference| {

@@ -12,5 +12,6 @@ pub mod management_rules;
 pub mod preflight;
 pub mod read_back;
 pub mod recovery;
-pub mod repair_plan;
+mod repair_plan;
+pub mod target;
 pub mod write;

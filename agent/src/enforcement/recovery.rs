@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use voipfleet_common::session::{Course, Noted, Start};
 
-use super::apply::{Failure, enforce_confirmed, put_back};
-use super::dynamic_sets;
-use super::management_rules::{self, Fallback, Found};
-use super::write::{self, EnforceError};
+use super::apply::{Failure, enforce_confirmed, roll_back};
+use super::dynamic_sets::{self, StoredSets};
+use super::management_rules::{self, ExistingRules, Fallback};
+use super::target::EnforceError;
+use super::write::{self};
 use crate::failpoint::{Step, Work, during, reach};
 use crate::host::errors::chain;
 use crate::kernel::Kernel;
@@ -30,7 +31,7 @@ pub struct Recovered {
     /// What runs in place of the confirmed ruleset, where nothing of ours was in force.
     pub fallback: Option<Fallback>,
     /// What its live sources hold.
-    pub live: dynamic_sets::Found,
+    pub dynamic_sets: StoredSets,
 }
 
 /// How long to wait before what failed is tried again. At boot others hold the xtables lock,
@@ -52,27 +53,27 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
     let journal = ledger.journal();
     match ledger.confirmed() {
         Ok(None) if ledger.is_lost() => {
-            recovered.lost = Some("its file was corrupt, or gone".to_owned());
+            recovered.lost = Some("its file was corrupt or missing".to_owned());
         }
         Ok(None) => match ledger.find_loss() {
-            Ok(true) => recovered.lost = Some("its file is gone".to_owned()),
+            Ok(true) => recovered.lost = Some("its file is missing".to_owned()),
             Ok(false) => {}
             Err(error) => recovered.lost = Some(chain(&error)),
         },
         Ok(confirmed) => recovered.confirmed = confirmed,
         Err(error) => recovered.lost = Some(chain(&error)),
     }
-    recovered.live = dynamic_sets::find(kernel, ledger, recovered.confirmed.as_mut());
+    recovered.dynamic_sets = dynamic_sets::load(kernel, ledger, recovered.confirmed.as_mut());
     if recovered.lost.is_some() {
-        let found = match &journal {
+        let existing = match &journal {
             // Rules of ours may be those of a change that was cut short.
-            Ok(Some(_)) | Err(_) if ledger.knows_admins() => Found::Go,
-            _ => Found::Stay,
+            Ok(Some(_)) | Err(_) if ledger.knows_admins() => ExistingRules::Replace,
+            _ => ExistingRules::Keep,
         };
-        if found == Found::Go {
+        if existing == ExistingRules::Replace {
             recovered.interrupted = interrupted(journal);
         }
-        let mut recovered = recovered.protect(kernel, ledger, found);
+        let mut recovered = recovered.protect(kernel, ledger, existing);
         recovered.failed = ledger.settle().err().map(Failure::Ledger);
         return recovered;
     }
@@ -99,7 +100,7 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
         recovered.interrupted = interrupted(journal);
     }
     recovered.failed = done.err();
-    recovered.protect(kernel, ledger, Found::Stay)
+    recovered.protect(kernel, ledger, ExistingRules::Keep)
 }
 
 fn interrupted(journal: Result<Option<Journal>, LedgerError>) -> Option<Interrupted> {
@@ -125,9 +126,9 @@ fn begin(
         (Start::Undo, None) => {
             // Else the admins of a first push that was cut short would speak of a ruleset lost.
             ledger.take_back(None)?;
-            put_back(kernel, ledger, None)
+            roll_back(kernel, ledger, None)
         }
-        (Start::Undo, confirmed) => put_back(kernel, ledger, confirmed),
+        (Start::Undo, confirmed) => roll_back(kernel, ledger, confirmed),
         (Start::Keep, None) => Ok(()),
         (Start::Keep, Some(confirmed)) => enforce_confirmed(kernel, ledger, confirmed),
         (Start::Settle, confirmed) => {
@@ -142,7 +143,12 @@ fn begin(
 
 impl Recovered {
     /// Closes the node where what is confirmed is not in force.
-    fn protect(mut self, kernel: &mut dyn Kernel, ledger: &Ledger, found: Found) -> Self {
+    fn protect(
+        mut self,
+        kernel: &mut dyn Kernel,
+        ledger: &Ledger,
+        existing: ExistingRules,
+    ) -> Self {
         let reason = match (&self.lost, &self.failed, &self.confirmed) {
             (Some(lost), _, _) => format!("the confirmed ruleset is lost: {lost}"),
             (None, Some(failed), Some(_)) => chain(failed),
@@ -151,12 +157,13 @@ impl Recovered {
             (None, None, Some(confirmed)) => {
                 // A ledger of an earlier agent has none yet; the next confirm says it aloud.
                 let _kept = ledger.keep_management(confirmed);
-                management_rules::end(ledger, &mut self.fallback);
+                management_rules::leave_fallback(ledger, &mut self.fallback);
                 return self;
             }
         };
         let confirmed = self.confirmed.as_ref();
-        self.fallback = management_rules::fall_back(kernel, ledger, confirmed, &reason, found);
+        self.fallback =
+            management_rules::enter_fallback(kernel, ledger, confirmed, &reason, existing);
         self
     }
 }

@@ -68,8 +68,8 @@ impl Known {
             detail.push_str("; they stay above our rules as long as they only drop");
             if bans_every_port(saved) {
                 // The vendor's installer does it so (`iptables-allports`).
-                advice = "a ban in it takes every port, SSH of the admins too: put the admins \
-                          into `ignoreip`";
+                advice = "its bans cover every port, including SSH of the admins: add the \
+                          admins to `ignoreip`";
             }
         }
         Some(neighbour(self.kind, detail, advice))
@@ -113,7 +113,7 @@ fn above_us(saved: &[(Family, Table)]) -> Option<Neighbour> {
         neighbour(
             NeighbourKind::ForeignRules,
             format!(
-                "above our rules in INPUT: {}; they only drop",
+                "above our rules in INPUT: {}; they only drop packets",
                 words.join(", ")
             ),
             "",

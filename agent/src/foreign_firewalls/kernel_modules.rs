@@ -39,7 +39,7 @@ pub(super) fn other_backend(kernel: &mut dyn Kernel) -> Vec<Neighbour> {
                     "{family} packets also pass rules of the {other} backend, which this node's \
                      {program} does not show"
                 ),
-                &format!("look at {program}-{tool}, and remove them"),
+                &format!("run {program}-{tool} to see them, and remove them"),
             )
         })
         .collect()

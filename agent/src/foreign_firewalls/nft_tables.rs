@@ -69,7 +69,7 @@ fn tell(chain: &BaseChain) -> Neighbour {
         "firewalld" => neighbour(
             NeighbourKind::Firewalld,
             detail,
-            "it drops what its zones do not open, whatever the policy says: systemctl disable \
+            "it drops what its zones do not open, whatever the policy opens: systemctl disable \
              --now firewalld",
         ),
         "f2b-table" => neighbour(NeighbourKind::Fail2ban, detail, ""),
@@ -77,8 +77,8 @@ fn tell(chain: &BaseChain) -> Neighbour {
             NeighbourKind::NftTable,
             detail,
             &format!(
-                "a packet must pass both, so that it can drop what the policy opens: look at \
-                 `nft list table {family} {table}`, and remove it"
+                "packets must pass both, so it may drop what the policy opens: see `nft list \
+                 table {family} {table}`, and remove it"
             ),
         ),
     }

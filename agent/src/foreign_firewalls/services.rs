@@ -22,7 +22,7 @@ const SERVICES: [Service; 4] = [
         kind: NeighbourKind::Firewalld,
         units: &["firewalld.service"],
         saved: &[],
-        advice: "it drops what its zones do not open, whatever the policy says: systemctl \
+        advice: "it drops what its zones do not open, whatever the policy opens: systemctl \
                  disable --now firewalld",
     },
     Service {
@@ -43,8 +43,9 @@ const SERVICES: [Service; 4] = [
         kind: NeighbourKind::NftablesService,
         units: &["nftables.service"],
         saved: &[],
-        advice: "it flushes every table when it starts, stops or reloads, those of iptables too: \
-                 systemctl disable --now nftables, or take `flush ruleset` out of its files",
+        advice: "it flushes every table when it starts, stops or reloads, including those of \
+                 iptables: systemctl disable --now nftables, or remove `flush ruleset` from its \
+                 files",
     },
 ];
 

@@ -46,7 +46,7 @@ pub(super) fn find(root: &Root) -> Vec<Neighbour> {
         // Installed with every VoipNow: only what it does when somebody runs it is a problem.
         found.push(neighbour(
             NeighbourKind::VoipnowFirewall,
-            format!("{script} is installed, and not at work by cron; do not apply it any more"),
+            format!("{script} is installed, but no cron job runs it; do not run it"),
             "",
         ));
     }

@@ -151,7 +151,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, DiskError> {
         .read_to_end(&mut content)
         .map_err(failed("read", path))?;
     if content.len() > limit {
-        let why = format!("it is longer than {limit} bytes");
+        let why = format!("longer than {limit} bytes");
         return Err(failed("read", path)(std::io::Error::other(why)));
     }
     Ok(Some(content))
@@ -163,7 +163,7 @@ pub fn read_text(path: &Path, limit: usize) -> Result<Option<String>, DiskError>
     content
         .map(|bytes| {
             String::from_utf8(bytes).map_err(|_| {
-                let why = std::io::Error::new(ErrorKind::InvalidData, "it is no UTF-8 text");
+                let why = std::io::Error::new(ErrorKind::InvalidData, "not UTF-8 text");
                 failed("read", path)(why)
             })
         })

@@ -135,13 +135,6 @@ impl Runner {
         self
     }
 
-    /// The same with another time limit.
-    #[must_use]
-    pub fn with_limit(mut self, limit: Duration) -> Self {
-        self.limit = limit;
-        self
-    }
-
     /// The processes that this runner and its clones started.
     pub fn own(&self) -> OwnProcesses {
         self.own.clone()

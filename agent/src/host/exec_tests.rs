@@ -2,10 +2,15 @@
 
 use super::*;
 
+fn within(limit: Duration) -> Runner {
+    Runner {
+        limit,
+        ..Runner::new("/usr/bin:/bin")
+    }
+}
+
 fn sh(script: &str, input: &str, limit: Duration) -> Result<Output, ExecError> {
-    Runner::new("/usr/bin:/bin")
-        .with_limit(limit)
-        .run("sh", &["-c", script], input)
+    within(limit).run("sh", &["-c", script], input)
 }
 
 const LONG: Duration = Duration::from_secs(30);
@@ -71,7 +76,7 @@ fn its_process_is_known_as_ours() {
 
 #[test]
 fn one_that_was_started_waits_for_its_input_and_goes_when_nobody_wants_it() {
-    let runner = Runner::new("/usr/bin:/bin").with_limit(LONG);
+    let runner = within(LONG);
     let started = runner.start("cat", &["-"]).unwrap();
     assert_eq!(started.finish("later").unwrap().stdout, "later");
     let unwanted = runner.start("cat", &["-"]).unwrap();

@@ -77,7 +77,7 @@ pub enum StateError {
     )]
     NotEnrolled(PathBuf),
     /// Not what enrolment wrote.
-    #[error("{} cannot be read as the agent's settings", path.display())]
+    #[error("{} is not a valid configuration of the agent", path.display())]
     Config {
         /// The file.
         path: PathBuf,
@@ -87,7 +87,7 @@ pub enum StateError {
     },
     /// Another agent works here.
     #[error(
-        "another voipfleet-agent is at work on {}: it keeps the rules by itself; stop it first",
+        "another voipfleet-agent uses {}; stop it first (systemctl stop voipfleet-agent)",
         _0.display()
     )]
     Busy(PathBuf),

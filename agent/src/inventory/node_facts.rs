@@ -77,9 +77,8 @@ fn addresses() -> Vec<pb::InterfaceAddress> {
 
 /// Warnings about the machine: a family that is switched off.
 pub fn warnings(kernel: &dyn Kernel) -> Option<String> {
-    (!kernel.speaks(Family::V6)).then(|| {
-        "IPv6 is switched off in this machine's kernel: no IPv6 rules are loaded".to_owned()
-    })
+    (!kernel.speaks(Family::V6))
+        .then(|| "IPv6 is disabled in this machine's kernel: no IPv6 rules are loaded".to_owned())
 }
 
 #[cfg(test)]

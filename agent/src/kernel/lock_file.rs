@@ -41,6 +41,15 @@ pub struct LockFileError {
     source: std::io::Error,
 }
 
+/// What tells that the lock was let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notifier {
+    /// Also tells by which process. Inotify serves where the kernel does not allow it.
+    Fanotify,
+    /// Changes have no author, and our own cannot be told apart.
+    Inotify,
+}
+
 /// Watches the lock.
 pub struct LockFile {
     path: PathBuf,
@@ -71,6 +80,7 @@ impl LockFile {
         path: &Path,
         processes: Processes,
         own: OwnProcesses,
+        notifier: Notifier,
     ) -> Result<Self, LockFileError> {
         let failed = |source: std::io::Error| LockFileError {
             path: path.to_owned(),
@@ -88,7 +98,10 @@ impl LockFile {
             path: path.to_owned(),
             inotify,
             file: None,
-            fanotify: fanotify(),
+            fanotify: match notifier {
+                Notifier::Fanotify => fanotify(),
+                Notifier::Inotify => None,
+            },
             processes,
             own,
             holders: VecDeque::new(),
@@ -96,14 +109,6 @@ impl LockFile {
         };
         lock.watch_file();
         Ok(lock)
-    }
-
-    /// The same without fanotify: changes have no author, and our own are not told apart.
-    #[must_use]
-    pub fn anonymous(mut self) -> Self {
-        self.fanotify = None;
-        self.watch_file();
-        self
     }
 
     /// Watches the file itself; one that is not there is waited for.

@@ -21,7 +21,7 @@ use crate::host::exec::ExecError;
 pub use author::Author;
 pub use conntrack::{ConntrackError, Cut};
 pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};
-pub use lock_file::{LOCK_FILE, LockFile, LockFileError};
+pub use lock_file::{LOCK_FILE, LockFile, LockFileError, Notifier};
 pub use system::System;
 pub use watch::{Watch, WatchError};
 
@@ -66,8 +66,8 @@ pub enum KernelError {
     },
     /// A set is held by something that is not ours.
     #[error(
-        "set {set} cannot be removed; if a rule or a list of others names it, take that away \
-         first (`iptables-save`, `ip6tables-save` and `ipset list` show it): {source}"
+        "set {set} cannot be removed; if a foreign rule or list uses it, remove that first (see \
+         `iptables-save`, `ip6tables-save` and `ipset list`): {source}"
     )]
     SetInUse {
         /// The set.
@@ -77,9 +77,9 @@ pub enum KernelError {
     },
     /// A set takes no more elements.
     #[error(
-        "set {set} is full: {wanted} elements are wanted, and it holds {held} of at most {room} \
-         (`ipset list -t {set}` on the node shows it); push again, and if it stays so, find who \
-         else fills it: {source}"
+        "set {set} is full: it should hold {wanted} elements, and holds {held} of at most \
+         {room} (see `ipset list -t {set}` on the node); push again, and if that fails, find \
+         the program that fills it: {source}"
     )]
     SetFull {
         /// The set.
@@ -105,7 +105,7 @@ pub enum KernelError {
     #[error(transparent)]
     Sets(#[from] UnreadableSets),
     /// `iptables -V` names no version.
-    #[error("{program} -V says {text:?}, which names no version of iptables")]
+    #[error("{program} -V printed {text:?}, which is not a version of iptables")]
     Version {
         /// The tool.
         program: &'static str,
@@ -121,14 +121,14 @@ pub enum KernelError {
         v6: String,
     },
     /// Others change the table all the time.
-    #[error("somebody changes the {family} rules again and again while they are written")]
+    #[error("another program keeps changing the {family} rules while they are being loaded")]
     Unsettled {
         /// The family.
         family: Family,
     },
     /// Somebody else does not let the rules be changed.
     #[error(
-        "another program has held {LOCK_FILE} for {} s: see who with `fuser -v {LOCK_FILE}`",
+        "another program has held {LOCK_FILE} for {} s; find it with `fuser -v {LOCK_FILE}`",
         waited.as_secs()
     )]
     Locked {
@@ -142,7 +142,7 @@ pub enum KernelError {
 
 /// Why no scratch network namespace could be made.
 #[derive(Debug, thiserror::Error)]
-#[error("no scratch network namespace can be made")]
+#[error("cannot create a scratch network namespace")]
 pub struct NoScratch(#[source] pub std::io::Error);
 
 /// What of the kernel is read or written.
@@ -161,6 +161,13 @@ impl Parts {
     pub const ALL: Parts = Parts {
         v4: true,
         v6: true,
+        sets: true,
+    };
+
+    /// The sets only.
+    pub const SETS: Parts = Parts {
+        v4: false,
+        v6: false,
         sets: true,
     };
 

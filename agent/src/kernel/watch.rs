@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Backend, Events, KernelEvent, LockFile};
+use super::{Backend, Events, KernelEvent, LockFile, Notifier};
 use crate::host::exec::OwnProcesses;
 use crate::host::{Processes, Root};
 
@@ -43,7 +43,12 @@ impl Watch {
                 processes,
                 own,
             },
-            Backend::Legacy => Self::Lock(Box::new(LockFile::watch(lock_file, processes, own)?)),
+            Backend::Legacy => Self::Lock(Box::new(LockFile::watch(
+                lock_file,
+                processes,
+                own,
+                Notifier::Fanotify,
+            )?)),
         })
     }
 

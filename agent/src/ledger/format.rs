@@ -34,13 +34,13 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Corrupt {
     /// Not our file, or cut short.
-    #[error("it does not start as a ledger file does")]
+    #[error("not a file of the ledger, or cut short")]
     Head,
     /// Of a later version of the agent.
-    #[error("it has format version {0}, which this agent does not know: install a newer one")]
+    #[error("it has format version {0}, which this agent cannot read: install a newer agent")]
     Version(u32),
     /// Cut short, or longer than it was.
-    #[error("it holds {found} bytes of content in place of {wanted}")]
+    #[error("it holds {found} bytes of content instead of {wanted}")]
     Length {
         /// Bytes that the head promises.
         wanted: u64,
@@ -51,7 +51,7 @@ pub enum Corrupt {
     #[error("its checksum does not match")]
     Checksum,
     /// The checksum is right, the content makes no sense.
-    #[error("its content makes no sense: {0}")]
+    #[error("its content is not valid: {0}")]
     Content(String),
 }
 

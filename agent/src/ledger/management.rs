@@ -147,7 +147,7 @@ impl TryFrom<ManagementFile> for Management {
         let ssh_ports: Vec<u16> = file.ssh_ports.iter().map(port).collect::<Result<_, _>>()?;
         let admins: Vec<IpNet> = values(&file.admins)?;
         if admins.is_empty() || ssh_ports.is_empty() {
-            return Err(content("nobody would be let in"));
+            return Err(content("it names no admins or no SSH port"));
         }
         Ok(Self {
             site: file.site.parse().map_err(|why| content(&why))?,

@@ -332,7 +332,7 @@ impl TryFrom<ConfirmedFile> for Confirmed {
     fn try_from(file: ConfirmedFile) -> Result<Self, Corrupt> {
         let held = held(file.generation, &file.digest)?;
         if Digest::of(&file.ruleset) != held.digest {
-            return Err(content("the ruleset is not the one of the digest"));
+            return Err(content("the ruleset does not match its digest"));
         }
         let canonical = file.canonical.ok_or_else(|| content("it has no chains"))?;
         let backend = [Backend::Nft, Backend::Legacy]

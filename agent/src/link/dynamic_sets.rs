@@ -21,18 +21,18 @@ use super::{Link, backoff};
 use crate::failpoint::{Step, Work, reach_in};
 use crate::host::errors::chain;
 use crate::ledger::Live;
-use crate::mailbox::Noticed;
+use crate::mailbox::ReceivedSets;
 
 /// Why what was noticed is not here.
 #[derive(Debug, thiserror::Error)]
 enum Why {
-    #[error("a notice of live sets names no digest")]
+    #[error("the announcement of dynamic sets has no digest")]
     NoDigest,
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
     Invalid(#[from] InvalidLive),
-    #[error("the live sets could not be read")]
+    #[error("cannot decode the dynamic sets")]
     Gone(#[source] tokio::task::JoinError),
 }
 
@@ -104,15 +104,15 @@ impl Notices {
             return;
         };
         match came {
-            Ok(live) => {
+            Ok(sets) => {
                 reach_in(Work::Live, Step::Fetched);
-                link.inbox.live(Noticed {
-                    live,
+                link.inbox.dynamic_sets(ReceivedSets {
+                    sets,
                     received: now.received,
                 });
             }
             Err(why) => {
-                link.inbox.no_live(chain(&why));
+                link.inbox.dynamic_sets_failed(chain(&why));
                 if self.waiting.is_none() {
                     self.again(link, client, now);
                 }
@@ -126,10 +126,7 @@ impl Notices {
     fn again(&mut self, link: &Link, client: &FleetClient<Channel>, failed: Fetch) {
         let again = bring(link, client, &failed.notice);
         let pause = backoff::of_notice(failed.failed, rand::random());
-        debug!(
-            seconds = pause.as_secs_f64(),
-            "live sets are asked for again"
-        );
+        debug!(seconds = pause.as_secs_f64(), "fetching dynamic sets again");
         self.now = Some(Fetch {
             coming: Box::pin(async move {
                 tokio::time::sleep(pause).await;
@@ -148,7 +145,7 @@ fn bring(
     client: &FleetClient<Channel>,
     notice: &pb::LiveNotice,
 ) -> impl Future<Output = Result<Arc<Live>, Why>> + Send + 'static {
-    let held = [link.inbox.last_live(), link.outbox.live()];
+    let held = [link.inbox.last_dynamic_sets(), link.outbox.live()];
     let limits = link.fetch_limits;
     let client = client.clone();
     let notice = notice.clone();
@@ -163,8 +160,8 @@ fn bring(
         if let (Some(base), Some(delta)) = (base, notice.delta) {
             match aside(move || change(&base, &delta)).await? {
                 Ok(live) if live.digest == digest => return Ok(Arc::new(live)),
-                Ok(_) => warn!("a delta of live sets does not lead to the digest that it names"),
-                Err(error) => warn!(reason = chain(&error), "a delta of live sets is not taken"),
+                Ok(_) => warn!("delta of dynamic sets does not match its digest"),
+                Err(error) => warn!(reason = chain(&error), "delta of dynamic sets refused"),
             }
         }
         whole(client, digest, notice.size, limits).await

@@ -24,10 +24,7 @@ const MAX_TEXT: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
     /// It is one already.
-    #[error(
-        "this machine is node {site}/{node} already; to make it another, or to renew its \
-         certificate, add --force"
-    )]
+    #[error("this machine is already node {site}/{node}; add --force to enrol it again")]
     Enrolled {
         /// Its site.
         site: String,
@@ -35,7 +32,7 @@ pub enum EnrollError {
         node: String,
     },
     /// No name for the node.
-    #[error("the hostname makes no node name; give one with --node")]
+    #[error("the hostname is not a valid node name; pass --node NAME")]
     Name(#[source] InvalidName),
     /// The disk's reason.
     #[error(transparent)]
@@ -44,7 +41,7 @@ pub enum EnrollError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The key or the request for a signature.
-    #[error("the key cannot be made or used")]
+    #[error("cannot create or use the key")]
     Key(#[from] rcgen::Error),
     /// TLS settings.
     #[error(transparent)]
@@ -53,7 +50,7 @@ pub enum EnrollError {
     #[error("{0}")]
     Controller(String),
     /// The controller's answer does not fit.
-    #[error("the controller's answer is not usable: {0}")]
+    #[error("the controller's answer is not valid: {0}")]
     Answer(String),
 }
 
@@ -147,7 +144,7 @@ fn check(
     let unusable = |why: &str| EnrollError::Answer(why.to_owned());
     let ca = tls::certificates(&answer.ca_pem, "CA certificate")?;
     if ca.len() != 1 || !ca.first().is_some_and(|ca| token.names_ca(ca)) {
-        return Err(unusable("its CA is not the one that the token names"));
+        return Err(unusable("its CA is not the one in the token"));
     }
     let key_pem = key.serialize_pem();
     tls::client(tls::Credentials {

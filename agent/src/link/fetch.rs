@@ -54,7 +54,7 @@ impl std::fmt::Display for What {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             What::Ruleset => "the ruleset",
-            What::LiveSets => "the content of the live sets",
+            What::LiveSets => "the content of the dynamic sets",
         })
     }
 }
@@ -85,31 +85,31 @@ pub(super) struct FetchError(What, Why);
 #[derive(Debug, thiserror::Error)]
 enum Why {
     /// The controller says no.
-    #[error("is not given, the controller says: {}", .0.message())]
+    #[error("was refused by the controller: {}", .0.message())]
     Refused(Status),
     /// More bytes than were offered, or than anybody takes.
     #[error("is longer than the {0} bytes that were offered")]
     TooLong(usize),
     /// A chunk that nobody sends.
-    #[error("does not come as it should: a chunk of {0} bytes came; the most is {MAX_CHUNK}")]
+    #[error("came with a chunk of {0} bytes; the limit is {MAX_CHUNK}")]
     ChunkTooLong(usize),
     /// It comes in crumbs.
-    #[error("comes in more than {0} chunks")]
+    #[error("came in more than {0} chunks")]
     TooManyChunks(usize),
     /// An offer that is too long to begin with.
-    #[error("is offered with {offered} bytes; the most is {most}")]
+    #[error("is offered with {offered} bytes; the limit is {most}")]
     OfferTooLong { offered: u64, most: usize },
     /// Other bytes than were offered.
-    #[error("that came is not the one that was offered: digest {found}")]
+    #[error("does not match the offer: its digest is {found}")]
     Digest {
         /// What came.
         found: Digest,
     },
     /// Nothing came for a while.
-    #[error("did not come: no data for {} s", .0.as_secs_f32())]
+    #[error("stalled: no data for {} s", .0.as_secs_f32())]
     Stalled(Duration),
     /// It goes on and on.
-    #[error("did not come within {} s", .0.as_secs_f32())]
+    #[error("did not arrive within {} s", .0.as_secs_f32())]
     Late(Duration),
 }
 

@@ -20,7 +20,7 @@ use crate::failpoint::{Step, Work, reach_in};
 use crate::host::clock;
 use crate::host::errors::chain;
 use crate::host::state_dir::{NodeConfig, StateDir, StateError};
-use crate::mailbox::{Dialled, Inbox, Outbox};
+use crate::mailbox::{DialResult, Inbox, Outbox};
 use backoff::Backoff;
 use session::Session;
 
@@ -64,21 +64,15 @@ impl Link {
         config: NodeConfig,
         inbox: Arc<Inbox>,
         outbox: Arc<Outbox>,
+        fetch_limits: FetchLimits,
     ) -> Self {
         Self {
             state,
             config,
             inbox,
             outbox,
-            fetch_limits: FetchLimits::default(),
+            fetch_limits,
         }
-    }
-
-    /// The same with other limits of a fetch.
-    #[must_use]
-    pub fn with_fetch_limits(mut self, limits: FetchLimits) -> Self {
-        self.fetch_limits = limits;
-        self
     }
 
     /// Holds a session with the controller whenever it can, until `stop`.
@@ -99,7 +93,7 @@ impl Link {
                 // Until there is more to say of it.
                 let address = &self.config.controller;
                 let silent = format!("the controller at {address} did not answer");
-                self.inbox.dialled(nonce, Dialled::Not(silent));
+                self.inbox.dialled(nonce, DialResult::Failed(silent));
             }
             known = announced;
             let mut lived = Duration::ZERO;
@@ -132,7 +126,7 @@ impl Link {
             }
             let wait = match announced {
                 Some(nonce) => {
-                    self.inbox.dialled(nonce, Dialled::Not(why));
+                    self.inbox.dialled(nonce, DialResult::Failed(why));
                     backoff::in_trial(rand::random())
                 }
                 None => backoff.next(lived, rand::random()),
@@ -200,8 +194,7 @@ fn check_own(validity: identity::Validity, now: SystemTime) -> Result<(), LinkEr
     }
     if now < validity.not_before {
         return Err(LinkError::Told(
-            "this node's certificate is not valid yet: look at the clock of this machine"
-                .to_owned(),
+            "this node's certificate is not valid yet: check the clock of this machine".to_owned(),
         ));
     }
     if validity

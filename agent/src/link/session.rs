@@ -22,7 +22,7 @@ use super::fetch::{FetchError, What, fetch};
 use super::{Link, LinkError};
 use crate::failpoint::{Step, Work, reach_in};
 use crate::host;
-use crate::mailbox::{Content, Dialled, Offered};
+use crate::mailbox::{Content, DialResult, Offered};
 
 /// How long the controller may take to answer Hello.
 const WELCOME_LIMIT: Duration = Duration::from_secs(20);
@@ -92,18 +92,18 @@ impl Session {
             }
         };
         let Some(Down::Welcome(welcome)) = first.and_then(|message| message.kind) else {
-            let why = format!("what answers at {address} is no controller");
+            let why = format!("the server at {address} is not a Voipfleet controller");
             return Err(LinkError::Told(why));
         };
         info!(
             controller = address,
             version = welcome.controller_version,
             trial = announced.is_some(),
-            "session with the controller"
+            "session with the controller opened"
         );
         if let Some(nonce) = announced {
             reach_in(Work::Apply, Step::Welcomed);
-            link.inbox.dialled(nonce, Dialled::Welcomed);
+            link.inbox.dialled(nonce, DialResult::Welcomed);
         }
         Ok(Self {
             client,
@@ -184,7 +184,7 @@ impl Session {
             // A session that is older than the trial proves nothing.
             _ => warn!(
                 generation = confirm.generation,
-                "a confirmation on a session that announced no such trial"
+                "confirmation ignored: this session announced no such trial"
             ),
         }
     }
@@ -254,7 +254,10 @@ fn hello(link: &Link) -> pb::Hello {
 fn take(link: &Link, client: &FleetClient<Channel>, offer: pb::Offer) -> Option<Fetch> {
     let received = Instant::now();
     let Ok(digest) = Digest::try_from(offer.digest.as_slice()) else {
-        warn!(generation = offer.generation, "an offer without a digest");
+        warn!(
+            generation = offer.generation,
+            "offer ignored: it has no digest"
+        );
         return None;
     };
     let held = Held {

@@ -45,9 +45,9 @@ pub struct Offered {
 
 /// What the controller noticed of live sets.
 #[derive(Debug, Clone)]
-pub struct Noticed {
+pub struct ReceivedSets {
     /// What they hold.
-    pub live: Arc<Live>,
+    pub sets: Arc<Live>,
     /// When the notice arrived.
     pub received: Instant,
 }
@@ -72,7 +72,7 @@ pub struct Confirmation {
 
 /// How the probes of a trial ended.
 #[derive(Debug)]
-pub struct Probed {
+pub struct ProbeResults {
     /// The trial.
     pub attempt: Attempt,
     /// Those that failed, in the order of the document.
@@ -83,9 +83,9 @@ pub struct Probed {
 
 /// How far the new connection of a trial got.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dialled {
+pub enum DialResult {
     /// It did not come about, and why.
-    Not(String),
+    Failed(String),
     /// The controller answered on it.
     Welcomed,
 }
@@ -93,21 +93,21 @@ pub enum Dialled {
 /// A reason to look at the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    v4: Touch,
-    v6: Touch,
+    v4: FamilyChange,
+    v6: FamilyChange,
     /// When the first change since the last look was noticed.
     pub noticed: Instant,
 }
 
 /// What changes did to the filter table of one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Touch {
+struct FamilyChange {
     reach: Reach,
     author: Option<Box<Author>>,
 }
 
 impl Change {
-    fn of(&self, family: Family) -> &Touch {
+    fn of(&self, family: Family) -> &FamilyChange {
         match family {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
@@ -145,7 +145,7 @@ impl Change {
     }
 }
 
-impl Touch {
+impl FamilyChange {
     fn add(&mut self, reach: Reach, author: Option<&Author>) {
         if reach > Reach::Nothing && reach >= self.reach {
             self.reach = reach;
@@ -156,7 +156,7 @@ impl Touch {
 
 /// Everything that was asked since the last time.
 #[derive(Debug, Default)]
-pub struct Wake {
+pub struct Requests {
     /// End, and leave the confirmed rules in place.
     pub stop: bool,
     /// The newest confirmation.
@@ -164,11 +164,11 @@ pub struct Wake {
     /// Probes that ended. Not the newest only: those of an earlier trial, which end late, must
     /// not take the place of those that are awaited. Each ends within seconds of its start, so
     /// there are never many.
-    pub probed: Vec<Probed>,
+    pub probes: Vec<ProbeResults>,
     /// The newest live sets; they come before the offer.
-    pub live: Option<Noticed>,
+    pub dynamic_sets: Option<ReceivedSets>,
     /// Why newer ones did not come.
-    pub no_live: Option<String>,
+    pub dynamic_sets_failed: Option<String>,
     /// The newest offer.
     pub offer: Option<Offered>,
     /// The newest addresses.
@@ -177,13 +177,13 @@ pub struct Wake {
     pub change: Option<Change>,
 }
 
-impl Wake {
+impl Requests {
     fn is_empty(&self) -> bool {
         !self.stop
             && self.confirmation.is_none()
-            && self.probed.is_empty()
-            && self.live.is_none()
-            && self.no_live.is_none()
+            && self.probes.is_empty()
+            && self.dynamic_sets.is_none()
+            && self.dynamic_sets_failed.is_none()
             && self.offer.is_none()
             && self.controllers.is_none()
             && self.change.is_none()
@@ -193,18 +193,18 @@ impl Wake {
 /// Where requests wait.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    waiting: Mutex<Wake>,
+    waiting: Mutex<Requests>,
     filled: Condvar,
     /// Of the trial with that nonce. It wakes nobody: it is read when the trial is over.
-    dialled: Mutex<Option<(u64, Dialled)>>,
+    dialled: Mutex<Option<(u64, DialResult)>>,
     /// Why nothing announces changes of the kernel.
-    deaf: Mutex<Option<String>>,
+    polling_only: Mutex<Option<String>>,
     /// What deltas may stand on.
-    last_live: Mutex<Option<Arc<Live>>>,
+    last_dynamic_sets: Mutex<Option<Arc<Live>>>,
 }
 
 impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, Wake> {
+    fn lock(&self) -> MutexGuard<'_, Requests> {
         // Nothing under the lock can panic half-way.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -216,30 +216,30 @@ impl Inbox {
     }
 
     /// Hands over live sets; older ones that wait are forgotten, for these are whole.
-    pub fn live(&self, noticed: Noticed) {
+    pub fn dynamic_sets(&self, received: ReceivedSets) {
         {
             let mut last = self
-                .last_live
+                .last_dynamic_sets
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            *last = Some(Arc::clone(&noticed.live));
+            *last = Some(Arc::clone(&received.sets));
         }
         let mut waiting = self.lock();
-        waiting.live = Some(noticed);
-        waiting.no_live = None;
+        waiting.dynamic_sets = Some(received);
+        waiting.dynamic_sets_failed = None;
         self.filled.notify_one();
     }
 
     /// Tells that live sets which were noticed did not come, and why.
-    pub fn no_live(&self, why: String) {
-        self.lock().no_live = Some(why);
+    pub fn dynamic_sets_failed(&self, why: String) {
+        self.lock().dynamic_sets_failed = Some(why);
         self.filled.notify_one();
     }
 
     /// The live sets that were handed over last.
-    pub(crate) fn last_live(&self) -> Option<Arc<Live>> {
+    pub(crate) fn last_dynamic_sets(&self) -> Option<Arc<Live>> {
         let last = self
-            .last_live
+            .last_dynamic_sets
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         last.clone()
@@ -256,7 +256,7 @@ impl Inbox {
 
     /// Tells how the probes of a trial ended.
     pub fn probed(&self, attempt: Attempt, failed: Vec<Failed>) {
-        self.lock().probed.push(Probed {
+        self.lock().probes.push(ProbeResults {
             attempt,
             failed,
             ended: Instant::now(),
@@ -265,13 +265,13 @@ impl Inbox {
     }
 
     /// How far the link got with the new connection of the trial with `nonce`.
-    pub fn dialled(&self, nonce: u64, dialled: Dialled) {
+    pub fn dialled(&self, nonce: u64, dialled: DialResult) {
         let mut last = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some((nonce, dialled));
     }
 
     /// What was last said of that trial's connection.
-    pub(crate) fn last_dialled(&self, nonce: u64) -> Option<Dialled> {
+    pub(crate) fn last_dialled(&self, nonce: u64) -> Option<DialResult> {
         let last = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
         last.as_ref()
             .filter(|(of, _)| *of == nonce)
@@ -298,8 +298,8 @@ impl Inbox {
         }
         let mut waiting = self.lock();
         let change = waiting.change.get_or_insert_with(|| Change {
-            v4: Touch::default(),
-            v6: Touch::default(),
+            v4: FamilyChange::default(),
+            v6: FamilyChange::default(),
             noticed,
         });
         change.v4.add(v4, author);
@@ -312,23 +312,29 @@ impl Inbox {
         loop {
             match watch.next().await {
                 Ok(event) => self.changed(&event, Instant::now()),
-                Err(error) => return self.deaf(&error),
+                Err(error) => return self.polling_only(&error),
             }
         }
     }
 
     /// Nothing announces changes, or nothing does any more.
-    pub fn deaf(&self, why: &dyn std::error::Error) {
+    pub fn polling_only(&self, why: &dyn std::error::Error) {
         let why = chain(why);
-        warn!(reason = why, "drift is found by polling only");
-        let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
-        *deaf = Some(why);
+        warn!(reason = why, "no events for changes of rules; polling only");
+        let mut polling_only = self
+            .polling_only
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *polling_only = Some(why);
     }
 
     /// Why drift is found by polling only; none where it is announced.
-    pub(crate) fn why_deaf(&self) -> Option<String> {
-        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
-        deaf.clone()
+    pub(crate) fn polling_reason(&self) -> Option<String> {
+        let polling_only = self
+            .polling_only
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        polling_only.clone()
     }
 
     /// Asks for the end.
@@ -337,13 +343,8 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// Whether the end was asked for.
-    pub fn is_stopping(&self) -> bool {
-        self.lock().stop
-    }
-
     /// Waits until something is asked, or until `deadline`, and takes everything.
-    pub fn wait(&self, deadline: Instant) -> Wake {
+    pub fn wait(&self, deadline: Instant) -> Requests {
         let mut waiting = self.lock();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

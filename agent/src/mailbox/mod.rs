@@ -4,6 +4,7 @@ mod inbox;
 mod outbox;
 
 pub use inbox::{
-    Change, Confirmation, Content, Controllers, Dialled, Inbox, Noticed, Offered, Probed, Wake,
+    Change, Confirmation, Content, Controllers, DialResult, Inbox, Offered, ProbeResults,
+    ReceivedSets, Requests,
 };
 pub use outbox::Outbox;

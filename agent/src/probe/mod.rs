@@ -44,7 +44,7 @@ pub enum ProbeError {
     #[error("the name has no address")]
     NoAddress,
     /// A DNS server that does not do its work.
-    #[error("it answers that it cannot resolve (SERVFAIL)")]
+    #[error("the server answered SERVFAIL")]
     ServerFailure,
 }
 

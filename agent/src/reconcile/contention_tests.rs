@@ -87,7 +87,7 @@ fn names_that_are_thought_of_anew_are_one_fight() {
     });
     assert!(!waits.is_empty());
     assert_eq!(contention.0.len(), 1);
-    assert!(contention.describe().contains("any VF-*"));
+    assert!(contention.describe().join("\n").contains("any VF-*"));
 }
 
 #[test]
@@ -113,14 +113,14 @@ fn a_fight_is_over_when_a_repair_stands() {
     let over = contention.deadline().unwrap();
     assert!(over >= now + Duration::from_secs(9));
     let before = over.checked_sub(Duration::from_millis(1)).unwrap();
-    contention.looked(before, &[], |_| true);
+    contention.checked(before, &[], |_| true);
     assert!(contention.is_contended(), "too early to say");
-    contention.looked(over, &[], |subject| subject.family == Family::V6);
+    contention.checked(over, &[], |subject| subject.family == Family::V6);
     assert!(contention.is_contended(), "it was not looked at");
-    contention.looked(over, &[], |_| true);
+    contention.checked(over, &[], |_| true);
     assert!(!contention.is_contended());
     assert_eq!(contention.deadline(), None);
-    assert_eq!(contention.describe(), "");
+    assert_eq!(contention.describe().join("\n"), "");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn who_does_it_is_named() {
     let (_, now, _) = fight(&mut contention, Instant::now(), 12, same);
     let author = Author::named(4711, "firewalld".to_owned());
     contention.drifted(now, &[same(0)], |_| Some(author.clone()));
-    let said = contention.describe();
+    let said = contention.describe().join("\n");
     assert!(
         said.contains("VF-SIP (IPv4) by firewalld (pid 4711)"),
         "{said}"

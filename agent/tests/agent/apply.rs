@@ -9,7 +9,7 @@ use crate::support::{
 };
 use voipfleet_agent::enforcement::apply::{Rejection, check_content};
 use voipfleet_agent::enforcement::inspect::inspect;
-use voipfleet_agent::enforcement::preflight::{Staged, stage};
+use voipfleet_agent::enforcement::preflight::{Preflight, preflight};
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::host::clock;
 use voipfleet_agent::host::exec::Runner;
@@ -258,7 +258,7 @@ fn only_our_own_content_is_taken() {
     assert!(check_content(&own(), offered, &bytes).is_ok());
     let wrong = check_content(&own(), held(1, &sample(2)), &bytes).unwrap_err();
     assert!(
-        wrong.to_string().contains("not that of its digest"),
+        wrong.to_string().contains("its content has digest"),
         "{wrong}"
     );
     let mut other = own();
@@ -317,8 +317,8 @@ fn without_a_scratch_namespace_the_read_back_serves() {
         assert!(confirmed.canonical.read_back);
         assert!(inspect(&mut kernel, &confirmed).is_clean());
         // The same words as a scratch namespace gives.
-        let Staged::Proved(mut proved) =
-            stage(&place.system(), &confirmed.ruleset, &failsafe()).unwrap()
+        let Preflight::Passed(mut proved) =
+            preflight(&place.system(), &confirmed.ruleset, &failsafe()).unwrap()
         else {
             panic!("no scratch namespace");
         };

@@ -94,7 +94,7 @@ fn the_file_of_a_later_version_is_left_to_that_version() {
         damage(&folder, |bytes| bytes[12] = 2);
         for _ in 0..2 {
             let lost = recovery::recover(&mut system, &ledger).lost.unwrap();
-            assert!(lost.contains("install a newer one"), "{lost}");
+            assert!(lost.contains("install a newer agent"), "{lost}");
         }
         assert!(inspect(&mut system, &confirmed).is_clean());
         damage(&folder, |bytes| bytes[12] = 1);
@@ -146,7 +146,7 @@ fn a_kernel_without_ipv6_gets_the_rules_of_ipv4() {
             assert!(
                 warnings
                     .iter()
-                    .any(|text| text.starts_with("IPv6 is switched off"))
+                    .any(|text| text.starts_with("IPv6 is disabled"))
             );
             recovery::teardown(&mut kernel, &ledger, false).unwrap();
             assert!(!place.has_ours());

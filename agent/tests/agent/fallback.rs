@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use voipfleet_agent::enforcement::inspect::inspect;
-use voipfleet_agent::enforcement::management_rules::Running;
+use voipfleet_agent::enforcement::management_rules::Protection;
 use voipfleet_agent::enforcement::recovery::{self, Recovered};
 use voipfleet_agent::host::clock::unix_ms;
 use voipfleet_agent::host::exec::Runner;
@@ -57,7 +57,7 @@ fn ours(place: &Place) -> String {
 
 fn assert_only_management(place: &Place, recovered: &Recovered) {
     let fallback = recovered.fallback.as_ref().expect("a fallback");
-    assert_eq!(fallback.running, Running::Management);
+    assert_eq!(fallback.protection, Protection::Management);
     let words = fallback.describe();
     assert!(
         words.contains("only its management rules since 20"),
@@ -224,7 +224,7 @@ fn who_the_admins_are_can_be_lost_too() {
         for _start in 1..=2 {
             let recovered = recovery::recover(&mut place.system(), &place.ledger());
             let fallback = recovered.fallback.unwrap();
-            assert_eq!(fallback.running, Running::ManagementFromAnywhere);
+            assert_eq!(fallback.protection, Protection::ManagementFromAnywhere);
             let ours = ours(place);
             let ssh = "-A VF-FAILSAFE -p tcp -m multiport --dports 22 ";
             assert_eq!(ours.matches(ssh).count(), 2, "{ours}");
@@ -250,7 +250,7 @@ fn what_only_observes_never_closes() {
         reboot_with(place, observing);
         damage(place, "confirmed");
         let recovered = recovery::recover(&mut place.system(), &place.ledger());
-        assert_eq!(recovered.fallback.unwrap().running, Running::Nothing);
+        assert_eq!(recovered.fallback.unwrap().protection, Protection::Nothing);
         assert!(!place.has_ours());
     });
 }
@@ -262,7 +262,7 @@ fn one_family_that_is_refused_does_not_open_the_other() {
         damage(place, "confirmed");
         let mut kernel = crate::faulty::faulty(place, 1);
         let recovered = recovery::recover(&mut kernel, &place.ledger());
-        let Running::Refused(why) = recovered.fallback.unwrap().running else {
+        let Protection::Refused(why) = recovered.fallback.unwrap().protection else {
             panic!("not refused");
         };
         assert!(

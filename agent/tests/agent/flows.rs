@@ -460,7 +460,7 @@ fn without_a_list_of_flows_a_push_succeeds_and_says_so() {
         let deadline = Instant::now() + LIMIT;
         loop {
             let warnings = agent.outbox.hello().0.warnings;
-            let found = warnings.iter().find(|words| words.contains("are not cut"));
+            let found = warnings.iter().find(|words| words.contains("were not cut"));
             if let Some(words) = found {
                 assert!(words.contains("nf_conntrack_netlink"), "{words}");
                 return;

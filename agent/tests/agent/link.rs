@@ -44,8 +44,9 @@ impl Linked {
         let (inbox, outbox) = (Arc::new(Inbox::default()), Arc::new(Outbox::default()));
         let stop = CancellationToken::new();
         let config = state.config().unwrap();
-        let link = Link::new(state, config, Arc::clone(&inbox), Arc::clone(&outbox));
-        tokio::spawn(link.with_fetch_limits(limits).run(stop.clone()));
+        let (to_kernel, from_kernel) = (Arc::clone(&inbox), Arc::clone(&outbox));
+        let link = Link::new(state, config, to_kernel, from_kernel, limits);
+        tokio::spawn(link.run(stop.clone()));
         // In the place of the task that owns the kernel.
         let (taken, offers) = std::sync::mpsc::channel();
         let failsafe = std::thread::spawn({
@@ -157,9 +158,9 @@ async fn offers_are_fetched_proved_and_handed_over() {
     let other = Digest::of(b"other");
     controller.serve(other.as_bytes(), vec![content.clone()[..100].to_vec()]);
     for (nonce, digest, size, words) in [
-        (2, other, 100, "not the one that was offered"),
+        (2, other, 100, "does not match the offer"),
         (3, digest, 1000, "longer than the 1000 bytes"),
-        (4, digest, 1 << 30, "the most is"),
+        (4, digest, 1 << 30, "the limit is"),
         (5, Digest::of(b"missing"), 10, "no such ruleset"),
     ] {
         say(&session, offer(nonce, 6, &digest, size)).await;
@@ -193,7 +194,7 @@ async fn a_fetch_ends_in_time() {
         let Content::Missing(why) = offered.content else {
             panic!("{nonce}: {:?}", offered.content);
         };
-        assert!(why.contains("did not come within 1 s"), "{why}");
+        assert!(why.contains("did not arrive within 1 s"), "{why}");
     }
 }
 
@@ -292,10 +293,7 @@ async fn a_refused_certificate_is_told_in_plain_words() {
     let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
 
     let words = refusal(&controller, &other.issue(NODE, 2100)).await;
-    assert!(
-        words.contains("does not stand under this node's CA"),
-        "{words}"
-    );
+    assert!(words.contains("is not from this node's CA"), "{words}");
 
     // It knows our controller's CA, but another one signed it.
     let mut stranger = other.issue(NODE, 2100);

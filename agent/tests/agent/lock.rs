@@ -39,7 +39,7 @@ fn nobody_comes_between_the_two_families() {
         }));
         let ruleset = sample(1);
         let of = held(1, &ruleset);
-        let prepared = Prepared::new(&kernel, of, ruleset, failsafe()).unwrap();
+        let prepared = Prepared::preflight(&kernel, of, ruleset, None, failsafe()).unwrap();
         prepared.enforce(&mut kernel).unwrap();
         assert_eq!(
             *seen.lock().unwrap(),
@@ -55,7 +55,7 @@ fn the_lock_is_let_go_when_a_family_is_refused() {
         kernel.refused = Some(Family::V4);
         let ruleset = sample(1);
         let of = held(1, &ruleset);
-        let prepared = Prepared::new(&kernel, of, ruleset, failsafe()).unwrap();
+        let prepared = Prepared::preflight(&kernel, of, ruleset, None, failsafe()).unwrap();
         assert!(prepared.enforce(&mut kernel).is_err());
         // It would wait for ten seconds, and be refused.
         place.tool("iptables -w 5 -S");
@@ -73,7 +73,8 @@ fn who_locks_dev_null_keeps_nobody_from_the_rules() {
         let _locked = Flock::lock(anybody, FlockArg::LockExclusiveNonblock).unwrap();
         let mut system = place.system();
         let ruleset = sample(1);
-        let prepared = Prepared::new(&system, held(1, &ruleset), ruleset, failsafe()).unwrap();
+        let prepared =
+            Prepared::preflight(&system, held(1, &ruleset), ruleset, None, failsafe()).unwrap();
         prepared.enforce(&mut system).unwrap();
     });
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use voipfleet_agent::enforcement::management_rules::Running;
+use voipfleet_agent::enforcement::management_rules::Protection;
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Kernel;
 use voipfleet_proto::v1::NodeState;
@@ -63,7 +63,10 @@ fn a_failed_trial_closes_a_node_that_does_not_know_what_it_ran() {
         drop(agent);
         // And so it stays over a boot, until the next push.
         let recovered = recovery::recover(&mut place.system(), &place.ledger());
-        assert_eq!(recovered.fallback.unwrap().running, Running::Management);
+        assert_eq!(
+            recovered.fallback.unwrap().protection,
+            Protection::Management
+        );
         assert_closed(place, &foreign);
         assert_takes_a_push(place);
     });
@@ -86,7 +89,10 @@ fn a_ruleset_whose_file_is_gone_was_confirmed_all_the_same() {
         }
         voipfleet_agent::enforcement::write::clear(&mut system).unwrap();
         let recovered = recovery::recover(&mut system, &ledger);
-        assert_eq!(recovered.fallback.unwrap().running, Running::Management);
+        assert_eq!(
+            recovered.fallback.unwrap().protection,
+            Protection::Management
+        );
         assert_closed(place, &foreign);
         assert_takes_a_push(place);
     });
@@ -126,7 +132,10 @@ fn a_start_after_a_kill_in_the_apply_closes_such_a_node() {
         assert!(half.write(&mut kernel as &mut dyn Kernel).is_err());
         let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.interrupted.is_some());
-        assert_eq!(recovered.fallback.unwrap().running, Running::Management);
+        assert_eq!(
+            recovered.fallback.unwrap().protection,
+            Protection::Management
+        );
         assert_closed(place, &foreign);
     });
 }
@@ -174,7 +183,11 @@ fn a_disk_that_is_full_when_the_trial_is_confirmed() {
         agent.inbox.confirm(attempt);
         let status = agent.status_of(attempt, |state| state != NodeState::Trial);
         assert_eq!(status.state(), NodeState::Failed);
-        for words in ["the one to boot with", "cannot be written", "No space left"] {
+        for words in [
+            "the ruleset to boot with",
+            "cannot be written",
+            "No space left",
+        ] {
             assert!(status.error.contains(words), "{}", status.error);
         }
         assert_eq!(status.confirmed_generation, 4);

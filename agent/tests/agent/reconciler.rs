@@ -72,7 +72,7 @@ impl Agent {
         runtime.spawn(Arc::clone(&inbox).follow(watch));
         let host = Host::at(place.folder.path(), place.runner());
         let settings = Settings {
-            own: own(),
+            node: own(),
             poll_interval,
             inventory: Box::new(HostInventory::new(host)),
         };

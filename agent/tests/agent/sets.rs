@@ -156,8 +156,8 @@ fn a_set_that_is_full_is_named_with_its_numbers() {
         let prepared = prepare(&mut system, 2, with(narrow)).unwrap();
         let error = prepared.enforce(&mut system).unwrap_err().to_string();
         assert!(
-            error.contains("filling the sets: set vf-clients-4 is full: 5 elements are wanted")
-                && error.contains("it holds 2 of at most 2"),
+            error.contains("filling the sets: set vf-clients-4 is full: it should hold 5 elements")
+                && error.contains("holds 2 of at most 2"),
             "{error}"
         );
         put_back(&mut system, &ledger, Some(&mut confirmed));

@@ -34,7 +34,7 @@ fn status_of_a_healthy_node_with_dynamic_sets_reports_no_drift() {
         let digest = first().digest().to_string();
         assert!(table.status.success(), "{}", text(&table));
         assert!(
-            text(&table).contains("drift       clean"),
+            text(&table).contains("drift         clean"),
             "{}",
             text(&table)
         );

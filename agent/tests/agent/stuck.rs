@@ -25,7 +25,7 @@ fn cannot_go_back(place: &Place) -> (Agent, Arc<AtomicBool>, String) {
     stuck.store(true, Ordering::SeqCst);
     let status = agent.status_of(attempt, |state| state != NodeState::Trial);
     assert_eq!(status.state(), NodeState::Failed);
-    assert!(status.error.contains("going back failed too"));
+    assert!(status.error.contains("the rollback failed too"));
     (agent, stuck, before)
 }
 
@@ -37,7 +37,7 @@ fn what_is_confirmed_is_not_applied_while_it_cannot_be_gone_back_to() {
         for (nonce, generation) in [(3, 1), (4, 3)] {
             let status = agent.answer_to(offer(nonce, generation, &sample(1)));
             assert_eq!(status.state(), NodeState::Failed, "generation {generation}");
-            assert!(status.error.contains("going back"), "{}", status.error);
+            assert!(status.error.contains("the rollback"), "{}", status.error);
             assert!(place.ledger().journal().unwrap().is_some());
         }
         stuck.store(false, Ordering::SeqCst);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::{Backend, KernelEvent};
-use voipfleet_agent::mailbox::{Dialled, Offered};
+use voipfleet_agent::mailbox::{DialResult, Offered};
 use voipfleet_common::ruleset::Ruleset;
 use voipfleet_common::session::{Attempt, Held};
 use voipfleet_proto::v1::{DriftClass, DriftState, NodeState};
@@ -238,12 +238,12 @@ fn an_undo_says_what_was_missing() {
         for (nonce, dialled, words) in [
             (
                 2,
-                Dialled::Not("the controller at c:1 did not answer".to_owned()),
+                DialResult::Failed("the controller at c:1 did not answer".to_owned()),
                 "came through the new rules within 0.3 s: the controller at c:1 did not answer",
             ),
             (
                 3,
-                Dialled::Welcomed,
+                DialResult::Welcomed,
                 "did not confirm generation 3 within 0.3 s",
             ),
         ] {

@@ -130,7 +130,7 @@ fn an_agent_killed_in_a_trial_goes_back_at_its_next_start() {
             assert!(
                 warnings
                     .iter()
-                    .any(|w| w.contains("generation 3 was confirmed; it went back")),
+                    .any(|w| w.contains("generation 3 was confirmed; it was rolled back")),
                 "{warnings:?}"
             );
             same(&before, &place.everything());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use voipfleet_agent::host::exec::OwnProcesses;
 use voipfleet_agent::host::{Processes, Root};
 use voipfleet_agent::kernel::Watch;
-use voipfleet_agent::kernel::{Backend, KernelEvent, LOCK_FILE, LockFile};
+use voipfleet_agent::kernel::{Backend, KernelEvent, LOCK_FILE, LockFile, Notifier};
 use voipfleet_proto::v1::DriftRecord;
 
 use crate::reconciler::{Agent, OFTEN};
@@ -98,7 +98,7 @@ fn take(path: &Path) {
 
 #[test]
 fn a_lock_is_watched_from_when_it_is_made() {
-    for anonymous in [false, true] {
+    for notifier in [Notifier::Fanotify, Notifier::Inotify] {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -107,8 +107,7 @@ fn a_lock_is_watched_from_when_it_is_made() {
         let path = folder.path().join("xtables.lock");
         let mut lock = runtime.block_on(async {
             let processes = Processes::new(&Root::new("/"));
-            let lock = LockFile::watch(&path, processes, OwnProcesses::default()).unwrap();
-            if anonymous { lock.anonymous() } else { lock }
+            LockFile::watch(&path, processes, OwnProcesses::default(), notifier).unwrap()
         });
         // Beside it there are other files.
         std::fs::write(folder.path().join("utmp"), "").unwrap();
@@ -119,7 +118,7 @@ fn a_lock_is_watched_from_when_it_is_made() {
             panic!("{taken:?}");
         };
         if let Some(author) = change.author {
-            assert!(!anonymous);
+            assert_eq!(notifier, Notifier::Fanotify);
             assert_eq!(author.process.pid, std::process::id());
         }
         std::fs::remove_file(&path).unwrap();
@@ -141,7 +140,9 @@ fn a_folder_that_is_not_there_cannot_be_watched() {
     runtime.block_on(async {
         let processes = Processes::new(&Root::new("/"));
         let path = Path::new("/nowhere/xtables.lock");
-        let Err(error) = LockFile::watch(path, processes, OwnProcesses::default()) else {
+        let Err(error) =
+            LockFile::watch(path, processes, OwnProcesses::default(), Notifier::Fanotify)
+        else {
             panic!("it is watched");
         };
         assert_eq!(error.to_string(), "/nowhere/xtables.lock cannot be watched");
@@ -177,13 +178,13 @@ fn a_node_that_only_polls_says_so() {
         let agent = Agent::start(place, OFTEN);
         agent
             .inbox
-            .deaf(&std::io::Error::other("no more announcements"));
+            .polling_only(&std::io::Error::other("no more announcements"));
         let told = || {
             let (facts, _) = agent.outbox.hello();
             facts
                 .warnings
                 .iter()
-                .any(|warning| warning.contains("only by a look every"))
+                .any(|warning| warning.contains("noticed only every"))
         };
         let deadline = Instant::now() + LIMIT;
         while !told() {

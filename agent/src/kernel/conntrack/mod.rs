@@ -49,10 +49,10 @@ impl Cut {
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
     /// No netlink socket.
-    #[error("no netlink socket to connection tracking can be had")]
+    #[error("cannot open a netlink socket to connection tracking")]
     Socket(#[source] std::io::Error),
     /// The kernel does not tell what it tracks.
-    #[error("the kernel does not list the connections that it tracks (nf_conntrack_netlink)")]
+    #[error("the kernel does not list tracked connections (is nf_conntrack_netlink loaded?)")]
     List(#[source] std::io::Error),
     /// Which flows are this node's cannot be told.
     #[error("the addresses of this machine cannot be read")]

@@ -154,7 +154,7 @@ impl<'a> Bench<'a> {
                 let (mut system, ruleset) = (place.system(), ruleset(variant));
                 let held = held(1, &ruleset);
                 let prepared =
-                    Prepared::with_live(&system, held, ruleset, Some(&live), failsafe).unwrap();
+                    Prepared::preflight(&system, held, ruleset, Some(&live), failsafe).unwrap();
                 prepared.enforce(&mut system).unwrap();
             }
             place.everything()
@@ -198,7 +198,7 @@ impl<'a> Bench<'a> {
         let ruleset = ruleset(variant);
         let held = held(generation, &ruleset);
         let (live, open) = (Some(&self.live), failsafe.clone());
-        let prepared = Prepared::with_live(&system, held, ruleset, live, open).unwrap();
+        let prepared = Prepared::preflight(&system, held, ruleset, live, open).unwrap();
         ledger
             .confirm(&prepared.enforce(&mut system).unwrap())
             .unwrap();

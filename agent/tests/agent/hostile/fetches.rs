@@ -56,19 +56,19 @@ fn content_that_is_not_what_was_announced() {
                     "one bit changed",
                     size,
                     Served::Chunks(vec![changed]),
-                    "not the one that was offered",
+                    "does not match the offer",
                 ),
                 (
                     "cut short",
                     size,
                     Served::Chunks(vec![cut(size - 1)]),
-                    "not the one that was offered",
+                    "does not match the offer",
                 ),
                 (
                     "nothing",
                     size,
                     Served::Chunks(vec![]),
-                    "not the one that was offered",
+                    "does not match the offer",
                 ),
                 (
                     "longer than announced",
@@ -86,7 +86,7 @@ fn content_that_is_not_what_was_announced() {
                     "more than anybody takes",
                     MAX_RULESET_BYTES + 1,
                     Served::Chunks(vec![whole.clone()]),
-                    "the most is",
+                    "the limit is",
                 ),
                 (
                     "1 GB announced",
@@ -98,13 +98,13 @@ fn content_that_is_not_what_was_announced() {
                     "all that can be announced",
                     usize::MAX,
                     Served::Chunks(vec![whole.clone()]),
-                    "the most is",
+                    "the limit is",
                 ),
                 (
                     "a chunk above 256 KiB",
                     MAX_RULESET_BYTES,
                     Served::Chunks(vec![vec![7; CHUNK + 1]]),
-                    "a chunk of 262145 bytes came",
+                    "a chunk of 262145 bytes",
                 ),
                 (
                     "a chunk above every message",

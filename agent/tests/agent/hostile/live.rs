@@ -156,14 +156,14 @@ fn live_sets_that_no_controller_of_ours_sends_are_refused() {
                     vec![],
                     size,
                     Served::Chunks(vec![]),
-                    "names no digest",
+                    "has no digest",
                 ),
                 (
                     "a short one",
                     vec![7; 31],
                     size,
                     Served::Chunks(vec![]),
-                    "names no digest",
+                    "has no digest",
                 ),
                 (
                     "nothing",
@@ -191,7 +191,7 @@ fn live_sets_that_no_controller_of_ours_sends_are_refused() {
                     digest.clone(),
                     most + 1,
                     Served::Chunks(vec![]),
-                    "the most is 67108864",
+                    "the limit is 67108864",
                 ),
                 (
                     "1 GB is streamed",
@@ -274,9 +274,7 @@ fn a_delta_that_lies_leads_nowhere() {
                     },
                 ),
             ] {
-                victim
-                    .takes_not(name, delta_of(delta), "is not given")
-                    .await;
+                victim.takes_not(name, delta_of(delta), "was refused").await;
             }
         });
     });

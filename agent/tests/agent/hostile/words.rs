@@ -79,7 +79,7 @@ fn a_node_does_not_go_back_or_sideways() {
                 };
                 victim.say(Down::Offer(offer)).await;
             }
-            logs(&victim.node, "an offer without a digest").await;
+            logs(&victim.node, "offer ignored: it has no digest").await;
             victim.is_unchanged("without a digest");
             victim.takes(&sample(6)).await;
         });
@@ -94,7 +94,7 @@ fn a_confirmation_counts_for_the_trial_of_its_session_only() {
             // Of nothing, and of what is not yet on trial.
             victim.say(confirm(2, &sample(2))).await;
             victim.say(confirm(1, &sample(1))).await;
-            logs(&victim.node, "a session that announced no such trial").await;
+            logs(&victim.node, "this session announced no such trial").await;
             let nonce = victim.next();
             let node = &victim.node;
             node.offer(&victim.session, nonce, &sample(2), LONG).await;
@@ -130,7 +130,7 @@ fn a_confirmation_counts_for_the_trial_of_its_session_only() {
             ] {
                 say(&session, Down::Confirm(wrong)).await;
             }
-            logs(&victim.node, "late or of something else").await;
+            logs(&victim.node, "confirmation ignored: late").await;
             assert_eq!(victim.node.confirmed(), Some(1));
             // The right one counts once, and later ones for nothing.
             let mut session = session;
@@ -239,9 +239,9 @@ const ENDS: &[(&str, Words, &str)] = &[
     (
         "no Welcome",
         || vec![Ok(Down::Offer(Offer::default()))],
-        "is no controller",
+        "is not a Voipfleet controller",
     ),
-    ("not a word", Vec::new, "is no controller"),
+    ("not a word", Vec::new, "is not a Voipfleet controller"),
     (
         "an error in place of Welcome",
         || vec![Err(Status::internal("a word of the controller's"))],

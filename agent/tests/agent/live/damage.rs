@@ -47,8 +47,8 @@ fn the_live_sets_before_the_last_keep_the_cluster_alive() {
             recovery::teardown(&mut system, &ledger, false).unwrap();
             let recovered = recovery::recover(&mut system, &ledger);
             assert!(recovered.failed.is_none() && recovered.fallback.is_none());
-            let why = &recovered.live.damaged;
-            assert!(why.contains("enforces those before the last"), "{why}");
+            let why = recovered.dynamic_sets.damaged.unwrap();
+            assert!(why.contains("enforces the previous ones"), "{why}");
             assert_eq!(elements(place, "vf-clients-4"), cluster);
             // It says so, and takes what it is told.
             let agent = Agent::start(place, NEVER);
@@ -75,7 +75,7 @@ fn without_any_the_kernel_keeps_what_it_holds_and_a_boot_lets_nobody_in() {
         crate::support::same(&before, &place.everything());
         let status = agent.outbox.last_status();
         assert!(status.live_error.contains("lost"), "{status:?}");
-        let words = "nothing is known of the live sources allow, block, cluster";
+        let words = "does not know the content of allow, block, cluster";
         assert!(status.live_error.contains(words), "{status:?}");
         assert_eq!(status.state(), NodeState::Applied);
         drop(agent);
@@ -107,7 +107,7 @@ fn a_ledger_without_live_sets_opens_as_ever() {
         assert_eq!(ledger.live(), KeptLive::Never);
         let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none());
-        assert_eq!(recovered.live.damaged, "");
+        assert_eq!(recovered.dynamic_sets.damaged, None);
         let agent = Agent::start(place, NEVER);
         let status = agent.outbox.last_status();
         assert_eq!(

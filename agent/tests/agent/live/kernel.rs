@@ -150,11 +150,11 @@ fn an_offer_that_names_what_the_node_was_not_told_is_refused_and_named() {
         let agent = Agent::start(place, NEVER);
         let status = agent.answer_to(offer(1, 1, &naming(1)));
         assert_eq!(status.state(), NodeState::Rejected);
-        assert!(status.error.contains("not told: allow"), "{}", status.error);
+        assert!(status.error.contains("it uses allow"), "{}", status.error);
         takes(&agent, &without(&first(), "deny-feed:bad"));
         let status = agent.answer_to(offer(2, 2, &naming(1)));
         assert_eq!(status.state(), NodeState::Rejected);
-        let words = "not told: deny-feed:bad";
+        let words = "it uses deny-feed:bad";
         assert!(status.error.contains(words), "{}", status.error);
         same(&before, &place.everything());
         takes(&agent, &first());

@@ -16,7 +16,7 @@ use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::host::clock;
 use voipfleet_agent::kernel::Kernel;
 use voipfleet_agent::ledger::{Confirmed, Ledger, Live};
-use voipfleet_agent::mailbox::Noticed;
+use voipfleet_agent::mailbox::ReceivedSets;
 use voipfleet_common::ruleset::{Expiring, LiveName, LiveSets, LiveValue, Ruleset, Until};
 use voipfleet_proto::v1::NodeStatus;
 
@@ -84,8 +84,8 @@ fn without(live: &LiveSets, name: &str) -> LiveSets {
 
 /// Hands live sets to the agent, as the link does.
 fn give(agent: &Agent, live: &LiveSets) {
-    agent.inbox.live(Noticed {
-        live: Arc::new(Live::new(live.clone())),
+    agent.inbox.dynamic_sets(ReceivedSets {
+        sets: Arc::new(Live::new(live.clone())),
         received: Instant::now(),
     });
 }
@@ -103,8 +103,8 @@ pub(crate) fn takes(agent: &Agent, live: &LiveSets) -> NodeStatus {
 fn wanted(place: &Place) -> Confirmed {
     let ledger = place.ledger();
     let mut confirmed = ledger.confirmed().unwrap().expect("a confirmed ruleset");
-    let found = dynamic_sets::find(&mut place.system(), &ledger, Some(&mut confirmed));
-    assert_eq!((found.damaged.as_str(), found.unknown.as_str()), ("", ""));
+    let found = dynamic_sets::load(&mut place.system(), &ledger, Some(&mut confirmed));
+    assert_eq!(found.error(), None);
     confirmed
 }
 
@@ -113,7 +113,7 @@ fn is_kept(node: &Node<'_>) {
     let ledger = Ledger::look_at(&node.state.ledger());
     let mut system = node.place.system();
     let mut confirmed = ledger.confirmed().unwrap().expect("a confirmed ruleset");
-    dynamic_sets::find(&mut system, &ledger, Some(&mut confirmed));
+    dynamic_sets::load(&mut system, &ledger, Some(&mut confirmed));
     let found = inspect(&mut system, &confirmed);
     assert!(found.is_clean(), "{:#?}", found.differences);
 }

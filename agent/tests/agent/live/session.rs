@@ -89,10 +89,10 @@ fn live_sets_that_do_not_come_are_asked_for_again_and_no_offer_goes_on_without_t
             node.notice(&session, &live, Some(&live)).await;
             node.offer(&session, 1, &naming(1), LONG).await;
             let status = until(&mut session, NodeState::Rejected).await;
-            let words = "the live sets that were announced before it are not here: the content of \
-                         the live sets is not given";
+            let words = "the dynamic sets that it needs are missing: the content of the dynamic \
+                         sets was refused";
             assert!(status.error.contains(words), "{}", status.error);
-            assert!(status.live_error.contains("is not given"), "{status:?}");
+            assert!(status.live_error.contains("was refused"), "{status:?}");
             assert!(!place.has_ours());
             node.controller
                 .serve(live.digest().as_bytes(), vec![live.encode()]);

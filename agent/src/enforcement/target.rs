@@ -1,0 +1,116 @@
+//! What the kernel should hold, how far it is changed for that, and how that fails.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use voipfleet_common::drift::Subject;
+use voipfleet_common::iptables::Failsafe;
+use voipfleet_common::ruleset::{Family, Ruleset};
+
+use crate::kernel::KernelError;
+use crate::ledger::Canonical;
+
+/// What the kernel should be.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The ruleset.
+    pub ruleset: &'a Ruleset,
+    /// What the failsafe chain keeps open.
+    pub failsafe: &'a Failsafe,
+    /// What the kernel must print; none where that could not be found out before.
+    pub canonical: Option<&'a Canonical>,
+    /// The moment, Unix time in seconds: elements that are over by then are none.
+    pub now: u64,
+    /// How it is made so.
+    pub scope: RepairScope<'a>,
+}
+
+/// Where an enforcement failed. In the order in which they are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnforceStep {
+    /// Sets and elements that the rules will name.
+    SetsBefore,
+    /// The rules of a family.
+    Rules(Family),
+    /// Elements and sets that nothing names any more.
+    SetsAfter,
+    /// Reading rules and sets back.
+    ReadBack,
+}
+
+impl std::fmt::Display for EnforceStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            EnforceStep::SetsBefore => f.write_str("filling the sets"),
+            EnforceStep::Rules(family) => write!(f, "loading the {family} rules"),
+            EnforceStep::SetsAfter => f.write_str("removing old elements and sets"),
+            EnforceStep::ReadBack => f.write_str("reading back"),
+        }
+    }
+}
+
+/// The kernel is not what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum EnforceError {
+    /// What the kernel prints of it could not be found out.
+    #[error("preflight: {0}")]
+    Stage(#[from] KernelError),
+    /// A step was refused.
+    #[error("{step}: {source}")]
+    Step {
+        /// The step.
+        step: EnforceStep,
+        /// The refusal, with the kernel's words.
+        source: KernelError,
+    },
+    /// All was taken, and yet it reads otherwise.
+    #[error("the kernel accepted it, but holds something else: {0}")]
+    Differs(String),
+}
+
+pub(crate) fn failed_at(step: EnforceStep) -> impl FnOnce(KernelError) -> EnforceError {
+    move |source| EnforceError::Step { step, source }
+}
+
+/// How differences are put right.
+#[derive(Debug, Clone, Copy)]
+pub struct RepairScope<'a> {
+    /// What is left as it is for now.
+    pub skip: Option<&'a BTreeSet<Subject>>,
+    /// Chains that differ are written anew as a whole.
+    pub rewrite_chains: bool,
+    /// How long the kernel may hold on to sets that no rule names any more.
+    pub release_timeout: Duration,
+}
+
+/// `nf_tables` lets go of the sets of deleted rules a moment after the transaction
+/// (`nf_tables_trans_destroy_work`): until then ipset says that they are in use.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl RepairScope<'_> {
+    /// For the repair of drift: a set that a rule of others holds stays in use, and whatever
+    /// else drifts waits meanwhile. What the kernel is only slow with goes with the next look.
+    pub const REPAIR_RELEASE_TIMEOUT: Duration = Duration::from_millis(100);
+
+    /// Everything, and each chain that differs as a whole.
+    pub const WHOLE: RepairScope<'static> = RepairScope {
+        skip: None,
+        rewrite_chains: true,
+        release_timeout: RELEASE_TIMEOUT,
+    };
+
+    pub(super) fn spares_sets(self) -> bool {
+        self.skip
+            .is_some_and(|spared| spared.iter().any(|subject| subject.table == "ipset"))
+    }
+
+    pub(super) fn spares(self, table: &'static str, family: Family, name: &str) -> bool {
+        self.skip.is_some_and(|spared| {
+            spared.contains(&Subject {
+                table,
+                family,
+                name: name.to_owned(),
+            })
+        })
+    }
+}
