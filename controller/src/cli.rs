@@ -12,11 +12,12 @@ use tracing_subscriber::EnvFilter;
 use voipfleet_common::identity::TrustDomain;
 use voipfleet_common::names::OperatorName;
 
-use crate::backup::{self, Restored};
+use crate::backup;
 use crate::clock;
-use crate::live::SourceOptions;
+use crate::dynamic_sets::SourceOptions;
+use crate::operations::init::{Made, Plan, init};
+use crate::operations::restore::{self, Restored};
 use crate::pki::Authority;
-use crate::pki::init::{Made, Plan, init};
 use crate::run::{Controller, Options, open_store};
 use crate::settings::{Address, Files, Settings};
 
@@ -252,7 +253,7 @@ async fn back_up(data: PathBuf, file: &Path) -> anyhow::Result<()> {
 
 async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     let RestoreArgs { file, data, keys } = args;
-    let restoring = tokio::task::spawn_blocking(move || backup::restore(&file, &data, &keys));
+    let restoring = tokio::task::spawn_blocking(move || restore::restore(&file, &data, &keys));
     let restored = restoring.await??;
     io::stdout().write_all(restored_words(&restored).as_bytes())?;
     Ok(())

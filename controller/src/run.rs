@@ -13,18 +13,19 @@ use voipfleet_proto::v1::enrolment_server::EnrolmentServer;
 use voipfleet_proto::v1::fleet_server::FleetServer;
 use voipfleet_proto::v1::operator_server::OperatorServer;
 
-use crate::api::{self, Api, OperatorService};
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::enrol::{EnrolmentService, Registrar};
+use crate::dynamic_sets::{SourceOptions, Sources};
+use crate::enrolment::Registrar;
+use crate::fleet;
 use crate::fleet::Fleet;
-use crate::listen::{self, Admission, BindError, Bounds, Incoming};
-use crate::live::{SourceOptions, Sources};
 use crate::pki::{Authority, PkiError};
 use crate::push::{Pushes, Rights};
+use crate::server::api::{self, Api, OperatorService};
+use crate::server::enrolment::{self, EnrolmentService};
+use crate::server::listen::{self, Admission, BindError, Bounds, Incoming};
 use crate::settings::{self, Files, Settings, SettingsError};
 use crate::store::{Embedded, Store, StoreError};
-use crate::{enrol, fleet};
 
 /// How long a stop waits for connections to end.
 const STOPPING: Duration = Duration::from_secs(10);
@@ -258,7 +259,7 @@ fn serve_enrolment(
     stop: &CancellationToken,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
     let service = EnrolmentServer::new(EnrolmentService::new(registrar))
-        .max_decoding_message_size(enrol::MAX_MESSAGE_BYTES);
+        .max_decoding_message_size(enrolment::MAX_MESSAGE_BYTES);
     let server = builder()
         .max_connection_age(ENROLMENT_AGE)
         .max_connection_age_grace(STOPPING)

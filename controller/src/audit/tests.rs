@@ -291,14 +291,14 @@ async fn a_flood_of_refusals_becomes_a_count() {
     }
     assert_eq!(
         head(store.as_ref()).await.unwrap().seq,
-        u64::from(flood::EACH)
+        u64::from(rate_limit::EACH)
     );
     assert!(audit.floods("key") && !audit.floods("other"));
     let told = audit
         .flood
         .take("key", &refusal, system().now_ms() + 61_000);
     let more = told.more.unwrap();
-    assert_eq!(more.count, Some(1000 - u64::from(flood::EACH)));
+    assert_eq!(more.count, Some(1000 - u64::from(rate_limit::EACH)));
     assert!(told.write);
     embedded.close().await;
 }

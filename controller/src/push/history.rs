@@ -10,9 +10,9 @@ use voipfleet_common::ruleset::Ruleset;
 use voipfleet_common::session::{Generation, Held};
 
 use super::plan::{DocumentDifference, Wanted, document_differences, with_contents};
-use super::snapshot::nodes;
 use super::{PushError, Pushes};
 use crate::records::{self, Content, GenerationRecord, NodeId, OutcomeRecord, Read, TargetRecord};
+use crate::site_inputs::{InputsError, nodes};
 use crate::store::{StoreError, keys};
 
 /// The most generations of a site that are read: more than pruning leaves.
@@ -73,7 +73,7 @@ impl Pushes {
         let stored = nodes(store, site).await?;
         let known = store.get(&keys::document("site", site)).await?.is_some();
         if current.is_none() && !known {
-            return Err(PushError::UnknownSite(site.clone()));
+            return Err(InputsError::UnknownSite(site.clone()).into());
         }
         let confirmed = stored.into_iter().map(|(name, node)| {
             let id = NodeId {

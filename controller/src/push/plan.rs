@@ -11,15 +11,17 @@ use voipfleet_common::policy::{Document, Documents, FieldChange, Kind, Site, Sou
 use voipfleet_common::role::Role;
 use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_common::session::{Generation, Held};
+use voipfleet_controller_core::precondition::{BasisStaging, PlanBasis};
+use voipfleet_controller_core::rollout::batches::{Candidate, Ordered, order};
 
-use super::basis::{BasisStaging, PlanBasis};
-use super::generation::{Before, compare, newest, staging};
+use super::commit::batch_size;
+use super::prepare::{Before, compare, newest, staging};
 use super::sources::{self, PlannedSource};
-use super::start::batch_size;
-use super::{Order, PushError, Pushes, Snapshot, Want, rulesets};
+use super::{Order, PushError, Pushes, Want};
 use crate::documents::documents_at;
 use crate::records::{self, Content, GenerationRecord, NodeId};
-use crate::rollout::order::{self, Candidate, Ordered};
+use crate::rulesets;
+use crate::site_inputs::Snapshot;
 use crate::store::{StoreError, keys};
 
 /// What is asked for.
@@ -485,7 +487,7 @@ fn steps(snapshot: &Snapshot, nodes: &BTreeMap<NodeName, PlannedNode>) -> Ordere
     let changing = candidates.values().filter(|node| !node.unchanged).count();
     let canary = usize::try_from(policy.rollout.canary).unwrap_or(usize::MAX);
     let batch = batch_size(policy.rollout.batch, changing);
-    order::order(&candidates, canary, batch)
+    order(&candidates, canary, batch)
 }
 
 /// What a node runs.

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use voipfleet_common::names::SiteName;
 
-use super::{Pushes, rulesets};
+use super::Pushes;
 use crate::documents;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, RolloutRecord, TargetRecord};
+use crate::rulesets;
 use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
 
 /// Generations of a site that are kept.

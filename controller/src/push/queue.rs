@@ -1,8 +1,8 @@
 //! Pushes that wait for the rollout of their site to end, and their places.
 
 use voipfleet_common::names::SiteName;
+use voipfleet_controller_core::precondition::PlanBasis;
 
-use super::basis::PlanBasis;
 use super::{Begun, Order, Prepared, PushError, Pushes};
 use crate::records::{self, Fate, MAX_WAITING, QueueRecord, Queued, Read, RolloutState, expected};
 use crate::store::{Expect, Outcome, StoreError, Txn, keys};

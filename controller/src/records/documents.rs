@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use voipfleet_common::policy::Document;
-
-/// The number of a state of all documents; grows by one with every change, 0 before the first.
-pub type DocumentsVersion = u64;
+use voipfleet_controller_core::DocumentsVersion;
 
 /// The last change of any document.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,15 +1,16 @@
-//! Records of rollouts and generations, beside those of the store.
+//! Records of documents, rollouts and generations, beside those of the store.
 
 mod documents;
-mod generation;
-mod queue;
-mod rollout;
-mod target;
 
+pub use voipfleet_controller_core::DocumentsVersion;
+pub use voipfleet_controller_core::generation::{Cause, Content, GenerationRecord};
+pub use voipfleet_controller_core::queue::{
+    Ended, Fate, MAX_WAITING, PlannedContent, PlannedDigest, QueueRecord, Queued,
+};
+pub use voipfleet_controller_core::rollout::{
+    NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages, Tally,
+};
+pub use voipfleet_controller_core::target::TargetRecord;
 pub use voipfleet_store::records::*;
 
-pub use documents::{DocumentRecord, DocumentsRecord, DocumentsVersion};
-pub use generation::{Cause, Content, GenerationRecord};
-pub use queue::{Ended, Fate, MAX_WAITING, PlannedContent, PlannedDigest, QueueRecord, Queued};
-pub use rollout::{NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages, Tally};
-pub use target::TargetRecord;
+pub use documents::{DocumentRecord, DocumentsRecord};

@@ -1,9 +1,9 @@
 //! What an operator may say of a rollout that goes on.
 
 use voipfleet_common::names::SiteName;
+use voipfleet_controller_core::rollout::state_machine::Refusal;
 
-use super::step::Refusal;
-use super::{Rollouts, write};
+use super::{Rollouts, persist};
 use crate::records::RolloutRecord;
 use crate::store::StoreError;
 
@@ -68,7 +68,7 @@ impl Rollouts {
             if next == read.record {
                 return Ok(next);
             }
-            if write(self.inner.store.as_ref(), site, &read, &next, now_ms).await? {
+            if persist(self.inner.store.as_ref(), site, &read, &next, now_ms).await? {
                 let state = next.state.as_str();
                 tracing::info!(%site, generation = next.generation, state, why = next.why, "rollout");
                 return Ok(next);

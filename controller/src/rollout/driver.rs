@@ -6,9 +6,9 @@ use tokio::sync::broadcast;
 use tokio_stream::StreamExt as _;
 use voipfleet_common::names::SiteName;
 use voipfleet_common::session::Generation;
+use voipfleet_controller_core::rollout::released;
 
-use super::write::{released, write};
-use super::{RETURN, Rollouts, sight};
+use super::{RETURN, Rollouts, observation, persist};
 use crate::audit::Event;
 use crate::clock;
 use crate::errors::chain;
@@ -90,7 +90,8 @@ async fn turn(
     let now_ms = inner.clock.now_ms();
     let taken_over = read.record.started_ms < inner.started_ms;
     let back_until = taken_over.then_some(inner.started + RETURN);
-    let sights = sight::look(&inner.fleet, site, &read.record, &goal, now_ms, back_until).await;
+    let sights =
+        observation::observe(&inner.fleet, site, &read.record, &goal, now_ms, back_until).await;
     let mut next = read.record.clone();
     if taken_over {
         let return_ms = u64::try_from(RETURN.as_millis()).unwrap_or(u64::MAX);
@@ -108,7 +109,7 @@ async fn turn(
         });
         return Ok(Some(sleep));
     }
-    if write(store, site, &read, &next, now_ms).await? {
+    if persist(store, site, &read, &next, now_ms).await? {
         told(rollouts, site, &read, &next).await;
         act(rollouts, site, &next, Some(&read.record)).await;
     }
@@ -164,7 +165,7 @@ async fn act(
             .fleet
             .again_for(site, &nodes, record.goal(), record.stages.confirm_within_ms)
             .await;
-        failpoint::reach(super::Step::Release, failpoint::At::Told);
+        failpoint::reach("release", failpoint::At::Announced);
     }
 }
 

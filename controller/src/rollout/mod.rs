@@ -1,18 +1,10 @@
 //! Staged rollouts: a generation goes to a site's nodes batch by batch, by the controller
 //! itself, whoever watches.
 
-mod canary;
-#[cfg(test)]
-mod cases;
 mod commands;
 mod driver;
-mod figures;
-#[cfg(test)]
-mod model;
-pub mod order;
-mod sight;
-pub mod step;
-mod write;
+mod observation;
+mod persist;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -22,9 +14,8 @@ use tokio::time::Instant;
 use voipfleet_common::names::SiteName;
 
 pub use commands::CommandError;
-pub(crate) use sight::{is_refusal, judge};
-pub use write::Step;
-pub(crate) use write::write;
+pub(crate) use observation::{Delivery, is_refusal, judge};
+pub(crate) use persist::persist;
 
 use crate::audit::Audit;
 use crate::clock::Clock;

@@ -7,13 +7,13 @@ use tonic::{Code, Request};
 use voipfleet_common::audit::{Ending, Kind, Record};
 use voipfleet_common::identity::Identity;
 use voipfleet_common::identity::rights::Call;
-use voipfleet_controller::api::{Api, OperatorService, REQUEST_ID};
 use voipfleet_controller::audit::Audit;
+use voipfleet_controller::dynamic_sets::{SourceOptions, Sources};
 use voipfleet_controller::fleet::Fleet;
-use voipfleet_controller::listen::{Peer, Proven};
-use voipfleet_controller::live::{SourceOptions, Sources};
 use voipfleet_controller::pki::authority;
 use voipfleet_controller::push::Pushes;
+use voipfleet_controller::server::api::{Api, OperatorService, REQUEST_ID};
+use voipfleet_controller::server::listen::{Peer, Proven};
 use voipfleet_controller::store::{
     Changes, Embedded, Outcome, Page, Snapshot, Store, StoreError, Txn, Versioned, keys,
 };
@@ -332,7 +332,7 @@ async fn what_cannot_be_written_down_is_not_done_or_not_acknowledged() {
         audit,
         admin: "ada".parse().unwrap(),
         uses: Arc::default(),
-        backups: voipfleet_controller::api::BackupTurn::default(),
+        backups: voipfleet_controller::server::api::BackupTurn::default(),
         sources: sources.await.unwrap(),
     });
     fault.store(FAIL_ALL, Ordering::SeqCst);

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
-use voipfleet_controller::backup::{RestoreError, Restored, restore};
+use voipfleet_controller::operations::restore::{RestoreError, Restored, restore};
 use voipfleet_controller::settings::Files;
 use voipfleet_proto::v1::{
     AuditRequest, BackupDone, BackupRequest, GetDocumentsRequest, ListTokensRequest, PushRequest,

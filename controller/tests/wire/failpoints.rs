@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use voipfleet_controller::failpoint::{self, At};
-use voipfleet_controller::rollout::Step;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
     PauseRolloutRequest, PushRequest, ResumeRolloutRequest, RolloutReport, RolloutStatusRequest,
@@ -108,19 +107,15 @@ fn push() -> PushRequest {
     }
 }
 
-async fn killed_at(step: Step, at: At) {
-    let point = failpoint::name((step, at));
-    let on_failure = if step == Step::Back {
-        "rollback"
-    } else {
-        "halt"
-    };
+async fn killed_at(step: &'static str, at: At) {
+    let point = failpoint::name(step, at);
+    let on_failure = if step == "back" { "rollback" } else { "halt" };
     // The pause makes an answer a step of its own.
     let staging =
         format!("{{canary: 1, batch: 2, max_failures: 0, pause: 1s, on_failure: {on_failure}}}");
     let mut installation = Installation::start().await;
     installation.apply(&site(&staging, "203.0.113.0/24")).await;
-    let fails = matches!(step, Step::Halt | Step::Back);
+    let fails = matches!(step, "halt" | "back");
     let (address, dial) = watch::channel(installation.address());
     let mut robots = Vec::new();
     for name in ["a", "b", "c", "d"] {
@@ -147,7 +142,7 @@ async fn killed_at(step: Step, at: At) {
     let mut operator = client(&installation, &process.address).await;
     // It may die before it answers.
     let _events = operator.push(push()).await;
-    if step == Step::Command {
+    if step == "command" {
         let request = PauseRolloutRequest {
             site: "site-a".to_owned(),
         };
@@ -159,12 +154,12 @@ async fn killed_at(step: Step, at: At) {
     address.send(process.address.clone()).unwrap();
     let mut operator = client(&installation, &process.address).await;
     if report(&installation, &process.address).await.generation == 1 {
-        assert_eq!((step, at), (Step::Start, At::Decided), "a push was lost");
+        assert_eq!((step, at), ("start", At::Decided), "a push was lost");
         operator.push(push()).await.unwrap();
     }
     let wanted = match step {
-        Step::Halt => "halted",
-        Step::Back => "rolled_back",
+        "halt" => "halted",
+        "back" => "rolled_back",
         _ => "done",
     };
     let ends = async {
@@ -198,8 +193,8 @@ async fn killed_at(step: Step, at: At) {
         }
         let (generation, digest) = life.confirmed.clone().unwrap();
         match step {
-            Step::Back => assert_eq!((generation, digest), (3, before), "{point}: {}", robot.name),
-            Step::Halt => assert!(generation == 2 || digest == before, "{point}"),
+            "back" => assert_eq!((generation, digest), (3, before), "{point}: {}", robot.name),
+            "halt" => assert!(generation == 2 || digest == before, "{point}"),
             _ => assert_eq!(generation, 2, "{point}: {}", robot.name),
         }
     }
@@ -211,7 +206,7 @@ async fn a_controller_that_is_killed_at_any_step_goes_on() {
     for points in failpoint::ALL.chunks(5) {
         let mut running = tokio::task::JoinSet::new();
         for (step, at) in points {
-            running.spawn(killed_at(*step, *at));
+            running.spawn(killed_at(step, *at));
         }
         while let Some(ended) = running.join_next().await {
             if let Err(error) = ended {

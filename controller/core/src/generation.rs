@@ -1,0 +1,85 @@
+//! A site's numbered push.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use voipfleet_common::names::NodeName;
+use voipfleet_common::ruleset::Digest;
+use voipfleet_common::ruleset::live::LiveName;
+use voipfleet_common::session::{Generation, Held};
+
+/// What every node of the site should run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationRecord {
+    /// Its number.
+    pub number: Generation,
+    /// When it was pushed, Unix time.
+    pub at_ms: u64,
+    /// Who pushed it.
+    pub by: String,
+    /// How long a node has to prove that it is still reachable, milliseconds.
+    pub confirm_within_ms: u64,
+    /// Its rules only count and log. The document may say otherwise by now.
+    #[serde(default)]
+    pub observe: bool,
+    /// The version of the documents that it was compiled from; 0: not known.
+    #[serde(default)]
+    pub documents: u64,
+    /// Why it was made.
+    #[serde(default)]
+    pub cause: Cause,
+    /// Live sources that its rulesets name.
+    #[serde(default)]
+    pub live: BTreeSet<LiveName>,
+    /// Content by node.
+    pub nodes: BTreeMap<NodeName, Content>,
+}
+
+/// Why a generation was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The documents were pushed.
+    #[default]
+    Push,
+    /// An earlier generation's content is wanted back, by an operator or by a rollout that
+    /// failed.
+    Rollback {
+        /// The earlier one.
+        to: Generation,
+    },
+}
+
+/// One node's ruleset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// Its digest.
+    #[serde(serialize_with = "write_digest", deserialize_with = "read_digest")]
+    pub digest: Digest,
+    /// Its size on the wire, bytes.
+    pub size: u64,
+}
+
+impl GenerationRecord {
+    /// What a node should hold; none: the node is not part of it.
+    pub fn held(&self, node: &NodeName) -> Option<Held> {
+        self.nodes.get(node).map(|content| Held {
+            generation: self.number,
+            digest: content.digest,
+        })
+    }
+}
+
+// Serde's attribute asks for a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+pub(crate) fn write_digest<S: Serializer>(
+    digest: &Digest,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(digest)
+}
+
+pub(crate) fn read_digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
+}

@@ -1,0 +1,10 @@
+//! What the controller decides, as pure functions: no store, clock, network or async runtime.
+
+pub mod generation;
+pub mod precondition;
+pub mod queue;
+pub mod rollout;
+pub mod target;
+
+/// Counts the states of the documents: grows by one with every change, 0 before the first.
+pub type DocumentsVersion = u64;

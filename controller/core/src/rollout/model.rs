@@ -1,0 +1,568 @@
+//! Rollouts against a model of nodes that come, go, take, refuse and say nothing.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use voipfleet_common::names::NodeName;
+use voipfleet_common::session::Generation;
+
+use super::record::{NodeStep, Place, RolloutRecord, RolloutState, Stages};
+use super::state_machine::{ANSWER_MS, Presence, Sight, Word};
+
+const OLD: Generation = 4;
+pub(super) const NEW: Generation = 5;
+const BACK: Generation = 6;
+
+/// A machine with an agent.
+#[derive(Debug, Clone)]
+pub(super) struct Machine {
+    pub(super) connected: bool,
+    pub(super) runs: Generation,
+    /// The last refusal, of which generation.
+    pub(super) refused: Option<Generation>,
+    /// A confirmation that is on its way: a halt does not catch it.
+    pub(super) confirmed: Option<Generation>,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Connect(usize),
+    Leave(usize),
+    Takes(usize),
+    Refuses(usize),
+    /// It took it, but nobody has heard of it yet.
+    TakesUnheard(usize),
+    Time(u64),
+    Pause,
+    Resume,
+    Abort(bool),
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let node = 0_usize..7;
+    let step = prop_oneof![
+        2 => node.clone().prop_map(Step::Connect),
+        2 => node.clone().prop_map(Step::Leave),
+        6 => node.clone().prop_map(Step::Takes),
+        2 => node.clone().prop_map(Step::Refuses),
+        1 => node.prop_map(Step::TakesUnheard),
+        2 => (1_u64..90_000).prop_map(Step::Time),
+        1 => Just(Step::Pause),
+        1 => Just(Step::Resume),
+        1 => any::<bool>().prop_map(Step::Abort),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 0..80)
+}
+
+pub(super) struct World {
+    pub(super) record: RolloutRecord,
+    pub(super) machines: BTreeMap<NodeName, Machine>,
+    pub(super) now_ms: u64,
+}
+
+pub(super) fn name(at: usize) -> NodeName {
+    format!("n{at}").parse().unwrap()
+}
+
+impl World {
+    pub(super) fn new(size: usize, connected: &[bool], stages: Stages) -> Self {
+        let machines: BTreeMap<NodeName, Machine> = (0..size)
+            .map(|at| {
+                let machine = Machine {
+                    connected: connected[at],
+                    runs: OLD,
+                    refused: None,
+                    confirmed: None,
+                };
+                (name(at), machine)
+            })
+            .collect();
+        let names: Vec<NodeName> = machines.keys().cloned().collect();
+        let (first, rest) = names.split_at(stages.canary.min(size));
+        let mut order = vec![first.to_vec()];
+        order.extend(rest.chunks(stages.batch).map(<[NodeName]>::to_vec));
+        order.retain(|batch| !batch.is_empty());
+        let step = NodeStep {
+            before: OLD,
+            had: false,
+            place: Place::Waiting,
+            at_ms: 0,
+            refused_before: None,
+            error: String::new(),
+            flows_cut: 0,
+        };
+        let record = RolloutRecord {
+            number: 1,
+            generation: NEW,
+            back: None,
+            state: RolloutState::Running,
+            why: String::new(),
+            by: "ada".to_owned(),
+            started_ms: 0,
+            ended_ms: None,
+            ticket: 0,
+            stages,
+            order,
+            released: 0,
+            next_ms: None,
+            held: None,
+            turned: None,
+            nodes: names.into_iter().map(|name| (name, step.clone())).collect(),
+        };
+        Self {
+            record,
+            machines,
+            now_ms: 0,
+        }
+    }
+
+    fn sights(&self) -> BTreeMap<NodeName, Sight> {
+        let goal = self.record.goal();
+        self.machines
+            .iter()
+            .map(|(name, machine)| {
+                let word = if machine.runs == goal {
+                    Word::Runs(0)
+                } else if machine.refused == Some(goal) {
+                    Word::Refuses(Place::RolledBack, "refused".to_owned())
+                } else {
+                    Word::Nothing
+                };
+                let sight = if machine.connected {
+                    Sight {
+                        presence: Presence::Here,
+                        word,
+                    }
+                } else {
+                    Sight {
+                        presence: Presence::Away,
+                        word: Word::Nothing,
+                    }
+                };
+                (name.clone(), sight)
+            })
+            .collect()
+    }
+
+    fn target(&self, name: &NodeName) -> Generation {
+        let targets = self.record.targets();
+        let target = targets.of(name).unwrap_or_default();
+        assert_eq!(target, self.record.target(&self.record.nodes[name]));
+        target
+    }
+
+    /// The controller, until it has nothing more to decide. Whatever it decides, the rules hold.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..200 {
+            let before = self.record.clone();
+            let sights = self.sights();
+            if !self.record.advance(&sights, self.now_ms, BACK) {
+                return;
+            }
+            self.holds(&before);
+        }
+        panic!("it does not come to rest: {:?}", self.record);
+    }
+
+    fn holds(&self, before: &RolloutRecord) {
+        let record = &self.record;
+        if matches!(record.state, RolloutState::Running | RolloutState::Paused) {
+            assert!(
+                record.working() <= record.limit(),
+                "too many at work: {record:?}"
+            );
+        }
+        let released = |record: &RolloutRecord| {
+            record.count(|place| !matches!(place, Place::Waiting | Place::Away { .. }))
+        };
+        if before.failures() > record.stages.max_failures && before.state == RolloutState::Running {
+            assert!(
+                record.state != RolloutState::Running,
+                "past its limit: {record:?}"
+            );
+            assert!(released(record) <= released(before).max(record.nodes.len()));
+        }
+        // Nobody but the canary is given other rules before one of the canary has taken them.
+        let taken = |record: &RolloutRecord| record.count(|place| place == Place::Applied) > 0;
+        if record.stages.canary > 0 && record.back.is_none() && !taken(before) {
+            for (name, step) in &record.nodes {
+                let was = before.nodes[name].place.is_working();
+                if step.place.is_working() && !step.had && !was && !taken(record) {
+                    assert!(record.order[0].contains(name), "{name}: {record:?}");
+                }
+            }
+            let open = |place| matches!(place, Place::Waiting | Place::Away { .. });
+            let done = record.state == RolloutState::Done;
+            assert!(
+                !done || taken(record) || record.count(open) == 0,
+                "{record:?}"
+            );
+        }
+        let mut placed = record.order.concat();
+        placed.sort();
+        assert!(placed.iter().eq(record.nodes.keys()), "{record:?}");
+        for (name, step) in &record.nodes {
+            let target = record.target(step);
+            assert!([OLD, NEW, BACK].contains(&target), "{name} {target}");
+            // Nobody is sent back by number: only a new generation takes back.
+            if step.place == Place::Applied && record.back.is_none() {
+                assert_eq!(target, NEW);
+            }
+            // Untouched nodes of a rollout that was stopped keep what they have.
+            let untouched = matches!(step.place, Place::Waiting | Place::Away { .. });
+            let stopped = matches!(record.state, RolloutState::Halted | RolloutState::Aborted);
+            if untouched && stopped {
+                assert_eq!(target, OLD, "{name}");
+            }
+        }
+    }
+
+    /// What an agent does with what it is offered.
+    fn answer(&mut self, at: usize, takes: bool, heard: bool) {
+        let name = name(at);
+        let Some(machine) = self.machines.get(&name) else {
+            return;
+        };
+        let target = self.target(&name);
+        if !machine.connected || machine.runs >= target || machine.refused == Some(target) {
+            return;
+        }
+        let machine = self.machines.get_mut(&name).unwrap();
+        if !takes {
+            machine.refused = Some(target);
+        } else if heard {
+            machine.runs = target;
+        } else {
+            machine.confirmed = Some(target);
+            machine.connected = false;
+        }
+    }
+
+    /// Nodes that are there take what they are given, for long enough.
+    fn go_on(&mut self, size: usize) {
+        for _ in 0..40 {
+            self.settle();
+            for at in 0..size {
+                self.answer(at, true, true);
+            }
+            self.settle();
+            self.now_ms += 11_000;
+            self.settle();
+        }
+    }
+
+    fn connect(&mut self, at: usize) {
+        if let Some(machine) = self.machines.get_mut(&name(at)) {
+            machine.connected = true;
+            if let Some(confirmed) = machine.confirmed.take() {
+                machine.runs = machine.runs.max(confirmed);
+            }
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Connect(at) => self.connect(*at),
+            Step::Leave(at) => {
+                if let Some(machine) = self.machines.get_mut(&name(*at)) {
+                    machine.connected = false;
+                }
+            }
+            Step::Takes(at) => self.answer(*at, true, true),
+            Step::Refuses(at) => self.answer(*at, false, true),
+            Step::TakesUnheard(at) => self.answer(*at, true, false),
+            Step::Time(ms) => self.now_ms += ms,
+            Step::Pause => drop(self.record.pause("ben")),
+            Step::Resume => drop(self.record.resume(self.now_ms)),
+            Step::Abort(back) => {
+                drop(self.record.abort("ben", self.now_ms, back.then_some(BACK)));
+            }
+            Step::Restart => {
+                let text = serde_json::to_string(&self.record).unwrap();
+                self.record = serde_json::from_str(&text).unwrap();
+            }
+        }
+    }
+}
+
+fn stages() -> impl Strategy<Value = Stages> {
+    (0_usize..3, 1_usize..4, 0_usize..3, 0_u64..2, any::<bool>()).prop_map(
+        |(canary, batch, max_failures, pause, roll_back)| Stages {
+            canary,
+            batch,
+            max_failures,
+            pause_ms: pause * 10_000,
+            roll_back,
+            confirm_within_ms: 30_000,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever nodes and operators do: never more at work than may be, never past the limit of
+    /// failures, nothing but what a node ran, the new generation or the way back; and once
+    /// nodes answer, it ends, with every node where it should be.
+    #[test]
+    fn a_rollout_keeps_its_rules_and_ends(
+        size in 0_usize..7,
+        connected in prop::collection::vec(any::<bool>(), 7),
+        stages in stages(),
+        steps in steps(),
+    ) {
+        let mut world = World::new(size, &connected, stages);
+        world.settle();
+        for step in &steps {
+            world.take(step);
+            world.settle();
+        }
+        // From here on nobody holds it, and nodes that are there answer.
+        drop(world.record.resume(world.now_ms));
+        world.go_on(size);
+        if !world.record.state.has_ended() {
+            // It says that it waits, and for what; a node that comes is enough.
+            prop_assert!(world.record.stages.canary > 0 && world.record.working() == 0);
+            prop_assert!(world.record.why.contains("canary"), "{:?}", world.record);
+            for at in 0..size {
+                world.connect(at);
+            }
+            world.go_on(size);
+        }
+        prop_assert!(world.record.state.has_ended(), "{:?}", world.record);
+        // None is forgotten: whoever comes back gets, or has, what it should run.
+        for at in 0..size {
+            world.connect(at);
+        }
+        world.settle();
+        for at in 0..size {
+            world.answer(at, true, true);
+        }
+        world.settle();
+        for (name, machine) in &world.machines {
+            let target = world.target(name);
+            prop_assert!(
+                machine.runs == target || machine.refused == Some(target),
+                "{} runs {} and should run {}: {:?}", name, machine.runs, target, world.record
+            );
+        }
+    }
+
+    /// Where all nodes answer well it ends with all of them on it.
+    #[test]
+    fn a_good_generation_gets_everywhere(size in 1_usize..7, stages in stages()) {
+        let mut world = World::new(size, &[true; 7], stages);
+        let mut most = 0;
+        for _ in 0..40 {
+            world.settle();
+            most = most.max(world.record.working());
+            for at in 0..size {
+                world.answer(at, true, true);
+            }
+            world.now_ms += 11_000;
+        }
+        prop_assert_eq!(world.record.state, RolloutState::Done);
+        prop_assert!(most <= world.record.stages.batch.max(world.record.stages.canary));
+        prop_assert!(world.machines.values().all(|machine| machine.runs == NEW));
+    }
+
+    /// A canary that fails leaves everybody else untouched.
+    #[test]
+    fn a_canary_that_fails_stops_it(size in 2_usize..7, silent in any::<bool>()) {
+        let stages = Stages {
+            canary: 1,
+            batch: 3,
+            max_failures: 0,
+            pause_ms: 0,
+            roll_back: false,
+            confirm_within_ms: 30_000,
+        };
+        let mut world = World::new(size, &[true; 7], stages);
+        world.settle();
+        if silent {
+            world.now_ms += 30_000 + ANSWER_MS;
+        } else {
+            world.answer(0, false, true);
+        }
+        world.settle();
+        prop_assert_eq!(world.record.state, RolloutState::Halted);
+        let untouched = world.record.count(|place| place == Place::Waiting);
+        prop_assert_eq!(untouched, size - 1);
+        prop_assert!(world.machines.keys().all(|name| world.target(name) == OLD));
+    }
+}
+
+fn staged(pause_ms: u64) -> Stages {
+    Stages {
+        canary: 1,
+        batch: 2,
+        max_failures: 1,
+        pause_ms,
+        roll_back: false,
+        confirm_within_ms: 30_000,
+    }
+}
+
+/// The next node that is there takes the place of a canary that is not.
+#[test]
+fn a_canary_that_is_offline_is_replaced() {
+    let mut world = World::new(5, &[false, false, true, true, true, true, true], staged(0));
+    world.settle();
+    assert_eq!(world.record.order[0], [name(2)]);
+    assert_eq!(world.record.working(), 1);
+    // It fails, and that is within the limit: it is still nobody else's turn but a canary's.
+    world.answer(2, false, true);
+    world.settle();
+    assert_eq!(world.record.order[0], [name(2), name(3)]);
+    assert_eq!(world.record.working(), 1);
+    world.go_on(5);
+    assert_eq!(world.record.state, RolloutState::Done);
+    assert_eq!((world.target(&name(0)), world.record.failures()), (NEW, 1));
+}
+
+/// Where nobody is there it waits, says so, and can be ended.
+#[test]
+fn a_rollout_without_a_canary_waits() {
+    let mut world = World::new(3, &[false; 7], staged(0));
+    world.go_on(3);
+    assert_eq!(world.record.state, RolloutState::Running);
+    let why = &world.record.why;
+    assert!(why.contains("waits for a canary: n0 is offline"), "{why}");
+    let mut ended = world.record.clone();
+    ended.abort("ben", world.now_ms, None).unwrap();
+    assert!(ended.targets().nodes.values().all(|target| *target == OLD));
+    for at in [2, 1] {
+        world.connect(at);
+        world.settle();
+        assert_eq!(world.record.working(), 1);
+    }
+    assert_eq!(world.record.order[0], [name(2)]);
+    world.go_on(3);
+    assert_eq!(world.record.state, RolloutState::Done);
+    assert_eq!(world.record.why, "");
+}
+
+/// After a batch of offline nodes there is nothing to watch for.
+#[test]
+fn no_pause_follows_a_batch_that_released_nobody() {
+    let connected = [true, false, false, true, true, true, true];
+    let mut world = World::new(5, &connected, staged(10_000));
+    world.settle();
+    world.answer(0, true, true);
+    world.settle();
+    assert_eq!(world.record.released, 1);
+    world.now_ms += 10_000;
+    world.settle();
+    assert_eq!((world.record.released, world.record.working()), (3, 2));
+}
+
+/// How it ends on nodes that were offline is known when they are back.
+#[test]
+fn nodes_that_come_after_the_end_count() {
+    let mut world = World::new(
+        3,
+        &[false; 7],
+        Stages {
+            canary: 0,
+            batch: 3,
+            ..staged(0)
+        },
+    );
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::Done);
+    let good = |world: &World| world.record.outcome(0).is_good_for(NEW);
+    assert!(!good(&world), "nobody has it");
+    world.connect(0);
+    world.answer(0, true, true);
+    world.settle();
+    assert!(good(&world));
+    world.connect(1);
+    world.answer(1, false, true);
+    world.settle();
+    assert!(!good(&world), "a node refused it");
+    let outcome = world.record.outcome(0);
+    assert_eq!(
+        (outcome.applied, outcome.failed, outcome.untouched),
+        (1, 1, 1)
+    );
+}
+
+/// What it came to is said of the way there, and who does not go back is named.
+#[test]
+fn figures_of_one_that_was_taken_back_stay_true() {
+    let stages = Stages {
+        max_failures: 0,
+        roll_back: true,
+        batch: 1,
+        ..staged(0)
+    };
+    let mut world = World::new(4, &[true; 7], stages);
+    world.settle();
+    world.answer(0, true, true);
+    world.settle();
+    world.answer(1, false, true);
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::RollingBack);
+    let figures = |world: &World| {
+        let outcome = world.record.outcome(0);
+        (outcome.applied, outcome.failed, outcome.untouched)
+    };
+    assert_eq!(figures(&world), (1, 1, 2));
+    world.answer(2, false, true);
+    world.go_on(4);
+    assert_eq!(world.record.state, RolloutState::RolledBack);
+    assert_eq!((figures(&world), world.record.failed()), ((1, 1, 2), 1));
+    assert_eq!(world.record.not_back(), ["n2 (refused)"]);
+    let why = &world.record.why;
+    assert!(why.contains("n1: refused; 1 failed"), "{why}");
+    assert!(why.ends_with("; did not go back: n2 (refused)"), "{why}");
+}
+
+/// One that comes from a backup does nothing by itself, however long that lasts.
+#[test]
+fn a_held_rollout_neither_fails_nor_goes_back() {
+    let stages = Stages {
+        max_failures: 0,
+        roll_back: true,
+        ..staged(0)
+    };
+    let mut world = World::new(3, &[true; 7], stages);
+    world.settle();
+    assert_eq!(world.record.working(), 1);
+    assert!(world.record.hold("site-a"));
+    let text = serde_json::to_string(&world.record).unwrap();
+    world.record = serde_json::from_str(&text).unwrap();
+    let held = world.record.clone();
+    world.now_ms += 3_600_000;
+    world.settle();
+    assert_eq!((&world.record, world.record.wakes_ms(0)), (&held, None));
+    assert_eq!(held.state, RolloutState::Paused);
+    // Ended it leaves nodes as they are.
+    let mut ended = held.clone();
+    ended.abort("ben", world.now_ms, None).unwrap();
+    assert_eq!((ended.state, ended.held), (RolloutState::Aborted, None));
+    // Who was at work has its time again.
+    world.record.resume(world.now_ms).unwrap();
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::Running);
+    world.answer(0, false, true);
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::RollingBack);
+
+    // On its way back it is held as well, and there is only one way on.
+    let targets = world.record.targets();
+    assert!(world.record.hold("site-a"));
+    let held = world.record.clone();
+    assert_eq!((held.targets(), held.goal()), (targets, BACK));
+    world.now_ms += 3_600_000;
+    world.settle();
+    assert_eq!(world.record, held);
+    assert!(world.record.abort("ben", world.now_ms, None).is_err());
+    world.record.resume(world.now_ms).unwrap();
+    world.go_on(3);
+    assert_eq!(world.record.state, RolloutState::RolledBack);
+    assert!(world.machines.values().all(|machine| machine.runs == BACK));
+    assert!(!world.record.hold("site-a"));
+}
