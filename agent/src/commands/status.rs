@@ -73,7 +73,7 @@ impl Report {
         let mut confirmed = ledger.confirmed()?;
         let dynamic_sets = dynamic_sets::load(system, &ledger, confirmed.as_mut());
         let fallback = ledger.fallback().map(|note| describe_note(&note));
-        // Differences from a ruleset that is known not to run say nothing.
+        // Differences from a ruleset that is known not to run mean nothing.
         let found = confirmed
             .as_ref()
             .filter(|_| fallback.is_none())

@@ -1,4 +1,4 @@
-//! One offer: checked, staged, journalled, enforced, read back; or put back.
+//! One offer: checked, tried, journalled, enforced and read back; or rolled back.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,10 +21,10 @@ use crate::ledger::{Confirmed, Journal, Ledger, LedgerError, effective};
 /// Why a ruleset is not run. The kernel was not touched.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
-    /// There is nothing to run.
+    /// Its content did not arrive.
     #[error("{0}")]
     Missing(String),
-    /// Other bytes than the digest names.
+    /// Its content has another digest.
     #[error("its content has digest {found}, not {wanted}")]
     Digest {
         /// The digest offered.
@@ -32,19 +32,19 @@ pub enum Rejection {
         /// The digest of what came.
         found: Digest,
     },
-    /// Content that no compiler of ours makes.
+    /// Its content is not a valid ruleset.
     #[error(transparent)]
     Invalid(#[from] voipfleet_common::ruleset::InvalidRuleset),
-    /// Nothing is known of what it should hold.
+    /// It names a dynamic set that this node has not received.
     #[error(
         "it uses {}, whose content this node has not received; push again",
         .0.0
     )]
     NotTold(Missing),
-    /// The live sets that go with it did not come.
+    /// The dynamic sets that go with it did not arrive.
     #[error("the dynamic sets that it needs are missing: {0}")]
     DynamicSetsRefused(String),
-    /// Compiled for somebody else.
+    /// It was compiled for another node.
     #[error("it was compiled for another node: {site}/{node}")]
     NotOurs {
         /// The site that it names.
@@ -52,15 +52,15 @@ pub enum Rejection {
         /// The node that it names.
         node: NodeName,
     },
-    /// The kernel or its tools refuse it.
+    /// The preflight failed.
     #[error("this node's kernel refuses it: {0}")]
     Kernel(#[source] KernelError),
-    /// The journal could not be written: without it a crash could not be undone.
+    /// Without a journal, a crash could not be rolled back.
     #[error("cannot write the journal")]
     Journal(#[source] LedgerError),
 }
 
-/// Why a ruleset that was begun is not run.
+/// Why a ruleset is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The kernel.
@@ -72,7 +72,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the same may succeed a moment later.
+    /// Whether it may succeed a moment later.
     pub fn may_pass(&self) -> bool {
         match self {
             Failure::Enforce(EnforceError::Stage(source) | EnforceError::Step { source, .. }) => {
@@ -84,7 +84,7 @@ impl Failure {
     }
 }
 
-/// Who this node is.
+/// The node that the agent works for.
 #[derive(Debug, Clone)]
 pub struct NodeId {
     /// Its site.
@@ -93,7 +93,7 @@ pub struct NodeId {
     pub node: NodeName,
 }
 
-/// Reads offered bytes, and checks that they are what was offered, for us.
+/// Decodes the content of an offer, and checks that it is what was offered, for this node.
 pub fn check_content(node: &NodeId, held: Held, content: &[u8]) -> Result<Ruleset, Rejection> {
     let found = Digest::of(content);
     if found != held.digest {
@@ -113,7 +113,7 @@ pub fn check_content(node: &NodeId, held: Held, content: &[u8]) -> Result<Rulese
     Ok(ruleset)
 }
 
-/// A ruleset that the kernel is known to take, as far as that can be known before.
+/// A ruleset that passed the preflight, where there was one.
 #[derive(Debug)]
 pub struct Prepared {
     /// Its number and digest.
@@ -148,7 +148,7 @@ impl Prepared {
         })
     }
 
-    /// Why it could not be tried in a scratch namespace.
+    /// Why there was no preflight.
     pub fn skipped_preflight(&self) -> Option<&NoScratch> {
         match &self.preflight {
             Preflight::Passed(_) => None,
@@ -156,8 +156,8 @@ impl Prepared {
         }
     }
 
-    /// Notes in the journal that the kernel is about to change. A refusal leaves what the journal
-    /// had noted, or this: the next start goes back by either.
+    /// Notes in the journal that the kernel is about to change. A failure leaves the old journal or
+    /// this one: the next start rolls back with either.
     pub fn begin(&self, ledger: &Ledger, nonce: u64, now: SystemTime) -> Result<(), Rejection> {
         let journal = Journal {
             held: self.held,
@@ -180,20 +180,20 @@ impl Prepared {
         }
     }
 
-    /// Enforces it, and proves it by reading it back. What it gives is not confirmed by that:
-    /// the controller must be reached anew first.
+    /// Enforces it, and reads it back. It is not confirmed by that: a new connection must reach the
+    /// controller first.
     pub fn enforce(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
         self.write(kernel)?;
         Ok(self.prove(kernel)?.0)
     }
 
-    /// Makes the kernel what it says.
+    /// Loads it into the kernel.
     pub fn write(&self, kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
         let effort = Effort::UntilRefused;
         write::write(kernel, self.target(), Parts::ALL, effort)
     }
 
-    /// Reads back that the kernel is what it says, and counts the elements of its sets.
+    /// Reads it back, and counts the elements of its sets.
     pub fn prove(self, kernel: &mut dyn Kernel) -> Result<(Confirmed, SetCount), EnforceError> {
         let proof = read_back::read_back(kernel, self.target())?;
         let candidate = Confirmed {
@@ -207,7 +207,7 @@ impl Prepared {
     }
 }
 
-/// Ends a change by going back: to the confirmed ruleset, or to nothing of ours.
+/// Rolls a change back: to the confirmed ruleset, or to no rules of ours.
 pub fn roll_back(
     kernel: &mut dyn Kernel,
     ledger: &Ledger,
@@ -215,16 +215,16 @@ pub fn roll_back(
 ) -> Result<(), Failure> {
     match confirmed {
         Some(confirmed) => enforce_confirmed(kernel, ledger, confirmed)?,
-        // Nobody knows what to go back to: what runs now was decided on by the caller.
+        // What to go back to is lost: the caller has decided what runs now.
         None if ledger.is_lost() => {}
         None => write::clear(kernel)?,
     }
     Ok(ledger.settle()?)
 }
 
-/// Makes the kernel what the confirmed ruleset says, and proves it.
+/// Puts the confirmed ruleset in force, and reads it back.
 ///
-/// Where another version of iptables wrote down what it prints, that is found out anew.
+/// Where its canonical form is that of another version of iptables, a preflight finds it again.
 pub fn enforce_confirmed(
     kernel: &mut dyn Kernel,
     ledger: &Ledger,
@@ -259,11 +259,10 @@ pub fn enforce_confirmed(
     Ok(())
 }
 
-/// Makes the failsafe chain of what runs keep other controllers open, and gives what runs
-/// then.
+/// Makes the failsafe chain of what runs keep other controllers open. Gives what runs then.
 ///
-/// No journal: the ruleset stays the same, and a crash in between leaves a chain that the
-/// next check or start puts right.
+/// Without a journal: the ruleset stays the same, and after a crash in between the next check or
+/// start repairs the chain.
 pub fn refresh_failsafe(
     kernel: &mut dyn Kernel,
     running: &Confirmed,

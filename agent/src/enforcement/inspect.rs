@@ -1,4 +1,4 @@
-//! Looks at the kernel, says what differs, and repairs it.
+//! Compares the kernel with the ruleset that should run, and repairs differences.
 
 use voipfleet_common::drift::{Class, Difference, compare_rules, compare_sets};
 use voipfleet_common::iptables::{SetCount, Slack, count_sets, set_renewal};
@@ -11,26 +11,26 @@ use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Confirmed;
 
-/// What one look at the kernel found.
+/// What one inspection of the kernel found.
 #[derive(Debug, Default)]
 pub struct Inspection {
-    /// What differs from the ruleset that should run; parts that could not be read are of class
+    /// Differences from the ruleset that should run; parts that could not be read have the class
     /// unreadable.
     pub differences: Vec<Difference>,
-    /// The elements that were counted; none where the sets were not read.
+    /// The elements of the sets; none where they were not read.
     pub sets: Option<SetCount>,
-    /// Input of `ipset restore` for timers that only the course of time has put wrong.
+    /// Input of `ipset restore` for timers that are off only because time passed.
     pub(crate) renewal: String,
     /// What was read.
     read: KernelState,
 }
 
-/// When a look is taken.
+/// The time of an inspection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     /// Unix time in seconds.
     pub(crate) now: u64,
-    /// The clock was set since the last look.
+    /// The clock was set since the last inspection.
     pub(crate) stepped: bool,
 }
 
@@ -74,7 +74,7 @@ pub fn inspect(kernel: &mut dyn Kernel, running: &Confirmed) -> Inspection {
     inspect_parts(kernel, running, Parts::ALL, Moment::now())
 }
 
-/// Compares `parts` of the kernel with the ruleset that should run; says nothing of the others.
+/// Compares `parts` of the kernel with the ruleset that should run.
 pub(crate) fn inspect_parts(
     kernel: &mut dyn Kernel,
     running: &Confirmed,
@@ -114,8 +114,8 @@ pub(crate) fn inspect_parts(
     inspection
 }
 
-/// Puts back what differs, part by part: what cannot be read is left alone, and does not
-/// keep the rest from being repaired. So is what `scope` skips.
+/// Puts back what differs, part by part. What cannot be read or what `scope` skips is left alone,
+/// and does not keep the rest from being repaired.
 pub(crate) fn repair(
     kernel: &mut dyn Kernel,
     running: &Confirmed,

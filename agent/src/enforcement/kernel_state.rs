@@ -1,4 +1,4 @@
-//! Reads the kernel: what its tools print, as tables and sets.
+//! Reads the kernel: the output of its tools as tables and sets.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,20 @@ use voipfleet_common::ruleset::Family;
 
 use crate::kernel::{Kernel, KernelError, Parts};
 
-/// Text beyond which it is worth a thread of its own to understand it, in bytes.
+/// Text that is worth a thread of its own to parse, in bytes.
 const LARGE: usize = 256 << 10;
 
 /// What was read of some parts of the kernel.
 #[derive(Debug, Default)]
 pub struct KernelState {
-    /// The filter tables of the families that were asked for.
+    /// The filter tables of the requested families.
     pub tables: BTreeMap<Family, Result<Table, KernelError>>,
-    /// Our sets; none where they were not asked for.
+    /// Our sets; none where they were not requested.
     pub sets: Option<Result<Vec<KernelSet>, KernelError>>,
 }
 
 impl KernelState {
-    /// Takes the table of one family; reads it where it was not asked for before.
+    /// Takes the table of one family; reads it where that was not requested before.
     pub(crate) fn table(
         &mut self,
         kernel: &mut dyn Kernel,
@@ -30,7 +30,7 @@ impl KernelState {
         read.unwrap_or_else(|| read_rules(kernel, family))
     }
 
-    /// Takes the sets; reads them where they were not asked for before.
+    /// Takes the sets; reads them where that was not requested before.
     pub(crate) fn sets(
         &mut self,
         kernel: &mut dyn Kernel,
@@ -41,8 +41,8 @@ impl KernelState {
     }
 }
 
-/// Reads `parts` of the kernel. A node without ipset has no sets, which is an answer unless
-/// they are `needed`.
+/// Reads `parts` of the kernel. A node without ipset has no sets, which is an error only where they
+/// are `needed`.
 pub fn read_kernel(kernel: &mut dyn Kernel, parts: Parts, needed: bool) -> KernelState {
     let printed = kernel.print(parts);
     let understand = |(family, text): (Family, Result<String, KernelError>)| {
@@ -76,7 +76,7 @@ pub fn read_rules(kernel: &mut dyn Kernel, family: Family) -> Result<Table, Kern
     table(family, &kernel.save(family)?)
 }
 
-/// Our sets. A node without ipset has none, which is all that a ruleset without sets needs.
+/// Our sets. A node without ipset has none, which suffices for a ruleset without sets.
 pub fn read_sets(kernel: &mut dyn Kernel, needed: bool) -> Result<Vec<KernelSet>, KernelError> {
     ours(kernel.ipset_save(), needed)
 }

@@ -1,8 +1,8 @@
-//! A node that cannot run its confirmed ruleset is closed but for its management rules: it
-//! lets in whoever can mend it, and nobody else.
+//! A node that cannot run its confirmed ruleset runs its management rules: only admins and
+//! controllers get in.
 //!
-//! Rules of ours that stand in the kernel stay: they protect better. So this is for a boot,
-//! and for whoever emptied the kernel.
+//! Rules of ours that are in the kernel stay, since they protect better. So this is for a boot, and
+//! for a kernel that another program flushed.
 
 use tracing::{error, warn};
 use voipfleet_common::iptables::{Failsafe, filter_section, jump_edit};
@@ -19,15 +19,15 @@ use crate::ledger::{Confirmed, Ledger, Management, Note};
 
 /// In the comment of every rule that only [`Ruleset::management`] has.
 const MARK: &str = "vf:management:";
-/// What SSH listens on where nobody can say.
+/// Where SSH listens if no ruleset tells.
 const SSH_PORT: u16 = 22;
 
-/// What runs in place of the confirmed ruleset.
+/// The confirmed ruleset does not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fallback {
     /// Since when, and why.
     pub note: Note,
-    /// What it is.
+    /// What protects the node meanwhile.
     pub protection: Protection,
 }
 
@@ -36,16 +36,16 @@ pub struct Fallback {
 pub enum Protection {
     /// The management rules, read back.
     Management,
-    /// The same with SSH from anywhere: who the admins are is lost too.
+    /// The same with SSH from anywhere: the list of admins is lost too.
     ManagementFromAnywhere,
-    /// Nothing: the site only observes, and what observes must not close.
+    /// Nothing: the site only observes, and must not close the node.
     Nothing,
-    /// Nothing, or not all of it: the kernel refuses even the management rules.
+    /// Nothing, or only one family: the kernel refuses even the management rules.
     Refused(String),
 }
 
 impl Fallback {
-    /// In words, for the log, the operator and the controller.
+    /// For the log, the operator and the controller.
     pub fn describe(&self) -> String {
         let since = i64::try_from(clock::unix_ms(self.note.since))
             .ok()
@@ -75,24 +75,24 @@ impl Fallback {
     }
 }
 
-/// What stands in the kernel of one family.
+/// What is in force in one family.
 enum InForce {
     Nothing,
     Management,
     Ruleset,
 }
 
-/// Rules of ours that are there already.
+/// What happens to rules of ours that are in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExistingRules {
-    /// They were confirmed once: they stay.
+    /// They were confirmed once, and stay.
     Keep,
-    /// They may be part of something that failed: management rules take their place.
+    /// They may be part of a failed change: management rules replace them.
     Replace,
 }
 
-/// Closes what no rules of ours protect. None where all of it is protected by more than
-/// management rules.
+/// Loads the management rules where no rules of ours protect the node. None where a ruleset
+/// protects both families.
 pub fn enter_fallback(
     kernel: &mut dyn Kernel,
     ledger: &Ledger,
@@ -103,7 +103,7 @@ pub fn enter_fallback(
     let _work = during(Work::Close);
     let (protection, management) = match ledger.management() {
         Ok(Some(management)) => (Protection::Management, Some(management)),
-        // Of an agent that kept none yet, or damaged while the ruleset is whole.
+        // Its file is missing or damaged, but the ruleset is there.
         Ok(None) | Err(_) if confirmed.is_some() => {
             (Protection::Management, confirmed.map(Management::from))
         }
@@ -163,8 +163,8 @@ pub fn enter_fallback(
     Some(Fallback { note, protection })
 }
 
-/// The management rules; where it is lost who the admins are, SSH from anywhere. SSH asks
-/// for a key or password of its own: a node that nobody can reach is the greater harm.
+/// The management rules; SSH from anywhere where the list of admins is lost. SSH asks for a key or
+/// password of its own, and a node that no admin can reach is the greater harm.
 fn rules_of(management: Option<Management>) -> Result<(Ruleset, Failsafe), InvalidToken> {
     let management = management.map_or_else(admins_anywhere, Ok)?;
     let Management {
@@ -208,14 +208,14 @@ fn protect(
     enforces: bool,
 ) -> Result<InForce, EnforceError> {
     if !kernel.speaks(family) {
-        return Ok(InForce::Ruleset); // no packet of it comes in
+        return Ok(InForce::Ruleset); // none of its packets come in
     }
     let table = kernel_state::read_rules(kernel, family)?;
     let rules = table.chain(INPUT_CHAIN).map(|chain| chain.rules.as_slice());
     let rules = rules.unwrap_or_default();
     let is_management = rules.iter().any(|rule| rule.contains(MARK));
     if !rules.is_empty() && !is_management && existing == ExistingRules::Keep {
-        // Rules that packets do not come to protect nothing.
+        // Rules protect nothing without the jump.
         if let Some(lines) = jump_edit(&table) {
             kernel.restore(family, &filter_section(&lines))?;
         }
@@ -230,7 +230,7 @@ fn protect(
     Ok(InForce::Management)
 }
 
-/// Sets of what failed, which no rule names any more. They harm nobody, should one stay.
+/// Removes sets of a failed change, which no rule names any more. One that stays does no harm.
 fn release_sets(kernel: &mut dyn Kernel, target: Target<'_>) {
     let only_sets = Parts {
         v4: false,
@@ -246,7 +246,7 @@ fn release_sets(kernel: &mut dyn Kernel, target: Target<'_>) {
     }
 }
 
-/// What a look at a ledger of another process says, without touching the kernel.
+/// Describes the note of another process, without reading the kernel.
 pub fn describe_note(note: &Note) -> String {
     Fallback {
         note: note.clone(),
@@ -255,7 +255,7 @@ pub fn describe_note(note: &Note) -> String {
     .describe()
 }
 
-/// The node runs what is confirmed again.
+/// The confirmed ruleset runs again.
 pub fn leave_fallback(ledger: &Ledger, fallback: &mut Option<Fallback>) {
     let _work = during(Work::Reopen);
     let ended = fallback.take();

@@ -1,5 +1,5 @@
-//! Makes the kernel what a ruleset says, and proves it: functions over a [`Kernel`] and a
-//! [`Ledger`], without state of their own.
+//! Puts rulesets in force, and proves it: functions over a [`Kernel`] and a [`Ledger`], without
+//! state of their own.
 //!
 //! [`Kernel`]: crate::kernel::Kernel
 //! [`Ledger`]: crate::ledger::Ledger

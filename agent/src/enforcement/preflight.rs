@@ -1,5 +1,5 @@
-//! A ruleset is tried in a scratch network namespace: the kernel's refusal costs nothing
-//! there, and what iptables-save prints there is what it must print of the live kernel.
+//! The preflight: a ruleset is loaded in a scratch network namespace. A refusal costs nothing
+//! there, and what iptables-save prints there is the canonical form of the rules.
 
 use voipfleet_common::drift::Wanted;
 use voipfleet_common::iptables::{Failsafe, Table, restore_input, set_shapes_input};
@@ -9,17 +9,17 @@ use super::kernel_state::read_rules;
 use crate::kernel::{Kernel, KernelError, NoScratch};
 use crate::ledger::Canonical;
 
-/// What came of it.
+/// The result of a preflight.
 #[derive(Debug)]
 pub enum Preflight {
-    /// The kernel takes it, in these words.
+    /// The kernel accepts the ruleset; this is its canonical form.
     Passed(Canonical),
-    /// There was nowhere to try it.
+    /// There was no namespace to try it in.
     Skipped(NoScratch),
 }
 
 /// Tries `ruleset`. Each family has a namespace of its own, so that neither waits for the
-/// other's transaction. Its sets stay empty there: their elements need no proof, and cost time.
+/// transaction of the other. Sets stay empty there: their elements cost time, and prove nothing.
 pub fn preflight(
     kernel: &dyn Kernel,
     ruleset: &Ruleset,

@@ -1,4 +1,4 @@
-//! Proves by reading it back that the kernel is what it should be.
+//! Reads the kernel back, and compares it with what it should hold.
 
 use std::fmt::Write as _;
 
@@ -14,16 +14,16 @@ use crate::failpoint::{Step, reach};
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::Canonical;
 
-/// What a read-back found to be right.
+/// What a successful read-back gives.
 #[derive(Debug)]
 pub struct Proof {
-    /// The words of the kernel.
+    /// The canonical form of the rules.
     pub canonical: Canonical,
     /// The elements that it holds.
     pub sets: SetCount,
 }
 
-/// Proves that the kernel is what `target` says.
+/// Proves that the kernel holds `target`.
 pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, EnforceError> {
     let needed = !target.ruleset.sets.is_empty();
     let mut observed = read_kernel(kernel, Parts::ALL, needed);
@@ -89,8 +89,8 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
     Ok(Proof { canonical, sets })
 }
 
-/// The policy of `INPUT` that is kept from now on. Where nothing is enforced, every packet goes
-/// back to `INPUT`, and its policy is another firewall's own business.
+/// The policy of `INPUT` that is kept from now on. Where the site only observes, every packet
+/// returns to `INPUT`, and its policy belongs to other firewalls.
 fn policy(ruleset: &Ruleset, observed: &Table) -> Option<String> {
     let input = observed.chain("INPUT")?;
     input
@@ -122,8 +122,8 @@ pub fn describe_difference(difference: &Difference, more: usize) -> String {
     text
 }
 
-/// Without the kernel's own words to compare with: what it prints must read as the rules
-/// that were given to it.
+/// Compares where no canonical form is known: what the kernel prints must parse as the rules that
+/// were loaded.
 pub fn matches_ruleset(
     target: Target<'_>,
     family: Family,

@@ -1,4 +1,4 @@
-//! What a start does with what an earlier run left: on disk and in the kernel.
+//! A start: finishes what an earlier run left on disk and in the kernel.
 
 use std::time::Duration;
 
@@ -19,35 +19,34 @@ use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
 pub struct Recovered {
     /// The ruleset that the node runs, or should.
     pub confirmed: Option<Confirmed>,
-    /// What follows from it.
+    /// The state between it and an offer.
     pub course: Course,
-    /// An apply or a trial that was cut short, and is undone.
+    /// A push that was cut short before it was confirmed, and is rolled back.
     pub interrupted: Option<Interrupted>,
-    /// The ledger is corrupt, or was: nobody knows what should run, and the kernel was left
-    /// alone.
+    /// Why the confirmed ruleset is lost; the kernel was left alone.
     pub lost: Option<String>,
-    /// The kernel is not what the ledger says.
+    /// Why the confirmed ruleset is not in force.
     pub failed: Option<Failure>,
-    /// What runs in place of the confirmed ruleset, where nothing of ours was in force.
+    /// What runs in place of the confirmed ruleset, where no rules of ours were in force.
     pub fallback: Option<Fallback>,
-    /// What its live sources hold.
+    /// The dynamic sets on disk.
     pub dynamic_sets: StoredSets,
 }
 
-/// How long to wait before what failed is tried again. At boot others hold the xtables lock,
-/// or load what we need.
+/// Pauses before retries: at boot, other programs hold the xtables lock, or load modules that we
+/// need.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 
-/// An apply or a trial that was cut short.
+/// A push that was cut short.
 #[derive(Debug)]
 pub enum Interrupted {
     /// This one.
     Known(Journal),
-    /// The journal itself is damaged.
+    /// Its journal is damaged.
     Unknown(LedgerError),
 }
 
-/// Undoes what was cut short, and makes the kernel what the confirmed ruleset says.
+/// Rolls back what was cut short, and puts the confirmed ruleset in force.
 pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
     let mut recovered = Recovered::default();
     let journal = ledger.journal();
@@ -66,7 +65,7 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
     recovered.dynamic_sets = dynamic_sets::load(kernel, ledger, recovered.confirmed.as_mut());
     if recovered.lost.is_some() {
         let existing = match &journal {
-            // Rules of ours may be those of a change that was cut short.
+            // Rules of ours may be those of a push that was cut short.
             Ok(Some(_)) | Err(_) if ledger.knows_admins() => ExistingRules::Replace,
             _ => ExistingRules::Keep,
         };
@@ -124,7 +123,7 @@ fn begin(
     reach(Step::Noted);
     match (first, confirmed) {
         (Start::Undo, None) => {
-            // Else the admins of a first push that was cut short would speak of a ruleset lost.
+            // Else the list of admins of an interrupted first push would look like a lost ruleset.
             ledger.take_back(None)?;
             roll_back(kernel, ledger, None)
         }
@@ -142,7 +141,7 @@ fn begin(
 }
 
 impl Recovered {
-    /// Closes the node where what is confirmed is not in force.
+    /// Runs the management rules where the confirmed ruleset is not in force.
     fn protect(
         mut self,
         kernel: &mut dyn Kernel,
@@ -152,10 +151,10 @@ impl Recovered {
         let reason = match (&self.lost, &self.failed, &self.confirmed) {
             (Some(lost), _, _) => format!("the confirmed ruleset is lost: {lost}"),
             (None, Some(failed), Some(_)) => chain(failed),
-            // Nothing was ever confirmed: the node stays as open as it was.
+            // Nothing was ever confirmed: the node stays open.
             (None, _, None) => return self,
             (None, None, Some(confirmed)) => {
-                // A ledger of an earlier agent has none yet; the next confirm says it aloud.
+                // Its file may have been lost; the next push reports it if this fails.
                 let _kept = ledger.keep_management(confirmed);
                 management_rules::leave_fallback(ledger, &mut self.fallback);
                 return self;
@@ -168,11 +167,11 @@ impl Recovered {
     }
 }
 
-/// Removes every trace of us from the kernel; with `purge`, from the ledger too.
+/// Removes all rules and sets of ours from the kernel; with `purge`, the ledger too.
 pub fn teardown(kernel: &mut dyn Kernel, ledger: &Ledger, purge: bool) -> Result<(), Failure> {
     let _work = during(Work::Teardown);
-    // First the journal, and the memory if it goes: a start after a crash in between must
-    // not put back what is being removed.
+    // First the journal, and the ledger if it goes: a start after a crash in between must not put
+    // back what is being removed.
     ledger.settle()?;
     if purge {
         ledger.purge()?;

@@ -9,7 +9,7 @@ use voipfleet_common::ruleset::{Family, SetName};
 use super::target::Target;
 
 impl Target<'_> {
-    /// What to do about the sets.
+    /// The changes of the sets.
     pub(crate) fn set_plan(self, observed: &[KernelSet]) -> SetPlan {
         if !self.scope.spares_sets() {
             return set_plan(self.ruleset, observed, self.now);
@@ -27,7 +27,7 @@ impl Target<'_> {
         set_plan(&ruleset, &observed, self.now)
     }
 
-    /// What to give to `iptables-restore`; none where all is right by our canonical words.
+    /// The input of `iptables-restore`; none where the rules equal the canonical form.
     pub(crate) fn rules_input(self, family: Family, observed: &Table) -> Option<String> {
         let Some(canonical) = self.canonical else {
             let input = apply_input(self.ruleset, self.failsafe, family, observed);

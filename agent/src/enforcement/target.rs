@@ -17,15 +17,15 @@ pub struct Target<'a> {
     pub ruleset: &'a Ruleset,
     /// What the failsafe chain keeps open.
     pub failsafe: &'a Failsafe,
-    /// What the kernel must print; none where that could not be found out before.
+    /// The canonical form; none where no preflight could find it.
     pub canonical: Option<&'a Canonical>,
-    /// The moment, Unix time in seconds: elements that are over by then are none.
+    /// Unix time in seconds: elements that have expired by then are ignored.
     pub now: u64,
-    /// How it is made so.
+    /// How far it is enforced.
     pub scope: RepairScope<'a>,
 }
 
-/// Where an enforcement failed. In the order in which they are done.
+/// Where an enforcement failed; in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnforceStep {
     /// Sets and elements that the rules will name.
@@ -49,10 +49,10 @@ impl std::fmt::Display for EnforceStep {
     }
 }
 
-/// The kernel is not what it should be.
+/// The kernel does not hold what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum EnforceError {
-    /// What the kernel prints of it could not be found out.
+    /// The preflight failed.
     #[error("preflight: {0}")]
     Stage(#[from] KernelError),
     /// A step was refused.
@@ -63,7 +63,7 @@ pub enum EnforceError {
         /// The refusal, with the kernel's words.
         source: KernelError,
     },
-    /// All was taken, and yet it reads otherwise.
+    /// The kernel accepted everything, but holds something else.
     #[error("the kernel accepted it, but holds something else: {0}")]
     Differs(String),
 }
@@ -72,27 +72,27 @@ pub(crate) fn failed_at(step: EnforceStep) -> impl FnOnce(KernelError) -> Enforc
     move |source| EnforceError::Step { step, source }
 }
 
-/// How differences are put right.
+/// How far differences are repaired.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairScope<'a> {
-    /// What is left as it is for now.
+    /// What is left alone for now.
     pub skip: Option<&'a BTreeSet<Subject>>,
-    /// Chains that differ are written anew as a whole.
+    /// Chains that differ are rewritten as a whole.
     pub rewrite_chains: bool,
-    /// How long the kernel may hold on to sets that no rule names any more.
+    /// How long to wait until the kernel releases sets that no rule names any more.
     pub release_timeout: Duration,
 }
 
-/// `nf_tables` lets go of the sets of deleted rules a moment after the transaction
-/// (`nf_tables_trans_destroy_work`): until then ipset says that they are in use.
+/// `nf_tables` releases the sets of deleted rules a moment after the transaction
+/// (`nf_tables_trans_destroy_work`); until then, ipset reports them as in use.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl RepairScope<'_> {
-    /// For the repair of drift: a set that a rule of others holds stays in use, and whatever
-    /// else drifts waits meanwhile. What the kernel is only slow with goes with the next look.
+    /// For repairs of drift: a set that a foreign rule uses stays in use, and other repairs wait
+    /// meanwhile. What the kernel releases later goes with the next inspection.
     pub const REPAIR_RELEASE_TIMEOUT: Duration = Duration::from_millis(100);
 
-    /// Everything, and each chain that differs as a whole.
+    /// Everything, rewriting each chain that differs.
     pub const WHOLE: RepairScope<'static> = RepairScope {
         skip: None,
         rewrite_chains: true,

@@ -1,4 +1,4 @@
-//! Makes the kernel what a ruleset says, or clears it of us, and reads it back.
+//! Loads a ruleset into the kernel, or removes all rules and sets of ours, and reads that back.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -13,20 +13,20 @@ use crate::failpoint::{Step, reach};
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Canonical;
 
-/// How often a restore is made anew because others changed the table meanwhile.
+/// How often a restore is repeated because another program changed the table meanwhile.
 const LOAD_ATTEMPTS: usize = 5;
 
 /// What to do after a step was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// Nothing more: what is new is not worth more than what was there before.
+    /// Nothing more: a new ruleset is not worth more than the one before.
     UntilRefused,
-    /// The other steps: one family's refusal must not leave the other one open.
+    /// The other steps: a refusal of one family must not leave the other one open.
     AsFarAsPossible,
 }
 
-/// Makes the kernel what `target` says, whatever it is now, and proves it by reading it
-/// back. Gives the words of the kernel.
+/// Makes the kernel hold `target`, whatever it holds now, and reads it back. Gives the canonical
+/// form.
 pub fn enforce(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
@@ -36,7 +36,7 @@ pub fn enforce(
     Ok(read_back(kernel, target)?.canonical)
 }
 
-/// Makes `parts` of the kernel what `target` says; only what differs is written.
+/// Makes `parts` of the kernel hold `target`; only differences are written.
 pub fn write(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
@@ -48,7 +48,7 @@ pub fn write(
     write_over(kernel, target, parts, effort, read)
 }
 
-/// The same, over what was just read. Parts of it that are missing are read.
+/// The same, with what was just read. What is missing from it is read.
 pub(crate) fn write_over(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
@@ -83,8 +83,8 @@ pub(crate) fn write_over(
     Ok(())
 }
 
-/// Changes the rules of these families, with nobody else's change between them where that can
-/// be had.
+/// Changes the rules of these families, without a change of another program between them where a
+/// lock can prevent one.
 fn together(
     kernel: &mut dyn Kernel,
     families: &[Family],
@@ -108,8 +108,8 @@ fn together(
     first
 }
 
-/// Makes and fills what the rules will name. A set that somebody filled after it was read is
-/// planned again, by what is there now: then a larger one takes its place.
+/// Creates and fills the sets that the rules will name. A set that another program filled after it
+/// was read is planned again with what is there now: a larger one replaces it.
 fn fill(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
@@ -137,7 +137,7 @@ fn fill(
     }
 }
 
-/// One restore: chains that differ, our stale chains, and the jump.
+/// One restore: chains that differ, stale chains of ours, and the jump.
 fn load(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
@@ -149,10 +149,10 @@ fn load(
     })
 }
 
-/// Restores what `input` makes of the table that was `observed`; nothing where that is none.
+/// Restores the `input` for the table that was `observed`; does nothing where there is none.
 ///
-/// It names foreign rules around the jump: where somebody changed them after they were
-/// read, it is refused as a whole, and done again by what is there now.
+/// The input names foreign rules around the jump. Where another program changed them after they
+/// were read, the kernel refuses all of it, and it is made again from what is there now.
 fn restore(
     kernel: &mut dyn Kernel,
     family: Family,
@@ -175,7 +175,7 @@ fn restore(
     Err(KernelError::Unsettled { family })
 }
 
-/// Makes the rules of one family what `target` says, and proves it. No set is looked at.
+/// Makes the rules of one family hold `target`, and reads them back. Sets are not read.
 pub fn enforce_rules(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
@@ -190,8 +190,8 @@ pub fn enforce_rules(
     matches_ruleset(target, family, &observed)
 }
 
-/// Gives `ipset restore` what no rule names any more; where the kernel still holds on to
-/// some of it, again by what is there then. What others use stays, and nothing else.
+/// Removes sets that no rule names any more. Where the kernel still holds some of them, it tries
+/// again with what is left then. Only sets that foreign rules use stay.
 fn release(
     kernel: &mut dyn Kernel,
     mut input: String,
@@ -212,8 +212,7 @@ fn release(
     Ok(())
 }
 
-/// A list of commands ends at the first that fails: one by one, what others use does not keep
-/// the rest.
+/// ipset stops at the first command that fails; one by one, a set in use does not keep the rest.
 fn destroy_each(kernel: &mut dyn Kernel, input: &str) -> Result<(), KernelError> {
     let mut first = Ok(());
     let (destroyed, others): (Vec<&str>, Vec<&str>) =
@@ -237,8 +236,8 @@ fn unload(kernel: &mut dyn Kernel, family: Family) -> Result<(), KernelError> {
     restore(kernel, family, observed, removal)
 }
 
-/// Removes every trace of us: jumps, chains, sets, in both families. Goes as far as it can,
-/// and gives the first failure.
+/// Removes all jumps, chains and sets of ours, in both families, as far as possible. Gives the
+/// first failure.
 pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
     let families = Parts::ALL.families(|family| kernel.speaks(family));
     let effort = Effort::AsFarAsPossible;

@@ -1,4 +1,4 @@
-//! Chains of others in the filter table.
+//! Foreign chains in the filter table.
 
 use voipfleet_common::iptables::{Table, target};
 use voipfleet_common::ruleset::Family;
@@ -7,7 +7,7 @@ use voipfleet_proto::v1::{Neighbour, NeighbourKind};
 use super::services::UFW;
 use super::{listed, neighbour};
 
-/// Chains by whose names a neighbour is known.
+/// A firewall that is recognised by the names of its chains.
 struct Known {
     kind: NeighbourKind,
     is: fn(&str) -> bool,
@@ -42,7 +42,7 @@ fn is_fail2ban(chain: &str) -> bool {
     chain.starts_with("f2b-") || chain.starts_with("fail2ban-")
 }
 
-/// Neighbours by their chains, and rules above our jump that only drop.
+/// Firewalls by their chains, and rules above our jump that only drop.
 pub(super) fn find(saved: &[(Family, Table)]) -> Vec<Neighbour> {
     let mut found: Vec<Neighbour> = KNOWN.iter().filter_map(|known| known.find(saved)).collect();
     found.extend(above_us(saved));
@@ -132,7 +132,7 @@ mod tests {
         vec![(Family::V4, parse_save(&text).unwrap())]
     }
 
-    fn told(rules: &str) -> Vec<(NeighbourKind, String, String)> {
+    fn reported(rules: &str) -> Vec<(NeighbourKind, String, String)> {
         find(&saved(rules))
             .into_iter()
             .map(|found| (found.kind(), found.detail, found.advice))
@@ -141,13 +141,13 @@ mod tests {
 
     #[test]
     fn an_empty_table_has_no_neighbours() {
-        assert_eq!(told(""), []);
-        assert_eq!(told(":VF-INPUT - [0:0]\n-A INPUT -j VF-INPUT\n"), []);
+        assert_eq!(reported(""), []);
+        assert_eq!(reported(":VF-INPUT - [0:0]\n-A INPUT -j VF-INPUT\n"), []);
     }
 
     #[test]
     fn docker_and_fail2ban_are_known_by_their_chains() {
-        let found = told(
+        let found = reported(
             ":DOCKER - [0:0]\n:DOCKER-USER - [0:0]\n:f2b-sshd - [0:0]\n:VF-INPUT - [0:0]\n\
              -A INPUT -p tcp -m multiport --dports 22 -j f2b-sshd\n-A INPUT -j VF-INPUT\n\
              -A f2b-sshd -s 192.0.2.9/32 -j REJECT\n-A f2b-sshd -j RETURN\n",
@@ -163,13 +163,13 @@ mod tests {
 
     #[test]
     fn a_ban_of_every_port_is_pointed_out() {
-        let found = told(":f2b-kamailio - [0:0]\n-A INPUT -j f2b-kamailio\n");
+        let found = reported(":f2b-kamailio - [0:0]\n-A INPUT -j f2b-kamailio\n");
         assert!(found[0].2.contains("ignoreip"), "{found:?}");
     }
 
     #[test]
     fn what_only_drops_above_us_is_tolerated() {
-        let found = told(
+        let found = reported(
             ":BADIPS - [0:0]\n:VF-INPUT - [0:0]\n:LATER - [0:0]\n-A INPUT -j BADIPS\n\
              -A INPUT -s 192.0.2.200/32 -j DROP\n-A INPUT -j VF-INPUT\n-A INPUT -j LATER\n\
              -A BADIPS -s 192.0.2.0/28 -j DROP\n",

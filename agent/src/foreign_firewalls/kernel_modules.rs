@@ -1,4 +1,4 @@
-//! What the kernel holds beside the rules that we see.
+//! Rules and modules of the kernel that iptables does not show.
 
 use voipfleet_common::iptables::parse_save;
 use voipfleet_common::ruleset::Family;
@@ -11,7 +11,7 @@ use crate::kernel::{Backend, Kernel};
 /// `/proc/modules` of any machine is shorter.
 const MAX_MODULES: u64 = 1 << 20;
 
-/// Rules where our tools do not see them.
+/// Rules of the other backend.
 pub(super) fn other_backend(kernel: &mut dyn Kernel) -> Vec<Neighbour> {
     let (other, tool) = match kernel.backend() {
         Backend::Nft => ("legacy", "legacy-save"),
@@ -45,7 +45,7 @@ pub(super) fn other_backend(kernel: &mut dyn Kernel) -> Vec<Neighbour> {
         .collect()
 }
 
-/// Modules that change what SIP packets say.
+/// Modules that rewrite SIP packets.
 pub(super) fn modules(root: &Root) -> Option<Neighbour> {
     let modules = root.text("/proc/modules", MAX_MODULES)?;
     let sip = |line: &str| line.split(' ').next() == Some("nf_conntrack_sip");

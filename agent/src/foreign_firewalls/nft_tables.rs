@@ -8,7 +8,7 @@ use crate::kernel::Backend;
 
 /// Tables of others whose rules are counted.
 const MAX_TABLES: usize = 16;
-/// The tables of iptables-nft; its other backend is told elsewhere.
+/// The tables of iptables-nft; those of its other backend are reported elsewhere.
 const IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 /// A base chain, as `nft list chains` prints it.
@@ -37,7 +37,7 @@ pub(super) fn find(host: &Host, backend: Backend) -> Vec<Neighbour> {
             continue;
         }
         if chain.drops || has_rules(host, &chain) {
-            found.push(tell(&chain));
+            found.push(describe(&chain));
             tables.push(table);
         }
     }
@@ -53,7 +53,7 @@ fn has_rules(host: &Host, chain: &BaseChain) -> bool {
     } = chain;
     let arguments = ["list", "chain", family, table, name];
     let Ok(listed) = host.runner.run("nft", &arguments, "") else {
-        return true; // it cannot be said that there are none
+        return true; // there may be some
     };
     // A table line, a chain line, the hook, rules, and two closing brackets.
     let lines = listed.stdout.lines().map(str::trim);
@@ -62,7 +62,7 @@ fn has_rules(host: &Host, chain: &BaseChain) -> bool {
         .any(|line| !line.starts_with("type "))
 }
 
-fn tell(chain: &BaseChain) -> Neighbour {
+fn describe(chain: &BaseChain) -> Neighbour {
     let BaseChain { family, table, .. } = chain;
     let detail = format!("table {family} {table} of nf_tables filters input too");
     match table.as_str() {

@@ -49,7 +49,7 @@ const SERVICES: [Service; 4] = [
     },
 ];
 
-/// What systemd makes of a unit.
+/// The state of a unit.
 struct State {
     active: bool,
     at_boot: bool,
@@ -96,7 +96,7 @@ impl Service {
     }
 }
 
-/// Asks the files of systemd where they say it, else systemd (before version 235).
+/// Reads the files of systemd, or asks systemd before version 235, which has none.
 fn state(host: &Host, unit: &str) -> State {
     let root = &host.root;
     let active = if root.exists("/run/systemd/units") {
@@ -117,7 +117,7 @@ fn state(host: &Host, unit: &str) -> State {
     State { active, at_boot }
 }
 
-/// ufw's unit is active also where ufw is off: its settings say.
+/// ufw's unit is active also where ufw is off: only its settings tell.
 fn ufw(root: &Root) -> Option<Neighbour> {
     let settings = root.text("/etc/ufw/ufw.conf", MAX_FILE)?;
     let enabled = settings.lines().any(|line| {
@@ -128,13 +128,7 @@ fn ufw(root: &Root) -> Option<Neighbour> {
                 .eq_ignore_ascii_case("yes")
         })
     });
-    enabled.then(|| {
-        neighbour(
-            NeighbourKind::Ufw,
-            "/etc/ufw/ufw.conf says ENABLED=yes",
-            UFW,
-        )
-    })
+    enabled.then(|| neighbour(NeighbourKind::Ufw, "/etc/ufw/ufw.conf has ENABLED=yes", UFW))
 }
 
 /// What to do about ufw.
@@ -156,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_told_by_the_files_of_systemd() {
+    fn services_are_found_by_the_files_of_systemd() {
         let folder = tempfile::tempdir().unwrap();
         let host = Host::at(folder.path(), Runner::new("/nowhere"));
         write(&host, "/run/systemd/units/log-level-max:x.service", "");
@@ -191,7 +185,7 @@ mod tests {
                 "netfilter-persistent.service starts at boot; /etc/iptables/rules.v4 holds an old \
                  copy of our rules",
             ),
-            (NeighbourKind::Ufw, "/etc/ufw/ufw.conf says ENABLED=yes"),
+            (NeighbourKind::Ufw, "/etc/ufw/ufw.conf has ENABLED=yes"),
         ];
         assert_eq!(
             found,
@@ -200,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_systemd_is_asked() {
+    fn an_old_systemd_is_queried() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let tools = folder.path().join("tools");

@@ -25,7 +25,7 @@ pub(super) fn find(root: &Root) -> Vec<Neighbour> {
     let mut crontabs: Vec<String> = CRONTABS.map(str::to_owned).into();
     let folder = root.names(CRON_FOLDER).into_iter();
     crontabs.extend(folder.map(|name| format!("{CRON_FOLDER}/{name}")));
-    // The lines themselves stay here: passwords may stand in them.
+    // The lines themselves are not reported: they may contain passwords.
     for crontab in crontabs.into_iter().take(MAX_CRONTABS) {
         let text = root.text(&crontab, MAX_FILE).unwrap_or_default();
         let mut jobs = text
@@ -43,7 +43,7 @@ pub(super) fn find(root: &Root) -> Vec<Neighbour> {
     if found.is_empty()
         && let Some(script) = SCRIPTS.into_iter().find(|script| root.exists(script))
     {
-        // Installed with every VoipNow: only what it does when somebody runs it is a problem.
+        // Every VoipNow has it; it is a problem only when it is run.
         found.push(neighbour(
             NeighbourKind::VoipnowFirewall,
             format!("{script} is installed, but no cron job runs it; do not run it"),

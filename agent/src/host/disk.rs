@@ -1,4 +1,4 @@
-//! Files that are whole after a crash, and closed to others.
+//! Files that are whole after a crash, and readable by their owner only.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failpoint::{Step, reach_file};
 
-/// A file or folder that did not do what was asked.
+/// An operation on a file or folder failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be {action}", path.display())]
 pub struct DiskError {
@@ -89,7 +89,7 @@ pub fn keep_copy(path: &Path, copy: &Path) -> Result<(), DiskError> {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // A name more for the same content: files of ours are replaced, never written to.
+        // Another name for the same content: files of ours are replaced, never written to.
         fs::hard_link(path, &new)?;
         fs::rename(&new, copy)?;
         // Where both are one file, the rename does nothing.

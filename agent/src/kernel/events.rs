@@ -37,8 +37,8 @@ const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 /// The kernel sends at most a page, or 8 KiB, at once (`NLMSG_GOODSIZE`).
 const BUFFER: usize = 64 << 10;
-/// What the kernel may hold for us while we are busy. A transaction of 10,000 rules is more;
-/// then the kernel says so, and everything is checked.
+/// What the kernel may buffer while we are busy. A transaction of 10,000 rules is more; the kernel
+/// reports the loss then, and everything is inspected.
 const KERNEL_BUFFER: i32 = 1 << 20;
 
 /// What of one family's filter table a transaction reached.
@@ -47,7 +47,7 @@ pub enum Reach {
     /// Nothing of it.
     #[default]
     Nothing,
-    /// Only what is neither ours nor `INPUT`, where our jump stands.
+    /// Only chains other than ours and `INPUT`, which has our jump.
     Others,
     /// Chains of ours, `INPUT`, or the table itself.
     Ours,
@@ -56,7 +56,7 @@ pub enum Reach {
 /// One committed transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
-    /// Who committed it, where the kernel says so.
+    /// Its author, where the kernel names one.
     pub author: Option<Box<Author>>,
     /// What it reached of IPv4.
     pub v4: Reach,
@@ -118,7 +118,7 @@ impl KernelEvent {
     #[must_use]
     pub fn looked_up(self, processes: &Processes) -> Self {
         match self {
-            // A busy neighbour's rules of NAT are no reason to look for it.
+            // Changes of NAT are not worth a look at /proc.
             KernelEvent::Changed(by) if by.v4.max(by.v6) == Reach::Nothing => {
                 KernelEvent::Changed(by)
             }
@@ -133,7 +133,7 @@ impl KernelEvent {
     }
 }
 
-/// No announcements can be had.
+/// The kernel announces nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel does not announce changes of nf_tables")]
 pub struct EventsError(#[from] std::io::Error);

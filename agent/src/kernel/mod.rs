@@ -25,7 +25,7 @@ pub use lock_file::{LOCK_FILE, LockFile, LockFileError, Notifier};
 pub use system::System;
 pub use watch::{Watch, WatchError};
 
-/// Which kernel interface the node's iptables speaks.
+/// Which kernel interface the node's iptables uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// iptables-nft: rules live in `nf_tables`.
@@ -50,7 +50,7 @@ impl fmt::Display for Backend {
     }
 }
 
-/// Something that the kernel or its tools did not do.
+/// The kernel or one of its tools failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// A tool failed.
@@ -64,7 +64,7 @@ pub enum KernelError {
         /// The refusal.
         source: ExecError,
     },
-    /// A set is held by something that is not ours.
+    /// A foreign rule or list uses a set.
     #[error(
         "set {set} cannot be removed; if a foreign rule or list uses it, remove that first (see \
          `iptables-save`, `ip6tables-save` and `ipset list`): {source}"
@@ -93,7 +93,7 @@ pub enum KernelError {
         /// The refusal.
         source: Box<KernelError>,
     },
-    /// The saved rules make no sense.
+    /// The saved rules cannot be parsed.
     #[error("{family} rules: {source}")]
     Rules {
         /// The family.
@@ -101,7 +101,7 @@ pub enum KernelError {
         /// Why.
         source: Unreadable,
     },
-    /// The saved sets make no sense.
+    /// The saved sets cannot be parsed.
     #[error(transparent)]
     Sets(#[from] UnreadableSets),
     /// `iptables -V` names no version.
@@ -109,7 +109,7 @@ pub enum KernelError {
     Version {
         /// The tool.
         program: &'static str,
-        /// What it says.
+        /// What it printed.
         text: String,
     },
     /// iptables and ip6tables speak to different parts of the kernel.
@@ -120,13 +120,13 @@ pub enum KernelError {
         /// `ip6tables -V`.
         v6: String,
     },
-    /// Others change the table all the time.
+    /// Another program changes the table all the time.
     #[error("another program keeps changing the {family} rules while they are being loaded")]
     Unsettled {
         /// The family.
         family: Family,
     },
-    /// Somebody else does not let the rules be changed.
+    /// Another program holds the xtables lock.
     #[error(
         "another program has held {LOCK_FILE} for {} s; find it with `fuser -v {LOCK_FILE}`",
         waited.as_secs()
@@ -193,7 +193,7 @@ impl Parts {
     }
 }
 
-/// What the tools printed of some parts of the kernel; none of what was not asked for.
+/// What the tools printed of the requested parts of the kernel.
 #[derive(Debug, Default)]
 pub struct Printed {
     /// `iptables-save` of each family.
@@ -211,10 +211,10 @@ pub trait Kernel: Send {
     fn version(&self) -> &str;
 
     /// Whether there are packets of `family` to filter. With `ipv6.disable=1` the kernel has none
-    /// of IPv6, and ip6tables only fails; nobody is asked for its rules then.
+    /// of IPv6, and ip6tables only fails.
     fn speaks(&self, family: Family) -> bool;
 
-    /// `iptables-restore --noflush` of one family: all of `input` takes hold, or nothing.
+    /// `iptables-restore --noflush` of one family: all of `input` takes effect, or nothing.
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError>;
 
     /// Keeps other tools from changing the rules of either family until `unlock`, where tools
@@ -224,7 +224,7 @@ pub trait Kernel: Send {
         Ok(())
     }
 
-    /// Lets them.
+    /// Ends `lock`.
     fn unlock(&mut self) {}
 
     /// Restores of these families, and of no others, are likely soon: what can be done for them
@@ -234,7 +234,7 @@ pub trait Kernel: Send {
     /// `iptables-save` of the filter table of one family.
     fn save(&mut self, family: Family) -> Result<String, KernelError>;
 
-    /// `ipset restore`: line by line, what stands before a bad line has taken hold.
+    /// `ipset restore`: line by line, so that the lines before a bad one take effect.
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError>;
 
     /// `ipset save` of all sets.
@@ -261,9 +261,9 @@ pub trait Kernel: Send {
     /// is not installed.
     fn save_other_backend(&mut self, family: Family) -> Option<String>;
 
-    /// Ends those flows of the node that `picks` picks: connection tracking forgets them, so
-    /// that their next packet is judged as a new one. Neither what is only forwarded nor
-    /// loopback nor a connection that belongs to another is asked about.
+    /// Removes the flows of the node that `picks` chooses from connection tracking, so that their
+    /// next packet is judged as a new one. Forwarded flows, loopback, and connections that belong
+    /// to others are left alone.
     fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError>;
 
     /// The same tools in an empty network namespace of their own, gone when dropped.
@@ -271,7 +271,7 @@ pub trait Kernel: Send {
 }
 
 impl KernelError {
-    /// Whether the kernel says that a set takes no more elements.
+    /// Whether a set takes no more elements.
     pub fn is_full(&self) -> bool {
         // `Hash is full, cannot add more elements`, in every ipset since 6.0.
         matches!(

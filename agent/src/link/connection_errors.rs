@@ -1,4 +1,4 @@
-//! Why a connection did not come about, in words for an operator.
+//! Explains to an operator why a connection failed.
 
 use std::error::Error;
 use std::io;
@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::host::errors::chain;
 
-/// What `error`, met on the way to `controller` (`HOST:PORT`), means and what to do.
+/// What an `error` of a connection to `controller` (`HOST:PORT`) means, and what to do.
 pub fn explain(error: &(dyn Error + 'static), controller: &str) -> String {
     if let Some(tls) = causes(error).find_map(tls_error) {
         return of_tls(tls, controller);

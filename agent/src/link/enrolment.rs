@@ -1,4 +1,4 @@
-//! How a machine becomes a node: a key of its own, the controller's signature on it.
+//! Enrolment: the machine makes a key, and the controller signs its certificate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::host::state_dir::{NodeConfig, StateDir, StateError};
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const MAX_TEXT: usize = 1 << 20;
 
-/// This machine did not become a node.
+/// The enrolment failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
     /// It is one already.
@@ -73,8 +73,8 @@ pub fn node_name(hostname: &str) -> Result<NodeName, InvalidName> {
     label.to_ascii_lowercase().parse()
 }
 
-/// Enrols. The key is made here, and stays; a run that lost the controller's answer is
-/// repeated with the same key, so that the controller can know it again.
+/// Enrols. The key is made here, and stays here; a run that lost the controller's answer is repeated
+/// with the same key, by which the controller recognises it.
 pub async fn enroll(state: &StateDir, request: Request<'_>) -> Result<NodeConfig, EnrollError> {
     if !request.force
         && let (Ok(config), Ok(_)) = (state.config(), state.identity())
@@ -133,8 +133,8 @@ async fn ask(
         .map_err(|status| wrong(&status))
 }
 
-/// Nothing is kept that would not work: the CA is the token's, the certificate is ours, for
-/// our key, under that CA.
+/// Nothing is kept that would not work: the CA must be the one in the token, and the certificate of
+/// that CA, for our key and name.
 fn check(
     answer: &EnrolResponse,
     node: &NodeName,

@@ -1,4 +1,4 @@
-//! Fetches a ruleset or live sets by their digest.
+//! Fetches a ruleset or dynamic sets by their digest.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const MAX_CHUNK: usize = 256 << 10;
 /// Chunks are this long at least, but for the last ones. A controller sends [`MAX_CHUNK`].
 const MIN_CHUNK: usize = 4 << 10;
 const LAST_CHUNKS: usize = 16;
-/// How often a controller that is too busy is asked.
+/// How often a busy controller is tried.
 const ATTEMPTS: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -77,38 +77,38 @@ impl Default for FetchLimits {
     }
 }
 
-/// The content did not come.
+/// The content did not arrive.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} {1}")]
 pub(super) struct FetchError(What, Why);
 
 #[derive(Debug, thiserror::Error)]
 enum Why {
-    /// The controller says no.
+    /// The controller refused.
     #[error("was refused by the controller: {}", .0.message())]
     Refused(Status),
-    /// More bytes than were offered, or than anybody takes.
+    /// More bytes than were offered.
     #[error("is longer than the {0} bytes that were offered")]
     TooLong(usize),
-    /// A chunk that nobody sends.
+    /// A chunk that no controller sends.
     #[error("came with a chunk of {0} bytes; the limit is {MAX_CHUNK}")]
     ChunkTooLong(usize),
-    /// It comes in crumbs.
+    /// Its chunks are too small.
     #[error("came in more than {0} chunks")]
     TooManyChunks(usize),
-    /// An offer that is too long to begin with.
+    /// The offer itself is too long.
     #[error("is offered with {offered} bytes; the limit is {most}")]
     OfferTooLong { offered: u64, most: usize },
-    /// Other bytes than were offered.
+    /// Other content than was offered.
     #[error("does not match the offer: its digest is {found}")]
     Digest {
         /// What came.
         found: Digest,
     },
-    /// Nothing came for a while.
+    /// No data for a while.
     #[error("stalled: no data for {} s", .0.as_secs_f32())]
     Stalled(Duration),
-    /// It goes on and on.
+    /// It takes too long.
     #[error("did not arrive within {} s", .0.as_secs_f32())]
     Late(Duration),
 }

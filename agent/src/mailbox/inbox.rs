@@ -1,7 +1,7 @@
-//! What others ask of the task that owns the kernel.
+//! Requests to the task that owns the kernel.
 //!
-//! Not a queue but one place for each kind, so that it cannot grow: a newer offer replaces
-//! an older one, and any number of kernel events is one reason to look.
+//! Not a queue but one place for each kind, so that it cannot grow: a newer offer replaces an older
+//! one, and any number of kernel events is one reason for an inspection.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,18 +17,18 @@ use crate::kernel::{Author, KernelEvent, Reach, Watch};
 use crate::ledger::Live;
 use crate::probe::Failed;
 
-/// What came of fetching an offer's content.
+/// The content of an offer.
 #[derive(Debug)]
 pub enum Content {
     /// The encoded ruleset.
     Bytes(Vec<u8>),
-    /// The node holds that content already, or refuses it.
+    /// It was not fetched: the node holds it already, or refuses the offer.
     NotNeeded,
-    /// It did not come, and why.
+    /// It did not arrive, and why.
     Missing(String),
 }
 
-/// Content that the node should run.
+/// A ruleset that the node should run.
 #[derive(Debug)]
 pub struct Offered {
     /// The delivery, echoed in the answer.
@@ -43,12 +43,12 @@ pub struct Offered {
     pub received: Instant,
 }
 
-/// What the controller noticed of live sets.
+/// Dynamic sets that arrived.
 #[derive(Debug, Clone)]
 pub struct ReceivedSets {
     /// What they hold.
     pub sets: Arc<Live>,
-    /// When the notice arrived.
+    /// When the announcement arrived.
     pub received: Instant,
 }
 
@@ -57,11 +57,11 @@ pub struct ReceivedSets {
 pub struct Controllers {
     /// All of them.
     pub addresses: Vec<SocketAddr>,
-    /// Told when the failsafe chain keeps them open, or it was tried.
+    /// Notified when the failsafe chain keeps them open, or could not.
     pub done: oneshot::Sender<()>,
 }
 
-/// The controller's word, over a connection that came through the new rules.
+/// The controller confirmed a trial over a connection that came through the new rules.
 #[derive(Debug, Clone, Copy)]
 pub struct Confirmation {
     /// What it confirms.
@@ -81,25 +81,25 @@ pub struct ProbeResults {
     pub ended: Instant,
 }
 
-/// How far the new connection of a trial got.
+/// What became of the new connection of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DialResult {
-    /// It did not come about, and why.
+    /// There is none, and why.
     Failed(String),
     /// The controller answered on it.
     Welcomed,
 }
 
-/// A reason to look at the kernel.
+/// A reason to inspect the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     v4: FamilyChange,
     v6: FamilyChange,
-    /// When the first change since the last look was noticed.
+    /// When the first change since the last inspection was noticed.
     pub noticed: Instant,
 }
 
-/// What changes did to the filter table of one family.
+/// What changes reached of the filter table of one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct FamilyChange {
     reach: Reach,
@@ -114,25 +114,25 @@ impl Change {
         }
     }
 
-    /// Whether the filter table of `family` may be another.
+    /// Whether the filter table of `family` may have changed.
     pub fn touches(&self, family: Family) -> bool {
         self.of(family).reach > Reach::Nothing
     }
 
-    /// Whether what is ours in the filter table of `family` may be another.
+    /// Whether chains of ours in the filter table of `family` may have changed.
     pub fn reaches_ours(&self, family: Family) -> bool {
         self.of(family).reach == Reach::Ours
     }
 
-    /// Who made the last change of `family`, where the kernel says so. Whoever changed what is
-    /// ours goes before others who were busy beside it.
+    /// The author of the last change of `family`, where it is known. The author of a change of our
+    /// chains is preferred.
     pub fn author(&self, family: Family) -> Option<&Author> {
         self.of(family).author.as_deref()
     }
 }
 
 impl Change {
-    /// Takes a later one up.
+    /// Adds a later one.
     pub(crate) fn merge(&mut self, later: &Change) {
         for family in Family::BOTH {
             let touch = later.of(family);
@@ -154,20 +154,19 @@ impl FamilyChange {
     }
 }
 
-/// Everything that was asked since the last time.
+/// Everything that was requested since the last time.
 #[derive(Debug, Default)]
 pub struct Requests {
-    /// End, and leave the confirmed rules in place.
+    /// Stop, and leave the confirmed rules in place.
     pub stop: bool,
     /// The newest confirmation.
     pub confirmation: Option<Confirmation>,
-    /// Probes that ended. Not the newest only: those of an earlier trial, which end late, must
-    /// not take the place of those that are awaited. Each ends within seconds of its start, so
-    /// there are never many.
+    /// Probes that ended. Not the newest only: late ones of an earlier trial must not replace those
+    /// that are awaited. Each ends within seconds of its start, so there are never many.
     pub probes: Vec<ProbeResults>,
-    /// The newest live sets; they come before the offer.
+    /// The newest dynamic sets; they come before the offer.
     pub dynamic_sets: Option<ReceivedSets>,
-    /// Why newer ones did not come.
+    /// Why newer ones did not arrive.
     pub dynamic_sets_failed: Option<String>,
     /// The newest offer.
     pub offer: Option<Offered>,
@@ -195,11 +194,11 @@ impl Requests {
 pub struct Inbox {
     waiting: Mutex<Requests>,
     filled: Condvar,
-    /// Of the trial with that nonce. It wakes nobody: it is read when the trial is over.
+    /// Of the trial with that nonce. It does not wake the task, which reads it when the trial ends.
     dialled: Mutex<Option<(u64, DialResult)>>,
-    /// Why nothing announces changes of the kernel.
+    /// Why the kernel announces no changes.
     polling_only: Mutex<Option<String>>,
-    /// What deltas may stand on.
+    /// What deltas may be based on.
     last_dynamic_sets: Mutex<Option<Arc<Live>>>,
 }
 
@@ -209,13 +208,13 @@ impl Inbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands over an offer; an older one that waits is forgotten.
+    /// Hands over an offer; it replaces an older one that waits.
     pub fn offer(&self, offered: Offered) {
         self.lock().offer = Some(offered);
         self.filled.notify_one();
     }
 
-    /// Hands over live sets; older ones that wait are forgotten, for these are whole.
+    /// Hands over dynamic sets; they are complete, and replace older ones that wait.
     pub fn dynamic_sets(&self, received: ReceivedSets) {
         {
             let mut last = self
@@ -230,13 +229,13 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// Tells that live sets which were noticed did not come, and why.
+    /// Reports that dynamic sets which were announced did not arrive, and why.
     pub fn dynamic_sets_failed(&self, why: String) {
         self.lock().dynamic_sets_failed = Some(why);
         self.filled.notify_one();
     }
 
-    /// The live sets that were handed over last.
+    /// The dynamic sets that were handed over last.
     pub(crate) fn last_dynamic_sets(&self) -> Option<Arc<Live>> {
         let last = self
             .last_dynamic_sets
@@ -254,7 +253,7 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// Tells how the probes of a trial ended.
+    /// Reports how the probes of a trial ended.
     pub fn probed(&self, attempt: Attempt, failed: Vec<Failed>) {
         self.lock().probes.push(ProbeResults {
             attempt,
@@ -264,13 +263,13 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// How far the link got with the new connection of the trial with `nonce`.
+    /// Reports what became of the new connection of the trial with `nonce`.
     pub fn dialled(&self, nonce: u64, dialled: DialResult) {
         let mut last = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some((nonce, dialled));
     }
 
-    /// What was last said of that trial's connection.
+    /// What was last reported about that trial's connection.
     pub(crate) fn last_dialled(&self, nonce: u64) -> Option<DialResult> {
         let last = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
         last.as_ref()
@@ -286,8 +285,7 @@ impl Inbox {
         wait
     }
 
-    /// Tells of a kernel event. One that reached neither family's filter table is no reason
-    /// to look.
+    /// Reports a kernel event. One that reached neither filter table is ignored.
     pub fn changed(&self, event: &KernelEvent, noticed: Instant) {
         let (author, v4, v6) = match event {
             KernelEvent::Changed(by) => (by.author.as_deref(), by.v4, by.v6),
@@ -317,7 +315,7 @@ impl Inbox {
         }
     }
 
-    /// Nothing announces changes, or nothing does any more.
+    /// The kernel does not announce changes, or not any more.
     pub fn polling_only(&self, why: &dyn std::error::Error) {
         let why = chain(why);
         warn!(reason = why, "no events for changes of rules; polling only");
@@ -337,13 +335,13 @@ impl Inbox {
         polling_only.clone()
     }
 
-    /// Asks for the end.
+    /// Asks the task to stop.
     pub fn stop(&self) {
         self.lock().stop = true;
         self.filled.notify_one();
     }
 
-    /// Waits until something is asked, or until `deadline`, and takes everything.
+    /// Waits for a request, or until `deadline`, and takes everything.
     pub fn wait(&self, deadline: Instant) -> Requests {
         let mut waiting = self.lock();
         loop {

@@ -13,7 +13,7 @@ const REPLY_V4: u8 = 0;
 const REQUEST_V6: u8 = 128;
 const REPLY_V6: u8 = 129;
 /// After the type, the code and the checksum: an identifier, a sequence number and data. A raw
-/// socket gets the answers to everybody's requests, and these are ours alone.
+/// socket gets the answers to all requests, and these are ours alone.
 type Token = [u8; 20];
 
 /// Asks until an answer comes.

@@ -1,4 +1,4 @@
-//! SIP OPTIONS: any answer to it says that somebody speaks SIP there (RFC 3261, 11).
+//! SIP OPTIONS: any answer proves that a SIP server is there (RFC 3261, 11).
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ pub(super) async fn options(endpoint: &Endpoint, to: SocketAddr) -> io::Result<(
     let socket = socket_to(to).await?;
     let own = socket.local_addr()?;
     let transaction = Transaction {
-        // The cookie that says that it is unique (RFC 3261, 8.1.1.7).
+        // The cookie that marks it as unique (RFC 3261, 8.1.1.7).
         branch: format!("z9hG4bK{:032x}", rand::random::<u128>()),
         call_id: format!("{:032x}", rand::random::<u128>()),
     };

@@ -159,8 +159,8 @@ impl DynamicSets {
         outbox: &Outbox,
     ) -> Taken {
         let new = &received.sets;
-        if new.told.site != *site {
-            let other = &new.told.site;
+        if new.received.site != *site {
+            let other = &new.received.site;
             self.refuse(format!(
                 "the dynamic sets are those of site {other}, not {site}"
             ));

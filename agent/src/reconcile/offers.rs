@@ -129,7 +129,7 @@ impl Reconciler {
         drop(content); // a large one need not stay beside what was read from it
         let failsafe = self.node.failsafe.clone();
         let sets = self.dynamic_sets.held();
-        let sets = sets.as_ref().map(|sets| &sets.told);
+        let sets = sets.as_ref().map(|sets| &sets.received);
         let prepared = Prepared::preflight(&*self.node.kernel, held, ruleset, sets, failsafe)?;
         if let Err(rejection) = prepared.begin(&self.node.ledger, nonce, clock::now()) {
             // The journal may be there without being durable, and the kernel does not change. But

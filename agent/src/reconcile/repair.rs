@@ -51,7 +51,7 @@ impl Repair {
         self.contention.is_contended()
     }
 
-    /// Something else runs: what was contended says nothing any more.
+    /// Something else runs: earlier contention does not count any more.
     pub(super) fn forget(&mut self) {
         self.contention = Contention::default();
     }

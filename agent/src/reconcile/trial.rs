@@ -217,7 +217,7 @@ impl Reconciler {
         }
     }
 
-    /// Makes the fallback what the controller hears of this node.
+    /// Reports the fallback to the controller.
     pub(super) fn report_fallback(&mut self) {
         let Some(fallback) = &self.node.fallback else {
             return;

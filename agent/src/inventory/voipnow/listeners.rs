@@ -9,7 +9,7 @@ use crate::host::{Processes, Root};
 
 /// A line of `/proc/net/udp` is 128 bytes: more sockets than any media server has.
 const MAX_FILE: u64 = 8 << 20;
-/// Listeners that one node tells of.
+/// Listeners that one node reports.
 const MAX_LISTENERS: usize = 64;
 
 /// Daemons whose ports in these ranges are media, with the ports of theirs that are not.
