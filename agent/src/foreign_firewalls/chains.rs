@@ -140,13 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_table_has_no_neighbours() {
+    fn empty_table_reports_no_firewall() {
         assert_eq!(reported(""), []);
         assert_eq!(reported(":VF-INPUT - [0:0]\n-A INPUT -j VF-INPUT\n"), []);
     }
 
     #[test]
-    fn docker_and_fail2ban_are_known_by_their_chains() {
+    fn docker_and_fail2ban_are_recognised_by_their_chains() {
         let found = reported(
             ":DOCKER - [0:0]\n:DOCKER-USER - [0:0]\n:f2b-sshd - [0:0]\n:VF-INPUT - [0:0]\n\
              -A INPUT -p tcp -m multiport --dports 22 -j f2b-sshd\n-A INPUT -j VF-INPUT\n\
@@ -162,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn a_ban_of_every_port_is_pointed_out() {
+    fn fail2ban_jail_of_all_ports_is_advised_against() {
         let found = reported(":f2b-kamailio - [0:0]\n-A INPUT -j f2b-kamailio\n");
         assert!(found[0].2.contains("ignoreip"), "{found:?}");
     }
 
     #[test]
-    fn what_only_drops_above_us_is_tolerated() {
+    fn foreign_rules_above_the_jump_that_only_drop_are_tolerated() {
         let found = reported(
             ":BADIPS - [0:0]\n:VF-INPUT - [0:0]\n:LATER - [0:0]\n-A INPUT -j BADIPS\n\
              -A INPUT -s 192.0.2.200/32 -j DROP\n-A INPUT -j VF-INPUT\n-A INPUT -j LATER\n\

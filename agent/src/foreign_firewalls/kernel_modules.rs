@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sip_helper_is_found_by_its_whole_name() {
+    fn sip_helper_is_found_by_its_exact_name() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         assert_eq!(modules(&root), None);

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chains_are_read_as_nft_prints_them() {
+    fn base_chains_are_parsed_from_nft_output() {
         let listed = "table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority \
                       filter; policy accept;\n\t}\n\tchain VF-INPUT {\n\t}\n}\ntable inet mine \
                       {\n\tchain input {\n\t\ttype filter hook input priority 10; policy \

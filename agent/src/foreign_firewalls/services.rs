@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_found_by_the_files_of_systemd() {
+    fn services_are_found_by_unit_files() {
         let folder = tempfile::tempdir().unwrap();
         let host = Host::at(folder.path(), Runner::new("/nowhere"));
         write(&host, "/run/systemd/units/log-level-max:x.service", "");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_systemd_is_queried() {
+    fn systemctl_is_queried_without_unit_files() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let tools = folder.path().join("tools");

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cron_job_that_flushes_is_told_without_its_words() {
+    fn flushing_cron_job_is_reported_without_its_command_line() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         assert_eq!(find(&root), []);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_flush_is_a_flush() {
+    fn only_flushing_commands_count_as_flushes() {
         assert!(flushes("* * * * * root /usr/sbin/iptables --flush"));
         assert!(flushes("* * * * * root sh -c 'iptables -F INPUT'"));
         assert!(flushes("* * * * * root nft flush ruleset"));

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_set_is_noticed_once() {
+    fn clock_step_is_noticed_once() {
         let mut steps = Steps::default();
         let (wall, time) = (UNIX_EPOCH + Duration::from_hours(9), Instant::now());
         let seconds = Duration::from_secs;

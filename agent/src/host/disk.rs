@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replaced_file_is_whole_and_private() {
+    fn replaced_file_is_complete_and_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         // As a crash in the middle of an earlier write leaves it.
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_stays_when_its_file_is_replaced() {
+    fn copy_survives_replacement_of_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let (path, copy) = (dir.path().join("file"), dir.path().join("copy"));
         keep_copy(&path, &copy).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_made_with_their_parents_and_private() {
+    fn folders_are_created_private_with_their_parents() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/c");
         make_private_dir(&path).unwrap();

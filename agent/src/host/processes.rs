@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_read_and_one_that_is_gone_is_not() {
+    fn running_process_is_read_and_ended_process_is_not() {
         let processes = Processes::new(&Root::new("/"));
         let own = processes.read(std::process::id()).unwrap();
         assert_eq!(own.pid, std::process::id());
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_has_an_owner() {
+    fn owner_of_a_socket_is_found() {
         use std::os::fd::AsRawFd;
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn units_of_every_hierarchy_are_found() {
+    fn systemd_unit_is_found_in_every_cgroup_hierarchy() {
         for (cgroup, wanted) in [
             ("0::/system.slice/cron.service\n", Some("cron.service")),
             (

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_of_cron_is_cron() {
+    fn author_behind_a_cron_job_is_cron() {
         let fake = Fake::new();
         fake.process(500, 1, "cron", 0, "cron.service");
         fake.process(700, 500, "cron", 0, "cron.service");
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_found_behind_sudo() {
+    fn author_behind_sudo_is_the_login_session() {
         let fake = Fake::new();
         fake.process(800, 1, "sshd) x", 1005, "session-3.scope");
         fake.process(801, 800, "bash", 1005, "session-3.scope");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_is_the_tool_itself_has_no_starter() {
+    fn service_that_runs_the_tool_itself_has_no_starter() {
         let fake = Fake::new();
         fake.process(900, 1, "iptables-restor", 0, "iptables.service");
         let author = fake.author(900, "iptables-restor");
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_keeps_its_name() {
+    fn ended_process_keeps_the_name_that_the_kernel_gave() {
         let fake = Fake::new();
         let gone = Author::named(950, "iptables".to_owned());
         assert_eq!(fake.author(950, "iptables"), gone);

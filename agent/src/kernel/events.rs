@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_names_its_author_and_what_it_reached() {
+    fn transaction_has_author_and_reach() {
         let mut open = Transaction::default();
         for (family, table, chain, v4, v6) in [
             (
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_lost() {
+    fn truncated_datagram_counts_as_lost() {
         let mut open = Transaction::default();
         let whole = generation();
         let cut = &whole[..whole.len() - 4];
@@ -333,12 +333,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_break_it(datagram in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_do_not_panic(datagram in prop::collection::vec(any::<u8>(), 0..200)) {
             let _events = parse(&datagram, &mut Transaction::default());
         }
 
         #[test]
-        fn no_change_of_a_message_breaks_it(at in 0_usize..64, byte: u8) {
+        fn corrupted_message_does_not_panic(at in 0_usize..64, byte: u8) {
             let mut datagram = generation();
             let at = at % datagram.len();
             datagram[at] = byte;

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_newer_tools_can_be_told_of_another_file() {
+    fn only_iptables_from_1_8_8_on_takes_another_lock_file() {
         for (version, can) in [
             ("1.4.21", false),
             ("1.8.4", false),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_holds_it() {
+    fn xtables_lock_is_exclusive_and_times_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let held = take(&path, Duration::ZERO).unwrap().unwrap();

@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_version_in_the_field_is_understood() {
+    fn version_output_of_every_supported_iptables_is_parsed() {
         for (text, backend, version) in [
             ("iptables v1.8.9 (nf_tables)\n", Backend::Nft, "1.8.9"),
             ("iptables v1.8.9 (legacy)\n", Backend::Legacy, "1.8.9"),
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_quotes_the_line() {
+    fn refusal_quotes_the_offending_line() {
         let refused = |words: &str| ExecError::Refused {
             program: "iptables-restore".to_owned(),
             how: "exited with status 1".to_owned(),

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_limit_and_start_again() {
+    fn backoff_grows_to_a_limit_and_resets_after_a_session() {
         let mut backoff = Backoff::default();
         let waits: Vec<_> = (0..9).map(|_| backoff.next(Duration::ZERO, 1.0)).collect();
         assert!(waits.is_sorted());

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_can_meet_is_told_apart() {
+    fn common_connection_errors_have_distinct_explanations() {
         let alert = |alert| wrapped(rustls::Error::AlertReceived(alert));
         let bad = |why: CertificateError| wrapped(why.into());
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alert_is_found_in_words_too() {
+    fn tls_alert_is_found_in_error_text() {
         let error = io::Error::other("h2: received fatal alert: CertificateExpired (x)");
         assert!(explain(&error, "c:1").contains("has expired"));
     }

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_that_is_cut_short_keeps_the_key_for_another_try() {
+    fn interrupted_enrolment_is_repeated_with_the_same_key() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let answer = EnrolResponse::default();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostname_makes_a_name() {
+    fn node_name_is_the_first_label_of_the_hostname() {
         assert_eq!(node_name("SIP1.example.org").unwrap().as_str(), "sip1");
         assert!(node_name("").is_err());
     }

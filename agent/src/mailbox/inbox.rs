@@ -366,7 +366,7 @@ mod tests {
     use crate::kernel::Transaction;
 
     #[test]
-    fn newer_replaces_older_and_events_are_one() {
+    fn newer_offer_replaces_older_and_events_merge() {
         let inbox = Inbox::default();
         let start = Instant::now();
         for generation in 1..=3 {
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_busy_beside_a_change_of_ours_is_not_its_author() {
+    fn author_of_a_change_of_our_chains_is_preferred() {
         let inbox = Inbox::default();
         let start = Instant::now();
         for event in [

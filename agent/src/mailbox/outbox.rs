@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_sent_until_it_is_acknowledged() {
+    fn drift_record_is_resent_until_it_is_acknowledged() {
         let outbox = Outbox::default();
         outbox.record(record(1));
         outbox.record(record(2));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_records_go_first() {
+    fn oldest_drift_records_are_dropped_first() {
         let outbox = Outbox::default();
         for id in 0..MAX_RECORDS + 5 {
             outbox.record(record(id));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn hello_carries_the_last_status_and_nothing_goes_twice() {
+    fn hello_carries_the_last_status_once() {
         let outbox = Outbox::default();
         outbox.status(pb::NodeStatus {
             generation: 7,

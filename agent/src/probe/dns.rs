@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_the_id_and_the_question() {
+    fn dns_answer_must_match_id_and_question() {
         assert_eq!(read(&answer(7, 0x81, 0x80, 1), 7), Some(0));
         assert_eq!(read(&answer(7, 0x81, 0x85, 1), 7), Some(5));
         assert_eq!(read(&answer(7, 0x81, 0x82, 0)[..HEADER], 7), Some(2));

@@ -63,7 +63,7 @@ fn repaired(records: &[DriftRecord], family: pb::Family, chain: &str) -> bool {
 }
 
 #[test]
-fn a_fight_is_backed_off_from_and_the_rest_is_kept() {
+fn contended_chain_backs_off_and_other_drift_is_repaired() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -111,7 +111,7 @@ fn a_fight_is_backed_off_from_and_the_rest_is_kept() {
 }
 
 #[test]
-fn an_author_who_lives_is_known_by_file_and_user() {
+fn running_author_is_known_by_executable_and_user() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -137,7 +137,7 @@ fn an_author_who_lives_is_known_by_file_and_user() {
 }
 
 #[test]
-fn edits_that_are_ever_different_are_a_fight_in_the_end() {
+fn varying_edits_become_contention() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -164,7 +164,7 @@ fn edits_that_are_ever_different_are_a_fight_in_the_end() {
 }
 
 #[test]
-fn a_fight_over_a_set_leaves_the_rules_alone() {
+fn contended_set_leaves_the_rules_alone() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));

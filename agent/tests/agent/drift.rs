@@ -160,7 +160,7 @@ fn every_edit_of_sets_is_repaired_and_recorded() {
 }
 
 #[test]
-fn all_of_it_flushed_by_another_tool_comes_back() {
+fn full_flush_by_another_tool_is_repaired() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -186,7 +186,7 @@ fn all_of_it_flushed_by_another_tool_comes_back() {
 }
 
 #[test]
-fn what_others_do_elsewhere_is_no_drift() {
+fn changes_of_foreign_chains_are_not_drift() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let (mut system, ledger) = (place.system(), place.ledger());
@@ -210,7 +210,7 @@ fn what_others_do_elsewhere_is_no_drift() {
 }
 
 #[test]
-fn unreadable_is_said_once_and_nothing_is_touched() {
+fn unreadable_table_is_reported_once_and_left_alone() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -246,7 +246,7 @@ fn unreadable_is_said_once_and_nothing_is_touched() {
 }
 
 #[test]
-fn a_fight_ends_in_waiting_and_says_contended() {
+fn repeated_reverts_are_reported_as_contended() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -278,7 +278,7 @@ fn a_fight_ends_in_waiting_and_says_contended() {
 }
 
 #[test]
-fn nothing_confirmed_means_nothing_to_keep() {
+fn unconfirmed_node_repairs_nothing() {
     in_namespace(Backend::Nft, |place| {
         let mut system = place.system();
         let agent = Agent::start(place, OFTEN);

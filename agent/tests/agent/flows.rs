@@ -283,7 +283,7 @@ fn with_first(place: &Place) -> Agent {
 }
 
 #[test]
-fn a_narrowed_network_ends_flows_of_who_is_out_and_of_nobody_else() {
+fn narrowed_network_cuts_only_flows_that_lost_access() {
     on_both_backends(|place| {
         let wire = Wire::new();
         let agent = with_first(place);
@@ -346,7 +346,7 @@ fn a_narrowed_network_ends_flows_of_who_is_out_and_of_nobody_else() {
 }
 
 #[test]
-fn a_denied_address_loses_every_flow_and_a_neighbour_none() {
+fn denied_address_loses_its_flows_and_its_neighbour_keeps_them() {
     on_both_backends(|place| {
         let wire = Wire::new();
         let agent = with_first(place);
@@ -381,7 +381,7 @@ fn a_denied_address_loses_every_flow_and_a_neighbour_none() {
 }
 
 #[test]
-fn a_late_answer_does_not_bring_a_flow_back_for_long() {
+fn late_reply_does_not_revive_a_cut_flow() {
     in_namespace(Backend::Nft, |place| {
         let wire = Wire::new();
         let agent = with_first(place);
@@ -404,7 +404,7 @@ fn a_late_answer_does_not_bring_a_flow_back_for_long() {
 }
 
 #[test]
-fn a_push_that_is_undone_cuts_nobody() {
+fn rolled_back_push_cuts_no_flow() {
     in_namespace(Backend::Nft, |place| {
         let wire = Wire::new();
         let agent = with_first(place);
@@ -427,7 +427,7 @@ fn a_push_that_is_undone_cuts_nobody() {
 }
 
 #[test]
-fn what_slipped_in_while_the_rules_were_gone_is_cut() {
+fn flow_that_began_while_the_rules_were_gone_is_cut() {
     on_both_backends(|place| {
         let wire = Wire::new();
         let agent = with_first(place);
@@ -449,7 +449,7 @@ fn what_slipped_in_while_the_rules_were_gone_is_cut() {
 }
 
 #[test]
-fn without_a_list_of_flows_a_push_succeeds_and_says_so() {
+fn push_without_conntrack_netlink_succeeds_with_a_warning() {
     in_namespace(Backend::Nft, |place| {
         let mut kernel = faulty(place, usize::MAX);
         kernel.without_conntrack = true;

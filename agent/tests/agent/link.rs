@@ -134,7 +134,7 @@ fn offer(nonce: u64, generation: u64, digest: &Digest, size: usize) -> Down {
 }
 
 #[tokio::test]
-async fn offers_are_fetched_proved_and_handed_over() {
+async fn offer_is_fetched_verified_and_handed_over() {
     let ca = Ca::new();
     let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
     let linked = Linked::start(&controller, &ca.issue(NODE, 2100));
@@ -175,7 +175,7 @@ async fn offers_are_fetched_proved_and_handed_over() {
 
 /// Chunks that stop coming, or never stop, end in time; nothing else waits for them.
 #[tokio::test]
-async fn a_fetch_ends_in_time() {
+async fn fetch_times_out() {
     let ca = Ca::new();
     let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
     let limits = FetchLimits {
@@ -199,7 +199,7 @@ async fn a_fetch_ends_in_time() {
 }
 
 #[tokio::test]
-async fn what_the_node_holds_is_not_fetched_again() {
+async fn held_ruleset_is_not_fetched_again() {
     let ca = Ca::new();
     let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
     let linked = Linked::start(&controller, &ca.issue(NODE, 2100));
@@ -221,7 +221,7 @@ async fn what_the_node_holds_is_not_fetched_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_when_a_session_breaks() {
+async fn broken_session_loses_no_report() {
     let ca = Ca::new();
     let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
     let linked = Linked::start(&controller, &ca.issue(NODE, 2100));
@@ -288,7 +288,7 @@ async fn refusal(controller: &Controller, node: &Identity) -> String {
 }
 
 #[tokio::test]
-async fn a_refused_certificate_is_told_in_plain_words() {
+async fn refused_certificate_is_explained() {
     let (ca, other) = (Ca::new(), Ca::new());
     let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
 

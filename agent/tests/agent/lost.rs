@@ -42,7 +42,7 @@ fn assert_takes_a_push(place: &Place) {
 }
 
 #[test]
-fn a_failed_trial_closes_a_node_that_does_not_know_what_it_ran() {
+fn failed_trial_with_lost_ruleset_loads_management_rules() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let foreign = place.foreign();
@@ -73,7 +73,7 @@ fn a_failed_trial_closes_a_node_that_does_not_know_what_it_ran() {
 }
 
 #[test]
-fn a_ruleset_whose_file_is_gone_was_confirmed_all_the_same() {
+fn deleted_ruleset_file_counts_as_loss() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let foreign = place.foreign();
@@ -99,7 +99,7 @@ fn a_ruleset_whose_file_is_gone_was_confirmed_all_the_same() {
 }
 
 #[test]
-fn a_first_push_that_was_cut_short_loses_nothing() {
+fn interrupted_first_push_does_not_count_as_loss() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         // As if it had been killed after the list of its admins was written.
@@ -118,7 +118,7 @@ fn a_first_push_that_was_cut_short_loses_nothing() {
 }
 
 #[test]
-fn a_start_after_a_kill_in_the_apply_closes_such_a_node() {
+fn kill_during_apply_with_lost_ruleset_loads_management_rules() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let foreign = place.foreign();
@@ -141,7 +141,7 @@ fn a_start_after_a_kill_in_the_apply_closes_such_a_node() {
 }
 
 #[test]
-fn where_the_admins_are_lost_too_the_new_rules_stay() {
+fn failed_trial_without_admin_list_keeps_the_new_rules() {
     on_both_backends(|place| {
         lose(place, &["confirmed", "management"]);
         let agent = Agent::start(place, NEVER);
@@ -163,7 +163,7 @@ fn where_the_admins_are_lost_too_the_new_rules_stay() {
 }
 
 #[test]
-fn a_disk_that_is_full_when_the_trial_is_confirmed() {
+fn full_disk_at_confirmation_rolls_back() {
     on_both_backends(|place| {
         // The mounts of this thread, and of those that it starts, are its own.
         unshare(CloneFlags::CLONE_NEWNS).unwrap();

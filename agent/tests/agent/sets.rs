@@ -122,7 +122,7 @@ fn created(place: &Place) -> String {
 }
 
 #[test]
-fn a_hundred_changes_of_a_hundred_thousand_give_the_tool_a_hundred_lines() {
+fn change_of_100_of_100_000_elements_writes_100_lines() {
     in_namespace(Backend::Nft, |place| {
         let (mut kernel, given) = witness(place, None);
         let ledger = place.ledger();
@@ -143,7 +143,7 @@ fn a_hundred_changes_of_a_hundred_thousand_give_the_tool_a_hundred_lines() {
 }
 
 #[test]
-fn a_set_that_is_full_is_named_with_its_numbers() {
+fn full_set_is_reported_with_its_size() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let mut confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -171,7 +171,7 @@ fn crowd() -> String {
 }
 
 #[test]
-fn a_set_that_somebody_fills_meanwhile_gives_way_to_a_new_one() {
+fn set_filled_by_another_program_is_replaced() {
     on_both_backends(|place| {
         let ledger = place.ledger();
         install(&mut place.system(), &ledger, 1, sample(1));
@@ -183,7 +183,7 @@ fn a_set_that_somebody_fills_meanwhile_gives_way_to_a_new_one() {
 }
 
 #[test]
-fn what_somebody_fills_a_set_with_is_drift() {
+fn foreign_elements_of_our_sets_are_drift() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -204,7 +204,7 @@ fn what_somebody_fills_a_set_with_is_drift() {
 }
 
 #[test]
-fn a_build_that_was_cut_off_is_finished_by_the_next_start() {
+fn interrupted_set_build_is_finished_at_the_next_start() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, with(set(hosts(0..20))));
@@ -245,7 +245,7 @@ fn numbers(count: &SetCount) -> (u64, u64) {
 }
 
 #[test]
-fn an_element_that_ends_is_no_drift_and_is_no_longer_counted() {
+fn expired_element_is_neither_drift_nor_counted() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let mut expiring = ending(hosts(1..2), 2);
@@ -301,7 +301,7 @@ fn an_element_that_ends_is_no_drift_and_is_no_longer_counted() {
 }
 
 #[test]
-fn a_boot_restores_only_what_still_lives() {
+fn boot_restores_only_unexpired_elements() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let mut expiring = ending(hosts(1..2), 1);
@@ -328,7 +328,7 @@ fn a_boot_restores_only_what_still_lives() {
 }
 
 #[test]
-fn what_the_kernel_lost_is_counted_and_named() {
+fn missing_elements_are_counted_and_named() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, with(set(hosts(0..1000))));
@@ -361,7 +361,7 @@ fn what_the_kernel_lost_is_counted_and_named() {
 }
 
 #[test]
-fn the_count_comes_with_an_apply_and_goes_with_the_ruleset() {
+fn element_count_follows_the_ruleset() {
     in_namespace(Backend::Nft, |place| {
         let agent = Agent::start(place, NEVER);
         assert_eq!(agent.outbox.last_status().sets, None);
@@ -380,7 +380,7 @@ fn the_count_comes_with_an_apply_and_goes_with_the_ruleset() {
 }
 
 #[test]
-fn a_set_that_others_use_is_told_and_delays_no_other_repair() {
+fn set_in_foreign_use_is_reported_and_delays_no_other_repair() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));

@@ -30,7 +30,7 @@ fn cannot_go_back(place: &Place) -> (Agent, Arc<AtomicBool>, String) {
 }
 
 #[test]
-fn what_is_confirmed_is_not_applied_while_it_cannot_be_gone_back_to() {
+fn confirmed_generation_fails_while_its_rollback_is_stuck() {
     on_both_backends(|place| {
         let (agent, stuck, before) = cannot_go_back(place);
         // The same again, and the same under a newer number, as `voipctl rollback` offers it.
@@ -49,7 +49,7 @@ fn what_is_confirmed_is_not_applied_while_it_cannot_be_gone_back_to() {
 }
 
 #[test]
-fn an_undo_that_failed_does_not_wait_for_the_next_poll() {
+fn failed_rollback_is_retried_before_the_next_poll() {
     on_both_backends(|place| {
         let (agent, stuck, before) = cannot_go_back(place);
         stuck.store(false, Ordering::SeqCst);
@@ -60,7 +60,7 @@ fn an_undo_that_failed_does_not_wait_for_the_next_poll() {
 }
 
 #[test]
-fn a_trial_stays_in_the_journal_when_a_newer_one_cannot_be_noted() {
+fn trial_stays_in_the_journal_when_a_newer_one_cannot_be_written() {
     on_both_backends(|place| {
         let agent = Agent::start(place, NEVER);
         let attempt = agent.try_out(offer(1, 1, &sample(1)));

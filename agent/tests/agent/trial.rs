@@ -34,7 +34,7 @@ fn with_first(place: &Place) -> (Agent, String) {
 }
 
 #[test]
-fn what_is_not_confirmed_in_time_is_undone_byte_for_byte() {
+fn unconfirmed_trial_is_rolled_back_byte_for_byte() {
     on_both_backends(|place| {
         let (agent, before) = with_first(place);
         let attempt = agent.try_out(brief(2, 2, &sample(2)));
@@ -56,7 +56,7 @@ fn what_is_not_confirmed_in_time_is_undone_byte_for_byte() {
 }
 
 #[test]
-fn a_first_push_is_undone_to_nothing_of_ours() {
+fn first_push_rolls_back_to_no_rules() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let before = place.everything();
@@ -77,7 +77,7 @@ fn a_first_push_is_undone_to_nothing_of_ours() {
 }
 
 #[test]
-fn nothing_is_written_down_before_it_is_confirmed() {
+fn unconfirmed_ruleset_is_not_persisted() {
     on_both_backends(|place| {
         let (agent, _) = with_first(place);
         let attempt = agent.try_out(offer(2, 2, &sample(2)));
@@ -122,7 +122,7 @@ fn nothing_is_written_down_before_it_is_confirmed() {
 }
 
 #[test]
-fn a_confirmation_after_the_undo_is_late() {
+fn confirmation_after_the_rollback_is_ignored() {
     on_both_backends(|place| {
         let (agent, before) = with_first(place);
         let attempt = agent.try_out(brief(2, 2, &sample(2)));
@@ -136,7 +136,7 @@ fn a_confirmation_after_the_undo_is_late() {
 }
 
 #[test]
-fn a_newer_offer_takes_the_place_of_a_trial() {
+fn newer_offer_replaces_a_trial() {
     on_both_backends(|place| {
         let (agent, before) = with_first(place);
         agent.try_out(offer(2, 2, &sample(2)));
@@ -171,7 +171,7 @@ fn a_newer_offer_takes_the_place_of_a_trial() {
 }
 
 #[test]
-fn an_agent_that_ends_in_a_trial_goes_back_first() {
+fn stop_during_a_trial_rolls_back() {
     on_both_backends(|place| {
         let (agent, before) = with_first(place);
         agent.try_out(offer(2, 2, &sample(2)));
@@ -182,7 +182,7 @@ fn an_agent_that_ends_in_a_trial_goes_back_first() {
 }
 
 #[test]
-fn an_edit_in_a_trial_is_repaired_to_what_is_tried() {
+fn drift_during_a_trial_is_repaired_to_its_ruleset() {
     on_both_backends(|place| {
         let (agent, before) = with_first(place);
         let attempt = agent.try_out(offer(2, 2, &sample(2)));
@@ -213,7 +213,7 @@ fn an_edit_in_a_trial_is_repaired_to_what_is_tried() {
 }
 
 #[test]
-fn the_failsafe_chain_follows_the_controllers_in_a_trial_too() {
+fn failsafe_chain_follows_the_controllers_during_a_trial() {
     on_both_backends(|place| {
         let (agent, _) = with_first(place);
         let attempt = agent.try_out(brief(2, 2, &sample(2)));
@@ -232,7 +232,7 @@ fn the_failsafe_chain_follows_the_controllers_in_a_trial_too() {
 }
 
 #[test]
-fn an_undo_says_what_was_missing() {
+fn rollback_names_what_was_missing() {
     in_namespace(Backend::Nft, |place| {
         let (agent, _) = with_first(place);
         for (nonce, dialled, words) in [

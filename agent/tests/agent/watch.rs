@@ -36,7 +36,7 @@ fn restore_that_stays(place: &Place, input: &str) -> Child {
 }
 
 #[test]
-fn an_author_is_looked_up_while_it_lives() {
+fn author_is_looked_up_while_it_runs() {
     on_both_backends(|place| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -97,7 +97,7 @@ fn take(path: &Path) {
 }
 
 #[test]
-fn a_lock_is_watched_from_when_it_is_made() {
+fn xtables_lock_is_watched_once_it_is_created() {
     for notifier in [Notifier::Fanotify, Notifier::Inotify] {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -132,7 +132,7 @@ fn a_lock_is_watched_from_when_it_is_made() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_cannot_be_watched() {
+fn missing_folder_cannot_be_watched() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -150,7 +150,7 @@ fn a_folder_that_is_not_there_cannot_be_watched() {
 }
 
 #[test]
-fn where_the_lock_says_nothing_the_poll_finds_it() {
+fn drift_without_a_lock_event_is_found_by_polling() {
     in_namespace(Backend::Legacy, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -171,7 +171,7 @@ fn where_the_lock_says_nothing_the_poll_finds_it() {
 }
 
 #[test]
-fn a_node_that_only_polls_says_so() {
+fn polling_only_is_reported_as_a_warning() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));

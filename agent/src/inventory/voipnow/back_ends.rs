@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_is_of_a_service_of_the_catalogue() {
+    fn every_back_end_file_names_a_catalogue_service() {
         for file in &FILES {
             assert!(
                 catalogue::service(file.service).is_some(),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn host_and_port_come_from_their_places_only() {
+    fn host_and_port_are_parsed_from_fixed_fields_only() {
         let [sql, hubring, ..] = &FILES;
         let read = |file: &File, line: &str| {
             let found = file.read(line)?;

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ranges_are_those_of_media() {
+    fn world_ranges_are_rtp_and_t38() {
         let ranges = world_ranges();
         let open = |port: u16| ranges.iter().any(|range| range.contains(port));
         assert!(
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sockets_that_strangers_reach_are_read() {
+    fn only_unconnected_non_loopback_sockets_are_read() {
         let line = |local: &str, remote: &str| {
             format!(" 1: {local} {remote} 07 00000000:00000000 00:00000000 00000000 0 0 4711 2 0 0")
         };
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn media_is_expected_but_for_other_ports_of_its_daemons() {
+    fn media_daemons_are_expected_except_on_their_control_ports() {
         assert!(is_media("asterisk", 12_345));
         assert!(!is_media("asterisk", 4569));
         assert!(!is_media("memcached", 11_211));

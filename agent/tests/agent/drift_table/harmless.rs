@@ -345,11 +345,11 @@ fn nothing_comes_of_them(place: &Place) {
 }
 
 #[test]
-fn nothing_comes_of_what_is_harmless_on_nft() {
+fn harmless_edits_are_not_drift_on_nft() {
     in_namespace(Backend::Nft, nothing_comes_of_them);
 }
 
 #[test]
-fn nothing_comes_of_what_is_harmless_on_legacy() {
+fn harmless_edits_are_not_drift_on_legacy() {
     in_namespace(Backend::Legacy, nothing_comes_of_them);
 }

@@ -192,11 +192,11 @@ pub(super) const EDITS: &[Edit] = &[
 ];
 
 #[test]
-fn the_jump_on_nft() {
+fn edits_of_the_jump_are_repaired_on_nft() {
     table(Backend::Nft, NEVER, EDITS);
 }
 
 #[test]
-fn the_jump_on_legacy() {
+fn edits_of_the_jump_are_repaired_on_legacy() {
     table(Backend::Legacy, NEVER, EDITS);
 }

@@ -156,12 +156,12 @@ const RULESET: Edit = Edit {
 };
 
 #[test]
-fn nft_by_hand() {
+fn edits_with_nft_are_repaired() {
     table(Backend::Nft, NEVER, EDITS);
 }
 
 #[test]
-fn nft_flushes_everything() {
+fn nft_flush_ruleset_is_repaired() {
     crate::support::in_namespace(Backend::Nft, |place| {
         let node = super::Node::new(place);
         let agent = node.agent(NEVER);

@@ -78,11 +78,11 @@ pub(super) const EDITS: &[Edit] = &[
 ];
 
 #[test]
-fn sets_on_nft() {
+fn edits_of_sets_are_repaired_on_nft() {
     table(Backend::Nft, OFTEN, EDITS);
 }
 
 #[test]
-fn sets_on_legacy() {
+fn edits_of_sets_are_repaired_on_legacy() {
     table(Backend::Legacy, OFTEN, EDITS);
 }

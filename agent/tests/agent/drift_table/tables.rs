@@ -126,11 +126,11 @@ fn lines(saved: &str, keep: impl Fn(&str) -> bool) -> String {
 }
 
 #[test]
-fn tables_on_nft() {
+fn edits_of_tables_are_repaired_on_nft() {
     table(Backend::Nft, NEVER, EDITS);
 }
 
 #[test]
-fn tables_on_legacy() {
+fn edits_of_tables_are_repaired_on_legacy() {
     table(Backend::Legacy, NEVER, EDITS);
 }

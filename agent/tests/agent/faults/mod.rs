@@ -17,12 +17,12 @@ use bench::{Bench, Stands, Word, ask, rebooted};
 use points::ALL;
 
 #[test]
-fn killed_anywhere_a_node_is_whole_nft() {
+fn kill_at_any_failpoint_leaves_a_whole_ruleset_nft() {
     killed_anywhere(Backend::Nft);
 }
 
 #[test]
-fn killed_anywhere_a_node_is_whole_legacy() {
+fn kill_at_any_failpoint_leaves_a_whole_ruleset_legacy() {
     killed_anywhere(Backend::Legacy);
 }
 

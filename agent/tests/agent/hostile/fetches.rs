@@ -37,7 +37,7 @@ impl Victim<'_> {
 }
 
 #[test]
-fn content_that_is_not_what_was_announced() {
+fn content_other_than_announced_is_refused() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -128,7 +128,7 @@ fn content_that_is_not_what_was_announced() {
 }
 
 #[test]
-fn floods_end_by_themselves_and_memory_is_bounded() {
+fn flood_of_content_is_cut_off_in_bounded_memory() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -184,7 +184,7 @@ fn floods_end_by_themselves_and_memory_is_bounded() {
 }
 
 #[test]
-fn a_fetch_that_hangs_gives_way_to_a_newer_offer() {
+fn hanging_fetch_gives_way_to_a_newer_offer() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;

@@ -130,7 +130,7 @@ const CONTENTS: &[(&str, Change, &str)] = &[
 ];
 
 #[test]
-fn live_sets_that_no_controller_of_ours_sends_are_refused() {
+fn malformed_dynamic_sets_are_refused() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -220,7 +220,7 @@ fn live_sets_that_no_controller_of_ours_sends_are_refused() {
 }
 
 #[test]
-fn a_delta_that_lies_leads_nowhere() {
+fn wrong_delta_falls_back_to_a_full_fetch() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -281,7 +281,7 @@ fn a_delta_that_lies_leads_nowhere() {
 }
 
 #[test]
-fn a_flood_of_notices_ends_with_the_newest() {
+fn flood_of_announcements_ends_with_the_newest_sets() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;

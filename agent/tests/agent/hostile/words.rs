@@ -21,7 +21,7 @@ fn offer(nonce: u64, generation: u64, ruleset: &Ruleset) -> Offer {
 }
 
 #[test]
-fn a_node_does_not_go_back_or_sideways() {
+fn older_or_conflicting_generation_is_refused() {
     on_both_backends(|place| {
         run(async {
             let victim = Victim::start(place).await;
@@ -87,7 +87,7 @@ fn a_node_does_not_go_back_or_sideways() {
 }
 
 #[test]
-fn a_confirmation_counts_for_the_trial_of_its_session_only() {
+fn confirmation_counts_only_for_the_trial_its_session_announced() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -148,7 +148,7 @@ fn a_confirmation_counts_for_the_trial_of_its_session_only() {
 }
 
 #[test]
-fn a_trial_ends_whatever_time_it_is_given() {
+fn trial_length_is_bounded() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -184,7 +184,7 @@ fn a_trial_ends_whatever_time_it_is_given() {
 }
 
 #[test]
-fn nonsense_is_passed_over() {
+fn unknown_and_malformed_messages_are_ignored() {
     on_both_backends(|place| {
         run(async {
             let victim = Victim::start(place).await;
@@ -204,7 +204,7 @@ fn nonsense_is_passed_over() {
 }
 
 #[test]
-fn a_flood_of_offers_ends_with_the_last() {
+fn flood_of_offers_ends_with_the_last() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -276,7 +276,7 @@ const ENDS: &[(&str, Words, &str)] = &[
 ];
 
 #[test]
-fn a_session_that_ends_badly_is_dialled_anew() {
+fn broken_session_is_dialled_again() {
     in_namespace(Backend::Nft, |place| {
         run(async {
             let mut victim = Victim::start(place).await;

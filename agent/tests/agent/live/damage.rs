@@ -34,7 +34,7 @@ fn ran(place: &Place) -> Vec<String> {
 }
 
 #[test]
-fn the_live_sets_before_the_last_keep_the_cluster_alive() {
+fn damaged_dynamic_sets_fall_back_to_the_previous_ones() {
     on_both_backends(|place| {
         let cluster = ran(place);
         for gone in [false, true] {
@@ -64,7 +64,7 @@ fn the_live_sets_before_the_last_keep_the_cluster_alive() {
 }
 
 #[test]
-fn without_any_the_kernel_keeps_what_it_holds_and_a_boot_lets_nobody_in() {
+fn lost_dynamic_sets_keep_the_kernels_elements_and_are_empty_at_boot() {
     on_both_backends(|place| {
         let cluster = ran(place);
         let before = place.everything();
@@ -100,7 +100,7 @@ fn without_any_the_kernel_keeps_what_it_holds_and_a_boot_lets_nobody_in() {
 }
 
 #[test]
-fn a_ledger_without_live_sets_opens_as_ever() {
+fn ledger_without_dynamic_sets_is_read() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -118,7 +118,7 @@ fn a_ledger_without_live_sets_opens_as_ever() {
 }
 
 #[test]
-fn what_is_kept_is_read_and_its_earlier_form_beside_it() {
+fn previous_dynamic_sets_are_kept_beside_the_last() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = voipfleet_agent::ledger::Ledger::open(folder.path()).unwrap();
     let (one, two) = (

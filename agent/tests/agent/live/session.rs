@@ -7,7 +7,7 @@ use crate::node::{LONG, Node, announced, confirm, run, until, until_live};
 use crate::support::{on_both_backends, same};
 
 #[test]
-fn a_notice_is_fetched_or_follows_from_its_delta() {
+fn announced_dynamic_sets_are_fetched_or_derived_from_the_delta() {
     on_both_backends(|place| {
         run(async {
             let mut node = Node::start(place).await;
@@ -51,7 +51,7 @@ fn a_notice_is_fetched_or_follows_from_its_delta() {
 }
 
 #[test]
-fn an_offer_waits_for_the_live_sets_that_were_noticed_before_it() {
+fn offer_waits_for_dynamic_sets_announced_before_it() {
     on_both_backends(|place| {
         run(async {
             let mut node = Node::start(place).await;
@@ -79,7 +79,7 @@ fn an_offer_waits_for_the_live_sets_that_were_noticed_before_it() {
 }
 
 #[test]
-fn live_sets_that_do_not_come_are_asked_for_again_and_no_offer_goes_on_without_them() {
+fn missing_dynamic_sets_are_fetched_again_and_block_offers() {
     on_both_backends(|place| {
         run(async {
             let mut node = Node::start(place).await;
