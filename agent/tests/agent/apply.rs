@@ -264,7 +264,10 @@ fn only_content_with_the_right_digest_and_node_is_accepted() {
     let mut other = own();
     other.node = "sip2".parse().unwrap();
     let wrong = check_content(&other, offered, &bytes).unwrap_err();
-    assert_eq!(wrong.to_string(), "it was compiled for node site-a/sip1");
+    assert_eq!(
+        wrong.to_string(),
+        "it was compiled for another node: site-a/sip1"
+    );
     let mut short = bytes.clone();
     short.pop();
     let mut offered = offered;

@@ -4,14 +4,13 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::{self as pb, DriftRecord, DriftState, NodeStatus};
 
 use crate::counting::counted;
-use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN};
+use crate::reconciler::{Agent, NEVER, OFTEN};
 use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 
 /// A shell under a name of its own, which works against us until it is dropped.
@@ -151,12 +150,7 @@ fn varying_edits_become_contention() {
             let record = records.iter().find(|record| found(record)).unwrap();
             if record.repaired_after_ms.is_none() {
                 assert!(round > 200, "an operator who tries things out has time");
-                let deadline = Instant::now() + LIMIT;
-                while !is(&agent.outbox.last_status(), DriftState::Contended) {
-                    assert!(Instant::now() < deadline, "never contended");
-                    std::thread::yield_now();
-                }
-                return;
+                return agent.drift_until(DriftState::Contended);
             }
         }
         panic!("never contended");
@@ -176,7 +170,7 @@ fn contended_set_leaves_the_rules_alone() {
         let status = statuses.iter().find(|status| contended(status)).unwrap();
         let detail = &status.drift_detail;
         assert!(
-            detail.contains("vf-list-1-4 (IPv4) by somebody"),
+            detail.contains("vf-list-1-4 (IPv4) by an unknown program"),
             "{detail}"
         );
         place.tool("ip6tables -F VF-SIP");

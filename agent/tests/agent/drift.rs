@@ -1,13 +1,11 @@
 //! Edits by others: noticed, repaired, recorded.
 
-use std::time::Instant;
-
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::{DriftClass, DriftRecord, DriftState};
 
-use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN};
+use crate::reconciler::{Agent, NEVER, OFTEN};
 use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 
 /// An edit, and what must be on record of it.
@@ -177,11 +175,7 @@ fn full_flush_by_another_tool_is_repaired() {
             of("INPUT") && of("vf-clients-4")
         });
         // The last of the three edits may still be under repair.
-        let deadline = Instant::now() + LIMIT;
-        while !inspect(&mut system, &confirmed).is_clean() {
-            assert!(Instant::now() < deadline, "still drifted");
-            std::thread::yield_now();
-        }
+        agent.reports_until(|| inspect(&mut system, &confirmed).is_clean());
     });
 }
 
@@ -230,16 +224,7 @@ fn unreadable_table_is_reported_once_and_left_alone() {
                 .all(|record| record.repaired_after_ms.is_none()),
             "{records:?}"
         );
-        let unreadable = i32::from(DriftState::Unreadable);
-        let deadline = Instant::now() + LIMIT;
-        while agent.outbox.last_status().drift != unreadable {
-            assert!(
-                Instant::now() < deadline,
-                "state {:?}",
-                agent.outbox.last_status()
-            );
-            std::thread::yield_now();
-        }
+        agent.drift_until(DriftState::Unreadable);
         let rules = place.tool("nft list chain ip filter INPUT");
         assert!(rules.contains("ct state new"), "{rules}");
     });
@@ -251,10 +236,7 @@ fn repeated_reverts_are_reported_as_contended() {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
         let agent = Agent::start(place, NEVER);
-        let contended = i32::from(DriftState::Contended);
-        let deadline = Instant::now() + LIMIT;
-        while agent.outbox.last_status().drift != contended {
-            assert!(Instant::now() < deadline, "never contended");
+        agent.reports_until(|| {
             // The rule may not be back yet: then there is nothing to delete.
             let _may_refuse = place.runner().run(
                 "iptables",
@@ -270,10 +252,8 @@ fn repeated_reverts_are_reported_as_contended() {
                 ],
                 "",
             );
-            let () = agent
-                .runtime
-                .block_on(async { tokio::task::yield_now().await });
-        }
+            agent.outbox.last_status().drift() == DriftState::Contended
+        });
     });
 }
 

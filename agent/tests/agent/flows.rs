@@ -457,17 +457,8 @@ fn push_without_conntrack_netlink_succeeds_with_a_warning() {
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
         let status = agent.answer_to(offer(1, 1, &sample(1)));
         assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let warnings = agent.outbox.hello().0.warnings;
-            let found = warnings.iter().find(|words| words.contains("were not cut"));
-            if let Some(words) = found {
-                assert!(words.contains("nf_conntrack_netlink"), "{words}");
-                return;
-            }
-            assert!(Instant::now() < deadline, "{warnings:?}");
-            std::thread::sleep(Duration::from_millis(10)); // nothing announces facts
-        }
+        let warning = agent.warning_until("were not cut");
+        assert!(warning.contains("nf_conntrack_netlink"), "{warning}");
     });
 }
 

@@ -1,7 +1,7 @@
 //! Address sets: deltas, full ones, elements that end, and what is counted of them.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use voipfleet_agent::enforcement::inspect::inspect;
@@ -300,6 +300,11 @@ fn expired_element_is_neither_drift_nor_counted() {
     });
 }
 
+fn until_the_next_second() -> Duration {
+    let since = clock::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Duration::from_secs(since.as_secs() + 1) - since
+}
+
 #[test]
 fn boot_restores_only_unexpired_elements() {
     on_both_backends(|place| {
@@ -313,10 +318,8 @@ fn boot_restores_only_unexpired_elements() {
             with(set(hosts(0..1)).with_expiring(expiring)),
         );
         await_gone(place, "10.0.0.1");
-        let over = now();
-        while now() <= over {
-            std::thread::yield_now();
-        }
+        // Its last second is over, by the clock of the agent, too.
+        std::thread::sleep(until_the_next_second());
         recovery::teardown(&mut system, &ledger, false).unwrap();
         assert!(!place.has_ours());
         let recovered = recovery::recover(&mut system, &ledger);
@@ -387,8 +390,8 @@ fn set_in_foreign_use_is_reported_and_delays_no_other_repair() {
         place.tool("ipset create vf-mine-4 hash:net");
         place.tool("iptables -A FORWARD -m set --match-set vf-mine-4 src -j DROP");
         let agent = Agent::start(place, OFTEN);
-        let words = "not repaired: removing what is no longer in the sets: set vf-mine-4 cannot \
-                     be removed; if a rule or a list of others names it";
+        let words = "not repaired: removing old elements and sets: set vf-mine-4 cannot be removed; \
+                     if a foreign rule or list uses it";
         if !agent.outbox.last_status().drift_detail.contains(words) {
             agent.statuses_until(|status| status.drift_detail.contains(words));
         }

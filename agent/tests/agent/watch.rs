@@ -179,17 +179,7 @@ fn polling_only_is_reported_as_a_warning() {
         agent
             .inbox
             .polling_only(&std::io::Error::other("no more announcements"));
-        let told = || {
-            let (facts, _) = agent.outbox.hello();
-            facts
-                .warnings
-                .iter()
-                .any(|warning| warning.contains("noticed only every"))
-        };
-        let deadline = Instant::now() + LIMIT;
-        while !told() {
-            assert!(Instant::now() < deadline, "it does not say so");
-            std::thread::sleep(OFTEN); // facts go out with a poll, and nothing announces them
-        }
+        let warning = agent.warning_until("noticed only every 0.1 s");
+        assert!(warning.contains("no more announcements"), "{warning}");
     });
 }

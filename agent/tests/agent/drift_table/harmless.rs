@@ -289,10 +289,6 @@ const NFT_EVENTS: &[Event] = &[
     ),
 ];
 
-pub(super) fn number() -> usize {
-    EVENTS.len() + NFT_EVENTS.len()
-}
-
 /// A real edit, each time another.
 fn marker(number: usize, family: Family) -> (String, String) {
     let source = match family {

@@ -163,6 +163,8 @@ const ROLLED_BACK: &[Step] = &[
 
 const ROLLED_BACK_AT_START: &[Step] = &[
     Step::Noted,
+    Step::Removed(File::Management),
+    Step::Gone(File::Management),
     Step::SetsFilled,
     Step::Rules(Family::V4),
     Step::Rules(Family::V6),

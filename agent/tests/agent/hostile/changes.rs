@@ -30,12 +30,12 @@ pub(super) const CHAINS: &[(&str, Change, &str)] = &[
     (
         "another site",
         |r| r.site = "site-b".to_owned(),
-        "compiled for node site-b/sip1",
+        "compiled for another node: site-b/sip1",
     ),
     (
         "another node",
         |r| r.node = "sip2".to_owned(),
-        "compiled for node site-a/sip2",
+        "compiled for another node: site-a/sip2",
     ),
     (
         "a site's name",

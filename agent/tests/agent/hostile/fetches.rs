@@ -110,7 +110,7 @@ fn content_other_than_announced_is_refused() {
                     "a chunk above every message",
                     MAX_RULESET_BYTES,
                     Served::Chunks(vec![vec![7; 2 << 20]]),
-                    "the ruleset is not given, the controller says: ",
+                    "the ruleset was refused by the controller: ",
                 ),
                 (
                     "an error in the middle",

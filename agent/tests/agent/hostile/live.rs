@@ -15,6 +15,7 @@ use super::Victim;
 use crate::controller::Served;
 use crate::live::{first, naming, with};
 use crate::node::{hear, run, until_live};
+use crate::reconciler::LIMIT;
 use crate::support::{on_both_backends, same};
 
 /// The agent, and a few times the longest live sets.
@@ -41,13 +42,19 @@ impl Victim<'_> {
     }
 
     async fn until_error(&mut self, name: &str, words: &str) -> NodeStatus {
-        loop {
-            match hear(&mut self.session).await {
-                Some(Up::Status(status)) if status.live_error.contains(words) => return status,
-                Some(_) => {}
-                None => panic!("{name}: the session ended; the log:\n{}", self.node.log()),
+        let mut last = String::new();
+        let error = async {
+            loop {
+                match hear(&mut self.session).await {
+                    Some(Up::Status(status)) if status.live_error.contains(words) => return status,
+                    Some(Up::Status(status)) => last = status.live_error,
+                    Some(_) => {}
+                    None => panic!("{name}: the session ended"),
+                }
             }
-        }
+        };
+        let error = tokio::time::timeout(LIMIT, error).await;
+        error.unwrap_or_else(|_| panic!("{name}: not {words:?} but {last:?}"))
     }
 }
 
@@ -170,14 +177,14 @@ fn malformed_dynamic_sets_are_refused() {
                     digest.clone(),
                     size,
                     Served::Chunks(vec![]),
-                    "not the one",
+                    "does not match the offer",
                 ),
                 (
                     "other content",
                     digest.clone(),
                     size,
                     Served::Chunks(vec![first().encode()]),
-                    "not the one",
+                    "does not match the offer",
                 ),
                 (
                     "longer than noticed",
