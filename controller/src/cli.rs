@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use voipfleet_common::identity::TrustDomain;
-use voipfleet_common::names::OperatorName;
+use voipfleet_protocol::identity::TrustDomain;
+use voipfleet_ruleset::identifiers::OperatorName;
 
 use crate::backup;
 use crate::clock;
@@ -84,7 +84,7 @@ struct InitArgs {
     context: Option<PathBuf>,
 }
 
-fn trust_domain(text: &str) -> Result<TrustDomain, voipfleet_common::names::InvalidName> {
+fn trust_domain(text: &str) -> Result<TrustDomain, voipfleet_ruleset::identifiers::InvalidName> {
     text.parse()
 }
 

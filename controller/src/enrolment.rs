@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use voipfleet_common::audit::{Ending, Kind, Record, Who};
-use voipfleet_common::identity::Identity;
-use voipfleet_common::names::NodeName;
 use voipfleet_proto::v1::{EnrolRequest, EnrolResponse};
+use voipfleet_protocol::audit::{Ending, Kind, Record, Who};
+use voipfleet_protocol::identity::Identity;
+use voipfleet_ruleset::identifiers::NodeName;
 
 use crate::audit::{Audit, AuditError, Event};
 use crate::clock::{self, Clock};
@@ -65,7 +65,7 @@ pub enum EnrolError {
     },
     /// The name is no name.
     #[error(transparent)]
-    Name(#[from] voipfleet_common::names::InvalidName),
+    Name(#[from] voipfleet_ruleset::identifiers::InvalidName),
     /// The token is for one other name.
     #[error("the token is for node {only} only; enrol with --node {only}")]
     OtherName {

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message as _;
 use prost::bytes::Buf as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-use voipfleet_common::names::SiteName;
-use voipfleet_common::ruleset::{Digest, MAX_RULESET_BYTES, Ruleset};
+use voipfleet_ruleset::identifiers::SiteName;
+use voipfleet_ruleset::ruleset::{Digest, MAX_RULESET_BYTES, Ruleset};
 
 use crate::records::Content;
 use crate::store::{Store, StoreError, Txn, keys};

@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use voipfleet_tests::lab::{Family, Lab, Options};
 use voipfleet_packets::{Kind, Outcome, Probe, Reach};
+use voipfleet_tests::lab::{Family, Lab, Options};
 
 const CLOSED: (Kind, u16) = (Kind::Tcp, 1);
 const SSH: (Kind, u16) = (Kind::Tcp, 22);

@@ -2,8 +2,8 @@
 //! way to enforcing is a push like any other.
 
 use anyhow::{Context as _, Result, ensure};
-use voipfleet_tests::lab::{Family, Lab, Options};
 use voipfleet_packets::{Kind, Outcome, Reach};
+use voipfleet_tests::lab::{Family, Lab, Options};
 
 /// Stores the sample site with that mode.
 fn set_mode(lab: &Lab, mode: &str) -> Result<()> {

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use voipfleet_common::catalogue::{Direction, SERVICES};
-use voipfleet_tests::lab::{Family, Lab, Options};
 use voipfleet_packets::{Kind, Outcome, Probe, Reach};
+use voipfleet_policy::catalogue::{Direction, SERVICES};
+use voipfleet_tests::lab::{Family, Lab, Options};
 
 /// Everybody who tries.
 const SOURCES: [&str; 7] = [

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use voipfleet_common::identity::JoinToken;
+use voipfleet_protocol::identity::JoinToken;
 
 use super::{print, runtime};
 use crate::cli::Enroll;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use voipfleet_common::drift::Difference;
+use voipfleet_ruleset::drift::Difference;
 
 use super::{find_tools, print, start_log};
 use crate::cli::Status;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use voipfleet_common::iptables::{Failsafe, SetCount};
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::ruleset::live::Missing;
-use voipfleet_common::ruleset::{Digest, LiveSets, Ruleset};
-use voipfleet_common::session::Held;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::iptables::{Failsafe, SetCount};
+use voipfleet_ruleset::ruleset::live::Missing;
+use voipfleet_ruleset::ruleset::{Digest, LiveSets, Ruleset};
 
 use super::preflight::{Preflight, preflight};
 use super::read_back;
@@ -34,7 +34,7 @@ pub enum Rejection {
     },
     /// Its content is not a valid ruleset.
     #[error(transparent)]
-    Invalid(#[from] voipfleet_common::ruleset::InvalidRuleset),
+    Invalid(#[from] voipfleet_ruleset::ruleset::InvalidRuleset),
     /// It names a dynamic set that this node has not received.
     #[error(
         "it uses {}, whose content this node has not received; push again",

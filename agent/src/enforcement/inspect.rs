@@ -1,8 +1,8 @@
 //! Compares the kernel with the ruleset that should run, and repairs differences.
 
-use voipfleet_common::drift::{Class, Difference, compare_rules, compare_sets};
-use voipfleet_common::iptables::{SetCount, Slack, count_sets, set_renewal};
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::drift::{Class, Difference, compare_rules, compare_sets};
+use voipfleet_ruleset::iptables::{SetCount, Slack, count_sets, set_renewal};
+use voipfleet_ruleset::ruleset::Family;
 
 use super::kernel_state::{KernelState, read_kernel};
 use super::target::{EnforceError, RepairScope, Target};

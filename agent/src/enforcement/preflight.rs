@@ -1,9 +1,9 @@
 //! The preflight: a ruleset is loaded in a scratch network namespace. A refusal costs nothing
 //! there, and what iptables-save prints there is the canonical form of the rules.
 
-use voipfleet_common::drift::Wanted;
-use voipfleet_common::iptables::{Failsafe, Table, restore_input, set_shapes_input};
-use voipfleet_common::ruleset::{Family, Ruleset};
+use voipfleet_ruleset::drift::Wanted;
+use voipfleet_ruleset::iptables::{Failsafe, Table, restore_input, set_shapes_input};
+use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use super::kernel_state::read_rules;
 use crate::kernel::{Kernel, KernelError, NoScratch};

@@ -1,10 +1,10 @@
 //! What a repair changes: the plan for the sets, and the input of `iptables-restore`.
 
-use voipfleet_common::drift::UNWANTED_SETS;
-use voipfleet_common::iptables::{
+use voipfleet_ruleset::drift::UNWANTED_SETS;
+use voipfleet_ruleset::iptables::{
     KernelSet, Repair, SetPlan, Table, apply_input, repair_input, set_plan,
 };
-use voipfleet_common::ruleset::{Family, SetName};
+use voipfleet_ruleset::ruleset::{Family, SetName};
 
 use super::target::Target;
 

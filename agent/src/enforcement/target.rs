@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use voipfleet_common::drift::Subject;
-use voipfleet_common::iptables::Failsafe;
-use voipfleet_common::ruleset::{Family, Ruleset};
+use voipfleet_ruleset::drift::Subject;
+use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use crate::kernel::KernelError;
 use crate::ledger::Canonical;

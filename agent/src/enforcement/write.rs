@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use voipfleet_common::iptables::{KernelSet, SetPlan, Table, removal};
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::iptables::{KernelSet, SetPlan, Table, removal};
+use voipfleet_ruleset::ruleset::Family;
 
 use super::kernel_state::{KernelState, read_kernel, read_rules, read_sets};
 use super::read_back::{matches_ruleset, read_back};

@@ -5,7 +5,7 @@ use netlink_packet_core::{
 };
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
-use voipfleet_common::ruleset::CHAIN_PREFIX;
+use voipfleet_ruleset::ruleset::CHAIN_PREFIX;
 
 use super::Author;
 use crate::host::exec::OwnProcesses;

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use tracing::warn;
-use voipfleet_common::drift::{Class, Difference};
-use voipfleet_common::iptables::SetCount;
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
+use voipfleet_ruleset::drift::{Class, Difference};
+use voipfleet_ruleset::iptables::SetCount;
+use voipfleet_ruleset::ruleset::Family;
 
 use super::drift_records::{DriftRecords, send_records};
 use super::node::Node;

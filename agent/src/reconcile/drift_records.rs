@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use tracing::warn;
-use voipfleet_common::drift::Difference;
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
+use voipfleet_ruleset::drift::Difference;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::kernel::{Author, Parts};
 use crate::mailbox::{Change, Outbox};
@@ -177,7 +177,7 @@ fn log_drift(record: &pb::DriftRecord) {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::drift::Class;
+    use voipfleet_ruleset::drift::Class;
 
     use super::*;
 

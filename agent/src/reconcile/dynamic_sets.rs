@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
-use voipfleet_common::drift::compare_sets;
-use voipfleet_common::iptables::{
+use voipfleet_ruleset::drift::compare_sets;
+use voipfleet_ruleset::identifiers::SiteName;
+use voipfleet_ruleset::iptables::{
     KernelSet, SetCount, Slack, count_sets, parse_ipset_save, set_plan,
 };
-use voipfleet_common::names::SiteName;
-use voipfleet_common::ruleset::{AddressSet, Digest, LiveName, LiveSets, Ruleset};
+use voipfleet_ruleset::ruleset::{AddressSet, Digest, LiveName, LiveSets, Ruleset};
 
 use super::node::Node;
 use crate::enforcement::dynamic_sets::{self, StoredSets};

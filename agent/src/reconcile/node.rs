@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
-use voipfleet_common::iptables::Failsafe;
-use voipfleet_common::session::{Course, Held};
+use voipfleet_protocol::session::{Course, Held};
+use voipfleet_ruleset::iptables::Failsafe;
 
 use crate::enforcement::apply::{self, Failure};
 use crate::enforcement::management_rules::{self, ExistingRules, Fallback};

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use tracing::{info, info_span, warn};
-use voipfleet_common::session::{Attempt, Held, Reaction};
+use voipfleet_protocol::session::{Attempt, Held, Reaction};
 
 use super::Reconciler;
 use super::node::Trial;

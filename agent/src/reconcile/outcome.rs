@@ -1,7 +1,7 @@
 //! The fate of an offer, as the node reports it.
 
-use voipfleet_common::session::Held;
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::session::Held;
 
 /// What became of the last offer, or of the node where there was none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl Undo {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::ruleset::Digest;
+    use voipfleet_ruleset::ruleset::Digest;
 
     use super::*;
 

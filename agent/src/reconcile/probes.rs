@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use voipfleet_common::ruleset::Probe;
+use voipfleet_ruleset::ruleset::Probe;
 
 use crate::probe::Failed;
 
@@ -39,7 +39,7 @@ fn list(items: &[impl ToString], separator: &str, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use voipfleet_common::ruleset::ProbeCheck;
+    use voipfleet_ruleset::ruleset::ProbeCheck;
 
     use crate::probe::ProbeError;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use tracing::warn;
-use voipfleet_common::drift::{Class, Difference, Subject};
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::drift::{Class, Difference, Subject};
+use voipfleet_ruleset::ruleset::Family;
 
 use super::contention::Contention;
 use super::drift_records::{DriftRecords, send_records};

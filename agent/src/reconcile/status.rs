@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
-use voipfleet_common::session::Held;
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::session::Held;
 
 use super::drift_check::Drift;
 use super::dynamic_sets::DynamicSets;

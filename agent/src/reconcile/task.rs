@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
-use voipfleet_common::iptables::Failsafe;
 use voipfleet_proto::v1 as pb;
+use voipfleet_ruleset::iptables::Failsafe;
 
 use super::drift_check::{Checked, Drift};
 use super::dynamic_sets::{Counted, DynamicSets, Taken, Written};

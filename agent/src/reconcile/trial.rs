@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
-use voipfleet_common::session::Attempt;
+use voipfleet_protocol::session::Attempt;
 
 use super::Reconciler;
 use super::node::{Trial, Undone};

@@ -271,7 +271,7 @@ fn only_content_with_the_right_digest_and_node_is_accepted() {
     let mut short = bytes.clone();
     short.pop();
     let mut offered = offered;
-    offered.digest = voipfleet_common::ruleset::Digest::of(&short);
+    offered.digest = voipfleet_ruleset::ruleset::Digest::of(&short);
     assert!(check_content(&own(), offered, &short).is_err());
 }
 

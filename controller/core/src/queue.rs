@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::names::NodeName;
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::ruleset::Digest;
 
 use crate::DocumentsVersion;
 use crate::generation::{read_digest, write_digest};

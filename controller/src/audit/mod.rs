@@ -11,7 +11,7 @@ mod writer;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use voipfleet_common::audit::{Ending, Kind, Link, Record};
+use voipfleet_protocol::audit::{Ending, Kind, Link, Record};
 
 pub use event::Event;
 use rate_limit::Flood;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use voipfleet_common::audit::{Kind, Record};
+use voipfleet_protocol::audit::{Kind, Record};
 
 /// For how long they are counted together.
 pub(super) const WINDOW: Duration = Duration::from_mins(1);

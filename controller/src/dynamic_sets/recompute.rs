@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
-use voipfleet_common::compile::NodeInput;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::policy::Documents;
-use voipfleet_common::ruleset::LiveName;
-use voipfleet_common::session::Generation;
+use voipfleet_compiler::NodeInput;
+use voipfleet_policy::Documents;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::ruleset::LiveName;
 
 use super::{DynamicSets, expiry};
 use crate::documents::Stored;

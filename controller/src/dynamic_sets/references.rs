@@ -8,9 +8,9 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
-use voipfleet_common::names::ListName;
-use voipfleet_common::policy::{AddressWord, Documents, Feed};
-use voipfleet_common::ruleset::live::{DnsName, LiveName};
+use voipfleet_policy::{AddressWord, Documents, Feed};
+use voipfleet_ruleset::identifiers::ListName;
+use voipfleet_ruleset::ruleset::live::{DnsName, LiveName};
 
 use crate::documents::Stored;
 use crate::errors::chain;

@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use prost::Message as _;
-use voipfleet_common::ruleset::{Digest, LiveSets};
 use voipfleet_proto::v1 as pb;
+use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 
 /// The longest delta that is sent in a notice, bytes: an agent takes messages of up to 512 KiB.
 /// A longer one costs no less than fetching the whole.
@@ -70,8 +70,8 @@ impl SetsSnapshot {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::ruleset::live::LiveDelta;
-    use voipfleet_common::ruleset::{LiveName, LiveValue};
+    use voipfleet_ruleset::ruleset::live::LiveDelta;
+    use voipfleet_ruleset::ruleset::{LiveName, LiveValue};
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use voipfleet_common::names::ListName;
+use voipfleet_ruleset::identifiers::ListName;
 
 use super::dns_names::{Names, Resolver};
 use super::feeds::{Asked, Feeds, Fetcher, Limits, system_roots};

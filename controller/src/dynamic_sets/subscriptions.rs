@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use voipfleet_common::compile::Dropped;
-use voipfleet_common::names::{ListName, SiteName};
-use voipfleet_common::ruleset::{Digest, LiveSets};
+use voipfleet_compiler::Dropped;
+use voipfleet_ruleset::identifiers::{ListName, SiteName};
+use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 
 use super::SetsSnapshot;
 use crate::clock::Clock;

@@ -1,9 +1,9 @@
 //! What an agent says, cut to sizes that the controller is ready to keep.
 
-use voipfleet_common::session::{Held, Progress};
 use voipfleet_proto::v1::{
     Author, DriftRecord, DriftReport, Hello, NodeFacts, NodeState, NodeStatus, VoipNow,
 };
+use voipfleet_protocol::session::{Held, Progress};
 
 use crate::site_inputs::held;
 

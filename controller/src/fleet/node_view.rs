@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::Held;
 use voipfleet_proto::v1::{NodeFacts, NodeStatus};
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::ruleset::Digest;
 
 /// A connected node, as of now.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use voipfleet_common::ruleset::{Digest, LiveName};
 use voipfleet_proto::v1::LiveNotice;
+use voipfleet_ruleset::ruleset::{Digest, LiveName};
 
 use crate::dynamic_sets::{DynamicSets, SetsSnapshot};
 use crate::records::NodeId;

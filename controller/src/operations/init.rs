@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use voipfleet_common::identity::{Identity, TrustDomain};
-use voipfleet_common::names::OperatorName;
+use voipfleet_protocol::identity::{Identity, TrustDomain};
+use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::staging_dir::{Staged, beside, sync_dir};
 use crate::pki::authority::{NewAuthority, Pair, PkiError};

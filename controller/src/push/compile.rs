@@ -1,9 +1,9 @@
 //! Compiling a site as it is in the store, or as it would be.
 
-use voipfleet_common::compile::{Compiled, compile};
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::policy::Source;
-use voipfleet_common::ruleset::LiveSets;
+use voipfleet_compiler::{Compiled, compile};
+use voipfleet_policy::Source;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::ruleset::LiveSets;
 
 use super::{PushError, Pushes};
 use crate::site_inputs::{self, SiteNode, Snapshot};

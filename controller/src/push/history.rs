@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::plan::{Changes, NodeChange, Owners};
-use voipfleet_common::policy::Documents;
-use voipfleet_common::ruleset::Ruleset;
-use voipfleet_common::session::{Generation, Held};
+use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
+use voipfleet_policy::Documents;
+use voipfleet_protocol::session::{Generation, Held};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use super::plan::{DocumentDifference, Wanted, document_differences, with_contents};
 use super::{PushError, Pushes};

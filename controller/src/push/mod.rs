@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use voipfleet_common::compile::CompileError;
-use voipfleet_common::names::SiteName;
-use voipfleet_common::policy::Source;
-use voipfleet_common::session::Generation;
+use voipfleet_compiler::CompileError;
 use voipfleet_controller_core::precondition::PlanBasis;
+use voipfleet_policy::Source;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::SiteName;
 
 pub use commit::Begun;
 pub(crate) use prepare::BELIEVED;

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::plan::{Changes, NodeChange, Owners};
-use voipfleet_common::policy::{Document, Documents, FieldChange, Kind, Site, Source, differences};
-use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::{Digest, Ruleset};
-use voipfleet_common::session::{Generation, Held};
+use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
 use voipfleet_controller_core::precondition::{BasisStaging, PlanBasis};
 use voipfleet_controller_core::rollout::batches::{Candidate, Ordered, order};
+use voipfleet_policy::{Document, Documents, FieldChange, Kind, Site, Source, differences};
+use voipfleet_protocol::session::{Generation, Held};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
 use super::commit::batch_size;
 use super::prepare::{Before, compare, newest, staging};

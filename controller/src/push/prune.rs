@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use voipfleet_common::names::SiteName;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::Pushes;
 use crate::documents;
@@ -85,7 +85,7 @@ async fn prune(store: &dyn Store, site: &SiteName) -> Result<usize, StoreError> 
 mod tests {
     use std::collections::BTreeMap;
 
-    use voipfleet_common::ruleset::Digest;
+    use voipfleet_ruleset::ruleset::Digest;
 
     use super::*;
     use crate::records::{Cause, Content};

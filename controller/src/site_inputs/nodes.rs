@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use voipfleet_common::compile::{InterfaceAddress, NodeInput};
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::Held;
+use voipfleet_compiler::{InterfaceAddress, NodeInput};
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::Digest;
 
 use crate::records::{self, NodeRecord, StatusRecord};
 use crate::store::{Store, StoreError, keys};

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use voipfleet_common::compile::live::{cluster, needed};
-use voipfleet_common::compile::{Dropped, NodeInput, Protection};
-use voipfleet_common::names::{ListName, SiteName};
-use voipfleet_common::policy::Documents;
-use voipfleet_common::ruleset::{DnsName, Expiring, LiveName, LiveSets, LiveValue};
+use voipfleet_compiler::live::{cluster, needed};
+use voipfleet_compiler::{Dropped, NodeInput, Protection};
+use voipfleet_policy::Documents;
+use voipfleet_ruleset::identifiers::{ListName, SiteName};
+use voipfleet_ruleset::ruleset::{DnsName, Expiring, LiveName, LiveSets, LiveValue};
 
 use crate::errors::chain;
 use crate::records::{

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use voipfleet_common::compile::NodeInput;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::policy::{self, Diagnostic, Documents, Severity, Source};
+use voipfleet_compiler::NodeInput;
+use voipfleet_policy::{self as policy, Diagnostic, Documents, Severity, Source};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use super::nodes::{SiteNode, inputs, nodes};
 use crate::documents::Cache;

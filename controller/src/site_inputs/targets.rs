@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::ruleset::LiveName;
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::ruleset::LiveName;
 
 use crate::records::{self, GenerationRecord, NodeId, Read, TargetRecord};
 use crate::store::{Revision, Store, StoreError, keys};

@@ -4,9 +4,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use prost::Message as _;
 use tonic::{Code, Request};
-use voipfleet_common::audit::{Ending, Kind, Record};
-use voipfleet_common::identity::Identity;
-use voipfleet_common::identity::rights::Call;
 use voipfleet_controller::audit::Audit;
 use voipfleet_controller::dynamic_sets::{SourceOptions, Sources};
 use voipfleet_controller::fleet::Fleet;
@@ -22,9 +19,12 @@ use voipfleet_proto::v1::operator_server::Operator as _;
 use voipfleet_proto::v1::{
     BlockRequest, GetDocumentsRequest, PushRequest, SiteScope, StatusRequest, site_scope,
 };
+use voipfleet_protocol::audit::{Ending, Kind, Record};
+use voipfleet_protocol::identity::Identity;
+use voipfleet_protocol::identity::rights::Call;
+use voipfleet_testkit::credentials::certificate_request;
 
-use super::agent::{connected, csr, enrol};
-use super::installation::{Installation, SITE, apply, refused};
+use super::installation::{Installation, SITE, apply, connected, enrol, refused};
 use super::operator::token;
 use super::people::{add, client, of_site};
 
@@ -56,7 +56,7 @@ fn every_call_of_the_protocol_has_its_rights() {
     let missing: Vec<_> = declared.difference(&known).collect();
     assert!(
         missing.is_empty(),
-        "give these a row in common/src/identity/rights/call.rs: {missing:?}"
+        "give these a row in common/protocol/src/identity/rights/call.rs: {missing:?}"
     );
 }
 
@@ -154,15 +154,25 @@ async fn an_operator_whom_nobody_added_is_refused_and_recorded() {
 async fn strangers_and_what_was_asked_for_are_recorded() {
     let (mut installation, node, session) = connected().await;
     drop(session);
-    let channel = node.pair.connect(&installation.address()).await.unwrap();
+    let channel = node
+        .credentials
+        .connect(&installation.address())
+        .await
+        .unwrap();
     let mut client = OperatorClient::new(channel);
     let call = client.apply(apply(SITE)).await;
     refused(call, Code::PermissionDenied);
     let mut client = installation.operator().await;
     let made = client.create_token(token()).await.unwrap().into_inner();
-    let first = enrol(&installation, &made.token, "c", &csr().0).await;
+    let first = enrol(&installation, &made.token, "c", &certificate_request().0).await;
     first.unwrap();
-    let again = enrol(&installation, &made.token, "mallory", &csr().0).await;
+    let again = enrol(
+        &installation,
+        &made.token,
+        "mallory",
+        &certificate_request().0,
+    )
+    .await;
     refused(again, Code::PermissionDenied);
     let request = BlockRequest {
         address: "192.0.2.66".to_owned(),

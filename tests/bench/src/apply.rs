@@ -7,9 +7,9 @@ use voipfleet_agent::enforcement::apply::Prepared;
 use voipfleet_agent::host::exec::{DEFAULT_TOOL_PATH, Runner};
 use voipfleet_agent::kernel::{Kernel, System};
 use voipfleet_agent::ledger::Ledger;
-use voipfleet_common::iptables::{Failsafe, restore_input, set_create_input};
-use voipfleet_common::ruleset::{Family, Ruleset};
-use voipfleet_common::session::Held;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::iptables::{Failsafe, restore_input, set_create_input};
+use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use super::figures::{Series, ratio, say, show};
 use super::site;

@@ -8,10 +8,10 @@ use voipfleet_agent::enforcement::apply::Prepared;
 use voipfleet_agent::host::clock;
 use voipfleet_agent::host::exec::{DEFAULT_TOOL_PATH, Runner};
 use voipfleet_agent::kernel::{Kernel, System};
-use voipfleet_common::drift::compare_sets;
-use voipfleet_common::iptables::{Failsafe, Slack, count_sets, parse_ipset_save, set_plan};
-use voipfleet_common::ruleset::{AddressSet, Ruleset};
-use voipfleet_common::session::Held;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::drift::compare_sets;
+use voipfleet_ruleset::iptables::{Failsafe, Slack, count_sets, parse_ipset_save, set_plan};
+use voipfleet_ruleset::ruleset::{AddressSet, Ruleset};
 
 use super::figures::{Series, say, show};
 use super::site;

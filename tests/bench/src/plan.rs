@@ -7,12 +7,12 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use voipfleet_common::compile::{InterfaceAddress, NodeInput, compile, live};
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::plan::{Changes, NodeChange, Owners};
-use voipfleet_common::policy::{Documents, Source, check};
-use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::Ruleset;
+use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
+use voipfleet_compiler::{InterfaceAddress, NodeInput, compile, live};
+use voipfleet_policy::{Documents, Source, check};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::figures::{Series, say, show};
 

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, bail};
-use voipfleet_common::compile::{InterfaceAddress, NodeInput, compile, live};
-use voipfleet_common::policy::{Documents, Severity, Source, check};
-use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::Ruleset;
+use voipfleet_compiler::{InterfaceAddress, NodeInput, compile, live};
+use voipfleet_policy::{Documents, Severity, Source, check};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::Ruleset;
 
 /// A site document with `rules` custom rules and a deny list of `denied` addresses.
 ///

@@ -46,7 +46,11 @@ pub fn find(modules: &Modules) -> Vec<Circle> {
         let mut from_path = import.from.clone();
         from_path.truncate(modules.file_module(&import.from).len());
         let to_path = modules.file_module(inner);
-        let common = from_path.iter().zip(&to_path).take_while(|(a, b)| a == b).count();
+        let common = from_path
+            .iter()
+            .zip(&to_path)
+            .take_while(|(a, b)| a == b)
+            .count();
         if let (Some(from), Some(to)) = (from_path.get(common), to_path.get(common)) {
             let parent = to_path.iter().take(common).cloned().collect();
             let edge = (from.clone(), to.clone(), import);
@@ -71,7 +75,12 @@ fn circles_of(parent: &ModulePath, edges: &[(String, String, Import)]) -> Vec<Ci
     let connected = |a: &str, b: &str| reach.get(a).is_some_and(|reached| reached.contains(b));
     let mut circles: Vec<Circle> = Vec::new();
     for name in arrows.keys().filter(|name| connected(name, name)) {
-        let with = |circle: &&mut Circle| circle.members.iter().any(|m| connected(m, name) && connected(name, m));
+        let with = |circle: &&mut Circle| {
+            circle
+                .members
+                .iter()
+                .any(|m| connected(m, name) && connected(name, m))
+        };
         if let Some(circle) = circles.iter_mut().find(with) {
             circle.members.push((*name).to_owned());
         } else {
@@ -84,7 +93,9 @@ fn circles_of(parent: &ModulePath, edges: &[(String, String, Import)]) -> Vec<Ci
     }
     for circle in &mut circles {
         let inside = |name: &String| circle.members.contains(name);
-        let imports = edges.iter().filter(|(from, to, _)| inside(from) && inside(to));
+        let imports = edges
+            .iter()
+            .filter(|(from, to, _)| inside(from) && inside(to));
         circle.imports = imports.map(|(_, _, import)| import.clone()).collect();
     }
     circles

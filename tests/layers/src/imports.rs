@@ -144,7 +144,11 @@ impl<'ast> Visit<'ast> for Collector {
             }
             return;
         }
-        let mut path = self.open.last().map(|(path, _)| path.clone()).unwrap_or_default();
+        let mut path = self
+            .open
+            .last()
+            .map(|(path, _)| path.clone())
+            .unwrap_or_default();
         path.push(name);
         let contents = Contents {
             is_inline: true,
@@ -173,7 +177,12 @@ impl<'ast> Visit<'ast> for Collector {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        self.add_path(path.segments.iter().map(|part| part.ident.to_string()).collect());
+        self.add_path(
+            path.segments
+                .iter()
+                .map(|part| part.ident.to_string())
+                .collect(),
+        );
         visit::visit_path(self, path);
     }
 

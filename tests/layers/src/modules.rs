@@ -226,5 +226,9 @@ fn find_file(
             return Ok((file, children));
         }
     }
-    bail!("module {}::{name} has no file in {}", module.join("::"), folder.display())
+    bail!(
+        "module {}::{name} has no file in {}",
+        module.join("::"),
+        folder.display()
+    )
 }

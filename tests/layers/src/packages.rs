@@ -11,7 +11,10 @@ use anyhow::{Context as _, Result, ensure};
 /// workspace switch on do not count.
 pub fn dependencies(workspace: &Path, package: &str) -> Result<BTreeSet<String>> {
     let arguments = ["tree", "--locked", "--edges", "normal", "--prefix", "none"];
-    let tree = cargo(workspace, &[&arguments[..], &["--package", package]].concat())?;
+    let tree = cargo(
+        workspace,
+        &[&arguments[..], &["--package", package]].concat(),
+    )?;
     // A line is `name v1.2.3`, with `(path)` or `(*)` behind it.
     let names = tree.lines().filter_map(|line| line.split(' ').next());
     Ok(names
@@ -22,7 +25,15 @@ pub fn dependencies(workspace: &Path, package: &str) -> Result<BTreeSet<String>>
 
 /// The workspace's packages by name, each with its folder below the workspace's root.
 pub fn members(workspace: &Path) -> Result<Vec<(String, String)>> {
-    let arguments = ["tree", "--locked", "--workspace", "--depth", "0", "--prefix", "none"];
+    let arguments = [
+        "tree",
+        "--locked",
+        "--workspace",
+        "--depth",
+        "0",
+        "--prefix",
+        "none",
+    ];
     let tree = cargo(workspace, &arguments)?;
     let root = workspace.display().to_string();
     tree.lines()

@@ -113,8 +113,17 @@ pub const FORBIDDEN_CRATES: &[ForbiddenCrates] = &[
     ForbiddenCrates {
         packages: PURE,
         crates: &[
-            "tokio", "tonic", "hyper", "mio", "sled", "etcd-client", "ureq", "hickory-resolver",
-            "nix", "rustix", "tempfile",
+            "tokio",
+            "tonic",
+            "hyper",
+            "mio",
+            "sled",
+            "etcd-client",
+            "ureq",
+            "hickory-resolver",
+            "nix",
+            "rustix",
+            "tempfile",
         ],
         reason: "pure: no I/O, so that every decision is tested without a network, a disk or a wait",
     },
@@ -237,7 +246,10 @@ pub fn path_violations(package: &str, imports: &BTreeSet<Import>) -> Vec<String>
             let from = import.from.join("::");
             let is_excepted = rule.except.iter().any(|module| is_below(&from, module));
             let path = import.path.join("::");
-            let is_forbidden = rule.paths.iter().any(|forbidden| is_below(&path, forbidden));
+            let is_forbidden = rule
+                .paths
+                .iter()
+                .any(|forbidden| is_below(&path, forbidden));
             if is_forbidden && !is_excepted {
                 found.push(format!("{package}: {import} ({})", rule.reason));
             }

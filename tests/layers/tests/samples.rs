@@ -18,7 +18,10 @@ fn sample(files: &[(&str, &str)]) -> Modules {
 
 fn circles_of(files: &[(&str, &str)]) -> Vec<String> {
     let circles = circles::find(&sample(files));
-    circles.iter().map(|circle| circle.members.join(" ")).collect()
+    circles
+        .iter()
+        .map(|circle| circle.members.join(" "))
+        .collect()
 }
 
 fn names(names: &[&str]) -> BTreeSet<String> {
@@ -100,7 +103,10 @@ fn a_path_inside_a_macro_counts() {
     let files = [
         ROOT,
         ("src/a.rs", "fn f() { println!(\"{}\", crate::b::g()) }"),
-        ("src/b.rs", "#[derive(Parser)] struct B { #[arg(value_parser = crate::a::parse)] x: u8 }"),
+        (
+            "src/b.rs",
+            "#[derive(Parser)] struct B { #[arg(value_parser = crate::a::parse)] x: u8 }",
+        ),
         NOTHING,
     ];
     assert_eq!(circles_of(&files), ["a b"]);
@@ -128,12 +134,18 @@ fn a_package_above_is_refused() {
     let bad = rules::layer_violations("voipctl", &names(&["voipfleet-controller", "clap"]));
     assert_eq!(bad.len(), 1, "{bad:?}");
     assert!(rules::layer_violations("voipctl", &names(&["voipfleet-policy"])).is_empty());
-    assert_eq!(rules::layer_violations("voipctl", &names(&["voipfleet-testkit"])).len(), 1);
+    assert_eq!(
+        rules::layer_violations("voipctl", &names(&["voipfleet-testkit"])).len(),
+        1
+    );
 }
 
 #[test]
 fn a_package_without_a_layer_is_refused() {
-    assert_eq!(rules::layer_violations("voipfleet-new", &names(&[])).len(), 1);
+    assert_eq!(
+        rules::layer_violations("voipfleet-new", &names(&[])).len(),
+        1
+    );
     assert!(rules::layer_violations("voipfleet-tests", &names(&["voipctl"])).is_empty());
 }
 
@@ -176,15 +188,23 @@ fn a_forbidden_path_is_refused_however_it_is_written() {
 
 #[test]
 fn grpc_types_stay_in_the_folders_that_speak_it() {
-    for (package, allowed) in [("voipfleet-controller", "server"), ("voipfleet-agent", "link")] {
+    for (package, allowed) in [
+        ("voipfleet-controller", "server"),
+        ("voipfleet-agent", "link"),
+    ] {
         for (folder, violations) in [(allowed, 0), ("push", 1)] {
             let files = [
                 ("src/lib.rs".to_owned(), format!("mod {folder};")),
                 (format!("src/{folder}/mod.rs"), "mod x;".to_owned()),
-                (format!("src/{folder}/x.rs"), "use tonic::Status;".to_owned()),
+                (
+                    format!("src/{folder}/x.rs"),
+                    "use tonic::Status;".to_owned(),
+                ),
             ];
-            let files: Vec<(&str, &str)> =
-                files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+            let files: Vec<(&str, &str)> = files
+                .iter()
+                .map(|(path, text)| (path.as_str(), text.as_str()))
+                .collect();
             let bad = rules::path_violations(package, &sample(&files).imports());
             assert_eq!(bad.len(), violations, "{package} {folder}: {bad:?}");
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use voipfleet_agent::failpoint::{File, Step, Work, name};
 use voipfleet_agent::kernel::Backend;
-use voipfleet_common::iptables::Failsafe;
+use voipfleet_ruleset::iptables::Failsafe;
 
 use crate::live::{first, with};
 use crate::node::{failpoint_log, run};

@@ -1,7 +1,7 @@
 //! Every failpoint of the agent: one that is reached and not listed here fails the test.
 
 use voipfleet_agent::failpoint::{File, Step, Work};
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::ruleset::Family;
 
 /// The points of each work, in the order in which it reaches them.
 pub(super) const ALL: &[(Work, &[Step])] = &[

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use voipfleet_common::names::NodeName;
+use voipfleet_ruleset::identifiers::NodeName;
 
 use super::record::{NodeStep, Place, RolloutRecord, RolloutState};
 use super::state_machine::{Presence, Sight};

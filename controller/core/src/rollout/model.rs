@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use voipfleet_common::names::NodeName;
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::NodeName;
 
 use super::record::{NodeStep, Place, RolloutRecord, RolloutState, Stages};
 use super::state_machine::{ANSWER_MS, Presence, Sight, Word};

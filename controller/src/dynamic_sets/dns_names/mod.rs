@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use voipfleet_common::ruleset::DnsName;
+use voipfleet_ruleset::ruleset::DnsName;
 
 pub use answer::{Answer, Event, GRACE_MS, Heard, MAX_ADDRESSES};
 pub use resolver::Resolver;

@@ -11,7 +11,7 @@ use ureq::http::Response;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
-use voipfleet_common::policy::{Feed, FeedSource};
+use voipfleet_policy::{Feed, FeedSource};
 
 use super::parse::{Parsed, Unfit, parse};
 use super::redirect::{Astray, Route};

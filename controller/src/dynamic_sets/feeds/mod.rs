@@ -14,8 +14,8 @@ use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use voipfleet_common::names::ListName;
-use voipfleet_common::policy::Feed;
+use voipfleet_policy::Feed;
+use voipfleet_ruleset::identifiers::ListName;
 
 pub use fetch::{FetchError, Fetched, Fetcher, Limits, system_roots};
 pub use parse::{Parsed, Unfit, parse};

@@ -1,6 +1,6 @@
 //! What an answer of a source makes of what a list had.
 
-use voipfleet_common::policy::Breadth;
+use voipfleet_policy::Breadth;
 
 use super::fetch::{FetchError, Fetched};
 use crate::errors::chain;

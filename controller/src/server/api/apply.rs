@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tonic::Status;
-use voipfleet_common::policy::{self, Document, Documents, Kind, Source};
+use voipfleet_policy::{self as policy, Document, Documents, Kind, Source};
 use voipfleet_proto::v1::{
     ApplyRequest, ApplyResponse, Change, DocumentChange, DocumentConflict, DocumentRevision,
     Severity,

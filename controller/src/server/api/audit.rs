@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use tonic::Status;
-use voipfleet_common::audit::{Kind, Link, Record};
-use voipfleet_common::policy;
+use voipfleet_policy as policy;
 use voipfleet_proto::v1;
+use voipfleet_protocol::audit::{Kind, Link, Record};
 
 use super::convert::{invalid, parse};
 use super::{Api, Caller, failed};
@@ -214,13 +214,13 @@ impl Api {
             seq: asked.seq,
             hash: parse(&asked.hash)?,
         };
-        caller.concerns(voipfleet_common::audit::pruned(last));
+        caller.concerns(voipfleet_protocol::audit::pruned(last));
         let store = self.store.as_ref();
         let held = store.get(&keys::audit(last.seq)).await.map_err(failed)?;
         let held = held.ok_or_else(|| {
             Status::not_found(format!("there is no record {} in the audit log", last.seq))
         })?;
-        if voipfleet_common::audit::Hash::of(&held.value) != last.hash {
+        if voipfleet_protocol::audit::Hash::of(&held.value) != last.hash {
             return Err(Status::failed_precondition(format!(
                 "record {} of the audit log is another one; check it: voipctl audit verify",
                 last.seq
@@ -239,7 +239,7 @@ impl Api {
                 if seq > last.seq {
                     break;
                 }
-                let hash = voipfleet_common::audit::Hash::of(&entry.held.value);
+                let hash = voipfleet_protocol::audit::Hash::of(&entry.held.value);
                 anchor = Link { seq, hash };
                 txn = txn.delete(entry.key);
                 removed += 1;

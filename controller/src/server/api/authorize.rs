@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
-use voipfleet_common::audit::{Ending, Kind, Record, Who};
-use voipfleet_common::identity::Identity;
-use voipfleet_common::identity::rights::{Binding, Call, Refusal, Sight, Target, Uses, decide};
-use voipfleet_common::names::{OperatorName, SiteName};
+use voipfleet_protocol::audit::{Ending, Kind, Record, Who};
+use voipfleet_protocol::identity::Identity;
+use voipfleet_protocol::identity::rights::{Binding, Call, Refusal, Sight, Target, Uses, decide};
+use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 
 use super::audit_detail::Asks;
 use super::{Api, convert, failed};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::{Code, Status};
-use voipfleet_common::policy;
+use voipfleet_policy as policy;
 use voipfleet_proto::v1;
 
 use super::Caller;

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use tonic::Status;
-use voipfleet_common::identity::rights::{Call, OperatorRole, Sight, Target, Use, Uses, decide};
-use voipfleet_common::policy::{Documents, Kind};
+use voipfleet_policy::{Documents, Kind};
 use voipfleet_proto::v1;
+use voipfleet_protocol::identity::rights::{Call, OperatorRole, Sight, Target, Use, Uses, decide};
 
 use super::{Api, Caller};
 
@@ -46,11 +46,11 @@ impl Caller {
         if self.sight.is_all() {
             return Cow::Borrowed(stored);
         }
-        Cow::Owned(self.sight_of(stored, self.call.role()).restrict(stored))
+        Cow::Owned(restrict(&self.sight_of(stored, self.call.role()), stored))
     }
 
     fn sight_of(&self, stored: &Documents, role: OperatorRole) -> Sight {
-        Sight::new(&self.bindings, role, &Use::of_all(stored))
+        Sight::new(&self.bindings, role, &uses_of(stored))
     }
 
     /// Whether it may store all of these documents.
@@ -76,7 +76,7 @@ impl Caller {
         let uses = if self.sight.is_all() {
             Uses::new()
         } else {
-            Use::of_all(stored)
+            uses_of(stored)
         };
         deletes.into_iter().try_for_each(|(kind, name)| {
             let target = Target::Document(kind, name.to_owned());
@@ -84,4 +84,33 @@ impl Caller {
             decided.map(drop).map_err(|refusal| self.refuse(&refusal))
         })
     }
+}
+
+/// What the sites of `documents` name.
+fn uses_of(documents: &Documents) -> Uses {
+    let sites = documents.sites.values();
+    sites
+        .map(|site| (site.name.clone(), Use::new(site.needs())))
+        .collect()
+}
+
+/// The documents that may be read, of all that are stored; and with a site, those that its
+/// document may name.
+fn restrict(sight: &Sight, documents: &Documents) -> Documents {
+    let mut seen = Documents::default();
+    for (name, site) in &documents.sites {
+        if sight.whole_site(name) {
+            seen.sites.insert(name.clone(), site.clone());
+        }
+    }
+    for (name, tenant) in &documents.tenants {
+        if sight.tenant(name) {
+            seen.tenants.insert(name.clone(), tenant.clone());
+        }
+    }
+    if sight.has_sites() {
+        seen.providers.clone_from(&documents.providers);
+        seen.lists.clone_from(&documents.lists);
+    }
+    seen
 }

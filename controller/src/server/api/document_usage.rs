@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tonic::Status;
-use voipfleet_common::identity::rights::{Use, Uses};
-use voipfleet_common::policy::Document;
+use voipfleet_policy::Document;
+use voipfleet_protocol::identity::rights::{Use, Uses};
 
 use super::{Api, failed};
 use crate::documents::MAX_DOCUMENTS;
@@ -33,7 +33,7 @@ impl Api {
         for entry in entries.map_err(failed)? {
             let document = records::from_json(&entry.key, &entry.held).map_err(failed)?;
             if let Document::Site(site) = document {
-                uses.insert(site.name.clone(), Use::of(&site));
+                uses.insert(site.name.clone(), Use::new(site.needs()));
             }
         }
         let uses = Arc::new(uses);

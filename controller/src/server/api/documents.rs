@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use tonic::Status;
-use voipfleet_common::identity::rights::Target;
-use voipfleet_common::names::SiteName;
-use voipfleet_common::policy::{Document, Kind};
+use voipfleet_policy::{Document, Kind};
 use voipfleet_proto::v1::{
     DeleteRequest, GetDocumentsRequest, GetDocumentsResponse, StoredDocument,
 };
+use voipfleet_protocol::identity::rights::Target;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::apply::in_use;
 use super::convert::parse;

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use tonic::Status;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1::{DriftRecord, DriftRequest, DriftResponse, NodeDrift};
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::convert::parse;
 use super::{Api, failed};

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use tonic::Status;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::policy::Site;
-use voipfleet_common::session::Generation;
+use voipfleet_policy::Site;
 use voipfleet_proto::v1;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use super::Api;
 use super::convert::{invalid, parse, refused};

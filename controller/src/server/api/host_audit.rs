@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use tonic::Status;
-use voipfleet_common::catalogue::{self, Direction, Exposure, SERVICES, Service};
-use voipfleet_common::policy::{AddressWord, Documents, List, Site, Transport};
-use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::PortRange;
+use voipfleet_policy::catalogue::{self, Direction, Exposure, SERVICES, Service};
+use voipfleet_policy::{AddressWord, Documents, List, Site, Transport};
 use voipfleet_proto::v1::{
     Difference, DifferenceKind, InterfaceAddress, NodeReport, SiteStatus, StatusResponse, VoipNow,
 };
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::PortRange;
 
 use super::{Api, failed};
 use crate::site_inputs::read_addresses;

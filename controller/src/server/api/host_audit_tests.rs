@@ -1,4 +1,4 @@
-use voipfleet_common::policy::{Source, check};
+use voipfleet_policy::{Source, check};
 use voipfleet_proto::v1::{BackEnd, Listener, Network, NodeFacts};
 
 use super::*;
@@ -38,7 +38,7 @@ fn documents(extra: &str) -> Documents {
     let errors: Vec<_> = checked
         .diagnostics
         .iter()
-        .filter(|found| found.severity == voipfleet_common::policy::Severity::Error)
+        .filter(|found| found.severity == voipfleet_policy::Severity::Error)
         .collect();
     assert!(errors.is_empty(), "{errors:?}");
     checked.documents.into_iter().collect()

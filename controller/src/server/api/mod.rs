@@ -31,7 +31,7 @@ mod tokens;
 
 use std::sync::Arc;
 
-use voipfleet_common::names::OperatorName;
+use voipfleet_ruleset::identifiers::OperatorName;
 
 pub use authorize::{Begun, Caller, REQUEST_ID};
 pub use backup::BackupTurn;
@@ -44,7 +44,7 @@ use crate::dynamic_sets::Sources;
 use crate::fleet::Fleet;
 use crate::pki::Authority;
 use crate::push::Pushes;
-pub(crate) use crate::rpc_status::failed;
+pub(crate) use crate::server::rpc_status::failed;
 use crate::settings::Address;
 use crate::store::Store;
 

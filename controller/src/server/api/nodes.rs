@@ -1,8 +1,8 @@
 //! Nodes, as far as operators change them.
 
 use tonic::Status;
-use voipfleet_common::identity::rights::Target;
 use voipfleet_proto::v1::DeleteRequest;
+use voipfleet_protocol::identity::rights::Target;
 
 use super::convert::parse;
 use super::{Api, Caller, failed};

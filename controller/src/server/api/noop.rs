@@ -3,9 +3,9 @@
 
 use tokio::sync::mpsc;
 use tonic::Status;
-use voipfleet_common::names::NodeName;
-use voipfleet_common::session::Held;
 use voipfleet_proto::v1::{PushDone, PushEvent, PushNode, PushNodeState, PushStarted, push_event};
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::identifiers::NodeName;
 
 use super::Api;
 use super::rollout_progress::{push_state, tell, warning};

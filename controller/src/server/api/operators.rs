@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use tonic::Status;
-use voipfleet_common::identity::Identity;
-use voipfleet_common::identity::rights::{Binding, OperatorRole, Scope};
-use voipfleet_common::names::OperatorName;
 use voipfleet_proto::v1;
+use voipfleet_protocol::identity::Identity;
+use voipfleet_protocol::identity::rights::{Binding, OperatorRole, Scope};
+use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::convert::{invalid, parse};
 use super::{Api, Caller, failed};

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use tonic::Status;
-use voipfleet_common::names::NodeName;
-use voipfleet_common::plan::{Changes, Member};
-use voipfleet_common::policy::{Difference, FieldChange, Source};
-use voipfleet_common::ruleset::{Digest, LiveName, Until};
-use voipfleet_common::session::Held;
+use voipfleet_compiler::plan::{Changes, Member};
 use voipfleet_controller_core::precondition::{BasisNode, BasisStaging, PlanBasis};
+use voipfleet_policy::{Difference, FieldChange, Source};
 use voipfleet_proto::v1;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::ruleset::{Digest, LiveName, Until};
 
 use super::convert::{invalid, parse, refused, sources};
 use super::{Api, Caller};
@@ -30,11 +30,7 @@ impl Api {
         request: v1::PlanRequest,
         operator: Option<IpAddr>,
     ) -> Result<v1::PlanResponse, Status> {
-        let given = |given: v1::GivenDocuments| v1::Source {
-            path: given.path,
-            text: given.text,
-        };
-        let given: Vec<v1::Source> = request.sources.into_iter().map(given).collect();
+        let given = request.sources;
         self.check_given(caller, &given).await?;
         let sources: Vec<Source> = sources(given)?;
         let to = (request.to != 0).then_some(request.to);

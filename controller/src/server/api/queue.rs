@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status, async_trait};
-use voipfleet_common::identity::rights::{Call, Target};
-use voipfleet_common::names::{OperatorName, SiteName};
 use voipfleet_proto::v1::{PushEvent, PushQueued, QueuedPush, push_event};
+use voipfleet_protocol::identity::rights::{Call, Target};
+use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 
 use super::convert::refused;
 use super::rollouts::{EVENTS, Events};

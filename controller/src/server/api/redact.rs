@@ -1,8 +1,8 @@
 //! Answers without what their caller may not see.
 
-use voipfleet_common::identity::rights::Sight;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1::{DriftResponse, GetDocumentsResponse, NodeReport, StatusResponse};
+use voipfleet_protocol::identity::rights::Sight;
+use voipfleet_ruleset::identifiers::SiteName;
 
 /// How much of a site an operator sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,10 +104,10 @@ pub(super) fn documents(sight: &Sight, mut answer: GetDocumentsResponse) -> GetD
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::identity::rights::{Binding, OperatorRole, Scope, Use, Uses};
     use voipfleet_proto::v1::{
         Author, Difference, DriftRecord, NodeDrift, NodeFacts, OpenSite, SiteStatus, StoredDocument,
     };
+    use voipfleet_protocol::identity::rights::{Binding, OperatorRole, Scope, Use, Uses};
 
     use super::*;
 

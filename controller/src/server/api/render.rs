@@ -1,11 +1,11 @@
 //! What a node's kernel would be given, for people, and for hosts that cannot run an agent.
 
 use tonic::Status;
-use voipfleet_common::iptables::{Failsafe, Table, apply_input, set_create_input};
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::ruleset::live::Missing;
-use voipfleet_common::ruleset::{Family, Ruleset};
 use voipfleet_proto::v1::{RenderRequest, RenderResponse, RenderedNode};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::iptables::{Failsafe, Table, apply_input, set_create_input};
+use voipfleet_ruleset::ruleset::live::Missing;
+use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use super::Api;
 use super::convert::{parse, refused};

@@ -8,10 +8,10 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tonic::Status;
-use voipfleet_common::names::{NodeName, SiteName};
 use voipfleet_proto::v1::{
     Diagnostic, PushDone, PushEvent, PushNode, PushNodeState, PushStarted, Severity, push_event,
 };
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use super::{Api, failed};
 use crate::fleet::{Fleet, View, of_site};

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1::{
     AbortRolloutRequest, PushEvent, RolloutBatch, RolloutNode, RolloutReport, RolloutStatusRequest,
     RolloutStatusResponse,
 };
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::convert::{not_commanded, parse, refused};
 use super::{Api, Caller, failed, queue};

@@ -2,9 +2,7 @@
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use voipfleet_common::identity::rights::{Call, Target};
-use voipfleet_common::names::ListName;
-use voipfleet_common::policy::Kind;
+use voipfleet_policy::Kind;
 use voipfleet_proto::v1::{
     self, AbortRolloutRequest, AllowRequest, ApplyRequest, ApplyResponse, BlockRequest,
     CreateTokenRequest, CreateTokenResponse, DeleteRequest, DeleteResponse, DriftRequest,
@@ -15,6 +13,8 @@ use voipfleet_proto::v1::{
     RollbackRequest, RolloutReport, RolloutStatusRequest, RolloutStatusResponse, StatusRequest,
     StatusResponse, WatchRolloutRequest, operator_server::Operator,
 };
+use voipfleet_protocol::identity::rights::{Call, Target};
+use voipfleet_ruleset::identifiers::ListName;
 
 use super::audit_detail::Asks;
 use super::authorize::{self, About, Begun};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use voipfleet_common::policy::{Document, Documents, Kind, Provider, Tenant};
-use voipfleet_common::ruleset::DnsName;
+use voipfleet_policy::{Document, Documents, Kind, Provider, Tenant};
+use voipfleet_ruleset::ruleset::DnsName;
 
 use crate::dynamic_sets::dns_names::MAX_NAMES;
 use crate::dynamic_sets::feeds::MAX_FEEDS;
@@ -91,7 +91,7 @@ pub(super) fn beyond(
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::policy::{Source, check};
+    use voipfleet_policy::{Source, check};
 
     use super::*;
 

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tonic::Status;
-use voipfleet_common::identity::rights::Sight;
-use voipfleet_common::names::ListName;
-use voipfleet_common::policy::{Documents, Kind, Provider};
-use voipfleet_common::ruleset::DnsName;
+use voipfleet_policy::{Documents, Kind, Provider};
 use voipfleet_proto::v1::{
     FeedLeftOut, FeedReport, FetchFeedRequest, FetchFeedResponse, LiveSourcesResponse,
     ResolvedAddress, ResolvedName,
 };
+use voipfleet_protocol::identity::rights::Sight;
+use voipfleet_ruleset::identifiers::ListName;
+use voipfleet_ruleset::ruleset::DnsName;
 
 use super::convert::parse;
 use super::{Api, Caller, failed};

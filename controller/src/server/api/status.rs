@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tonic::Status;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::ruleset::Mode;
-use voipfleet_common::session::Held;
 use voipfleet_proto::v1::{
     DriftState, NodeReport, NodeState, SiteStatus, StatusRequest, StatusResponse, SyncState,
 };
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::ruleset::Mode;
 
 use super::convert::parse;
 use super::emergency::open_site;

@@ -4,8 +4,8 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use voipfleet_common::identity::rights::{Call, Target, decide};
-use voipfleet_common::names::OperatorName;
+use voipfleet_protocol::identity::rights::{Call, Target, decide};
+use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::authorize::refused;
 use super::{Api, Caller};

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use tonic::Status;
-use voipfleet_common::names::SiteName;
-use voipfleet_common::role::Role;
 use voipfleet_proto::v1::{
     CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, TokenReport,
 };
+use voipfleet_ruleset::identifiers::SiteName;
+use voipfleet_ruleset::role::Role;
 
 use super::convert::{invalid, parse};
 use super::{Api, Caller, failed};

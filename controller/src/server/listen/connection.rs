@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
-use voipfleet_common::identity::Identity;
+use voipfleet_protocol::identity::Identity;
 
 use super::per_source_limits::Slot;
 use crate::pki::authority::Leaf;

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use voipfleet_common::identity::{TrustDomain, of_certificate};
+use voipfleet_protocol::identity::{TrustDomain, of_certificate};
 
 use per_source_limits::{Slot, Sources};
 

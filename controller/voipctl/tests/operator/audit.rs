@@ -1,7 +1,7 @@
 //! `audit`.
 
-use voipfleet_common::audit::{Ending, Hash, Kind, Record, Who};
 use voipfleet_proto::v1;
+use voipfleet_protocol::audit::{Ending, Hash, Kind, Record, Who};
 
 use crate::fixture::{Fixture, Terminal, ago};
 
@@ -88,7 +88,7 @@ async fn who_changed_what() {
     ];
     shown += &fixture.run(&json).await.to_string();
     insta::assert_snapshot!(shown);
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     let since = format!("since_ms: {}", ago(7200));
     let until = format!("until_ms: {}", ago(60));
     for part in [
@@ -248,6 +248,6 @@ async fn old_records_go_into_a_file_first() {
     let kept: Vec<&str> = kept.lines().collect();
     assert_eq!(kept.len(), 4);
     let last = Hash::of(kept[3].as_bytes()).to_string();
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(asked.contains("seq: 4") && asked.contains(&last), "{asked}");
 }

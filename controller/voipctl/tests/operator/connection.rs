@@ -1,60 +1,51 @@
 //! Who is on the other end, and what an operator is told when it is not who it should be.
 
 use tonic::Status;
+use voipfleet_testkit::{Credentials, TestCa};
 
-use crate::controller::Authority;
 use crate::fixture::{ADA, CONTROLLER, Fixture, Terminal};
 
 #[tokio::test]
 async fn nobody_listens() {
     let fixture = Fixture::new().await;
-    let authority = Authority::new();
-    let (certificate, key) = authority.issue(ADA, 2027);
     // Port 1 of loopback: nothing has listened there for decades.
-    fixture.write_context("127.0.0.1:1", &authority.pem, &certificate, &key);
+    fixture.write_context("127.0.0.1:1", &TestCa::new().issue(ADA, 2027));
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
 async fn the_controller_is_of_another_installation() {
-    let fixture = Fixture::between(
-        &Authority::new(),
-        CONTROLLER,
-        2999,
-        &Authority::new(),
-        ADA,
-        2027,
-    )
-    .await;
+    let (theirs, ours) = (TestCa::new(), TestCa::new());
+    let fixture = Fixture::between(&theirs.issue(CONTROLLER, 2999), &ours.issue(ADA, 2027)).await;
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
 async fn the_controllers_certificate_has_expired() {
-    let authority = Authority::new();
-    let fixture = Fixture::between(&authority, CONTROLLER, 2020, &authority, ADA, 2027).await;
+    let ca = TestCa::new();
+    let fixture = Fixture::between(&ca.issue(CONTROLLER, 2020), &ca.issue(ADA, 2027)).await;
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
 async fn a_node_is_no_controller() {
-    let authority = Authority::new();
+    let ca = TestCa::new();
     let node = "spiffe://fleet.example/site/site-a/node/sip1";
-    let fixture = Fixture::between(&authority, node, 2999, &authority, ADA, 2027).await;
+    let fixture = Fixture::between(&ca.issue(node, 2999), &ca.issue(ADA, 2027)).await;
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
 async fn our_certificate_has_expired() {
-    let authority = Authority::new();
-    let fixture = Fixture::between(&authority, CONTROLLER, 2999, &authority, ADA, 2026).await;
+    let ca = TestCa::new();
+    let fixture = Fixture::between(&ca.issue(CONTROLLER, 2999), &ca.issue(ADA, 2026)).await;
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
 async fn our_certificate_has_expired_by_the_controllers_clock() {
-    let authority = Authority::new();
-    let fixture = Fixture::between(&authority, CONTROLLER, 2999, &authority, ADA, 2020).await;
+    let ca = TestCa::new();
+    let fixture = Fixture::between(&ca.issue(CONTROLLER, 2999), &ca.issue(ADA, 2020)).await;
     let slow_clock = "2019-01-01T00:00:00Z".parse().unwrap();
     insta::assert_snapshot!(
         fixture
@@ -66,12 +57,13 @@ async fn our_certificate_has_expired_by_the_controllers_clock() {
 #[tokio::test]
 async fn our_certificate_is_from_another_ca() {
     let fixture = Fixture::new().await;
-    let other = Authority::new();
-    let (certificate, key) = other.issue(ADA, 2027);
     let text = std::fs::read_to_string(fixture.path("context.yaml")).unwrap();
     let context: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let ca = context["ca"].as_str().unwrap();
-    fixture.write_context(&fixture.address.to_string(), ca, &certificate, &key);
+    let mixed = Credentials {
+        ca: context["ca"].as_str().unwrap().to_owned(),
+        ..TestCa::new().issue(ADA, 2027)
+    };
+    fixture.write_context(&fixture.address(), &mixed);
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
@@ -142,10 +134,8 @@ async fn a_context_is_taken_and_kept_private() {
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(fixture.run(&["status"]).await.status, 0);
 
-    let other = Authority::new();
-    let (certificate, key) = other.issue(ADA, 2027);
     let kept = std::fs::read(fixture.path("context.yaml")).unwrap();
-    fixture.write_context("elsewhere.example:7443", &other.pem, &certificate, &key);
+    fixture.write_context("elsewhere.example:7443", &TestCa::new().issue(ADA, 2027));
     std::fs::rename(fixture.path("context.yaml"), &new).unwrap();
     std::fs::write(fixture.path("context.yaml"), &kept).unwrap();
     crate::fixture::private(&fixture.path("context.yaml"));

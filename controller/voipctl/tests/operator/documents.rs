@@ -50,7 +50,7 @@ async fn a_folder_is_applied() {
     let folder = fixture.path("policy");
     let line = ["apply", "-f", folder.to_str().unwrap()];
     let mut shown = fixture.run(&line).await.to_string();
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     for sent in [
         "policy/site.yaml",
         "policy/lists.yml",
@@ -61,7 +61,7 @@ async fn a_folder_is_applied() {
     assert!(!asked[0].contains("README"), "{asked:?}");
     let json = [&line[..], &["-o", "json", "--dry-run"]].concat();
     shown.push_str(&fixture.run(&json).await.to_string());
-    assert!(fixture.asked()[1].contains("dry_run: true"));
+    assert!(fixture.requests()[1].contains("dry_run: true"));
     insta::assert_snapshot!(shown);
 }
 
@@ -144,7 +144,7 @@ async fn stdin_is_a_source() {
         .run_with(Terminal::None, SITE, now, &["apply", "-f", "-"])
         .await;
     assert_eq!(shown.status, 0, "{shown}");
-    assert!(fixture.asked()[0].contains("tennants"));
+    assert!(fixture.requests()[0].contains("tennants"));
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn files_that_are_not_there_or_no_text() {
             .to_string(),
     );
     insta::assert_snapshot!(shown);
-    assert!(fixture.asked().is_empty(), "{:?}", fixture.asked());
+    assert!(fixture.requests().is_empty(), "{:?}", fixture.requests());
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn an_endless_file_is_not_read_to_its_end() {
     let fixture = Fixture::new().await;
     let shown = fixture.run(&["apply", "-f", "/dev/zero"]).await;
     assert_eq!(shown.status, 2, "{shown}");
-    assert!(fixture.asked().is_empty());
+    assert!(fixture.requests().is_empty());
 }
 
 #[tokio::test]
@@ -269,7 +269,7 @@ async fn what_was_fetched_says_its_revision_and_apply_stands_on_it() {
     fixture.run(&[&line[..], &["--dry-run"]].concat()).await;
     for revision in [17, 18] {
         fixture.run(&line).await;
-        let asked = fixture.asked().pop().unwrap();
+        let asked = fixture.requests().pop().unwrap();
         let expected = format!("name: \"acme\", revision: {revision} }}]");
         assert!(asked.contains(&expected), "{asked}");
         assert!(asked.contains("rest_is_new: false"), "{asked}");
@@ -295,7 +295,7 @@ async fn what_was_fetched_says_its_revision_and_apply_stands_on_it() {
     insta::assert_snapshot!(lost);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), again);
     fixture.run(&[&line[..], &["--overwrite"]].concat()).await;
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(asked.contains("expected: []"), "{asked}");
 }
 
@@ -341,7 +341,7 @@ async fn deleting_asks_first() {
             .await
             .to_string(),
     );
-    assert!(fixture.asked().is_empty(), "{:?}", fixture.asked());
+    assert!(fixture.requests().is_empty(), "{:?}", fixture.requests());
     shown.push_str(
         &fixture
             .run(&["delete", "list", "voipbl", "--yes"])
@@ -355,6 +355,6 @@ async fn deleting_asks_first() {
             .await
             .to_string(),
     );
-    assert_eq!(fixture.asked().len(), 2);
+    assert_eq!(fixture.requests().len(), 2);
     insta::assert_snapshot!(shown);
 }

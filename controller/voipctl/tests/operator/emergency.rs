@@ -83,7 +83,7 @@ async fn a_block_that_every_node_enforces() {
     fixture.run(&one).await;
     shown.push_str(&fixture.run(&["unblock", "192.0.2.66"]).await.to_string());
     insta::assert_snapshot!(shown);
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     assert!(
         asked[0].contains("All(true)") && asked[0].contains("ttl_ms: 3600000"),
         "{asked:?}"

@@ -1,16 +1,15 @@
-//! What every test stands on: a controller, an operator's context file, and a console held in memory.
+//! The setting of every test: a controller, an operator's context file, and a console in memory.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use clap::Parser as _;
 use jiff::Timestamp;
 use voipctl::cli::Cli;
 use voipctl::console::{Console, Pane};
-
-use crate::controller::{Authority, Script, serve};
+use voipfleet_testkit::controller::Script;
+use voipfleet_testkit::{Credentials, FakeController, TestCa};
 
 pub(crate) const CONTROLLER: &str = "spiffe://fleet.example/controller";
 pub(crate) const ADA: &str = "spiffe://fleet.example/operator/ada";
@@ -18,7 +17,7 @@ pub(crate) const ADA: &str = "spiffe://fleet.example/operator/ada";
 /// The terminal of a run.
 #[derive(Clone, Copy)]
 pub(crate) enum Terminal {
-    /// Output into a pipe, nobody at stdin.
+    /// Output into a pipe, and no terminal at stdin.
     None,
     /// A terminal of so many columns without colour; these are the answers typed.
     Plain(usize, &'static str),
@@ -28,8 +27,7 @@ pub(crate) enum Terminal {
 
 pub(crate) struct Fixture {
     pub(crate) folder: tempfile::TempDir,
-    pub(crate) script: Arc<Mutex<Script>>,
-    pub(crate) address: SocketAddr,
+    pub(crate) controller: FakeController,
 }
 
 /// What a run left.
@@ -71,36 +69,27 @@ pub(crate) fn ago(seconds: i64) -> u64 {
 impl Fixture {
     /// A controller and an operator that trust each other.
     pub(crate) async fn new() -> Self {
-        let authority = Authority::new();
-        Self::between(&authority, CONTROLLER, 2999, &authority, ADA, 2027).await
+        let ca = TestCa::new();
+        Self::between(&ca.issue(CONTROLLER, 2999), &ca.issue(ADA, 2027)).await
     }
 
     /// A controller and an operator with these certificates.
-    pub(crate) async fn between(
-        theirs: &Authority,
-        controller: &str,
-        controller_until: i32,
-        ours: &Authority,
-        operator: &str,
-        operator_until: i32,
-    ) -> Self {
-        let script = Arc::new(Mutex::new(Script::default()));
-        let address = serve(theirs, controller, controller_until, Arc::clone(&script)).await;
+    pub(crate) async fn between(theirs: &Credentials, ours: &Credentials) -> Self {
+        let controller = FakeController::start(theirs).await;
         let folder = tempfile::tempdir().unwrap();
-        let (certificate, key) = ours.issue(operator, operator_until);
-        let fixture = Self {
-            folder,
-            script,
-            address,
-        };
-        fixture.write_context(&address.to_string(), &ours.pem, &certificate, &key);
+        let fixture = Self { folder, controller };
+        fixture.write_context(&fixture.address(), ours);
         fixture
     }
 
-    pub(crate) fn write_context(&self, controller: &str, ca: &str, certificate: &str, key: &str) {
+    pub(crate) fn address(&self) -> String {
+        self.controller.address.to_string()
+    }
+
+    pub(crate) fn write_context(&self, controller: &str, ours: &Credentials) {
         let text = serde_json::json!({
-            "controller": controller, "operator": "ada", "ca": ca,
-            "certificate": certificate, "key": key,
+            "controller": controller, "operator": "ada", "ca": ours.ca,
+            "certificate": ours.certificate, "key": ours.key,
         });
         self.write("context.yaml", text.to_string());
         private(&self.path("context.yaml"));
@@ -117,15 +106,15 @@ impl Fixture {
     }
 
     pub(crate) fn script(&self, change: impl FnOnce(&mut Script)) {
-        change(&mut self.script.lock().unwrap_or_else(PoisonError::into_inner));
+        self.controller.script(change);
     }
 
     /// The requests so far, in the order in which they came.
-    pub(crate) fn asked(&self) -> Vec<String> {
-        self.script.lock().unwrap().asked.clone()
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.controller.requests()
     }
 
-    /// Runs voipctl with nobody at the terminal.
+    /// Runs voipctl without a terminal.
     pub(crate) async fn run(&self, args: &[&str]) -> Outcome {
         self.run_on(Terminal::None, args).await
     }
@@ -162,7 +151,7 @@ impl Fixture {
             shared
                 .text()
                 .replace(&folder, "FOLDER")
-                .replace(&self.address.to_string(), "controller:7443")
+                .replace(&self.address(), "controller:7443")
         };
         Outcome {
             status: status as u8,

@@ -164,6 +164,6 @@ async fn two_generations() {
             .to_string(),
     );
     insta::assert_snapshot!(shown);
-    assert!(fixture.asked()[0].contains("from: 5, to: 7"));
-    assert!(fixture.asked()[1].contains("from: 5, to: 0"));
+    assert!(fixture.requests()[0].contains("from: 5, to: 7"));
+    assert!(fixture.requests()[1].contains("from: 5, to: 0"));
 }

@@ -10,8 +10,6 @@ mod connection;
 #[cfg(test)]
 mod console;
 #[cfg(test)]
-mod controller;
-#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod drift;

@@ -53,7 +53,7 @@ async fn an_operator_is_added_with_a_key_of_its_own() {
         out,
     ];
     let mut shown = fixture.run(&line).await.to_string();
-    let asked = fixture.asked().remove(0);
+    let asked = fixture.requests().remove(0);
     assert!(
         asked.contains("BEGIN CERTIFICATE REQUEST") && !asked.contains("PRIVATE"),
         "{asked}"
@@ -71,7 +71,7 @@ async fn an_operator_is_added_with_a_key_of_its_own() {
     }
     // What is there is not written over, and nothing is asked for.
     shown.push_str(&fixture.run(&line).await.to_string());
-    assert_eq!(fixture.asked().len(), 1);
+    assert_eq!(fixture.requests().len(), 1);
     assert_eq!(std::fs::read_to_string(out).unwrap(), text);
     insta::assert_snapshot!(shown);
 }
@@ -139,7 +139,7 @@ async fn operators_are_listed_bound_and_removed() {
         "operator", "bind", "ben", "--role", "viewer", "--tenant", "acme", "--also",
     ];
     shown += &fixture.run(&bind).await.to_string();
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(
         asked.contains(r#""site-a", "site-b""#) && asked.contains(r#""acme""#),
         "{asked}"
@@ -172,7 +172,7 @@ async fn a_renewed_certificate_takes_the_place_of_the_old() {
     let after = std::fs::read_to_string(fixture.path("context.yaml")).unwrap();
     assert_ne!(before, after);
     assert!(
-        after.contains(&format!("controller: \"{}\"", fixture.address)),
+        after.contains(&format!("controller: \"{}\"", fixture.address())),
         "{after}"
     );
     assert!(after.contains("certificate: |\n  CERTIFICATE\n"), "{after}");
@@ -182,7 +182,7 @@ async fn a_renewed_certificate_takes_the_place_of_the_old() {
 async fn the_rights_are_printed_from_the_table_that_decides() {
     let fixture = Fixture::new().await;
     let wide = fixture.run(&["operator", "rights"]).await.to_string();
-    assert!(fixture.asked().is_empty());
+    assert!(fixture.requests().is_empty());
     assert!(wide.contains("push a site"), "{wide}");
     let json = fixture.run(&["operator", "rights", "-o", "json"]).await;
     let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();

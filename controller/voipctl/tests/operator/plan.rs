@@ -240,7 +240,7 @@ async fn fixture(plan: v1::PlanResponse) -> Fixture {
 }
 
 fn asked_for(fixture: &Fixture, what: &str) -> usize {
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     asked
         .iter()
         .filter(|request| request.starts_with(what))
@@ -309,7 +309,7 @@ async fn a_push_shows_its_plan_and_asks() {
         "{yes}"
     );
     // What was agreed to goes along.
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     let push = asked.iter().find(|asked| asked.starts_with("PushRequest"));
     assert!(
         push.unwrap().contains("documents: 9, generation: 7"),
@@ -326,7 +326,7 @@ async fn a_push_that_nobody_sees_needs_yes() {
         &["push", "site-a", "-o", "json"],
     );
     shown.push_str(&json.await.to_string());
-    assert!(fixture.asked().is_empty());
+    assert!(fixture.requests().is_empty());
     insta::assert_snapshot!(shown);
 }
 
@@ -347,7 +347,7 @@ async fn documents_are_stored_after_the_question() {
     let line = ["push", "site-a", "-f", file.to_str().unwrap()];
     let no = fixture.run_on(Terminal::Plain(80, "n\n"), &line).await;
     assert_eq!(no.status, 1);
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     assert!(asked[0].contains("dry_run: true"), "{asked:?}");
     assert!(
         asked[1].starts_with("PlanRequest") && asked[1].contains("acme"),
@@ -356,7 +356,7 @@ async fn documents_are_stored_after_the_question() {
     assert_eq!(asked.len(), 2);
     let yes = fixture.run_on(Terminal::Plain(80, "y\n"), &line).await;
     assert_eq!(yes.status, 0, "{yes}");
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     // Once more without a change: what was agreed to, with these documents.
     let rehearsal = &asked[5];
     for part in ["rehearse: true", "dry_run: true", "generation: 7", "acme"] {
@@ -434,7 +434,7 @@ async fn a_rollback_shows_its_plan_and_asks() {
         .run_on(Terminal::Plain(80, "y\n"), &["rollback", "site-a"])
         .await;
     assert_eq!(yes.status, 0, "{yes}");
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     assert!(asked[0].contains("back: true"), "{asked:?}");
     // The generation that was shown, and its plan.
     let last = asked.last().unwrap();

@@ -186,7 +186,7 @@ async fn a_dry_run_pushes_nothing() {
     ];
     let fixture = fixture(vec![started(true, nodes), done(1, 0, 0, 1, true)]).await;
     insta::assert_snapshot!(fixture.run(&["push", "site-a", "--dry-run"]).await);
-    assert!(fixture.asked()[0].contains("dry_run: true"));
+    assert!(fixture.requests()[0].contains("dry_run: true"));
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn a_dry_run_of_documents_asks_what_they_would_change() {
     let line = ["push", "site-a", "-f", file.to_str().unwrap(), "--dry-run"];
     let ended = fixture.run(&line).await;
     assert!(ended.to_string().contains("1 node would change"), "{ended}");
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     assert!(asked[0].contains("dry_run: true"), "{asked:?}");
     assert!(asked[1].starts_with("PlanRequest"), "{asked:?}");
     assert!(asked[1].contains("name: acme"), "{asked:?}");
@@ -246,7 +246,7 @@ async fn what_is_asked_for_reaches_the_controller() {
     fixture
         .run(&["push", "site-a", "--yes", "--wait", "2m"])
         .await;
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     assert!(
         asked[0].contains("wait_offline_ms: 60000, confirm_within_ms: 5000"),
         "{asked:?}"
@@ -296,7 +296,7 @@ async fn documents_go_first_and_a_mistake_stops_the_push() {
     });
     let mut shown = fixture.run(&line).await.to_string();
     // Both were only asked about first.
-    assert_eq!(fixture.asked().len(), 4);
+    assert_eq!(fixture.requests().len(), 4);
     fixture.script(|script| {
         script.apply.diagnostics = vec![v1::Diagnostic {
             severity: v1::Severity::Error.into(),
@@ -311,7 +311,7 @@ async fn documents_go_first_and_a_mistake_stops_the_push() {
     });
     shown.push_str(&fixture.run(&line).await.to_string());
     insta::assert_snapshot!(shown);
-    assert_eq!(fixture.asked().len(), 5);
+    assert_eq!(fixture.requests().len(), 5);
 }
 
 /// Nobody learns from an exit status 2 that something was stored.
@@ -332,15 +332,15 @@ async fn a_push_that_is_refused_stores_nothing_or_says_that_it_did() {
     assert_eq!(refused.status, 2);
     let stored =
         |asked: &String| asked.starts_with("ApplyRequest") && !asked.contains("dry_run: true");
-    assert!(!fixture.asked().iter().any(stored));
+    assert!(!fixture.requests().iter().any(stored));
     let mut shown = refused.to_string();
     let both = ["push", "site-a", "site-b", "--yes", "-f", &file];
     assert_eq!(fixture.run(&both).await.status, 2);
-    assert!(!fixture.asked().iter().any(stored));
+    assert!(!fixture.requests().iter().any(stored));
     // Somebody was faster, after we asked.
     fixture.script(|script| script.push_rehearsed = false);
     let late = fixture.run(&line).await;
-    assert!(fixture.asked().iter().any(stored));
+    assert!(fixture.requests().iter().any(stored));
     shown.push_str(&late.to_string());
     insta::assert_snapshot!(shown);
 }

@@ -124,7 +124,7 @@ async fn commands_ask_for_what_they_say() {
     ] {
         fixture.run(line).await;
     }
-    let asked = fixture.asked().join("\n");
+    let asked = fixture.requests().join("\n");
     for words in [
         "PauseRolloutRequest { site: \"site-a\" }",
         "ResumeRolloutRequest { site: \"site-a\" }",
@@ -257,7 +257,7 @@ async fn a_push_that_waits_says_for_what() {
         shown.push_str(&fixture.run(&line).await.to_string());
     }
     insta::assert_snapshot!(shown);
-    assert!(fixture.asked()[0].contains("queue: true"));
+    assert!(fixture.requests()[0].contains("queue: true"));
 }
 
 #[tokio::test]
@@ -303,7 +303,7 @@ async fn a_tenants_sites_are_found() {
         ];
     });
     fixture.run(&["push", "--tenant", "acme", "--yes"]).await;
-    let asked = fixture.asked().join("\n");
+    let asked = fixture.requests().join("\n");
     assert!(asked.contains("PushRequest { site: \"site-a\""), "{asked}");
     assert!(asked.contains("PushRequest { site: \"site-c\""), "{asked}");
     assert!(!asked.contains("PushRequest { site: \"site-b\""), "{asked}");

@@ -150,7 +150,7 @@ async fn a_list_is_fetched_now() {
         .run(&["feeds", "fetch", "drop", "--accept-shrunk"])
         .await;
     assert_eq!(ended.status, 1, "it is stale still: {ended}");
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     assert!(asked[0].contains("accept_shrunk: true"), "{asked:?}");
     fixture.script(|script| _ = script.sources.feeds.drain(..2));
     let ended = fixture.run(&["feeds", "fetch", "voipbl"]).await;

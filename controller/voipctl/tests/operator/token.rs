@@ -36,9 +36,9 @@ async fn a_token_stands_alone_on_stdout() {
     shown.push_str(&fixture.run(&json).await.to_string());
     insta::assert_snapshot!(shown);
     assert!(
-        fixture.asked()[0].contains("ttl_ms: 7200000"),
+        fixture.requests()[0].contains("ttl_ms: 7200000"),
         "{:?}",
-        fixture.asked()
+        fixture.requests()
     );
 }
 

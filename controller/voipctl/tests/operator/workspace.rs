@@ -153,7 +153,7 @@ async fn a_folder_says_what_it_stands_on_and_notes_what_it_came_to() {
         ];
     });
     let ended = fixture.run(&["apply", "-f", &folder]).await;
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     for part in [
         "revision: 12",
         "revision: 7",
@@ -171,7 +171,7 @@ async fn a_folder_says_what_it_stands_on_and_notes_what_it_came_to() {
         noted.replace("\"installation\": \"", "\"installation\": \"0"),
     );
     fixture.run(&["apply", "-f", &folder]).await;
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(
         asked.contains("expected: []") && asked.contains("rest_is_new: false"),
         "{asked}"
@@ -201,7 +201,7 @@ async fn what_somebody_else_changed_is_told() {
     assert_eq!(read(&fixture, "policies/.voipfleet-revisions.json"), before);
     insta::assert_snapshot!(shown);
     fixture.run(&["apply", "-f", &folder, "--overwrite"]).await;
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(
         asked.contains("expected: []") && asked.contains("rest_is_new: false"),
         "{asked}"
@@ -215,7 +215,7 @@ async fn one_file_stands_on_what_the_operator_says() {
     let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
     let line = ["apply", "-f", &file, "--expect-revision", "tenant/acme=57"];
     fixture.run(&line).await;
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(
         asked.contains("revision: 57") && asked.contains("rest_is_new: false"),
         "{asked}"
@@ -239,7 +239,7 @@ async fn a_file_of_a_folder_stands_on_what_the_folder_does() {
     });
     let file = format!("{folder}/tenant/acme.yaml");
     let ended = fixture.run(&["apply", "-f", &file]).await;
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(
         asked.contains("revision: 12") && asked.contains("rest_is_new: true"),
         "{asked}"
@@ -272,7 +272,7 @@ async fn pruning_is_shown_and_asked_for() {
     let no = fixture.run_on(Terminal::Plain(60, "n\n"), &line).await;
     assert_eq!(no.status, 1);
     shown.push_str(&no.to_string());
-    let asked = fixture.asked();
+    let asked = fixture.requests();
     assert!(
         !asked
             .iter()
@@ -282,7 +282,7 @@ async fn pruning_is_shown_and_asked_for() {
     );
     let yes = fixture.run_on(Terminal::Plain(60, "y\n"), &line).await;
     shown.push_str(&yes.to_string());
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(asked.contains("dry_run: false"), "{asked}");
     let noted = read(&fixture, "policies/.voipfleet-revisions.json").unwrap();
     assert!(!noted.contains("globex"), "{noted}");
@@ -297,7 +297,7 @@ async fn pruning_is_shown_and_asked_for() {
     });
     let all = ["apply", "-f", &folder, "--prune=all", "--yes", "-o", "json"];
     shown.push_str(&fixture.run(&all).await.to_string());
-    let asked = fixture.asked().pop().unwrap();
+    let asked = fixture.requests().pop().unwrap();
     assert!(asked.contains("name: \"other\", revision: 90"), "{asked}");
     let new = fixture.path("new").to_str().unwrap().to_owned();
     fixture.write("new/acme.yaml", ACME);

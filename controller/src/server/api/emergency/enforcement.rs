@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tonic::Status;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::ruleset::{LiveName, LiveSets, LiveValue};
 use voipfleet_proto::v1::{EnforcementState, NodeEnforcement, SiteEnforcement};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::ruleset::{LiveName, LiveSets, LiveValue};
 
 use crate::fleet::View;
 use crate::records::{ExceptionKind, NodeId};

@@ -10,9 +10,9 @@ mod support;
 use std::collections::BTreeSet;
 
 use tonic::Status;
-use voipfleet_common::identity::rights::Target;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_protocol::identity::rights::Target;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use self::enforcement::Awaited;
 use self::order::{Asked, Order};

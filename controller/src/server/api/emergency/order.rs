@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tonic::Status;
-use voipfleet_common::policy::{is_no_source, is_world, parse_network};
-use voipfleet_common::ruleset::Until;
+use voipfleet_policy::{is_no_source, is_world, parse_network};
 use voipfleet_proto::v1;
+use voipfleet_ruleset::ruleset::Until;
 
 use crate::records::SiteScope;
 use crate::server::api::convert::{invalid, parse};

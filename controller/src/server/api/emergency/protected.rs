@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use voipfleet_common::compile::NodeInput;
-use voipfleet_common::names::{ProviderName, TenantName};
-use voipfleet_common::policy::{AddressWord, Documents, Site};
-use voipfleet_common::ruleset::DnsName;
+use voipfleet_compiler::NodeInput;
+use voipfleet_policy::{AddressWord, Documents, Site};
+use voipfleet_ruleset::identifiers::{ProviderName, TenantName};
+use voipfleet_ruleset::ruleset::DnsName;
 
 /// For whom a site has addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,7 +188,7 @@ impl Look<'_> {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::policy::{Source, check};
+    use voipfleet_policy::{Source, check};
 
     use super::*;
 
@@ -239,7 +239,7 @@ addresses: [\"2001:db8:ad::/64\"]
         let nodes = [NodeInput {
             name: "sip1".parse().unwrap(),
             roles: BTreeSet::new(),
-            addresses: vec![voipfleet_common::compile::InterfaceAddress {
+            addresses: vec![voipfleet_compiler::InterfaceAddress {
                 interface: "eth1".to_owned(),
                 net: "10.0.0.1/24".parse().unwrap(),
             }],
@@ -267,7 +267,7 @@ addresses: [\"2001:db8:ad::/64\"]
             ),
             ("192.0.2.130", Owner::Providers, "provider trunkco: media"),
         ] {
-            let net = voipfleet_common::policy::parse_network(net).unwrap();
+            let net = voipfleet_policy::parse_network(net).unwrap();
             let found = touched(site, &documents, &nodes, &resolved, net);
             let found: Vec<_> = found
                 .iter()
@@ -276,7 +276,7 @@ addresses: [\"2001:db8:ad::/64\"]
             assert_eq!(found, [(owner, origin)], "{net}");
         }
         for net in ["198.51.100.66", "192.0.2.16", "10.0.0.2"] {
-            let net = voipfleet_common::policy::parse_network(net).unwrap();
+            let net = voipfleet_policy::parse_network(net).unwrap();
             assert!(
                 touched(site, &documents, &nodes, &resolved, net).is_empty(),
                 "{net}"

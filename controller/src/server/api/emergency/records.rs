@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::Status;
-use voipfleet_common::names::SiteName;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::order::Order;
 use crate::records::{self, ExceptionKind, ExceptionRecord, OpenRecord, Read, SiteScope, is_over};

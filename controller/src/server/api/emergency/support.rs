@@ -1,8 +1,8 @@
 //! Whether what a node runs has a place for what is decided.
 
 use tonic::Status;
-use voipfleet_common::names::SiteName;
-use voipfleet_common::ruleset::{LiveName, Mode};
+use voipfleet_ruleset::identifiers::SiteName;
+use voipfleet_ruleset::ruleset::{LiveName, Mode};
 
 use crate::fleet::View;
 use crate::records::{self, GenerationRecord, NodeId};

@@ -1,0 +1,36 @@
+//! Documents as people write them: read, checked with the place of every mistake, printed back.
+
+pub(crate) mod address;
+mod address_space;
+pub mod catalogue;
+mod check;
+mod decode;
+mod diagnostic;
+mod document;
+mod documents;
+mod exposure;
+mod feed;
+mod field_changes;
+mod json_schema;
+mod schema;
+mod source;
+mod storage_format;
+mod to_yaml;
+mod yaml;
+mod yaml_writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use voipfleet_ruleset::identifiers::DocumentKind as Kind;
+
+pub use address::{InvalidNetwork, is_no_source, is_world, parse_network};
+pub use address_space::Breadth;
+pub use check::{Checked, check};
+pub use diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Severity};
+pub use document::*;
+pub use feed::{Feed, FeedFile, FeedSource, FeedUrl, InvalidFeed};
+pub use field_changes::{Difference, FieldChange, differences};
+pub use json_schema::json_schema;
+pub use source::{MAX_SOURCE_BYTES, Source, read, refuse_length};
+pub use yaml::{MAX_DEPTH, MAX_NODES};

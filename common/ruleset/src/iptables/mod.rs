@@ -1,0 +1,31 @@
+//! Rulesets as input of iptables-restore and ipset, and what those tools print, read back.
+//!
+//! The oldest tools that must take what is written here are iptables 1.4.21 (legacy) and
+//! 1.8.4 (nft), and ipset 6.38.
+
+mod jump;
+mod kept;
+mod rate;
+mod repair;
+mod restore_text;
+mod rule_parser;
+mod saved_tables;
+mod sets;
+pub(crate) mod words;
+
+pub use jump::{JUMP, JumpState, jump_edit, removal};
+pub(crate) use kept::kept;
+pub use repair::{Repair, UNWANTED_CHAINS, repair_input};
+pub(crate) use restore_text::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
+pub use restore_text::{Failsafe, apply_input, filter_section, restore_input};
+pub use rule_parser::{UnreadableRule, as_read, read_rule};
+pub use saved_tables::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
+pub(crate) use sets::{Change, changes, header};
+pub use sets::{
+    KernelSet, SetCount, SetPlan, ShortSet, Slack, UnreadableSets, count_sets, parse_ipset_save,
+    set_create_input, set_named, set_plan, set_renewal, set_shapes_input,
+};
+pub use words::target;
+
+/// The start of every comment of ours; the rule's label follows.
+pub const COMMENT_PREFIX: &str = "vf:";
