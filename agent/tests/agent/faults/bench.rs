@@ -10,7 +10,7 @@ use voipfleet_agent::ledger::{KeptLive, Ledger, Live, Management};
 use voipfleet_ruleset::iptables::Failsafe;
 use voipfleet_ruleset::ruleset::{LiveSets, Ruleset};
 
-use crate::live::{first, naming};
+use crate::dynamic_sets::{first, naming};
 use crate::node::{Node, announced, confirm, program, was_killed};
 use crate::support::{Place, held, in_namespace, same};
 

@@ -2,11 +2,11 @@
 //! why, and takes the next good push.
 
 mod changes;
+mod dynamic_sets;
 mod fetches;
-mod live;
+mod messages;
 mod rule_changes;
 mod rulesets;
-mod words;
 
 use std::time::{Duration, Instant};
 

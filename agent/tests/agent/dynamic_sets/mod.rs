@@ -1,9 +1,9 @@
 //! Live sets: what changes between pushes, from the notice to the kernel.
 
-mod cut;
-mod damage;
-mod figure;
+mod damaged_files;
+mod denied_flows;
 mod kernel;
+mod large_feed;
 mod session;
 mod trial;
 

@@ -13,7 +13,7 @@ use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 
 use super::Victim;
 use crate::controller::Served;
-use crate::live::{first, naming, with};
+use crate::dynamic_sets::{first, naming, with};
 use crate::node::{hear, run, until_live};
 use crate::reconciler::LIMIT;
 use crate::support::{on_both_backends, same};
