@@ -28,7 +28,7 @@ pub(crate) const STRANGER: &str = "198.51.100.66";
 /// The mark of entries that were made while [`Wire::mark`] was on.
 const MARK: &str = "mark=7 ";
 
-/// A host on the other end of the node's `eth0`, with everybody's addresses.
+/// A host on the other end of the node's `eth0`, with the addresses of all peers.
 pub(crate) struct Wire {
     ask: std::sync::mpsc::SyncSender<Job>,
 }
@@ -97,7 +97,7 @@ impl Wire {
         wait.recv().unwrap()
     }
 
-    /// A UDP socket of somebody outside.
+    /// A UDP socket of a peer.
     pub(crate) fn peer(&self, address: &str, port: u16) -> Peer {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         Peer(self.outside(move || {
@@ -200,7 +200,7 @@ impl Service {
         self.socket.send_to(b"call", to).unwrap();
     }
 
-    /// None of `denied` gets a word through: what `witness` says after them arrives first.
+    /// No packet of `denied` gets through: a later one of `witness` arrives first.
     pub(crate) fn is_deaf_to(&self, denied: &[&Peer], witness: &Peer) {
         for peer in denied {
             peer.send(self.port, "denied");
@@ -334,7 +334,7 @@ fn narrowed_network_cuts_only_flows_that_lost_access() {
             rtp.exchange(peer);
         }
         query.call(&asked);
-        // Of what went on, nothing was made anew.
+        // No flow that went on was created again.
         let unmarked: Vec<String> = entries(&["src="])
             .into_iter()
             .filter(|line| !line.contains(MARK) && line.contains("udp"))
@@ -391,7 +391,7 @@ fn late_reply_does_not_revive_a_cut_flow() {
         sip.exchange(&neighbour);
         let status = agent.answer_to(offer(2, 2, &narrowed()));
         assert_eq!(status.flows_cut, 1);
-        // As a proxy does that was still at work on what the phone had said.
+        // As a proxy does that still handles a request of the phone.
         sip.call(&phone);
         await_end_of(PHONE);
         assert_eq!(

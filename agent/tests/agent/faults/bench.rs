@@ -30,12 +30,12 @@ pub(super) struct Stands {
     pub(super) variant: u16,
 }
 
-/// How a trial ends, as far as the controller has a say.
+/// What the controller does in a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
     /// It confirms.
     Confirms,
-    /// It says nothing until the trial's time is over.
+    /// It does not answer until the trial's time is over.
     Keeps,
 }
 
@@ -264,7 +264,7 @@ impl<'a> Bench<'a> {
     }
 
     /// After the agent died at `failpoint`: whatever starts it again finds the one ruleset or
-    /// the other, whole, and the ledger says which.
+    /// the other, whole, and the ledger has the same one.
     pub(super) fn check(&mut self, failpoint: &str) {
         let at = format!("{:?}, killed at {failpoint}", self.place.backend);
         let wanted = self.wanted();

@@ -192,7 +192,7 @@ fn is_past(work: Work, step: Step, other: Step) -> bool {
     place_of(step) >= place_of(other)
 }
 
-/// Live sets that change: on a node that was told none before where only that one comes to the
+/// Dynamic sets that change: on a node without earlier ones where only such a node reaches the
 /// step, else on one that runs a ruleset with earlier ones.
 async fn live_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Failsafe) {
     let mut changed = with(

@@ -1,4 +1,4 @@
-//! A controller with a valid certificate that means harm: the node keeps its ruleset, says
+//! A malicious controller with a valid certificate: the node keeps its ruleset, reports
 //! why, and takes the next good push.
 
 mod changes;
