@@ -80,7 +80,6 @@ pub enum Step {
     Renamed(File),
     /// It will be there after a power cut.
     Synced(File),
-    /// A file is removed.
     Removed(File),
     /// It will not come back after a power cut.
     Gone(File),
@@ -110,7 +109,6 @@ pub enum Step {
     Dialled,
     /// The controller answered on it.
     Welcomed,
-    /// It confirmed.
     Confirmed,
     /// The task that owns the kernel took the confirmation for good.
     Accepted,

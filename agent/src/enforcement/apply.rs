@@ -46,12 +46,7 @@ pub enum Rejection {
     DynamicSetsRefused(String),
     /// It was compiled for another node.
     #[error("it was compiled for another node: {site}/{node}")]
-    NotOurs {
-        /// The site that it names.
-        site: SiteName,
-        /// The node that it names.
-        node: NodeName,
-    },
+    NotOurs { site: SiteName, node: NodeName },
     /// The preflight failed.
     #[error("this node's kernel refuses it: {0}")]
     Kernel(#[source] KernelError),
@@ -66,7 +61,6 @@ pub enum Failure {
     /// The kernel.
     #[error(transparent)]
     Enforce(#[from] EnforceError),
-    /// The ledger.
     #[error("cannot save it as the ruleset to boot with")]
     Ledger(#[from] LedgerError),
 }
@@ -87,9 +81,7 @@ impl Failure {
 /// The node that the agent works for.
 #[derive(Debug, Clone)]
 pub struct NodeId {
-    /// Its site.
     pub site: SiteName,
-    /// Its name.
     pub node: NodeName,
 }
 
@@ -118,7 +110,6 @@ pub fn check_content(node: &NodeId, held: Held, content: &[u8]) -> Result<Rulese
 pub struct Prepared {
     /// Its number and digest.
     pub held: Held,
-    /// The ruleset.
     pub ruleset: Ruleset,
     /// What the failsafe chain keeps open.
     pub failsafe: Failsafe,

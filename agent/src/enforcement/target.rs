@@ -13,7 +13,6 @@ use crate::ledger::Canonical;
 /// What the kernel should be.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
-    /// The ruleset.
     pub ruleset: &'a Ruleset,
     /// What the failsafe chain keeps open.
     pub failsafe: &'a Failsafe,
@@ -30,7 +29,6 @@ pub struct Target<'a> {
 pub enum EnforceStep {
     /// Sets and elements that the rules will name.
     SetsBefore,
-    /// The rules of a family.
     Rules(Family),
     /// Elements and sets that nothing names any more.
     SetsAfter,
@@ -58,7 +56,6 @@ pub enum EnforceError {
     /// A step was refused.
     #[error("{step}: {source}")]
     Step {
-        /// The step.
         step: EnforceStep,
         /// The refusal, with the kernel's words.
         source: KernelError,

@@ -25,7 +25,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
-    /// The site.
     pub site: SiteName,
     /// The node's name in it.
     pub node: NodeName,

@@ -122,7 +122,6 @@ impl Author {
         format!("{} ({})", known.comm, words.join(", "))
     }
 
-    /// For the wire.
     pub fn to_wire(&self) -> pb::Author {
         let Process {
             pid,

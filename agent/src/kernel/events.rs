@@ -44,7 +44,6 @@ const KERNEL_BUFFER: i32 = 1 << 20;
 /// What of one family's filter table a transaction reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
-    /// Nothing of it.
     #[default]
     Nothing,
     /// Only chains other than ours and `INPUT`, which has our jump.

@@ -59,7 +59,6 @@ pub enum KernelError {
     /// A tool refused one line of its input.
     #[error("{source}; that line is: {line}")]
     Line {
-        /// The line.
         line: String,
         /// The refusal.
         source: ExecError,
@@ -70,7 +69,6 @@ pub enum KernelError {
          `iptables-save`, `ip6tables-save` and `ipset list`): {source}"
     )]
     SetInUse {
-        /// The set.
         set: String,
         /// The refusal.
         source: Box<KernelError>,
@@ -82,7 +80,6 @@ pub enum KernelError {
          the program that fills it: {source}"
     )]
     SetFull {
-        /// The set.
         set: String,
         /// How many elements it should hold.
         wanted: usize,
@@ -96,7 +93,6 @@ pub enum KernelError {
     /// The saved rules cannot be parsed.
     #[error("{family} rules: {source}")]
     Rules {
-        /// The family.
         family: Family,
         /// Why.
         source: Unreadable,
@@ -122,10 +118,7 @@ pub enum KernelError {
     },
     /// Another program changes the table all the time.
     #[error("another program keeps changing the {family} rules while they are being loaded")]
-    Unsettled {
-        /// The family.
-        family: Family,
-    },
+    Unsettled { family: Family },
     /// Another program holds the xtables lock.
     #[error(
         "another program has held {LOCK_FILE} for {} s; find it with `fuser -v {LOCK_FILE}`",
@@ -157,7 +150,6 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// All of it.
     pub const ALL: Parts = Parts {
         v4: true,
         v6: true,

@@ -10,7 +10,6 @@ use crate::host::{Processes, Root};
 pub enum Watch {
     /// The kernel itself.
     Announcements {
-        /// Its events.
         events: Events,
         /// To look up authors.
         processes: Processes,

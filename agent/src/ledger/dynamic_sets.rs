@@ -23,7 +23,6 @@ const MAX_FILE: usize = 2 * MAX_LIVE_BYTES + 4096;
 pub struct Live {
     /// What the controller sent last.
     pub received: LiveSets,
-    /// Its digest.
     pub digest: Digest,
     /// Sources that it sends no more, but that a ruleset of this node names, as they were sent
     /// last. An unknown source is never taken as empty.

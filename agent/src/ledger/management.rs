@@ -21,9 +21,7 @@ const MAX_FILE: usize = 1 << 20;
 /// ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Management {
-    /// The site.
     pub site: SiteName,
-    /// The node.
     pub node: NodeName,
     /// Where the site only observes, nothing is closed.
     pub mode: Mode,

@@ -96,7 +96,6 @@ impl Canonical {
 pub struct Confirmed {
     /// Its number and digest.
     pub held: Held,
-    /// The ruleset.
     pub ruleset: Ruleset,
     /// What the failsafe chain keeps open.
     pub failsafe: Failsafe,

@@ -26,7 +26,6 @@ pub enum EnrollError {
     /// It is one already.
     #[error("this machine is already node {site}/{node}; add --force to enrol it again")]
     Enrolled {
-        /// Its site.
         site: String,
         /// Its name.
         node: String,
@@ -59,7 +58,6 @@ pub enum EnrollError {
 pub struct Request<'a> {
     /// `HOST:PORT` of the enrolment listener.
     pub controller: &'a str,
-    /// The token.
     pub token: &'a JoinToken,
     /// The node's name; none: from the hostname.
     pub node: Option<NodeName>,

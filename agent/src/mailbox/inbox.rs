@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::warn;
 use voipfleet_protocol::session::{Attempt, Held};
-use voipfleet_ruleset::ruleset::Family;
 
+use super::Change;
 use crate::host::errors::chain;
-use crate::kernel::{Author, KernelEvent, Reach, Watch};
+use crate::kernel::{KernelEvent, Watch};
 use crate::ledger::Live;
 use crate::probe::Failed;
 
@@ -88,70 +88,6 @@ pub enum DialResult {
     Failed(String),
     /// The controller answered on it.
     Welcomed,
-}
-
-/// A reason to inspect the kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    v4: FamilyChange,
-    v6: FamilyChange,
-    /// When the first change since the last inspection was noticed.
-    pub noticed: Instant,
-}
-
-/// What changes reached of the filter table of one family.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct FamilyChange {
-    reach: Reach,
-    author: Option<Box<Author>>,
-}
-
-impl Change {
-    fn of(&self, family: Family) -> &FamilyChange {
-        match family {
-            Family::V4 => &self.v4,
-            Family::V6 => &self.v6,
-        }
-    }
-
-    /// Whether the filter table of `family` may have changed.
-    pub fn touches(&self, family: Family) -> bool {
-        self.of(family).reach > Reach::Nothing
-    }
-
-    /// Whether chains of ours in the filter table of `family` may have changed.
-    pub fn reaches_ours(&self, family: Family) -> bool {
-        self.of(family).reach == Reach::Ours
-    }
-
-    /// The author of the last change of `family`, where it is known. The author of a change of our
-    /// chains is preferred.
-    pub fn author(&self, family: Family) -> Option<&Author> {
-        self.of(family).author.as_deref()
-    }
-}
-
-impl Change {
-    /// Adds a later one.
-    pub(crate) fn merge(&mut self, later: &Change) {
-        for family in Family::BOTH {
-            let touch = later.of(family);
-            let into = match family {
-                Family::V4 => &mut self.v4,
-                Family::V6 => &mut self.v6,
-            };
-            into.add(touch.reach, touch.author.as_deref());
-        }
-    }
-}
-
-impl FamilyChange {
-    fn add(&mut self, reach: Reach, author: Option<&Author>) {
-        if reach > Reach::Nothing && reach >= self.reach {
-            self.reach = reach;
-            self.author = author.cloned().map(Box::new);
-        }
-    }
 }
 
 /// Everything that was requested since the last time.
@@ -287,21 +223,14 @@ impl Inbox {
 
     /// Reports a kernel event. One that reached neither filter table is ignored.
     pub fn changed(&self, event: &KernelEvent, noticed: Instant) {
-        let (author, v4, v6) = match event {
-            KernelEvent::Changed(by) => (by.author.as_deref(), by.v4, by.v6),
-            KernelEvent::Lost => (None, Reach::Ours, Reach::Ours),
-        };
-        if v4.max(v6) == Reach::Nothing {
+        let Some(change) = Change::of_event(event, noticed) else {
             return;
-        }
+        };
         let mut waiting = self.lock();
-        let change = waiting.change.get_or_insert_with(|| Change {
-            v4: FamilyChange::default(),
-            v6: FamilyChange::default(),
-            noticed,
-        });
-        change.v4.add(v4, author);
-        change.v6.add(v6, author);
+        match &mut waiting.change {
+            Some(earlier) => earlier.merge(&change),
+            None => waiting.change = Some(change),
+        }
         self.filled.notify_one();
     }
 
@@ -360,10 +289,10 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_ruleset::ruleset::Digest;
+    use voipfleet_ruleset::ruleset::{Digest, Family};
 
     use super::*;
-    use crate::kernel::Transaction;
+    use crate::kernel::{Author, Reach, Transaction};
 
     #[test]
     fn newer_offer_replaces_older_and_events_merge() {

@@ -87,7 +87,6 @@ impl Outbox {
         self.trial.subscribe()
     }
 
-    /// The last status.
     pub fn last_status(&self) -> pb::NodeStatus {
         self.lock().last.clone()
     }

@@ -129,10 +129,10 @@ impl Flows {
                  push denies were not cut"
             ));
         }
-        if cut.kept > 0 {
+        if let Some(refusal) = cut.refusal {
             self.warn(format!(
                 "{} flows that the last push newly denies were not cut: the kernel refused: {}",
-                cut.kept, cut.refusal
+                cut.kept, refusal
             ));
         }
         cut.flows

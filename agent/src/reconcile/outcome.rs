@@ -19,7 +19,6 @@ pub(super) enum Outcome {
     Rejected(Held, String),
     /// Its trial failed, and what ran before runs again.
     RolledBack(Held, String),
-    /// It failed.
     Failed(Held, Undo),
     /// The node runs its management rules in place of what it has confirmed.
     Fallback(Option<Held>, String),

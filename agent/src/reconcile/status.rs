@@ -39,13 +39,13 @@ impl Report {
     pub(super) fn send(&self, view: View<'_>, nonce: Option<u64>, since: Option<Instant>) {
         // Hello announces a trial by its nonce, whatever was reported last.
         let on_trial = view.node.course.on_trial().map(|attempt| attempt.nonce);
-        let status = self.status(view, on_trial.or(nonce), &self.outcome, since);
+        let status = status(view, on_trial.or(nonce), &self.outcome, since);
         self.outbox.status(status);
     }
 
     /// Answers an offer that does not change what the node reports about itself.
     pub(super) fn answer(&self, view: View<'_>, nonce: u64, outcome: &Outcome, since: Instant) {
-        let status = self.status(view, Some(nonce), outcome, Some(since));
+        let status = status(view, Some(nonce), outcome, Some(since));
         self.outbox.answer(status);
     }
 
@@ -63,42 +63,6 @@ impl Report {
             warn!(reason = detail.replace('\n', " "), "drift remains");
         }
         self.send(view, None, None);
-    }
-
-    fn status(
-        &self,
-        view: View<'_>,
-        nonce: Option<u64>,
-        outcome: &Outcome,
-        since: Option<Instant>,
-    ) -> pb::NodeStatus {
-        let (node, drift) = (view.node, view.drift);
-        let confirmed = node.confirmed_in_force();
-        let digest = |held: Option<Held>| {
-            held.map(|held| held.digest.as_bytes().to_vec())
-                .unwrap_or_default()
-        };
-        let generation = |held: Option<Held>| held.map_or(0, |held| held.generation);
-        let elapsed = since.map_or(Duration::ZERO, |since| since.elapsed());
-        let sets_digest = view.dynamic_sets.digest_in_force(node);
-        pb::NodeStatus {
-            nonce: nonce.unwrap_or_default(),
-            generation: generation(outcome.held()),
-            digest: digest(outcome.held()),
-            state: outcome.state().into(),
-            error: error(node, outcome),
-            drift: drift.state().into(),
-            sets: counted_sets(view),
-            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            confirmed_generation: generation(confirmed),
-            confirmed_digest: digest(confirmed),
-            drift_detail: drift.detail(),
-            flows_cut: view.flows.cut(),
-            live_digest: sets_digest
-                .map(|digest| digest.as_bytes().to_vec())
-                .unwrap_or_default(),
-            live_error: view.dynamic_sets.error(),
-        }
     }
 
     /// Reports `facts` about the machine, with the warnings of the agent.
@@ -137,6 +101,41 @@ impl Report {
             .warnings
             .extend(warnings.iter().map(ToString::to_string));
         self.outbox.facts(facts);
+    }
+}
+
+fn status(
+    view: View<'_>,
+    nonce: Option<u64>,
+    outcome: &Outcome,
+    since: Option<Instant>,
+) -> pb::NodeStatus {
+    let (node, drift) = (view.node, view.drift);
+    let confirmed = node.confirmed_in_force();
+    let digest = |held: Option<Held>| {
+        held.map(|held| held.digest.as_bytes().to_vec())
+            .unwrap_or_default()
+    };
+    let generation = |held: Option<Held>| held.map_or(0, |held| held.generation);
+    let elapsed = since.map_or(Duration::ZERO, |since| since.elapsed());
+    let sets_digest = view.dynamic_sets.digest_in_force(node);
+    pb::NodeStatus {
+        nonce: nonce.unwrap_or_default(),
+        generation: generation(outcome.held()),
+        digest: digest(outcome.held()),
+        state: outcome.state().into(),
+        error: error(node, outcome),
+        drift: drift.state().into(),
+        sets: counted_sets(view),
+        elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        confirmed_generation: generation(confirmed),
+        confirmed_digest: digest(confirmed),
+        drift_detail: drift.detail(),
+        flows_cut: view.flows.cut(),
+        live_digest: sets_digest
+            .map(|digest| digest.as_bytes().to_vec())
+            .unwrap_or_default(),
+        live_error: view.dynamic_sets.error(),
     }
 }
 

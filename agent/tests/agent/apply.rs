@@ -37,7 +37,7 @@ fn ruleset_is_loaded_and_removed_without_touching_foreign_rules() {
             "{saved}"
         );
 
-        // The jump stands below rules that only drop, and above the first that accepts.
+        // The jump is below rules that only drop, and above the first that accepts.
         let input: Vec<String> = saved
             .lines()
             .filter(|line| line.starts_with("-A INPUT"))

@@ -176,7 +176,7 @@ fn state_lock_of_an_ending_process_is_awaited() {
         sender.send(nix::unistd::gettid()).unwrap();
         state.lock()
     });
-    // As a killed agent's child, it holds the lock while another start has asked for it, and
+    // Like a killed agent's child, it holds the lock while another start waits for it, and
     // sleeps before it asks again.
     let thread = thread.recv().unwrap();
     let asked = format!("/proc/self/task/{thread}/wchan");

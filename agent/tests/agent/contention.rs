@@ -83,7 +83,7 @@ fn contended_chain_backs_off_and_other_drift_is_repaired() {
             }
         }
         let writes = counts.writes.load(Ordering::SeqCst);
-        // Ten, and those that were made anew because the table had changed meanwhile.
+        // Ten, and those that were repeated because the table had changed meanwhile.
         assert!((10..=30).contains(&writes), "{writes} restores");
 
         // It goes on, and yet the rest is repaired.
@@ -96,7 +96,7 @@ fn contended_chain_backs_off_and_other_drift_is_repaired() {
             agent.records_until(|records| repaired(records, family, chain));
             assert!(contended(&agent.outbox.last_status()));
         }
-        // Those three, and the fight's own after 1, 2, 4 … s; made anew now and then.
+        // Those three, and the contended one after 1, 2, 4 … s; some of them repeated.
         let more = counts.writes.load(Ordering::SeqCst) - writes;
         assert!((3..=24).contains(&more), "{more} restores more");
 
@@ -115,7 +115,7 @@ fn running_author_is_known_by_executable_and_user() {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
         let agent = Agent::start(place, NEVER);
-        // The tool has made its change, and waits for more: there is time to look at it.
+        // The tool has made its change, and waits for more input: there is time to read /proc.
         let script = "(printf '*filter\\n-D VF-SITE1 1\\nCOMMIT\\n'; sleep 60) | \
                       iptables-restore --noflush";
         let meddler = Meddler::start(place, script);

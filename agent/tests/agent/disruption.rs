@@ -129,7 +129,7 @@ fn every_removed_part_is_restored() {
 
 #[test]
 fn missing_set_is_recreated_before_its_rules_are_repaired() {
-    // No poll comes, and the lock is not heard before records are awaited: one look, at the end.
+    // Without a poll, and before the lock's events are read: one inspection, at the end.
     in_namespace(Backend::Legacy, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));

@@ -85,7 +85,7 @@ fn live() -> Live {
     let mut earlier = told.clone();
     let feed: LiveName = "feed:bad".parse().unwrap();
     earlier.insert(feed.clone(), LiveValue::default());
-    // A source that is told no more, and still named.
+    // A source that is sent no more, and still named.
     Live::new(told).after(Some(&Live::new(earlier)), &[feed].into())
 }
 

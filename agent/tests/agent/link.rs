@@ -1,4 +1,4 @@
-//! The link against a controller that says what it likes.
+//! The link against a controller that the test scripts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -205,7 +205,7 @@ async fn held_ruleset_is_not_fetched_again() {
         ..Default::default()
     });
     let (session, _) = welcome(&mut controller).await;
-    // Nothing is served: a fetch would be refused, and say so.
+    // Nothing is served: a fetch would be refused, and reported.
     for generation in [6, 7, 8] {
         say(&session, offer(generation, generation, &digest, 1)).await;
         let offered = linked.offered().await;
@@ -249,7 +249,7 @@ async fn broken_session_loses_no_report() {
     }
     let ids = vec!["a-1".to_owned()];
     say(&session, Down::DriftAck(DriftAck { ids })).await;
-    // Said after the acknowledgement was heard: nothing comes before it.
+    // Sent after the acknowledgement arrived: nothing comes before it.
     linked.outbox.status(NodeStatus {
         generation: 10,
         ..Default::default()
@@ -263,7 +263,7 @@ async fn broken_session_loses_no_report() {
     }
 }
 
-/// Dials as the link does, and says Hello; gives what an operator would read.
+/// Dials as the link does, and sends Hello; gives what an operator would read.
 async fn refusal(controller: &Controller, node: &Identity) -> String {
     let address = controller.address.to_string();
     let config = Arc::new(tls::client(node.credentials()).unwrap());

@@ -1,4 +1,4 @@
-//! Probes against real sockets, and pushes that stand or fall with them on the real kernel.
+//! Probes against real sockets, and pushes that depend on them on the real kernel.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -340,21 +340,21 @@ fn drift_is_repaired_while_probes_run() {
     on_both_backends(|place| {
         let (_peer, agent, _) = with_first(place);
         let first = confirm(&agent, offer(2, 2, &hanging(2)));
-        // Answered after the confirmation was looked at.
+        // Answered after the confirmation was handled.
         let status = agent.answer_to(offer(3, 1, &sample(1)));
         assert_eq!(status.state(), NodeState::Rejected);
         assert!(status.error.contains("on trial"), "{}", status.error);
         assert_eq!(agent.outbox.last_status().state(), NodeState::Trial);
         assert_eq!(confirmed(place), Some(1));
 
-        // A newer offer takes its place, and what its probes say comes too late.
+        // A newer offer replaces it, and its probes end too late.
         let ruleset = with_probes(3, every_kind(&peer::ADDRESSES));
         let newer = agent.try_out(offer(4, 3, &ruleset));
         agent.inbox.probed(first, Vec::new());
         let status = agent.answer_to(offer(5, 1, &sample(1)));
         assert_eq!(status.state(), NodeState::Rejected);
         assert_eq!(agent.outbox.last_status().nonce, newer.nonce);
-        // Nor do probes count that were not asked for yet.
+        // Nor do probes count that were not started yet.
         agent.inbox.probed(newer, Vec::new());
         let status = agent.answer_to(offer(6, 1, &sample(1)));
         assert_eq!(status.state(), NodeState::Rejected);

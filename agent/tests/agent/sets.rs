@@ -20,7 +20,7 @@ use crate::support::{Place, in_namespace, install, on_both_backends, prepare, pu
 
 const NAME: &str = "vf-clients-4";
 
-/// A kernel that notes what its tools are given, and lets somebody in before the first of
+/// A kernel that records the input of its tools, and runs an edit before the first of
 /// it.
 pub(crate) struct Witness {
     pub(crate) system: System,
@@ -148,7 +148,7 @@ fn full_set_is_reported_with_its_size() {
         let (mut system, ledger) = (place.system(), place.ledger());
         let mut confirmed = install(&mut system, &ledger, 1, sample(1));
         let before = place.everything();
-        // No compiler of ours makes it: the kernel must be the one to say so.
+        // The compiler does not produce it: the kernel must refuse it.
         let narrow = AddressSet {
             max_elements: 2,
             ..set(hosts(0..5))
@@ -357,7 +357,7 @@ fn missing_elements_are_counted_and_named() {
             (named.set.as_str(), named.enforced, named.wanted),
             (NAME, 991, 1000)
         );
-        // Left alone, it comes back, and that is said too.
+        // Left alone, it comes back, and is reported, too.
         let back = |status: &voipfleet_proto::v1::NodeStatus| status.sets.as_ref() == Some(&whole);
         agent.statuses_until(back);
     });

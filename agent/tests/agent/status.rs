@@ -4,7 +4,7 @@ use std::process::Output;
 
 use voipfleet_proto::v1::NodeState;
 
-use crate::live::{first, naming, takes};
+use crate::dynamic_sets::{first, naming, takes};
 use crate::node::program;
 use crate::reconciler::{Agent, NEVER, offer};
 use crate::support::{Place, on_both_backends};

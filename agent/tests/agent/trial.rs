@@ -105,7 +105,7 @@ fn unconfirmed_ruleset_is_not_persisted() {
             },
         ] {
             agent.inbox.confirm(wrong);
-            // Answered after the confirmation was looked at.
+            // Answered after the confirmation was handled.
             let status = agent.answer_to(offer(8, 1, &sample(1)));
             assert_eq!(status.state(), NodeState::Rejected);
             assert!(status.error.contains("on trial"), "{}", status.error);
@@ -128,7 +128,7 @@ fn confirmation_after_the_rollback_is_ignored() {
         let attempt = agent.try_out(brief(2, 2, &sample(2)));
         agent.status_of(attempt, |state| state == NodeState::RolledBack);
         agent.inbox.confirm(attempt);
-        // Answered after the confirmation was looked at.
+        // Answered after the confirmation was handled.
         let status = agent.answer_to(offer(3, 1, &sample(1)));
         assert_eq!(status.state(), NodeState::Applied);
         is_back(place, &before);
@@ -189,7 +189,7 @@ fn drift_during_a_trial_is_repaired_to_its_ruleset() {
         let tried = place.everything();
         place.tool("iptables -D VF-SITE2 1");
         if place.backend == Backend::Legacy {
-            // No kernel event tells of it.
+            // No kernel event announces it.
             agent.inbox.changed(&KernelEvent::Lost, Instant::now());
         }
         let records = agent.records_until(|records| {

@@ -87,7 +87,7 @@ fn unreachable_controller_rolls_back() {
             let before = place.everything();
             node.offer(&session, 2, &sample(2), 1500).await;
             until(&mut session, NodeState::Trial).await;
-            // It takes the new connection, and never says a word on it.
+            // It accepts the new connection, and never answers on it.
             let silent = node.controller.sessions.recv().await.unwrap();
             until_back(place, &before).await;
             drop(silent);
@@ -139,7 +139,7 @@ fn kill_during_a_trial_rolls_back_at_the_next_start() {
     });
 }
 
-/// The session of an agent that was started anew; the killed one may have left one behind.
+/// The session of a restarted agent; the killed one may have left one behind.
 async fn next_run(node: &mut Node<'_>) -> (Session, Hello) {
     loop {
         let (session, hello) = node.session().await;

@@ -26,7 +26,7 @@ fn unreadable_family_is_reported_and_the_rest_repaired() {
         if !told(DriftState::Unreadable)(&agent.outbox.last_status()) {
             agent.statuses_until(told(DriftState::Unreadable));
         }
-        // More polls than a fight has patience: it is none, and it is told once.
+        // More polls than contention takes: it is none, and it is reported once.
         for round in 0..12 {
             let (line, chain, class) = match round % 2 {
                 0 => ("ip6tables -D VF-SIP 1", "VF-SIP", DriftClass::Missing),

@@ -74,7 +74,7 @@ fn author_is_looked_up_while_it_runs() {
     });
 }
 
-/// What the lock's watch says next, when `take` was done.
+/// The next event of the lock's watch, after `take`.
 fn said_of(
     runtime: &tokio::runtime::Runtime,
     lock: &mut LockFile,

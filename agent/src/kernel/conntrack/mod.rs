@@ -31,8 +31,8 @@ pub struct Cut {
     pub unread: u64,
     /// Entries that the kernel did not delete, and that go on.
     pub kept: u64,
-    /// Why not, of the last of them.
-    pub refusal: String,
+    /// Why the last of them was not.
+    pub refusal: Option<String>,
 }
 
 impl Cut {
@@ -93,7 +93,7 @@ pub(super) fn cut(picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackErr
             // The others are cut all the same.
             Err(error) => {
                 cut.kept += 1;
-                cut.refusal = error.to_string();
+                cut.refusal = Some(error.to_string());
             }
         }
     })?;

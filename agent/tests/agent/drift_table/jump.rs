@@ -4,10 +4,10 @@ use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::DriftClass::{Altered, Bypass, Extra, Missing, Policy};
 
 use super::Step::{Lines, Run};
-use super::{Edit, Others, Told, edit, table};
+use super::{Edit, Others, Record, edit, table};
 use crate::reconciler::NEVER;
 
-const BYPASS: &[Told] = &[(Bypass, "INPUT", "")];
+const BYPASS: &[Record] = &[(Bypass, "INPUT", "")];
 
 /// A rule or chain of others above our jump. It stays, and the jump moves above it.
 const fn above(

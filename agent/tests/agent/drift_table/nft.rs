@@ -129,7 +129,7 @@ pub(super) const EDITS: &[Edit] = &[
         )
     },
     Edit {
-        told: Records::Flushed,
+        records: Records::Flushed,
         others: Others::Wiped,
         ..edit(
             "nft flushes the table",
@@ -138,7 +138,7 @@ pub(super) const EDITS: &[Edit] = &[
         )
     },
     Edit {
-        told: Records::Gone(&[]),
+        records: Records::Gone(&[]),
         others: Others::Wiped,
         ..edit(
             "nft deletes the table",
@@ -150,7 +150,7 @@ pub(super) const EDITS: &[Edit] = &[
 
 /// Once, for both families.
 const RULESET: Edit = Edit {
-    told: Records::Gone(&[]),
+    records: Records::Gone(&[]),
     others: Others::BothWiped,
     ..edit("nft flushes the ruleset", &[Run("nft flush ruleset")], &[])
 };

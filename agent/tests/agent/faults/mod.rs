@@ -10,7 +10,7 @@ use voipfleet_agent::failpoint::{File, Step, Work, name};
 use voipfleet_agent::kernel::Backend;
 use voipfleet_ruleset::iptables::Failsafe;
 
-use crate::live::{first, with};
+use crate::dynamic_sets::{first, with};
 use crate::node::{failpoint_log, run};
 use crate::support::{failsafe, in_namespace, same};
 use bench::{Bench, Stands, Word, ask, rebooted};
@@ -81,33 +81,7 @@ async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
                 bench.be_confirmed(&own);
             }
         }
-        Work::Return => {
-            bench.start_over();
-            // A first push leaves a list of admins only where it was about to be confirmed.
-            let of_admins = [
-                Step::Removed(File::Management),
-                Step::Gone(File::Management),
-            ];
-            let of_admins = of_admins.contains(&step);
-            let cut = if of_admins {
-                Step::Written(File::Confirmed)
-            } else {
-                Step::Begun
-            };
-            for _ in 0..2 {
-                let is_reached = match step {
-                    Step::SetsFilled => bench.stands.is_some(),
-                    _ if of_admins => bench.stands.is_none(),
-                    _ => true,
-                };
-                if is_reached {
-                    applied_until(bench, &name(Work::Apply, cut), false).await;
-                    bench.start_until(&at).await;
-                    bench.check(&at);
-                }
-                bench.be_confirmed(&own);
-            }
-        }
+        Work::Return => returned_until(bench, step, &at, &own).await,
         Work::Restore => {
             bench.be_confirmed(&own);
             bench.lose_the_kernel();
@@ -167,6 +141,35 @@ async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
     }
 }
 
+/// A start after the agent was killed in a trial, or while it was confirmed.
+async fn returned_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Failsafe) {
+    bench.start_over();
+    // A first push leaves a list of admins only where it was about to be confirmed.
+    let of_admins = [
+        Step::Removed(File::Management),
+        Step::Gone(File::Management),
+    ];
+    let of_admins = of_admins.contains(&step);
+    let cut = if of_admins {
+        Step::Written(File::Confirmed)
+    } else {
+        Step::Begun
+    };
+    for _ in 0..2 {
+        let is_reached = match step {
+            Step::SetsFilled => bench.stands.is_some(),
+            _ if of_admins => bench.stands.is_none(),
+            _ => true,
+        };
+        if is_reached {
+            applied_until(bench, &name(Work::Apply, cut), false).await;
+            bench.start_until(at).await;
+            bench.check(at);
+        }
+        bench.be_confirmed(own);
+    }
+}
+
 /// What was begun is finished by the next try.
 fn torn_down_until(bench: &mut Bench<'_>, at: &str) {
     let verb = ["teardown", "--purge"];
@@ -189,7 +192,7 @@ fn is_past(work: Work, step: Step, other: Step) -> bool {
     place_of(step) >= place_of(other)
 }
 
-/// Live sets that change: on a node that was told none before where only that one comes to the
+/// Dynamic sets that change: on a node without earlier ones where only such a node reaches the
 /// step, else on one that runs a ruleset with earlier ones.
 async fn live_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Failsafe) {
     let mut changed = with(

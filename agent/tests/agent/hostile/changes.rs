@@ -1,5 +1,5 @@
 //! What makes of a sound ruleset one that no compiler of ours makes: in the ruleset itself, its
-//! chains and sets. What is changed, how, and what the node must say of it.
+//! chains and sets. What is changed, how, and what the node must report.
 
 use voipfleet_proto::v1 as pb;
 use voipfleet_proto::v1::verdict::Kind as Verdict;

@@ -1,9 +1,9 @@
-//! Live sets: what changes between pushes, from the notice to the kernel.
+//! Dynamic sets, from the announcement to the kernel.
 
-mod cut;
-mod damage;
-mod figure;
+mod damaged_files;
+mod denied_flows;
 mod kernel;
+mod large_feed;
 mod session;
 mod trial;
 
@@ -99,7 +99,7 @@ pub(crate) fn takes(agent: &Agent, live: &LiveSets) -> NodeStatus {
     statuses.into_iter().find(is).unwrap()
 }
 
-/// What the ledger says that the kernel should hold.
+/// What the kernel should hold by the ledger.
 fn wanted(place: &Place) -> Confirmed {
     let ledger = place.ledger();
     let mut confirmed = ledger.confirmed().unwrap().expect("a confirmed ruleset");
@@ -108,7 +108,7 @@ fn wanted(place: &Place) -> Confirmed {
     confirmed
 }
 
-/// The kernel holds what the ledger of that node says.
+/// The kernel holds what that node's ledger has.
 fn is_kept(node: &Node<'_>) {
     let ledger = Ledger::look_at(&node.state.ledger());
     let mut system = node.place.system();
@@ -118,7 +118,7 @@ fn is_kept(node: &Node<'_>) {
     assert!(found.is_clean(), "{:#?}", found.differences);
 }
 
-/// The kernel holds what the ledger says.
+/// The kernel holds what the ledger has.
 #[track_caller]
 fn is_as_wanted(place: &Place) {
     let found = inspect(&mut place.system(), &wanted(place));

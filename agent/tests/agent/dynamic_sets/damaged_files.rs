@@ -1,4 +1,4 @@
-//! Live sets that are damaged on disk: a node stays closed, and runs with what there is.
+//! Dynamic sets that are damaged on disk: the node stays protected, with what is left.
 
 use std::path::PathBuf;
 
@@ -50,7 +50,7 @@ fn damaged_dynamic_sets_fall_back_to_the_previous_ones() {
             let why = recovered.dynamic_sets.damaged.unwrap();
             assert!(why.contains("enforces the previous ones"), "{why}");
             assert_eq!(elements(place, "vf-clients-4"), cluster);
-            // It says so, and takes what it is told.
+            // It reports that, and takes what it is sent.
             let agent = Agent::start(place, NEVER);
             let status = agent.outbox.last_status();
             assert!(status.live_error.contains("damaged"), "{status:?}");
@@ -70,7 +70,7 @@ fn lost_dynamic_sets_keep_the_kernels_elements_and_are_empty_at_boot() {
         let before = place.everything();
         damage(place, "live");
         damage(place, "live-earlier");
-        // The agent alone was started anew.
+        // The agent alone was restarted.
         let agent = Agent::start(place, NEVER);
         crate::support::same(&before, &place.everything());
         let status = agent.outbox.last_status();

@@ -69,7 +69,7 @@ fn trial_stays_in_the_journal_when_a_newer_one_cannot_be_written() {
         let status = agent.answer_to(offer(2, 2, &sample(2)));
         assert_eq!(status.state(), NodeState::Rejected);
         assert!(status.error.contains("journal"), "{}", status.error);
-        // Else a kill would leave what nobody confirmed in the kernel for good.
+        // Else a kill would leave an unconfirmed ruleset in the kernel for good.
         let journal = place.ledger().journal().unwrap().map(|noted| noted.held);
         assert_eq!(journal, Some(attempt.held));
         std::fs::remove_dir(&in_the_way).unwrap();

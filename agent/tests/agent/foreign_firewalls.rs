@@ -1,4 +1,4 @@
-//! Others on the real kernel: found, told, and left as they are.
+//! Foreign firewalls on the real kernel: found, reported, and left alone.
 
 use voipfleet_agent::host::Host;
 use voipfleet_agent::inventory::Findings;

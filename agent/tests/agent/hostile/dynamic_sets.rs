@@ -13,7 +13,7 @@ use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 
 use super::Victim;
 use crate::controller::Served;
-use crate::live::{first, naming, with};
+use crate::dynamic_sets::{first, naming, with};
 use crate::node::{hear, run, until_live};
 use crate::reconciler::LIMIT;
 use crate::support::{on_both_backends, same};
@@ -27,8 +27,8 @@ impl Victim<'_> {
         until_live(&mut self.session, live).await;
     }
 
-    /// The node says that it does not take that notice, with these words; it goes on with what
-    /// it held, and takes the next good one.
+    /// The node refuses that announcement with these words, keeps what it held, and takes the next
+    /// good one.
     async fn takes_not(&mut self, name: &str, notice: LiveNotice, words: &str) {
         self.say(Down::Live(notice)).await;
         let status = self.until_error(name, words).await;
@@ -294,7 +294,7 @@ fn flood_of_announcements_ends_with_the_newest_sets() {
             let mut victim = Victim::start(place).await;
             victim.told(&first()).await;
             let mut victim = victim.takes(&naming(1)).await;
-            // Most of them stand on nothing, and nobody gives what they name.
+            // Most of them have no base, and their content is not served.
             let nowhere = with(&first(), "block", &["203.0.113.67/32"]);
             for number in 0..2000_u32 {
                 let noise = number.to_be_bytes().repeat(8);

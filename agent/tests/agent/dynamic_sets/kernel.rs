@@ -69,7 +69,7 @@ fn change_of_dynamic_sets_writes_only_its_elements() {
         assert_eq!(*given.lock().unwrap(), lines.concat());
         same(&before, &place.everything());
 
-        // A member leaves and another comes; a source that nobody names changes nothing here.
+        // A member leaves and another comes; a source that no rule names changes nothing.
         given.lock().unwrap().clear();
         let moved = with(&first(), "cluster", &["10.20.0.12/32"]);
         takes(&agent, &with(&moved, "open", &["0.0.0.0/1"]));
@@ -96,7 +96,7 @@ fn dynamic_sets_are_restored_at_boot_without_a_controller() {
         let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none() && recovered.fallback.is_none());
         same(&before, &place.everything());
-        // And a start says what it holds.
+        // And a start reports them.
         let agent = Agent::start(place, NEVER);
         let told = agent.outbox.last_status().live_digest;
         let blocked = with(&first(), "block", &["203.0.113.9/32"]);

@@ -11,7 +11,7 @@ use voipfleet_proto::v1::NodeState;
 use crate::reconciler::{Agent, NEVER, offer};
 use crate::support::{Place, install, on_both_backends, prepare, same, sample};
 
-/// A ruleset stands in the kernel, and what the ledger has of it is damaged.
+/// A ruleset is in the kernel, and its file in the ledger is damaged.
 fn lose(place: &Place, files: &[&str]) {
     install(&mut place.system(), &place.ledger(), 4, sample(4));
     for file in files {
@@ -81,7 +81,7 @@ fn deleted_ruleset_file_counts_as_loss() {
         install(&mut system, &ledger, 4, sample(4));
         std::fs::remove_file(place.folder.path().join("ledger/confirmed")).unwrap();
         let before = place.everything();
-        // What stands stays; and an empty kernel, as after a boot, is closed.
+        // Rules in the kernel stay; an empty kernel, as after a boot, gets management rules.
         for _ in 0..2 {
             let recovered = recovery::recover(&mut system, &ledger);
             assert!(recovered.lost.is_some());

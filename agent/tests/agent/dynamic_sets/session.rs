@@ -56,7 +56,7 @@ fn offer_waits_for_dynamic_sets_announced_before_it() {
         run(async {
             let mut node = Node::start(place).await;
             let (mut session, _) = node.session().await;
-            // Large enough to come after the ruleset, which is asked for at the same time.
+            // Large enough to arrive after the ruleset, which is fetched at the same time.
             let many: Vec<String> = (0..40_000)
                 .map(|i| format!("100.{}.{}.{}/32", 64 + i / 65_536, i / 256 % 256, i % 256))
                 .collect();
@@ -85,7 +85,7 @@ fn missing_dynamic_sets_are_fetched_again_and_block_offers() {
             let mut node = Node::start(place).await;
             let (mut session, _) = node.session().await;
             let live = first();
-            // The delta stands on nothing, and nobody gives the whole.
+            // The delta has no base, and the full content is not served.
             node.notice(&session, &live, Some(&live)).await;
             node.offer(&session, 1, &naming(1), LONG).await;
             let status = until(&mut session, NodeState::Rejected).await;
