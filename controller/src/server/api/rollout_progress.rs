@@ -13,7 +13,7 @@ use voipfleet_proto::v1::{
 };
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
-use super::{Api, failed};
+use super::{PushApi, failed};
 use crate::fleet::{Fleet, View, of_site};
 use crate::push::{Prepared, PushError};
 use crate::records::{
@@ -47,7 +47,7 @@ pub(super) struct RolloutProgress {
 
 type Out = mpsc::Sender<Result<PushEvent, Status>>;
 
-impl Api {
+impl PushApi {
     /// Watches a site's running or last rollout.
     pub(super) async fn watch(
         &self,
@@ -124,7 +124,7 @@ impl RolloutProgress {
     /// `events` must have been taken before the rollout was started.
     pub(super) async fn run(mut self, mut events: broadcast::Receiver<NodeId>, out: Out) {
         let stop = self.fleet.stop_token();
-        let mut changes = self.store.watch(&keys::rollout(&self.site));
+        let mut changes = self.store.watch_from_now(&keys::rollout(&self.site)).await;
         if self.tell_start(&out).await.is_err() {
             return;
         }
