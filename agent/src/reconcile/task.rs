@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 use voipfleet_proto::v1 as pb;
-use voipfleet_protocol::session::Course;
+use voipfleet_protocol::session::TrialState;
 use voipfleet_ruleset::iptables::{Failsafe, SetCount};
 
 use super::contention::Contention;
@@ -55,7 +55,7 @@ pub struct Reconciler {
     pub(super) inbox: Arc<Inbox>,
     pub(super) outbox: Arc<Outbox>,
     /// Decides; what it decides on is in the two fields below it.
-    pub(super) course: Course,
+    pub(super) course: TrialState,
     pub(super) confirmed: Option<Confirmed>,
     pub(super) trial: Option<Trial>,
     /// Where we dial.
