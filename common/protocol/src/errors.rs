@@ -4,7 +4,7 @@ use std::error::Error;
 
 /// The error and its causes, joined by colons. A cause that the text already contains is left out:
 /// some libraries repeat theirs in their own messages.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
