@@ -165,7 +165,7 @@ mod tests {
         }
         Settings::load(&made.files).unwrap();
         let before = fs::read(made.files.ca_key()).unwrap();
-        assert!(matches!(init(&plan, NOW), Err(InitError::Exists { .. })));
+        assert!(matches!(init(&plan, NOW), Err(InitError::Staging(_))));
         assert_eq!(fs::read(made.files.ca_key()).unwrap(), before);
         let siblings = fs::read_dir(dir.path().join("deep")).unwrap().count();
         assert_eq!(siblings, 1, "nothing half-made is left");
