@@ -36,13 +36,11 @@ pub struct Registrar {
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
     /// No such id, or another secret: which of the two is not told.
-    #[error(
-        "the token is not known here; make a new one: voipctl token create --site SITE --role ROLE"
-    )]
+    #[error("unknown token; create a new one: voipctl token create --site SITE --role ROLE")]
     UnknownToken,
     /// Its time is over.
     #[error(
-        "the token expired at {at}; make a new one: voipctl token create --site {site} --role ROLE"
+        "the token expired at {at}; create a new one: voipctl token create --site {site} --role ROLE"
     )]
     Expired {
         /// When, RFC 3339.
@@ -52,7 +50,7 @@ pub enum EnrolError {
     },
     /// It was used.
     #[error(
-        "the token was used by node {node} at {at}; make a new one: voipctl token create --site \
+        "the token was used by node {node} at {at}; create a new one: voipctl token create --site \
          {site} --role ROLE"
     )]
     Used {
@@ -67,13 +65,13 @@ pub enum EnrolError {
     #[error(transparent)]
     Name(#[from] voipfleet_ruleset::identifiers::InvalidName),
     /// The token is for one other name.
-    #[error("the token is for node {only} only; enrol with --node {only}")]
+    #[error("the token is only for node {only}; enrol with --node {only}")]
     OtherName {
         /// The name that it is for.
         only: NodeName,
     },
     /// There is such a node.
-    #[error("there is a node {0} already; delete it first: voipctl delete node {0}")]
+    #[error("node {0} already exists; delete it first: voipctl delete node {0}")]
     Taken(NodeId),
     /// The certificate request is not acceptable, or signing failed.
     #[error(transparent)]

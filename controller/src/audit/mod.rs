@@ -123,7 +123,7 @@ impl Audit {
                     },
                 };
                 if let Err(error) = self.append(record).await {
-                    tracing::error!(error = %chain(&error), "the audit log was not closed");
+                    tracing::error!(error = %chain(&error), "audit log: open records not closed");
                     return Ok(());
                 }
             }
@@ -147,7 +147,7 @@ impl Audit {
     /// logged: it has happened all the same.
     pub async fn note(&self, event: Event) {
         if let Err(error) = self.append(event.record()).await {
-            tracing::error!(error = %chain(&error), "an event is missing in the audit log");
+            tracing::error!(error = %chain(&error), "audit log: event not recorded");
         }
     }
 
@@ -195,7 +195,7 @@ impl Audit {
 
     async fn append_or_log(&self, record: Record) {
         if let Err(error) = self.append(record).await {
-            tracing::error!(error = %chain(&error), "a record is missing in the audit log");
+            tracing::error!(error = %chain(&error), "audit log: record not written");
         }
     }
 }

@@ -130,7 +130,7 @@ impl Writer {
                 let hash = Hash::of(&entry.held.value);
                 tracing::error!(
                     seq,
-                    "the audit log goes on after its recorded end; check it: voipctl audit verify"
+                    "audit log has records after its recorded end; check it: voipctl audit verify"
                 );
                 link = Link { seq, hash };
             }

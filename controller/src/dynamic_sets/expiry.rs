@@ -38,7 +38,7 @@ pub(super) async fn sweep(store: &dyn Store, now_ms: u64) -> Result<Duration, St
                         .delete(&entry.key);
                     // A conflict: it was prolonged or taken back in this moment.
                     if let Outcome::Committed { .. } = store.commit(txn).await? {
-                        tracing::info!(key = entry.key, "ended");
+                        tracing::info!(key = entry.key, "expired");
                     }
                 } else {
                     next = Some(next.map_or(until, |next| next.min(until)));

@@ -94,7 +94,7 @@ impl DynamicSets {
             // Not in the second before the end, again and again.
             Ok(left) => left.max(AGAIN),
             Err(error) => {
-                tracing::error!(error = %chain(&error), "what has ended stays in the store");
+                tracing::error!(error = %chain(&error), "expired records not removed; will retry");
                 AGAIN
             }
         }
@@ -163,7 +163,7 @@ impl Follower<'_> {
                     self.stale.every_site = true;
                 }
                 Err(error) => {
-                    tracing::error!(error = %chain(&error), "live sets stay as they are");
+                    tracing::error!(error = %chain(&error), "dynamic sets not recomputed; will retry");
                     return false;
                 }
             }
@@ -175,7 +175,7 @@ impl Follower<'_> {
                 continue;
             }
             if let Err(error) = self.compute(&site).await {
-                tracing::error!(%site, error = %chain(&error), "live sets stay as they are");
+                tracing::error!(%site, error = %chain(&error), "dynamic sets not recomputed; will retry");
                 self.stale.sites.insert(site);
             }
         }

@@ -136,7 +136,7 @@ impl DynamicSets {
             // The current one, and the one that most nodes hold.
             count <= 2 || (count <= KEPT && bytes <= KEPT_BYTES)
         });
-        tracing::debug!(%site, digest = %value.digest.short(), "live sets");
+        tracing::debug!(%site, digest = %value.digest.short(), "dynamic sets recomputed");
         entry.now.send_replace(Some(value));
     }
 

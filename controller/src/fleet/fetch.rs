@@ -38,7 +38,7 @@ impl Fleet {
             return Err(not_yours(id, digest, bytes.as_deref()));
         }
         let bytes = bytes.ok_or_else(|| {
-            tracing::error!(node = %id, %digest, "the ruleset that the node should run is missing");
+            tracing::error!(node = %id, %digest, "the node's current ruleset is missing from the store");
             FetchError::Lost
         })?;
         Ok(stream(bytes, turns))
@@ -146,7 +146,7 @@ fn not_yours(id: &NodeId, digest: Digest, bytes: Option<&[u8]>) -> FetchError {
     if was_own {
         return FetchError::Replaced;
     }
-    tracing::warn!(node = %id, %digest, "node asked for a ruleset that is not its own");
+    tracing::warn!(node = %id, %digest, "node asked for another node's ruleset");
     FetchError::OtherNode
 }
 

@@ -45,7 +45,7 @@ pub enum RestoreError {
     },
     /// The keys are of another installation.
     #[error(
-        "{path} is a backup of another installation than the keys in {keys}; its CA has the \
+        "{path} is a backup of another installation than the keys in {keys}: its CA has the \
          SHA-256 {wanted}"
     )]
     OtherKeys {

@@ -33,7 +33,7 @@ pub enum PkiError {
     #[error("the certificate could not be signed")]
     Sign(#[from] rcgen::Error),
     /// The request is no request, its signature is wrong, or its key is of another kind.
-    #[error("the certificate request is not acceptable: {0}")]
+    #[error("unacceptable certificate request: {0}")]
     Request(String),
     /// A certificate of our own that cannot be read.
     #[error("the CA certificate cannot be read")]

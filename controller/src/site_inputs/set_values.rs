@@ -70,7 +70,7 @@ pub(crate) async fn gather(
                 let record = feed(store, list).await?;
                 // It was fetched before something was opened to it.
                 if record.is_wide() {
-                    tracing::error!(%site, %list, "a fetched list is too wide to open to; it opens nothing");
+                    tracing::error!(%site, %list, "fetched list is too wide to open ports to; it opens nothing");
                     LiveValue::default()
                 } else {
                     LiveValue::new(record.elements(), [])
@@ -110,7 +110,7 @@ async fn denied(
     let protection = match Protection::of_site(site, documents, nodes, known) {
         Ok(protection) => protection,
         Err(error) => {
-            tracing::warn!(%site, error = %chain(&error), "no fetched list is denied");
+            tracing::warn!(%site, error = %chain(&error), "documents do not compile; fetched lists deny nothing");
             return feeds.into_keys().map(nothing).collect();
         }
     };
@@ -142,7 +142,7 @@ async fn exceptions(
                 Ok(record) => record,
                 Err(error) => {
                     // The others count all the same.
-                    tracing::error!(error = %chain(&error), "left out");
+                    tracing::error!(error = %chain(&error), "unreadable block or allow skipped");
                     continue;
                 }
             };

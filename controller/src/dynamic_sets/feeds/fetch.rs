@@ -74,7 +74,7 @@ pub enum FetchError {
     #[error("the server answered with status {0}")]
     Status(u16),
     /// It broke off.
-    #[error("it cannot be read to its end")]
+    #[error("the answer broke off")]
     Read(#[source] io::Error),
     /// Too long.
     #[error("it has more than {0} bytes")]
@@ -90,7 +90,7 @@ pub enum FetchError {
         folder: PathBuf,
     },
     /// A file that is none.
-    #[error("{0} is no regular file")]
+    #[error("{0} is not a regular file")]
     NoFile(PathBuf),
     /// A file.
     #[error("{file} cannot be read")]
@@ -264,7 +264,10 @@ pub fn system_roots() -> Vec<Certificate<'static>> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         let error = chain(error);
-        tracing::warn!(error, "not all certificates of this machine can be read");
+        tracing::warn!(
+            error,
+            "some of this machine's CA certificates are unreadable"
+        );
     }
     let certificates = found.certs.iter();
     certificates

@@ -27,13 +27,13 @@ pub struct Parsed {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// A page for people.
-    #[error("what came is a web page, not a list of addresses; open the URL to see what it says")]
+    #[error("the answer is a web page, not a list of addresses; open the URL in a browser")]
     Page,
     /// Not a text at all.
-    #[error("what came is not text; an archive must be unpacked first")]
+    #[error("the answer is not text; archives must be unpacked first")]
     NotText,
     /// Something else.
-    #[error("{other} lines are no address and {good} are: for example {sample:?}")]
+    #[error("{other} lines are not addresses (for example {sample:?}) and {good} are")]
     Mostly {
         /// Lines that are none.
         other: u64,

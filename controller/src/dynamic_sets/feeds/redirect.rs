@@ -41,7 +41,7 @@ pub enum Astray {
         inward: Inward,
     },
     /// It leads nowhere.
-    #[error("it redirects to {0:?}, which is no URL")]
+    #[error("it redirects to {0:?}, which is not a URL")]
     NoUrl(String),
 }
 

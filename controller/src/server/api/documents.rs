@@ -227,7 +227,7 @@ impl DocumentsApi {
             let store = Arc::clone(&self.store);
             tokio::spawn(async move {
                 if let Err(error) = documents::prune(store.as_ref()).await {
-                    tracing::warn!(error = %chain(&error), "old versions of documents not removed");
+                    tracing::warn!(error = %chain(&error), "old document versions not removed");
                 }
             });
         }

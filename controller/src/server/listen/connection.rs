@@ -71,7 +71,7 @@ impl Connection {
         };
         let ended = end.as_mut().poll(cx).is_ready();
         if ended {
-            tracing::info!(peer = %self.peer.address, "connection cut: its certificate has expired");
+            tracing::info!(peer = %self.peer.address, "connection closed: its certificate has expired");
         }
         ended
     }

@@ -28,9 +28,9 @@ struct Taken {
 /// Why a connection is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Full {
-    #[error("too many are open")]
+    #[error("too many connections")]
     All,
-    #[error("too many from this address are not known yet")]
+    #[error("too many unauthenticated connections from this address")]
     Source,
 }
 

@@ -134,7 +134,7 @@ impl EmergencyApi {
         let (record, revision) = self.put_exception(caller, kind, order).await?;
         tracing::info!(
             operator = %caller.name, kind = kind.word(), net = %record.net, scope = %record.scope,
-            reason = record.reason, "exception made"
+            reason = record.reason, "block or allow added"
         );
         let awaited = Awaited::Exception(kind, order.net);
         let sites = self.outcome(sites, &awaited, revision, false);
@@ -164,7 +164,7 @@ impl EmergencyApi {
         for record in &lifted {
             tracing::info!(
                 operator = %caller.name, kind = kind.word(), net = %record.net,
-                scope = %record.scope, "exception taken back"
+                scope = %record.scope, "block or allow removed"
             );
             sites.extend(self.sites_of(&record.scope).await?);
         }
@@ -253,7 +253,7 @@ impl EmergencyApi {
         caller.detail(&record.reason);
         let (record, revision) = self.put_open(&site, record).await?;
         tracing::warn!(
-            operator = %caller.name, %site, reason = record.reason, "site opened to everybody"
+            operator = %caller.name, %site, reason = record.reason, "site opened to everyone"
         );
         let sites = self.outcome(&sites, &Awaited::Open, revision, false);
         Ok(v1::EmergencyResponse {
@@ -276,7 +276,7 @@ impl EmergencyApi {
         let Some((record, revision)) = self.take_open(&site).await? else {
             return Ok(v1::EmergencyResponse::default());
         };
-        tracing::warn!(operator = %caller.name, %site, "site closed again");
+        tracing::warn!(operator = %caller.name, %site, "site closed");
         let sites = self.outcome(&sites, &Awaited::Open, revision, true);
         Ok(v1::EmergencyResponse {
             exceptions: Vec::new(),
