@@ -35,7 +35,7 @@ pub struct Registrar {
 /// Why a machine was not enrolled. The text is for the person at the machine.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// No such id, or another secret: which of the two is not told.
+    /// No such id, or another secret: the answer does not reveal which.
     #[error("unknown token; create a new one: voipctl token create --site SITE --role ROLE")]
     UnknownToken,
     /// Its time is over.
@@ -79,7 +79,7 @@ pub enum EnrolError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It cannot be written down who joins.
+    /// The audit log cannot be written.
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// Too many at once.
@@ -131,7 +131,7 @@ impl Registrar {
                     return Err(EnrolError::Taken(id));
                 }
             }
-            // A member that nobody can account for is worse than a machine that has to wait.
+            // A node without a record is worse than a machine that has to wait.
             if !told {
                 let event = joins("Enrolling", &id, &token.record, &request.token_id);
                 self.audit.append(event.record()).await?;
@@ -173,7 +173,7 @@ impl Registrar {
     /// The token, if the secret is right.
     async fn token(&self, key: &str, secret: &str) -> Result<Read<TokenRecord>, EnrolError> {
         let found = records::read::<TokenRecord>(self.store.as_ref(), key).await?;
-        // Without a token something is compared all the same: the time must not tell.
+        // Compared without a token too: the time must not reveal whether it exists.
         let hash = found
             .as_ref()
             .map_or("-", |read| read.record.secret_hash.as_str());

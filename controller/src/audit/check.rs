@@ -51,7 +51,7 @@ pub async fn check(store: &dyn Store) -> Result<Link, CheckError> {
     Ok(walk.at())
 }
 
-/// Says loudly what is wrong. The controller runs all the same: a log that somebody damaged must
+/// Logs what is wrong. The controller runs all the same: a damaged log must
 /// not stop the emergency block that comes next.
 pub(super) async fn at_start(store: Arc<dyn Store>) {
     match check(store.as_ref()).await {

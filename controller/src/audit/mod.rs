@@ -1,5 +1,5 @@
-//! Who changed what: a hash-chained log in the store, written before a change is begun and
-//! before its end is told.
+//! The audit log: a hash chain in the store, written before a change begins and
+//! before its result is answered.
 
 pub mod check;
 mod event;
@@ -70,7 +70,7 @@ pub async fn anchor(store: &dyn Store) -> Result<Link, StoreError> {
 }
 
 impl Audit {
-    /// Opens the log of a store, and closes what an earlier run left open: nobody knows how
+    /// Opens the log of a store, and closes what an earlier run left open: it is unknown how
     /// that ended. The chain is checked in the background.
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (queue, appends) = mpsc::channel(QUEUE);
@@ -88,7 +88,7 @@ impl Audit {
         Ok(audit)
     }
 
-    /// Says once that the store was made of a backup.
+    /// Records once that the store was restored from a backup.
     async fn note_restore(&self, store: &dyn Store) -> Result<(), StoreError> {
         let read: Option<Read<u64>> = records::read(store, keys::RESTORED).await?;
         let Some(read) = read else {
@@ -152,10 +152,10 @@ impl Audit {
     }
 
     /// Writes down a refusal, of which an operator gets a bounded number in a minute; the rest
-    /// of them become one record with their count. The refusal stands also where it cannot be
+    /// of them become one record with their count. The call is refused even where that cannot be
     /// written.
     ///
-    /// `key` is the hash of the key that the caller has proven: whoever had the name before, with
+    /// `key` is the hash of the key that the caller has proven: an earlier holder of the name, with
     /// another key, uses up nothing of its holder's.
     pub(crate) async fn refused(&self, key: &str, record: Record) {
         self.within(&self.flood, key.to_owned(), record).await;

@@ -171,7 +171,7 @@ fn line_of(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     Ok(line)
 }
 
-/// Reads a backup entry by entry. Only when [`Reader::next`] has said that it is at the end is
+/// Reads a backup entry by entry. Only when [`Reader::next`] has reached the end is
 /// it known that the file is what was written.
 #[derive(Debug)]
 pub(crate) struct Reader<R> {

@@ -1,4 +1,4 @@
-//! The task that computes live sets anew when the store says something else.
+//! The task that recomputes dynamic sets when the store changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ struct Stale {
 struct Follower<'l> {
     live: &'l DynamicSets,
     documents: Arc<Documents>,
-    /// Of the sites that were computed: most of what nodes say changes none of it.
+    /// Of computed sites: most status reports change none of it.
     nodes: HashMap<SiteName, Vec<NodeInput>>,
     stale: Stale,
     heard: Revision,
@@ -138,7 +138,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Whether a node says other addresses than those that were computed with.
+    /// Whether a node reports other addresses than those last used.
     fn moved(&self, site: &SiteName, node: &str, change: &Change) -> bool {
         let known = self.nodes.get(site).into_iter().flatten();
         let known = known.into_iter().find(|known| known.name.as_str() == node);

@@ -87,7 +87,7 @@ impl Used {
     }
 }
 
-/// Reads documents and generations again whenever they change, until the controller stops. Nothing is said
+/// Reads documents and generations again whenever they change, until the controller stops. Nothing is sent
 /// before they were read once.
 pub(super) async fn follow(
     store: Arc<dyn Store>,

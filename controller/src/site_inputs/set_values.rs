@@ -20,10 +20,10 @@ use crate::store::{Store, StoreError, keys};
 pub const MAX_EXCEPTIONS: usize = 20_000;
 /// Beyond that: of calls at the same moment each may have found room.
 const AT_ONCE: usize = 1024;
-/// Everybody, in prefixes that a `hash:net` can hold.
+/// The whole address space, in prefixes that a `hash:net` can hold.
 const EVERYBODY: [&str; 4] = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"];
 
-/// A site's live sets as the store says they are at `now_ms`: the sources that the documents
+/// A site's dynamic sets as of `now_ms`: the sources that the documents
 /// need, for nodes with these addresses.
 pub async fn read(
     store: &dyn Store,
@@ -37,7 +37,7 @@ pub async fn read(
     Ok(gathered.await?.0)
 }
 
-/// What a site denies nobody of, though a fetched list has it: of each list, by whose it is.
+/// Entries of fetched lists that a site does not deny because it serves them, by list.
 pub(crate) type LeftOut = BTreeMap<ListName, Vec<Dropped>>;
 
 /// The same, with the sources in `named` besides: those that pushed rulesets name. And what of

@@ -1,4 +1,4 @@
-//! What a compile stands on, read from the store.
+//! The input of a compile, read from the store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -48,7 +48,7 @@ fn hosts(count: u32) -> String {
 }
 
 #[tokio::test]
-async fn a_list_is_fetched_again_and_again_and_outlives_its_source() {
+async fn lists_are_refreshed_and_outlive_their_source() {
     let scene = Scene::new();
     let web = Web::start(Does::Versioned(
         "\"1\"",
@@ -101,7 +101,7 @@ async fn a_list_is_fetched_again_and_again_and_outlives_its_source() {
 }
 
 #[tokio::test]
-async fn an_operator_may_accept_that_a_list_shrank() {
+async fn operators_may_accept_a_shrunk_list() {
     let scene = Scene::new();
     let web = Web::start(ok(&hosts(500))).await;
     let ask = start(&scene).await;
@@ -203,7 +203,7 @@ async fn however_many_lists_are_remembered_it_starts_and_the_longest_unused_go_f
 }
 
 #[tokio::test]
-async fn a_list_that_something_is_opened_to_is_looked_at_again() {
+async fn lists_used_for_openings_are_checked_again() {
     let scene = Scene::new();
     let wide: Vec<String> = (11..61).map(|n| format!("{n}.0.0.0/8")).collect();
     let web = Web::start(Does::Versioned("\"1\"", wide.join("\n"))).await;

@@ -59,7 +59,7 @@ pub(crate) fn count(fetched: &Result<Fetched, FetchError>) -> usize {
 }
 
 #[tokio::test]
-async fn a_list_comes_plain_and_packed() {
+async fn fetches_plain_and_compressed_lists() {
     let web = Web::start(ok("192.0.2.1\n192.0.2.0/25 ; SBL1\n")).await;
     let new = FeedRecord::default();
     assert_eq!(count(&fetch(over(limits()), &web.url(), &new).await), 2);
@@ -71,7 +71,7 @@ async fn a_list_comes_plain_and_packed() {
 }
 
 #[tokio::test]
-async fn what_a_bad_server_does_is_an_error_that_says_so() {
+async fn bad_servers_cause_specific_errors() {
     let web = Web::start(ok("")).await;
     let url = web.url();
     let here = format!("302 Found\r\nLocation: {url}");
@@ -127,7 +127,7 @@ async fn what_a_bad_server_does_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_left_alone_in_time() {
+async fn gives_up_on_hanging_servers() {
     let limits = Limits {
         whole: Duration::from_millis(300),
         ..limits()
@@ -146,7 +146,7 @@ async fn a_server_that_hangs_is_left_alone_in_time() {
 }
 
 #[tokio::test]
-async fn what_has_not_changed_is_not_sent_again() {
+async fn unchanged_lists_are_not_sent_again() {
     let web = Web::start(Does::Versioned("\"v1\"", "192.0.2.1\n".to_owned())).await;
     let mut last = FeedRecord {
         source: web.url(),

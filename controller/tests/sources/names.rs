@@ -46,7 +46,7 @@ fn held(record: &ResolvedRecord) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_name_follows_its_changes_and_outlives_its_resolver() {
+async fn names_follow_changes_and_outlive_their_resolver() {
     let (scene, mut dns) = (Scene::new(), Dns::start().await);
     let running = start(&scene, &dns).await;
     dns.say(HOST, addresses(&["192.0.2.1", "2001:db8::1"]));
@@ -114,7 +114,7 @@ async fn a_name_follows_its_changes_and_outlives_its_resolver() {
 }
 
 #[tokio::test]
-async fn a_new_name_is_resolved_at_once_and_an_unused_one_goes_after_a_day() {
+async fn new_names_resolve_at_once_and_unused_ones_expire_after_a_day() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
     start(&scene, &dns).await;
     dns.say(
@@ -177,7 +177,7 @@ async fn many_names_are_resolved_beside_some_that_get_no_answer() {
 }
 
 #[tokio::test]
-async fn what_a_pushed_generation_names_is_resolved_without_a_document() {
+async fn names_of_pushed_generations_stay_resolved() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
     dns.say(HOST, addresses(&["192.0.2.1"]));
     let record = |live: &str| {
@@ -251,7 +251,7 @@ async fn however_many_names_are_remembered_it_starts_and_the_longest_unused_go_f
 }
 
 #[tokio::test]
-async fn a_name_in_use_stays_whoever_comes_with_more_names_than_are_resolved() {
+async fn excess_names_do_not_displace_names_in_use() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
     start(&scene, &dns).await;
     dns.say(HOST, addresses(&["192.0.2.1"]));
@@ -273,7 +273,7 @@ async fn a_name_in_use_stays_whoever_comes_with_more_names_than_are_resolved() {
 }
 
 #[tokio::test]
-async fn a_burst_of_failures_becomes_a_count_in_the_audit_log() {
+async fn many_failures_become_a_count_in_the_audit_log() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
     start(&scene, &dns).await;
     let many: Vec<String> = (0..100).map(|n| format!("a{n}.example.net")).collect();

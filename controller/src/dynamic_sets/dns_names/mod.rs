@@ -35,8 +35,8 @@ const AT_ONCE: usize = 16;
 /// How old a stored record may become while every answer is the same, milliseconds: each one
 /// stored is a write to disk.
 const REFRESH_MS: u64 = 300 * 1000;
-/// How long a name stays that nothing uses, milliseconds: whoever takes it in again the same
-/// day starts with what was known.
+/// How long an unused name is remembered, milliseconds: a document that names it again the same
+/// day starts with its last addresses.
 const UNUSED_MS: u64 = 24 * 3600 * 1000;
 
 /// Resolves names and keeps the records.
@@ -107,7 +107,7 @@ impl Names {
     }
 
     /// Which of the names in use are resolved: where there are too many, those that were before,
-    /// then those of which something is known. Who comes later, comes last, by whatever name.
+    /// then those with a record: new names must not displace old ones.
     fn names_to_resolve(&self, used: &Used) -> Vec<DnsName> {
         let mut names: Vec<&DnsName> = used.names.iter().collect();
         names.sort_by_key(|name| match self.held.get(*name) {
@@ -138,7 +138,7 @@ impl Names {
     }
 
     /// The names that nothing has used for long; and of more than [`MAX_NAMES`] unused ones those
-    /// that were unused for longest, or whoever changes names again and again fills the store.
+    /// that were unused for longest: otherwise changing names again and again fills the store.
     fn outlived(&self, now_ms: u64) -> BTreeSet<DnsName> {
         let unused = self.held.iter().filter_map(|(name, held)| {
             let since = held.record.unused_since_ms?;

@@ -56,7 +56,7 @@ pub enum Fetched {
         parsed: Parsed,
         /// Its version; empty: none.
         etag: String,
-        /// When it last changed, as the source says it; empty: it does not.
+        /// The `Last-Modified` of the source; empty: none.
         last_modified: String,
     },
 }
@@ -115,7 +115,7 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Files may come from `folder` only: who writes documents may not read everything on the
+    /// Files may come only from `folder`: documents must not read everything on the
     /// controller's host. Servers are believed that one of `roots` vouches for.
     pub fn new(limits: Limits, folder: PathBuf, roots: Vec<Certificate<'static>>) -> Self {
         Self {
@@ -228,7 +228,7 @@ impl Fetcher {
         if !file.starts_with(&folder) {
             return Err(FetchError::Outside { file, folder });
         }
-        // A pipe would keep whoever opens it.
+        // Opening a pipe would block.
         if !file.metadata().map_err(unreadable(&file))?.is_file() {
             return Err(FetchError::NoFile(file));
         }

@@ -196,7 +196,7 @@ impl Upkeep for Feeds {
                 continue;
             }
             let shrink = held.asked.take() == Some(Shrink::Yes);
-            // All but the elements, which say nothing about how to ask.
+            // All but the elements, which do not matter for the request.
             let known = FeedRecord {
                 v4: Vec::new(),
                 v6: Vec::new(),
@@ -303,7 +303,7 @@ impl Upkeep for Feeds {
             },
         );
         held.unstored = true;
-        // Whoever asked after this one was begun waits for the next.
+        // Requests made after this fetch began wait for the next.
         if held.asked.is_none() {
             held.answered.append(&mut held.waiting);
         }
@@ -346,7 +346,7 @@ impl Upkeep for Feeds {
                     .await?;
                 held.unstored = false;
                 for done in held.answered.drain(..) {
-                    // Whoever has hung up needs no answer.
+                    // A caller that hung up needs no answer.
                     _ = done.send(held.record.clone());
                 }
             }

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_formats_that_lists_come_in() {
+    fn parses_common_list_formats() {
         let body = "\u{feff}; Spamhaus DROP List\r\n# comment\r\n\r\n\
             192.0.2.0/25 ; SBL1\r\n\
             198.51.100.7\n\
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_is_counted_by_its_reason() {
+    fn dropped_lines_are_counted_by_reason() {
         let body = b"ip,country\n192.0.2.1\n10.0.0.0/8\n192.168.1.1\nfd00::/8\n127.0.0.1\n\
             224.0.0.0/4\n0.0.0.0/0\n::/0\n64.0.0.0/4\n\x1b[2Jevil\xff\n192.0.2.300\n";
         let parsed = parse(body, 100).unwrap();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_refused() {
+    fn refuses_content_that_is_not_a_list() {
         let page = b"\n <!DOCTYPE html><p>192.0.2.1</p>";
         assert_eq!(parse(page, 9), Err(Unfit::Page));
         assert_eq!(parse(b"PK\x03\x04\0\0", 9), Err(Unfit::NotText));

@@ -56,7 +56,7 @@ impl BackupApi {
             let _turn = turn;
             if let Err(status) = send(&mut taking, &out).await {
                 tracing::warn!(reason = status.message(), "backup aborted");
-                // Nobody may be reading any more.
+                // The reader may have gone.
                 let _ = out.try_send(Err(status));
             }
         });

@@ -58,7 +58,7 @@ impl Access {
             .await
     }
 
-    /// Whether an operator may make a call, as its rights stand now.
+    /// Whether an operator may make a call by its present rights.
     pub(super) async fn may(
         &self,
         name: &OperatorName,

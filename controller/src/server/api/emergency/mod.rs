@@ -76,7 +76,7 @@ impl EmergencyApi {
                     return Err(refusal);
                 }
             }
-            // It cannot be told whose it is, and it is meant all the same.
+            // The owners are unknown, but the block is forced.
             Err(_) if order.forced => {}
             Err(refusal) => return Err(refusal),
         }
@@ -173,7 +173,7 @@ impl EmergencyApi {
         }
         let awaited = Awaited::Exception(kind, net);
         let sites = self.outcome(&sites, &awaited, revision, true).await?;
-        // What was said of every site still holds where one site's was taken back.
+        // A block of all sites still holds where one site's was removed.
         let left = self.exceptions(kind).await?;
         let still = left
             .iter()
@@ -235,7 +235,7 @@ impl EmergencyApi {
         })
     }
 
-    /// Opens a site to everybody.
+    /// Opens a site to everyone.
     pub(super) async fn open(
         &self,
         caller: &Caller,
@@ -265,7 +265,7 @@ impl EmergencyApi {
         })
     }
 
-    /// Closes a site that was opened to everybody.
+    /// Closes a site that was opened to everyone.
     pub(super) async fn close(
         &self,
         caller: &Caller,
@@ -287,7 +287,7 @@ impl EmergencyApi {
         })
     }
 
-    /// How the nodes of these sites stand to what was committed.
+    /// Whether the nodes of these sites enforce what was committed.
     async fn outcome(
         &self,
         sites: &BTreeSet<SiteName>,
