@@ -224,7 +224,7 @@ mod tests {
         let refused = parse(words.as_bytes(), 9).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "20 lines are no address and 1 are: for example \"no such list\""
+            "20 lines are not addresses (for example \"no such list\") and 1 are"
         );
         let too_many = Err(Unfit::TooMany { most: 1 });
         assert_eq!(parse(b"192.0.2.1\n192.0.2.2\n", 1), too_many);
