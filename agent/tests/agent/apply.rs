@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::faulty::faulty;
+use crate::intercepted::{failing_at, intercepted};
 use crate::support::{
     Place, failsafe, held, in_namespace, install, on_both_backends, own, prepare, put_back, same,
     sample,
@@ -281,7 +281,7 @@ fn a_failure_at_any_step_goes_back() {
         let mut confirmed = install(&mut system, &ledger, 1, sample(1));
         // Sets before, IPv4, IPv6; what goes from the sets after is tried again by itself.
         for fails_at in 1..=3 {
-            let mut kernel = faulty(place, fails_at);
+            let mut kernel = failing_at(place, fails_at);
             let prepared = prepare(&mut kernel, 2, sample(2)).unwrap();
             prepared.begin(&ledger, 1, clock::now()).unwrap();
             let error = prepared.enforce(&mut kernel).unwrap_err().to_string();
@@ -296,7 +296,7 @@ fn a_failure_at_any_step_goes_back() {
         // And without an earlier ruleset.
         recovery::teardown(&mut system, &ledger, true).unwrap();
         for fails_at in 1..=3 {
-            let mut kernel = faulty(place, fails_at);
+            let mut kernel = failing_at(place, fails_at);
             let prepared = prepare(&mut kernel, 2, sample(2)).unwrap();
             prepared.begin(&ledger, 1, clock::now()).unwrap();
             prepared.enforce(&mut kernel).unwrap_err();
@@ -311,8 +311,8 @@ fn a_failure_at_any_step_goes_back() {
 fn without_a_scratch_namespace_the_read_back_serves() {
     on_both_backends(|place| {
         let ledger = place.ledger();
-        let mut kernel = faulty(place, usize::MAX);
-        kernel.scratch = false;
+        let mut kernel = intercepted(place);
+        kernel.without_scratch = true;
         let confirmed = install(&mut kernel, &ledger, 1, sample(1));
         assert!(confirmed.canonical.read_back);
         assert!(inspect(&mut kernel, &confirmed).is_clean());

@@ -204,8 +204,8 @@ fn an_offer_that_fails_on_a_closed_node_leaves_it_closed() {
         recovery::recover(&mut place.system(), &place.ledger());
         let closed = ours(place);
         // The rules of IPv6 are the third change after the sets and those of IPv4.
-        let kernel = crate::faulty::faulty(place, 3);
-        let own = kernel.system.own_processes();
+        let kernel = crate::intercepted::failing_at(place, 3);
+        let own = kernel.kernel.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
         let status = answer(&agent, 2, 9, &sample(9));
         assert_eq!(status.state(), NodeState::Failed);
@@ -260,7 +260,7 @@ fn one_family_that_is_refused_does_not_open_the_other() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
         damage(place, "confirmed");
-        let mut kernel = crate::faulty::faulty(place, 1);
+        let mut kernel = crate::intercepted::failing_at(place, 1);
         let recovered = recovery::recover(&mut kernel, &place.ledger());
         let Running::Refused(why) = recovered.fallback.unwrap().running else {
             panic!("not refused");

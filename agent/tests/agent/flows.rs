@@ -14,7 +14,7 @@ use voipfleet_ruleset::flows::{Denials, Flow};
 use voipfleet_ruleset::iptables::Failsafe;
 use voipfleet_ruleset::ruleset::{AddressSet, Family, Ruleset, SetName};
 
-use crate::faulty::faulty;
+use crate::intercepted::intercepted;
 use crate::reconciler::{Agent, LIMIT, NEVER, offer};
 use crate::support::{Place, in_namespace, on_both_backends, sample};
 
@@ -451,9 +451,9 @@ fn what_slipped_in_while_the_rules_were_gone_is_cut() {
 #[test]
 fn without_a_list_of_flows_a_push_succeeds_and_says_so() {
     in_namespace(Backend::Nft, |place| {
-        let mut kernel = faulty(place, usize::MAX);
+        let mut kernel = intercepted(place);
         kernel.without_conntrack = true;
-        let own = kernel.system.own_processes();
+        let own = kernel.kernel.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
         let status = agent.answer_to(offer(1, 1, &sample(1)));
         assert_eq!(status.state(), NodeState::Applied, "{}", status.error);

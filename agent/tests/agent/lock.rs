@@ -7,8 +7,9 @@ use nix::fcntl::{Flock, FlockArg};
 use voipfleet_agent::enforcement::apply::Prepared;
 use voipfleet_agent::kernel::{Backend, LOCK_FILE};
 use voipfleet_ruleset::ruleset::Family;
+use voipfleet_testkit::kernel::Call;
 
-use crate::faulty::faulty;
+use crate::intercepted::{intercepted, refusing};
 use crate::support::{failsafe, held, in_namespace, sample};
 
 /// Whether this process holds the lock of the machine's tools: a line of `/proc/locks` is
@@ -32,11 +33,13 @@ fn nobody_comes_between_the_two_families() {
     // Each restore of nf_tables is one transaction, and asks for no lock.
     in_namespace(Backend::Legacy, |place| {
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let mut kernel = faulty(place, usize::MAX);
         let notes = Arc::clone(&seen);
-        kernel.before_restore = Some(Box::new(move |family| {
-            notes.lock().unwrap().push((family, holds_the_lock()));
-        }));
+        let mut kernel = intercepted(place).before(move |_, call| {
+            if let Call::Restore(family, _) = call {
+                notes.lock().unwrap().push((*family, holds_the_lock()));
+            }
+            Ok(())
+        });
         let ruleset = sample(1);
         let of = held(1, &ruleset);
         let prepared = Prepared::new(&kernel, of, ruleset, failsafe()).unwrap();
@@ -51,8 +54,7 @@ fn nobody_comes_between_the_two_families() {
 #[test]
 fn the_lock_is_let_go_when_a_family_is_refused() {
     in_namespace(Backend::Legacy, |place| {
-        let mut kernel = faulty(place, usize::MAX);
-        kernel.refused = Some(Family::V4);
+        let mut kernel = refusing(place, Family::V4);
         let ruleset = sample(1);
         let of = held(1, &ruleset);
         let prepared = Prepared::new(&kernel, of, ruleset, failsafe()).unwrap();

@@ -122,7 +122,7 @@ fn a_start_after_a_kill_in_the_apply_closes_such_a_node() {
         let half = prepare(&mut system, 9, sample(9)).unwrap();
         half.begin(&ledger, 2, voipfleet_agent::host::clock::now())
             .unwrap();
-        let mut kernel = crate::faulty::faulty(place, 3);
+        let mut kernel = crate::intercepted::failing_at(place, 3);
         assert!(half.write(&mut kernel as &mut dyn Kernel).is_err());
         let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.interrupted.is_some());

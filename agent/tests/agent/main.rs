@@ -7,10 +7,6 @@ mod boot;
 #[cfg(test)]
 mod contention;
 #[cfg(test)]
-mod controller;
-#[cfg(test)]
-mod counting;
-#[cfg(test)]
 mod disruption;
 #[cfg(test)]
 mod drift;
@@ -23,11 +19,11 @@ mod fallback;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
-mod faulty;
-#[cfg(test)]
 mod flows;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod intercepted;
 #[cfg(test)]
 mod ledger;
 #[cfg(test)]

@@ -1,12 +1,13 @@
-//! The agent's own program on a kernel of its own, and a controller that the test decides.
+//! The agent's own program on a kernel of its own, and a controller that the test scripts.
 
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use voipfleet_agent::host::state_dir::StateDir;
+use voipfleet_agent::host::state_dir::{NodeConfig, StateDir};
 use voipfleet_agent::ledger::Ledger;
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
@@ -14,18 +15,23 @@ use voipfleet_proto::v1::{
     Confirm, ControllerMessage, Hello, LiveNotice, NodeState, NodeStatus, Offer, Welcome,
 };
 use voipfleet_ruleset::ruleset::{Digest, LiveSets, Ruleset};
+use voipfleet_testkit::controller::ControllerSession;
+use voipfleet_testkit::{Credentials, FakeController, TestCa};
 
-use crate::controller::{Ca, Controller, Session, enrolled};
 use crate::reconciler::LIMIT;
 use crate::support::{Place, same};
 
 /// Long enough that no trial of a test ends by itself.
 pub(crate) const LONG: u64 = 600_000;
 
+/// The identities of the controller and of the only node.
+pub(crate) const CONTROLLER: &str = "spiffe://voipfleet/controller";
+pub(crate) const NODE: &str = "spiffe://voipfleet/site/site-a/node/sip1";
+
 /// A controller in the namespace of the test, and the agent's program beside it.
 pub(crate) struct Node<'a> {
     pub(crate) place: &'a Place,
-    pub(crate) controller: Controller,
+    pub(crate) controller: FakeController,
     pub(crate) state: StateDir,
     agent: Option<Child>,
     /// Where the agent says what systemd would hear.
@@ -45,9 +51,9 @@ impl<'a> Node<'a> {
     pub(crate) async fn idle(place: &'a Place) -> Self {
         place.tool("ip link set lo up");
         place.be_somebody_else();
-        let ca = Ca::new();
-        let controller = Controller::start(&ca.issue("controller", 2100)).await;
-        let identity = ca.issue("site/site-a/node/sip1", 2100);
+        let ca = TestCa::new();
+        let controller = FakeController::start(&ca.issue(CONTROLLER, 2100)).await;
+        let identity = ca.issue(NODE, 2100);
         let folder = place.folder.path();
         let state = enrolled(&folder.join("state"), &identity, controller.address);
         let notices = UnixDatagram::bind(folder.join("notices")).unwrap();
@@ -163,7 +169,7 @@ impl<'a> Node<'a> {
     }
 
     /// The next session, up to its Welcome.
-    pub(crate) async fn session(&mut self) -> (Session, Hello) {
+    pub(crate) async fn session(&mut self) -> (ControllerSession, Hello) {
         loop {
             // An agent that was killed may have left half a session behind.
             if let Some(next) = next(&mut self.controller).await {
@@ -174,7 +180,7 @@ impl<'a> Node<'a> {
 
     pub(crate) async fn offer(
         &self,
-        session: &Session,
+        session: &ControllerSession,
         nonce: u64,
         ruleset: &Ruleset,
         within_ms: u64,
@@ -193,7 +199,12 @@ impl<'a> Node<'a> {
     }
 
     /// Notices live sets; as a delta from others, or as a whole to be fetched.
-    pub(crate) async fn notice(&self, session: &Session, live: &LiveSets, from: Option<&LiveSets>) {
+    pub(crate) async fn notice(
+        &self,
+        session: &ControllerSession,
+        live: &LiveSets,
+        from: Option<&LiveSets>,
+    ) {
         if from.is_none() {
             let content = live.encode();
             let chunks = content.chunks(256 << 10).map(<[u8]>::to_vec).collect();
@@ -205,10 +216,10 @@ impl<'a> Node<'a> {
     /// Offers it, and confirms it on the session that announces its trial.
     pub(crate) async fn push(
         &mut self,
-        mut session: Session,
+        mut session: ControllerSession,
         nonce: u64,
         ruleset: &Ruleset,
-    ) -> Session {
+    ) -> ControllerSession {
         self.offer(&session, nonce, ruleset, LONG).await;
         until(&mut session, NodeState::Trial).await;
         let (mut session, hello) = self.session().await;
@@ -231,6 +242,25 @@ impl Drop for Node<'_> {
             self.kill();
         }
     }
+}
+
+/// A state folder as enrolment leaves it.
+pub(crate) fn enrolled(folder: &Path, issued: &Credentials, controller: SocketAddr) -> StateDir {
+    let state = StateDir::open(folder).unwrap();
+    let identity = state.identity_folder();
+    std::fs::create_dir_all(&identity).unwrap();
+    std::fs::write(identity.join("key.pem"), &issued.key).unwrap();
+    std::fs::write(identity.join("cert.pem"), &issued.certificate).unwrap();
+    std::fs::write(identity.join("ca.pem"), &issued.ca).unwrap();
+    let config = NodeConfig {
+        site: "site-a".parse().unwrap(),
+        node: "sip1".parse().unwrap(),
+        roles: vec!["sip".to_owned()],
+        controller: controller.to_string(),
+    };
+    let text = serde_json::to_string(&config).unwrap();
+    std::fs::write(state.config_file(), text).unwrap();
+    state
 }
 
 /// The agent's program with a subcommand, on that state.
@@ -266,7 +296,7 @@ pub(crate) fn was_killed(status: ExitStatus) -> bool {
 }
 
 /// The next session, up to its Welcome; none if it ended before its Hello.
-pub(crate) async fn next(controller: &mut Controller) -> Option<(Session, Hello)> {
+pub(crate) async fn next(controller: &mut FakeController) -> Option<(ControllerSession, Hello)> {
     let mut session = tokio::time::timeout(LIMIT, controller.sessions.recv())
         .await
         .expect("a session")
@@ -281,8 +311,8 @@ pub(crate) async fn next(controller: &mut Controller) -> Option<(Session, Hello)
     Some((session, hello))
 }
 
-pub(crate) async fn hear(session: &mut Session) -> Option<Up> {
-    let message = tokio::time::timeout(LIMIT, session.said.message())
+pub(crate) async fn hear(session: &mut ControllerSession) -> Option<Up> {
+    let message = tokio::time::timeout(LIMIT, session.messages.message())
         .await
         .expect("a message, or the end");
     // A session whose connection was cut ends with an error.
@@ -290,13 +320,13 @@ pub(crate) async fn hear(session: &mut Session) -> Option<Up> {
 }
 
 /// Says it; to an agent that is gone, in vain.
-pub(crate) async fn say(session: &Session, kind: Down) {
+pub(crate) async fn say(session: &ControllerSession, kind: Down) {
     let message = ControllerMessage { kind: Some(kind) };
-    let _heard = session.say.send(Ok(message)).await;
+    let _heard = session.answers.send(Ok(message)).await;
 }
 
 /// Hears statuses until one of `state`.
-pub(crate) async fn until(session: &mut Session, state: NodeState) -> NodeStatus {
+pub(crate) async fn until(session: &mut ControllerSession, state: NodeState) -> NodeStatus {
     loop {
         match hear(session).await {
             Some(Up::Status(status)) if status.state() == state => return status,
@@ -317,11 +347,11 @@ pub(crate) fn notice_of(live: &LiveSets, from: Option<&LiveSets>) -> LiveNotice 
 }
 
 /// Hears statuses until the node enforces these live sets.
-pub(crate) async fn until_live(session: &mut Session, live: &LiveSets) -> NodeStatus {
+pub(crate) async fn until_live(session: &mut ControllerSession, live: &LiveSets) -> NodeStatus {
     until_digest(session, live.digest()).await
 }
 
-pub(crate) async fn until_digest(session: &mut Session, digest: Digest) -> NodeStatus {
+pub(crate) async fn until_digest(session: &mut ControllerSession, digest: Digest) -> NodeStatus {
     loop {
         match hear(session).await {
             Some(Up::Status(status)) if status.live_digest == digest.as_bytes() => return status,

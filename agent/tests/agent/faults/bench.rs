@@ -9,6 +9,7 @@ use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::{KeptLive, Ledger, Live, Management};
 use voipfleet_ruleset::iptables::Failsafe;
 use voipfleet_ruleset::ruleset::{LiveSets, Ruleset};
+use voipfleet_testkit::files::copy_folder;
 
 use crate::live::{first, naming};
 use crate::node::{Node, announced, confirm, program, was_killed};
@@ -63,19 +64,6 @@ pub(super) fn elsewhere<T: Send + 'static>(
     receiver.recv().unwrap()
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// Runs a subcommand of the agent to its end.
 pub(super) fn ask(place: &Place, verb: &[&str], state: &Path, failpoint: &str) -> ExitStatus {
     let mut command = program(place, verb[0], state);
@@ -96,7 +84,7 @@ pub(super) fn ask(place: &Place, verb: &[&str], state: &Path, failpoint: &str) -
 /// been started.
 pub(super) fn rebooted(place: &Place, state: &Path) -> (ExitStatus, String) {
     let kept = tempfile::tempdir().unwrap();
-    copy(state, kept.path());
+    copy_folder(state, kept.path());
     let said = elsewhere(place.backend, move |place| {
         place.be_somebody_else();
         let status = ask(place, &["restore"], kept.path(), "");

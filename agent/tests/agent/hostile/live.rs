@@ -12,7 +12,8 @@ use voipfleet_ruleset::ruleset::live::MAX_LIVE_BYTES;
 use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 
 use super::Victim;
-use crate::controller::Served;
+use voipfleet_testkit::controller::Served;
+
 use crate::live::{first, naming, with};
 use crate::node::{hear, run, until_live};
 use crate::support::{on_both_backends, same};

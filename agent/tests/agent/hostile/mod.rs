@@ -14,8 +14,8 @@ use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::{NodeState, NodeStatus, Offer};
 use voipfleet_ruleset::ruleset::{Digest, Ruleset};
+use voipfleet_testkit::controller::ControllerSession;
 
-use crate::controller::Session;
 use crate::node::{Node, hear, say};
 use crate::reconciler::LIMIT;
 use crate::support::{Place, same, sample};
@@ -23,7 +23,7 @@ use crate::support::{Place, same, sample};
 /// A node that runs a ruleset, and whatever it must keep.
 struct Victim<'a> {
     node: Node<'a>,
-    session: Session,
+    session: ControllerSession,
     /// The last nonce and generation that were used.
     last: u64,
     generation: u64,

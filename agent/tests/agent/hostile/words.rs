@@ -7,6 +7,7 @@ use voipfleet_proto::v1::{Confirm, ControllerMessage, DriftAck, NodeState, Offer
 use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
 use super::{Victim, logs};
+
 use crate::node::{LONG, announced, confirm, hear, run, say, until};
 use crate::support::{in_namespace, on_both_backends, sample};
 
@@ -194,7 +195,7 @@ fn nonsense_is_passed_over() {
                 .await;
             // As of a newer controller: a kind that this agent does not know.
             let unknown = ControllerMessage { kind: None };
-            victim.session.say.send(Ok(unknown)).await.unwrap();
+            victim.session.answers.send(Ok(unknown)).await.unwrap();
             let ids = (0..10_000).map(|id| format!("no-{id}")).collect();
             victim.say(Down::DriftAck(DriftAck { ids })).await;
             victim.is_unchanged("nonsense");
@@ -288,11 +289,11 @@ fn a_session_that_ends_badly_is_dialled_anew() {
                 let session = victim.node.controller.sessions.recv().await.unwrap();
                 for word in words() {
                     let message = word.map(|kind| ControllerMessage { kind: Some(kind) });
-                    session.say.send(message).await.unwrap();
+                    session.answers.send(message).await.unwrap();
                 }
-                drop(session.say);
+                drop(session.answers);
                 logs(&victim.node, reason).await;
-                drop(session.said);
+                drop(session.messages);
                 let (session, hello) = victim.node.session().await;
                 assert_eq!(hello.generation, 1, "{name}");
                 victim.session = session;

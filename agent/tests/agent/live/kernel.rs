@@ -8,9 +8,10 @@ use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::{DriftState, NodeState, NodeStatus};
 
 use super::{elements, ending, first, give, is_as_wanted, naming, takes, with, without};
-use crate::faulty::faulty;
+use voipfleet_testkit::kernel::Call;
+
+use crate::intercepted::{failing_while, recorded};
 use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN, offer};
-use crate::sets::witness;
 use crate::support::{Place, in_namespace, on_both_backends, same};
 
 /// An agent that runs the ruleset that names live sources.
@@ -26,8 +27,8 @@ fn with_first(place: &Place) -> Agent {
 fn a_change_gives_the_tools_its_lines_and_nothing_else() {
     on_both_backends(|place| {
         place.be_somebody_else();
-        let (kernel, given) = witness(place, None);
-        let own = kernel.system.own_processes();
+        let (kernel, given) = recorded(place, None);
+        let own = kernel.kernel.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
         takes(&agent, &first());
         let status = agent.answer_to(offer(1, 1, &naming(1)));
@@ -213,9 +214,8 @@ fn sets_that_others_changed_meanwhile_are_put_right_with_the_change() {
 #[test]
 fn what_the_kernel_refuses_is_said_and_tried_again() {
     on_both_backends(|place| {
-        let kernel = faulty(place, usize::MAX);
-        let own = kernel.system.own_processes();
-        let stuck = kernel.sets_stuck.clone();
+        let (kernel, stuck) = failing_while(place, |call| matches!(call, Call::RestoreSets(_)));
+        let own = kernel.kernel.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
         takes(&agent, &first());
         let status = agent.answer_to(offer(1, 1, &naming(1)));
