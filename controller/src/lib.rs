@@ -15,7 +15,6 @@ pub mod pki;
 pub mod push;
 pub mod records;
 pub mod rollout;
-pub mod rpc_status;
 pub mod rulesets;
 pub mod run;
 pub mod server;
