@@ -177,7 +177,7 @@ fn a_lock_that_is_about_to_go_is_waited_for() {
         state.lock()
     });
     // As a killed agent's child, it holds the lock while another start has asked for it, and
-    // sleeps before it asks again.
+    // sleeps before it asks again. Stays a poll: the kernel announces no sleeping thread.
     let thread = thread.recv().unwrap();
     let asked = format!("/proc/self/task/{thread}/wchan");
     let deadline = Instant::now() + crate::reconciler::LIMIT;

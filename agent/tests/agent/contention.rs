@@ -4,14 +4,13 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::{self as pb, DriftRecord, DriftState, NodeStatus};
 
 use crate::intercepted::counted;
-use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN};
+use crate::reconciler::{Agent, NEVER, OFTEN};
 use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 
 /// A shell under a name of its own, which works against us until it is dropped.
@@ -151,11 +150,7 @@ fn edits_that_are_ever_different_are_a_fight_in_the_end() {
             let record = records.iter().find(|record| found(record)).unwrap();
             if record.repaired_after_ms.is_none() {
                 assert!(round > 200, "an operator who tries things out has time");
-                let deadline = Instant::now() + LIMIT;
-                while !is(&agent.outbox.last_status(), DriftState::Contended) {
-                    assert!(Instant::now() < deadline, "never contended");
-                    std::thread::yield_now();
-                }
+                agent.until(|| is(&agent.outbox.last_status(), DriftState::Contended));
                 return;
             }
         }

@@ -1,13 +1,11 @@
 //! Edits by others: noticed, repaired, recorded.
 
-use std::time::Instant;
-
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::{DriftClass, DriftRecord, DriftState};
 
-use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN};
+use crate::reconciler::{Agent, NEVER, OFTEN};
 use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 
 /// An edit, and what must be on record of it.
@@ -177,11 +175,7 @@ fn all_of_it_flushed_by_another_tool_comes_back() {
             of("INPUT") && of("vf-clients-4")
         });
         // The last of the three edits may still be under repair.
-        let deadline = Instant::now() + LIMIT;
-        while !inspect(&mut system, &confirmed).is_clean() {
-            assert!(Instant::now() < deadline, "still drifted");
-            std::thread::yield_now();
-        }
+        agent.until(|| inspect(&mut system, &confirmed).is_clean());
     });
 }
 
@@ -231,15 +225,7 @@ fn unreadable_is_said_once_and_nothing_is_touched() {
             "{records:?}"
         );
         let unreadable = i32::from(DriftState::Unreadable);
-        let deadline = Instant::now() + LIMIT;
-        while agent.outbox.last_status().drift != unreadable {
-            assert!(
-                Instant::now() < deadline,
-                "state {:?}",
-                agent.outbox.last_status()
-            );
-            std::thread::yield_now();
-        }
+        agent.until(|| agent.outbox.last_status().drift == unreadable);
         let rules = place.tool("nft list chain ip filter INPUT");
         assert!(rules.contains("ct state new"), "{rules}");
     });
@@ -252,28 +238,17 @@ fn a_fight_ends_in_waiting_and_says_contended() {
         install(&mut system, &ledger, 1, sample(1));
         let agent = Agent::start(place, NEVER);
         let contended = i32::from(DriftState::Contended);
-        let deadline = Instant::now() + LIMIT;
-        while agent.outbox.last_status().drift != contended {
-            assert!(Instant::now() < deadline, "never contended");
-            // The rule may not be back yet: then there is nothing to delete.
-            let _may_refuse = place.runner().run(
-                "iptables",
-                &[
-                    "-D",
-                    "VF-INPUT",
-                    "-j",
-                    "VF-SIP",
-                    "-m",
-                    "comment",
-                    "--comment",
-                    "vf:sip",
-                ],
-                "",
-            );
-            let () = agent
-                .runtime
-                .block_on(async { tokio::task::yield_now().await });
-        }
+        // Each repair is reported, and deleted again.
+        agent.until(|| {
+            let contended = agent.outbox.last_status().drift == contended;
+            if !contended {
+                // The rule may not be back yet: then there is nothing to delete.
+                let rule = "-D VF-INPUT -j VF-SIP -m comment --comment vf:sip";
+                let words: Vec<&str> = rule.split(' ').collect();
+                let _may_refuse = place.runner().run("iptables", &words, "");
+            }
+            contended
+        });
     });
 }
 

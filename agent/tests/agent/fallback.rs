@@ -152,11 +152,7 @@ fn management_rules_are_held_and_are_no_drift() {
         assert!(wanted.contains("management:default"), "{wanted}");
         place.tool("iptables -F VF-INPUT");
         place.tool("ip6tables -D INPUT -j VF-INPUT");
-        let deadline = std::time::Instant::now() + crate::reconciler::LIMIT;
-        while ours(place) != wanted {
-            assert!(std::time::Instant::now() < deadline, "{}", ours(place));
-            std::thread::yield_now();
-        }
+        agent.until(|| ours(place) == wanted);
         // The same content again does not count as applied while it is not in force.
         let status = answer(&agent, 7, 4, &sample(4));
         assert_eq!(status.state(), NodeState::Rejected);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use voipfleet_agent::link::connection_errors::explain;
 use voipfleet_agent::link::{FetchLimits, Link};
@@ -30,7 +31,7 @@ struct Linked {
     stop: CancellationToken,
     _folder: tempfile::TempDir,
     _failsafe: std::thread::JoinHandle<()>,
-    offers: std::sync::mpsc::Receiver<Offered>,
+    offers: mpsc::UnboundedReceiver<Offered>,
 }
 
 impl Linked {
@@ -47,7 +48,7 @@ impl Linked {
         let link = Link::new(state, config, Arc::clone(&inbox), Arc::clone(&outbox));
         tokio::spawn(link.with_fetch_limits(limits).run(stop.clone()));
         // In the place of the task that owns the kernel.
-        let (taken, offers) = std::sync::mpsc::channel();
+        let (taken, offers) = mpsc::unbounded_channel();
         let failsafe = std::thread::spawn({
             let inbox = Arc::clone(&inbox);
             move || {
@@ -76,15 +77,9 @@ impl Linked {
         }
     }
 
-    async fn offered(&self) -> Offered {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            if let Ok(offered) = self.offers.try_recv() {
-                return offered;
-            }
-            assert!(Instant::now() < deadline, "no offer was handed over");
-            tokio::time::sleep(Duration::from_millis(5)).await; // a channel of std cannot be awaited
-        }
+    async fn offered(&mut self) -> Offered {
+        let offered = tokio::time::timeout(LIMIT, self.offers.recv()).await;
+        offered.expect("an offer that is handed over").unwrap()
     }
 }
 
@@ -136,7 +131,7 @@ fn offer(nonce: u64, generation: u64, digest: &Digest, size: usize) -> Down {
 async fn offers_are_fetched_proved_and_handed_over() {
     let ca = TestCa::new();
     let mut controller = FakeController::start(&ca.issue(CONTROLLER, 2100)).await;
-    let linked = Linked::start(&controller, &ca.issue(NODE, 2100));
+    let mut linked = Linked::start(&controller, &ca.issue(NODE, 2100));
     let (session, hello) = welcome(&mut controller).await;
     assert_eq!(
         (hello.site.as_str(), hello.node.as_str()),
@@ -181,7 +176,7 @@ async fn a_fetch_ends_in_time() {
         chunk: Duration::from_millis(50),
         whole: Duration::from_secs(1),
     };
-    let linked = Linked::start_with(&controller, &ca.issue(NODE, 2100), limits);
+    let mut linked = Linked::start_with(&controller, &ca.issue(NODE, 2100), limits);
     let (session, _) = welcome(&mut controller).await;
     let digest = Digest::of(b"x");
     let drip = Served::Drip(Duration::from_millis(10));
@@ -201,7 +196,7 @@ async fn a_fetch_ends_in_time() {
 async fn what_the_node_holds_is_not_fetched_again() {
     let ca = TestCa::new();
     let mut controller = FakeController::start(&ca.issue(CONTROLLER, 2100)).await;
-    let linked = Linked::start(&controller, &ca.issue(NODE, 2100));
+    let mut linked = Linked::start(&controller, &ca.issue(NODE, 2100));
     let digest = Digest::of(b"x");
     linked.outbox.status(NodeStatus {
         generation: 7,

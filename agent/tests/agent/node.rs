@@ -1,12 +1,17 @@
 //! The agent's own program on a kernel of its own, and a controller that the test scripts.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::watch;
 use voipfleet_agent::host::state_dir::{NodeConfig, StateDir};
 use voipfleet_agent::ledger::Ledger;
 use voipfleet_proto::v1::agent_message::Kind as Up;
@@ -33,7 +38,9 @@ pub(crate) struct Node<'a> {
     pub(crate) place: &'a Place,
     pub(crate) controller: FakeController,
     pub(crate) state: StateDir,
-    agent: Option<Child>,
+    agent: Option<Running>,
+    /// What all agents of this node have logged.
+    log: watch::Sender<String>,
     /// Where the agent says what systemd would hear.
     notices: UnixDatagram,
     /// How often the agent reads the kernel unasked.
@@ -63,6 +70,7 @@ impl<'a> Node<'a> {
             controller,
             state,
             agent: None,
+            log: watch::Sender::default(),
             notices,
             poll: "1h",
         }
@@ -79,11 +87,6 @@ impl<'a> Node<'a> {
         self.notices.set_nonblocking(true).unwrap();
         while self.notices.recv(&mut [0; 64]).is_ok() {}
         self.notices.set_nonblocking(false).unwrap();
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_file())
-            .unwrap();
         let mut command = program(self.place, "run", &self.folder());
         if let Some(name) = failpoint {
             command.env("VOIPFLEET_FAILPOINT", name);
@@ -93,19 +96,23 @@ impl<'a> Node<'a> {
             .env("RUST_LOG", "info")
             .env("NOTIFY_SOCKET", self.place.folder.path().join("notices"))
             .stdin(Stdio::null())
-            .stderr(log)
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        self.agent = Some(child);
-    }
-
-    fn log_file(&self) -> PathBuf {
-        self.place.folder.path().join("log")
+        self.agent = Some(Running::new(child, self.log.clone()));
     }
 
     /// What all agents of this node have logged.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+        self.log.borrow().clone()
+    }
+
+    /// Waits until the log holds these words.
+    pub(crate) async fn logs(&self, words: &str) {
+        let mut log = self.log.subscribe();
+        let logged = log.wait_for(|log| log.contains(words));
+        let logged = tokio::time::timeout(LIMIT, logged).await.is_ok();
+        assert!(logged, "no {words:?} in\n{}", self.log());
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
@@ -114,7 +121,7 @@ impl<'a> Node<'a> {
 
     /// The most memory that the agent had at any time, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let pid = self.agent.as_ref().expect("a running agent").id();
+        let pid = self.agent.as_ref().expect("a running agent").child.id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = peak.unwrap().trim().trim_end_matches(" kB");
@@ -138,16 +145,15 @@ impl<'a> Node<'a> {
     /// Ends the agent without warning.
     pub(crate) fn kill(&mut self) {
         let mut agent = self.agent.take().expect("a running agent");
-        agent.kill().unwrap();
-        agent.wait().unwrap();
+        agent.child.kill().unwrap();
+        agent.wait();
     }
 
     /// Waits until the agent has ended by itself. It may dial meanwhile, and hears `word` on
     /// each session that announces a trial.
     pub(crate) async fn ended_in_trial(&mut self, word: Option<Down>) -> ExitStatus {
-        let Self {
-            controller, agent, ..
-        } = self;
+        let agent = self.agent.take().expect("a running agent");
+        let controller = &mut self.controller;
         let answers = async {
             let mut sessions = Vec::new();
             loop {
@@ -161,10 +167,9 @@ impl<'a> Node<'a> {
             }
         };
         let status = tokio::select! {
-            status = ended(agent.as_mut().expect("a running agent")) => status,
+            status = agent.ended() => status,
             () = answers => unreachable!(),
         };
-        self.agent = None;
         status
     }
 
@@ -276,23 +281,45 @@ pub(crate) fn program(place: &Place, verb: &str, state: &Path) -> Command {
     command
 }
 
-async fn ended(agent: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(status) = agent.try_wait().unwrap() {
-            return status;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "the agent goes on: nothing killed it"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await; // its end is looked for, up to LIMIT
+/// A running program, and the thread that reads what it logs.
+struct Running {
+    child: Child,
+    reader: JoinHandle<()>,
+}
+
+impl Running {
+    fn new(mut child: Child, log: watch::Sender<String>) -> Self {
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                log.send_modify(|log| *log += &(line + "\n"));
+            }
+        });
+        Self { child, reader }
+    }
+
+    /// Waits for its end; all that it logged is read then.
+    fn wait(mut self) -> ExitStatus {
+        let status = self.child.wait().unwrap();
+        self.reader.join().unwrap();
+        status
+    }
+
+    /// Waits until it has ended by itself.
+    async fn ended(self) -> ExitStatus {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        let end = tokio::task::spawn_blocking(|| self.wait());
+        let Ok(status) = tokio::time::timeout(LIMIT, end).await else {
+            kill(pid, Signal::SIGKILL).unwrap();
+            panic!("the agent goes on: nothing killed it");
+        };
+        status.unwrap()
     }
 }
 
 /// Whether a program was killed, as its failpoint does.
 pub(crate) fn was_killed(status: ExitStatus) -> bool {
-    status.signal() == Some(nix::sys::signal::Signal::SIGKILL as i32)
+    status.signal() == Some(Signal::SIGKILL as i32)
 }
 
 /// The next session, up to its Welcome; none if it ended before its Hello.
@@ -378,7 +405,7 @@ pub(crate) fn confirm(nonce: u64, ruleset: &Ruleset) -> Down {
 pub(crate) async fn until_back(place: &Place, before: &str) {
     let start = Instant::now();
     while place.everything() != before && start.elapsed() < LIMIT {
-        tokio::time::sleep(Duration::from_millis(20)).await; // legacy announces nothing
+        tokio::time::sleep(Duration::from_millis(20)).await; // stays: legacy announces nothing
     }
     same(before, &place.everything());
 }

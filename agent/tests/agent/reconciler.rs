@@ -12,7 +12,7 @@ use voipfleet_agent::kernel::{Kernel, LOCK_FILE};
 use voipfleet_agent::mailbox::{Content, Inbox, Offered, Outbox};
 use voipfleet_agent::reconcile::{Reconciler, Settings};
 use voipfleet_proto::v1::agent_message::Kind;
-use voipfleet_proto::v1::{DriftRecord, NodeState, NodeStatus};
+use voipfleet_proto::v1::{DriftRecord, NodeFacts, NodeState, NodeStatus};
 use voipfleet_protocol::session::Attempt;
 use voipfleet_ruleset::ruleset::Ruleset;
 
@@ -117,6 +117,35 @@ impl Agent {
             assert!(ended.is_ok(), "no such records within {LIMIT:?}");
         });
         records
+    }
+}
+
+impl Agent {
+    /// Looks again whenever the agent has something to send, until it is as wanted.
+    pub(crate) fn until(&self, mut wanted: impl FnMut() -> bool) {
+        self.runtime.block_on(async {
+            let wait = async {
+                while !wanted() {
+                    self.outbox.filled().await;
+                }
+            };
+            let ended = tokio::time::timeout(LIMIT, wait).await;
+            assert!(ended.is_ok(), "not within {LIMIT:?}");
+        });
+    }
+
+    /// Waits for facts that `chosen` chooses.
+    pub(crate) fn facts_until(&self, chosen: impl Fn(&NodeFacts) -> bool) -> NodeFacts {
+        let mut facts = self.outbox.hello().0;
+        self.until(|| {
+            for message in self.outbox.take() {
+                if let Kind::Facts(newer) = message {
+                    facts = newer;
+                }
+            }
+            chosen(&facts)
+        });
+        facts
     }
 }
 

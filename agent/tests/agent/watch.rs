@@ -178,17 +178,9 @@ fn a_node_that_only_polls_says_so() {
         agent
             .inbox
             .deaf(&std::io::Error::other("no more announcements"));
-        let told = || {
-            let (facts, _) = agent.outbox.hello();
-            facts
-                .warnings
-                .iter()
-                .any(|warning| warning.contains("only by a look every"))
-        };
-        let deadline = Instant::now() + LIMIT;
-        while !told() {
-            assert!(Instant::now() < deadline, "it does not say so");
-            std::thread::sleep(OFTEN); // facts go out with a poll, and nothing announces them
-        }
+        agent.facts_until(|facts| {
+            let mut warnings = facts.warnings.iter();
+            warnings.any(|warning| warning.contains("only by a look every"))
+        });
     });
 }

@@ -6,7 +6,7 @@ use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::{Confirm, ControllerMessage, DriftAck, NodeState, Offer, Welcome};
 use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
-use super::{Victim, logs};
+use super::Victim;
 
 use crate::node::{LONG, announced, confirm, hear, run, say, until};
 use crate::support::{in_namespace, on_both_backends, sample};
@@ -80,7 +80,7 @@ fn a_node_does_not_go_back_or_sideways() {
                 };
                 victim.say(Down::Offer(offer)).await;
             }
-            logs(&victim.node, "an offer without a digest").await;
+            victim.node.logs("an offer without a digest").await;
             victim.is_unchanged("without a digest");
             victim.takes(&sample(6)).await;
         });
@@ -95,7 +95,10 @@ fn a_confirmation_counts_for_the_trial_of_its_session_only() {
             // Of nothing, and of what is not yet on trial.
             victim.say(confirm(2, &sample(2))).await;
             victim.say(confirm(1, &sample(1))).await;
-            logs(&victim.node, "a session that announced no such trial").await;
+            victim
+                .node
+                .logs("a session that announced no such trial")
+                .await;
             let nonce = victim.next();
             let node = &victim.node;
             node.offer(&victim.session, nonce, &sample(2), LONG).await;
@@ -131,7 +134,7 @@ fn a_confirmation_counts_for_the_trial_of_its_session_only() {
             ] {
                 say(&session, Down::Confirm(wrong)).await;
             }
-            logs(&victim.node, "late or of something else").await;
+            victim.node.logs("late or of something else").await;
             assert_eq!(victim.node.confirmed(), Some(1));
             // The right one counts once, and later ones for nothing.
             let mut session = session;
@@ -292,7 +295,7 @@ fn a_session_that_ends_badly_is_dialled_anew() {
                     session.answers.send(message).await.unwrap();
                 }
                 drop(session.answers);
-                logs(&victim.node, reason).await;
+                victim.node.logs(reason).await;
                 drop(session.messages);
                 let (session, hello) = victim.node.session().await;
                 assert_eq!(hello.generation, 1, "{name}");
