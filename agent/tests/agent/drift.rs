@@ -158,7 +158,7 @@ fn every_edit_of_sets_is_repaired_and_recorded() {
 }
 
 #[test]
-fn all_of_it_flushed_by_another_tool_comes_back() {
+fn full_flush_by_another_tool_is_repaired() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -175,12 +175,12 @@ fn all_of_it_flushed_by_another_tool_comes_back() {
             of("INPUT") && of("vf-clients-4")
         });
         // The last of the three edits may still be under repair.
-        agent.until(|| inspect(&mut system, &confirmed).is_clean());
+        agent.reports_until(|| inspect(&mut system, &confirmed).is_clean());
     });
 }
 
 #[test]
-fn what_others_do_elsewhere_is_no_drift() {
+fn changes_of_foreign_chains_are_not_drift() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let (mut system, ledger) = (place.system(), place.ledger());
@@ -204,7 +204,7 @@ fn what_others_do_elsewhere_is_no_drift() {
 }
 
 #[test]
-fn unreadable_is_said_once_and_nothing_is_touched() {
+fn unreadable_table_is_reported_once_and_left_alone() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -224,36 +224,41 @@ fn unreadable_is_said_once_and_nothing_is_touched() {
                 .all(|record| record.repaired_after_ms.is_none()),
             "{records:?}"
         );
-        let unreadable = i32::from(DriftState::Unreadable);
-        agent.until(|| agent.outbox.last_status().drift == unreadable);
+        agent.drift_until(DriftState::Unreadable);
         let rules = place.tool("nft list chain ip filter INPUT");
         assert!(rules.contains("ct state new"), "{rules}");
     });
 }
 
 #[test]
-fn a_fight_ends_in_waiting_and_says_contended() {
+fn repeated_reverts_are_reported_as_contended() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
         let agent = Agent::start(place, NEVER);
-        let contended = i32::from(DriftState::Contended);
-        // Each repair is reported, and deleted again.
-        agent.until(|| {
-            let contended = agent.outbox.last_status().drift == contended;
-            if !contended {
-                // The rule may not be back yet: then there is nothing to delete.
-                let rule = "-D VF-INPUT -j VF-SIP -m comment --comment vf:sip";
-                let words: Vec<&str> = rule.split(' ').collect();
-                let _may_refuse = place.runner().run("iptables", &words, "");
-            }
-            contended
+        agent.reports_until(|| {
+            // The rule may not be back yet: then there is nothing to delete.
+            let _may_refuse = place.runner().run(
+                "iptables",
+                &[
+                    "-D",
+                    "VF-INPUT",
+                    "-j",
+                    "VF-SIP",
+                    "-m",
+                    "comment",
+                    "--comment",
+                    "vf:sip",
+                ],
+                "",
+            );
+            agent.outbox.last_status().drift() == DriftState::Contended
         });
     });
 }
 
 #[test]
-fn nothing_confirmed_means_nothing_to_keep() {
+fn unconfirmed_node_repairs_nothing() {
     in_namespace(Backend::Nft, |place| {
         let mut system = place.system();
         let agent = Agent::start(place, OFTEN);
