@@ -1,6 +1,5 @@
 //! Apply, read back, go back, tear down: on the real kernel, with both backends.
 
-use std::os::unix::fs::PermissionsExt as _;
 
 use crate::intercepted::{failing_at, intercepted};
 use crate::support::{
@@ -19,7 +18,7 @@ use voipfleet_agent::ledger::{Journal, Ledger};
 #[test]
 fn ruleset_is_loaded_and_removed_without_touching_foreign_rules() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let foreign = place.foreign();
         let (mut system, ledger) = (place.system(), place.ledger());
 
@@ -90,7 +89,7 @@ fn boot_restores_from_disk_alone() {
 #[test]
 fn interrupted_apply_is_rolled_back_at_the_next_start() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let foreign = place.foreign();
         let (mut system, ledger) = (place.system(), place.ledger());
 
@@ -223,9 +222,12 @@ fn without_match(place: &Place, name: &str) -> System {
                 matches.display(),
                 runner.find(&tool).unwrap().display()
             );
-            let path = folder.join(tool);
-            std::fs::write(&path, script).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let (written, path) = (folder.join("script"), folder.join(tool));
+            std::fs::write(&written, script).unwrap();
+            // Copied by another process: a program that another test starts meanwhile inherits
+            // what this one has open for writing, and nothing can run a file that is.
+            let (from, to) = (written.display(), path.display());
+            place.tool(&format!("install -m 755 {from} {to}"));
         }
     }
     let path = format!("{}:{}", folder.display(), place.tool_path());
@@ -278,7 +280,7 @@ fn only_content_with_the_right_digest_and_node_is_accepted() {
 #[test]
 fn failure_at_any_step_rolls_back() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let foreign = place.foreign();
         let (mut system, ledger) = (place.system(), place.ledger());
         let mut confirmed = install(&mut system, &ledger, 1, sample(1));

@@ -84,7 +84,7 @@ fn assert_only_management(place: &Place, recovered: &Recovered) {
 #[test]
 fn lost_ruleset_loads_management_rules_until_the_next_push() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let foreign = place.foreign();
         reboot_with(place, sample(4));
         damage(place, "confirmed");

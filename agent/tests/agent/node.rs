@@ -57,7 +57,7 @@ impl<'a> Node<'a> {
     /// The same, with an agent that is not started yet.
     pub(crate) async fn idle(place: &'a Place) -> Self {
         place.tool("ip link set lo up");
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let ca = TestCa::new();
         let controller = FakeController::start(&ca.issue(CONTROLLER, 2100)).await;
         let identity = ca.issue(NODE, 2100);

@@ -13,7 +13,7 @@ use crate::support::{Place, on_both_backends, same, sample};
 
 /// An agent whose trial of generation 2 is over, and could not be undone.
 fn cannot_go_back(place: &Place) -> (Agent, Arc<AtomicBool>, String) {
-    place.be_somebody_else();
+    place.add_foreign_rules();
     let (kernel, stuck) = failing_while(place, |call| matches!(call, Call::Restore(..)));
     let own = kernel.kernel.own_processes();
     let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);

@@ -26,7 +26,7 @@ fn with_first(place: &Place) -> Agent {
 #[test]
 fn change_of_dynamic_sets_writes_only_its_elements() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let (kernel, given) = recorded(place, None);
         let own = kernel.kernel.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
@@ -146,7 +146,7 @@ fn expired_entry_is_removed_by_the_kernel_without_drift() {
 #[test]
 fn offer_with_an_unknown_dynamic_set_is_refused_by_name() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let before = place.everything();
         let agent = Agent::start(place, NEVER);
         let status = agent.answer_to(offer(1, 1, &naming(1)));
