@@ -59,7 +59,7 @@ pub(crate) fn count(fetched: &Result<Fetched, FetchError>) -> usize {
 }
 
 #[tokio::test]
-async fn fetches_plain_and_compressed_lists() {
+async fn a_list_is_fetched_plain_and_compressed() {
     let web = Web::start(ok("192.0.2.1\n192.0.2.0/25 ; SBL1\n")).await;
     let new = FeedRecord::default();
     assert_eq!(count(&fetch(over(limits()), &web.url(), &new).await), 2);
@@ -71,7 +71,7 @@ async fn fetches_plain_and_compressed_lists() {
 }
 
 #[tokio::test]
-async fn bad_servers_cause_specific_errors() {
+async fn misbehaving_servers_yield_descriptive_errors() {
     let web = Web::start(ok("")).await;
     let url = web.url();
     let here = format!("302 Found\r\nLocation: {url}");
@@ -121,13 +121,13 @@ async fn bad_servers_cause_specific_errors() {
         .unwrap_err();
     assert_eq!(web.asked().len(), 4);
 
-    let nobody = "http://127.0.0.1:1/";
-    let error = fetch(over(limits()), nobody, &FeedRecord::default()).await;
+    let unused_port = "http://127.0.0.1:1/";
+    let error = fetch(over(limits()), unused_port, &FeedRecord::default()).await;
     assert!(chain(&error.unwrap_err()).contains("refused"));
 }
 
 #[tokio::test]
-async fn gives_up_on_hanging_servers() {
+async fn a_hanging_server_times_out() {
     let limits = Limits {
         whole: Duration::from_millis(300),
         ..limits()
@@ -146,7 +146,7 @@ async fn gives_up_on_hanging_servers() {
 }
 
 #[tokio::test]
-async fn unchanged_lists_are_not_sent_again() {
+async fn an_unchanged_list_is_not_downloaded_again() {
     let web = Web::start(Does::Versioned("\"v1\"", "192.0.2.1\n".to_owned())).await;
     let mut last = FeedRecord {
         source: web.url(),
@@ -173,7 +173,7 @@ async fn unchanged_lists_are_not_sent_again() {
 }
 
 #[tokio::test]
-async fn encryption_is_proved_and_not_given_up() {
+async fn https_is_verified_and_never_downgraded() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
@@ -202,7 +202,7 @@ async fn encryption_is_proved_and_not_given_up() {
 }
 
 #[tokio::test]
-async fn files_come_from_the_folder_for_feeds_only() {
+async fn file_feeds_are_read_from_the_feed_folder_only() {
     let dir = tempfile::TempDir::new().unwrap();
     let folder = dir.path().join("feeds");
     std::fs::create_dir(&folder).unwrap();

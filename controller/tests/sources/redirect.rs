@@ -64,7 +64,7 @@ fn to(url: &str) -> Does {
 }
 
 #[test]
-fn public_servers_cannot_redirect_inwards() {
+fn a_redirect_into_a_private_network_is_refused() {
     in_namespace(async || {
         let new = FeedRecord::default();
         for from in PUBLIC {
@@ -109,7 +109,7 @@ fn public_servers_cannot_redirect_inwards() {
 }
 
 #[test]
-fn follows_public_redirects_within_the_limit() {
+fn redirects_between_public_servers_are_followed_within_the_limit() {
     in_namespace(async || {
         let new = FeedRecord::default();
         let [first, second] = PUBLIC;
