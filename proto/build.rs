@@ -4,7 +4,9 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
+        "voipfleet/v1/errors.proto",
         "voipfleet/v1/ruleset.proto",
+        "voipfleet/v1/source.proto",
         "voipfleet/v1/fleet.proto",
         "voipfleet/v1/enrolment.proto",
         "voipfleet/v1/emergency.proto",

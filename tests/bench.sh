@@ -16,5 +16,5 @@ cd "$ROOT"
 # shellcheck source=../deploy/lab/tools.sh
 . deploy/lab/tools.sh
 install_missing
-cargo build --quiet --locked --release --workspace --bins
+cargo build --locked --release --workspace --bins
 exec target/release/bench "$@"

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use voipfleet_common::identity::JoinToken;
-use voipfleet_common::names::NodeName;
+use voipfleet_protocol::identity::JoinToken;
+use voipfleet_ruleset::identifiers::NodeName;
 
 use crate::host::exec::DEFAULT_TOOL_PATH;
 use crate::host::state_dir::DEFAULT_STATE;

@@ -9,14 +9,15 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use voipfleet_common::identity::TrustDomain;
-use voipfleet_common::names::OperatorName;
+use voipfleet_protocol::identity::TrustDomain;
+use voipfleet_ruleset::identifiers::OperatorName;
 
-use crate::backup::{self, Restored};
+use crate::backup;
 use crate::clock;
-use crate::live::SourceOptions;
+use crate::dynamic_sets::SourceOptions;
+use crate::operations::init::{Made, Plan, init};
+use crate::operations::restore::{self, Restored};
 use crate::pki::Authority;
-use crate::pki::init::{Made, Plan, init};
 use crate::run::{Controller, Options, open_store};
 use crate::settings::{Address, Files, Settings};
 
@@ -83,7 +84,7 @@ struct InitArgs {
     context: Option<PathBuf>,
 }
 
-fn trust_domain(text: &str) -> Result<TrustDomain, voipfleet_common::names::InvalidName> {
+fn trust_domain(text: &str) -> Result<TrustDomain, voipfleet_ruleset::identifiers::InvalidName> {
     text.parse()
 }
 
@@ -252,7 +253,7 @@ async fn back_up(data: PathBuf, file: &Path) -> anyhow::Result<()> {
 
 async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     let RestoreArgs { file, data, keys } = args;
-    let restoring = tokio::task::spawn_blocking(move || backup::restore(&file, &data, &keys));
+    let restoring = tokio::task::spawn_blocking(move || restore::restore(&file, &data, &keys));
     let restored = restoring.await??;
     io::stdout().write_all(restored_words(&restored).as_bytes())?;
     Ok(())

@@ -1,22 +1,25 @@
 //! Holds one firewall policy per VoipNow site and pushes it to the agents.
 
-pub mod api;
 pub mod audit;
 pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod documents;
-pub mod enrol;
+pub mod dynamic_sets;
+pub mod enrolment;
 pub mod errors;
 pub mod failpoint;
 pub mod fleet;
-pub mod listen;
-pub mod live;
+pub mod operations;
 pub mod pki;
 pub mod push;
 pub mod records;
 pub mod rollout;
+pub mod rpc_status;
+pub mod rulesets;
 pub mod run;
+pub mod server;
 pub mod settings;
+pub mod site_inputs;
 
 pub use voipfleet_store as store;

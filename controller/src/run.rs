@@ -8,23 +8,24 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use voipfleet_common::identity::tls::{self, Credentials, TlsError};
 use voipfleet_proto::v1::enrolment_server::EnrolmentServer;
 use voipfleet_proto::v1::fleet_server::FleetServer;
 use voipfleet_proto::v1::operator_server::OperatorServer;
+use voipfleet_protocol::identity::tls::{self, Credentials, TlsError};
 
-use crate::api::{self, Api, OperatorService};
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::enrol::{EnrolmentService, Registrar};
+use crate::dynamic_sets::{SourceOptions, Sources};
+use crate::enrolment::Registrar;
+use crate::fleet;
 use crate::fleet::Fleet;
-use crate::listen::{self, Admission, BindError, Bounds, Incoming};
-use crate::live::{SourceOptions, Sources};
 use crate::pki::{Authority, PkiError};
 use crate::push::{Pushes, Rights};
+use crate::server::api::{self, Api, OperatorService};
+use crate::server::enrolment::{self, EnrolmentService};
+use crate::server::listen::{self, Admission, BindError, Bounds, Incoming};
 use crate::settings::{self, Files, Settings, SettingsError};
 use crate::store::{Embedded, Store, StoreError};
-use crate::{enrol, fleet};
 
 /// How long a stop waits for connections to end.
 const STOPPING: Duration = Duration::from_secs(10);
@@ -66,7 +67,7 @@ pub enum StartError {
     Settings(#[from] SettingsError),
     /// The trust domain in `controller.json`.
     #[error("the trust domain in controller.json is none")]
-    TrustDomain(#[from] voipfleet_common::names::InvalidName),
+    TrustDomain(#[from] voipfleet_ruleset::identifiers::InvalidName),
     /// Certificates and keys.
     #[error("the server's certificate or key does not work; restore it from a backup")]
     Tls(#[from] TlsError),
@@ -258,7 +259,7 @@ fn serve_enrolment(
     stop: &CancellationToken,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
     let service = EnrolmentServer::new(EnrolmentService::new(registrar))
-        .max_decoding_message_size(enrol::MAX_MESSAGE_BYTES);
+        .max_decoding_message_size(enrolment::MAX_MESSAGE_BYTES);
     let server = builder()
         .max_connection_age(ENROLMENT_AGE)
         .max_connection_age_grace(STOPPING)

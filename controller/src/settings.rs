@@ -7,8 +7,8 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::identity::TrustDomain;
-use voipfleet_common::names::OperatorName;
+use voipfleet_protocol::identity::TrustDomain;
+use voipfleet_ruleset::identifiers::OperatorName;
 
 /// The files of an installation.
 #[derive(Debug, Clone)]
@@ -235,7 +235,7 @@ pub enum SettingsError {
 
 impl Settings {
     /// The trust domain, typed.
-    pub fn trust_domain(&self) -> Result<TrustDomain, voipfleet_common::names::InvalidName> {
+    pub fn trust_domain(&self) -> Result<TrustDomain, voipfleet_ruleset::identifiers::InvalidName> {
         self.trust_domain.parse()
     }
 

@@ -33,29 +33,60 @@ install_missing() {
     fi
 }
 
-# Sets BIN to a folder with the programs, building them if nobody says where they are.
+# Where cargo builds.
+target_folder() { echo "${CARGO_TARGET_DIR:-$ROOT/target}"; }
+
+# Runs cargo, given with its arguments, as somebody who waits for it would like: on a terminal
+# with its own progress bar, otherwise with a line every 15 seconds.
+with_progress() {
+    if [ -t 2 ]; then
+        "$@"
+    else
+        CARGO_TERM_PROGRESS_WHEN=always CARGO_TERM_PROGRESS_WIDTH=100 CARGO_TERM_COLOR=never "$@" 2>&1 |
+            progress_lines
+    fi
+}
+progress_lines() {
+    local line parts next=$((SECONDS + 15))
+    # cargo draws its bar anew behind a carriage return.
+    sed -u 's/\r/\n/g' | while IFS= read -r line; do
+        case $line in
+            *'Building ['*)
+                if ((SECONDS < next)); then continue; fi
+                next=$((SECONDS + 15))
+                parts=${line##*\] }
+                say "building: ${parts%%:*} parts done after ${SECONDS} s"
+                ;;
+            '' | *Compiling\ * | *Download* | *Locking\ * | *Updating\ *) ;;
+            *) printf '%s\n' "$line" >&2 ;;
+        esac
+    done
+}
+
+# Sets BIN to the folder with the programs. Builds them, unless VOIPFLEET_BIN names it.
 build() {
-    local profile=${VOIPFLEET_PROFILE:-release} as_user="" cargo
+    local profile=${VOIPFLEET_PROFILE:-debug} as_user="" cargo
     if [ -n "${VOIPFLEET_BIN:-}" ]; then
         BIN=$(cd "$VOIPFLEET_BIN" && pwd)
     else
-        # Under sudo, the user who owns the checkout builds it, with his own toolchain.
+        # Under sudo, the user who owns the checkout builds it, with that user's toolchain.
         if [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ]; then
-            as_user="sudo -u $SUDO_USER -H"
+            as_user="sudo -u $SUDO_USER -H --preserve-env=CARGO_TARGET_DIR,CARGO_TERM_PROGRESS_WHEN,CARGO_TERM_PROGRESS_WIDTH,CARGO_TERM_COLOR"
         fi
         cargo=$($as_user sh -c 'PATH=$HOME/.cargo/bin:$PATH command -v cargo' || true)
         if [ -z "$cargo" ]; then
-            fail "cargo is missing: install Rust from https://rustup.rs as the user who builds, then run this again"
+            fail "cargo not found: install Rust from https://rustup.rs as the user who builds, then run this again"
         fi
-        say "building (${profile}; the first time takes some minutes)"
         case $profile in
             release) set -- --release ;;
             debug) set -- ;;
-            *) fail "VOIPFLEET_PROFILE is release or debug, not $profile" ;;
+            *) fail "VOIPFLEET_PROFILE is $profile; it must be debug or release" ;;
         esac
-        (cd "$ROOT" && PATH="$(dirname "$cargo"):$PATH" $as_user "$cargo" build --quiet "$@" \
-            -p voipfleet-controller -p voipfleet-agent -p voipctl -p voipfleet-tests --bins)
-        BIN=$ROOT/target/$profile
+        say "building the programs ($profile; the first time takes some minutes)"
+        # shellcheck disable=SC2086 # the words of a command
+        (cd "$ROOT" && PATH="$(dirname "$cargo"):$PATH" with_progress $as_user "$cargo" build --locked "$@" \
+            -p voipfleet-controller -p voipfleet-agent -p voipctl -p voipfleet-packets --bins)
+        BIN=$(target_folder)/$profile
     fi
     local program
     for program in voipfleet-controller voipfleet-agent voipctl packets; do

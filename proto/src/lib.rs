@@ -11,6 +11,8 @@ pub mod v1 {
 
 #[cfg(feature = "grpc")]
 pub mod channel;
+#[cfg(feature = "grpc")]
+pub mod refusal;
 
 /// The protocol as protobuf describes it: an encoded `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] =

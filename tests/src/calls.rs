@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use crate::packets::enter;
+use voipfleet_packets::enter;
 
 /// What a phone sends of speech: a packet every 20 ms.
 const PACE: Duration = Duration::from_millis(20);

@@ -6,4 +6,3 @@ pub mod calls;
 pub mod exec;
 pub mod fleet_sim;
 pub mod lab;
-pub mod packets;

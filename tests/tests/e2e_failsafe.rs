@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
+use voipfleet_packets::{Kind, Outcome, Probe, Reach};
 use voipfleet_tests::lab::{Family, Lab, Options};
-use voipfleet_tests::packets::{self, Kind, Outcome, Probe, Reach};
 
 const CLOSED: (Kind, u16) = (Kind::Tcp, 1);
 const SSH: (Kind, u16) = (Kind::Tcp, 22);
@@ -109,7 +109,7 @@ fn probes(lab: &Lab, families: &[Family]) -> Result<Vec<Probe>> {
 }
 
 fn the_door_is_open(lab: &Lab, families: &[Family]) -> Result<()> {
-    let outcomes = packets::run(&probes(lab, families)?)?;
+    let outcomes = voipfleet_packets::run(&probes(lab, families)?)?;
     let wrong: Vec<String> = outcomes
         .iter()
         .filter(|outcome| !outcome.is_right())

@@ -2,8 +2,8 @@
 //! way to enforcing is a push like any other.
 
 use anyhow::{Context as _, Result, ensure};
+use voipfleet_packets::{Kind, Outcome, Reach};
 use voipfleet_tests::lab::{Family, Lab, Options};
-use voipfleet_tests::packets::{self, Kind, Outcome, Reach};
 
 /// Stores the sample site with that mode.
 fn set_mode(lab: &Lab, mode: &str) -> Result<()> {
@@ -37,7 +37,7 @@ fn strangers_find(lab: &Lab, expect: Reach) -> Result<()> {
             }
         }
     }
-    let outcomes = packets::run(&probes)?;
+    let outcomes = voipfleet_packets::run(&probes)?;
     let wrong: Vec<String> = outcomes
         .iter()
         .filter(|outcome| !outcome.is_right())

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use voipfleet_common::catalogue::{Direction, SERVICES};
+use voipfleet_packets::{Kind, Outcome, Probe, Reach};
+use voipfleet_policy::catalogue::{Direction, SERVICES};
 use voipfleet_tests::lab::{Family, Lab, Options};
-use voipfleet_tests::packets::{self, Kind, Outcome, Probe, Reach};
 
 /// Everybody who tries.
 const SOURCES: [&str; 7] = [
@@ -140,7 +140,7 @@ fn plan(lab: &Lab) -> Result<Vec<Probe>> {
 }
 
 fn check(probes: &[Probe]) -> Result<()> {
-    let outcomes = packets::run(probes)?;
+    let outcomes = voipfleet_packets::run(probes)?;
     let wrong: Vec<String> = outcomes
         .iter()
         .filter(|outcome| !outcome.is_right())
@@ -152,7 +152,7 @@ fn check(probes: &[Probe]) -> Result<()> {
         wrong.len(),
         outcomes.len(),
         wrong.join("\n"),
-        packets::table(&outcomes)
+        voipfleet_packets::table(&outcomes)
     );
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use voipfleet_agent::host::clock;
-use voipfleet_common::ruleset::Until;
+use voipfleet_ruleset::ruleset::Until;
 use voipfleet_tests::lab::{Lab, Options, Sets};
 
 /// The only node of a single-node lab.

@@ -1,7 +1,7 @@
 //! The documents that people start from.
 
 use anyhow::{Context as _, Result, ensure};
-use voipfleet_common::policy::{self, Documents};
+use voipfleet_policy::{self as policy, Documents};
 
 #[test]
 fn the_sample_policies_are_without_a_mistake() -> Result<()> {

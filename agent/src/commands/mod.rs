@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
-use voipfleet_common::identity::JoinToken;
+use voipfleet_protocol::identity::JoinToken;
 
 use crate::cli::{Cli, Command, Common, Enroll, LogFormat, Run, Status, Teardown};
 use crate::enforcement::apply::Own;

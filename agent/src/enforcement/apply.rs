@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use voipfleet_common::iptables::{Failsafe, SetCount};
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::ruleset::live::Missing;
-use voipfleet_common::ruleset::{Digest, LiveSets, Ruleset};
-use voipfleet_common::session::Held;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::iptables::{Failsafe, SetCount};
+use voipfleet_ruleset::ruleset::live::Missing;
+use voipfleet_ruleset::ruleset::{Digest, LiveSets, Ruleset};
 
 use super::preflight::{Staged, stage};
 use super::read_back;
@@ -34,7 +34,7 @@ pub enum Rejection {
     },
     /// Content that no compiler of ours makes.
     #[error(transparent)]
-    Invalid(#[from] voipfleet_common::ruleset::InvalidRuleset),
+    Invalid(#[from] voipfleet_ruleset::ruleset::InvalidRuleset),
     /// Nothing is known of what it should hold.
     #[error(
         "it names a live source of which this node was not told: {}; the controller tells it with \

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tracing::error;
-use voipfleet_common::iptables::KernelSet;
-use voipfleet_common::ruleset::{
+use voipfleet_ruleset::iptables::KernelSet;
+use voipfleet_ruleset::ruleset::{
     AddressSet, Expiring, LiveName, LiveSets, Ruleset, SetName, Until,
 };
 

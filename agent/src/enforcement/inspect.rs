@@ -1,8 +1,8 @@
 //! Looks at the kernel, says what differs, and repairs it.
 
-use voipfleet_common::drift::{Class, Difference, compare_rules, compare_sets};
-use voipfleet_common::iptables::{SetCount, Slack, count_sets, set_renewal};
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::drift::{Class, Difference, compare_rules, compare_sets};
+use voipfleet_ruleset::iptables::{SetCount, Slack, count_sets, set_renewal};
+use voipfleet_ruleset::ruleset::Family;
 
 use super::kernel_state::{Observed, observe};
 use super::repair_plan::How;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use voipfleet_common::iptables::{KernelSet, Table, parse_ipset_save, parse_save};
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::iptables::{KernelSet, Table, parse_ipset_save, parse_save};
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::kernel::{Kernel, KernelError, Parts};
 

@@ -5,8 +5,8 @@
 //! and for whoever emptied the kernel.
 
 use tracing::{error, warn};
-use voipfleet_common::iptables::{Failsafe, filter_section, jump_edit};
-use voipfleet_common::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, Ruleset};
+use voipfleet_ruleset::iptables::{Failsafe, filter_section, jump_edit};
+use voipfleet_ruleset::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, Ruleset};
 
 use super::repair_plan::How;
 use super::write::{self, Effort, EnforceError, Target};
@@ -179,7 +179,7 @@ fn rules_of(management: Option<Management>) -> Result<(Ruleset, Failsafe), Inval
 }
 
 fn anybody() -> Result<Management, InvalidToken> {
-    let unknown = |error: voipfleet_common::names::InvalidName| InvalidToken {
+    let unknown = |error: voipfleet_ruleset::identifiers::InvalidName| InvalidToken {
         what: "name",
         text: error.text,
     };

@@ -1,9 +1,9 @@
 //! A ruleset is tried in a scratch network namespace: the kernel's refusal costs nothing
 //! there, and what iptables-save prints there is what it must print of the live kernel.
 
-use voipfleet_common::drift::Wanted;
-use voipfleet_common::iptables::{Failsafe, Table, restore_input, set_shapes_input};
-use voipfleet_common::ruleset::{Family, Ruleset};
+use voipfleet_ruleset::drift::Wanted;
+use voipfleet_ruleset::iptables::{Failsafe, Table, restore_input, set_shapes_input};
+use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use super::kernel_state::rules;
 use crate::kernel::{Kernel, KernelError, NoScratch};

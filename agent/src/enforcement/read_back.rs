@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use voipfleet_common::drift::{Difference, Wanted, compare_rules, compare_sets};
-use voipfleet_common::iptables::{
+use voipfleet_ruleset::drift::{Difference, Wanted, compare_rules, compare_sets};
+use voipfleet_ruleset::iptables::{
     JumpState, SetCount, Slack, Table, as_read, count_sets, parse_save, read_rule, restore_input,
 };
-use voipfleet_common::ruleset::{Family, Mode, Ruleset};
+use voipfleet_ruleset::ruleset::{Family, Mode, Ruleset};
 
 use super::kernel_state::observe;
 use super::write::{EnforceError, Step, Target, at};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use voipfleet_common::session::{Course, Noted, Start};
+use voipfleet_protocol::session::{Course, Noted, Start};
 
 use super::apply::{Failure, enforce_confirmed, put_back};
 use super::dynamic_sets;

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use voipfleet_common::drift::{Subject, UNWANTED_SETS};
-use voipfleet_common::iptables::{
+use voipfleet_ruleset::drift::{Subject, UNWANTED_SETS};
+use voipfleet_ruleset::iptables::{
     KernelSet, Repair, SetPlan, Table, apply_input, repair_input, set_plan,
 };
-use voipfleet_common::ruleset::{Family, SetName};
+use voipfleet_ruleset::ruleset::{Family, SetName};
 
 use super::write::Target;
 

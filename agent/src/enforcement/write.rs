@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use voipfleet_common::iptables::{Failsafe, KernelSet, SetPlan, Table, removal};
-use voipfleet_common::ruleset::{Family, Ruleset};
+use voipfleet_ruleset::iptables::{Failsafe, KernelSet, SetPlan, Table, removal};
+use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use super::kernel_state::{Observed, observe, rules, sets};
 use super::read_back::{read_back, says_the_same};

@@ -13,7 +13,7 @@ mod points;
 #[cfg(not(debug_assertions))]
 use std::path::Path;
 
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::ruleset::Family;
 
 pub use points::ALL;
 
@@ -131,7 +131,7 @@ mod armed {
     use std::sync::{Mutex, OnceLock, PoisonError};
 
     use nix::sys::signal::{Signal, raise};
-    use voipfleet_common::ruleset::Family;
+    use voipfleet_ruleset::ruleset::Family;
 
     use super::{ALL, File, Point, Step, Work};
 

@@ -1,6 +1,6 @@
 //! Every failpoint there is.
 
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::ruleset::Family;
 
 use super::{File, Step, Work};
 

@@ -1,8 +1,8 @@
 //! Chains of others in the filter table.
 
-use voipfleet_common::iptables::{Table, target};
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use voipfleet_ruleset::iptables::{Table, target};
+use voipfleet_ruleset::ruleset::Family;
 
 use super::services::UFW;
 use super::{listed, neighbour};
@@ -123,7 +123,7 @@ fn above_us(saved: &[(Family, Table)]) -> Option<Neighbour> {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::iptables::parse_save;
+    use voipfleet_ruleset::iptables::parse_save;
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! What the kernel holds beside the rules that we see.
 
-use voipfleet_common::iptables::parse_save;
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use voipfleet_ruleset::iptables::parse_save;
+use voipfleet_ruleset::ruleset::Family;
 
 use super::neighbour;
 use crate::host::Root;

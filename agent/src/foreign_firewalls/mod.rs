@@ -8,9 +8,9 @@ mod nft_tables;
 mod services;
 mod vendor_script;
 
-use voipfleet_common::iptables::{Table, parse_save};
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use voipfleet_ruleset::iptables::{Table, parse_save};
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::host::Host;
 use crate::kernel::Kernel;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::identity::tls::Credentials;
-use voipfleet_common::names::{NodeName, SiteName};
+use voipfleet_protocol::identity::tls::Credentials;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use super::disk::{self, DiskError};
 

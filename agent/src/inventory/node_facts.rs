@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::host::hostname;
 use crate::kernel::Kernel;

@@ -1,7 +1,7 @@
 //! Changes of `nf_tables`, as the kernel announces them, with their author.
 
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
-use voipfleet_common::ruleset::CHAIN_PREFIX;
+use voipfleet_ruleset::ruleset::CHAIN_PREFIX;
 
 use super::Author;
 use crate::host::exec::OwnProcesses;

@@ -12,9 +12,9 @@ mod watch;
 use std::fmt;
 use std::time::Duration;
 
-use voipfleet_common::flows::Flow;
-use voipfleet_common::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
-use voipfleet_common::ruleset::{Family, Ruleset};
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
+use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use crate::host::exec::ExecError;
 

@@ -3,8 +3,8 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use nix::sched::{CloneFlags, unshare};
-use voipfleet_common::flows::Flow;
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::ruleset::Family;
 
 use super::{Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, Parts, Printed, System};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
-use voipfleet_common::flows::Flow;
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::ruleset::Family;
 
 use super::lock::{self, XtablesLock};
 use super::scratch::Scratch;

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use voipfleet_common::ruleset::live::{MAX_LIVE_BYTES, Missing};
-use voipfleet_common::ruleset::{Digest, LiveName, LiveSets, Ruleset};
+use voipfleet_ruleset::ruleset::live::{MAX_LIVE_BYTES, Missing};
+use voipfleet_ruleset::ruleset::{Digest, LiveName, LiveSets, Ruleset};
 
 use super::format::{self, Kind, LiveFile};
 use super::{Corrupt, Ledger, LedgerError, content};

@@ -10,7 +10,7 @@
 //! ```
 
 use prost::Message;
-use voipfleet_common::ruleset::Digest;
+use voipfleet_ruleset::ruleset::Digest;
 
 const MAGIC: &[u8; 8] = b"VFLEDGER";
 const HEAD: usize = 24;

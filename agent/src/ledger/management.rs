@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
-use voipfleet_common::iptables::Failsafe;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::ruleset::Mode;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::ruleset::Mode;
 
 use super::format::{self, FallbackFile, Kind, ManagementFile};
 use super::{Confirmed, Corrupt, Ledger, LedgerError, content};

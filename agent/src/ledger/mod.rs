@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use voipfleet_common::drift::Wanted;
-use voipfleet_common::iptables::{Failsafe, SavedChain, Table};
-use voipfleet_common::ruleset::{Digest, Family, MAX_RULESET_BYTES, Ruleset};
-use voipfleet_common::session::Held;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::drift::Wanted;
+use voipfleet_ruleset::iptables::{Failsafe, SavedChain, Table};
+use voipfleet_ruleset::ruleset::{Digest, Family, MAX_RULESET_BYTES, Ruleset};
 
 use crate::failpoint::{Step, Work, reach_in};
 use crate::host::clock;

@@ -11,10 +11,10 @@ use std::time::Instant;
 use tokio::task::spawn_blocking;
 use tonic::transport::Channel;
 use tracing::{debug, warn};
-use voipfleet_common::ruleset::live::{InvalidLive, LiveDelta};
-use voipfleet_common::ruleset::{Digest, LiveSets};
 use voipfleet_proto::v1 as pb;
 use voipfleet_proto::v1::fleet_client::FleetClient;
+use voipfleet_ruleset::ruleset::live::{InvalidLive, LiveDelta};
+use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 
 use super::fetch::{FetchError, FetchLimits, What, fetch};
 use super::{Link, backoff};

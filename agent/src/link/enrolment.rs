@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, DnType, KeyPair};
-use voipfleet_common::identity::{self, Identity, JoinToken, tls};
-use voipfleet_common::names::{InvalidName, NodeName};
 use voipfleet_proto::channel;
 use voipfleet_proto::v1::enrolment_client::EnrolmentClient;
 use voipfleet_proto::v1::{EnrolRequest, EnrolResponse};
+use voipfleet_protocol::identity::{self, Identity, JoinToken, tls};
+use voipfleet_ruleset::identifiers::{InvalidName, NodeName};
 
 use super::connection_errors::explain;
 use crate::host::disk::{self, DiskError};

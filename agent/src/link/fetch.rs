@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
-use voipfleet_common::ruleset::live::MAX_LIVE_BYTES;
-use voipfleet_common::ruleset::{Digest, MAX_RULESET_BYTES};
 use voipfleet_proto::v1::fleet_client::FleetClient;
 use voipfleet_proto::v1::{Chunk, FetchLiveSetsRequest, FetchRulesetRequest};
+use voipfleet_ruleset::ruleset::live::MAX_LIVE_BYTES;
+use voipfleet_ruleset::ruleset::{Digest, MAX_RULESET_BYTES};
 
 /// The longest chunk.
 const MAX_CHUNK: usize = 256 << 10;

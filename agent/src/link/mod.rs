@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use voipfleet_common::identity::{self, tls};
 use voipfleet_proto::channel;
+use voipfleet_protocol::identity::{self, tls};
 
 use crate::failpoint::{Step, Work, reach_in};
 use crate::host::clock;

@@ -9,12 +9,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::{Answer, Attempt, Held, confirm_within, judge};
 use voipfleet_proto::v1 as pb;
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::fleet_client::FleetClient;
+use voipfleet_protocol::session::{Answer, Attempt, Held, confirm_within, judge};
+use voipfleet_ruleset::ruleset::Digest;
 
 use super::connection_errors::explain;
 use super::dynamic_sets::Notices;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::warn;
-use voipfleet_common::ruleset::Family;
-use voipfleet_common::session::{Attempt, Held};
+use voipfleet_protocol::session::{Attempt, Held};
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::host::errors::chain;
 use crate::kernel::{Author, KernelEvent, Reach, Watch};
@@ -361,7 +361,7 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::ruleset::Digest;
+    use voipfleet_ruleset::ruleset::Digest;
 
     use super::*;
     use crate::kernel::Transaction;

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::Held;
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::ruleset::Digest;
 
 use crate::ledger::Live;
 

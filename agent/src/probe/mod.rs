@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, select_ok};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use voipfleet_common::ruleset::{Host, MAX_PROBES, Probe, ProbeCheck};
+use voipfleet_ruleset::ruleset::{Host, MAX_PROBES, Probe, ProbeCheck};
 
 /// How long a probe may take, the resolution of its name included.
 pub const LIMIT: Duration = Duration::from_secs(3);

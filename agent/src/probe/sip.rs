@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use voipfleet_common::ruleset::Endpoint;
+use voipfleet_ruleset::ruleset::Endpoint;
 
 use super::datagram::{exchange, socket_to};
 

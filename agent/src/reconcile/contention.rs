@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use voipfleet_common::drift::{Class, Difference, Subject};
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::drift::{Class, Difference, Subject};
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::kernel::Author;
 

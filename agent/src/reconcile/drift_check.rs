@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
-use voipfleet_common::drift::{Class, Difference, Subject};
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
+use voipfleet_ruleset::drift::{Class, Difference, Subject};
+use voipfleet_ruleset::ruleset::Family;
 
 use super::Reconciler;
 use super::contention::Contention;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use voipfleet_common::drift::Difference;
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1 as pb;
+use voipfleet_ruleset::drift::Difference;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::kernel::{Author, Parts};
 use crate::mailbox::Change;
@@ -151,7 +151,7 @@ fn record(
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::drift::Class;
+    use voipfleet_ruleset::drift::Class;
 
     use super::*;
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
-use voipfleet_common::drift::compare_sets;
-use voipfleet_common::iptables::{
+use voipfleet_ruleset::drift::compare_sets;
+use voipfleet_ruleset::iptables::{
     KernelSet, SetCount, Slack, count_sets, parse_ipset_save, set_plan,
 };
-use voipfleet_common::ruleset::{AddressSet, LiveName, LiveSets, Ruleset};
+use voipfleet_ruleset::ruleset::{AddressSet, LiveName, LiveSets, Ruleset};
 
 use super::Reconciler;
 use super::trial::running;

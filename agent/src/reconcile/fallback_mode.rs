@@ -2,8 +2,8 @@
 //! confirmed ruleset is tried again with every poll.
 
 use tracing::{error, info};
-use voipfleet_common::session::Held;
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::session::Held;
 
 use super::Reconciler;
 use super::status::Outcome;

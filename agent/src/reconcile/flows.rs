@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
-use voipfleet_common::flows::Denials;
-use voipfleet_common::ruleset::Ruleset;
+use voipfleet_ruleset::flows::Denials;
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use super::Reconciler;
 use super::trial::running;

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use tracing::{info, info_span, warn};
-use voipfleet_common::session::{Attempt, Held, Reaction};
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::session::{Attempt, Held, Reaction};
 
 use super::Reconciler;
 use super::status::Outcome;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::info;
-use voipfleet_common::ruleset::Probe;
-use voipfleet_common::session::Attempt;
+use voipfleet_protocol::session::Attempt;
+use voipfleet_ruleset::ruleset::Probe;
 
 use super::Reconciler;
 use crate::failpoint::{Step, Work, during, reach};
@@ -89,7 +89,7 @@ fn list(items: &[impl ToString], separator: &str, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use voipfleet_common::ruleset::ProbeCheck;
+    use voipfleet_ruleset::ruleset::ProbeCheck;
 
     use crate::probe::ProbeError;
 

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use voipfleet_common::session::Held;
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::session::Held;
 
 use super::Reconciler;
 use super::trial::running;

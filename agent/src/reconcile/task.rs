@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
-use voipfleet_common::iptables::{Failsafe, SetCount};
-use voipfleet_common::session::Course;
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::session::Course;
+use voipfleet_ruleset::iptables::{Failsafe, SetCount};
 
 use super::contention::Contention;
 use super::drift_records::Standing;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
-use voipfleet_common::session::Attempt;
+use voipfleet_protocol::session::Attempt;
 
 use super::status::Outcome;
 use super::{Reconciler, probes};

@@ -268,7 +268,7 @@ fn only_our_own_content_is_taken() {
     let mut short = bytes.clone();
     short.pop();
     let mut offered = offered;
-    offered.digest = voipfleet_common::ruleset::Digest::of(&short);
+    offered.digest = voipfleet_ruleset::ruleset::Digest::of(&short);
     assert!(check_content(&own(), offered, &short).is_err());
 }
 

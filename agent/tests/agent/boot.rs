@@ -12,8 +12,8 @@ use voipfleet_agent::inventory::node_facts;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::Ledger;
 use voipfleet_agent::mailbox::{Content, Offered};
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::{NodeState, NodeStatus};
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::faulty::faulty;
 use crate::reconciler::{Agent, NEVER};

@@ -23,11 +23,11 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 use voipfleet_agent::host::state_dir::{Identity, NodeConfig, StateDir};
-use voipfleet_common::identity::tls;
 use voipfleet_proto::v1::fleet_server::{Fleet, FleetServer};
 use voipfleet_proto::v1::{
     AgentMessage, Chunk, ControllerMessage, FetchLiveSetsRequest, FetchRulesetRequest,
 };
+use voipfleet_protocol::identity::tls;
 
 /// One installation's CA.
 pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use voipfleet_agent::kernel::{
     Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, System,
 };
-use voipfleet_common::flows::Flow;
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::reconciler::Agent;
 use crate::support::Place;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use voipfleet_agent::kernel::{Backend, Events, Kernel, KernelEvent, Reach};
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::support::in_namespace;
 

@@ -8,8 +8,8 @@ use voipfleet_agent::enforcement::recovery::{self, Recovered};
 use voipfleet_agent::host::clock::unix_ms;
 use voipfleet_agent::host::exec::Runner;
 use voipfleet_agent::kernel::System;
-use voipfleet_common::ruleset::{Mode, Ruleset};
 use voipfleet_proto::v1::{DriftState, NodeState};
+use voipfleet_ruleset::ruleset::{Mode, Ruleset};
 
 use crate::offers::answer;
 use crate::reconciler::{Agent, NEVER, OFTEN, offer};

@@ -9,10 +9,10 @@ use nix::sched::{CloneFlags, unshare};
 use voipfleet_agent::host::exec::{DEFAULT_TOOL_PATH, Runner};
 use voipfleet_agent::kernel::{Backend, Kernel};
 use voipfleet_agent::mailbox::Offered;
-use voipfleet_common::flows::{Denials, Flow};
-use voipfleet_common::iptables::Failsafe;
-use voipfleet_common::ruleset::{AddressSet, Family, Ruleset, SetName};
 use voipfleet_proto::v1::NodeState;
+use voipfleet_ruleset::flows::{Denials, Flow};
+use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::ruleset::{AddressSet, Family, Ruleset, SetName};
 
 use crate::faulty::faulty;
 use crate::reconciler::{Agent, LIMIT, NEVER, offer};

@@ -9,13 +9,13 @@ use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::{
     Canonical, Confirmed, Journal, KeptLive, Ledger, LedgerError, Live, Management, Note,
 };
-use voipfleet_common::drift::Wanted;
-use voipfleet_common::iptables::{Failsafe, parse_save, restore_input};
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::ruleset::{
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::drift::Wanted;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::iptables::{Failsafe, parse_save, restore_input};
+use voipfleet_ruleset::ruleset::{
     Chain, Expiring, Family, LiveName, LiveSets, LiveValue, Mode, Rule, Ruleset, Until, Verdict,
 };
-use voipfleet_common::session::Held;
 
 fn confirmed() -> Confirmed {
     let ruleset = Ruleset {

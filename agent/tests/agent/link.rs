@@ -8,8 +8,6 @@ use voipfleet_agent::host::state_dir::Identity;
 use voipfleet_agent::link::connection_errors::explain;
 use voipfleet_agent::link::{FetchLimits, Link};
 use voipfleet_agent::mailbox::{Content, Inbox, Offered, Outbox};
-use voipfleet_common::identity::tls;
-use voipfleet_common::ruleset::Digest;
 use voipfleet_proto::channel;
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
@@ -17,6 +15,8 @@ use voipfleet_proto::v1::fleet_client::FleetClient;
 use voipfleet_proto::v1::{
     AgentMessage, ControllerMessage, DriftAck, DriftRecord, Hello, NodeStatus, Offer, Welcome,
 };
+use voipfleet_protocol::identity::tls;
+use voipfleet_ruleset::ruleset::Digest;
 
 use crate::controller::{Ca, Controller, Served, Session, enrolled};
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use nix::fcntl::{Flock, FlockArg};
 use voipfleet_agent::enforcement::apply::Prepared;
 use voipfleet_agent::kernel::{Backend, LOCK_FILE};
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::faulty::faulty;
 use crate::support::{failsafe, held, in_namespace, sample};

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use voipfleet_agent::host::state_dir::StateDir;
 use voipfleet_agent::ledger::Ledger;
-use voipfleet_common::ruleset::{Digest, LiveSets, Ruleset};
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::{
     Confirm, ControllerMessage, Hello, LiveNotice, NodeState, NodeStatus, Offer, Welcome,
 };
+use voipfleet_ruleset::ruleset::{Digest, LiveSets, Ruleset};
 
 use crate::controller::{Ca, Controller, Session, enrolled};
 use crate::reconciler::LIMIT;

@@ -2,8 +2,8 @@
 
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::mailbox::{Content, Offered};
-use voipfleet_common::ruleset::Ruleset;
 use voipfleet_proto::v1::{DriftState, NodeState, NodeStatus};
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::faulty::faulty;
 use crate::reconciler::{Agent, NEVER, offer};

@@ -7,9 +7,9 @@ use tokio::net::{TcpListener, UdpSocket};
 use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::mailbox::Offered;
 use voipfleet_agent::probe;
-use voipfleet_common::ruleset::{Family, Probe, ProbeCheck, Ruleset};
-use voipfleet_common::session::Attempt;
 use voipfleet_proto::v1::NodeState;
+use voipfleet_protocol::session::Attempt;
+use voipfleet_ruleset::ruleset::{Family, Probe, ProbeCheck, Ruleset};
 
 use crate::peer::{self, Peer, answer, dns_answer, sip_answer};
 use crate::reconciler::{Agent, NEVER, offer};
@@ -228,7 +228,7 @@ fn with_probes(variant: u16, probes: Vec<Probe>) -> Ruleset {
 fn denying(mut ruleset: Ruleset, addresses: &[&str]) -> Ruleset {
     for address in addresses {
         let net: ipnet::IpNet = address.parse::<IpAddr>().unwrap().into();
-        let denied = |set: &&mut voipfleet_common::ruleset::AddressSet| {
+        let denied = |set: &&mut voipfleet_ruleset::ruleset::AddressSet| {
             set.name.stem.as_str().starts_with("list-") && set.name.family == Family::of(&net)
         };
         let set = ruleset.sets.iter_mut().find(denied).unwrap();

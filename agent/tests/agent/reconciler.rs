@@ -11,10 +11,10 @@ use voipfleet_agent::kernel::Watch;
 use voipfleet_agent::kernel::{Kernel, LOCK_FILE};
 use voipfleet_agent::mailbox::{Content, Inbox, Offered, Outbox};
 use voipfleet_agent::reconcile::{Reconciler, Settings};
-use voipfleet_common::ruleset::Ruleset;
-use voipfleet_common::session::Attempt;
 use voipfleet_proto::v1::agent_message::Kind;
 use voipfleet_proto::v1::{DriftRecord, NodeState, NodeStatus};
+use voipfleet_protocol::session::Attempt;
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::support::{Place, held, own};
 

@@ -10,10 +10,10 @@ use voipfleet_agent::host::clock;
 use voipfleet_agent::kernel::{
     Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, System,
 };
-use voipfleet_common::flows::Flow;
-use voipfleet_common::iptables::{parse_ipset_save, set_plan};
-use voipfleet_common::ruleset::{AddressSet, Expiring, Family, Ruleset, SetName, Until};
 use voipfleet_proto::v1::{DriftClass, DriftRecord, DriftState, NodeStatus, SetCount};
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::iptables::{parse_ipset_save, set_plan};
+use voipfleet_ruleset::ruleset::{AddressSet, Expiring, Family, Ruleset, SetName, Until};
 
 use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN, offer};
 use crate::support::{Place, in_namespace, install, on_both_backends, prepare, put_back, sample};

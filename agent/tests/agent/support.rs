@@ -12,12 +12,12 @@ use voipfleet_agent::host::exec::{DEFAULT_TOOL_PATH, Runner};
 use voipfleet_agent::kernel::{Backend, Kernel, System};
 use voipfleet_agent::ledger::Confirmed;
 use voipfleet_agent::ledger::Ledger;
-use voipfleet_common::iptables::Failsafe;
-use voipfleet_common::ruleset::{
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::ruleset::{
     AddressSet, Chain, ConnectionState, ConnectionStates, Family, Mode, PortRange, Ports, Protocol,
     Rate, RateUnit, Rule, Ruleset, SetName, SourceLimit, Verdict,
 };
-use voipfleet_common::session::Held;
 
 pub(crate) const BACKENDS: [Backend; 2] = [Backend::Nft, Backend::Legacy];
 

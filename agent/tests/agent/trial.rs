@@ -6,9 +6,9 @@ use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::{Backend, KernelEvent};
 use voipfleet_agent::mailbox::{Dialled, Offered};
-use voipfleet_common::ruleset::Ruleset;
-use voipfleet_common::session::{Attempt, Held};
 use voipfleet_proto::v1::{DriftClass, DriftState, NodeState};
+use voipfleet_protocol::session::{Attempt, Held};
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::reconciler::{Agent, NEVER, offer};
 use crate::support::{

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use voipfleet_common::names::NodeName;
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::ruleset::live::LiveName;
-use voipfleet_common::session::{Generation, Held};
+use voipfleet_protocol::session::{Generation, Held};
+use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::ruleset::Digest;
+use voipfleet_ruleset::ruleset::live::LiveName;
 
 use crate::DocumentsVersion;
 

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use voipfleet_common::names::NodeName;
-use voipfleet_common::policy::{Batch, OnFailure, Rollout};
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::{Generation, Held};
+use voipfleet_policy::{Batch, OnFailure, Rollout};
+use voipfleet_protocol::session::{Generation, Held};
+use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::ruleset::Digest;
 
 use crate::DocumentsVersion;
 

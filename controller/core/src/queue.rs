@@ -1,7 +1,7 @@
 //! The pushes that wait for a site's rollout to end.
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
 
 use crate::precondition::PlannedContent;
 
@@ -112,8 +112,8 @@ impl QueueRecord {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::policy::Rollout;
-    use voipfleet_common::ruleset::Digest;
+    use voipfleet_policy::Rollout;
+    use voipfleet_ruleset::ruleset::Digest;
 
     use super::*;
     use crate::precondition::Staging;

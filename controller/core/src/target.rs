@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::names::NodeName;
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::NodeName;
 
 /// A site's newest generation, and the nodes that should run another one: a rollout has not
 /// come to them yet, or was halted before it did.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use voipfleet_common::audit::{Broken, Link, Walk};
+use voipfleet_protocol::audit::{Broken, Link, Walk};
 
 use super::{anchor, head};
 use crate::errors::chain;

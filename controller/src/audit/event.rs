@@ -1,6 +1,6 @@
 //! What happened without a call just then: a rollout ended, a machine enrolled.
 
-use voipfleet_common::audit::{Ending, Kind, Record};
+use voipfleet_protocol::audit::{Ending, Kind, Record};
 
 /// An event for the log.
 #[derive(Debug, Clone)]

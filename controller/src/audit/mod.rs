@@ -3,7 +3,7 @@
 
 pub mod check;
 mod event;
-mod flood;
+mod rate_limit;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -11,10 +11,10 @@ mod writer;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use voipfleet_common::audit::{Ending, Kind, Link, Record};
+use voipfleet_protocol::audit::{Ending, Kind, Link, Record};
 
 pub use event::Event;
-use flood::Flood;
+use rate_limit::Flood;
 use writer::{Append, Writer};
 
 use crate::clock::{self, Clock};
@@ -176,7 +176,7 @@ impl Audit {
         if told.flush_later {
             let (audit, flood) = (self.clone(), Arc::clone(flood));
             tokio::spawn(async move {
-                tokio::time::sleep(flood::WINDOW).await;
+                tokio::time::sleep(rate_limit::WINDOW).await;
                 if let Some(more) = flood.end(&of) {
                     audit.append_or_log(more).await;
                 }

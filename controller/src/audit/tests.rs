@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use voipfleet_common::audit::{Broken, Hash};
+use voipfleet_protocol::audit::{Broken, Hash};
 
 use super::check::{CheckError, check};
 use super::*;
@@ -279,7 +279,7 @@ async fn a_flood_of_refusals_becomes_a_count() {
     let (embedded, store) = open(dir.path()).await;
     let audit = Audit::open(Arc::clone(&store), system()).await.unwrap();
     let refusal = Record {
-        who: Some(voipfleet_common::audit::Who {
+        who: Some(voipfleet_protocol::audit::Who {
             operator: "ben".to_owned(),
             serial: "01".to_owned(),
             peer: "192.0.2.1:1".to_owned(),
@@ -291,14 +291,14 @@ async fn a_flood_of_refusals_becomes_a_count() {
     }
     assert_eq!(
         head(store.as_ref()).await.unwrap().seq,
-        u64::from(flood::EACH)
+        u64::from(rate_limit::EACH)
     );
     assert!(audit.floods("key") && !audit.floods("other"));
     let told = audit
         .flood
         .take("key", &refusal, system().now_ms() + 61_000);
     let more = told.more.unwrap();
-    assert_eq!(more.count, Some(1000 - u64::from(flood::EACH)));
+    assert_eq!(more.count, Some(1000 - u64::from(rate_limit::EACH)));
     assert!(told.write);
     embedded.close().await;
 }

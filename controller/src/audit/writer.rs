@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use voipfleet_common::audit::{Hash, Kind, Link, Record};
+use voipfleet_protocol::audit::{Hash, Kind, Link, Record};
 
 use super::AuditError;
 use crate::clock::Clock;

@@ -173,7 +173,7 @@ fn line_of(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
 /// Reads a backup entry by entry. Only when [`Reader::next`] has said that it is at the end is
 /// it known that the file is what was written.
 #[derive(Debug)]
-pub(super) struct Reader<R> {
+pub(crate) struct Reader<R> {
     input: R,
     header: Header,
     sum: Sum,
@@ -183,7 +183,7 @@ pub(super) struct Reader<R> {
 
 impl<R: BufRead> Reader<R> {
     /// Reads the header.
-    pub(super) fn new(mut input: R) -> Result<Self, FormatError> {
+    pub(crate) fn new(mut input: R) -> Result<Self, FormatError> {
         /// Of a later format only this is sure to be there.
         #[derive(Deserialize)]
         struct Known {
@@ -217,12 +217,12 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The header.
-    pub(super) fn header(&self) -> &Header {
+    pub(crate) fn header(&self) -> &Header {
         &self.header
     }
 
     /// The next entry; none: that was all, and the file is whole.
-    pub(super) fn next(&mut self) -> Result<Option<Entry>, FormatError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, FormatError> {
         let mut bytes = Vec::new();
         let line = self
             .input

@@ -2,9 +2,8 @@
 //! made of it. Keys are files, and no part of a backup.
 
 mod format;
-mod restore;
 mod take;
 
+pub(crate) use format::Reader;
 pub use format::{FormatError, Header};
-pub use restore::{RestoreError, Restored, restore};
 pub use take::{TakeError, Taking, take_into};

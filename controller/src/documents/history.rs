@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use voipfleet_common::policy::{Document, Documents, Kind};
+use voipfleet_policy::{Document, Documents, Kind};
 
 use super::{MAX_DOCUMENTS, documents, lower, version};
 use crate::records::{self, DocumentRecord, DocumentsVersion};

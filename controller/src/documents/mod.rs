@@ -9,7 +9,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use voipfleet_common::policy::{Document, Documents, Kind};
+use voipfleet_policy::{Document, Documents, Kind};
 
 pub use cache::Cache;
 pub use history::{DocumentChange, document_history, documents_at, last_change};

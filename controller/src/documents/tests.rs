@@ -1,6 +1,6 @@
 //! States of the documents, on a real store.
 
-use voipfleet_common::policy::{Source, check};
+use voipfleet_policy::{Source, check};
 
 use super::*;
 use crate::records::DocumentsVersion;

@@ -1,10 +1,11 @@
 //! What an agent says, cut to sizes that the controller is ready to keep.
 
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::{Held, Progress};
 use voipfleet_proto::v1::{
     Author, DriftRecord, DriftReport, Hello, NodeFacts, NodeState, NodeStatus, VoipNow,
 };
+use voipfleet_protocol::session::{Held, Progress};
+
+use crate::site_inputs::held;
 
 /// The longest short text: a host name (RFC 1035), an interface, a version.
 const SHORT: usize = 255;
@@ -148,12 +149,6 @@ fn bound_author(author: &mut Author) {
             cut(text, SHORT);
         }
     }
-}
-
-/// A generation with its digest; none where either is missing or no such thing.
-pub(crate) fn held(generation: u64, digest: &[u8]) -> Option<Held> {
-    let digest = Digest::try_from(digest).ok()?;
-    (generation != 0).then_some(Held { generation, digest })
 }
 
 /// What a state means for an offer; none: nothing.

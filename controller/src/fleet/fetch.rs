@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_proto::v1::Chunk;
+use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
-use super::{Fleet, target};
-use crate::push::rulesets;
+use super::Fleet;
 use crate::records::NodeId;
+use crate::rulesets;
+use crate::site_inputs::target;
 
 /// The largest chunk (design: at most 256 KiB).
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -33,13 +34,13 @@ impl Fleet {
     ) -> Result<ReceiverStream<Result<Chunk, Status>>, Status> {
         let turns = self.turns(id).await?;
         let store = self.inner.store.as_ref();
-        let (_, generation) = target(store, id).await.map_err(crate::api::failed)?;
+        let (_, generation) = target(store, id).await.map_err(crate::rpc_status::failed)?;
         let own = generation
             .as_ref()
             .and_then(|generation| generation.held(&id.node));
         let bytes = rulesets::get(store, &digest)
             .await
-            .map_err(crate::api::failed)?;
+            .map_err(crate::rpc_status::failed)?;
         if own.is_none_or(|own| own.digest != digest) {
             return Err(not_yours(id, digest, bytes.as_deref()));
         }

@@ -3,11 +3,10 @@
 mod drift;
 mod facts;
 mod fetch;
-mod live;
+mod node_view;
 mod notice;
 mod service;
 mod session;
-mod targets;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,18 +18,17 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
-pub(crate) use facts::held;
-pub use live::{Offered, View};
+pub use node_view::{Offered, View};
 pub use service::{FleetService, MAX_MESSAGE_BYTES};
-pub use targets::{Targets, current, target};
 
 use crate::clock::Clock;
+use crate::dynamic_sets::DynamicSets;
 use crate::errors::chain;
-use crate::live::Live as LiveSets;
 use crate::records::{GenerationRecord, NodeId};
+use crate::site_inputs::Targets;
 use crate::store::{Revision, Store, StoreError, keys};
 
 /// Nodes whose state changed and that a slow listener has not looked at yet.
@@ -53,7 +51,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     live: Mutex<Registry>,
     events: broadcast::Sender<NodeId>,
-    live_sets: LiveSets,
+    live_sets: DynamicSets,
     fetches: Arc<Semaphore>,
     fetching: Mutex<HashMap<NodeId, usize>>,
     /// Nodes that were connected to an earlier run dial anew from here on.
@@ -117,7 +115,7 @@ impl Fleet {
             last_nonce: clock.now_ms() << 16,
             ..Registry::default()
         };
-        let live_sets = LiveSets::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
+        let live_sets = DynamicSets::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -140,7 +138,7 @@ impl Fleet {
     }
 
     /// What the sites' live sets are.
-    pub fn live_sets(&self) -> &LiveSets {
+    pub fn live_sets(&self) -> &DynamicSets {
         &self.inner.live_sets
     }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use voipfleet_common::ruleset::{Digest, LiveName};
 use voipfleet_proto::v1::LiveNotice;
+use voipfleet_ruleset::ruleset::{Digest, LiveName};
 
-use crate::live::{Live, SiteLive};
+use crate::dynamic_sets::{DynamicSets, SetsSnapshot};
 use crate::records::NodeId;
 
 /// How long a notice may be unanswered before a newer one replaces it. An answer takes a few
@@ -20,7 +20,7 @@ const AGAIN: Duration = Duration::from_secs(15);
 
 /// A node's live sets, as its session knows them.
 pub(super) struct Notices {
-    live: watch::Receiver<Option<Arc<SiteLive>>>,
+    live: watch::Receiver<Option<Arc<SetsSnapshot>>>,
     /// What the node said it holds.
     held: Option<Digest>,
     /// What it was told last in this session.
@@ -28,7 +28,7 @@ pub(super) struct Notices {
 }
 
 struct Told {
-    value: Arc<SiteLive>,
+    value: Arc<SetsSnapshot>,
     at: Instant,
     answer: Answer,
 }
@@ -42,7 +42,7 @@ enum Answer {
 
 impl Notices {
     /// For a node that says it holds `held`.
-    pub(super) fn new(live: &Live, id: &NodeId, held: Option<Digest>) -> Self {
+    pub(super) fn new(live: &DynamicSets, id: &NodeId, held: Option<Digest>) -> Self {
         Self {
             live: live.subscribe(&id.site),
             held,
@@ -81,7 +81,7 @@ impl Notices {
         Some(notice)
     }
 
-    fn tell(&mut self, value: Arc<SiteLive>, answer: Answer) {
+    fn tell(&mut self, value: Arc<SetsSnapshot>, answer: Answer) {
         let at = Instant::now();
         self.told = Some(Told { value, at, answer });
     }

@@ -3,19 +3,19 @@
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use voipfleet_common::identity::Identity;
-use voipfleet_common::ruleset::Digest;
 use voipfleet_proto::v1::fleet_server;
 use voipfleet_proto::v1::{
     AgentMessage, Chunk, ControllerMessage, FetchLiveSetsRequest, FetchRulesetRequest,
 };
+use voipfleet_protocol::identity::Identity;
+use voipfleet_ruleset::ruleset::Digest;
 
 use super::Fleet;
 use super::session::Session;
 use crate::errors::chain;
-use crate::listen::Peer;
 use crate::pki::authority::Leaf;
 use crate::records::{self, NodeId, NodeRecord};
+use crate::server::listen::Peer;
 use crate::store::keys;
 
 /// Messages to one node that it has not read yet: Welcome, an offer, and answers to drift
@@ -80,7 +80,7 @@ impl Fleet {
         let key = keys::node(&id.site, &id.node);
         let record = records::read::<NodeRecord>(self.inner.store.as_ref(), &key)
             .await
-            .map_err(crate::api::failed)?;
+            .map_err(crate::rpc_status::failed)?;
         match record {
             None => Err(Status::permission_denied(
                 "this node was deleted; enrol it again",

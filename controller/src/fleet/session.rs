@@ -9,19 +9,20 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 use tracing::Instrument as _;
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::{Decision, Delivery};
 use voipfleet_proto::v1::{
     AgentMessage, Confirm, ControllerMessage, DriftAck, DriftReport, Hello, NodeFacts, NodeState,
     NodeStatus, Offer, Welcome, agent_message, controller_message,
 };
+use voipfleet_protocol::session::{Decision, Delivery};
+use voipfleet_ruleset::ruleset::Digest;
 
 use super::drift::DriftLog;
 use super::notice::Notices;
-use super::{End, Fleet, Offered, Registered, View, Wanted, facts, target};
+use super::{End, Fleet, Offered, Registered, View, Wanted, facts};
 use crate::errors::chain;
 use crate::pki::authority::Leaf;
 use crate::records::{self, NodeId, StatusRecord};
+use crate::site_inputs::{held, target};
 use crate::store::{Expect, Outcome, Revision, StoreError, Txn, keys};
 
 /// How long a node may take to say Hello.
@@ -54,7 +55,7 @@ struct Greeted {
 }
 
 fn failed(error: StoreError) -> Status {
-    crate::api::failed(error)
+    crate::rpc_status::failed(error)
 }
 
 impl Session {
@@ -111,7 +112,7 @@ impl Session {
 
     /// Takes the node's place among the connected ones.
     async fn greet(&self, hello: Hello) -> Result<(Greeted, Registered), StoreError> {
-        let confirmed = facts::held(hello.generation, &hello.digest);
+        let confirmed = held(hello.generation, &hello.digest);
         let store = self.fleet.inner.store.as_ref();
         let key = keys::status(&self.id.site, &self.id.node);
         let before = records::read_status(store, &key).await?.unwrap_or_default();
@@ -337,15 +338,15 @@ impl Greeted {
 
     async fn hear_status(&mut self, mut status: NodeStatus) -> Result<(), Status> {
         facts::bound_status(&mut status);
-        let confirmed = facts::held(status.confirmed_generation, &status.confirmed_digest);
+        let confirmed = held(status.confirmed_generation, &status.confirmed_digest);
         let progress = facts::progress(status.state());
         let answers = progress.is_some_and(|progress| {
-            let about = facts::held(status.generation, &status.digest);
+            let about = held(status.generation, &status.digest);
             self.delivery.hear(status.nonce, about, progress, confirmed)
         });
         let live = Digest::try_from(status.live_digest.as_slice()).ok();
         self.notices.heard(live, &status.live_error);
-        let working = progress == Some(voipfleet_common::session::Progress::Working);
+        let working = progress == Some(voipfleet_protocol::session::Progress::Working);
         // An unasked status repeats the last error with every change of drift.
         if status.nonce != 0 && !status.error.is_empty() {
             let state = status.state().as_str_name();

@@ -10,7 +10,7 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use voipfleet_common::identity::{Identity, TrustDomain, tls};
+use voipfleet_protocol::identity::{Identity, TrustDomain, tls};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::settings::{self, Files, SettingsError};

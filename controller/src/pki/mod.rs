@@ -1,8 +1,6 @@
 //! Certificates: the CA, what it signs, and the tokens by which machines ask for one.
 
 pub mod authority;
-pub mod init;
-pub(crate) mod staged;
 pub mod token;
 
 pub use authority::{Authority, Issued, PkiError};

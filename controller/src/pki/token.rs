@@ -3,7 +3,7 @@
 use rand::random;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use voipfleet_common::identity::{InvalidJoinToken, JoinToken};
+use voipfleet_protocol::identity::{InvalidJoinToken, JoinToken};
 
 /// A new token's parts.
 pub struct NewToken {

@@ -4,12 +4,12 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::policy::{Batch, OnFailure};
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::Generation;
 use voipfleet_controller_core::rollout::batches::{Candidate, order};
 use voipfleet_controller_core::rollout::state_machine::{Presence, Sight, Word};
+use voipfleet_policy::{Batch, OnFailure};
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::ruleset::Digest;
 
 use super::{Order, Prepared, PushError, Pushes, Want};
 use crate::clock;
@@ -389,7 +389,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio_util::sync::CancellationToken;
-    use voipfleet_common::policy::Rollout as Staging;
+    use voipfleet_policy::Rollout as Staging;
 
     use super::*;
     use crate::fleet::Fleet;
@@ -404,7 +404,7 @@ mod tests {
         let (clock, stop) = (clock::system(), CancellationToken::new());
         let fleet = Fleet::new(Arc::clone(&store), clock::system(), stop);
         let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
-        let site: voipfleet_common::names::SiteName = "site-a".parse().unwrap();
+        let site: voipfleet_ruleset::identifiers::SiteName = "site-a".parse().unwrap();
         let prepared = Prepared {
             order: Order {
                 site: site.clone(),

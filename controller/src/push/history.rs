@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::plan::{Changes, NodeChange, Owners};
-use voipfleet_common::policy::Documents;
-use voipfleet_common::ruleset::Ruleset;
-use voipfleet_common::session::{Generation, Held};
+use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
+use voipfleet_policy::Documents;
+use voipfleet_protocol::session::{Generation, Held};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use super::plan::{DocumentDifference, Wanted, document_differences, with_contents};
-use super::snapshot::nodes;
 use super::{PushError, Pushes};
 use crate::records::{self, Content, GenerationRecord, NodeId, OutcomeRecord, Read, TargetRecord};
+use crate::site_inputs::{InputsError, nodes};
 use crate::store::{StoreError, keys};
 
 /// The most generations of a site that are read: more than pruning leaves.
@@ -73,7 +73,7 @@ impl Pushes {
         let stored = nodes(store, site).await?;
         let known = store.get(&keys::document("site", site)).await?.is_some();
         if current.is_none() && !known {
-            return Err(PushError::UnknownSite(site.clone()));
+            return Err(InputsError::UnknownSite(site.clone()).into());
         }
         let confirmed = stored.into_iter().map(|(name, node)| {
             let id = NodeId {

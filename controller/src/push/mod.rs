@@ -1,38 +1,37 @@
 //! A push: documents and nodes become a generation, and the generation goes to the nodes.
 
 mod commit;
+mod compile;
 pub mod history;
 pub mod plan;
 mod prepare;
 mod prune;
 mod queue;
 mod queue_worker;
-pub mod rulesets;
-pub mod snapshot;
 pub mod sources;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use voipfleet_common::compile::CompileError;
-use voipfleet_common::names::SiteName;
-use voipfleet_common::policy::Source;
-use voipfleet_common::session::Generation;
+use voipfleet_compiler::CompileError;
 use voipfleet_controller_core::precondition::PlanBasis;
+use voipfleet_policy::Source;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::SiteName;
 
 pub use commit::Begun;
 pub(crate) use prepare::BELIEVED;
 pub use prepare::Prepared;
 pub use queue::{Enqueued, Pushed};
 pub use queue_worker::{NoRight, Rights};
-pub use snapshot::Snapshot;
 
 use crate::clock::Clock;
 use crate::documents::Cache;
 use crate::fleet::Fleet;
 use crate::records::MAX_WAITING;
 use crate::rollout::Rollouts;
+use crate::site_inputs::InputsError;
 use crate::store::{Store, StoreError};
 
 /// Compiles at the same time: each takes a processor.
@@ -88,9 +87,9 @@ pub enum Want {
 /// Why nothing was pushed.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
-    /// No document of the site.
-    #[error("there is no site {0}; apply a document of kind Site with that name first")]
-    UnknownSite(SiteName),
+    /// Its documents or nodes cannot be read.
+    #[error(transparent)]
+    Inputs(#[from] InputsError),
     /// The documents do not compile.
     #[error("site {site} does not compile; nothing was pushed")]
     Compile {
@@ -100,11 +99,6 @@ pub enum PushError {
         #[source]
         source: CompileError,
     },
-    /// Documents given to a dry run that would not be stored.
-    #[error(
-        "the given documents have mistakes, the first in {0}; see them: voipctl apply --dry-run"
-    )]
-    Sources(String),
     /// What a plan stands on is no longer so.
     #[error("the plan of {site} no longer holds: {}", .moved.join("; "))]
     Stale {

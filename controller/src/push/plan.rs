@@ -5,21 +5,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::plan::{Changes, NodeChange, Owners};
-use voipfleet_common::policy::{Document, Documents, FieldChange, Kind, Site, Source, differences};
-use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::{Digest, Ruleset};
-use voipfleet_common::session::{Generation, Held};
+use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
 use voipfleet_controller_core::precondition::{BasisStaging, PlanBasis};
 use voipfleet_controller_core::rollout::batches::{Candidate, Ordered, order};
+use voipfleet_policy::{Document, Documents, FieldChange, Kind, Site, Source, differences};
+use voipfleet_protocol::session::{Generation, Held};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
 use super::commit::batch_size;
 use super::prepare::{Before, compare, newest, staging};
 use super::sources::{self, PlannedSource};
-use super::{Order, PushError, Pushes, Snapshot, Want, rulesets};
+use super::{Order, PushError, Pushes, Want};
 use crate::documents::documents_at;
 use crate::records::{self, Content, GenerationRecord, NodeId};
+use crate::rulesets;
+use crate::site_inputs::Snapshot;
 use crate::store::{StoreError, keys};
 
 /// What is asked for.

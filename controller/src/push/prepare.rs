@@ -3,20 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::policy::Rollout as Staging;
-use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::{Mode, Ruleset};
-use voipfleet_common::session::{Generation, Held};
 use voipfleet_controller_core::precondition::{BasisStaging, LastChanges, PlanBasis};
+use voipfleet_policy::Rollout as Staging;
+use voipfleet_protocol::session::{Generation, Held};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::{Mode, Ruleset};
 
-use super::rulesets::Packed;
-use super::{Order, PushError, Pushes, Snapshot};
+use super::{Order, PushError, Pushes};
 use crate::documents;
 use crate::records::{
     self, Cause, Content, DocumentsVersion, GenerationRecord, NodeId, OutcomeRecord, Read,
     TargetRecord,
 };
+use crate::rulesets::Packed;
+use crate::site_inputs::Snapshot;
 use crate::store::{Expect, StoreError, keys};
 
 /// The most generations of a site: older ones are pruned.
@@ -408,7 +409,7 @@ pub(super) fn compare(
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::ruleset::Digest;
+    use voipfleet_ruleset::ruleset::Digest;
 
     use super::*;
 

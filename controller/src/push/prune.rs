@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use voipfleet_common::names::SiteName;
+use voipfleet_ruleset::identifiers::SiteName;
 
-use super::{Pushes, rulesets};
+use super::Pushes;
 use crate::documents;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, RolloutRecord, TargetRecord};
+use crate::rulesets;
 use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
 
 /// Generations of a site that are kept.
@@ -84,7 +85,7 @@ async fn prune(store: &dyn Store, site: &SiteName) -> Result<usize, StoreError> 
 mod tests {
     use std::collections::BTreeMap;
 
-    use voipfleet_common::ruleset::Digest;
+    use voipfleet_ruleset::ruleset::Digest;
 
     use super::*;
     use crate::records::{Cause, Content};

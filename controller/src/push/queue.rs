@@ -1,7 +1,7 @@
 //! Pushes that wait for the rollout of their site to end, and their places.
 
-use voipfleet_common::names::SiteName;
 use voipfleet_controller_core::precondition::PlanBasis;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::{Begun, Order, Prepared, PushError, Pushes};
 use crate::records::{self, Fate, MAX_WAITING, QueueRecord, Queued, Read, RolloutState, expected};

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_stream::StreamExt as _;
-use voipfleet_common::names::SiteName;
-use voipfleet_common::session::Generation;
 use voipfleet_controller_core::precondition::PlanBasis;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::{Begun, Order, PushError, Pushes, Want};
 use crate::audit::{Audit, Event};

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use voipfleet_common::ruleset::LiveName;
+use voipfleet_ruleset::ruleset::LiveName;
 
 use crate::records::{self, FeedRecord, ResolvedRecord};
 use crate::store::{Store, StoreError, keys};

@@ -1,8 +1,8 @@
 //! What is kept of changes of documents.
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::policy::Document;
 use voipfleet_controller_core::DocumentsVersion;
+use voipfleet_policy::Document;
 
 /// The last change of any document.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! What an operator may say of a rollout that goes on.
 
-use voipfleet_common::names::SiteName;
 use voipfleet_controller_core::rollout::state_machine::Refusal;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::{Rollouts, persist};
 use crate::records::RolloutRecord;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 use tokio_stream::StreamExt as _;
-use voipfleet_common::names::SiteName;
-use voipfleet_common::session::Generation;
 use voipfleet_controller_core::rollout::released;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::{RETURN, Rollouts, observation, persist};
 use crate::audit::Event;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use voipfleet_common::names::SiteName;
+use voipfleet_ruleset::identifiers::SiteName;
 
 pub use commands::CommandError;
 pub(crate) use observation::{Delivery, is_refusal, judge};

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::session::Held;
 use voipfleet_controller_core::rollout::state_machine::{Presence, Sight, Word};
 use voipfleet_proto::v1::NodeState;
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use crate::fleet::{Fleet, View};
 use crate::records::{GenerationRecord, NodeId, NodeStep, Place, RolloutRecord};

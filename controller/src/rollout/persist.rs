@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use voipfleet_common::names::SiteName;
 use voipfleet_controller_core::rollout::Transition;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use crate::failpoint::{self, At};
 use crate::records::{

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use ipnet::IpNet;
-use voipfleet_common::ruleset::Digest;
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::ruleset::Digest;
 
 use crate::records::{ExceptionKind, SiteScope};
 

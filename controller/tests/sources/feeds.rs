@@ -3,12 +3,13 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
-use voipfleet_common::policy::{Documents, Feed, Source, check};
-use voipfleet_common::ruleset::LiveName;
-use voipfleet_controller::live::feeds::{Asked, Feeds, Fetcher, Limits, MAX_FEEDS};
-use voipfleet_controller::live::{Used, read as live_sets};
+use voipfleet_controller::dynamic_sets::Used;
+use voipfleet_controller::dynamic_sets::feeds::{Asked, Feeds, Fetcher, Limits, MAX_FEEDS};
 use voipfleet_controller::records::{FeedRecord, from_protobuf};
+use voipfleet_controller::site_inputs::read as live_sets;
 use voipfleet_controller::store::{Txn, Versioned, keys};
+use voipfleet_policy::{Documents, Feed, Source, check};
+use voipfleet_ruleset::ruleset::LiveName;
 
 use super::fetch::feed;
 use super::scene::{HOUR, MINUTE, Scene};

@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use voipfleet_common::policy::{Feed, FeedSource};
+use voipfleet_controller::dynamic_sets::feeds::{
+    Certificate, FetchError, Fetched, Fetcher, Limits,
+};
 use voipfleet_controller::errors::chain;
-use voipfleet_controller::live::feeds::{Certificate, FetchError, Fetched, Fetcher, Limits};
 use voipfleet_controller::records::FeedRecord;
+use voipfleet_policy::{Feed, FeedSource};
 
 use super::web::{Does, Web, head, ok, packed};
 

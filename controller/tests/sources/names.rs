@@ -3,11 +3,11 @@ use std::sync::Arc;
 
 use hickory_resolver::proto::op::ResponseCode;
 use tokio::task::JoinHandle;
-use voipfleet_common::audit::Record;
-use voipfleet_controller::live::names::{GRACE_MS, MAX_NAMES, Names, Resolver};
-use voipfleet_controller::live::{SourceOptions, Sources, Used};
+use voipfleet_controller::dynamic_sets::dns_names::{GRACE_MS, MAX_NAMES, Names, Resolver};
+use voipfleet_controller::dynamic_sets::{SourceOptions, Sources, Used};
 use voipfleet_controller::records::{ResolvedRecord, from_json};
 use voipfleet_controller::store::{Pages, Txn, Versioned, keys};
+use voipfleet_protocol::audit::Record;
 
 use super::dns::{Dns, Says, addresses};
 use super::scene::{HOUR, MINUTE, Scene};

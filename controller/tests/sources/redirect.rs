@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
+use voipfleet_controller::dynamic_sets::feeds::{Astray, FetchError};
 use voipfleet_controller::errors::chain;
-use voipfleet_controller::live::feeds::{Astray, FetchError};
 use voipfleet_controller::records::FeedRecord;
 
 use super::fetch::{count, fetch, limits, over};

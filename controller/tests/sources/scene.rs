@@ -10,7 +10,7 @@ use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use voipfleet_controller::audit::Audit;
 use voipfleet_controller::clock::Clock;
-use voipfleet_controller::live::Used;
+use voipfleet_controller::dynamic_sets::Used;
 use voipfleet_controller::store::{Embedded, Store, Versioned};
 
 /// How long something may take that must happen; a test that passes never waits for it.

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
-use voipfleet_common::identity::{JoinToken, tls};
-use voipfleet_common::ruleset::{LiveSets, Ruleset};
 use voipfleet_proto::channel;
 use voipfleet_proto::v1::enrolment_client::EnrolmentClient;
 use voipfleet_proto::v1::fleet_client::FleetClient;
@@ -16,6 +14,8 @@ use voipfleet_proto::v1::{
     FetchLiveSetsRequest, FetchRulesetRequest, Hello, InterfaceAddress, LiveNotice, NodeFacts,
     NodeState, NodeStatus, Offer, agent_message, controller_message,
 };
+use voipfleet_protocol::identity::{JoinToken, tls};
+use voipfleet_ruleset::ruleset::{LiveSets, Ruleset};
 
 use super::installation::{Installation, Pair, SITE};
 

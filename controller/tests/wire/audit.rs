@@ -4,16 +4,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use prost::Message as _;
 use tonic::{Code, Request};
-use voipfleet_common::audit::{Ending, Kind, Record};
-use voipfleet_common::identity::Identity;
-use voipfleet_common::identity::rights::Call;
-use voipfleet_controller::api::{Api, OperatorService, REQUEST_ID};
 use voipfleet_controller::audit::Audit;
+use voipfleet_controller::dynamic_sets::{SourceOptions, Sources};
 use voipfleet_controller::fleet::Fleet;
-use voipfleet_controller::listen::{Peer, Proven};
-use voipfleet_controller::live::{SourceOptions, Sources};
 use voipfleet_controller::pki::authority;
 use voipfleet_controller::push::Pushes;
+use voipfleet_controller::server::api::{Api, OperatorService, REQUEST_ID};
+use voipfleet_controller::server::listen::{Peer, Proven};
 use voipfleet_controller::store::{
     Changes, Embedded, Outcome, Page, Snapshot, Store, StoreError, Txn, Versioned, keys,
 };
@@ -22,6 +19,9 @@ use voipfleet_proto::v1::operator_server::Operator as _;
 use voipfleet_proto::v1::{
     BlockRequest, GetDocumentsRequest, PushRequest, SiteScope, StatusRequest, site_scope,
 };
+use voipfleet_protocol::audit::{Ending, Kind, Record};
+use voipfleet_protocol::identity::Identity;
+use voipfleet_protocol::identity::rights::Call;
 
 use super::agent::{connected, csr, enrol};
 use super::installation::{Installation, SITE, apply, refused};
@@ -332,7 +332,7 @@ async fn what_cannot_be_written_down_is_not_done_or_not_acknowledged() {
         audit,
         admin: "ada".parse().unwrap(),
         uses: Arc::default(),
-        backups: voipfleet_controller::api::BackupTurn::default(),
+        backups: voipfleet_controller::server::api::BackupTurn::default(),
         sources: sources.await.unwrap(),
     });
     fault.store(FAIL_ALL, Ordering::SeqCst);

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
-use voipfleet_controller::backup::{RestoreError, Restored, restore};
+use voipfleet_controller::operations::restore::{RestoreError, Restored, restore};
 use voipfleet_controller::settings::Files;
 use voipfleet_proto::v1::{
     AuditRequest, BackupDone, BackupRequest, GetDocumentsRequest, ListTokensRequest, PushRequest,
@@ -250,7 +250,7 @@ async fn a_backup_is_one_moment_while_writes_go_on() {
         assert_eq!(marks.len(), 2);
         assert_eq!(marks[0], marks[1]);
         let history = voipfleet_controller::documents::document_history;
-        let kind = voipfleet_common::policy::Kind::Tenant;
+        let kind = voipfleet_policy::Kind::Tenant;
         let last = history(&store, kind, "zeta").await.unwrap().pop().unwrap();
         assert_eq!(last.version, documents.version.version);
         store.close().await;

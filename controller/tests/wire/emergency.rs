@@ -1,13 +1,13 @@
 //! What is blocked, allowed and opened without a push.
 
 use tonic::Code;
-use voipfleet_common::ruleset::{LiveName, LiveSets};
 use voipfleet_controller::store::{Embedded, Store as _};
 use voipfleet_proto::v1::{
     BlockRequest, DeleteRequest, EmergencyResponse, EnforcementState, LiftRequest,
     ListBlocksRequest, ListBlocksResponse, PanicCloseRequest, PanicOpenRequest, SiteScope,
     StatusRequest, site_scope,
 };
+use voipfleet_ruleset::ruleset::{LiveName, LiveSets};
 
 use super::agent::{Node, Session, connected};
 use super::installation::{Installation, SITE, refused};

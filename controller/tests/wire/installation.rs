@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Deserialize;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
-use voipfleet_common::identity::{Identity, tls};
 use voipfleet_controller::clock::{Clock, SystemClock};
-use voipfleet_controller::live::SourceOptions;
+use voipfleet_controller::dynamic_sets::SourceOptions;
+use voipfleet_controller::operations::init::{Plan, init};
 use voipfleet_controller::pki::Authority;
-use voipfleet_controller::pki::init::{Plan, init};
 use voipfleet_controller::run::{Controller, Options};
 use voipfleet_controller::settings::Files;
 use voipfleet_proto::channel;
@@ -21,6 +20,7 @@ use voipfleet_proto::v1::{
     NodeReport, PushDone, PushEvent, PushNode, PushNodeState, PushRequest, PushStarted,
     RolloutReport, Source, StatusRequest, push_event,
 };
+use voipfleet_protocol::identity::{Identity, tls};
 
 /// The machine's clock, and what a test adds to it.
 #[derive(Debug, Default)]

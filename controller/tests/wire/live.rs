@@ -1,8 +1,8 @@
 //! Live sets: what nodes are told without a push.
 
 use tonic::Code;
-use voipfleet_common::ruleset::{LiveName, LiveSets, LiveValue};
 use voipfleet_proto::v1::{DeleteRequest, InterfaceAddress, agent_message};
+use voipfleet_ruleset::ruleset::{LiveName, LiveSets, LiveValue};
 
 use super::agent::{Node, Session, connected};
 use super::installation::{SITE, refused};

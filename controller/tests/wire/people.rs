@@ -1,7 +1,6 @@
 //! Operators as admins make and unmake them.
 
 use tonic::{Code, transport::Channel};
-use voipfleet_common::audit::{Hash, Record, Walk};
 use voipfleet_controller::clock::Clock as _;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
@@ -9,6 +8,7 @@ use voipfleet_proto::v1::{
     GetDocumentsRequest, ListOperatorsRequest, OperatorBinding, PruneAuditRequest, PushRequest,
     RemoveOperatorRequest, RenewOperatorRequest, StatusRequest, WhoAmIRequest,
 };
+use voipfleet_protocol::audit::{Hash, Record, Walk};
 
 use super::agent::{Node, csr};
 use super::installation::{Installation, Pair, SITE, apply, refused};
@@ -221,7 +221,7 @@ async fn walk(admin: &mut OperatorClient<Channel>) -> (Walk, Vec<Record>) {
     let first = AuditChainRequest { after: 0 };
     let first = admin.audit_chain(first).await.unwrap().into_inner();
     let anchor = first.anchor.unwrap();
-    let from = voipfleet_common::audit::Link {
+    let from = voipfleet_protocol::audit::Link {
         seq: anchor.seq,
         hash: anchor.hash.parse().unwrap(),
     };

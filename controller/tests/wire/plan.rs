@@ -2,15 +2,15 @@
 
 use tonic::Code;
 use voipfleet_proto::v1::{
-    DiffGenerationsRequest, GivenDocuments, HistoryRequest, PlanRequest, PlanResponse,
-    PlannedState, PushRequest, RollbackRequest, ShowGenerationRequest,
+    DiffGenerationsRequest, HistoryRequest, PlanRequest, PlanResponse, PlannedState, PushRequest,
+    RollbackRequest, ShowGenerationRequest, Source,
 };
 
 use super::agent::{Node, connected};
 use super::installation::{Installation, SITE, refused};
 
 async fn plan(installation: &Installation, sources: &[&str]) -> PlanResponse {
-    let given = |text: &&str| GivenDocuments {
+    let given = |text: &&str| Source {
         path: "site.yaml".to_owned(),
         text: (*text).to_owned(),
     };

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tonic::{Code, Status, Streaming};
-use voipfleet_common::audit::{Ending, Record};
 use voipfleet_controller::store::{Embedded, Store as _, keys};
 use voipfleet_proto::v1::push_event::Kind;
 use voipfleet_proto::v1::{
     BindOperatorRequest, HistoryRequest, NodeState, PauseRolloutRequest, PlanRequest, PushDone,
     PushEvent, PushQueued, PushRequest, ResumeRolloutRequest, RolloutReport, RolloutStatusRequest,
 };
+use voipfleet_protocol::audit::{Ending, Record};
 
 use super::agent::{Session, connected};
 use super::installation::{Installation, SITE, refused};

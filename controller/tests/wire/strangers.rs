@@ -3,10 +3,10 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use voipfleet_common::identity::Identity;
 use voipfleet_controller::clock::Clock as _;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{PushRequest, StatusRequest};
+use voipfleet_protocol::identity::Identity;
 
 use super::agent::Node;
 use super::installation::{Installation, Pair, SITE, refused};
@@ -157,7 +157,7 @@ async fn a_peer_without_certificate_reaches_the_enrolment_listener_only() {
     logged("the peer showed no certificate").await;
     // The enrolment listener has no other service.
     let fingerprint = installation.authority("voipfleet").fingerprint();
-    let tls = voipfleet_common::identity::tls::enrolment_client(fingerprint).unwrap();
+    let tls = voipfleet_protocol::identity::tls::enrolment_client(fingerprint).unwrap();
     let address = installation.enrol_address();
     let channel = voipfleet_proto::channel::connect(&address, Arc::new(tls))
         .await

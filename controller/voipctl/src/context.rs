@@ -6,8 +6,8 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use voipfleet_common::identity::tls::{self, Credentials};
-use voipfleet_common::identity::{Identity, of_certificate, validity};
+use voipfleet_protocol::identity::tls::{self, Credentials};
+use voipfleet_protocol::identity::{Identity, of_certificate, validity};
 
 use crate::failure::Failure;
 use crate::format::Moment;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
-use voipfleet_common::policy::{Diagnostic, Severity, Source};
+use voipfleet_policy::{Diagnostic, Severity, Source};
 use voipfleet_proto::v1;
 
 use crate::console::{Console, Pane};

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use voipfleet_common::policy::{self, Diagnostic, Source};
+use voipfleet_policy::{self as policy, Diagnostic, Source};
 
 use crate::client::MAX_MESSAGE_BYTES;
 use crate::console::Console;

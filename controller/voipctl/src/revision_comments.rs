@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
-use voipfleet_common::policy::{Kind, Source};
+use voipfleet_policy::{Kind, Source};
 use voipfleet_proto::v1;
 
 use crate::failure::Failure;

@@ -68,7 +68,7 @@ impl Knocker {
             let (netns, doors, stop) = (netns.to_owned(), doors.clone(), Arc::clone(&stop));
             let seen = Arc::clone(&seen);
             move || {
-                crate::packets::enter(&netns)?;
+                voipfleet_packets::enter(&netns)?;
                 tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()?

@@ -10,8 +10,6 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
-use voipfleet_common::identity::{JoinToken, tls};
-use voipfleet_common::ruleset::Ruleset;
 use voipfleet_proto::channel;
 use voipfleet_proto::v1::enrolment_client::EnrolmentClient;
 use voipfleet_proto::v1::fleet_client::FleetClient;
@@ -19,6 +17,8 @@ use voipfleet_proto::v1::{
     AgentMessage, ControllerMessage, CreateTokenRequest, EnrolRequest, FetchRulesetRequest, Hello,
     InterfaceAddress, NodeFacts, NodeState, NodeStatus, Offer, agent_message, controller_message,
 };
+use voipfleet_protocol::identity::{JoinToken, tls};
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use super::Installation;
 use super::installation::client;

@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustls::ClientConfig;
 use serde::Deserialize;
 use tonic::transport::Channel;
-use voipfleet_common::identity::tls;
 use voipfleet_proto::channel;
 use voipfleet_proto::v1::operator_client::OperatorClient;
+use voipfleet_protocol::identity::tls;
 
 use crate::exec::{self, Ended, Logged};
 use crate::lab::programs;

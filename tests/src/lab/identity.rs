@@ -10,7 +10,7 @@ use rcgen::{
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use voipfleet_common::identity::{Identity, of_certificate, tls};
+use voipfleet_protocol::identity::{Identity, of_certificate, tls};
 
 use super::Lab;
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{Family, Lab};
 use crate::calls::{Calls, Wanted};
-use crate::packets::{Kind, Probe, Reach};
+use voipfleet_packets::{Kind, Probe, Reach};
 
 /// A source of packets: an outside host with one of its addresses.
 #[derive(Debug, Clone)]

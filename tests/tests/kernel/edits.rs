@@ -1,10 +1,10 @@
 //! Edits from outside, each with the class that it is told as, and the repair.
 
-use voipfleet_common::drift::{Class, Wanted, compare_rules};
-use voipfleet_common::iptables::{
+use voipfleet_ruleset::drift::{Class, Wanted, compare_rules};
+use voipfleet_ruleset::iptables::{
     JUMP, Repair, Unreadable, filter_section, parse_save, repair_input,
 };
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::tools::{Backend, Kernel, in_namespace, nft};
 
@@ -159,7 +159,7 @@ fn told_and_repaired(backend: Backend) {
             }
             let repaired = kernel.table(family).unwrap();
             assert_eq!(compare_rules(&wanted, &repaired), [], "{family} {edits:?}");
-            let foreign = |table: &voipfleet_common::iptables::Table| {
+            let foreign = |table: &voipfleet_ruleset::iptables::Table| {
                 let mut rules: Vec<String> = table
                     .chains
                     .iter()

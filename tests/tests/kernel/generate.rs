@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use proptest::option::weighted;
 use proptest::prelude::*;
-use voipfleet_common::ruleset::{
+use voipfleet_ruleset::ruleset::{
     AddressSet, Chain, ChainName, ConnectionState, ConnectionStates, Family, INPUT_CHAIN, Mode,
     PortRange, Ports, Protocol, Rate, RateUnit, Rule, Ruleset, Scope, SetName, SourceLimit,
     Verdict,

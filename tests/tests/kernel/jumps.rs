@@ -1,7 +1,7 @@
 //! The jump from `INPUT` among foreign rules, and its removal.
 
-use voipfleet_common::iptables::{JUMP, JumpState, filter_section, jump_edit, removal};
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::iptables::{JUMP, JumpState, filter_section, jump_edit, removal};
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::tools::{Backend, Kernel, in_namespace};
 

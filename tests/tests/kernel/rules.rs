@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use voipfleet_common::drift::{Class, Wanted, compare_rules, compare_sets};
-use voipfleet_common::iptables::{
+use voipfleet_ruleset::drift::{Class, Wanted, compare_rules, compare_sets};
+use voipfleet_ruleset::iptables::{
     Failsafe, Slack, apply_input, as_read, read_rule, removal, restore_input, set_create_input,
     set_plan,
 };
-use voipfleet_common::ruleset::{FAILSAFE_CHAIN, Family, INPUT_CHAIN, Rule, Ruleset, Verdict};
+use voipfleet_ruleset::ruleset::{FAILSAFE_CHAIN, Family, INPUT_CHAIN, Rule, Ruleset, Verdict};
 
 use crate::generate;
 use crate::tools::{Backend, Kernel, in_namespace, ipset_restore, saved_sets};

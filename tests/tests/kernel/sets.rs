@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ipnet::IpNet;
 use voipfleet_agent::host::clock;
-use voipfleet_common::drift::compare_sets;
-use voipfleet_common::iptables::{Failsafe, SetPlan, Slack, restore_input, set_plan};
-use voipfleet_common::ruleset::{
+use voipfleet_ruleset::drift::compare_sets;
+use voipfleet_ruleset::iptables::{Failsafe, SetPlan, Slack, restore_input, set_plan};
+use voipfleet_ruleset::ruleset::{
     AddressSet, Chain, Expiring, Family, INPUT_CHAIN, Mode, Rule, Ruleset, SetName, Until, Verdict,
 };
 

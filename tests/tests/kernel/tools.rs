@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, unshare};
-use voipfleet_common::iptables::{KernelSet, Table, parse_ipset_save, parse_save};
-use voipfleet_common::ruleset::Family;
+use voipfleet_ruleset::iptables::{KernelSet, Table, parse_ipset_save, parse_save};
+use voipfleet_ruleset::ruleset::Family;
 use voipfleet_tests::exec::{run, run_with_input};
 
 /// Runs `test` in a network namespace of its own, which goes when it ends.

@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use voipfleet_common::catalogue;
+use voipfleet_policy::catalogue;
 use voipfleet_proto::v1 as pb;
 
 use crate::host::Root;

@@ -1,9 +1,9 @@
 //! Daemons that listen where a policy lets the world in for media.
 
-use voipfleet_common::catalogue::{Exposure, SERVICES};
-use voipfleet_common::policy::Transport;
-use voipfleet_common::ruleset::PortRange;
+use voipfleet_policy::Transport;
+use voipfleet_policy::catalogue::{Exposure, SERVICES};
 use voipfleet_proto::v1::Listener;
+use voipfleet_ruleset::ruleset::PortRange;
 
 use crate::host::{Processes, Root};
 

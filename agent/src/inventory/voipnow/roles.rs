@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use voipfleet_common::role::Role;
+use voipfleet_ruleset::role::Role;
 
 use crate::host::Processes;
 

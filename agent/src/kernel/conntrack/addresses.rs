@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use voipfleet_common::flows::{Flow, Opener};
-use voipfleet_common::ruleset::Interface;
+use voipfleet_ruleset::flows::{Flow, Opener};
+use voipfleet_ruleset::ruleset::Interface;
 
 use super::entry::Entry;
 
@@ -74,7 +74,7 @@ impl Addresses {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_common::ruleset::Protocol;
+    use voipfleet_ruleset::ruleset::Protocol;
 
     use super::*;
     use crate::kernel::conntrack::entry::Ends;

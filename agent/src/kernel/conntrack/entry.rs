@@ -7,7 +7,7 @@ use netlink_packet_core::Nla as _;
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, IPTuple, ProtoTuple, Protocol as Number, Tuple,
 };
-use voipfleet_common::ruleset::Protocol;
+use voipfleet_ruleset::ruleset::Protocol;
 
 /// `CTA_ID`, `CTA_TUPLE_MASTER` and `CTA_ZONE` of `linux/netfilter/nfnetlink_conntrack.h`.
 const ID: u16 = 12;

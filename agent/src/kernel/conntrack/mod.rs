@@ -7,8 +7,8 @@ mod netlink;
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
-use voipfleet_common::flows::Flow;
-use voipfleet_common::ruleset::Protocol;
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::ruleset::Protocol;
 
 use addresses::Addresses;
 use entry::Entry;

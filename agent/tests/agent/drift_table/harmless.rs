@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use voipfleet_agent::kernel::Backend;
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::DriftClass;
+use voipfleet_ruleset::ruleset::Family;
 
 use super::Step::{self, Feed, Lines, Packet, Run, Whole};
 use super::{Node, brief, fill};

@@ -12,8 +12,8 @@ mod tables;
 use std::time::Duration;
 
 use voipfleet_agent::kernel::Backend;
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::DriftClass;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::support::in_namespace;
 use node::{Node, brief};

@@ -165,6 +165,6 @@ fn nft_flushes_everything() {
     crate::support::in_namespace(Backend::Nft, |place| {
         let node = super::Node::new(place);
         let agent = node.agent(NEVER);
-        node.prove(&agent, &RULESET, voipfleet_common::ruleset::Family::V4);
+        node.prove(&agent, &RULESET, voipfleet_ruleset::ruleset::Family::V4);
     });
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::host::exec::Runner;
 use voipfleet_agent::kernel::{Backend, System};
-use voipfleet_common::ruleset::Family;
 use voipfleet_proto::v1::DriftClass::{self, Missing, Set};
 use voipfleet_proto::v1::{self as pb, DriftRecord};
+use voipfleet_ruleset::ruleset::Family;
 
 use super::{Edit, Others, Records, Step, Told, fill};
 use crate::reconciler::Agent;

@@ -7,8 +7,8 @@ use voipfleet_agent::enforcement::apply::Prepared;
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::{KeptLive, Ledger, Live, Management};
-use voipfleet_common::iptables::Failsafe;
-use voipfleet_common::ruleset::{LiveSets, Ruleset};
+use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::ruleset::{LiveSets, Ruleset};
 
 use crate::live::{first, naming};
 use crate::node::{Node, announced, confirm, program, was_killed};

@@ -5,7 +5,7 @@ mod bench;
 
 use voipfleet_agent::failpoint::{ALL, File, Step, Work, name};
 use voipfleet_agent::kernel::Backend;
-use voipfleet_common::iptables::Failsafe;
+use voipfleet_ruleset::iptables::Failsafe;
 
 use crate::live::{first, with};
 use crate::node::run;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use voipfleet_common::ruleset::{Digest, MAX_RULESET_BYTES};
 use voipfleet_proto::v1::Offer;
 use voipfleet_proto::v1::controller_message::Kind as Down;
+use voipfleet_ruleset::ruleset::{Digest, MAX_RULESET_BYTES};
 
 use super::Victim;
 use crate::controller::Served;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prost::Message as _;
-use voipfleet_common::ruleset::live::MAX_LIVE_BYTES;
-use voipfleet_common::ruleset::{Digest, LiveSets};
 use voipfleet_proto::v1 as pb;
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::{LiveNotice, NodeState, NodeStatus};
+use voipfleet_ruleset::ruleset::live::MAX_LIVE_BYTES;
+use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 
 use super::Victim;
 use crate::controller::Served;

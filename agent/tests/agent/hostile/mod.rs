@@ -10,10 +10,10 @@ mod words;
 
 use std::time::{Duration, Instant};
 
-use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::{NodeState, NodeStatus, Offer};
+use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
 use crate::controller::Session;
 use crate::node::{Node, hear, say};

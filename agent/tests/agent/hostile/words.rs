@@ -2,9 +2,9 @@
 
 use tonic::Status;
 use voipfleet_agent::kernel::Backend;
-use voipfleet_common::ruleset::{Digest, Ruleset};
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::{Confirm, ControllerMessage, DriftAck, NodeState, Offer, Welcome};
+use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
 use super::{Victim, logs};
 use crate::node::{LONG, announced, confirm, hear, run, say, until};

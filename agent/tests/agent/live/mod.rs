@@ -17,8 +17,8 @@ use voipfleet_agent::host::clock;
 use voipfleet_agent::kernel::Kernel;
 use voipfleet_agent::ledger::{Confirmed, Ledger, Live};
 use voipfleet_agent::mailbox::Noticed;
-use voipfleet_common::ruleset::{Expiring, LiveName, LiveSets, LiveValue, Ruleset, Until};
 use voipfleet_proto::v1::NodeStatus;
+use voipfleet_ruleset::ruleset::{Expiring, LiveName, LiveSets, LiveValue, Ruleset, Until};
 
 use crate::node::Node;
 use crate::reconciler::Agent;

@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::policy::{Batch, OnFailure, Rollout};
-use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::Ruleset;
-use voipfleet_common::session::{Generation, Held};
+use voipfleet_policy::{Batch, OnFailure, Rollout};
+use voipfleet_protocol::session::{Generation, Held};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::DocumentsVersion;
 use crate::generation::{Cause, Content, GenerationRecord};

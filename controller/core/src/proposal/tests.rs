@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use voipfleet_common::ruleset::{Digest, Mode};
+use voipfleet_ruleset::ruleset::{Digest, Mode};
 
 use super::*;
 

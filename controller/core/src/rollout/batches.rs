@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use voipfleet_common::names::NodeName;
-use voipfleet_common::role::Role;
+use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::role::Role;
 
 /// Swaps that are tried for one role in one batch.
 const MAX_SWAPS: usize = 500;

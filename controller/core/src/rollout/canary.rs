@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use voipfleet_common::names::NodeName;
+use voipfleet_ruleset::identifiers::NodeName;
 
 use super::record::{NodeProgress, Phase, RolloutRecord, RolloutState};
 use super::state_machine::{Observation, Presence};

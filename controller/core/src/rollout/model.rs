@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use voipfleet_common::names::NodeName;
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::NodeName;
 
 use super::record::{NodeProgress, Phase, RolloutRecord, RolloutState, Stages};
 use super::state_machine::{ANSWER_MS, NodeReport, Observation, Presence};

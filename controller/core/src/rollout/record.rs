@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::names::NodeName;
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::NodeName;
 
 /// A site's running or last rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

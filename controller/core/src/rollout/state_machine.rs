@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use voipfleet_common::names::NodeName;
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::NodeName;
 
 use super::record::{NodeProgress, Phase, RolloutRecord, RolloutState};
 use crate::target::TargetRecord;

@@ -1,6 +1,6 @@
 //! The kinds of steps between two states of a rollout.
 
-use voipfleet_common::names::NodeName;
+use voipfleet_ruleset::identifiers::NodeName;
 
 use super::record::{RolloutRecord, RolloutState};
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use voipfleet_common::names::NodeName;
-use voipfleet_common::session::Generation;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::NodeName;
 
 use super::record::{NodeProgress, Phase, RolloutRecord};
 use crate::generation::{Cause, GenerationRecord};

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use voipfleet_common::names::{InvalidName, SiteName};
-use voipfleet_common::ruleset::Until;
+use voipfleet_ruleset::identifiers::{InvalidName, SiteName};
+use voipfleet_ruleset::ruleset::Until;
 
 /// The word for every site in a key; no site can have this name.
 const ALL: &str = "_all";

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use voipfleet_common::policy::Breadth;
+use voipfleet_policy::Breadth;
 
 /// A packed IPv4 network: address and prefix length.
 const V4_BYTES: usize = 5;

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::role::Role;
 use voipfleet_proto::v1::{NodeFacts, NodeStatus};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
 
 /// A node's full name; shown as `site/node`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

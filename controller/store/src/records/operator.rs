@@ -1,7 +1,7 @@
 //! An operator: rights, and the keys that speak for it.
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::identity::rights::Binding;
+use voipfleet_protocol::identity::rights::Binding;
 
 /// Certificates of an operator that are valid at the same time: renewing once more drops the
 /// oldest.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::role::Role;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
 
 /// Made by an operator, used once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

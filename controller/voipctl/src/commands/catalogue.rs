@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use voipfleet_common::catalogue::{Direction, SERVICES, Service};
-use voipfleet_common::ruleset::Family;
+use voipfleet_policy::catalogue::{Direction, SERVICES, Service};
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};

@@ -1,7 +1,7 @@
 //! `voipctl delete KIND NAME`: forget a document or a node.
 
 use serde::Serialize;
-use voipfleet_common::policy::Kind;
+use voipfleet_policy::Kind;
 use voipfleet_proto::v1;
 
 use crate::Session;

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::status::fetch;
 use crate::Session;

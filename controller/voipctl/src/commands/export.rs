@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use voipfleet_common::policy::Kind;
+use voipfleet_policy::Kind;
 use voipfleet_proto::v1;
 
 use crate::Session;

@@ -1,8 +1,8 @@
 //! `voipctl feeds`: lists that the controller fetches, and `voipctl feeds fetch LIST`.
 
 use serde::Serialize;
-use voipfleet_common::names::ListName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::ListName;
 
 use super::names::State;
 use crate::Session;

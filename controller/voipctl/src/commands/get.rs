@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use serde::Serialize;
-use voipfleet_common::policy::Kind;
+use voipfleet_policy::Kind;
 use voipfleet_proto::v1;
 
 use crate::Session;

@@ -1,8 +1,8 @@
 //! `voipctl history SITE`: the generations that are kept.
 
 use serde::Serialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};

@@ -7,10 +7,10 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use ipnet::IpNet;
 use serde::Serialize;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::role::Role;
-use voipfleet_common::ruleset::Interface;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::Interface;
 
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};

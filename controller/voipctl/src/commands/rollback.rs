@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::plan;
 use super::push::Watched;

@@ -1,8 +1,8 @@
 //! `voipctl rollout status|watch|pause|resume|abort`: a push that is under way.
 
 use serde::Serialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::push::Watched;
 use crate::Session;

@@ -1,6 +1,6 @@
 //! `voipctl schema`: the JSON schema of the documents.
 
-use voipfleet_common::policy;
+use voipfleet_policy as policy;
 
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use voipfleet_common::names::{NodeName, SiteName};
-use voipfleet_common::role::Role;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
 
 use crate::Session;
 use crate::console::style::Tone;

@@ -1,7 +1,7 @@
 //! `audit`.
 
-use voipfleet_common::audit::{Ending, Hash, Kind, Record, Who};
 use voipfleet_proto::v1;
+use voipfleet_protocol::audit::{Ending, Hash, Kind, Record, Who};
 
 use crate::fixture::{Fixture, Terminal, ago};
 

@@ -44,7 +44,7 @@ async fn the_catalogue_names_every_service() {
     let shown = fixture
         .run_on(Terminal::Plain(160, ""), &["catalogue"])
         .await;
-    for service in voipfleet_common::catalogue::SERVICES {
+    for service in voipfleet_policy::catalogue::SERVICES {
         let row = shown
             .out
             .lines()

@@ -9,9 +9,9 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use voipfleet_common::identity::tls::{self, Credentials};
 use voipfleet_proto::v1::operator_server::{Operator, OperatorServer};
 use voipfleet_proto::v1::{self, backup_part, push_event};
+use voipfleet_protocol::identity::tls::{self, Credentials};
 
 /// What the controller answers, and what it was asked.
 #[derive(Default)]

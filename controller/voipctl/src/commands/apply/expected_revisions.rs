@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use voipfleet_common::policy::Kind;
+use voipfleet_policy::Kind;
 use voipfleet_proto::v1;
 
 use super::{Applied, Change, DocumentFiles};

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use voipfleet_common::policy::{self, Diagnostic, Documents, Source};
+use voipfleet_policy::{self as policy, Diagnostic, Documents, Source};
 use voipfleet_proto::v1;
 
 use crate::Session;

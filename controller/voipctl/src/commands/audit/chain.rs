@@ -1,7 +1,7 @@
 //! Every record as it is stored, one after the other, checked as it comes.
 
-use voipfleet_common::audit::{Broken, Link, Record, Walk};
 use voipfleet_proto::v1;
+use voipfleet_protocol::audit::{Broken, Link, Record, Walk};
 
 use crate::client::Controller;
 use crate::failure::{ExitStatus, Failure};

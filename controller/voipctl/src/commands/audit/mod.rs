@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use voipfleet_common::audit::{Ending, Hash, Kind, Record, Who};
-use voipfleet_common::names::{OperatorName, SiteName};
 use voipfleet_proto::v1;
+use voipfleet_protocol::audit::{Ending, Hash, Kind, Record, Who};
+use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 
 use crate::Session;
 use crate::console::style::Tone;

@@ -5,8 +5,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use voipfleet_common::audit::Link;
 use voipfleet_proto::v1;
+use voipfleet_protocol::audit::Link;
 
 use super::TimeArg;
 use super::chain::Download;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use voipfleet_common::audit::{Broken, Hash, Link};
+use voipfleet_protocol::audit::{Broken, Hash, Link};
 
 use super::chain::{Download, broken};
 use super::state_folder;

@@ -1,8 +1,8 @@
 //! `voipctl blocks`: what is blocked, allowed and open.
 
 use serde::Serialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::{ExceptionEntry, OpenEntry, loudly};
 use crate::Session;

@@ -12,8 +12,8 @@ pub mod unblock;
 use std::time::Duration;
 
 use serde::Serialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use self::enforcement::{Enforcement, show};
 use crate::Session;

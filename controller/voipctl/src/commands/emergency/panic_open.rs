@@ -1,7 +1,7 @@
 //! `voipctl panic-open SITE`.
 
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::enforcement::{Enforcement, show};
 use super::{Ttl, ttl, until};

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use self::host::{DifferenceEntry, Listener, Neighbour, VoipNow};
 use super::status::{fetch_compared, seen};

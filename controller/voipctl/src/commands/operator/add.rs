@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use voipfleet_common::names::OperatorName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::key_pair::NewKeyPair;
 use super::{Grant, Operator};

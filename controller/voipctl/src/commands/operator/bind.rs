@@ -1,7 +1,7 @@
 //! `voipctl operator bind`: other rights for an operator.
 
-use voipfleet_common::names::OperatorName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::{Grant, Operator};
 use crate::Session;

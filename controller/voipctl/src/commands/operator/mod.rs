@@ -10,9 +10,9 @@ mod rights;
 mod whoami;
 
 use serde::Serialize;
-use voipfleet_common::identity::rights::OperatorRole;
-use voipfleet_common::names::{OperatorName, SiteName, TenantName};
 use voipfleet_proto::v1;
+use voipfleet_protocol::identity::rights::OperatorRole;
+use voipfleet_ruleset::identifiers::{OperatorName, SiteName, TenantName};
 
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};

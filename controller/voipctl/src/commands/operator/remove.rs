@@ -1,8 +1,8 @@
 //! `voipctl operator remove`: an operator goes.
 
 use serde::Serialize;
-use voipfleet_common::names::OperatorName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::OperatorName;
 
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};

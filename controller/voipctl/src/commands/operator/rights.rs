@@ -1,7 +1,7 @@
 //! `voipctl operator rights`: the table by which the controller decides.
 
 use serde::Serialize;
-use voipfleet_common::identity::rights::{Call, ScopeKind};
+use voipfleet_protocol::identity::rights::{Call, ScopeKind};
 
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};

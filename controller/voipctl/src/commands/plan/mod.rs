@@ -5,8 +5,8 @@ pub mod page;
 
 use std::path::PathBuf;
 
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 pub use json::{Documents, Rulesets};
 
@@ -112,13 +112,9 @@ pub async fn fetch(
     sources: Vec<v1::Source>,
     controller: &Controller,
 ) -> Result<v1::PlanResponse, Failure> {
-    let given = |source: v1::Source| v1::GivenDocuments {
-        path: source.path,
-        text: source.text,
-    };
     let request = v1::PlanRequest {
         site: site.to_string(),
-        sources: sources.into_iter().map(given).collect(),
+        sources,
         to: 0,
         back: false,
     };

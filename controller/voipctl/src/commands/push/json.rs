@@ -1,7 +1,7 @@
 //! A push as JSON: one event a line, the last one `done`. The names are a contract.
 
 use serde::Serialize;
-use voipfleet_common::policy::Diagnostic;
+use voipfleet_policy::Diagnostic;
 use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
 

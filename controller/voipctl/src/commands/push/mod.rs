@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tonic::Streaming;
-use voipfleet_common::names::{SiteName, TenantName};
 use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
+use voipfleet_ruleset::identifiers::{SiteName, TenantName};
 
 use super::apply::{self, Applied};
 use super::plan;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
 use voipfleet_proto::v1::push_event::Kind;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::progress_view::ProgressView;
 use super::{

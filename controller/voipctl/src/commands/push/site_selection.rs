@@ -1,8 +1,8 @@
 //! Which sites a push of several is for.
 
 use serde::Deserialize;
-use voipfleet_common::names::SiteName;
 use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
 
 use super::Args;
 use crate::client::Controller;

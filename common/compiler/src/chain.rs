@@ -1,0 +1,174 @@
+//! One node's chains, in the order that the design gives.
+
+use voipfleet_policy::DefaultVerdict;
+use voipfleet_policy::catalogue::Group;
+use voipfleet_ruleset::ruleset::{
+    Chain, ConnectionState, ConnectionStates, INPUT_CHAIN, Mode, Rate, RateUnit, Rule, Verdict,
+};
+
+use super::CompileError;
+use super::blocks::{Block, LIMIT_CHAIN, Limit, SIP_LIMIT_CHAIN};
+use super::deny::DENY_CHAIN;
+use super::stems::label;
+
+/// Lines in the kernel log about what was refused: enough to see who knocks, and not a way to
+/// fill a disk.
+const LOG_LIMIT: Rate = Rate {
+    count: 10,
+    unit: RateUnit::Minute,
+    burst: 20,
+};
+/// The chain that logs sources above their limit, where nothing is dropped.
+const OBSERVED_CHAIN: &str = "VF-OBSERVED";
+const DEFAULT_LABEL: &str = "default";
+
+/// What all nodes of a site have in common.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) cluster: Option<Rule>,
+    /// What operators block and open for a while.
+    pub(super) emergency: Vec<Rule>,
+    /// The chain of what is denied; empty where nothing is.
+    pub(super) deny: Vec<Rule>,
+    /// The sources that skip limits.
+    pub(super) exempt: Vec<Rule>,
+    /// Those that skip the limits of media besides.
+    pub(super) media_exempt: Vec<Rule>,
+    pub(super) default: DefaultVerdict,
+    pub(super) mode: Mode,
+}
+
+/// The chains of a node with these blocks, as they enforce the policy.
+pub(super) fn chains(common: &Common, blocks: &[&Block]) -> Result<Vec<Chain>, CompileError> {
+    let of = |group: Group| blocks.iter().filter(move |block| block.group == group);
+    let mut input: Vec<Rule> = Vec::new();
+    input.extend(common.cluster.clone());
+    input.extend(common.emergency.iter().cloned());
+    if !common.deny.is_empty() {
+        let jump = Verdict::Jump(DENY_CHAIN.parse()?);
+        input.push(Rule::new(label("deny")?, jump));
+    }
+    input.push(with_states(
+        Rule::new(label("established")?, Verdict::Accept),
+        [ConnectionState::Established, ConnectionState::Related],
+    ));
+    input.push(with_states(
+        Rule::new(label("invalid")?, Verdict::Drop),
+        [ConnectionState::Invalid],
+    ));
+    limited(of(Group::Rtp), &mut input);
+    for limit in of(Group::Sip).filter_map(|block| block.limit.as_ref()) {
+        input.extend(limit.jumps.iter().cloned());
+    }
+    for block in of(Group::Sip) {
+        input.extend(block.accepts.iter().cloned());
+    }
+    limited(of(Group::T38), &mut input);
+    limited(of(Group::Other), &mut input);
+    input.push(log("log", common.mode)?);
+    let default = match common.default {
+        DefaultVerdict::Drop => Verdict::Drop,
+        DefaultVerdict::Reject => Verdict::Reject,
+    };
+    input.push(Rule::new(label(DEFAULT_LABEL)?, default));
+
+    let mut chains = vec![chain(INPUT_CHAIN, input)?];
+    if !common.deny.is_empty() {
+        chains.push(chain(DENY_CHAIN, common.deny.clone())?);
+    }
+    let sip = of(Group::Sip).filter_map(|block| block.limit.as_ref());
+    let sip: Vec<Rule> = sip.flat_map(|limit| limit.drops.iter().cloned()).collect();
+    if !sip.is_empty() {
+        let rules = common.exempt.iter().cloned().chain(sip).collect();
+        chains.push(chain(SIP_LIMIT_CHAIN, rules)?);
+    }
+    let others = blocks.iter().filter(|block| block.group != Group::Sip);
+    let others: Vec<&Limit> = others.filter_map(|block| block.limit.as_ref()).collect();
+    if !others.is_empty() {
+        let mut rules = common.exempt.clone();
+        if others.iter().any(|limit| limit.media) {
+            rules.extend(common.media_exempt.iter().cloned());
+        }
+        rules.extend(others.iter().flat_map(|limit| limit.drops.iter().cloned()));
+        chains.push(chain(LIMIT_CHAIN, rules)?);
+    }
+    Ok(chains)
+}
+
+/// The blocks' rules, the limits of each before it.
+fn limited<'a>(blocks: impl Iterator<Item = &'a &'a Block>, input: &mut Vec<Rule>) {
+    for block in blocks {
+        if let Some(limit) = &block.limit {
+            input.extend(limit.jumps.iter().cloned());
+        }
+        input.extend(block.accepts.iter().cloned());
+    }
+}
+
+/// The same chains with nothing decided: what would be dropped is logged, and every packet goes
+/// back to the rest of `INPUT`, so that what another firewall closes stays closed.
+pub(super) fn observe(chains: Vec<Chain>) -> Result<Vec<Chain>, CompileError> {
+    let mut observed = Vec::with_capacity(chains.len() + 1);
+    let mut logs_limits = false;
+    for Chain { name, rules } in chains {
+        let mut kept = Vec::with_capacity(rules.len() + 4);
+        for mut rule in rules {
+            if !matches!(rule.verdict, Verdict::Drop | Verdict::Reject) {
+                if rule.verdict == Verdict::Accept {
+                    rule.verdict = Verdict::Return;
+                }
+                kept.push(rule);
+            } else if rule.source_limit.is_some() {
+                // A second rule on the same hashlimit table would count every packet twice.
+                logs_limits = true;
+                rule.verdict = Verdict::Jump(OBSERVED_CHAIN.parse()?);
+                kept.push(rule);
+            } else {
+                // The default verdict has its log rule already.
+                if rule.label.as_str() != DEFAULT_LABEL {
+                    kept.push(Rule {
+                        label: label(&format!("{}:log", rule.label))?,
+                        limit: Some(LOG_LIMIT),
+                        verdict: Verdict::Log(prefix(Mode::Observe).parse()?),
+                        ..rule.clone()
+                    });
+                }
+                rule.verdict = Verdict::Return;
+                kept.push(rule);
+            }
+        }
+        observed.push(Chain { name, rules: kept });
+    }
+    if logs_limits {
+        observed.push(chain(
+            OBSERVED_CHAIN,
+            vec![log("observed", Mode::Observe)?],
+        )?);
+    }
+    Ok(observed)
+}
+
+fn log(text: &str, mode: Mode) -> Result<Rule, CompileError> {
+    let mut rule = Rule::new(label(text)?, Verdict::Log(prefix(mode).parse()?));
+    rule.limit = Some(LOG_LIMIT);
+    Ok(rule)
+}
+
+fn prefix(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "vf-drop: ",
+        Mode::Observe => "vf-would-drop: ",
+    }
+}
+
+fn chain(name: &str, rules: Vec<Rule>) -> Result<Chain, CompileError> {
+    Ok(Chain {
+        name: name.parse()?,
+        rules,
+    })
+}
+
+fn with_states(mut rule: Rule, states: impl IntoIterator<Item = ConnectionState>) -> Rule {
+    rule.states = ConnectionStates::new(states);
+    rule
+}

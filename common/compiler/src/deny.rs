@@ -1,0 +1,243 @@
+//! Deny sets: what reaches nothing, established or not.
+
+use ipnet::IpNet;
+use voipfleet_policy::{AddressWord, Site};
+use voipfleet_ruleset::identifiers::ListName;
+use voipfleet_ruleset::ruleset::{LiveName, Rule, Verdict};
+
+use super::CompileError;
+use super::address::{Elements, is_world, minimal, private_ranges};
+use super::blocks::from_source;
+use super::members::Members;
+use super::protection::{Class, Protected, providers_besides, tenants_besides};
+use super::sources::{Content, Source, Sources};
+use super::stems::label;
+
+/// The chain of what the site denies.
+pub(crate) const DENY_CHAIN: &str = "VF-DENY";
+
+/// Whose addresses are taken out of what is denied.
+struct Spared {
+    cluster: Protected,
+    admins: Protected,
+    tenants: Protected,
+    providers: Protected,
+    private: Protected,
+}
+
+/// The rules of the chain that drops what the site denies; none where it denies nothing.
+///
+/// A list is somebody else's, and is not trusted with the site's own: the cluster, admins,
+/// tenants, providers and private ranges are not denied by it, nor tenants and providers to whom
+/// only a rule or a service opens something. What an operator wrote into
+/// `deny` by hand is meant, so only the cluster and admins are not denied by that: a phone inside
+/// a tenant's network can be denied.
+///
+/// What is known when rulesets are made is taken out of the sets. All of them leave the chain
+/// before it comes to these besides: some have addresses that change between pushes, and what
+/// a list is fetched with may be older than they are.
+pub(super) fn rules(
+    site: &Site,
+    sources: &mut Sources<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Rule>, CompileError> {
+    if site.deny.is_empty() {
+        return Ok(Vec::new());
+    }
+    let spared = Spared::of(sources)?;
+    let mut by_hand = Members::default();
+    let mut lists: Vec<&ListName> = Vec::new();
+    for word in &site.deny {
+        match word {
+            AddressWord::World | AddressWord::Local => {
+                return Err(CompileError::Meaningless {
+                    place: "deny".to_owned(),
+                    word: word.to_string(),
+                    reason: "a node that nobody reaches needs no policy",
+                });
+            }
+            AddressWord::List(name) => lists.push(name),
+            // Its members leave the chain first.
+            AddressWord::Cluster => {}
+            word => {
+                let mut members = sources.members(word, false, "deny")?;
+                members.extend(sources.members(word, true, "deny")?);
+                if members.is_empty() {
+                    warnings.push(format!("deny: {word} holds no address"));
+                }
+                by_hand.extend(members);
+            }
+        }
+    }
+    lists.sort_unstable();
+    lists.dedup();
+
+    let mut hand = Vec::new();
+    if !by_hand.is_empty() {
+        hand.extend(denied_by_hand(site, &by_hand, &spared, sources, warnings)?);
+    }
+    let mut listed = Vec::new();
+    for name in lists {
+        listed.extend(denied_by_list(name, &spared, sources, warnings)?);
+    }
+    if hand.is_empty() && listed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut rules = Vec::new();
+    for word in [AddressWord::Cluster, AddressWord::Admins] {
+        rules.extend(leave(&word, false, sources)?);
+    }
+    rules.append(&mut hand);
+    if !listed.is_empty() {
+        rules.extend(leave(&AddressWord::Clients, false, sources)?);
+        rules.extend(leave(&AddressWord::Providers, true, sources)?);
+        for word in tenants_besides(site) {
+            rules.extend(leave(&word, false, sources)?);
+        }
+        for word in providers_besides(site) {
+            rules.extend(leave(&word, false, sources)?);
+            rules.extend(leave(&word, true, sources)?);
+        }
+        rules.append(&mut listed);
+    }
+    Ok(rules)
+}
+
+/// The rule by which whoever a word names leaves the chain, by whatever interface he comes.
+fn leave(
+    word: &AddressWord,
+    media: bool,
+    sources: &mut Sources<'_>,
+) -> Result<Option<Rule>, CompileError> {
+    let kind = if media { ":media" } else { "" };
+    let rule = Rule::new(
+        label(&format!("deny:exempt:{word}{kind}"))?,
+        Verdict::Return,
+    );
+    let source = sources.word(word, media, "deny")?;
+    Ok(source.and_then(|source| {
+        let source = Source {
+            interface: None,
+            ..source
+        };
+        from_source(rule, &source)
+    }))
+}
+
+fn denied_by_hand(
+    site: &Site,
+    members: &Members,
+    spared: &Spared,
+    sources: &mut Sources<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Rule>, CompileError> {
+    let nets = members.nets.iter().map(|member| member.net).collect();
+    let own = clean(
+        "deny",
+        Elements::new(nets, Vec::new()),
+        &[&spared.cluster, &spared.admins],
+        warnings,
+    );
+    let resolved = sources.live_nets(&members.live).map(|(net, _)| net);
+    let all = Elements::new(own.now().into_iter().chain(resolved).collect(), Vec::new());
+    for served in [&spared.tenants, &spared.providers] {
+        let count = all.count_touching(&served.all());
+        if count > 0 {
+            warnings.push(format!(
+                "deny: {count} of the addresses written there are of {}, and are cut off",
+                served.class
+            ));
+        }
+    }
+    let content = Content {
+        own,
+        live: members.live.iter().map(|(name, _)| name.clone()).collect(),
+    };
+    let origin = format!("site {}: deny", site.name);
+    let source = sources.denied("deny".parse()?, content, origin);
+    let rule = Rule::new(label("deny")?, Verdict::Drop);
+    Ok(source.and_then(|source| from_source(rule, &source)))
+}
+
+fn denied_by_list(
+    name: &ListName,
+    spared: &Spared,
+    sources: &mut Sources<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Rule>, CompileError> {
+    let list = sources.list(name, "deny")?;
+    let nets = Elements::new(list.addresses.clone(), list.expiring.clone());
+    let is_fetched = list.feed.is_some();
+    if nets.is_empty() && !is_fetched {
+        warnings.push(format!("deny: list:{name} holds no address"));
+    }
+    let content = Content {
+        own: clean(&format!("deny: list:{name}"), nets, &spared.all(), warnings),
+        live: is_fetched
+            .then(|| LiveName::DenyFeed(name.clone()))
+            .into_iter()
+            .collect(),
+    };
+    let stem = sources.stems().stem("deny", name.as_str())?;
+    let source = sources.denied(stem, content, format!("list {name}"));
+    let rule = Rule::new(label(&format!("deny:list:{name}"))?, Verdict::Drop);
+    Ok(source.and_then(|source| from_source(rule, &source)))
+}
+
+impl Spared {
+    fn of(sources: &Sources<'_>) -> Result<Self, CompileError> {
+        Ok(Self {
+            cluster: Protected::new(Class::Cluster, Vec::new(), sources.cluster_nets()),
+            admins: Protected::of(Class::Admins, sources, &[(AddressWord::Admins, false)])?,
+            tenants: Protected::tenants(sources)?,
+            providers: Protected::providers(sources)?,
+            private: Protected::new(Class::Private, private_ranges(), Vec::new()),
+        })
+    }
+
+    fn all(&self) -> [&Protected; 5] {
+        [
+            &self.cluster,
+            &self.admins,
+            &self.tenants,
+            &self.providers,
+            &self.private,
+        ]
+    }
+}
+
+/// `nets` without what is spared and does not change between pushes, and a warning that counts
+/// what that was.
+fn clean(
+    place: &str,
+    nets: Elements,
+    spared: &[&Protected],
+    warnings: &mut Vec<String>,
+) -> Elements {
+    let mut touched = Vec::new();
+    let mut holes: Vec<IpNet> = Vec::new();
+    for one in spared {
+        let count = nets.count_touching(&one.all());
+        if count > 0 {
+            touched.push(format!("{} ({count})", one.class));
+            holes.extend(&one.fixed);
+        }
+    }
+    if !touched.is_empty() {
+        warnings.push(format!(
+            "{place}: entries overlap {}; those addresses are not denied",
+            touched.join(", ")
+        ));
+    }
+    let left = if holes.is_empty() {
+        nets
+    } else {
+        nets.subtract(&minimal(holes))
+    };
+    if is_world(&left.now()) {
+        warnings.push(format!(
+            "{place}: it holds networks as wide as the world; is that meant?"
+        ));
+    }
+    left
+}

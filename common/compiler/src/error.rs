@@ -1,0 +1,84 @@
+//! Why documents do not compile.
+
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::ruleset::InvalidToken;
+
+/// Documents that do not compile for a site.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// There is no such site.
+    #[error("there is no site {0}; apply a document of kind Site with that name first")]
+    UnknownSite(SiteName),
+    /// A word refers to a document that is not there.
+    #[error(
+        "{place} refers to {word}, and there is no such document; apply it, or remove the word"
+    )]
+    Unresolved {
+        /// Where it stands: `services.sip.from`.
+        place: String,
+        /// The word: `tenant:acme`.
+        word: String,
+    },
+    /// A word that has no meaning where it stands.
+    #[error("{place} cannot be {word}: {reason}")]
+    Meaningless {
+        /// Where it stands.
+        place: String,
+        /// The word.
+        word: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The site names a service that the catalogue does not have.
+    #[error("there is no service {0}; `voipctl catalogue` lists them, and rules: opens others")]
+    UnknownService(String),
+    /// Nobody would have SSH.
+    #[error("admins of site {0} hold no address; nobody could reach its nodes")]
+    NoAdmins(SiteName),
+    /// A back-end service would be open to everybody.
+    #[error("{place} opens {what} to the world; narrow from, or say dangerous: true on it")]
+    Exposed {
+        /// Where it stands.
+        place: String,
+        /// The service.
+        what: &'static str,
+    },
+    /// A field that is not offered yet.
+    #[error("{0} is not offered yet; remove it")]
+    NotOffered(String),
+    /// More of something than a node takes.
+    #[error("{what}: {count} is above the limit of {limit}")]
+    TooMany {
+        /// What there is too much of.
+        what: String,
+        /// How many.
+        count: usize,
+        /// The most that fits.
+        limit: usize,
+    },
+    /// Two nodes of one name.
+    #[error("node {0} is given twice")]
+    DuplicateNode(NodeName),
+    /// Two rules of one name.
+    #[error("rule {0} stands twice in the site; rename one")]
+    DuplicateRule(String),
+    /// The site's own tests fail.
+    #[error("{}", super::policy_tests::describe(.0))]
+    Tests(Vec<super::TestFailure>),
+    /// A name cannot be handed to the kernel.
+    #[error("a name cannot be handed to the kernel")]
+    Token(
+        #[from]
+        #[source]
+        InvalidToken,
+    ),
+    /// The compiler made what no node would take: a defect of the product.
+    #[error("the ruleset of node {node} is not valid; this is a defect, please report it")]
+    Invalid {
+        /// The node.
+        node: NodeName,
+        /// What is wrong.
+        #[source]
+        source: voipfleet_ruleset::ruleset::InvalidRuleset,
+    },
+}

@@ -1,0 +1,290 @@
+//! Documents and nodes become one typed ruleset for each node.
+//!
+//! The order inside the chain: cluster members, what operators block, what they open, deny sets,
+//! established connections, invalid packets, RTP, limits of SIP, SIP, T.38, other services,
+//! custom rules, log, default verdict. Loopback and the failsafe rules stand before all of it,
+//! and are the agent's own.
+//!
+//! The same documents and roles give the same rulesets, whatever the order in which nodes,
+//! tenants and words are given, and whatever the live sources hold: those are only named. The
+//! site's own tests look at what the nodes would do with what they hold now.
+
+pub(crate) mod address;
+mod blocks;
+mod chain;
+mod cluster;
+mod deny;
+mod error;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod flows;
+pub mod live;
+mod members;
+pub mod plan;
+mod policy_tests;
+mod protection;
+mod provenance;
+mod sources;
+mod stems;
+#[cfg(test)]
+mod tests;
+mod warnings;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use voipfleet_policy::{AddressWord, Documents, Site, Trust, is_no_source};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::live::MAX_LIVE_SOURCES;
+use voipfleet_ruleset::ruleset::{
+    AddressSet, Family, LiveName, LiveSets, MAX_PROBES, Mode, Rule, Ruleset, SetName, Verdict,
+};
+
+pub(crate) use deny::DENY_CHAIN;
+pub use error::CompileError;
+pub use policy_tests::TestFailure;
+use policy_tests::run_tests;
+pub use protection::{Class, Cleaned, Dropped, Protection};
+pub use provenance::Provenance;
+
+use blocks::{Block, from_source};
+use sources::Sources;
+
+/// Live sources of a site that are no DNS names and no fetched lists: `cluster` in two ways,
+/// `allow`, `block`, `open`.
+const FIXED_SOURCES: usize = 5;
+/// The most admin networks that a ruleset carries for the agent's failsafe rules.
+const MAX_ADMINS: usize = 256;
+
+/// A node as the compiler sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeInput {
+    /// Its name.
+    pub name: NodeName,
+    /// Its roles.
+    pub roles: BTreeSet<Role>,
+    /// The addresses that its agent reported.
+    pub addresses: Vec<InterfaceAddress>,
+}
+
+/// An address of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The interface that it is on.
+    pub interface: String,
+    /// The address with its prefix, host bits kept.
+    pub net: IpNet,
+}
+
+/// A site's rulesets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// One for each node.
+    pub rulesets: BTreeMap<NodeName, Ruleset>,
+    /// What an operator should know before they are pushed.
+    pub warnings: Vec<String>,
+    /// Who asked for what is open.
+    pub provenance: Provenance,
+}
+
+/// Compiles the documents of a site for its nodes, and runs the site's own tests on the result,
+/// with what the live sources hold. Nothing that is emitted hangs on that.
+pub fn compile(
+    site: &SiteName,
+    documents: &Documents,
+    nodes: &[NodeInput],
+    live: &LiveSets,
+) -> Result<Compiled, CompileError> {
+    let policy = documents
+        .sites
+        .get(site)
+        .ok_or_else(|| CompileError::UnknownSite(site.clone()))?;
+    let mut by_name: BTreeMap<&NodeName, &NodeInput> = BTreeMap::new();
+    for node in nodes {
+        if by_name.insert(&node.name, node).is_some() {
+            return Err(CompileError::DuplicateNode(node.name.clone()));
+        }
+    }
+    let mut names = BTreeSet::new();
+    if let Some(twice) = policy.rules.iter().find(|rule| !names.insert(&rule.name)) {
+        return Err(CompileError::DuplicateRule(twice.name.clone()));
+    }
+    if policy.probes.len() > MAX_PROBES {
+        return Err(CompileError::TooMany {
+            what: "probes".to_owned(),
+            count: policy.probes.len(),
+            limit: MAX_PROBES,
+        });
+    }
+    let mut warnings = Vec::new();
+    let needed = live::needed(site, documents);
+    let limit = MAX_LIVE_SOURCES - FIXED_SOURCES;
+    if needed.len() > limit {
+        return Err(CompileError::TooMany {
+            what: "DNS names and fetched lists".to_owned(),
+            count: needed.len(),
+            limit,
+        });
+    }
+    let mut sources = Sources::new(policy, documents, &by_name, live);
+    let admins = admins(policy, &sources)?;
+    let effective = flows::effective(policy)?;
+    let common = common(policy, &mut sources, &mut warnings)?;
+    let blocks = blocks::blocks(policy, &effective, &by_name, &mut sources, &mut warnings)?;
+    warnings::site(policy, documents, &by_name, &mut warnings);
+    warnings::empty(sources.empty(), &mut warnings);
+    warnings::unknown(&needed, live, &mut warnings);
+
+    let ssh_ports = blocks::ssh_ports(&effective)?;
+    let sets = sources.address_sets();
+    let mut rulesets = BTreeMap::new();
+    for (name, node) in &by_name {
+        let blocks: Vec<&Block> = blocks
+            .iter()
+            .filter(|block| block.when.holds(&node.roles))
+            .collect();
+        let chains = chain::chains(&common, &blocks)?;
+        let rules = chains.iter().flat_map(|chain| &chain.rules);
+        let ruleset = Ruleset {
+            site: site.clone(),
+            node: node.name.clone(),
+            mode: policy.mode,
+            admins: admins.clone(),
+            ssh_ports: ssh_ports.clone(),
+            sets: used_sets(&sets, rules),
+            chains,
+            probes: policy.probes.clone(),
+        };
+        checked(&ruleset)?;
+        rulesets.insert((*name).clone(), ruleset);
+    }
+    let run = run_tests(
+        policy,
+        by_name
+            .values()
+            .filter_map(|node| Some((&node.roles, rulesets.get(&node.name)?))),
+        &live::for_tests(live, &needed, policy, nodes),
+    );
+    if !run.failures.is_empty() {
+        return Err(CompileError::Tests(run.failures));
+    }
+    if policy.mode == Mode::Observe {
+        for ruleset in rulesets.values_mut() {
+            ruleset.chains = chain::observe(std::mem::take(&mut ruleset.chains))?;
+            checked(ruleset)?;
+        }
+    }
+    for test in run.skipped {
+        warnings.push(format!(
+            "tests: {test} was not run: no node has the role that it asks for"
+        ));
+    }
+    Ok(Compiled {
+        rulesets,
+        warnings,
+        provenance: sources.provenance,
+    })
+}
+
+fn checked(ruleset: &Ruleset) -> Result<(), CompileError> {
+    ruleset.check().map_err(|source| CompileError::Invalid {
+        node: ruleset.node.clone(),
+        source,
+    })
+}
+
+/// The networks of the admins; the agents keep SSH open to them.
+fn admins(site: &Site, sources: &Sources<'_>) -> Result<Vec<IpNet>, CompileError> {
+    let members = sources.members(&AddressWord::Admins, false, "admins")?;
+    let nets = members.nets.into_iter().map(|member| member.net);
+    let nets = address::minimal(nets.collect());
+    if nets.iter().all(is_no_source) {
+        return Err(CompileError::NoAdmins(site.name.clone()));
+    }
+    if address::is_world(&nets) {
+        return Err(CompileError::Meaningless {
+            place: "admins".to_owned(),
+            word: "networks as wide as the world".to_owned(),
+            reason: "everybody would have SSH",
+        });
+    }
+    if nets.len() > MAX_ADMINS {
+        return Err(CompileError::TooMany {
+            what: "networks of admins".to_owned(),
+            count: nets.len(),
+            limit: MAX_ADMINS,
+        });
+    }
+    Ok(nets)
+}
+
+fn common(
+    site: &Site,
+    sources: &mut Sources<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<chain::Common, CompileError> {
+    let cluster = match site.cluster.trust {
+        Trust::Full => sources.word(&AddressWord::Cluster, false, "cluster")?,
+        Trust::Strict => None,
+    };
+    let rule = Rule::new(stems::label("cluster")?, Verdict::Accept);
+    // Names that do not exist are told even where no rule would use them.
+    sources.members(&AddressWord::Clients, false, "clients")?;
+    Ok(chain::Common {
+        cluster: cluster.and_then(|source| from_source(rule, &source)),
+        emergency: emergency(sources)?,
+        deny: deny::rules(site, sources, warnings)?,
+        exempt: blocks::exempt(
+            &[
+                AddressWord::Clients,
+                AddressWord::Admins,
+                AddressWord::Cluster,
+            ],
+            false,
+            sources,
+        )?,
+        media_exempt: blocks::exempt(&[AddressWord::Clients], true, sources)?,
+        default: site.default,
+        mode: site.mode,
+    })
+}
+
+/// What operators block or open for a while: the rules always stand, and their sets are empty.
+fn emergency(sources: &mut Sources<'_>) -> Result<Vec<Rule>, CompileError> {
+    let mut rules = Vec::new();
+    for (name, origin, verdict) in [
+        (LiveName::Block, "blocked by an operator", Verdict::Drop),
+        (LiveName::Open, "opened by an operator", Verdict::Accept),
+    ] {
+        let text = name.to_string();
+        let source = sources.live_set(&text, [(name, origin.into())])?;
+        let rule = Rule::new(stems::label(&text)?, verdict);
+        rules.extend(source.and_then(|source| from_source(rule, &source)));
+    }
+    Ok(rules)
+}
+
+/// The sets that `rules` name, in the families in which they name them.
+fn used_sets<'a>(
+    sets: &BTreeMap<SetName, AddressSet>,
+    rules: impl Iterator<Item = &'a Rule>,
+) -> Vec<AddressSet> {
+    let mut used = BTreeSet::new();
+    for rule in rules {
+        let Some(stem) = &rule.source_set else {
+            continue;
+        };
+        for family in Family::BOTH {
+            if rule.scope.covers(family) {
+                used.insert(SetName {
+                    stem: stem.clone(),
+                    family,
+                });
+            }
+        }
+    }
+    used.iter()
+        .filter_map(|name| sets.get(name).cloned())
+        .collect()
+}

@@ -1,0 +1,112 @@
+//! The live sources that a site's policy needs, and what of them is known without a controller.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use voipfleet_policy::{AddressWord, Documents, Site};
+use voipfleet_ruleset::identifiers::SiteName;
+use voipfleet_ruleset::ruleset::{DnsName, Interface, LiveName, LiveSets, LiveValue};
+
+use super::NodeInput;
+
+/// The addresses by which the nodes of a site reach each other: what `cluster` holds.
+pub fn cluster(nodes: &[NodeInput], interface: Option<&Interface>) -> LiveValue {
+    let addresses = nodes
+        .iter()
+        .flat_map(|node| node.cluster_addresses(interface));
+    LiveValue::new(addresses.map(|(_, address)| IpNet::from(address)), [])
+}
+
+/// The live sources that rulesets of `site` may name by its documents, and those that every site
+/// has. A site that there is not has none.
+pub fn needed(site: &SiteName, documents: &Documents) -> BTreeSet<LiveName> {
+    let Some(policy) = documents.sites.get(site) else {
+        return BTreeSet::new();
+    };
+    let mut names = BTreeSet::from([
+        LiveName::Allow,
+        LiveName::Block,
+        LiveName::Open,
+        of_cluster(policy),
+    ]);
+    let of_tenant = |name| {
+        let tenant = documents.tenants.get(name).into_iter();
+        tenant.flat_map(|tenant| tenant.names.values().flatten())
+    };
+    let of_provider = |name| {
+        let provider = documents.providers.get(name).into_iter();
+        provider.flat_map(|found| found.signalling_names.iter().chain(&found.media_names))
+    };
+    let host = |name: &DnsName| LiveName::Name(name.clone());
+    names.extend(policy.tenants.iter().flat_map(of_tenant).map(host));
+    names.extend(policy.providers.iter().flat_map(of_provider).map(host));
+    for word in policy.address_words() {
+        match word {
+            AddressWord::Tenant(name) => names.extend(of_tenant(name).map(host)),
+            AddressWord::Provider(name) => names.extend(of_provider(name).map(host)),
+            AddressWord::List(name) if is_fetched(documents, word) => {
+                names.insert(if policy.deny.contains(word) {
+                    LiveName::DenyFeed(name.clone())
+                } else {
+                    LiveName::Feed(name.clone())
+                });
+                let mut opened = policy.services.values().filter_map(|s| s.from.as_ref());
+                if opened.any(|from| from.contains(word))
+                    || policy.rules.iter().any(|rule| rule.from.contains(word))
+                {
+                    names.insert(LiveName::Feed(name.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn is_fetched(documents: &Documents, word: &AddressWord) -> bool {
+    let AddressWord::List(name) = word else {
+        return false;
+    };
+    let list = documents.lists.get(name);
+    list.is_some_and(|list| list.feed.is_some())
+}
+
+/// The cluster's source, as the site has it.
+pub(super) fn of_cluster(site: &Site) -> LiveName {
+    LiveName::Cluster(site.cluster.interface.clone())
+}
+
+/// What is known of a site's live sources without asking anybody: its nodes are its cluster, and
+/// nobody blocks, allows or opens anything. Names and feeds are left unknown.
+pub fn at_rest(site: &SiteName, documents: &Documents, nodes: &[NodeInput]) -> LiveSets {
+    let mut live = LiveSets::new(site.clone());
+    for name in [LiveName::Allow, LiveName::Block, LiveName::Open] {
+        live.insert(name, LiveValue::default());
+    }
+    if let Some(policy) = documents.sites.get(site) {
+        let interface = policy.cluster.interface.as_ref();
+        live.insert(of_cluster(policy), cluster(nodes, interface));
+    }
+    live
+}
+
+/// What a site's own tests run with: what is known, and nothing of what is not. They are about
+/// the policy, so what operators block, allow or open for a while is left out; else an emergency
+/// would keep the next push from the nodes.
+pub(super) fn for_tests(
+    live: &LiveSets,
+    needed: &BTreeSet<LiveName>,
+    policy: &Site,
+    nodes: &[NodeInput],
+) -> LiveSets {
+    let mut known = live.only(needed);
+    for name in [LiveName::Allow, LiveName::Block, LiveName::Open] {
+        known.insert(name, LiveValue::default());
+    }
+    let name = of_cluster(policy);
+    if live.get(&name).is_none() {
+        let interface = policy.cluster.interface.as_ref();
+        known.insert(name, cluster(nodes, interface));
+    }
+    known
+}

@@ -1,0 +1,415 @@
+//! Who can reach what, before and after: by address and port, whatever the sets and rules are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::ruleset::{
+    Family, INPUT_CHAIN, PortRange, Protocol, Rule, Ruleset, SetName, Verdict,
+};
+
+use super::lines::{enforced, protocol_name};
+use super::owners::Owners;
+use super::sets::{Id, Pool};
+use crate::DENY_CHAIN;
+use crate::address::{is_world, minimal, subtract};
+
+/// Somebody who reaches more than before, or less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// `tenant acme`, `provider trunkco`, `site site-a`, `world`; `nobody known`.
+    pub owner: Arc<str>,
+    /// More, or else less.
+    pub gains: bool,
+    /// Which of its networks; of `world`, none are listed.
+    pub networks: Vec<IpNet>,
+    /// What, and where.
+    pub reach: Vec<Reach>,
+}
+
+/// Services on nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// `sip 5060/udp,tcp`; `everything`, of what is denied now or no longer.
+    pub what: Vec<String>,
+    /// Ascending.
+    pub nodes: Vec<NodeName>,
+}
+
+/// Everybody.
+pub(super) const WORLD: &str = "world";
+/// For addresses that no document gives to anybody.
+const UNKNOWN: &str = "nobody known";
+const EVERYTHING: &str = "everything";
+
+/// Where an opening lets in from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    World,
+    Set(Id),
+    Net(IpNet),
+}
+
+/// What kind of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// Of any protocol.
+    Any,
+    /// To ports.
+    Ports(Protocol),
+    /// ICMP of a type.
+    Icmp(Protocol, u8),
+}
+
+#[derive(Debug)]
+struct Opening {
+    kind: Kind,
+    range: PortRange,
+    subject: String,
+    source: Source,
+}
+
+/// Sources before and after of something that changed.
+type Pair = (Vec<Source>, Vec<Source>);
+
+/// What changed, each pair of sources once.
+#[derive(Debug, Default)]
+pub(super) struct Accesses<'r> {
+    opened: BTreeMap<Pair, BTreeMap<Vec<String>, Vec<NodeName>>>,
+    denied: BTreeMap<Pair, Vec<NodeName>>,
+    pool: BTreeMap<Id, &'r voipfleet_ruleset::ruleset::AddressSet>,
+}
+
+impl<'r> Accesses<'r> {
+    /// Compares what a node lets in.
+    pub(super) fn compare(
+        &mut self,
+        node: &NodeName,
+        before: &'r Ruleset,
+        after: &'r Ruleset,
+        pool: &mut Pool<'r>,
+    ) {
+        let (was, was_denied) = self.openings(before, pool);
+        let (now, now_denied) = self.openings(after, pool);
+        if was_denied != now_denied {
+            let nodes = self.denied.entry((was_denied, now_denied)).or_default();
+            nodes.push(node.clone());
+        }
+        let mut changed: BTreeMap<Pair, Vec<(Kind, PortRange, String)>> = BTreeMap::new();
+        let kinds: BTreeSet<Kind> = was.iter().chain(&now).map(|opening| opening.kind).collect();
+        for kind in kinds {
+            let of = |openings: &[Opening]| -> Vec<usize> {
+                let numbered = openings.iter().enumerate();
+                let of_kind = numbered.filter(|(_, opening)| opening.kind == kind);
+                of_kind.map(|(at, _)| at).collect()
+            };
+            let (was_here, now_here) = (of(&was), of(&now));
+            let here = |all: &[usize], openings: &'_ [Opening]| -> BTreeSet<u32> {
+                let openings = all.iter().filter_map(|at| openings.get(*at));
+                openings
+                    .flat_map(|o| [u32::from(o.range.first), u32::from(o.range.last) + 1])
+                    .collect()
+            };
+            let mut cuts = here(&was_here, &was);
+            cuts.extend(here(&now_here, &now));
+            let cuts: Vec<u32> = cuts.into_iter().collect();
+            for (first, end) in cuts.iter().zip(cuts.iter().skip(1)) {
+                let (Ok(first), Ok(last)) = (u16::try_from(*first), u16::try_from(end - 1)) else {
+                    continue;
+                };
+                let range = PortRange { first, last };
+                let covering = |all: &[usize], openings: &'_ [Opening]| -> Vec<(Source, String)> {
+                    let openings = all.iter().filter_map(|at| openings.get(*at));
+                    let mut found: Vec<(Source, String)> = openings
+                        .filter(|o| o.range.first <= first && last <= o.range.last)
+                        .map(|o| (o.source, o.subject.clone()))
+                        .collect();
+                    found.sort_unstable();
+                    found.dedup();
+                    found
+                };
+                let (was, now) = (covering(&was_here, &was), covering(&now_here, &now));
+                let pair = (sources(&was), sources(&now));
+                if pair.0 == pair.1 {
+                    continue;
+                }
+                let subjects: BTreeSet<&String> = was
+                    .iter()
+                    .filter(|(source, _)| !pair.1.contains(source))
+                    .chain(now.iter().filter(|(source, _)| !pair.0.contains(source)))
+                    .map(|(_, subject)| subject)
+                    .collect();
+                let parts = changed.entry(pair.clone()).or_default();
+                parts.extend(subjects.into_iter().map(|s| (kind, range, s.clone())));
+            }
+        }
+        for (pair, parts) in changed {
+            let what = self.opened.entry(pair).or_default();
+            what.entry(named(parts)).or_default().push(node.clone());
+        }
+    }
+
+    /// What a ruleset opens, and the sources of which it takes nothing.
+    fn openings(
+        &mut self,
+        ruleset: &'r Ruleset,
+        pool: &mut Pool<'r>,
+    ) -> (Vec<Opening>, Vec<Source>) {
+        let mut openings = Vec::new();
+        let mut denied = Vec::new();
+        let deciding = ruleset
+            .chains
+            .iter()
+            .filter(|chain| [INPUT_CHAIN, DENY_CHAIN].contains(&chain.name.as_str()));
+        for (rule, closes) in deciding.flat_map(|chain| enforced(ruleset.mode, chain)) {
+            let accepts = rule.verdict == Verdict::Accept && rule.states.is_any();
+            let closed = closes && rule.protocol.is_none() && rule.states.is_any();
+            if !accepts && !closed {
+                continue;
+            }
+            let sources = self.sources(ruleset, &rule, pool);
+            if closed {
+                // The default verdict is no denial of anybody.
+                denied.extend(
+                    sources
+                        .into_iter()
+                        .filter(|source| *source != Source::World),
+                );
+                continue;
+            }
+            let subject = rule.label.as_str();
+            let mut parts = subject.split(':');
+            let subject = match (parts.next(), parts.next()) {
+                (Some("rule"), Some(name)) => format!("rule {name}"),
+                (Some(first), _) => first.to_owned(),
+                (None, _) => continue,
+            };
+            for source in sources {
+                for (kind, range) in packets(&rule) {
+                    let subject = subject.clone();
+                    openings.push(Opening {
+                        kind,
+                        range,
+                        subject,
+                        source,
+                    });
+                }
+            }
+        }
+        denied.sort_unstable();
+        (openings, denied)
+    }
+
+    fn sources(&mut self, ruleset: &'r Ruleset, rule: &Rule, pool: &mut Pool<'r>) -> Vec<Source> {
+        let Some(stem) = &rule.source_set else {
+            return vec![rule.source.map_or(Source::World, Source::Net)];
+        };
+        let mut sources = Vec::new();
+        for family in Family::BOTH {
+            let name = SetName {
+                stem: stem.clone(),
+                family,
+            };
+            let set = ruleset.sets.binary_search_by(|set| set.name.cmp(&name));
+            let set = set.ok().and_then(|at| ruleset.sets.get(at));
+            if let Some(set) = set.filter(|_| rule.scope.covers(family)) {
+                let id = pool.id(set);
+                self.pool.insert(id, set);
+                sources.push(Source::Set(id));
+            }
+        }
+        sources
+    }
+
+    /// Everything by who it concerns.
+    pub(super) fn told(self, before: &Owners, after: &Owners) -> Vec<Access> {
+        let mut told: BTreeMap<(bool, Arc<str>, Vec<IpNet>), Vec<Reach>> = BTreeMap::new();
+        let mut tell = |gains, by_owner: BTreeMap<Arc<str>, Vec<IpNet>>, reach: &[Reach]| {
+            for (owner, nets) in by_owner {
+                let all = told.entry((gains, owner, nets)).or_default();
+                all.extend(reach.iter().cloned());
+            }
+        };
+        for ((was, now), what) in &self.opened {
+            let (was, now) = (self.nets(was), self.nets(now));
+            let reach: Vec<Reach> = what
+                .iter()
+                .map(|(what, nodes)| Reach {
+                    what: what.clone(),
+                    nodes: nodes.clone(),
+                })
+                .collect();
+            tell(false, lost(&was, &now, before), &reach);
+            tell(true, lost(&now, &was, after), &reach);
+        }
+        for ((was, now), nodes) in &self.denied {
+            let (was, now) = (self.nets(was), self.nets(now));
+            let reach = [Reach {
+                what: vec![EVERYTHING.to_owned()],
+                nodes: nodes.clone(),
+            }];
+            for (gains, closed, open, owners) in
+                [(false, &now, &was, after), (true, &was, &now, after)]
+            {
+                let mut by_owner = lost(closed, open, owners);
+                by_owner.remove(UNKNOWN);
+                tell(gains, by_owner, &reach);
+            }
+        }
+        let mut all: Vec<Access> = told
+            .into_iter()
+            .map(|((gains, owner, networks), mut reach)| {
+                reach.sort_unstable_by(|a, b| (&a.what, &a.nodes).cmp(&(&b.what, &b.nodes)));
+                Access {
+                    owner,
+                    gains,
+                    networks,
+                    reach,
+                }
+            })
+            .collect();
+        // What the world gains or loses is what an operator must see.
+        all.sort_by_key(|access| &*access.owner != WORLD);
+        all
+    }
+
+    /// What `sources` hold, minimal.
+    fn nets(&self, sources: &[Source]) -> Vec<IpNet> {
+        let mut nets = Vec::new();
+        for source in sources {
+            match source {
+                Source::World => return everywhere(),
+                Source::Net(net) => nets.push(*net),
+                Source::Set(id) => {
+                    if let Some(set) = self.pool.get(id) {
+                        nets.extend(set.elements.iter().copied());
+                        nets.extend(set.expiring.iter().map(|one| one.net));
+                    }
+                }
+            }
+        }
+        let nets = minimal(nets);
+        if is_world(&nets) { everywhere() } else { nets }
+    }
+}
+
+fn everywhere() -> Vec<IpNet> {
+    vec![
+        ipnet::Ipv4Net::default().into(),
+        ipnet::Ipv6Net::default().into(),
+    ]
+}
+
+/// Who owns what is in the first and not in the second.
+fn lost(from: &[IpNet], to: &[IpNet], owners: &Owners) -> BTreeMap<Arc<str>, Vec<IpNet>> {
+    let is_world = |nets: &[IpNet]| nets.first().is_some_and(|net| net.prefix_len() == 0);
+    let mut by_owner: BTreeMap<Arc<str>, Vec<IpNet>> = BTreeMap::new();
+    if is_world(to) {
+        return by_owner;
+    }
+    if is_world(from) {
+        by_owner.insert(WORLD.into(), Vec::new());
+        return by_owner;
+    }
+    for net in subtract(from, to) {
+        let mut known = false;
+        for (owner, part) in owners.parts(&net) {
+            known = true;
+            by_owner.entry(Arc::clone(owner)).or_default().push(part);
+        }
+        if !known {
+            by_owner.entry(UNKNOWN.into()).or_default().push(net);
+        }
+    }
+    for nets in by_owner.values_mut() {
+        *nets = minimal(std::mem::take(nets));
+    }
+    by_owner
+}
+
+fn sources(of: &[(Source, String)]) -> Vec<Source> {
+    let mut sources: Vec<Source> = of.iter().map(|(source, _)| *source).collect();
+    sources.dedup();
+    sources
+}
+
+/// The packets that a rule lets in, by kind.
+fn packets(rule: &Rule) -> Vec<(Kind, PortRange)> {
+    const ALL: PortRange = PortRange {
+        first: 1,
+        last: u16::MAX,
+    };
+    let Some(protocol) = rule.protocol else {
+        return vec![(Kind::Any, ALL)];
+    };
+    if let Some(icmp) = rule.icmp_type {
+        return vec![(Kind::Icmp(protocol, icmp), ALL)];
+    }
+    let ranges = rule.destination_ports.ranges();
+    let kind = Kind::Ports(protocol);
+    if ranges.is_empty() {
+        return vec![(kind, ALL)];
+    }
+    ranges.iter().map(|range| (kind, *range)).collect()
+}
+
+/// `sip 5060/udp,tcp`, ascending.
+fn named(parts: Vec<(Kind, PortRange, String)>) -> Vec<String> {
+    let mut by_subject: BTreeMap<String, BTreeMap<Kind, Vec<PortRange>>> = BTreeMap::new();
+    for (kind, range, subject) in parts {
+        let ranges = by_subject
+            .entry(subject)
+            .or_default()
+            .entry(kind)
+            .or_default();
+        ranges.push(range);
+    }
+    let mut all = Vec::new();
+    for (subject, kinds) in by_subject {
+        let mut texts: Vec<(String, Vec<&str>)> = Vec::new();
+        for (kind, ranges) in kinds {
+            let (what, name) = match kind {
+                Kind::Any => (String::new(), ""),
+                Kind::Icmp(protocol, icmp) => (format!("type {icmp}"), protocol_name(protocol)),
+                Kind::Ports(protocol) => (ports(ranges), protocol_name(protocol)),
+            };
+            match texts.iter_mut().find(|(known, _)| *known == what) {
+                Some((_, names)) => names.insert(0, name),
+                None => texts.push((what, vec![name])),
+            }
+        }
+        let texts: Vec<String> = texts
+            .into_iter()
+            .map(|(what, names)| {
+                if names.concat().is_empty() {
+                    what
+                } else {
+                    format!("{what}/{}", names.join(","))
+                }
+            })
+            .collect();
+        all.push(
+            format!("{subject} {}", texts.join(" "))
+                .trim_end()
+                .to_owned(),
+        );
+    }
+    all
+}
+
+/// `5060,10000-20000`; what touches is one range again.
+fn ports(mut ranges: Vec<PortRange>) -> String {
+    ranges.sort_unstable();
+    let mut joined: Vec<PortRange> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => {
+                last.last = last.last.max(range.last);
+            }
+            _ => joined.push(range),
+        }
+    }
+    let texts: Vec<String> = joined.iter().map(PortRange::to_string).collect();
+    texts.join(",")
+}

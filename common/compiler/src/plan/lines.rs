@@ -1,0 +1,347 @@
+//! A ruleset as lines that people read: one for each thing that it says.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use voipfleet_ruleset::ruleset::{
+    Chain, ConnectionState, Mode, PortRange, Protocol, Rate, RateUnit, Rule, Ruleset, SetStem,
+    Verdict,
+};
+
+use super::owners::StemParts;
+
+/// What lines are about, in the order in which they are told.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Subject {
+    rank: u8,
+    pub(super) text: String,
+}
+
+/// The default verdict's label.
+const DEFAULT: &str = "default";
+
+impl Subject {
+    fn setting(rank: u8, text: &str) -> Self {
+        Self {
+            rank,
+            text: text.to_owned(),
+        }
+    }
+
+    /// For rulesets that differ in nothing that can be told.
+    pub(super) fn form() -> Self {
+        Self::setting(u8::MAX, "rules")
+    }
+
+    /// Of a rule's label: `sip:udp:clients` is about `sip`.
+    fn of(label: &str) -> Self {
+        let mut parts = label.split(':');
+        let first = parts.next().unwrap_or(label);
+        match (first, parts.next()) {
+            ("rule", Some(name)) => Self::setting(9, &format!("rule {name}")),
+            ("limit", Some("exempt")) => Self::setting(11, "no limit"),
+            ("limit", Some(name)) => Self::setting(10, &format!("limit {name}")),
+            ("deny", Some("exempt")) => Self::setting(11, "not denied"),
+            ("deny", Some(_)) => Self::setting(7, &label.replacen(':', " ", 1)),
+            _ => Self::setting(
+                match first {
+                    "cluster" => 5,
+                    "block" | "open" => 6,
+                    "deny" => 7,
+                    "established" | "invalid" | "log" | "observed" => 12,
+                    DEFAULT => 2,
+                    _ => 8,
+                },
+                first,
+            ),
+        }
+    }
+}
+
+/// The lines of a ruleset.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lines {
+    by_subject: BTreeMap<Subject, BTreeSet<String>>,
+    /// Which subjects name a set: `sip 5060/udp,tcp`.
+    users: BTreeMap<SetStem, BTreeSet<String>>,
+}
+
+/// Rules of a subject that differ in nothing but protocol and ports.
+type Grouped<'r> = BTreeMap<(Subject, String), Vec<&'r Rule>>;
+
+impl Lines {
+    pub(super) fn of(ruleset: &Ruleset) -> Self {
+        let mut lines = Self::default();
+        lines.settings(ruleset);
+        let rules = ruleset
+            .chains
+            .iter()
+            .flat_map(|chain| enforced(ruleset.mode, chain));
+        let rules: Vec<(Rule, bool)> = rules.collect();
+        let mut grouped: Grouped<'_> = BTreeMap::new();
+        for (rule, _) in rules
+            .iter()
+            .filter(|(rule, _)| !matches!(rule.verdict, Verdict::Jump(_)))
+        {
+            let subject = Subject::of(rule.label.as_str());
+            grouped
+                .entry((subject, conditions(rule)))
+                .or_default()
+                .push(rule);
+        }
+        for ((subject, conditions), rules) in grouped {
+            let flows = flows(&rules);
+            for stem in rules.iter().filter_map(|rule| rule.source_set.as_ref()) {
+                let user = joined(&subject.text, &flows);
+                lines.users.entry(stem.clone()).or_default().insert(user);
+            }
+            let line = joined(&flows, &conditions);
+            lines.by_subject.entry(subject).or_default().insert(line);
+        }
+        lines
+    }
+
+    fn settings(&mut self, ruleset: &Ruleset) {
+        let mode = match ruleset.mode {
+            Mode::Enforce => "enforce",
+            Mode::Observe => "observe",
+        };
+        self.set(1, "mode", [mode.to_owned()]);
+        self.set(3, "admins", ruleset.admins.iter().map(ToString::to_string));
+        self.set(
+            4,
+            "ssh ports",
+            ruleset.ssh_ports.iter().map(ToString::to_string),
+        );
+        self.set(
+            4,
+            "probes",
+            ruleset.probes.iter().map(|probe| {
+                let (kind, target) = (probe.check.kind(), probe.check.target());
+                format!("{} ({kind} {target})", probe.name)
+            }),
+        );
+    }
+
+    fn set(&mut self, rank: u8, subject: &str, lines: impl IntoIterator<Item = String>) {
+        let lines: BTreeSet<String> = lines.into_iter().collect();
+        if !lines.is_empty() {
+            self.by_subject
+                .insert(Subject::setting(rank, subject), lines);
+        }
+    }
+
+    /// What names a set.
+    pub(super) fn users(&self, stem: &SetStem) -> impl Iterator<Item = &String> {
+        self.users.get(stem).into_iter().flatten()
+    }
+
+    /// Each subject with what only `was` says, and what only `self` does.
+    pub(super) fn differences(&self, was: &Self) -> Vec<(Subject, Vec<String>, Vec<String>)> {
+        let subjects: BTreeSet<&Subject> = self
+            .by_subject
+            .keys()
+            .chain(was.by_subject.keys())
+            .collect();
+        let none = BTreeSet::new();
+        let mut all = Vec::new();
+        for subject in subjects {
+            let now = self.by_subject.get(subject).unwrap_or(&none);
+            let before = was.by_subject.get(subject).unwrap_or(&none);
+            if now != before {
+                let removed = before.difference(now).cloned().collect();
+                let added = now.difference(before).cloned().collect();
+                all.push((subject.clone(), removed, added));
+            }
+        }
+        all
+    }
+}
+
+/// The rules of a chain as if they were enforced, each with whether it closes: where they only
+/// observe, what would drop logs and returns, and what would accept returns.
+pub(super) fn enforced(mode: Mode, chain: &Chain) -> Vec<(Rule, bool)> {
+    let closes = |rule: &Rule| matches!(rule.verdict, Verdict::Drop | Verdict::Reject);
+    if mode == Mode::Enforce {
+        let rules = chain.rules.iter().cloned();
+        return rules.map(|rule| (rule.clone(), closes(&rule))).collect();
+    }
+    if chain.name.as_str() == "VF-OBSERVED" {
+        return Vec::new();
+    }
+    let is_input = chain.name.as_str() == voipfleet_ruleset::ruleset::INPUT_CHAIN;
+    let mut rules = Vec::with_capacity(chain.rules.len());
+    let mut logged: Option<&str> = None;
+    for rule in &chain.rules {
+        if matches!(rule.verdict, Verdict::Log(_)) {
+            logged = rule.label.as_str().strip_suffix(":log");
+            if logged.is_none() {
+                // The same stands where the policy is enforced.
+                rules.push((rule.clone(), false));
+            }
+            continue;
+        }
+        let label = rule.label.as_str();
+        let drops = logged == Some(label)
+            || (is_input && label == DEFAULT)
+            || (rule.source_limit.is_some() && matches!(rule.verdict, Verdict::Jump(_)));
+        let mut rule = rule.clone();
+        if drops {
+            rule.verdict = Verdict::Drop;
+        } else if is_input && rule.verdict == Verdict::Return {
+            rule.verdict = Verdict::Accept;
+        }
+        logged = None;
+        rules.push((rule, drops));
+    }
+    rules
+}
+
+fn joined(a: &str, b: &str) -> String {
+    match (a.is_empty(), b.is_empty()) {
+        (true, _) => b.to_owned(),
+        (_, true) => a.to_owned(),
+        _ => format!("{a} {b}"),
+    }
+}
+
+/// What rules match of protocols and ports: `5060/udp,tcp`, `type 8/icmp`; empty: everything.
+fn flows(rules: &[&Rule]) -> String {
+    let mut by_protocol: Vec<(Protocol, Vec<PortRange>, BTreeSet<u8>)> = Vec::new();
+    for rule in rules {
+        let Some(protocol) = rule.protocol else {
+            continue;
+        };
+        let known = by_protocol
+            .iter()
+            .position(|(known, ..)| *known == protocol);
+        let at = known.unwrap_or(by_protocol.len());
+        if known.is_none() {
+            by_protocol.push((protocol, Vec::new(), BTreeSet::new()));
+        }
+        if let Some((_, ports, types)) = by_protocol.get_mut(at) {
+            ports.extend(rule.destination_ports.ranges());
+            types.extend(rule.icmp_type);
+        }
+    }
+    // UDP first: most packets are.
+    by_protocol.sort_by(|(a, ..), (b, ..)| match (a, b) {
+        (Protocol::Udp, Protocol::Tcp) => Ordering::Less,
+        (Protocol::Tcp, Protocol::Udp) => Ordering::Greater,
+        _ => a.cmp(b),
+    });
+    let mut texts: Vec<(String, String)> = Vec::new();
+    for (protocol, mut ports, types) in by_protocol {
+        ports.sort_unstable();
+        ports.dedup();
+        let what = if types.is_empty() {
+            let ports: Vec<String> = ports.iter().map(PortRange::to_string).collect();
+            ports.join(",")
+        } else {
+            let types: Vec<String> = types.iter().map(u8::to_string).collect();
+            format!("type {}", types.join(","))
+        };
+        let name = protocol_name(protocol);
+        match texts.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, names)) => {
+                names.push(',');
+                names.push_str(name);
+            }
+            None => texts.push((what, name.to_owned())),
+        }
+    }
+    let texts: Vec<String> = texts
+        .into_iter()
+        .map(|(what, names)| {
+            if what.is_empty() {
+                names
+            } else {
+                format!("{what}/{names}")
+            }
+        })
+        .collect();
+    texts.join(" ")
+}
+
+/// `udp`, `icmpv6`.
+pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Icmp => "icmp",
+        Protocol::Icmpv6 => "icmpv6",
+    }
+}
+
+/// Everything else that a rule says. Families are left out where a set gives them: a rule
+/// stands where its set has members.
+fn conditions(rule: &Rule) -> String {
+    let mut words: Vec<String> = Vec::new();
+    match (&rule.source_set, &rule.source) {
+        (Some(stem), _) => words.push(format!("from {}", set_word(stem))),
+        (None, Some(net)) => words.push(format!("from {net}")),
+        (None, None) if rule.verdict == Verdict::Accept && rule.states.is_any() => {
+            words.push("from world".to_owned());
+        }
+        (None, None) => {}
+    }
+    if let Some(interface) = &rule.in_interface {
+        words.push(format!("on {interface}"));
+    }
+    if !rule.source_ports.is_any() {
+        let ports: Vec<String> = rule
+            .source_ports
+            .ranges()
+            .iter()
+            .map(PortRange::to_string)
+            .collect();
+        words.push(format!("source ports {}", ports.join(",")));
+    }
+    if !rule.states.is_any() {
+        let states = rule.states.as_slice().iter().map(|state| match state {
+            ConnectionState::New => "new",
+            ConnectionState::Established => "established",
+            ConnectionState::Related => "related",
+            ConnectionState::Invalid => "invalid",
+        });
+        words.push(states.collect::<Vec<_>>().join(","));
+    }
+    if let Some(limit) = &rule.limit {
+        words.push(format!("up to {}", rate(limit)));
+    }
+    if let Some(limit) = &rule.source_limit {
+        words.push(format!("above {} from one source", rate(&limit.above)));
+    }
+    match &rule.verdict {
+        Verdict::Accept | Verdict::Return => {}
+        Verdict::Drop => words.push("drop".to_owned()),
+        Verdict::Reject => words.push("reject".to_owned()),
+        Verdict::Jump(chain) => words.push(format!("to {chain}")),
+        Verdict::Log(_) => words.push("log".to_owned()),
+    }
+    words.join(" ")
+}
+
+fn rate(rate: &Rate) -> String {
+    let unit = match rate.unit {
+        RateUnit::Second => 's',
+        RateUnit::Minute => 'm',
+        RateUnit::Hour => 'h',
+    };
+    format!("{}/{unit} (burst {})", rate.count, rate.burst)
+}
+
+/// A set as documents write it; addresses that stand in a field have no word.
+pub(super) fn set_word(stem: &SetStem) -> String {
+    let parts = StemParts::of(stem);
+    match (parts.kind, parts.name) {
+        ("clients-media", _) => "clients".to_owned(),
+        ("providers-media", _) => "providers".to_owned(),
+        ("tenant", Some(name)) => format!("tenant:{name}"),
+        ("provider" | "media", Some(name)) => format!("provider:{name}"),
+        ("list" | "deny", Some(name)) => format!("list:{name}"),
+        ("svc", Some(name)) => format!("services.{name}.from"),
+        ("rule", Some(name)) => format!("rules.{name}.from"),
+        _ => stem.to_string(),
+    }
+}

@@ -1,0 +1,143 @@
+//! The site's own tests, on the rulesets that its nodes would get.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use voipfleet_policy::{PolicyTest, Site, Transport};
+use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::{Family, Interface, LiveSets, Protocol, Ruleset, SetName};
+use voipfleet_ruleset::simulate::{Decision, Outcome, Packet, contains, simulate};
+
+/// What became of a site's tests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct TestRun {
+    /// Tests that did not come out as expected, on each node where they did not.
+    pub(super) failures: Vec<TestFailure>,
+    /// Names of tests for a role that no node has.
+    pub(super) skipped: Vec<String>,
+}
+
+/// A test that did not come out as expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestFailure {
+    /// The test.
+    pub test: PolicyTest,
+    /// The node on which it failed.
+    pub node: NodeName,
+    /// What the node would do, and the rule that says so.
+    pub outcome: Outcome,
+}
+
+impl fmt::Display for TestFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PolicyTest {
+            name,
+            from,
+            proto,
+            port,
+            accept,
+            ..
+        } = &self.test;
+        let proto = match proto {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        };
+        let expected = if *accept { "accepted" } else { "refused" };
+        let seen = match self.outcome.decision {
+            Decision::Accept => "accepted",
+            Decision::Drop => "dropped",
+            Decision::Reject => "rejected",
+            Decision::Pass => "not decided",
+        };
+        let node = &self.node;
+        let rule = &self.outcome.label;
+        write!(
+            f,
+            "{name}: {proto} {port} from {from} on node {node}: expected {expected}, {seen} by \
+             rule {rule}"
+        )
+    }
+}
+
+/// Failures as one text, a line each.
+pub(super) fn describe(failures: &[TestFailure]) -> String {
+    let lines: Vec<String> = failures.iter().map(TestFailure::to_string).collect();
+    let what = match lines.len() {
+        1 => "a test of the site fails",
+        _ => "tests of the site fail",
+    };
+    format!("{what}:\n  {}", lines.join("\n  "))
+}
+
+/// Runs the site's tests on `nodes`: the roles and enforcing ruleset of each, also of a site
+/// that observes, with what the live sources hold. A test is for every node of its role.
+pub(super) fn run_tests<'a>(
+    site: &Site,
+    nodes: impl IntoIterator<Item = (&'a BTreeSet<Role>, &'a Ruleset)>,
+    live: &LiveSets,
+) -> TestRun {
+    let mut run = TestRun::default();
+    let mut unmet: BTreeSet<usize> = (0..site.tests.len()).collect();
+    for (roles, ruleset) in nodes {
+        let mut tests = site
+            .tests
+            .iter()
+            .enumerate()
+            .filter(|(_, test)| roles.contains(&test.role))
+            .peekable();
+        if tests.peek().is_none() {
+            continue;
+        }
+        // One node's effective ruleset at a time: its sets may be long.
+        let live = live.only(&ruleset.live_names());
+        let Ok(ruleset) = &ruleset.with_live(&live) else {
+            continue;
+        };
+        for (index, test) in tests {
+            unmet.remove(&index);
+            let outcome = simulate(ruleset, &packet(site, test, ruleset));
+            if (outcome.decision == Decision::Accept) != test.accept {
+                run.failures.push(TestFailure {
+                    test: test.clone(),
+                    node: ruleset.node.clone(),
+                    outcome,
+                });
+            }
+        }
+    }
+    let order = |name: &str| site.tests.iter().position(|test| test.name == name);
+    run.failures
+        .sort_by_key(|failure| order(&failure.test.name));
+    let skipped = unmet.iter().filter_map(|index| site.tests.get(*index));
+    run.skipped = skipped.map(|test| test.name.clone()).collect();
+    run
+}
+
+/// The test's packet: from a member of the cluster it comes by the cluster's interface.
+fn packet(site: &Site, test: &PolicyTest, ruleset: &Ruleset) -> Packet {
+    let protocol = match test.proto {
+        Transport::Tcp => Protocol::Tcp,
+        Transport::Udp => Protocol::Udp,
+    };
+    let mut packet = Packet::new(test.from, protocol, test.port);
+    packet.in_interface = site
+        .cluster
+        .interface
+        .clone()
+        .filter(|_: &Interface| is_member(test, ruleset));
+    packet
+}
+
+fn is_member(test: &PolicyTest, ruleset: &Ruleset) -> bool {
+    let family = if test.from.is_ipv4() {
+        Family::V4
+    } else {
+        Family::V6
+    };
+    "cluster".parse().is_ok_and(|stem| {
+        let name = SetName { stem, family };
+        let mut sets = ruleset.sets.iter();
+        sets.any(|set| set.name == name && contains(set, test.from))
+    })
+}

@@ -1,0 +1,128 @@
+//! What holds for any documents.
+
+use proptest::prelude::*;
+use voipfleet_policy::AddressWord;
+use voipfleet_ruleset::ruleset::Digest;
+
+use super::*;
+use crate::fixtures::{any_documents, any_nodes};
+
+fn digests(compiled: &Compiled) -> Vec<Digest> {
+    compiled.rulesets.values().map(Ruleset::digest).collect()
+}
+
+/// The same documents as somebody else might have written them.
+fn shuffled(documents: &Documents) -> Documents {
+    let mut documents = documents.clone();
+    for site in documents.sites.values_mut() {
+        site.tenants.reverse();
+        site.providers.reverse();
+        site.admins.reverse();
+        site.deny.reverse();
+        let again: Vec<AddressWord> = site.admins.clone();
+        site.admins.extend(again);
+        for changes in site.services.values_mut() {
+            changes.from.iter_mut().for_each(|words| words.reverse());
+            changes.ports.iter_mut().for_each(|ports| ports.reverse());
+            changes.proto.iter_mut().for_each(|proto| proto.reverse());
+        }
+        site.rules.iter_mut().for_each(|rule| rule.from.reverse());
+    }
+    for tenant in documents.tenants.values_mut() {
+        tenant.networks.values_mut().for_each(|nets| nets.reverse());
+    }
+    for provider in documents.providers.values_mut() {
+        provider.signalling.reverse();
+        provider.media.reverse();
+    }
+    documents.lists.values_mut().for_each(|list| {
+        list.addresses.reverse();
+        list.expiring.reverse();
+    });
+    documents
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn what_compiles_is_valid_and_the_same_on_any_machine(
+        documents in any_documents(),
+        (nodes, other_order) in any_nodes().prop_flat_map(|nodes| {
+            (Just(nodes.clone()), Just(nodes).prop_shuffle())
+        }),
+    ) {
+        let compiled = emitted(&documents, &nodes);
+        prop_assert_eq!(compiled.rulesets.len(), nodes.len());
+        for ruleset in compiled.rulesets.values() {
+            let decoded = Ruleset::decode(&ruleset.encode());
+            prop_assert_eq!(decoded.as_ref(), Ok(ruleset));
+        }
+        let again = emitted(&shuffled(&documents), &other_order);
+        prop_assert_eq!(digests(&compiled), digests(&again));
+    }
+
+    #[test]
+    fn every_element_is_somebodys_and_in_no_other(
+        documents in any_documents(),
+        nodes in any_nodes(),
+    ) {
+        let compiled = compiled(&documents, &nodes);
+        for set in compiled.rulesets.values().flat_map(|ruleset| &ruleset.sets) {
+            for (wide, next) in set.elements.iter().zip(set.elements.iter().skip(1)) {
+                prop_assert!(!wide.contains(next), "{} holds {} and {}", set.name, wide, next);
+            }
+            let ending = set.expiring.iter().map(|one| &one.net);
+            for element in set.elements.iter().chain(ending) {
+                let who = compiled.provenance.of(&set.name, element);
+                prop_assert!(!who.is_empty(), "{} of {}", element, set.name);
+            }
+        }
+        for ruleset in compiled.rulesets.values() {
+            let labels: Vec<String> = labels(ruleset, "VF-INPUT");
+            let distinct: BTreeSet<&String> = labels.iter().collect();
+            prop_assert_eq!(distinct.len(), labels.len(), "{:?}", labels);
+        }
+    }
+
+    /// SIP's ports are never opened by the way of media, and what admins need always is.
+    #[test]
+    fn media_never_opens_sip(documents in any_documents(), nodes in any_nodes(), port in 4000_u16..6000) {
+        let compiled = compiled(&enforced(documents), &nodes);
+        for ruleset in compiled.rulesets.values() {
+            for port in [port, 5050, 5060, 5061] {
+                let outcome = send(ruleset, "192.0.2.99", Protocol::Udp, port);
+                if [5050, 5060, 5061].contains(&port) {
+                    prop_assert!(
+                        !outcome.label.starts_with("rtp") && !outcome.label.starts_with("t38"),
+                        "{} is open by {}", port, outcome.label
+                    );
+                }
+            }
+            let admin = ruleset.admins[0].addr();
+            let ssh = simulate(ruleset, &Packet::new(admin, Protocol::Tcp, ruleset.ssh_ports[0]));
+            prop_assert_eq!(ssh.decision, Decision::Accept);
+        }
+    }
+}
+
+/// The canonical form must not change unawares: nodes compare digests, and a change would push
+/// every site anew.
+#[test]
+fn the_digests_of_fixed_documents_are_known() {
+    let nodes = [
+        all_roles(),
+        node("sip-2", 2, &[Role::Sip]),
+        node("ic-3", 3, &[Role::Ic]),
+    ];
+    let compiled = emitted(&documents(), &nodes);
+    let digests: Vec<String> = digests(&compiled).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        digests,
+        [
+            "dce639077a0d2b149b5364fa43d0ed6bceaa8df2c99147fef72b14e8226276db",
+            "9c0edefd68807fbe50b24245ccbd3520b1d3d764bc38cbfd1171a7c0ba5a90ac",
+            "2366988b3caed431afdcc39ff9a596739fd00475c2e242bd4c33ae6a0f2efd12",
+        ]
+    );
+}

@@ -1,0 +1,176 @@
+//! What compiles, and yet is not what somebody may think.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use voipfleet_policy::catalogue::{Direction, Roles, service as of_catalogue};
+use voipfleet_policy::{AddressWord, Documents, Site, Trust};
+use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::{Interface, LiveName, LiveSets, PortRange};
+
+use super::NodeInput;
+use super::flows::Effective;
+
+/// Warnings about one service with the site's changes. `from` is who reaches it.
+pub(super) fn service(effective: &Effective, from: &[AddressWord], warnings: &mut Vec<String>) {
+    let service = effective.service;
+    if !effective.gave_up.is_empty() && effective.changes.ports.is_some() {
+        let ports: BTreeSet<&PortRange> = effective.gave_up.iter().collect();
+        let ports: Vec<String> = ports.into_iter().map(PortRange::to_string).collect();
+        warnings.push(format!(
+            "services.{}.ports: it holds the ports of SIP ({}), which are left out",
+            service.name,
+            ports.join(", ")
+        ));
+    }
+    if service.roles == Roles::Unpublished && !from.is_empty() {
+        warnings.push(format!(
+            "services.{}: the vendor does not publish which role runs it; it is open on every node",
+            service.name
+        ));
+    }
+    if service.never_world && from.contains(&AddressWord::World) {
+        warnings.push(format!(
+            "services.{}: it is open to the world, and says that it is dangerous",
+            service.name
+        ));
+    }
+    let closes = effective.changes.from.is_some() && !from.contains(&AddressWord::World);
+    if service.name == "web" && closes {
+        warnings.push(
+            "services.web.from: ports 80 and 443 are closed to everybody else; phones outside \
+             these networks get no provisioning, and APIs and certificate renewal over HTTP fail"
+                .to_owned(),
+        );
+    }
+}
+
+/// Warnings about the site as a whole.
+pub(super) fn site(
+    site: &Site,
+    documents: &Documents,
+    nodes: &BTreeMap<&NodeName, &NodeInput>,
+    warnings: &mut Vec<String>,
+) {
+    for name in site.services.keys() {
+        if of_catalogue(name).is_some_and(|service| service.direction == Direction::Egress) {
+            warnings.push(format!(
+                "services.{name}: it leaves the node, and only what comes in is filtered; the \
+                 field changes nothing"
+            ));
+        }
+    }
+    for name in &site.tenants {
+        let tenant = documents.tenants.get(name);
+        if tenant.is_some_and(|tenant| {
+            tenant.names.is_empty() && tenant.networks.values().all(Vec::is_empty)
+        }) {
+            warnings.push(format!(
+                "tenant {name} has no network: nothing is open to it"
+            ));
+        }
+    }
+    for name in &site.providers {
+        let Some(provider) = documents.providers.get(name) else {
+            continue;
+        };
+        if provider.signalling.is_empty() && provider.signalling_names.is_empty() {
+            warnings.push(format!(
+                "provider {name} has no signalling network: SIP is not open to it"
+            ));
+        }
+    }
+    cluster(site, nodes, warnings);
+}
+
+fn cluster(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut Vec<String>) {
+    if nodes.len() < 2 {
+        return;
+    }
+    for (name, node) in nodes {
+        let mut addresses = node.reachable().peekable();
+        if addresses.peek().is_none() {
+            warnings.push(format!(
+                "node {name} has reported no address: the other nodes do not let it in as a \
+                 member of the cluster"
+            ));
+        } else if let Some(interface) = site.cluster.interface.as_ref().map(Interface::as_str)
+            && !addresses.any(|address| address.interface == interface)
+        {
+            warnings.push(format!(
+                "node {name} has no address on {interface}, the cluster's interface: members of \
+                 the cluster do not reach it by another one"
+            ));
+        }
+    }
+    if site.cluster.trust == Trust::Strict {
+        strict(site, nodes, warnings);
+    }
+}
+
+/// What the members of a strictly trusted cluster may miss.
+fn strict(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut Vec<String>) {
+    let for_members = |words: &[AddressWord]| {
+        words.contains(&AddressWord::Cluster) || words.contains(&AddressWord::World)
+    };
+    for (name, changes) in &site.services {
+        let Some(service) = of_catalogue(name) else {
+            continue;
+        };
+        let default: Vec<AddressWord> = service.default_from.iter().map(|e| (*e).into()).collect();
+        let closed = changes
+            .from
+            .as_deref()
+            .is_some_and(|words| !words.is_empty() && !for_members(words));
+        if closed && for_members(&default) {
+            warnings.push(format!(
+                "services.{name}.from: with cluster.trust strict it closes {name} between the \
+                 nodes too; add cluster if they need it"
+            ));
+        }
+    }
+    let has = |role| nodes.values().any(|node| node.roles.contains(&role));
+    let sip_from = site.services.get("sip").and_then(|sip| sip.from.as_ref());
+    let sip_is_open = sip_from.is_some_and(|words| for_members(words));
+    if has(Role::Sip) && has(Role::Pbx) && !sip_is_open {
+        warnings.push(
+            "cluster.trust: strict lets members reach only what is open to `cluster`, and sip is \
+             not: nodes of role pbx do not reach 5060 of nodes of role sip; add cluster to \
+             services.sip.from"
+                .to_owned(),
+        );
+    }
+}
+
+/// Names and lists of which nothing is known yet, or that stand for nothing.
+pub(super) fn unknown(needed: &BTreeSet<LiveName>, live: &LiveSets, warnings: &mut Vec<String>) {
+    for name in needed {
+        let value = live.get(name);
+        let what = match (name, value) {
+            (LiveName::Name(host), None) => format!("{host} has not been resolved yet"),
+            (LiveName::Name(host), Some(value)) if value.is_empty() => {
+                format!("{host} stands for no address now")
+            }
+            (LiveName::Feed(list), None) => format!("list:{list} has not been fetched yet"),
+            (LiveName::DenyFeed(list), None) => {
+                warnings.push(format!(
+                    "list:{list} has not been fetched yet: nothing of it is denied until then"
+                ));
+                continue;
+            }
+            _ => continue,
+        };
+        warnings.push(format!("{what}: nothing is open to it until then"));
+    }
+}
+
+/// Words that name no address, with the fields that are closed by it.
+pub(super) fn empty(words: &BTreeMap<String, BTreeSet<String>>, warnings: &mut Vec<String>) {
+    for (word, fields) in words {
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        warnings.push(format!(
+            "{word} holds no address: nothing is opened by it in {}",
+            fields.join(", ")
+        ));
+    }
+}

@@ -1,0 +1,266 @@
+//! Tenants, providers and lists: names for networks.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use voipfleet_ruleset::identifiers::is_name;
+use voipfleet_ruleset::ruleset::{DnsName, Expiring, InvalidUntil, Until};
+
+use super::super::address;
+use super::super::breadth::Breadth;
+use super::super::diagnostic::{Span, quoted};
+use super::super::document::{Document, List, Provider, Tenant};
+use super::super::schema::LIST_ENTRY;
+use super::super::yaml::{Node, Value};
+use super::feed::Elsewhere;
+use super::{Decoded, Decoder, Fields, looks_like_ipv6};
+
+/// The most DNS names of one document: each costs everybody a question every few minutes.
+const MAX_HOSTS: usize = 256;
+
+/// Where somebody is: networks, and DNS names of hosts.
+#[derive(Default)]
+struct Peers {
+    networks: Vec<IpNet>,
+    names: Vec<DnsName>,
+}
+
+impl Decoder<'_> {
+    pub(super) fn tenant(&mut self, fields: &Fields<'_, '_>) -> Option<Tenant> {
+        let name = fields.get("name").and_then(|node| self.name(node, "name"));
+        let mut networks = BTreeMap::new();
+        let mut names = BTreeMap::new();
+        if let Some(node) = fields.get("networks") {
+            for entry in self.mapping(node, "networks").unwrap_or_default() {
+                if entry.key.is_empty() {
+                    continue;
+                }
+                if !is_name(&entry.key) {
+                    self.bad_name(entry.key_span, &entry.key);
+                }
+                let found = self.peers(&entry.value, &entry.key);
+                let key = entry.key.clone().into_owned();
+                if !found.names.is_empty() {
+                    names.insert(key.clone(), found.names);
+                }
+                networks.insert(key, found.networks);
+            }
+            self.hosts_of_one(node.span, names.values().map(Vec::len).sum());
+            self.networks_of_one(node.span, networks.values().flatten());
+        }
+        Some(Tenant {
+            name: name?,
+            networks,
+            names,
+        })
+    }
+
+    pub(super) fn provider(&mut self, fields: &Fields<'_, '_>) -> Option<Provider> {
+        let name = fields.get("name").and_then(|node| self.name(node, "name"));
+        let mut peers = |field: &str| {
+            fields
+                .get(field)
+                .map(|node| self.peers(node, field))
+                .unwrap_or_default()
+        };
+        let signalling = peers("signalling");
+        let media = peers("media");
+        if let Some(node) = fields.get("signalling").or_else(|| fields.get("media")) {
+            self.hosts_of_one(node.span, signalling.names.len() + media.names.len());
+            self.networks_of_one(node.span, signalling.networks.iter().chain(&media.networks));
+        }
+        Some(Provider {
+            name: name?,
+            signalling: signalling.networks,
+            media: media.networks,
+            signalling_names: signalling.names,
+            media_names: media.names,
+        })
+    }
+
+    fn hosts_of_one(&mut self, span: Span, count: usize) {
+        // What is stored already stays as it is.
+        if self.scope.is_some() && count > MAX_HOSTS {
+            self.sink.error(
+                span,
+                format!("{count} DNS names are too many for one document"),
+                "",
+                format!("name {MAX_HOSTS} hosts at most, or the networks that they are in"),
+            );
+        }
+    }
+
+    /// A client with so many networks would be everybody, and no list could deny anything: what
+    /// is a client's is taken out of it.
+    fn networks_of_one<'n>(&mut self, span: Span, nets: impl Iterator<Item = &'n IpNet>) {
+        let nets: Vec<&IpNet> = nets.collect();
+        let told = nets.iter().any(|net| address::is_world(net));
+        if self.scope.is_some() && !told && Breadth::of(nets).is_wide() {
+            self.sink.error(
+                span,
+                "these networks together are as wide as the world",
+                "a sixteenth of IPv4, or as much of IPv6 as sixteen /16",
+                "services that are open to clients would be open to everybody: name the real \
+                 networks, or open single services with `from: [world]`",
+            );
+        }
+    }
+
+    /// Networks and hosts of a client. A network as wide as the world would open to everybody
+    /// whatever is open to clients.
+    fn peers(&mut self, node: &Node<'_>, what: &str) -> Peers {
+        let mut peers = Peers::default();
+        for item in self.one_or_many(node, what) {
+            let Some(text) = self.scalar(item, what) else {
+                continue;
+            };
+            if let Ok(name) = DnsName::written(text) {
+                if !peers.names.contains(&name) {
+                    peers.names.push(name);
+                }
+                continue;
+            }
+            let Some(net) = self.network(text, item.span) else {
+                continue;
+            };
+            if address::is_world(&net) {
+                self.sink.error(
+                    item.span,
+                    format!("{net} is as wide as the world"),
+                    "not one client's network",
+                    "services that are open to clients would be open to everybody: name the real \
+                     networks, or open single services with `from: [world]`",
+                );
+            }
+            peers.networks.push(net);
+        }
+        peers
+    }
+
+    pub(super) fn list(&mut self, fields: &Fields<'_, '_>) -> Option<Decoded> {
+        let name = fields.get("name").and_then(|node| self.name(node, "name"));
+        let (mut addresses, mut expiring) = (Vec::new(), Vec::new());
+        let given = fields.get("addresses");
+        if let Some(node) = given {
+            for item in self.one_or_many(node, "addresses") {
+                match self.entry(item) {
+                    Some((net, None)) => addresses.push(net),
+                    Some((net, Some(until))) => expiring.push(Expiring { net, until }),
+                    None => {}
+                }
+            }
+        }
+        let (file, feed) = match self.elsewhere(fields) {
+            Elsewhere::None => (None, None),
+            Elsewhere::Once(file, span) => (Some((file, span)), None),
+            Elsewhere::Feed(feed) => (None, Some(feed)),
+        };
+        if given.is_none() && fields.get("file").is_none() && fields.get("url").is_none() {
+            let span = fields
+                .entry("name")
+                .map_or(Span::default(), |e| e.value.span);
+            self.sink.error(
+                span,
+                "a list needs `addresses`, `file` or `url`",
+                "has none of them",
+                "write `addresses: [198.51.100.7]`, `file: path.txt` for a long list, or `url: \
+                 https://…` for one that is fetched",
+            );
+        }
+        let mut list = List {
+            name: name?,
+            addresses: Vec::new(),
+            expiring: Vec::new(),
+            feed,
+        };
+        list.extend(addresses, expiring);
+        Some(Decoded {
+            document: Document::List(list),
+            file,
+        })
+    }
+
+    /// One of a list's addresses, with its end if it has one.
+    fn entry(&mut self, node: &Node<'_>) -> Option<(IpNet, Option<Until>)> {
+        let (address, what, until) = match &node.value {
+            Value::Mapping(_) if !looks_like_ipv6(node) => {
+                let fields = self.fields(node, &LIST_ENTRY)?;
+                let until = match fields.get("until") {
+                    Some(node) => Some(self.until(node)?),
+                    None => None,
+                };
+                (fields.get("address")?, "address", until)
+            }
+            _ => (node, "addresses", None),
+        };
+        let text = self.scalar(address, what)?;
+        let net = self.network(text, address.span)?;
+        self.not_everything(&net, address.span);
+        Some((net, until))
+    }
+
+    fn until(&mut self, node: &Node<'_>) -> Option<Until> {
+        let text = self.scalar(node, "until")?;
+        match text.parse::<Until>() {
+            Ok(until) => Some(until),
+            Err(InvalidUntil { meant }) => {
+                let help = match meant {
+                    Some(meant) => format!("write it in UTC, with whole seconds: {meant}"),
+                    None => "write it in UTC, as 2026-12-01T00:00:00Z".to_owned(),
+                };
+                self.sink.error(
+                    node.span,
+                    format!("{} is no time for `until`", quoted(text)),
+                    "",
+                    help,
+                );
+                None
+            }
+        }
+    }
+
+    /// Reads a list's file: one address a line, with comments.
+    pub(in super::super) fn list_file(&mut self, text: &str) -> Vec<IpNet> {
+        let mut addresses = Vec::new();
+        let mut at = 0;
+        for line in text.split('\n') {
+            let start = at;
+            at += line.len() + 1;
+            let body = line.trim_start_matches('\u{feff}');
+            // `;` starts a comment in the lists of Spamhaus.
+            let body = body.split(['#', ';']).next().unwrap_or_default();
+            let word = body.trim();
+            if word.is_empty() {
+                continue;
+            }
+            // Where the word stands: `split` and `trim` gave a part of the same line.
+            let offset = start + line.find(word).unwrap_or(0);
+            let span = Span::new(offset, offset + word.len());
+            if word.contains(char::is_whitespace) {
+                self.sink.error(
+                    span,
+                    format!("{} is more than one address", quoted(word)),
+                    "",
+                    "write one address on a line; put a comment behind `#`",
+                );
+                continue;
+            }
+            if let Some(net) = self.network(word, span) {
+                self.not_everything(&net, span);
+                addresses.push(net);
+            }
+        }
+        addresses
+    }
+
+    fn not_everything(&mut self, net: &IpNet, span: Span) {
+        if net.prefix_len() == 0 {
+            self.sink.error(
+                span,
+                format!("a list may not hold {net}"),
+                "every address",
+                "write `world` where every source is meant",
+            );
+        }
+    }
+}

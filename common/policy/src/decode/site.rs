@@ -1,0 +1,327 @@
+//! Sites.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use voipfleet_ruleset::ruleset::Mode;
+
+use super::super::address;
+use super::super::diagnostic::{Span, quoted};
+use super::super::document::{
+    AddressWord, Cluster, CustomRule, DefaultVerdict, PolicyTest, Rollout, Site, Trust,
+};
+use super::super::exposure::Opened;
+use super::super::schema::{
+    ACCEPT, CLUSTER, DEFAULTS, EXPECTATIONS, MODES, RULE, TEST, TEST_TARGET, TRUSTS,
+};
+use super::super::yaml::Node;
+use super::values::is_empty;
+use super::{Decoder, Fields};
+use crate::Kind;
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            interface: None,
+            trust: Trust::Full,
+        }
+    }
+}
+
+impl Decoder<'_> {
+    pub(super) fn site(&mut self, fields: &Fields<'_, '_>) -> Option<Site> {
+        let name = fields.get("name").and_then(|node| self.name(node, "name"));
+        let tenants = self.references(fields.get("tenants"), "tenants", Kind::Tenant);
+        let providers = self.references(fields.get("providers"), "providers", Kind::Provider);
+        let admins = fields
+            .get("admins")
+            .map(|node| self.admins(node, fields))
+            .unwrap_or_default();
+        let cluster = fields
+            .get("cluster")
+            .map(|node| self.cluster(node))
+            .unwrap_or_default();
+        let mode = fields
+            .get("mode")
+            .and_then(|node| self.choice(node, "mode", MODES))
+            .map_or(Mode::Enforce, |mode| match mode {
+                "observe" => Mode::Observe,
+                _ => Mode::Enforce,
+            });
+        let default = fields
+            .get("default")
+            .and_then(|node| self.choice(node, "default", DEFAULTS))
+            .map_or(DefaultVerdict::Drop, |default| match default {
+                "reject" => DefaultVerdict::Reject,
+                _ => DefaultVerdict::Drop,
+            });
+        let mut services = BTreeMap::new();
+        if let Some(node) = fields.get("services") {
+            for entry in self.mapping(node, "services").unwrap_or_default() {
+                if let Some(service) = self.service(entry) {
+                    services.insert(entry.key.clone().into_owned(), service);
+                }
+            }
+        }
+        let rules = self.each(fields.get("rules"), "rules", Self::rule);
+        let deny = fields
+            .get("deny")
+            .map(|node| self.deny(node))
+            .unwrap_or_default();
+        let probes = self.probes(fields.get("probes"));
+        let rollout = fields
+            .get("rollout")
+            .map_or_else(Rollout::at_once, |node| self.rollout(node));
+        let tests = self.each(fields.get("tests"), "tests", Self::test);
+        Some(Site {
+            name: name?,
+            tenants,
+            providers,
+            admins,
+            cluster,
+            mode,
+            default,
+            services,
+            rules,
+            deny,
+            probes,
+            rollout,
+            tests,
+        })
+    }
+
+    /// The items of a list of mappings; each has a name of its own.
+    pub(super) fn each<T>(
+        &mut self,
+        node: Option<&Node<'_>>,
+        what: &str,
+        read: fn(&mut Self, &Node<'_>, &mut BTreeSet<String>) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(node) = node else {
+            return Vec::new();
+        };
+        let mut names = BTreeSet::new();
+        let items = self.sequence(node, what);
+        items
+            .iter()
+            .filter_map(|item| read(self, item, &mut names))
+            .collect()
+    }
+
+    pub(super) fn unique(
+        &mut self,
+        names: &mut BTreeSet<String>,
+        name: &str,
+        span: Span,
+        what: &str,
+    ) {
+        if !names.insert(name.to_owned()) {
+            self.sink.error(
+                span,
+                format!("two {what} have the name {}", quoted(name)),
+                "again here",
+                "give each a name of its own: reports tell them apart by it",
+            );
+        }
+    }
+
+    fn admins(&mut self, node: &Node<'_>, fields: &Fields<'_, '_>) -> Vec<AddressWord> {
+        if is_empty(node) {
+            let span = fields.entry("admins").map_or(node.span, |e| e.key_span);
+            self.sink.error(
+                span,
+                "`admins` is empty",
+                "nobody could use SSH on the nodes any more",
+                "name the addresses from which you administer the nodes",
+            );
+            return Vec::new();
+        }
+        let words = self.words(node, "admins");
+        for (word, span) in &words {
+            match word {
+                AddressWord::Net(net) if address::is_world(net) => self.sink.error(
+                    *span,
+                    format!("{net} is as wide as the world"),
+                    "everybody could try SSH on every node",
+                    "name the networks from which you administer the nodes",
+                ),
+                AddressWord::Net(net) if self.scope.is_some() && address::is_no_source(net) => {
+                    self.sink.error(
+                        *span,
+                        format!("no other machine has an address of {net}"),
+                        "nobody could use SSH by it",
+                        "name the addresses from which you administer the nodes",
+                    );
+                }
+                AddressWord::Net(_)
+                | AddressWord::List(_)
+                | AddressWord::Tenant(_)
+                | AddressWord::Provider(_) => {}
+                AddressWord::Cluster => self.sink.error(
+                    *span,
+                    "`cluster` is no admin",
+                    "",
+                    "members of the cluster reach SSH anyway: name the addresses of people",
+                ),
+                _ => self.sink.error(
+                    *span,
+                    "this word is too wide for `admins`",
+                    "SSH on every node",
+                    "name addresses, or a list as `list:NAME`",
+                ),
+            }
+        }
+        words.into_iter().map(|(word, _)| word).collect()
+    }
+
+    fn deny(&mut self, node: &Node<'_>) -> Vec<AddressWord> {
+        let words = self.words(node, "deny");
+        for (word, span) in &words {
+            let everything = match word {
+                AddressWord::World => true,
+                AddressWord::Net(net) => net.prefix_len() == 0,
+                _ => false,
+            };
+            if everything {
+                self.sink.error(
+                    *span,
+                    "`deny` of every address would cut every service",
+                    "",
+                    "name the sources to block; to close a service write `from: []` on it",
+                );
+            } else if matches!(
+                word,
+                AddressWord::Admins | AddressWord::Cluster | AddressWord::Local
+            ) {
+                self.sink.error(
+                    *span,
+                    "admins, cluster and the node itself cannot be denied",
+                    "their rules stand above `deny`",
+                    "remove it here, or take the address out of `admins`",
+                );
+            }
+        }
+        words.into_iter().map(|(word, _)| word).collect()
+    }
+
+    fn cluster(&mut self, node: &Node<'_>) -> Cluster {
+        let mut cluster = Cluster::default();
+        let Some(fields) = self.fields(node, &CLUSTER) else {
+            return cluster;
+        };
+        if let Some(node) = fields.get("interface")
+            && let Some(text) = self.scalar(node, "interface")
+        {
+            cluster.interface = text.parse().ok();
+            if cluster.interface.is_none() {
+                self.sink.error(
+                    node.span,
+                    format!("{} is not a network interface", quoted(text)),
+                    "",
+                    "write its name as `ip link` shows it, 1 to 15 characters: eth1",
+                );
+            }
+        }
+        if let Some(node) = fields.get("trust")
+            && let Some("strict") = self.choice(node, "trust", TRUSTS)
+        {
+            cluster.trust = Trust::Strict;
+        }
+        cluster
+    }
+
+    fn rule(&mut self, node: &Node<'_>, names: &mut BTreeSet<String>) -> Option<CustomRule> {
+        let fields = self.fields(node, &RULE)?;
+        let name = fields.get("name").and_then(|node| {
+            let text = self.scalar(node, "name")?;
+            if !voipfleet_ruleset::identifiers::is_name(text) {
+                self.bad_name(node.span, text);
+                return None;
+            }
+            self.unique(names, text, node.span, "rules");
+            Some(text.to_owned())
+        });
+        let dangerous = fields
+            .get("dangerous")
+            .and_then(|node| self.flag(node, "dangerous"))
+            .unwrap_or(false);
+        let accept = fields.get("accept")?;
+        let accept = self.fields(accept, &ACCEPT)?;
+        let proto = accept
+            .get("proto")
+            .and_then(|node| self.transport(node, "proto"));
+        let ports = accept.get("ports");
+        let ranges = ports.and_then(|node| self.ports(node, "ports"));
+        let from = accept.get("from").map(|node| {
+            if is_empty(node) {
+                self.sink.error(
+                    node.span,
+                    "this rule is for nobody",
+                    "`from` is empty",
+                    "name who may reach it, or remove the rule",
+                );
+            }
+            self.words(node, "from")
+        });
+        let roles = accept.get("roles").map(|node| {
+            if is_empty(node) {
+                self.sink.error(
+                    node.span,
+                    "`roles` names no role",
+                    "",
+                    "remove it for every node, or name roles: [sip, pbx]",
+                );
+            }
+            self.distinct(node, "roles", Self::role)
+        });
+        let (name, proto, ports, ranges, from) = (name?, proto?, ports?, ranges?, from?);
+        let openings: Vec<_> = ranges.iter().map(|range| (proto, *range)).collect();
+        self.exposure(&Opened {
+            what: &format!("rule `{name}`"),
+            service: None,
+            openings: &openings,
+            ports: Some(ports.span),
+            from: &from,
+            dangerous,
+            limited: false,
+        });
+        Some(CustomRule {
+            name,
+            proto,
+            ports: ranges,
+            from: from.into_iter().map(|(word, _)| word).collect(),
+            roles: roles.unwrap_or_default(),
+            dangerous,
+        })
+    }
+
+    fn test(&mut self, node: &Node<'_>, names: &mut BTreeSet<String>) -> Option<PolicyTest> {
+        let fields = self.fields(node, &TEST)?;
+        let name = fields.get("name").and_then(|node| {
+            let text = self.text(node, "name")?;
+            self.unique(names, &text, node.span, "tests");
+            Some(text)
+        });
+        let from = fields.get("from").and_then(|node| self.host(node, "from"));
+        let expect = fields
+            .get("expect")
+            .and_then(|node| self.choice(node, "expect", EXPECTATIONS));
+        let target = fields.get("to")?;
+        let target = self.fields(target, &TEST_TARGET)?;
+        let role = target.get("role").and_then(|node| self.role(node, "role"));
+        let proto = target
+            .get("proto")
+            .and_then(|node| self.transport(node, "proto"));
+        let port = target
+            .get("port")
+            .and_then(|node| self.count(node, "port", 1, 65_535))
+            .and_then(|port| u16::try_from(port).ok());
+        Some(PolicyTest {
+            name: name?,
+            from: from?,
+            role: role?,
+            proto: proto?,
+            port: port?,
+            accept: expect? == "accept",
+        })
+    }
+}

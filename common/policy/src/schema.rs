@@ -1,0 +1,458 @@
+//! The fields of the documents: one table that drives both the parser and the JSON schema.
+
+use super::feed::Feed;
+use crate::Kind;
+
+/// A mapping and the fields that it may have.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// What it is, with its article, for messages: "a site".
+    pub(super) what: &'static str,
+    /// Its fields, in canonical order.
+    pub(super) fields: &'static [Field],
+}
+
+/// One field.
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    pub(super) required: bool,
+    pub(super) shape: Shape,
+    /// What it says, for the schema's readers.
+    pub(super) about: &'static str,
+}
+
+/// What a field holds.
+#[derive(Debug)]
+pub(super) enum Shape {
+    /// The document's kind.
+    Kind,
+    /// A name: 1 to 63 of `a-z 0-9 - _ .`.
+    Name,
+    /// A list of names, or one.
+    Names,
+    /// A short text.
+    Text,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number.
+    Count { least: u32, most: u32 },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of these words, or one.
+    Choices(&'static [&'static str]),
+    /// A text of a form.
+    Pattern(&'static str),
+    /// An IP address.
+    Address,
+    /// A list of addresses, prefixes and DNS names, or one.
+    Peers,
+    /// An address or prefix.
+    Network,
+    /// A list of addresses and prefixes, alone or as mappings of this table, or one.
+    Entries(&'static Table),
+    /// A moment: RFC 3339 in UTC, whole seconds.
+    Time,
+    /// A list of address words, or one.
+    AddressWords,
+    /// A port, a range, or a list of them.
+    Ports,
+    /// A mapping.
+    Mapping(&'static Table),
+    /// A list of mappings.
+    Mappings(&'static Table),
+    /// A mapping from names to mappings.
+    MappingByName(&'static Table),
+    /// A mapping from names to lists of addresses, prefixes and DNS names.
+    PeersByName,
+}
+
+const fn field(name: &'static str, shape: Shape, about: &'static str) -> Field {
+    Field {
+        name,
+        required: false,
+        shape,
+        about,
+    }
+}
+
+const fn required(name: &'static str, shape: Shape, about: &'static str) -> Field {
+    Field {
+        name,
+        required: true,
+        shape,
+        about,
+    }
+}
+
+pub(super) const ROLES: &[&str] = &[
+    "sip", "pbx", "http", "ic", "wk", "que", "sql", "dd", "es", "jabber",
+];
+pub(super) const MODES: &[&str] = &["enforce", "observe"];
+pub(super) const DEFAULTS: &[&str] = &["drop", "reject"];
+pub(super) const TRUSTS: &[&str] = &["full", "strict"];
+pub(super) const TRANSPORTS: &[&str] = &["tcp", "udp"];
+pub(super) const ON_FAILURE: &[&str] = &["halt", "rollback"];
+pub(super) const EXPECTATIONS: &[&str] = &["accept", "drop"];
+/// The address words without a name.
+pub(super) const WORDS: &[&str] = &[
+    "world",
+    "clients",
+    "providers",
+    "tenants",
+    "admins",
+    "cluster",
+    "local",
+];
+
+const DURATION: &str = "^[0-9]+(ms|s|m|h)$";
+const RATE: &str = "^[0-9]+/(s|m|h)$";
+const INTERFACE: &str = "^[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,14}$";
+const TARGET: &str = "^.+:[0-9]+$";
+
+pub(super) static SITE: Table = Table {
+    what: "a site",
+    fields: &[
+        required("kind", Shape::Kind, "Site"),
+        required("name", Shape::Name, "the site's name"),
+        field("tenants", Shape::Names, "the customers that it serves"),
+        field("providers", Shape::Names, "the carriers that it uses"),
+        required(
+            "admins",
+            Shape::AddressWords,
+            "who may use SSH on every node, and the web interface of the controller role; never \
+             empty",
+        ),
+        field(
+            "cluster",
+            Shape::Mapping(&CLUSTER),
+            "how its nodes reach each other",
+        ),
+        field(
+            "mode",
+            Shape::Choice(MODES),
+            "enforce, or observe: count and log what would be dropped",
+        ),
+        field(
+            "default",
+            Shape::Choice(DEFAULTS),
+            "what happens to a packet that no rule accepts",
+        ),
+        field(
+            "services",
+            Shape::MappingByName(&SERVICE),
+            "changes to the catalogue's defaults, by service",
+        ),
+        field(
+            "rules",
+            Shape::Mappings(&RULE),
+            "openings beyond the catalogue",
+        ),
+        field(
+            "deny",
+            Shape::AddressWords,
+            "sources that reach nothing, established or not",
+        ),
+        field(
+            "probes",
+            Shape::Mappings(&PROBE),
+            "what must still be reachable from a node after a push",
+        ),
+        field(
+            "rollout",
+            Shape::Mapping(&ROLLOUT),
+            "how a push goes through the nodes",
+        ),
+        field(
+            "tests",
+            Shape::Mappings(&TEST),
+            "packets with the verdict that the policy must give",
+        ),
+    ],
+};
+
+pub(super) static CLUSTER: Table = Table {
+    what: "cluster",
+    fields: &[
+        field(
+            "interface",
+            Shape::Pattern(INTERFACE),
+            "the private network's interface; without it any interface",
+        ),
+        field(
+            "trust",
+            Shape::Choice(TRUSTS),
+            "full, or strict: only the services that the catalogue opens to the cluster",
+        ),
+    ],
+};
+
+pub(super) static SERVICE: Table = Table {
+    what: "a service",
+    fields: &[
+        field(
+            "from",
+            Shape::AddressWords,
+            "who may reach it; an empty list closes it",
+        ),
+        field("ports", Shape::Ports, "its ports"),
+        field("proto", Shape::Choices(TRANSPORTS), "its transports"),
+        field(
+            "limit",
+            Shape::Mapping(&LIMIT),
+            "packets that a source may send; clients, admins and cluster are not limited",
+        ),
+        field(
+            "notrack",
+            Shape::Flag,
+            "keep its packets out of connection tracking; true is not offered yet",
+        ),
+        field(
+            "dangerous",
+            Shape::Flag,
+            "somebody has understood what opening it to the world means",
+        ),
+    ],
+};
+
+pub(super) static LIMIT: Table = Table {
+    what: "a limit",
+    fields: &[
+        required(
+            "per_source",
+            Shape::Pattern(RATE),
+            "packets in a second, minute or hour",
+        ),
+        field(
+            "burst",
+            Shape::Count {
+                least: 1,
+                most: 10_000,
+            },
+            "packets at once; as many as per_source counts, if absent",
+        ),
+    ],
+};
+
+pub(super) static RULE: Table = Table {
+    what: "a rule",
+    fields: &[
+        required("name", Shape::Name, "its name, unique in the site"),
+        required("accept", Shape::Mapping(&ACCEPT), "what it lets through"),
+        field(
+            "dangerous",
+            Shape::Flag,
+            "somebody has understood what opening it to the world means",
+        ),
+    ],
+};
+
+pub(super) static ACCEPT: Table = Table {
+    what: "accept",
+    fields: &[
+        required("proto", Shape::Choice(TRANSPORTS), "its transport"),
+        required("ports", Shape::Ports, "its ports; never empty"),
+        required("from", Shape::AddressWords, "who may reach it; never empty"),
+        field(
+            "roles",
+            Shape::Choices(ROLES),
+            "on nodes of which role; without it every node",
+        ),
+    ],
+};
+
+pub(super) static PROBE: Table = Table {
+    what: "a probe",
+    fields: &[
+        required("name", Shape::Name, "its name, unique in the site"),
+        field(
+            "tcp",
+            Shape::Pattern(TARGET),
+            "opens a connection to HOST:PORT",
+        ),
+        field(
+            "udp-sip",
+            Shape::Pattern(TARGET),
+            "sends SIP OPTIONS to HOST:PORT and awaits any answer",
+        ),
+        field(
+            "dns",
+            Shape::Pattern(TARGET),
+            "asks the resolver at HOST:PORT",
+        ),
+        field("icmp", Shape::Text, "sends an echo request to a host"),
+    ],
+};
+
+/// The fields of a probe that say what is tried; exactly one is given.
+pub(super) const PROBE_CHECKS: &[&str] = &["tcp", "udp-sip", "dns", "icmp"];
+
+pub(super) static ROLLOUT: Table = Table {
+    what: "rollout",
+    fields: &[
+        field(
+            "canary",
+            Shape::Count {
+                least: 0,
+                most: 10_000,
+            },
+            "nodes that go first, alone",
+        ),
+        field(
+            "batch",
+            Shape::Pattern("^[1-9][0-9]*%?$"),
+            "nodes at a time after that: a number, or a part of them as 25%",
+        ),
+        field(
+            "max_failures",
+            Shape::Count {
+                least: 0,
+                most: 10_000,
+            },
+            "failures that are still no reason to stop",
+        ),
+        field(
+            "pause",
+            Shape::Pattern(DURATION),
+            "how long to wait between two batches",
+        ),
+        field(
+            "on_failure",
+            Shape::Choice(ON_FAILURE),
+            "after more failures: halt, or rollback of the nodes that have it",
+        ),
+        field(
+            "confirm_within",
+            Shape::Pattern(DURATION),
+            "how long a node has to prove that it is still reachable",
+        ),
+    ],
+};
+
+pub(super) static TEST: Table = Table {
+    what: "a test",
+    fields: &[
+        required("name", Shape::Text, "its name, unique in the site"),
+        required("from", Shape::Address, "the source address"),
+        required("to", Shape::Mapping(&TEST_TARGET), "where the packet goes"),
+        required(
+            "expect",
+            Shape::Choice(EXPECTATIONS),
+            "the verdict that it must get",
+        ),
+    ],
+};
+
+pub(super) static TEST_TARGET: Table = Table {
+    what: "to",
+    fields: &[
+        required(
+            "role",
+            Shape::Choice(ROLES),
+            "a role whose nodes receive it",
+        ),
+        required("proto", Shape::Choice(TRANSPORTS), "the transport"),
+        required(
+            "port",
+            Shape::Count {
+                least: 1,
+                most: 65_535,
+            },
+            "the destination port",
+        ),
+    ],
+};
+
+pub(super) static TENANT: Table = Table {
+    what: "a tenant",
+    fields: &[
+        required("kind", Shape::Kind, "Tenant"),
+        required("name", Shape::Name, "the tenant's name"),
+        required(
+            "networks",
+            Shape::PeersByName,
+            "its networks, by a name of your choice; DNS names are resolved by the controller",
+        ),
+    ],
+};
+
+pub(super) static PROVIDER: Table = Table {
+    what: "a provider",
+    fields: &[
+        required("kind", Shape::Kind, "Provider"),
+        required("name", Shape::Name, "the provider's name"),
+        field(
+            "signalling",
+            Shape::Peers,
+            "where its signalling comes from; DNS names are resolved by the controller",
+        ),
+        field("media", Shape::Peers, "where its media comes from"),
+    ],
+};
+
+pub(super) static LIST: Table = Table {
+    what: "a list",
+    fields: &[
+        required("kind", Shape::Kind, "List"),
+        required("name", Shape::Name, "the list's name"),
+        field(
+            "addresses",
+            Shape::Entries(&LIST_ENTRY),
+            "its addresses; `{address: 198.51.100.7, until: 2026-12-01T00:00:00Z}` is one that \
+             ends",
+        ),
+        field(
+            "file",
+            Shape::Text,
+            "a text file with one address a line and # comments, relative to this document's \
+             folder; with refresh, a path on the controller's host",
+        ),
+        field(
+            "url",
+            Shape::Pattern("^https?://.+$"),
+            "where the controller fetches more addresses, one a line",
+        ),
+        field(
+            "refresh",
+            Shape::Pattern(DURATION),
+            "how often the controller fetches them: 1m to 168h, 1h if absent",
+        ),
+        field(
+            "max_entries",
+            Shape::Count {
+                least: 1,
+                most: Feed::MOST_ENTRIES,
+            },
+            "more fetched entries than these are not taken; 200000 if absent",
+        ),
+    ],
+};
+
+pub(super) static LIST_ENTRY: Table = Table {
+    what: "an address with an end",
+    fields: &[
+        required("address", Shape::Network, "an address or prefix"),
+        field(
+            "until",
+            Shape::Time,
+            "when the nodes take it out of their sets by themselves, in UTC",
+        ),
+    ],
+};
+
+impl Table {
+    /// The fields of a kind of document.
+    pub(super) fn of(kind: Kind) -> &'static Self {
+        match kind {
+            Kind::Site => &SITE,
+            Kind::Tenant => &TENANT,
+            Kind::Provider => &PROVIDER,
+            Kind::List => &LIST,
+        }
+    }
+
+    /// The field of a name.
+    pub(super) fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+}

@@ -1,0 +1,218 @@
+//! Files as operators write them: read as text within bounds, and found by the paths in `file:`.
+
+use super::decode::identity;
+use super::diagnostic::{Diagnostic, Severity, Sink, Span};
+use super::yaml::{self, Parsed, Value};
+use crate::Kind;
+
+/// The largest source, in bytes: about half a million addresses.
+pub const MAX_SOURCE_BYTES: usize = 8 * 1024 * 1024;
+
+/// A file as an operator wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its path, as diagnostics show it and as `file:` finds it.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+}
+
+impl Source {
+    /// The paths of the files that its Lists name with `file:`, as [`check`](super::check) looks
+    /// for them among the sources.
+    pub fn list_files(&self) -> Vec<String> {
+        if self.text.len() > MAX_SOURCE_BYTES {
+            return Vec::new();
+        }
+        let parsed = yaml::parse(&self.text, &mut Sink::default());
+        named_files(&self.path, &parsed)
+            .map(|(path, _)| path)
+            .collect()
+    }
+
+    /// Whether its name says that it is YAML. `-` is what came through a pipe.
+    pub(super) fn is_yaml_by_name(&self) -> bool {
+        self.path == "-"
+            || self.path.rsplit_once('.').is_some_and(|(_, extension)| {
+                ["yaml", "yml", "json"]
+                    .iter()
+                    .any(|known| extension.eq_ignore_ascii_case(known))
+            })
+    }
+}
+
+/// Takes the bytes of a file as a source: at most [`MAX_SOURCE_BYTES`], and UTF-8.
+///
+/// A caller that reads the bytes itself had better look at the file's length first.
+#[expect(
+    clippy::result_large_err,
+    reason = "once for each file of an operator, and the error is shown as it is"
+)]
+pub fn read(path: &str, bytes: Vec<u8>) -> Result<Source, Diagnostic> {
+    if bytes.len() > MAX_SOURCE_BYTES {
+        let (message, help) = too_large(bytes.len());
+        return Err(at_start(path, message, help));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))?;
+    Ok(Source {
+        path: path.to_owned(),
+        text,
+    })
+}
+
+/// The refusal of a file of `length` bytes, for callers that look at it before they read it.
+pub fn refuse_length(path: &str, length: u64) -> Option<Diagnostic> {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    (length > MAX_SOURCE_BYTES).then(|| {
+        let (message, help) = too_large(length);
+        at_start(path, message, help)
+    })
+}
+
+pub(super) fn too_large(length: usize) -> (String, String) {
+    (
+        format!("this file has {length} bytes, and {MAX_SOURCE_BYTES} (8 MiB) is the most"),
+        "a policy is some kilobytes; split a very long list into several lists".to_owned(),
+    )
+}
+
+fn at_start(path: &str, message: String, help: String) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        path: path.to_owned(),
+        offset: 0,
+        length: 0,
+        line: 1,
+        column: 1,
+        message,
+        label: String::new(),
+        help,
+    }
+}
+
+fn not_utf8(path: &str, error: &std::string::FromUtf8Error) -> Diagnostic {
+    let bytes = error.as_bytes();
+    let at = error.utf8_error().valid_up_to();
+    let before = bytes.get(..at).unwrap_or_default();
+    let line_start = before
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |newline| newline + 1);
+    let lines = before.split(|byte| *byte == b'\n').count();
+    // All of `before` is UTF-8: a character is a byte that continues none.
+    let columns = before
+        .get(line_start..)
+        .unwrap_or_default()
+        .iter()
+        .filter(|byte| **byte & 0xc0 != 0x80)
+        .count();
+    let byte = bytes.get(at).copied().unwrap_or_default();
+    let utf16 = matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
+    Diagnostic {
+        severity: Severity::Error,
+        path: path.to_owned(),
+        offset: at,
+        length: error.utf8_error().error_len().unwrap_or(1),
+        line: u32::try_from(lines).unwrap_or(u32::MAX),
+        column: u32::try_from(columns + 1).unwrap_or(u32::MAX),
+        message: format!("this file is not UTF-8: byte 0x{byte:02x} at offset {at}"),
+        label: String::new(),
+        help: if utf16 {
+            "it is UTF-16: save it as UTF-8"
+        } else {
+            "save it as UTF-8"
+        }
+        .to_owned(),
+    }
+}
+
+/// The files that the Lists of a parsed source name: resolved path, and where it is written.
+pub(super) fn named_files(
+    path: &str,
+    parsed: &[Parsed<'_>],
+) -> impl Iterator<Item = (String, Span)> {
+    parsed.iter().filter_map(move |document| {
+        let Value::Mapping(entries) = &document.root.value else {
+            return None;
+        };
+        if identity(&document.root).kind != Some(Kind::List) {
+            return None;
+        }
+        // With it, the file is one of the controller's host.
+        if entries.iter().any(|entry| entry.key == "refresh") {
+            return None;
+        }
+        let entry = entries.iter().find(|entry| entry.key == "file")?;
+        match &entry.value.value {
+            Value::Scalar { text, .. } => Some((resolve(path, text), entry.value.span)),
+            _ => None,
+        }
+    })
+}
+
+/// `file` as it is meant in the document at `path`: relative to the document's folder.
+pub(super) fn resolve(path: &str, file: &str) -> String {
+    if file.starts_with('/') {
+        return normal(file);
+    }
+    match path.rsplit_once('/') {
+        Some((folder, _)) => normal(&format!("{folder}/{file}")),
+        None => normal(file),
+    }
+}
+
+/// A path without `.`, without `..` behind a folder, and without doubled slashes.
+pub(super) fn normal(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    let root = if path.starts_with('/') { "/" } else { "" };
+    format!("{root}{}", parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_taken_from_the_documents_folder() {
+        for (path, file, wanted) in [
+            ("a.yaml", "x.txt", "x.txt"),
+            ("site/a.yaml", "x.txt", "site/x.txt"),
+            ("site/a.yaml", "../lists/x.txt", "lists/x.txt"),
+            ("./site//a.yaml", "./x.txt", "site/x.txt"),
+            ("/etc/vf/a.yaml", "x.txt", "/etc/vf/x.txt"),
+            ("site/a.yaml", "/srv/x.txt", "/srv/x.txt"),
+            ("../a.yaml", "../x.txt", "../../x.txt"),
+        ] {
+            assert_eq!(resolve(path, file), wanted, "{path} {file}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_text_within_bounds() {
+        assert_eq!(read("a", b"kind: x".to_vec()).unwrap().text, "kind: x");
+
+        let refused = read("a", "é: 1\nb: \u{fc}".as_bytes().to_vec()).map(|s| s.text);
+        assert!(refused.is_ok());
+        let latin1 = b"a: \xc3\xa9\nb\xc3\xa9: \xfcber\n".to_vec();
+        let refused = read("a", latin1).unwrap_err();
+        assert_eq!((refused.offset, refused.line, refused.column), (11, 2, 5));
+        assert!(refused.message.contains("0xfc"), "{}", refused.message);
+
+        let utf16 = read("a", vec![0xff, 0xfe, b'k', 0]).unwrap_err();
+        assert!(utf16.help.contains("UTF-16"));
+
+        let huge = read("a", vec![b'x'; MAX_SOURCE_BYTES + 1]).unwrap_err();
+        assert!(huge.message.contains("8 MiB"), "{}", huge.message);
+        assert!(refuse_length("a", 100_000_000).is_some());
+        assert!(refuse_length("a", 1000).is_none());
+    }
+}

@@ -1,0 +1,361 @@
+//! Documents of every shape, with every field.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::{
+    DnsName, Expiring, Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit, Until,
+};
+
+use super::super::*;
+use crate::catalogue::{Direction, SERVICES};
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z0-9][a-z0-9._-]{0,12}",
+        prop::sample::select(vec![
+            "null",
+            "true",
+            "on",
+            "1e3",
+            "0x1f",
+            "12",
+            "2026-11-23",
+            "no"
+        ])
+        .prop_map(str::to_owned),
+    ]
+}
+
+/// Networks that may be anybody's: neither the world nor multicast.
+fn net() -> impl Strategy<Value = IpNet> {
+    let v4 = (any::<u32>(), 8_u8..=32).prop_map(|(bits, length)| {
+        IpNet::new(
+            Ipv4Addr::from_bits((bits | 1 << 31) & !(1 << 30)).into(),
+            length,
+        )
+        .unwrap()
+    });
+    let v6 = (any::<u128>(), 16_u8..=128).prop_map(|(bits, length)| {
+        IpNet::new(
+            Ipv6Addr::from_bits((bits | 1 << 127) & !(1 << 126)).into(),
+            length,
+        )
+        .unwrap()
+    });
+    prop_oneof![v4, v6].prop_map(|net| net.trunc())
+}
+
+fn word() -> impl Strategy<Value = AddressWord> {
+    prop_oneof![
+        Just(AddressWord::World),
+        Just(AddressWord::Clients),
+        Just(AddressWord::Providers),
+        Just(AddressWord::Tenants),
+        Just(AddressWord::Admins),
+        Just(AddressWord::Cluster),
+        Just(AddressWord::Local),
+        owned_word(),
+    ]
+}
+
+/// A word that `admins` and `deny` take as well.
+fn owned_word() -> impl Strategy<Value = AddressWord> {
+    prop_oneof![
+        name().prop_map(|name| AddressWord::Tenant(name.parse().unwrap())),
+        name().prop_map(|name| AddressWord::Provider(name.parse().unwrap())),
+        name().prop_map(|name| AddressWord::List(name.parse().unwrap())),
+        net().prop_map(AddressWord::Net),
+    ]
+}
+
+fn ports() -> impl Strategy<Value = Vec<PortRange>> {
+    let range = (6000_u16.., 0_u16..500)
+        .prop_map(|(first, width)| PortRange::new(first, first.saturating_add(width)).unwrap());
+    vec(range, 1..4)
+}
+
+fn transport() -> impl Strategy<Value = Transport> {
+    prop_oneof![Just(Transport::Tcp), Just(Transport::Udp)]
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    prop::sample::select(Role::ALL.to_vec())
+}
+
+fn distinct<T: Ord + Clone + std::fmt::Debug>(
+    item: impl Strategy<Value = T>,
+    size: std::ops::Range<usize>,
+) -> impl Strategy<Value = Vec<T>> {
+    vec(item, size).prop_map(|items| {
+        let mut seen = BTreeSet::new();
+        items
+            .into_iter()
+            .filter(|item| seen.insert(item.clone()))
+            .collect()
+    })
+}
+
+fn services() -> impl Strategy<Value = BTreeMap<String, ServiceOverride>> {
+    let names: Vec<&str> = SERVICES
+        .iter()
+        // What ssh may be is bounded: it has a test of its own.
+        .filter(|s| s.direction == Direction::Inbound && !s.openings.is_empty() && s.name != "ssh")
+        .map(|s| s.name)
+        .collect();
+    let unit = prop_oneof![
+        Just(RateUnit::Second),
+        Just(RateUnit::Minute),
+        Just(RateUnit::Hour)
+    ];
+    let limit = (1_u32..=10_000, unit, 1_u32..=10_000)
+        .prop_map(|(count, unit, burst)| Rate::new(count, unit, burst).unwrap());
+    let service = (
+        option::of(vec(word(), 0..4)),
+        option::of(ports()),
+        option::of(distinct(transport(), 1..3)),
+        option::of(limit),
+    )
+        .prop_map(|(from, ports, proto, limit)| ServiceOverride {
+            from,
+            ports,
+            proto,
+            limit,
+            notrack: false,
+            dangerous: true,
+        });
+    btree_map(
+        prop::sample::select(names).prop_map(str::to_owned),
+        service,
+        0..5,
+    )
+}
+
+fn rules() -> impl Strategy<Value = Vec<CustomRule>> {
+    let rule = (
+        transport(),
+        ports(),
+        vec(word(), 1..4),
+        distinct(role(), 0..4),
+        any::<bool>(),
+    );
+    btree_map(name(), rule, 0..3).prop_map(|rules| {
+        rules
+            .into_iter()
+            .map(|(name, (proto, ports, from, roles, narrow))| CustomRule {
+                name,
+                proto,
+                ports,
+                // The world reaches back-end ports only with `dangerous`.
+                dangerous: !narrow,
+                from: if narrow {
+                    vec![AddressWord::Cluster]
+                } else {
+                    from
+                },
+                roles,
+            })
+            .collect()
+    })
+}
+
+fn probes() -> impl Strategy<Value = Vec<Probe>> {
+    let target = prop_oneof![
+        Just("10.0.0.53:53"),
+        Just("[2001:db8::53]:53"),
+        Just("dns.example.com:5353"),
+    ]
+    .prop_map(|target| target.parse().unwrap());
+    let check = prop_oneof![
+        target.clone().prop_map(ProbeCheck::Tcp),
+        target.clone().prop_map(ProbeCheck::UdpSip),
+        target.prop_map(ProbeCheck::Dns),
+        Just(ProbeCheck::Icmp("2001:db8::1".parse().unwrap())),
+    ];
+    btree_map(name(), check, 0..3).prop_map(|probes| {
+        probes
+            .into_iter()
+            .map(|(name, check)| Probe {
+                name: name.parse().unwrap(),
+                check,
+            })
+            .collect()
+    })
+}
+
+fn rollout() -> impl Strategy<Value = Rollout> {
+    let batch = prop_oneof![
+        (1_u32..=10_000).prop_map(Batch::Count),
+        (1_u8..=100).prop_map(Batch::Percent)
+    ];
+    let on_failure = prop_oneof![Just(OnFailure::Halt), Just(OnFailure::Rollback)];
+    (
+        (0_u32..=10_000, batch, 0_u32..=10_000),
+        (0_u64..=3_600_000, on_failure, 100_u64..=3_600_000),
+    )
+        .prop_map(
+            |((canary, batch, max_failures), (pause_ms, on_failure, confirm_within_ms))| Rollout {
+                canary,
+                batch,
+                max_failures,
+                pause_ms,
+                on_failure,
+                confirm_within_ms,
+            },
+        )
+}
+
+fn tests() -> impl Strategy<Value = Vec<PolicyTest>> {
+    let from = prop_oneof![
+        any::<Ipv4Addr>().prop_map(IpAddr::from),
+        any::<Ipv6Addr>().prop_map(IpAddr::from)
+    ];
+    let test = (from, role(), transport(), 1_u16.., any::<bool>());
+    let name = prop_oneof![name(), "[ -~é\u{2028}]{1,20}"]
+        .prop_filter("no text", |text| text.trim() == text && !text.is_empty());
+    btree_map(name, test, 0..3).prop_map(|tests| {
+        tests
+            .into_iter()
+            .map(|(name, (from, role, proto, port, accept))| PolicyTest {
+                name,
+                from,
+                role,
+                proto,
+                port,
+                accept,
+            })
+            .collect()
+    })
+}
+
+fn site() -> impl Strategy<Value = Site> {
+    let interface = option::of("[a-z][a-z0-9.]{0,10}".prop_map(|text| text.parse().unwrap()));
+    let head = (
+        name(),
+        distinct(name(), 0..4),
+        distinct(name(), 0..3),
+        vec(owned_word(), 1..20),
+        (interface, any::<bool>()),
+        (any::<bool>(), any::<bool>()),
+    );
+    let body = (
+        services(),
+        rules(),
+        vec(owned_word(), 0..3),
+        probes(),
+        rollout(),
+        tests(),
+    );
+    (head, body).prop_map(|(head, body)| Site {
+        name: head.0.parse().unwrap(),
+        tenants: head.1.iter().map(|name| name.parse().unwrap()).collect(),
+        providers: head.2.iter().map(|name| name.parse().unwrap()).collect(),
+        admins: head.3,
+        cluster: Cluster {
+            interface: head.4.0,
+            trust: if head.4.1 { Trust::Full } else { Trust::Strict },
+        },
+        mode: if head.5.0 {
+            Mode::Enforce
+        } else {
+            Mode::Observe
+        },
+        default: if head.5.1 {
+            DefaultVerdict::Drop
+        } else {
+            DefaultVerdict::Reject
+        },
+        services: body.0,
+        rules: body.1,
+        deny: body.2,
+        probes: body.3,
+        rollout: body.4,
+        tests: body.5,
+    })
+}
+
+fn hosts() -> impl Strategy<Value = Vec<DnsName>> {
+    let host = "[a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?\\.[a-z]{2,5}"
+        .prop_filter("half an address", |text| text.parse::<DnsName>().is_ok())
+        .prop_map(|text| text.parse().unwrap());
+    distinct(host, 0..3)
+}
+
+fn feed() -> impl Strategy<Value = Feed> {
+    let source = prop_oneof![
+        Just("https://lists.example.net/voipbl.txt?a=1&b=2#top"),
+        Just("http://[2001:db8::7]:8080/x"),
+    ]
+    .prop_map(|url| FeedSource::Url(url.parse().unwrap()));
+    let file = "(/[a-zA-Z0-9_ :#-]{1,9}){1,3}"
+        .prop_filter("told with its spaces", |path| path.trim() == path)
+        .prop_map(|path| FeedSource::File(path.parse().unwrap()));
+    (
+        prop_oneof![source, file],
+        Feed::REFRESH_MS,
+        1..=Feed::MOST_ENTRIES,
+    )
+        .prop_map(|(source, refresh_ms, max_entries)| Feed {
+            source,
+            refresh_ms,
+            max_entries,
+        })
+}
+
+pub(crate) fn document() -> impl Strategy<Value = Document> {
+    let networks = btree_map(name(), (vec(net(), 0..8), hosts()), 0..4);
+    let tenant = (name(), networks).prop_map(|(name, networks)| {
+        let names = networks.iter().filter(|(_, (_, hosts))| !hosts.is_empty());
+        Document::Tenant(Tenant {
+            name: name.parse().unwrap(),
+            names: names
+                .map(|(name, (_, hosts))| (name.clone(), hosts.clone()))
+                .collect(),
+            networks: networks
+                .into_iter()
+                .map(|(name, (nets, _))| (name, nets))
+                .collect(),
+        })
+    });
+    let part = || (vec(net(), 0..8), hosts());
+    let provider = (name(), part(), part()).prop_map(|(name, signalling, media)| {
+        Document::Provider(Provider {
+            name: name.parse().unwrap(),
+            signalling: signalling.0,
+            media: media.0,
+            signalling_names: signalling.1,
+            media_names: media.1,
+        })
+    });
+    let until = (1_u64..=253_402_207_200).prop_map(|at| Until::from_unix(at).unwrap());
+    let expiring = btree_map(net(), until, 0..10);
+    let list = (
+        name(),
+        btree_set(net(), 0..40),
+        expiring,
+        option::of(feed()),
+    )
+        .prop_map(|(name, addresses, expiring, feed)| {
+            Document::List(List {
+                name: name.parse().unwrap(),
+                expiring: expiring
+                    .into_iter()
+                    .filter(|(net, _)| !addresses.contains(net))
+                    .map(|(net, until)| Expiring { net, until })
+                    .collect(),
+                addresses: addresses.into_iter().collect(),
+                feed,
+            })
+        });
+    prop_oneof![
+        3 => site().prop_map(|site| Document::Site(Box::new(site))),
+        1 => tenant,
+        1 => provider,
+        1 => list,
+    ]
+}

@@ -1,0 +1,6 @@
+//! The protocol between controller, agents and operators as decisions without I/O: sessions,
+//! identities, rights, the audit chain.
+
+pub mod audit;
+pub mod identity;
+pub mod session;

@@ -1,0 +1,170 @@
+//! Live sets: addresses that change between pushes, apart from the rulesets that use them.
+//!
+//! A set of a ruleset may name live sources beside its own elements. What these hold travels
+//! apart and is in no digest of a ruleset. Both together are the *effective* ruleset, an
+//! ordinary [`Ruleset`].
+
+mod delta;
+mod name;
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+pub use delta::{LiveChange, LiveDelta};
+pub use name::{DnsName, LiveName};
+pub use wire::{InvalidLive, MAX_LIVE_BYTES, MAX_LIVE_SOURCES};
+
+use super::{AddressSet, Expiring, Family, Ruleset, distinct, storable};
+use crate::identifiers::SiteName;
+
+/// What one live source holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LiveValue {
+    /// Prefixes of both families that stay, ascending, distinct, none with length 0.
+    pub elements: Vec<IpNet>,
+    /// Prefixes with an end, ascending, distinct, none of `elements`.
+    pub expiring: Vec<Expiring>,
+}
+
+impl LiveValue {
+    /// Holds these, sorted and distinct; a prefix of length 0 becomes its two halves. What stays
+    /// wins, and then the later end.
+    pub fn new(
+        elements: impl IntoIterator<Item = IpNet>,
+        expiring: impl IntoIterator<Item = Expiring>,
+    ) -> Self {
+        let mut elements: Vec<IpNet> = elements.into_iter().flat_map(storable).collect();
+        elements.sort_unstable();
+        elements.dedup();
+        let parts = expiring.into_iter().flat_map(|one| {
+            let part = move |net| Expiring { net, ..one };
+            storable(one.net).into_iter().map(part)
+        });
+        let expiring = distinct(parts.collect(), &elements);
+        Self { elements, expiring }
+    }
+
+    /// The number of prefixes, those with an end among them.
+    pub fn len(&self) -> usize {
+        self.elements.len() + self.expiring.len()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What the live sources of a site hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveSets {
+    /// The site.
+    pub site: SiteName,
+    /// The sources; one that is not among them is unknown, which is not empty.
+    pub sources: BTreeMap<LiveName, Arc<LiveValue>>,
+}
+
+/// A live source of which nothing is known: it is never taken as empty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("nothing is known of the live source {0}")]
+pub struct Missing(pub LiveName);
+
+impl LiveSets {
+    /// Live sets without a source.
+    pub fn new(site: SiteName) -> Self {
+        Self {
+            site,
+            sources: BTreeMap::new(),
+        }
+    }
+
+    /// Sets what a source holds.
+    pub fn insert(&mut self, name: LiveName, value: LiveValue) {
+        self.sources.insert(name, Arc::new(value));
+    }
+
+    /// What a source holds.
+    pub fn get(&self, name: &LiveName) -> Option<&LiveValue> {
+        self.sources.get(name).map(AsRef::as_ref)
+    }
+
+    /// The same, with `names` only, each of which is there: empty where it was not known.
+    #[must_use]
+    pub fn only(&self, names: &BTreeSet<LiveName>) -> Self {
+        let value = |name| self.sources.get(name).cloned().unwrap_or_default();
+        Self {
+            site: self.site.clone(),
+            sources: names.iter().map(|n| (n.clone(), value(n))).collect(),
+        }
+    }
+
+    /// The number of prefixes in all sources.
+    pub fn len(&self) -> usize {
+        self.sources.values().map(|value| value.len()).sum()
+    }
+
+    /// Whether no source holds anything.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Ruleset {
+    /// The live sources that its sets name.
+    pub fn live_names(&self) -> BTreeSet<LiveName> {
+        let names = self.sets.iter().flat_map(|set| &set.live);
+        names.cloned().collect()
+    }
+
+    /// The effective ruleset: each set holds its own elements and those of its live sources, and
+    /// names no source. Its digest is another one.
+    pub fn with_live(&self, live: &LiveSets) -> Result<Ruleset, Missing> {
+        let sets = self.sets.iter().map(|set| set.with_live(live));
+        Ok(Ruleset {
+            site: self.site.clone(),
+            node: self.node.clone(),
+            mode: self.mode,
+            admins: self.admins.clone(),
+            ssh_ports: self.ssh_ports.clone(),
+            sets: sets.collect::<Result<_, _>>()?,
+            chains: self.chains.clone(),
+            probes: self.probes.clone(),
+        })
+    }
+}
+
+impl AddressSet {
+    /// Its own elements and those of its live sources, which it names no more.
+    fn with_live(&self, live: &LiveSets) -> Result<AddressSet, Missing> {
+        let mut elements = self.elements.clone();
+        let mut expiring = self.expiring.clone();
+        for name in &self.live {
+            let value = live.get(name).ok_or_else(|| Missing(name.clone()))?;
+            let family = self.name.family;
+            elements.extend(value.elements.iter().filter(|n| Family::of(n) == family));
+            expiring.extend(
+                value
+                    .expiring
+                    .iter()
+                    .filter(|one| Family::of(&one.net) == family),
+            );
+        }
+        // Runs that ascend: a stable sort merges them.
+        elements.sort();
+        elements.dedup();
+        let expiring = distinct(expiring, &elements);
+        let mut set = AddressSet {
+            name: self.name.clone(),
+            max_elements: 0,
+            elements,
+            expiring,
+            live: Vec::new(),
+        };
+        set.make_room();
+        set.max_elements = set.max_elements.max(self.max_elements);
+        Ok(set)
+    }
+}

@@ -1,0 +1,115 @@
+//! The ruleset of a node that cannot run its own: whoever mends it gets in, nobody else does.
+
+use ipnet::IpNet;
+
+use super::{
+    Chain, ConnectionState, ConnectionStates, INPUT_CHAIN, InvalidToken, Mode, Ports, Protocol,
+    Rule, Ruleset, Scope, Verdict,
+};
+use crate::identifiers::{NodeName, SiteName};
+
+/// Ports of DHCP's server and client (RFC 2131).
+const DHCP_SERVER: u16 = 67;
+const DHCP_CLIENT: u16 = 68;
+
+impl Ruleset {
+    /// Closes the node but for what the agent's failsafe chain holds (loopback, SSH of
+    /// `admins`, the controllers' replies, neighbour discovery, DHCPv6), replies, and DHCP.
+    ///
+    /// It needs no set, and of the matches only those that come with every iptables.
+    pub fn management(
+        site: SiteName,
+        node: NodeName,
+        admins: Vec<IpNet>,
+        ssh_ports: Vec<u16>,
+    ) -> Result<Self, InvalidToken> {
+        let rule = |label: &str, verdict| -> Result<Rule, InvalidToken> {
+            Ok(Rule::new(format!("management:{label}").parse()?, verdict))
+        };
+        let input = vec![
+            Rule {
+                states: ConnectionStates::new([
+                    ConnectionState::Established,
+                    ConnectionState::Related,
+                ]),
+                ..rule("replies", Verdict::Accept)?
+            },
+            // A server's answer to a broadcast is nobody's reply for connection tracking.
+            Rule {
+                scope: Scope::V4,
+                protocol: Some(Protocol::Udp),
+                source_ports: Ports::single(DHCP_SERVER),
+                destination_ports: Ports::single(DHCP_CLIENT),
+                ..rule("dhcp", Verdict::Accept)?
+            },
+            rule("default", Verdict::Drop)?,
+        ];
+        Ok(Self {
+            site,
+            node,
+            mode: Mode::Enforce,
+            admins,
+            ssh_ports,
+            sets: Vec::new(),
+            chains: vec![Chain {
+                name: INPUT_CHAIN.parse()?,
+                rules: input,
+            }],
+            probes: Vec::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iptables::{Failsafe, restore_input};
+    use crate::ruleset::Family;
+
+    #[test]
+    fn it_lets_in_who_mends_it_and_nobody_else() {
+        let ruleset = Ruleset::management(
+            "site-a".parse().unwrap(),
+            "sip1".parse().unwrap(),
+            vec!["198.51.100.10/32".parse().unwrap()],
+            vec![22, 2222],
+        )
+        .unwrap();
+        assert_eq!(Ruleset::decode(&ruleset.encode()).unwrap(), ruleset);
+        let failsafe = Failsafe {
+            controllers: vec!["192.0.2.1:7443".parse().unwrap()],
+        };
+        let rules = |family| -> Vec<String> {
+            restore_input(&ruleset, &failsafe, family)
+                .lines()
+                .filter_map(|line| line.split_once(" -m comment --comment \"vf:"))
+                .map(|(matches, label)| format!("{matches} {}", label.replace('"', "")))
+                .collect()
+        };
+        assert_eq!(
+            rules(Family::V4),
+            [
+                "-A VF-FAILSAFE -i lo failsafe:loopback -j ACCEPT",
+                "-A VF-FAILSAFE -s 192.0.2.1/32 -p tcp -m multiport --sports 7443 -m conntrack \
+                 --ctstate ESTABLISHED failsafe:controller -j ACCEPT",
+                "-A VF-FAILSAFE -s 198.51.100.10/32 -p tcp -m multiport --dports 22,2222 \
+                 failsafe:admin-ssh -j ACCEPT",
+                "-A VF-INPUT failsafe -j VF-FAILSAFE",
+                "-A VF-INPUT -m conntrack --ctstate ESTABLISHED,RELATED management:replies \
+                 -j ACCEPT",
+                "-A VF-INPUT -p udp -m multiport --dports 68 -m multiport --sports 67 \
+                 management:dhcp -j ACCEPT",
+                "-A VF-INPUT management:default -j DROP",
+            ]
+        );
+        let v6 = rules(Family::V6);
+        assert_eq!(
+            v6[v6.len() - 2..],
+            [
+                "-A VF-INPUT -m conntrack --ctstate ESTABLISHED,RELATED management:replies \
+                 -j ACCEPT",
+                "-A VF-INPUT management:default -j DROP",
+            ]
+        );
+    }
+}

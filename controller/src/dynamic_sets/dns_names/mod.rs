@@ -1,0 +1,349 @@
+//! DNS names that documents use, resolved on a timer. What was once known is kept until a
+//! better answer comes.
+
+mod answer;
+mod due;
+mod resolver;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use voipfleet_ruleset::ruleset::DnsName;
+
+pub use answer::{Answer, Event, GRACE_MS, Heard, MAX_ADDRESSES};
+pub use resolver::Resolver;
+
+use super::references::Used;
+use crate::audit::{self, Audit};
+use crate::clock::Clock;
+use crate::errors::chain;
+use crate::records::{self, ResolvedRecord};
+use crate::store::{Pages, Store, StoreError, Txn, keys};
+
+/// The most names that are resolved, and the most that are remembered though nothing uses them.
+pub const MAX_NAMES: usize = 10_000;
+/// Records that are read at once.
+const PAGE: usize = 1000;
+/// Questions at once.
+const AT_ONCE: usize = 16;
+/// How old a stored record may become while every answer is the same, milliseconds: each one
+/// stored is a write to disk.
+const REFRESH_MS: u64 = 300 * 1000;
+/// How long a name stays that nothing uses, milliseconds: whoever takes it in again the same
+/// day starts with what was known.
+const UNUSED_MS: u64 = 24 * 3600 * 1000;
+/// The wait after a failure of the store.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// Resolves names and keeps the records.
+#[derive(Debug)]
+pub struct Names {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    resolver: Arc<Resolver>,
+    held: BTreeMap<DnsName, Held>,
+    asked: JoinSet<(DnsName, Answer)>,
+    audit: Audit,
+    told: Vec<audit::Event>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    record: ResolvedRecord,
+    /// As it is in the store, and since when.
+    stored: Option<(ResolvedRecord, u64)>,
+    /// It is in use, and among those that are resolved.
+    used: bool,
+    asking: bool,
+    due_ms: u64,
+    failures: u32,
+}
+
+impl Names {
+    /// Over `store`, with what was known before.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        resolver: Resolver,
+        audit: Audit,
+    ) -> Result<Self, StoreError> {
+        let mut held = BTreeMap::new();
+        let mut pages = Pages::new(store.as_ref(), keys::ALL_RESOLVED, PAGE);
+        while let Some(page) = pages.next().await? {
+            for entry in page {
+                let record: ResolvedRecord = records::from_json(&entry.key, &entry.held)?;
+                let host = entry.key.strip_prefix(keys::ALL_RESOLVED);
+                let Some(host) = host.and_then(|host| host.parse().ok()) else {
+                    continue;
+                };
+                let known = Held {
+                    stored: Some((record.clone(), 0)),
+                    record,
+                    ..Held::default()
+                };
+                held.insert(host, known);
+            }
+        }
+        Ok(Self {
+            store,
+            clock,
+            resolver: Arc::new(resolver),
+            held,
+            asked: JoinSet::new(),
+            audit,
+            told: Vec::new(),
+        })
+    }
+
+    /// Resolves until it is stopped. What `used` says is resolved as soon as it says so.
+    pub async fn run(
+        mut self,
+        mut used: watch::Receiver<Option<Arc<Used>>>,
+        stop: CancellationToken,
+    ) {
+        // As if it had just changed: it may have been said before this began.
+        used.mark_changed();
+        loop {
+            self.ask();
+            let pause = self.pause();
+            let done = tokio::select! {
+                () = stop.cancelled() => return,
+                changed = used.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let latest = used.borrow_and_update().clone();
+                    // None: what is used is not known yet, which is not "nothing".
+                    if let Some(latest) = latest {
+                        self.follow(&latest);
+                    }
+                    self.keep().await
+                }
+                Some(answer) = self.asked.join_next() => {
+                    self.hear(answer.ok());
+                    self.keep().await
+                }
+                () = tokio::time::sleep(pause) => self.keep().await,
+            };
+            if let Err(error) = done {
+                let error = chain(&error);
+                tracing::error!(
+                    error,
+                    "resolved names cannot be stored; they are tried again"
+                );
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(AFTER_FAILURE) => {}
+                }
+            }
+        }
+    }
+
+    /// Takes over which names are in use.
+    fn follow(&mut self, used: &Used) {
+        let now_ms = self.clock.now_ms();
+        for (name, held) in &mut self.held {
+            if used.names.contains(name) {
+                held.record.unused_since_ms = None;
+            } else {
+                held.record.unused_since_ms.get_or_insert(now_ms);
+            }
+        }
+        let resolved = self.fairly(used);
+        if resolved.len() < used.names.len() {
+            let names = used.names.len();
+            tracing::error!(
+                names,
+                most = MAX_NAMES,
+                "more names in documents than are resolved; those beyond keep what they had"
+            );
+        }
+        for held in self.held.values_mut() {
+            held.used = false;
+        }
+        for name in resolved {
+            self.held.entry(name).or_default().used = true;
+        }
+    }
+
+    /// Which of the names in use are resolved: where there are too many, those that were before,
+    /// then those of which something is known. Who comes later, comes last, by whatever name.
+    fn fairly(&self, used: &Used) -> Vec<DnsName> {
+        let mut names: Vec<&DnsName> = used.names.iter().collect();
+        names.sort_by_key(|name| match self.held.get(*name) {
+            Some(held) if held.used => 0,
+            Some(_) => 1,
+            None => 2,
+        });
+        names.into_iter().take(MAX_NAMES).cloned().collect()
+    }
+
+    /// Asks for names that are due, new ones first.
+    fn ask(&mut self) {
+        let now_ms = self.clock.now_ms();
+        let mut due: Vec<(&DnsName, &mut Held)> = self
+            .held
+            .iter_mut()
+            .filter(|(_, held)| held.used && !held.asking && held.due_ms <= now_ms)
+            .collect();
+        due.sort_by_key(|(_, held)| held.due_ms);
+        let room = AT_ONCE.saturating_sub(self.asked.len());
+        for (name, held) in due.into_iter().take(room) {
+            held.asking = true;
+            let (resolver, name) = (Arc::clone(&self.resolver), name.clone());
+            self.asked.spawn(async move {
+                let answer = resolver.ask(name.as_str()).await;
+                (name, answer)
+            });
+        }
+    }
+
+    /// Takes an answer, and those that came with it.
+    fn hear(&mut self, first: Option<(DnsName, Answer)>) {
+        let mut next = first;
+        loop {
+            if let Some((name, answer)) = next {
+                self.take(&name, answer);
+            }
+            match self.asked.try_join_next() {
+                Some(answer) => next = answer.ok(),
+                None => return,
+            }
+        }
+    }
+
+    fn take(&mut self, name: &DnsName, answer: Answer) {
+        let now_ms = self.clock.now_ms();
+        let Some(held) = self.held.get_mut(name) else {
+            return;
+        };
+        held.asking = false;
+        let event = answer::take(&mut held.record, now_ms, answer);
+        // A family that keeps failing is asked for again soon, too.
+        held.failures = match held.record.failing_since_ms {
+            Some(_) => held.failures.saturating_add(1),
+            None => 0,
+        };
+        let wait = due::wait_ms(held.record.ttl_s, held.failures, rand::random::<u8>());
+        held.due_ms = now_ms.saturating_add(wait);
+        if let Some(event) = event {
+            self.told.push(tell(name, &held.record, event));
+        }
+    }
+
+    /// How long until a name is due or a record is to be removed.
+    fn pause(&self) -> Duration {
+        let now_ms = self.clock.now_ms();
+        let idle = self.held.values().filter(|held| held.used && !held.asking);
+        let next = idle.map(|held| held.due_ms).min();
+        let wait = next.map_or(due::MOST_MS, |due| due.saturating_sub(now_ms));
+        Duration::from_millis(wait.clamp(1, due::MOST_MS))
+    }
+
+    /// The names that nothing has used for long; and of more than [`MAX_NAMES`] unused ones those
+    /// that were unused for longest, or whoever changes names again and again fills the store.
+    fn outlived(&self, now_ms: u64) -> BTreeSet<DnsName> {
+        let unused = self.held.iter().filter_map(|(name, held)| {
+            let since = held.record.unused_since_ms?;
+            Some((since, name))
+        });
+        let mut unused: Vec<(u64, &DnsName)> = unused.collect();
+        unused.sort_unstable();
+        let beyond = unused.len().saturating_sub(MAX_NAMES);
+        let gone = unused
+            .into_iter()
+            .enumerate()
+            .filter(|(place, (since, _))| {
+                *place < beyond || now_ms.saturating_sub(*since) >= UNUSED_MS
+            });
+        gone.map(|(_, (_, name))| name.clone()).collect()
+    }
+
+    /// Stores what has changed, and removes what nothing has used for long.
+    async fn keep(&mut self) -> Result<(), StoreError> {
+        let now_ms = self.clock.now_ms();
+        let mut txn = Txn::new();
+        let mut written = Vec::new();
+        let gone = self.outlived(now_ms);
+        for name in &gone {
+            txn = txn.delete(keys::resolved(name));
+        }
+        for (name, held) in &self.held {
+            let key = keys::resolved(name);
+            if !gone.contains(name) && held.must_be_stored(now_ms) {
+                let value = records::to_json(&key, &held.record)?;
+                txn = txn.put(key, value);
+                written.push(name.clone());
+            }
+        }
+        if txn != Txn::new() {
+            self.store.commit(txn).await?;
+        }
+        for name in written {
+            if let Some(held) = self.held.get_mut(&name) {
+                held.stored = Some((held.record.clone(), now_ms));
+            }
+        }
+        for name in gone {
+            self.held.remove(&name);
+        }
+        for event in self.told.drain(..) {
+            self.audit.note_some("names", event).await;
+        }
+        Ok(())
+    }
+}
+
+impl Held {
+    fn must_be_stored(&self, now_ms: u64) -> bool {
+        let Some((stored, at_ms)) = &self.stored else {
+            return self.record != ResolvedRecord::default();
+        };
+        if *stored == self.record {
+            return false;
+        }
+        now_ms.saturating_sub(*at_ms) >= REFRESH_MS || essence(stored) != essence(&self.record)
+    }
+}
+
+/// A record without what changes with every answer.
+fn essence(record: &ResolvedRecord) -> ResolvedRecord {
+    let mut essence = record.clone();
+    essence.resolved_ms = 0;
+    // Resolvers give out what is left of a TTL.
+    essence.ttl_s = 0;
+    for seen in essence.addresses.values_mut() {
+        seen.last_ms = 0;
+    }
+    essence
+}
+
+/// Logs a change, once, and words it for the audit log.
+fn tell(name: &DnsName, record: &ResolvedRecord, event: Event) -> audit::Event {
+    let noted = |what| audit::Event::new(what).object(format!("Name/{name}"));
+    match event {
+        Event::Changed { added, removed } => {
+            tracing::info!(%name, ?added, ?removed, "a DNS name has other addresses");
+            let listed = |mark: &str, addresses: Vec<IpAddr>| {
+                let addresses = addresses.iter().map(|address| format!("{mark}{address}"));
+                addresses.collect::<Vec<_>>()
+            };
+            let changes = [listed("+", added), listed("-", removed)].concat();
+            noted("NameChanged").detail(changes.join(" "))
+        }
+        Event::Failing => {
+            let (error, addresses) = (&record.error, record.addresses.len());
+            tracing::warn!(%name, error, addresses, "a DNS name has no good answer; what was known stays");
+            noted("NameFailing").failed(error)
+        }
+        Event::Recovered => {
+            tracing::info!(%name, "a DNS name has good answers again");
+            noted("NameRecovered")
+        }
+    }
+}

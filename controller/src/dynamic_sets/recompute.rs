@@ -1,0 +1,221 @@
+//! The task that computes live sets anew when the store says something else.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
+use voipfleet_compiler::NodeInput;
+use voipfleet_policy::Documents;
+use voipfleet_protocol::session::Generation;
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::ruleset::LiveName;
+
+use super::{DynamicSets, expiry};
+use crate::documents::Stored;
+use crate::errors::chain;
+use crate::records::{self, GenerationRecord, StatusRecord};
+use crate::site_inputs::{self, SiteNode, Targets, read_addresses};
+use crate::store::{Change, Missed, Revision, Store, StoreError, Versioned, keys};
+
+/// How long after a failure of the store it is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What must be computed anew.
+#[derive(Debug, Default)]
+struct Stale {
+    documents: bool,
+    every_site: bool,
+    sites: BTreeSet<SiteName>,
+    /// Something may end earlier than was thought.
+    ends: bool,
+}
+
+struct Follower<'l> {
+    live: &'l DynamicSets,
+    documents: Arc<Documents>,
+    /// Of the sites that were computed: most of what nodes say changes none of it.
+    nodes: HashMap<SiteName, Vec<NodeInput>>,
+    stale: Stale,
+    heard: Revision,
+}
+
+impl DynamicSets {
+    /// Follows the store until the controller stops.
+    pub async fn follow(&self) {
+        // Before anything is read: what changes meanwhile is read again.
+        let mut changes = self.inner.store.watch("");
+        let mut follower = Follower {
+            live: self,
+            documents: Arc::default(),
+            nodes: HashMap::new(),
+            stale: Stale {
+                documents: true,
+                ends: true,
+                ..Stale::default()
+            },
+            heard: 0,
+        };
+        let mut look = Instant::now();
+        loop {
+            let whole = follower.refresh().await;
+            if whole {
+                self.inner.computed.send_replace(follower.heard);
+            }
+            if std::mem::take(&mut follower.stale.ends) || look <= Instant::now() {
+                look = Instant::now() + self.sweep().await;
+            }
+            let next = if whole {
+                look
+            } else {
+                look.min(Instant::now() + AGAIN)
+            };
+            tokio::select! {
+                change = changes.next() => {
+                    let Some(change) = change else { return };
+                    follower.hear(change);
+                    // What came at the same time is computed once.
+                    while let Some(Some(change)) = changes.next().now_or_never() {
+                        follower.hear(change);
+                    }
+                }
+                () = self.inner.asked.notified() => {}
+                () = tokio::time::sleep_until(next) => {}
+                () = self.inner.stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn sweep(&self) -> Duration {
+        let now_ms = self.inner.clock.now_ms();
+        match expiry::sweep(self.inner.store.as_ref(), now_ms).await {
+            // Not in the second before the end, again and again.
+            Ok(left) => left.max(AGAIN),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "what has ended stays in the store");
+                AGAIN
+            }
+        }
+    }
+}
+
+impl Follower<'_> {
+    fn hear(&mut self, change: Result<Change, Missed>) {
+        let Ok(change) = change else {
+            self.stale.documents = true;
+            self.stale.ends = true;
+            return;
+        };
+        self.heard = change.revision;
+        let mut parts = change.key.splitn(3, '/');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("doc"), ..) => self.stale.documents = true,
+            (Some("block" | "allow"), Some(scope), _) => {
+                self.stale.ends = true;
+                match scope.parse() {
+                    Ok(records::SiteScope::One(site)) => _ = self.stale.sites.insert(site),
+                    _ => self.stale.every_site = true,
+                }
+            }
+            (Some("open"), Some(site), _) => {
+                self.stale.ends = true;
+                self.stale.sites.extend(site.parse::<SiteName>());
+            }
+            (Some("node" | "current"), Some(site), _) => {
+                self.stale.sites.extend(site.parse::<SiteName>());
+            }
+            (Some("status"), Some(site), Some(node)) => {
+                if let Ok(site) = site.parse()
+                    && self.moved(&site, node, &change)
+                {
+                    self.stale.sites.insert(site);
+                }
+            }
+            (Some("resolved" | "feed"), ..) => self.stale.every_site = true,
+            _ => {}
+        }
+    }
+
+    /// Whether a node says other addresses than those that were computed with.
+    fn moved(&self, site: &SiteName, node: &str, change: &Change) -> bool {
+        let known = self.nodes.get(site).into_iter().flatten();
+        let known = known.into_iter().find(|known| known.name.as_str() == node);
+        let said = change.value.as_ref().and_then(|value| {
+            let held = Versioned {
+                revision: change.revision,
+                value: value.to_vec(),
+            };
+            let record: StatusRecord = records::from_protobuf(&change.key, &held).ok()?;
+            Some(read_addresses(&record.facts?.addresses))
+        });
+        known.map_or(&[][..], |known| &known.addresses) != said.unwrap_or_default()
+    }
+
+    /// Computes what is stale; false: some of it could not be.
+    async fn refresh(&mut self) -> bool {
+        if self.stale.documents {
+            match Stored::read(self.live.inner.store.as_ref()).await {
+                Ok(stored) => {
+                    self.documents = stored.documents;
+                    self.stale.documents = false;
+                    self.stale.every_site = true;
+                }
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "live sets stay as they are");
+                    return false;
+                }
+            }
+        }
+        let every = std::mem::take(&mut self.stale.every_site);
+        let sites = std::mem::take(&mut self.stale.sites);
+        for site in self.live.asked_for() {
+            if !every && !sites.contains(&site) && self.nodes.contains_key(&site) {
+                continue;
+            }
+            if let Err(error) = self.compute(&site).await {
+                tracing::error!(%site, error = %chain(&error), "live sets stay as they are");
+                self.stale.sites.insert(site);
+            }
+        }
+        self.stale.sites.is_empty()
+    }
+
+    async fn compute(&mut self, site: &SiteName) -> Result<(), StoreError> {
+        let inner = &self.live.inner;
+        let store = inner.store.as_ref();
+        let nodes = site_inputs::nodes(store, site).await?;
+        let named = named(store, site, &nodes).await?;
+        let nodes = site_inputs::inputs(&nodes);
+        let now_ms = inner.clock.now_ms();
+        let (sets, left_out) =
+            site_inputs::gather(store, site, &self.documents, &nodes, &named, now_ms).await?;
+        let live = self.live.clone();
+        tokio::task::spawn_blocking(move || live.publish(sets))
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        self.live.leave_out(site, left_out);
+        self.nodes.insert(site.clone(), nodes);
+        Ok(())
+    }
+}
+
+/// The live sources that rulesets name which nodes should run, or run still.
+async fn named(
+    store: &dyn Store,
+    site: &SiteName,
+    nodes: &BTreeMap<NodeName, SiteNode>,
+) -> Result<BTreeSet<LiveName>, StoreError> {
+    let targets = Targets::read(store, site).await?;
+    let mut named = targets.as_ref().map(Targets::live).unwrap_or_default();
+    let confirmed = nodes.values().filter_map(|node| node.confirmed);
+    let numbers: BTreeSet<Generation> = confirmed.map(|held| held.generation).collect();
+    for number in numbers {
+        let key = keys::generation(site, number);
+        if let Some(read) = records::read::<GenerationRecord>(store, &key).await? {
+            named.extend(read.record.live);
+        }
+    }
+    Ok(named)
+}

@@ -1,0 +1,145 @@
+//! Which names and feeds are in use.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+use voipfleet_policy::{AddressWord, Documents, Feed};
+use voipfleet_ruleset::identifiers::ListName;
+use voipfleet_ruleset::ruleset::live::{DnsName, LiveName};
+
+use crate::documents::Stored;
+use crate::errors::chain;
+use crate::records;
+use crate::store::{Store, StoreError, keys};
+
+/// The wait after a failure of the store.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Generations that are read at once.
+const PAGE: usize = 256;
+
+/// What documents and pushed generations use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Used {
+    /// DNS names.
+    pub names: BTreeSet<DnsName>,
+    /// Lists that are fetched.
+    pub feeds: BTreeMap<ListName, Feed>,
+    /// Lists that a generation names: a node may run it, or go back to it, long after no
+    /// document says where they come from.
+    pub kept: BTreeSet<ListName>,
+    /// Lists to which a site opens something, by its document or by a generation.
+    pub opened: BTreeSet<ListName>,
+}
+
+/// What is needed of a generation here.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(default)]
+    live: BTreeSet<LiveName>,
+}
+
+impl Used {
+    /// What `documents` use: of every tenant, provider and list, whether a site has it yet or
+    /// not, so that the first push has addresses already.
+    pub fn by(documents: &Documents) -> Self {
+        let tenants = documents.tenants.values();
+        let tenants = tenants.flat_map(|tenant| tenant.names.values().flatten());
+        let providers = documents.providers.values();
+        let providers = providers.flat_map(|provider| {
+            provider
+                .signalling_names
+                .iter()
+                .chain(&provider.media_names)
+        });
+        let lists = documents.lists.iter();
+        let feeds = lists.filter_map(|(name, list)| Some((name.clone(), list.feed.clone()?)));
+        let sites = documents.sites.values();
+        let words = sites.flat_map(|site| site.admins.iter().chain(site.openings()));
+        let opened = words.filter_map(|word| match word {
+            AddressWord::List(list) => Some(list.clone()),
+            _ => None,
+        });
+        Self {
+            names: tenants.chain(providers).cloned().collect(),
+            feeds: feeds.collect(),
+            kept: BTreeSet::new(),
+            opened: opened.collect(),
+        }
+    }
+
+    fn add(&mut self, named: Named) {
+        for source in named.live {
+            match source {
+                LiveName::Name(name) => _ = self.names.insert(name),
+                LiveName::DenyFeed(list) => _ = self.kept.insert(list),
+                LiveName::Feed(list) => {
+                    self.opened.insert(list.clone());
+                    self.kept.insert(list);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Reads documents and generations again whenever they change, until the controller stops. Nothing is said
+/// before they were read once.
+pub(super) async fn follow(
+    store: Arc<dyn Store>,
+    out: watch::Sender<Option<Arc<Used>>>,
+    stop: CancellationToken,
+) {
+    // Before anything is read: what changes meanwhile is read again.
+    let documents = store.watch(keys::DOCUMENTS);
+    let mut changes = documents.merge(store.watch(keys::ALL_CURRENT));
+    loop {
+        let read = read(store.as_ref()).await;
+        let failed = read.is_err();
+        match read {
+            Ok(used) => _ = out.send_if_modified(|old| change(old, used)),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(
+                    error,
+                    "documents and generations cannot be read for their names and feeds"
+                );
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // One that was missed is a change as well.
+            change = changes.next() => if change.is_none() { return },
+            () = tokio::time::sleep(AGAIN), if failed => {}
+        }
+    }
+}
+
+fn change(old: &mut Option<Arc<Used>>, new: Used) -> bool {
+    let changed = old.as_deref() != Some(&new);
+    if changed {
+        *old = Some(Arc::new(new));
+    }
+    changed
+}
+
+async fn read(store: &dyn Store) -> Result<Used, StoreError> {
+    let stored = Stored::read(store).await?;
+    let mut used = Used::by(&stored.documents);
+    let mut after: Option<String> = None;
+    loop {
+        let page = store.range(keys::ALL_GENERATIONS, after.as_deref(), PAGE);
+        let page = page.await?;
+        for entry in &page.entries {
+            used.add(records::from_json(&entry.key, &entry.held)?);
+        }
+        after = page.entries.last().map(|entry| entry.key.clone());
+        if !page.more {
+            return Ok(used);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A site's live sets at one moment, ready to be sent.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use prost::Message as _;
+use voipfleet_proto::v1 as pb;
+use voipfleet_ruleset::ruleset::{Digest, LiveSets};
+
+/// The longest delta that is sent in a notice, bytes: an agent takes messages of up to 512 KiB.
+/// A longer one costs no less than fetching the whole.
+const MAX_DELTA_BYTES: usize = 128 * 1024;
+
+/// A site's live sets, shared by the sessions of its nodes.
+#[derive(Debug)]
+pub struct SetsSnapshot {
+    /// What they hold.
+    pub sets: LiveSets,
+    /// Their digest.
+    pub digest: Digest,
+    /// Their canonical encoding.
+    pub bytes: Arc<[u8]>,
+    /// What leads here from older ones.
+    deltas: HashMap<Digest, pb::LiveDelta>,
+}
+
+impl SetsSnapshot {
+    /// Encodes `sets`, and compares them with older ones. What did not change is shared with
+    /// the newest of these.
+    pub(super) fn new(mut sets: LiveSets, before: &VecDeque<Arc<SetsSnapshot>>) -> Self {
+        if let Some(newest) = before.front() {
+            for (name, value) in &mut sets.sources {
+                if let Some(same) = newest.sets.sources.get(name).filter(|old| *old == value) {
+                    *value = Arc::clone(same);
+                }
+            }
+        }
+        let bytes = sets.encode();
+        let digest = Digest::of(&bytes);
+        let deltas = before
+            .iter()
+            .filter_map(|old| {
+                let delta = pb::LiveDelta::from(&sets.delta_from(&old.sets));
+                (delta.encoded_len() <= MAX_DELTA_BYTES).then_some((old.digest, delta))
+            })
+            .collect();
+        Self {
+            sets,
+            digest,
+            bytes: bytes.into(),
+            deltas,
+        }
+    }
+
+    /// What a node that holds `from` is told.
+    pub fn notice(&self, from: Option<Digest>) -> pb::LiveNotice {
+        let delta = from.and_then(|from| Some((from, self.deltas.get(&from)?.clone())));
+        let (delta_from, delta) = match delta {
+            Some((from, delta)) => (from.as_bytes().to_vec(), Some(delta)),
+            None => (Vec::new(), None),
+        };
+        pb::LiveNotice {
+            digest: self.digest.as_bytes().to_vec(),
+            size: self.bytes.len() as u64,
+            delta,
+            delta_from,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use voipfleet_ruleset::ruleset::live::LiveDelta;
+    use voipfleet_ruleset::ruleset::{LiveName, LiveValue};
+
+    use super::*;
+
+    fn sets(blocked: impl IntoIterator<Item = u32>) -> LiveSets {
+        let mut sets = LiveSets::new("site-a".parse().unwrap());
+        let host = |n: u32| ipnet::IpNet::from(std::net::IpAddr::from(n.to_be_bytes()));
+        let blocked = blocked.into_iter().map(host);
+        sets.insert(LiveName::Block, LiveValue::new(blocked, []));
+        sets.insert(LiveName::Allow, LiveValue::new([host(7)], []));
+        sets
+    }
+
+    #[test]
+    fn a_node_that_holds_an_older_value_is_told_the_difference() {
+        let first = Arc::new(SetsSnapshot::new(sets([1, 2]), &VecDeque::new()));
+        let second = SetsSnapshot::new(sets([2, 3]), &VecDeque::from([Arc::clone(&first)]));
+        let notice = second.notice(Some(first.digest));
+        assert_eq!(notice.digest, second.digest.as_bytes());
+        assert_eq!(notice.delta_from, first.digest.as_bytes());
+        let delta = LiveDelta::try_from(&notice.delta.unwrap()).unwrap();
+        assert_eq!(first.sets.apply_delta(&delta).unwrap(), second.sets);
+        let [old, new] = [&first, &Arc::new(second)]
+            .map(|value| Arc::clone(value.sets.sources.get(&LiveName::Allow).unwrap()));
+        assert!(Arc::ptr_eq(&old, &new), "what stays is held once");
+    }
+
+    #[test]
+    fn what_is_not_known_or_too_much_is_to_be_fetched() {
+        let first = Arc::new(SetsSnapshot::new(sets([1]), &VecDeque::new()));
+        let much = SetsSnapshot::new(sets(0..100_000), &VecDeque::from([Arc::clone(&first)]));
+        for from in [None, Some(Digest::of(b"another")), Some(first.digest)] {
+            let notice = much.notice(from);
+            assert_eq!((notice.delta, notice.delta_from), (None, Vec::new()));
+            assert_eq!(notice.size, much.bytes.len() as u64);
+        }
+    }
+}

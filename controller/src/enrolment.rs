@@ -1,0 +1,271 @@
+//! How a machine becomes a node: it shows a join token, and its key is signed.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use voipfleet_proto::v1::{EnrolRequest, EnrolResponse};
+use voipfleet_protocol::audit::{Ending, Kind, Record, Who};
+use voipfleet_protocol::identity::Identity;
+use voipfleet_ruleset::identifiers::NodeName;
+
+use crate::audit::{Audit, AuditError, Event};
+use crate::clock::{self, Clock};
+use crate::pki::authority::Request as Csr;
+use crate::pki::{Authority, Issued, PkiError, token};
+use crate::records::{self, NodeId, NodeRecord, Read, TokenRecord, TokenUse};
+use crate::settings::Address;
+use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
+
+/// Machines that are signed for at the same time.
+const AT_ONCE: usize = 8;
+/// Tries to win against others that write the same token or node.
+const TRIES: usize = 5;
+
+/// Enrols machines.
+#[derive(Debug, Clone)]
+pub struct Registrar {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    authority: Arc<Authority>,
+    controller: Address,
+    audit: Audit,
+    turns: Arc<Semaphore>,
+}
+
+/// Why a machine was not enrolled. The text is for the person at the machine.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// No such id, or another secret: which of the two is not told.
+    #[error(
+        "the token is not known here; make a new one: voipctl token create --site SITE --role ROLE"
+    )]
+    UnknownToken,
+    /// Its time is over.
+    #[error(
+        "the token expired at {at}; make a new one: voipctl token create --site {site} --role ROLE"
+    )]
+    Expired {
+        /// When, RFC 3339.
+        at: String,
+        /// Its site.
+        site: String,
+    },
+    /// It was used.
+    #[error(
+        "the token was used by node {node} at {at}; make a new one: voipctl token create --site \
+         {site} --role ROLE"
+    )]
+    Used {
+        /// The node that it enrolled.
+        node: NodeId,
+        /// When, RFC 3339.
+        at: String,
+        /// Its site.
+        site: String,
+    },
+    /// The name is no name.
+    #[error(transparent)]
+    Name(#[from] voipfleet_ruleset::identifiers::InvalidName),
+    /// The token is for one other name.
+    #[error("the token is for node {only} only; enrol with --node {only}")]
+    OtherName {
+        /// The name that it is for.
+        only: NodeName,
+    },
+    /// There is such a node.
+    #[error("there is a node {0} already; delete it first: voipctl delete node {0}")]
+    Taken(NodeId),
+    /// The certificate request is not acceptable, or signing failed.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot be written down who joins.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// Too many at once.
+    #[error("too many machines are enrolling; try again later")]
+    Busy,
+}
+
+impl Registrar {
+    /// A registrar whose nodes will dial `controller`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        authority: Arc<Authority>,
+        controller: Address,
+        audit: Audit,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            authority,
+            controller,
+            audit,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    /// Enrols one machine. The same key with the same token may ask again until the token's end,
+    /// as long as the node is there: an answer that was lost on the way must not cost the token.
+    pub async fn enrol(&self, request: &EnrolRequest) -> Result<EnrolResponse, EnrolError> {
+        let _turn = self.turns.try_acquire().map_err(|_| EnrolError::Busy)?;
+        let token_key = keys::token(&request.token_id);
+        let mut told = false;
+        for _ in 0..TRIES {
+            let token = self.token(&token_key, &request.token_secret).await?;
+            let id = NodeId {
+                site: token.record.site.clone(),
+                node: request.node.parse()?,
+            };
+            if let Some(only) = token.record.node.as_ref().filter(|only| **only != id.node) {
+                return Err(EnrolError::OtherName { only: only.clone() });
+            }
+            let csr = Csr::parse(&request.csr_pem)?;
+            let node_key = keys::node(&id.site, &id.node);
+            let held = self.store.get(&node_key).await?;
+            self.check_usable(&token.record, &id, &csr, held.is_some())?;
+            if let Some(held) = &held {
+                let node: NodeRecord = records::from_json(&node_key, held)?;
+                if node.key_hash != csr.key_hash() || node.token != request.token_id {
+                    return Err(EnrolError::Taken(id));
+                }
+            }
+            // A member that nobody can account for is worse than a machine that has to wait.
+            if !told {
+                let event = joins("Enrolling", &id, &token.record, &request.token_id);
+                self.audit.append(event.record()).await?;
+                told = true;
+            }
+            let issued = self.sign(csr, &id).await?;
+            let now_ms = self.clock.now_ms();
+            let used = TokenRecord {
+                used: Some(TokenUse {
+                    node: id.node.clone(),
+                    at_ms: token.record.used.as_ref().map_or(now_ms, |u| u.at_ms),
+                    key_hash: issued.key_hash.clone(),
+                }),
+                ..token.record.clone()
+            };
+            let node = NodeRecord {
+                roles: token.record.roles.clone(),
+                key_hash: issued.key_hash.clone(),
+                serial: issued.serial.clone(),
+                enrolled_ms: now_ms,
+                expires_ms: issued.expires_ms,
+                token: request.token_id.clone(),
+            };
+            let txn = Txn::new()
+                .expect(token_key.clone(), Expect::At(token.revision))
+                .expect(node_key.clone(), (&held).into())
+                .put(token_key.clone(), records::to_json(&token_key, &used)?)
+                .put(node_key.clone(), records::to_json(&node_key, &node)?);
+            if let Outcome::Committed { .. } = self.store.commit(txn).await? {
+                tracing::info!(node = %id, token = request.token_id, "node enrolled");
+                let event = joins("Enrolled", &id, &token.record, &request.token_id);
+                self.audit.note(event).await;
+                return Ok(self.answer(&id, &token.record, issued));
+            }
+        }
+        Err(EnrolError::Busy)
+    }
+
+    /// The token, if the secret is right.
+    async fn token(&self, key: &str, secret: &str) -> Result<Read<TokenRecord>, EnrolError> {
+        let found = records::read::<TokenRecord>(self.store.as_ref(), key).await?;
+        // Without a token something is compared all the same: the time must not tell.
+        let hash = found
+            .as_ref()
+            .map_or("-", |read| read.record.secret_hash.as_str());
+        let right = token::matches(secret, hash);
+        found.filter(|_| right).ok_or(EnrolError::UnknownToken)
+    }
+
+    /// A used token is good for nothing but the answer that was lost: neither for another
+    /// certificate years later, nor for a node that an operator has deleted since.
+    fn check_usable(
+        &self,
+        token: &TokenRecord,
+        id: &NodeId,
+        csr: &Csr,
+        enrolled: bool,
+    ) -> Result<(), EnrolError> {
+        let site = token.site.to_string();
+        let ended = token.expires_ms <= self.clock.now_ms();
+        if let Some(used) = &token.used {
+            let same = used.node == id.node && used.key_hash == csr.key_hash();
+            if same && enrolled && !ended {
+                return Ok(());
+            }
+            return Err(EnrolError::Used {
+                node: NodeId {
+                    site: token.site.clone(),
+                    node: used.node.clone(),
+                },
+                at: clock::show(used.at_ms),
+                site,
+            });
+        }
+        if ended {
+            return Err(EnrolError::Expired {
+                at: clock::show(token.expires_ms),
+                site,
+            });
+        }
+        Ok(())
+    }
+
+    async fn sign(&self, csr: Csr, id: &NodeId) -> Result<Issued, EnrolError> {
+        let authority = Arc::clone(&self.authority);
+        let now_ms = self.clock.now_ms();
+        let identity = Identity::Node {
+            site: id.site.clone(),
+            node: id.node.clone(),
+        };
+        // Reads the CA's key from disk.
+        let issued = tokio::task::spawn_blocking(move || authority.sign(&csr, &identity, now_ms))
+            .await
+            .map_err(|_| EnrolError::Busy)??;
+        Ok(issued)
+    }
+
+    /// Writes down that a machine was not enrolled: of strangers a bounded number in a minute.
+    pub(crate) async fn refused(&self, peer: String, node: &str, token: &str, why: String) {
+        let who = Who {
+            operator: String::new(),
+            serial: String::new(),
+            peer,
+        };
+        let refusal = Record {
+            who: Some(who),
+            objects: vec![format!("Token/{token}")],
+            detail: format!("node {node}"),
+            result: Some(Ending::Refused),
+            message: why,
+            ..Record::new(Kind::Refused, "Enrol")
+        };
+        self.audit.refused("", refusal).await;
+    }
+
+    fn answer(&self, id: &NodeId, token: &TokenRecord, issued: Issued) -> EnrolResponse {
+        EnrolResponse {
+            certificate_pem: issued.certificate_pem,
+            ca_pem: self.authority.ca_pem().to_owned(),
+            site: id.site.to_string(),
+            node: id.node.to_string(),
+            roles: token.roles.iter().map(ToString::to_string).collect(),
+            controller: self.controller.to_string(),
+        }
+    }
+}
+
+fn joins(what: &str, id: &NodeId, token: &TokenRecord, token_id: &str) -> Event {
+    let roles: Vec<&str> = token.roles.iter().map(|role| role.code()).collect();
+    let (roles, by) = (roles.join(", "), &token.created_by);
+    Event::new(what)
+        .site(&id.site)
+        .object(format!("Node/{id}"))
+        .detail(format!("as {roles} with token {token_id} of {by}"))
+}

@@ -1,0 +1,37 @@
+//! What others may know of a connected node.
+
+use std::net::SocketAddr;
+
+use voipfleet_proto::v1::{NodeFacts, NodeStatus};
+use voipfleet_protocol::session::Held;
+use voipfleet_ruleset::ruleset::Digest;
+
+/// A connected node, as of now.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Where it connected from.
+    pub peer: SocketAddr,
+    /// The agent's version.
+    pub agent_version: String,
+    /// What it has confirmed.
+    pub confirmed: Option<Held>,
+    /// The last offer of this session.
+    pub offered: Option<Offered>,
+    /// The last status of any kind.
+    pub status: Option<NodeStatus>,
+    /// Addresses, backend, warnings.
+    pub facts: Option<NodeFacts>,
+    /// The live sets that it holds and enforces, as far as its ruleset names them.
+    pub live: Option<Digest>,
+}
+
+/// An offer and what the node last said of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offered {
+    /// Unique over all nodes and sessions.
+    pub nonce: u64,
+    /// What was offered.
+    pub held: Held,
+    /// The node's last word about it; none: nothing yet.
+    pub answer: Option<NodeStatus>,
+}

@@ -1,0 +1,283 @@
+//! `voipfleet-controller init`: a CA, the server's certificate and the first admin.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use voipfleet_protocol::identity::{Identity, TrustDomain};
+use voipfleet_ruleset::identifiers::OperatorName;
+
+use super::staging_dir::{Staged, beside, sync_dir};
+use crate::pki::authority::{NewAuthority, Pair, PkiError};
+use crate::settings::{Address, Files, SETTINGS_VERSION, Settings, write_new};
+
+const SECRET: u32 = 0o600;
+const PUBLIC: u32 = 0o644;
+
+/// What `init` is asked for.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The data directory: absent or empty.
+    pub data: PathBuf,
+    /// Where agents and operators will dial.
+    pub address: Address,
+    /// Where machines will enrol.
+    pub enrol_address: Address,
+    /// In every certificate.
+    pub trust_domain: TrustDomain,
+    /// The first operator.
+    pub admin: OperatorName,
+    /// Where the first operator's context file goes; none: `admin.yaml` in the data directory.
+    pub context: Option<PathBuf>,
+}
+
+/// Why nothing was made.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// There is something already.
+    #[error(
+        "{path} exists and is not empty: init never overwrites an installation; choose another \
+         directory, or move this one away"
+    )]
+    Exists {
+        /// The directory.
+        path: String,
+    },
+    /// The context file exists.
+    #[error("{path} exists: init never overwrites it; give another file with --context")]
+    ContextExists {
+        /// The file.
+        path: String,
+    },
+    /// A file or directory cannot be made.
+    #[error("{path} cannot be made")]
+    Io {
+        /// The path.
+        path: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate could not be made.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// What was made.
+#[derive(Debug)]
+pub struct Made {
+    /// The files.
+    pub files: Files,
+    /// The first operator's context file.
+    pub context: PathBuf,
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> InitError {
+    let path = path.display().to_string();
+    |source| InitError::Io { path, source }
+}
+
+/// Makes an installation. Everything is made in a directory beside and then renamed: a
+/// half-made one never remains under the name.
+pub fn init(plan: &Plan, now_ms: u64) -> Result<Made, InitError> {
+    refuse_existing(plan)?;
+    let beside = beside(&plan.data, "init");
+    let parent = beside.parent().map_or_else(PathBuf::new, Path::to_owned);
+    if !parent.as_os_str().is_empty() {
+        fs::create_dir_all(&parent).map_err(io_error(&parent))?;
+    }
+    let staged = Staged(beside.clone());
+    let context_text = fill(&Files::new(&beside), plan, now_ms)?;
+    let context = plan
+        .context
+        .clone()
+        .unwrap_or_else(|| Files::new(&plan.data).admin_context());
+    let outside = plan.context.is_some();
+    if outside {
+        // Before the rename, so that its failure leaves nothing behind.
+        if let Some(folder) = context.parent().filter(|p| !p.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).map_err(io_error(folder))?;
+        }
+        write_new(&context, SECRET, &context_text).map_err(io_error(&context))?;
+    } else {
+        let inside = Files::new(&beside).admin_context();
+        write_new(&inside, SECRET, &context_text).map_err(io_error(&inside))?;
+    }
+    // rename replaces an empty directory, and refuses any other.
+    let renamed = sync_dir(&beside)
+        .and_then(|()| fs::rename(&beside, &plan.data))
+        .and_then(|()| sync_dir(&parent));
+    if let Err(source) = renamed {
+        if outside {
+            // Made above by ourselves; of no use without the installation.
+            let _ = fs::remove_file(&context);
+        }
+        return Err(match source.kind() {
+            io::ErrorKind::DirectoryNotEmpty => InitError::Exists {
+                path: plan.data.display().to_string(),
+            },
+            _ => io_error(&plan.data)(source),
+        });
+    }
+    staged.keep();
+    Ok(Made {
+        files: Files::new(&plan.data),
+        context,
+    })
+}
+
+fn refuse_existing(plan: &Plan) -> Result<(), InitError> {
+    match fs::read_dir(&plan.data) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(InitError::Exists {
+                    path: plan.data.display().to_string(),
+                });
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(io_error(&plan.data)(source)),
+    }
+    match &plan.context {
+        Some(path) if path.exists() => Err(InitError::ContextExists {
+            path: path.display().to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes every file but the admin's context, whose text it returns.
+fn fill(files: &Files, plan: &Plan, now_ms: u64) -> Result<String, InitError> {
+    for dir in ["", "ca", "server"] {
+        let dir = files.root().join(dir);
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .map_err(io_error(&dir))?;
+    }
+    let ca = NewAuthority::generate(plan.trust_domain.clone(), now_ms)?;
+    let mut hosts = vec![plan.address.host()];
+    if plan.enrol_address.host() != plan.address.host() {
+        hosts.push(plan.enrol_address.host());
+    }
+    let server = ca.server(&hosts, now_ms)?;
+    let admin = ca.client(&Identity::Operator(plan.admin.clone()), now_ms)?;
+    let settings = Settings {
+        version: SETTINGS_VERSION,
+        trust_domain: plan.trust_domain.to_string(),
+        address: plan.address.clone(),
+        enrol_address: plan.enrol_address.clone(),
+        admin: plan.admin.clone(),
+    };
+    let settings = serde_json::to_string_pretty(&settings)
+        .map_err(|error| io_error(&files.settings())(error.into()))?;
+    for (path, mode, text) in [
+        (files.ca_key(), SECRET, &ca.key_pem),
+        (files.ca_certificate(), PUBLIC, &ca.certificate_pem),
+        (files.server_key(), SECRET, &server.key_pem),
+        (files.server_certificate(), PUBLIC, &server.certificate_pem),
+        (files.settings(), PUBLIC, &format!("{settings}\n")),
+    ] {
+        write_new(&path, mode, text).map_err(io_error(&path))?;
+    }
+    for dir in ["ca", "server"] {
+        let dir = files.root().join(dir);
+        sync_dir(&dir).map_err(io_error(&dir))?;
+    }
+    Ok(context_file(plan, &ca, &admin))
+}
+
+/// A context of voipctl, YAML. Names and addresses were checked: none needs quoting beyond
+/// the quotes around it.
+fn context_file(plan: &Plan, ca: &NewAuthority, admin: &Pair) -> String {
+    let block = |pem: &str| {
+        pem.lines().fold(String::new(), |mut block, line| {
+            block.extend(["  ", line.trim_end(), "\n"]);
+            block
+        })
+    };
+    format!(
+        "controller: \"{}\"\noperator: \"{}\"\nca: |\n{}certificate: |\n{}key: |\n{}",
+        plan.address,
+        plan.admin,
+        block(&ca.certificate_pem),
+        block(&admin.certificate_pem),
+        block(&admin.key_pem),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::settings::SettingsError;
+
+    fn plan(data: &Path) -> Plan {
+        let address: Address = "127.0.0.1:7443".parse().unwrap();
+        Plan {
+            data: data.to_owned(),
+            enrol_address: address.with_port(7444),
+            address,
+            trust_domain: "voipfleet".parse().unwrap(),
+            admin: "ada".parse().unwrap(),
+            context: None,
+        }
+    }
+
+    const NOW: u64 = 1_790_000_000_000;
+
+    #[test]
+    fn secrets_are_private_and_nothing_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(&dir.path().join("deep/data"));
+        let made = init(&plan, NOW).unwrap();
+        for path in [
+            made.files.ca_key(),
+            made.files.server_key(),
+            made.context.clone(),
+        ] {
+            let bits = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(bits, 0o600, "{}", path.display());
+        }
+        Settings::load(&made.files).unwrap();
+        let before = fs::read(made.files.ca_key()).unwrap();
+        assert!(matches!(init(&plan, NOW), Err(InitError::Exists { .. })));
+        assert_eq!(fs::read(made.files.ca_key()).unwrap(), before);
+        let siblings = fs::read_dir(dir.path().join("deep")).unwrap().count();
+        assert_eq!(siblings, 1, "nothing half-made is left");
+    }
+
+    #[test]
+    fn a_failure_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let mut plan = plan(&data);
+        // A file where the context's folder should be.
+        fs::write(dir.path().join("file"), "").unwrap();
+        plan.context = Some(dir.path().join("file/admin.yaml"));
+        assert!(init(&plan, NOW).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_empty_directory_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        init(&plan(dir.path()), NOW).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = init(&plan(&dir.path().join("data")), NOW).unwrap();
+        let open = fs::Permissions::from_mode(0o640);
+        fs::set_permissions(made.files.ca_key(), open).unwrap();
+        let error = Settings::load(&made.files).unwrap_err();
+        assert!(matches!(error, SettingsError::Open { .. }));
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+        fs::remove_file(made.files.ca_key()).unwrap();
+        let error = Settings::load(&made.files).unwrap_err().to_string();
+        assert!(error.contains("ca/ca.key is missing"), "{error}");
+    }
+}

@@ -1,0 +1,274 @@
+//! An installation made of a backup and the key files of the one that is lost.
+
+use std::fs;
+use std::io::{self, BufReader};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use super::staging_dir::{Staged, beside, sync_dir};
+use crate::backup::{FormatError, Header, Reader};
+use crate::pki::{Authority, PkiError};
+use crate::records::{self, QueueRecord, RolloutRecord, TokenRecord};
+use crate::settings::{Files, Settings, SettingsError, read, write_new};
+use crate::store::{Entry, Filling, Revision, StoreError, Versioned, keys};
+
+/// How far the numbers of transactions jump: none that the lost controller has given since the
+/// backup comes again, so that nobody who knows one takes it for another.
+const JUMP: Revision = 1 << 32;
+
+/// What is made.
+#[derive(Debug)]
+pub struct Restored {
+    /// The files.
+    pub files: Files,
+    /// The backup's header.
+    pub header: Header,
+    /// Entries of the store.
+    pub entries: u64,
+    /// Join tokens that were open when the backup was taken: whether they were used since,
+    /// nobody knows.
+    pub dropped_tokens: u64,
+}
+
+/// Why nothing was restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// There is something already.
+    #[error(
+        "{path} exists and is not empty: restore never overwrites an installation; choose \
+         another directory, or move this one away"
+    )]
+    Exists {
+        /// The directory.
+        path: String,
+    },
+    /// The backup cannot be restored.
+    #[error("{path} cannot be restored; nothing was written")]
+    Format {
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: FormatError,
+    },
+    /// The keys are of another installation.
+    #[error(
+        "{path} is a backup of another installation than the keys in {keys}; its CA has the \
+         SHA-256 {wanted}"
+    )]
+    OtherKeys {
+        /// The file.
+        path: String,
+        /// The directory.
+        keys: String,
+        /// The CA that the backup names.
+        wanted: String,
+    },
+    /// The keys cannot be used.
+    #[error("the keys in {path} cannot be used")]
+    Keys {
+        /// The directory.
+        path: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file or directory.
+    #[error("{path} cannot be read or made")]
+    Io {
+        /// The path.
+        path: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The new store.
+    #[error("the new store cannot be written")]
+    Store(#[from] StoreError),
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
+    let path = shown(path);
+    |source| RestoreError::Io { path, source }
+}
+
+/// Makes the installation `data` of the backup in `file` and the key files in `keys`: a copy of
+/// `controller.json`, `ca/` and `server/` of the lost one's data directory. Blocks.
+///
+/// The file is read as a whole before anything is written, and everything is made in a directory
+/// beside `data` and then renamed.
+pub fn restore(file: &Path, data: &Path, keys: &Path) -> Result<Restored, RestoreError> {
+    refuse_existing(data)?;
+    let keys = Files::new(keys);
+    let ca = fingerprint(&keys)?;
+    let header = check(file)?;
+    if header.ca != hex::encode(ca) {
+        return Err(RestoreError::OtherKeys {
+            path: shown(file),
+            keys: shown(keys.root()),
+            wanted: header.ca,
+        });
+    }
+    let beside = beside(data, "restore");
+    let parent = beside.parent().map_or_else(PathBuf::new, Path::to_owned);
+    if !parent.as_os_str().is_empty() {
+        fs::create_dir_all(&parent).map_err(io_error(&parent))?;
+    }
+    let staged = Staged(beside.clone());
+    let files = Files::new(&beside);
+    copy_keys(&keys, &files)?;
+    let (entries, dropped_tokens) = fill(file, &files)?;
+    let renamed = sync_dir(&beside)
+        .and_then(|()| fs::rename(&beside, data))
+        .and_then(|()| sync_dir(&parent));
+    renamed.map_err(|source| match source.kind() {
+        io::ErrorKind::DirectoryNotEmpty => RestoreError::Exists { path: shown(data) },
+        _ => io_error(data)(source),
+    })?;
+    staged.keep();
+    Ok(Restored {
+        files: Files::new(data),
+        header,
+        entries,
+        dropped_tokens,
+    })
+}
+
+fn refuse_existing(data: &Path) -> Result<(), RestoreError> {
+    match fs::read_dir(data) {
+        Ok(mut entries) => match entries.next() {
+            Some(_) => Err(RestoreError::Exists { path: shown(data) }),
+            None => Ok(()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(io_error(data)(source)),
+    }
+}
+
+/// Checks that an installation could run with these keys; the CA's fingerprint.
+fn fingerprint(keys: &Files) -> Result<[u8; 32], RestoreError> {
+    let load = || -> Result<[u8; 32], PkiError> {
+        let settings = Settings::load(keys)?;
+        let domain = settings.trust_domain();
+        let domain = domain.map_err(|error| SettingsError::Damaged {
+            path: shown(&keys.settings()),
+            source: error.into(),
+        })?;
+        Ok(Authority::load(keys.clone(), domain)?.fingerprint())
+    };
+    load().map_err(|error| RestoreError::Keys {
+        path: shown(keys.root()),
+        source: error.into(),
+    })
+}
+
+fn open(file: &Path) -> Result<Reader<BufReader<fs::File>>, RestoreError> {
+    let input = fs::File::open(file).map_err(io_error(file))?;
+    Reader::new(BufReader::new(input)).map_err(format_error(file))
+}
+
+fn format_error(file: &Path) -> impl FnOnce(FormatError) -> RestoreError {
+    let path = shown(file);
+    |source| RestoreError::Format { path, source }
+}
+
+/// Reads a backup to its end, and keeps nothing of it.
+fn check(file: &Path) -> Result<Header, RestoreError> {
+    let mut reader = open(file)?;
+    while reader.next().map_err(format_error(file))?.is_some() {}
+    Ok(reader.header().clone())
+}
+
+fn copy_keys(keys: &Files, files: &Files) -> Result<(), RestoreError> {
+    for dir in ["", "ca", "server"] {
+        let dir = files.root().join(dir);
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .map_err(io_error(&dir))?;
+    }
+    for (from, to, mode) in [
+        (keys.ca_key(), files.ca_key(), 0o600),
+        (keys.ca_certificate(), files.ca_certificate(), 0o644),
+        (keys.server_key(), files.server_key(), 0o600),
+        (keys.server_certificate(), files.server_certificate(), 0o644),
+        (keys.settings(), files.settings(), 0o644),
+    ] {
+        let text = read(&from).map_err(|error| RestoreError::Keys {
+            path: shown(keys.root()),
+            source: error.into(),
+        })?;
+        write_new(&to, mode, &text).map_err(io_error(&to))?;
+    }
+    for dir in ["ca", "server"] {
+        let dir = files.root().join(dir);
+        sync_dir(&dir).map_err(io_error(&dir))?;
+    }
+    Ok(())
+}
+
+/// Fills the new store; how many entries there were, and how many tokens were left out.
+fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
+    // Read again, and checked again: it may be another file by now.
+    let mut reader = open(file)?;
+    let (last, taken_ms) = (reader.header().revision, reader.header().at_ms);
+    let store = Filling::begin(&files.store())?;
+    let (mut entries, mut dropped) = (0, 0);
+    while let Some(mut entry) = reader.next().map_err(format_error(file))? {
+        if is_open_token(&entry)? {
+            dropped += 1;
+        } else {
+            hold_rollout(&mut entry)?;
+            drop_queue(&mut entry)?;
+            store.add(&entry)?;
+            entries += 1;
+        }
+    }
+    // The log goes on from where it was in the backup: it has to tell that time is missing.
+    store.add(&Entry {
+        key: keys::RESTORED.to_owned(),
+        held: Versioned {
+            revision: last,
+            value: records::to_json(keys::RESTORED, &taken_ms)?,
+        },
+    })?;
+    store.end(last.saturating_add(JUMP))?;
+    Ok((entries, dropped))
+}
+
+/// A rollout that was under way may have failed or been ended since: nothing of it goes on before
+/// somebody has looked.
+fn hold_rollout(entry: &mut Entry) -> Result<(), StoreError> {
+    let Some(site) = entry.key.strip_prefix(keys::ALL_ROLLOUTS) else {
+        return Ok(());
+    };
+    let mut record: RolloutRecord = records::from_json(&entry.key, &entry.held)?;
+    if record.hold(site) {
+        entry.held.value = records::to_json(&entry.key, &record)?;
+    }
+    Ok(())
+}
+
+/// What waited then may have been pushed or dropped since.
+fn drop_queue(entry: &mut Entry) -> Result<(), StoreError> {
+    if !entry.key.starts_with(keys::ALL_QUEUES) {
+        return Ok(());
+    }
+    let mut record: QueueRecord = records::from_json(&entry.key, &entry.held)?;
+    if record.drop_all("it comes from a backup, and may have been pushed since") {
+        entry.held.value = records::to_json(&entry.key, &record)?;
+    }
+    Ok(())
+}
+
+fn is_open_token(entry: &Entry) -> Result<bool, StoreError> {
+    if !entry.key.starts_with(keys::ALL_TOKENS) {
+        return Ok(false);
+    }
+    let token: TokenRecord = records::from_json(&entry.key, &entry.held)?;
+    Ok(token.used.is_none())
+}

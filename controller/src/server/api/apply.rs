@@ -1,0 +1,314 @@
+//! Apply: documents in, and those that a folder no longer has out, all of it or nothing.
+
+use std::collections::BTreeMap;
+
+use tonic::Status;
+use voipfleet_policy::{self as policy, Document, Documents, Kind, Source};
+use voipfleet_proto::v1::{
+    ApplyRequest, ApplyResponse, Change, DocumentChange, DocumentConflict, DocumentRevision,
+    Severity,
+};
+
+use super::convert::{diagnostic, parse, sources};
+use super::documents::{broken, contended, shown};
+use super::{Api, Caller, failed, source_quotas};
+use crate::documents::{Change as Step, MAX_DOCUMENTS, Stored, last_change};
+use crate::store::Revision;
+
+/// Tries to win against others that change documents.
+const TRIES: usize = 20;
+
+/// Documents in conflict that the audit log names.
+const NAMED: usize = 5;
+
+/// A document by kind and name.
+type Name = (Kind, String);
+
+/// What was asked for, understood.
+struct Order {
+    sources: Vec<Source>,
+    /// What a document must be at.
+    expected: BTreeMap<Name, Revision>,
+    /// What goes, as it was shown.
+    prune: BTreeMap<Name, Revision>,
+    /// Of the others none may be there yet.
+    rest_is_new: bool,
+}
+
+/// What an order comes to.
+struct Outcome {
+    diagnostics: Vec<policy::Diagnostic>,
+    changes: Vec<DocumentChange>,
+    steps: Vec<Step>,
+    /// Documents that are not what the caller saw, with the revision that they are at.
+    conflicts: Vec<(Name, Revision, Revision)>,
+    /// Documents that would go and are used, with the sites.
+    used: Vec<(Name, Vec<String>)>,
+    /// Documents that there would be.
+    total: usize,
+    /// Why there would be too many names or feeds.
+    beyond: Option<String>,
+}
+
+impl Api {
+    /// Checks documents and stores what changed.
+    pub(super) async fn apply(
+        &self,
+        caller: &Caller,
+        request: ApplyRequest,
+    ) -> Result<ApplyResponse, Status> {
+        let dry_run = request.dry_run;
+        let mut order = Order::of(request)?;
+        let _turn = self.pushes.documents().turn().await;
+        for _ in 0..TRIES {
+            let stored = self.read_documents().await?;
+            // Large files take a while: off the async threads.
+            let by = caller.clone();
+            let checking = tokio::task::spawn_blocking(move || {
+                let outcome = order.check(&by, &stored);
+                (order, stored, outcome)
+            });
+            let (given_back, stored, outcome) = checking.await.map_err(|_| broken())?;
+            order = given_back;
+            let outcome = outcome?;
+            if let Some((name, sites)) = outcome.used.first() {
+                return Err(in_use(name, sites, outcome.used.len()));
+            }
+            if outcome.total > MAX_DOCUMENTS {
+                return Err(Status::resource_exhausted(format!(
+                    "there would be more than {MAX_DOCUMENTS} documents"
+                )));
+            }
+            if let Some(beyond) = outcome.beyond {
+                return Err(Status::resource_exhausted(beyond));
+            }
+            let mut answer = ApplyResponse {
+                diagnostics: outcome.diagnostics.into_iter().map(diagnostic).collect(),
+                changes: outcome.changes,
+                conflicts: Vec::new(),
+            };
+            if !outcome.conflicts.is_empty() {
+                answer.changes.clear();
+                answer.conflicts = self.conflicts(outcome.conflicts).await?;
+                caller.changed_nothing(refused(&answer.conflicts));
+                return Ok(answer);
+            }
+            let sites: Vec<String> = outcome.steps.iter().filter_map(Step::goes_site).collect();
+            let count = outcome.steps.len();
+            let mut txn = self.change(caller, &stored, outcome.steps)?;
+            for site in &sites {
+                // Tokens first: one that is used after that makes the commit a conflict.
+                txn = self.with_what_is_of_site(site, txn).await?;
+                self.refuse_site_with_nodes(site).await?;
+            }
+            if count == 0 || dry_run {
+                let mistakes = answer.diagnostics.iter();
+                if mistakes
+                    .filter(|found| found.severity() == Severity::Error)
+                    .count()
+                    > 0
+                {
+                    caller.changed_nothing("the documents have mistakes; nothing was stored");
+                }
+                return Ok(answer);
+            }
+            if let Some(revision) = self.commit_documents(&stored, txn).await? {
+                for change in &mut answer.changes {
+                    if matches!(change.change(), Change::Created | Change::Changed) {
+                        change.revision = revision;
+                    }
+                }
+                tracing::info!(operator = %caller.name, count, "documents applied");
+                note(caller, &answer.changes);
+                return Ok(answer);
+            }
+        }
+        Err(contended())
+    }
+
+    /// Who changed documents that are not what a caller saw.
+    async fn conflicts(
+        &self,
+        conflicts: Vec<(Name, Revision, Revision)>,
+    ) -> Result<Vec<DocumentConflict>, Status> {
+        let mut told = Vec::new();
+        for ((kind, name), expected, found) in conflicts {
+            let last = last_change(self.store.as_ref(), kind, &name).await;
+            let last = last.map_err(failed)?;
+            told.push(DocumentConflict {
+                kind: kind.to_string(),
+                expected,
+                found,
+                changed_ms: last.as_ref().map_or(0, |last| last.at_ms),
+                changed_by: last.map(|last| last.by).unwrap_or_default(),
+                name,
+            });
+        }
+        Ok(told)
+    }
+}
+
+/// What the audit log says of conflicts.
+fn refused(conflicts: &[DocumentConflict]) -> String {
+    let names: Vec<String> = conflicts
+        .iter()
+        .take(NAMED)
+        .map(|conflict| format!("{}/{}", conflict.kind, conflict.name))
+        .collect();
+    format!(
+        "nothing was stored: {} changed by others since, {} among them",
+        conflicts.len(),
+        names.join(", ")
+    )
+}
+
+/// Which documents were changed, for the audit log.
+fn note(caller: &Caller, changes: &[DocumentChange]) {
+    for change in changes {
+        if change.change() != Change::Unchanged {
+            caller.concerns(format!("{}/{}", change.kind, change.name));
+        }
+    }
+}
+
+impl Order {
+    fn of(request: ApplyRequest) -> Result<Self, Status> {
+        let named = |revisions: Vec<DocumentRevision>| {
+            if revisions.len() > MAX_DOCUMENTS {
+                return Err(Status::invalid_argument(format!(
+                    "there are never more than {MAX_DOCUMENTS} documents"
+                )));
+            }
+            let of_one = |one: DocumentRevision| Ok(((parse(&one.kind)?, one.name), one.revision));
+            revisions.into_iter().map(of_one).collect()
+        };
+        Ok(Self {
+            sources: sources(request.sources)?,
+            expected: named(request.expected)?,
+            prune: named(request.prune)?,
+            rest_is_new: request.rest_is_new,
+        })
+    }
+
+    fn check(&self, caller: &Caller, stored: &Stored) -> Result<Outcome, Status> {
+        let prune = self.prune.keys().map(|(kind, name)| (*kind, name.as_str()));
+        caller.may_delete(&stored.documents, prune)?;
+        let seen = caller.sees(&stored.documents);
+        let mut outcome = Outcome {
+            diagnostics: Vec::new(),
+            changes: Vec::new(),
+            steps: Vec::new(),
+            conflicts: Vec::new(),
+            used: Vec::new(),
+            total: stored.len(),
+            beyond: None,
+        };
+        // What is gone already needs no pruning.
+        let prune: Vec<(&Name, Revision)> = self
+            .prune
+            .iter()
+            .filter(|((kind, name), _)| stored.documents.contains(*kind, name))
+            .map(|(name, revision)| (name, *revision))
+            .collect();
+        let mut left: Option<Documents> = None;
+        for ((kind, name), _) in &prune {
+            let left = left.get_or_insert_with(|| Documents::clone(&seen));
+            left.remove(*kind, name);
+        }
+        // A document that names a pruned one is shown with the line that does.
+        let left = left.as_ref().unwrap_or(&seen);
+        let checked = policy::check(&self.sources, left);
+        // Also of a document with mistakes: what is not theirs is refused first.
+        let puts = checked.documents.iter();
+        let puts = puts.map(|document| (document.kind(), document.name()));
+        caller.may_put(&stored.documents, puts)?;
+        let errors = checked.has_errors();
+        outcome.diagnostics = checked.diagnostics;
+        if errors {
+            return Ok(outcome);
+        }
+        for document in &checked.documents {
+            self.put(stored, document, &mut outcome);
+        }
+        let goes = |kind, name: &str| {
+            let mut prune = prune.iter();
+            prune.any(|((pruned, text), _)| *pruned == kind && text == name)
+        };
+        outcome.beyond = source_quotas::beyond(&stored.documents, &checked.documents, goes);
+        if prune.is_empty() {
+            return Ok(outcome);
+        }
+        let mut after = left.clone();
+        after.extend(checked.documents);
+        for (name, revision) in prune {
+            outcome.prune(stored, &after, name, revision);
+        }
+        Ok(outcome)
+    }
+
+    fn put(&self, stored: &Stored, document: &Document, outcome: &mut Outcome) {
+        let (kind, name) = (document.kind(), document.name().to_owned());
+        let found = stored.revision(kind, &name);
+        let change = match stored.documents.get(kind, &name) {
+            None => Change::Created,
+            Some(before) if before == *document => Change::Unchanged,
+            Some(_) => Change::Changed,
+        };
+        let name = (kind, name);
+        if change != Change::Unchanged {
+            let new = self.rest_is_new.then_some(0);
+            let expected = self.expected.get(&name).copied().or(new);
+            if let Some(expected) = expected.filter(|expected| *expected != found) {
+                outcome.conflicts.push((name.clone(), expected, found));
+            }
+            outcome.steps.push(Step::Put(document.clone()));
+        }
+        outcome.total += usize::from(change == Change::Created);
+        outcome.changes.push(DocumentChange {
+            kind: kind.to_string(),
+            name: name.1,
+            change: change.into(),
+            revision: found,
+        });
+    }
+}
+
+impl Outcome {
+    /// Takes a document away; `after` is what there will be.
+    fn prune(&mut self, stored: &Stored, after: &Documents, name: &Name, expected: Revision) {
+        let (kind, text) = name;
+        if after.contains(*kind, text) {
+            // It is among the sources too; what is written there counts.
+            return;
+        }
+        let found = stored.revision(*kind, text);
+        if found != expected {
+            self.conflicts.push((name.clone(), expected, found));
+        }
+        let users = after.users_of(*kind, text);
+        if !users.is_empty() {
+            self.used.push((name.clone(), users));
+        }
+        self.total = self.total.saturating_sub(1);
+        self.steps.push(Step::Delete(*kind, text.clone()));
+        self.changes.push(DocumentChange {
+            kind: kind.to_string(),
+            name: text.clone(),
+            change: Change::Deleted.into(),
+            revision: 0,
+        });
+    }
+}
+
+/// The refusal to take away what sites still need.
+pub(super) fn in_use((kind, name): &Name, sites: &[String], more: usize) -> Status {
+    let also = match more.saturating_sub(1) {
+        0 => String::new(),
+        more => format!(" (and {more} more documents are in use)"),
+    };
+    Status::failed_precondition(format!(
+        "{kind} {} is used by site {}{also}; take it out there first",
+        shown(name),
+        sites.join(", "),
+    ))
+}

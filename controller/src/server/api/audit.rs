@@ -1,0 +1,265 @@
+//! The audit log, as far as its reader may see it.
+
+use std::collections::BTreeSet;
+
+use tonic::Status;
+use voipfleet_policy as policy;
+use voipfleet_proto::v1;
+use voipfleet_protocol::audit::{Kind, Link, Record};
+
+use super::convert::{invalid, parse};
+use super::{Api, Caller, failed};
+use crate::audit;
+use crate::store::{Expect, Outcome, StoreError, Txn, keys};
+
+/// Records in an answer unless the caller says otherwise.
+const DEFAULT_LIMIT: usize = 100;
+/// The most records in an answer.
+const MAX_LIMIT: usize = 1000;
+/// Records that are read at once.
+const PAGE: u64 = 500;
+/// Records that one call looks at; then the caller asks for more.
+const LOOKED_AT: u64 = 100_000;
+/// Records in one answer of the whole log.
+const CHAIN_PAGE: usize = 2000;
+/// Results that are awaited at the same time.
+const MAX_OPEN: usize = 100_000;
+/// Records that are removed in one transaction.
+const PRUNED: usize = 1000;
+
+struct Wanted<'r> {
+    request: &'r v1::AuditRequest,
+    reader: &'r Caller,
+    /// What was asked for and has no result yet.
+    open: BTreeSet<u64>,
+}
+
+impl Wanted<'_> {
+    /// What of a record is shown; none: nothing.
+    fn shown(&self, record: Record) -> Option<Record> {
+        let request = self.request;
+        let who = record.who.as_ref().map(|who| who.operator.as_str());
+        let asked_only = record.kind == Kind::Asked && !self.open.contains(&record.seq);
+        let until = if request.until_ms == 0 {
+            u64::MAX
+        } else {
+            request.until_ms
+        };
+        let wanted = !asked_only
+            && (request.site.is_empty() || record.sites.contains(&request.site))
+            && (request.who.is_empty() || who == Some(request.who.as_str()))
+            && (request.what.is_empty() || record.what.eq_ignore_ascii_case(&request.what))
+            && (request.since_ms..until).contains(&record.at_ms);
+        wanted.then(|| restricted(record, self.reader)).flatten()
+    }
+}
+
+/// A record without what its reader may not see; none: all of it is of others.
+fn restricted(mut record: Record, reader: &Caller) -> Option<Record> {
+    let sight = &reader.sight;
+    let by = record.who.as_ref().map(|who| who.operator.as_str());
+    // What they did themselves they were told then.
+    if sight.is_all() || by == Some(reader.name.as_str()) {
+        return Some(record);
+    }
+    let count = |record: &Record| (record.sites.len(), record.objects.len());
+    let before = count(&record);
+    record
+        .sites
+        .retain(|site| site.parse().is_ok_and(|site| sight.site(&site)));
+    let whole = !record.sites.is_empty()
+        && record
+            .sites
+            .iter()
+            .all(|site| site.parse().is_ok_and(|site| sight.whole_site(&site)));
+    record.objects.retain(|object| {
+        let document = object.split_once('/').and_then(|(kind, name)| {
+            let kind: policy::Kind = kind.parse().ok()?;
+            Some(sight.document(kind, name))
+        });
+        // Nodes and tokens are of the record's sites.
+        document.unwrap_or(whole)
+    });
+    if record.sites.is_empty() && record.objects.is_empty() {
+        return None;
+    }
+    if !whole || count(&record) != before {
+        // The words may be about what was left out, and where somebody of another part of the
+        // installation called from is no business of theirs.
+        record.detail.clear();
+        record.message.clear();
+        if let Some(who) = record.who.as_mut() {
+            who.peer.clear();
+            who.serial.clear();
+        }
+    }
+    Some(record)
+}
+
+fn link(link: Link) -> v1::AuditLink {
+    v1::AuditLink {
+        seq: link.seq,
+        hash: link.hash.to_string(),
+    }
+}
+
+impl Api {
+    /// Records by what is asked for, newest first.
+    pub(super) async fn audit(
+        &self,
+        caller: &Caller,
+        request: &v1::AuditRequest,
+    ) -> Result<v1::AuditResponse, Status> {
+        let limit = match request.limit {
+            0 => DEFAULT_LIMIT,
+            limit => usize::try_from(limit).unwrap_or(MAX_LIMIT).min(MAX_LIMIT),
+        };
+        let store = self.store.as_ref();
+        let open = store
+            .all(keys::ALL_AUDIT_OPEN, MAX_OPEN)
+            .await
+            .map_err(failed)?;
+        let wanted = Wanted {
+            request,
+            reader: caller,
+            open: open
+                .iter()
+                .filter_map(|entry| keys::number(&entry.key))
+                .collect(),
+        };
+        let newest = audit::head(store).await.map_err(failed)?.seq;
+        let first = audit::anchor(store).await.map_err(failed)?.seq;
+        // Numbers have no gaps, so that a page backwards is one forwards from further back.
+        let mut end = match request.before {
+            0 => newest,
+            before => newest.min(before - 1),
+        };
+        let mut answer = v1::AuditResponse::default();
+        let stop = end.saturating_sub(LOOKED_AT).max(first);
+        while end > stop {
+            let start = end.saturating_sub(PAGE).max(stop);
+            let count = usize::try_from(end - start).unwrap_or(usize::MAX);
+            let after = keys::audit(start);
+            let page = store.range(keys::ALL_AUDIT, Some(&after), count).await;
+            for entry in page.map_err(failed)?.entries.iter().rev() {
+                // One that cannot be read is for `audit verify`.
+                let Ok(record) = serde_json::from_slice::<Record>(&entry.held.value) else {
+                    continue;
+                };
+                let (seq, at_ms) = (record.seq, record.at_ms);
+                if at_ms < request.since_ms {
+                    return Ok(answer);
+                }
+                if let Some(record) = wanted.shown(record) {
+                    let bytes = serde_json::to_vec(&record).map_err(invalid)?;
+                    answer.records.push(bytes);
+                    if answer.records.len() == limit {
+                        answer.next = if seq > first + 1 { seq } else { 0 };
+                        return Ok(answer);
+                    }
+                }
+            }
+            end = start;
+        }
+        answer.next = if end > first { end + 1 } else { 0 };
+        Ok(answer)
+    }
+
+    /// Records as they are stored, for whoever checks the chain.
+    pub(super) async fn audit_chain(
+        &self,
+        request: &v1::AuditChainRequest,
+    ) -> Result<v1::AuditChainResponse, Status> {
+        let store = self.store.as_ref();
+        // The ends first: what is read after them is at least as new.
+        let head = audit::head(store).await.map_err(failed)?;
+        let mut anchor = audit::anchor(store).await.map_err(failed)?;
+        let page = loop {
+            let after = keys::audit(request.after.max(anchor.seq));
+            let page = store.range(keys::ALL_AUDIT, Some(&after), CHAIN_PAGE).await;
+            let page = page.map_err(failed)?;
+            // Pruned while it was read: what is missing then is not missing.
+            let now = audit::anchor(store).await.map_err(failed)?;
+            if now == anchor {
+                break page;
+            }
+            anchor = now;
+        };
+        // A log may just have begun; one that has records and no end has lost it.
+        let head = match head.seq {
+            0 => audit::head(store).await.map_err(failed)?,
+            _ => head,
+        };
+        let entries = page.entries.into_iter();
+        let record = |entry: crate::store::Entry| v1::AuditChainRecord {
+            seq: keys::number(&entry.key).unwrap_or_default(),
+            record: entry.held.value,
+        };
+        Ok(v1::AuditChainResponse {
+            records: entries.map(record).collect(),
+            head: Some(link(head)),
+            anchor: Some(link(anchor)),
+        })
+    }
+
+    /// Removes the oldest records up to one that the caller has, and keeps its hash: the chain
+    /// goes on from there.
+    pub(super) async fn prune_audit(
+        &self,
+        caller: &Caller,
+        request: &v1::PruneAuditRequest,
+    ) -> Result<v1::PruneAuditResponse, Status> {
+        let asked = request.last.clone().unwrap_or_default();
+        let last = Link {
+            seq: asked.seq,
+            hash: parse(&asked.hash)?,
+        };
+        caller.concerns(voipfleet_protocol::audit::pruned(last));
+        let store = self.store.as_ref();
+        let held = store.get(&keys::audit(last.seq)).await.map_err(failed)?;
+        let held = held.ok_or_else(|| {
+            Status::not_found(format!("there is no record {} in the audit log", last.seq))
+        })?;
+        if voipfleet_protocol::audit::Hash::of(&held.value) != last.hash {
+            return Err(Status::failed_precondition(format!(
+                "record {} of the audit log is another one; check it: voipctl audit verify",
+                last.seq
+            )));
+        }
+        let mut removed = 0;
+        loop {
+            let held = store.get(keys::AUDIT_ANCHOR).await.map_err(failed)?;
+            let from = audit::anchor(store).await.map_err(failed)?;
+            let after = keys::audit(from.seq);
+            let page = store.range(keys::ALL_AUDIT, Some(&after), PRUNED).await;
+            let mut anchor = from;
+            let mut txn = Txn::new();
+            for entry in page.map_err(failed)?.entries {
+                let seq = keys::number(&entry.key).unwrap_or(u64::MAX);
+                if seq > last.seq {
+                    break;
+                }
+                let hash = voipfleet_protocol::audit::Hash::of(&entry.held.value);
+                anchor = Link { seq, hash };
+                txn = txn.delete(entry.key);
+                removed += 1;
+            }
+            if anchor == from {
+                break;
+            }
+            let value = crate::records::to_json(keys::AUDIT_ANCHOR, &anchor);
+            // Of two at once none sets back what the other has done.
+            let txn = txn
+                .expect(keys::AUDIT_ANCHOR, Expect::from(&held))
+                .put(keys::AUDIT_ANCHOR, value.map_err(failed)?);
+            let outcome: Result<_, StoreError> = store.commit(txn).await;
+            if outcome.map_err(failed)? == Outcome::Conflict {
+                return Err(Status::aborted(
+                    "the audit log is being pruned by somebody else; try again",
+                ));
+            }
+        }
+        tracing::info!(operator = %caller.name, removed, "audit log pruned");
+        Ok(v1::PruneAuditResponse { removed })
+    }
+}

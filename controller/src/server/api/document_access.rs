@@ -1,0 +1,116 @@
+//! Which documents an operator may change, as they stand when it changes them.
+
+use std::borrow::Cow;
+
+use tonic::Status;
+use voipfleet_policy::{Documents, Kind};
+use voipfleet_proto::v1;
+use voipfleet_protocol::identity::rights::{Call, OperatorRole, Sight, Target, Use, Uses, decide};
+
+use super::{Api, Caller};
+
+impl Api {
+    /// Checks documents that a caller gives without storing them: against what it may see, and
+    /// that it might store them. After that a check against everything that is stored has
+    /// nothing of others left to say.
+    pub(super) async fn check_given(
+        &self,
+        caller: &Caller,
+        sources: &[v1::Source],
+    ) -> Result<(), Status> {
+        if sources.is_empty() || caller.sight.is_all() {
+            return Ok(());
+        }
+        let request = v1::ApplyRequest {
+            sources: sources.to_vec(),
+            dry_run: true,
+            ..v1::ApplyRequest::default()
+        };
+        let answer = self.apply(caller, request).await?;
+        let mut errors = answer.diagnostics.iter();
+        match errors.find(|found| found.severity() == v1::Severity::Error) {
+            None => Ok(()),
+            Some(first) => Err(Status::invalid_argument(format!(
+                "the given documents have mistakes, the first in {}:{}: {}; see them: voipctl \
+                 apply --dry-run",
+                first.path, first.line, first.message
+            ))),
+        }
+    }
+}
+
+impl Caller {
+    /// The documents that it may see or name, of all that are stored: what is checked against
+    /// these says nothing of the others.
+    pub(super) fn sees<'d>(&self, stored: &'d Documents) -> Cow<'d, Documents> {
+        if self.sight.is_all() {
+            return Cow::Borrowed(stored);
+        }
+        Cow::Owned(restrict(&self.sight_of(stored, self.call.role()), stored))
+    }
+
+    fn sight_of(&self, stored: &Documents, role: OperatorRole) -> Sight {
+        Sight::new(&self.bindings, role, &uses_of(stored))
+    }
+
+    /// Whether it may store all of these documents.
+    pub(super) fn may_put<'n>(
+        &self,
+        stored: &Documents,
+        puts: impl IntoIterator<Item = (Kind, &'n str)>,
+    ) -> Result<(), Status> {
+        let sight = self.sight_of(stored, self.call.role());
+        puts.into_iter().try_for_each(|(kind, name)| {
+            let written = sight.write(kind, name, stored.contains(kind, name));
+            written.map_err(|refusal| self.refuse(&refusal))
+        })
+    }
+
+    /// Whether it may delete all of these documents. It takes what a Delete takes: a site goes by
+    /// an admin's hand, and a tenant by that of a site.
+    pub(super) fn may_delete<'n>(
+        &self,
+        stored: &Documents,
+        deletes: impl IntoIterator<Item = (Kind, &'n str)>,
+    ) -> Result<(), Status> {
+        let uses = if self.sight.is_all() {
+            Uses::new()
+        } else {
+            uses_of(stored)
+        };
+        deletes.into_iter().try_for_each(|(kind, name)| {
+            let target = Target::Document(kind, name.to_owned());
+            let decided = decide(&self.bindings, Call::Delete, &target, &uses);
+            decided.map(drop).map_err(|refusal| self.refuse(&refusal))
+        })
+    }
+}
+
+/// What the sites of `documents` name.
+fn uses_of(documents: &Documents) -> Uses {
+    let sites = documents.sites.values();
+    sites
+        .map(|site| (site.name.clone(), Use::new(site.needs())))
+        .collect()
+}
+
+/// The documents that may be read, of all that are stored; and with a site, those that its
+/// document may name.
+fn restrict(sight: &Sight, documents: &Documents) -> Documents {
+    let mut seen = Documents::default();
+    for (name, site) in &documents.sites {
+        if sight.whole_site(name) {
+            seen.sites.insert(name.clone(), site.clone());
+        }
+    }
+    for (name, tenant) in &documents.tenants {
+        if sight.tenant(name) {
+            seen.tenants.insert(name.clone(), tenant.clone());
+        }
+    }
+    if sight.has_sites() {
+        seen.providers.clone_from(&documents.providers);
+        seen.lists.clone_from(&documents.lists);
+    }
+    seen
+}

@@ -1,0 +1,215 @@
+//! Get and delete documents, and how they are changed.
+
+use std::sync::Arc;
+
+use tonic::Status;
+use voipfleet_policy::{Document, Kind};
+use voipfleet_proto::v1::{
+    DeleteRequest, GetDocumentsRequest, GetDocumentsResponse, StoredDocument,
+};
+use voipfleet_protocol::identity::rights::Target;
+use voipfleet_ruleset::identifiers::SiteName;
+
+use super::apply::in_use;
+use super::convert::parse;
+use super::tokens::MAX_STORED as MAX_TOKENS;
+use super::{Api, Caller, failed};
+use crate::documents::{self, Change as Step, Stored};
+use crate::errors::chain;
+use crate::records::{self, ExceptionKind, SiteScope, TokenRecord};
+use crate::site_inputs::{MAX_EXCEPTIONS, MAX_NODES};
+use crate::store::{Expect, Outcome, Revision, Txn, keys};
+
+/// Tries to win against others that change documents.
+const TRIES: usize = 10;
+/// Changes of documents between two prunings of their versions; pushes prune them too.
+const PRUNE_EVERY: u64 = 100;
+
+pub(super) fn contended() -> Status {
+    Status::aborted("the documents are being changed by others; try again")
+}
+
+pub(super) fn broken() -> Status {
+    Status::internal("the documents could not be checked; the controller's log says why")
+}
+
+/// What a request for documents is about.
+pub(super) fn got(request: &GetDocumentsRequest) -> Result<Target, Status> {
+    if request.kind.is_empty() || request.name.is_empty() {
+        return Ok(Target::Visible);
+    }
+    Ok(Target::Document(
+        parse(&request.kind)?,
+        request.name.clone(),
+    ))
+}
+
+impl Api {
+    /// Documents as YAML that Apply takes back.
+    pub(super) async fn get(
+        &self,
+        request: &GetDocumentsRequest,
+    ) -> Result<GetDocumentsResponse, Status> {
+        let kind: Option<Kind> = match request.kind.as_str() {
+            "" => None,
+            kind => Some(parse(kind)?),
+        };
+        let stored = self.read_documents().await?;
+        let name = request.name.clone();
+        // Long lists take a while: off the async threads.
+        let reading = tokio::task::spawn_blocking(move || {
+            let wanted = |document: &Document| {
+                kind.is_none_or(|kind| kind == document.kind())
+                    && (name.is_empty() || name == document.name())
+            };
+            let found = stored.documents.iter().filter(wanted);
+            found
+                .map(|document| StoredDocument {
+                    kind: document.kind().to_string(),
+                    name: document.name().to_owned(),
+                    revision: stored.revision(document.kind(), document.name()),
+                    yaml: document.to_yaml(),
+                })
+                .collect::<Vec<_>>()
+        });
+        let documents = reading.await.map_err(|_| broken())?;
+        if documents.is_empty() && !request.name.is_empty() {
+            let kind = kind.map_or("document".to_owned(), |kind| kind.to_string());
+            return Err(Status::not_found(format!(
+                "there is no {kind} {}; `voipctl get` lists what there is",
+                shown(&request.name)
+            )));
+        }
+        Ok(GetDocumentsResponse {
+            documents,
+            // Unless the caller may not see them all.
+            complete: true,
+        })
+    }
+
+    /// Deletes a document that nobody uses.
+    pub(super) async fn delete_document(
+        &self,
+        caller: &Caller,
+        request: &DeleteRequest,
+    ) -> Result<(), Status> {
+        let kind: Kind = parse(&request.kind)?;
+        let name = &request.name;
+        let _turn = self.pushes.documents().turn().await;
+        for _ in 0..TRIES {
+            let stored = self.read_documents().await?;
+            if !stored.documents.contains(kind, name) {
+                return Err(Status::not_found(format!(
+                    "there is no {kind} {}; `voipctl get {kind}` lists them",
+                    shown(name)
+                )));
+            }
+            caller.may_delete(&stored.documents, [(kind, name.as_str())])?;
+            let users = stored.documents.users_of(kind, name);
+            if !users.is_empty() {
+                return Err(in_use(&(kind, name.clone()), &users, 1));
+            }
+            let mut txn = self.change(caller, &stored, [Step::Delete(kind, name.clone())])?;
+            if kind == Kind::Site {
+                // Tokens first: one that is used after that makes the commit a conflict.
+                txn = self.with_what_is_of_site(name, txn).await?;
+                self.refuse_site_with_nodes(name).await?;
+            }
+            if self.commit_documents(&stored, txn).await?.is_some() {
+                tracing::info!(operator = %caller.name, %kind, name, "document deleted");
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    /// Takes along what was said of a site that goes: nobody may enrol into it, and one that gets
+    /// its name later begins without its blocks and allows, and closed.
+    pub(super) async fn with_what_is_of_site(
+        &self,
+        site: &str,
+        mut txn: Txn,
+    ) -> Result<Txn, Status> {
+        let name: SiteName = parse(site)?;
+        txn = txn.delete(keys::open(&name));
+        for kind in ExceptionKind::ALL {
+            let prefix = keys::exceptions(kind, &SiteScope::One(name.clone()));
+            for entry in self
+                .store
+                .all(&prefix, 2 * MAX_EXCEPTIONS)
+                .await
+                .map_err(failed)?
+            {
+                txn = txn.delete(entry.key);
+            }
+        }
+        let tokens = self.store.all(keys::ALL_TOKENS, MAX_TOKENS).await;
+        for entry in tokens.map_err(failed)? {
+            let token: TokenRecord = records::from_json(&entry.key, &entry.held).map_err(failed)?;
+            if token.site.as_str() == site && token.used.is_none() {
+                txn = txn
+                    .expect(entry.key.clone(), Expect::At(entry.held.revision))
+                    .delete(entry.key);
+            }
+        }
+        Ok(txn)
+    }
+
+    pub(super) async fn refuse_site_with_nodes(&self, site: &str) -> Result<(), Status> {
+        let nodes = self.store.all(&keys::nodes(site), MAX_NODES).await;
+        let nodes: Vec<String> = nodes
+            .map_err(failed)?
+            .iter()
+            .filter_map(|entry| keys::site_and_node(&entry.key))
+            .map(|(_, node)| node.to_owned())
+            .collect();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!(
+            "site {site} still has nodes: {}; delete each first: voipctl delete node {site}/NODE",
+            nodes.join(", ")
+        )))
+    }
+
+    pub(super) async fn read_documents(&self) -> Result<Stored, Status> {
+        self.pushes.documents().read().await.map_err(failed)
+    }
+
+    pub(super) fn change(
+        &self,
+        caller: &Caller,
+        stored: &Stored,
+        steps: impl IntoIterator<Item = Step>,
+    ) -> Result<Txn, Status> {
+        let by = caller.name.as_str();
+        let txn = stored.change(by, self.clock.now_ms(), steps);
+        txn.map_err(failed)
+    }
+
+    /// Commits a change of documents; none: somebody else was faster.
+    pub(super) async fn commit_documents(
+        &self,
+        stored: &Stored,
+        txn: Txn,
+    ) -> Result<Option<Revision>, Status> {
+        let outcome = self.store.commit(txn).await.map_err(failed)?;
+        let Outcome::Committed { revision } = outcome else {
+            return Ok(None);
+        };
+        if stored.version.version.is_multiple_of(PRUNE_EVERY) {
+            let store = Arc::clone(&self.store);
+            tokio::spawn(async move {
+                if let Err(error) = documents::prune(store.as_ref()).await {
+                    tracing::warn!(error = %chain(&error), "old versions of documents not removed");
+                }
+            });
+        }
+        Ok(Some(revision))
+    }
+}
+
+/// What an operator typed, short enough to repeat.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}

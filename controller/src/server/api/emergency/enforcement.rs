@@ -1,0 +1,172 @@
+//! Waiting for the nodes to enforce what was decided.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+use tonic::Status;
+use voipfleet_proto::v1::{EnforcementState, NodeEnforcement, SiteEnforcement};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::ruleset::{LiveName, LiveSets, LiveValue};
+
+use crate::fleet::View;
+use crate::records::{ExceptionKind, NodeId};
+use crate::server::api::{Api, failed};
+use crate::site_inputs::MAX_NODES;
+use crate::store::{Revision, keys};
+
+/// How long the nodes may take. It takes them a fraction of a second; one that is in the middle of
+/// an apply may take longer.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// What is waited for.
+#[derive(Debug, Clone)]
+pub(super) enum Awaited {
+    /// What is said of one address now.
+    Exception(ExceptionKind, IpNet),
+    /// Whether the site is open.
+    Open,
+}
+
+impl Awaited {
+    fn source(&self) -> LiveName {
+        match self {
+            Awaited::Exception(ExceptionKind::Block, _) => LiveName::Block,
+            Awaited::Exception(ExceptionKind::Allow, _) => LiveName::Allow,
+            Awaited::Open => LiveName::Open,
+        }
+    }
+
+    /// The part of live sets that it is about.
+    fn part(&self, sets: &LiveSets) -> LiveValue {
+        let value = sets.get(&self.source()).cloned().unwrap_or_default();
+        match self {
+            Awaited::Open => value,
+            Awaited::Exception(_, net) => LiveValue {
+                elements: value.elements.into_iter().filter(|e| e == net).collect(),
+                expiring: value
+                    .expiring
+                    .into_iter()
+                    .filter(|one| one.net == *net)
+                    .collect(),
+            },
+        }
+    }
+}
+
+/// The nodes of the sites that a decision is about.
+pub(super) type Sites = BTreeMap<SiteName, BTreeSet<NodeName>>;
+
+impl Api {
+    /// The nodes of these sites.
+    pub(super) async fn nodes_of(&self, sites: &BTreeSet<SiteName>) -> Result<Sites, Status> {
+        let mut nodes = Sites::new();
+        for site in sites {
+            let prefix = keys::nodes(site);
+            let entries = self.store.all(&prefix, MAX_NODES).await.map_err(failed)?;
+            let names = entries
+                .iter()
+                .filter_map(|entry| keys::site_and_node(&entry.key)?.1.parse().ok());
+            nodes.insert(site.clone(), names.collect());
+            // Computed from here on, if it was not yet.
+            drop(self.fleet.live_sets().subscribe(site));
+        }
+        Ok(nodes)
+    }
+
+    /// Waits until every connected node of `sites` enforces what was committed as `revision`, or
+    /// has had its time; says how each stands. `lifted`: it is about something that is gone.
+    pub(super) async fn enforced(
+        &self,
+        sites: &Sites,
+        awaited: &Awaited,
+        revision: Revision,
+        lifted: bool,
+    ) -> Vec<SiteEnforcement> {
+        let end = Instant::now() + WAIT;
+        let mut events = self.fleet.events();
+        let live = self.fleet.live_sets();
+        let caught_up = tokio::time::timeout_at(end, live.caught_up(revision)).await;
+        loop {
+            let mut answer = Vec::new();
+            let mut waiting = false;
+            for (site, nodes) in sites {
+                let mut reports = Vec::with_capacity(nodes.len());
+                for node in nodes {
+                    let id = NodeId {
+                        site: site.clone(),
+                        node: node.clone(),
+                    };
+                    let report = match self.fleet.view(&id) {
+                        None => report(node, EnforcementState::Offline, ""),
+                        Some(view) => self.stands(&id, &view, awaited, lifted).await,
+                    };
+                    waiting |= report.state() == EnforcementState::Waiting;
+                    reports.push(report);
+                }
+                answer.push(SiteEnforcement {
+                    site: site.to_string(),
+                    nodes: reports,
+                    observe: false,
+                });
+            }
+            if !waiting || caught_up.is_err() || Instant::now() >= end {
+                return answer;
+            }
+            match tokio::time::timeout_at(end, events.recv()).await {
+                Ok(Ok(_) | Err(RecvError::Lagged(_))) => {
+                    // Many say something at once: each look is at all of them.
+                    while events.try_recv().is_ok() {}
+                }
+                // The next look is the last.
+                Ok(Err(RecvError::Closed)) | Err(_) => tokio::time::sleep_until(end).await,
+            }
+        }
+    }
+
+    async fn stands(
+        &self,
+        id: &NodeId,
+        view: &View,
+        awaited: &Awaited,
+        lifted: bool,
+    ) -> NodeEnforcement {
+        if !self.has_place(id, view, &awaited.source()).await {
+            let state = if lifted {
+                EnforcementState::Enforced
+            } else {
+                EnforcementState::NotPushed
+            };
+            return report(&id.node, state, "");
+        }
+        let live = self.fleet.live_sets();
+        let wanted = live.subscribe(&id.site).borrow().clone();
+        let held = view.live.and_then(|digest| live.find(&id.site, &digest));
+        let same = match (wanted, held) {
+            (Some(wanted), Some(held)) => awaited.part(&wanted.sets) == awaited.part(&held.sets),
+            _ => false,
+        };
+        if same {
+            return report(&id.node, EnforcementState::Enforced, "");
+        }
+        let error = view
+            .status
+            .as_ref()
+            .map(|status| status.live_error.as_str());
+        report(
+            &id.node,
+            EnforcementState::Waiting,
+            error.unwrap_or_default(),
+        )
+    }
+}
+
+fn report(node: &NodeName, state: EnforcementState, error: &str) -> NodeEnforcement {
+    NodeEnforcement {
+        node: node.to_string(),
+        state: state.into(),
+        error: error.to_owned(),
+    }
+}

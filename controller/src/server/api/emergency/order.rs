@@ -1,0 +1,216 @@
+//! What an operator asks for, read from a request.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tonic::Status;
+use voipfleet_policy::{is_no_source, is_world, parse_network};
+use voipfleet_proto::v1;
+use voipfleet_ruleset::ruleset::Until;
+
+use crate::records::SiteScope;
+use crate::server::api::convert::{invalid, parse};
+
+/// How long it holds where nothing is said of that.
+const USUAL: Duration = Duration::from_hours(1);
+/// The longest time that is taken for a time, and not for a mistake.
+const LONGEST: Duration = Duration::from_hours(24 * 366);
+/// The longest reason, characters.
+const MAX_REASON: usize = 300;
+
+/// An address that is to be blocked or allowed.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) net: IpNet,
+    pub(super) scope: SiteScope,
+    /// Unix time, seconds; none: for ever.
+    pub(super) until: Option<u64>,
+    pub(super) reason: String,
+    pub(super) forced: bool,
+}
+
+/// What a request to block or to allow has in common.
+pub(super) struct Asked {
+    pub(super) address: String,
+    pub(super) scope: Option<v1::SiteScope>,
+    pub(super) ttl_ms: u64,
+    pub(super) forever: bool,
+    pub(super) reason: String,
+    pub(super) force: bool,
+}
+
+impl Order {
+    /// Checks what was asked for at `now_ms`.
+    pub(super) fn read(asked: Asked, now_ms: u64) -> Result<Self, Status> {
+        let net = net(&asked.address)?;
+        if is_world(&net) {
+            return Err(invalid(format!(
+                "{net} is as wide as the world; block or allow what is smaller, or change the \
+                 site's document and push it"
+            )));
+        }
+        if is_no_source(&net) {
+            return Err(invalid(format!(
+                "{net} is no address of another machine: nothing would change"
+            )));
+        }
+        let scope = scope(asked.scope)?
+            .ok_or_else(|| invalid("say where: one site (--site SITE) or every site (--all)"))?;
+        Ok(Self {
+            net,
+            scope,
+            until: until(asked.ttl_ms, asked.forever, now_ms)?,
+            reason: reason(&asked.reason)?,
+            forced: asked.force,
+        })
+    }
+}
+
+/// An address or prefix as people write it; host bits are cleared.
+pub(super) fn net(text: &str) -> Result<IpNet, Status> {
+    if text.len() > 100 {
+        return Err(invalid("that is too long for an address"));
+    }
+    parse_network(text).map_err(invalid)
+}
+
+/// One site or every one; none: nothing was said.
+pub(super) fn scope(scope: Option<v1::SiteScope>) -> Result<Option<SiteScope>, Status> {
+    use v1::site_scope::Kind;
+    Ok(match scope.and_then(|scope| scope.kind) {
+        None | Some(Kind::All(false)) => None,
+        Some(Kind::All(true)) => Some(SiteScope::All),
+        Some(Kind::Site(site)) => Some(SiteScope::One(parse(&site)?)),
+    })
+}
+
+/// When it ends, Unix time in seconds; none: it stays.
+pub(super) fn until(ttl_ms: u64, forever: bool, now_ms: u64) -> Result<Option<u64>, Status> {
+    if forever {
+        return match ttl_ms {
+            0 => Ok(None),
+            _ => Err(invalid("it is either for a time or for ever")),
+        };
+    }
+    let ttl = match ttl_ms {
+        0 => USUAL,
+        ms => Duration::from_millis(ms),
+    };
+    if ttl > LONGEST {
+        return Err(invalid(
+            "the longest time is 366 days; what stays longer is for ever (--ttl forever), or \
+             belongs into the site's document",
+        ));
+    }
+    let end_ms = now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+    // Not earlier than what was asked for.
+    let until = end_ms.div_ceil(1000);
+    Until::from_unix(until)
+        .map(|until| Some(until.unix()))
+        .ok_or_else(|| invalid("that end is no time; check the controller's clock"))
+}
+
+/// Why, in one line.
+pub(super) fn reason(text: &str) -> Result<String, Status> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(invalid("say why: --reason TEXT"));
+    }
+    if text.chars().count() > MAX_REASON {
+        return Err(invalid(format!(
+            "the reason is longer than {MAX_REASON} characters"
+        )));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(invalid("the reason must be one line of plain text"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(address: &str) -> Asked {
+        Asked {
+            address: address.to_owned(),
+            scope: Some(v1::SiteScope {
+                kind: Some(v1::site_scope::Kind::All(true)),
+            }),
+            ttl_ms: 0,
+            forever: false,
+            reason: "toll fraud".to_owned(),
+            force: false,
+        }
+    }
+
+    #[test]
+    fn an_hour_is_usual_and_never_less_than_asked() {
+        let order = Order::read(asked("192.0.2.66"), 1_500).unwrap();
+        assert_eq!(order.net.to_string(), "192.0.2.66/32");
+        assert_eq!((order.until, order.scope), (Some(3602), SiteScope::All));
+        for (ttl_ms, forever, end) in [
+            (1_000, false, Some(3)),
+            (500, false, Some(2)),
+            (0, true, None),
+        ] {
+            assert_eq!(until(ttl_ms, forever, 1_500).unwrap(), end, "{ttl_ms}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for (change, words) in [
+            (asked("0.0.0.0/0"), "as wide as the world"),
+            (asked("::/3"), "as wide as the world"),
+            (asked("127.0.0.1"), "no address of another machine"),
+            (asked("pbx.example.net"), "address"),
+            (
+                Asked {
+                    reason: "  ".to_owned(),
+                    ..asked("192.0.2.66")
+                },
+                "--reason",
+            ),
+            (
+                Asked {
+                    reason: "a\nb".to_owned(),
+                    ..asked("192.0.2.66")
+                },
+                "one line",
+            ),
+            (
+                Asked {
+                    reason: "x".repeat(301),
+                    ..asked("192.0.2.66")
+                },
+                "300",
+            ),
+            (
+                Asked {
+                    scope: None,
+                    ..asked("192.0.2.66")
+                },
+                "--site",
+            ),
+            (
+                Asked {
+                    forever: true,
+                    ttl_ms: 1,
+                    ..asked("192.0.2.66")
+                },
+                "for ever",
+            ),
+            (
+                Asked {
+                    ttl_ms: u64::MAX,
+                    ..asked("192.0.2.66")
+                },
+                "366 days",
+            ),
+        ] {
+            let refusal = Order::read(change, 1_500).unwrap_err();
+            assert!(refusal.message().contains(words), "{}", refusal.message());
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Whether what a node runs has a place for what is decided.
+
+use tonic::Status;
+use voipfleet_ruleset::identifiers::SiteName;
+use voipfleet_ruleset::ruleset::{LiveName, Mode};
+
+use crate::fleet::View;
+use crate::records::{self, GenerationRecord, NodeId};
+use crate::server::api::{Api, failed};
+use crate::site_inputs::current;
+use crate::store::keys;
+
+impl Api {
+    /// Whether the rules that a node confirmed look at a live source.
+    pub(super) async fn has_place(&self, id: &NodeId, view: &View, source: &LiveName) -> bool {
+        let Some(confirmed) = view.confirmed else {
+            return false;
+        };
+        let key = keys::generation(&id.site, confirmed.generation);
+        match records::read::<GenerationRecord>(self.store.as_ref(), &key).await {
+            Ok(Some(read)) => read.record.live.contains(source),
+            // Pushed long ago, or by another controller: what it says of itself is waited for.
+            Ok(None) => true,
+            Err(error) => {
+                failed(error);
+                true
+            }
+        }
+    }
+
+    /// Whether the last push of a site only observes; before the first, the document's word.
+    pub(super) async fn observes(&self, site: &SiteName) -> Result<bool, Status> {
+        let store = self.store.as_ref();
+        if let Some(generation) = current(store, site).await.map_err(failed)? {
+            return Ok(generation.observe);
+        }
+        let modes = self.modes().await?;
+        Ok(modes.get(site).copied() == Some(Mode::Observe))
+    }
+}

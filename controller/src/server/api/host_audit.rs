@@ -1,0 +1,237 @@
+//! What machines say of their VoipNow, against the documents and the enrolment.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use tonic::Status;
+use voipfleet_policy::catalogue::{self, Direction, Exposure, SERVICES, Service};
+use voipfleet_policy::{AddressWord, Documents, List, Site, Transport};
+use voipfleet_proto::v1::{
+    Difference, DifferenceKind, InterfaceAddress, NodeReport, SiteStatus, StatusResponse, VoipNow,
+};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::PortRange;
+
+use super::{Api, failed};
+use crate::site_inputs::read_addresses;
+
+/// Roles of which no daemon can be told: `ic` is served by the web server of `http`.
+const SILENT: [Role; 1] = [Role::Ic];
+
+impl Api {
+    /// Fills in where the nodes of an answer differ from the documents.
+    pub(super) async fn compare(&self, answer: &mut StatusResponse) -> Result<(), Status> {
+        let stored = self.pushes.documents().read().await.map_err(failed)?;
+        let documents = &stored.documents;
+        for status in &mut answer.sites {
+            // A site that has nodes and no document has nothing to compare them with.
+            let name = status.site.parse().ok();
+            if let Some(site) = name.and_then(|name| documents.sites.get(&name)) {
+                compare_site(site, documents, status);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn compare_site(site: &Site, documents: &Documents, status: &mut SiteStatus) {
+    let known = known_networks(site, documents, &status.nodes);
+    for node in &mut status.nodes {
+        let differences = compare_node(site, &known, node);
+        node.differences = differences;
+    }
+}
+
+fn compare_node(site: &Site, known: &[IpNet], node: &NodeReport) -> Vec<Difference> {
+    let Some(facts) = &node.facts else {
+        return Vec::new();
+    };
+    let roles: BTreeSet<Role> = node.roles.iter().filter_map(|r| r.parse().ok()).collect();
+    let mut differences = Vec::new();
+    if let Some(voipnow) = &facts.voipnow {
+        compare_roles(&roles, voipnow, &mut differences);
+        compare_ports(site, voipnow, &mut differences);
+        compare_networks(known, voipnow, &mut differences);
+    }
+    for listener in &facts.listeners {
+        let port = u16::try_from(listener.port).unwrap_or_default();
+        if let Some(service) = opened_to_world(site, &roles, port) {
+            let process = match listener.process.as_str() {
+                "" => "a socket of the kernel or of a hidden process",
+                process => process,
+            };
+            differences.push(difference(
+                DifferenceKind::OpenListener,
+                format!("{process} on udp {port}"),
+                service.name,
+            ));
+        }
+    }
+    differences
+}
+
+fn difference(
+    kind: DifferenceKind,
+    found: impl Into<String>,
+    documented: impl Into<String>,
+) -> Difference {
+    Difference {
+        kind: kind.into(),
+        found: found.into(),
+        documented: documented.into(),
+    }
+}
+
+fn compare_roles(enrolled: &BTreeSet<Role>, voipnow: &VoipNow, into: &mut Vec<Difference>) {
+    let found: BTreeSet<Role> = voipnow
+        .roles
+        .iter()
+        .filter_map(|r| r.parse().ok())
+        .collect();
+    if found.is_empty() {
+        return; // VoipNow is stopped, or its daemons have other names here
+    }
+    for role in found.difference(enrolled) {
+        // The infrastructure controller brings a web server of its own.
+        if *role != Role::Http || !enrolled.contains(&Role::Ic) {
+            into.push(difference(DifferenceKind::RoleNotEnrolled, role.code(), ""));
+        }
+    }
+    for role in enrolled.difference(&found) {
+        if !SILENT.contains(role) {
+            into.push(difference(DifferenceKind::RoleNotRunning, "", role.code()));
+        }
+    }
+}
+
+fn compare_ports(site: &Site, voipnow: &VoipNow, into: &mut Vec<Difference>) {
+    for back_end in &voipnow.back_ends {
+        let Some(service) = catalogue::service(&back_end.service) else {
+            continue;
+        };
+        let ranges = ports(site, service, Transport::Tcp);
+        let port = u16::try_from(back_end.port).unwrap_or_default();
+        if ranges.iter().any(|range| range.contains(port)) {
+            continue;
+        }
+        let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+        into.push(difference(
+            DifferenceKind::Port,
+            format!("{} on {}:{}", service.name, back_end.host, back_end.port),
+            format!("{} on tcp {}", service.name, ranges.join(", ")),
+        ));
+    }
+}
+
+fn compare_networks(known: &[IpNet], voipnow: &VoipNow, into: &mut Vec<Difference>) {
+    for network in &voipnow.trusted_networks {
+        let as_address = InterfaceAddress {
+            interface: String::new(),
+            address: network.address.clone(),
+            prefix_length: network.prefix_length,
+        };
+        for address in read_addresses(&[as_address]) {
+            if !known.iter().any(|known| known.contains(&address.net)) {
+                let found = address.net.to_string();
+                into.push(difference(DifferenceKind::TrustedNetwork, found, ""));
+            }
+        }
+    }
+}
+
+/// The ports of a service at a site.
+fn ports(site: &Site, service: &Service, transport: Transport) -> Vec<PortRange> {
+    let own = site.services.get(service.name);
+    if let Some(ports) = own.and_then(|own| own.ports.as_ref()) {
+        return ports.clone();
+    }
+    let openings = service.openings.iter();
+    openings
+        .filter(|opening| opening.transport == transport)
+        .flat_map(|opening| opening.ports.iter().copied())
+        .collect()
+}
+
+/// The service through which the world reaches a UDP port of a node, if there is one.
+fn opened_to_world(site: &Site, roles: &BTreeSet<Role>, port: u16) -> Option<&'static Service> {
+    SERVICES.iter().find(|service| {
+        let own = site.services.get(service.name);
+        let to_world = match own.and_then(|own| own.from.as_ref()) {
+            Some(from) => from.contains(&AddressWord::World),
+            None => service.default_from.contains(&Exposure::World),
+        };
+        let by_udp = match own.and_then(|own| own.proto.as_ref()) {
+            Some(proto) => proto.contains(&Transport::Udp),
+            None => service
+                .openings
+                .iter()
+                .any(|o| o.transport == Transport::Udp),
+        };
+        let ranges = ports(site, service, Transport::Udp);
+        service.direction == Direction::Inbound
+            && to_world
+            && by_udp
+            && service.roles.meet(roles)
+            && ranges.iter().any(|range| range.contains(port))
+    })
+}
+
+/// The networks that the documents know: of tenants, providers and admins, and the networks
+/// that the nodes are on by the cluster's interface. Neighbours are joined.
+fn known_networks(site: &Site, documents: &Documents, nodes: &[NodeReport]) -> Vec<IpNet> {
+    let mut known = Vec::new();
+    let mut words: Vec<&AddressWord> = vec![&AddressWord::Clients];
+    words.extend(&site.admins);
+    for word in words {
+        add(site, documents, word, &mut known);
+    }
+    let interface = site.cluster.interface.as_ref();
+    for facts in nodes.iter().filter_map(|node| node.facts.as_ref()) {
+        for address in read_addresses(&facts.addresses) {
+            if interface.is_none_or(|interface| interface.as_str() == address.interface) {
+                known.push(address.net.trunc());
+            }
+        }
+    }
+    IpNet::aggregate(&known)
+}
+
+fn add(site: &Site, documents: &Documents, word: &AddressWord, into: &mut Vec<IpNet>) {
+    let tenant = |name| documents.tenants.get(name).into_iter();
+    let provider = |name| documents.providers.get(name).into_iter();
+    match word {
+        AddressWord::Net(net) => into.push(*net),
+        AddressWord::Tenant(name) => {
+            into.extend(tenant(name).flat_map(|tenant| tenant.networks.values().flatten()));
+        }
+        AddressWord::Provider(name) => {
+            let both = provider(name).flat_map(|found| found.signalling.iter().chain(&found.media));
+            into.extend(both);
+        }
+        AddressWord::List(name) => {
+            let list = documents.lists.get(name).into_iter();
+            into.extend(list.flat_map(List::nets));
+        }
+        AddressWord::Tenants => {
+            for name in &site.tenants {
+                add(site, documents, &AddressWord::Tenant(name.clone()), into);
+            }
+        }
+        AddressWord::Providers => {
+            for name in &site.providers {
+                add(site, documents, &AddressWord::Provider(name.clone()), into);
+            }
+        }
+        AddressWord::Clients => {
+            add(site, documents, &AddressWord::Tenants, into);
+            add(site, documents, &AddressWord::Providers, into);
+        }
+        // The world, itself and its own nodes name no network of others; and admins that
+        // name themselves were refused when the document was stored.
+        AddressWord::World | AddressWord::Local | AddressWord::Cluster | AddressWord::Admins => {}
+    }
+}
+
+#[cfg(test)]
+#[path = "host_audit_tests.rs"]
+mod tests;

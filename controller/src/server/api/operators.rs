@@ -1,0 +1,358 @@
+//! Operators: adding, binding, removing, and new certificates.
+
+use std::sync::Arc;
+
+use tonic::Status;
+use voipfleet_proto::v1;
+use voipfleet_protocol::identity::Identity;
+use voipfleet_protocol::identity::rights::{Binding, OperatorRole, Scope};
+use voipfleet_ruleset::identifiers::OperatorName;
+
+use super::convert::{invalid, parse};
+use super::{Api, Caller, failed};
+use crate::pki::authority::Request as Csr;
+use crate::pki::{Issued, PkiError};
+use crate::records::{self, OperatorKey, OperatorRecord, Read};
+use crate::store::{Entry, Expect, Outcome, Txn, keys};
+
+/// The most operators of an installation.
+const MAX_OPERATORS: usize = 5000;
+/// The most bindings of an operator.
+const MAX_BINDINGS: usize = 100;
+/// The most sites or tenants of a binding.
+const MAX_NAMES: usize = 1000;
+
+fn binding(asked: &v1::OperatorBinding) -> Result<Binding, Status> {
+    fn names<T>(names: &[String]) -> Result<std::collections::BTreeSet<T>, Status>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display> + Ord,
+    {
+        if names.len() > MAX_NAMES {
+            return Err(invalid(format!("a binding names at most {MAX_NAMES}")));
+        }
+        names.iter().map(|name| parse(name)).collect()
+    }
+    let role: OperatorRole = parse(&asked.role)?;
+    let scope = match (asked.all, asked.sites.is_empty(), asked.tenants.is_empty()) {
+        (true, true, true) => Scope::All,
+        (false, false, true) => Scope::Sites(names(&asked.sites)?),
+        (false, true, false) => Scope::Tenants(names(&asked.tenants)?),
+        _ => {
+            return Err(invalid(
+                "a binding is of everything, or of sites, or of tenants: exactly one of them",
+            ));
+        }
+    };
+    if role == OperatorRole::Admin && matches!(scope, Scope::Tenants(_)) {
+        return Err(invalid(
+            "an admin of a tenant would have no more rights than an operator; use --role operator",
+        ));
+    }
+    Ok(Binding { role, scope })
+}
+
+fn bindings(asked: &[v1::OperatorBinding]) -> Result<Vec<Binding>, Status> {
+    if asked.is_empty() {
+        return Err(invalid("an operator needs a role; add --role viewer"));
+    }
+    if asked.len() > MAX_BINDINGS {
+        return Err(invalid(format!(
+            "an operator has at most {MAX_BINDINGS} bindings"
+        )));
+    }
+    asked.iter().map(binding).collect()
+}
+
+fn shown(binding: &Binding) -> v1::OperatorBinding {
+    let mut shown = v1::OperatorBinding {
+        role: binding.role.to_string(),
+        ..v1::OperatorBinding::default()
+    };
+    match &binding.scope {
+        Scope::All => shown.all = true,
+        Scope::Sites(names) => shown.sites = names.iter().map(ToString::to_string).collect(),
+        Scope::Tenants(names) => shown.tenants = names.iter().map(ToString::to_string).collect(),
+    }
+    shown
+}
+
+fn words(bindings: &[Binding]) -> String {
+    let bindings: Vec<String> = bindings.iter().map(ToString::to_string).collect();
+    bindings.join("; ")
+}
+
+fn nobody(name: &OperatorName) -> Status {
+    Status::not_found(format!(
+        "there is no operator {name}; `voipctl operator list` lists them"
+    ))
+}
+
+fn contended() -> Status {
+    Status::aborted("the operator is being changed by others; try again")
+}
+
+fn key_of(issued: &Issued) -> OperatorKey {
+    OperatorKey {
+        key_hash: issued.key_hash.clone(),
+        serial: issued.serial.clone(),
+        expires_ms: issued.expires_ms,
+    }
+}
+
+impl Api {
+    fn report(&self, name: &OperatorName, record: Option<&OperatorRecord>) -> v1::OperatorReport {
+        let first_admin = *name == self.admin;
+        let everything = [Binding::everything()];
+        let bindings = match record {
+            Some(record) if !first_admin => &record.bindings,
+            _ if first_admin => everything.as_slice(),
+            _ => &[],
+        };
+        let keys = record
+            .map(|record| record.keys.as_slice())
+            .unwrap_or_default();
+        v1::OperatorReport {
+            name: name.to_string(),
+            bindings: bindings.iter().map(shown).collect(),
+            first_admin,
+            added_ms: record.map_or(0, |record| record.added_ms),
+            added_by: record
+                .map(|record| record.added_by.clone())
+                .unwrap_or_default(),
+            certificate_expires_ms: keys.last().map_or(0, |key| key.expires_ms),
+        }
+    }
+
+    async fn operator(&self, name: &OperatorName) -> Result<Option<Read<OperatorRecord>>, Status> {
+        let read = records::read(self.store.as_ref(), &keys::operator(name)).await;
+        read.map_err(failed)
+    }
+
+    async fn write_operator(
+        &self,
+        name: &OperatorName,
+        expect: Expect,
+        record: &OperatorRecord,
+    ) -> Result<(), Status> {
+        let key = keys::operator(name);
+        let value = records::to_json(&key, record).map_err(failed)?;
+        let txn = Txn::new().expect(key.clone(), expect).put(key, value);
+        match self.store.commit(txn).await.map_err(failed)? {
+            Outcome::Committed { .. } => Ok(()),
+            Outcome::Conflict => Err(contended()),
+        }
+    }
+
+    async fn sign(&self, csr: Csr, name: &OperatorName) -> Result<Issued, Status> {
+        let authority = Arc::clone(&self.authority);
+        let now_ms = self.clock.now_ms();
+        let identity = Identity::Operator(name.clone());
+        // Reads the CA's key from disk.
+        let signing = tokio::task::spawn_blocking(move || authority.sign(&csr, &identity, now_ms));
+        let issued = signing
+            .await
+            .map_err(|_| Status::internal("signing broke off"))?;
+        issued.map_err(|error| {
+            tracing::error!(error = %crate::errors::chain(&error), "a certificate was not signed");
+            Status::internal("the certificate could not be signed; the controller's log says why")
+        })
+    }
+
+    /// Signs an operator's key and writes down its rights.
+    pub(super) async fn add_operator(
+        &self,
+        caller: &Caller,
+        request: v1::AddOperatorRequest,
+    ) -> Result<v1::AddOperatorResponse, Status> {
+        let name: OperatorName = parse(&request.name)?;
+        caller.concerns(format!("Operator/{name}"));
+        let bindings = bindings(&request.bindings)?;
+        caller.detail(words(&bindings));
+        let csr = csr(&request.csr_pem)?;
+        if name == self.admin || self.operator(&name).await?.is_some() {
+            return Err(Status::already_exists(format!(
+                "there is an operator {name} already; change its rights: voipctl operator bind \
+                 {name}; for another key remove it first: voipctl operator remove {name}"
+            )));
+        }
+        let there = self
+            .store
+            .range(keys::ALL_OPERATORS, None, MAX_OPERATORS)
+            .await;
+        if there.map_err(failed)?.entries.len() >= MAX_OPERATORS {
+            return Err(Status::resource_exhausted(format!(
+                "there are {MAX_OPERATORS} operators already; remove some"
+            )));
+        }
+        let issued = self.sign(csr, &name).await?;
+        let now_ms = self.clock.now_ms();
+        let mut record = OperatorRecord {
+            bindings,
+            keys: Vec::new(),
+            added_ms: now_ms,
+            added_by: caller.name.to_string(),
+        };
+        record.add_key(key_of(&issued), now_ms);
+        self.write_operator(&name, Expect::Absent, &record).await?;
+        tracing::info!(operator = %caller.name, added = %name, "operator added");
+        Ok(v1::AddOperatorResponse {
+            certificate_pem: issued.certificate_pem,
+            ca_pem: self.authority.ca_pem().to_owned(),
+            controller: self.address.to_string(),
+            report: Some(self.report(&name, Some(&record))),
+        })
+    }
+
+    /// Every operator, by name; the first admin among them.
+    pub(super) async fn list_operators(&self) -> Result<v1::ListOperatorsResponse, Status> {
+        let entries = self.store.all(keys::ALL_OPERATORS, 2 * MAX_OPERATORS).await;
+        let mut operators = Vec::new();
+        let read = |entry: &Entry| {
+            let name = entry.key.strip_prefix(keys::ALL_OPERATORS)?;
+            let name: OperatorName = name.parse().ok()?;
+            Some((
+                name,
+                records::from_json::<OperatorRecord>(&entry.key, &entry.held),
+            ))
+        };
+        for (name, record) in entries.map_err(failed)?.iter().filter_map(read) {
+            operators.push(self.report(&name, Some(&record.map_err(failed)?)));
+        }
+        if !operators.iter().any(|operator| operator.first_admin) {
+            operators.push(self.report(&self.admin, None));
+        }
+        operators.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(v1::ListOperatorsResponse { operators })
+    }
+
+    /// Gives an operator other rights, from its next call on.
+    pub(super) async fn bind_operator(
+        &self,
+        caller: &Caller,
+        request: v1::BindOperatorRequest,
+    ) -> Result<v1::BindOperatorResponse, Status> {
+        let name: OperatorName = parse(&request.name)?;
+        caller.concerns(format!("Operator/{name}"));
+        let bindings = bindings(&request.bindings)?;
+        caller.detail(words(&bindings));
+        self.refuse_first_admin(&name)?;
+        let read = self.operator(&name).await?.ok_or_else(|| nobody(&name))?;
+        if name == caller.name && !bindings.contains(&Binding::everything()) {
+            return Err(Status::failed_precondition(
+                "you would take your own rights; let another admin do it",
+            ));
+        }
+        caller.detail(format!(
+            "{}; before: {}",
+            words(&bindings),
+            words(&read.record.bindings)
+        ));
+        let record = OperatorRecord {
+            bindings,
+            ..read.record
+        };
+        self.write_operator(&name, Expect::At(read.revision), &record)
+            .await?;
+        tracing::info!(operator = %caller.name, bound = %name, "operator's rights changed");
+        Ok(v1::BindOperatorResponse {
+            report: Some(self.report(&name, Some(&record))),
+        })
+    }
+
+    /// Forgets an operator: its certificates are refused from now on, its open streams end.
+    pub(super) async fn remove_operator(
+        &self,
+        caller: &Caller,
+        request: &v1::RemoveOperatorRequest,
+    ) -> Result<v1::RemoveOperatorResponse, Status> {
+        let name: OperatorName = parse(&request.name)?;
+        caller.concerns(format!("Operator/{name}"));
+        self.refuse_first_admin(&name)?;
+        if name == caller.name {
+            return Err(Status::failed_precondition(
+                "you would remove yourself; let another admin do it",
+            ));
+        }
+        let read = self.operator(&name).await?.ok_or_else(|| nobody(&name))?;
+        caller.detail(format!("was {}", words(&read.record.bindings)));
+        let key = keys::operator(&name);
+        let txn = Txn::new()
+            .expect(key.clone(), Expect::At(read.revision))
+            .delete(key);
+        if self.store.commit(txn).await.map_err(failed)? == Outcome::Conflict {
+            return Err(contended());
+        }
+        tracing::info!(operator = %caller.name, removed = %name, "operator removed");
+        Ok(v1::RemoveOperatorResponse {})
+    }
+
+    fn refuse_first_admin(&self, name: &OperatorName) -> Result<(), Status> {
+        if *name != self.admin {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!(
+            "{name} is the first admin, named in the controller's controller.json: it stays, so \
+             that nobody is locked out. To make another operator the first admin, name it there \
+             and restart the controller"
+        )))
+    }
+
+    /// Signs a new key of the caller. The earlier certificates are good until they end.
+    pub(super) async fn renew_operator(
+        &self,
+        caller: &Caller,
+        request: &v1::RenewOperatorRequest,
+    ) -> Result<v1::RenewOperatorResponse, Status> {
+        let name = &caller.name;
+        caller.concerns(format!("Operator/{name}"));
+        let csr = csr(&request.csr_pem)?;
+        let read = self.operator(name).await?;
+        if read.is_none() && *name != self.admin {
+            return Err(nobody(name));
+        }
+        let issued = self.sign(csr, name).await?;
+        let now_ms = self.clock.now_ms();
+        let (expect, mut record) = match read {
+            Some(read) => (Expect::At(read.revision), read.record),
+            None => (
+                Expect::Absent,
+                OperatorRecord {
+                    bindings: vec![Binding::everything()],
+                    keys: Vec::new(),
+                    added_ms: now_ms,
+                    added_by: name.to_string(),
+                },
+            ),
+        };
+        record.add_key(key_of(&issued), now_ms);
+        self.write_operator(name, expect, &record).await?;
+        tracing::info!(operator = %name, serial = issued.serial, "certificate renewed");
+        caller.detail(format!("serial {}", issued.serial));
+        Ok(v1::RenewOperatorResponse {
+            certificate_pem: issued.certificate_pem,
+            ca_pem: self.authority.ca_pem().to_owned(),
+            controller: self.address.to_string(),
+            certificate_expires_ms: issued.expires_ms,
+        })
+    }
+
+    /// The caller itself.
+    pub(super) async fn who_am_i(&self, caller: &Caller) -> Result<v1::WhoAmIResponse, Status> {
+        let read = self.operator(&caller.name).await?;
+        Ok(v1::WhoAmIResponse {
+            report: Some(self.report(&caller.name, read.as_ref().map(|read| &read.record))),
+            certificate_expires_ms: caller.certificate_expires_ms,
+            peer: caller.peer.to_string(),
+        })
+    }
+}
+
+fn csr(pem: &str) -> Result<Csr, Status> {
+    Csr::parse(pem).map_err(|error| match error {
+        PkiError::Request(_) => invalid(error),
+        error => {
+            tracing::error!(error = %crate::errors::chain(&error), "a certificate request");
+            Status::internal("the certificate request could not be read")
+        }
+    })
+}

@@ -1,0 +1,86 @@
+//! What a node's kernel would be given, for people, and for hosts that cannot run an agent.
+
+use tonic::Status;
+use voipfleet_proto::v1::{RenderRequest, RenderResponse, RenderedNode};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::iptables::{Failsafe, Table, apply_input, set_create_input};
+use voipfleet_ruleset::ruleset::live::Missing;
+use voipfleet_ruleset::ruleset::{Family, Ruleset};
+
+use super::Api;
+use super::convert::{parse, refused};
+use crate::push::PushError;
+use crate::site_inputs::{SiteNode, read_addresses};
+
+impl Api {
+    /// Compiles the stored documents, and renders them without pushing anything.
+    pub(super) async fn render(&self, request: &RenderRequest) -> Result<RenderResponse, Status> {
+        let site: SiteName = parse(&request.site)?;
+        let only: Option<NodeName> = match request.node.as_str() {
+            "" => None,
+            node => Some(parse(node)?),
+        };
+        let (live, compiled) = match &only {
+            Some(node) if !request.roles.is_empty() => {
+                let host = SiteNode {
+                    roles: request
+                        .roles
+                        .iter()
+                        .map(|role| parse(role))
+                        .collect::<Result<_, _>>()?,
+                    addresses: read_addresses(&request.addresses),
+                    enrolled_ms: 0,
+                    confirmed: None,
+                };
+                let compiled = self.pushes.compile_with(&site, node.clone(), host);
+                compiled.await.map_err(refused)?
+            }
+            None if !request.roles.is_empty() => {
+                return Err(Status::invalid_argument("roles need the name of a node"));
+            }
+            _ => self.pushes.compile_live(&site).await.map_err(refused)?,
+        };
+        if let Some(node) = only
+            .as_ref()
+            .filter(|n| !compiled.rulesets.contains_key(*n))
+        {
+            return Err(refused(PushError::UnknownNode(format!("{site}/{node}"))));
+        }
+        let now = self.clock.now_ms() / 1000;
+        let rendering = tokio::task::spawn_blocking(move || {
+            compiled
+                .rulesets
+                .values()
+                .filter(|ruleset| only.as_ref().is_none_or(|only| *only == ruleset.node))
+                // The host has nobody who brings it what changes: it gets what holds now.
+                .map(|ruleset| Ok(rendered(&ruleset.with_live(&live)?, now)))
+                .collect::<Result<_, Missing>>()
+        });
+        let nodes = rendering
+            .await
+            .map_err(|_| refused(PushError::Broken(site.clone())))?
+            .map_err(|error| Status::internal(format!("site {site}: {error}")))?;
+        Ok(RenderResponse { nodes })
+    }
+}
+
+/// On a host without rules of ours: chains, rules and the jump to them. Without an agent there
+/// is no controller to keep open. What ends by itself is given what is left of it at `now`,
+/// Unix time in seconds.
+fn rendered(ruleset: &Ruleset, now: u64) -> RenderedNode {
+    let restore = |family| {
+        apply_input(
+            ruleset,
+            &Failsafe::default(),
+            family,
+            &Table { chains: Vec::new() },
+        )
+    };
+    RenderedNode {
+        node: ruleset.node.to_string(),
+        digest: ruleset.digest().as_bytes().to_vec(),
+        ipset: set_create_input(&ruleset.sets, now),
+        iptables: restore(Family::V4),
+        ip6tables: restore(Family::V6),
+    }
+}

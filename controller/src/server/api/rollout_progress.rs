@@ -1,0 +1,424 @@
+//! Watching a rollout, for whoever wants to: it goes on without.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
+use tonic::Status;
+use voipfleet_proto::v1::{
+    Diagnostic, PushDone, PushEvent, PushNode, PushNodeState, PushStarted, Severity, push_event,
+};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+
+use super::{Api, failed};
+use crate::fleet::{Fleet, View, of_site};
+use crate::push::{Prepared, PushError};
+use crate::records::{
+    self, GenerationRecord, NodeId, NodeStep, Place, RolloutRecord, RolloutState,
+};
+use crate::rollout::{Delivery, Rollouts, judge};
+use crate::site_inputs::MAX_NODES;
+use crate::store::{Store, keys};
+
+/// Somebody's view of a rollout.
+#[derive(Debug)]
+pub(super) struct RolloutProgress {
+    store: Arc<dyn Store>,
+    rollouts: Rollouts,
+    fleet: Fleet,
+    site: SiteName,
+    record: RolloutRecord,
+    generation: Arc<GenerationRecord>,
+    /// The generation that it goes back to, once it does.
+    back: Option<Arc<GenerationRecord>>,
+    roles: BTreeMap<NodeName, Vec<String>>,
+    told: BTreeMap<NodeName, (PushNodeState, String)>,
+    /// What it last waited for, as far as that was told.
+    told_why: String,
+    warnings: Vec<String>,
+    changed: bool,
+    wait_offline: Duration,
+    now_ms: u64,
+    started: Instant,
+}
+
+type Out = mpsc::Sender<Result<PushEvent, Status>>;
+
+impl Api {
+    /// Watches a site's running or last rollout.
+    pub(super) async fn watch(
+        &self,
+        site: &SiteName,
+    ) -> Result<Option<RolloutProgress>, PushError> {
+        let rollouts = self.pushes.rollouts();
+        let Some(read) = rollouts.read(site).await? else {
+            return Ok(None);
+        };
+        let record = read.record;
+        let key = keys::generation(site, record.generation);
+        let Some(generation) = records::read(self.store.as_ref(), &key).await? else {
+            return Ok(None);
+        };
+        let mut roles = BTreeMap::new();
+        for entry in self.store.all(&keys::nodes(site), MAX_NODES).await? {
+            let node: records::NodeRecord = records::from_json(&entry.key, &entry.held)?;
+            let name = keys::site_and_node(&entry.key).and_then(|(_, node)| node.parse().ok());
+            if let Some(name) = name {
+                roles.insert(name, node.roles.iter().map(ToString::to_string).collect());
+            }
+        }
+        Ok(Some(RolloutProgress {
+            store: Arc::clone(&self.store),
+            rollouts: rollouts.clone(),
+            fleet: self.fleet.clone(),
+            site: site.clone(),
+            record,
+            generation: Arc::new(generation.record),
+            back: None,
+            roles,
+            told: BTreeMap::new(),
+            told_why: String::new(),
+            warnings: Vec::new(),
+            changed: true,
+            wait_offline: Duration::ZERO,
+            now_ms: self.clock.now_ms(),
+            started: Instant::now(),
+        }))
+    }
+}
+
+impl RolloutProgress {
+    /// Its number.
+    pub(super) fn number(&self) -> u64 {
+        self.record.number
+    }
+
+    /// What the one who pushed it should be told besides: whether it is new content, what the
+    /// compiler has to say, and how long to wait for nodes that are offline.
+    #[must_use]
+    pub(super) fn of_push(mut self, prepared: &Prepared) -> Self {
+        self.changed = prepared.changed;
+        self.warnings.clone_from(&prepared.warnings);
+        self.wait_offline = prepared.order.wait_offline;
+        self
+    }
+
+    /// The place in the queue that it came from; 0: none.
+    pub(super) fn ticket(&self) -> u64 {
+        self.record.ticket
+    }
+
+    /// What the one who queued it should be told besides, as in [`RolloutProgress::of_push`].
+    #[must_use]
+    pub(super) fn of_queued(mut self, changed: bool, wait_offline: Duration) -> Self {
+        self.changed = changed;
+        self.wait_offline = wait_offline;
+        self
+    }
+
+    /// Tells everything, until it has ended or the listener has gone.
+    ///
+    /// `events` must have been taken before the rollout was started.
+    pub(super) async fn run(mut self, mut events: broadcast::Receiver<NodeId>, out: Out) {
+        let stop = self.fleet.stop_token();
+        let mut changes = self.store.watch(&keys::rollout(&self.site));
+        if self.tell_start(&out).await.is_err() {
+            return;
+        }
+        let mut until: Option<Instant> = None;
+        loop {
+            if let Err(end) = self.renew().await {
+                // The listener may have gone.
+                let _ = out.send(Err(end)).await;
+                return;
+            }
+            if self.tell_news(&out).await.is_err() {
+                return;
+            }
+            if self.record.state.has_ended() {
+                // Nodes that were offline get it when they are back: somebody may wait for that.
+                let end = *until.get_or_insert_with(|| Instant::now() + self.wait_offline);
+                if !self.awaited() || Instant::now() >= end {
+                    // The listener may have gone.
+                    let _ = self.tell_end(&out).await;
+                    return;
+                }
+            }
+            let end = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let site = &self.site;
+            tokio::select! {
+                _ = changes.next() => {}
+                () = of_site(&mut events, site) => {}
+                () = end => {}
+                () = out.closed() => return,
+                () = stop.cancelled() => {
+                    let end = Status::unavailable(format!(
+                        "controller is stopping; the rollout goes on when it is started again: \
+                         voipctl rollout watch {site}"
+                    ));
+                    // The listener may have gone.
+                    let _ = out.send(Err(end)).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads the rollout again.
+    async fn renew(&mut self) -> Result<(), Status> {
+        let read = self.rollouts.read(&self.site).await;
+        let read = read.map_err(failed)?;
+        match read {
+            Some(read) if read.record.number == self.record.number => self.record = read.record,
+            // Somebody waits for nodes of one that is over: it is as it was.
+            _ if self.record.state.has_ended() => {}
+            _ => {
+                return Err(Status::aborted(format!(
+                    "another rollout of site {0} has begun; watch it: voipctl rollout watch {0}",
+                    self.site
+                )));
+            }
+        }
+        if self.record.state == RolloutState::Done {
+            self.deleted().await;
+        }
+        if let (None, Some(back)) = (&self.back, self.record.back) {
+            let key = keys::generation(&self.site, back);
+            let read = records::read(self.store.as_ref(), &key).await;
+            let read = read.map_err(failed)?;
+            self.back = read.map(|read| Arc::new(read.record));
+        }
+        Ok(())
+    }
+
+    /// Nobody waits for a node that was deleted after the rollout was over.
+    async fn deleted(&mut self) {
+        for (name, step) in &mut self.record.nodes {
+            let id = NodeId {
+                site: self.site.clone(),
+                node: name.clone(),
+            };
+            if matches!(step.place, Place::Away { .. })
+                && self.fleet.view(&id).is_none()
+                && self.fleet.is_deleted(&id).await
+            {
+                step.place = Place::Deleted;
+                "it was deleted during the push".clone_into(&mut step.error);
+            }
+        }
+    }
+
+    fn view(&self, node: &NodeName) -> Option<View> {
+        self.fleet.view(&NodeId {
+            site: self.site.clone(),
+            node: node.clone(),
+        })
+    }
+
+    /// A node that gets the generation when it is back is waited for.
+    fn awaited(&self) -> bool {
+        self.record.state == RolloutState::Done
+            && !self.wait_offline.is_zero()
+            && self.record.nodes.iter().any(|(name, step)| {
+                let (state, _) = self.state(name, step);
+                matches!(
+                    state,
+                    PushNodeState::Offline
+                        | PushNodeState::Sent
+                        | PushNodeState::Applying
+                        | PushNodeState::Trial
+                )
+            })
+    }
+
+    /// How a node stands, in the words of a push.
+    fn state(&self, name: &NodeName, step: &NodeStep) -> (PushNodeState, String) {
+        let going_back = self.record.goes_back();
+        let goal = match &self.back {
+            Some(back) if going_back => back,
+            _ => &self.generation,
+        };
+        let said = || match (self.view(name), goal.held(name)) {
+            (Some(view), Some(held)) => {
+                let (delivery, error) = judge(held, step.refused_before, &view);
+                (push_state(delivery), error)
+            }
+            _ => (PushNodeState::Sent, String::new()),
+        };
+        let state = match step.place {
+            Place::Waiting => PushNodeState::Waiting,
+            // The rollout is over, and it is back: it takes it like after any push.
+            Place::Away { .. } if self.record.state == RolloutState::Done => {
+                return match self.view(name) {
+                    Some(_) => said(),
+                    None => (PushNodeState::Offline, String::new()),
+                };
+            }
+            Place::Away { .. } => PushNodeState::Offline,
+            Place::Working { .. } => match said().0 {
+                between @ (PushNodeState::Applying | PushNodeState::Trial) => between,
+                _ => PushNodeState::Sent,
+            },
+            Place::Applied if going_back => PushNodeState::RolledBack,
+            Place::Applied if step.had => PushNodeState::Unchanged,
+            Place::Applied => PushNodeState::Applied,
+            Place::RolledBack | Place::Withdrawn => PushNodeState::RolledBack,
+            Place::Rejected => PushNodeState::Rejected,
+            Place::Failed | Place::Deleted => PushNodeState::Failed,
+            Place::TimedOut => PushNodeState::TimedOut,
+        };
+        (state, step.error.clone())
+    }
+
+    fn event(&self, name: &NodeName, step: &NodeStep) -> PushNode {
+        let (state, error) = self.state(name, step);
+        PushNode {
+            node: name.to_string(),
+            roles: self.roles.get(name).cloned().unwrap_or_default(),
+            state: state.into(),
+            error,
+            elapsed_ms: self.elapsed_ms(),
+            flows_cut: step.flows_cut,
+        }
+    }
+
+    /// Since the rollout began, which may be before this watch.
+    fn elapsed_ms(&self) -> u64 {
+        if let Some(ended) = self.record.ended_ms
+            && self.wait_offline.is_zero()
+        {
+            return ended.saturating_sub(self.record.started_ms);
+        }
+        let here = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let before = self.now_ms.saturating_sub(self.record.started_ms);
+        before.saturating_add(here)
+    }
+
+    async fn tell_start(&mut self, out: &Out) -> Result<(), ()> {
+        let record = &self.record;
+        let nodes: Vec<PushNode> = record
+            .nodes
+            .iter()
+            .map(|(name, step)| self.event(name, step))
+            .collect();
+        for (node, name) in nodes.iter().zip(record.nodes.keys()) {
+            self.told
+                .insert(name.clone(), (node.state(), node.error.clone()));
+        }
+        let started = PushStarted {
+            site: self.site.to_string(),
+            generation: record.generation,
+            changed: self.changed,
+            nodes,
+            by: record.by.clone(),
+            started_ms: record.started_ms,
+            batches: record
+                .order
+                .iter()
+                .map(|batch| u32::try_from(batch.len()).unwrap_or(u32::MAX))
+                .collect(),
+        };
+        tell(out, push_event::Kind::Started(started)).await?;
+        for message in &self.warnings {
+            tell(out, warning(message.clone())).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_news(&mut self, out: &Out) -> Result<(), ()> {
+        let mut news = Vec::new();
+        for (name, step) in &self.record.nodes {
+            let event = self.event(name, step);
+            let now = (event.state(), event.error.clone());
+            if self.told.get(name) != Some(&now) {
+                news.push((name.clone(), now, event));
+            }
+        }
+        for (name, now, event) in news {
+            self.told.insert(name, now);
+            tell(out, push_event::Kind::Node(event)).await?;
+        }
+        // One that goes on says only what it waits for.
+        let goes_on = self.record.state == RolloutState::Running;
+        if goes_on && self.record.why != self.told_why {
+            self.told_why.clone_from(&self.record.why);
+            if !self.told_why.is_empty() {
+                let message = format!("the rollout of site {} {}", self.site, self.told_why);
+                tell(out, warning(message)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_end(&self, out: &Out) -> Result<(), ()> {
+        let states: Vec<PushNodeState> = self
+            .record
+            .nodes
+            .iter()
+            .map(|(name, step)| self.state(name, step).0)
+            .collect();
+        let count = |of: &[PushNodeState]| {
+            let number = states.iter().filter(|state| of.contains(state)).count();
+            u32::try_from(number).unwrap_or(u32::MAX)
+        };
+        let done = PushDone {
+            site: self.site.to_string(),
+            generation: self.record.goal(),
+            changed: self.changed,
+            applied: count(&[PushNodeState::Applied, PushNodeState::Unchanged]),
+            failed: count(&[
+                PushNodeState::Failed,
+                PushNodeState::Rejected,
+                PushNodeState::TimedOut,
+            ]),
+            rolled_back: count(&[PushNodeState::RolledBack]),
+            offline: count(&[
+                PushNodeState::Offline,
+                PushNodeState::Sent,
+                PushNodeState::Applying,
+                PushNodeState::Trial,
+            ]),
+            elapsed_ms: self.elapsed_ms(),
+            flows_cut: self.record.nodes.values().map(|step| step.flows_cut).sum(),
+            waiting: count(&[PushNodeState::Waiting]),
+            state: self.record.state.as_str().to_owned(),
+            why: self.record.why.clone(),
+        };
+        tell(out, push_event::Kind::Done(done)).await
+    }
+}
+
+/// How far a node is, for the operator.
+pub(super) fn push_state(delivery: Delivery) -> PushNodeState {
+    match delivery {
+        Delivery::Sent => PushNodeState::Sent,
+        Delivery::Applying => PushNodeState::Applying,
+        Delivery::Trial => PushNodeState::Trial,
+        Delivery::Applied => PushNodeState::Applied,
+        Delivery::RolledBack => PushNodeState::RolledBack,
+        Delivery::Rejected => PushNodeState::Rejected,
+        Delivery::Failed => PushNodeState::Failed,
+    }
+}
+
+/// What the compiler has to say.
+pub(super) fn warning(message: String) -> push_event::Kind {
+    push_event::Kind::Diagnostic(Diagnostic {
+        severity: Severity::Warning.into(),
+        message,
+        ..Diagnostic::default()
+    })
+}
+
+pub(super) async fn tell(out: &Out, kind: push_event::Kind) -> Result<(), ()> {
+    let event = PushEvent { kind: Some(kind) };
+    out.send(Ok(event)).await.map_err(|_| ())
+}

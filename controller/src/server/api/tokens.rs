@@ -1,0 +1,195 @@
+//! Join tokens.
+
+use std::collections::BTreeSet;
+
+use tonic::Status;
+use voipfleet_proto::v1::{
+    CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, TokenReport,
+};
+use voipfleet_ruleset::identifiers::SiteName;
+use voipfleet_ruleset::role::Role;
+
+use super::convert::{invalid, parse};
+use super::{Api, Caller, failed};
+use crate::pki::token;
+use crate::records::{self, TokenRecord};
+use crate::store::{Expect, Outcome, Txn, keys};
+
+const HOUR_MS: u64 = 3_600_000;
+/// How long a token is valid unless the operator says otherwise.
+const DEFAULT_TTL_MS: u64 = HOUR_MS;
+/// The longest that a token may be valid: it is a password for a place in the site.
+const MAX_TTL_MS: u64 = 30 * 24 * HOUR_MS;
+/// Tokens that are kept, used and expired ones among them.
+const MAX_TOKENS: usize = 10_000;
+/// The most that can be in the store: several operators may make one at once.
+pub(super) const MAX_STORED: usize = 2 * MAX_TOKENS;
+/// How long a token is kept after its end, to say who used it.
+const KEPT_MS: u64 = 30 * 24 * HOUR_MS;
+
+fn report(id: &str, record: &TokenRecord) -> TokenReport {
+    TokenReport {
+        id: id.to_owned(),
+        site: record.site.to_string(),
+        roles: record.roles.iter().map(ToString::to_string).collect(),
+        node: record
+            .node
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        created_ms: record.created_ms,
+        expires_ms: record.expires_ms,
+        used_by: record
+            .used
+            .as_ref()
+            .map(|used| used.node.to_string())
+            .unwrap_or_default(),
+        created_by: record.created_by.clone(),
+    }
+}
+
+impl Api {
+    /// Makes a token; its secret is in the answer and nowhere else.
+    pub(super) async fn create_token(
+        &self,
+        caller: &Caller,
+        request: &CreateTokenRequest,
+    ) -> Result<CreateTokenResponse, Status> {
+        let roles = request
+            .roles
+            .iter()
+            .map(|role| parse::<Role>(role))
+            .collect::<Result<BTreeSet<_>, _>>()?;
+        if roles.is_empty() {
+            return Err(invalid("a token needs at least one role; add --role sip"));
+        }
+        let ttl_ms = match request.ttl_ms {
+            0 => DEFAULT_TTL_MS,
+            ttl if ttl <= MAX_TTL_MS => ttl,
+            _ => return Err(invalid("a token may be valid for at most 30 days")),
+        };
+        let node = match request.node.as_str() {
+            "" => None,
+            node => Some(parse(node)?),
+        };
+        let site: SiteName = parse(&request.site)?;
+        let site_key = keys::document("site", &site);
+        let Some(document) = self.store.get(&site_key).await.map_err(failed)? else {
+            return Err(Status::not_found(format!(
+                "there is no site {site}; apply its document first: voipctl apply -f PATH"
+            )));
+        };
+        let now_ms = self.clock.now_ms();
+        self.forget_old_tokens(now_ms).await?;
+        let new = token::generate(self.authority.fingerprint()).map_err(invalid)?;
+        let record = TokenRecord {
+            secret_hash: new.secret_hash,
+            site,
+            roles,
+            node,
+            created_ms: now_ms,
+            expires_ms: now_ms.saturating_add(ttl_ms),
+            created_by: caller.name.to_string(),
+            used: None,
+        };
+        let key = keys::token(new.token.id());
+        let value = records::to_json(&key, &record).map_err(failed)?;
+        let txn = Txn::new()
+            .expect(site_key, Expect::At(document.revision))
+            .expect(key.clone(), Expect::Absent)
+            .put(key, value);
+        if self.store.commit(txn).await.map_err(failed)? == Outcome::Conflict {
+            return Err(Status::aborted(
+                "the site is being changed by others; try again",
+            ));
+        }
+        let id = new.token.id();
+        tracing::info!(operator = %caller.name, id, site = %record.site, "token created");
+        caller.concerns(format!("Token/{id}"));
+        Ok(CreateTokenResponse {
+            token: new.token.to_string(),
+            report: Some(report(id, &record)),
+            enrolment_address: self.enrol_address.to_string(),
+        })
+    }
+
+    /// Tokens without their secrets, newest first.
+    pub(super) async fn list_tokens(
+        &self,
+        caller: &Caller,
+        request: &ListTokensRequest,
+    ) -> Result<ListTokensResponse, Status> {
+        let site: Option<SiteName> = match request.site.as_str() {
+            "" => None,
+            site => Some(parse(site)?),
+        };
+        let mut tokens: Vec<TokenReport> = self
+            .tokens()
+            .await?
+            .iter()
+            .filter(|(_, record)| caller.sight.whole_site(&record.site))
+            .filter(|(_, record)| site.as_ref().is_none_or(|site| *site == record.site))
+            .map(|(id, record)| report(id, record))
+            .collect();
+        tokens.sort_by(|a, b| (b.created_ms, &a.id).cmp(&(a.created_ms, &b.id)));
+        Ok(ListTokensResponse { tokens })
+    }
+
+    /// Takes a token back; nodes that used it stay.
+    pub(super) async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<(), Status> {
+        let key = keys::token(id);
+        // A token of a foreign site is as unknown as one that never was.
+        let mut tokens = self.tokens().await?.into_iter();
+        let found =
+            tokens.find(|(known, token)| known == id && caller.sight.whole_site(&token.site));
+        let Some((_, token)) = found else {
+            let shown: String = id.chars().take(80).collect();
+            return Err(Status::not_found(format!(
+                "there is no token {shown}; `voipctl token list` lists them"
+            )));
+        };
+        caller.concerns_site(&token.site);
+        caller.concerns(format!("Token/{id}"));
+        self.store
+            .commit(Txn::new().delete(key))
+            .await
+            .map_err(failed)?;
+        tracing::info!(operator = %caller.name, id, "token revoked");
+        Ok(())
+    }
+
+    async fn tokens(&self) -> Result<Vec<(String, TokenRecord)>, Status> {
+        let entries = self.store.all(keys::ALL_TOKENS, MAX_STORED).await;
+        entries
+            .map_err(failed)?
+            .iter()
+            .map(|entry| {
+                let id = entry.key.strip_prefix(keys::ALL_TOKENS).unwrap_or_default();
+                let record = records::from_json(&entry.key, &entry.held).map_err(failed)?;
+                Ok((id.to_owned(), record))
+            })
+            .collect()
+    }
+
+    async fn forget_old_tokens(&self, now_ms: u64) -> Result<(), Status> {
+        let tokens = self.tokens().await?;
+        let old: Vec<String> = tokens
+            .iter()
+            .filter(|(_, record)| record.expires_ms.saturating_add(KEPT_MS) < now_ms)
+            .map(|(id, _)| keys::token(id))
+            .collect();
+        if tokens.len() - old.len() >= MAX_TOKENS {
+            return Err(Status::resource_exhausted(
+                "there are too many tokens; revoke some: voipctl token revoke ID",
+            ));
+        }
+        if !old.is_empty() {
+            let txn = Txn {
+                deletes: old,
+                ..Txn::default()
+            };
+            self.store.commit(txn).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+}

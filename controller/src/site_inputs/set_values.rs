@@ -1,0 +1,194 @@
+//! What a site's live sets are made of, out of the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use voipfleet_compiler::live::{cluster, needed};
+use voipfleet_compiler::{Dropped, NodeInput, Protection};
+use voipfleet_policy::Documents;
+use voipfleet_ruleset::identifiers::{ListName, SiteName};
+use voipfleet_ruleset::ruleset::{DnsName, Expiring, LiveName, LiveSets, LiveValue};
+
+use crate::errors::chain;
+use crate::records::{
+    self, ExceptionKind, ExceptionRecord, FeedRecord, OpenRecord, ResolvedRecord, SiteScope,
+    is_over,
+};
+use crate::store::{Store, StoreError, keys};
+
+/// The most addresses that are blocked, or allowed, in one scope.
+pub const MAX_EXCEPTIONS: usize = 20_000;
+/// Beyond that: of calls at the same moment each may have found room.
+const AT_ONCE: usize = 1024;
+/// Everybody, in prefixes that a `hash:net` can hold.
+const EVERYBODY: [&str; 4] = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"];
+
+/// A site's live sets as the store says they are at `now_ms`: the sources that the documents
+/// need, for nodes with these addresses.
+pub async fn read(
+    store: &dyn Store,
+    site: &SiteName,
+    documents: &Documents,
+    nodes: &[NodeInput],
+    now_ms: u64,
+) -> Result<LiveSets, StoreError> {
+    let named = BTreeSet::new();
+    let gathered = gather(store, site, documents, nodes, &named, now_ms);
+    Ok(gathered.await?.0)
+}
+
+/// What a site denies nobody of, though a fetched list has it: of each list, by whose it is.
+pub(crate) type LeftOut = BTreeMap<ListName, Vec<Dropped>>;
+
+/// The same, with the sources in `named` besides: those that pushed rulesets name. And what of
+/// fetched lists is left out, since the site serves it.
+pub(crate) async fn gather(
+    store: &dyn Store,
+    site: &SiteName,
+    documents: &Documents,
+    nodes: &[NodeInput],
+    named: &BTreeSet<LiveName>,
+    now_ms: u64,
+) -> Result<(LiveSets, LeftOut), StoreError> {
+    let mut sets = LiveSets::new(site.clone());
+    let mut feeds = BTreeMap::new();
+    // A site without an interface of the cluster, and one that had none at its last push.
+    let always = needed(site, documents)
+        .into_iter()
+        .chain([LiveName::Cluster(None)]);
+    for name in always.chain(named.clone()) {
+        if sets.sources.contains_key(&name) {
+            continue;
+        }
+        let value = match &name {
+            LiveName::Cluster(interface) => cluster(nodes, interface.as_ref()),
+            LiveName::Block => exceptions(store, ExceptionKind::Block, site, now_ms).await?,
+            LiveName::Allow => exceptions(store, ExceptionKind::Allow, site, now_ms).await?,
+            LiveName::Open => open(store, site, now_ms).await?,
+            LiveName::Name(host) => resolved(store, host).await?,
+            LiveName::Feed(list) => {
+                let record = feed(store, list).await?;
+                // It was fetched before something was opened to it.
+                if record.is_wide() {
+                    tracing::error!(%site, %list, "a fetched list is too wide to open to; it opens nothing");
+                    LiveValue::default()
+                } else {
+                    LiveValue::new(record.elements(), [])
+                }
+            }
+            LiveName::DenyFeed(list) => {
+                let elements = feed(store, list).await?.elements();
+                feeds.insert(name, LiveValue::new(elements, []));
+                continue;
+            }
+        };
+        sets.insert(name, value);
+    }
+    let mut left_out = LeftOut::new();
+    for (name, (value, dropped)) in denied(site, documents, nodes, &sets, feeds).await {
+        if let (LiveName::DenyFeed(list), false) = (&name, dropped.is_empty()) {
+            left_out.insert(list.clone(), dropped);
+        }
+        sets.insert(name, value);
+    }
+    Ok((sets, left_out))
+}
+
+/// What a fetched list may deny: nothing of the site's own. Of documents that do not compile
+/// nothing is known for certain, and nothing is denied by it.
+async fn denied(
+    site: &SiteName,
+    documents: &Documents,
+    nodes: &[NodeInput],
+    known: &LiveSets,
+    feeds: BTreeMap<LiveName, LiveValue>,
+) -> BTreeMap<LiveName, (LiveValue, Vec<Dropped>)> {
+    let nothing = |name| (name, (LiveValue::default(), Vec::new()));
+    if feeds.values().all(LiveValue::is_empty) {
+        return feeds.into_keys().map(nothing).collect();
+    }
+    let protection = match Protection::of_site(site, documents, nodes, known) {
+        Ok(protection) => protection,
+        Err(error) => {
+            tracing::warn!(%site, error = %chain(&error), "no fetched list is denied");
+            return feeds.into_keys().map(nothing).collect();
+        }
+    };
+    let cleaning = tokio::task::spawn_blocking(move || {
+        feeds
+            .into_iter()
+            .map(|(name, value)| {
+                let cleaned = protection.clean(value.elements);
+                (name, (LiveValue::new(cleaned.nets, []), cleaned.dropped))
+            })
+            .collect()
+    });
+    // It is never cancelled, and a panic would be a defect: then nothing is denied.
+    cleaning.await.unwrap_or_default()
+}
+
+async fn exceptions(
+    store: &dyn Store,
+    kind: ExceptionKind,
+    site: &SiteName,
+    now_ms: u64,
+) -> Result<LiveValue, StoreError> {
+    let mut lasting = Vec::new();
+    let mut ending = Vec::new();
+    for scope in [SiteScope::All, SiteScope::One(site.clone())] {
+        let prefix = keys::exceptions(kind, &scope);
+        for entry in store.all(&prefix, MAX_EXCEPTIONS + AT_ONCE).await? {
+            let record: ExceptionRecord = match records::from_json(&entry.key, &entry.held) {
+                Ok(record) => record,
+                Err(error) => {
+                    // The others count all the same.
+                    tracing::error!(error = %chain(&error), "left out");
+                    continue;
+                }
+            };
+            match record.end() {
+                _ if is_over(record.until, now_ms) => {}
+                Some(until) => ending.push(Expiring {
+                    net: record.net,
+                    until,
+                }),
+                None => lasting.push(record.net),
+            }
+        }
+    }
+    Ok(LiveValue::new(lasting, ending))
+}
+
+async fn open(store: &dyn Store, site: &SiteName, now_ms: u64) -> Result<LiveValue, StoreError> {
+    let read = records::read::<OpenRecord>(store, &keys::open(site)).await?;
+    let Some(record) = read.map(|read| read.record) else {
+        return Ok(LiveValue::default());
+    };
+    if is_over(record.until, now_ms) {
+        return Ok(LiveValue::default());
+    }
+    let everybody = EVERYBODY.iter().filter_map(|net| net.parse().ok());
+    Ok(match record.end() {
+        Some(until) => LiveValue::new([], everybody.map(|net| Expiring { net, until })),
+        None => LiveValue::new(everybody, []),
+    })
+}
+
+/// The addresses of a name as last heard; none where it never had a good answer.
+pub(crate) async fn resolved(store: &dyn Store, host: &DnsName) -> Result<LiveValue, StoreError> {
+    let read = records::read::<ResolvedRecord>(store, &keys::resolved(host)).await?;
+    let addresses = read.into_iter().flat_map(|read| read.record.addresses);
+    Ok(LiveValue::new(
+        addresses.map(|(address, _)| IpNet::from(address)),
+        [],
+    ))
+}
+
+/// A list's source as last fetched; the default where it never gave anything.
+async fn feed(store: &dyn Store, list: &ListName) -> Result<FeedRecord, StoreError> {
+    let key = keys::feed(list);
+    match store.get(&key).await? {
+        Some(held) => records::from_protobuf(&key, &held),
+        None => Ok(FeedRecord::default()),
+    }
+}
