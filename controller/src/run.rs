@@ -20,7 +20,7 @@ use crate::enrolment::Registrar;
 use crate::fleet;
 use crate::fleet::Fleet;
 use crate::pki::{Authority, PkiError};
-use crate::push::{Pushes, Rights};
+use crate::push::{Pushes, QueueWorker, Rights};
 use crate::server::api::{self, Api, OperatorService};
 use crate::server::enrolment::{self, EnrolmentService};
 use crate::server::listen::{self, Admission, BindError, Bounds, Incoming};
@@ -161,10 +161,10 @@ impl Controller {
             backups: api::BackupTurn::default(),
             sources,
         };
-        let rollouts = api.pushes.rollouts().clone();
+        let rollouts = api.pushes.rollouts.clone();
         let log = api.audit.clone();
-        let (pushes, queue_log) = (api.pushes.clone(), api.audit.clone());
         let rights: Arc<dyn Rights> = Arc::new(api.clone());
+        let queue_worker = QueueWorker::new(&api.pushes, rights, api.audit.clone());
         let listen = |listener, tls, admission, bounds| {
             let clock = Arc::clone(&listening);
             listen::accept(listener, tls, admission, bounds, clock, stop.clone())
@@ -177,8 +177,8 @@ impl Controller {
             serve_enrolment(enrol_incoming, registrar, &stop),
         ];
         let follower = fleet.clone();
-        tokio::spawn(async move { rollouts.go_on(log).await });
-        tokio::spawn(async move { pushes.take_turns(rights, queue_log).await });
+        tokio::spawn(async move { rollouts.run(log).await });
+        tokio::spawn(async move { queue_worker.run().await });
         tokio::spawn(async move { follower.follow().await });
         let live_sets = fleet.live_sets().clone();
         tokio::spawn(async move { live_sets.follow().await });

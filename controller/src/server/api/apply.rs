@@ -59,7 +59,7 @@ impl Api {
     ) -> Result<ApplyResponse, Status> {
         let dry_run = request.dry_run;
         let mut order = Order::of(request)?;
-        let _turn = self.pushes.documents().turn().await;
+        let _turn = self.pushes.documents.turn().await;
         for _ in 0..TRIES {
             let stored = self.read_documents().await?;
             // Large files take a while: off the async threads.

@@ -95,7 +95,7 @@ impl Api {
     ) -> Result<(), Status> {
         let kind: Kind = parse(&request.kind)?;
         let name = &request.name;
-        let _turn = self.pushes.documents().turn().await;
+        let _turn = self.pushes.documents.turn().await;
         for _ in 0..TRIES {
             let stored = self.read_documents().await?;
             if !stored.documents.contains(kind, name) {
@@ -173,7 +173,7 @@ impl Api {
     }
 
     pub(super) async fn read_documents(&self) -> Result<Stored, Status> {
-        self.pushes.documents().read().await.map_err(failed)
+        self.pushes.documents.read().await.map_err(failed)
     }
 
     pub(super) fn change(

@@ -21,7 +21,7 @@ const SILENT: [Role; 1] = [Role::Ic];
 impl Api {
     /// Fills in where the nodes of an answer differ from the documents.
     pub(super) async fn compare(&self, answer: &mut StatusResponse) -> Result<(), Status> {
-        let stored = self.pushes.documents().read().await.map_err(failed)?;
+        let stored = self.pushes.documents.read().await.map_err(failed)?;
         let documents = &stored.documents;
         for status in &mut answer.sites {
             // A site that has nodes and no document has nothing to compare them with.

@@ -51,8 +51,8 @@ impl OperatorService {
         self.api.check_given(caller, &request.sources).await?;
         // A dry run waits for nothing.
         let queue = request.queue && !request.dry_run;
-        let order = convert::order(caller, request)?;
-        let events = self.api.push(caller, order, queue).await?;
+        let request = convert::push_request(caller, request)?;
+        let events = self.api.push(caller, request, queue).await?;
         Ok(ReceiverStream::new(events))
     }
 }

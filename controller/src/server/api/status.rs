@@ -14,10 +14,10 @@ use super::convert::parse;
 use super::emergency::open_site;
 use super::{Api, failed};
 use crate::fleet::View;
-use crate::push::BELIEVED;
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
 use crate::site_inputs::{Targets, held};
 use crate::store::{StoreError, keys};
+use voipfleet_controller_core::proposal::MAX_GENERATIONS_AHEAD;
 
 /// The most nodes of an installation in one answer.
 const MAX_NODES: usize = 100_000;
@@ -78,7 +78,7 @@ impl Api {
     }
 
     pub(super) async fn modes(&self) -> Result<BTreeMap<SiteName, Mode>, Status> {
-        let stored = self.pushes.documents().read().await.map_err(failed)?;
+        let stored = self.pushes.documents.read().await.map_err(failed)?;
         let sites = stored.documents.sites.iter();
         Ok(sites
             .map(|(name, site)| (name.clone(), site.mode))
@@ -256,7 +256,7 @@ fn sync_state(
     }
     if let Some(ahead) = confirmed.filter(|held| held.generation >= target.generation) {
         let generation = ahead.generation;
-        let what = if generation <= target.generation.saturating_add(BELIEVED) {
+        let what = if generation <= target.generation.saturating_add(MAX_GENERATIONS_AHEAD) {
             "push the site"
         } else {
             "no push can come to that number: run voipfleet-agent teardown there, delete the \

@@ -79,7 +79,7 @@ impl Api {
         net: &IpNet,
     ) -> Result<Hits, Status> {
         let store = self.store.as_ref();
-        let stored = self.pushes.documents().read().await.map_err(failed)?;
+        let stored = self.pushes.documents.read().await.map_err(failed)?;
         let documents = stored.documents;
         let mut resolved = Resolved::new();
         let mut hits = Hits::default();

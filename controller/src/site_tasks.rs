@@ -1,0 +1,71 @@
+//! One task for each site that has a key under a prefix: it works, then sleeps until something
+//! changes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use voipfleet_ruleset::identifiers::SiteName;
+
+use crate::clock;
+use crate::store::{Store, each_key};
+
+/// The most sites of an installation.
+const MAX_SITES: usize = 50_000;
+
+/// When a task works again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It did something, and there may be more to do.
+    Now,
+    /// After so long, or when something changes.
+    After(Duration),
+    /// When something changes.
+    OnChange,
+}
+
+/// What is done for one site.
+#[async_trait]
+pub(crate) trait SiteTask: Send + 'static {
+    async fn turn(&mut self) -> Next;
+
+    /// Returns when something has changed; false: nothing will any more, and the task ends. It may
+    /// be dropped before it returns.
+    async fn changed(&mut self) -> bool;
+}
+
+/// Starts the task of every site that has, or gets, a key under `prefix`, until `stop`.
+pub(crate) async fn run_all<T: SiteTask>(
+    store: &dyn Store,
+    prefix: &str,
+    stop: &CancellationToken,
+    mut task: impl FnMut(SiteName) -> T + Send,
+) {
+    let mut known = BTreeSet::new();
+    let start = |key: &str| {
+        let site = key.strip_prefix(prefix);
+        let site: Option<SiteName> = site.and_then(|site| site.parse().ok());
+        if let Some(site) = site
+            && known.insert(site.clone())
+        {
+            tokio::spawn(run(task(site), stop.clone()));
+        }
+    };
+    each_key(store, prefix, MAX_SITES, stop, start).await;
+}
+
+async fn run(mut task: impl SiteTask, stop: CancellationToken) {
+    loop {
+        let sleep = match task.turn().await {
+            Next::Now => continue,
+            Next::After(time) => Some(time),
+            Next::OnChange => None,
+        };
+        tokio::select! {
+            () = clock::sleep(sleep) => {}
+            alive = task.changed() => if !alive { return },
+            () = stop.cancelled() => return,
+        }
+    }
+}
