@@ -13,9 +13,7 @@ pub mod fleet;
 pub mod operations;
 pub mod pki;
 pub mod push;
-pub mod records;
 pub mod rollout;
-pub mod rpc_status;
 pub mod rulesets;
 pub mod run;
 pub mod server;
@@ -24,3 +22,4 @@ pub mod site_inputs;
 mod site_tasks;
 
 pub use voipfleet_store as store;
+pub use voipfleet_store::records;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -17,12 +18,13 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::dynamic_sets::{SourceOptions, Sources};
 use crate::enrolment::Registrar;
-use crate::fleet;
 use crate::fleet::Fleet;
 use crate::pki::{Authority, PkiError};
 use crate::push::{Pushes, QueueWorker, Rights};
+use crate::records::NodeId;
 use crate::server::api::{self, Api, OperatorService};
 use crate::server::enrolment::{self, EnrolmentService};
+use crate::server::fleet_service::{self, FleetService};
 use crate::server::listen::{self, Admission, BindError, Bounds, Incoming};
 use crate::settings::{self, Files, Settings, SettingsError};
 use crate::store::{Embedded, Store, StoreError};
@@ -193,6 +195,16 @@ impl Controller {
         })
     }
 
+    /// What it stores; to be read and watched beside it.
+    pub fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    /// The nodes whose view changes, from now on.
+    pub fn node_events(&self) -> broadcast::Receiver<NodeId> {
+        self.fleet.events()
+    }
+
     /// Where agents and operators connect.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -243,8 +255,8 @@ fn serve_fleet(
     api: Api,
     stop: &CancellationToken,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
-    let agents =
-        FleetServer::new(fleet.service()).max_decoding_message_size(fleet::MAX_MESSAGE_BYTES);
+    let agents = FleetServer::new(FleetService::new(fleet.clone()))
+        .max_decoding_message_size(fleet_service::MAX_MESSAGE_BYTES);
     let operators = OperatorServer::new(OperatorService::new(api))
         .max_decoding_message_size(api::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(api::MAX_ANSWER_BYTES);

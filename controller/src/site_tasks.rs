@@ -11,9 +11,6 @@ use voipfleet_ruleset::identifiers::SiteName;
 use crate::clock;
 use crate::store::{Store, each_key};
 
-/// The most sites of an installation.
-const MAX_SITES: usize = 50_000;
-
 /// When a task works again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -36,12 +33,15 @@ pub(crate) trait SiteTask: Send + 'static {
 }
 
 /// Starts the task of every site that has, or gets, a key under `prefix`, until `stop`.
-pub(crate) async fn run_all<T: SiteTask>(
+pub(crate) async fn run_all<T, F>(
     store: &dyn Store,
     prefix: &str,
     stop: &CancellationToken,
-    mut task: impl FnMut(SiteName) -> T + Send,
-) {
+    mut task: impl FnMut(SiteName) -> F + Send,
+) where
+    T: SiteTask,
+    F: Future<Output = T> + Send + 'static,
+{
     let mut known = BTreeSet::new();
     let start = |key: &str| {
         let site = key.strip_prefix(prefix);
@@ -49,10 +49,11 @@ pub(crate) async fn run_all<T: SiteTask>(
         if let Some(site) = site
             && known.insert(site.clone())
         {
-            tokio::spawn(run(task(site), stop.clone()));
+            let (task, stop) = (task(site), stop.clone());
+            tokio::spawn(async move { run(task.await, stop).await });
         }
     };
-    each_key(store, prefix, MAX_SITES, stop, start).await;
+    each_key(store, prefix, stop, start).await;
 }
 
 async fn run(mut task: impl SiteTask, stop: CancellationToken) {

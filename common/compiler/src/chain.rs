@@ -7,9 +7,9 @@ use voipfleet_ruleset::ruleset::{
 };
 
 use super::CompileError;
-use super::blocks::{Block, LIMIT_CHAIN, Limit, SIP_LIMIT_CHAIN};
 use super::deny::DENY_CHAIN;
-use super::stems::label;
+use super::openings::{Block, LIMIT_CHAIN, Limit, SIP_LIMIT_CHAIN};
+use super::set_names::label;
 
 /// Lines in the kernel log about what was refused: enough to see who knocks, and not a way to
 /// fill a disk.

@@ -7,11 +7,11 @@ use voipfleet_ruleset::ruleset::{LiveName, Rule, Verdict};
 
 use super::CompileError;
 use super::address::{Elements, is_world, minimal, private_ranges};
-use super::blocks::from_source;
-use super::members::Members;
-use super::protection::{Class, Protected, providers_besides, tenants_besides};
+use super::address_expansion::Members;
+use super::deny_exemptions::{Class, Protected, providers_besides, tenants_besides};
+use super::openings::from_source;
+use super::set_names::label;
 use super::sources::{Content, Source, Sources};
-use super::stems::label;
 
 /// The chain of what the site denies.
 pub(crate) const DENY_CHAIN: &str = "VF-DENY";

@@ -10,22 +10,22 @@
 //! site's own tests look at what the nodes would do with what they hold now.
 
 pub(crate) mod address;
-mod blocks;
+mod address_expansion;
 mod chain;
 mod cluster;
 mod deny;
+mod deny_exemptions;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;
-mod flows;
 pub mod live;
-mod members;
+mod openings;
 pub mod plan;
 mod policy_tests;
-mod protection;
 mod provenance;
+mod service_ports;
+mod set_names;
 mod sources;
-mod stems;
 #[cfg(test)]
 mod tests;
 mod warnings;
@@ -42,13 +42,13 @@ use voipfleet_ruleset::ruleset::{
 };
 
 pub(crate) use deny::DENY_CHAIN;
+pub use deny_exemptions::{Class, Cleaned, Dropped, Protection};
 pub use error::CompileError;
 pub use policy_tests::TestFailure;
 use policy_tests::run_tests;
-pub use protection::{Class, Cleaned, Dropped, Protection};
 pub use provenance::Provenance;
 
-use blocks::{Block, from_source};
+use openings::{Block, from_source};
 use sources::Sources;
 
 /// Live sources of a site that are no DNS names and no fetched lists: `cluster` in two ways,
@@ -129,14 +129,14 @@ pub fn compile(
     }
     let mut sources = Sources::new(policy, documents, &by_name, live);
     let admins = admins(policy, &sources)?;
-    let effective = flows::effective(policy)?;
+    let effective = service_ports::effective(policy)?;
     let common = common(policy, &mut sources, &mut warnings)?;
-    let blocks = blocks::blocks(policy, &effective, &by_name, &mut sources, &mut warnings)?;
+    let blocks = openings::blocks(policy, &effective, &by_name, &mut sources, &mut warnings)?;
     warnings::site(policy, documents, &by_name, &mut warnings);
     warnings::empty(sources.empty(), &mut warnings);
     warnings::unknown(&needed, live, &mut warnings);
 
-    let ssh_ports = blocks::ssh_ports(&effective)?;
+    let ssh_ports = openings::ssh_ports(&effective)?;
     let sets = sources.address_sets();
     let mut rulesets = BTreeMap::new();
     for (name, node) in &by_name {
@@ -228,14 +228,14 @@ fn common(
         Trust::Full => sources.word(&AddressWord::Cluster, false, "cluster")?,
         Trust::Strict => None,
     };
-    let rule = Rule::new(stems::label("cluster")?, Verdict::Accept);
+    let rule = Rule::new(set_names::label("cluster")?, Verdict::Accept);
     // Names that do not exist are told even where no rule would use them.
     sources.members(&AddressWord::Clients, false, "clients")?;
     Ok(chain::Common {
         cluster: cluster.and_then(|source| from_source(rule, &source)),
         emergency: emergency(sources)?,
         deny: deny::rules(site, sources, warnings)?,
-        exempt: blocks::exempt(
+        exempt: openings::exempt(
             &[
                 AddressWord::Clients,
                 AddressWord::Admins,
@@ -244,7 +244,7 @@ fn common(
             false,
             sources,
         )?,
-        media_exempt: blocks::exempt(&[AddressWord::Clients], true, sources)?,
+        media_exempt: openings::exempt(&[AddressWord::Clients], true, sources)?,
         default: site.default,
         mode: site.mode,
     })
@@ -259,7 +259,7 @@ fn emergency(sources: &mut Sources<'_>) -> Result<Vec<Rule>, CompileError> {
     ] {
         let text = name.to_string();
         let source = sources.live_set(&text, [(name, origin.into())])?;
-        let rule = Rule::new(stems::label(&text)?, verdict);
+        let rule = Rule::new(set_names::label(&text)?, verdict);
         rules.extend(source.and_then(|source| from_source(rule, &source)));
     }
     Ok(rules)

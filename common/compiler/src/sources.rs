@@ -11,10 +11,10 @@ use voipfleet_ruleset::ruleset::{
 };
 
 use super::address::{Elements, is_reachable, is_world};
+use super::address_expansion::Members;
 use super::live::of_cluster;
-use super::members::Members;
 use super::provenance::{Member, Provenance};
-use super::stems::Stems;
+use super::set_names::Stems;
 use super::{CompileError, NodeInput};
 
 /// Sources that a rule matches.

@@ -9,7 +9,7 @@ use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{Interface, LiveName, LiveSets, PortRange};
 
 use super::NodeInput;
-use super::flows::Effective;
+use super::service_ports::Effective;
 
 /// Warnings about one service with the site's changes. `from` is who reaches it.
 pub(super) fn service(effective: &Effective, from: &[AddressWord], warnings: &mut Vec<String>) {

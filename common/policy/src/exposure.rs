@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use voipfleet_ruleset::ruleset::PortRange;
 
 use super::address;
-use super::breadth::Breadth;
+use super::address_space::Breadth;
 use super::decode::Decoder;
 use super::diagnostic::Span;
 use super::document::{AddressWord, Transport};

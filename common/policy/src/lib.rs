@@ -1,7 +1,7 @@
 //! Documents as people write them: read, checked with the place of every mistake, printed back.
 
 pub(crate) mod address;
-mod breadth;
+mod address_space;
 pub mod catalogue;
 mod check;
 mod decode;
@@ -10,14 +10,14 @@ mod document;
 mod documents;
 mod exposure;
 mod feed;
-mod fields;
+mod field_changes;
 mod json_schema;
-mod print;
 mod schema;
 mod source;
-mod stored;
-mod tree;
+mod storage_format;
+mod to_yaml;
 mod yaml;
+mod yaml_writer;
 
 #[cfg(test)]
 mod tests;
@@ -25,12 +25,12 @@ mod tests;
 pub use voipfleet_ruleset::identifiers::DocumentKind as Kind;
 
 pub use address::{InvalidNetwork, is_no_source, is_world, parse_network};
-pub use breadth::Breadth;
+pub use address_space::Breadth;
 pub use check::{Checked, check};
 pub use diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Severity};
 pub use document::*;
 pub use feed::{Feed, FeedFile, FeedSource, FeedUrl, InvalidFeed};
-pub use fields::{Difference, FieldChange, differences};
+pub use field_changes::{Difference, FieldChange, differences};
 pub use json_schema::json_schema;
 pub use source::{MAX_SOURCE_BYTES, Source, read, refuse_length};
 pub use yaml::{MAX_DEPTH, MAX_NODES};

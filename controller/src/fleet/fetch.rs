@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 use voipfleet_proto::v1::Chunk;
 use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
-use super::Fleet;
+use super::{FetchError, Fleet};
 use crate::records::NodeId;
 use crate::rulesets;
 use crate::site_inputs::target;
@@ -27,68 +26,53 @@ const SENDING: Duration = Duration::from_mins(1);
 
 impl Fleet {
     /// The chunks of a ruleset, if it is the one that the node should run.
-    pub(super) async fn fetch(
-        &self,
-        id: &NodeId,
-        digest: Digest,
-    ) -> Result<ReceiverStream<Result<Chunk, Status>>, Status> {
+    pub(crate) async fn fetch(&self, id: &NodeId, digest: Digest) -> Result<Chunks, FetchError> {
         let turns = self.turns(id).await?;
         let store = self.inner.store.as_ref();
-        let (_, generation) = target(store, id).await.map_err(crate::rpc_status::failed)?;
+        let (_, generation) = target(store, id).await?;
         let own = generation
             .as_ref()
             .and_then(|generation| generation.held(&id.node));
-        let bytes = rulesets::get(store, &digest)
-            .await
-            .map_err(crate::rpc_status::failed)?;
+        let bytes = rulesets::get(store, &digest).await?;
         if own.is_none_or(|own| own.digest != digest) {
             return Err(not_yours(id, digest, bytes.as_deref()));
         }
         let bytes = bytes.ok_or_else(|| {
             tracing::error!(node = %id, %digest, "the ruleset that the node should run is missing");
-            Status::data_loss("the controller has lost this ruleset; push the site again")
+            FetchError::Lost
         })?;
         Ok(stream(bytes, turns))
     }
 
     /// The chunks of the live sets of the node's site, if they are the current ones or were so
     /// not long ago.
-    pub(super) async fn fetch_live(
+    pub(crate) async fn fetch_live(
         &self,
         id: &NodeId,
         digest: Digest,
-    ) -> Result<ReceiverStream<Result<Chunk, Status>>, Status> {
+    ) -> Result<Chunks, FetchError> {
         let turns = self.turns(id).await?;
         let value = self.inner.live_sets.find(&id.site, &digest);
-        let value = value.ok_or_else(|| {
-            Status::failed_precondition(
-                "these live sets are not the current ones of the node's site; wait for the next \
-                 notice",
-            )
-        })?;
+        let value = value.ok_or(FetchError::NotCurrent)?;
         Ok(stream(Arc::clone(&value.bytes), turns))
     }
 
     /// Waits until the node may fetch.
-    async fn turns(&self, id: &NodeId) -> Result<Turns, Status> {
+    async fn turns(&self, id: &NodeId) -> Result<Turns, FetchError> {
         let own = self.own_turn(id)?;
         let turn = Arc::clone(&self.inner.fetches).acquire_owned();
         let turn = tokio::time::timeout(TURN, turn)
             .await
-            .map_err(|_| {
-                Status::resource_exhausted("too many rulesets are being fetched; try again later")
-            })?
-            .map_err(|_| Status::unavailable("controller is stopping"))?;
+            .map_err(|_| FetchError::Busy)?
+            .map_err(|_| FetchError::Stopping)?;
         Ok((turn, own))
     }
 
-    fn own_turn(&self, id: &NodeId) -> Result<OwnTurn, Status> {
+    fn own_turn(&self, id: &NodeId) -> Result<OwnTurn, FetchError> {
         let mut fetching = self.fetching();
         let count = fetching.entry(id.clone()).or_default();
         if *count >= OF_ONE_NODE {
-            return Err(Status::resource_exhausted(
-                "this node is fetching its ruleset already; try again later",
-            ));
+            return Err(FetchError::OwnBusy);
         }
         *count += 1;
         Ok(OwnTurn {
@@ -106,14 +90,14 @@ impl Fleet {
     }
 }
 
+/// A ruleset or dynamic sets, as they are sent.
+pub(crate) type Chunks = ReceiverStream<Result<Chunk, FetchError>>;
+
 /// A turn among all, and one of the node's own.
 type Turns = (OwnedSemaphorePermit, OwnTurn);
 
 /// Sends `content` in chunks, and then gives the turns back.
-fn stream<C: AsRef<[u8]> + Send + Sync + 'static>(
-    content: C,
-    turns: Turns,
-) -> ReceiverStream<Result<Chunk, Status>> {
+fn stream<C: AsRef<[u8]> + Send + Sync + 'static>(content: C, turns: Turns) -> Chunks {
     let (out, chunks) = mpsc::channel(2);
     tokio::spawn(async move {
         let _turns = turns;
@@ -128,9 +112,8 @@ fn stream<C: AsRef<[u8]> + Send + Sync + 'static>(
             }
         };
         if tokio::time::timeout(SENDING, sending).await.is_err() {
-            let slow = Status::deadline_exceeded("the content was not read in time");
             // Nobody may be reading any more.
-            let _ = out.try_send(Err(slow));
+            let _ = out.try_send(Err(FetchError::NotReading));
         }
     });
     ReceiverStream::new(chunks)
@@ -156,17 +139,15 @@ impl Drop for OwnTurn {
 
 /// A digest that is not of what the node should run. Whether it exists is told only
 /// of the node's own.
-fn not_yours(id: &NodeId, digest: Digest, bytes: Option<&[u8]>) -> Status {
+fn not_yours(id: &NodeId, digest: Digest, bytes: Option<&[u8]>) -> FetchError {
     let was_own = bytes
         .and_then(|bytes| Ruleset::decode(bytes).ok())
         .is_some_and(|ruleset| ruleset.site == id.site && ruleset.node == id.node);
     if was_own {
-        return Status::failed_precondition(
-            "this ruleset was replaced by a newer one; wait for its offer",
-        );
+        return FetchError::Replaced;
     }
     tracing::warn!(node = %id, %digest, "node asked for a ruleset that is not its own");
-    Status::permission_denied("this ruleset is not for this node")
+    FetchError::OtherNode
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod facts;
 mod fetch;
 mod node_view;
 mod notice;
-mod service;
+mod refusal;
 mod session;
 
 use std::collections::HashMap;
@@ -13,26 +13,34 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, broadcast, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use voipfleet_proto::v1::ControllerMessage;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
+pub(crate) use fetch::Chunks;
 pub use node_view::{Offered, View};
-pub use service::{FleetService, MAX_MESSAGE_BYTES};
+pub use refusal::{FetchError, NotAdmitted, SessionEnd};
+pub(crate) use session::Inbox;
+use session::Session;
 
 use crate::clock::Clock;
 use crate::dynamic_sets::DynamicSets;
 use crate::errors::chain;
-use crate::records::{GenerationRecord, NodeId};
+use crate::pki::authority::Leaf;
+use crate::records::{self, GenerationRecord, NodeId, NodeRecord};
 use crate::site_inputs::Targets;
 use crate::store::{Revision, Store, StoreError, keys};
 
 /// Nodes whose state changed and that a slow listener has not looked at yet.
 const EVENT_BACKLOG: usize = 4096;
+/// Messages to one node that it has not read yet: Welcome, an offer, and answers to drift reports. When it
+/// is full, reading from the node waits as well.
+const OUTBOX: usize = 8;
 /// Rulesets that are sent at the same time: each holds its bytes in memory.
 const FETCHES: usize = 32;
 /// How long after its connection ended a node may take to be back. An agent dials anew within
@@ -132,11 +140,6 @@ impl Fleet {
         }
     }
 
-    /// The gRPC service of agents.
-    pub fn service(&self) -> FleetService {
-        FleetService::new(self.clone())
-    }
-
     /// What the sites' live sets are.
     pub fn live_sets(&self) -> &DynamicSets {
         &self.inner.live_sets
@@ -144,7 +147,7 @@ impl Fleet {
 
     /// Brings what nodes should run to their sessions, as it changes, until the fleet stops.
     pub async fn follow(&self) {
-        let mut changes = self.inner.store.watch(keys::ALL_CURRENT);
+        let mut changes = self.inner.store.watch_from_now(keys::ALL_CURRENT).await;
         loop {
             let change = tokio::select! {
                 change = changes.next() => change,
@@ -166,6 +169,44 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// Whether a certificate is a node's: the node exists, and it enrolled with this key.
+    pub(crate) async fn admit(&self, id: &NodeId, leaf: &Leaf) -> Result<(), NotAdmitted> {
+        if leaf.expires_ms <= self.inner.clock.now_ms() {
+            return Err(NotAdmitted::Expired);
+        }
+        let key = keys::node(&id.site, &id.node);
+        let read = records::read::<NodeRecord>(self.inner.store.as_ref(), &key).await?;
+        let record = read.ok_or(NotAdmitted::Deleted)?.record;
+        if record.key_hash == leaf.key_hash {
+            Ok(())
+        } else {
+            Err(NotAdmitted::OtherKey)
+        }
+    }
+
+    /// Runs a session in a task of its own. Its last message is why it ended.
+    pub(crate) fn serve(
+        &self,
+        id: NodeId,
+        peer: SocketAddr,
+        leaf: Leaf,
+        inbound: impl Inbox + 'static,
+    ) -> Result<mpsc::Receiver<Result<ControllerMessage, SessionEnd>>, SessionEnd> {
+        if self.inner.stop.is_cancelled() {
+            return Err(SessionEnd::Stopping);
+        }
+        let (out, messages) = mpsc::channel(OUTBOX);
+        let session = Session::new(self.clone(), id.clone(), peer, leaf, out.clone());
+        self.inner.sessions.spawn(async move {
+            if let Err(end) = session.run(inbound).await {
+                tracing::info!(node = %id, %peer, reason = %chain(&end), "session ended");
+                // A full outbox means that the node does not read: it learns by the closing.
+                let _ = out.try_send(Err(end));
+            }
+        });
+        Ok(messages)
     }
 
     /// Ends every session; returns when the last one has ended.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use tokio_stream::{Stream, StreamExt as _};
 use tracing::Instrument as _;
 use voipfleet_proto::v1::{
     AgentMessage, Confirm, ControllerMessage, DriftAck, DriftReport, Hello, NodeFacts, NodeState,
@@ -18,7 +18,7 @@ use voipfleet_ruleset::ruleset::Digest;
 
 use super::drift::DriftLog;
 use super::notice::Notices;
-use super::{End, Fleet, Offered, Registered, View, Wanted, facts};
+use super::{End, Fleet, NotAdmitted, Offered, Registered, SessionEnd, View, Wanted, facts};
 use crate::errors::chain;
 use crate::pki::authority::Leaf;
 use crate::records::{self, NodeId, StatusRecord};
@@ -30,13 +30,23 @@ const HELLO: Duration = Duration::from_secs(10);
 /// How long a node may leave its inbox full.
 const READING: Duration = Duration::from_secs(30);
 
+/// Messages of a node.
+pub(crate) trait Inbox:
+    Stream<Item = Result<AgentMessage, SessionEnd>> + Send + Unpin
+{
+}
+impl<S: Stream<Item = Result<AgentMessage, SessionEnd>> + Send + Unpin> Inbox for S {}
+
+/// Messages to a node; an error is the last.
+type Outbox = mpsc::Sender<Result<ControllerMessage, SessionEnd>>;
+
 /// A session before its Hello.
 pub(super) struct Session {
     fleet: Fleet,
     id: NodeId,
     peer: SocketAddr,
     leaf: Leaf,
-    out: mpsc::Sender<Result<ControllerMessage, Status>>,
+    out: Outbox,
 }
 
 /// A session after its Hello.
@@ -44,7 +54,7 @@ struct Greeted {
     fleet: Fleet,
     id: NodeId,
     number: u64,
-    out: mpsc::Sender<Result<ControllerMessage, Status>>,
+    out: Outbox,
     delivery: Delivery,
     notices: Notices,
     tries: u64,
@@ -54,18 +64,8 @@ struct Greeted {
     drift: Option<DriftLog>,
 }
 
-fn failed(error: StoreError) -> Status {
-    crate::rpc_status::failed(error)
-}
-
 impl Session {
-    pub(super) fn new(
-        fleet: Fleet,
-        id: NodeId,
-        peer: SocketAddr,
-        leaf: Leaf,
-        out: mpsc::Sender<Result<ControllerMessage, Status>>,
-    ) -> Self {
+    pub(super) fn new(fleet: Fleet, id: NodeId, peer: SocketAddr, leaf: Leaf, out: Outbox) -> Self {
         Self {
             fleet,
             id,
@@ -76,35 +76,33 @@ impl Session {
     }
 
     /// Runs until the node hangs up (`Ok`) or the controller ends it.
-    pub(super) async fn run(self, mut inbound: Streaming<AgentMessage>) -> Result<(), Status> {
+    pub(super) async fn run(self, mut inbound: impl Inbox) -> Result<(), SessionEnd> {
         let span = tracing::info_span!("session", node = %self.id);
         async move {
             let stop = self.fleet.inner.stop.clone();
             let hello = tokio::select! {
                 hello = self.hello(&mut inbound) => hello?,
-                () = stop.cancelled() => return Err(stopping()),
+                () = stop.cancelled() => return Err(SessionEnd::Stopping),
             };
-            let (greeted, registered) = self.greet(hello).await.map_err(failed)?;
+            let (greeted, registered) = self.greet(hello).await?;
             greeted.run(inbound, registered, &self.leaf).await
         }
         .instrument(span)
         .await
     }
 
-    async fn hello(&self, inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
-        let first = tokio::time::timeout(HELLO, inbound.message())
+    async fn hello(&self, inbound: &mut impl Inbox) -> Result<Hello, SessionEnd> {
+        let first = tokio::time::timeout(HELLO, inbound.next())
             .await
-            .map_err(|_| Status::deadline_exceeded("no Hello within 10 s"))??;
+            .map_err(|_| SessionEnd::NoHello)?
+            .transpose()?;
         let Some(agent_message::Kind::Hello(mut hello)) = first.and_then(|message| message.kind)
         else {
-            return Err(Status::invalid_argument("the first message must be Hello"));
+            return Err(SessionEnd::NotHello);
         };
         if hello.site != self.id.site.as_str() || hello.node != self.id.node.as_str() {
             tracing::warn!("session refused: Hello names another node than the certificate");
-            return Err(Status::permission_denied(format!(
-                "the certificate is of node {}, but Hello names another; enrol this machine again",
-                self.id
-            )));
+            return Err(SessionEnd::OtherNode(self.id.clone()));
         }
         facts::bound_hello(&mut hello);
         Ok(hello)
@@ -172,17 +170,13 @@ impl Session {
     }
 }
 
-fn stopping() -> Status {
-    Status::unavailable("controller is stopping")
-}
-
 impl Greeted {
     async fn run(
         mut self,
-        inbound: Streaming<AgentMessage>,
+        inbound: impl Inbox,
         registered: Registered,
         leaf: &Leaf,
-    ) -> Result<(), Status> {
+    ) -> Result<(), SessionEnd> {
         tracing::info!(peer = self.stored.peer, "node connected");
         let ended = self.serve(inbound, registered, leaf).await;
         if self.fleet.unregister(&self.id, self.number) {
@@ -197,13 +191,13 @@ impl Greeted {
 
     async fn serve(
         &mut self,
-        mut inbound: Streaming<AgentMessage>,
+        mut inbound: impl Inbox,
         mut registered: Registered,
         leaf: &Leaf,
-    ) -> Result<(), Status> {
+    ) -> Result<(), SessionEnd> {
         // Deleted between the first look and the Hello: from here on a deletion ends it.
         self.fleet.admit(&self.id, leaf).await?;
-        self.store_status().await.map_err(failed)?;
+        self.store_status().await?;
         self.send(controller_message::Kind::Welcome(Welcome {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
         }))
@@ -213,7 +207,7 @@ impl Greeted {
             .expires_ms
             .saturating_sub(self.fleet.inner.clock.now_ms());
         let mut expiry = pin!(tokio::time::sleep(Duration::from_millis(left)));
-        let mut wanted = self.first_wanted(&mut registered).await.map_err(failed)?;
+        let mut wanted = self.first_wanted(&mut registered).await?;
         loop {
             if let Some(notice) = self.notices.next() {
                 self.send(controller_message::Kind::Live(notice)).await?;
@@ -226,8 +220,8 @@ impl Greeted {
                 self.offer(&wanted).await?;
             }
             tokio::select! {
-                message = inbound.message() => match message? {
-                    Some(message) => self.hear(message).await?,
+                message = inbound.next() => match message {
+                    Some(message) => self.hear(message?).await?,
                     None => return Ok(()),
                 },
                 changed = registered.wanted.changed() => {
@@ -239,26 +233,22 @@ impl Greeted {
                 }
                 () = self.notices.changed() => {}
                 end = &mut registered.end => return Err(self.ended(end.ok().as_ref())),
-                () = stop.cancelled() => return Err(stopping()),
+                () = stop.cancelled() => return Err(SessionEnd::Stopping),
                 () = &mut expiry => {
-                    return Err(Status::unauthenticated(
-                        "this node's certificate has expired; enrol it again",
-                    ));
+                    return Err(NotAdmitted::Expired.into());
                 }
             }
         }
     }
 
-    fn ended(&self, why: Option<&End>) -> Status {
+    fn ended(&self, why: Option<&End>) -> SessionEnd {
         match why {
-            Some(End::Deleted) => {
-                Status::permission_denied("this node was deleted; enrol it again")
-            }
+            Some(End::Deleted) => NotAdmitted::Deleted.into(),
             Some(End::Replaced(by)) => {
                 tracing::info!(old = self.stored.peer, new = %by, "session replaced by a newer one");
-                Status::aborted(format!("this node connected again from {by}"))
+                SessionEnd::Replaced(*by)
             }
-            None => stopping(),
+            None => SessionEnd::Stopping,
         }
     }
 
@@ -277,7 +267,7 @@ impl Greeted {
 
     /// Confirms the trial that Hello announced, if that is what is wanted; offers what is
     /// wanted if the node needs it.
-    async fn offer(&mut self, wanted: &Wanted) -> Result<(), Status> {
+    async fn offer(&mut self, wanted: &Wanted) -> Result<(), SessionEnd> {
         let again = wanted.tries > self.tries;
         self.tries = wanted.tries;
         let Some(generation) = &wanted.generation else {
@@ -323,20 +313,18 @@ impl Greeted {
         .await
     }
 
-    async fn hear(&mut self, message: AgentMessage) -> Result<(), Status> {
+    async fn hear(&mut self, message: AgentMessage) -> Result<(), SessionEnd> {
         match message.kind {
             Some(agent_message::Kind::Status(status)) => self.hear_status(status).await,
             Some(agent_message::Kind::Facts(found)) => self.hear_facts(found).await,
             Some(agent_message::Kind::Drift(report)) => self.hear_drift(report).await,
-            Some(agent_message::Kind::Hello(_)) => {
-                Err(Status::invalid_argument("Hello may be said once only"))
-            }
+            Some(agent_message::Kind::Hello(_)) => Err(SessionEnd::SecondHello),
             // Something that a newer agent says: nothing to do with it.
             None => Ok(()),
         }
     }
 
-    async fn hear_status(&mut self, mut status: NodeStatus) -> Result<(), Status> {
+    async fn hear_status(&mut self, mut status: NodeStatus) -> Result<(), SessionEnd> {
         facts::bound_status(&mut status);
         let confirmed = held(status.confirmed_generation, &status.confirmed_digest);
         let progress = facts::progress(status.state());
@@ -363,7 +351,7 @@ impl Greeted {
         self.stored.status = Some(status.clone());
         // What lasts is on disk before anybody is told; what passes is told only.
         if !working {
-            self.store_status().await.map_err(failed)?;
+            self.store_status().await?;
         }
         self.fleet.update(&self.id, self.number, |view| {
             view.confirmed = confirmed;
@@ -376,35 +364,30 @@ impl Greeted {
         Ok(())
     }
 
-    async fn hear_facts(&mut self, mut found: NodeFacts) -> Result<(), Status> {
+    async fn hear_facts(&mut self, mut found: NodeFacts) -> Result<(), SessionEnd> {
         facts::bound_facts(&mut found);
         self.stored.facts = Some(found.clone());
-        self.store_status().await.map_err(failed)?;
+        self.store_status().await?;
         self.fleet.update(&self.id, self.number, |view| {
             view.facts = Some(found);
         });
         Ok(())
     }
 
-    async fn hear_drift(&mut self, mut report: DriftReport) -> Result<(), Status> {
+    async fn hear_drift(&mut self, mut report: DriftReport) -> Result<(), SessionEnd> {
         facts::bound_report(&mut report);
         let store = Arc::clone(&self.fleet.inner.store);
         let log = match &mut self.drift {
             Some(log) => log,
-            None => self.drift.insert(
-                DriftLog::load(store.as_ref(), &self.id)
-                    .await
-                    .map_err(failed)?,
-            ),
+            None => self
+                .drift
+                .insert(DriftLog::load(store.as_ref(), &self.id).await?),
         };
         for record in &report.records {
             let class = record.class().as_str_name();
             tracing::warn!(class, chain = record.chain, rule = record.rule, "drift");
         }
-        let ids = log
-            .store(store.as_ref(), report.records)
-            .await
-            .map_err(failed)?;
+        let ids = log.store(store.as_ref(), report.records).await?;
         self.send(controller_message::Kind::DriftAck(DriftAck { ids }))
             .await
     }
@@ -431,14 +414,12 @@ impl Greeted {
         Ok(())
     }
 
-    async fn send(&self, kind: controller_message::Kind) -> Result<(), Status> {
+    async fn send(&self, kind: controller_message::Kind) -> Result<(), SessionEnd> {
         let message = ControllerMessage { kind: Some(kind) };
         match tokio::time::timeout(READING, self.out.send(Ok(message))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Status::cancelled("the node hung up")),
-            Err(_) => Err(Status::deadline_exceeded(
-                "the node does not read its messages",
-            )),
+            Ok(Err(_)) => Err(SessionEnd::HungUp),
+            Err(_) => Err(SessionEnd::NotReading),
         }
     }
 }

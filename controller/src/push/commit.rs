@@ -10,8 +10,8 @@ use super::propose::{Heads, busy};
 use super::queue::QueueClaim;
 use super::{Pipeline, Proposed, PushError, prune};
 use crate::failpoint;
-use crate::records::{self, RolloutRecord, expected};
-use crate::store::{Expect, Outcome, StoreError, Txn, keys};
+use crate::records::{RolloutRecord, expected};
+use crate::store::{Expect, StoreError, Transaction, Txn, keys};
 
 /// What came of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,25 +49,26 @@ impl Pipeline {
         };
         let settled = proposal.is_settled();
         let rollout = (!settled).then(|| self.rollout(proposal, heads, request.ticket));
-        let mut txn = expect_heads(proposal, heads);
-        if !settled {
-            txn = claim.take(txn)?;
-        }
-        txn = store_generation(proposal, heads, txn)?;
-        if let Some(rollout) = &rollout {
-            txn = store_rollout(proposal, rollout, txn)?;
-        }
+        let mut tx = Transaction::new(self.store.as_ref());
+        expect_heads(proposal, heads, &mut tx);
+        store_generation(proposal, heads, &mut tx)?;
         if let Some(packed) = packed.take().filter(|_| proposal.changed) {
-            txn = packed.put(self.store.as_ref(), &stored(heads), txn).await?;
+            let store = self.store.as_ref();
+            let rulesets = packed.put(store, &stored(heads), Txn::new()).await?;
+            for (key, value) in rulesets.puts {
+                tx.put(key, value);
+            }
         }
         let Some(rollout) = rollout else {
-            let unchanged = txn.puts.is_empty() || self.is_committed(txn).await?;
+            let unchanged = !tx.writes() || tx.commit().await?.is_some();
             return Ok(unchanged.then_some(StartedPush::Unchanged));
         };
+        claim.take(&mut tx)?;
+        store_rollout(proposal, &rollout, &mut tx)?;
         // Before it can be seen: it is this controller's, and not one to take over.
         self.rollouts.started(site, rollout.number);
         failpoint::reach("start", failpoint::At::Decided);
-        if !self.is_committed(txn).await? {
+        if tx.commit().await?.is_none() {
             return Ok(None);
         }
         failpoint::reach("start", failpoint::At::Committed);
@@ -93,60 +94,56 @@ impl Pipeline {
             at_ms: self.clock.now_ms(),
         })
     }
-
-    async fn is_committed(&self, txn: Txn) -> Result<bool, StoreError> {
-        let outcome = self.store.commit(txn).await?;
-        Ok(matches!(outcome, Outcome::Committed { .. }))
-    }
 }
 
-/// A transaction that expects what the proposal was made of.
-fn expect_heads(proposal: &Proposal, heads: &Heads) -> Txn {
+/// Expects what the proposal was made of.
+fn expect_heads(proposal: &Proposal, heads: &Heads, tx: &mut Transaction<'_>) {
     let site = &proposal.site;
     let targets = heads.targets.as_ref();
     let targets = targets.map_or(Expect::Absent, |read| Expect::At(read.revision()));
-    let mut txn = Txn::new()
-        .expect(keys::current(site), targets)
-        .expect(keys::rollout(site), expected(heads.rollout.as_ref()));
+    tx.expect(keys::current(site), targets);
+    tx.expect(keys::rollout(site), expected(heads.rollout.as_ref()));
     // Its rulesets go with it: if it was pruned since, its content cannot come back.
     if let Some(earlier) = &heads.earlier {
         let key = keys::generation(site, earlier.record.number);
-        txn = txn.expect(key, Expect::At(earlier.revision));
+        tx.expect(key, Expect::At(earlier.revision));
     }
-    txn
 }
 
-fn store_generation(proposal: &Proposal, heads: &Heads, txn: Txn) -> Result<Txn, StoreError> {
+fn store_generation(
+    proposal: &Proposal,
+    heads: &Heads,
+    tx: &mut Transaction<'_>,
+) -> Result<(), StoreError> {
     if !proposal.stores_generation() {
-        return Ok(txn);
+        return Ok(());
     }
     let generation = &proposal.generation;
     let key = keys::generation(&proposal.site, generation.number);
-    let value = records::to_json(&key, generation)?;
     let expect = if proposal.changed {
         Expect::Absent
     } else {
         expected(heads.generation.as_ref())
     };
-    Ok(txn.expect(key.clone(), expect).put(key, value))
+    tx.expect(key.clone(), expect);
+    tx.put_large_json(&key, &key, generation)
 }
 
 fn store_rollout(
     proposal: &Proposal,
     rollout: &RolloutRecord,
-    mut txn: Txn,
-) -> Result<Txn, StoreError> {
+    tx: &mut Transaction<'_>,
+) -> Result<(), StoreError> {
     let site = &proposal.site;
-    let (key, targets) = (keys::current(site), rollout.targets());
-    txn = txn.put(key.clone(), records::to_json(&key, &targets)?);
+    let key = keys::current(site);
+    tx.put_large_json(&key, &key, &rollout.targets())?;
     let key = keys::rollout(site);
-    txn = txn.put(key.clone(), records::to_json(&key, rollout)?);
+    tx.put_large_json(&key, &key, rollout)?;
     if rollout.state.has_ended() {
         let key = keys::outcome(site, rollout.generation);
-        let outcome = rollout.outcome(rollout.started_ms);
-        txn = txn.put(key.clone(), records::to_json(&key, &outcome)?);
+        tx.put_json(&key, &rollout.outcome(rollout.started_ms))?;
     }
-    Ok(txn)
+    Ok(())
 }
 
 /// Rulesets that are in the store as long as the site's newest generation is what it was.

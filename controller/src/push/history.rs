@@ -15,7 +15,7 @@ use super::{Compiler, PushError};
 use crate::fleet::Fleet;
 use crate::records::{self, Content, GenerationRecord, NodeId, OutcomeRecord, Read, TargetRecord};
 use crate::site_inputs::{InputsError, nodes};
-use crate::store::{Store, StoreError, keys};
+use crate::store::{Store, keys};
 
 /// The most generations of a site that are read: more than pruning leaves.
 const MOST: usize = 10_000;
@@ -77,11 +77,10 @@ impl HistoryReader {
         let current: Option<Read<TargetRecord>> =
             records::read(store, &keys::current(site)).await?;
         let entries = store.all(&keys::generations(site), MOST).await?;
-        let generations: Result<Vec<GenerationRecord>, StoreError> = entries
-            .iter()
-            .map(|entry| records::from_json(&entry.key, &entry.held))
-            .collect();
-        let generations = generations?;
+        let mut generations: Vec<GenerationRecord> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            generations.push(records::load(store, entry).await?);
+        }
         let mut outcomes = BTreeMap::new();
         for record in &generations {
             let key = keys::outcome(site, record.number);

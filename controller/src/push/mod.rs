@@ -60,7 +60,7 @@ impl Pushes {
         let documents = Cache::new(Arc::clone(&store));
         let rollouts = Rollouts::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone());
         let compiler = Compiler::new(Arc::clone(&store), Arc::clone(&clock), documents.clone());
-        let queue = PushQueue::new(Arc::clone(&store), Arc::clone(&clock), rollouts.clone());
+        let queue = PushQueue::new(Arc::clone(&store), Arc::clone(&clock));
         let pipeline = Pipeline::new(
             Arc::clone(&store),
             Arc::clone(&clock),

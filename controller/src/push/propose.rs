@@ -209,8 +209,8 @@ async fn last_good(
     newest: &GenerationRecord,
 ) -> Result<Generation, PushError> {
     let entries = store.all(&keys::generations(site), MAX_GENERATIONS).await?;
-    for entry in entries.iter().rev() {
-        let record: GenerationRecord = records::from_json(&entry.key, &entry.held)?;
+    for entry in entries.into_iter().rev() {
+        let record: GenerationRecord = records::load(store, entry).await?;
         if record.number >= newest.number || record.nodes == newest.nodes {
             continue;
         }

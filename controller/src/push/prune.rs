@@ -9,6 +9,7 @@ use crate::documents;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, RolloutRecord, TargetRecord};
 use crate::rulesets;
+use crate::store::parts::Parts;
 use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
 
 /// Generations of a site that are kept.
@@ -57,14 +58,15 @@ async fn prune(store: &dyn Store, site: &SiteName) -> Result<usize, StoreError> 
     let mut kept = BTreeSet::new();
     let mut txn = Txn::new().expect(current, Expect::At(target.revision));
     for (place, entry) in entries.into_iter().enumerate() {
-        let record: GenerationRecord = records::from_json(&entry.key, &entry.held)?;
+        let key = entry.key.clone();
+        let parts = Parts::of(&key, &entry.held)?;
+        let record: GenerationRecord = records::load(store, entry).await?;
         let digests = record.nodes.values().map(|content| content.digest);
         if place < count && !wanted.contains(&record.number) {
             gone += 1;
             dropped.extend(digests);
-            txn = txn
-                .delete(keys::outcome(site, record.number))
-                .delete(entry.key);
+            txn = txn.delete(keys::outcome(site, record.number)).delete(key);
+            txn.deletes.extend(parts.iter().flat_map(Parts::keys));
         } else {
             kept.extend(digests);
         }

@@ -8,11 +8,12 @@ use voipfleet_ruleset::identifiers::SiteName;
 use super::propose::Heads;
 use super::{PushError, PushRequest};
 use crate::clock::Clock;
-use crate::records::{self, Fate, MAX_WAITING, QueueRecord, Queued, Read, RolloutState, expected};
-use crate::rollout::Rollouts;
-use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
+use crate::records::{
+    self, Fate, MAX_WAITING, QueueRecord, Queued, Read, RolloutRecord, RolloutState, expected,
+};
+use crate::store::{Expect, Store, StoreError, Transaction, keys, transact};
 
-/// Tries to win against a rollout that moves on.
+/// Tries to queue or to push, while rollouts begin and end.
 pub(super) const TRIES: usize = 20;
 
 /// The queues of all sites.
@@ -20,7 +21,6 @@ pub(super) const TRIES: usize = 20;
 pub struct PushQueue {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    rollouts: Rollouts,
 }
 
 /// A push that waits from now on.
@@ -75,22 +75,18 @@ impl QueueClaim {
     }
 
     /// Adds to a transaction that the queue is as it was read, and takes the push off it.
-    pub(super) fn take(&self, txn: Txn) -> Result<Txn, StoreError> {
-        let txn = txn.expect(self.key.clone(), self.expect);
-        Ok(match &self.left {
-            Some(left) => txn.put(self.key.clone(), records::to_json(&self.key, left)?),
-            None => txn,
-        })
+    pub(super) fn take(&self, tx: &mut Transaction<'_>) -> Result<(), StoreError> {
+        tx.expect(self.key.clone(), self.expect);
+        if let Some(left) = &self.left {
+            tx.put_large_json(&self.key, &self.key, left)?;
+        }
+        Ok(())
     }
 }
 
 impl PushQueue {
-    pub(super) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, rollouts: Rollouts) -> Self {
-        Self {
-            store,
-            clock,
-            rollouts,
-        }
+    pub(super) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock }
     }
 
     pub async fn read(&self, site: &SiteName) -> Result<Option<Read<QueueRecord>>, StoreError> {
@@ -104,15 +100,16 @@ impl PushQueue {
         key_hash: &str,
     ) -> Result<Option<Ticket>, PushError> {
         let site = &request.site;
-        for _ in 0..TRIES {
-            let last = self.rollouts.read(site).await?;
-            let read = self.read(site).await?;
-            let expect = expected(read.as_ref());
-            let mut queue = read.map(|read| read.record).unwrap_or_default();
-            let under_way = last.as_ref().map(|last| &last.record);
-            let under_way = under_way.filter(|last| !last.state.has_ended());
+        let (key, rollout) = (keys::queue(site), keys::rollout(site));
+        let what = format!("the queue of site {site}");
+        let enqueued = transact(self.store.as_ref(), &what, async |mut tx| {
+            // A rollout that is halted meanwhile drops what waits: nothing is added behind it.
+            let last: Option<RolloutRecord> = tx.read(&rollout).await?;
+            let queue: Option<QueueRecord> = tx.read(&key).await?;
+            let mut queue = queue.unwrap_or_default();
+            let under_way = last.filter(|last| !last.state.has_ended());
             if under_way.is_none() && queue.waiting.is_empty() {
-                return Ok(None);
+                return Ok(tx.done(None));
             }
             if let Some(back) = under_way.filter(|last| last.state == RolloutState::RollingBack) {
                 return Err(PushError::GoingBack {
@@ -134,43 +131,33 @@ impl PushQueue {
                 confirm_within_ms: request.confirm_within_ms,
                 planned: precondition.map(|precondition| precondition.content.clone()),
             });
-            let (key, rollout) = (keys::queue(site), keys::rollout(site));
-            // A rollout that is halted meanwhile drops what waits: nothing is added behind it.
-            let txn = Txn::new()
-                .expect(rollout, expected(last.as_ref()))
-                .expect(key.clone(), expect)
-                .put(key.clone(), records::to_json(&key, &queue)?);
-            if matches!(self.store.commit(txn).await?, Outcome::Committed { .. }) {
-                tracing::info!(%site, ticket = number, by = request.by, "push queued");
-                let site = site.clone();
-                return Ok(Some(Ticket { site, number }));
-            }
-        }
-        Err(PushError::Contended(site.clone()))
+            tx.put_large_json(&key, &key, &queue)?;
+            Ok::<_, PushError>(tx.done(Some(number)))
+        });
+        let Some(number) = enqueued.await? else {
+            return Ok(None);
+        };
+        tracing::info!(%site, ticket = number, by = request.by, "push queued");
+        let site = site.clone();
+        Ok(Some(Ticket { site, number }))
     }
 
     /// Changes a queue, as long as `change` finds anything to change.
     pub(super) async fn change(
         &self,
         site: &SiteName,
-        mut change: impl FnMut(&mut QueueRecord) -> bool,
+        change: impl Fn(&mut QueueRecord) -> bool,
     ) -> Result<(), StoreError> {
         let key = keys::queue(site);
-        for _ in 0..TRIES {
-            let Some(read) = self.read(site).await? else {
-                return Ok(());
-            };
-            let mut queue = read.record;
-            if !change(&mut queue) {
-                return Ok(());
+        let what = format!("the queue of site {site}");
+        transact(self.store.as_ref(), &what, async |mut tx| {
+            if let Some(mut queue) = tx.read::<QueueRecord>(&key).await?
+                && change(&mut queue)
+            {
+                tx.put_large_json(&key, &key, &queue)?;
             }
-            let txn = Txn::new()
-                .expect(key.clone(), Expect::At(read.revision))
-                .put(key.clone(), records::to_json(&key, &queue)?);
-            if matches!(self.store.commit(txn).await?, Outcome::Committed { .. }) {
-                return Ok(());
-            }
-        }
-        Err(StoreError::Changing { prefix: key })
+            Ok(tx.done(()))
+        })
+        .await
     }
 }

@@ -78,13 +78,8 @@ impl QueueWorker {
     pub async fn run(&self) {
         let store = Arc::clone(&self.pipeline.store);
         let stop = self.pipeline.fleet.stop_token();
-        site_tasks::run_all(store.as_ref(), keys::ALL_QUEUES, &stop, |site| SiteQueue {
-            worker: self.clone(),
-            queue: store.watch(&keys::queue(&site)),
-            rollout: store.watch(&keys::rollout(&site)),
-            site,
-        })
-        .await;
+        let task = |site| SiteQueue::new(self.clone(), site);
+        site_tasks::run_all(store.as_ref(), keys::ALL_QUEUES, &stop, task).await;
     }
 
     async fn turn(&self, site: &SiteName) -> Result<Next, TurnError> {
@@ -137,7 +132,7 @@ impl QueueWorker {
         match self.pipeline.attempt(&request).await {
             Ok(Some((_, StartedPush::Unchanged))) => Ok(Some(Fate::Unchanged)),
             Ok(Some((_, StartedPush::Rollout(_))) | None) | Err(PushError::Busy { .. }) => Ok(None),
-            Err(PushError::Store(error)) if may_pass(&error) => Err(error),
+            Err(PushError::Store(error)) if error.is_transient() => Err(error),
             Err(error) => Ok(Some(Fate::Dropped {
                 reason: chain(&error),
             })),
@@ -169,6 +164,18 @@ impl QueueWorker {
     }
 }
 
+impl SiteQueue {
+    async fn new(worker: QueueWorker, site: SiteName) -> Self {
+        let store = &worker.pipeline.store;
+        Self {
+            queue: store.watch_from_now(&keys::queue(&site)).await,
+            rollout: store.watch_from_now(&keys::rollout(&site)).await,
+            site,
+            worker,
+        }
+    }
+}
+
 #[async_trait]
 impl SiteTask for SiteQueue {
     async fn turn(&mut self) -> Next {
@@ -188,17 +195,6 @@ impl SiteTask for SiteQueue {
             change = self.rollout.next() => change.is_some(),
         }
     }
-}
-
-/// Whether the same push may succeed later.
-fn may_pass(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::Engine(_)
-            | StoreError::Outrun
-            | StoreError::Changing { .. }
-            | StoreError::Closed
-    )
 }
 
 fn event(site: &SiteName, ended: &Ended) -> Event {

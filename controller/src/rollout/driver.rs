@@ -40,9 +40,10 @@ struct Driver {
 }
 
 impl SiteRollouts {
-    pub(super) fn new(rollouts: Rollouts, site: SiteName) -> Self {
+    pub(super) async fn new(rollouts: Rollouts, site: SiteName) -> Self {
+        let store = &rollouts.inner.store;
         Self {
-            changes: rollouts.inner.store.watch(&keys::rollout(&site)),
+            changes: store.watch_from_now(&keys::rollout(&site)).await,
             events: rollouts.inner.fleet.events(),
             driver: Driver { rollouts, site },
             fresh: true,

@@ -8,10 +8,8 @@ use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use crate::failpoint::{self, At};
-use crate::records::{
-    self, GenerationRecord, QueueRecord, Read, RolloutRecord, TargetRecord, expected,
-};
-use crate::store::{Expect, Outcome, Revision, Store, StoreError, Txn, keys};
+use crate::records::{self, GenerationRecord, QueueRecord, Read, RolloutRecord, TargetRecord};
+use crate::store::{Expect, Revision, Store, StoreError, Transaction, keys};
 
 /// Writes a step; none: the rollout or the targets have been changed since by others.
 pub(super) async fn persist(
@@ -21,55 +19,45 @@ pub(super) async fn persist(
     after: &RolloutRecord,
     at_ms: u64,
 ) -> Result<Option<Revision>, StoreError> {
-    let current = keys::current(site);
-    let target: Option<Read<TargetRecord>> = records::read(store, &current).await?;
+    let mut tx = Transaction::new(store);
     let key = keys::rollout(site);
-    let mut txn = Txn::new()
-        .expect(key.clone(), Expect::At(before.revision))
-        .put(key.clone(), records::to_json(&key, after)?);
+    tx.expect(key.clone(), Expect::At(before.revision));
+    tx.put_large_json(&key, &key, after)?;
+    let current = keys::current(site);
     let targets = after.targets();
-    if target.as_ref().map(|read| &read.record) != Some(&targets) {
-        txn = txn
-            .expect(current.clone(), expected(target.as_ref()))
-            .put(current.clone(), records::to_json(&current, &targets)?);
+    if tx.read::<TargetRecord>(&current).await?.as_ref() != Some(&targets) {
+        tx.put_large_json(&current, &current, &targets)?;
     }
     if before.record.back != after.back
         && let Some(number) = after.back
     {
         let back = way_back(store, site, &before.record, after, number, at_ms).await?;
         let key = keys::generation(site, number);
-        let value = records::to_json(&key, &back)?;
-        txn = txn.expect(key.clone(), Expect::Absent).put(key, value);
+        tx.expect(key.clone(), Expect::Absent);
+        tx.put_large_json(&key, &key, &back)?;
     }
     if let Some(reason) = after.blocks_queue() {
         let key = keys::queue(site);
-        let queue: Option<Read<QueueRecord>> = records::read(store, &key).await?;
         // Even if nothing waits: nothing may be added meanwhile.
-        txn = txn.expect(key.clone(), expected(queue.as_ref()));
-        let mut queue = queue.map(|read| read.record).unwrap_or_default();
+        let queue: Option<QueueRecord> = tx.read(&key).await?;
+        let mut queue = queue.unwrap_or_default();
         if queue.drop_all(&reason) {
-            txn = txn.put(key.clone(), records::to_json(&key, &queue)?);
+            tx.put_large_json(&key, &key, &queue)?;
         }
     }
     let outcome = after.outcome(at_ms);
     let ended = before.record.state.has_ended();
     // Nodes that were offline may apply it after the end, or refuse it.
     if after.state.has_ended() && (!ended || before.record.outcome(at_ms) != outcome) {
-        let key = keys::outcome(site, after.generation);
-        txn = txn.put(key.clone(), records::to_json(&key, &outcome)?);
-        if let Some(back) = after.back {
-            let key = keys::outcome(site, back);
-            txn = txn.put(key.clone(), records::to_json(&key, &outcome)?);
+        for number in [Some(after.generation), after.back].into_iter().flatten() {
+            tx.put_json(&keys::outcome(site, number), &outcome)?;
         }
     }
     let transition = Transition::between(&before.record, after).as_str();
     failpoint::reach(transition, At::Decided);
-    let outcome = store.commit(txn).await?;
+    let revision = tx.commit().await?;
     failpoint::reach(transition, At::Committed);
-    Ok(match outcome {
-        Outcome::Committed { revision } => Some(revision),
-        Outcome::Conflict => None,
-    })
+    Ok(revision)
 }
 
 /// The generation that holds what every node ran before the rollout.

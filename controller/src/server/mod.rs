@@ -2,4 +2,6 @@
 
 pub mod api;
 pub mod enrolment;
+pub mod fleet_service;
 pub mod listen;
+pub(crate) mod rpc_status;

@@ -1,7 +1,6 @@
-//! A store, a clock that tests turn, and what is in use.
+//! A store, a test clock, and the sources in use.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -12,24 +11,16 @@ use voipfleet_controller::audit::Audit;
 use voipfleet_controller::clock::Clock;
 use voipfleet_controller::dynamic_sets::Used;
 use voipfleet_controller::store::{Embedded, Store, Versioned};
+use voipfleet_testkit::TestClock;
 
 /// How long something may take that must happen; a test that passes never waits for it.
 const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) const MINUTE: u64 = 60_000;
 pub(crate) const HOUR: u64 = 60 * MINUTE;
 
-#[derive(Debug)]
-pub(crate) struct Turned(AtomicU64);
-
-impl Clock for Turned {
-    fn now_ms(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
 pub(crate) struct Scene {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) clock: Arc<Turned>,
+    pub(crate) clock: Arc<TestClock>,
     pub(crate) used: watch::Sender<Option<Arc<Used>>>,
     pub(crate) stop: CancellationToken,
     pub(crate) dir: TempDir,
@@ -41,7 +32,7 @@ impl Scene {
         let store = Embedded::open(&dir.path().join("store")).unwrap();
         Self {
             store: Arc::new(store),
-            clock: Arc::new(Turned(AtomicU64::new(1_800_000_000_000))),
+            clock: Arc::new(TestClock::fixed(1_800_000_000_000)),
             used: watch::Sender::new(None),
             stop: CancellationToken::new(),
             dir,
@@ -63,7 +54,7 @@ impl Scene {
 
     /// Turns the clock, and has what is due looked at: what is in use is said again.
     pub(crate) fn pass(&self, ms: u64) {
-        self.clock.0.fetch_add(ms, Ordering::SeqCst);
+        self.clock.advance_ms(ms);
         self.used.send_modify(|_| {});
     }
 
@@ -77,7 +68,7 @@ impl Scene {
         key: &str,
         mut wanted: impl FnMut(Option<Versioned>) -> Option<T>,
     ) -> T {
-        let mut changes = self.store.watch(key);
+        let mut changes = self.store.watch_from_now(key).await;
         let waiting = async {
             loop {
                 if let Some(found) = wanted(self.store.get(key).await.unwrap()) {

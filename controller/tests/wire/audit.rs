@@ -12,7 +12,8 @@ use voipfleet_controller::push::Pushes;
 use voipfleet_controller::server::api::{Api, OperatorService, REQUEST_ID};
 use voipfleet_controller::server::listen::{Peer, Proven};
 use voipfleet_controller::store::{
-    Changes, Embedded, Outcome, Page, Snapshot, Store, StoreError, Txn, Versioned, keys,
+    Changes, Embedded, Limits, Outcome, Page, Revision, Snapshot, Store, StoreError, Txn,
+    Versioned, keys,
 };
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::operator_server::Operator as _;
@@ -22,9 +23,9 @@ use voipfleet_proto::v1::{
 use voipfleet_protocol::audit::{Ending, Kind, Record};
 use voipfleet_protocol::identity::Identity;
 use voipfleet_protocol::identity::rights::Call;
+use voipfleet_testkit::credentials::certificate_request;
 
-use super::agent::{connected, csr, enrol};
-use super::installation::{Installation, SITE, apply, refused};
+use super::installation::{Installation, SITE, apply, connected, enrol, refused};
 use super::operator::token;
 use super::people::{add, client, of_site};
 
@@ -56,7 +57,7 @@ fn every_call_of_the_protocol_has_its_rights() {
     let missing: Vec<_> = declared.difference(&known).collect();
     assert!(
         missing.is_empty(),
-        "give these a row in common/src/identity/rights/call.rs: {missing:?}"
+        "give these a row in common/protocol/src/identity/rights/call.rs: {missing:?}"
     );
 }
 
@@ -154,15 +155,25 @@ async fn an_operator_whom_nobody_added_is_refused_and_recorded() {
 async fn strangers_and_what_was_asked_for_are_recorded() {
     let (mut installation, node, session) = connected().await;
     drop(session);
-    let channel = node.pair.connect(&installation.address()).await.unwrap();
+    let channel = node
+        .credentials
+        .connect(&installation.address())
+        .await
+        .unwrap();
     let mut client = OperatorClient::new(channel);
     let call = client.apply(apply(SITE)).await;
     refused(call, Code::PermissionDenied);
     let mut client = installation.operator().await;
     let made = client.create_token(token()).await.unwrap().into_inner();
-    let first = enrol(&installation, &made.token, "c", &csr().0).await;
+    let first = enrol(&installation, &made.token, "c", &certificate_request().0).await;
     first.unwrap();
-    let again = enrol(&installation, &made.token, "mallory", &csr().0).await;
+    let again = enrol(
+        &installation,
+        &made.token,
+        "mallory",
+        &certificate_request().0,
+    )
+    .await;
     refused(again, Code::PermissionDenied);
     let request = BlockRequest {
         address: "192.0.2.66".to_owned(),
@@ -242,6 +253,28 @@ struct Faulty {
 
 #[tonic::async_trait]
 impl Store for Faulty {
+    fn limits(&self) -> Limits {
+        self.store.limits()
+    }
+
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        self.store.revision().await
+    }
+
+    async fn get_at(&self, key: &str, at: Revision) -> Result<Option<Versioned>, StoreError> {
+        self.store.get_at(key, at).await
+    }
+
+    async fn range_at(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        at: Revision,
+    ) -> Result<Page, StoreError> {
+        self.store.range_at(prefix, after, limit, at).await
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
         self.store.get(key).await
     }
@@ -270,7 +303,7 @@ impl Store for Faulty {
         };
         if hit {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-            return Err(StoreError::Engine(full.into()));
+            return Err(StoreError::Unavailable(full.into()));
         }
         self.store.commit(txn).await
     }
@@ -279,8 +312,8 @@ impl Store for Faulty {
         self.store.snapshot().await
     }
 
-    fn watch(&self, prefix: &str) -> Changes {
-        self.store.watch(prefix)
+    fn watch(&self, prefix: &str, after: Revision) -> Changes {
+        self.store.watch(prefix, after)
     }
 }
 

@@ -8,9 +8,9 @@ use voipfleet_proto::v1::{
     AuditRequest, BackupDone, BackupRequest, GetDocumentsRequest, ListTokensRequest, PushRequest,
     RolloutStatusRequest, SyncState, backup_part::Kind,
 };
+use voipfleet_testkit::credentials::certificate_request;
 
-use super::agent::{Node, connected, csr, enrol};
-use super::installation::{Installation, SITE, refused};
+use super::installation::{Installation, SITE, connected, enrol, refused, with_network};
 
 /// Takes a backup as voipctl does.
 async fn back_up(installation: &Installation) -> Vec<u8> {
@@ -92,14 +92,12 @@ async fn agents_come_back_to_a_controller_that_was_restored_elsewhere() {
 
     let file = back_up(&installation).await;
     // What comes after the backup is lost but for the node, which knows generation 2.
-    installation
-        .apply(&SITE.replace("203.0.113.0/24", "203.0.112.0/24"))
-        .await;
+    installation.apply(&with_network("203.0.112.0/24")).await;
     let push = installation.push().await;
     let later = session.offer().await;
     session.apply(&later).await;
     assert_eq!((later.generation, push.end().await.0.applied), (2, 1));
-    let (_, ()) = tokio::join!(session.end(), installation.stop());
+    let (_, ()) = tokio::join!(session.closed(), installation.stop());
     std::fs::remove_dir_all(installation.files.root()).unwrap();
 
     let restored = place.restore(&file).unwrap();
@@ -107,7 +105,11 @@ async fn agents_come_back_to_a_controller_that_was_restored_elsewhere() {
     installation.files = restored.files;
     installation.run().await;
     assert_eq!(networks(&installation).await, saved);
-    let mut session = session.node.connect(&installation).await;
+    let mut session = session
+        .agent
+        .connect(&installation.address())
+        .await
+        .unwrap();
     let status = installation.status().await;
     assert_eq!(status.generation, 1);
     assert_eq!(status.nodes["a"].state(), SyncState::Error);
@@ -134,7 +136,11 @@ async fn agents_come_back_to_a_controller_that_was_restored_elsewhere() {
         tokens.iter().all(|token| !token.used_by.is_empty()),
         "{tokens:?}"
     );
-    assert!(enrol(&installation, &open, "b", &csr().0).await.is_err());
+    assert!(
+        enrol(&installation, &open, "b", &certificate_request().0)
+            .await
+            .is_err()
+    );
     // Revisions go on far above: no old one is taken for a new one.
     let answer = installation
         .apply("kind: Tenant\nname: new\nnetworks: {a: [192.0.2.1]}\n")
@@ -149,7 +155,7 @@ async fn agents_come_back_to_a_controller_that_was_restored_elsewhere() {
         let told = client.audit(request).await.unwrap().into_inner();
         assert_eq!(told.records.len(), 1, "{told:?}");
     }
-    Node::enrol(&installation, "b").await;
+    installation.enrol("b").await;
 }
 
 /// A rollout that was under way may have been ended since: it does not go on by itself.
@@ -169,7 +175,7 @@ async fn a_rollout_of_a_backup_is_held() {
     waiting.message().await.unwrap();
     let file = back_up(&installation).await;
     drop((push, waiting));
-    let (_, ()) = tokio::join!(session.end(), installation.stop());
+    let (_, ()) = tokio::join!(session.closed(), installation.stop());
     installation.files = place.restore(&file).unwrap().files;
     installation.run().await;
     let request = RolloutStatusRequest {
@@ -326,7 +332,11 @@ async fn what_is_no_whole_backup_is_refused_before_anything_is_written() {
 #[tokio::test]
 async fn a_node_takes_no_backup() {
     let (installation, node, _session) = connected().await;
-    let channel = node.pair.connect(&installation.address()).await.unwrap();
+    let channel = node
+        .credentials
+        .connect(&installation.address())
+        .await
+        .unwrap();
     let mut client = voipfleet_proto::v1::operator_client::OperatorClient::new(channel);
     let refused = client.backup(BackupRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);

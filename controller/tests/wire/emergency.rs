@@ -8,9 +8,9 @@ use voipfleet_proto::v1::{
     StatusRequest, site_scope,
 };
 use voipfleet_ruleset::ruleset::{LiveName, LiveSets};
+use voipfleet_testkit::AgentSession;
 
-use super::agent::{Node, Session, connected};
-use super::installation::{Installation, SITE, refused};
+use super::installation::{Installation, SITE, connected, refused};
 
 const FRAUD: &str = "192.0.2.66";
 
@@ -47,25 +47,25 @@ fn stands(answer: &EmergencyResponse) -> Vec<(String, EnforcementState, String)>
 }
 
 /// A node that runs what was pushed, connected; and the live sets that it holds.
-async fn with_place() -> (Installation, Session, LiveSets) {
+async fn with_place() -> (Installation, AgentSession, LiveSets) {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
-    let mut held = a.take(&notice, None).await;
+    let mut held = a.take_live(&notice, None).await;
     let push = installation.push().await;
     let offer = a.offer().await;
     a.apply(&offer).await;
     push.end().await;
     // Its own address may have come later than its connection.
-    while a.noticed() > 0 {
+    while a.pending_notices() > 0 {
         let notice = a.notice().await;
-        held = a.take(&notice, Some(&held)).await;
+        held = a.take_live(&notice, Some(&held)).await;
     }
     (installation, a, held)
 }
 
 /// Takes what the node is told until `done`, while a call goes on.
 async fn while_taking<T>(
-    session: &mut Session,
+    session: &mut AgentSession,
     held: &mut LiveSets,
     call: impl Future<Output = T>,
 ) -> T {
@@ -75,7 +75,7 @@ async fn while_taking<T>(
             answer = &mut call => return answer,
             notice = session.notice() => {
                 let from = (!notice.delta_from.is_empty()).then_some(&*held);
-                *held = session.take(&notice, from).await;
+                *held = session.take_live(&notice, from).await;
             }
         }
     }
@@ -91,7 +91,7 @@ fn blocked(sets: &LiveSets) -> Vec<String> {
 #[tokio::test]
 async fn a_block_is_answered_when_the_nodes_enforce_it() {
     let (installation, mut a, mut held) = with_place().await;
-    Node::enrol(&installation, "b").await;
+    installation.enrol("b").await;
     let mut client = installation.operator().await;
     let call = async { client.block(block(FRAUD)).await.unwrap().into_inner() };
     let answer = while_taking(&mut a, &mut held, call).await;
@@ -140,8 +140,9 @@ async fn a_node_that_does_not_enforce_it_is_named_with_its_reason() {
     let call = client.block(block(FRAUD));
     let refuse = async {
         a.notice().await;
-        a.say_live(held.digest().as_bytes(), "the kernel said no")
-            .await;
+        a.report_live(held.digest().as_bytes(), "the kernel said no")
+            .await
+            .unwrap();
         std::future::pending::<()>().await;
     };
     let answer = tokio::select! {
@@ -265,14 +266,14 @@ async fn what_was_decided_survives_a_restart_and_ends_in_time() {
     let mut a = a;
     let call = async { client.block(block(FRAUD)).await.unwrap() };
     while_taking(&mut a, &mut held, call).await;
-    let node = a.node.clone();
+    let node = a.agent.clone();
     drop(a);
     installation.stop().await;
     installation.run().await;
     assert_eq!(listed(&installation).await.blocks[0].address, FRAUD);
     let mut hello = node.hello();
     hello.live_digest = held.digest().as_bytes().to_vec();
-    let mut a = node.say(&installation, hello).await;
+    let mut a = node.open(&installation.address(), hello).await.unwrap();
     a.next().await.unwrap();
     // Its hour is over: it goes from the store with the next decision.
     installation.clock.advance_ms(3_601_000);

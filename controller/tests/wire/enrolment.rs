@@ -1,15 +1,15 @@
 use tonic::Code;
 use voipfleet_proto::v1::DeleteRequest;
+use voipfleet_testkit::credentials::certificate_request;
 
-use super::agent::{Node, csr, enrol};
-use super::installation::{Installation, refused};
+use super::installation::{Installation, enrol, refused};
 use super::log::{logged, was_logged};
 
 #[tokio::test]
 async fn a_token_enrols_one_machine() {
     let installation = Installation::start().await;
     let token = installation.token("").await;
-    let (csr_a, _) = csr();
+    let (csr_a, _) = certificate_request();
     let answer = enrol(&installation, &token, "sip1", &csr_a).await.unwrap();
     assert_eq!(answer.roles, ["sip"]);
     assert_eq!(answer.controller, "127.0.0.1:7443");
@@ -18,7 +18,7 @@ async fn a_token_enrols_one_machine() {
     enrol(&installation, &token, "sip1", &csr_a).await.unwrap();
 
     // Another machine may not, nor the same one under another name.
-    let (csr_b, _) = csr();
+    let (csr_b, _) = certificate_request();
     for (node, csr) in [("sip2", &csr_b), ("sip1", &csr_b), ("sip2", &csr_a)] {
         let result = enrol(&installation, &token, node, csr).await;
         let message = refused(result, Code::PermissionDenied);
@@ -31,7 +31,7 @@ async fn a_token_enrols_one_machine() {
 async fn a_deleted_node_does_not_come_back_with_its_used_token() {
     let installation = Installation::start().await;
     let token = installation.token("").await;
-    let (csr, _) = csr();
+    let (csr, _) = certificate_request();
     enrol(&installation, &token, "sip1", &csr).await.unwrap();
     let request = DeleteRequest {
         kind: "node".to_owned(),
@@ -48,7 +48,7 @@ async fn a_deleted_node_does_not_come_back_with_its_used_token() {
 async fn a_used_token_renews_no_certificate_after_its_end() {
     let installation = Installation::start().await;
     let token = installation.token("").await;
-    let (csr, _) = csr();
+    let (csr, _) = certificate_request();
     enrol(&installation, &token, "sip1", &csr).await.unwrap();
     installation.clock.advance_ms(3_600_001);
     let result = enrol(&installation, &token, "sip1", &csr).await;
@@ -61,7 +61,7 @@ async fn a_token_ends() {
     let installation = Installation::start().await;
     let token = installation.token("").await;
     installation.clock.advance_ms(3_600_001);
-    let result = enrol(&installation, &token, "sip1", &csr().0).await;
+    let result = enrol(&installation, &token, "sip1", &certificate_request().0).await;
     let message = refused(result, Code::PermissionDenied);
     assert!(message.contains("expired"), "{message}");
 }
@@ -81,14 +81,14 @@ async fn a_wrong_id_and_a_wrong_secret_look_the_same() {
         format!("{head}.{}.{secret}", flipped(id)),
         format!("{head}.{id}.{}", flipped(secret)),
     ] {
-        let result = enrol(&installation, &wrong, "sip1", &csr().0).await;
+        let result = enrol(&installation, &wrong, "sip1", &certificate_request().0).await;
         messages.push(refused(result, Code::Unauthenticated));
     }
     assert_eq!(messages[0], messages[1]);
     logged("enrolment refused").await;
     assert!(!was_logged(secret), "a secret was logged");
     // The right one still works: a wrong guess costs nothing.
-    enrol(&installation, &token, "sip1", &csr().0)
+    enrol(&installation, &token, "sip1", &certificate_request().0)
         .await
         .unwrap();
 }
@@ -96,16 +96,16 @@ async fn a_wrong_id_and_a_wrong_secret_look_the_same() {
 #[tokio::test]
 async fn a_name_is_given_once() {
     let installation = Installation::start().await;
-    Node::enrol(&installation, "sip1").await;
+    installation.enrol("sip1").await;
     let token = installation.token("").await;
-    let result = enrol(&installation, &token, "sip1", &csr().0).await;
+    let result = enrol(&installation, &token, "sip1", &certificate_request().0).await;
     let message = refused(result, Code::AlreadyExists);
     assert!(
         message.contains("voipctl delete node site-a/sip1"),
         "{message}"
     );
     // The token was not spent by that.
-    enrol(&installation, &token, "sip2", &csr().0)
+    enrol(&installation, &token, "sip2", &certificate_request().0)
         .await
         .unwrap();
 }
@@ -114,10 +114,10 @@ async fn a_name_is_given_once() {
 async fn a_token_for_one_name_enrols_no_other() {
     let installation = Installation::start().await;
     let token = installation.token("sip7").await;
-    let result = enrol(&installation, &token, "sip8", &csr().0).await;
+    let result = enrol(&installation, &token, "sip8", &certificate_request().0).await;
     let message = refused(result, Code::PermissionDenied);
     assert!(message.contains("--node sip7"), "{message}");
-    enrol(&installation, &token, "sip7", &csr().0)
+    enrol(&installation, &token, "sip7", &certificate_request().0)
         .await
         .unwrap();
 }
@@ -126,7 +126,7 @@ async fn a_token_for_one_name_enrols_no_other() {
 async fn nonsense_is_refused() {
     let installation = Installation::start().await;
     let token = installation.token("").await;
-    let (good, _) = csr();
+    let (good, _) = certificate_request();
     let rsa_or_broken = good.replace('A', "B");
     for (node, csr) in [
         ("../x", good.as_str()),
@@ -144,7 +144,9 @@ async fn nonsense_is_refused() {
 async fn a_race_for_a_token_has_one_winner() {
     let installation = Installation::start().await;
     let token = installation.token("").await;
-    let requests: Vec<(String, String)> = (0..4).map(|n| (format!("sip{n}"), csr().0)).collect();
+    let requests: Vec<(String, String)> = (0..4)
+        .map(|n| (format!("sip{n}"), certificate_request().0))
+        .collect();
     let tries = requests
         .iter()
         .map(|(name, csr)| enrol(&installation, &token, name, csr));

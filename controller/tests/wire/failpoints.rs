@@ -1,21 +1,20 @@
 //! A real controller that is killed at every step of a rollout, and started again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::watch;
 use voipfleet_controller::failpoint::{self, At};
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
     PauseRolloutRequest, PushRequest, ResumeRolloutRequest, RolloutReport, RolloutStatusRequest,
+    WatchRolloutRequest,
 };
 
-use super::agent::Node;
-use super::installation::Installation;
-use super::robot::Robot;
-use super::staged::site;
+use super::installation::{Installation, staged};
 
 /// Long enough for a busy machine; nothing waits for its end.
 const LIMIT: Duration = Duration::from_mins(4);
@@ -107,34 +106,64 @@ fn push() -> PushRequest {
     }
 }
 
+/// Follows the rollout to its end, and resumes it where it is paused.
+async fn ended(installation: &Installation, address: &str) -> RolloutReport {
+    let site = || "site-a".to_owned();
+    let mut operator = client(installation, address).await;
+    let ends = async {
+        loop {
+            let report = report(installation, address).await;
+            if report.ended_ms != 0 {
+                return report;
+            }
+            if report.state == "paused" {
+                let request = ResumeRolloutRequest { site: site() };
+                operator.resume_rollout(request).await.unwrap();
+            }
+            // The events of a running rollout end with it.
+            let request = WatchRolloutRequest { site: site() };
+            let mut events = operator.watch_rollout(request).await.unwrap().into_inner();
+            while events.message().await.unwrap().is_some() {}
+        }
+    };
+    let ended = tokio::time::timeout(LIMIT, ends).await;
+    match ended {
+        Ok(report) => report,
+        Err(_) => panic!("no end: {:?}", report(installation, address).await),
+    }
+}
+
 async fn killed_at(step: &'static str, at: At) {
     let point = failpoint::name(step, at);
     let on_failure = if step == "back" { "rollback" } else { "halt" };
     // The pause makes an answer a step of its own.
-    let staging =
-        format!("{{canary: 1, batch: 2, max_failures: 0, pause: 1s, on_failure: {on_failure}}}");
+    let staging = json!({
+        "canary": 1, "batch": 2, "max_failures": 0, "pause": "1s", "on_failure": on_failure,
+    });
     let mut installation = Installation::start().await;
-    installation.apply(&site(&staging, "203.0.113.0/24")).await;
+    installation
+        .apply(&staged(staging.clone(), "203.0.113.0/24"))
+        .await;
     let fails = matches!(step, "halt" | "back");
     let (address, dial) = watch::channel(installation.address());
-    let mut robots = Vec::new();
+    let mut agents = Vec::new();
     for name in ["a", "b", "c", "d"] {
-        let node = Node::enrol(&installation, name).await;
+        let node = installation.enrol(name).await;
         let refuses = if fails && name == "b" {
             BTreeSet::from([2])
         } else {
             BTreeSet::new()
         };
-        robots.push(Robot::start(node, dial.clone(), refuses));
+        agents.push(node.run(dial.clone(), refuses));
     }
     let settled = installation.push().await.end().await.0;
     // Nodes that had not dialled in yet get it now.
     assert_eq!(settled.failed, 0);
-    while robots.iter().any(|robot| robot.confirmed().is_none()) {
-        tokio::task::yield_now().await;
+    for agent in &agents {
+        agent.until(|history| history.confirmed.is_some()).await;
     }
-    let before: Vec<Vec<u8>> = robots.iter().map(|r| r.confirmed().unwrap().1).collect();
-    installation.apply(&site(&staging, "203.0.112.0/24")).await;
+    let before: Vec<Vec<u8>> = agents.iter().map(|r| r.confirmed().unwrap().1).collect();
+    installation.apply(&staged(staging, "203.0.112.0/24")).await;
     installation.stop().await;
 
     let process = start(&installation, Some(point.clone())).await;
@@ -162,46 +191,40 @@ async fn killed_at(step: &'static str, at: At) {
         "back" => "rolled_back",
         _ => "done",
     };
-    let ends = async {
-        loop {
-            let report = report(&installation, &process.address).await;
-            if report.state == "paused" {
-                let request = ResumeRolloutRequest {
-                    site: "site-a".to_owned(),
-                };
-                operator.resume_rollout(request).await.unwrap();
-            }
-            let there = report.batches.iter().flat_map(|batch| &batch.nodes);
-            let settled = there.into_iter().all(|node| {
-                let robot = robots.iter().find(|robot| robot.name == node.node);
-                robot.and_then(Robot::confirmed).map(|held| held.0) == Some(node.target)
-            });
-            if report.state == wanted && settled {
-                return;
-            }
-            // It is another process, which may just be starting: it is asked again.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    let report = ended(&installation, &process.address).await;
+    assert_eq!(report.state, wanted, "{point}: {report:?}");
+    let targets = report.batches.iter().flat_map(|batch| &batch.nodes);
+    let targets: BTreeMap<&str, u64> = targets.map(|n| (n.node.as_str(), n.target)).collect();
+    for agent in &agents {
+        let target = targets.get(agent.name()).copied();
+        agent.until(|history| history.generation() == target).await;
+    }
+    for (agent, before) in agents.iter().zip(before) {
+        let history = agent.history();
+        for (generation, contents) in &history.offered {
+            assert_eq!(
+                contents.len(),
+                1,
+                "{point}: {} at {generation}",
+                agent.name()
+            );
         }
-    };
-    let ended = tokio::time::timeout(LIMIT, ends).await;
-    let report = report(&installation, &process.address).await;
-    assert!(ended.is_ok(), "{point}: {report:?}");
-    for (robot, before) in robots.iter().zip(before) {
-        let life = robot.life.lock().unwrap();
-        for (generation, contents) in &life.offered {
-            assert_eq!(contents.len(), 1, "{point}: {} at {generation}", robot.name);
-        }
-        let (generation, digest) = life.confirmed.clone().unwrap();
+        let (generation, digest) = history.confirmed.clone().unwrap();
         match step {
-            "back" => assert_eq!((generation, digest), (3, before), "{point}: {}", robot.name),
+            "back" => assert_eq!(
+                (generation, digest),
+                (3, before),
+                "{point}: {}",
+                agent.name()
+            ),
             "halt" => assert!(generation == 2 || digest == before, "{point}"),
-            _ => assert_eq!(generation, 2, "{point}: {}", robot.name),
+            _ => assert_eq!(generation, 2, "{point}: {}", agent.name()),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_controller_that_is_killed_at_any_step_goes_on() {
+async fn a_controller_killed_at_any_step_resumes_its_rollout() {
     // A few at a time: each is a controller with four nodes.
     for points in failpoint::ALL.chunks(5) {
         let mut running = tokio::task::JoinSet::new();

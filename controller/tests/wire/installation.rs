@@ -2,65 +2,29 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
-use voipfleet_controller::clock::{Clock, SystemClock};
+use voipfleet_controller::clock::Clock;
 use voipfleet_controller::dynamic_sets::SourceOptions;
 use voipfleet_controller::operations::init::{Plan, init};
 use voipfleet_controller::pki::Authority;
 use voipfleet_controller::run::{Controller, Options};
 use voipfleet_controller::settings::Files;
-use voipfleet_proto::channel;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
-    AbortRolloutRequest, ApplyRequest, ApplyResponse, CreateTokenRequest, GetDocumentsRequest,
-    NodeReport, PushDone, PushEvent, PushNode, PushNodeState, PushRequest, PushStarted,
-    RolloutReport, Source, StatusRequest, push_event,
+    AbortRolloutRequest, ApplyRequest, ApplyResponse, CreateTokenRequest, EnrolResponse,
+    GetDocumentsRequest, InterfaceAddress, NodeReport, PushDone, PushEvent, PushNode,
+    PushNodeState, PushRequest, PushStarted, RolloutReport, RolloutStatusRequest, Source,
+    StatusRequest, push_event,
 };
-use voipfleet_protocol::identity::{Identity, tls};
-
-/// The machine's clock, and what a test adds to it.
-#[derive(Debug, Default)]
-pub(crate) struct TestClock {
-    ahead_ms: AtomicU64,
-}
-
-impl TestClock {
-    pub(crate) fn advance_ms(&self, ms: u64) {
-        self.ahead_ms.fetch_add(ms, Ordering::SeqCst);
-    }
-}
-
-impl Clock for TestClock {
-    fn now_ms(&self) -> u64 {
-        SystemClock.now_ms() + self.ahead_ms.load(Ordering::SeqCst)
-    }
-}
-
-/// A key with its certificate.
-#[derive(Debug, Clone)]
-pub(crate) struct Pair {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
-    pub(crate) ca: String,
-}
-
-impl Pair {
-    pub(crate) async fn connect(
-        &self,
-        address: &str,
-    ) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>> {
-        let tls = tls::client(tls::Credentials {
-            certificate_pem: &self.certificate,
-            key_pem: &self.key,
-            ca_pem: &self.ca,
-        })?;
-        channel::connect(address, Arc::new(tls)).await
-    }
-}
+use voipfleet_protocol::identity::Identity;
+use voipfleet_testkit::credentials::certificate_request;
+use voipfleet_testkit::documents::{SiteBuilder, TenantBuilder};
+use voipfleet_testkit::{AgentSession, Credentials, FakeAgent, PATIENCE, TestClock};
 
 #[derive(Deserialize)]
 struct Context {
@@ -74,10 +38,13 @@ struct Context {
 pub(crate) struct Installation {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) files: Files,
-    pub(crate) admin: Pair,
+    pub(crate) admin: Credentials,
     controller: Option<Controller>,
     _dir: tempfile::TempDir,
 }
+
+/// The network of tenant acme in [`SITE`].
+pub(crate) const NETWORK: &str = "203.0.113.0/24";
 
 pub(crate) const SITE: &str = "
 kind: Site
@@ -90,12 +57,58 @@ name: acme
 networks: {offices: [203.0.113.0/24]}
 ";
 
+/// The site of [`SITE`].
+pub(crate) fn site() -> SiteBuilder {
+    SiteBuilder::new("site-a")
+        .admins(&["198.51.100.10"])
+        .tenants(&["acme"])
+}
+
+/// The tenant of [`SITE`] with another network.
+pub(crate) fn acme(network: &str) -> TenantBuilder {
+    TenantBuilder::new("acme").networks("offices", &[network])
+}
+
+/// [`SITE`] with another network.
+pub(crate) fn with_network(network: &str) -> String {
+    site() + acme(network)
+}
+
+/// [`SITE`] with another network and a staged rollout.
+pub(crate) fn staged(staging: Value, network: &str) -> String {
+    site().rollout(staging) + acme(network)
+}
+
+/// A rollout that begins with one node.
+pub(crate) fn canary() -> Value {
+    json!({"canary": 1})
+}
+
+/// Asks for a certificate.
+pub(crate) async fn enrol(
+    installation: &Installation,
+    token: &str,
+    node: &str,
+    csr_pem: &str,
+) -> Result<EnrolResponse, Status> {
+    voipfleet_testkit::agent::enrol(&installation.enrol_address(), token, node, csr_pem).await
+}
+
+/// An installation with the documents of [`SITE`], and its only node, connected.
+pub(crate) async fn connected() -> (Installation, FakeAgent, AgentSession) {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let node = installation.enrol("a").await;
+    let session = node.connect(&installation.address()).await.unwrap();
+    (installation, node, session)
+}
+
 impl Installation {
     pub(crate) async fn start() -> Self {
         super::log::keep();
         let dir = tempfile::tempdir().unwrap();
         let address: voipfleet_controller::settings::Address = "127.0.0.1:7443".parse().unwrap();
-        let clock = Arc::new(TestClock::default());
+        let clock = Arc::new(TestClock::running());
         let made = init(
             &Plan {
                 data: dir.path().join("data"),
@@ -112,7 +125,7 @@ impl Installation {
         let context: Context = serde_saphyr::from_str(&text).unwrap();
         assert_eq!(context.controller, "127.0.0.1:7443");
         assert_eq!(context.operator, "ada");
-        let admin = Pair {
+        let admin = Credentials {
             certificate: context.certificate,
             key: context.key,
             ca: context.ca,
@@ -172,12 +185,12 @@ impl Installation {
     }
 
     /// A certificate of this CA for whom one likes, as of any time.
-    pub(crate) fn pair(&self, identity: &Identity, domain: &str, now_ms: u64) -> Pair {
-        let (csr, key_pem) = super::agent::csr();
+    pub(crate) fn pair(&self, identity: &Identity, domain: &str, now_ms: u64) -> Credentials {
+        let (csr, key_pem) = certificate_request();
         let request = voipfleet_controller::pki::authority::Request::parse(&csr).unwrap();
         let authority = self.authority(domain);
         let issued = authority.sign(&request, identity, now_ms).unwrap();
-        Pair {
+        Credentials {
             certificate: issued.certificate_pem,
             key: key_pem,
             ca: self.admin.ca.clone(),
@@ -210,6 +223,72 @@ impl Installation {
         };
         let answer = self.operator().await.create_token(request).await.unwrap();
         answer.into_inner().token
+    }
+
+    /// Enrols a node of `site-a` with an address in 10.0.0.0/24, which ends with the code of the
+    /// name's last letter.
+    pub(crate) async fn enrol(&self, name: &str) -> FakeAgent {
+        let token = self.token("").await;
+        let last = name.bytes().last().unwrap();
+        let address = InterfaceAddress {
+            interface: "eth1".to_owned(),
+            address: vec![10, 0, 0, last],
+            prefix_length: 24,
+        };
+        let enrolled = FakeAgent::enrol(&self.enrol_address(), &token, name, vec![address]).await;
+        let node = enrolled.unwrap();
+        assert_eq!(node.site, "site-a");
+        node
+    }
+
+    /// Looks again whenever something is stored or a node's view changes, until there is an
+    /// answer.
+    pub(crate) async fn until<T>(&self, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+        let controller = self.controller.as_ref().unwrap();
+        let mut stored = controller.store().watch_from_now("").await;
+        let mut nodes = controller.node_events();
+        let reached = async {
+            loop {
+                if let Some(found) = look().await {
+                    return found;
+                }
+                tokio::select! {
+                    change = stored.next() => drop(change.expect("the store is open")),
+                    // A node whose event was missed has changed as well.
+                    _ = nodes.recv() => {}
+                }
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, reached).await;
+        found.expect("what is awaited never happened")
+    }
+
+    pub(crate) async fn until_status(&self, wanted: impl Fn(&SiteState) -> bool) -> SiteState {
+        self.until(async || Some(self.status().await).filter(&wanted))
+            .await
+    }
+
+    /// Waits until every node of the site is connected.
+    pub(crate) async fn until_connected(&self) {
+        self.until_status(|site| site.nodes.values().all(|node| node.connected))
+            .await;
+    }
+
+    /// The running or last rollout of `site-a`.
+    pub(crate) async fn rollout(&self) -> RolloutReport {
+        let request = RolloutStatusRequest {
+            site: "site-a".to_owned(),
+        };
+        let answer = self.operator().await.rollout_status(request).await;
+        answer.unwrap().into_inner().rollouts.remove(0)
+    }
+
+    pub(crate) async fn until_rollout(
+        &self,
+        wanted: impl Fn(&RolloutReport) -> bool,
+    ) -> RolloutReport {
+        self.until(async || Some(self.rollout().await).filter(&wanted))
+            .await
     }
 
     pub(crate) async fn push(&self) -> Push {

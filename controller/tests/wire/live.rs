@@ -3,9 +3,10 @@
 use tonic::Code;
 use voipfleet_proto::v1::{DeleteRequest, InterfaceAddress, agent_message};
 use voipfleet_ruleset::ruleset::{LiveName, LiveSets, LiveValue};
+use voipfleet_testkit::documents::SiteBuilder;
+use voipfleet_testkit::{AgentSession, FakeAgent};
 
-use super::agent::{Node, Session, connected};
-use super::installation::{SITE, refused};
+use super::installation::{connected, refused};
 
 fn cluster(sets: &LiveSets) -> Vec<String> {
     let members = sets.get(&LiveName::Cluster(None)).unwrap();
@@ -13,11 +14,15 @@ fn cluster(sets: &LiveSets) -> Vec<String> {
 }
 
 /// Takes live sets until the cluster is this.
-async fn until_cluster(session: &mut Session, mut held: LiveSets, wanted: &[&str]) -> LiveSets {
+async fn until_cluster(
+    session: &mut AgentSession,
+    mut held: LiveSets,
+    wanted: &[&str],
+) -> LiveSets {
     while cluster(&held) != wanted {
         let notice = session.notice().await;
         assert!(notice.delta.is_some(), "what it holds is known");
-        held = session.take(&notice, Some(&held)).await;
+        held = session.take_live(&notice, Some(&held)).await;
     }
     held
 }
@@ -30,14 +35,14 @@ async fn members_follow_enrolment_and_deletion_without_a_push() {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
     assert_eq!((notice.delta.clone(), notice.delta_from.len()), (None, 0));
-    let held = a.take(&notice, None).await;
+    let held = a.take_live(&notice, None).await;
     let held = until_cluster(&mut a, held, &[A]).await;
     for name in [LiveName::Block, LiveName::Allow, LiveName::Open] {
         assert!(held.get(&name).is_some_and(LiveValue::is_empty));
     }
 
-    let node_b = Node::enrol(&installation, "b").await;
-    let mut b = node_b.connect(&installation).await;
+    let node_b = installation.enrol("b").await;
+    let mut b = node_b.connect(&installation.address()).await.unwrap();
     let held = until_cluster(&mut a, held, &[A, B]).await;
     // It moves.
     let mut facts = node_b.hello().facts.unwrap();
@@ -46,7 +51,7 @@ async fn members_follow_enrolment_and_deletion_without_a_push() {
         address: vec![10, 0, 0, 7],
         prefix_length: 24,
     }];
-    b.send(agent_message::Kind::Facts(facts)).await;
+    b.send(agent_message::Kind::Facts(facts)).await.unwrap();
     let held = until_cluster(&mut a, held, &["10.0.0.7/32", A]).await;
 
     let request = DeleteRequest {
@@ -62,12 +67,12 @@ async fn live_sets_come_before_the_first_offer() {
     let (installation, node, mut a) = connected().await;
     let _push = installation.push().await;
     let offer = a.offer().await;
-    assert!(a.noticed() > 0);
+    assert!(a.pending_notices() > 0);
     a.apply(&offer).await;
     let mut held = None;
     let mut notice = a.notice().await;
     loop {
-        let taken = a.take(&notice, held.as_ref()).await;
+        let taken = a.take_live(&notice, held.as_ref()).await;
         let done = cluster(&taken) == [A];
         held = Some(taken);
         if done {
@@ -79,35 +84,41 @@ async fn live_sets_come_before_the_first_offer() {
     // Back with the same: nothing is to be told, and an offer comes at once.
     let mut hello = node.hello();
     hello.live_digest = held.unwrap().digest().as_bytes().to_vec();
-    let mut a = node.say(&installation, hello).await;
+    let mut a = node.open(&installation.address(), hello).await.unwrap();
     a.next().await.unwrap();
     a.offer().await;
-    assert_eq!(a.noticed(), 0);
+    assert_eq!(a.pending_notices(), 0);
 }
 
 #[tokio::test]
 async fn a_node_that_could_not_take_them_is_told_the_next_ones_from_what_it_holds() {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
-    let held = a.take(&notice, None).await;
+    let held = a.take_live(&notice, None).await;
     let held = until_cluster(&mut a, held, &[A]).await;
-    let _b = Node::enrol(&installation, "b")
+    let _b = installation
+        .enrol("b")
         .await
-        .connect(&installation)
-        .await;
+        .connect(&installation.address())
+        .await
+        .unwrap();
     let refused = a.notice().await;
     let digest = held.digest();
-    a.say_live(digest.as_bytes(), "the disk is full").await;
-    let _c = Node::enrol(&installation, "c")
+    a.report_live(digest.as_bytes(), "the disk is full")
         .await
-        .connect(&installation)
-        .await;
+        .unwrap();
+    let _c = installation
+        .enrol("c")
+        .await
+        .connect(&installation.address())
+        .await
+        .unwrap();
     let mut notice = a.notice().await;
     while notice.digest == refused.digest {
         notice = a.notice().await;
     }
     assert_eq!(notice.delta_from, digest.as_bytes());
-    let held = a.take(&notice, Some(&held)).await;
+    let held = a.take_live(&notice, Some(&held)).await;
     until_cluster(&mut a, held, &[A, B, "10.0.0.99/32"]).await;
 }
 
@@ -120,27 +131,15 @@ async fn only_live_sets_of_the_nodes_own_site_are_given() {
     assert!(message.contains("next notice"), "{message}");
     refused(a.fetch_live(b"short").await, Code::InvalidArgument);
     // Another site's value is as unknown as one that does not exist.
-    installation.apply(&SITE.replace("site-a", "site-b")).await;
+    let other = SiteBuilder::new("site-b").admins(&["198.51.100.10"]);
+    installation.apply(&other.to_string()).await;
     let mut request = super::operator::token();
     request.site = "site-b".to_owned();
     let token = installation.operator().await.create_token(request).await;
     let token = token.unwrap().into_inner().token;
-    let (csr, key) = super::agent::csr();
-    let enrolled = super::agent::enrol(&installation, &token, "z", &csr).await;
-    let enrolled = enrolled.unwrap();
-    let stranger = Node {
-        name: "z".to_owned(),
-        pair: super::installation::Pair {
-            certificate: enrolled.certificate_pem,
-            key,
-            ca: enrolled.ca_pem,
-        },
-        confirmed: None,
-    };
-    let mut hello = stranger.hello();
-    hello.site = "site-b".to_owned();
-    let mut z = stranger.say(&installation, hello).await;
-    z.next().await.unwrap();
+    let enrolled = FakeAgent::enrol(&installation.enrol_address(), &token, "z", Vec::new()).await;
+    let stranger = enrolled.unwrap();
+    let mut z = stranger.connect(&installation.address()).await.unwrap();
     let theirs = z.notice().await;
     z.fetch_live(&theirs.digest).await.unwrap();
     refused(z.fetch_live(&notice.digest).await, Code::FailedPrecondition);

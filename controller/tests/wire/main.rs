@@ -3,8 +3,6 @@
 //! The modules are under `cfg(test)` so that clippy takes their helpers for what they are.
 
 #[cfg(test)]
-mod agent;
-#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod backup;
@@ -36,8 +34,6 @@ mod requests;
 mod restart;
 #[cfg(test)]
 mod rights;
-#[cfg(test)]
-mod robot;
 #[cfg(test)]
 mod session;
 #[cfg(test)]

@@ -6,16 +6,20 @@ use voipfleet_proto::v1::{
     PanicCloseRequest, PanicOpenRequest, PushRequest, RenderRequest, RevokeTokenRequest, Severity,
     StatusRequest,
 };
+use voipfleet_testkit::credentials::certificate_request;
 
-use super::agent::{Node, csr, enrol};
-use super::installation::{Installation, SITE, apply, refused};
+use super::installation::{Installation, NETWORK, SITE, acme, apply, enrol, refused, site};
 
 #[tokio::test]
 async fn a_node_may_make_no_operators_call() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
-    let channel = node.pair.connect(&installation.address()).await.unwrap();
+    let node = installation.enrol("a").await;
+    let channel = node
+        .credentials
+        .connect(&installation.address())
+        .await
+        .unwrap();
     let mut client = OperatorClient::new(channel);
     let denied = Code::PermissionDenied;
     refused(client.apply(apply(SITE)).await, denied);
@@ -103,7 +107,7 @@ async fn documents_come_back_fit_for_apply() {
 async fn with_a_mistake_nothing_is_stored() {
     let installation = Installation::start().await;
     let answer = installation
-        .apply(&SITE.replace("tenants: [acme]", "tenants: [nobody]"))
+        .apply(&(site().tenants(&["unknown"]) + acme(NETWORK)))
         .await;
     assert!(
         answer
@@ -145,7 +149,7 @@ async fn applies_at_the_same_time_lose_nothing() {
 async fn what_is_in_use_stays() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    Node::enrol(&installation, "a").await;
+    installation.enrol("a").await;
     let mut client = installation.operator().await;
     let request = |kind: &str, name: &str| DeleteRequest {
         kind: kind.to_owned(),
@@ -199,7 +203,7 @@ async fn a_site_that_is_not_there_has_neither_tokens_nor_drift() {
     };
     client.delete(request).await.unwrap();
     installation.apply(SITE).await;
-    let result = enrol(&installation, &made.token, "a", &csr().0).await;
+    let result = enrol(&installation, &made.token, "a", &certificate_request().0).await;
     refused(result, Code::Unauthenticated);
 }
 
@@ -224,7 +228,7 @@ async fn a_revoked_token_enrols_nobody() {
         .revoke_token(RevokeTokenRequest { id: id.clone() })
         .await
         .unwrap();
-    let result = enrol(&installation, &made.token, "a", &csr().0).await;
+    let result = enrol(&installation, &made.token, "a", &certificate_request().0).await;
     refused(result, Code::Unauthenticated);
     refused(
         client.revoke_token(RevokeTokenRequest { id }).await,
@@ -236,7 +240,7 @@ async fn a_revoked_token_enrols_nobody() {
 async fn a_rendered_node_is_complete_restore_input() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    Node::enrol(&installation, "a").await;
+    installation.enrol("a").await;
     let mut client = installation.operator().await;
     let request = RenderRequest {
         site: "site-a".to_owned(),

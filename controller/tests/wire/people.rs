@@ -1,7 +1,6 @@
 //! Operators as admins make and unmake them.
 
 use tonic::{Code, transport::Channel};
-use voipfleet_controller::clock::Clock as _;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
     AddOperatorRequest, AuditChainRequest, AuditRequest, BindOperatorRequest, DeleteRequest,
@@ -9,9 +8,11 @@ use voipfleet_proto::v1::{
     RemoveOperatorRequest, RenewOperatorRequest, StatusRequest, WhoAmIRequest,
 };
 use voipfleet_protocol::audit::{Hash, Record, Walk};
+use voipfleet_testkit::Credentials;
+use voipfleet_testkit::credentials::certificate_request;
+use voipfleet_testkit::documents::TenantBuilder;
 
-use super::agent::{Node, csr};
-use super::installation::{Installation, Pair, SITE, apply, refused};
+use super::installation::{Installation, NETWORK, SITE, acme, apply, refused, site};
 
 pub(crate) fn of_all(role: &str) -> OperatorBinding {
     OperatorBinding {
@@ -38,8 +39,12 @@ pub(crate) fn of_tenant(role: &str, tenant: &str) -> OperatorBinding {
 }
 
 /// Adds an operator and gives the key with its certificate.
-pub(crate) async fn add(installation: &Installation, name: &str, binding: OperatorBinding) -> Pair {
-    let (csr_pem, key) = csr();
+pub(crate) async fn add(
+    installation: &Installation,
+    name: &str,
+    binding: OperatorBinding,
+) -> Credentials {
+    let (csr_pem, key) = certificate_request();
     let request = AddOperatorRequest {
         name: name.to_owned(),
         bindings: vec![binding],
@@ -48,14 +53,17 @@ pub(crate) async fn add(installation: &Installation, name: &str, binding: Operat
     let answer = installation.operator().await.add_operator(request).await;
     let answer = answer.unwrap().into_inner();
     assert_eq!(answer.controller, "127.0.0.1:7443");
-    Pair {
+    Credentials {
         certificate: answer.certificate_pem,
         key,
         ca: answer.ca_pem,
     }
 }
 
-pub(crate) async fn client(installation: &Installation, pair: &Pair) -> OperatorClient<Channel> {
+pub(crate) async fn client(
+    installation: &Installation,
+    pair: &Credentials,
+) -> OperatorClient<Channel> {
     OperatorClient::new(pair.connect(&installation.address()).await.unwrap())
 }
 
@@ -90,8 +98,8 @@ async fn a_removed_operator_is_out_at_once_and_its_old_key_for_ever() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     // Never answers: the push goes on until its stream is ended.
-    let node = Node::enrol(&installation, "a").await;
-    let mut session = node.connect(&installation).await;
+    let node = installation.enrol("a").await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     let old = add(&installation, "ben", of_all("operator")).await;
     let mut ben = client(&installation, &old).await;
     let push = PushRequest {
@@ -149,7 +157,7 @@ async fn nobody_locks_everybody_out() {
         admin.bind_operator(bind("ada")).await,
         Code::FailedPrecondition,
     );
-    let (csr_pem, _) = csr();
+    let (csr_pem, _) = certificate_request();
     let again = AddOperatorRequest {
         name: "ada".to_owned(),
         bindings: vec![of_all("admin")],
@@ -196,11 +204,11 @@ async fn nobody_locks_everybody_out() {
 async fn a_renewed_certificate_and_the_one_before_are_good() {
     let installation = Installation::start().await;
     let old = add(&installation, "ben", of_all("viewer")).await;
-    let (csr_pem, key) = csr();
+    let (csr_pem, key) = certificate_request();
     let renew = RenewOperatorRequest { csr_pem };
     let mut ben = client(&installation, &old).await;
     let answer = ben.renew_operator(renew).await.unwrap().into_inner();
-    let new = Pair {
+    let new = Credentials {
         certificate: answer.certificate_pem,
         key,
         ca: answer.ca_pem,
@@ -315,12 +323,12 @@ async fn a_foreign_name_is_as_unknown_as_one_that_never_was() {
     let installation = Installation::start().await;
     installation.apply(&format!("{SITE}---{FOREIGN}")).await;
     installation
-        .apply(&SITE.replace("[acme]", "[acme, both]"))
+        .apply(&site().tenants(&["acme", "both"]).to_string())
         .await;
     let ben = add(&installation, "ben", of_site("operator", "site-a")).await;
     let mut ben = client(&installation, &ben).await;
     // Naming a foreign tenant would make it readable.
-    let steal = |name: &str| SITE.replace("tenants: [acme]", &format!("tenants: [acme, {name}]"));
+    let steal = |name: &str| site().tenants(&["acme", name]) + acme(NETWORK);
     let words = |name: &str| {
         let mut ben = ben.clone();
         let request = apply(&steal(name));
@@ -364,8 +372,12 @@ async fn a_foreign_name_is_as_unknown_as_one_that_never_was() {
     };
     refused(ben.delete(delete).await, Code::PermissionDenied);
     // A new tenant of its own site.
-    let own = SITE.replace("[acme]", "[acme, both, mine]")
-        + "---\nkind: Tenant\nname: mine\nnetworks: {a: [203.0.114.0/24]}\n";
+    let own = site().tenants(&["acme", "both", "mine"])
+        + acme(NETWORK)
+        + "---
+" + &TenantBuilder::new("mine")
+        .networks("a", &["203.0.114.0/24"])
+        .to_string();
     let answer = ben.apply(apply(&own)).await.unwrap().into_inner();
     assert_eq!(answer.changes.len(), 3, "{answer:?}");
     let all = GetDocumentsRequest::default();

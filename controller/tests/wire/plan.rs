@@ -6,8 +6,9 @@ use voipfleet_proto::v1::{
     RollbackRequest, ShowGenerationRequest, Source,
 };
 
-use super::agent::{Node, connected};
-use super::installation::{Installation, SITE, refused};
+use super::installation::{
+    Installation, NETWORK, SITE, canary, connected, refused, staged, with_network,
+};
 
 async fn plan(installation: &Installation, sources: &[&str]) -> PlanResponse {
     let given = |text: &&str| Source {
@@ -36,8 +37,10 @@ fn agreed(plan: &PlanResponse) -> PushRequest {
     }
 }
 
+const WIDER: &str = "203.0.112.0/23";
+
 fn wider() -> String {
-    SITE.replace("203.0.113.0/24", "203.0.112.0/23")
+    with_network(WIDER)
 }
 
 #[tokio::test]
@@ -67,7 +70,7 @@ async fn a_plan_compares_with_what_nodes_have_confirmed() {
     assert!(same.changes.unwrap().rules.is_empty());
 
     // Documents that make the same rules are the generation's own once they were pushed.
-    let staged = SITE.replace("tenants: [acme]", "tenants: [acme]\nrollout: {canary: 1}");
+    let staged = staged(canary(), NETWORK);
     installation.apply(&staged).await;
     let staging = plan(&installation, &[]).await;
     assert_eq!((staging.changed, staging.documents.len()), (false, 1));
@@ -135,9 +138,9 @@ async fn a_rollout_that_is_under_way_is_known_before_a_push() {
 async fn what_a_node_runs_and_nobody_knows_is_told_as_such() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    let mut node = Node::enrol(&installation, "a").await;
+    let mut node = installation.enrol("a").await;
     node.confirmed = Some((4, vec![7; 32]));
-    let _session = node.connect(&installation).await;
+    let _session = node.connect(&installation.address()).await.unwrap();
     let told = plan(&installation, &[]).await;
     assert_eq!(told.nodes[0].state(), PlannedState::Unknown);
     assert_eq!(told.nodes[0].generation, 4);
@@ -152,7 +155,10 @@ async fn exactly_what_was_planned_is_pushed() {
         installation.try_push(agreed(&planned)).await.map(|_| ()),
         Code::Aborted,
     );
-    assert!(message.contains("the rules for a are others"), "{message}");
+    assert!(
+        message.contains("the rules for a are different"),
+        "{message}"
+    );
     installation.apply(&wider()).await;
     let push = installation.try_push(agreed(&planned)).await.unwrap();
     assert_eq!(push.started.generation, 1);
@@ -177,7 +183,7 @@ async fn a_plan_that_went_stale_says_what_moved() {
 
     // The same rules in other batches are not what was shown.
     let planned = plan(&installation, &[]).await;
-    let staged = wider().replace("tenants: [acme]", "tenants: [acme]\nrollout: {canary: 1}");
+    let staged = staged(canary(), WIDER);
     installation.apply(&staged).await;
     let message = stale(&planned).await;
     assert!(
@@ -187,7 +193,7 @@ async fn a_plan_that_went_stale_says_what_moved() {
     installation.apply(&wider()).await;
 
     let planned = plan(&installation, &[]).await;
-    Node::enrol(&installation, "b").await;
+    installation.enrol("b").await;
     let message = stale(&planned).await;
     assert!(message.contains("node b enrolled"), "{message}");
 
@@ -198,9 +204,9 @@ async fn a_plan_that_went_stale_says_what_moved() {
     let planned = plan(&installation, &[]).await;
     let offer = session.offer().await;
     session.apply(&offer).await;
-    while installation.status().await.nodes["a"].generation == 0 {
-        tokio::task::yield_now().await;
-    }
+    installation
+        .until_status(|site| site.nodes["a"].generation != 0)
+        .await;
     let message = stale(&planned).await;
     assert!(
         message.contains("node a now runs generation 1"),
@@ -306,7 +312,7 @@ async fn earlier_generations_are_listed_shown_and_compared() {
             .all(|access| !access.gains && access.owner == "tenant acme")
     );
     // What was shown is what is brought back, or nothing.
-    Node::enrol(&installation, "b").await;
+    installation.enrol("b").await;
     let stale = RollbackRequest {
         site: site.clone(),
         to: back.to,

@@ -1,8 +1,9 @@
 use tonic::Code;
 use voipfleet_proto::v1::{DeleteRequest, NodeState, PushNodeState, PushRequest, SyncState};
 
-use super::agent::{Node, connected};
-use super::installation::{Installation, SITE, apply, refused};
+use super::installation::{
+    Installation, NETWORK, SITE, acme, apply, connected, refused, site, with_network,
+};
 
 fn site_a() -> PushRequest {
     PushRequest {
@@ -15,9 +16,9 @@ fn site_a() -> PushRequest {
 async fn a_push_reaches_the_nodes_and_a_second_one_says_that_nothing_changed() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
-    Node::enrol(&installation, "gone").await;
-    let mut session = node.connect(&installation).await;
+    let node = installation.enrol("a").await;
+    installation.enrol("gone").await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     let push = installation.push().await;
     assert_eq!((push.started.generation, push.started.changed), (1, true));
     let offer = session.offer().await;
@@ -45,7 +46,7 @@ async fn a_node_whose_kernel_refuses_says_why_and_is_tried_again_when_asked() {
     let words = "iptables-restore: line 7 failed: No such file or directory";
     let push = installation.push().await;
     let offer = session.offer().await;
-    session.answer(&offer, NodeState::Failed, words).await;
+    session.report(&offer, NodeState::Failed, words).await;
     let (done, nodes) = push.end().await;
     assert_eq!((done.applied, done.failed), (0, 1));
     assert_eq!(nodes[0].state(), PushNodeState::Failed);
@@ -60,7 +61,7 @@ async fn a_node_whose_kernel_refuses_says_why_and_is_tried_again_when_asked() {
     assert_eq!(again.generation, offer.generation);
     assert_ne!(again.nonce, offer.nonce);
     // A late word about the first try is not the answer to the second.
-    session.answer(&offer, NodeState::Failed, "late").await;
+    session.report(&offer, NodeState::Failed, "late").await;
     session.apply(&again).await;
     let (done, nodes) = push.end().await;
     assert_eq!(done.applied, 1, "{nodes:?}");
@@ -70,7 +71,7 @@ async fn a_node_whose_kernel_refuses_says_why_and_is_tried_again_when_asked() {
 async fn a_node_that_was_offline_gets_it_when_it_returns() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
+    let node = installation.enrol("a").await;
     let push = installation
         .try_push(PushRequest {
             site: "site-a".to_owned(),
@@ -80,7 +81,7 @@ async fn a_node_that_was_offline_gets_it_when_it_returns() {
         .await
         .unwrap();
     assert_eq!(push.started.nodes[0].state(), PushNodeState::Offline);
-    let mut session = node.connect(&installation).await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     let offer = session.offer().await;
     session.apply(&offer).await;
     assert_eq!(push.end().await.0.applied, 1);
@@ -92,25 +93,27 @@ async fn a_node_that_was_offline_gets_it_when_it_returns() {
 async fn a_node_that_dials_anew_is_no_offline_node() {
     let (mut installation, node, session) = connected().await;
     drop(session);
-    while installation.status().await.nodes["a"].connected {
-        tokio::task::yield_now().await;
-    }
+    installation
+        .until_status(|site| !site.nodes["a"].connected)
+        .await;
     let push = installation.push().await;
     assert_eq!(push.started.nodes[0].state(), PushNodeState::Offline);
-    let mut session = node.connect(&installation).await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     let offer = session.offer().await;
     session.apply(&offer).await;
     assert_eq!(push.end().await.0.applied, 1);
 
     // Nor one whose controller was started anew.
-    tokio::join!(session.end(), installation.stop());
+    tokio::join!(session.closed(), installation.stop());
     installation.run().await;
-    installation
-        .apply(&SITE.replace("203.0.113.0/24", "203.0.112.0/24"))
-        .await;
+    installation.apply(&with_network("203.0.112.0/24")).await;
     let push = installation.push().await;
     assert_eq!(push.started.nodes[0].state(), PushNodeState::Offline);
-    let mut session = session.node.connect(&installation).await;
+    let mut session = session
+        .agent
+        .connect(&installation.address())
+        .await
+        .unwrap();
     let offer = session.offer().await;
     session.apply(&offer).await;
     assert_eq!(push.end().await.0.applied, 1);
@@ -120,9 +123,9 @@ async fn a_node_that_dials_anew_is_no_offline_node() {
 async fn a_node_that_is_deleted_during_a_push_is_not_waited_for() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
-    Node::enrol(&installation, "b").await;
-    let mut session = node.connect(&installation).await;
+    let node = installation.enrol("a").await;
+    installation.enrol("b").await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     let request = PushRequest {
         site: "site-a".to_owned(),
         wait_offline_ms: 3_600_000,
@@ -153,11 +156,11 @@ async fn a_node_that_enrolled_after_the_push_needs_another_one() {
     assert_eq!(installation.status().await.nodes["a"].error, "");
 
     installation.clock.advance_ms(1000);
-    let new = Node::enrol(&installation, "b").await;
+    let new = installation.enrol("b").await;
     let away = &installation.status().await.nodes["b"];
     assert_eq!(away.state(), SyncState::Offline);
     assert!(away.error.contains("voipctl push site-a"), "{}", away.error);
-    let _new = new.connect(&installation).await;
+    let _new = new.connect(&installation.address()).await.unwrap();
     let here = &installation.status().await.nodes["b"];
     assert_eq!(here.state(), SyncState::NotSent);
     assert!(here.error.contains("voipctl push site-a"), "{}", here.error);
@@ -170,13 +173,13 @@ async fn a_node_that_enrolled_after_the_push_needs_another_one() {
         };
         installation.operator().await.delete(request).await.unwrap();
     }
-    let again = Node::enrol(&installation, "a").await;
-    let mut session = again.connect(&installation).await;
+    let again = installation.enrol("a").await;
+    let mut session = again.connect(&installation.address()).await.unwrap();
     let offer = session.offer().await;
     session.apply(&offer).await;
-    while installation.status().await.nodes["a"].generation == 0 {
-        tokio::task::yield_now().await;
-    }
+    installation
+        .until_status(|site| site.nodes["a"].generation != 0)
+        .await;
     let state = &installation.status().await.nodes["a"];
     assert_eq!(state.state(), SyncState::Stale);
     assert!(
@@ -200,7 +203,7 @@ async fn a_node_that_enrolled_after_the_push_needs_another_one() {
 async fn a_dry_run_changes_nothing() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    Node::enrol(&installation, "a").await;
+    installation.enrol("a").await;
     let request = PushRequest {
         site: "site-a".to_owned(),
         dry_run: true,
@@ -217,9 +220,9 @@ async fn a_dry_run_changes_nothing() {
 async fn a_dry_run_tells_what_an_offline_node_lacks() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
-    Node::enrol(&installation, "b").await;
-    let mut session = node.connect(&installation).await;
+    let node = installation.enrol("a").await;
+    installation.enrol("b").await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     let push = installation.push().await;
     let offer = session.offer().await;
     session.apply(&offer).await;
@@ -259,7 +262,7 @@ async fn a_dry_run_takes_documents_as_if_they_were_stored() {
     let push = installation.try_push(same).await.unwrap();
     assert!(!push.started.changed);
     assert_eq!(push.started.nodes[0].state(), PushNodeState::Unchanged);
-    let other = SITE.replace("203.0.113.0/24", "203.0.112.0/24");
+    let other = with_network("203.0.112.0/24");
     let push = installation
         .try_push(with(other.clone(), true))
         .await
@@ -270,7 +273,7 @@ async fn a_dry_run_takes_documents_as_if_they_were_stored() {
     assert_eq!(installation.status().await.generation, 1);
     let pushed = installation.try_push(with(other, false)).await;
     refused(pushed.map(|_| ()), Code::InvalidArgument);
-    let broken = SITE.replace("tenants: [acme]", "tenants: [nobody]");
+    let broken = site().tenants(&["unknown"]) + acme(NETWORK);
     let pushed = installation.try_push(with(broken, true)).await;
     let message = refused(pushed.map(|_| ()), Code::InvalidArgument);
     assert!(message.contains("site.yaml:"), "{message}");
@@ -297,9 +300,7 @@ async fn a_second_push_waits_for_the_first_or_ends_it() {
     let (installation, _, mut session) = connected().await;
     let first = installation.push().await;
     let offer = session.offer().await;
-    installation
-        .apply(&SITE.replace("203.0.113.0/24", "203.0.112.0/24"))
-        .await;
+    installation.apply(&with_network("203.0.112.0/24")).await;
     let second = installation.try_push(site_a()).await.map(|_| ());
     let message = refused(second, Code::FailedPrecondition);
     for words in [
@@ -343,13 +344,11 @@ async fn simultaneous_pushes_make_one_generation() {
 #[tokio::test]
 async fn old_generations_go_and_the_current_one_stays_readable() {
     let installation = Installation::start().await;
-    let node = Node::enrol(&installation, "a").await;
-    let mut session = node.connect(&installation).await;
+    let node = installation.enrol("a").await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     for number in 1..=25 {
         let network = format!("203.0.{number}.0/24");
-        installation
-            .apply(&SITE.replace("203.0.113.0/24", &network))
-            .await;
+        installation.apply(&with_network(&network)).await;
         let push = installation.push().await;
         assert_eq!(push.started.generation, number);
         let offer = session.offer().await;

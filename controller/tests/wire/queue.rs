@@ -1,22 +1,17 @@
 //! Pushes that wait for the rollout of their site.
 
-use std::time::Duration;
-
 use tonic::{Code, Status, Streaming};
 use voipfleet_controller::store::{Embedded, Store as _, keys};
 use voipfleet_proto::v1::push_event::Kind;
 use voipfleet_proto::v1::{
     BindOperatorRequest, HistoryRequest, NodeState, PauseRolloutRequest, PlanRequest, PushDone,
-    PushEvent, PushQueued, PushRequest, ResumeRolloutRequest, RolloutReport, RolloutStatusRequest,
+    PushEvent, PushQueued, PushRequest, ResumeRolloutRequest, RolloutReport,
 };
 use voipfleet_protocol::audit::{Ending, Record};
+use voipfleet_testkit::AgentSession;
 
-use super::agent::{Session, connected};
-use super::installation::{Installation, SITE, refused};
+use super::installation::{Installation, canary, connected, refused, staged, with_network};
 use super::people::{add, client, of_all};
-
-/// Long enough for a busy machine; nothing waits for its end.
-const LIMIT: Duration = Duration::from_mins(2);
 
 pub(crate) fn queue() -> PushRequest {
     PushRequest {
@@ -78,26 +73,11 @@ async fn queued(installation: &Installation, request: PushRequest) -> Waiting {
     Waiting::of(answer.unwrap().into_inner()).await
 }
 
-async fn report(installation: &Installation) -> RolloutReport {
-    let request = RolloutStatusRequest {
-        site: "site-a".to_owned(),
-    };
-    let answer = installation.operator().await.rollout_status(request).await;
-    answer.unwrap().into_inner().rollouts.remove(0)
-}
-
-/// Waits until nothing waits and what was begun has ended.
+/// Waits until the queue is empty and the last rollout has ended.
 async fn over(installation: &Installation) -> RolloutReport {
-    let over = async {
-        loop {
-            let report = report(installation).await;
-            if report.waiting.is_empty() && report.ended_ms != 0 {
-                return report;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LIMIT, over).await.unwrap()
+    installation
+        .until_rollout(|report| report.waiting.is_empty() && report.ended_ms != 0)
+        .await
 }
 
 async fn pause(installation: &Installation) {
@@ -130,7 +110,11 @@ async fn generations(installation: &Installation) -> Vec<u64> {
 
 /// The documents, the `number`th of their kind.
 fn documents(number: u8) -> String {
-    SITE.replace("203.0.113.0/24", &format!("203.0.{number}.0/24"))
+    with_network(&network(number))
+}
+
+fn network(number: u8) -> String {
+    format!("203.0.{number}.0/24")
 }
 
 /// What the audit log says of pushes that waited: the word, how it ended, and the generations.
@@ -149,7 +133,7 @@ async fn audited(installation: &mut Installation) -> Vec<Record> {
 }
 
 /// A rollout of generation 1 that is held, and whose node was offered it.
-async fn held() -> (Installation, Session, voipfleet_proto::v1::Offer) {
+async fn held() -> (Installation, AgentSession, voipfleet_proto::v1::Offer) {
     let (installation, _, mut session) = connected().await;
     drop(installation.push().await);
     let offer = session.offer().await;
@@ -169,7 +153,7 @@ async fn pushes_wait_and_go_in_their_order_each_once() {
         (second.place.generation, second.place.by.as_str()),
         (1, "ada")
     );
-    let waiting = report(&installation).await.waiting;
+    let waiting = installation.rollout().await.waiting;
     let tickets: Vec<_> = waiting.iter().map(|one| (one.ticket, &*one.by)).collect();
     assert_eq!(tickets, [(1, "ada"), (2, "ada")]);
     // Without the flag it is refused, and told of it.
@@ -227,13 +211,17 @@ async fn what_waits_survives_a_restart_and_nobody_has_to_watch() {
     installation.apply(&documents(2)).await;
     drop(queued(&installation, queue()).await);
     let watched = queued(&installation, queue()).await;
-    let (_, (), end) = tokio::join!(session.end(), installation.stop(), watched.dropped());
+    let (_, (), end) = tokio::join!(session.closed(), installation.stop(), watched.dropped());
     assert_eq!(end.code(), Code::Unavailable);
     assert!(end.message().contains("waits on"), "{}", end.message());
 
     installation.run().await;
-    assert_eq!(report(&installation).await.waiting.len(), 2);
-    let mut session = session.node.connect(&installation).await;
+    assert_eq!(installation.rollout().await.waiting.len(), 2);
+    let mut session = session
+        .agent
+        .connect(&installation.address())
+        .await
+        .unwrap();
     resume(&installation).await;
     let offer = session.offer().await;
     assert_eq!(offer.generation, 1);
@@ -267,7 +255,7 @@ async fn a_second_push_that_changes_nothing_ends_well() {
 #[tokio::test]
 async fn a_rollout_that_is_halted_drops_what_waits() {
     let (mut installation, _, mut session) = connected().await;
-    let staged = |number| documents(number).replace("[acme]\n", "[acme]\nrollout: {canary: 1}\n");
+    let staged = |number| staged(canary(), &network(number));
     installation.apply(&staged(1)).await;
     drop(installation.push().await);
     let offer = session.offer().await;
@@ -275,7 +263,7 @@ async fn a_rollout_that_is_halted_drops_what_waits() {
     let second = queued(&installation, queue()).await;
     installation.apply(&staged(2)).await;
     let words = "the probe dns failed";
-    session.answer(&offer, NodeState::RolledBack, words).await;
+    session.report(&offer, NodeState::RolledBack, words).await;
     for waiting in [first, second] {
         let end = waiting.dropped().await;
         assert_eq!(end.code(), Code::FailedPrecondition);
@@ -324,14 +312,14 @@ async fn an_operator_who_ends_the_rollout_ends_what_waits() {
     assert_eq!(installation.abort(true).await.state, "rolling_back");
     let end = waiting.dropped().await;
     assert!(
-        end.message().contains("was taken back: aborted by ada"),
+        end.message().contains("was rolled back: aborted by ada"),
         "{}",
         end.message()
     );
     // Nothing waits for a way back.
     let late = installation.operator().await.push(queue()).await;
     let message = refused(late.map(|_| ()), Code::FailedPrecondition);
-    assert!(message.contains("being taken back"), "{message}");
+    assert!(message.contains("being rolled back"), "{message}");
 }
 
 #[tokio::test]
@@ -349,7 +337,7 @@ async fn a_plan_is_pushed_at_its_turn_or_refused() {
     };
     let mut first = queued(&installation, planned.clone()).await;
     let second = queued(&installation, planned).await;
-    assert!(report(&installation).await.waiting[0].planned);
+    assert!(installation.rollout().await.waiting[0].planned);
     resume(&installation).await;
     // The node takes generation 1 after the plan: what it brings is the same.
     session.apply(&offer).await;
@@ -362,7 +350,7 @@ async fn a_plan_is_pushed_at_its_turn_or_refused() {
     assert_eq!(end.code(), Code::FailedPrecondition);
     let message = end.message();
     assert!(
-        message.contains("ada changed the documents, and the rules for a are others"),
+        message.contains("ada changed the documents, and the rules for a are different"),
         "{message}"
     );
     assert_eq!(generations(&installation).await, [1, 2]);
@@ -405,7 +393,7 @@ async fn only_so_many_wait() {
     let more = installation.operator().await.push(queue()).await;
     let message = refused(more.map(|_| ()), Code::FailedPrecondition);
     assert!(message.contains("16 pushes wait already"), "{message}");
-    assert_eq!(report(&installation).await.waiting.len(), 16);
+    assert_eq!(installation.rollout().await.waiting.len(), 16);
 }
 
 #[tokio::test]

@@ -3,25 +3,24 @@ use voipfleet_controller::run::Controller;
 use voipfleet_controller::store::{Embedded, Store as _, keys};
 use voipfleet_proto::v1::{NodeState, PushNodeState, SyncState};
 
-use super::agent::Node;
-use super::installation::{Installation, SITE};
+use super::installation::{Installation, SITE, with_network};
 
 #[tokio::test]
 async fn a_restart_loses_nothing_and_goes_on_where_it_was() {
     let mut installation = Installation::start().await;
     installation.apply(SITE).await;
-    let node_a = Node::enrol(&installation, "a").await;
-    let node_b = Node::enrol(&installation, "b").await;
-    let mut a = node_a.connect(&installation).await;
-    let mut b = node_b.connect(&installation).await;
+    let node_a = installation.enrol("a").await;
+    let node_b = installation.enrol("b").await;
+    let mut a = node_a.connect(&installation.address()).await.unwrap();
+    let mut b = node_b.connect(&installation.address()).await.unwrap();
     let mut push = installation.push().await;
     let offer = a.offer().await;
     a.apply(&offer).await;
     push.until("a", PushNodeState::Applied).await;
     let offer = b.offer().await;
-    b.answer(&offer, NodeState::Applying, "").await;
+    b.report(&offer, NodeState::Applying, "").await;
 
-    let (end, ()) = tokio::join!(a.end(), installation.stop());
+    let (end, ()) = tokio::join!(a.closed(), installation.stop());
     assert_eq!(end.code(), Code::Unavailable);
     assert_eq!(end.message(), "controller is stopping");
     drop(b);
@@ -32,11 +31,11 @@ async fn a_restart_loses_nothing_and_goes_on_where_it_was() {
     assert_eq!(status.nodes["a"].state(), SyncState::Offline);
     assert_eq!(status.nodes["a"].generation, 1);
     // What applied it is offered nothing; what did not gets the same generation again.
-    let mut b = node_b.connect(&installation).await;
+    let mut b = node_b.connect(&installation.address()).await.unwrap();
     let again = b.offer().await;
     assert_eq!((again.generation, &again.digest), (1, &offer.digest));
     b.apply(&again).await;
-    let _a = a.node.connect(&installation).await;
+    let _a = a.agent.connect(&installation.address()).await.unwrap();
     let (done, _) = installation.push().await.end().await;
     assert_eq!((done.generation, done.changed, done.applied), (1, false, 2));
 }
@@ -46,9 +45,9 @@ async fn a_restart_loses_nothing_and_goes_on_where_it_was() {
 async fn a_node_ahead_of_the_store_is_reached_by_the_next_push() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    let mut node = Node::enrol(&installation, "a").await;
+    let mut node = installation.enrol("a").await;
     node.confirmed = Some((41, vec![1; 32]));
-    let mut session = node.connect(&installation).await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     let push = installation.push().await;
     assert_eq!(push.started.generation, 42);
     let offer = session.offer().await;
@@ -77,12 +76,10 @@ async fn an_address_in_use_is_explained() {
 #[tokio::test]
 async fn only_the_last_generations_stay_in_the_store() {
     let mut installation = Installation::start().await;
-    let node = Node::enrol(&installation, "a").await;
+    let node = installation.enrol("a").await;
     for number in 1..=30 {
         let network = format!("203.0.{number}.0/24");
-        installation
-            .apply(&SITE.replace("203.0.113.0/24", &network))
-            .await;
+        installation.apply(&with_network(&network)).await;
         installation.push().await.end().await;
     }
     installation.stop().await;
@@ -94,7 +91,7 @@ async fn only_the_last_generations_stay_in_the_store() {
     assert_eq!(rulesets.len(), kept.len());
     store.close().await;
     installation.run().await;
-    let mut session = node.connect(&installation).await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     let offer = session.offer().await;
     assert_eq!(offer.generation, 30);
     session.apply(&offer).await;

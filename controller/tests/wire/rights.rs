@@ -9,9 +9,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{self, OperatorBinding};
+use voipfleet_testkit::credentials::certificate_request;
 
-use super::agent::{csr, enrol};
-use super::installation::{Installation, apply};
+use super::installation::{Installation, apply, enrol};
 use super::people::{add, client, of_all, of_site, of_tenant};
 use super::requests::{
     abort, allow, block, blocks, close, everywhere, lift, one_site, open, pause, resume, rollback,
@@ -271,7 +271,7 @@ fn fetch(list: &str) -> v1::FetchFeedRequest {
 }
 
 fn renew() -> v1::RenewOperatorRequest {
-    let (csr_pem, _) = csr();
+    let (csr_pem, _) = certificate_request();
     v1::RenewOperatorRequest { csr_pem }
 }
 
@@ -470,7 +470,7 @@ async fn every_call_by_every_role_in_every_scope() {
     for site in ["site-a", "site-b"] {
         // With a node in it no site can be deleted.
         let used = admin.create_token(token(site)).await.unwrap().into_inner();
-        let (csr_pem, _) = csr();
+        let (csr_pem, _) = certificate_request();
         enrol(&installation, &used.token, "sip1", &csr_pem)
             .await
             .unwrap();

@@ -4,19 +4,18 @@ use voipfleet_proto::v1::{
     DriftRequest, Listener, Neighbour, StatusRequest, VoipNow, agent_message,
 };
 
-use super::agent::Node;
-use super::installation::{Installation, SITE, refused};
+use super::installation::{Installation, SITE, refused, with_network};
 use super::log::logged;
 
 #[tokio::test]
 async fn a_node_reads_its_own_ruleset_only() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    let node_a = Node::enrol(&installation, "a").await;
-    let node_b = Node::enrol(&installation, "b").await;
+    let node_a = installation.enrol("a").await;
+    let node_b = installation.enrol("b").await;
     let (mut a, mut b) = (
-        node_a.connect(&installation).await,
-        node_b.connect(&installation).await,
+        node_a.connect(&installation.address()).await.unwrap(),
+        node_b.connect(&installation.address()).await.unwrap(),
     );
     let push = installation.push().await;
     let (offer_a, offer_b) = (a.offer().await, b.offer().await);
@@ -33,9 +32,7 @@ async fn a_node_reads_its_own_ruleset_only() {
     assert_eq!(push.end().await.0.applied, 2);
     // The one before, after a newer push: no longer, and it says why.
     let before = offer_a.digest.clone();
-    installation
-        .apply(&SITE.replace("203.0.113.0/24", "203.0.112.0/24"))
-        .await;
+    installation.apply(&with_network("203.0.112.0/24")).await;
     let _push = installation.push().await;
     a.offer().await;
     let message = refused(a.fetch(&before).await, Code::FailedPrecondition);
@@ -45,39 +42,49 @@ async fn a_node_reads_its_own_ruleset_only() {
 #[tokio::test]
 async fn hello_must_name_the_certificates_node() {
     let installation = Installation::start().await;
-    let node = Node::enrol(&installation, "a").await;
-    Node::enrol(&installation, "b").await;
+    let node = installation.enrol("a").await;
+    installation.enrol("b").await;
     let mut hello = node.hello();
     hello.node = "b".to_owned();
-    let mut session = node.say(&installation, hello).await;
-    let end = session.end().await;
+    let mut session = node.open(&installation.address(), hello).await.unwrap();
+    let end = session.closed().await;
     assert_eq!(end.code(), Code::PermissionDenied, "{end}");
 }
 
 #[tokio::test]
 async fn a_deleted_node_is_cut_off_and_told() {
     let installation = Installation::start().await;
-    let node = Node::enrol(&installation, "a").await;
-    let mut session = node.connect(&installation).await;
+    let node = installation.enrol("a").await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     let request = DeleteRequest {
         kind: "node".to_owned(),
         name: "site-a/a".to_owned(),
     };
     installation.operator().await.delete(request).await.unwrap();
-    let end = session.end().await;
+    let end = session.closed().await;
     assert_eq!(end.code(), Code::PermissionDenied);
     assert!(end.message().contains("enrol it again"), "{end}");
     // Its certificate is still good, and opens nothing.
     let (_out, messages) = tokio::sync::mpsc::channel(1);
     let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-    let result = node.client(&installation).await.session(messages).await;
+    let result = node
+        .client(&installation.address())
+        .await
+        .unwrap()
+        .session(messages)
+        .await;
     let message = refused(result, Code::PermissionDenied);
     assert!(message.contains("enrol it again"), "{message}");
     // The name is free, and the new key is another: the old machine stays out.
-    Node::enrol(&installation, "a").await;
+    installation.enrol("a").await;
     let (_out, messages) = tokio::sync::mpsc::channel(1);
     let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-    let result = node.client(&installation).await.session(messages).await;
+    let result = node
+        .client(&installation.address())
+        .await
+        .unwrap()
+        .session(messages)
+        .await;
     refused(result, Code::PermissionDenied);
 }
 
@@ -85,10 +92,10 @@ async fn a_deleted_node_is_cut_off_and_told() {
 #[tokio::test]
 async fn a_node_that_is_deleted_before_its_hello_gets_no_session() {
     let installation = Installation::start().await;
-    let node = Node::enrol(&installation, "a").await;
+    let node = installation.enrol("a").await;
     let (out, messages) = tokio::sync::mpsc::channel(1);
     let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-    let mut client = node.client(&installation).await;
+    let mut client = node.client(&installation.address()).await.unwrap();
     let mut answers = client.session(messages).await.unwrap().into_inner();
     let request = DeleteRequest {
         kind: "node".to_owned(),
@@ -105,10 +112,10 @@ async fn a_node_that_is_deleted_before_its_hello_gets_no_session() {
 async fn the_newest_session_counts() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
-    let mut first = node.connect(&installation).await;
-    let mut second = node.connect(&installation).await;
-    let end = first.end().await;
+    let node = installation.enrol("a").await;
+    let mut first = node.connect(&installation.address()).await.unwrap();
+    let mut second = node.connect(&installation.address()).await.unwrap();
+    let end = first.closed().await;
     assert_eq!(end.code(), Code::Aborted, "{end}");
     let push = installation.push().await;
     let offer = second.offer().await;
@@ -131,8 +138,8 @@ fn record(id: &str, at_ms: u64) -> DriftRecord {
 #[tokio::test]
 async fn drift_is_kept_once_and_bounded() {
     let installation = Installation::start().await;
-    let node = Node::enrol(&installation, "a").await;
-    let mut session = node.connect(&installation).await;
+    let node = installation.enrol("a").await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     let report = |records| DriftReport { records };
     let ids = session
         .drift(report(vec![record("1", 10), record("2", 20)]))
@@ -140,7 +147,7 @@ async fn drift_is_kept_once_and_bounded() {
     assert_eq!(ids, ["1", "2"]);
     // The answer was lost, and meanwhile it was repaired.
     drop(session);
-    let mut session = node.connect(&installation).await;
+    let mut session = node.connect(&installation.address()).await.unwrap();
     let mut again = record("1", 10);
     again.repaired_after_ms = Some(5);
     assert_eq!(session.drift(report(vec![again])).await, ["1"]);
@@ -192,7 +199,7 @@ async fn drift_is_kept_once_and_bounded() {
 async fn a_nodes_facts_are_bounded_and_compared_where_asked() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    let node = Node::enrol(&installation, "a").await;
+    let node = installation.enrol("a").await;
     let mut hello = node.hello();
     let facts = hello.facts.as_mut().unwrap();
     let neighbour = Neighbour {
@@ -206,7 +213,7 @@ async fn a_nodes_facts_are_bounded_and_compared_where_asked() {
         node_id: "y".repeat(10_000),
         ..VoipNow::default()
     });
-    let mut session = node.say(&installation, hello).await;
+    let mut session = node.open(&installation.address(), hello).await.unwrap();
     session.next().await.unwrap();
     for (compare, differences) in [(false, 0), (true, 1)] {
         let request = StatusRequest {

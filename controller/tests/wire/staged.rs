@@ -3,93 +3,54 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tonic::Code;
 use voipfleet_proto::v1::{
     HistoryRequest, PauseRolloutRequest, PushNodeState, ResumeRolloutRequest, RollbackRequest,
-    RolloutReport, RolloutStatusRequest, SyncState,
+    RolloutReport, SyncState,
 };
+use voipfleet_testkit::RunningAgent;
 
-use super::agent::Node;
-use super::installation::{Installation, SITE, refused};
-use super::robot::Robot;
-
-/// Long enough for a busy machine; nothing waits for its end.
-const LIMIT: Duration = Duration::from_mins(2);
-
-pub(crate) fn site(staging: &str, network: &str) -> String {
-    SITE.replace("203.0.113.0/24", network).replace(
-        "tenants: [acme]",
-        &format!("tenants: [acme]\nrollout: {staging}"),
-    )
-}
+use super::installation::{Installation, SITE, refused, staged};
 
 /// An installation with nodes `a`, `b` … on generation 1, and what they will refuse later.
 async fn fleet(
-    staging: &str,
+    staging: Value,
     refuses: &[(&str, u64)],
-) -> (Installation, watch::Sender<String>, Vec<Robot>) {
+) -> (Installation, watch::Sender<String>, Vec<RunningAgent>) {
     let installation = Installation::start().await;
     // The first push is not staged: a pause would hold it.
     installation.apply(SITE).await;
     let (address, dial) = watch::channel(installation.address());
-    let mut robots = Vec::new();
+    let mut agents = Vec::new();
     for name in ["a", "b", "c", "d", "e"] {
-        let node = Node::enrol(&installation, name).await;
+        let node = installation.enrol(name).await;
         let refuses: BTreeSet<u64> = refuses
             .iter()
             .filter(|(refuser, _)| *refuser == name)
             .map(|(_, generation)| *generation)
             .collect();
-        robots.push(Robot::start(node, dial.clone(), refuses));
+        agents.push(node.run(dial.clone(), refuses));
     }
-    all_here(&installation).await;
+    installation.until_connected().await;
     let (done, nodes) = installation.push().await.end().await;
     assert_eq!(
         (done.applied, done.state.as_str()),
         (5, "done"),
         "{nodes:?}"
     );
-    installation.apply(&site(staging, "203.0.112.0/24")).await;
-    (installation, address, robots)
-}
-
-/// Takes nodes off the network; what they run is remembered.
-fn away(robots: Vec<Robot>) -> Vec<Node> {
-    let node = |robot: Robot| Node {
-        confirmed: robot.confirmed(),
-        ..robot.node.clone()
-    };
-    robots.into_iter().map(node).collect()
-}
-
-async fn all_here(installation: &Installation) {
-    let here = async {
-        while !installation
-            .status()
-            .await
-            .nodes
-            .values()
-            .all(|node| node.connected)
-        {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LIMIT, here).await.unwrap();
-}
-
-async fn rollout(installation: &Installation) -> RolloutReport {
-    let request = RolloutStatusRequest {
-        site: "site-a".to_owned(),
-    };
-    let answer = installation.operator().await.rollout_status(request).await;
-    answer.unwrap().into_inner().rollouts.remove(0)
+    installation.apply(&staged(staging, "203.0.112.0/24")).await;
+    (installation, address, agents)
 }
 
 #[tokio::test]
 async fn a_canary_that_fails_halts_and_the_others_are_untouched() {
-    let (installation, _address, robots) =
-        fleet("{canary: 1, batch: 2, max_failures: 0}", &[("a", 2)]).await;
+    let (installation, _address, agents) = fleet(
+        json!({"canary": 1, "batch": 2, "max_failures": 0}),
+        &[("a", 2)],
+    )
+    .await;
     let push = installation.push().await;
     assert_eq!(push.started.batches, [1, 2, 2]);
     let (done, nodes) = push.end().await;
@@ -97,13 +58,13 @@ async fn a_canary_that_fails_halts_and_the_others_are_untouched() {
     assert!(done.why.contains("a: the probe dns failed"), "{}", done.why);
     assert_eq!((done.applied, done.rolled_back, done.waiting), (0, 1, 4));
     assert_eq!(nodes[4].state(), PushNodeState::Waiting);
-    for robot in &robots {
-        assert_eq!(robot.confirmed().unwrap().0, 1, "{}", robot.name);
-        let offered = robot.life.lock().unwrap().offered.contains_key(&2);
-        assert_eq!(offered, robot.name == "a");
+    for agent in &agents {
+        assert_eq!(agent.confirmed().unwrap().0, 1, "{}", agent.name());
+        let offered = agent.history().offered.contains_key(&2);
+        assert_eq!(offered, agent.name() == "a");
     }
     // The refuser is wanted on what it runs, like all.
-    let report = rollout(&installation).await;
+    let report = installation.rollout().await;
     let targets = report.batches.iter().flat_map(|batch| &batch.nodes);
     assert!(targets.into_iter().all(|node| node.target == 1));
     let status = installation.status().await;
@@ -114,14 +75,14 @@ async fn a_canary_that_fails_halts_and_the_others_are_untouched() {
 }
 
 #[tokio::test]
-async fn what_was_changed_is_taken_back_by_itself() {
-    let staging = "{canary: 1, batch: 2, max_failures: 0, on_failure: rollback}";
-    let (installation, _address, robots) = fleet(staging, &[("b", 2)]).await;
-    let before: Vec<_> = robots.iter().map(Robot::confirmed).collect();
+async fn a_failed_rollout_rolls_back_what_it_changed() {
+    let staging = json!({"canary": 1, "batch": 2, "max_failures": 0, "on_failure": "rollback"});
+    let (installation, _address, agents) = fleet(staging, &[("b", 2)]).await;
+    let before: Vec<_> = agents.iter().map(RunningAgent::confirmed).collect();
     let (done, nodes) = installation.push().await.end().await;
     assert_eq!(done.state, "rolled_back", "{nodes:?}");
     assert_eq!((done.applied, done.generation), (0, 3));
-    let report = rollout(&installation).await;
+    let report = installation.rollout().await;
     assert_eq!(report.failures, 1, "{}", report.why);
     let request = HistoryRequest {
         site: "site-a".to_owned(),
@@ -141,21 +102,24 @@ async fn what_was_changed_is_taken_back_by_itself() {
     };
     let nowhere = client.rollback(request).await.map(|_| ());
     refused(nowhere, Code::FailedPrecondition);
-    for (robot, before) in robots.iter().zip(before) {
-        let (generation, digest) = robot.confirmed().unwrap();
+    for (agent, before) in agents.iter().zip(before) {
+        let (generation, digest) = agent.confirmed().unwrap();
         assert_eq!(
             (generation, digest),
             (3, before.unwrap().1),
             "{}",
-            robot.name
+            agent.name()
         );
     }
 }
 
 #[tokio::test]
-async fn a_held_rollout_survives_a_restart_and_goes_on() {
-    let (mut installation, address, robots) =
-        fleet("{canary: 1, batch: 1, max_failures: 0, pause: 1h}", &[]).await;
+async fn a_paused_rollout_survives_a_restart_and_can_be_resumed() {
+    let (mut installation, address, agents) = fleet(
+        json!({"canary": 1, "batch": 1, "max_failures": 0, "pause": "1h"}),
+        &[],
+    )
+    .await;
     let mut push = installation.push().await;
     push.until("a", PushNodeState::Applied).await;
     let request = PauseRolloutRequest {
@@ -171,10 +135,10 @@ async fn a_held_rollout_survives_a_restart_and_goes_on() {
     installation.stop().await;
     installation.run().await;
     address.send(installation.address()).unwrap();
-    all_here(&installation).await;
+    installation.until_connected().await;
     installation.clock.advance_ms(5 * 3_600_000);
-    assert_eq!(rollout(&installation).await.state, "paused");
-    assert_eq!(robots[1].confirmed().unwrap().0, 1);
+    assert_eq!(installation.rollout().await.state, "paused");
+    assert_eq!(agents[1].confirmed().unwrap().0, 1);
     let second = installation.try_push(voipfleet_proto::v1::PushRequest {
         site: "site-a".to_owned(),
         ..Default::default()
@@ -186,55 +150,49 @@ async fn a_held_rollout_survives_a_restart_and_goes_on() {
     };
     let mut client = installation.operator().await;
     client.resume_rollout(request).await.unwrap();
-    let goes_on = async {
-        // The canary; the pause after it is over, and a jump now would be one of a node at work.
-        let mut passed = 1;
-        loop {
-            let report = rollout(&installation).await;
+    // The canary; the pause after it is over, and a jump now would be one of a node at work.
+    for passed in 2..5 {
+        let applied = |report: &RolloutReport| {
             let nodes = report.batches.iter().flat_map(|batch| &batch.nodes);
-            let applied = nodes.filter(|node| node.state == "applied").count();
-            if report.state == "done" {
-                return;
-            }
-            if applied > passed {
-                // The pause after this batch passes at once.
-                passed = applied;
-                installation.clock.advance_ms(3_700_000);
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LIMIT, goes_on).await.unwrap();
-    for robot in &robots {
-        assert_eq!(robot.confirmed().unwrap().0, 2, "{}", robot.name);
+            nodes.filter(|node| node.state == "applied").count()
+        };
+        installation
+            .until_rollout(|report| applied(report) >= passed)
+            .await;
+        // The pause after this batch passes at once.
+        installation.clock.advance_ms(3_700_000);
+    }
+    installation
+        .until_rollout(|report| report.state == "done")
+        .await;
+    for agent in &agents {
+        assert_eq!(agent.confirmed().unwrap().0, 2, "{}", agent.name());
     }
 }
 
 #[tokio::test]
 async fn an_offline_node_of_a_halted_rollout_keeps_what_it_runs() {
-    let (installation, address, mut robots) =
-        fleet("{canary: 1, batch: 4, max_failures: 0}", &[("b", 2)]).await;
-    let gone = robots.pop().unwrap();
-    let node = Node {
-        confirmed: gone.confirmed(),
-        ..gone.node.clone()
-    };
-    drop(gone);
-    while installation.status().await.nodes["e"].connected {
-        tokio::task::yield_now().await;
-    }
+    let (installation, address, mut agents) = fleet(
+        json!({"canary": 1, "batch": 4, "max_failures": 0}),
+        &[("b", 2)],
+    )
+    .await;
+    let node = agents.pop().unwrap().stop();
+    installation
+        .until_status(|site| !site.nodes["e"].connected)
+        .await;
     let (done, nodes) = installation.push().await.end().await;
     assert_eq!(done.state, "halted", "{nodes:?}");
-    let back = Robot::start(node, address.subscribe(), BTreeSet::new());
-    all_here(&installation).await;
-    assert!(back.life.lock().unwrap().offered.is_empty());
+    let back = node.run(address.subscribe(), BTreeSet::new());
+    installation.until_connected().await;
+    assert!(back.history().offered.is_empty());
     assert_eq!(back.confirmed().unwrap().0, 1);
 }
 
 #[tokio::test]
-async fn a_rollback_brings_back_the_same_bytes() {
-    let (installation, _address, robots) = fleet("{canary: 2, batch: 50%}", &[]).await;
-    let before: Vec<_> = robots.iter().map(Robot::confirmed).collect();
+async fn a_rollback_restores_the_same_digests() {
+    let (installation, _address, agents) = fleet(json!({"canary": 2, "batch": "50%"}), &[]).await;
+    let before: Vec<_> = agents.iter().map(RunningAgent::confirmed).collect();
     assert_eq!(installation.push().await.end().await.0.applied, 5);
     let mut client = installation.operator().await;
     let request = RollbackRequest {
@@ -243,13 +201,13 @@ async fn a_rollback_brings_back_the_same_bytes() {
     };
     let mut events = client.rollback(request.clone()).await.unwrap().into_inner();
     while events.message().await.unwrap().is_some() {}
-    for (robot, before) in robots.iter().zip(before) {
-        let (generation, digest) = robot.confirmed().unwrap();
+    for (agent, before) in agents.iter().zip(before) {
+        let (generation, digest) = agent.confirmed().unwrap();
         assert_eq!(
             (generation, digest),
             (3, before.unwrap().1),
             "{}",
-            robot.name
+            agent.name()
         );
     }
     let unknown = RollbackRequest { to: 77, ..request };
@@ -258,84 +216,75 @@ async fn a_rollback_brings_back_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn an_abort_can_take_back_what_was_changed() {
-    let (installation, _address, robots) =
-        fleet("{canary: 1, batch: 1, max_failures: 0, pause: 1h}", &[]).await;
-    let before = robots[0].confirmed().unwrap().1;
+async fn an_abort_can_roll_back_what_was_changed() {
+    let (installation, _address, agents) = fleet(
+        json!({"canary": 1, "batch": 1, "max_failures": 0, "pause": "1h"}),
+        &[],
+    )
+    .await;
+    let before = agents[0].confirmed().unwrap().1;
     let mut push = installation.push().await;
     push.until("a", PushNodeState::Applied).await;
     assert_eq!(installation.abort(true).await.state, "rolling_back");
     let (done, _) = push.end().await;
     assert_eq!((done.state.as_str(), done.rolled_back), ("rolled_back", 5));
-    assert_eq!(robots[0].confirmed().unwrap(), (3, before));
+    assert_eq!(agents[0].confirmed().unwrap(), (3, before));
 }
 
-/// Agents that found nobody dial again within half a minute: until then none is passed over.
+/// Agents without a controller dial again within half a minute: until then none is passed over.
 #[tokio::test]
-async fn a_controller_that_was_away_passes_no_batch_over() {
-    let (mut installation, address, robots) =
-        fleet("{canary: 1, batch: 2, max_failures: 0, pause: 1h}", &[]).await;
+async fn a_restarted_controller_skips_no_batch() {
+    let (mut installation, address, agents) = fleet(
+        json!({"canary": 1, "batch": 2, "max_failures": 0, "pause": "1h"}),
+        &[],
+    )
+    .await;
     let mut push = installation.push().await;
     push.until("a", PushNodeState::Applied).await;
     drop(push);
-    let nodes = away(robots);
+    let nodes: Vec<_> = agents.into_iter().map(RunningAgent::stop).collect();
     installation.stop().await;
     installation.clock.advance_ms(2 * 3_600_000);
     installation.run().await;
     address.send_replace(installation.address());
-    // Longer than a broken connection is waited for: that nothing happens announces itself by
-    // nothing.
+    // Stays: the absence of an event has no event. It is longer than the wait for a broken
+    // connection.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let report = rollout(&installation).await;
+    let report = installation.rollout().await;
     assert_eq!((report.state.as_str(), report.released), ("running", 2));
-    let back: Vec<Robot> = nodes
+    let back: Vec<RunningAgent> = nodes
         .into_iter()
-        .map(|node| Robot::start(node, address.subscribe(), BTreeSet::new()))
+        .map(|node| node.run(address.subscribe(), BTreeSet::new()))
         .collect();
     let new = || {
-        let confirmed = back.iter().filter_map(Robot::confirmed);
+        let confirmed = back.iter().filter_map(RunningAgent::confirmed);
         confirmed.filter(|(number, _)| *number == 2).count()
     };
-    let taken = async {
-        while new() < 3 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LIMIT, taken).await.unwrap();
-    all_here(&installation).await;
+    installation
+        .until_status(|site| {
+            let nodes = site.nodes.values();
+            nodes.filter(|node| node.generation == 2).count() == 3
+        })
+        .await;
+    installation.until_connected().await;
     assert_eq!(new(), 3, "the pause holds the others");
-    assert_eq!(rollout(&installation).await.released, 2);
+    assert_eq!(installation.rollout().await.released, 2);
 }
 
-/// A canary that is offline proves nothing: without one the rollout waits, and says so.
+/// An offline canary proves nothing: without one the rollout waits and gives the reason.
 #[tokio::test]
-async fn nobody_gets_it_before_a_canary_has_it() {
-    let (installation, address, robots) =
-        fleet("{canary: 1, batch: 2, max_failures: 0}", &[]).await;
-    let nodes = away(robots);
-    let gone = async {
-        loop {
-            let status = installation.status().await;
-            if !status.nodes.values().any(|node| node.connected) {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LIMIT, gone).await.unwrap();
+async fn a_rollout_waits_for_an_offline_canary() {
+    let (installation, address, agents) =
+        fleet(json!({"canary": 1, "batch": 2, "max_failures": 0}), &[]).await;
+    let nodes: Vec<_> = agents.into_iter().map(RunningAgent::stop).collect();
+    installation
+        .until_status(|site| !site.nodes.values().any(|node| node.connected))
+        .await;
     let push = installation.push().await;
-    let waits = async {
-        loop {
-            let report = rollout(&installation).await;
-            assert_eq!(report.state, "running");
-            if report.why.contains("waits for a canary") {
-                return report;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let report = tokio::time::timeout(LIMIT, waits).await.unwrap();
-    assert_eq!(report.released, 1);
+    let report = installation
+        .until_rollout(|report| report.why.contains("waits for a canary"))
+        .await;
+    assert_eq!((report.state.as_str(), report.released), ("running", 1));
     // One that refuses it, as the first that is back: the others are spared.
     let mut back = Vec::new();
     for node in nodes.into_iter().rev() {
@@ -345,21 +294,20 @@ async fn nobody_gets_it_before_a_canary_has_it() {
             BTreeSet::new()
         };
         let first = back.is_empty();
-        back.push(Robot::start(node, address.subscribe(), refuses));
-        let halted = async {
-            while first && rollout(&installation).await.state != "halted" {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(LIMIT, halted).await.unwrap();
+        back.push(node.run(address.subscribe(), refuses));
+        if first {
+            installation
+                .until_rollout(|report| report.state == "halted")
+                .await;
+        }
     }
-    all_here(&installation).await;
+    installation.until_connected().await;
     let (done, _) = push.end().await;
     assert_eq!((done.rolled_back, done.applied), (1, 0));
-    for robot in &back {
-        assert_eq!(robot.confirmed().unwrap().0, 1, "{}", robot.name);
-        let offered = robot.life.lock().unwrap().offered.contains_key(&2);
-        assert_eq!(offered, robot.name == "e");
+    for agent in &back {
+        assert_eq!(agent.confirmed().unwrap().0, 1, "{}", agent.name());
+        let offered = agent.history().offered.contains_key(&2);
+        assert_eq!(offered, agent.name() == "e");
     }
 }
 
@@ -373,57 +321,51 @@ async fn roll_back(installation: &Installation) {
     while events.message().await.unwrap().is_some() {}
 }
 
-/// No failure stops a push to all nodes at once: that it is done says nothing.
+/// A push to all nodes at once ends as done whatever fails: that state alone proves nothing.
 #[tokio::test]
-async fn what_failed_on_its_nodes_is_not_brought_back() {
+async fn a_rollback_skips_generations_that_failed() {
     let all = ["a", "b", "c", "d", "e"];
     let refuses: Vec<(&str, u64)> = all.iter().flat_map(|n| [(*n, 2), (*n, 3)]).collect();
-    let (installation, _address, robots) = fleet("{confirm_within: 2s}", &refuses).await;
-    let first: Vec<_> = robots.iter().map(Robot::confirmed).collect();
+    let (installation, _address, agents) = fleet(json!({"confirm_within": "2s"}), &refuses).await;
+    let first: Vec<_> = agents.iter().map(RunningAgent::confirmed).collect();
     let (done, _) = installation.push().await.end().await;
     assert_eq!((done.state.as_str(), done.rolled_back), ("done", 5));
     installation
-        .apply(&site("{confirm_within: 2s}", "203.0.114.0/24"))
+        .apply(&staged(json!({"confirm_within": "2s"}), "203.0.114.0/24"))
         .await;
     assert_eq!(installation.push().await.end().await.0.rolled_back, 5);
     roll_back(&installation).await;
-    for (robot, first) in robots.iter().zip(first) {
-        assert_eq!(robot.confirmed().unwrap(), (4, first.unwrap().1));
+    for (agent, first) in agents.iter().zip(first) {
+        assert_eq!(agent.confirmed().unwrap(), (4, first.unwrap().1));
     }
 }
 
-/// Whoever has not taken it gets another try in stages, and within the limit of failures.
+/// Nodes that have not taken it get another try in batches, within the limit of failures.
 #[tokio::test]
-async fn another_try_goes_through_the_batches_too() {
+async fn a_repeated_push_is_staged_as_well() {
     let all = ["a", "b", "c", "d", "e"];
     let refuses: Vec<(&str, u64)> = all.iter().map(|name| (*name, 2)).collect();
-    let (installation, _address, robots) = fleet("{confirm_within: 2s}", &refuses).await;
+    let (installation, _address, agents) = fleet(json!({"confirm_within": "2s"}), &refuses).await;
     assert_eq!(installation.push().await.end().await.0.rolled_back, 5);
-    let staging = "{canary: 1, batch: 2, max_failures: 0}";
-    installation.apply(&site(staging, "203.0.112.0/24")).await;
-    let before: Vec<usize> = robots.iter().map(tries).collect();
+    let staging = json!({"canary": 1, "batch": 2, "max_failures": 0});
+    installation.apply(&staged(staging, "203.0.112.0/24")).await;
+    let before: Vec<usize> = agents.iter().map(tries).collect();
     let push = installation.push().await;
     assert_eq!(push.started.batches, [1, 2, 2]);
     let (done, nodes) = push.end().await;
     assert_eq!((done.generation, done.changed), (2, false), "{nodes:?}");
     assert_eq!(done.state, "halted");
     assert_eq!((done.rolled_back, done.waiting), (1, 4));
-    let tried = |(robot, before): (&Robot, usize)| tries(robot) > before;
-    let tried = robots.iter().zip(before).filter(|pair| tried(*pair));
+    let tried = |(agent, before): (&RunningAgent, usize)| tries(agent) > before;
+    let tried = agents.iter().zip(before).filter(|pair| tried(*pair));
     assert_eq!(tried.count(), 1);
-    for robot in &robots {
-        assert_eq!(robot.confirmed().unwrap().0, 1);
+    for agent in &agents {
+        assert_eq!(agent.confirmed().unwrap().0, 1);
     }
 }
 
 /// How often it was offered generation 2.
-fn tries(robot: &Robot) -> usize {
-    robot
-        .life
-        .lock()
-        .unwrap()
-        .tries
-        .get(&2)
-        .copied()
-        .unwrap_or_default()
+fn tries(agent: &RunningAgent) -> usize {
+    let offers = agent.history().offers;
+    offers.get(&2).copied().unwrap_or_default()
 }

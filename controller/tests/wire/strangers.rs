@@ -3,19 +3,18 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use voipfleet_controller::clock::Clock as _;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{PushRequest, StatusRequest};
 use voipfleet_protocol::identity::Identity;
+use voipfleet_testkit::Credentials;
 
-use super::agent::Node;
-use super::installation::{Installation, Pair, SITE, refused};
+use super::installation::{Installation, SITE, refused};
 use super::log::logged;
 
 const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
 
 /// A client that is not one of ours: it trusts the CA and asks for nothing else.
-fn foreign(ca: &str, own: Option<&Pair>) -> Arc<ClientConfig> {
+fn foreign(ca: &str, own: Option<&Credentials>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
@@ -49,7 +48,7 @@ async fn let_in(address: &str, tls: Arc<ClientConfig>) -> bool {
 }
 
 /// What a peer sees who is not let in: the words of all causes.
-async fn refusal(pair: &Pair, address: &str) -> String {
+async fn refusal(pair: &Credentials, address: &str) -> String {
     let error: Box<dyn std::error::Error + Send + Sync> = match pair.connect(address).await {
         Err(error) => error,
         // With TLS 1.3 a client learns of its refusal with the first answer.
@@ -89,7 +88,7 @@ async fn an_expired_certificate_is_refused() {
 async fn a_connection_ends_with_its_certificate() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
-    Node::enrol(&installation, "a").await;
+    installation.enrol("a").await;
     let ada = Identity::Operator("ada".parse().unwrap());
     let issued_ms = installation.clock.now_ms() - YEAR_MS + 2000;
     let pair = installation.pair(&ada, "voipfleet", issued_ms);
@@ -126,7 +125,7 @@ async fn another_ca_is_refused_on_both_ends() {
     assert!(text.contains("UnknownIssuer"), "{text}");
     logged("the peer does not know this installation's CA").await;
     // It knows ours, but is not of it.
-    let mixed = Pair {
+    let mixed = Credentials {
         ca: installation.admin.ca.clone(),
         ..other.admin.clone()
     };
@@ -173,7 +172,7 @@ async fn a_peer_without_certificate_reaches_the_enrolment_listener_only() {
 async fn the_servers_certificate_is_refused_as_a_client() {
     let installation = Installation::start().await;
     let read = |path| std::fs::read_to_string(path).unwrap();
-    let pair = Pair {
+    let pair = Credentials {
         certificate: read(installation.files.server_certificate()),
         key: read(installation.files.server_key()),
         ca: installation.admin.ca.clone(),

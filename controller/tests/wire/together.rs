@@ -13,7 +13,7 @@ use voipfleet_proto::v1::{
     StoredDocument, site_scope,
 };
 
-use super::installation::{Installation, SITE, apply, refused};
+use super::installation::{Installation, SITE, apply, refused, with_network};
 use super::people::{add, client, of_all};
 
 const OPERATORS: usize = 20;
@@ -279,7 +279,7 @@ async fn what_a_folder_no_longer_has_goes_with_what_it_brings_or_not_at_all() {
     // Changed by somebody else since it was shown: neither the pruning nor the rest happens.
     let mut stale = at("Site/site-b");
     stale.revision -= 1;
-    let changed = SITE.replace("203.0.113.0/24", "203.0.112.0/24");
+    let changed = with_network("203.0.112.0/24");
     let request = prune(&changed, vec![stale, at("Tenant/globex")]);
     let answer = client.apply(request).await.unwrap().into_inner();
     assert_eq!(answer.conflicts.len(), 1, "{answer:?}");
@@ -311,7 +311,7 @@ async fn what_a_folder_no_longer_has_goes_with_what_it_brings_or_not_at_all() {
     assert_eq!(left, ["Site/site-a", "Tenant/acme"]);
 
     // A site with nodes stays.
-    super::agent::Node::enrol(&installation, "a").await;
+    installation.enrol("a").await;
     let all = documents(&mut client).await;
     let request = prune(
         "kind: Tenant\nname: acme\nnetworks: {a: [192.0.2.1]}\n",

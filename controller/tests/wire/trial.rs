@@ -3,12 +3,12 @@ use voipfleet_proto::v1::{
     Confirm, DriftReport, Hello, NodeState, NodeStatus, Offer, PushNodeState, PushRequest,
     SyncState,
 };
+use voipfleet_testkit::{AgentSession, FakeAgent};
 
-use super::agent::{Node, Session, connected};
-use super::installation::{Installation, SITE};
+use super::installation::{Installation, connected, with_network};
 
 /// Hello of a node that has tried an offer.
-fn hello(node: &Node, offer: &Offer, state: NodeState, error: &str) -> Hello {
+fn hello(node: &FakeAgent, offer: &Offer, state: NodeState, error: &str) -> Hello {
     let mut hello = node.hello();
     let status = hello.status.get_or_insert_default();
     status.nonce = offer.nonce;
@@ -19,15 +19,15 @@ fn hello(node: &Node, offer: &Offer, state: NodeState, error: &str) -> Hello {
     hello
 }
 
-async fn welcomed(node: &Node, installation: &Installation, hello: Hello) -> Session {
-    let mut session = node.say(installation, hello).await;
+async fn welcomed(node: &FakeAgent, installation: &Installation, hello: Hello) -> AgentSession {
+    let mut session = node.open(&installation.address(), hello).await.unwrap();
     let first = session.next().await.unwrap();
     assert!(matches!(first, Some(Kind::Welcome(_))), "{first:?}");
     session
 }
 
 /// Nothing was said to the node before the answer to this.
-async fn nothing_more(session: &mut Session) {
+async fn nothing_more(session: &mut AgentSession) {
     session.drift(DriftReport::default()).await;
 }
 
@@ -37,7 +37,7 @@ async fn a_trial_is_confirmed_on_the_session_that_announces_it() {
     let mut push = installation.push().await;
     let offer = old.offer().await;
     assert_eq!(offer.confirm_within_ms, 30_000);
-    old.answer(&offer, NodeState::Trial, "").await;
+    old.report(&offer, NodeState::Trial, "").await;
     push.until("a", PushNodeState::Trial).await;
     // An open stream is no proof.
     nothing_more(&mut old).await;
@@ -59,8 +59,8 @@ async fn a_trial_is_confirmed_on_the_session_that_announces_it() {
         assert!(!matches!(message, Some(Kind::Confirm(_))));
     }
     node.confirmed = Some((offer.generation, offer.digest.clone()));
-    new.node = node;
-    new.answer(&offer, NodeState::Applied, "").await;
+    new.agent = node;
+    new.report(&offer, NodeState::Applied, "").await;
     let (done, nodes) = push.end().await;
     assert_eq!((done.applied, done.rolled_back), (1, 0), "{nodes:?}");
     // Once, and it is offered nothing more.
@@ -81,7 +81,7 @@ async fn what_was_rolled_back_is_not_offered_again_until_the_next_push() {
         .unwrap();
     let offer = session.offer().await;
     assert_eq!(offer.confirm_within_ms, 1500);
-    session.answer(&offer, NodeState::Trial, "").await;
+    session.report(&offer, NodeState::Trial, "").await;
     drop(session); // its new connections do not come through
 
     let back = hello(&node, &offer, NodeState::RolledBack, WORDS);
@@ -118,13 +118,11 @@ async fn what_was_rolled_back_is_not_offered_again_until_the_next_push() {
     assert_eq!(second.digest, offer.digest);
     assert_ne!(second.nonce, offer.nonce);
     assert_eq!(second.confirm_within_ms, 60_000);
-    session.answer(&second, NodeState::RolledBack, WORDS).await;
+    session.report(&second, NodeState::RolledBack, WORDS).await;
     assert_eq!(again.end().await.0.rolled_back, 1);
 
     // Other content is another matter.
-    installation
-        .apply(&SITE.replace("203.0.113.0/24", "203.0.112.0/24"))
-        .await;
+    installation.apply(&with_network("203.0.112.0/24")).await;
     let push = installation.push().await;
     let offer = session.offer().await;
     session.apply(&offer).await;
@@ -136,11 +134,9 @@ async fn a_trial_of_what_is_no_longer_wanted_is_not_confirmed() {
     let (installation, node, mut session) = connected().await;
     let first = installation.push().await;
     let offer = session.offer().await;
-    session.answer(&offer, NodeState::Trial, "").await;
+    session.report(&offer, NodeState::Trial, "").await;
     drop(session);
-    installation
-        .apply(&SITE.replace("203.0.113.0/24", "203.0.112.0/24"))
-        .await;
+    installation.apply(&with_network("203.0.112.0/24")).await;
     installation.abort(false).await;
     assert_eq!(first.end().await.0.rolled_back, 1);
     let second = installation

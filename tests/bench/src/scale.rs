@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use voipfleet_tests::fleet_sim::{Connected, Installation, Node};
+use voipfleet_testkit::RunningAgent;
+use voipfleet_tests::fleet_sim::Installation;
 
 use super::figures::{Series, say, show};
 use super::push::mib;
@@ -54,7 +55,7 @@ pub(crate) fn run(size: Size, times: usize) -> Result<()> {
     fleet.apply_all()?;
     let connected = runtime.block_on(fleet.connect())?;
     let result = fleet.measure(&connected);
-    if let Some(lost) = connected.iter().position(Connected::has_ended) {
+    if let Some(lost) = connected.iter().position(RunningAgent::has_ended) {
         result.with_context(|| format!("the session of node {lost} ended"))
     } else {
         result
@@ -138,21 +139,17 @@ impl Fleet {
         row("voipctl apply of all sites", &show(start.elapsed()))
     }
 
-    async fn connect(&self) -> Result<Vec<Connected>> {
+    async fn connect(&self) -> Result<Vec<RunningAgent>> {
         let start = Instant::now();
         let mut connected = Vec::new();
         for site in 0..self.size.sites {
             for node in 0..self.size.nodes {
                 let address = [10, 20, u8::try_from(site)?, u8::try_from(node + 11)?];
-                let node = Node::enrol(
-                    &self.installation,
-                    &site_name(site),
-                    &node_name(node),
-                    role(node),
-                    address,
-                )
-                .await?;
-                connected.push(node.connect(&self.installation).await?);
+                let node = self
+                    .installation
+                    .enrol(&site_name(site), &node_name(node), role(node), address)
+                    .await?;
+                connected.push(self.installation.connect(&node).await?);
             }
         }
         row(
@@ -162,13 +159,13 @@ impl Fleet {
         Ok(connected)
     }
 
-    fn measure(&mut self, connected: &[Connected]) -> Result<()> {
+    fn measure(&mut self, connected: &[RunningAgent]) -> Result<()> {
         let first = site_name(0);
         self.memory("before the first push")?;
         self.time("voipctl plan of a site, all of it new", &["plan", &first])?;
         self.time_once("voipctl push of that site", &["push", &first, "--yes"])?;
         self.time_once("voipctl push --all", &["push", "--all", "--yes"])?;
-        let behind = connected.iter().filter(|node| node.generation() == 0);
+        let behind = connected.iter().filter(|node| node.confirmed().is_none());
         ensure!(behind.count() == 0, "a node has nothing after the push");
         self.memory("after the push to all")?;
         self.time("voipctl plan of a site, nothing new", &["plan", &first])?;

@@ -3,16 +3,14 @@
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use rustls::ClientConfig;
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use tonic::transport::Channel;
-use voipfleet_proto::channel;
 use voipfleet_proto::v1::operator_client::OperatorClient;
-use voipfleet_protocol::identity::tls;
+use voipfleet_proto::v1::{CreateTokenRequest, InterfaceAddress};
+use voipfleet_testkit::{Credentials, FakeAgent, RunningAgent};
 
 use crate::exec::{self, Ended, Logged};
 use crate::lab::programs;
@@ -118,16 +116,6 @@ impl Installation {
         self.folder.path()
     }
 
-    /// Where agents and operators connect.
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// Where machines enrol.
-    pub fn enrol_address(&self) -> &str {
-        &self.enrol_address
-    }
-
     /// Runs voipctl as the first admin; it must end with status 0.
     pub fn voipctl(&self, arguments: &[&str]) -> Result<Ended> {
         let mut argv = vec![self.bin.join("voipctl").into_os_string()];
@@ -147,11 +135,46 @@ impl Installation {
     pub async fn operator(&self) -> Result<OperatorClient<Channel>> {
         let text = std::fs::read_to_string(self.data().join("admin.yaml"))?;
         let context: Context = serde_saphyr::from_str(&text)?;
-        let tls = client(&context.certificate, &context.key, &context.ca)?;
-        let channel = channel::connect(&self.address, tls)
-            .await
-            .map_err(|error| anyhow::anyhow!("no connection to the controller: {error}"))?;
+        let admin = Credentials {
+            certificate: context.certificate,
+            key: context.key,
+            ca: context.ca,
+        };
+        let channel = admin.connect(&self.address).await;
+        let channel =
+            channel.map_err(|error| anyhow!("no connection to the controller: {error}"))?;
         Ok(OperatorClient::new(channel))
+    }
+
+    /// Enrols a node with its address on eth1.
+    pub async fn enrol(
+        &self,
+        site: &str,
+        name: &str,
+        role: &str,
+        address: [u8; 4],
+    ) -> Result<FakeAgent> {
+        let request = CreateTokenRequest {
+            site: site.to_owned(),
+            roles: vec![role.to_owned()],
+            ttl_ms: 0,
+            node: name.to_owned(),
+        };
+        let token = self.operator().await?.create_token(request).await?;
+        let token = token.into_inner().token;
+        let address = InterfaceAddress {
+            interface: "eth1".to_owned(),
+            address: address.to_vec(),
+            prefix_length: 16,
+        };
+        Ok(FakeAgent::enrol(&self.enrol_address, &token, name, vec![address]).await?)
+    }
+
+    /// Connects a node, which then takes every offer.
+    pub async fn connect(&self, node: &FakeAgent) -> Result<RunningAgent> {
+        let session = node.connect(&self.address).await;
+        let session = session.map_err(|error| anyhow!("{}: {error}", node.name))?;
+        Ok(session.run())
     }
 
     /// The controller's memory.
@@ -193,14 +216,4 @@ fn bytes_under(folder: &Path) -> Result<u64> {
         };
     }
     Ok(bytes)
-}
-
-/// A TLS client that shows a certificate.
-pub(super) fn client(certificate: &str, key: &str, ca: &str) -> Result<Arc<ClientConfig>> {
-    let config = tls::client(tls::Credentials {
-        certificate_pem: certificate,
-        key_pem: key,
-        ca_pem: ca,
-    })?;
-    Ok(Arc::new(config))
 }

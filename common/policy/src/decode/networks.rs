@@ -7,7 +7,7 @@ use voipfleet_ruleset::identifiers::is_name;
 use voipfleet_ruleset::ruleset::{DnsName, Expiring, InvalidUntil, Until};
 
 use super::super::address;
-use super::super::breadth::Breadth;
+use super::super::address_space::Breadth;
 use super::super::diagnostic::{Span, quoted};
 use super::super::document::{Document, List, Provider, Tenant};
 use super::super::schema::LIST_ENTRY;

@@ -6,20 +6,20 @@
 mod jump;
 mod kept;
 mod rate;
-mod read;
-mod render;
 mod repair;
-mod save;
+mod restore_text;
+mod rule_parser;
+mod saved_tables;
 mod sets;
 pub(crate) mod words;
 
 pub use jump::{JUMP, JumpState, jump_edit, removal};
 pub(crate) use kept::kept;
-pub use read::{UnreadableRule, as_read, read_rule};
-pub(crate) use render::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
-pub use render::{Failsafe, apply_input, filter_section, restore_input};
 pub use repair::{Repair, UNWANTED_CHAINS, repair_input};
-pub use save::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
+pub(crate) use restore_text::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
+pub use restore_text::{Failsafe, apply_input, filter_section, restore_input};
+pub use rule_parser::{UnreadableRule, as_read, read_rule};
+pub use saved_tables::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
 pub(crate) use sets::{Change, changes, header};
 pub use sets::{
     KernelSet, SetCount, SetPlan, ShortSet, Slack, UnreadableSets, count_sets, parse_ipset_save,

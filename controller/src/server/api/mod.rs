@@ -44,7 +44,7 @@ use crate::dynamic_sets::Sources;
 use crate::fleet::Fleet;
 use crate::pki::Authority;
 use crate::push::Pushes;
-pub(crate) use crate::rpc_status::failed;
+pub(crate) use crate::server::rpc_status::failed;
 use crate::settings::Address;
 use crate::store::Store;
 

@@ -8,6 +8,7 @@ use voipfleet_compiler::plan::{Changes, Member};
 use voipfleet_controller_core::precondition::{PlannedContent, Precondition, SiteState, Staging};
 use voipfleet_controller_core::proposal::{Proposal, ProposedNode};
 use voipfleet_policy::{Batch, Difference, FieldChange, OnFailure, Rollout, Source};
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::NodeName;
@@ -54,7 +55,11 @@ impl Api {
 
 fn answer(plan: Plan) -> v1::PlanResponse {
     let mut room = Room::default();
-    let held = plan.proposed.blocked();
+    let held = plan
+        .proposed
+        .blocked()
+        .map(|why| Refusal::of(&refused(why)));
+    let held = held.unwrap_or_default();
     let proposal = &plan.proposed.proposal;
     let site = proposal.site.to_string();
     let current = proposal.current.as_ref();
@@ -82,7 +87,8 @@ fn answer(plan: Plan) -> v1::PlanResponse {
         to: proposal.rollback_to.unwrap_or_default(),
         live: plan.sources.into_iter().map(source).collect(),
         site,
-        held: held.map(|reason| reason.to_string()).unwrap_or_default(),
+        held: held.message,
+        held_hints: held.hints,
     }
 }
 

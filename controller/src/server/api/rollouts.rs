@@ -106,23 +106,22 @@ impl Api {
             let queues = self.store.all(keys::ALL_QUEUES, MAX_SITES).await;
             let mut waiting = BTreeMap::new();
             for entry in queues.map_err(failed)? {
-                let queue: QueueRecord =
-                    records::from_json(&entry.key, &entry.held).map_err(failed)?;
                 let site = entry.key.strip_prefix(keys::ALL_QUEUES);
-                waiting.insert(site.unwrap_or_default().to_owned(), queue::waiting(&queue));
+                let site = site.unwrap_or_default().to_owned();
+                let queue: QueueRecord = records::load(self.store.as_ref(), entry)
+                    .await
+                    .map_err(failed)?;
+                waiting.insert(site, queue::waiting(&queue));
             }
             let entries = self.store.all(keys::ALL_ROLLOUTS, MAX_SITES).await;
             for entry in entries.map_err(failed)? {
-                let record = records::from_json(&entry.key, &entry.held).map_err(failed)?;
-                let site = entry
-                    .key
-                    .strip_prefix(keys::ALL_ROLLOUTS)
-                    .unwrap_or_default();
-                let name = parse::<SiteName>(site)?;
-                if caller.sight.whole_site(&name) {
+                let site = entry.key.strip_prefix(keys::ALL_ROLLOUTS);
+                let site = site.unwrap_or_default().to_owned();
+                if caller.sight.whole_site(&parse::<SiteName>(&site)?) {
+                    let record = records::load(self.store.as_ref(), entry).await;
                     answer.rollouts.push(RolloutReport {
-                        waiting: waiting.remove(site).unwrap_or_default(),
-                        ..report(site, &record)
+                        waiting: waiting.remove(&site).unwrap_or_default(),
+                        ..report(&site, &record.map_err(failed)?)
                     });
                 }
             }

@@ -1,16 +1,17 @@
-//! What every test stands on: a controller, an operator's context file, and a console held in memory.
+//! The fixture of every test: a controller, an operator's context file, and a console in memory.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use clap::Parser as _;
 use jiff::Timestamp;
 use voipctl::cli::Cli;
 use voipctl::console::{Console, Pane};
-
-use crate::controller::{Authority, Script, serve};
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
+use voipfleet_testkit::controller::Script;
+use voipfleet_testkit::{Credentials, FakeController, TestCa};
 
 pub(crate) const CONTROLLER: &str = "spiffe://fleet.example/controller";
 pub(crate) const ADA: &str = "spiffe://fleet.example/operator/ada";
@@ -18,9 +19,9 @@ pub(crate) const ADA: &str = "spiffe://fleet.example/operator/ada";
 /// The terminal of a run.
 #[derive(Clone, Copy)]
 pub(crate) enum Terminal {
-    /// Output into a pipe, nobody at stdin.
+    /// Output into a pipe, and no answers at stdin.
     None,
-    /// A terminal of so many columns without colour; these are the answers typed.
+    /// A terminal with this width and no colour, at which these answers are typed.
     Plain(usize, &'static str),
     /// The same with colour.
     Colour(usize),
@@ -28,11 +29,10 @@ pub(crate) enum Terminal {
 
 pub(crate) struct Fixture {
     pub(crate) folder: tempfile::TempDir,
-    pub(crate) script: Arc<Mutex<Script>>,
-    pub(crate) address: SocketAddr,
+    pub(crate) controller: FakeController,
 }
 
-/// What a run left.
+/// The result of a run.
 pub(crate) struct Outcome {
     pub(crate) status: u8,
     pub(crate) out: String,
@@ -63,7 +63,7 @@ pub(crate) fn now() -> Timestamp {
     "2026-11-23T12:00:00Z".parse().unwrap()
 }
 
-/// So many seconds before [`now`], as the wire has it.
+/// `seconds` before [`now`], in the form of the wire.
 pub(crate) fn ago(seconds: i64) -> u64 {
     u64::try_from(now().as_millisecond() - seconds * 1000).unwrap()
 }
@@ -71,36 +71,27 @@ pub(crate) fn ago(seconds: i64) -> u64 {
 impl Fixture {
     /// A controller and an operator that trust each other.
     pub(crate) async fn new() -> Self {
-        let authority = Authority::new();
-        Self::between(&authority, CONTROLLER, 2999, &authority, ADA, 2027).await
+        let ca = TestCa::new();
+        Self::between(&ca.issue(CONTROLLER, 2999), &ca.issue(ADA, 2027)).await
     }
 
     /// A controller and an operator with these certificates.
-    pub(crate) async fn between(
-        theirs: &Authority,
-        controller: &str,
-        controller_until: i32,
-        ours: &Authority,
-        operator: &str,
-        operator_until: i32,
-    ) -> Self {
-        let script = Arc::new(Mutex::new(Script::default()));
-        let address = serve(theirs, controller, controller_until, Arc::clone(&script)).await;
+    pub(crate) async fn between(theirs: &Credentials, ours: &Credentials) -> Self {
+        let controller = FakeController::start(theirs).await;
         let folder = tempfile::tempdir().unwrap();
-        let (certificate, key) = ours.issue(operator, operator_until);
-        let fixture = Self {
-            folder,
-            script,
-            address,
-        };
-        fixture.write_context(&address.to_string(), &ours.pem, &certificate, &key);
+        let fixture = Self { folder, controller };
+        fixture.write_context(&fixture.address(), ours);
         fixture
     }
 
-    pub(crate) fn write_context(&self, controller: &str, ca: &str, certificate: &str, key: &str) {
+    pub(crate) fn address(&self) -> String {
+        self.controller.address.to_string()
+    }
+
+    pub(crate) fn write_context(&self, controller: &str, ours: &Credentials) {
         let text = serde_json::json!({
-            "controller": controller, "operator": "ada", "ca": ca,
-            "certificate": certificate, "key": key,
+            "controller": controller, "operator": "ada", "ca": ours.ca,
+            "certificate": ours.certificate, "key": ours.key,
         });
         self.write("context.yaml", text.to_string());
         private(&self.path("context.yaml"));
@@ -117,15 +108,15 @@ impl Fixture {
     }
 
     pub(crate) fn script(&self, change: impl FnOnce(&mut Script)) {
-        change(&mut self.script.lock().unwrap_or_else(PoisonError::into_inner));
+        self.controller.script(change);
     }
 
     /// The requests so far, in the order in which they came.
-    pub(crate) fn asked(&self) -> Vec<String> {
-        self.script.lock().unwrap().asked.clone()
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.controller.requests()
     }
 
-    /// Runs voipctl with nobody at the terminal.
+    /// Runs voipctl without a terminal.
     pub(crate) async fn run(&self, args: &[&str]) -> Outcome {
         self.run_on(Terminal::None, args).await
     }
@@ -162,7 +153,7 @@ impl Fixture {
             shared
                 .text()
                 .replace(&folder, "FOLDER")
-                .replace(&self.address.to_string(), "controller:7443")
+                .replace(&self.address(), "controller:7443")
         };
         Outcome {
             status: status as u8,
@@ -185,4 +176,14 @@ impl std::fmt::Display for Outcome {
             self.status, self.out, self.err
         )
     }
+}
+
+/// The refusal of a push while a rollout of the site is in progress.
+pub(crate) fn rollout_active(state: &str) -> Refusal {
+    let message =
+        format!("site-a: the rollout of generation 7 by ben is {state} since 2026-11-23T11:00:00Z");
+    Refusal::new(Reason::RolloutActive, message)
+        .hint("watch it: voipctl rollout watch site-a")
+        .hint("push after it: voipctl push site-a --queue")
+        .hint("end it: voipctl rollout abort site-a")
 }

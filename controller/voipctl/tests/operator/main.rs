@@ -1,5 +1,5 @@
 //! voipctl against a controller on loopback: what an operator sees, and what the controller
-//! is asked.
+//! receives.
 
 #[cfg(test)]
 mod audit;
@@ -10,8 +10,6 @@ mod connection;
 #[cfg(test)]
 mod console;
 #[cfg(test)]
-mod controller;
-#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod drift;
@@ -19,6 +17,8 @@ mod drift;
 mod emergency;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod help;
 #[cfg(test)]
 mod history;
 #[cfg(test)]

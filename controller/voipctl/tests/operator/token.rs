@@ -19,7 +19,7 @@ fn report(id: &str, used_by: &str, expires_ms: u64) -> v1::TokenReport {
 }
 
 #[tokio::test]
-async fn a_token_stands_alone_on_stdout() {
+async fn create_prints_only_the_token_on_stdout() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.token = v1::CreateTokenResponse {
@@ -36,14 +36,14 @@ async fn a_token_stands_alone_on_stdout() {
     shown.push_str(&fixture.run(&json).await.to_string());
     insta::assert_snapshot!(shown);
     assert!(
-        fixture.asked()[0].contains("ttl_ms: 7200000"),
+        fixture.requests()[0].contains("ttl_ms: 7200000"),
         "{:?}",
-        fixture.asked()
+        fixture.requests()
     );
 }
 
 #[tokio::test]
-async fn tokens_are_listed_and_revoked() {
+async fn list_and_revoke() {
     let fixture = Fixture::new().await;
     let mut shown = fixture.run(&["token", "list"]).await.to_string();
     fixture.script(|script| {

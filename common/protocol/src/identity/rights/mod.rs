@@ -1,7 +1,7 @@
 //! What operators may do: roles, where they hold, and the one function that decides.
 
 mod call;
-mod decide;
+mod decision;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use voipfleet_ruleset::identifiers::{SiteName, TenantName};
 
 pub use call::{Call, ScopeKind};
-pub use decide::{Allowed, Decision, Refusal, Sight, Target, Use, Uses, decide};
+pub use decision::{Allowed, Decision, Refusal, Sight, Target, Use, Uses, decide};
 
 /// What an operator may do, each with everything of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

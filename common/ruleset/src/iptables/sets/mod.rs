@@ -1,9 +1,9 @@
 //! Address sets as input of `ipset restore`, and the output of `ipset save`.
 
-mod count;
 mod elements;
 mod plan;
-mod read;
+mod saved_sets;
+mod set_counts;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -14,10 +14,10 @@ use ipnet::IpNet;
 
 use crate::ruleset::{AddressSet, Expiring, Family, SetName};
 
-pub use count::{SetCount, ShortSet, count_sets};
 pub(crate) use elements::{Change, changes};
 pub use plan::{SetPlan, set_named, set_plan, set_renewal};
-pub use read::{UnreadableSets, parse_ipset_save};
+pub use saved_sets::{UnreadableSets, parse_ipset_save};
+pub use set_counts::{SetCount, ShortSet, count_sets};
 pub use timer::Slack;
 
 /// The type of every set of ours.

@@ -6,7 +6,7 @@ use voipfleet_proto::v1 as pb;
 
 use super::super::check::{InvalidRuleset, invalid};
 use super::super::{Endpoint, Probe, ProbeCheck};
-use super::read::{parse, read_port};
+use super::primitive::{parse, read_port};
 
 pub(super) fn probe(probe: &Probe) -> pb::Probe {
     use pb::probe::Check;

@@ -5,7 +5,7 @@ use voipfleet_proto::v1 as pb;
 
 use super::super::check::{InvalidRuleset, invalid};
 use super::super::{AddressSet, Expiring, Family, LiveName, SetName, Until};
-use super::read::{parse, read_network};
+use super::primitive::{parse, read_network};
 use super::{direct, network};
 
 /// Field numbers of `AddressSet` in `ruleset.proto`.

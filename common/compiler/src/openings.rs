@@ -1,0 +1,373 @@
+//! Every opening of a site as rules: made once, and given to each node whose roles it fits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest as _, Sha256};
+use voipfleet_policy::catalogue::{Group, Roles, service};
+use voipfleet_policy::{AddressWord, CustomRule, Site};
+use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::{
+    ChainName, InvalidToken, Rate, Rule, Scope, SourceLimit, Verdict,
+};
+
+use super::service_ports::{Effective, Flow, transport_flows};
+use super::set_names::label;
+use super::sources::{Place, Source, Sources};
+use super::{CompileError, NodeInput, warnings};
+
+/// The chain of SIP's limits.
+pub(super) const SIP_LIMIT_CHAIN: &str = "VF-SIP-LIMIT";
+/// The chain of the other services' limits.
+pub(super) const LIMIT_CHAIN: &str = "VF-LIMIT";
+
+/// The rules of one opening.
+#[derive(Debug)]
+pub(super) struct Block {
+    /// Its place in the chain.
+    pub(super) group: Group,
+    /// On which nodes.
+    pub(super) when: When,
+    /// What is let through.
+    pub(super) accepts: Vec<Rule>,
+    /// The site's limit for each source, if it gives one.
+    pub(super) limit: Option<Limit>,
+}
+
+/// A limit for each source.
+#[derive(Debug)]
+pub(super) struct Limit {
+    /// From the main chain to the chain of limits.
+    pub(super) jumps: Vec<Rule>,
+    /// In the chain of limits.
+    pub(super) drops: Vec<Rule>,
+    /// The providers' media networks are among those that skip it.
+    pub(super) media: bool,
+}
+
+/// On which nodes an opening stands.
+#[derive(Debug, Clone)]
+pub(super) enum When {
+    /// By the catalogue's roles.
+    Roles(Roles),
+    /// On nodes with one of these; none: on every node.
+    OneOf(BTreeSet<Role>),
+    /// On nodes of the controller role that do not serve the web interface to clients.
+    ControllerOnly,
+}
+
+impl When {
+    pub(super) fn holds(&self, roles: &BTreeSet<Role>) -> bool {
+        match self {
+            When::Roles(of) => of.meet(roles),
+            When::OneOf(of) => of.is_empty() || of.iter().any(|role| roles.contains(role)),
+            When::ControllerOnly => roles.contains(&Role::Ic) && !roles.contains(&Role::Http),
+        }
+    }
+}
+
+/// The blocks of every open service and custom rule, in the order of the catalogue and then of
+/// the site's `rules`.
+pub(super) fn blocks(
+    site: &Site,
+    effective: &[Effective],
+    nodes: &BTreeMap<&NodeName, &NodeInput>,
+    sources: &mut Sources<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Block>, CompileError> {
+    let mut blocks = Vec::new();
+    for one in effective {
+        let before = blocks.len();
+        let is_world = service_blocks(site, one, sources, warnings, &mut blocks)?;
+        if is_world && !one.changes.dangerous {
+            let added = blocks.get(before..).unwrap_or_default();
+            not_exposing(one, added, effective, nodes)?;
+        }
+    }
+    for rule in &site.rules {
+        blocks.push(custom_block(site, rule, effective, sources)?);
+    }
+    Ok(blocks)
+}
+
+/// Adds the blocks of a service, and says whether the world is let in.
+fn service_blocks(
+    site: &Site,
+    effective: &Effective,
+    sources: &mut Sources<'_>,
+    warnings: &mut Vec<String>,
+    blocks: &mut Vec<Block>,
+) -> Result<bool, CompileError> {
+    let service = effective.service;
+    let field = format!("services.{}.from", service.name);
+    let place = Place {
+        field: &field,
+        literals: ("svc", service.name),
+        media: service.media,
+    };
+    let (words, origin) = match &effective.changes.from {
+        Some(words) => (words.clone(), format!("site {}: {field}", site.name)),
+        None => (
+            service.default_from.iter().map(|e| (*e).into()).collect(),
+            format!("catalogue: {}", service.name),
+        ),
+    };
+    let from = sources.resolve(&words, &place)?;
+    if service.never_world && !effective.changes.dangerous && from.iter().any(|s| s.is_world) {
+        return Err(CompileError::Exposed {
+            place: field,
+            what: service.name,
+        });
+    }
+    warnings::service(effective, &words, warnings);
+    let is_web = service.name == "web";
+    let when = if is_web {
+        When::OneOf([Role::Http].into())
+    } else {
+        When::Roles(service.roles)
+    };
+    blocks.push(Block {
+        group: service.group,
+        when,
+        accepts: accepts(service.name, &effective.flows, &from, &origin, sources)?,
+        limit: limit(effective)?,
+    });
+    if is_web && !words.is_empty() {
+        let admins = sources.resolve(&[AddressWord::Admins], &place)?;
+        let origin = "catalogue: web of nodes with ic and without http";
+        blocks.push(Block {
+            group: service.group,
+            when: When::ControllerOnly,
+            accepts: accepts(service.name, &effective.flows, &admins, origin, sources)?,
+            limit: limit(effective)?,
+        });
+    }
+    Ok(from.iter().any(|source| source.is_world))
+}
+
+/// Refuses a service that opens the ports of a never-world one, as the site has them, to the
+/// world on a node that runs both.
+fn not_exposing(
+    one: &Effective,
+    blocks: &[Block],
+    effective: &[Effective],
+    nodes: &BTreeMap<&NodeName, &NodeInput>,
+) -> Result<(), CompileError> {
+    let exposed = effective.iter().find(|other| {
+        let both_on = |roles| {
+            other.service.roles.meet(roles) && blocks.iter().any(|block| block.when.holds(roles))
+        };
+        other.service.never_world
+            && other.service.name != one.service.name
+            && nodes.values().any(|node| both_on(&node.roles))
+            && other
+                .flows
+                .iter()
+                .any(|flow| one.flows.iter().any(|mine| mine.overlaps(flow)))
+    });
+    match exposed {
+        Some(exposed) => Err(CompileError::Exposed {
+            place: format!("services.{}.ports", one.service.name),
+            what: exposed.service.name,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn custom_block(
+    site: &Site,
+    rule: &CustomRule,
+    effective: &[Effective],
+    sources: &mut Sources<'_>,
+) -> Result<Block, CompileError> {
+    let field = format!("rules.{}.from", rule.name);
+    let place = Place {
+        field: &field,
+        literals: ("rule", &rule.name),
+        media: false,
+    };
+    let from = sources.resolve(&rule.from, &place)?;
+    let flows = transport_flows(rule.proto, rule.ports.clone());
+    if !rule.dangerous && from.iter().any(|source| source.is_world) {
+        let exposed = effective.iter().find(|one| {
+            let touches = |flow: &Flow| flows.iter().any(|mine| mine.overlaps(flow));
+            one.service.never_world && one.flows.iter().any(touches)
+        });
+        if let Some(exposed) = exposed {
+            return Err(CompileError::Exposed {
+                place: field,
+                what: exposed.service.name,
+            });
+        }
+    }
+    let origin = format!("site {}: rule {}", site.name, rule.name);
+    let mut accepts = Vec::new();
+    for source in &from {
+        for (index, flow) in flows.iter().enumerate() {
+            // A custom rule has one transport: its name is label enough.
+            let part = if index == 0 { "" } else { flow.name.as_str() };
+            let text = join(&["rule", &rule.name, part, &source.word]);
+            accepts.extend(accept(&text, flow, source, &origin, sources)?);
+        }
+    }
+    Ok(Block {
+        group: Group::Other,
+        when: When::OneOf(rule.roles.iter().copied().collect()),
+        accepts,
+        limit: None,
+    })
+}
+
+/// One rule for each source and flow, the flows of a source together.
+fn accepts(
+    name: &str,
+    flows: &[Flow],
+    from: &[Source],
+    origin: &str,
+    sources: &mut Sources<'_>,
+) -> Result<Vec<Rule>, CompileError> {
+    let mut rules = Vec::new();
+    for flow in flows.iter().filter(|flow| flow.for_all) {
+        let world = Source::world();
+        rules.extend(accept(
+            &join(&[name, &flow.name]),
+            flow,
+            &world,
+            origin,
+            sources,
+        )?);
+    }
+    for source in from {
+        for flow in flows.iter().filter(|flow| !flow.for_all) {
+            let text = join(&[name, &flow.name, &source.word]);
+            rules.extend(accept(&text, flow, source, origin, sources)?);
+        }
+    }
+    Ok(rules)
+}
+
+fn accept(
+    text: &str,
+    flow: &Flow,
+    source: &Source,
+    origin: &str,
+    sources: &mut Sources<'_>,
+) -> Result<Option<Rule>, InvalidToken> {
+    let mut rule = flow.rule(text, Verdict::Accept)?;
+    rule.limit = flow.limit;
+    let Some(rule) = from_source(rule, source) else {
+        return Ok(None);
+    };
+    sources.provenance.record_rule(rule.label.clone(), origin);
+    Ok(Some(rule))
+}
+
+/// `rule` for packets of `source` only; none where they share no family.
+pub(super) fn from_source(mut rule: Rule, source: &Source) -> Option<Rule> {
+    rule.scope = match (rule.scope, source.scope) {
+        (Scope::Both, scope) | (scope, Scope::Both) => scope,
+        (a, b) if a == b => a,
+        _ => return None,
+    };
+    rule.source_set.clone_from(&source.set);
+    rule.in_interface.clone_from(&source.interface);
+    Some(rule)
+}
+
+fn limit(effective: &Effective) -> Result<Option<Limit>, CompileError> {
+    let Some(above) = effective.changes.limit else {
+        return Ok(None);
+    };
+    let service = effective.service;
+    let chain: ChainName = match service.group {
+        Group::Sip => SIP_LIMIT_CHAIN.parse()?,
+        _ => LIMIT_CHAIN.parse()?,
+    };
+    let mut limit = Limit {
+        jumps: Vec::new(),
+        drops: Vec::new(),
+        media: service.media,
+    };
+    for flow in effective.flows.iter().filter(|flow| !flow.for_all) {
+        let text = join(&["limit", service.name, &flow.name]);
+        limit
+            .jumps
+            .push(flow.rule(&text, Verdict::Jump(chain.clone()))?);
+        let mut drop = flow.rule(&text, Verdict::Drop)?;
+        drop.source_limit = Some(SourceLimit {
+            name: limit_table(service.name, above).parse()?,
+            above,
+        });
+        limit.drops.push(drop);
+    }
+    Ok(Some(limit))
+}
+
+/// The kernel looks a hashlimit table up by its name alone and keeps the rate that it was made
+/// with (`htable_find_get` in `xt_hashlimit.c`): another rate needs another name.
+fn limit_table(service: &str, rate: Rate) -> String {
+    let text = format!("{service} {} {:?} {}", rate.count, rate.unit, rate.burst);
+    let digits = hex::encode(Sha256::digest(text.as_bytes()));
+    format!("{service:.5}-{digits:.6}")
+}
+
+/// The rules at the head of a chain of limits: the sources of `words` skip them.
+pub(super) fn exempt(
+    words: &[AddressWord],
+    media: bool,
+    sources: &mut Sources<'_>,
+) -> Result<Vec<Rule>, CompileError> {
+    let mut rules = Vec::new();
+    for word in words {
+        if let Some(source) = sources.word(word, media, "limit")? {
+            let kind = if media { "media" } else { "" };
+            let text = join(&["limit", "exempt", &source.word, kind]);
+            let rule = Rule::new(label(&text)?, Verdict::Return);
+            rules.extend(from_source(rule, &source));
+        }
+    }
+    Ok(rules)
+}
+
+fn join(parts: &[&str]) -> String {
+    let parts: Vec<&str> = parts
+        .iter()
+        .copied()
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.join(":")
+}
+
+/// The TCP ports of SSH, which the agent keeps open to admins; 22 is always one of them.
+pub(super) fn ssh_ports(effective: &[Effective]) -> Result<Vec<u16>, CompileError> {
+    /// Of one multiport match.
+    const LIMIT: usize = 15;
+    /// Where sshd listens unless it was told otherwise: a slip in services.ssh.ports must not
+    /// keep the admins out.
+    const SSH: u16 = 22;
+    let ssh = service("ssh").map(|ssh| ssh.name);
+    let ranges = effective
+        .iter()
+        .filter(|one| Some(one.service.name) == ssh)
+        .flat_map(|one| &one.flows)
+        .filter(|flow| flow.protocol == voipfleet_ruleset::ruleset::Protocol::Tcp)
+        .flat_map(|flow| flow.ports.ranges());
+    let mut ports: BTreeSet<u16> = ranges.flat_map(|range| range.first..=range.last).collect();
+    let limit = LIMIT - usize::from(!ports.contains(&SSH));
+    if ports.len() > limit {
+        return Err(CompileError::TooMany {
+            what: "services.ssh.ports".to_owned(),
+            count: ports.len(),
+            limit,
+        });
+    }
+    if ports.is_empty() {
+        return Err(CompileError::Meaningless {
+            place: "services.ssh".to_owned(),
+            word: "without a tcp port".to_owned(),
+            reason: "SSH of the admins is what every node keeps open",
+        });
+    }
+    ports.insert(SSH);
+    Ok(ports.into_iter().collect())
+}

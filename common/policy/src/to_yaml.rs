@@ -1,0 +1,311 @@
+//! Documents to trees: the fields of `schema` in their order, without those that say nothing.
+
+use ipnet::IpNet;
+use voipfleet_ruleset::ruleset::{DnsName, Mode, PortRange, Probe, Rate, RateUnit, Until};
+
+use super::address::written;
+use super::decode::written_duration;
+use super::document::{
+    AddressWord, Batch, CustomRule, DefaultVerdict, Document, List, OnFailure, PolicyTest,
+    Provider, Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
+};
+use super::feed::FeedSource;
+use super::yaml_writer::Tree;
+
+impl Document {
+    /// The document as YAML, in the one canonical form. It parses back to the same document.
+    pub fn to_yaml(&self) -> String {
+        self.tree().to_yaml()
+    }
+
+    pub(super) fn tree(&self) -> Tree {
+        let mut entries = vec![
+            entry("kind", text(self.kind().as_str())),
+            entry("name", text(self.name())),
+        ];
+        match self {
+            Document::Site(site) => site_fields(site, &mut entries),
+            Document::Tenant(tenant) => entries.push(tenant_networks(tenant)),
+            Document::Provider(provider) => provider_networks(provider, &mut entries),
+            Document::List(list) => list_fields(list, &mut entries),
+        }
+        Tree::Map(entries)
+    }
+}
+
+type Entry = (String, Tree);
+
+fn entry(name: &str, value: Tree) -> Entry {
+    (name.to_owned(), value)
+}
+
+fn text(value: &str) -> Tree {
+    Tree::Text(value.to_owned())
+}
+
+fn list<T>(items: &[T], one: impl Fn(&T) -> Tree) -> Tree {
+    Tree::List(items.iter().map(one).collect())
+}
+
+fn site_fields(site: &Site, entries: &mut Vec<Entry>) {
+    entries.extend(filled("tenants", &site.tenants, |name| text(name.as_str())));
+    entries.extend(filled("providers", &site.providers, |name| {
+        text(name.as_str())
+    }));
+    entries.push(entry("admins", list(&site.admins, word)));
+    let mut cluster = Vec::new();
+    if let Some(interface) = &site.cluster.interface {
+        cluster.push(entry("interface", text(interface.as_str())));
+    }
+    cluster.push(entry(
+        "trust",
+        text(match site.cluster.trust {
+            Trust::Full => "full",
+            Trust::Strict => "strict",
+        }),
+    ));
+    entries.push(entry("cluster", Tree::Map(cluster)));
+    entries.push(entry(
+        "mode",
+        text(match site.mode {
+            Mode::Enforce => "enforce",
+            Mode::Observe => "observe",
+        }),
+    ));
+    entries.push(entry(
+        "default",
+        text(match site.default {
+            DefaultVerdict::Drop => "drop",
+            DefaultVerdict::Reject => "reject",
+        }),
+    ));
+    if !site.services.is_empty() {
+        let services = site
+            .services
+            .iter()
+            .map(|(name, change)| entry(name, service(change)));
+        entries.push(entry("services", Tree::Map(services.collect())));
+    }
+    entries.extend(filled("rules", &site.rules, rule));
+    entries.extend(filled("deny", &site.deny, word));
+    entries.extend(filled("probes", &site.probes, probe));
+    entries.push(entry("rollout", rollout(&site.rollout)));
+    entries.extend(filled("tests", &site.tests, test));
+}
+
+fn rollout(rollout: &Rollout) -> Tree {
+    let confirm_within = written_duration(rollout.confirm_within_ms);
+    let confirm_within = entry("confirm_within", Tree::Text(confirm_within));
+    if rollout.is_at_once() {
+        return Tree::Map(vec![confirm_within]);
+    }
+    let mut entries = vec![
+        entry("canary", Tree::Number(rollout.canary)),
+        entry(
+            "batch",
+            match rollout.batch {
+                Batch::Count(count) => Tree::Number(count),
+                Batch::Percent(percent) => Tree::Text(format!("{percent}%")),
+            },
+        ),
+        entry("max_failures", Tree::Number(rollout.max_failures)),
+    ];
+    if rollout.pause_ms > 0 {
+        let pause = written_duration(rollout.pause_ms);
+        entries.push(entry("pause", Tree::Text(pause)));
+    }
+    if rollout.on_failure == OnFailure::Rollback {
+        entries.push(entry("on_failure", text("rollback")));
+    }
+    entries.push(confirm_within);
+    Tree::Map(entries)
+}
+
+/// A list, if there is anything in it.
+fn filled<T>(name: &str, items: &[T], one: impl Fn(&T) -> Tree) -> Option<Entry> {
+    (!items.is_empty()).then(|| entry(name, list(items, one)))
+}
+
+fn service(change: &ServiceOverride) -> Tree {
+    let mut entries = Vec::new();
+    if let Some(from) = &change.from {
+        entries.push(entry("from", list(from, word)));
+    }
+    if let Some(ports) = &change.ports {
+        entries.push(entry("ports", list(ports, |range| port_range(*range))));
+    }
+    if let Some(proto) = &change.proto {
+        entries.push(entry("proto", list(proto, |proto| transport(*proto))));
+    }
+    if let Some(limit) = &change.limit {
+        entries.push(entry("limit", rate(limit)));
+    }
+    if change.notrack {
+        entries.push(entry("notrack", Tree::Flag(true)));
+    }
+    if change.dangerous {
+        entries.push(entry("dangerous", Tree::Flag(true)));
+    }
+    Tree::Map(entries)
+}
+
+fn rule(rule: &CustomRule) -> Tree {
+    let mut accept = vec![
+        entry("proto", transport(rule.proto)),
+        entry("ports", list(&rule.ports, |range| port_range(*range))),
+        entry("from", list(&rule.from, word)),
+    ];
+    accept.extend(filled("roles", &rule.roles, |role| text(role.code())));
+    let mut entries = vec![
+        entry("name", text(&rule.name)),
+        entry("accept", Tree::Map(accept)),
+    ];
+    if rule.dangerous {
+        entries.push(entry("dangerous", Tree::Flag(true)));
+    }
+    Tree::Map(entries)
+}
+
+fn probe(probe: &Probe) -> Tree {
+    Tree::Map(vec![
+        entry("name", text(probe.name.as_str())),
+        entry(probe.check.kind(), Tree::Text(probe.check.target())),
+    ])
+}
+
+fn test(test: &PolicyTest) -> Tree {
+    Tree::Map(vec![
+        entry("name", text(&test.name)),
+        entry("from", Tree::Text(test.from.to_string())),
+        entry(
+            "to",
+            Tree::Map(vec![
+                entry("role", text(test.role.code())),
+                entry("proto", transport(test.proto)),
+                entry("port", Tree::Number(test.port.into())),
+            ]),
+        ),
+        entry("expect", text(if test.accept { "accept" } else { "drop" })),
+    ])
+}
+
+fn tenant_networks(tenant: &Tenant) -> Entry {
+    let networks = tenant.networks.iter().map(|(name, networks)| {
+        let hosts = tenant.names.get(name).map_or(&[][..], Vec::as_slice);
+        entry(name, peers(networks, hosts))
+    });
+    entry("networks", Tree::Map(networks.collect()))
+}
+
+/// Networks, and behind them DNS names.
+fn peers(networks: &[IpNet], names: &[DnsName]) -> Tree {
+    let names = names.iter().map(|name| text(name.as_str()));
+    Tree::List(networks.iter().map(network).chain(names).collect())
+}
+
+fn provider_networks(provider: &Provider, entries: &mut Vec<Entry>) {
+    let Provider {
+        signalling, media, ..
+    } = provider;
+    for (field, networks, names) in [
+        ("signalling", signalling, &provider.signalling_names),
+        ("media", media, &provider.media_names),
+    ] {
+        if !networks.is_empty() || !names.is_empty() {
+            entries.push(entry(field, peers(networks, names)));
+        }
+    }
+}
+
+fn list_fields(list: &List, entries: &mut Vec<Entry>) {
+    if list.feed.is_none() || list.nets().next().is_some() {
+        entries.push(list_addresses(list));
+    }
+    let Some(feed) = &list.feed else {
+        return;
+    };
+    entries.push(match &feed.source {
+        FeedSource::Url(url) => entry("url", text(url.as_str())),
+        FeedSource::File(file) => entry("file", text(file.as_str())),
+    });
+    entries.push(entry(
+        "refresh",
+        Tree::Text(written_duration(feed.refresh_ms)),
+    ));
+    entries.push(entry("max_entries", Tree::Number(feed.max_entries)));
+}
+
+/// In the order of the addresses, whether they end or not.
+fn list_addresses(addresses: &List) -> Entry {
+    let lasting = addresses.addresses.iter().map(|net| (*net, None));
+    let ending = addresses
+        .expiring
+        .iter()
+        .map(|one| (one.net, Some(one.until)));
+    let mut entries: Vec<(IpNet, Option<Until>)> = lasting.chain(ending).collect();
+    entries.sort_unstable();
+    entry(
+        "addresses",
+        list(&entries, |(net, until)| match until {
+            None => network(net),
+            Some(until) => Tree::Map(vec![
+                entry("address", network(net)),
+                entry("until", Tree::Text(until.to_string())),
+            ]),
+        }),
+    )
+}
+
+fn network(net: &IpNet) -> Tree {
+    Tree::Text(written(net))
+}
+
+fn transport(transport: Transport) -> Tree {
+    text(match transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+    })
+}
+
+fn port_range(range: PortRange) -> Tree {
+    if range.first == range.last {
+        Tree::Number(range.first.into())
+    } else {
+        Tree::Text(range.to_string())
+    }
+}
+
+fn rate(rate: &Rate) -> Tree {
+    let unit = match rate.unit {
+        RateUnit::Second => 's',
+        RateUnit::Minute => 'm',
+        RateUnit::Hour => 'h',
+    };
+    Tree::Map(vec![
+        entry("per_source", Tree::Text(format!("{}/{unit}", rate.count))),
+        entry("burst", Tree::Number(rate.burst)),
+    ])
+}
+
+fn word(word: &AddressWord) -> Tree {
+    Tree::Text(word.to_string())
+}
+
+impl std::fmt::Display for AddressWord {
+    /// As documents write it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            AddressWord::World => f.pad("world"),
+            AddressWord::Clients => f.pad("clients"),
+            AddressWord::Providers => f.pad("providers"),
+            AddressWord::Tenants => f.pad("tenants"),
+            AddressWord::Admins => f.pad("admins"),
+            AddressWord::Cluster => f.pad("cluster"),
+            AddressWord::Local => f.pad("local"),
+            AddressWord::Tenant(name) => f.pad(&format!("tenant:{name}")),
+            AddressWord::Provider(name) => f.pad(&format!("provider:{name}")),
+            AddressWord::List(name) => f.pad(&format!("list:{name}")),
+            AddressWord::Net(net) => f.pad(&written(net)),
+        }
+    }
+}

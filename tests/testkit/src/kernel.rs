@@ -1,0 +1,149 @@
+//! A kernel whose calls a test sees, and can let fail.
+
+use voipfleet_agent::kernel::{Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch};
+use voipfleet_ruleset::flows::Flow;
+use voipfleet_ruleset::ruleset::Family;
+
+/// A call to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call<'a> {
+    Restore(Family, &'a str),
+    Save(Family),
+    RestoreSets(&'a str),
+    SaveSets,
+    SaveSetsOf(&'a [String]),
+}
+
+impl Call<'_> {
+    /// Whether it changes something.
+    pub fn is_write(&self) -> bool {
+        matches!(self, Call::Restore(..) | Call::RestoreSets(_))
+    }
+}
+
+type Before<K> = Box<dyn FnMut(&mut K, &Call<'_>) -> Result<(), KernelError> + Send>;
+type After = Box<dyn FnMut(&Call<'_>) + Send>;
+
+/// Passes every call on to a kernel, with hooks around those of [`Call`].
+///
+/// `print` is left to the trait: it consists of calls that the hooks see.
+pub struct Intercept<K: Kernel + ?Sized + 'static> {
+    pub kernel: Box<K>,
+    before: Vec<Before<K>>,
+    after: Vec<After>,
+    /// Speaks no IPv6, as with `ipv6.disable=1`.
+    pub without_ipv6: bool,
+    /// Makes no scratch namespace.
+    pub without_scratch: bool,
+    /// Lists no flows, as without `nf_conntrack_netlink`.
+    pub without_conntrack: bool,
+}
+
+impl<K: Kernel + ?Sized + 'static> Intercept<K> {
+    pub fn new(kernel: Box<K>) -> Self {
+        Self {
+            kernel,
+            before: Vec::new(),
+            after: Vec::new(),
+            without_ipv6: false,
+            without_scratch: false,
+            without_conntrack: false,
+        }
+    }
+
+    /// Has `hook` run before each call, on the kernel beneath. Its error is the answer, and the
+    /// kernel is not called.
+    #[must_use]
+    pub fn before(
+        mut self,
+        hook: impl FnMut(&mut K, &Call<'_>) -> Result<(), KernelError> + Send + 'static,
+    ) -> Self {
+        self.before.push(Box::new(hook));
+        self
+    }
+
+    /// Has `hook` run after each call that reached the kernel.
+    #[must_use]
+    pub fn after(mut self, hook: impl FnMut(&Call<'_>) + Send + 'static) -> Self {
+        self.after.push(Box::new(hook));
+        self
+    }
+
+    fn around<T>(
+        &mut self,
+        call: Call<'_>,
+        run: impl FnOnce(&mut K) -> Result<T, KernelError>,
+    ) -> Result<T, KernelError> {
+        if let Call::Restore(family, _) | Call::Save(family) = call {
+            assert!(self.speaks(family), "{call:?}");
+        }
+        for hook in &mut self.before {
+            hook(&mut self.kernel, &call)?;
+        }
+        let answer = run(&mut self.kernel);
+        for hook in &mut self.after {
+            hook(&call);
+        }
+        answer
+    }
+}
+
+impl<K: Kernel + ?Sized + 'static> Kernel for Intercept<K> {
+    fn backend(&self) -> Backend {
+        self.kernel.backend()
+    }
+    fn version(&self) -> &str {
+        self.kernel.version()
+    }
+    fn speaks(&self, family: Family) -> bool {
+        !(self.without_ipv6 && family == Family::V6) && self.kernel.speaks(family)
+    }
+    fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
+        self.around(Call::Restore(family, input), |kernel| {
+            kernel.restore(family, input)
+        })
+    }
+    fn lock(&mut self) -> Result<(), KernelError> {
+        self.kernel.lock()
+    }
+    fn unlock(&mut self) {
+        self.kernel.unlock();
+    }
+    fn expect_restore(&mut self, families: &[Family]) {
+        self.kernel.expect_restore(families);
+    }
+    fn save(&mut self, family: Family) -> Result<String, KernelError> {
+        self.around(Call::Save(family), |kernel| kernel.save(family))
+    }
+    fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
+        self.around(Call::RestoreSets(input), |kernel| {
+            kernel.ipset_restore(input)
+        })
+    }
+    fn ipset_save(&mut self) -> Result<String, KernelError> {
+        self.around(Call::SaveSets, Kernel::ipset_save)
+    }
+    fn ipset_save_of(&mut self, names: &[String]) -> Result<String, KernelError> {
+        self.around(Call::SaveSetsOf(names), |kernel| {
+            kernel.ipset_save_of(names)
+        })
+    }
+    fn save_other_backend(&mut self, family: Family) -> Option<String> {
+        self.kernel.save_other_backend(family)
+    }
+    fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError> {
+        if self.without_conntrack {
+            // EINVAL is what the kernel answers then.
+            return Err(ConntrackError::List(std::io::Error::from_raw_os_error(22)));
+        }
+        self.kernel.cut_flows(picks)
+    }
+    fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
+        if self.without_scratch {
+            return Err(NoScratch(std::io::Error::other("refused by the test")));
+        }
+        let mut scratch = Intercept::new(self.kernel.scratch()?);
+        scratch.without_ipv6 = self.without_ipv6;
+        Ok(Box::new(scratch))
+    }
+}
