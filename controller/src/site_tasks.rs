@@ -2,13 +2,14 @@
 //! changes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use voipfleet_ruleset::identifiers::SiteName;
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::store::{Store, each_key};
 
 /// When a task works again.
@@ -36,6 +37,7 @@ pub(crate) trait SiteTask: Send + 'static {
 pub(crate) async fn run_all<T, F>(
     store: &dyn Store,
     prefix: &str,
+    clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
     mut task: impl FnMut(SiteName) -> F + Send,
 ) where
@@ -49,14 +51,14 @@ pub(crate) async fn run_all<T, F>(
         if let Some(site) = site
             && known.insert(site.clone())
         {
-            let (task, stop) = (task(site), stop.clone());
-            tokio::spawn(async move { run(task.await, stop).await });
+            let (task, clock, stop) = (task(site), Arc::clone(clock), stop.clone());
+            tokio::spawn(async move { run(task.await, clock, stop).await });
         }
     };
     each_key(store, prefix, stop, start).await;
 }
 
-async fn run(mut task: impl SiteTask, stop: CancellationToken) {
+async fn run(mut task: impl SiteTask, clock: Arc<dyn Clock>, stop: CancellationToken) {
     loop {
         let sleep = match task.turn().await {
             Next::Now => continue,
@@ -64,9 +66,17 @@ async fn run(mut task: impl SiteTask, stop: CancellationToken) {
             Next::OnChange => None,
         };
         tokio::select! {
-            () = clock::sleep(sleep) => {}
+            () = sleep_for(clock.as_ref(), sleep) => {}
             alive = task.changed() => if !alive { return },
             () = stop.cancelled() => return,
         }
+    }
+}
+
+/// Sleeps so long; none: forever.
+async fn sleep_for(clock: &dyn Clock, time: Option<Duration>) {
+    match time {
+        Some(time) => clock.sleep(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -154,3 +154,123 @@ fn stored(heads: &Heads) -> BTreeSet<Digest> {
         .map(|content| content.digest)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use tokio_util::sync::CancellationToken;
+    use voipfleet_controller_core::proposal::{Inputs, Want, propose};
+    use voipfleet_policy::Rollout;
+    use voipfleet_ruleset::identifiers::SiteName;
+
+    use super::*;
+    use crate::clock;
+    use crate::fleet::Fleet;
+    use crate::push::{PushRequest, Pushes, RequestedContent};
+    use crate::records::{Cause, GenerationRecord, Read};
+    use crate::store::{Embedded, Store};
+
+    fn site() -> SiteName {
+        "site-a".parse().unwrap()
+    }
+
+    fn earlier() -> GenerationRecord {
+        GenerationRecord {
+            number: 3,
+            at_ms: 0,
+            by: "ada".to_owned(),
+            confirm_within_ms: 100,
+            observe: false,
+            documents: Some(1),
+            cause: Cause::Push,
+            live: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// A rollback to generation 3, whose record was read at `revision`.
+    fn rollback(revision: u64) -> Proposed {
+        let earlier = earlier();
+        let inputs = Inputs {
+            site: site(),
+            at_ms: 1000,
+            by: "ada".to_owned(),
+            confirm_within_ms: None,
+            documents: 1,
+            rollout: Rollout::at_once(),
+            observe: false,
+            current: None,
+            nodes: BTreeMap::new(),
+            compiled: BTreeMap::new(),
+            warnings: Vec::new(),
+        };
+        Proposed {
+            request: PushRequest {
+                content: RequestedContent::Generation(3),
+                ..PushRequest::new(site(), "ada")
+            },
+            proposal: propose(inputs, Want::Rollback(earlier.clone())),
+            documents: Arc::default(),
+            heads: Heads {
+                targets: None,
+                generation: None,
+                rollout: None,
+                queue: None,
+                earlier: Some(Read {
+                    revision,
+                    record: earlier,
+                }),
+            },
+            packed: None,
+        }
+    }
+
+    async fn put_earlier(store: &dyn Store) -> u64 {
+        let key = keys::generation(&site(), 3);
+        let mut tx = Transaction::new(store);
+        tx.put_json(&key, &earlier()).unwrap();
+        tx.commit().await.unwrap().unwrap()
+    }
+
+    /// The rulesets of a generation that was pruned after the proposal went with it.
+    #[tokio::test]
+    async fn a_generation_pruned_after_the_proposal_is_not_brought_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
+        let (clock, stop) = (clock::system(), CancellationToken::new());
+        let fleet = Fleet::new(Arc::clone(&store), clock::system(), stop);
+        let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
+        let revision = put_earlier(store.as_ref()).await;
+        let mut proposed = rollback(revision);
+        let pruned = Txn::new().delete(keys::generation(&site(), 3));
+        store.commit(pruned).await.unwrap();
+        let started = pushes.pipeline.commit(&mut proposed).await.unwrap();
+        assert_eq!(started, None);
+        let current = store.get(&keys::current(&site())).await.unwrap();
+        assert!(current.is_none());
+
+        let revision = put_earlier(store.as_ref()).await;
+        let mut proposed = rollback(revision);
+        let started = pushes.pipeline.commit(&mut proposed).await.unwrap();
+        assert_eq!(started, Some(StartedPush::Rollout(1)));
+    }
+
+    /// Of two pushes that were proposed of the same state only one is committed; the other one is
+    /// proposed anew.
+    #[tokio::test]
+    async fn a_proposal_of_an_outdated_state_is_not_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
+        let (clock, stop) = (clock::system(), CancellationToken::new());
+        let fleet = Fleet::new(Arc::clone(&store), clock::system(), stop);
+        let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
+        let revision = put_earlier(store.as_ref()).await;
+        let (mut first, mut second) = (rollback(revision), rollback(revision));
+        let started = pushes.pipeline.commit(&mut first).await.unwrap();
+        assert_eq!(started, Some(StartedPush::Rollout(1)));
+        let started = pushes.pipeline.commit(&mut second).await.unwrap();
+        assert_eq!(started, None);
+    }
+}

@@ -15,7 +15,7 @@ use super::{Compiler, PushError};
 use crate::fleet::Fleet;
 use crate::records::{self, Content, GenerationRecord, NodeId, OutcomeRecord, Read, TargetRecord};
 use crate::site_inputs::{InputsError, nodes};
-use crate::store::{Store, keys};
+use crate::store::{Store, StoreError, keys};
 
 /// The most generations of a site that are read: more than pruning leaves.
 const MOST: usize = 10_000;
@@ -107,6 +107,14 @@ impl HistoryReader {
             outcomes,
             confirmed: confirmed.collect(),
         })
+    }
+
+    /// The documents that a generation was made of; none: unknown.
+    pub async fn documents_of(
+        &self,
+        record: &GenerationRecord,
+    ) -> Result<Option<Documents>, StoreError> {
+        documents_of(self.store.as_ref(), record).await
     }
 
     /// How generation `from` differs from `to`, or from what a push would make now.

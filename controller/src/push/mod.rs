@@ -26,7 +26,6 @@ pub use propose::Proposed;
 pub use queue::{PushQueue, Ticket};
 pub use queue_worker::{NoRight, QueueWorker, Rights};
 pub use request::{CONFIRM_WITHIN_MS, PushError, PushRequest, RequestedContent};
-pub(crate) use stored_content::documents_of;
 
 use crate::clock::Clock;
 use crate::documents::Cache;

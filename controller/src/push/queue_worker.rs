@@ -79,7 +79,8 @@ impl QueueWorker {
         let store = Arc::clone(&self.pipeline.store);
         let stop = self.pipeline.fleet.stop_token();
         let task = |site| SiteQueue::new(self.clone(), site);
-        site_tasks::run_all(store.as_ref(), keys::ALL_QUEUES, &stop, task).await;
+        let clock = &self.pipeline.clock;
+        site_tasks::run_all(store.as_ref(), keys::ALL_QUEUES, clock, &stop, task).await;
     }
 
     async fn turn(&self, site: &SiteName) -> Result<Next, TurnError> {

@@ -54,7 +54,7 @@ pub(super) async fn named_ruleset(
 }
 
 /// The documents that a generation was made of; none: unknown.
-pub(crate) async fn documents_of(
+pub(super) async fn documents_of(
     store: &dyn Store,
     record: &GenerationRecord,
 ) -> Result<Option<Documents>, StoreError> {

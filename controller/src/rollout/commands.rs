@@ -1,6 +1,5 @@
 //! Commands of operators about a rollout that is under way.
 
-use tokio::time::Instant;
 use voipfleet_controller_core::rollout::state_machine::CommandRefusal;
 use voipfleet_ruleset::identifiers::SiteName;
 
@@ -60,7 +59,7 @@ impl Rollouts {
             let Some(read) = self.read(site).await? else {
                 return Err(CommandError::None(site.clone()));
             };
-            let now = Instant::now();
+            let now = self.inner.clock.monotonic();
             let mut aged = read.record.clone();
             aged.tick(self.inner.timers.peek(site, &read, now));
             let mut next = aged.clone();
@@ -73,7 +72,7 @@ impl Rollouts {
             if let Some(revision) =
                 persist(self.inner.store.as_ref(), site, &read, &next, at_ms).await?
             {
-                self.inner.timers.wrote(site, revision, now);
+                self.inner.timers.wrote(site, &next, revision, now);
                 let (state, reason) = (next.state.as_str(), &next.reason);
                 tracing::info!(%site, generation = next.generation, state, reason, "rollout");
                 return Ok(next);

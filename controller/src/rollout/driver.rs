@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
-use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use voipfleet_controller_core::rollout::released;
 use voipfleet_protocol::session::Generation;
@@ -12,6 +11,7 @@ use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use super::observation::observe;
 use super::persist::persist;
+use super::timers::millis;
 use super::{RETURN, Rollouts};
 use crate::audit::Event;
 use crate::errors::chain;
@@ -58,7 +58,7 @@ impl Driver {
         let Some(read) = self.rollouts.read(site).await? else {
             return Ok(Next::OnChange);
         };
-        let now = Instant::now();
+        let now = inner.clock.monotonic();
         let elapsed = inner.timers.elapsed(site, &read, now);
         if is_at_rest(&read.record) {
             return Ok(Next::OnChange);
@@ -82,7 +82,7 @@ impl Driver {
             return Ok(wakes.map_or(Next::OnChange, Next::After));
         }
         if let Some(revision) = persist(store, site, &read, &next, at_ms).await? {
-            inner.timers.wrote(site, revision, now);
+            inner.timers.wrote(site, &next, revision, now);
             self.report(&read, &next).await;
             self.act(&next, Some(&read.record)).await;
         } else if elapsed.first {
@@ -212,8 +212,4 @@ fn is_at_rest(record: &RolloutRecord) -> bool {
         RolloutState::Done => record.count(Phase::is_offline) == 0,
         _ => false,
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -66,9 +66,10 @@ impl Rollouts {
     pub async fn run(&self, audit: Audit) {
         // Only the first run counts: there is one for each controller.
         let _ = self.inner.audit.set(audit);
-        let (store, stop) = (self.inner.store.as_ref(), self.inner.fleet.stop_token());
+        let (store, clock) = (self.inner.store.as_ref(), &self.inner.clock);
+        let stop = self.inner.fleet.stop_token();
         let task = |site| SiteRollouts::new(self.clone(), site);
-        site_tasks::run_all(store, keys::ALL_ROLLOUTS, &stop, task).await;
+        site_tasks::run_all(store, keys::ALL_ROLLOUTS, clock, &stop, task).await;
     }
 
     /// A site's running or last rollout.

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::time::Instant;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use crate::records::{Read, RolloutRecord};
@@ -21,10 +21,12 @@ pub(super) struct Timers {
 struct Timer {
     /// The rollout's number.
     rollout: u64,
-    /// It was under way when this run of the controller first read it.
+    /// Another run of the controller has begun it.
     taken_over: bool,
-    /// The revision that is counted down, and since when; none: it is not known yet.
-    counted: Option<(Revision, Instant)>,
+    /// The driver has read it, or need not: it begins here.
+    driven: bool,
+    /// The revision that is counted down, and since when; none: it is not stored yet.
+    counted: Option<(Revision, Duration)>,
 }
 
 /// A stored rollout's time.
@@ -34,7 +36,7 @@ pub(super) struct Elapsed {
     pub(super) ms: u64,
     /// Another run of the controller has begun it.
     pub(super) taken_over: bool,
-    /// This is the first read of it.
+    /// It was taken over, and this is the driver's first read of it.
     pub(super) first: bool,
 }
 
@@ -44,56 +46,65 @@ impl Timers {
         let timer = Timer {
             rollout,
             taken_over: false,
+            driven: true,
             counted: None,
         };
         self.lock().insert(site.clone(), timer);
     }
 
-    /// How much time has passed for what was read; begins to count where it is new.
+    /// How much time has passed for what the driver has read; begins to count where it is new.
     pub(super) fn elapsed(
         &self,
         site: &SiteName,
         read: &Read<RolloutRecord>,
-        now: Instant,
+        now: Duration,
     ) -> Elapsed {
         let mut sites = self.lock();
         let known = sites.get(site).copied();
         let known = known.filter(|timer| timer.rollout == read.record.number);
         let taken_over = known.is_none_or(|timer| timer.taken_over);
-        let since = known
-            .and_then(|timer| timer.counted)
-            .filter(|(revision, _)| *revision == read.revision)
-            .map_or(now, |(_, since)| since);
+        let since = known.and_then(|timer| timer.since(read.revision));
+        let since = since.unwrap_or(now);
         let timer = Timer {
             rollout: read.record.number,
             taken_over,
+            driven: true,
             counted: Some((read.revision, since)),
         };
         sites.insert(site.clone(), timer);
-        let passed = now.saturating_duration_since(since).as_millis();
         Elapsed {
-            ms: u64::try_from(passed).unwrap_or(u64::MAX),
+            ms: millis(now.saturating_sub(since)),
             taken_over,
-            first: known.is_none(),
+            first: known.is_none_or(|timer| !timer.driven),
         }
     }
 
     /// How much time has passed for what was read, milliseconds; 0 where it is not counted.
-    pub(super) fn peek(&self, site: &SiteName, read: &Read<RolloutRecord>, now: Instant) -> u64 {
+    pub(super) fn peek(&self, site: &SiteName, read: &Read<RolloutRecord>, now: Duration) -> u64 {
         let timer = self.lock().get(site).copied();
-        let counted = timer.and_then(|timer| timer.counted);
-        let since = counted.filter(|(revision, _)| *revision == read.revision);
-        let passed = since.map(|(_, since)| now.saturating_duration_since(since));
-        passed.map_or(0, |passed| {
-            u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
-        })
+        let since = timer.and_then(|timer| timer.since(read.revision));
+        since.map_or(0, |since| millis(now.saturating_sub(since)))
     }
 
     /// This controller has written a revision whose time was right at `since`.
-    pub(super) fn wrote(&self, site: &SiteName, revision: Revision, since: Instant) {
-        if let Some(timer) = self.lock().get_mut(site) {
-            timer.counted = Some((revision, since));
-        }
+    pub(super) fn wrote(
+        &self,
+        site: &SiteName,
+        record: &RolloutRecord,
+        revision: Revision,
+        since: Duration,
+    ) {
+        let mut sites = self.lock();
+        let known = sites.get(site).copied();
+        let known = known.filter(|timer| timer.rollout == record.number);
+        let timer = known.unwrap_or(Timer {
+            rollout: record.number,
+            taken_over: true,
+            driven: false,
+            counted: None,
+        });
+        let counted = Some((revision, since));
+        sites.insert(site.clone(), Timer { counted, ..timer });
     }
 
     /// The next read is the first again: what it led to was not stored.
@@ -104,4 +115,17 @@ impl Timers {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SiteName, Timer>> {
         self.sites.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Timer {
+    /// Since when a revision is counted; none: it is not.
+    fn since(&self, revision: Revision) -> Option<Duration> {
+        let counted = self.counted.filter(|(counted, _)| *counted == revision);
+        counted.map(|(_, since)| since)
+    }
+}
+
+/// A time in milliseconds.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

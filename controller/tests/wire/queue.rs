@@ -213,7 +213,7 @@ async fn what_waits_survives_a_restart_and_nobody_has_to_watch() {
     let watched = queued(&installation, queue()).await;
     let (_, (), end) = tokio::join!(session.closed(), installation.stop(), watched.dropped());
     assert_eq!(end.code(), Code::Unavailable);
-    assert!(end.message().contains("waits on"), "{}", end.message());
+    assert!(end.message().contains("stays queued"), "{}", end.message());
 
     installation.run().await;
     assert_eq!(installation.rollout().await.waiting.len(), 2);

@@ -8,14 +8,14 @@ use voipfleet_proto::v1;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
-use super::Api;
+use super::PlanApi;
 use super::convert::{invalid, parse, refused};
 use super::plan::{Room, changes, document, names};
+use crate::push::PushError;
 use crate::push::history::History;
-use crate::push::{PushError, documents_of};
 use crate::records::{Cause, GenerationRecord};
 
-impl Api {
+impl PlanApi {
     /// The generations of a site that are kept.
     pub(super) async fn history(
         &self,
@@ -55,7 +55,7 @@ impl Api {
         let at = at.ok_or_else(unknown)?;
         let record = generations.get(at).ok_or_else(unknown)?;
         let before = at.checked_sub(1).and_then(|at| generations.get(at));
-        let documents = documents_of(self.store.as_ref(), record).await;
+        let documents = self.pushes.history.documents_of(record).await;
         let documents = documents.map_err(super::failed)?;
         let of_site = site.clone();
         let writing = tokio::task::spawn_blocking(move || {

@@ -7,7 +7,7 @@ use voipfleet_proto::v1::{PushDone, PushEvent, PushNode, PushNodeState, PushStar
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::NodeName;
 
-use super::Api;
+use super::PushApi;
 use super::rollout_progress::{push_state, tell, warning};
 use crate::fleet::Fleet;
 use crate::push::Proposed;
@@ -21,7 +21,7 @@ pub(super) struct UnchangedPush {
     proposed: Proposed,
 }
 
-impl Api {
+impl PushApi {
     pub(super) fn unchanged(&self, proposed: Proposed) -> UnchangedPush {
         UnchangedPush {
             fleet: self.fleet.clone(),

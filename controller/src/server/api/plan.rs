@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_compiler::plan::{Changes, Member};
@@ -15,27 +16,32 @@ use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::{Digest, LiveName, Until};
 
 use super::convert::{earlier, invalid, parse, refused, sources};
-use super::{Api, Caller};
+use crate::clock::Clock;
 use crate::push::plan::{Compared, DocumentDifference, Plan};
 use crate::push::planned_sources::PlannedSource;
-use crate::push::{PushRequest, RequestedContent};
+use crate::push::{PushRequest, Pushes, RequestedContent};
 use crate::site_inputs::MAX_NODES;
 
 /// The most networks and entries of lists in one answer: a block list that is new as a whole
 /// comes with it.
 const MAX_ENTRIES: usize = 200_000;
 
-impl Api {
+/// Plans, renderings and past generations.
+#[derive(Debug, Clone)]
+pub(super) struct PlanApi {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) pushes: Pushes,
+}
+
+impl PlanApi {
     /// What a push would change.
     pub(super) async fn plan(
         &self,
-        caller: &Caller,
+        by: &str,
         request: v1::PlanRequest,
         operator: Option<IpAddr>,
     ) -> Result<v1::PlanResponse, Status> {
-        let given = request.sources;
-        self.check_given(caller, &given).await?;
-        let sources: Vec<Source> = sources(given)?;
+        let sources: Vec<Source> = sources(request.sources)?;
         let content = match request.to {
             0 if !request.back => RequestedContent::Documents,
             to => earlier(to),
@@ -46,7 +52,7 @@ impl Api {
         let request = PushRequest {
             sources,
             content,
-            ..PushRequest::new(parse(&request.site)?, caller.name.as_str())
+            ..PushRequest::new(parse(&request.site)?, by)
         };
         let plan = self.pushes.planner.plan(&request, operator).await;
         Ok(answer(plan.map_err(refused)?))
