@@ -3,7 +3,11 @@
 //!
 //! `UPDATE_DOCS=1` rewrites the generated tables.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a page that cannot be read fails its test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a page that cannot be read fails its test"
+)]
 
 #[path = "manual/architecture.rs"]
 mod architecture;

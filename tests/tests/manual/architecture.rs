@@ -12,7 +12,9 @@ fn functions_are_where_the_traces_say() {
     for line in text.lines() {
         // | 3 | `function` | `path/file.rs` | what it does |
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let [_, number, function, file, ..] = cells[..] else { continue };
+        let [_, number, function, file, ..] = cells[..] else {
+            continue;
+        };
         if number.parse::<u32>().is_err() {
             continue;
         }
@@ -20,10 +22,11 @@ fn functions_are_where_the_traces_say() {
         let function = function.trim_matches('`').trim_end_matches("()");
         let name = function.rsplit("::").next().unwrap_or(function);
         let file = file.trim_matches('`');
-        let found = fs::read_to_string(root().join(file))
-            .is_ok_and(|source| {
-                [format!("fn {name}("), format!("fn {name}<")].iter().any(|head| source.contains(head))
-            });
+        let found = fs::read_to_string(root().join(file)).is_ok_and(|source| {
+            [format!("fn {name}("), format!("fn {name}<")]
+                .iter()
+                .any(|head| source.contains(head))
+        });
         if !found {
             bad.push(format!("{function} is not in {file}"));
         }

@@ -8,7 +8,10 @@ fn programs() -> [(&'static str, Command); 3] {
     [
         ("voipctl", voipctl::cli::Cli::command()),
         ("voipfleet-agent", voipfleet_agent::cli::Cli::command()),
-        ("voipfleet-controller", voipfleet_controller::cli::Cli::command()),
+        (
+            "voipfleet-controller",
+            voipfleet_controller::cli::Cli::command(),
+        ),
     ]
 }
 
@@ -23,9 +26,10 @@ fn commands_in_blocks_parse() {
                 let Some(start) = start_of(&words, program) else {
                     continue;
                 };
-                let end = words.iter().skip(start).position(|word| {
-                    matches!(word.as_str(), "|" | "&&" | "||" | ">" | ";")
-                });
+                let end = words
+                    .iter()
+                    .skip(start)
+                    .position(|word| matches!(word.as_str(), "|" | "&&" | "||" | ">" | ";"));
                 let end = end.map_or(words.len(), |end| start + end);
                 let given = words.get(start..end).unwrap_or_default();
                 if let Err(error) = command.try_get_matches_from(given)
@@ -45,7 +49,8 @@ fn start_of(words: &[String], program: &str) -> Option<usize> {
         let before = index.checked_sub(1).and_then(|before| words.get(before));
         before.is_none_or(|word| matches!(word.as_str(), "sudo" | "&&" | "|"))
     };
-    (0..words.len()).find(|index| words.get(*index).is_some_and(|word| word == program) && starts(*index))
+    (0..words.len())
+        .find(|index| words.get(*index).is_some_and(|word| word == program) && starts(*index))
 }
 
 /// Commands in the text, which may have placeholders: their subcommands and options exist.
@@ -93,7 +98,9 @@ fn unknown(command: &Command, words: &[String]) -> Option<String> {
         .map(|option| option.split('=').next().unwrap_or(option))
         .find(|option| {
             !matches!(*option, "help" | "version" | "")
-                && !at.get_arguments().any(|known| known.get_long() == Some(*option))
+                && !at
+                    .get_arguments()
+                    .any(|known| known.get_long() == Some(*option))
         })
         .map(|option| format!("--{option}"))
 }
@@ -128,7 +135,10 @@ fn words(line: &str) -> Vec<String> {
                 if chars.next_if_eq(&'(').is_some() {
                     while chars.next().is_some_and(|c| c != ')') {}
                 } else {
-                    while chars.next_if(|c| c.is_alphanumeric() || *c == '_').is_some() {}
+                    while chars
+                        .next_if(|c| c.is_alphanumeric() || *c == '_')
+                        .is_some()
+                    {}
                 }
                 word.get_or_insert_default().push('x');
             }

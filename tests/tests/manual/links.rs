@@ -21,7 +21,8 @@ fn links_lead_somewhere() {
             let found = if anchor.is_empty() {
                 target.exists()
             } else {
-                fs::read_to_string(&target).is_ok_and(|text| anchors(&text).contains(&anchor.to_owned()))
+                fs::read_to_string(&target)
+                    .is_ok_and(|text| anchors(&text).contains(&anchor.to_owned()))
             };
             if !found {
                 broken.push(format!("{}: {link}", page.path.display()));
@@ -34,7 +35,10 @@ fn links_lead_somewhere() {
 #[test]
 fn the_readme_links_to_every_page() {
     let all = pages();
-    let readme = all.iter().find(|page| page.path.ends_with("README.md")).unwrap();
+    let readme = all
+        .iter()
+        .find(|page| page.path.ends_with("README.md"))
+        .unwrap();
     let missing: Vec<&Page> = all
         .iter()
         .filter(|page| page.path.starts_with("docs"))

@@ -29,7 +29,10 @@ fn check(page: &str, make: impl Fn(&str) -> Option<String>) -> BTreeSet<String> 
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&path, made).unwrap();
     } else {
-        let line = made.lines().zip(text.lines()).find(|(made, found)| made != found);
+        let line = made
+            .lines()
+            .zip(text.lines())
+            .find(|(made, found)| made != found);
         assert!(
             made == text,
             "docs/{page} is not what the code says; run this test with UPDATE_DOCS=1: {line:?}"
@@ -45,7 +48,9 @@ fn ports_are_those_of_the_catalogue() {
 
 fn catalogue() -> String {
     let mut text = "| service | ports | open to | roles |\n|---|---|---|---|\n".to_owned();
-    let inbound = SERVICES.iter().filter(|s| s.direction == Direction::Inbound);
+    let inbound = SERVICES
+        .iter()
+        .filter(|s| s.direction == Direction::Inbound);
     let egress = SERVICES.iter().filter(|s| s.direction == Direction::Egress);
     for service in inbound.chain(egress) {
         let ports: Vec<String> = service.openings.iter().map(ToString::to_string).collect();
@@ -55,13 +60,22 @@ fn catalogue() -> String {
             (true, true) => "as the carriers name them".to_owned(),
         };
         let roles = &service.roles;
-        let _infallible = writeln!(text, "| {} | {ports} | {} | {roles} |", service.name, sources(service));
+        let _infallible = writeln!(
+            text,
+            "| {} | {ports} | {} | {roles} |",
+            service.name,
+            sources(service)
+        );
     }
     text
 }
 
 fn icmp_types(service: &Service) -> String {
-    let types: Vec<String> = service.icmp.iter().map(|icmp| icmp.icmp_type.to_string()).collect();
+    let types: Vec<String> = service
+        .icmp
+        .iter()
+        .map(|icmp| icmp.icmp_type.to_string())
+        .collect();
     format!("types {}", types.join(", "))
 }
 
@@ -69,8 +83,16 @@ fn sources(service: &Service) -> String {
     if service.direction == Direction::Egress {
         return "(outbound)".to_owned();
     }
-    let words: Vec<String> = service.default_from.iter().map(ToString::to_string).collect();
-    let mut text = if words.is_empty() { "off".to_owned() } else { words.join(", ") };
+    let words: Vec<String> = service
+        .default_from
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let mut text = if words.is_empty() {
+        "off".to_owned()
+    } else {
+        words.join(", ")
+    };
     if service.never_world {
         text.push_str("; never world");
     }
@@ -87,7 +109,10 @@ fn the_policy_reference_has_every_field() {
     let names = check("policy-reference.md", |name| {
         find(&schema, name).map(|mapping| fields(mapping, name))
     });
-    assert_eq!(names, mappings, "the mappings of the schema each have a table");
+    assert_eq!(
+        names, mappings,
+        "the mappings of the schema each have a table"
+    );
 }
 
 /// The names of all mappings below one: `Site.rules.accept`.
@@ -103,7 +128,9 @@ fn collect(mapping: &Value, name: &str, found: &mut BTreeSet<String>) {
 fn find<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
     let mut parts = name.split('.');
     let kind = schema["$defs"].get(parts.next()?)?;
-    parts.try_fold(kind, |mapping, field| inner(mapping["properties"].get(field)?))
+    parts.try_fold(kind, |mapping, field| {
+        inner(mapping["properties"].get(field)?)
+    })
 }
 
 /// The mapping that a field holds: itself, one of a list, or one by name.
@@ -113,7 +140,9 @@ fn inner(schema: &Value) -> Option<&Value> {
     }
     let more = [&schema["items"], &schema["additionalProperties"]];
     let choices = schema["anyOf"].as_array().into_iter().flatten();
-    more.into_iter().chain(choices).find_map(|part| part.is_object().then(|| inner(part))?)
+    more.into_iter()
+        .chain(choices)
+        .find_map(|part| part.is_object().then(|| inner(part))?)
 }
 
 fn fields(mapping: &Value, name: &str) -> String {
@@ -124,16 +153,28 @@ fn fields(mapping: &Value, name: &str) -> String {
         .filter_map(Value::as_str)
         .collect();
     let mut text = "| field | value | meaning |\n|---|---|---|\n".to_owned();
-    let mut properties: Vec<_> = mapping["properties"].as_object().into_iter().flatten().collect();
+    let mut properties: Vec<_> = mapping["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .collect();
     properties.sort_by_key(|(field, _)| {
         let (field, is_optional) = (field.as_str(), !required.contains(&field.as_str()));
         (field != "kind", field != "name", is_optional)
     });
     for (field, schema) in properties {
-        let must = if required.contains(&field.as_str()) { ", required" } else { "" };
+        let must = if required.contains(&field.as_str()) {
+            ", required"
+        } else {
+            ""
+        };
         let about = schema["description"].as_str().unwrap_or_default();
         let about = if field == "kind" { "" } else { about };
-        let _infallible = writeln!(text, "| `{field}` | {}{must} | {about} |", value(schema, name, field));
+        let _infallible = writeln!(
+            text,
+            "| `{field}` | {}{must} | {about} |",
+            value(schema, name, field)
+        );
     }
     text
 }
@@ -144,8 +185,11 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
         return format!("`{word}`");
     }
     if let Some(words) = schema["enum"].as_array() {
-        let words: Vec<String> =
-            words.iter().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect();
+        let words: Vec<String> = words
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|word| format!("`{word}`"))
+            .collect();
         return words.join(", ");
     }
     if let Some(reference) = schema["$ref"].as_str() {
@@ -159,16 +203,25 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
         }
         .to_owned();
     }
-    if let [one, list] = schema["anyOf"].as_array().map(Vec::as_slice).unwrap_or_default()
+    if let [one, list] = schema["anyOf"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
         && list["type"] == "array"
     {
-        return match value(one, mapping, field).strip_prefix("an ").map(str::to_owned) {
+        return match value(one, mapping, field)
+            .strip_prefix("an ")
+            .map(str::to_owned)
+        {
             Some(word) => format!("one {word}, or a list"),
             None => format!("{}, or a list", value(one, mapping, field)),
         };
     }
     if schema["anyOf"].is_array() {
-        return format!("an address or prefix, or a [mapping](#{})", anchor(mapping, field));
+        return format!(
+            "an address or prefix, or a [mapping](#{})",
+            anchor(mapping, field)
+        );
     }
     if let Some(pattern) = schema["pattern"].as_str() {
         return match pattern {
@@ -178,7 +231,9 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
             "^https?://.+$" => "a URL".to_owned(),
             "^[1-9][0-9]*%?$" => "a number, or a percentage: `25%`".to_owned(),
             "^[0-9A-Fa-f.:]+$" => "an address".to_owned(),
-            _ if schema["format"] == "date-time" => "a time in UTC: `2026-12-01T00:00:00Z`".to_owned(),
+            _ if schema["format"] == "date-time" => {
+                "a time in UTC: `2026-12-01T00:00:00Z`".to_owned()
+            }
             other => format!("text: `{}`", other.replace('|', "\\|")),
         };
     }
@@ -187,7 +242,9 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
         Some("integer") => format!("{} to {}", schema["minimum"], schema["maximum"]),
         Some("string") => "text".to_owned(),
         Some("array") => format!("a list of [mappings](#{})", anchor(mapping, field)),
-        Some("object") if schema.get("properties").is_some() => format!("a [mapping](#{})", anchor(mapping, field)),
+        Some("object") if schema.get("properties").is_some() => {
+            format!("a [mapping](#{})", anchor(mapping, field))
+        }
         Some("object") if inner(schema).is_some() => {
             format!("[mappings](#{}) by name", anchor(mapping, field))
         }
@@ -199,6 +256,14 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
 /// Of the heading above a mapping's table.
 fn anchor(mapping: &str, field: &str) -> String {
     let inside = mapping.split_once('.').map_or("", |(_, inside)| inside);
-    let name = if mapping == "List" { format!("list-{field}") } else { field.to_owned() };
-    if inside.is_empty() { name } else { format!("{}-{name}", inside.replace('.', "-")) }
+    let name = if mapping == "List" {
+        format!("list-{field}")
+    } else {
+        field.to_owned()
+    };
+    if inside.is_empty() {
+        name
+    } else {
+        format!("{}-{name}", inside.replace('.', "-"))
+    }
 }
