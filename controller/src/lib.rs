@@ -13,7 +13,6 @@ pub mod fleet;
 pub mod operations;
 pub mod pki;
 pub mod push;
-pub mod records;
 pub mod rollout;
 pub mod rulesets;
 pub mod run;
@@ -22,3 +21,4 @@ pub mod settings;
 pub mod site_inputs;
 
 pub use voipfleet_store as store;
+pub use voipfleet_store::records;

@@ -256,7 +256,7 @@ fn a_stranger_is_let_in_and_shut_out_and_a_site_is_opened_and_closed() -> Result
         on_every_node(lab, &["panic-open", "site-a", "--reason", "a bad push"])?;
         go_on(lab, &stranger)?;
         let shown = lab.voipctl_ok(&["status", "site-a"])?;
-        ensure!(shown.contains("IS OPEN TO EVERYBODY"), "{shown}");
+        ensure!(shown.contains("IS OPEN TO THE WORLD"), "{shown}");
         unanswered(lab, &stranger, || {
             on_every_node(lab, &["panic-close", "site-a"]).map(drop)
         })?;

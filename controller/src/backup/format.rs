@@ -8,7 +8,8 @@ use std::io::{self, BufRead, Read as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::store::{Entry, MAX_VALUE_BYTES, Revision, Versioned};
+use crate::store::parts::MAX_VALUE_BYTES;
+use crate::store::{Entry, Revision, Versioned};
 
 /// The format that is written and read.
 const FORMAT: u32 = 1;

@@ -85,8 +85,8 @@ impl Stored {
                 revisions: Arc::new(revisions),
             });
         }
-        Err(StoreError::Changing {
-            prefix: keys::ALL_DOCUMENTS.to_owned(),
+        Err(StoreError::Contended {
+            what: "the set of documents".to_owned(),
         })
     }
 

@@ -18,7 +18,7 @@ use crate::documents::Stored;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, StatusRecord};
 use crate::site_inputs::{self, SiteNode, Targets, read_addresses};
-use crate::store::{Change, Missed, Revision, Store, StoreError, Versioned, keys};
+use crate::store::{Change, Revision, Store, StoreError, Versioned, WatchError, keys};
 
 /// How long after a failure of the store it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ impl DynamicSets {
     /// Follows the store until the controller stops.
     pub async fn follow(&self) {
         // Before anything is read: what changes meanwhile is read again.
-        let mut changes = self.inner.store.watch("");
+        let mut changes = self.inner.store.watch_from_now("").await;
         let mut follower = Follower {
             live: self,
             documents: Arc::default(),
@@ -102,7 +102,7 @@ impl DynamicSets {
 }
 
 impl Follower<'_> {
-    fn hear(&mut self, change: Result<Change, Missed>) {
+    fn hear(&mut self, change: Result<Change, WatchError>) {
         let Ok(change) = change else {
             self.stale.documents = true;
             self.stale.ends = true;

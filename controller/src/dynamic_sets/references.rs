@@ -95,8 +95,8 @@ pub(super) async fn follow(
     stop: CancellationToken,
 ) {
     // Before anything is read: what changes meanwhile is read again.
-    let documents = store.watch(keys::DOCUMENTS);
-    let mut changes = documents.merge(store.watch(keys::ALL_CURRENT));
+    let documents = store.watch_from_now(keys::DOCUMENTS).await;
+    let mut changes = documents.merge(store.watch_from_now(keys::ALL_CURRENT).await);
     loop {
         let read = read(store.as_ref()).await;
         let failed = read.is_err();

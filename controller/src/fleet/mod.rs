@@ -147,7 +147,7 @@ impl Fleet {
 
     /// Brings what nodes should run to their sessions, as it changes, until the fleet stops.
     pub async fn follow(&self) {
-        let mut changes = self.inner.store.watch(keys::ALL_CURRENT);
+        let mut changes = self.inner.store.watch_from_now(keys::ALL_CURRENT).await;
         loop {
             let change = tokio::select! {
                 change = changes.next() => change,

@@ -16,15 +16,11 @@ use super::{Begun, Order, PushError, Pushes, Want};
 use crate::audit::{Audit, Event};
 use crate::clock;
 use crate::errors::chain;
-use crate::records::{self, Ended, Fate, QueueRecord, Queued, RolloutRecord};
-use crate::store::{Expect, Outcome, StoreError, Txn, each_key, keys};
+use crate::records::{Ended, Fate, QueueRecord, Queued, RolloutRecord};
+use crate::store::{StoreError, each_key, keys, transact};
 
-/// Tries to win against operators who queue more.
-const TRIES: usize = 20;
 /// After an error that may pass.
 const RETRY: Duration = Duration::from_secs(2);
-/// The most sites of an installation.
-const MAX_SITES: usize = 50_000;
 
 /// Who may push, as it stands now.
 #[async_trait]
@@ -69,21 +65,14 @@ impl Pushes {
                 tokio::spawn(async move { pushes.look_after(site, rights, audit).await });
             }
         };
-        each_key(
-            self.store.as_ref(),
-            keys::ALL_QUEUES,
-            MAX_SITES,
-            &stop,
-            look,
-        )
-        .await;
+        each_key(self.store.as_ref(), keys::ALL_QUEUES, &stop, look).await;
     }
 
     /// Looks after one site's queue.
     async fn look_after(&self, site: SiteName, rights: Arc<dyn Rights>, audit: Audit) {
         let stop = self.fleet.stop_token();
-        let mut queue = self.store.watch(&keys::queue(&site));
-        let mut rollout = self.store.watch(&keys::rollout(&site));
+        let mut queue = self.store.watch_from_now(&keys::queue(&site)).await;
+        let mut rollout = self.store.watch_from_now(&keys::rollout(&site)).await;
         loop {
             let look = match self.look(&site, rights.as_ref(), &audit).await {
                 Ok(look) => look,
@@ -171,7 +160,7 @@ impl Pushes {
         match started {
             Ok(Some(Begun::Nothing)) => Ok(Some(Fate::Nothing)),
             Ok(Some(Begun::Rollout(_)) | None) | Err(PushError::Busy { .. }) => Ok(None),
-            Err(PushError::Store(error)) if may_pass(&error) => Err(error),
+            Err(PushError::Store(error)) if error.is_transient() => Err(error),
             Err(error) => Ok(Some(Fate::Dropped { why: chain(&error) })),
         }
     }
@@ -209,37 +198,20 @@ impl Pushes {
     async fn change(
         &self,
         site: &SiteName,
-        mut change: impl FnMut(&mut QueueRecord) -> bool,
+        change: impl Fn(&mut QueueRecord) -> bool,
     ) -> Result<(), StoreError> {
         let key = keys::queue(site);
-        for _ in 0..TRIES {
-            let Some(read) = self.queue(site).await? else {
-                return Ok(());
-            };
-            let mut queue = read.record;
-            if !change(&mut queue) {
-                return Ok(());
+        let what = format!("the queue of site {site}");
+        transact(self.store.as_ref(), &what, async |mut tx| {
+            if let Some(mut queue) = tx.read::<QueueRecord>(&key).await?
+                && change(&mut queue)
+            {
+                tx.put_large_json(&key, &key, &queue)?;
             }
-            let txn = Txn::new()
-                .expect(key.clone(), Expect::At(read.revision))
-                .put(key.clone(), records::to_json(&key, &queue)?);
-            if matches!(self.store.commit(txn).await?, Outcome::Committed { .. }) {
-                return Ok(());
-            }
-        }
-        Err(StoreError::Changing { prefix: key })
+            Ok(tx.done(()))
+        })
+        .await
     }
-}
-
-/// Whether the same push may go better later.
-fn may_pass(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::Engine(_)
-            | StoreError::Outrun
-            | StoreError::Changing { .. }
-            | StoreError::Closed
-    )
 }
 
 fn event(site: &SiteName, ended: &Ended) -> Event {

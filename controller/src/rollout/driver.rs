@@ -26,7 +26,11 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 pub(super) async fn run(rollouts: Rollouts, site: SiteName) {
     let own = &rollouts.inner.fleet;
     let stop = own.stop_token();
-    let mut changes = rollouts.inner.store.watch(&keys::rollout(&site));
+    let mut changes = rollouts
+        .inner
+        .store
+        .watch_from_now(&keys::rollout(&site))
+        .await;
     let mut events = own.events();
     // A release of an earlier run may not have been acted on.
     let mut fresh = true;

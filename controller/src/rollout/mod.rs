@@ -23,9 +23,6 @@ use crate::fleet::Fleet;
 use crate::records::{self, Read, RolloutRecord};
 use crate::store::{Store, StoreError, each_key, keys};
 
-/// The most sites of an installation.
-const MAX_SITES: usize = 50_000;
-
 /// How long after its start a controller waits for the nodes of a rollout that it has taken over:
 /// an agent that found nobody dials again within half a minute.
 const RETURN: Duration = Duration::from_secs(40);
@@ -72,7 +69,7 @@ impl Rollouts {
         let _ = self.inner.audit.set(audit);
         let (store, stop) = (self.inner.store.as_ref(), self.inner.fleet.stop_token());
         let drive = |key: &str| self.drive_key(key);
-        each_key(store, keys::ALL_ROLLOUTS, MAX_SITES, &stop, drive).await;
+        each_key(store, keys::ALL_ROLLOUTS, &stop, drive).await;
     }
 
     /// A site's running or last rollout.

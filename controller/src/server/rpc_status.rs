@@ -12,9 +12,10 @@ pub(crate) fn failed(error: StoreError) -> Status {
     tracing::error!(error = %chain(&error), "the store failed");
     match error {
         StoreError::Closed => Status::unavailable("controller is stopping"),
-        StoreError::TooLarge { .. } | StoreError::TooMany { .. } => {
+        StoreError::OverLimit { .. } | StoreError::TooMany { .. } => {
             Status::resource_exhausted(error.to_string())
         }
+        StoreError::Contended { .. } => Status::aborted(error.to_string()),
         _ => Status::internal(error.to_string()),
     }
 }

@@ -210,3 +210,13 @@ pub fn audit_open(seq: u64) -> String {
 pub fn number(key: &str) -> Option<u64> {
     key.rsplit('/').next()?.parse().ok()
 }
+
+/// A part of a large value that belongs to the key `owner`.
+pub fn part(owner: &str, digest: &Digest) -> String {
+    format!("part/{owner}/{digest}")
+}
+
+/// The parts that belong to the key `owner`.
+pub fn parts(owner: &str) -> String {
+    format!("part/{owner}/")
+}

@@ -68,7 +68,7 @@ impl Scene {
         key: &str,
         mut wanted: impl FnMut(Option<Versioned>) -> Option<T>,
     ) -> T {
-        let mut changes = self.store.watch(key);
+        let mut changes = self.store.watch_from_now(key).await;
         let waiting = async {
             loop {
                 if let Some(found) = wanted(self.store.get(key).await.unwrap()) {

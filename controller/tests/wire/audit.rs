@@ -12,7 +12,8 @@ use voipfleet_controller::push::Pushes;
 use voipfleet_controller::server::api::{Api, OperatorService, REQUEST_ID};
 use voipfleet_controller::server::listen::{Peer, Proven};
 use voipfleet_controller::store::{
-    Changes, Embedded, Outcome, Page, Snapshot, Store, StoreError, Txn, Versioned, keys,
+    Changes, Embedded, Limits, Outcome, Page, Revision, Snapshot, Store, StoreError, Txn,
+    Versioned, keys,
 };
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::operator_server::Operator as _;
@@ -252,6 +253,28 @@ struct Faulty {
 
 #[tonic::async_trait]
 impl Store for Faulty {
+    fn limits(&self) -> Limits {
+        self.store.limits()
+    }
+
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        self.store.revision().await
+    }
+
+    async fn get_at(&self, key: &str, at: Revision) -> Result<Option<Versioned>, StoreError> {
+        self.store.get_at(key, at).await
+    }
+
+    async fn range_at(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        at: Revision,
+    ) -> Result<Page, StoreError> {
+        self.store.range_at(prefix, after, limit, at).await
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
         self.store.get(key).await
     }
@@ -280,7 +303,7 @@ impl Store for Faulty {
         };
         if hit {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-            return Err(StoreError::Engine(full.into()));
+            return Err(StoreError::Unavailable(full.into()));
         }
         self.store.commit(txn).await
     }
@@ -289,8 +312,8 @@ impl Store for Faulty {
         self.store.snapshot().await
     }
 
-    fn watch(&self, prefix: &str) -> Changes {
-        self.store.watch(prefix)
+    fn watch(&self, prefix: &str, after: Revision) -> Changes {
+        self.store.watch(prefix, after)
     }
 }
 

@@ -245,7 +245,7 @@ impl Installation {
     /// answer.
     pub(crate) async fn until<T>(&self, mut look: impl AsyncFnMut() -> Option<T>) -> T {
         let controller = self.controller.as_ref().unwrap();
-        let mut stored = controller.store().watch("");
+        let mut stored = controller.store().watch_from_now("").await;
         let mut nodes = controller.node_events();
         let reached = async {
             loop {

@@ -1,4 +1,4 @@
-//! The connection to the controller, and its time limits.
+//! The connection to the controller, and its timeouts.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,16 +12,17 @@ use voipfleet_proto::v1::operator_client::OperatorClient;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::grpc_errors::{of_connection, of_status};
+use crate::grpc_errors::{NEW_CONTEXT, OVERLOADED, of_connection, of_status};
 
-/// The largest request, bytes: documents with a few long lists. The controller takes no more.
+/// The largest request, in bytes: documents with a few long lists. The controller's limit is the
+/// same.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
-/// The largest answer, bytes: the rendered input of a large site. The controller sends no more.
+/// The largest answer, in bytes: the rendered input of a large site.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
-/// How long one answer may take: a compile of a large site is well below.
+/// How long one answer may take: a compile of a large site takes much less.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A controller that answers.
+/// A connected controller.
 pub struct Controller {
     address: String,
     operator: String,
@@ -29,7 +30,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Dials the controller of `context`.
+    /// Connects to the controller of `context`.
     pub async fn connect(context: &Context, now: Timestamp) -> Result<Self, Failure> {
         let certificate = context.certificate()?;
         if certificate.expires.is_past(now) {
@@ -37,7 +38,7 @@ impl Controller {
                 "our certificate expired {}",
                 certificate.expires.relative(now)
             ))
-            .hint("ask the installation's operator for a new context file, then: voipctl context use FILE"));
+            .hint(NEW_CONTEXT));
         }
         let tls = Arc::new(context.tls()?);
         let address = context.controller.clone();
@@ -50,14 +51,14 @@ impl Controller {
         })
     }
 
-    /// The calls that the controller offers.
+    /// The controller's calls.
     pub fn calls(&self) -> OperatorClient<Channel> {
         OperatorClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// Awaits one answer.
+    /// Awaits an answer.
     pub async fn answer<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, tonic::Status>>,
@@ -67,7 +68,7 @@ impl Controller {
             .map(Response::into_inner)
     }
 
-    /// Awaits `call` for so long at most.
+    /// Awaits `call`, at most for `limit`.
     pub async fn within<T>(
         &self,
         limit: Duration,
@@ -82,7 +83,7 @@ impl Controller {
                 self.address,
                 limit.as_secs()
             ))
-            .hint("it may be overloaded; look at its log, then try again")),
+            .hint(OVERLOADED)),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The context file: which controller, and who we are to it.
+//! The context file: the controller's address, and our certificate and key.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -15,9 +15,9 @@ use crate::format::Moment;
 /// The longest context file, in bytes: three PEM texts need a tenth of it.
 const MAX_CONTEXT_BYTES: u64 = 256 * 1024;
 
-/// What every message about a missing or broken context file ends with.
-const GET_ONE: &str =
-    "`voipfleet-controller init` writes one for the first operator; then: voipctl context use FILE";
+/// The hint of every message about a missing or broken context file.
+const GET_ONE: &str = "`voipfleet-controller init` writes one for the first admin, `voipctl operator \
+                       add` for everyone else; to install it, see: voipctl context use --help";
 
 /// A context file's content.
 #[derive(Clone, Deserialize)]
@@ -25,7 +25,7 @@ const GET_ONE: &str =
 pub struct Context {
     /// `HOST:PORT` of the controller.
     pub controller: String,
-    /// Our name; the certificate's counts.
+    /// Our name, for people; the certificate decides.
     pub operator: String,
     /// The CA's certificate, PEM.
     pub ca: String,
@@ -35,20 +35,19 @@ pub struct Context {
     pub key: String,
 }
 
-/// A context file as it was found.
+/// A context file as it was read.
 pub struct Loaded {
-    /// What it says.
     pub context: Context,
     /// Its text.
     pub text: String,
-    /// What an operator should mend about it, though it works.
+    /// What an operator should fix, although the file works.
     pub warning: Option<String>,
 }
 
-/// What our certificate says.
+/// The content of our certificate.
 #[derive(Debug, Clone)]
 pub struct Certificate {
-    /// Whom it speaks for.
+    /// The operator.
     pub identity: Identity,
     /// The installation.
     pub trust_domain: String,
@@ -62,10 +61,9 @@ impl Context {
         let shown = path.display();
         let unreadable = |error: std::io::Error| {
             let failure = if error.kind() == std::io::ErrorKind::NotFound {
-                Failure::controller(format!("there is no context file at {shown}"))
+                Failure::controller(format!("no context file at {shown}"))
             } else {
-                Failure::controller(format!("the context file {shown} cannot be read"))
-                    .because(error)
+                Failure::controller(format!("cannot read the context file {shown}")).because(error)
             };
             failure.hint(GET_ONE)
         };
@@ -77,18 +75,19 @@ impl Context {
             .map_err(unreadable)?;
         if text.len() as u64 > MAX_CONTEXT_BYTES {
             return Err(Failure::input(format!(
-                "{shown} is too long for a context file"
+                "{shown} is not a context file: it is longer than {} KiB",
+                MAX_CONTEXT_BYTES / 1024
             )));
         }
         let context = serde_saphyr::from_str(&text).map_err(|error| {
-            Failure::input(format!("{shown} is no context file"))
+            Failure::input(format!("{shown} is not a context file"))
                 .because(error.to_string())
                 .hint(GET_ONE)
         })?;
         let warning = (mode & 0o077 != 0).then(|| {
             format!(
-                "{shown} holds a private key, and others may read it (mode {mode:04o}); \
-                 make it yours alone: chmod 600 {shown}"
+                "{shown} holds a private key and is readable by others (mode {mode:04o}); fix it \
+                 with: chmod 600 {shown}"
             )
         });
         Ok(Loaded {
@@ -104,9 +103,9 @@ impl Context {
             let lines = pem.lines().map(|line| format!("  {}\n", line.trim_end()));
             lines.collect::<String>()
         };
-        // Names and addresses were checked: none needs more quoting than the quotes around it.
+        // Names and addresses were validated: double quotes are all the quoting they need.
         format!(
-            "# voipctl's context: which controller, and who we are to it. A secret.\n\
+            "# voipctl context: a controller's address, and an operator's key. Keep it secret.\n\
              controller: \"{}\"\noperator: \"{}\"\nca: |\n{}certificate: |\n{}key: |\n{}",
             self.controller,
             self.operator,
@@ -116,9 +115,9 @@ impl Context {
         )
     }
 
-    /// What our certificate says.
+    /// Reads our certificate.
     pub fn certificate(&self) -> Result<Certificate, Failure> {
-        let broken = || Failure::input("the certificate of the context file cannot be read");
+        let broken = || Failure::input("cannot read the certificate in the context file");
         let chain = tls::certificates(&self.certificate, "certificate")
             .map_err(|error| broken().because(error))?;
         let leaf = chain.first().ok_or_else(broken)?;
@@ -131,9 +130,9 @@ impl Context {
         })
     }
 
-    /// What tells this installation from every other one: the start of its CA certificate's hash.
+    /// Identifies the installation: the start of its CA certificate's hash.
     pub fn installation(&self) -> Result<String, Failure> {
-        let broken = || Failure::input("the CA certificate of the context file cannot be read");
+        let broken = || Failure::input("cannot read the CA certificate in the context file");
         let chain = tls::certificates(&self.ca, "CA certificate")
             .map_err(|error| broken().because(error))?;
         let ca = chain.first().ok_or_else(broken)?;
@@ -149,97 +148,20 @@ impl Context {
             ca_pem: &self.ca,
         })
         .map_err(|error| {
-            Failure::input("the certificates of the context file do not work")
+            Failure::input("cannot use the certificates in the context file")
                 .because(error)
                 .hint(GET_ONE)
         })
     }
 }
 
-/// A file that is about to be written for this user alone. One that is not written goes again.
-pub struct NewFile {
-    path: PathBuf,
-    file: Option<fs::File>,
-}
-
-impl NewFile {
-    /// Makes it, empty; never in the place of another one.
-    pub fn create(path: &Path) -> Result<Self, Failure> {
-        let mut options = fs::OpenOptions::new();
-        let made = options.write(true).create_new(true).mode(0o600).open(path);
-        let file = made.map_err(|error| {
-            let shown = path.display();
-            if error.kind() == std::io::ErrorKind::AlreadyExists {
-                return Failure::input(format!("{shown} exists, and is not written over"))
-                    .hint("name another file, or move this one away");
-            }
-            Failure::input(format!("{shown} cannot be written")).because(error)
-        })?;
-        Ok(Self {
-            path: path.to_owned(),
-            file: Some(file),
-        })
-    }
-
-    /// Writes `text`, and brings it to disk.
-    pub fn write(mut self, text: &str) -> Result<(), Failure> {
-        let Some(mut file) = self.file.take() else {
-            return Ok(());
-        };
-        let written = file
-            .write_all(text.as_bytes())
-            .and_then(|()| file.sync_all());
-        written.map_err(|error| {
-            Failure::input(format!("{} cannot be written", self.path.display())).because(error)
-        })
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if self.file.is_some() {
-            // Best effort: it is empty, and ours.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Where the context file is: `$VOIPCTL_CONFIG`, else in the XDG config folder.
+/// The context file's default path, in the XDG config folder.
 pub fn default_path() -> Result<PathBuf, Failure> {
     use etcetera::BaseStrategy as _;
     let base = etcetera::choose_base_strategy().map_err(|error| {
-        Failure::input("there is no home folder to look for a context file in")
+        Failure::input("cannot find the context file: there is no home directory")
             .because(error)
-            .hint("name one with --context FILE or $VOIPCTL_CONFIG")
+            .hint("set --context or $VOIPCTL_CONFIG to a context file")
     })?;
     Ok(base.config_dir().join("voipctl").join("context.yaml"))
-}
-
-/// Puts `text` at `path` for this user alone, whole or not at all.
-pub fn install(text: &str, path: &Path) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::input(format!("{} cannot be written", path.display())).because(error)
-    };
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(failed)?;
-    let draft = folder.join(format!(".context.{}.new", std::process::id()));
-    let write = || {
-        let mut options = fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    };
-    write().map_err(|error| {
-        // Best effort: the error that matters is the one above.
-        let _ = fs::remove_file(&draft);
-        failed(error)
-    })
 }

@@ -1,4 +1,4 @@
-//! Mistakes in documents, as a compiler shows them.
+//! Diagnostics of documents, shown as a compiler does.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -8,18 +8,18 @@ use voipfleet_policy::{Diagnostic, Severity, Source};
 use voipfleet_proto::v1;
 
 use crate::console::{Console, Pane};
-use crate::format::{count, printable};
+use crate::format::{count, printable, thousands};
 
-/// How many mistakes are shown in full; the rest is counted.
+/// How many diagnostics are shown in full; the rest is counted.
 pub const MAX_SHOWN: usize = 50;
 
-/// Characters of a line that are shown on either side of a mistake.
+/// Characters of a line that are shown on either side of the marked text.
 const REACH: usize = 80;
 
-/// The most characters that are cut away before a mistake; further on only its place is told.
+/// The most characters that are cut before the marked text; beyond that only the place is named.
 const MAX_CUT: usize = 1 << 20;
 
-/// A mistake as the wire carries it.
+/// Reads a diagnostic from the wire.
 pub fn of_wire(diagnostic: v1::Diagnostic) -> Diagnostic {
     Diagnostic {
         severity: match diagnostic.severity() {
@@ -52,7 +52,7 @@ pub fn show(console: &mut Console, diagnostics: &[Diagnostic], sources: &[Source
     }
     for diagnostic in chosen.iter().take(MAX_SHOWN) {
         if diagnostic.path.is_empty() && diagnostic.severity == Severity::Warning {
-            // Of the whole policy, not of a place in a file.
+            // It concerns the whole policy, not a place in a file.
             console.warning(&diagnostic.message);
             continue;
         }
@@ -62,10 +62,10 @@ pub fn show(console: &mut Console, diagnostics: &[Diagnostic], sources: &[Source
             source.map(|source| source.text.as_str()),
             console.err(),
         );
-        console.note(&format!("{text}\n"));
+        console.rendered(&format!("{text}\n"));
     }
     if let Some(rest) = chosen.get(MAX_SHOWN..).filter(|rest| !rest.is_empty()) {
-        console.note(&format!("and {} more\n", rest.len()));
+        console.note(&format!("and {} more\n", thousands(rest.len() as u64)));
     }
 }
 
@@ -97,7 +97,7 @@ pub fn tally(diagnostics: &[Diagnostic]) -> String {
     }
 }
 
-/// One mistake; `text` is its source's.
+/// One diagnostic; `text` is that of its file.
 fn render(diagnostic: &Diagnostic, text: Option<&str>, pane: &Pane) -> String {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
@@ -139,14 +139,14 @@ fn to_usize(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// The line of a mistake, cut to the neighbourhood of what is underlined.
+/// The marked line, cut to the surroundings of what is underlined.
 struct Excerpt {
     line: String,
     marked: Range<usize>,
 }
 
 impl Excerpt {
-    /// None where the place is not in the text: it changed since, or is another's.
+    /// `None` if the place is not in the text: the file has changed.
     fn of(text: &str, diagnostic: &Diagnostic) -> Option<Self> {
         let head = text.get(..diagnostic.offset)?;
         let tail = text.get(diagnostic.offset..)?;
@@ -162,7 +162,7 @@ impl Excerpt {
         }
         let (marked, after) = after.split_at(length);
         let (shown, cut) = last(before, REACH);
-        // Blanks for what is cut away keep the column right; they are not shown.
+        // Blanks for what is cut keep the column right; they are not shown.
         let missing = if cut {
             before.chars().count() - REACH
         } else {
@@ -211,7 +211,7 @@ fn last(text: &str, most: usize) -> (&str, bool) {
 mod tests {
     use super::*;
 
-    fn mistake(text: &str, marked: &str) -> Diagnostic {
+    fn diagnostic(text: &str, marked: &str) -> Diagnostic {
         let offset = text.find(marked).unwrap();
         let head = &text[..offset];
         Diagnostic {
@@ -229,14 +229,14 @@ mod tests {
 
     fn shown(text: &str, marked: &str) -> String {
         render(
-            &mistake(text, marked),
+            &diagnostic(text, marked),
             Some(text),
             &Pane::plain(std::io::sink()),
         )
     }
 
     #[test]
-    fn the_text_is_underlined() {
+    fn marked_text_is_underlined() {
         insta::assert_snapshot!(shown("kind: Site\ntennants: [acme]\n", "tennants"), @r"
         error: `tennants` is unknown
          --> site.yaml:2:1
@@ -282,10 +282,10 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_not_in_the_text_is_only_named() {
-        let mut diagnostic = mistake("kind: Site\n", "Site");
-        diagnostic.offset = 4000;
-        let text = render(&diagnostic, Some("é"), &Pane::plain(std::io::sink()));
+    fn a_place_outside_the_text_is_named_without_excerpt() {
+        let mut outside = diagnostic("kind: Site\n", "Site");
+        outside.offset = 4000;
+        let text = render(&outside, Some("é"), &Pane::plain(std::io::sink()));
         insta::assert_snapshot!(text, @r"
         error: `Site` is unknown
         --> site.yaml:1:7
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn escape_sequences_in_a_document_do_not_reach_the_terminal() {
+    fn escape_sequences_in_documents_are_not_printed() {
         let shown = shown("name: \"\u{1b}]0;owned\u{7}x\"\n", "x\"");
         assert!(!shown.contains('\u{1b}'), "{shown:?}");
     }

@@ -10,41 +10,42 @@ use voipfleet_policy::{self as policy, Diagnostic, Source};
 use crate::client::MAX_MESSAGE_BYTES;
 use crate::console::Console;
 use crate::failure::Failure;
+use crate::format::first_names;
 use crate::workspace::{Files, REVISIONS};
 
-/// What was read.
+/// The documents of a command, as read.
 #[derive(Debug, Default)]
 pub struct DocumentFiles {
     /// The files, each once.
     pub sources: Vec<Source>,
-    /// Files that are no text, or too long.
+    /// Files that are not text, or too long.
     pub diagnostics: Vec<Diagnostic>,
-    /// The folder whose documents these are: that which was named, and nothing beside it, or
-    /// the one that knows the file which was.
+    /// The folder of the documents: the only path given, or the folder with a revisions file that
+    /// contains the only file given.
     pub folder: Option<PathBuf>,
-    /// They are all documents of the folder.
+    /// Whether these are all documents of the folder.
     pub whole: bool,
     seen: BTreeSet<PathBuf>,
-    /// What one message takes for what was read so far.
+    /// Bytes in a request so far.
     total: usize,
 }
 
-/// Reads every path: a file, the `*.yaml` and `*.yml` of a folder and of those in it, or `-` for
-/// stdin; and the text files that Lists among them name with `file:`.
+/// Reads every path: a file, the `*.yaml` and `*.yml` files of a folder and its subfolders, or `-`
+/// for stdin; and the text files to which Lists refer with `file:`.
 pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<DocumentFiles, Failure> {
     let mut found = DocumentFiles::default();
     let mut skipped = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
             let bytes = bounded(console.input())
-                .map_err(|error| Failure::input("stdin cannot be read").because(error))?;
+                .map_err(|error| Failure::input("cannot read stdin").because(error))?;
             found.take("-", bytes)?;
         } else if path.is_dir() {
             let files = Files::of(path)?;
             if files.documents.is_empty() {
                 return Err(
-                    Failure::input(format!("{} holds no documents", path.display())).hint(
-                        "voipctl reads the *.yaml and *.yml files of a folder and those in it",
+                    Failure::input(format!("no documents in {}", path.display())).hint(
+                        "documents are the *.yaml and *.yml files of a folder and its subfolders",
                     ),
                 );
             }
@@ -59,9 +60,9 @@ pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<DocumentFiles, F
     }
     found.read_lists()?;
     for (folder, mut others) in skipped {
-        // Not those that Lists name.
+        // Without the files that Lists refer to.
         others.retain(|path| !found.seen.contains(path));
-        tell_skipped(folder, &others, console);
+        report_skipped(folder, &others, console);
     }
     if let [path] = paths {
         found.whole = path.is_dir();
@@ -81,7 +82,7 @@ impl DocumentFiles {
             return Ok(());
         }
         let unreadable = |error: io::Error| {
-            Failure::input(format!("{} cannot be read", path.display())).because(error)
+            Failure::input(format!("cannot read {}", path.display())).because(error)
         };
         let shown = path.to_string_lossy();
         let file = fs::File::open(path).map_err(unreadable)?;
@@ -93,7 +94,7 @@ impl DocumentFiles {
         self.take(&shown, bounded(file).map_err(unreadable)?)
     }
 
-    /// Takes a file, as long as all of them fit the one message that the controller takes.
+    /// Adds a file, as long as all of them fit into one request.
     fn take(&mut self, path: &str, bytes: Vec<u8>) -> Result<(), Failure> {
         match policy::read(path, bytes) {
             Ok(source) => {
@@ -106,14 +107,14 @@ impl DocumentFiles {
             return Ok(());
         }
         Err(Failure::input(format!(
-            "these documents are more than the {} MiB that one apply takes",
+            "the documents are larger than {} MiB, the limit of one apply",
             MAX_MESSAGE_BYTES / (1024 * 1024)
         ))
         .hint("apply them in several steps, lists and tenants first"))
     }
 
-    /// Reads what Lists name with `file:`. A file that is not there is left to the check, which
-    /// shows the line that names it.
+    /// Reads the files to which Lists refer with `file:`. A missing file is left to the check,
+    /// which reports the line.
     fn read_lists(&mut self) -> Result<(), Failure> {
         let named: Vec<String> = self.sources.iter().flat_map(Source::list_files).collect();
         for path in named {
@@ -126,7 +127,7 @@ impl DocumentFiles {
     }
 }
 
-/// At most one byte more than a source may have: enough to see that it is too long.
+/// Reads at most one byte more than a source may have: enough to see that it is too long.
 fn bounded(reader: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let most = u64::try_from(policy::MAX_SOURCE_BYTES)
@@ -136,8 +137,8 @@ fn bounded(reader: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Names the files of a folder that were left out; a long list is cut.
-fn tell_skipped(folder: &Path, skipped: &[PathBuf], console: &mut Console) {
+/// Names the files of a folder that are not documents; a long list is cut.
+fn report_skipped(folder: &Path, skipped: &[PathBuf], console: &mut Console) {
     const NAMED: usize = 5;
     if skipped.is_empty() {
         return;
@@ -146,14 +147,11 @@ fn tell_skipped(folder: &Path, skipped: &[PathBuf], console: &mut Console) {
         let path = path.strip_prefix(folder).unwrap_or(path);
         path.display().to_string()
     };
-    let mut names: Vec<String> = skipped.iter().take(NAMED).map(short).collect();
-    if skipped.len() > NAMED {
-        names.push(format!("{} more", skipped.len() - NAMED));
-    }
+    let names: Vec<String> = skipped.iter().map(short).collect();
     console.note(&format!(
-        "left out of {}, for they are no *.yaml or *.yml: {}",
+        "ignored in {} (not *.yaml or *.yml): {}",
         folder.display(),
-        names.join(", ")
+        first_names(&names, NAMED)
     ));
 }
 
@@ -162,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reading_stops_where_one_apply_is_full() {
+    fn reading_stops_at_the_limit_of_one_apply() {
         let mut found = DocumentFiles::default();
         let file = vec![b'#'; policy::MAX_SOURCE_BYTES];
         assert!(found.take("a.yaml", file.clone()).is_ok());

@@ -1,4 +1,4 @@
-//! How a command ends: the exit status, and what an operator is told when it fails.
+//! How a command ends: the exit status, and the error that an operator sees.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 pub enum ExitStatus {
     /// Done.
     Done = 0,
-    /// It did not succeed on every node, or found what it was asked to look for.
+    /// It did not succeed on every node, or `--exit-code` found what it checks for.
     NotEverywhere = 1,
     /// Bad usage or bad input; nothing was changed.
     BadInput = 2,
@@ -30,9 +30,11 @@ pub struct Failure {
     pub status: ExitStatus,
     /// What happened, lower case, without a full stop.
     pub message: String,
-    /// What to do next.
-    pub hint: Option<String>,
-    /// The number of the request, as the controller's audit log has it.
+    /// Further lines below the message.
+    pub details: Vec<String>,
+    /// What to do next, the best first.
+    pub hints: Vec<String>,
+    /// The request's id in the controller's audit log.
     pub request: Option<String>,
     #[source]
     cause: Option<Box<dyn Error + Send + Sync>>,
@@ -53,7 +55,8 @@ impl Failure {
         Self {
             status,
             message: message.into(),
-            hint: None,
+            details: Vec::new(),
+            hints: Vec::new(),
             request: None,
             cause: None,
         }
@@ -69,18 +72,32 @@ impl Failure {
     /// Adds what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hints.push(hint.into());
         self
     }
 
-    /// Adds the number of the request.
+    /// Adds several hints.
+    #[must_use]
+    pub fn with_hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
+        self.hints.extend(hints);
+        self
+    }
+
+    /// Adds a line below the message.
+    #[must_use]
+    pub fn detail(mut self, line: impl Into<String>) -> Self {
+        self.details.push(line.into());
+        self
+    }
+
+    /// Adds the request's id.
     #[must_use]
     pub fn request(mut self, number: impl Into<String>) -> Self {
         self.request = Some(number.into());
         self
     }
 
-    /// Adds what it came from.
+    /// Adds the cause.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
@@ -88,8 +105,8 @@ impl Failure {
     }
 }
 
-/// `error` and everything that it came from, each on once: libraries repeat their causes in
-/// their own words.
+/// `error` and its causes, joined by colons. A cause that the text already contains is left out:
+/// libraries repeat theirs in their own messages.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

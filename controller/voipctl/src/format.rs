@@ -1,21 +1,36 @@
-//! Numbers, times and foreign text as an operator reads them.
+//! Numbers, times and foreign text in the form in which an operator reads them.
+//!
+//! Quantities are grouped by thousands (`1,204 nodes`); identifiers that may be pasted into the
+//! next command (generations, revisions, tickets, record numbers) never are.
 
 use std::fmt::Display;
 use std::time::SystemTime;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use serde::{Serialize, Serializer};
 
-/// A moment of the wire: milliseconds of Unix time, 0 for never. Serialized as RFC 3339, or
-/// null.
+/// A moment, or none. Serialized as RFC 3339, or null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(Option<Timestamp>);
 
 impl Moment {
-    /// Reads the wire's number.
+    /// Reads the wire's form: milliseconds of Unix time, 0 for none.
     pub fn of(unix_ms: u64) -> Self {
         let known = i64::try_from(unix_ms).ok().filter(|ms| *ms > 0);
         Self(known.and_then(|ms| Timestamp::from_millisecond(ms).ok()))
+    }
+
+    /// Whether there is a moment at all.
+    pub fn is_known(self) -> bool {
+        self.0.is_some()
+    }
+
+    /// `12s`: the time since then; `never` without one.
+    pub fn age(self, now: Timestamp) -> String {
+        self.0.map_or_else(
+            || "never".to_owned(),
+            |at| span(now.duration_since(at).abs()),
+        )
     }
 
     /// `12s ago`, `in 89d`, `never`.
@@ -82,19 +97,69 @@ pub fn span(length: SignedDuration) -> String {
     }
 }
 
-/// Work that took so long: `142 ms`, `3.1 s`.
+/// How long work took: `142 ms`, `3.1 s`, `12m 5s`.
 pub fn took(ms: u64) -> String {
-    if ms < 1000 {
-        format!("{ms} ms")
-    } else {
-        format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+    let seconds = ms / 1000;
+    match ms {
+        ..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{seconds}.{} s", ms % 1000 / 100),
+        60_000..3_600_000 => format!("{}m {}s", seconds / 60, seconds % 60),
+        _ => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
     }
 }
 
-/// `1 node`, `3 nodes`.
+/// `1 node`, `1,204 nodes`, `2 batches`, `3 entries`.
 pub fn count(number: impl TryInto<u64>, noun: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{} {}", thousands(number), plural(noun))
+    }
+}
+
+fn plural(noun: &str) -> String {
+    match noun.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None if ["ch", "sh", "s"].iter().any(|end| noun.ends_with(end)) => format!("{noun}es"),
+        None => format!("{noun}s"),
+    }
+}
+
+/// The first `most` names, then how many more: `sip1, sip2 and 10 more`.
+pub fn first_names<S: AsRef<str>>(names: &[S], most: usize) -> String {
+    let shown: Vec<&str> = names.iter().take(most).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(most) {
+        0 => shown.join(", "),
+        more => format!("{} and {} more", shown.join(", "), thousands(more as u64)),
+    }
+}
+
+/// `sip1`, `sip1, pbx1`, `12 nodes (sip1, sip2, sip3 and 9 more)`.
+pub fn node_list<S: AsRef<str>>(nodes: &[S]) -> String {
+    const NAMED: usize = 3;
+    if nodes.len() <= NAMED {
+        first_names(nodes, NAMED)
+    } else {
+        format!(
+            "{} ({})",
+            count(nodes.len(), "node"),
+            first_names(nodes, NAMED)
+        )
+    }
+}
+
+/// What several nodes have in common is shown once: the nodes of each distinct `text`, in the
+/// order in which the texts first came.
+pub fn by_text<N, T: PartialEq>(lines: impl IntoIterator<Item = (N, T)>) -> Vec<(Vec<N>, T)> {
+    let mut groups: Vec<(Vec<N>, T)> = Vec::new();
+    for (node, text) in lines {
+        match groups.iter_mut().find(|(_, known)| *known == text) {
+            Some((nodes, _)) => nodes.push(node),
+            None => groups.push((vec![node], text)),
+        }
+    }
+    groups
 }
 
 /// `1,204`.
@@ -117,15 +182,15 @@ pub fn short_digest(digest: &[u8]) -> String {
     }
 }
 
-/// Text from elsewhere without what would steer a terminal: a node's words must not be able
-/// to repaint an operator's screen. Line ends stay.
+/// Foreign text with control characters replaced: a node's message must not be able to repaint
+/// an operator's screen. Line ends stay.
 pub fn printable(text: &str) -> String {
     text.chars()
         .filter(|c| *c != '\r')
         .map(|c| match c {
             '\n' => c,
             '\t' => ' ',
-            // Bidirectional overrides reorder what stands around them.
+            // Bidirectional overrides reorder the text around them.
             '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
             c if c.is_control() => char::REPLACEMENT_CHARACTER,
             c => c,
@@ -147,17 +212,20 @@ pub fn or_null(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// A length of time as it is written on a command line: `30s`, `5m`, `1h30m`.
+/// A duration on a command line, in s, m, h, d and w: `30s`, `5m`, `1h30m`, `90d`, `2w`.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let length: SignedDuration = text
+    let span: Span = text
         .parse()
-        .map_err(|_| "write a length of time, for example 30s, 5m or 1h".to_owned())?;
-    if length.is_zero() {
-        return Err("must be longer than nothing".to_owned());
+        .map_err(|_| "expected a duration such as 30s, 5m, 12h, 7d or 2w".to_owned())?;
+    let length = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| "use the units s, m, h, d and w".to_owned())?;
+    if !length.is_positive() {
+        return Err("must be longer than zero".to_owned());
     }
     length
         .try_into()
-        .map_err(|_| "cannot be negative".to_owned())
+        .map_err(|_| "must be longer than zero".to_owned())
 }
 
 /// Milliseconds of the wire.
@@ -170,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_told_from_here() {
+    fn relative_times() {
         let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
         let at = |seconds: i64| {
             let ms = (now.as_second() - seconds) * 1000;
@@ -185,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn large_numbers_are_read_in_groups() {
+    fn thousands_are_grouped() {
         for (number, text) in [
             (0, "0"),
             (999, "999"),
@@ -197,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_cannot_steer_the_terminal() {
+    fn control_characters_are_replaced() {
         assert_eq!(
             printable("a\u{1b}[2Jb\r\nc\u{202e}"),
             "a\u{fffd}[2Jb\nc\u{fffd}"
@@ -205,11 +273,35 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_what_people_write() {
+    fn durations_take_seconds_to_weeks() {
         assert_eq!(duration("1h30m").map(millis), Ok(5_400_000));
         assert_eq!(duration("30s").map(millis), Ok(30_000));
-        for bad in ["", "0s", "-5s", "5", "soon", "site-a"] {
+        assert_eq!(duration("90d").map(millis), Ok(90 * 86_400_000));
+        assert_eq!(duration("2w").map(millis), Ok(14 * 86_400_000));
+        for bad in [
+            "", "0s", "-5s", "5s ago", "5", "1mo", "1y", "soon", "site-a",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn counts_have_plurals() {
+        assert_eq!(count(1, "batch"), "1 batch");
+        assert_eq!(count(2, "batch"), "2 batches");
+        assert_eq!(count(1204, "entry"), "1,204 entries");
+        assert_eq!(took(725_000), "12m 5s");
+    }
+
+    #[test]
+    fn equal_texts_are_grouped() {
+        let lines = [("sip1", "full"), ("sip2", "slow"), ("sip3", "full")];
+        assert_eq!(
+            by_text(lines),
+            [(vec!["sip1", "sip3"], "full"), (vec!["sip2"], "slow")]
+        );
+        let many: Vec<String> = (1..=12).map(|n| format!("sip{n}")).collect();
+        assert_eq!(node_list(&many), "12 nodes (sip1, sip2, sip3 and 9 more)");
+        assert_eq!(node_list(&["sip1", "pbx1"]), "sip1, pbx1");
     }
 }

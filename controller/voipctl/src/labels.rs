@@ -1,7 +1,7 @@
-//! The wire's states as words; those in JSON are a contract.
+//! Words and colours for the wire's states; the words in JSON are a contract.
 
 use voipfleet_proto::v1::{
-    Change, DifferenceKind, DriftClass, DriftState, Family, NeighbourKind, PushNodeState, SyncState,
+    DifferenceKind, DriftClass, DriftState, Family, NeighbourKind, PushNodeState, SyncState,
 };
 
 use crate::console::style::Tone;
@@ -18,7 +18,7 @@ pub fn sync(state: i32) -> (&'static str, Tone) {
     }
 }
 
-/// `clean`, `drifted`, `unreadable`, `contended`; none where the node has not said yet.
+/// `clean`, `drifted`, `unreadable`, `contended`; `None` until the node has reported.
 pub fn drift(state: i32) -> (Option<&'static str>, Tone) {
     match DriftState::try_from(state).unwrap_or_default() {
         DriftState::Clean => (Some("clean"), Tone::Good),
@@ -47,16 +47,53 @@ pub fn push(state: PushNodeState) -> (&'static str, Tone) {
     }
 }
 
-/// How a rollout stands.
-pub fn rollout(state: &str) -> Tone {
-    match state {
-        "done" => Tone::Good,
-        "running" | "paused" | "rolling_back" => Tone::Attention,
-        _ => Tone::Bad,
+/// A rollout's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RolloutState {
+    /// It goes on by itself.
+    Running,
+    /// An operator paused it.
+    Paused,
+    /// Too many nodes failed.
+    Halted,
+    /// An operator ended it.
+    Aborted,
+    /// It is undoing its changes.
+    RollingBack,
+    /// It has undone its changes.
+    RolledBack,
+    /// Every node has the generation.
+    Done,
+    /// A state that only a newer voipctl knows.
+    Unknown,
+}
+
+impl RolloutState {
+    /// Reads the wire's word.
+    pub fn of(word: &str) -> Self {
+        match word {
+            "running" => Self::Running,
+            "paused" => Self::Paused,
+            "halted" => Self::Halted,
+            "aborted" => Self::Aborted,
+            "rolling_back" => Self::RollingBack,
+            "rolled_back" => Self::RolledBack,
+            "done" => Self::Done,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Its colour.
+    pub fn tone(self) -> Tone {
+        match self {
+            Self::Done => Tone::Good,
+            Self::Running | Self::Paused | Self::RollingBack => Tone::Attention,
+            Self::Halted | Self::Aborted | Self::RolledBack | Self::Unknown => Tone::Bad,
+        }
     }
 }
 
-/// How a node stands in a rollout.
+/// The colour of a node's state in a rollout.
 pub fn rollout_node(state: &str) -> Tone {
     match state {
         "applied" | "unchanged" => Tone::Good,
@@ -90,18 +127,7 @@ pub fn family(family: i32) -> Option<&'static str> {
     }
 }
 
-/// What became of a document.
-pub fn change(change: i32) -> &'static str {
-    match Change::try_from(change).unwrap_or_default() {
-        Change::Created => "created",
-        Change::Changed => "changed",
-        Change::Unchanged => "unchanged",
-        Change::Deleted => "deleted",
-        Change::Unspecified => "unknown",
-    }
-}
-
-/// Others who work on a node's firewall, as they are known to people.
+/// Other programs that change a node's firewall, by their usual names.
 pub fn neighbour(kind: i32) -> &'static str {
     match NeighbourKind::try_from(kind).unwrap_or_default() {
         NeighbourKind::Firewalld => "firewalld",
@@ -120,7 +146,7 @@ pub fn neighbour(kind: i32) -> &'static str {
     }
 }
 
-/// Where a machine and the documents disagree.
+/// Differences between a host and the documents.
 pub fn difference(kind: i32) -> &'static str {
     match DifferenceKind::try_from(kind).unwrap_or_default() {
         DifferenceKind::RoleNotEnrolled => "role_not_enrolled",

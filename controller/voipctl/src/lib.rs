@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, everything else to stderr; the exit status is one of four.
 
+pub mod atomic_file;
 pub mod cli;
 pub mod client;
 pub mod commands;
@@ -30,13 +31,12 @@ use crate::context::Context;
 use crate::failure::{ExitStatus, Failure};
 use crate::output_format::Format;
 
-/// One run of a command: where it speaks, and what all commands share.
+/// One run of a command, with what all commands share.
 pub struct Session<'c> {
-    /// Where it speaks and listens.
     pub console: &'c mut Console,
-    /// The form of its data.
+    /// `-o`.
     pub format: Format,
-    /// Whether questions are answered already.
+    /// `--yes`: do not ask for confirmation.
     pub yes: bool,
     /// The time at its start.
     pub now: Timestamp,
@@ -44,7 +44,7 @@ pub struct Session<'c> {
 }
 
 impl Session<'_> {
-    /// Where the context file is, whether or not it is there.
+    /// The path of the context file, which need not exist.
     pub fn context_path(&self) -> Result<PathBuf, Failure> {
         self.context.clone().map_or_else(context::default_path, Ok)
     }
@@ -64,7 +64,7 @@ impl Session<'_> {
         Controller::connect(&context, self.now).await
     }
 
-    /// Prints `value` as JSON or YAML; false where people read.
+    /// Prints `value` as JSON or YAML; false with `-o table`.
     pub fn print(&mut self, value: &impl Serialize) -> Result<bool, Failure> {
         self.print_one(value, false)
     }
@@ -82,13 +82,13 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// Asks before something that cannot be taken back, unless `--yes` was said.
+    /// Asks before something that cannot be undone, unless `--yes` was given.
     pub fn confirm(&mut self, question: &str) -> Result<bool, Failure> {
         Ok(self.yes || self.console.confirm(question)?)
     }
 }
 
-/// Runs one command and says how it ended; nothing is left to print.
+/// Runs one command, prints its failure if any, and returns the exit status.
 pub async fn run(cli: Cli, console: &mut Console, now: Timestamp) -> ExitStatus {
     let mut session = Session {
         console: &mut *console,

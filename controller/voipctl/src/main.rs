@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use voipctl::cli::Cli;
+use voipctl::cli;
 use voipctl::console::Console;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = cli::parse();
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let mut console = Console::of_process(no_colour);
     voipctl::run(cli, &mut console, jiff::Timestamp::now())

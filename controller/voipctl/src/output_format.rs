@@ -5,28 +5,25 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// The form of the data on stdout.
+/// The format of the data on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
-    /// For people.
     #[default]
     Table,
-    /// One JSON value a line.
     Json,
-    /// YAML documents.
     Yaml,
 }
 
 impl Format {
-    /// Whether people read it.
+    /// Whether it is meant for people.
     pub fn is_table(self) -> bool {
         self == Format::Table
     }
 
-    /// One value as JSON or YAML, with a line end; none for [`Format::Table`]. With `several`,
+    /// One value as JSON or YAML, with a line end; `None` for [`Format::Table`]. With `several`,
     /// each YAML value starts a document of its own.
     pub fn value(self, value: &impl Serialize, several: bool) -> Result<Option<String>, Failure> {
-        let failed = "the answer cannot be written in this form";
+        let failed = "cannot encode the answer";
         match self {
             Format::Table => Ok(None),
             Format::Json => {

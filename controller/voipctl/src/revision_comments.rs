@@ -1,5 +1,5 @@
-//! The revision that a document in a file says it was fetched at: a comment at its head, written by
-//! `get -o yaml` and read by `apply`, so that nobody overwrites what somebody else has changed since.
+//! `# revision: N` comments above documents, written by `get -o yaml` and checked by `apply`, so
+//! that an apply does not overwrite concurrent changes.
 
 use std::fs;
 use std::ops::Range;
@@ -9,36 +9,37 @@ use serde::Deserialize;
 use voipfleet_policy::{Kind, Source};
 use voipfleet_proto::v1;
 
+use crate::atomic_file::{self, Access};
 use crate::failure::Failure;
-use crate::workspace::write_whole;
 
 const HEAD: &str = "# revision:";
 
-/// The line above a document.
+/// The comment above a document.
 pub fn line(revision: u64) -> String {
     format!("{HEAD} {revision}\n")
 }
 
-/// Which document it is.
+/// The fields that identify a document.
 #[derive(Deserialize)]
-struct Named {
+struct DocumentId {
     kind: String,
     name: String,
 }
 
-/// A document that says at which revision it was fetched, and where it says so.
+/// A document's revision comment.
 #[derive(Debug)]
-pub struct Noted {
-    /// The document, and the revision.
+pub struct RevisionComment {
+    /// The document with its revision.
     pub document: v1::DocumentRevision,
+    /// The bytes of the number in the file.
     number: Range<usize>,
 }
 
-/// The documents of a file that say it. What cannot be read is left to the check of the documents,
-/// which shows the place.
-pub fn of(text: &str) -> Vec<Noted> {
+/// The revision comments of a file. What cannot be parsed is left to the check of the documents,
+/// which reports its place.
+pub fn of(text: &str) -> Vec<RevisionComment> {
     let mut found = Vec::new();
-    let mut document = Document::default();
+    let mut document = DocumentScan::default();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let end = start + line.len();
@@ -64,57 +65,56 @@ pub fn of(text: &str) -> Vec<Noted> {
     found
 }
 
-/// Writes into a file where its documents are now; `now` is asked for each that says where it was.
-pub fn moved(
+/// Updates the revision comments of a file; `now` gives a document's new revision.
+pub fn update(
     source: &Source,
     now: impl Fn(&v1::DocumentRevision) -> Option<u64>,
 ) -> Result<(), Failure> {
     let mut text = source.text.clone();
-    // From behind: the places before stay where they are.
+    // Back to front: earlier positions stay valid.
     for noted in of(&source.text).into_iter().rev() {
         if let Some(revision) = now(&noted.document) {
             text.replace_range(noted.number, &revision.to_string());
         }
     }
-    // What somebody has edited since is not touched; nor is stdin.
+    // A file that was edited since is left alone, and so is stdin.
     let path = Path::new(&source.path);
     if text == source.text || !fs::read_to_string(path).is_ok_and(|there| there == source.text) {
         return Ok(());
     }
-    let failed =
-        |error| Failure::input(format!("{} cannot be written", path.display())).because(error);
+    let failed = |error| Failure::input(format!("cannot write {}", path.display())).because(error);
     let path = path.canonicalize().map_err(failed)?;
     let mode = fs::metadata(&path).map_err(failed)?.permissions();
-    write_whole(&path, text.as_bytes())?;
+    atomic_file::write(&path, text.as_bytes(), Access::Shared)?;
     fs::set_permissions(&path, mode).map_err(failed)
 }
 
-/// The document that is being looked at.
+/// The document that is being scanned.
 #[derive(Default)]
-struct Document {
+struct DocumentScan {
     /// Where its text begins.
     body: usize,
     has_begun: bool,
     revision: Option<(u64, Range<usize>)>,
 }
 
-impl Document {
-    /// Ends it; what stands above the first line of a document is that document's.
-    fn end(&mut self, text: &str, end: usize) -> Option<Noted> {
+impl DocumentScan {
+    /// Ends it: a comment belongs to the document below it.
+    fn end(&mut self, text: &str, end: usize) -> Option<RevisionComment> {
         if !std::mem::take(&mut self.has_begun) {
             return None;
         }
         let (revision, number) = self.revision.take()?;
-        // The length is bounded already; a list may have any number of addresses.
+        // The length is already bounded; a list may have any number of addresses.
         let options = serde_saphyr::options! { budget: None };
         let body = text.get(self.body..end)?;
-        let named: Named = serde_saphyr::from_str_with_options(body, options).ok()?;
+        let named: DocumentId = serde_saphyr::from_str_with_options(body, options).ok()?;
         let document = v1::DocumentRevision {
             kind: named.kind.parse::<Kind>().ok()?.to_string(),
             name: named.name,
             revision,
         };
-        Some(Noted { document, number })
+        Some(RevisionComment { document, number })
     }
 }
 
@@ -122,8 +122,8 @@ impl Document {
 mod tests {
     use super::*;
 
-    fn told(text: &str) -> Vec<(String, u64)> {
-        let one = |noted: Noted| {
+    fn revisions(text: &str) -> Vec<(String, u64)> {
+        let one = |noted: RevisionComment| {
             let found = noted.document;
             (format!("{}/{}", found.kind, found.name), found.revision)
         };
@@ -131,12 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_documents_head_says_its_revision() {
+    fn only_comments_above_a_document_count() {
         let text = "# ours\n# revision: 17\nkind: Tenant\nname: acme\nnetworks: {}\n---\n\
                     kind: Tenant\n# revision: 4\nname: globex\n---\n# revision: 9\n---\n\
                     # revision: 11\n\nname: 'site-a'\nkind: Site\n";
         let acme = ("Tenant/acme".to_owned(), 17);
-        assert_eq!(told(text), [acme, ("Site/site-a".to_owned(), 11)]);
+        assert_eq!(revisions(text), [acme, ("Site/site-a".to_owned(), 11)]);
         for text in [
             "",
             "# revision: 4\n",
@@ -144,12 +144,12 @@ mod tests {
             "# revision: 4\nkind: Later\nname: acme\n",
             "# revision: 4\nkind: [\n",
         ] {
-            assert_eq!(told(text), []);
+            assert_eq!(revisions(text), []);
         }
     }
 
     #[test]
-    fn a_file_says_where_its_documents_are_now() {
+    fn comments_are_updated_unless_the_file_was_edited() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("both.yaml");
         let text = "# revision: 9\nkind: Tenant\nname: acme\n---\n# revision: 17\r\n\
@@ -160,11 +160,11 @@ mod tests {
             text: text.to_owned(),
         };
         let now = |found: &v1::DocumentRevision| (found.name == "acme").then_some(100);
-        moved(&source, now).unwrap();
+        update(&source, now).unwrap();
         let after = text.replace("revision: 9", "revision: 100");
         assert_eq!(fs::read_to_string(&path).unwrap(), after);
         // Edited since it was read.
-        moved(&source, |_| Some(7)).unwrap();
+        update(&source, |_| Some(7)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), after);
     }
 }

@@ -1,4 +1,4 @@
-//! Tables that fit: columns where the terminal is wide enough, else one block for each row.
+//! Tables that fit the terminal: columns where it is wide enough, else one block per row.
 
 use comfy_table::{
     CellAlignment, Color, ColumnConstraint, ContentArrangement, Table as Grid, Width,
@@ -6,9 +6,9 @@ use comfy_table::{
 
 use crate::console::Pane;
 use crate::console::style::Tone;
-use crate::format::printable;
+use crate::format::{printable, thousands};
 
-/// The narrowest last column that is wrapped before rows become blocks.
+/// The last column is wrapped down to this width; below it, rows become blocks.
 const MIN_WRAPPED: usize = 18;
 
 /// One cell.
@@ -29,18 +29,27 @@ impl Cell {
         }
     }
 
-    /// A number, aligned to the right.
-    pub fn number(number: u64) -> Self {
-        let text = if number == 0 {
-            "-".to_owned()
-        } else {
-            number.to_string()
-        };
+    /// A quantity, with grouped thousands, aligned to the right.
+    pub fn quantity(number: u64) -> Self {
+        Self::right(thousands(number))
+    }
+
+    /// An identifying number, which can be pasted, aligned to the right; `-` for none.
+    pub fn id(number: Option<u64>) -> Self {
+        Self::right(number.map_or_else(|| "-".to_owned(), |number| number.to_string()))
+    }
+
+    fn right(text: String) -> Self {
         Self {
             text,
             tone: Tone::Plain,
             number: true,
         }
+    }
+
+    /// Whether there is nothing to show: a block leaves such a line out.
+    fn is_empty(&self) -> bool {
+        matches!(self.text.as_str(), "" | "-")
     }
 
     fn drawn(&self, colour: bool) -> comfy_table::Cell {
@@ -94,9 +103,18 @@ impl Table {
         }
         let mut grid = self.grid(pane);
         match pane.width() {
-            Some(width) if !squeeze(&mut grid, width) => self.blocks(width, pane.colour()),
+            Some(width) if !squeeze(&mut grid, width, self.longest_word()) => {
+                self.blocks(width, pane.colour())
+            }
             _ => finish(&mut grid),
         }
+    }
+
+    /// The longest word of the last column: it is never broken.
+    fn longest_word(&self) -> usize {
+        let cells = self.rows.iter().filter_map(|row| row.last());
+        let words = cells.flat_map(|cell| cell.text.split_whitespace());
+        words.map(|word| word.chars().count()).max().unwrap_or(0)
     }
 
     fn grid(&self, pane: &Pane) -> Grid {
@@ -131,7 +149,7 @@ impl Table {
             grid.set_content_arrangement(ContentArrangement::Dynamic);
             grid.set_width(u16::try_from(width).unwrap_or(u16::MAX));
             let titles = self.header.iter().skip(1);
-            for (title, cell) in titles.zip(values).filter(|(_, cell)| cell.text != "-") {
+            for (title, cell) in titles.zip(values).filter(|(_, cell)| !cell.is_empty()) {
                 let value = Cell {
                     number: false,
                     ..cell.clone()
@@ -164,9 +182,9 @@ fn close_up(grid: &mut Grid) {
     }
 }
 
-/// Makes the columns fit `width`, where need be by wrapping the last one; false where that would
+/// Makes the columns fit `width`, if necessary by wrapping the last one; false if that would
 /// leave too little of it.
-fn squeeze(grid: &mut Grid, width: usize) -> bool {
+fn squeeze(grid: &mut Grid, width: usize, longest_word: usize) -> bool {
     let columns = grid.column_max_content_widths();
     let Some((last, others)) = columns.split_last() else {
         return true;
@@ -174,7 +192,7 @@ fn squeeze(grid: &mut Grid, width: usize) -> bool {
     let before: usize = others.iter().map(|width| usize::from(*width) + 2).sum();
     let wanted = usize::from(*last);
     let left = width.saturating_sub(before);
-    if left < wanted.min(MIN_WRAPPED) {
+    if left < wanted.min(MIN_WRAPPED.max(longest_word)) {
         return false;
     }
     if left < wanted

@@ -1,47 +1,48 @@
-//! A folder of documents: its files, and which revisions of the controller's documents it stands
-//! on, so that nobody overwrites what somebody else has changed since.
+//! A folder of documents: its files, and the controller's revisions on which they are based, so
+//! that an apply does not overwrite concurrent changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use voipfleet_proto::v1;
 
+use crate::atomic_file::{self, Access};
 use crate::failure::Failure;
+use crate::format::thousands;
 
-/// The file in a folder that says what it stands on.
+/// The file in a folder that records its base revisions.
 pub const REVISIONS: &str = ".voipfleet-revisions.json";
 const VERSION: u32 = 1;
 /// The most files of a folder, and the deepest folder in it.
 const MAX_FILES: usize = 100_000;
 const MAX_DEPTH: usize = 32;
 
-/// What a folder holds.
+/// The files of a folder.
 #[derive(Debug, Default)]
 pub struct Files {
     /// `*.yaml` and `*.yml`, by path.
     pub documents: Vec<PathBuf>,
-    /// The rest, by path. What is hidden is not even that.
+    /// The rest, by path, without hidden files.
     pub others: Vec<PathBuf>,
 }
 
 impl Files {
-    /// Looks through a folder and those in it. Links to folders are not followed.
+    /// Lists a folder and its subfolders. Links to folders are not followed.
     pub fn of(folder: &Path) -> Result<Self, Failure> {
         let mut files = Self::default();
-        files.look(folder, 0)?;
+        files.collect(folder, 0)?;
         files.documents.sort();
         files.others.sort();
         Ok(files)
     }
 
-    fn look(&mut self, folder: &Path, depth: usize) -> Result<(), Failure> {
+    fn collect(&mut self, folder: &Path, depth: usize) -> Result<(), Failure> {
         let unreadable = |error: io::Error| {
-            Failure::input(format!("{} cannot be read", folder.display())).because(error)
+            Failure::input(format!("cannot read {}", folder.display())).because(error)
         };
         for entry in fs::read_dir(folder).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
@@ -52,11 +53,11 @@ impl Files {
             if entry.file_type().map_err(unreadable)?.is_dir() {
                 if depth >= MAX_DEPTH {
                     return Err(Failure::input(format!(
-                        "{} lies more than {MAX_DEPTH} folders deep",
+                        "{} is nested more than {MAX_DEPTH} folders deep",
                         path.display()
                     )));
                 }
-                self.look(&path, depth + 1)?;
+                self.collect(&path, depth + 1)?;
             } else if is_yaml(&path) && path.is_file() {
                 self.documents.push(path);
             } else {
@@ -64,10 +65,11 @@ impl Files {
             }
             if self.documents.len() + self.others.len() > MAX_FILES {
                 return Err(Failure::input(format!(
-                    "{} holds more than {MAX_FILES} files",
-                    folder.display()
+                    "{} has more than {} files",
+                    folder.display(),
+                    thousands(MAX_FILES as u64)
                 ))
-                .hint("is this the folder of your documents?"));
+                .hint("check that it is the folder of your documents"));
             }
         }
         Ok(())
@@ -79,12 +81,12 @@ fn is_yaml(path: &Path) -> bool {
         .is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
-/// `tenant/acme`: how a document is named in the file, and on the command line.
+/// `tenant/acme`: a document's key in the revisions file and on the command line.
 pub fn shown(kind: &str, name: &str) -> String {
     format!("{}/{name}", kind.to_ascii_lowercase())
 }
 
-/// What a folder stands on.
+/// The revisions on which a folder is based.
 #[derive(Debug)]
 pub struct Revisions {
     path: PathBuf,
@@ -95,24 +97,24 @@ pub struct Revisions {
 #[serde(deny_unknown_fields)]
 struct Content {
     version: u32,
-    /// SHA-256 of the CA's certificate: revisions are one installation's own.
+    /// SHA-256 of the CA's certificate: revisions are valid in one installation only.
     installation: String,
-    documents: BTreeMap<String, Known>,
+    documents: BTreeMap<String, KnownDocument>,
 }
 
 /// A document as the folder knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Known {
+pub struct KnownDocument {
     /// The controller's revision of it.
     pub revision: u64,
-    /// SHA-256 of the file that an export wrote; none: the file is an operator's own.
+    /// SHA-256 of the file that an export wrote; `None` for a file written by an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }
 
 impl Revisions {
-    /// Reads a folder's; one that stands on nothing yet, or on another installation, is empty.
+    /// Reads a folder's revisions file; empty if there is none, or it is of another installation.
     pub fn load(folder: &Path, ca_pem: &str) -> Result<Self, Failure> {
         let path = folder.join(REVISIONS);
         let installation = sha256(ca_pem.trim().as_bytes());
@@ -128,14 +130,14 @@ impl Revisions {
                 return Ok(Self { path, content });
             }
             Err(error) => {
-                let message = format!("{} cannot be read", path.display());
+                let message = format!("cannot read {}", path.display());
                 return Err(Failure::input(message).because(error));
             }
         };
         let damaged = || {
             Failure::input(format!("{} is damaged", path.display())).hint(
-                "bring it back from your history, or delete it: the next apply then replaces \
-                 what others changed without a word",
+                "restore it from version control, or delete it; without it, the next apply \
+                 overwrites concurrent changes silently",
             )
         };
         let content: Content =
@@ -145,7 +147,7 @@ impl Revisions {
                 "{} was written by a newer voipctl",
                 path.display()
             ))
-            .hint("update this voipctl"));
+            .hint("update voipctl"));
         }
         let content = if content.installation == installation {
             content
@@ -155,13 +157,13 @@ impl Revisions {
         Ok(Self { path, content })
     }
 
-    /// Whether it stands on nothing yet.
+    /// Whether it has no base revisions yet.
     pub fn is_empty(&self) -> bool {
         self.content.documents.is_empty()
     }
 
-    /// What is known of a document.
-    pub fn get(&self, shown: &str) -> Option<&Known> {
+    /// A document's entry.
+    pub fn get(&self, shown: &str) -> Option<&KnownDocument> {
         self.content.documents.get(shown)
     }
 
@@ -170,7 +172,7 @@ impl Revisions {
         self.content.documents.keys().cloned().collect()
     }
 
-    /// What a request says that it stands on.
+    /// The revisions as a request carries them.
     pub fn expected(&self) -> Vec<v1::DocumentRevision> {
         let documents = self.content.documents.iter();
         documents
@@ -178,15 +180,15 @@ impl Revisions {
             .collect()
     }
 
-    /// Notes a document.
-    pub fn set(&mut self, shown: &str, known: Known) {
+    /// Records a document.
+    pub fn set(&mut self, shown: &str, known: KnownDocument) {
         self.content.documents.insert(shown.to_owned(), known);
     }
 
-    /// Notes where a document is now; its file stays whose it was.
+    /// Records a document's new revision, and leaves the hash of its file.
     pub fn moved(&mut self, shown: &str, revision: u64) {
         let sha256 = self.get(shown).and_then(|known| known.sha256.clone());
-        self.set(shown, Known { revision, sha256 });
+        self.set(shown, KnownDocument { revision, sha256 });
     }
 
     /// Forgets a document.
@@ -194,19 +196,19 @@ impl Revisions {
         self.content.documents.remove(shown);
     }
 
-    /// Writes the file, whole or not at all, if it says something new.
+    /// Writes the file atomically, if its content changes.
     pub fn save(&self) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(&self.content)
-            .map_err(|error| Failure::input("the revisions cannot be written").because(error))?;
+            .map_err(|error| Failure::input("cannot encode the revisions").because(error))?;
         let text = text + "\n";
         if fs::read_to_string(&self.path).is_ok_and(|there| there == text) {
             return Ok(());
         }
-        write_whole(&self.path, text.as_bytes())
+        atomic_file::write(&self.path, text.as_bytes(), Access::Shared)
     }
 }
 
-/// A document's revision as a request carries it; none: the name is none.
+/// A document's revision as a request carries it; `None` if `shown` is not `KIND/NAME`.
 pub fn revision(shown: &str, revision: u64) -> Option<v1::DocumentRevision> {
     let (kind, name) = shown.split_once('/')?;
     Some(v1::DocumentRevision {
@@ -219,27 +221,4 @@ pub fn revision(shown: &str, revision: u64) -> Option<v1::DocumentRevision> {
 /// SHA-256, hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
-}
-
-/// Writes a file, whole or not at all, and the folders above it.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let failed = |error: io::Error| {
-        Failure::input(format!("{} cannot be written", path.display())).because(error)
-    };
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(failed)?;
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}.new", std::process::id()));
-    let draft = PathBuf::from(draft);
-    let write = || {
-        let mut file = fs::File::create(&draft)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    };
-    write().map_err(|error| {
-        // Best effort: the error that matters is the one above.
-        let _ = fs::remove_file(&draft);
-        failed(error)
-    })
 }

@@ -12,8 +12,15 @@ pub struct Circle {
     pub parent: ModulePath,
     /// Their names.
     pub members: Vec<String>,
-    /// The imports between them.
-    pub imports: Vec<Import>,
+    /// The imports between them, each with the members that it leads from and to.
+    imports: Vec<Edge>,
+}
+
+#[derive(Debug, Clone)]
+struct Edge {
+    from: String,
+    to: String,
+    import: Import,
 }
 
 impl fmt::Display for Circle {
@@ -24,8 +31,18 @@ impl fmt::Display for Circle {
             format!(" in {}", self.parent.join("::"))
         };
         write!(f, "circle{within}: {}", self.members.join(", "))?;
-        for import in &self.imports {
-            write!(f, "\n    {import}")?;
+        // One import of each pair is enough to find the others.
+        let mut pairs: BTreeMap<(&str, &str), Vec<&Import>> = BTreeMap::new();
+        for edge in &self.imports {
+            pairs
+                .entry((&edge.from, &edge.to))
+                .or_default()
+                .push(&edge.import);
+        }
+        for ((from, to), imports) in pairs {
+            let count = imports.len();
+            let example = imports.first().map(ToString::to_string).unwrap_or_default();
+            write!(f, "\n    {from} -> {to}, {count} times: {example}")?;
         }
         Ok(())
     }
@@ -35,7 +52,7 @@ impl fmt::Display for Circle {
 /// is imported. Imports between a module and one of its own descendants make no circle: parent
 /// and child are one unit in two files.
 pub fn find(modules: &Modules) -> Vec<Circle> {
-    let mut levels: BTreeMap<ModulePath, Vec<(String, String, Import)>> = BTreeMap::new();
+    let mut levels: BTreeMap<ModulePath, Vec<Edge>> = BTreeMap::new();
     for import in modules.imports() {
         let Some((root, inner)) = import.path.split_first() else {
             continue;
@@ -53,8 +70,11 @@ pub fn find(modules: &Modules) -> Vec<Circle> {
             .count();
         if let (Some(from), Some(to)) = (from_path.get(common), to_path.get(common)) {
             let parent = to_path.iter().take(common).cloned().collect();
-            let edge = (from.clone(), to.clone(), import);
-            levels.entry(parent).or_default().push(edge);
+            let (from, to) = (from.clone(), to.clone());
+            levels
+                .entry(parent)
+                .or_default()
+                .push(Edge { from, to, import });
         }
     }
     levels
@@ -63,10 +83,10 @@ pub fn find(modules: &Modules) -> Vec<Circle> {
         .collect()
 }
 
-fn circles_of(parent: &ModulePath, edges: &[(String, String, Import)]) -> Vec<Circle> {
+fn circles_of(parent: &ModulePath, edges: &[Edge]) -> Vec<Circle> {
     let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (from, to, _) in edges {
-        arrows.entry(from).or_default().insert(to);
+    for edge in edges {
+        arrows.entry(&edge.from).or_default().insert(&edge.to);
     }
     let reach: BTreeMap<&str, BTreeSet<&str>> = arrows
         .keys()
@@ -93,10 +113,10 @@ fn circles_of(parent: &ModulePath, edges: &[(String, String, Import)]) -> Vec<Ci
     }
     for circle in &mut circles {
         let inside = |name: &String| circle.members.contains(name);
-        let imports = edges
+        let between = edges
             .iter()
-            .filter(|(from, to, _)| inside(from) && inside(to));
-        circle.imports = imports.map(|(_, _, import)| import.clone()).collect();
+            .filter(|edge| inside(&edge.from) && inside(&edge.to));
+        circle.imports = between.cloned().collect();
     }
     circles
 }

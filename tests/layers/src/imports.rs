@@ -6,7 +6,16 @@ use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 use syn::{Attribute, Item, UseTree};
 
-use crate::modules::{Declared, ModulePath};
+/// The path of a module below its crate's root: empty for the root itself.
+pub type ModulePath = Vec<String>;
+
+/// A module that has a file of its own: `mod name;`.
+#[derive(Debug, Clone)]
+pub(crate) struct Declared {
+    pub(crate) name: String,
+    /// Of a `#[path]` attribute.
+    pub(crate) path: Option<String>,
+}
 
 /// What one module holds.
 #[derive(Debug, Default)]

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::imports::{self, Contents};
+use crate::imports::{self, Contents, Declared};
+
+pub use crate::imports::ModulePath;
 
 /// How many re-exports and aliases are followed before giving up: more is a loop.
 const MAX_HOPS: usize = 16;
-
-/// The path of a module below its crate's root: empty for the root itself.
-pub type ModulePath = Vec<String>;
 
 /// Reads a source file; `None` where there is none.
 pub type Reader<'a> = &'a dyn Fn(&Path) -> Option<String>;
@@ -196,14 +195,6 @@ impl Modules {
                 contents.items.contains(name) || contents.names.contains_key(name)
             })
     }
-}
-
-/// A module that has a file of its own: `mod name;`.
-#[derive(Debug, Clone)]
-pub(crate) struct Declared {
-    pub(crate) name: String,
-    /// Of a `#[path]` attribute.
-    pub(crate) path: Option<String>,
 }
 
 /// The file of a declared module, and the folder of its own child modules.

@@ -86,7 +86,7 @@ const COMMON: &[&str] = &[
 ];
 
 /// Packages of tests only, which may use every other one.
-pub const TEST_PACKAGES: &[&str] = &["voipfleet-testkit", "voipfleet-tests"];
+pub const TEST_PACKAGES: &[&str] = &["voipfleet-bench", "voipfleet-testkit", "voipfleet-tests"];
 
 /// Packages that compute and do nothing else: what they give depends on what they are given.
 pub const PURE: &[&str] = &[

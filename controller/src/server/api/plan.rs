@@ -6,6 +6,7 @@ use tonic::Status;
 use voipfleet_compiler::plan::{Changes, Member};
 use voipfleet_controller_core::precondition::{BasisNode, BasisStaging, PlanBasis};
 use voipfleet_policy::{Difference, FieldChange, Source};
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::NodeName;
@@ -51,8 +52,11 @@ impl Api {
         let site = wish.site.clone();
         let planned = self.pushes.plan(wish).await.map_err(refused)?;
         let held = self.pushes.held(&site).await.map_err(refused)?;
+        let held = held.map(|why| Refusal::of(&refused(why)));
+        let held = held.unwrap_or_default();
         Ok(v1::PlanResponse {
-            held: held.map(|why| why.to_string()).unwrap_or_default(),
+            held: held.message,
+            held_hints: held.hints,
             ..answer(site.to_string(), planned)
         })
     }
@@ -81,6 +85,7 @@ fn answer(site: String, planned: Planned) -> v1::PlanResponse {
         live: planned.live.into_iter().map(source).collect(),
         site,
         held: String::new(),
+        held_hints: Vec::new(),
     }
 }
 

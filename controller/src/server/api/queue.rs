@@ -60,7 +60,7 @@ impl Api {
         let Enqueued { site, ticket } = queued;
         let stop = self.fleet.stop_token();
         // Before the first read: no change falls between.
-        let mut changes = self.store.watch(&keys::queue(site));
+        let mut changes = self.store.watch_from_now(&keys::queue(site)).await;
         let mut told = None;
         loop {
             let read = self.pushes.queue(site).await.map_err(failed)?;

@@ -124,7 +124,7 @@ impl RolloutProgress {
     /// `events` must have been taken before the rollout was started.
     pub(super) async fn run(mut self, mut events: broadcast::Receiver<NodeId>, out: Out) {
         let stop = self.fleet.stop_token();
-        let mut changes = self.store.watch(&keys::rollout(&self.site));
+        let mut changes = self.store.watch_from_now(&keys::rollout(&self.site)).await;
         if self.tell_start(&out).await.is_err() {
             return;
         }

@@ -26,10 +26,10 @@ impl Api {
         }
         let (out, answers) = mpsc::channel(BACKLOG);
         let key = keys::operator(&caller.name);
-        // From now on: what changed between the decision and this is looked at first.
-        let mut changes = self.store.watch(&key);
         let (api, caller) = (self.clone(), caller.clone());
         tokio::spawn(async move {
+            // What changed between the decision and this is checked first.
+            let mut changes = api.store.watch_from_now(&key).await;
             let mut refused = api.still_allowed(&caller).await.err();
             while refused.is_none() {
                 tokio::select! {

@@ -1,6 +1,7 @@
 //! The types of the store's values. What operators decide is JSON; what agents report stays in
 //! the wire's protobuf, and what is large is protobuf too.
 
+mod documents;
 mod emergency;
 mod feed;
 mod node;
@@ -12,14 +13,24 @@ use prost::Message as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use documents::{DocumentRecord, DocumentsRecord};
 pub use emergency::{ExceptionKind, ExceptionRecord, OpenRecord, SiteScope, is_over};
 pub use feed::{Dropped, FeedRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};
 pub use operator::{MAX_KEYS, OperatorKey, OperatorRecord};
 pub use resolved::{ResolvedRecord, Seen};
 pub use token::{TokenRecord, TokenUse};
+pub use voipfleet_controller_core::DocumentsVersion;
+pub use voipfleet_controller_core::generation::{Cause, Content, GenerationRecord};
+pub use voipfleet_controller_core::queue::{
+    Ended, Fate, MAX_WAITING, PlannedContent, PlannedDigest, QueueRecord, Queued,
+};
+pub use voipfleet_controller_core::rollout::{
+    NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages, Tally,
+};
+pub use voipfleet_controller_core::target::TargetRecord;
 
-use crate::{Expect, Revision, Store, StoreError, Versioned};
+use crate::{Entry, Expect, Revision, Store, StoreError, Versioned, parts};
 
 /// A record with its revision.
 #[derive(Debug, Clone)]
@@ -30,21 +41,24 @@ pub struct Read<T> {
     pub record: T,
 }
 
-/// Reads a JSON record.
+/// Reads a JSON record, whether it is whole or in parts.
 pub async fn read<T: DeserializeOwned>(
     store: &dyn Store,
     key: &str,
 ) -> Result<Option<Read<T>>, StoreError> {
-    store
-        .get(key)
-        .await?
-        .map(|held| {
-            Ok(Read {
-                revision: held.revision,
-                record: from_json(key, &held)?,
-            })
-        })
-        .transpose()
+    let Some((_, held)) = parts::get(store, key).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Read {
+        revision: held.revision,
+        record: from_json(key, &held)?,
+    }))
+}
+
+/// Understands a JSON record that was read as part of a range, whether it is whole or in parts.
+pub async fn load<T: DeserializeOwned>(store: &dyn Store, entry: Entry) -> Result<T, StoreError> {
+    let held = parts::whole(store, &entry.key, entry.held).await?;
+    from_json(&entry.key, &held)
 }
 
 /// Expects what was read.

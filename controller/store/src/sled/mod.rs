@@ -4,36 +4,38 @@ mod frame;
 mod gate;
 mod snapshot;
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio::sync::{mpsc, oneshot};
 
 use gate::Gate;
 use snapshot::{Frozen, Snapshots};
 
+use crate::history::{History, Write};
 use crate::{
-    Change, Changes, Entry, Expect, MAX_KEY_BYTES, MAX_VALUE_BYTES, Missed, Outcome, Page,
-    Revision, Snapshot, Store, StoreError, Txn, Versioned,
+    Changes, Entry, Expect, Limits, Outcome, Page, Revision, Snapshot, Store, StoreError, Txn,
+    Versioned,
 };
 
 /// Keys of the store itself; they are outside what callers can name.
 const FORMAT_KEY: &[u8] = b"\0format";
 const REVISION_KEY: &[u8] = b"\0revision";
 const FORMAT: u8 = 1;
+const LIMITS: Limits = Limits {
+    operations: 20_000,
+    bytes: 80 * 1024 * 1024,
+};
 /// Pages that sled keeps in memory.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Commits waiting for the writer: more callers than this wait before they queue.
 const QUEUE: usize = 256;
 /// Commits that share one flush.
 const GROUP: usize = 128;
-/// Changes that a watcher may lag behind before it must read anew.
-const WATCH_BACKLOG: usize = 4096;
 /// Tries to get sled's file lock: sled gives it back on threads of its own, a moment after the
 /// database was dropped.
 const LOCK_TRIES: u32 = 40;
@@ -47,7 +49,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(25);
 pub struct Embedded {
     tree: Gate,
     queue: mpsc::Sender<Request>,
-    changes: broadcast::Sender<Change>,
+    history: History,
     snapshots: Snapshots,
 }
 
@@ -69,7 +71,7 @@ type Answered = (
 struct Writer {
     db: sled::Db,
     tree: Gate,
-    changes: broadcast::Sender<Change>,
+    history: History,
     snapshots: Snapshots,
     revision: Revision,
 }
@@ -91,7 +93,7 @@ fn open_database(path: &Path) -> Result<sled::Db, StoreError> {
             Err(source) => {
                 return Err(StoreError::Open {
                     path: shown(),
-                    source,
+                    source: Box::new(source),
                 });
             }
         }
@@ -120,23 +122,23 @@ impl Embedded {
         let revision = last_revision(&tree)?;
         let tree = Arc::new(RwLock::new(Some(tree)));
         let (queue, requests) = mpsc::channel(QUEUE);
-        let (changes, _) = broadcast::channel(WATCH_BACKLOG);
+        let history = History::new(revision);
         let snapshots = Snapshots::default();
         let writer = Writer {
             db,
             tree: Arc::clone(&tree),
-            changes: changes.clone(),
+            history: history.clone(),
             snapshots: snapshots.clone(),
             revision,
         };
         std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run(requests))
-            .map_err(|error| StoreError::Engine(sled::Error::Io(error)))?;
+            .map_err(|error| StoreError::Unavailable(Box::new(error)))?;
         Ok(Self {
             tree,
             queue,
-            changes,
+            history,
             snapshots,
         })
     }
@@ -149,6 +151,12 @@ impl Embedded {
             // An error means that the thread has ended already.
             let _ = ended.await;
         }
+    }
+
+    /// Forgets the past: only what is there now can be read.
+    #[cfg(test)]
+    pub(crate) fn compact(&self) {
+        self.history.compact(Revision::MAX);
     }
 
     async fn read<T, F>(&self, read: F) -> Result<T, StoreError>
@@ -175,12 +183,11 @@ impl Writer {
                 break;
             };
             let mut done = Vec::new();
-            let mut changes = Vec::new();
             let mut next = Some(first);
             while let Some(request) = next.take() {
                 match request {
                     Request::Commit { txn, answer } => {
-                        done.push((answer, self.apply(txn, &mut changes)));
+                        done.push((answer, self.apply(txn)));
                     }
                     Request::Close { done } => closed = Some(done),
                 }
@@ -188,7 +195,7 @@ impl Writer {
                     next = requests.try_recv().ok();
                 }
             }
-            self.acknowledge(done, changes);
+            self.acknowledge(done);
         }
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = None;
         // The file lock goes with the database, so that whoever awaits the end may reopen.
@@ -200,90 +207,71 @@ impl Writer {
 
     /// Flushes, then tells callers and watchers. A conflict may have been judged against a
     /// commit of the same group, so it too is told only when that is on disk.
-    fn acknowledge(&self, done: Vec<Answered>, changes: Vec<Change>) {
+    fn acknowledge(&self, done: Vec<Answered>) {
         let flushed = self.db.flush();
         if flushed.is_ok() {
-            for change in changes {
-                // No watcher is fine.
-                let _ = self.changes.send(change);
-            }
+            self.history.publish(self.revision);
         }
         for (answer, result) in done {
             let result = match &flushed {
                 Ok(_) => result,
-                Err(error) => Err(StoreError::Engine(error.clone())),
+                Err(error) => Err(error.clone().into()),
             };
             // The caller may have gone; the commit stands all the same.
             let _ = answer.send(result);
         }
     }
 
-    fn apply(&mut self, txn: Txn, changes: &mut Vec<Change>) -> Result<Outcome, StoreError> {
-        check_sizes(&txn)?;
+    fn apply(&mut self, txn: Txn) -> Result<Outcome, StoreError> {
+        txn.check(LIMITS)?;
         let tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
         let tree = tree.as_ref().ok_or(StoreError::Closed)?;
         for (key, expect) in &txn.compares {
-            let found = tree
-                .get(key)?
-                .map(|framed| frame::decode(key.as_bytes(), &framed))
-                .transpose()?;
-            if Expect::from(&found) != *expect {
+            if Expect::from(&get(tree, key)?) != *expect {
                 return Ok(Outcome::Conflict);
             }
         }
-        let written = txn.puts.iter().map(|(key, _)| key);
-        let written = written.chain(&txn.deletes).map(String::as_str);
-        self.snapshots.keep(tree, &written)?;
+        let writes = txn.into_writes();
+        if writes.is_empty() {
+            let revision = self.revision;
+            return Ok(Outcome::Committed { revision });
+        }
+        self.snapshots
+            .keep(tree, &writes.keys().map(String::as_str))?;
         let revision = self.revision.saturating_add(1);
         let mut batch = sled::Batch::default();
-        for key in txn.deletes {
-            batch.remove(key.as_bytes());
-            changes.push(Change {
+        let mut done = Vec::with_capacity(writes.len());
+        for (key, value) in writes {
+            match &value {
+                Some(value) => {
+                    let framed = frame::encode(key.as_bytes(), revision, value);
+                    batch.insert(key.as_bytes(), framed);
+                }
+                None => batch.remove(key.as_bytes()),
+            }
+            done.push(Write {
+                // A damaged value may be written over.
+                old: get(tree, &key).unwrap_or_default(),
+                new: value.map(Into::into),
                 key,
-                revision,
-                value: None,
-            });
-        }
-        for (key, value) in txn.puts {
-            batch.insert(
-                key.as_bytes(),
-                frame::encode(key.as_bytes(), revision, &value),
-            );
-            changes.push(Change {
-                key,
-                revision,
-                value: Some(value.into()),
             });
         }
         batch.insert(REVISION_KEY, &revision.to_be_bytes());
         // One batch of one tree is recovered as a whole or not at all.
         tree.apply_batch(batch)?;
         self.revision = revision;
+        self.history.add(revision, done);
         Ok(Outcome::Committed { revision })
     }
 }
 
-fn check_sizes(txn: &Txn) -> Result<(), StoreError> {
-    let keys = txn.puts.iter().map(|(key, _)| key).chain(&txn.deletes);
-    for key in keys {
-        if key.is_empty() || key.starts_with('\0') || key.len() > MAX_KEY_BYTES {
-            return Err(StoreError::TooLarge {
-                what: "a key".to_owned(),
-                size: key.len(),
-                limit: MAX_KEY_BYTES,
-            });
+impl From<sled::Error> for StoreError {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Corruption { .. } => StoreError::Damaged(Box::new(error)),
+            error => StoreError::Unavailable(Box::new(error)),
         }
     }
-    for (key, value) in &txn.puts {
-        if value.len() > MAX_VALUE_BYTES {
-            return Err(StoreError::TooLarge {
-                what: format!("the value of {key:?}"),
-                size: value.len(),
-                limit: MAX_VALUE_BYTES,
-            });
-        }
-    }
-    Ok(())
 }
 
 fn last_revision(tree: &sled::Tree) -> Result<Revision, StoreError> {
@@ -298,6 +286,12 @@ fn last_revision(tree: &sled::Tree) -> Result<Revision, StoreError> {
                 why: "it is not 8 bytes",
             }),
     }
+}
+
+fn get(tree: &sled::Tree, key: &str) -> Result<Option<Versioned>, StoreError> {
+    tree.get(key)?
+        .map(|framed| frame::decode(key.as_bytes(), &framed))
+        .transpose()
 }
 
 /// A new store that is filled with what another one held.
@@ -318,8 +312,7 @@ impl Filling {
     /// Adds an entry, with the revision that it had.
     pub fn add(&self, entry: &Entry) -> Result<(), StoreError> {
         let Entry { key, held } = entry;
-        let value = held.value.clone();
-        check_sizes(&Txn::new().put(key.clone(), value))?;
+        Txn::new().delete(key.clone()).check(LIMITS)?;
         let framed = frame::encode(key.as_bytes(), held.revision, &held.value);
         self.tree.insert(key.as_bytes(), framed)?;
         Ok(())
@@ -334,48 +327,101 @@ impl Filling {
     }
 }
 
-fn read_page(
-    tree: &sled::Tree,
-    prefix: &str,
-    after: Option<&str>,
+/// Where a page begins and ends.
+struct Span {
+    prefix: String,
+    after: Option<String>,
     limit: usize,
-) -> Result<Page, StoreError> {
-    let start = match after {
-        Some(after) => std::ops::Bound::Excluded(after.as_bytes()),
-        None => std::ops::Bound::Included(prefix.as_bytes()),
-    };
-    let mut page = Page {
-        entries: Vec::new(),
-        more: false,
-    };
-    for item in tree.range::<&[u8], _>((start, std::ops::Bound::Unbounded)) {
-        let (key, framed) = item?;
-        if key.starts_with(b"\0") || (key.as_ref() < prefix.as_bytes()) {
-            continue;
+}
+
+impl Span {
+    fn new(prefix: &str, after: Option<&str>, limit: usize) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            after: after.map(str::to_owned),
+            limit,
         }
-        if !key.starts_with(prefix.as_bytes()) {
-            break;
-        }
-        if page.entries.len() == limit {
-            page.more = true;
-            break;
-        }
-        page.entries.push(Entry {
-            held: frame::decode(&key, &framed)?,
-            key: gate::text(&key)?,
-        });
     }
-    Ok(page)
+
+    /// Reads a page; `past` is what some keys held at `revision`, where that is not now.
+    fn read(
+        &self,
+        tree: &sled::Tree,
+        past: &BTreeMap<String, Option<Versioned>>,
+        revision: Revision,
+    ) -> Result<Page, StoreError> {
+        let start = match &self.after {
+            Some(after) if *after >= self.prefix => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(self.prefix.as_str()),
+        };
+        let mut past = past.range::<str, _>((start, Bound::Unbounded)).peekable();
+        let mut page = Page {
+            revision,
+            entries: Vec::new(),
+            more: false,
+        };
+        let mut add = |key: String, held: Versioned| {
+            page.more = page.entries.len() == self.limit;
+            if !page.more {
+                page.entries.push(Entry { key, held });
+            }
+            !page.more
+        };
+        let bytes = (start.map(str::as_bytes), Bound::Unbounded);
+        let present = tree.range::<&[u8], _>(bytes);
+        for item in present {
+            let (key, framed) = item?;
+            // The store's own keys.
+            if key.starts_with(b"\0") {
+                continue;
+            }
+            if !key.starts_with(self.prefix.as_bytes()) {
+                break;
+            }
+            let key = gate::text(&key)?;
+            // Keys of the past that are gone.
+            while let Some((gone, old)) = past.next_if(|(gone, _)| **gone < key) {
+                if old.clone().is_some_and(|old| !add(gone.clone(), old)) {
+                    return Ok(page);
+                }
+            }
+            let held = match past.next_if(|(changed, _)| **changed == key) {
+                Some((_, old)) => old.clone(),
+                None => Some(frame::decode(key.as_bytes(), &framed)?),
+            };
+            if held.is_some_and(|held| !add(key, held)) {
+                return Ok(page);
+            }
+        }
+        for (gone, old) in past {
+            if old.clone().is_some_and(|old| !add(gone.clone(), old)) {
+                break;
+            }
+        }
+        Ok(page)
+    }
 }
 
 #[async_trait]
 impl Store for Embedded {
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        self.read(last_revision).await
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
         let key = key.to_owned();
-        self.read(move |tree| {
-            tree.get(&key)?
-                .map(|framed| frame::decode(key.as_bytes(), &framed))
-                .transpose()
+        self.read(move |tree| get(tree, &key)).await
+    }
+
+    async fn get_at(&self, key: &str, at: Revision) -> Result<Option<Versioned>, StoreError> {
+        let (key, history) = (key.to_owned(), self.history.clone());
+        self.read(move |tree| match history.undo(&key, at)?.remove(&key) {
+            Some(old) => Ok(old),
+            None => get(tree, &key),
         })
         .await
     }
@@ -386,9 +432,20 @@ impl Store for Embedded {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        let prefix = prefix.to_owned();
-        let after = after.map(str::to_owned);
-        self.read(move |tree| read_page(tree, &prefix, after.as_deref(), limit))
+        let span = Span::new(prefix, after, limit);
+        self.read(move |tree| span.read(tree, &BTreeMap::new(), last_revision(tree)?))
+            .await
+    }
+
+    async fn range_at(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        at: Revision,
+    ) -> Result<Page, StoreError> {
+        let (span, history) = (Span::new(prefix, after, limit), self.history.clone());
+        self.read(move |tree| span.read(tree, &history.undo(&span.prefix, at)?, at))
             .await
     }
 
@@ -410,14 +467,8 @@ impl Store for Embedded {
         .await
     }
 
-    fn watch(&self, prefix: &str) -> Changes {
-        let prefix = prefix.to_owned();
-        let changes = BroadcastStream::new(self.changes.subscribe());
-        Box::pin(changes.filter_map(move |item| match item {
-            Ok(change) if change.key.starts_with(&prefix) => Some(Ok(change)),
-            Ok(_) => None,
-            Err(BroadcastStreamRecvError::Lagged(missed)) => Some(Err(Missed(missed))),
-        }))
+    fn watch(&self, prefix: &str, after: Revision) -> Changes {
+        self.history.watch(prefix, after)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `voipctl catalogue`: the services that the product knows.
+//! `voipctl catalogue`: the known services.
 
 use std::fmt::Write as _;
 
@@ -28,7 +28,7 @@ struct Entry {
     note: &'static str,
 }
 
-/// Prints it; no controller is asked.
+/// Runs it, without a controller.
 pub fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let catalogue = Catalogue {
         services: SERVICES.iter().map(Entry::of).collect(),
@@ -39,11 +39,12 @@ pub fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let out = session.console.out();
     let inbound = table(Direction::Inbound).render(out);
     let egress = table(Direction::Egress).render(out);
-    let mut text =
-        format!("What nodes offer, with the sources that reach it by default\n\n{inbound}");
+    let mut text = format!(
+        "Services of the nodes, and the sources that may reach them by default\n\n{inbound}"
+    );
     if !egress.is_empty() {
         text.push_str(
-            "\nWhat nodes reach themselves; no rule of ours, for firewalls elsewhere\n\n",
+            "\nOutbound connections of the nodes, for firewalls elsewhere (not managed here)\n\n",
         );
         text.push_str(&egress);
     }
@@ -64,7 +65,7 @@ fn table(direction: Direction) -> Table {
         let entry = Entry::of(service);
         let mut from = match (entry.from.is_empty(), direction) {
             (false, _) => entry.from.join(", "),
-            (true, Direction::Inbound) => "nobody".to_owned(),
+            (true, Direction::Inbound) => "none".to_owned(),
             (true, Direction::Egress) => "-".to_owned(),
         };
         if entry.never_world {
@@ -81,7 +82,7 @@ fn table(direction: Direction) -> Table {
     table
 }
 
-/// One transport a line; of ICMP only the numbers.
+/// One line per transport; for ICMP only the type numbers.
 fn ports(service: &Service) -> String {
     let mut lines: Vec<String> = service.openings.iter().map(ToString::to_string).collect();
     for family in Family::BOTH {

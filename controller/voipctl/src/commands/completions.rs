@@ -1,10 +1,8 @@
 //! `voipctl completions SHELL`.
 
-use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
 
 use crate::Session;
-use crate::cli::Cli;
 use crate::failure::{ExitStatus, Failure};
 
 /// `voipctl completions`
@@ -14,10 +12,15 @@ pub struct Args {
     shell: Shell,
 }
 
-/// Prints the script.
+/// Runs it.
 pub fn run(args: &Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let mut script = Vec::new();
-    generate(args.shell, &mut Cli::command(), "voipctl", &mut script);
+    generate(
+        args.shell,
+        &mut crate::cli::command(),
+        "voipctl",
+        &mut script,
+    );
     session.console.data(&String::from_utf8_lossy(&script));
     Ok(ExitStatus::Done)
 }

@@ -1,11 +1,12 @@
-//! `voipctl context show|use|path`: the controller that voipctl speaks with.
+//! `voipctl context show|use|path`: the controller and certificate in use.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::Session;
-use crate::context::{Context, install};
+use crate::atomic_file::{self, Access};
+use crate::context::Context;
 use crate::failure::{ExitStatus, Failure};
 use crate::format::Moment;
 
@@ -18,14 +19,14 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Show the controller, our name and our certificate (the default)
+    /// Show the controller, and our name and certificate (the default)
     Show,
-    /// Take this file as the context from now on
+    /// Install a context file
     Use {
         /// A context file
         file: PathBuf,
     },
-    /// Print where the context file is
+    /// Print the path of the context file
     Path,
 }
 
@@ -42,7 +43,7 @@ struct Shown {
 pub fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     match args.verb.unwrap_or(Verb::Show) {
         Verb::Show => show(session),
-        Verb::Use { file } => take(&file, session),
+        Verb::Use { file } => install(&file, session),
         Verb::Path => {
             let path = session.context_path()?;
             if !session.print(&serde_json::json!({ "file": path }))? {
@@ -72,7 +73,7 @@ fn show(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
             "expires"
         };
         session.console.data(&format!(
-            "controller   {}\nwe are       {} ({})\ncertificate  {word} {} ({expires})\nfile         {}\n",
+            "controller   {}\nidentity     {} ({})\ncertificate  {word} {} ({expires})\nfile         {}\n",
             shown.controller,
             shown.identity,
             shown.trust_domain,
@@ -83,7 +84,7 @@ fn show(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     Ok(ExitStatus::Done)
 }
 
-fn take(file: &std::path::Path, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
+fn install(file: &std::path::Path, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let loaded = Context::load(file).map_err(|failure| failure.status(ExitStatus::BadInput))?;
     let certificate = loaded.context.certificate()?;
     loaded.context.tls()?;
@@ -102,9 +103,9 @@ fn take(file: &std::path::Path, session: &mut Session<'_>) -> Result<ExitStatus,
             return Ok(ExitStatus::NotEverywhere);
         }
     }
-    install(&loaded.text, &path)?;
+    atomic_file::write(&path, loaded.text.as_bytes(), Access::Private)?;
     session.console.note(&format!(
-        "voipctl now speaks with {} as {}; its copy of the context is {}",
+        "voipctl now uses {} as {}; the context was copied to {}",
         loaded.context.controller,
         certificate.identity,
         path.display()

@@ -1,4 +1,6 @@
-//! `voipctl delete KIND NAME`: forget a document or a node.
+//! `voipctl delete KIND NAME`: deletes a document or removes a node.
+
+use std::str::FromStr;
 
 use serde::Serialize;
 use voipfleet_policy::Kind;
@@ -11,45 +13,67 @@ use crate::failure::{ExitStatus, Failure};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// site, tenant, provider, list, or node
-    #[arg(value_parser = kind)]
-    kind: String,
+    kind: DeleteKind,
 
-    /// The document's name; for a node SITE/NODE
+    /// The document's name; for a node, SITE/NODE
     name: String,
 }
 
-fn kind(text: &str) -> Result<String, String> {
-    if text.eq_ignore_ascii_case("node") || text.eq_ignore_ascii_case("nodes") {
-        return Ok("Node".to_owned());
+/// What is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeleteKind {
+    Document(Kind),
+    Node,
+}
+
+impl FromStr for DeleteKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("node") || text.eq_ignore_ascii_case("nodes") {
+            return Ok(Self::Node);
+        }
+        text.parse()
+            .map(Self::Document)
+            .map_err(|_| "expected site, tenant, provider, list or node".to_owned())
     }
-    text.parse::<Kind>()
-        .map(|kind| kind.to_string())
-        .map_err(|_| "the kinds are site, tenant, provider, list and node".to_owned())
+}
+
+impl DeleteKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Document(kind) => kind.as_str(),
+            Self::Node => "Node",
+        }
+    }
 }
 
 #[derive(Serialize)]
 struct Deleted {
-    deleted: Named,
+    deleted: Target,
 }
 
 #[derive(Serialize)]
-struct Named {
-    kind: String,
+struct Target {
+    kind: &'static str,
     name: String,
 }
 
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let Args { kind, name } = args;
-    let shown = format!("{} {name}", kind.to_lowercase());
-    if kind == "Node" && !name.contains('/') {
-        return Err(Failure::input(format!("{name:?} names no node"))
-            .hint("a node is named with its site: voipctl delete node SITE/NODE"));
+    let shown = format!("{} {name}", kind.as_str().to_lowercase());
+    if kind == DeleteKind::Node && !name.contains('/') {
+        return Err(
+            Failure::input(format!("{name:?} is not a node: the site is missing"))
+                .hint("write SITE/NODE, for example site-a/sip1; to list nodes: voipctl nodes"),
+        );
     }
-    let question = if kind == "Node" {
-        format!("forget {shown}, which keeps its rules and needs a new token to come back?")
-    } else {
-        format!("delete {shown}?")
+    let question = match kind {
+        DeleteKind::Node => {
+            format!("remove {shown}? (it keeps its rules, and needs a new token to enrol again)")
+        }
+        DeleteKind::Document(_) => format!("delete {shown}?"),
     };
     if !session.confirm(&question)? {
         session.console.note("nothing was changed");
@@ -57,14 +81,15 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     }
     let controller = session.controller().await?;
     let request = v1::DeleteRequest {
-        kind: kind.clone(),
+        kind: kind.as_str().to_owned(),
         name: name.clone(),
     };
     controller
         .answer(controller.calls().delete(request))
         .await?;
+    let kind = kind.as_str();
     if !session.print(&Deleted {
-        deleted: Named { kind, name },
+        deleted: Target { kind, name },
     })? {
         session.console.data(&format!("deleted {shown}\n"));
     }

@@ -1,4 +1,4 @@
-//! `voipctl diff SITE@A SITE@B`: how two generations differ.
+//! `voipctl diff SITE@A [SITE@B]`: the differences between two generations.
 
 use serde::Serialize;
 use voipfleet_proto::v1;
@@ -12,17 +12,14 @@ use crate::failure::{ExitStatus, Failure};
 
 /// `voipctl diff`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Exit status: 0 done; with --exit-code 0 they are alike, 1 they differ; 2 bad usage or bad input;
-3 the controller cannot be reached or refuses us.")]
 pub struct Args {
-    /// The earlier one: SITE@NUMBER
+    /// The earlier generation: SITE@NUMBER
     from: GenerationId,
 
-    /// The later one; without it, what a push would make of the documents now
+    /// The later generation [default: what a push would make now]
     to: Option<GenerationId>,
 
-    /// Exit with 1 if they differ
+    /// Exit with status 1 if they differ
     #[arg(long)]
     exit_code: bool,
 }
@@ -42,10 +39,14 @@ struct Differences<'a> {
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     if let Some(to) = args.to.as_ref().filter(|to| to.site != args.from.site) {
-        return Err(
-            Failure::input(format!("{} and {to} are of two sites", args.from))
-                .hint("generations of one site are compared: voipctl diff site-a@12 site-a@15"),
-        );
+        return Err(Failure::input(format!(
+            "{} and {to} are generations of different sites",
+            args.from
+        ))
+        .hint(format!(
+            "compare generations of one site; to list them: voipctl history {}",
+            args.from.site
+        )));
     }
     let controller = session.controller().await?;
     let request = v1::DiffGenerationsRequest {
@@ -77,7 +78,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         if !answer.documents_known {
             session
                 .console
-                .note("it is not known of which documents they were made");
+                .note("documents are not compared: they are not recorded for these generations");
         }
     }
     Ok(if args.exit_code && !alike {
@@ -96,9 +97,9 @@ fn text(
     let mut page = Page::new(session.console.out());
     let to = match &args.to {
         Some(to) => to.to_string(),
-        None => "the documents now".to_owned(),
+        None => "the current documents".to_owned(),
     };
-    let alike = if alike { ": no difference" } else { "" };
+    let alike = if alike { ": no differences" } else { "" };
     page.line(0, Tone::Plain, &format!("{} → {to}{alike}", args.from));
     page.documents(&answer.documents);
     if let Some(changes) = &answer.changes {

@@ -1,4 +1,4 @@
-//! `voipctl drift [SITE]`: what was changed behind the controller's back.
+//! `voipctl drift [SITE]`: changes on nodes that were not made by the controller.
 
 use std::fmt::Write as _;
 
@@ -9,20 +9,20 @@ use voipfleet_ruleset::identifiers::SiteName;
 use super::status::fetch;
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, count, or_null, printable, took};
+use crate::format::{Moment, count, or_null, printable, thousands, took};
 use crate::labels;
 
 /// `voipctl drift`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The site; every site without it
+    /// The site [default: every site]
     site: Option<SiteName>,
 
-    /// Show the newest so many records
+    /// The number of records, newest first
     #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 
-    /// Exit with 1 if there are records
+    /// Exit with status 1 if there are records
     #[arg(long)]
     exit_code: bool,
 }
@@ -57,7 +57,7 @@ struct Author {
     started_by: Option<Process>,
 }
 
-/// What was known of a process when it could still be read.
+/// What could be read about a process before it ended.
 #[derive(Serialize)]
 struct Process {
     pid: u32,
@@ -89,29 +89,32 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         fetch(Some(site), session).await?;
     }
     if session.format.is_table() {
-        let blocks: Vec<String> = records
-            .iter()
-            .map(|record| record.block(session.now, site.is_empty()))
-            .collect();
-        session.console.data(&blocks.join("\n"));
         if found {
-            let unrepaired = records
+            let (unrepaired, repaired): (Vec<_>, Vec<_>) = records
                 .iter()
-                .filter(|one| one.repaired_after_ms.is_none())
-                .count();
-            let records = count(records.len(), "record");
-            session
-                .console
-                .note(&format!("{records}, {unrepaired} not repaired"));
+                .partition(|record| record.repaired_after_ms.is_none());
+            session.console.note(&format!(
+                "{}, {} not repaired",
+                count(records.len(), "record"),
+                thousands(unrepaired.len() as u64)
+            ));
+            let shown = unrepaired.into_iter().chain(repaired);
+            let blocks: Vec<String> = shown
+                .map(|record| record.block(session.now, site.is_empty()))
+                .collect();
+            session.console.data(&blocks.join("\n"));
         } else {
-            session.console.note("no drift on record");
+            session.console.note("no drift recorded");
         }
     } else {
         session.print(&Records { records })?;
     }
     if more {
         session.console.hint(&format!(
-            "there are older records: voipctl drift --limit {}",
+            "for older records: voipctl drift{} --limit {}",
+            args.site
+                .as_ref()
+                .map_or_else(String::new, |site| format!(" {site}")),
             args.limit.saturating_mul(10)
         ));
     }
@@ -162,22 +165,22 @@ impl From<v1::Author> for Author {
 }
 
 impl Author {
-    /// `cron (root, crond.service), by iptables (pid 4711)`: first whom an operator knows.
-    fn told(&self) -> String {
+    /// `cron (root, crond.service), using iptables (pid 4711)`.
+    fn describe(&self) -> String {
         let itself = &self.process;
         match &self.started_by {
             Some(starter) => {
                 let (comm, pid) = (&itself.comm, itself.pid);
-                format!("{}, by {comm} (pid {pid})", starter.told())
+                format!("{}, using {comm} (pid {pid})", starter.describe())
             }
-            None => itself.told(),
+            None => itself.describe(),
         }
     }
 }
 
 impl Process {
-    /// `cron (root, crond.service)`; `iptables (pid 4711)` of which no more is known.
-    fn told(&self) -> String {
+    /// `cron (root, crond.service)`; `iptables (pid 4711)` where no more is known.
+    fn describe(&self) -> String {
         let known = [self.user.as_deref(), self.unit.as_deref()];
         let known: Vec<&str> = known.into_iter().flatten().collect();
         if known.is_empty() {
@@ -189,7 +192,7 @@ impl Process {
 }
 
 impl Record {
-    /// A line that says what and where, then the rule as it should be and as it was.
+    /// A headline, then the rule as it should be and as it was found.
     fn block(&self, now: jiff::Timestamp, with_site: bool) -> String {
         let site = if with_site {
             format!("{}/", self.site)
@@ -209,10 +212,10 @@ impl Record {
         }
         let repaired = match self.repaired_after_ms {
             Some(ms) => format!("after {}", took(ms)),
-            None => "no".to_owned(),
+            None => "not yet".to_owned(),
         };
         let by = match &self.by {
-            Some(author) => author.told(),
+            Some(author) => author.describe(),
             None => "unknown".to_owned(),
         };
         let mut text = printable(&head) + "\n";

@@ -1,4 +1,4 @@
-//! `voipctl export DIR`: every stored document into a folder, one file each.
+//! `voipctl export DIR`: writes every stored document into a folder, one file each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,20 +10,21 @@ use voipfleet_policy::Kind;
 use voipfleet_proto::v1;
 
 use crate::Session;
+use crate::atomic_file::{self, Access};
 use crate::failure::{ExitStatus, Failure};
-use crate::format::count;
-use crate::workspace::{self, Files, Known, Revisions, sha256, write_whole};
+use crate::format::{count, first_names, thousands};
+use crate::workspace::{self, Files, KnownDocument, Revisions, sha256};
 
-/// The most files that a refusal names.
+/// How many files an error names.
 const NAMED: usize = 20;
 
 /// `voipctl export`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder; made where there is none
+    /// The folder; created if missing
     folder: PathBuf,
 
-    /// Also overwrite and remove files that were edited here
+    /// Also overwrite and remove files that were edited locally
     #[arg(long)]
     force: bool,
 }
@@ -32,35 +33,34 @@ pub struct Args {
 #[derive(Debug, Default, Serialize)]
 struct Exported {
     folder: PathBuf,
-    /// Files that are new or other than before.
+    /// New and changed files.
     written: Vec<String>,
-    /// Files of documents that are gone.
+    /// Files of documents that are no longer stored.
     removed: Vec<String>,
-    /// Files that were edited here, and of which nobody changed the document.
+    /// Files that were edited locally, and whose stored document has not changed.
     kept: Vec<String>,
-    /// Files of documents that are gone, or that this certificate may not see: left as they are.
+    /// Files of documents that are not stored, or not visible to this operator: left alone.
     unseen: Vec<String>,
-    /// Files that were as they should be.
     unchanged: usize,
 }
 
-/// What happens to one document's file.
-enum Step {
+/// What happens to the file of one document.
+enum FileAction {
     Write(Vec<u8>),
     Remove,
     Keep,
-    /// The controller does not say whether the document is gone or only not ours to see.
+    /// The document may have been deleted, or not be visible to this operator.
     Unseen,
     Nothing,
-    /// It was edited here, and the document was changed or deleted by somebody else.
-    Edited,
+    /// It was edited locally, and the stored document was changed or deleted.
+    Conflict,
 }
 
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let ca = session.context()?.ca;
     let mut revisions = Revisions::load(&args.folder, &ca)?;
-    refuse_others(&args.folder)?;
+    refuse_other_layout(&args.folder)?;
     let controller = session.controller().await?;
     let request = v1::GetDocumentsRequest::default();
     let stored = controller
@@ -69,44 +69,44 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let complete = stored.complete;
     let mut documents = BTreeMap::new();
     for document in stored.documents {
-        documents.insert(name(&document)?, document);
+        documents.insert(document_key(&document)?, document);
     }
     let names: BTreeSet<String> = documents.keys().cloned().chain(revisions.names()).collect();
-    let mut steps = Vec::new();
-    let mut edited = Vec::new();
+    let mut actions = Vec::new();
+    let mut conflicts = Vec::new();
     for shown in names {
         let path = args.folder.join(format!("{shown}.yaml"));
         let document = documents.get(&shown);
-        let step = if document.is_none() && !complete {
-            Step::Unseen
+        let action = if document.is_none() && !complete {
+            FileAction::Unseen
         } else {
-            step(&path, document, revisions.get(&shown), args.force)?
+            file_action(&path, document, revisions.get(&shown), args.force)?
         };
-        if matches!(step, Step::Edited) {
-            edited.push(path.display().to_string());
+        if matches!(action, FileAction::Conflict) {
+            conflicts.push(path.display().to_string());
         }
-        steps.push((shown, path, step));
+        actions.push((shown, path, action));
     }
-    if !edited.is_empty() {
-        return Err(refuse_edited(&edited));
+    if !conflicts.is_empty() {
+        return Err(conflict(&conflicts));
     }
     let mut exported = Exported {
         folder: args.folder.clone(),
         ..Exported::default()
     };
-    for (shown, path, step) in steps {
-        take(&step, &path, &mut exported)?;
-        if matches!(step, Step::Unseen) {
+    for (shown, path, action) in actions {
+        perform(&action, &path, &mut exported)?;
+        if matches!(action, FileAction::Unseen) {
             continue;
         }
         let mut known = revisions.get(&shown).and_then(|known| known.sha256.clone());
-        if let Step::Write(bytes) = &step {
+        if let FileAction::Write(bytes) = &action {
             known = Some(sha256(bytes));
         }
         match documents.get(&shown) {
             Some(document) => revisions.set(
                 &shown,
-                Known {
+                KnownDocument {
                     revision: document.revision,
                     sha256: known,
                 },
@@ -119,26 +119,25 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     Ok(ExitStatus::Done)
 }
 
-/// `tenant/acme`, of which the file's path is made: never one that leads out of the folder.
-fn name(document: &v1::StoredDocument) -> Result<String, Failure> {
+/// `tenant/acme`, from which the file's path is made; never a path out of the folder.
+fn document_key(document: &v1::StoredDocument) -> Result<String, Failure> {
     let kind: Option<Kind> = document.kind.parse().ok();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let fit = document.name.chars().all(plain)
+    let valid = document.name.chars().all(plain)
         && document
             .name
             .starts_with(|c: char| c.is_ascii_alphanumeric());
     match kind {
-        Some(kind) if fit => Ok(workspace::shown(kind.as_str(), &document.name)),
+        Some(kind) if valid => Ok(workspace::shown(kind.as_str(), &document.name)),
         _ => Err(Failure::controller(format!(
-            "the controller has a {} whose name is no file's: {:?}",
+            "cannot export a {} whose name is not a file name: {:?}",
             document.kind, document.name
         ))),
     }
 }
 
-/// A document that stands in two files is one too many: a folder is an export's, or an operator's
-/// own.
-fn refuse_others(folder: &Path) -> Result<(), Failure> {
+/// Refuses a folder with files of another layout: documents would be in it twice.
+fn refuse_other_layout(folder: &Path) -> Result<(), Failure> {
     if !folder.exists() {
         return Ok(());
     }
@@ -160,24 +159,24 @@ fn refuse_others(folder: &Path) -> Result<(), Failure> {
         return Ok(());
     };
     Err(Failure::input(format!(
-        "{} is no file of an export: its documents would then stand in the folder twice",
+        "{} was not written by an export: its documents would be in the folder twice",
         other.display()
     ))
-    .hint("export into a folder of its own; an export holds KIND/NAME.yaml files alone"))
+    .hint("export into an empty folder; an export contains only KIND/NAME.yaml files"))
 }
 
-/// Decides without writing anything.
-fn step(
+/// Decides, without writing anything.
+fn file_action(
     path: &Path,
     document: Option<&v1::StoredDocument>,
-    known: Option<&Known>,
+    known: Option<&KnownDocument>,
     force: bool,
-) -> Result<Step, Failure> {
+) -> Result<FileAction, Failure> {
     let there = match fs::read(path) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
-            let message = format!("{} cannot be read", path.display());
+            let message = format!("cannot read {}", path.display());
             return Err(Failure::input(message).because(error));
         }
     };
@@ -186,82 +185,62 @@ fn step(
         .is_some_and(|bytes| known.and_then(|known| known.sha256.as_ref()) == Some(&sha256(bytes)));
     let Some(document) = document else {
         return Ok(match there {
-            None => Step::Nothing,
-            Some(_) if own || force => Step::Remove,
-            Some(_) => Step::Edited,
+            None => FileAction::Nothing,
+            Some(_) if own || force => FileAction::Remove,
+            Some(_) => FileAction::Conflict,
         });
     };
     let yaml = document.yaml.trim_start_matches("---\n").as_bytes();
     let same = known.is_some_and(|known| known.revision == document.revision);
     Ok(match there {
-        Some(bytes) if bytes == yaml && own => Step::Nothing,
-        Some(bytes) if bytes == yaml || own || force => Step::Write(yaml.to_vec()),
-        // A file that was removed here is an edit too, for the next apply to prune.
-        None if known.is_none() || force => Step::Write(yaml.to_vec()),
-        _ if same => Step::Keep,
-        _ => Step::Edited,
+        Some(bytes) if bytes == yaml && own => FileAction::Nothing,
+        Some(bytes) if bytes == yaml || own || force => FileAction::Write(yaml.to_vec()),
+        // A file that was removed locally is an edit too, for the next apply to prune.
+        None if known.is_none() || force => FileAction::Write(yaml.to_vec()),
+        _ if same => FileAction::Keep,
+        _ => FileAction::Conflict,
     })
 }
 
-fn refuse_edited(edited: &[String]) -> Failure {
-    let mut names: Vec<String> = edited.iter().take(NAMED).cloned().collect();
-    if edited.len() > NAMED {
-        names.push(format!("{} more", edited.len() - NAMED));
-    }
-    let files = if edited.len() == 1 {
-        "this file was edited here, and its document was"
-    } else {
-        "these files were edited here, and their documents were"
-    };
+fn conflict(files: &[String]) -> Failure {
     Failure::input(format!(
-        "{files} changed by somebody else too; nothing was written: {}",
-        names.join(", ")
+        "conflict: edited locally and changed in the controller: {}; no file was written",
+        first_names(files, NAMED)
     ))
     .hint(
-        "export into another folder and compare; to take what the controller has: add --force; \
-         to keep your own: voipctl apply -f DIR --overwrite",
+        "to compare, export into another folder; to take the controller's version, pass --force; \
+         to keep yours, apply the folder with --overwrite",
     )
 }
 
-fn take(step: &Step, path: &Path, exported: &mut Exported) -> Result<(), Failure> {
+fn perform(action: &FileAction, path: &Path, exported: &mut Exported) -> Result<(), Failure> {
     let inside = path.strip_prefix(&exported.folder).unwrap_or(path);
     let shown = inside.display().to_string();
-    match step {
-        Step::Write(bytes) => {
+    match action {
+        FileAction::Write(bytes) => {
             if fs::read(path).is_ok_and(|there| there == *bytes) {
                 exported.unchanged += 1;
             } else {
-                write_whole(path, bytes)?;
+                atomic_file::write(path, bytes, Access::Shared)?;
                 exported.written.push(shown);
             }
         }
-        Step::Remove => {
+        FileAction::Remove => {
             fs::remove_file(path).map_err(|error| {
-                Failure::input(format!("{} cannot be removed", path.display())).because(error)
+                Failure::input(format!("cannot remove {}", path.display())).because(error)
             })?;
             exported.removed.push(shown);
         }
-        Step::Keep => exported.kept.push(shown),
-        Step::Unseen => exported.unseen.extend(path.exists().then_some(shown)),
-        Step::Nothing => exported.unchanged += usize::from(path.exists()),
-        // Refused before anything is taken.
-        Step::Edited => {}
+        FileAction::Keep => exported.kept.push(shown),
+        FileAction::Unseen => exported.unseen.extend(path.exists().then_some(shown)),
+        FileAction::Nothing => exported.unchanged += usize::from(path.exists()),
+        // Refused before anything is written.
+        FileAction::Conflict => {}
     }
     Ok(())
 }
 
 fn show(exported: &Exported, session: &mut Session<'_>) -> Result<(), Failure> {
-    if !session.print(exported)? {
-        for (word, files) in [
-            ("written", &exported.written),
-            ("removed", &exported.removed),
-            ("kept", &exported.kept),
-        ] {
-            for file in files {
-                session.console.data(&format!("{word:7}  {file}\n"));
-            }
-        }
-    }
     let Exported {
         written,
         removed,
@@ -274,15 +253,15 @@ fn show(exported: &Exported, session: &mut Session<'_>) -> Result<(), Failure> {
     let counts: Vec<String> = [
         (written.len(), "written"),
         (removed.len(), "removed"),
-        (kept.len(), "kept as edited here"),
-        (*unchanged, "as they were"),
+        (kept.len(), "kept (edited locally)"),
+        (*unchanged, "unchanged"),
     ]
     .into_iter()
     .filter(|(number, _)| *number > 0)
-    .map(|(number, word)| format!("{number} {word}"))
+    .map(|(number, word)| format!("{} {word}", thousands(number as u64)))
     .collect();
     let counts = if counts.is_empty() {
-        "none is stored yet".to_owned()
+        "nothing is stored yet".to_owned()
     } else {
         counts.join(", ")
     };
@@ -291,15 +270,21 @@ fn show(exported: &Exported, session: &mut Session<'_>) -> Result<(), Failure> {
         count(all, "document"),
         folder.display()
     ));
+    if !session.print(exported)? {
+        for (word, files) in [("written", written), ("removed", removed), ("kept", kept)] {
+            for file in files {
+                session.console.data(&format!("{word:7}  {file}\n"));
+            }
+        }
+    }
     if !unseen.is_empty() {
         session.console.note(&format!(
-            "left alone: {} of documents that are gone, or not yours to see",
+            "left alone: {} of documents that were deleted, or that you may not see",
             count(unseen.len(), "file")
         ));
-        session.console.hint(
-            "what you may see: voipctl operator whoami; who sees everything removes what is gone: \
-             voipctl export DIR",
-        );
+        session
+            .console
+            .hint("show your rights: voipctl operator whoami");
     }
     Ok(())
 }

@@ -1,20 +1,20 @@
-//! `voipctl feeds`: lists that the controller fetches, and `voipctl feeds fetch LIST`.
+//! `voipctl feeds`: the lists that the controller fetches, and `voipctl feeds fetch LIST`.
 
 use serde::Serialize;
 use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::ListName;
 
-use super::names::State;
+use super::names::{State, bad_first, summary};
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, count, or_dash, or_null, printable, span, thousands};
+use crate::format::{Moment, count, or_dash, or_null, span, thousands};
 use crate::table::{Cell, Table};
 
 /// `voipctl feeds`
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Exit with 1 if a list cannot be fetched
+    /// Exit with status 1 if a list cannot be fetched
     #[arg(long)]
     exit_code: bool,
 
@@ -24,12 +24,12 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Ask the source of a list now
+    /// Fetch a list now
     Fetch {
         /// The list
         list: ListName,
 
-        /// Take it although it has lost most of its entries
+        /// Accept it even if it lost most of its entries
         #[arg(long)]
         accept_shrunk: bool,
     },
@@ -58,7 +58,7 @@ struct Feed {
     unused_since: Moment,
 }
 
-/// What a site that denies the list leaves out, since it serves it.
+/// Entries that a site leaves out of the list, since they are its own tenants or providers.
 #[derive(Serialize)]
 struct LeftOut {
     site: String,
@@ -108,25 +108,23 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let bad = feeds.feeds.iter().filter(|feed| feed.state.is_bad());
     let bad = bad.count();
     if !session.print(&feeds)? {
-        let text = feeds.table(session.now).render(session.console.out());
-        session.console.data(&text);
+        if !fetched {
+            let all = count(feeds.feeds.len(), "list");
+            session.console.note(&summary(&all, bad));
+        }
         for feed in &feeds.feeds {
             for line in feed.remarks(session.now) {
-                session.console.note(&printable(&line));
+                session.console.note(&line);
             }
             if feed.shrunk_to.is_some() {
                 let list = &feed.list;
                 session.console.hint(&format!(
-                    "if {list} is right to be so short: voipctl feeds fetch {list} --accept-shrunk"
+                    "to accept the short {list}: voipctl feeds fetch {list} --accept-shrunk"
                 ));
             }
         }
-        if !fetched {
-            let all = count(feeds.feeds.len(), "fetched list");
-            session
-                .console
-                .note(&format!("{all}, {bad} without a good answer"));
-        }
+        let text = feeds.table(session.now).render(session.console.out());
+        session.console.data(&text);
     }
     Ok(if (args.exit_code || fetched) && bad > 0 {
         ExitStatus::NotEverywhere
@@ -175,7 +173,7 @@ impl From<v1::FeedLeftOut> for LeftOut {
 }
 
 impl Feed {
-    /// What an operator should know beside the table.
+    /// Lines that do not fit into the table.
     fn remarks(&self, now: jiff::Timestamp) -> Vec<String> {
         let mut lines = Vec::new();
         let list = &self.list;
@@ -183,11 +181,11 @@ impl Feed {
             let since = self.failing_since;
             let kept = match self.state {
                 State::Unknown => "it has no entries yet",
-                _ => "the last good entries stay",
+                _ => "the last good entries stay in use",
             };
             lines.push(format!(
-                "{list}: {error}; no good answer since {} ({since}), {kept}",
-                since.relative(now)
+                "{list}: {error}; failing for {} (since {since}), {kept}",
+                since.age(now)
             ));
         }
         let Dropped {
@@ -208,9 +206,9 @@ impl Feed {
                 entries,
                 examples,
             } = left_out;
-            let (entries, examples) = (thousands(*entries), examples.join(", "));
+            let (entries, examples) = (count(*entries, "entry"), examples.join(", "));
             lines.push(format!(
-                "{list}: left out in {site}, with addresses of {whose}: {entries} ({examples})"
+                "{list}: {site} leaves out {entries} with addresses of its {whose}: {examples}"
             ));
         }
         lines
@@ -218,14 +216,14 @@ impl Feed {
 }
 
 impl Dropped {
-    /// `2 private, 1 reserved`; empty: nothing.
-    fn told(&self) -> String {
+    /// `2 private, 1 reserved`; empty for none.
+    fn describe(&self) -> String {
         let classes = [
             (self.private, "private"),
             (self.bogon, "reserved"),
             (self.too_wide, "too wide"),
-            (self.not_addresses, "no address"),
-            (self.twice, "twice"),
+            (self.not_addresses, "invalid"),
+            (self.twice, "duplicate"),
         ];
         let dropped = classes.iter().filter(|(number, _)| *number > 0);
         let dropped = dropped.map(|(number, class)| format!("{} {class}", thousands(*number)));
@@ -239,7 +237,7 @@ impl Feeds {
             "list", "state", "entries", "fetched", "every", "dropped", "source",
         ];
         let mut table = Table::new(&header);
-        for feed in &self.feeds {
+        for feed in bad_first(&self.feeds, |feed| feed.state) {
             let every = i64::try_from(feed.refresh_ms).unwrap_or(i64::MAX);
             let every = match every {
                 0 => "-".to_owned(),
@@ -248,10 +246,10 @@ impl Feeds {
             table.row([
                 feed.list.as_str().into(),
                 feed.state.cell(),
-                Cell::number(feed.entries),
+                Cell::quantity(feed.entries),
                 feed.fetched.relative(now).into(),
                 every.into(),
-                or_dash(&feed.dropped.told()).into(),
+                or_dash(&feed.dropped.describe()).into(),
                 feed.source.as_deref().unwrap_or("-").into(),
             ]);
         }

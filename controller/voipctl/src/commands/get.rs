@@ -18,11 +18,11 @@ pub struct Args {
     /// site, tenant, provider, list, or all
     kind: KindFilter,
 
-    /// The document's name; all of the kind without it
+    /// The document's name [default: all of the kind]
     name: Option<String>,
 }
 
-/// A kind, or every kind.
+/// A kind, or every kind (`None`).
 #[derive(Debug, Clone, Copy)]
 struct KindFilter(Option<Kind>);
 
@@ -33,15 +33,16 @@ impl FromStr for KindFilter {
         if text.eq_ignore_ascii_case("all") {
             return Ok(KindFilter(None));
         }
-        text.parse().map(|kind| KindFilter(Some(kind))).map_err(|_| {
-            "the kinds are site, tenant, provider, list, and all; nodes are shown by: voipctl nodes"
-                .to_owned()
-        })
+        text.parse()
+            .map(|kind| KindFilter(Some(kind)))
+            .map_err(|_| {
+                "expected site, tenant, provider, list or all (for nodes: voipctl nodes)".to_owned()
+            })
     }
 }
 
 #[derive(Serialize)]
-struct Documents {
+struct StoredDocuments {
     documents: Vec<Stored>,
 }
 
@@ -56,18 +57,16 @@ struct Stored {
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
-    let kind = args.kind.0.map(|kind| kind.to_string()).unwrap_or_default();
-    let name = args.name.clone().unwrap_or_default();
     let request = v1::GetDocumentsRequest {
-        kind: kind.clone(),
-        name: name.clone(),
+        kind: args.kind.0.map(|kind| kind.to_string()).unwrap_or_default(),
+        name: args.name.clone().unwrap_or_default(),
     };
     let documents = controller
         .answer(controller.calls().get_documents(request))
         .await?
         .documents;
     if documents.is_empty() {
-        return nothing(&kind, &name, session);
+        return report_none(args.kind, args.name.as_deref(), session);
     }
     match session.format {
         Format::Json => {
@@ -79,14 +78,14 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
                 table.row([
                     document.kind.into(),
                     document.name.into(),
-                    Cell::number(document.revision),
+                    Cell::id(Some(document.revision)),
                 ]);
             }
             let text = table.render(session.console.out());
             session.console.data(&text);
         }
         Format::Table | Format::Yaml => {
-            // With its revision: an apply of it then overwrites nothing that is newer.
+            // With its revision, so that an apply of it does not overwrite a newer one.
             let texts: Vec<String> = documents
                 .iter()
                 .map(|document| {
@@ -102,35 +101,43 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     Ok(ExitStatus::Done)
 }
 
-fn nothing(kind: &str, name: &str, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
-    let kind = if kind.is_empty() {
-        "document".to_owned()
-    } else {
-        kind.to_lowercase()
-    };
-    if !name.is_empty() {
-        return Err(Failure::input(format!("there is no {kind} named {name}"))
-            .hint(format!("see which there are: voipctl get {kind}").replace("document", "all")));
+fn report_none(
+    kind: KindFilter,
+    name: Option<&str>,
+    session: &mut Session<'_>,
+) -> Result<ExitStatus, Failure> {
+    let word = kind.0.map_or_else(
+        || "document".to_owned(),
+        |kind| kind.as_str().to_lowercase(),
+    );
+    if let Some(name) = name {
+        let listed = if kind.0.is_some() {
+            word.as_str()
+        } else {
+            "all"
+        };
+        return Err(Failure::input(format!("no {word} named {name}"))
+            .hint(format!("to list what is stored: voipctl get {listed}")));
     }
-    session.print(&Documents {
+    session.print(&StoredDocuments {
         documents: Vec::new(),
     })?;
-    session.console.note(&format!("no {kind} is stored yet"));
+    session.console.note(&format!("no {word} is stored yet"));
     session
         .console
-        .hint("store documents: voipctl apply -f PATH");
+        .hint("to store documents, see: voipctl apply --help");
     Ok(ExitStatus::Done)
 }
 
-fn as_json(documents: Vec<v1::StoredDocument>) -> Result<Documents, Failure> {
+fn as_json(documents: Vec<v1::StoredDocument>) -> Result<StoredDocuments, Failure> {
     let stored = |document: v1::StoredDocument| {
-        // The length of an answer is bounded already; a list may have any number of addresses.
+        // The length of an answer is already bounded; a list may have any number of addresses.
         let options = serde_saphyr::options! { budget: None };
         let yaml = document.yaml.trim_start_matches("---\n");
         let value = serde_saphyr::from_str_with_options(yaml, options);
         let value = value.map_err(|error| {
             Failure::controller(format!(
-                "the controller's {} {} cannot be read",
+                "cannot parse the stored {} {}",
                 document.kind, document.name
             ))
             .because(error.to_string())
@@ -142,7 +149,7 @@ fn as_json(documents: Vec<v1::StoredDocument>) -> Result<Documents, Failure> {
             document: value,
         })
     };
-    Ok(Documents {
+    Ok(StoredDocuments {
         documents: documents
             .into_iter()
             .map(stored)

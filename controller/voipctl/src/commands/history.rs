@@ -1,4 +1,6 @@
-//! `voipctl history SITE`: the generations that are kept.
+//! `voipctl history SITE`: the generations of a site.
+
+use std::num::NonZeroU32;
 
 use serde::Serialize;
 use voipfleet_proto::v1;
@@ -6,7 +8,7 @@ use voipfleet_ruleset::identifiers::SiteName;
 
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, count, or_null};
+use crate::format::{Moment, count, or_dash, or_null, thousands};
 use crate::table::{Cell, Table};
 
 /// `voipctl history`
@@ -15,9 +17,9 @@ pub struct Args {
     /// The site
     site: SiteName,
 
-    /// Only the newest so many
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    limit: u32,
+    /// The number of generations, newest first [default: all]
+    #[arg(short = 'n', long, value_name = "N")]
+    limit: Option<NonZeroU32>,
 }
 
 #[derive(Serialize)]
@@ -27,7 +29,7 @@ struct History<'a> {
     generations: Vec<Entry<'a>>,
 }
 
-/// A generation for programs.
+/// A generation; the names are a contract.
 #[derive(Serialize)]
 pub(super) struct Entry<'a> {
     generation: u64,
@@ -78,7 +80,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let controller = session.controller().await?;
     let request = v1::HistoryRequest {
         site: args.site.to_string(),
-        limit: args.limit,
+        limit: args.limit.map_or(0, NonZeroU32::get),
     };
     let answer = controller
         .answer(controller.calls().history(request))
@@ -96,27 +98,20 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         session.console.note(&format!("{site} was never pushed"));
         session
             .console
-            .hint(&format!("see what a push would do: voipctl plan {site}"));
+            .hint(&format!("to see what a push would do: voipctl plan {site}"));
         return Ok(ExitStatus::Done);
     }
     let mut table = Table::new(&[
-        "generation",
-        "when",
-        "by",
-        "cause",
-        "nodes",
-        "result",
-        "changed",
+        "gen", "pushed", "by", "cause", "running", "result", "changed",
     ]);
     for entry in &answer.generations {
-        let at = Moment::of(entry.at_ms);
         table.row([
-            Cell::number(entry.generation),
-            format!("{} ({at})", at.relative(session.now)).into(),
+            Cell::id(Some(entry.generation)),
+            Moment::of(entry.at_ms).relative(session.now).into(),
             entry.by.as_str().into(),
             cause(entry).into(),
-            format!("{} of {} run it", entry.running, entry.nodes).into(),
-            result(entry).into(),
+            format!("{} of {}", entry.running, entry.nodes).into(),
+            or_dash(&result(entry)).into(),
             changed(entry).into(),
         ]);
     }
@@ -125,7 +120,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     Ok(ExitStatus::Done)
 }
 
-/// `push`, `rollback to 4`, and the mode where nothing is enforced.
+/// `push`, `rollback to 4`, with the mode if nothing is enforced.
 pub(super) fn cause(entry: &v1::HistoryEntry) -> String {
     let cause = match entry.rollback_to {
         0 => "push".to_owned(),
@@ -138,40 +133,38 @@ pub(super) fn cause(entry: &v1::HistoryEntry) -> String {
     }
 }
 
+/// `done (3 applied)`, `halted (2 applied, 1 failed)`; empty if unknown.
 pub(super) fn result(entry: &v1::HistoryEntry) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    parts.extend(or_null(entry.result.replace('_', " ")));
-    parts.extend(entry.applied.map(|number| format!("{number} applied")));
-    parts.extend(
-        entry
-            .failed
-            .filter(|n| *n > 0)
-            .map(|n| format!("{n} failed")),
-    );
-    if parts.is_empty() {
-        "-".to_owned()
-    } else {
-        parts.join(", ")
+    let counts: Vec<String> = [(entry.applied, "applied"), (entry.failed, "failed")]
+        .into_iter()
+        .filter_map(|(number, word)| Some((number?, word)))
+        .filter(|(number, word)| *number > 0 || *word == "applied")
+        .map(|(number, word)| format!("{} {word}", thousands(number.into())))
+        .collect();
+    match (entry.result.as_str(), counts.as_slice()) {
+        (result, []) => result.replace('_', " "),
+        ("", counts) => counts.join(", "),
+        (result, counts) => format!("{} ({})", result.replace('_', " "), counts.join(", ")),
     }
 }
 
-/// `rules of 3 nodes, + sip4, - sip1`.
+/// `3 nodes, + sip4, - sip1`.
 pub(super) fn changed(entry: &v1::HistoryEntry) -> String {
-    let mut parts = Vec::new();
-    match entry.changed_nodes.as_slice() {
-        [] => {}
-        [one] => parts.push(format!("rules of {one}")),
-        many => parts.push(format!("rules of {}", count(many.len(), "node"))),
-    }
-    for (sign, nodes) in [('+', &entry.added_nodes), ('-', &entry.removed_nodes)] {
-        match nodes.as_slice() {
-            [] => {}
-            [one] => parts.push(format!("{sign} {one}")),
-            many => parts.push(format!("{sign} {}", count(many.len(), "node"))),
-        }
-    }
+    let short = |nodes: &[String]| match nodes {
+        [] => None,
+        [one] => Some(one.clone()),
+        many => Some(count(many.len(), "node")),
+    };
+    let parts: Vec<String> = [
+        short(&entry.changed_nodes),
+        short(&entry.added_nodes).map(|nodes| format!("+ {nodes}")),
+        short(&entry.removed_nodes).map(|nodes| format!("- {nodes}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     if parts.is_empty() {
-        "no rules".to_owned()
+        "no node".to_owned()
     } else {
         parts.join(", ")
     }

@@ -1,4 +1,4 @@
-//! `voipctl names`: what the DNS names in documents stand for.
+//! `voipctl names`: the addresses of DNS names in documents.
 
 use serde::Serialize;
 use voipfleet_proto::v1;
@@ -6,13 +6,13 @@ use voipfleet_proto::v1;
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, count, or_dash, or_null, printable};
+use crate::format::{Moment, count, or_dash, or_null, thousands};
 use crate::table::{Cell, Table};
 
 /// `voipctl names`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Exit with 1 if a name has no good answer
+    /// Exit with status 1 if a name cannot be resolved
     #[arg(long)]
     exit_code: bool,
 }
@@ -20,14 +20,14 @@ pub struct Args {
 /// The names are a contract.
 #[derive(Serialize)]
 struct Names {
-    names: Vec<Resolved>,
+    names: Vec<ResolvedName>,
 }
 
 #[derive(Serialize)]
-struct Resolved {
+struct ResolvedName {
     name: String,
     state: State,
-    addresses: Vec<Known>,
+    addresses: Vec<ResolvedAddress>,
     answered: Moment,
     failing_since: Moment,
     error: Option<String>,
@@ -38,31 +38,31 @@ struct Resolved {
 }
 
 #[derive(Serialize)]
-struct Known {
+struct ResolvedAddress {
     address: String,
     first_seen: Moment,
     last_seen: Moment,
     missing_since: Moment,
 }
 
-/// How a name or a list stands.
+/// The state of a name or list; the words are a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
     /// The last answer was good.
     Fresh,
-    /// It was not; what was known before is kept.
+    /// The last answer was bad; the previous one stays in use.
     Stale,
-    /// It was not, and nothing is known.
+    /// There was never a good answer.
     Unknown,
-    /// Nobody has asked yet.
+    /// It was not asked for yet.
     Pending,
-    /// No document has it.
+    /// No document uses it.
     Unused,
 }
 
 impl State {
-    /// From what the controller says; `known`: there was a good answer once.
+    /// From the controller's times; `known`: there was a good answer once.
     pub(super) fn new(unused_ms: u64, failing_ms: u64, known: bool) -> Self {
         match (unused_ms, failing_ms, known) {
             (1.., ..) => State::Unused,
@@ -96,22 +96,20 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         .answer(controller.calls().live_sources(request))
         .await?;
     let names = Names {
-        names: answer.names.into_iter().map(Resolved::from).collect(),
+        names: answer.names.into_iter().map(ResolvedName::from).collect(),
     };
     let bad = names.names.iter().filter(|name| name.state.is_bad());
     let bad = bad.count();
     if !session.print(&names)? {
-        let text = names.table(session.now).render(session.console.out());
-        session.console.data(&text);
+        let all = count(names.names.len(), "name");
+        session.console.note(&summary(&all, bad));
         for name in &names.names {
             for line in name.remarks(session.now) {
-                session.console.note(&printable(&line));
+                session.console.note(&line);
             }
         }
-        let all = count(names.names.len(), "name");
-        session
-            .console
-            .note(&format!("{all}, {bad} without a good answer"));
+        let text = names.table(session.now).render(session.console.out());
+        session.console.data(&text);
     }
     Ok(if args.exit_code && bad > 0 {
         ExitStatus::NotEverywhere
@@ -120,10 +118,10 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     })
 }
 
-impl From<v1::ResolvedName> for Resolved {
+impl From<v1::ResolvedName> for ResolvedName {
     fn from(name: v1::ResolvedName) -> Self {
         let known = !name.addresses.is_empty();
-        let addresses = name.addresses.into_iter().map(|address| Known {
+        let addresses = name.addresses.into_iter().map(|address| ResolvedAddress {
             address: address.address,
             first_seen: Moment::of(address.first_ms),
             last_seen: Moment::of(address.last_ms),
@@ -144,50 +142,52 @@ impl From<v1::ResolvedName> for Resolved {
     }
 }
 
-impl Known {
+impl ResolvedAddress {
     fn is_leaving(&self) -> bool {
-        self.missing_since != Moment::of(0)
+        self.missing_since.is_known()
     }
 }
 
-impl Resolved {
-    /// What an operator should know beside the table.
+impl ResolvedName {
+    /// Lines that do not fit into the table.
     fn remarks(&self, now: jiff::Timestamp) -> Vec<String> {
         let mut lines = Vec::new();
         let name = &self.name;
-        let since = format!(
-            "{} ({})",
-            self.failing_since.relative(now),
+        let failing = format!(
+            "failing for {} (since {})",
+            self.failing_since.age(now),
             self.failing_since
         );
         match (self.state, &self.error) {
             (State::Stale, Some(error)) => lines.push(format!(
-                "{name}: {error}; no good answer since {since}, what was known stays"
+                "{name}: {error}; {failing}, the last good answer stays in use"
             )),
             (State::Unknown, Some(error)) => lines.push(format!(
-                "{name}: {error}; there was never a good answer since {since}, so it lets nobody \
-                 in: look at the document's spelling, and at the controller's resolver"
+                "{name}: {error}; {failing}, never resolved, so it admits no address: check the \
+                 spelling in the document, and the controller's resolver"
             )),
             (_, Some(error)) => lines.push(format!("{name}: {error}")),
             (_, None) => {}
         }
         if !self.refused.is_empty() {
             let refused = self.refused.join(", ");
-            lines.push(format!("{name}: not taken, no peer can have it: {refused}"));
+            lines.push(format!(
+                "{name}: ignored {refused}: not an address that a peer can have"
+            ));
         }
         if self.beyond > 0 {
-            let beyond = self.beyond;
+            let beyond = count(self.beyond, "address");
             lines.push(format!(
-                "{name}: {beyond} more addresses in the answer than a name may have"
+                "{name}: ignored {beyond} over the limit of one name"
             ));
         }
         let leaving = self.addresses.iter().filter(|address| address.is_leaving());
         lines.extend(leaving.map(|address| {
             format!(
-                "{name}: {} is left out of answers since {} ({}); it stays an hour, for carriers \
-                 that take turns",
+                "{name}: {} missing from answers for {} (since {}); it stays an hour, for carriers \
+                 that rotate their answers",
                 address.address,
-                address.missing_since.relative(now),
+                address.missing_since.age(now),
                 address.missing_since
             )
         }));
@@ -195,10 +195,24 @@ impl Resolved {
     }
 }
 
+/// `5 names, 2 failing`.
+pub(super) fn summary(all: &str, bad: usize) -> String {
+    match bad {
+        0 => format!("{all}, none failing"),
+        bad => format!("{all}, {} failing", thousands(bad as u64)),
+    }
+}
+
+/// The rows of a table: what fails first.
+pub(super) fn bad_first<T>(all: &[T], state: impl Fn(&T) -> State) -> impl Iterator<Item = &T> {
+    let (bad, good): (Vec<&T>, Vec<&T>) = all.iter().partition(|one| state(one).is_bad());
+    bad.into_iter().chain(good)
+}
+
 impl Names {
     fn table(&self, now: jiff::Timestamp) -> Table {
         let mut table = Table::new(&["name", "state", "answered", "used by", "addresses"]);
-        for name in &self.names {
+        for name in bad_first(&self.names, |name| name.state) {
             let addresses: Vec<&str> = name
                 .addresses
                 .iter()

@@ -1,4 +1,4 @@
-//! `voipctl render SITE`: the exact restore input, for reading and for hosts without an agent.
+//! `voipctl render SITE`: the exact restore input, for review and for hosts without an agent.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -12,6 +12,7 @@ use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::Interface;
 
+use super::status::report_no_nodes;
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};
 use crate::format::short_digest;
@@ -26,16 +27,15 @@ pub struct Args {
     #[arg(long)]
     node: Option<NodeName>,
 
-    /// As if the node had these roles: for a host that cannot run an agent. Once for each role
+    /// For a host without an agent: its role; may be repeated
     #[arg(long = "role", value_name = "ROLE", requires = "node")]
     roles: Vec<Role>,
 
-    /// An address of such a host, as INTERFACE=ADDRESS/LENGTH, for example
-    /// eth1=10.20.0.50/24. Once for each address
+    /// For a host without an agent: an address, such as eth1=10.20.0.50/24; may be repeated
     #[arg(long = "address", value_name = "ADDRESS", requires = "roles")]
     addresses: Vec<HostAddress>,
 
-    /// Exactly one input, byte for byte
+    /// Print one input only, byte for byte
     #[arg(long, value_enum, requires = "node")]
     part: Option<Part>,
 }
@@ -43,7 +43,7 @@ pub struct Args {
 /// One of the three inputs.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Part {
-    /// For `ipset restore`; goes first
+    /// For `ipset restore`, which must run first
     Ipset,
     /// For `iptables-restore --noflush`
     Iptables,
@@ -59,7 +59,8 @@ impl FromStr for HostAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "write INTERFACE=ADDRESS/LENGTH, for example eth1=10.20.0.50/24".to_owned();
+        let wrong =
+            || "expected INTERFACE=ADDRESS/LENGTH, for example eth1=10.20.0.50/24".to_owned();
         let (interface, net) = text.split_once('=').ok_or_else(wrong)?;
         let interface: Interface = interface.parse().map_err(|_| wrong())?;
         let net: IpNet = net.parse().map_err(|_| wrong())?;
@@ -112,8 +113,8 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         .nodes;
     if let Some(part) = args.part {
         let node = nodes.first().ok_or_else(|| {
-            Failure::input(format!("{} has no such node", args.site))
-                .hint(format!("see which there are: voipctl nodes {}", args.site))
+            Failure::input(format!("no such node at {}", args.site))
+                .hint(format!("to list the nodes: voipctl nodes {}", args.site))
         })?;
         session.console.data(match part {
             Part::Ipset => &node.ipset,
@@ -123,13 +124,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         return Ok(ExitStatus::Done);
     }
     if nodes.is_empty() {
-        session
-            .console
-            .note(&format!("{} has no nodes yet", args.site));
-        session.console.hint(&format!(
-            "let one enrol: voipctl token create --site {} --role ROLE",
-            args.site
-        ));
+        report_no_nodes(&[args.site.as_str()], session);
     }
     if session.format.is_table() {
         let text: Vec<String> = nodes.iter().map(as_file).collect();
@@ -151,13 +146,13 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     Ok(ExitStatus::Done)
 }
 
-/// The three inputs under comments; all three tools skip lines that start with `#`.
+/// The three inputs with comments; all three tools skip lines that start with `#`.
 fn as_file(node: &v1::RenderedNode) -> String {
     let name = &node.node;
     let mut text = format!("# node {name}, digest {}\n", short_digest(&node.digest));
-    text.push_str("# in this order: a rule that names a missing set fails as a whole\n");
+    text.push_str("# load in this order: ip(6)tables-restore fails if a set is missing\n");
     text.push_str(
-        "# before a second load: iptables -D INPUT -j VF-INPUT, and ip6tables likewise\n",
+        "# before loading again: iptables -D INPUT -j VF-INPUT; ip6tables -D INPUT -j VF-INPUT\n",
     );
     for (command, part, input) in [
         ("ipset restore", "ipset", &node.ipset),

@@ -1,4 +1,4 @@
-//! `voipctl rollback SITE`: what an earlier generation held, as a new one.
+//! `voipctl rollback SITE`: pushes the content of an earlier generation as a new one.
 
 use std::time::Duration;
 
@@ -6,12 +6,11 @@ use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::plan;
-use super::push::Watched;
+use super::push::RolloutWatch;
 use crate::Session;
 use crate::client::ANSWER_TIMEOUT;
 use crate::failure::{ExitStatus, Failure};
 use crate::format::{duration, millis};
-use crate::grpc_errors;
 
 /// `voipctl rollback`
 #[derive(Debug, clap::Args)]
@@ -19,19 +18,19 @@ pub struct Args {
     /// The site
     site: SiteName,
 
-    /// The generation to bring back [default: the last good one before the newest]
+    /// The generation to roll back to [default: the last good one before the current]
     #[arg(long, value_name = "GEN", value_parser = clap::value_parser!(u64).range(1..))]
     to: Option<u64>,
 
-    /// How long a node has to prove that it is still reachable, in place of the site's own
-    #[arg(long, value_name = "D", value_parser = duration)]
+    /// How long each node has to confirm that it is still reachable [default: set by the site]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     confirm_within: Option<Duration>,
 
-    /// Only say what would change
+    /// Only report what would change
     #[arg(long)]
     dry_run: bool,
 
-    /// Start it, and leave the rest to the controller
+    /// Return as soon as the rollout has started
     #[arg(long, conflicts_with = "dry_run")]
     detach: bool,
 }
@@ -40,7 +39,10 @@ pub struct Args {
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let asks = !session.yes && !args.dry_run;
     if asks {
-        plan::can_ask(&format!("voipctl diff {0}@GEN {0}@GEN", args.site), session)?;
+        plan::require_prompt(
+            &format!("voipctl rollback {} --dry-run", args.site),
+            session,
+        )?;
     }
     let controller = session.controller().await?;
     let site = &args.site;
@@ -56,27 +58,27 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         let plan = plan::fetch_back(site, request.to, &controller).await?;
         plan::show(&plan, session);
         if !plan.held.is_empty() {
-            return Err(grpc_errors::with_hint(&plan.held));
+            return Err(plan::held(&plan));
         }
         let to = plan.to;
-        if !session.confirm(&format!("roll {site} back to what generation {to} held?"))? {
+        if !session.confirm(&format!("roll {site} back to generation {to}?"))? {
             session.console.note("nothing was pushed");
             return Ok(ExitStatus::NotEverywhere);
         }
-        // What was shown, and no other that became the last good one meanwhile.
+        // The generation that was shown, even if another is the last good one by now.
         request.to = to;
         request.basis = plan.basis;
     }
     let events = controller
         .within(ANSWER_TIMEOUT, controller.calls().rollback(request))
         .await?;
-    let watched = Watched {
+    let watch = RolloutWatch {
         site: args.site,
         dry_run: args.dry_run,
         detach: args.detach,
         wait: None,
     };
-    watched
+    watch
         .follow(&controller, events.into_inner(), session)
         .await
 }

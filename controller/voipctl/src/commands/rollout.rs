@@ -1,15 +1,17 @@
-//! `voipctl rollout status|watch|pause|resume|abort`: a push that is under way.
+//! `voipctl rollout status|watch|pause|resume|abort`: the rollout of a push.
+
+use std::num::NonZeroU64;
 
 use serde::Serialize;
 use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::push::Watched;
+use super::push::RolloutWatch;
 use crate::Session;
 use crate::client::ANSWER_TIMEOUT;
 use crate::failure::{ExitStatus, Failure};
 use crate::format::{Moment, count, or_null, printable};
-use crate::labels;
+use crate::labels::{self, RolloutState};
 use crate::table::{Cell, Table};
 
 /// `voipctl rollout`
@@ -21,32 +23,32 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Show how the running or last rollout of a site stands, or of every site
+    /// Show the running or last rollout
     Status {
-        /// The site
+        /// The site [default: every site]
         site: Option<SiteName>,
     },
-    /// Follow a rollout to its end; it goes on without
+    /// Follow a rollout to its end; Ctrl-C does not stop it
     Watch {
         /// The site
         site: SiteName,
     },
-    /// Hold it: nodes at work go on, no further node begins
+    /// Pause a rollout: started nodes finish, no further node starts
     Pause {
         /// The site
         site: SiteName,
     },
-    /// Let a held one go on
+    /// Resume a paused rollout
     Resume {
         /// The site
         site: SiteName,
     },
-    /// End it where it is: who has the new generation keeps it, nobody else gets it; pushes that
-    /// wait for it are dropped
+    /// End a rollout: nodes with the new generation keep it, the others do not get it, and queued
+    /// pushes are dropped
     Abort {
         /// The site
         site: SiteName,
-        /// Take back what was changed
+        /// Also roll back the nodes that were changed
         #[arg(long)]
         rollback: bool,
     },
@@ -75,7 +77,7 @@ struct Rollout {
     waiting: Vec<Waiting>,
 }
 
-/// A push that waits for it.
+/// A push that is queued behind it.
 #[derive(Serialize)]
 struct Waiting {
     ticket: u64,
@@ -106,7 +108,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
             };
             let call = controller.calls();
             let report = controller.answer({ call }.pause_rollout(request)).await?;
-            told(report, "held", session)
+            report_change(report, "paused", session)
         }
         Verb::Resume { site } => {
             let controller = session.controller().await?;
@@ -115,7 +117,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
             };
             let call = controller.calls();
             let report = controller.answer({ call }.resume_rollout(request)).await?;
-            told(report, "goes on", session)
+            report_change(report, "resumed", session)
         }
         Verb::Abort { site, rollback } => abort(site, rollback, session).await,
     }
@@ -127,12 +129,12 @@ async fn abort(
     session: &mut Session<'_>,
 ) -> Result<ExitStatus, Failure> {
     let question = if roll_back {
-        format!("end the rollout of {site}, and take back what it has changed?")
+        format!("abort the rollout of {site} and roll back the nodes that it changed?")
     } else {
-        format!("end the rollout of {site} where it is?")
+        format!("abort the rollout of {site}? (nodes that it changed keep the new rules)")
     };
     if !session.confirm(&question)? {
-        session.console.note("nothing was ended");
+        session.console.note("nothing was changed");
         return Ok(ExitStatus::NotEverywhere);
     }
     let controller = session.controller().await?;
@@ -142,8 +144,12 @@ async fn abort(
     };
     let call = controller.calls();
     let report = controller.answer({ call }.abort_rollout(request)).await?;
-    let word = if roll_back { "is taken back" } else { "ended" };
-    told(report, word, session)
+    let word = if roll_back {
+        "is being rolled back"
+    } else {
+        "aborted"
+    };
+    report_change(report, word, session)
 }
 
 async fn watch(site: SiteName, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
@@ -154,13 +160,13 @@ async fn watch(site: SiteName, session: &mut Session<'_>) -> Result<ExitStatus, 
     let events = controller
         .within(ANSWER_TIMEOUT, controller.calls().watch_rollout(request))
         .await?;
-    let watched = Watched {
+    let watch = RolloutWatch {
         site,
         dry_run: false,
         detach: false,
         wait: None,
     };
-    watched
+    watch
         .follow(&controller, events.into_inner(), session)
         .await
 }
@@ -180,8 +186,7 @@ async fn status(site: Option<SiteName>, session: &mut Session<'_>) -> Result<Exi
         return Ok(ExitStatus::Done);
     }
     if rollouts.rollouts.is_empty() {
-        session.console.note("there was no rollout yet");
-        session.console.hint("start one: voipctl push SITE");
+        session.console.note("no rollout yet");
     }
     for (at, rollout) in rollouts.rollouts.iter().enumerate() {
         if at > 0 {
@@ -193,7 +198,7 @@ async fn status(site: Option<SiteName>, session: &mut Session<'_>) -> Result<Exi
     Ok(ExitStatus::Done)
 }
 
-fn told(
+fn report_change(
     report: v1::RolloutReport,
     word: &str,
     session: &mut Session<'_>,
@@ -205,7 +210,7 @@ fn told(
         session.console.data(&text);
         session
             .console
-            .hint(&format!("see each node: voipctl rollout status {site}"));
+            .hint(&format!("check each node: voipctl rollout status {site}"));
     }
     Ok(ExitStatus::Done)
 }
@@ -251,7 +256,7 @@ fn waiting(queued: v1::QueuedPush) -> Waiting {
 impl Rollout {
     fn shown(&self, session: &Session<'_>) -> String {
         let out = session.console.out();
-        let state = out.toned(labels::rollout(&self.state), &self.state);
+        let state = out.toned(RolloutState::of(&self.state).tone(), &self.state);
         let batches = self.batches.len();
         let mut text = format!(
             "{}: generation {} {state}, batch {} of {batches}, {}\n  by {}, started {} ({})\n",
@@ -269,10 +274,10 @@ impl Rollout {
             text.push('\n');
         }
         if let Some(back) = self.back_to {
-            let back = format!("  back to what ran before, as generation {back}\n");
+            let back = format!("  rolling back: the earlier rules, as generation {back}\n");
             text.push_str(&back);
         }
-        let mut table = Table::new(&["node", "batch", "state", "since", "should run", "error"]);
+        let mut table = Table::new(&["node", "batch", "state", "since", "target", "error"]);
         for (at, batch) in self.batches.iter().enumerate() {
             for node in batch {
                 table.row([
@@ -280,16 +285,20 @@ impl Rollout {
                     Cell::from((at + 1).to_string()),
                     Cell::toned(node.state.as_str(), labels::rollout_node(&node.state)),
                     node.since.relative(session.now).into(),
-                    Cell::number(node.target),
+                    Cell::id(NonZeroU64::new(node.target).map(NonZeroU64::get)),
                     node.error.as_deref().unwrap_or_default().into(),
                 ]);
             }
         }
         text.push_str(&table.render(out));
         for waiting in &self.waiting {
-            let planned = if waiting.planned { ", as planned" } else { "" };
+            let planned = if waiting.planned {
+                " (only as planned)"
+            } else {
+                ""
+            };
             let line = format!(
-                "  waits: push {} by {}{planned}, {} ({})\n",
+                "  queued: push {} by {}{planned}, {} ({})\n",
                 waiting.ticket,
                 printable(&waiting.by),
                 waiting.at.relative(session.now),

@@ -6,7 +6,7 @@ use crate::Session;
 use crate::failure::{ExitStatus, Failure};
 use crate::output_format::Format;
 
-/// Prints the schema; JSON unless YAML was asked for.
+/// Runs it; JSON unless YAML was requested.
 pub fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     if session.format.is_table() {
         session.format = Format::Json;

@@ -10,7 +10,7 @@ use voipfleet_ruleset::identifiers::SiteName;
 use super::history::{Entry, cause, changed, result};
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, count, short_digest, thousands};
+use crate::format::{Moment, count, or_dash, printable, short_digest};
 use crate::table::{Cell, Table};
 
 /// `voipctl show`
@@ -19,7 +19,7 @@ pub struct Args {
     /// The generation: SITE@NUMBER
     generation: GenerationId,
 
-    /// Only its documents, as YAML that `apply` takes
+    /// Print only its documents, as YAML for `voipctl apply`
     #[arg(long)]
     documents: bool,
 }
@@ -27,9 +27,8 @@ pub struct Args {
 /// A generation of a site: `site-a@12`.
 #[derive(Debug, Clone)]
 pub struct GenerationId {
-    /// The site.
     pub site: SiteName,
-    /// Its number, 1 or more.
+    /// 1 or more.
     pub generation: u64,
 }
 
@@ -44,7 +43,7 @@ impl FromStr for GenerationId {
                 generation: generation.parse().ok().filter(|number| *number > 0)?,
             })
         };
-        read().ok_or_else(|| "write a site and the number of a generation: site-a@12".to_owned())
+        read().ok_or_else(|| "expected a site and a generation, for example site-a@12".to_owned())
     }
 }
 
@@ -109,25 +108,25 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let mut text = String::new();
     if let Some(entry) = &answer.entry {
         let at = Moment::of(entry.at_ms);
-        let (when, by) = (at.relative(session.now), &entry.by);
+        let (when, by) = (at.relative(session.now), printable(&entry.by));
         let (which, cause) = (&args.generation, cause(entry));
         text = format!(
-            "{which}: {cause} by {by}, {when} ({at})\nchanged: {}; result: {}\n",
-            changed(entry),
-            result(entry)
+            "{which}: {cause} by {by}, {when} ({at})\nresult: {}; changed: {}\n",
+            or_dash(&result(entry)),
+            changed(entry)
         );
     }
     let mut table = Table::new(&["node", "digest", "bytes", "runs"]);
     for node in &answer.nodes {
         let runs = match node.running {
-            0 => "nothing".to_owned(),
-            running if running == *generation => "it".to_owned(),
+            0 => "no ruleset".to_owned(),
+            running if running == *generation => "this generation".to_owned(),
             running => format!("generation {running}"),
         };
         table.row([
             node.node.as_str().into(),
             short_digest(&node.digest).into(),
-            Cell::from(thousands(node.size)),
+            Cell::quantity(node.size),
             runs.into(),
         ]);
     }
@@ -136,13 +135,13 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     if answer.documents.is_empty() {
         session
             .console
-            .note("it is not known of which documents it was made");
+            .note("the documents of this generation are not recorded");
     } else {
         let documents = count(answer.documents.len(), "document");
         let at = &args.generation;
-        session
-            .console
-            .hint(&format!("its {documents}: voipctl show {at} --documents"));
+        session.console.hint(&format!(
+            "to print its {documents}: voipctl show {at} --documents"
+        ));
     }
     Ok(ExitStatus::Done)
 }
@@ -154,9 +153,8 @@ fn documents(
 ) -> Result<ExitStatus, Failure> {
     if answer.documents.is_empty() {
         return Err(
-            Failure::input(format!("it is not known of which documents {at} was made")).hint(
-                "generations from before this controller counted changes of documents have none",
-            ),
+            Failure::input(format!("the documents of {at} are not recorded"))
+                .hint(format!("to see its rulesets: voipctl show {at}")),
         );
     }
     let texts: Vec<&str> = answer

@@ -3,24 +3,27 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use voipfleet_proto::v1;
+use voipfleet_proto::v1::{self, SyncState};
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::emergency;
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, count, or_dash, or_null, printable, short_digest, thousands};
+use crate::format::{
+    Moment, by_text, count, first_names, node_list, or_dash, or_null, printable, short_digest,
+    thousands,
+};
 use crate::labels;
 use crate::table::{Cell, Table};
 
 /// `voipctl status`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The site; every site without it
+    /// The site [default: every site]
     site: Option<SiteName>,
 
-    /// Exit with 1 unless every node is synced and clean
+    /// Exit with status 1 unless every node is synced and clean
     #[arg(long)]
     exit_code: bool,
 }
@@ -31,7 +34,7 @@ struct SiteEntry<'r> {
     site: &'r str,
     generation: u64,
     mode: Option<String>,
-    /// Null: it is not open to everybody.
+    /// Null: not open to the world.
     open: Option<emergency::OpenEntry>,
     nodes: Vec<NodeEntry<'r>>,
 }
@@ -54,7 +57,7 @@ struct NodeEntry<'r> {
     warnings: Vec<&'r str>,
 }
 
-/// Set elements that the kernel holds, of those that the node's ruleset wants.
+/// Set elements in the node's kernel, and in its ruleset.
 #[derive(Serialize)]
 struct SetEntry<'r> {
     enforced: u64,
@@ -76,11 +79,11 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         if !session.print_event(&as_json(site))? {
             let gap = if index > 0 { "\n" } else { "" };
             let width = session.console.out().width();
-            let text = format!("{gap}{}{}", headline(site, width), loudly(site, session));
+            let text = format!("{gap}{}{}", headline(site, width), open_line(site, session));
             session.console.data(&(text + &render(site, session)));
         }
         if site.open.is_some() {
-            let close = format!("close it again: voipctl panic-close {}", site.site);
+            let close = format!("close the site: voipctl panic-close {}", site.site);
             session.console.hint(&close);
         }
     }
@@ -92,7 +95,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     })
 }
 
-/// Asks for one site or for all, and says what to do where there is nothing to show.
+/// Asks for one site or for all; reports what to do if there is nothing to show.
 pub async fn fetch(
     site: Option<&SiteName>,
     session: &mut Session<'_>,
@@ -100,7 +103,7 @@ pub async fn fetch(
     ask(site, false, session).await
 }
 
-/// The same, with where the machines differ from the documents.
+/// The same, with the differences between hosts and documents.
 pub async fn fetch_compared(
     site: Option<&SiteName>,
     session: &mut Session<'_>,
@@ -124,24 +127,37 @@ async fn ask(
         .sites;
     if sites.is_empty() {
         if let Some(site) = site {
-            return Err(Failure::input(format!("there is no site named {site}"))
-                .hint("see which there are: voipctl get site"));
+            return Err(Failure::input(format!("no site named {site}"))
+                .hint("to list the sites: voipctl get site"));
         }
-        session.console.note("there are no sites yet");
-        session.console.hint("store one: voipctl apply -f PATH");
+        session.console.note("no sites yet");
+        session
+            .console
+            .hint("apply a document of kind Site; see: voipctl apply --help");
     }
-    for site in sites.iter().filter(|site| site.nodes.is_empty()) {
-        session.console.hint(&format!(
-            "{0} has no nodes yet; let one enrol: voipctl token create --site {0} --role ROLE",
-            site.site
-        ));
-    }
+    let empty: Vec<&str> = sites
+        .iter()
+        .filter(|site| site.nodes.is_empty())
+        .map(|site| site.site.as_str())
+        .collect();
+    report_no_nodes(&empty, session);
     Ok(sites)
+}
+
+/// Reports sites without nodes, and how to enrol one.
+pub fn report_no_nodes(sites: &[&str], session: &mut Session<'_>) {
+    let Some(first) = sites.first() else { return };
+    session
+        .console
+        .note(&format!("no nodes yet: {}", first_names(sites, 5)));
+    session.console.hint(&format!(
+        "to enrol one, for example with role sip: voipctl token create --site {first} --role sip"
+    ));
 }
 
 fn is_right(node: &v1::NodeReport) -> bool {
     let whole = |sets: &v1::SetCount| sets.enforced == sets.wanted;
-    node.state() == v1::SyncState::Synced
+    node.state() == SyncState::Synced
         && node.drift() == v1::DriftState::Clean
         && node.sets.as_ref().is_none_or(whole)
 }
@@ -188,18 +204,23 @@ fn node_as_json(node: &v1::NodeReport) -> NodeEntry<'_> {
     }
 }
 
-/// `site-a: generation 7, enforce; 3 nodes: 2 synced, 1 offline; sets 1,204/1,204`, a line for
-/// each part where one is too short. The sets are those of the connected nodes, all together.
+/// `site-a: generation 7, enforce; 3 nodes: 2 synced, 1 offline; sets 1,204/1,204`, or a line for
+/// each part if the terminal is narrow. The sets are those of the connected nodes together.
 fn headline(site: &v1::SiteStatus, width: Option<usize>) -> String {
     let mut parts = Vec::new();
-    for word in ["synced", "stale", "not_sent", "error", "offline", "unknown"] {
-        let number = site
-            .nodes
-            .iter()
-            .filter(|node| labels::sync(node.state).0 == word)
-            .count();
+    for state in [
+        SyncState::Synced,
+        SyncState::Stale,
+        SyncState::NotSent,
+        SyncState::Error,
+        SyncState::Offline,
+        SyncState::Unspecified,
+    ] {
+        let nodes = site.nodes.iter().filter(|node| node.state() == state);
+        let number = nodes.count() as u64;
         if number > 0 {
-            parts.push(format!("{number} {word}"));
+            let word = labels::sync(state.into()).0;
+            parts.push(format!("{} {word}", thousands(number)));
         }
     }
     let generation = match site.generation {
@@ -223,8 +244,8 @@ fn headline(site: &v1::SiteStatus, width: Option<usize>) -> String {
     (if fits { one } else { lines.join("\n") }) + "\n"
 }
 
-/// `sets 1,204/1,204`: elements that the kernels of the connected nodes hold, of those that
-/// they should hold. Every node is in it, so that a whole sum says that every node is whole.
+/// `sets 1,204/1,204`: set elements in the kernels of the connected nodes, of those in their
+/// rulesets. All nodes count, so that equal numbers mean that every node is complete.
 fn sets_together(nodes: &[v1::NodeReport]) -> Option<String> {
     let known = nodes.iter().filter(|node| node.connected);
     let (enforced, wanted) =
@@ -239,17 +260,17 @@ fn sets_together(nodes: &[v1::NodeReport]) -> Option<String> {
     (wanted > 0).then(|| format!("sets {}/{}", thousands(enforced), thousands(wanted)))
 }
 
-/// What the kernel of a node lacks, a line for each set.
+/// Set elements that are missing in a node's kernel, a line for each set.
 fn shortfall(sets: &v1::SetCount) -> Option<String> {
     let missing = sets.wanted.checked_sub(sets.enforced).filter(|n| *n > 0)?;
     let of = |enforced, wanted| format!("{} of {}", thousands(enforced), thousands(wanted));
     let mut text = format!(
-        "set elements in the kernel: {}",
+        "incomplete sets in the kernel: {} elements",
         of(sets.enforced, sets.wanted)
     );
-    let mut told = 0_u64;
+    let mut listed = 0_u64;
     for short in &sets.short {
-        told = told.saturating_add(short.wanted.saturating_sub(short.enforced));
+        listed = listed.saturating_add(short.wanted.saturating_sub(short.enforced));
         let _ = write!(
             text,
             "\n{}: {}",
@@ -257,18 +278,18 @@ fn shortfall(sets: &v1::SetCount) -> Option<String> {
             of(short.enforced, short.wanted)
         );
     }
-    if told < missing {
-        text.push_str("\nand other sets");
+    if listed < missing {
+        text.push_str("\nthe rest is missing in other sets");
     }
     Some(text)
 }
 
-/// That everybody is let in, since when, by whom and why.
-fn loudly(site: &v1::SiteStatus, session: &Session<'_>) -> String {
+/// The warning that a site is open, if it is.
+fn open_line(site: &v1::SiteStatus, session: &Session<'_>) -> String {
     let Some(open) = &site.open else {
         return String::new();
     };
-    let text = printable(&emergency::loudly(open, session.now));
+    let text = printable(&emergency::open_warning(open, session.now));
     session.console.out().toned(Tone::Bad, &text) + "\n"
 }
 
@@ -276,7 +297,7 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
     let mut table = Table::new(&[
         "node", "roles", "state", "gen", "digest", "backend", "drift", "seen",
     ]);
-    let mut errors = String::new();
+    let mut problems = Vec::new();
     for node in &site.nodes {
         let (state, tone) = labels::sync(node.state);
         let (drift, drift_tone) = labels::drift(node.drift);
@@ -285,41 +306,44 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
             node.node.as_str().into(),
             node.roles.join(",").into(),
             Cell::toned(state, tone),
-            Cell::number(node.generation),
+            Cell::id((node.generation > 0).then_some(node.generation)),
             short_digest(&node.digest).into(),
             or_dash(backend.unwrap_or_default()).into(),
             Cell::toned(drift.unwrap_or("-"), drift_tone),
             seen(node, session),
         ]);
-        let mut words: Vec<String> = or_null(node.error.clone()).into_iter().collect();
-        words.extend(or_null(node.drift_detail.clone()));
-        words.extend(node.sets.as_ref().and_then(shortfall));
-        words.extend(warnings(node).map(|warning| format!("warning: {warning}")));
-        if !words.is_empty() {
-            errors.push_str(&words_of(&node.node, &words.join("\n")));
+        if let Some(problem) = problem(node) {
+            problems.push((node.node.as_str(), problem));
         }
     }
-    table.render(session.console.out()) + &errors
+    let problems = by_text(problems).into_iter();
+    let problems: String = problems
+        .map(|(nodes, text)| {
+            let text = printable(&text).replace('\n', "\n  ");
+            format!("{}:\n  {text}\n", node_list(&nodes))
+        })
+        .collect();
+    problems + &table.render(session.console.out())
 }
 
-/// What weakens a node, but for what its error says already.
+/// What is wrong with a node: its error, drift and missing set elements, and its warnings.
+fn problem(node: &v1::NodeReport) -> Option<String> {
+    let mut parts: Vec<String> = or_null(node.error.clone()).into_iter().collect();
+    parts.extend(or_null(node.drift_detail.clone()));
+    parts.extend(node.sets.as_ref().and_then(shortfall));
+    parts.extend(warnings(node).map(|warning| format!("warning: {warning}")));
+    or_null(parts.join("\n"))
+}
+
+/// A node's warnings, without those that its error repeats.
 fn warnings(node: &v1::NodeReport) -> impl Iterator<Item = &str> {
     let warnings = node.facts.iter().flat_map(|facts| &facts.warnings);
     warnings
         .map(String::as_str)
-        .filter(|warning| !node.error.contains(warning))
+        .filter(|warning| node.error.lines().all(|line| line != *warning))
 }
 
-/// What a node says of its error, of a fight and of itself, under its name.
-fn words_of(node: &str, error: &str) -> String {
-    let mut text = format!("{node}:\n");
-    for line in printable(error).lines() {
-        let _ = writeln!(text, "  {line}");
-    }
-    text
-}
-
-/// `connected`, or when the node was last heard of.
+/// `connected`, or how long ago the node was last seen.
 pub fn seen(node: &v1::NodeReport, session: &Session<'_>) -> Cell {
     if node.connected {
         Cell::toned("connected", Tone::Good)

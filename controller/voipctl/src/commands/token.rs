@@ -1,4 +1,4 @@
-//! `voipctl token create|list|revoke`: let new nodes enrol.
+//! `voipctl token create|list|revoke`: the tokens with which nodes enrol.
 
 use std::time::Duration;
 
@@ -22,28 +22,28 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Make a token; it works once, and is shown once
+    /// Create a token; it is shown once, and enrols one node
     Create(Create),
-    /// List tokens
+    /// List the tokens
     List {
-        /// Only those of this site
+        /// Only tokens of this site
         #[arg(long)]
         site: Option<SiteName>,
     },
-    /// Make a token useless
+    /// Revoke a token
     Revoke {
-        /// The token's id, as `token list` shows it
+        /// The token's id, as `voipctl token list` shows it
         id: String,
     },
 }
 
 #[derive(Debug, clap::Args)]
 struct Create {
-    /// The site that the node will belong to
+    /// The site of the node
     #[arg(long)]
     site: SiteName,
 
-    /// What the node does; several times for several roles
+    /// A role of the node; may be repeated
     #[arg(
         long = "role",
         required = true,
@@ -52,11 +52,11 @@ struct Create {
     )]
     roles: Vec<Role>,
 
-    /// The only name that the node may take
+    /// Allow only this node name
     #[arg(long)]
     node: Option<NodeName>,
 
-    /// How long it can be used
+    /// How long the token is valid
     #[arg(long, default_value = "1h", value_parser = duration)]
     ttl: Duration,
 }
@@ -124,18 +124,16 @@ async fn create(args: Create, session: &mut Session<'_>) -> Result<ExitStatus, F
     }
     session.console.data(&format!("{}\n", created.token));
     session.console.note(&format!(
-        "it enrols one {} node of {}, and expires {}; on the node:",
+        "valid for one {} node of {}, until {} ({}); write it to token.txt on the node, then run:",
         created.roles.join(", "),
         created.site,
+        created.expires,
         created.expires.relative(session.now),
     ));
     session.console.note(&format!(
-        "  voipfleet-agent enroll --controller {} --token-file FILE",
+        "  voipfleet-agent enroll --controller {} --token-file token.txt",
         created.enrolment_address
     ));
-    session
-        .console
-        .note("  with the token in FILE; --token would show it to everybody who runs ps");
     Ok(ExitStatus::Done)
 }
 
@@ -165,10 +163,10 @@ async fn list(site: Option<SiteName>, session: &mut Session<'_>) -> Result<ExitS
         return Ok(ExitStatus::Done);
     }
     if tokens.tokens.is_empty() {
-        session.console.note("there are no tokens");
+        session.console.note("no tokens");
         session
             .console
-            .hint("make one: voipctl token create --site SITE --role ROLE");
+            .hint("to create one, see: voipctl token create --help");
     }
     let text = tokens.table(session.now).render(session.console.out());
     session.console.data(&text);
@@ -177,7 +175,15 @@ async fn list(site: Option<SiteName>, session: &mut Session<'_>) -> Result<ExitS
 
 impl Tokens {
     fn table(&self, now: jiff::Timestamp) -> Table {
-        let mut table = Table::new(&["id", "site", "roles", "for", "state", "expires", "made by"]);
+        let mut table = Table::new(&[
+            "id",
+            "site",
+            "roles",
+            "node",
+            "state",
+            "expires",
+            "created by",
+        ]);
         for token in &self.tokens {
             let state = match &token.used_by {
                 Some(node) => Cell::from(format!("used by {node}")),
@@ -188,7 +194,7 @@ impl Tokens {
                 token.id.as_str().into(),
                 token.site.as_str().into(),
                 token.roles.join(",").into(),
-                token.node.as_deref().unwrap_or("any node").into(),
+                token.node.as_deref().unwrap_or("any").into(),
                 state,
                 token.expires.relative(now).into(),
                 or_dash(&token.created_by).into(),

@@ -22,7 +22,7 @@ pub struct Pane {
 }
 
 impl Pane {
-    /// An output that is no terminal: no colour, any width.
+    /// An output that is not a terminal: no colour, lines of any length.
     pub fn plain(writer: impl Write + Send + 'static) -> Self {
         Self {
             writer: Box::new(writer),
@@ -32,7 +32,7 @@ impl Pane {
         }
     }
 
-    /// A terminal of so many columns.
+    /// A terminal with `width` columns.
     pub fn terminal(writer: impl Write + Send + 'static, width: usize, colour: bool) -> Self {
         Self {
             writer: Box::new(writer),
@@ -42,7 +42,7 @@ impl Pane {
         }
     }
 
-    /// Columns of the terminal; none: it is no terminal, and lines may be of any length.
+    /// Columns of the terminal; `None`: not a terminal, lines may have any length.
     pub fn width(&self) -> Option<usize> {
         self.width
     }
@@ -71,7 +71,7 @@ impl Pane {
     }
 }
 
-/// Where a command speaks and listens.
+/// Where a command writes its output and reads answers.
 pub struct Console {
     out: Pane,
     err: Pane,
@@ -99,7 +99,7 @@ impl Console {
         Self::new(out, err, io::BufReader::new(io::stdin()), answers)
     }
 
-    /// A console over these; `answers` says whether a person sits at `input`.
+    /// A console over these; `answers` is whether a person can answer at `input`.
     pub fn new(out: Pane, err: Pane, input: impl BufRead + Send + 'static, answers: bool) -> Self {
         Self {
             out,
@@ -120,13 +120,13 @@ impl Console {
         &self.err
     }
 
-    /// What stands at stdin, for `-f -`.
+    /// stdin, for `-f -`.
     pub fn input(&mut self) -> &mut dyn BufRead {
         &mut self.input
     }
 
-    /// Prints data, exactly as given. A reader that has gone away (`| head`) is no error: the
-    /// command goes on, and its exit status still says how it ended.
+    /// Prints data, exactly as given. A reader that has gone away (`| head`) is not an error: the
+    /// command goes on, and its exit status still reports how it ended.
     pub fn data(&mut self, text: &str) {
         if self.lost.is_some() {
             return;
@@ -137,50 +137,59 @@ impl Console {
         }
     }
 
-    /// Says something on stderr.
+    /// Prints a line on stderr, with control characters replaced.
     pub fn note(&mut self, text: &str) {
-        // Nobody is left to tell when stderr itself is gone.
+        self.rendered(&printable(text));
+    }
+
+    /// Prints a text on stderr that is already free of foreign control characters: it may have
+    /// colours of its own.
+    pub fn rendered(&mut self, text: &str) {
+        // An error has nowhere to go when stderr itself is gone.
         let _ = writeln!(self.err.writer, "{text}").and_then(|()| self.err.writer.flush());
     }
 
-    /// Says what an operator should look at.
+    /// Prints a warning.
     pub fn warning(&mut self, text: &str) {
         let title = self.err.painted("1;33", "warning:");
-        self.note(&format!("{title} {}", printable(text)));
+        self.rendered(&format!("{title} {}", printable(text)));
     }
 
-    /// Says what to do next.
+    /// Prints what to do next.
     pub fn hint(&mut self, text: &str) {
         let title = self.err.painted("1;36", "hint:");
-        self.note(&format!("{title} {}", printable(text)));
+        self.rendered(&format!("{title} {}", printable(text)));
     }
 
-    /// Says why a command failed.
+    /// Prints why a command failed.
     pub fn failure(&mut self, failure: &Failure) {
         let title = self.err.painted("1;31", "error:");
-        self.note(&format!("{title} {}", printable(&chain(failure))));
-        if let Some(hint) = &failure.hint {
+        self.rendered(&format!("{title} {}", printable(&chain(failure))));
+        for detail in &failure.details {
+            self.note(&format!("  {detail}"));
+        }
+        for hint in &failure.hints {
             self.hint(hint);
         }
         if let Some(request) = &failure.request {
-            self.note(&format!("request {}", printable(request)));
+            self.note(&format!("request id: {request}"));
         }
     }
 
-    /// Asks a question; only a `y` or `yes` is a yes. Without a person at stdin it refuses and
-    /// names `--yes`.
+    /// Asks a question; only `y` and `yes` mean yes. Fails, with a hint to `--yes`, when stdin is
+    /// not a terminal.
     pub fn confirm(&mut self, question: &str) -> Result<bool, Failure> {
         if !self.answers {
             return Err(
-                Failure::input(format!("nobody is there to answer: {question}"))
-                    .hint("stdin is no terminal; add --yes if you mean it"),
+                Failure::input("cannot ask for confirmation: stdin is not a terminal")
+                    .hint(format!("pass --yes to answer yes to: {question}")),
             );
         }
         let _ = write!(self.err.writer, "{question} [y/N] ").and_then(|()| self.err.writer.flush());
         let mut answer = String::new();
         self.input
             .read_line(&mut answer)
-            .map_err(|error| Failure::input("the answer cannot be read").because(error))?;
+            .map_err(|error| Failure::input("cannot read the answer").because(error))?;
         Ok(matches!(
             answer.trim().to_ascii_lowercase().as_str(),
             "y" | "yes"
@@ -192,7 +201,7 @@ impl Console {
         self.answers && self.err.terminal
     }
 
-    /// A live area on stderr for so many `things`; nothing is drawn when it is no terminal.
+    /// A progress area on stderr for `number` things; nothing is drawn unless it is a terminal.
     pub fn progress(&self, number: u64, things: &str) -> Progress {
         Progress::new(self.err.terminal, self.err.colour, number, things)
     }
@@ -201,7 +210,7 @@ impl Console {
     pub fn close(&mut self, status: ExitStatus) -> ExitStatus {
         match self.lost.take() {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                self.failure(&Failure::input("the output cannot be written").because(error));
+                self.failure(&Failure::input("cannot write the output").because(error));
                 if status == ExitStatus::Done {
                     ExitStatus::BadInput
                 } else {

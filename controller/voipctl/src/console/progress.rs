@@ -1,14 +1,14 @@
-//! The live area of a push: one line for each node under way, and a bar.
+//! The progress area of a push: one line for each node in progress, and a bar.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Lines that the area may take, the bar aside: it must fit a small terminal.
+/// Lines of the area besides the bar: it must fit a small terminal.
 const MAX_LIVE_LINES: usize = 12;
 
-/// Nodes under way, drawn on stderr while it is a terminal. It leaves nothing behind.
+/// Nodes in progress, drawn on stderr while it is a terminal. It leaves nothing behind.
 pub struct Progress {
     area: MultiProgress,
     bar: ProgressBar,
@@ -31,7 +31,8 @@ impl Progress {
         let area = MultiProgress::with_draw_target(target);
         let bar = area.add(ProgressBar::new(number));
         let drawn = if colour { "{bar:30.green}" } else { "{bar:30}" };
-        let template = format!("{drawn} {{pos}}/{{len}} {things} {{elapsed}}, about {{eta}} left");
+        let template =
+            format!("{drawn} {{pos}}/{{len}} {things} {{elapsed}} elapsed, about {{eta}} left");
         bar.set_style(style(&template, ProgressStyle::default_bar).progress_chars("##-"));
         bar.enable_steady_tick(Duration::from_millis(200));
         Self {
@@ -98,9 +99,9 @@ mod tests {
 
     /// A terminal that remembers what was written.
     #[derive(Debug, Clone, Default)]
-    struct Paper(Arc<Mutex<String>>);
+    struct RecordingTerminal(Arc<Mutex<String>>);
 
-    impl TermLike for Paper {
+    impl TermLike for RecordingTerminal {
         fn width(&self) -> u16 {
             60
         }
@@ -132,15 +133,15 @@ mod tests {
     }
 
     #[test]
-    fn nodes_under_way_and_the_bar_are_drawn() {
-        let paper = Paper::default();
-        let target = ProgressDrawTarget::term_like_with_hz(Box::new(paper.clone()), 255);
+    fn nodes_in_progress_and_the_bar_are_drawn() {
+        let terminal = RecordingTerminal::default();
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(terminal.clone()), 255);
         let mut progress = Progress::drawn_on(target, false, 40, "nodes");
         for node in 1..=40 {
             progress.working(&format!("sip{node}"), format!("sip{node}  applying"));
         }
         assert_eq!(progress.lines.len(), MAX_LIVE_LINES);
-        // Drawing is limited in its rate: what must be seen here does not wait for its turn.
+        // Drawing is rate limited; this test does not wait for the next frame.
         for line in progress.lines.values().chain([&progress.bar]) {
             line.force_draw();
         }
@@ -148,7 +149,7 @@ mod tests {
         assert_eq!(progress.lines.len(), MAX_LIVE_LINES - 1);
         progress.working("sip40", "sip40  trial".to_owned());
         drop(progress);
-        let text = paper.0.lock().unwrap().clone();
+        let text = terminal.0.lock().unwrap().clone();
         for drawn in ["sip1  applying", "/40 nodes"] {
             assert!(text.contains(drawn), "{drawn} is not in {text:?}");
         }

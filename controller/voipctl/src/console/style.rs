@@ -1,6 +1,6 @@
-//! What a text means, from which its colour follows.
+//! The meaning of a text, from which its colour follows.
 
-/// What a cell's text means; the text says it too, for those who see no colours.
+/// What a text means; the text says so too, for those who see no colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     /// Nothing to note.

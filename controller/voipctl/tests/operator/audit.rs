@@ -59,7 +59,7 @@ fn records() -> Vec<Record> {
 }
 
 #[tokio::test]
-async fn who_changed_what() {
+async fn records_in_all_formats() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         let bytes = |record: &Record| serde_json::to_vec(record).unwrap();
@@ -135,7 +135,7 @@ async fn verify(fixture: &Fixture, chain: v1::AuditChainResponse) -> crate::fixt
 }
 
 #[tokio::test]
-async fn a_whole_log_is_remembered_and_a_changed_one_found() {
+async fn verify_remembers_and_detects_tampering() {
     let fixture = Fixture::new().await;
     let mut shown = verify(&fixture, chain(7)).await.to_string();
     shown += &verify(&fixture, chain(10)).await.to_string();
@@ -199,7 +199,7 @@ async fn a_whole_log_is_remembered_and_a_changed_one_found() {
 }
 
 #[tokio::test]
-async fn a_hash_from_elsewhere_must_be_in_the_log() {
+async fn given_hash_must_be_in_the_log() {
     let fixture = Fixture::new().await;
     fixture.script(|script| script.operators.chain = chain(7));
     let fifth = Hash::of(&chain(7).records[4].record).to_string();
@@ -227,7 +227,7 @@ async fn a_hash_from_elsewhere_must_be_in_the_log() {
 }
 
 #[tokio::test]
-async fn old_records_go_into_a_file_first() {
+async fn prune_saves_records_first() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.operators.chain = chain(7);

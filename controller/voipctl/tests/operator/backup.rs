@@ -23,7 +23,7 @@ fn parts() -> Vec<Kind> {
 }
 
 #[tokio::test]
-async fn a_backup_is_private_and_whole() {
+async fn backup_is_private_and_never_overwrites() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.backup = parts();
@@ -42,7 +42,7 @@ async fn a_backup_is_private_and_whole() {
 }
 
 #[tokio::test]
-async fn nothing_is_kept_of_a_backup_that_is_not_whole() {
+async fn incomplete_backup_leaves_no_file() {
     let fixture = Fixture::new().await;
     let file = fixture.path("backup").to_str().unwrap().to_owned();
     let length = LINES.len() as u64;

@@ -1,12 +1,16 @@
-//! Who is on the other end, and what an operator is told when it is not who it should be.
+//! Connections to the controller, and how their failures are reported.
+
+use std::time::Duration;
 
 use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_testkit::{Credentials, TestCa};
 
 use crate::fixture::{ADA, CONTROLLER, Fixture, Terminal};
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn connection_refused() {
     let fixture = Fixture::new().await;
     // Port 1 of loopback: nothing has listened there for decades.
     fixture.write_context("127.0.0.1:1", &TestCa::new().issue(ADA, 2027));
@@ -14,21 +18,21 @@ async fn nobody_listens() {
 }
 
 #[tokio::test]
-async fn the_controller_is_of_another_installation() {
+async fn controller_of_another_installation() {
     let (theirs, ours) = (TestCa::new(), TestCa::new());
     let fixture = Fixture::between(&theirs.issue(CONTROLLER, 2999), &ours.issue(ADA, 2027)).await;
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
-async fn the_controllers_certificate_has_expired() {
+async fn controller_certificate_expired() {
     let ca = TestCa::new();
     let fixture = Fixture::between(&ca.issue(CONTROLLER, 2020), &ca.issue(ADA, 2027)).await;
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
-async fn a_node_is_no_controller() {
+async fn node_certificate_is_not_a_controllers() {
     let ca = TestCa::new();
     let node = "spiffe://fleet.example/site/site-a/node/sip1";
     let fixture = Fixture::between(&ca.issue(node, 2999), &ca.issue(ADA, 2027)).await;
@@ -36,14 +40,14 @@ async fn a_node_is_no_controller() {
 }
 
 #[tokio::test]
-async fn our_certificate_has_expired() {
+async fn own_certificate_expired() {
     let ca = TestCa::new();
     let fixture = Fixture::between(&ca.issue(CONTROLLER, 2999), &ca.issue(ADA, 2026)).await;
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
-async fn our_certificate_has_expired_by_the_controllers_clock() {
+async fn own_certificate_expired_by_the_controllers_clock() {
     let ca = TestCa::new();
     let fixture = Fixture::between(&ca.issue(CONTROLLER, 2999), &ca.issue(ADA, 2020)).await;
     let slow_clock = "2019-01-01T00:00:00Z".parse().unwrap();
@@ -55,7 +59,7 @@ async fn our_certificate_has_expired_by_the_controllers_clock() {
 }
 
 #[tokio::test]
-async fn our_certificate_is_from_another_ca() {
+async fn own_certificate_of_another_ca() {
     let fixture = Fixture::new().await;
     let text = std::fs::read_to_string(fixture.path("context.yaml")).unwrap();
     let context: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -68,15 +72,20 @@ async fn our_certificate_is_from_another_ca() {
 }
 
 #[tokio::test]
-async fn the_controller_refuses() {
+async fn status_codes_are_explained() {
     let fixture = Fixture::new().await;
     let mut shown = String::new();
     for refusal in [
-        Status::permission_denied("operators may not do this"),
-        Status::not_found("there is no site site-z; `voipctl get site` lists them"),
+        Status::permission_denied("a node cannot do this"),
+        Refusal::new(Reason::UnknownSite, "no site named site-z")
+            .hint("to list the sites: voipctl get site")
+            .into(),
         Status::failed_precondition("list voipbl is used by site site-a"),
         Status::resource_exhausted("too many pushes at once"),
-        Status::internal("the store cannot be written: \u{1b}[2Jdisk full"),
+        Refusal::new(Reason::RateLimited, "too many calls by ada")
+            .retry_after(Duration::from_secs(5))
+            .into(),
+        Status::internal("cannot write the store: \u{1b}[2Jdisk full"),
         Status::unimplemented(""),
     ] {
         fixture.script(|script| script.refusal = Some(refusal));
@@ -86,7 +95,7 @@ async fn the_controller_refuses() {
 }
 
 #[tokio::test]
-async fn the_context_is_shown_with_our_certificates_end() {
+async fn context_show() {
     let fixture = Fixture::new().await;
     let shown = fixture.run(&["context"]).await.to_string();
     let json = fixture
@@ -97,7 +106,7 @@ async fn the_context_is_shown_with_our_certificates_end() {
 }
 
 #[tokio::test]
-async fn a_context_file_that_others_can_read_is_pointed_out() {
+async fn readable_context_file_is_a_warning() {
     use std::os::unix::fs::PermissionsExt as _;
     let fixture = Fixture::new().await;
     let open = std::fs::Permissions::from_mode(0o644);
@@ -106,19 +115,23 @@ async fn a_context_file_that_others_can_read_is_pointed_out() {
 }
 
 #[tokio::test]
-async fn no_context_and_a_broken_one() {
+async fn missing_and_broken_context() {
     let fixture = Fixture::new().await;
     fixture.write("context.yaml", "controller: [\n");
     crate::fixture::private(&fixture.path("context.yaml"));
     let broken = fixture.run(&["status"]).await;
     assert_eq!(broken.status, 2);
-    assert!(broken.err.contains("is no context file"), "{}", broken.err);
+    assert!(
+        broken.err.contains("is not a context file"),
+        "{}",
+        broken.err
+    );
     std::fs::remove_file(fixture.path("context.yaml")).unwrap();
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
-async fn a_context_is_taken_and_kept_private() {
+async fn context_use_copies_privately() {
     use std::os::unix::fs::PermissionsExt as _;
     let fixture = Fixture::new().await;
     std::fs::rename(fixture.path("context.yaml"), fixture.path("new.yaml")).unwrap();

@@ -1,4 +1,4 @@
-//! What needs no controller, and outputs that go away.
+//! Commands without a controller, and outputs that fail.
 
 use std::io::{self, Write};
 
@@ -33,13 +33,13 @@ async fn catalogue_into(kind: io::ErrorKind) -> u8 {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_is_no_error_and_a_full_disk_is() {
+async fn broken_pipe_is_ignored_and_full_disk_is_an_error() {
     assert_eq!(catalogue_into(io::ErrorKind::BrokenPipe).await, 0);
     assert_eq!(catalogue_into(io::ErrorKind::StorageFull).await, 2);
 }
 
 #[tokio::test]
-async fn the_catalogue_names_every_service() {
+async fn catalogue_lists_every_service() {
     let fixture = Fixture::new().await;
     let shown = fixture
         .run_on(Terminal::Plain(160, ""), &["catalogue"])
@@ -70,7 +70,7 @@ async fn the_catalogue_names_every_service() {
 }
 
 #[tokio::test]
-async fn the_schema_and_completions_are_for_other_programs() {
+async fn schema_and_completions() {
     let fixture = Fixture::new().await;
     let schema = fixture.run(&["schema"]).await;
     let schema: serde_json::Value = serde_json::from_str(&schema.out).unwrap();
@@ -83,7 +83,7 @@ async fn the_schema_and_completions_are_for_other_programs() {
 }
 
 #[test]
-fn bad_usage_is_status_two() {
+fn bad_usage_exits_with_2() {
     for line in [
         &["voipctl"][..],
         &["voipctl", "apply"],

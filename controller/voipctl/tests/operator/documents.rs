@@ -1,25 +1,36 @@
 //! `apply`, `get` and `delete`.
 
+use voipfleet_policy::{self as policy, Diagnostic, Documents, Severity, Source};
 use voipfleet_proto::v1;
 
 use crate::fixture::{Fixture, Terminal, ago};
 
 const SITE: &str = "kind: Site\nname: site-a\nadmins: [198.51.100.10]\ntennants: [acme]\n";
 
-fn mistake(path: &str, severity: v1::Severity, text: &str, marked: &str) -> v1::Diagnostic {
-    let offset = text.find(marked).unwrap();
-    let head = &text[..offset];
-    v1::Diagnostic {
-        severity: severity.into(),
+/// The diagnostics that the controller's parser has for a document.
+fn check(path: &str, text: &str) -> Vec<v1::Diagnostic> {
+    let source = Source {
         path: path.to_owned(),
-        offset: offset as u64,
-        length: marked.len() as u64,
-        line: u32::try_from(head.matches('\n').count() + 1).unwrap(),
-        column: u32::try_from(head.rsplit('\n').next().unwrap().len() + 1).unwrap(),
-        message: format!("unknown field `{marked}`"),
-        label: "not a field of a site".to_owned(),
-        help: "did you mean `tenants`?".to_owned(),
-    }
+        text: text.to_owned(),
+    };
+    let checked = policy::check(&[source], &Documents::default());
+    assert!(!checked.diagnostics.is_empty(), "no diagnostics of {text}");
+    let wire = |found: Diagnostic| v1::Diagnostic {
+        severity: match found.severity {
+            Severity::Error => v1::Severity::Error,
+            Severity::Warning => v1::Severity::Warning,
+        }
+        .into(),
+        path: found.path,
+        offset: found.offset as u64,
+        length: found.length as u64,
+        line: found.line,
+        column: found.column,
+        message: found.message,
+        label: found.label,
+        help: found.help,
+    };
+    checked.diagnostics.into_iter().map(wire).collect()
 }
 
 fn change(kind: &str, name: &str, change: v1::Change) -> v1::DocumentChange {
@@ -32,7 +43,7 @@ fn change(kind: &str, name: &str, change: v1::Change) -> v1::DocumentChange {
 }
 
 #[tokio::test]
-async fn a_folder_is_applied() {
+async fn apply_a_folder() {
     let fixture = Fixture::new().await;
     fixture.write("policy/site.yaml", SITE);
     fixture.write(
@@ -66,17 +77,12 @@ async fn a_folder_is_applied() {
 }
 
 #[tokio::test]
-async fn mistakes_are_shown_in_their_place() {
+async fn diagnostics_show_their_place() {
     let fixture = Fixture::new().await;
     fixture.write("site.yaml", SITE);
     let path = fixture.path("site.yaml");
     let path = path.to_str().unwrap();
-    fixture.script(|script| {
-        script.apply.diagnostics = vec![
-            mistake(path, v1::Severity::Error, SITE, "tennants"),
-            mistake(path, v1::Severity::Warning, SITE, "198.51.100.10"),
-        ];
-    });
+    fixture.script(|script| script.apply.diagnostics = check(path, SITE));
     let mut shown = fixture
         .run_on(Terminal::Plain(80, ""), &["apply", "-f", path])
         .await
@@ -91,20 +97,26 @@ async fn mistakes_are_shown_in_their_place() {
 }
 
 #[tokio::test]
-async fn a_thousand_mistakes_are_counted_and_errors_come_first() {
+async fn many_diagnostics_are_counted_and_errors_come_first() {
     let fixture = Fixture::new().await;
     fixture.write("site.yaml", SITE);
     let path = fixture.path("site.yaml");
     let path = path.to_str().unwrap();
     fixture.script(|script| {
-        let mut mistakes = vec![mistake(path, v1::Severity::Warning, SITE, "198.51.100.10"); 999];
-        mistakes.push(mistake(path, v1::Severity::Error, SITE, "tennants"));
-        script.apply.diagnostics = mistakes;
+        let error = check(path, SITE).remove(0);
+        let warning = v1::Diagnostic {
+            severity: v1::Severity::Warning.into(),
+            ..error.clone()
+        };
+        script.apply.diagnostics = vec![warning; 999];
+        script.apply.diagnostics.push(error);
     });
     let shown = fixture.run(&["apply", "-f", path]).await;
     assert_eq!(shown.status, 2);
     assert!(
-        shown.err.starts_with("error: unknown field `tennants`"),
+        shown
+            .err
+            .starts_with("error: a site has no field `tennants`"),
         "{shown}"
     );
     assert_eq!(shown.err.matches("warning: ").count(), 49);
@@ -118,7 +130,7 @@ async fn a_thousand_mistakes_are_counted_and_errors_come_first() {
 }
 
 #[tokio::test]
-async fn what_changed_nothing_needs_no_push() {
+async fn unchanged_documents_need_no_push() {
     let fixture = Fixture::new().await;
     fixture.write("site.yaml", SITE);
     let file = fixture.path("site.yaml").to_str().unwrap().to_owned();
@@ -137,7 +149,7 @@ async fn what_changed_nothing_needs_no_push() {
 }
 
 #[tokio::test]
-async fn stdin_is_a_source() {
+async fn apply_from_stdin() {
     let fixture = Fixture::new().await;
     let now = crate::fixture::now();
     let shown = fixture
@@ -148,7 +160,7 @@ async fn stdin_is_a_source() {
 }
 
 #[tokio::test]
-async fn files_that_are_not_there_or_no_text() {
+async fn missing_empty_and_binary_files() {
     let fixture = Fixture::new().await;
     let missing = fixture.path("missing.yaml");
     let mut shown = fixture
@@ -176,7 +188,7 @@ async fn files_that_are_not_there_or_no_text() {
 }
 
 #[tokio::test]
-async fn an_endless_file_is_not_read_to_its_end() {
+async fn endless_file_is_not_read_to_its_end() {
     let fixture = Fixture::new().await;
     let shown = fixture.run(&["apply", "-f", "/dev/zero"]).await;
     assert_eq!(shown.status, 2, "{shown}");
@@ -184,7 +196,7 @@ async fn an_endless_file_is_not_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn documents_are_checked_without_a_context() {
+async fn dry_run_without_a_context() {
     let fixture = Fixture::new().await;
     std::fs::remove_file(fixture.path("context.yaml")).unwrap();
     fixture.write(
@@ -206,7 +218,7 @@ async fn documents_are_checked_without_a_context() {
 }
 
 #[tokio::test]
-async fn documents_come_back() {
+async fn get_documents() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         let stored = |kind: &str, name: &str, yaml: &str| v1::StoredDocument {
@@ -242,9 +254,8 @@ async fn documents_come_back() {
     insta::assert_snapshot!(shown);
 }
 
-/// Of two who edit the same document the second is told of the first.
 #[tokio::test]
-async fn what_was_fetched_says_its_revision_and_apply_stands_on_it() {
+async fn revision_comments_detect_conflicts() {
     let fixture = Fixture::new().await;
     let acme = "kind: Tenant\nname: acme\nnetworks:\n  offices: [203.0.113.0/24]\n";
     fixture.script(|script| {
@@ -300,7 +311,7 @@ async fn what_was_fetched_says_its_revision_and_apply_stands_on_it() {
 }
 
 #[tokio::test]
-async fn a_very_long_list_comes_back_as_json() {
+async fn very_long_list_as_json() {
     let fixture = Fixture::new().await;
     let addresses: Vec<String> = (0..300_000_u32)
         .map(|n| std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).to_string())
@@ -325,7 +336,7 @@ async fn a_very_long_list_comes_back_as_json() {
 }
 
 #[tokio::test]
-async fn deleting_asks_first() {
+async fn delete_asks_first() {
     let fixture = Fixture::new().await;
     let mut shown = fixture.run(&["delete", "list", "voipbl"]).await.to_string();
     let no = Terminal::Plain(80, "n\n");

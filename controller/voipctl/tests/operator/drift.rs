@@ -4,8 +4,8 @@ use voipfleet_proto::v1;
 
 use crate::fixture::{Fixture, Terminal, ago};
 
-/// By a process that nothing known started.
-fn by_nobody_known(comm: &str, unit: &str) -> v1::DriftRecord {
+/// The author is a process without a known parent.
+fn by_process(comm: &str, unit: &str) -> v1::DriftRecord {
     v1::DriftRecord {
         id: "3".to_owned(),
         at_ms: ago(60),
@@ -64,8 +64,8 @@ fn records() -> v1::DriftResponse {
                     repaired_after_ms: Some(14),
                 },
             ),
-            record("http1", by_nobody_known("iptables-restor", "iptables.service")),
-            record("http1", by_nobody_known("nft", "")),
+            record("http1", by_process("iptables-restor", "iptables.service")),
+            record("http1", by_process("nft", "")),
             record(
                 "pbx1",
                 v1::DriftRecord {
@@ -83,7 +83,7 @@ fn records() -> v1::DriftResponse {
 }
 
 #[tokio::test]
-async fn what_was_changed_and_by_whom() {
+async fn records_with_their_authors() {
     let fixture = Fixture::new().await;
     fixture.script(|script| script.drift = records());
     let mut shown = fixture
@@ -111,7 +111,7 @@ async fn older_records_are_hinted_at() {
 }
 
 #[tokio::test]
-async fn drift_is_an_exit_status_where_asked() {
+async fn exit_code_reports_drift() {
     let fixture = Fixture::new().await;
     let clean = fixture.run(&["drift", "--exit-code"]).await;
     assert_eq!((clean.status, clean.out.as_str()), (0, ""));

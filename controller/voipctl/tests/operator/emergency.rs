@@ -1,7 +1,7 @@
-//! `block`, `allow`, `blocks`, `panic-open` and the ways back.
+//! `block`, `allow`, `blocks`, `panic-open` and their reversals.
 
-use tonic::Status;
-use voipfleet_proto::v1::{self, EnforcementState, site_scope};
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::{self, EnforcementState, Reason, site_scope};
 
 use crate::fixture::{Fixture, Terminal, ago};
 
@@ -55,7 +55,7 @@ fn everywhere() -> v1::SiteEnforcement {
 }
 
 #[tokio::test]
-async fn a_block_that_every_node_enforces() {
+async fn block_enforced_everywhere() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.emergency = v1::EmergencyResponse {
@@ -92,7 +92,7 @@ async fn a_block_that_every_node_enforces() {
 }
 
 #[tokio::test]
-async fn nodes_that_do_not_enforce_it_are_named() {
+async fn nodes_that_do_not_enforce_a_block() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.emergency = v1::EmergencyResponse {
@@ -123,9 +123,11 @@ async fn nodes_that_do_not_enforce_it_are_named() {
     let line = ["block", "192.0.2.66", "--ttl", "forever", "--reason", "x"];
     let mut shown = fixture.run(&line).await.to_string();
     fixture.script(|script| {
-        let why = "203.0.113.9 belongs to those whom the site serves: tenant acme: offices \
-                   (203.0.113.0/24) in site-a; if it is meant all the same: voipctl block --force";
-        script.refusal = Some(Status::failed_precondition(why));
+        let protected = Refusal::new(
+            Reason::ProtectedAddress,
+            "203.0.113.9 belongs to tenant acme of site-a (offices: 203.0.113.0/24)",
+        );
+        script.refusal = Some(protected.hint("pass --force to block it anyway").into());
     });
     shown.push_str(&fixture.run(&line).await.to_string());
     let nowhere = ["allow", "192.0.2.66", "--reason", "x"];
@@ -134,7 +136,7 @@ async fn nodes_that_do_not_enforce_it_are_named() {
 }
 
 #[tokio::test]
-async fn blocks_wide_narrow_and_for_programs() {
+async fn blocks_in_all_formats() {
     let fixture = Fixture::new().await;
     let mut shown = fixture.run(&["blocks"]).await.to_string();
     fixture.script(|script| {
@@ -155,7 +157,7 @@ async fn blocks_wide_narrow_and_for_programs() {
 }
 
 #[tokio::test]
-async fn a_site_that_is_open_is_told_loudly() {
+async fn open_site_is_a_loud_warning() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.emergency = v1::EmergencyResponse {

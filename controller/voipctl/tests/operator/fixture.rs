@@ -1,4 +1,4 @@
-//! The setting of every test: a controller, an operator's context file, and a console in memory.
+//! The fixture of every test: a controller, an operator's context file, and a console in memory.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +8,8 @@ use clap::Parser as _;
 use jiff::Timestamp;
 use voipctl::cli::Cli;
 use voipctl::console::{Console, Pane};
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_testkit::controller::Script;
 use voipfleet_testkit::{Credentials, FakeController, TestCa};
 
@@ -17,9 +19,9 @@ pub(crate) const ADA: &str = "spiffe://fleet.example/operator/ada";
 /// The terminal of a run.
 #[derive(Clone, Copy)]
 pub(crate) enum Terminal {
-    /// Output into a pipe, and no terminal at stdin.
+    /// Output into a pipe, and no answers at stdin.
     None,
-    /// A terminal of so many columns without colour; these are the answers typed.
+    /// A terminal with this width and no colour, at which these answers are typed.
     Plain(usize, &'static str),
     /// The same with colour.
     Colour(usize),
@@ -30,7 +32,7 @@ pub(crate) struct Fixture {
     pub(crate) controller: FakeController,
 }
 
-/// What a run left.
+/// The result of a run.
 pub(crate) struct Outcome {
     pub(crate) status: u8,
     pub(crate) out: String,
@@ -61,7 +63,7 @@ pub(crate) fn now() -> Timestamp {
     "2026-11-23T12:00:00Z".parse().unwrap()
 }
 
-/// So many seconds before [`now`], as the wire has it.
+/// `seconds` before [`now`], in the form of the wire.
 pub(crate) fn ago(seconds: i64) -> u64 {
     u64::try_from(now().as_millisecond() - seconds * 1000).unwrap()
 }
@@ -174,4 +176,14 @@ impl std::fmt::Display for Outcome {
             self.status, self.out, self.err
         )
     }
+}
+
+/// The refusal of a push while a rollout of the site is in progress.
+pub(crate) fn rollout_active(state: &str) -> Refusal {
+    let message =
+        format!("site-a: the rollout of generation 7 by ben is {state} since 2026-11-23T11:00:00Z");
+    Refusal::new(Reason::RolloutActive, message)
+        .hint("watch it: voipctl rollout watch site-a")
+        .hint("push after it: voipctl push site-a --queue")
+        .hint("end it: voipctl rollout abort site-a")
 }

@@ -95,7 +95,7 @@ async fn fixture() -> Fixture {
 }
 
 #[tokio::test]
-async fn what_was_pushed() {
+async fn history() {
     let fixture = fixture().await;
     let mut shown = fixture.run(&["history", "site-a"]).await.to_string();
     let narrow = fixture.run_on(Terminal::Plain(60, ""), &["history", "site-a"]);
@@ -112,7 +112,7 @@ async fn what_was_pushed() {
 }
 
 #[tokio::test]
-async fn one_generation() {
+async fn show() {
     let fixture = fixture().await;
     let mut shown = fixture.run(&["show", "site-a@7"]).await.to_string();
     shown.push_str(
@@ -138,7 +138,7 @@ async fn one_generation() {
 }
 
 #[tokio::test]
-async fn two_generations() {
+async fn diff() {
     let fixture = fixture().await;
     let line = ["diff", "site-a@5", "site-a@7"];
     let mut shown = fixture

@@ -1,5 +1,5 @@
 //! voipctl against a controller on loopback: what an operator sees, and what the controller
-//! is asked.
+//! receives.
 
 #[cfg(test)]
 mod audit;
@@ -17,6 +17,8 @@ mod drift;
 mod emergency;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod help;
 #[cfg(test)]
 mod history;
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use tonic::{Code, Status, metadata::MetadataMap};
-use voipfleet_proto::v1;
+use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::{self, Reason};
 
 use crate::fixture::{Fixture, Terminal, ago};
 
@@ -27,7 +28,7 @@ fn report(name: &str) -> v1::OperatorReport {
 }
 
 #[tokio::test]
-async fn an_operator_is_added_with_a_key_of_its_own() {
+async fn add_makes_a_key_and_a_context_file() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.operators.added = v1::AddOperatorResponse {
@@ -77,16 +78,15 @@ async fn an_operator_is_added_with_a_key_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_refused_operator_leaves_no_file() {
+async fn refused_add_leaves_no_file() {
     let fixture = Fixture::new().await;
-    let mut metadata = MetadataMap::new();
-    metadata.insert("voipfleet-request", "00c0ffee00c0ffee".parse().unwrap());
-    let refusal = Status::with_metadata(
-        Code::PermissionDenied,
-        "operator ada may not add an operator: it takes the role admin, and theirs is viewer; an \
-         admin gives rights: voipctl operator bind ada",
-        metadata,
+    let refusal = Refusal::new(
+        Reason::NotPermitted,
+        "adding an operator needs the role admin, ada has the role viewer",
     );
+    let mut refusal = Status::from(refusal.hint("show your rights: voipctl operator whoami"));
+    let id = "00c0ffee00c0ffee".parse().unwrap();
+    refusal.metadata_mut().insert("voipfleet-request", id);
     fixture.script(|script| script.refusal = Some(refusal));
     let out = fixture.path("ben.yaml");
     let line = [
@@ -103,7 +103,7 @@ async fn a_refused_operator_leaves_no_file() {
 }
 
 #[tokio::test]
-async fn operators_are_listed_bound_and_removed() {
+async fn list_bind_remove_and_whoami() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         let first = v1::OperatorReport {
@@ -157,7 +157,7 @@ async fn operators_are_listed_bound_and_removed() {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_takes_the_place_of_the_old() {
+async fn renew_replaces_the_certificate() {
     let fixture = Fixture::new().await;
     let before = std::fs::read_to_string(fixture.path("context.yaml")).unwrap();
     fixture.script(|script| {
@@ -179,7 +179,7 @@ async fn a_renewed_certificate_takes_the_place_of_the_old() {
 }
 
 #[tokio::test]
-async fn the_rights_are_printed_from_the_table_that_decides() {
+async fn rights_lists_every_call() {
     let fixture = Fixture::new().await;
     let wide = fixture.run(&["operator", "rights"]).await.to_string();
     assert!(fixture.requests().is_empty());

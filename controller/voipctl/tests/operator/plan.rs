@@ -1,11 +1,11 @@
 //! `plan`, and the plan that `push` shows.
 
 use serde_json::Value;
-use tonic::Status;
-use voipfleet_proto::v1;
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::push_event::Kind;
+use voipfleet_proto::v1::{self, Reason};
 
-use crate::fixture::{Fixture, Terminal};
+use crate::fixture::{Fixture, Terminal, rollout_active};
 
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
@@ -46,7 +46,7 @@ fn basis() -> v1::PlanBasis {
     }
 }
 
-/// A tenant goes, a limit moves, 443 closes, the mode changes: all that a plan can say.
+/// A tenant is removed, a limit changes, 443 closes, the mode changes: every part of a plan.
 fn everything() -> v1::PlanResponse {
     let field = |field: &str| v1::FieldDifference {
         field: field.to_owned(),
@@ -115,6 +115,7 @@ fn everything() -> v1::PlanResponse {
         basis: Some(basis()),
         to: 0,
         held: String::new(),
+        held_hints: Vec::new(),
         steps: vec![
             v1::PlannedStep {
                 nodes: texts(&["sip1"]),
@@ -248,21 +249,21 @@ fn asked_for(fixture: &Fixture, what: &str) -> usize {
 }
 
 #[tokio::test]
-async fn everything_on_a_wide_terminal() {
+async fn full_plan_on_a_wide_terminal() {
     let fixture = fixture(everything()).await;
     let shown = fixture.run_on(Terminal::Plain(120, ""), &["plan", "site-a"]);
     insta::assert_snapshot!(shown.await);
 }
 
 #[tokio::test]
-async fn everything_on_a_narrow_terminal() {
+async fn full_plan_on_a_narrow_terminal() {
     let fixture = fixture(everything()).await;
     let shown = fixture.run_on(Terminal::Plain(60, ""), &["plan", "site-a"]);
     insta::assert_snapshot!(shown.await);
 }
 
 #[tokio::test]
-async fn everything_for_programs() {
+async fn full_plan_as_json() {
     let fixture = fixture(everything()).await;
     let shown = fixture
         .run(&["plan", "site-a", "-o", "json", "--exit-code"])
@@ -274,7 +275,7 @@ async fn everything_for_programs() {
 }
 
 #[tokio::test]
-async fn nothing_to_do() {
+async fn empty_plan() {
     let fixture = fixture(nothing()).await;
     let shown = fixture.run(&["plan", "site-a", "--exit-code"]).await;
     insta::assert_snapshot!(shown);
@@ -289,7 +290,7 @@ async fn nothing_to_do() {
 }
 
 #[tokio::test]
-async fn a_push_shows_its_plan_and_asks() {
+async fn push_shows_its_plan_and_asks() {
     let fixture = fixture(everything()).await;
     let no = fixture
         .run_on(Terminal::Plain(80, "\n"), &["push", "site-a"])
@@ -318,7 +319,7 @@ async fn a_push_shows_its_plan_and_asks() {
 }
 
 #[tokio::test]
-async fn a_push_that_nobody_sees_needs_yes() {
+async fn push_without_terminal_needs_yes() {
     let fixture = fixture(everything()).await;
     let mut shown = fixture.run(&["push", "site-a"]).await.to_string();
     let json = fixture.run_on(
@@ -330,9 +331,8 @@ async fn a_push_that_nobody_sees_needs_yes() {
     insta::assert_snapshot!(shown);
 }
 
-/// Nothing is stored before somebody agreed.
 #[tokio::test]
-async fn documents_are_stored_after_the_question() {
+async fn documents_are_stored_after_confirmation() {
     let fixture = fixture(everything()).await;
     fixture.write("acme.yaml", "kind: Tenant\nname: acme\nnetworks: {}\n");
     let file = fixture.path("acme.yaml");
@@ -369,15 +369,12 @@ async fn documents_are_stored_after_the_question() {
     assert_eq!(asked.len(), 8);
 }
 
-const HELD: &str = "site-a: the rollout of generation 7 by ben is paused, since \
-                    2026-11-23T11:00:00Z; watch it (voipctl rollout watch site-a), push after it \
-                    (voipctl push site-a --queue), or end it (voipctl rollout abort site-a)";
-
-/// Where a rollout is under way, that is said before anything is asked or stored.
 #[tokio::test]
-async fn a_plan_names_the_rollout_that_is_under_way() {
+async fn plan_names_the_running_rollout() {
+    let held = rollout_active("paused");
     let fixture = fixture(v1::PlanResponse {
-        held: HELD.to_owned(),
+        held: held.message,
+        held_hints: held.hints,
         ..everything()
     })
     .await;
@@ -401,13 +398,15 @@ async fn a_plan_names_the_rollout_that_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_plan_that_went_stale_says_what_moved() {
+async fn stale_plan_names_what_changed() {
     let fixture = fixture(everything()).await;
     fixture.script(|script| {
         script.push.clear();
-        script.push_breaks = Some(Status::aborted(
-            "the plan of site-a no longer holds: node sip4 enrolled; node sip1 now runs generation 9",
-        ));
+        let stale = Refusal::new(Reason::PlanStale, "the plan of site-a is out of date")
+            .changed("sip4", "enrolled since")
+            .changed("sip1", "now runs generation 9")
+            .hint("make a new plan: voipctl plan site-a");
+        script.push_breaks = Some(stale.into());
     });
     let shown = fixture
         .run_on(Terminal::Plain(80, "y\n"), &["push", "site-a"])
@@ -416,7 +415,7 @@ async fn a_plan_that_went_stale_says_what_moved() {
 }
 
 #[tokio::test]
-async fn a_rollback_shows_its_plan_and_asks() {
+async fn rollback_shows_its_plan_and_asks() {
     let fixture = fixture(v1::PlanResponse {
         to: 5,
         ..everything()
@@ -428,7 +427,7 @@ async fn a_rollback_shows_its_plan_and_asks() {
         .run_on(Terminal::Plain(80, "\n"), &["rollback", "site-a"])
         .await;
     assert_eq!((no.status, asked_for(&fixture, "RollbackRequest")), (1, 0));
-    let head = "site-a: what generation 5 held would be generation 8, after 7\n";
+    let head = "site-a: rolling back to 5 would create generation 8 (now: 7)\n";
     assert!(no.out.starts_with(head), "{no}");
     let yes = fixture
         .run_on(Terminal::Plain(80, "y\n"), &["rollback", "site-a"])

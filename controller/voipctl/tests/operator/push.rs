@@ -5,7 +5,7 @@ use tonic::Status;
 use voipfleet_proto::v1::push_event::Kind;
 use voipfleet_proto::v1::{self, PushNodeState};
 
-use crate::fixture::{Fixture, Terminal};
+use crate::fixture::{Fixture, Terminal, rollout_active};
 
 fn node(name: &str, state: PushNodeState, error: &str, elapsed_ms: u64) -> v1::PushNode {
     v1::PushNode {
@@ -91,19 +91,19 @@ async fn fixture(push: Vec<Kind>) -> Fixture {
 }
 
 #[tokio::test]
-async fn everything_works_everywhere() {
+async fn all_nodes_apply() {
     let fixture = fixture(everything_works()).await;
     insta::assert_snapshot!(fixture.run(&["push", "site-a", "--yes"]).await);
 }
 
 #[tokio::test]
-async fn a_node_refuses_one_is_offline_one_goes_back() {
+async fn failed_offline_and_rolled_back_nodes() {
     let fixture = fixture(everything_happens()).await;
     insta::assert_snapshot!(fixture.run(&["push", "site-a", "--yes"]).await);
 }
 
 #[tokio::test]
-async fn a_terminal_shows_the_same_data() {
+async fn terminal_shows_the_same_data() {
     let fixture = fixture(everything_happens()).await;
     let piped = fixture.run(&["push", "site-a", "--yes"]).await.out;
     let terminal = Terminal::Plain(60, "y\n");
@@ -112,7 +112,7 @@ async fn a_terminal_shows_the_same_data() {
 }
 
 #[tokio::test]
-async fn events_for_programs() {
+async fn events_as_json() {
     let fixture = fixture(everything_happens()).await;
     let shown = fixture
         .run(&["push", "site-a", "--yes", "-o", "json"])
@@ -138,7 +138,7 @@ async fn events_for_programs() {
 }
 
 #[tokio::test]
-async fn flows_that_were_cut_are_counted() {
+async fn cut_flows_are_counted() {
     let sip1 = v1::PushNode {
         flows_cut: 3,
         ..node("sip1", PushNodeState::Applied, "", 142)
@@ -161,7 +161,7 @@ async fn flows_that_were_cut_are_counted() {
 }
 
 #[tokio::test]
-async fn nothing_changed_is_said() {
+async fn unchanged_generation() {
     let unchanged = |name| node(name, PushNodeState::Unchanged, "", 0);
     let fixture = fixture(vec![
         started(false, vec![unchanged("sip1"), unchanged("http1")]),
@@ -172,13 +172,13 @@ async fn nothing_changed_is_said() {
 }
 
 #[tokio::test]
-async fn a_site_without_nodes() {
+async fn site_without_nodes() {
     let fixture = fixture(vec![started(true, Vec::new()), done(0, 0, 0, 0, true)]).await;
     insta::assert_snapshot!(fixture.run(&["push", "site-a", "--yes"]).await);
 }
 
 #[tokio::test]
-async fn a_dry_run_pushes_nothing() {
+async fn dry_run() {
     let nodes = vec![
         node("sip1", PushNodeState::Sent, "", 0),
         node("pbx1", PushNodeState::Offline, "", 0),
@@ -190,7 +190,7 @@ async fn a_dry_run_pushes_nothing() {
 }
 
 #[tokio::test]
-async fn a_dry_run_of_documents_asks_what_they_would_change() {
+async fn dry_run_of_documents() {
     let nodes = vec![node("sip1", PushNodeState::Sent, "", 0)];
     let fixture = fixture(vec![started(true, nodes), done(0, 0, 0, 0, true)]).await;
     fixture.write("acme.yaml", "kind: Tenant\nname: acme\n");
@@ -231,7 +231,7 @@ async fn a_dry_run_of_documents_asks_what_they_would_change() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_reaches_the_controller() {
+async fn options_reach_the_controller() {
     let fixture = fixture(everything_works()).await;
     fixture
         .run(&[
@@ -258,7 +258,7 @@ async fn what_is_asked_for_reaches_the_controller() {
 }
 
 #[tokio::test]
-async fn a_push_that_breaks_off_is_no_success() {
+async fn interrupted_stream_is_a_failure() {
     let mut events = everything_works();
     events.pop();
     let fixture = fixture(events).await;
@@ -270,7 +270,7 @@ async fn a_push_that_breaks_off_is_no_success() {
 }
 
 #[tokio::test]
-async fn documents_go_first_and_a_mistake_stops_the_push() {
+async fn documents_are_stored_first_and_errors_stop_the_push() {
     let fixture = fixture(everything_works()).await;
     fixture.write(
         "acme.yaml",
@@ -314,17 +314,14 @@ async fn documents_go_first_and_a_mistake_stops_the_push() {
     assert_eq!(fixture.requests().len(), 5);
 }
 
-/// Nobody learns from an exit status 2 that something was stored.
+/// Exit status 2 means that nothing was stored.
 #[tokio::test]
-async fn a_push_that_is_refused_stores_nothing_or_says_that_it_did() {
+async fn refused_push_reports_what_was_stored() {
     let fixture = fixture(everything_works()).await;
     fixture.write("acme.yaml", "kind: Tenant\nname: acme\n");
     let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
-    let busy = "site-a: the rollout of generation 7 by ben is running, since \
-                2026-11-23T11:00:00Z; watch it (voipctl rollout watch site-a), push after it \
-                (voipctl push site-a --queue), or end it (voipctl rollout abort site-a)";
     fixture.script(|script| {
-        script.push_refused = Some(Status::failed_precondition(busy));
+        script.push_refused = Some(rollout_active("running").into());
         script.push_rehearsed = true;
     });
     let line = ["push", "site-a", "--yes", "-f", &file];
@@ -337,7 +334,7 @@ async fn a_push_that_is_refused_stores_nothing_or_says_that_it_did() {
     let both = ["push", "site-a", "site-b", "--yes", "-f", &file];
     assert_eq!(fixture.run(&both).await.status, 2);
     assert!(!fixture.requests().iter().any(stored));
-    // Somebody was faster, after we asked.
+    // A rollout that starts after the question.
     fixture.script(|script| script.push_rehearsed = false);
     let late = fixture.run(&line).await;
     assert!(fixture.requests().iter().any(stored));

@@ -22,7 +22,7 @@ async fn fixture() -> Fixture {
 }
 
 #[tokio::test]
-async fn a_file_with_all_three_inputs() {
+async fn all_three_inputs() {
     let fixture = fixture().await;
     let shown = fixture.run(&["render", "site-a"]).await.to_string();
     let json = fixture
@@ -48,7 +48,7 @@ async fn one_input_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_site_without_nodes() {
+async fn site_without_nodes() {
     let fixture = Fixture::new().await;
     insta::assert_snapshot!(fixture.run(&["render", "site-a"]).await);
 }

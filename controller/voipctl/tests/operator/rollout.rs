@@ -1,8 +1,9 @@
 //! `rollout`, `rollback`, and a push of several sites.
 
 use serde_json::Value;
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::push_event::Kind;
-use voipfleet_proto::v1::{self, PushNodeState};
+use voipfleet_proto::v1::{self, PushNodeState, Reason};
 
 use crate::fixture::{Fixture, Terminal, ago};
 
@@ -49,13 +50,13 @@ async fn fixture() -> Fixture {
 }
 
 #[tokio::test]
-async fn a_halted_rollout_is_shown() {
+async fn halted_rollout() {
     let fixture = fixture().await;
     insta::assert_snapshot!(fixture.run(&["rollout", "status", "site-a"]).await);
 }
 
 #[tokio::test]
-async fn a_narrow_terminal_shows_it_too() {
+async fn halted_rollout_on_a_narrow_terminal() {
     let fixture = fixture().await;
     let terminal = Terminal::Plain(60, "");
     let shown = fixture.run_on(terminal, &["rollout", "status"]).await;
@@ -67,7 +68,7 @@ async fn a_narrow_terminal_shows_it_too() {
 }
 
 #[tokio::test]
-async fn programs_read_it() {
+async fn halted_rollout_as_json() {
     let fixture = fixture().await;
     let shown = fixture.run(&["rollout", "status", "-o", "json"]).await;
     let value: Value = serde_json::from_str(&shown.out).unwrap();
@@ -95,7 +96,7 @@ fn held() -> v1::RolloutReport {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_rollout_is_shown_with_it() {
+async fn queued_pushes_are_listed() {
     let fixture = Fixture::new().await;
     fixture.script(|script| script.rollouts.rollouts = vec![held()]);
     let line = ["rollout", "status", "site-a"];
@@ -114,7 +115,7 @@ async fn what_waits_for_a_rollout_is_shown_with_it() {
 }
 
 #[tokio::test]
-async fn commands_ask_for_what_they_say() {
+async fn each_command_sends_its_request() {
     let fixture = fixture().await;
     for line in [
         &["rollout", "pause", "site-a"][..],
@@ -166,7 +167,7 @@ fn push() -> Vec<Kind> {
 }
 
 #[tokio::test]
-async fn several_sites_are_pushed_side_by_side() {
+async fn several_sites_are_pushed() {
     let fixture = Fixture::new().await;
     fixture.script(|script| script.push = push());
     let line = ["push", "site-b", "site-a", "--yes", "--parallel", "1"];
@@ -188,13 +189,13 @@ async fn several_sites_are_pushed_side_by_side() {
 }
 
 #[tokio::test]
-async fn a_site_of_several_that_fails_is_told_like_one() {
+async fn failures_of_several_sites() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.push = push();
-        script.push_refused = Some(tonic::Status::not_found(
-            "there is no site nowhere; apply a document of kind Site with that name first",
-        ));
+        let unknown = Refusal::new(Reason::UnknownSite, "no site named nowhere")
+            .hint("to list the sites: voipctl get site");
+        script.push_refused = Some(unknown.into());
     });
     let line = ["push", "nowhere", "nobody", "--yes", "--parallel", "1"];
     let none = fixture.run(&line).await;
@@ -205,7 +206,7 @@ async fn a_site_of_several_that_fails_is_told_like_one() {
     assert_eq!(json.out.matches("\"event\":\"failed\"").count(), 2);
     let mut shown = none.to_string();
     shown.push_str(&json.to_string());
-    // One breaks off in the middle.
+    // The stream of each ends early.
     fixture.script(|script| {
         script.push_refused = None;
         script.push.pop();
@@ -217,7 +218,7 @@ async fn a_site_of_several_that_fails_is_told_like_one() {
 }
 
 #[tokio::test]
-async fn a_node_that_did_not_answer_is_not_called_connected() {
+async fn timed_out_node_is_not_called_connected() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.push = push();
@@ -228,7 +229,7 @@ async fn a_node_that_did_not_answer_is_not_called_connected() {
         }
     });
     let shown = fixture.run(&["push", "site-a", "--yes"]).await;
-    assert!(shown.err.contains("sip1 did not answer in time"), "{shown}");
+    assert!(shown.err.contains("sip1: no answer in time"), "{shown}");
     assert!(!shown.to_string().contains("connected"), "{shown}");
 }
 
@@ -243,7 +244,7 @@ fn queued(ahead: u32) -> Kind {
 }
 
 #[tokio::test]
-async fn a_push_that_waits_says_for_what() {
+async fn queued_push_reports_its_position() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.push = [vec![queued(1), queued(0)], push()].concat();
@@ -261,14 +262,15 @@ async fn a_push_that_waits_says_for_what() {
 }
 
 #[tokio::test]
-async fn a_push_that_is_dropped_at_its_turn_is_no_success() {
+async fn dropped_push_is_a_failure() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.push = vec![queued(0)];
-        script.push_breaks = Some(tonic::Status::failed_precondition(
-            "site-a: the push queued as 5 was dropped, and nothing of it was pushed: the rollout \
-             of generation 12 before it was halted: sip1: the probe dns failed",
-        ));
+        let dropped = Refusal::new(
+            Reason::QueueEntryGone,
+            "push 5 was dropped from the queue: the rollout of generation 12 was halted",
+        );
+        script.push_breaks = Some(dropped.into());
     });
     let line = ["push", "site-a", "--yes", "--queue"];
     let mut shown = fixture.run(&line).await.to_string();
@@ -286,7 +288,7 @@ async fn a_push_that_is_dropped_at_its_turn_is_no_success() {
 }
 
 #[tokio::test]
-async fn a_tenants_sites_are_found() {
+async fn tenant_option_selects_its_sites() {
     let fixture = Fixture::new().await;
     let site = |name: &str, tenant: &str| v1::StoredDocument {
         kind: "Site".to_owned(),

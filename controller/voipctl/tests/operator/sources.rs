@@ -105,7 +105,7 @@ fn sources() -> v1::LiveSourcesResponse {
 }
 
 #[tokio::test]
-async fn names_wide_narrow_and_for_programs() {
+async fn names_in_all_formats() {
     let fixture = Fixture::new().await;
     fixture.script(|script| script.sources = sources());
     let mut shown = String::new();
@@ -118,7 +118,7 @@ async fn names_wide_narrow_and_for_programs() {
 }
 
 #[tokio::test]
-async fn feeds_wide_narrow_and_for_programs() {
+async fn feeds_in_all_formats() {
     let fixture = Fixture::new().await;
     fixture.script(|script| script.sources = sources());
     let mut shown = String::new();
@@ -131,7 +131,7 @@ async fn feeds_wide_narrow_and_for_programs() {
 }
 
 #[tokio::test]
-async fn what_is_stale_is_an_exit_status_where_asked() {
+async fn exit_code_reports_failing_sources() {
     let fixture = Fixture::new().await;
     let none = fixture.run(&["names", "--exit-code"]).await;
     assert_eq!((none.status, none.out.as_str()), (0, ""));
@@ -143,7 +143,7 @@ async fn what_is_stale_is_an_exit_status_where_asked() {
 }
 
 #[tokio::test]
-async fn a_list_is_fetched_now() {
+async fn fetch_one_list() {
     let fixture = Fixture::new().await;
     fixture.script(|script| script.sources = sources());
     let ended = fixture

@@ -151,7 +151,7 @@ async fn fixture() -> Fixture {
 }
 
 #[tokio::test]
-async fn status_on_a_wide_terminal() {
+async fn wide_terminal() {
     let fixture = fixture().await;
     insta::assert_snapshot!(
         fixture
@@ -161,7 +161,7 @@ async fn status_on_a_wide_terminal() {
 }
 
 #[tokio::test]
-async fn status_on_a_narrow_terminal() {
+async fn narrow_terminal() {
     let fixture = fixture().await;
     let shown = fixture
         .run_on(Terminal::Plain(60, ""), &["status", "site-a"])
@@ -174,13 +174,13 @@ async fn status_on_a_narrow_terminal() {
 }
 
 #[tokio::test]
-async fn status_into_a_pipe_keeps_its_columns() {
+async fn pipe() {
     let fixture = fixture().await;
     insta::assert_snapshot!(fixture.run(&["status"]).await);
 }
 
 #[tokio::test]
-async fn colour_adds_nothing_that_the_words_do_not_say() {
+async fn colour_is_never_the_only_signal() {
     let fixture = fixture().await;
     let plain = fixture
         .run_on(Terminal::Plain(120, ""), &["status"])
@@ -200,7 +200,7 @@ async fn colour_adds_nothing_that_the_words_do_not_say() {
 }
 
 #[tokio::test]
-async fn status_for_programs() {
+async fn status_as_json() {
     let fixture = fixture().await;
     let json = fixture.run(&["status", "site-a", "-o", "json"]).await;
     let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
@@ -213,7 +213,7 @@ async fn status_for_programs() {
 }
 
 #[tokio::test]
-async fn status_tells_scripts_when_asked() {
+async fn exit_code_reports_problems() {
     let fixture = fixture().await;
     assert_eq!(fixture.run(&["status", "site-a"]).await.status, 0);
     assert_eq!(
@@ -238,7 +238,7 @@ async fn status_tells_scripts_when_asked() {
 }
 
 #[tokio::test]
-async fn nothing_to_show_yet() {
+async fn no_sites_and_no_nodes() {
     let fixture = Fixture::new().await;
     let mut shown = fixture.run(&["status"]).await.to_string();
     shown.push_str(&fixture.run(&["status", "site-z"]).await.to_string());
@@ -253,7 +253,7 @@ async fn nothing_to_show_yet() {
 }
 
 #[tokio::test]
-async fn nodes_wide_narrow_and_for_programs() {
+async fn nodes_in_all_formats() {
     let fixture = fixture().await;
     let mut shown = fixture
         .run_on(Terminal::Plain(140, ""), &["nodes"])

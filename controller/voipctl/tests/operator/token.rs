@@ -19,7 +19,7 @@ fn report(id: &str, used_by: &str, expires_ms: u64) -> v1::TokenReport {
 }
 
 #[tokio::test]
-async fn a_token_stands_alone_on_stdout() {
+async fn create_prints_only_the_token_on_stdout() {
     let fixture = Fixture::new().await;
     fixture.script(|script| {
         script.token = v1::CreateTokenResponse {
@@ -43,7 +43,7 @@ async fn a_token_stands_alone_on_stdout() {
 }
 
 #[tokio::test]
-async fn tokens_are_listed_and_revoked() {
+async fn list_and_revoke() {
     let fixture = Fixture::new().await;
     let mut shown = fixture.run(&["token", "list"]).await.to_string();
     fixture.script(|script| {

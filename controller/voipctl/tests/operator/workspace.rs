@@ -1,4 +1,4 @@
-//! Folders of documents: `apply --prune`, `export`, and what somebody else changed.
+//! Folders of documents: `apply --prune`, `export`, and conflicts.
 
 use voipfleet_proto::v1;
 
@@ -54,7 +54,7 @@ fn read(fixture: &Fixture, name: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn an_export_is_told_and_is_the_same_the_next_time() {
+async fn export_reports_and_repeats() {
     let fixture = Fixture::new().await;
     let folder = fixture.path("policies").to_str().unwrap().to_owned();
     let mut shown = fixture.run(&["export", &folder]).await.to_string();
@@ -84,9 +84,8 @@ async fn an_export_is_told_and_is_the_same_the_next_time() {
     insta::assert_snapshot!(shown);
 }
 
-/// Who sees less exports into the folder of somebody who sees more.
 #[tokio::test]
-async fn what_is_not_ours_to_see_is_not_taken_for_deleted() {
+async fn invisible_documents_are_not_removed() {
     let (fixture, folder) = exported().await;
     let before = read(&fixture, "policies/.voipfleet-revisions.json").unwrap();
     fixture.script(|script| {
@@ -104,7 +103,7 @@ async fn what_is_not_ours_to_see_is_not_taken_for_deleted() {
 }
 
 #[tokio::test]
-async fn an_export_leaves_what_was_edited_here() {
+async fn export_keeps_local_edits() {
     let (fixture, folder) = exported().await;
     let mine = format!("# ours\n{ACME}");
     fixture.write("policies/tenant/acme.yaml", &mine);
@@ -143,7 +142,7 @@ async fn an_export_leaves_what_was_edited_here() {
 }
 
 #[tokio::test]
-async fn a_folder_says_what_it_stands_on_and_notes_what_it_came_to() {
+async fn apply_sends_and_records_revisions() {
     let (fixture, folder) = exported().await;
     fixture.write("policies/README.md", "ours\n");
     fixture.script(|script| {
@@ -179,7 +178,7 @@ async fn a_folder_says_what_it_stands_on_and_notes_what_it_came_to() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_changed_is_told() {
+async fn conflicts_are_reported() {
     let (fixture, folder) = exported().await;
     fixture.script(|script| {
         script.apply.conflicts = vec![
@@ -209,7 +208,7 @@ async fn what_somebody_else_changed_is_told() {
 }
 
 #[tokio::test]
-async fn one_file_stands_on_what_the_operator_says() {
+async fn expected_revisions_from_the_command_line() {
     let fixture = Fixture::new().await;
     fixture.write("acme.yaml", ACME);
     let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
@@ -232,7 +231,7 @@ async fn one_file_stands_on_what_the_operator_says() {
 }
 
 #[tokio::test]
-async fn a_file_of_a_folder_stands_on_what_the_folder_does() {
+async fn file_of_a_folder_uses_its_revisions() {
     let (fixture, folder) = exported().await;
     fixture.script(|script| {
         script.apply.changes = vec![change("acme", v1::Change::Changed, 40)];
@@ -251,11 +250,14 @@ async fn a_file_of_a_folder_stands_on_what_the_folder_does() {
     );
     assert!(!ended.err.contains("--prune"), "{ended}");
     let refused = fixture.run(&["apply", "-f", &file, "--prune"]).await;
-    assert!(refused.err.contains("--prune needs a folder"), "{refused}");
+    assert!(
+        refused.err.contains("--prune needs one folder"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
-async fn pruning_is_shown_and_asked_for() {
+async fn prune_shows_and_asks() {
     let (fixture, folder) = exported().await;
     std::fs::remove_file(fixture.path("policies/tenant/globex.yaml")).unwrap();
     fixture.script(|script| {

@@ -1,28 +1,31 @@
-//! Documents that somebody else has changed.
+//! Documents that were changed concurrently.
 
-use serde::Serialize;
+use std::num::NonZeroU64;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 use voipfleet_proto::v1;
 
 use crate::Session;
-use crate::format::{Moment, or_null, printable};
+use crate::format::{Moment, count, or_null};
 
-/// The most conflicts that are shown one by one.
+/// How many conflicts are shown; the rest is counted.
 const SHOWN: usize = 20;
 
-/// A document that is not what the apply stands on.
+/// A document that is not at the expected revision.
 #[derive(Debug, Serialize)]
 pub struct Conflict {
     /// `Site`, …
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// The revision that the apply stands on; 0: that there is none.
-    pub expected: u64,
-    /// The revision that the controller has; 0: it was deleted.
-    pub found: u64,
-    /// Who changed it.
+    /// The revision on which the apply is based; `None`: it expects no such document.
+    #[serde(serialize_with = "number_or_zero")]
+    pub expected: Option<NonZeroU64>,
+    /// The stored revision; `None`: there is no such document.
+    #[serde(serialize_with = "number_or_zero")]
+    pub found: Option<NonZeroU64>,
     pub changed_by: Option<String>,
-    /// When.
     pub changed_at: Moment,
 }
 
@@ -31,58 +34,76 @@ impl Conflict {
         Self {
             kind: conflict.kind,
             name: conflict.name,
-            expected: conflict.expected,
-            found: conflict.found,
+            expected: NonZeroU64::new(conflict.expected),
+            found: NonZeroU64::new(conflict.found),
             changed_by: or_null(conflict.changed_by),
             changed_at: Moment::of(conflict.changed_ms),
         }
     }
 
-    fn words(&self, session: &Session<'_>) -> String {
-        let who = self.changed_by.as_deref().unwrap_or("somebody");
-        let when = if self.changed_at == Moment::of(0) {
-            String::new()
+    /// `tenant acme: changed by ben 5m ago (…); now at revision 31, your copy is based on 12`.
+    fn describe(&self, now: Timestamp) -> String {
+        let by = self
+            .changed_by
+            .as_ref()
+            .map_or_else(String::new, |by| format!(" by {by}"));
+        let at = if self.changed_at.is_known() {
+            format!(" {} ({})", self.changed_at.relative(now), self.changed_at)
         } else {
-            let relative = self.changed_at.relative(session.now);
-            format!(" {relative} ({})", self.changed_at)
+            String::new()
         };
-        let did = match (self.expected, self.found, &self.changed_by) {
-            // Of another installation's revisions, say.
-            (_, 0, None) => "is not stored".to_owned(),
-            (_, 0, _) => format!("was deleted by {who}{when}"),
-            (0, _, _) => format!("was made by {who}{when}"),
-            _ => format!("was changed by {who}{when}"),
-        };
-        let stands = match (self.expected, self.found) {
-            (expected, 0) => format!("you stand on revision {expected}"),
-            (0, found) => format!("it is at revision {found}, and is new to you"),
-            (expected, found) => {
-                format!("it is at revision {found}, and you stand on {expected}")
+        let what = match (self.expected, self.found) {
+            // Revisions of another installation, for example.
+            (Some(expected), None) if self.changed_by.is_none() => {
+                format!("not stored; your copy is based on revision {expected}")
             }
+            (Some(expected), None) => {
+                format!("deleted{by}{at}; your copy is based on revision {expected}")
+            }
+            (None, Some(found)) => {
+                format!("created{by}{at}; now at revision {found}, your copy is new")
+            }
+            (Some(expected), Some(found)) => format!(
+                "changed{by}{at}; now at revision {found}, your copy is based on {expected}"
+            ),
+            (None, None) => "changed concurrently".to_owned(),
         };
-        format!("{} {} {did}; {stands}", self.kind.to_lowercase(), self.name)
+        format!("{} {}: {what}", self.kind.to_lowercase(), self.name)
     }
 }
 
-/// Shows conflicts on stderr, and the ways out.
+/// The wire and JSON write no revision as 0.
+fn number_or_zero<S: Serializer>(
+    number: &Option<NonZeroU64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(number.map_or(0, NonZeroU64::get))
+}
+
+/// Shows conflicts on stderr, and how to resolve them.
 pub(super) fn show(conflicts: &[Conflict], session: &mut Session<'_>) {
     let Some(first) = conflicts.first() else {
         return;
     };
     for conflict in conflicts.iter().take(SHOWN) {
-        let words = conflict.words(session);
+        let text = conflict.describe(session.now);
+        session.console.note(&format!("conflict: {text}"));
+    }
+    if let Some(more) = conflicts.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         session
             .console
-            .note(&format!("conflict: {}", printable(&words)));
+            .note(&format!("and {} more", count(more, "conflict")));
     }
-    if conflicts.len() > SHOWN {
-        let more = conflicts.len() - SHOWN;
-        session.console.note(&format!("… and {more} more"));
-    }
-    let document = format!("{} {}", first.kind.to_lowercase(), first.name);
-    session.console.hint(&format!(
-        "see what is there now, or edit that instead: voipctl get {document} -o yaml; bring a \
-         folder up to date: voipctl export DIR; to replace it all the same: voipctl apply \
-         --overwrite"
-    ));
+    let stored = conflicts.iter().find(|conflict| conflict.found.is_some());
+    let shown = stored.unwrap_or(first);
+    let get = match stored {
+        Some(_) => format!("{} {} -o yaml", shown.kind.to_lowercase(), shown.name),
+        None => shown.kind.to_lowercase(),
+    };
+    session
+        .console
+        .hint(&format!("see the stored version: voipctl get {get}"));
+    session
+        .console
+        .hint("to replace it with yours anyway, apply again with --overwrite");
 }

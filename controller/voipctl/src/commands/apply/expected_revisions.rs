@@ -1,13 +1,14 @@
-//! What an apply stands on: the revisions that its folder, its files, or the operator names.
+//! The revisions that an apply expects: from its folder, its files, and the command line.
 
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use voipfleet_policy::Kind;
 use voipfleet_proto::v1;
 
-use super::{Applied, Change, DocumentFiles};
+use super::{Applied, Change, ChangeKind, DocumentFiles};
 use crate::Session;
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::format::count;
 use crate::revision_comments;
 use crate::workspace::{self, Revisions};
@@ -26,29 +27,28 @@ impl FromStr for Expected {
             Some(found)
         });
         parts.map(Self).ok_or_else(|| {
-            "write KIND/NAME=REVISION, for example tenant/acme=57; `voipctl get KIND` shows \
-             revisions"
+            "expected KIND/NAME=REVISION, for example tenant/acme=57; to see revisions: voipctl get \
+             all"
                 .to_owned()
         })
     }
 }
 
-/// What the controller's documents must be at.
+/// The revisions at which the controller's documents must be.
 #[derive(Debug)]
 pub(super) struct Preconditions {
-    /// The folder's own notes.
+    /// The folder's base revisions.
     pub(super) revisions: Option<Revisions>,
-    /// Documents with the revision that they must be at.
+    /// Documents with the revisions at which they must be.
     pub(super) expected: Vec<v1::DocumentRevision>,
-    /// Of the others none may be there yet.
+    /// Whether the other documents must not exist yet.
     pub(super) rest_is_new: bool,
-    /// Documents that go.
+    /// Documents to delete.
     pub(super) prune: Vec<v1::DocumentRevision>,
 }
 
 impl Preconditions {
-    /// What the folder stands on, if it is one; the controller's installation tells whose notes
-    /// they are.
+    /// The expectations of the folder, if it is one, and of revision comments in the files.
     pub(super) fn of(read: &DocumentFiles, session: &mut Session<'_>) -> Result<Self, Failure> {
         let revisions = match &read.folder {
             Some(folder) => Some(Revisions::load(folder, &session.context()?.ca)?),
@@ -69,11 +69,11 @@ impl Preconditions {
         })
     }
 
-    /// The same with what the operator says. It may say one of two things.
+    /// The same, changed by `--expect-revision` or `--overwrite`.
     pub(super) fn with(mut self, expected: &[Expected], overwrite: bool) -> Result<Self, Failure> {
         if overwrite && !expected.is_empty() {
             return Err(Failure::input(
-                "--overwrite takes whatever is there, and --expect-revision does not: use one",
+                "--overwrite and --expect-revision cannot be used together",
             ));
         }
         if overwrite {
@@ -89,7 +89,7 @@ impl Preconditions {
         Ok(self)
     }
 
-    /// Documents that the folder had and has no longer.
+    /// Documents that the folder had, and has no longer.
     pub(super) fn missing(&self, applied: &Applied) -> Vec<v1::DocumentRevision> {
         let there = applied.present();
         let known = self.revisions.iter().flat_map(Revisions::expected);
@@ -98,50 +98,48 @@ impl Preconditions {
             .collect()
     }
 
-    /// Says that documents stay which the folder no longer has.
-    pub(super) fn tell_missing(&self, applied: &Applied, session: &mut Session<'_>) {
+    /// Reports documents that stay although the folder no longer has them.
+    pub(super) fn report_missing(&self, applied: &Applied, session: &mut Session<'_>) {
         if applied.is_refused() {
             return;
         }
         let missing = self.missing(applied).len();
         if missing > 0 {
             session.console.note(&format!(
-                "stored, and no longer in the folder: {}; to delete what it has lost: add \
-                 --prune",
+                "{} no longer in the folder, but still stored; to delete: add --prune",
                 count(missing, "document")
             ));
         }
     }
 }
 
-/// Adds what a file says. A folder may know a newer one: of its own apply.
-fn expect(expected: &mut Vec<v1::DocumentRevision>, told: v1::DocumentRevision) {
-    let shown = workspace::shown(&told.kind, &told.name);
+/// Adds a file's revision. The folder may have a newer one, from its own last apply.
+fn expect(expected: &mut Vec<v1::DocumentRevision>, found: v1::DocumentRevision) {
+    let shown = workspace::shown(&found.kind, &found.name);
     let mut known = expected.iter_mut();
     match known.find(|known| workspace::shown(&known.kind, &known.name) == shown) {
-        Some(known) => known.revision = known.revision.max(told.revision),
-        None => expected.push(told),
+        Some(known) => known.revision = known.revision.max(found.revision),
+        None => expected.push(found),
     }
 }
 
-/// Notes in the files and in the folder what they stand on now. What is stored is stored: what
-/// cannot be written is only told of.
-pub(super) fn note(read: &DocumentFiles, applied: &Applied, session: &mut Session<'_>) {
+/// Records the new revisions in the files and the folder. The documents are stored by then, so a
+/// failure is only a warning.
+pub(super) fn record(read: &DocumentFiles, applied: &Applied, session: &mut Session<'_>) {
     let now = |document: &v1::DocumentRevision| {
-        let named = |change: &&Change| {
-            change.kind == document.kind && change.name == document.name && change.revision > 0
-        };
+        let named = |change: &&Change| change.kind == document.kind && change.name == document.name;
         applied
             .changes
             .iter()
             .find(named)
-            .map(|change| change.revision)
+            .and_then(|change| change.revision)
+            .map(NonZeroU64::get)
     };
     for source in &read.sources {
-        if let Err(failure) = revision_comments::moved(source, now) {
+        if let Err(failure) = revision_comments::update(source, now) {
             session.console.warning(&format!(
-                "the revisions in it could not be noted: {}",
-                crate::failure::chain(&failure)
+                "cannot update revision comments: {}",
+                chain(&failure)
             ));
         }
     }
@@ -149,18 +147,18 @@ pub(super) fn note(read: &DocumentFiles, applied: &Applied, session: &mut Sessio
     let noted = session.context().and_then(|context| {
         let mut revisions = Revisions::load(folder, &context.ca)?;
         for change in &applied.changes {
-            if change.change == "deleted" {
+            if change.change == ChangeKind::Deleted {
                 revisions.remove(&change.shown());
-            } else {
-                revisions.moved(&change.shown(), change.revision);
+            } else if let Some(revision) = change.revision {
+                revisions.moved(&change.shown(), revision.get());
             }
         }
         revisions.save()
     });
     if let Err(failure) = noted {
         session.console.warning(&format!(
-            "what the folder stands on could not be noted: {}",
-            crate::failure::chain(&failure)
+            "cannot record the folder's revisions: {}",
+            chain(&failure)
         ));
     }
 }

@@ -1,10 +1,11 @@
-//! `voipctl apply -f PATH...`: documents into the controller.
+//! `voipctl apply -f PATH...`: stores documents in the controller.
 
 mod conflict;
 mod expected_revisions;
 mod prune;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -15,8 +16,7 @@ use crate::Session;
 use crate::diagnostics::{any_error, of_wire, show, tally};
 use crate::document_files::{self, DocumentFiles};
 use crate::failure::{ExitStatus, Failure};
-use crate::format::count;
-use crate::labels;
+use crate::format::{count, thousands};
 use crate::workspace;
 
 pub use conflict::Conflict;
@@ -26,61 +26,100 @@ use prune::Prune;
 /// `voipctl apply`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Files, folders with their *.yaml and *.yml, or - for stdin
+    /// Files, folders (their *.yaml and *.yml files), or - for stdin
     #[arg(short = 'f', long = "file", required = true, num_args = 1.., value_name = "PATH")]
     files: Vec<PathBuf>,
 
-    /// Check only; without a context file, against nothing but these documents
+    /// Check only; without a context file, these documents alone
     #[arg(long)]
     dry_run: bool,
 
-    /// Also delete what the folder no longer has: what it had at its last export or apply, or
-    /// with --prune=all every other document
+    /// Also delete documents that the folder had at its last export or apply and has no longer;
+    /// with --prune=all, every document that is not in the folder
     #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "known")]
     prune: Option<Prune>,
 
-    /// Only if the document is still at this revision, 0: if there is none; may be repeated
+    /// Apply only if the document is at this revision (0: does not exist); may be repeated
     #[arg(long, value_name = "KIND/NAME=REVISION")]
     expect_revision: Vec<Expected>,
 
-    /// Replace what somebody else has changed since the folder was exported or applied, or the
-    /// file was fetched
+    /// Replace documents even if they were changed concurrently
     #[arg(long)]
     overwrite: bool,
 }
 
-/// What an apply did, or would do.
+/// The result of an apply, or of a dry run.
 #[derive(Debug, Serialize)]
 pub struct Applied {
-    /// Nothing was stored.
     pub dry_run: bool,
-    /// What became of each document.
     pub changes: Vec<Change>,
-    /// The mistakes; with an error among them nothing was stored.
+    /// With an error among them, nothing was stored.
     pub diagnostics: Vec<Diagnostic>,
-    /// What somebody else changed; with any nothing was stored.
+    /// With any, nothing was stored.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<Conflict>,
 }
 
-/// What became of one document.
+/// The change of one document.
 #[derive(Debug, Serialize)]
 pub struct Change {
     /// `Site`, …
     pub kind: String,
-    /// Its name.
     pub name: String,
-    /// `created`, `changed`, `unchanged`, `deleted`; `checked` where nothing was compared.
-    pub change: &'static str,
-    /// Where the controller has it now.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub revision: u64,
+    pub change: ChangeKind,
+    /// The stored revision; `None` after a deletion or without a controller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<NonZeroU64>,
 }
 
-// Serde's attribute asks for a reference.
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_zero(revision: &u64) -> bool {
-    *revision == 0
+/// What an apply did to a document; the words are a contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeKind {
+    /// It was not stored before.
+    Created,
+    /// It was stored with another content.
+    Changed,
+    /// It was stored like this.
+    Unchanged,
+    /// It is no longer stored.
+    Deleted,
+    /// It was checked without a controller, and compared with nothing.
+    Checked,
+    /// A word of a newer controller.
+    Unknown,
+}
+
+impl ChangeKind {
+    const ALL: [Self; 6] = [
+        Self::Created,
+        Self::Changed,
+        Self::Deleted,
+        Self::Unchanged,
+        Self::Checked,
+        Self::Unknown,
+    ];
+
+    fn of(change: v1::Change) -> Self {
+        match change {
+            v1::Change::Created => Self::Created,
+            v1::Change::Changed => Self::Changed,
+            v1::Change::Unchanged => Self::Unchanged,
+            v1::Change::Deleted => Self::Deleted,
+            v1::Change::Unspecified => Self::Unknown,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Deleted => "deleted",
+            Self::Checked => "checked",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 impl Change {
@@ -99,94 +138,96 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     } else if args.dry_run && args.prune.is_none() && !session.context_path()?.exists() {
         session
             .console
-            .note("no context file: checked against these documents alone");
+            .note("no context file: checking these documents alone");
         check_alone(&read.sources)
     } else {
-        let mut basis =
+        let mut preconditions =
             Preconditions::of(&read, session)?.with(&args.expect_revision, args.overwrite)?;
         if let Some(which) = args.prune {
-            match prune::plan(which, &read, &basis, session).await? {
-                prune::PrunePlan::Goes(goes) => basis.prune = goes,
-                prune::PrunePlan::Not(applied) => return finish(&args, &applied, &read, session),
+            match prune::plan(which, &read, &preconditions, session).await? {
+                prune::PrunePlan::Delete(deleted) => preconditions.prune = deleted,
+                prune::PrunePlan::Refused(applied) => {
+                    return finish(&args, &applied, &read, session);
+                }
             }
-            let shown = send_on(&read, &basis, true, session).await?;
+            let shown = send_on(&read, &preconditions, true, session).await?;
             if shown.is_refused() {
                 return finish(&args, &shown, &read, session);
             }
-            if !args.dry_run && !prune::agreed(&shown, session)? {
+            if !args.dry_run && !prune::confirmed(&shown, session)? {
                 session.console.note("nothing was changed");
                 return Ok(ExitStatus::NotEverywhere);
             }
         }
-        let applied = send_on(&read, &basis, args.dry_run, session).await?;
+        let applied = send_on(&read, &preconditions, args.dry_run, session).await?;
         if args.prune.is_none() && read.whole {
-            basis.tell_missing(&applied, session);
+            preconditions.report_missing(&applied, session);
         }
         applied
     };
     finish(&args, &applied, &read, session)
 }
 
-/// Shows what an apply did.
+/// Shows the result of an apply.
 fn finish(
     args: &Args,
     applied: &Applied,
     read: &DocumentFiles,
     session: &mut Session<'_>,
 ) -> Result<ExitStatus, Failure> {
+    report(applied, &read.sources, session);
     if !session.print(applied)? {
         session.console.data(&applied.lines());
     }
-    tell(applied, &read.sources, session);
     if applied.is_refused() {
         return Ok(ExitStatus::BadInput);
     }
-    let news = |change: &Change| change.change != "unchanged";
-    let asks = !args.dry_run && session.format.is_table() && applied.changes.iter().any(news);
+    let news = |change: &Change| change.change != ChangeKind::Unchanged;
+    let hints = !args.dry_run && session.format.is_table() && applied.changes.iter().any(news);
     let mut changes = applied.changes.iter();
-    let site = changes.find(|change| change.kind == "Site" && change.change != "deleted");
-    if let Some(site) = site.filter(|_| asks) {
+    let site = changes.find(|change| change.kind == "Site" && change.change != ChangeKind::Deleted);
+    if let Some(site) = site.filter(|_| hints) {
         session.console.hint(&format!(
-            "bring it onto the nodes: voipctl push {}",
+            "push the change to the nodes: voipctl push {}",
             site.name
         ));
     }
     Ok(ExitStatus::Done)
 }
 
-/// Sends documents to the controller, on what their folder stands on.
+/// Sends documents to the controller, with the revisions that their folder expects.
 pub async fn send(
     read: &DocumentFiles,
     dry_run: bool,
     session: &mut Session<'_>,
 ) -> Result<Applied, Failure> {
-    let basis = Preconditions::of(read, session)?;
-    send_on(read, &basis, dry_run, session).await
+    let preconditions = Preconditions::of(read, session)?;
+    send_on(read, &preconditions, dry_run, session).await
 }
 
-/// Stores documents, if each of them is still at the revision that a dry run found it at.
+/// Stores documents, if each is still at the revision that a dry run found.
 pub async fn send_as_shown(
     read: &DocumentFiles,
     shown: &Applied,
     session: &mut Session<'_>,
 ) -> Result<Applied, Failure> {
-    let mut basis = Preconditions::of(read, session)?;
-    basis.expected = shown
+    let mut preconditions = Preconditions::of(read, session)?;
+    preconditions.expected = shown
         .changes
         .iter()
         .map(|change| v1::DocumentRevision {
             kind: change.kind.clone(),
             name: change.name.clone(),
-            revision: change.revision,
+            revision: change.revision.map_or(0, NonZeroU64::get),
         })
         .collect();
-    send_on(read, &basis, false, session).await
+    send_on(read, &preconditions, false, session).await
 }
 
-/// Sends documents to the controller; what was stored is what their folder stands on now.
+/// Sends documents to the controller, and records the new revisions.
 async fn send_on(
     read: &DocumentFiles,
-    basis: &Preconditions,
+    preconditions: &Preconditions,
     dry_run: bool,
     session: &mut Session<'_>,
 ) -> Result<Applied, Failure> {
@@ -194,17 +235,17 @@ async fn send_on(
     let request = v1::ApplyRequest {
         sources: on_the_wire(read),
         dry_run,
-        expected: basis.expected.clone(),
-        prune: basis.prune.clone(),
-        rest_is_new: basis.rest_is_new,
+        expected: preconditions.expected.clone(),
+        prune: preconditions.prune.clone(),
+        rest_is_new: preconditions.rest_is_new,
     };
     let mut calls = controller.calls();
     let answer = controller.answer(calls.apply(request)).await?;
     let change = |change: v1::DocumentChange| Change {
-        change: labels::change(change.change),
+        change: ChangeKind::of(change.change()),
         kind: change.kind,
         name: change.name,
-        revision: change.revision,
+        revision: NonZeroU64::new(change.revision),
     };
     let applied = Applied {
         dry_run,
@@ -213,12 +254,12 @@ async fn send_on(
         conflicts: answer.conflicts.into_iter().map(Conflict::of).collect(),
     };
     if !dry_run && !applied.is_refused() {
-        expected_revisions::note(read, &applied, session);
+        expected_revisions::record(read, &applied, session);
     }
     Ok(applied)
 }
 
-/// Documents as a request carries them.
+/// Documents in the form of a request.
 pub fn on_the_wire(read: &DocumentFiles) -> Vec<v1::Source> {
     let source = |source: &Source| v1::Source {
         path: source.path.clone(),
@@ -233,8 +274,8 @@ fn check_alone(sources: &[Source]) -> Applied {
     let change = |document: &policy::Document| Change {
         kind: document.kind().to_string(),
         name: document.name().to_owned(),
-        change: "checked",
-        revision: 0,
+        change: ChangeKind::Checked,
+        revision: None,
     };
     let changes = if any_error(&checked.diagnostics) {
         Vec::new()
@@ -247,17 +288,17 @@ fn check_alone(sources: &[Source]) -> Applied {
     }
 }
 
-/// Shows the mistakes and the summary on stderr.
-pub fn tell(applied: &Applied, sources: &[Source], session: &mut Session<'_>) {
+/// Shows the diagnostics, the conflicts and the summary on stderr.
+pub fn report(applied: &Applied, sources: &[Source], session: &mut Session<'_>) {
     if session.format.is_table() {
         show(session.console, &applied.diagnostics, sources);
     }
+    conflict::show(&applied.conflicts, session);
     let mut parts = Vec::new();
     let tally = tally(&applied.diagnostics);
     if !tally.is_empty() {
         parts.push(tally);
     }
-    conflict::show(&applied.conflicts, session);
     if applied.is_refused() {
         parts.push("nothing was changed".to_owned());
     } else {
@@ -267,7 +308,7 @@ pub fn tell(applied: &Applied, sources: &[Source], session: &mut Session<'_>) {
 }
 
 impl Applied {
-    /// Nothing became of the documents; these are the mistakes.
+    /// Nothing was changed, because of these diagnostics.
     pub fn nothing(dry_run: bool, diagnostics: Vec<Diagnostic>) -> Self {
         Self {
             dry_run,
@@ -277,16 +318,16 @@ impl Applied {
         }
     }
 
-    /// The documents that there are after it, `tenant/acme`.
+    /// The documents that exist after it, `tenant/acme`.
     fn present(&self) -> BTreeSet<String> {
         let present = self
             .changes
             .iter()
-            .filter(|change| change.change != "deleted");
+            .filter(|change| change.change != ChangeKind::Deleted);
         present.map(Change::shown).collect()
     }
 
-    /// Mistakes or conflicts kept it from being stored.
+    /// Whether errors or conflicts kept the documents from being stored.
     pub fn is_refused(&self) -> bool {
         any_error(&self.diagnostics) || !self.conflicts.is_empty()
     }
@@ -295,39 +336,39 @@ impl Applied {
         let width = self
             .changes
             .iter()
-            .map(|change| change.change.len())
+            .map(|change| change.change.as_str().len())
             .max()
             .unwrap_or(0);
         let line = |change: &Change| {
             let kind = change.kind.to_lowercase();
-            format!("{:width$}  {kind} {}\n", change.change, change.name)
+            let what = change.change.as_str();
+            format!("{what:width$}  {kind} {}\n", change.name)
         };
         self.changes.iter().map(line).collect()
     }
 
+    /// `3 documents: 1 created, 2 unchanged`.
     fn summary(&self) -> String {
         let documents = count(self.changes.len(), "document");
-        let of = |word: &str| {
-            self.changes
-                .iter()
-                .filter(|change| change.change == word)
-                .count()
+        let of = |kind: ChangeKind| {
+            let changes = self.changes.iter();
+            changes.filter(|change| change.change == kind).count() as u64
         };
-        let counts: Vec<String> = ["created", "changed", "deleted", "unchanged"]
+        let counts: Vec<String> = ChangeKind::ALL
             .into_iter()
-            .filter(|word| of(word) > 0)
-            .map(|word| format!("{} {word}", of(word)))
+            .filter(|kind| of(*kind) > 0)
+            .map(|kind| format!("{} {}", thousands(of(kind)), kind.as_str()))
             .collect();
-        let what = if counts.is_empty() {
-            "checked".to_owned()
+        let counts = if counts.is_empty() {
+            String::new()
         } else {
-            counts.join(", ")
+            format!(": {}", counts.join(", "))
         };
         let end = if self.dry_run {
             "; nothing was stored (dry run)"
         } else {
             ""
         };
-        format!("{documents}: {what}{end}")
+        format!("{documents}{counts}{end}")
     }
 }

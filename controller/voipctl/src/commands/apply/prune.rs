@@ -1,15 +1,15 @@
-//! `voipctl apply --prune`: what a folder no longer has goes, after it was shown.
+//! `voipctl apply --prune`: deletes documents that a folder no longer has, after showing them.
 
 use clap::ValueEnum;
 use voipfleet_proto::v1;
 
-use super::{Applied, DocumentFiles, Preconditions, send_on};
+use super::{Applied, ChangeKind, DocumentFiles, Preconditions, send_on};
 use crate::Session;
 use crate::failure::Failure;
 use crate::format::count;
 use crate::workspace;
 
-/// Which documents may go.
+/// Which documents may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Prune {
     /// What the folder had at its last export or apply
@@ -18,15 +18,15 @@ pub(super) enum Prune {
     All,
 }
 
-/// What pruning comes to.
+/// The result of planning a prune.
 pub(super) enum PrunePlan {
-    /// These go, with the revisions at which they were shown.
-    Goes(Vec<v1::DocumentRevision>),
+    /// The documents to delete, with the revisions at which they were shown.
+    Delete(Vec<v1::DocumentRevision>),
     /// The folder's own documents are refused already.
-    Not(Applied),
+    Refused(Applied),
 }
 
-/// Finds what goes: the controller says which documents the folder has.
+/// Finds what to delete; the controller lists the documents that the folder has.
 pub(super) async fn plan(
     which: Prune,
     read: &DocumentFiles,
@@ -35,23 +35,23 @@ pub(super) async fn plan(
 ) -> Result<PrunePlan, Failure> {
     let Some(revisions) = basis.revisions.as_ref().filter(|_| read.whole) else {
         return Err(
-            Failure::input("--prune needs a folder, and nothing beside it")
-                .hint("for example: voipctl apply -f policies/ --prune"),
+            Failure::input("--prune needs one folder, and nothing else, after -f")
+                .hint("to prune by a folder, see: voipctl apply --help"),
         );
     };
     if which == Prune::Known && revisions.is_empty() {
-        return Err(Failure::input(
-            "it is not known what this folder had: it was never applied or exported",
-        )
-        .hint("to delete every document that is not in it: --prune=all"));
+        return Err(
+            Failure::input("cannot prune: this folder was never applied or exported")
+                .hint("pass --prune=all to delete every document that is not in it"),
+        );
     }
-    // Without the pruning: a document that names one that goes is told of in the next step.
+    // Without the deletions: a document that refers to a deleted one is reported in the next step.
     let shown = send_on(read, basis, true, session).await?;
     if shown.is_refused() {
-        return Ok(PrunePlan::Not(shown));
+        return Ok(PrunePlan::Refused(shown));
     }
     if which == Prune::Known {
-        return Ok(PrunePlan::Goes(basis.missing(&shown)));
+        return Ok(PrunePlan::Delete(basis.missing(&shown)));
     }
     let controller = session.controller().await?;
     let request = v1::GetDocumentsRequest::default();
@@ -59,32 +59,32 @@ pub(super) async fn plan(
         .answer(controller.calls().get_documents(request))
         .await?;
     let there = shown.present();
-    let goes = stored.documents.into_iter().filter_map(|document| {
+    let deleted = stored.documents.into_iter().filter_map(|document| {
         let shown = workspace::shown(&document.kind, &document.name);
-        let goes = !there.contains(&shown);
-        goes.then(|| workspace::revision(&shown, document.revision))?
+        let deleted = !there.contains(&shown);
+        deleted.then(|| workspace::revision(&shown, document.revision))?
     });
-    Ok(PrunePlan::Goes(goes.collect()))
+    Ok(PrunePlan::Delete(deleted.collect()))
 }
 
-/// Shows what goes, and asks.
-pub(super) fn agreed(shown: &Applied, session: &mut Session<'_>) -> Result<bool, Failure> {
-    let goes: Vec<&super::Change> = shown
+/// Shows what would be deleted, and asks.
+pub(super) fn confirmed(shown: &Applied, session: &mut Session<'_>) -> Result<bool, Failure> {
+    let deleted: Vec<&super::Change> = shown
         .changes
         .iter()
-        .filter(|change| change.change == "deleted")
+        .filter(|change| change.change == ChangeKind::Deleted)
         .collect();
-    if goes.is_empty() {
+    if deleted.is_empty() {
         return Ok(true);
     }
     session.console.note(&format!(
         "{} no longer in the folder:",
-        count(goes.len(), "document")
+        count(deleted.len(), "document")
     ));
-    for change in &goes {
+    for change in &deleted {
         let line = format!("  {} {}", change.kind.to_lowercase(), change.name);
         session.console.note(&line);
     }
-    let what = if goes.len() == 1 { "it" } else { "them" };
-    session.confirm(&format!("delete {what}, and apply the rest?"))
+    let what = if deleted.len() == 1 { "it" } else { "them" };
+    session.confirm(&format!("delete {what} and apply the rest?"))
 }

@@ -1,4 +1,4 @@
-//! Every record as it is stored, one after the other, checked as it comes.
+//! Downloads the records as they are stored, and verifies the chain as they come.
 
 use voipfleet_proto::v1;
 use voipfleet_protocol::audit::{Broken, Link, Record, Walk};
@@ -10,34 +10,34 @@ use crate::failure::{ExitStatus, Failure};
 pub(super) struct Download<'c> {
     controller: &'c Controller,
     walk: Walk,
-    /// The end as the log itself remembered it when the walk began.
+    /// The end of the log, as the controller recorded it, when the walk began.
     pub(super) head: Link,
-    /// What was pruned before the first record that is left.
+    /// The last pruned record, before the first one that is left.
     pub(super) anchor: Link,
     page: std::vec::IntoIter<v1::AuditChainRecord>,
 }
 
-/// A record that was good, as it is stored.
+/// A verified record, with its stored bytes.
 pub(super) struct Stored {
     pub(super) link: Link,
     pub(super) record: Record,
     pub(super) bytes: Vec<u8>,
 }
 
-/// What an operator should do about a log that is not as it was written.
+/// The failure for a log that was tampered with.
 pub(super) fn broken(broken: &Broken) -> Failure {
     Failure::controller(format!("the audit log was tampered with: {broken}"))
         .status(ExitStatus::NotEverywhere)
         .hint(
-            "keep a copy of the controller's data directory as it is, and compare the log with \
-             that of a backup; who was root on the controller's host since then?",
+            "preserve a copy of the controller's data directory, compare its log with that of a \
+             backup, and find out who had root on the controller's host since then",
         )
 }
 
 fn link(link: Option<v1::AuditLink>) -> Result<Link, Failure> {
     let link = link.unwrap_or_default();
     let hash = link.hash.parse().map_err(|error| {
-        Failure::controller("the controller's answer about the audit log cannot be read")
+        Failure::controller("cannot parse the controller's answer about the audit log")
             .because(error)
     })?;
     let seq = link.seq;
@@ -45,7 +45,7 @@ fn link(link: Option<v1::AuditLink>) -> Result<Link, Failure> {
 }
 
 impl<'c> Download<'c> {
-    /// Begins with the first record that is left.
+    /// Starts with the oldest record.
     pub(super) async fn begin(controller: &'c Controller) -> Result<Self, Failure> {
         let request = v1::AuditChainRequest { after: 0 };
         let mut calls = controller.calls();
@@ -61,12 +61,12 @@ impl<'c> Download<'c> {
         })
     }
 
-    /// The last good record.
+    /// The last verified record.
     pub(super) fn at(&self) -> Link {
         self.walk.at()
     }
 
-    /// The next record; none at the end.
+    /// The next record; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Stored>, Failure> {
         let mut next = self.page.next();
         if next.is_none() {
@@ -76,8 +76,8 @@ impl<'c> Download<'c> {
             let page = self.controller.answer(calls.audit_chain(request)).await?;
             if link(page.anchor.clone())?.seq > after {
                 return Err(
-                    Failure::controller("the audit log was pruned while it was read")
-                        .hint("run it again"),
+                    Failure::controller("the audit log was pruned during the download")
+                        .hint("run the command again"),
                 );
             }
             self.page = page.records.into_iter();
@@ -99,7 +99,7 @@ impl<'c> Download<'c> {
         }))
     }
 
-    /// After the last record: whether it is where the log itself says that it ends.
+    /// After the last record: checks that the log ends where the controller recorded its end.
     pub(super) fn end(&self) -> Result<Link, Failure> {
         let (found, known) = (self.at().seq, self.head.seq);
         if known == 0 && found > 0 {

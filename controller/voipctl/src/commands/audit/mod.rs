@@ -1,4 +1,4 @@
-//! `voipctl audit`: who changed what, and whether the log is as it was written.
+//! `voipctl audit`: who changed what, and whether the log is intact.
 
 mod chain;
 mod prune;
@@ -6,8 +6,9 @@ mod verify;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 use voipfleet_proto::v1;
 use voipfleet_protocol::audit::{Ending, Hash, Kind, Record, Who};
@@ -16,7 +17,7 @@ use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, or_null};
+use crate::format::{Moment, duration, first_names, or_dash, or_null, thousands};
 use crate::table::{Cell, Table};
 
 /// `voipctl audit`
@@ -32,43 +33,43 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Check that no record was altered, removed, added or moved since we last looked
+    /// Check that no record was altered, removed, added or moved since the last check
     Verify(verify::Args),
-    /// Write old records to a file, and remove them from the controller
+    /// Move old records from the controller to a file
     Prune(prune::Args),
 }
 
 #[derive(Debug, clap::Args)]
 struct List {
-    /// Only of this site
+    /// Only records of this site
     #[arg(long)]
     site: Option<SiteName>,
 
-    /// Only by this operator
+    /// Only records of this operator
     #[arg(long, value_name = "OPERATOR")]
     who: Option<OperatorName>,
 
-    /// Only this call or event, as the table names it
+    /// Only this call or event, as in the column WHAT
     #[arg(long, value_name = "NAME")]
     what: Option<String>,
 
-    /// Only from then on: 2h (ago), or 2026-11-23T12:00:00Z
+    /// Only from this time on: 2h (ago), 7d, or 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<TimeArg>,
 
-    /// Only before then
+    /// Only before this time
     #[arg(long, value_name = "TIME")]
     until: Option<TimeArg>,
 
-    /// The newest so many
+    /// The number of records, newest first
     #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
 }
 
-/// A moment as people write it.
+/// A time on the command line.
 #[derive(Debug, Clone, Copy)]
 enum TimeArg {
-    Ago(SignedDuration),
+    Ago(Duration),
     At(Timestamp),
 }
 
@@ -79,12 +80,9 @@ impl std::str::FromStr for TimeArg {
         if let Ok(at) = text.parse() {
             return Ok(Self::At(at));
         }
-        match text.parse::<SignedDuration>() {
-            Ok(ago) if ago.is_positive() => Ok(Self::Ago(ago)),
-            _ => Err(
-                "write how long ago, for example 2h, or a time: 2026-11-23T12:00:00Z".to_owned(),
-            ),
-        }
+        duration(text).map(Self::Ago).map_err(|_| {
+            "expected how long ago, such as 2h or 7d, or a time: 2026-11-23T12:00:00Z".to_owned()
+        })
     }
 }
 
@@ -113,7 +111,7 @@ struct Shown {
     detail: Option<String>,
     generation_before: Option<u64>,
     generation_after: Option<u64>,
-    /// `done`, `refused`, `failed`, `unknown`; null while it goes on.
+    /// `done`, `refused`, `failed`, `unknown`; null while in progress.
     result: Option<Ending>,
     message: Option<String>,
     count: Option<u64>,
@@ -143,39 +141,26 @@ impl From<Record> for Shown {
 }
 
 impl Shown {
-    /// `site-a 4→5`, `Tenant/acme, Tenant/globex and 3 more`
+    /// `site-a @4→5`, `Tenant/acme, Tenant/globex and 3 more`; empty for none.
     fn target(&self) -> String {
         const NAMED: usize = 3;
-        let names: Vec<&str> = self
-            .sites
-            .iter()
-            .chain(&self.objects)
-            .map(String::as_str)
-            .collect();
-        let (first, more) = names.split_at(names.len().min(NAMED));
-        let mut text = first.join(", ");
-        if !more.is_empty() {
-            let _ = write!(text, " and {} more", more.len());
-        }
+        let names: Vec<&String> = self.sites.iter().chain(&self.objects).collect();
+        let mut text = first_names(&names, NAMED);
         if let Some(after) = self.generation_after {
             let _ = match self.generation_before {
                 Some(before) if before != after => write!(text, " @{before}→{after}"),
                 _ => write!(text, " @{after}"),
             };
         }
-        if text.is_empty() {
-            "-".to_owned()
-        } else {
-            text
-        }
+        text
     }
 
     fn result(&self) -> Cell {
         let count = self
             .count
-            .map_or_else(String::new, |count| format!(" ×{count}"));
+            .map_or_else(String::new, |count| format!(" ×{}", thousands(count)));
         let why = match (&self.message, &self.detail) {
-            (Some(words), _) | (None, Some(words)) => format!(": {words}"),
+            (Some(text), _) | (None, Some(text)) => format!(": {text}"),
             (None, None) => String::new(),
         };
         let (word, tone) = match self.result {
@@ -183,7 +168,7 @@ impl Shown {
             Some(Ending::Refused) => ("refused", Tone::Attention),
             Some(Ending::Failed) => ("failed", Tone::Bad),
             Some(Ending::Unknown) => ("unknown", Tone::Bad),
-            None => ("under way", Tone::Attention),
+            None => ("in progress", Tone::Attention),
         };
         Cell::toned(format!("{word}{count}{why}"), tone)
     }
@@ -223,9 +208,9 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
         let answer = answer.await?;
         for bytes in &answer.records {
             let record: Record = serde_json::from_slice(bytes).map_err(|error| {
-                Failure::controller("a record of the audit log cannot be read")
+                Failure::controller("cannot parse a record of the audit log")
                     .because(error)
-                    .hint("update voipctl, or check the log: voipctl audit verify")
+                    .hint("update voipctl, or verify the log: voipctl audit verify")
             })?;
             records.push(record.into());
         }
@@ -237,7 +222,7 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
     let more = request.before != 0;
     if session.format.is_table() {
         if records.is_empty() {
-            session.console.note("no such records");
+            session.console.note("no matching records");
         }
         let text = table(&records, session.now).render(session.console.out());
         session.console.data(&text);
@@ -245,7 +230,7 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
             let ten = args.limit.saturating_mul(10).min(100_000);
             session
                 .console
-                .hint(&format!("there are older records: voipctl audit -n {ten}"));
+                .hint(&format!("for older records: voipctl audit -n {ten}"));
         }
     } else {
         session.print(&Records { records })?;
@@ -255,22 +240,22 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
 
 fn table(records: &[Shown], now: Timestamp) -> Table {
     let mut table = Table::new(&[
-        "at (utc)", "ago", "who", "what", "target", "request", "result",
+        "at (utc)", "age", "who", "what", "target", "request", "result",
     ]);
     for record in records {
         let at = record.at;
         let who = match &record.who {
             Some(who) if who.peer.is_empty() => who.operator.clone(),
-            Some(who) if who.operator.is_empty() => format!("somebody ({})", host(&who.peer)),
+            Some(who) if who.operator.is_empty() => format!("unknown ({})", host(&who.peer)),
             Some(who) => format!("{} ({})", who.operator, host(&who.peer)),
             None => "-".to_owned(),
         };
         table.row([
             at.seconds().into(),
-            at.relative(now).trim_end_matches(" ago").into(),
+            at.age(now).into(),
             who.into(),
             record.what.as_str().into(),
-            record.target().into(),
+            or_dash(&record.target()).into(),
             record.request.as_deref().unwrap_or("-").into(),
             record.result(),
         ]);
@@ -278,22 +263,22 @@ fn table(records: &[Shown], now: Timestamp) -> Table {
     table
 }
 
-/// An address without its port, which tells nobody anything later.
+/// An address without its port, which means nothing later.
 fn host(peer: &str) -> String {
     peer.parse::<std::net::SocketAddr>()
         .map_or_else(|_| peer.to_owned(), |peer| peer.ip().to_string())
 }
 
-/// Where we keep what we have verified.
+/// The folder that remembers the last verified record.
 fn state_folder(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
     use etcetera::BaseStrategy as _;
     if let Some(folder) = given {
         return Ok(folder);
     }
     let base = etcetera::choose_base_strategy().map_err(|error| {
-        Failure::input("there is no home folder to remember what was verified in")
+        Failure::input("cannot remember what was verified: there is no home directory")
             .because(error)
-            .hint("name one with --state DIR")
+            .hint("set --state to a folder")
     })?;
     let folder = base.state_dir().unwrap_or_else(|| base.data_dir());
     Ok(folder.join("voipctl"))

@@ -1,7 +1,5 @@
-//! `voipctl audit prune`: old records go into a file.
+//! `voipctl audit prune`: moves old records into a file.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -11,17 +9,18 @@ use voipfleet_protocol::audit::Link;
 use super::TimeArg;
 use super::chain::Download;
 use crate::Session;
+use crate::atomic_file::{self, Access, AtomicFile};
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{count, thousands};
+use crate::format::count;
 
 /// `voipctl audit prune`
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Records from before then: 365d ago as 8760h, or 2026-01-01T00:00:00Z
+    /// Records older than this: 365d (ago), or before 2026-01-01T00:00:00Z
     #[arg(long, value_name = "TIME")]
     before: TimeArg,
 
-    /// The file that they go into, a line each; it must not exist
+    /// The new file, which gets one record per line
     file: PathBuf,
 }
 
@@ -35,17 +34,10 @@ struct Pruned {
 /// Runs it.
 pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let shown = args.file.display().to_string();
-    let unwritable =
-        |error: std::io::Error| Failure::input(format!("{shown} cannot be written")).because(error);
     let controller = session.controller().await?;
     let until = args.before.ms(session.now);
-    let mut options = std::fs::OpenOptions::new();
-    let made = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&args.file);
-    let mut file = std::io::BufWriter::new(made.map_err(unwritable)?);
+    atomic_file::must_be_new(&args.file)?;
+    let mut file = AtomicFile::new(&args.file, Access::Private)?;
     let mut download = Download::begin(&controller).await?;
     let mut last = None;
     let mut records: u64 = 0;
@@ -53,29 +45,24 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
         if stored.record.at_ms >= until {
             break;
         }
-        file.write_all(&stored.bytes).map_err(unwritable)?;
-        file.write_all(b"\n").map_err(unwritable)?;
+        file.write(&stored.bytes)?;
+        file.write(b"\n")?;
         last = Some(stored.link);
         records += 1;
     }
-    let file = file
-        .into_inner()
-        .map_err(|error| unwritable(error.into_error()))?;
-    file.sync_all().map_err(unwritable)?;
     let Some(last) = last else {
-        // Best effort: it is empty, and ours.
-        let _ = std::fs::remove_file(&args.file);
-        session
-            .console
-            .note("there are no records from before then");
+        session.console.note("no records are that old");
         return Ok(ExitStatus::Done);
     };
+    file.create()?;
     let question = format!(
-        "remove {}, which are now in {shown}, from the controller?",
+        "remove {} from the controller? (now saved in {shown})",
         count(records, "record")
     );
     if !session.confirm(&question)? {
-        session.console.note("nothing was removed; the file stays");
+        session
+            .console
+            .note("nothing was removed; the file is kept");
         return Ok(ExitStatus::NotEverywhere);
     }
     let request = v1::PruneAuditRequest {
@@ -93,9 +80,9 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
     };
     if !session.print(&pruned)? {
         session.console.data(&format!(
-            "removed {} up to number {}, which are in {shown}\n",
+            "removed {} up to number {}; they are in {shown}\n",
             count(pruned.removed, "record"),
-            thousands(last.seq)
+            last.seq
         ));
     }
     Ok(ExitStatus::Done)

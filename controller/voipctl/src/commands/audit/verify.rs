@@ -1,4 +1,4 @@
-//! `voipctl audit verify`: the chain, checked here, against what was verified before.
+//! `voipctl audit verify`: checks the chain against what was verified before.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use voipfleet_protocol::audit::{Broken, Hash, Link};
 use super::chain::{Download, broken};
 use super::state_folder;
 use crate::Session;
-use crate::context::install;
+use crate::atomic_file::{self, Access};
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{count, thousands};
+use crate::format::count;
 
 /// `voipctl audit verify`
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The hash of a record that the log must still have, from wherever you keep it
+    /// The hash of a record that the log must still contain
     #[arg(long, value_name = "HASH")]
     head: Option<Hash>,
 
-    /// Where the last verified record is remembered [default: in the XDG state folder]
+    /// The folder that remembers the last verified record [default: in the XDG state folder]
     #[arg(
         long,
         value_name = "DIR",
@@ -34,12 +34,11 @@ pub(super) struct Args {
 #[derive(Serialize)]
 struct Verified {
     whole: bool,
-    /// Records that were looked at.
     records: u64,
     head: Link,
-    /// Up to where older records were pruned; null: none were.
+    /// The last pruned record; null if none was pruned.
     pruned: Option<Link>,
-    /// Up to where it had been verified before; null: never from here.
+    /// The last record verified before; null the first time.
     before: Option<Link>,
 }
 
@@ -48,14 +47,14 @@ fn load(path: &Path) -> Result<Option<Link>, Failure> {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            let failure = Failure::input(format!("{} cannot be read", path.display()));
+            let failure = Failure::input(format!("cannot read {}", path.display()));
             return Err(failure.because(error));
         }
     };
     let link = serde_json::from_slice(&text).map_err(|error| {
         Failure::input(format!("{} is damaged", path.display()))
             .because(error)
-            .hint("remove it to begin anew; the log is then checked without what was known")
+            .hint("delete it to start again; truncation before this check then goes unnoticed")
     })?;
     Ok(Some(link))
 }
@@ -90,13 +89,13 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
         let failure =
             Failure::controller(format!("no record of the audit log has the hash {hash}"));
         return Err(failure.status(ExitStatus::NotEverywhere).hint(
-            "the log was rewritten or cut off, or that record was pruned: look for PruneAudit in \
-             voipctl audit",
+            "the log was rewritten or truncated, or the record was pruned; to see prunes: voipctl \
+             audit --what PruneAudit",
         ));
     }
     let text = serde_json::to_string(&head)
-        .map_err(|error| Failure::input("what was verified cannot be written").because(error))?;
-    install(&(text + "\n"), &path)?;
+        .map_err(|error| Failure::input("cannot encode what was verified").because(error))?;
+    atomic_file::write(&path, (text + "\n").as_bytes(), Access::Private)?;
     let verified = Verified {
         whole: true,
         records,
@@ -108,29 +107,29 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
         return Ok(ExitStatus::Done);
     }
     session.console.data(&format!(
-        "the audit log is whole: {}, the last is {} with hash\n{}\n",
+        "the audit log is intact: {}, the last is {} with hash\n{}\n",
         count(records, "record"),
-        thousands(head.seq),
+        head.seq,
         head.hash
     ));
     if let Some(pruned) = verified.pruned {
         session.console.note(&format!(
-            "records up to {} were pruned; the record PruneAudit says by whom",
-            thousands(pruned.seq)
+            "records up to {} were pruned; to see by whom: voipctl audit --what PruneAudit",
+            pruned.seq
         ));
     }
     match known {
         Some(known) if known.seq < anchor.seq => session.console.warning(
-            "what was verified here before is among the pruned records: whether these were as \
-             they had been cannot be told any more",
+            "the last verified record is among the pruned ones: changes to records between that \
+             check and the prune cannot be detected",
         ),
         Some(known) => session.console.note(&format!(
-            "record {}, verified here before, is where it was",
-            thousands(known.seq)
+            "record {}, verified before, is unchanged",
+            known.seq
         )),
-        None => session.console.note(
-            "it was never verified from here before: only from now on can a cut-off end be told",
-        ),
+        None => session
+            .console
+            .note("first check from here: from now on, a truncated end will be detected"),
     }
     Ok(ExitStatus::Done)
 }

@@ -15,20 +15,20 @@ pub struct Args {
     #[command(flatten)]
     place: ScopeArgs,
 
-    /// How long: 30m, 12h, or forever
-    #[arg(long, value_name = "D", default_value = "1h", value_parser = ttl)]
+    /// How long: 30m, 12h, 7d, or forever
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = ttl)]
     ttl: Ttl,
 
-    /// Why; it is kept with the entry
+    /// Why, for the record
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }
 
-/// Allows; where is to be said, since it opens.
+/// Runs it. The scope has no default, since an allow opens.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let Some(scope) = args.place.on_the_wire() else {
-        return Err(Failure::input("it is not said where to let it in")
-            .hint("name one site with --site SITE, or mean every site with --all"));
+        return Err(Failure::input("no site given")
+            .hint("pass --site with a site's name, or --all for every site"));
     };
     let (ttl_ms, forever) = args.ttl.on_the_wire();
     let request = v1::AllowRequest {

@@ -2,7 +2,7 @@
 
 use voipfleet_proto::v1;
 
-use super::{ScopeArgs, Ttl, everywhere, show_added, ttl};
+use super::{ScopeArgs, Ttl, all_sites, show_added, ttl};
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};
 
@@ -15,25 +15,25 @@ pub struct Args {
     #[command(flatten)]
     place: ScopeArgs,
 
-    /// How long: 30m, 12h, or forever
-    #[arg(long, value_name = "D", default_value = "1h", value_parser = ttl)]
+    /// How long: 30m, 12h, 7d, or forever
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = ttl)]
     ttl: Ttl,
 
-    /// Why; it is kept with the block
+    /// Why, for the record
     #[arg(long, value_name = "TEXT")]
     reason: String,
 
-    /// Also where it hits admins, the cluster, providers or tenants
+    /// Block it even if it belongs to admins, the cluster, a provider or a tenant
     #[arg(long)]
     force: bool,
 }
 
-/// Blocks, on every site where nothing else is said.
+/// Runs it; without `--site`, for every site.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let (ttl_ms, forever) = args.ttl.on_the_wire();
     let request = v1::BlockRequest {
         address: args.address,
-        scope: args.place.on_the_wire().or_else(|| Some(everywhere())),
+        scope: args.place.on_the_wire().or_else(|| Some(all_sites())),
         ttl_ms,
         forever,
         reason: args.reason,

@@ -1,20 +1,20 @@
-//! `voipctl blocks`: what is blocked, allowed and open.
+//! `voipctl blocks`: blocked and allowed addresses, and open sites.
 
 use serde::Serialize;
 use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::{ExceptionEntry, OpenEntry, loudly};
+use super::{ExceptionEntry, OpenEntry, open_warning};
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, or_dash};
+use crate::format::{or_dash, thousands};
 use crate::table::{Cell, Table};
 
 /// `voipctl blocks`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only what holds in this site
+    /// Only entries that apply to this site
     #[arg(long)]
     site: Option<SiteName>,
 }
@@ -37,7 +37,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         .answer(controller.calls().list_blocks(request))
         .await?;
     let open = answer.open.iter();
-    let loud: Vec<String> = open.map(|open| loudly(open, session.now)).collect();
+    let warnings: Vec<String> = open.map(|open| open_warning(open, session.now)).collect();
     let entries = |all: Vec<v1::Exception>| all.into_iter().map(ExceptionEntry::of).collect();
     let listed = Listed {
         blocks: entries(answer.blocks),
@@ -45,16 +45,21 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         open: answer.open.into_iter().map(OpenEntry::of).collect(),
     };
     let printed = session.print(&listed)?;
-    for line in loud {
+    for line in warnings {
         session.console.warning(&line);
     }
     if printed {
         return Ok(ExitStatus::Done);
     }
     if listed.blocks.is_empty() && listed.allows.is_empty() {
-        session.console.note("nothing is blocked or allowed");
+        session.console.note("no address is blocked or allowed");
         return Ok(ExitStatus::Done);
     }
+    session.console.note(&format!(
+        "{} blocked, {} allowed",
+        thousands(listed.blocks.len() as u64),
+        thousands(listed.allows.len() as u64)
+    ));
     let text = listed.table(session.now).render(session.console.out());
     session.console.data(&text);
     Ok(ExitStatus::Done)
@@ -66,16 +71,12 @@ impl Listed {
         let blocks = self.blocks.iter().map(|entry| (entry, "block", Tone::Bad));
         let allows = self.allows.iter().map(|entry| (entry, "allow", Tone::Good));
         for (entry, what, tone) in blocks.chain(allows) {
-            let ends = match entry.until {
-                end if end == Moment::of(0) => "never".to_owned(),
-                end => format!("{end} ({})", end.relative(now)),
-            };
             let reason = or_dash(&entry.reason);
             table.row([
                 entry.address.as_str().into(),
                 Cell::toned(what, tone),
                 entry.site.as_deref().unwrap_or("every site").into(),
-                ends.into(),
+                entry.until.relative(now).into(),
                 entry.at.relative(now).into(),
                 or_dash(&entry.by).into(),
                 if entry.forced {

@@ -1,4 +1,4 @@
-//! Who enforces what was decided.
+//! Which nodes enforce an emergency entry.
 
 use serde::Serialize;
 use voipfleet_proto::v1::{self, EnforcementState};
@@ -6,10 +6,7 @@ use voipfleet_proto::v1::{self, EnforcementState};
 use super::{ExceptionEntry, OpenEntry};
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{count, or_null, printable};
-
-/// Nodes of one kind that are named on one line.
-const NAMED: usize = 8;
+use crate::format::{by_text, count, node_list, or_null, printable};
 
 /// The names are a contract.
 #[derive(Serialize)]
@@ -33,23 +30,37 @@ struct SiteEntry {
 #[derive(Serialize)]
 struct NodeEntry {
     node: String,
-    state: &'static str,
+    state: NodeState,
     error: Option<String>,
 }
 
-fn word(state: EnforcementState) -> &'static str {
-    match state {
-        EnforcementState::Enforced => "enforced",
-        EnforcementState::Offline => "offline",
-        EnforcementState::NotPushed => "not_pushed",
-        EnforcementState::Waiting | EnforcementState::Unspecified => "waiting",
+/// Whether a node enforces it; the words are a contract.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum NodeState {
+    Enforced,
+    Offline,
+    /// Its ruleset has no set for it yet.
+    NotPushed,
+    /// It is connected, and has not confirmed it.
+    Waiting,
+}
+
+impl NodeState {
+    fn of(state: EnforcementState) -> Self {
+        match state {
+            EnforcementState::Enforced => Self::Enforced,
+            EnforcementState::Offline => Self::Offline,
+            EnforcementState::NotPushed => Self::NotPushed,
+            EnforcementState::Waiting | EnforcementState::Unspecified => Self::Waiting,
+        }
     }
 }
 
 impl Enforcement {
     pub(super) fn of(answer: v1::EmergencyResponse) -> Self {
         let node = |node: v1::NodeEnforcement| NodeEntry {
-            state: word(node.state()),
+            state: NodeState::of(node.state()),
             node: node.node,
             error: or_null(node.error),
         };
@@ -69,94 +80,107 @@ impl Enforcement {
             open: answer.open.map(OpenEntry::of),
             changed: answer.changed,
             nodes: nodes().count(),
-            enforced: nodes().filter(|node| node.state == "enforced").count(),
+            enforced: nodes()
+                .filter(|node| node.state == NodeState::Enforced)
+                .count(),
             sites,
             notes: answer.notes,
         }
     }
 
-    /// The nodes of a site in a state, by name.
-    fn in_state(&self, state: &str) -> impl Iterator<Item = (&SiteEntry, Vec<&NodeEntry>)> {
-        self.sites.iter().filter_map(move |site| {
-            let nodes: Vec<_> = site.nodes.iter().filter(|n| n.state == state).collect();
-            (!nodes.is_empty()).then_some((site, nodes))
-        })
+    /// The sites with nodes in a state, and those nodes.
+    fn in_state(&self, state: NodeState) -> Vec<(&SiteEntry, Vec<&NodeEntry>)> {
+        self.sites
+            .iter()
+            .filter_map(|site| {
+                let nodes: Vec<_> = site.nodes.iter().filter(|n| n.state == state).collect();
+                (!nodes.is_empty()).then_some((site, nodes))
+            })
+            .collect()
+    }
+
+    /// `enforced on 3 of 3 nodes`; empty if nothing changed.
+    fn summary(&self) -> String {
+        match (self.changed, self.nodes) {
+            (false, _) => String::new(),
+            (true, 0) => "no nodes to enforce it yet\n".to_owned(),
+            (true, all) => format!("enforced on {} of {}\n", self.enforced, count(all, "node")),
+        }
     }
 }
 
 fn names(nodes: &[&NodeEntry]) -> String {
-    let named = nodes.iter().take(NAMED).map(|node| printable(&node.node));
-    let named: Vec<_> = named.collect();
-    match nodes.len().saturating_sub(NAMED) {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
-    }
+    let names: Vec<&str> = nodes.iter().map(|node| node.node.as_str()).collect();
+    node_list(&names)
 }
 
-/// Shows what was decided (`text`) and who enforces it. Every connected node must, or it did not
-/// succeed.
+/// Shows the entry (`text`) and which nodes enforce it. It has succeeded if every connected node
+/// does.
 pub(super) fn show(
-    outcome: &Enforcement,
+    enforcement: &Enforcement,
     text: &str,
     session: &mut Session<'_>,
 ) -> Result<ExitStatus, Failure> {
-    if !session.print(outcome)? {
-        let text = printable(text);
-        let enforced = match (outcome.changed, outcome.nodes) {
-            (false, _) => String::new(),
-            (true, 0) => "no node is there yet that could enforce it\n".to_owned(),
-            (true, all) => format!(
-                "enforced on {} of {}\n",
-                outcome.enforced,
-                count(all, "node")
-            ),
-        };
-        session.console.data(&(text + &enforced));
+    if !session.print(enforcement)? {
+        let text = printable(text) + &enforcement.summary();
+        session.console.data(&text);
     }
     let console = &mut *session.console;
-    for note in &outcome.notes {
+    for note in &enforcement.notes {
         console.warning(note);
     }
-    for site in outcome.sites.iter().filter(|site| site.observe) {
+    let observing: Vec<&str> = enforcement
+        .sites
+        .iter()
+        .filter(|site| site.observe)
+        .map(|site| site.site.as_str())
+        .collect();
+    if !observing.is_empty() {
         console.warning(&format!(
-            "{} only observes: nothing is dropped there",
-            site.site
+            "{}: in observe mode, nothing is dropped",
+            observing.join(", ")
         ));
     }
-    for (site, nodes) in outcome.in_state("offline") {
-        let nodes = names(&nodes);
-        console.note(&format!(
-            "offline in {}, and told when they return: {nodes}",
-            site.site
-        ));
-    }
-    for (site, nodes) in outcome.in_state("waiting") {
-        for node in nodes {
-            let why = node.error.as_deref();
-            let why = why.unwrap_or("it did not say so in time; it may be in the middle of a push");
-            let (site, node) = (&site.site, &node.node);
+    let waiting = enforcement.in_state(NodeState::Waiting);
+    for (site, nodes) in &waiting {
+        for (nodes, error) in by_text(nodes.iter().map(|node| (*node, &node.error))) {
+            let why = error.as_deref();
+            let why = why.unwrap_or("no confirmation in time; a push may be in progress");
             console.warning(&format!(
-                "{node} of {site} is connected and does not enforce it: {why}"
+                "{} of {}: connected, but not enforcing it: {why}",
+                names(&nodes),
+                site.site
             ));
         }
-        console.hint(&format!("look at it: voipctl status {}", site.site));
     }
-    for (site, nodes) in outcome.in_state("not_pushed") {
-        let nodes = names(&nodes);
+    let not_pushed = enforcement.in_state(NodeState::NotPushed);
+    for (site, nodes) in &not_pushed {
         console.warning(&format!(
-            "what these nodes of {} run has no place for it: {nodes}",
+            "{} of {}: the current ruleset has no place for it",
+            names(nodes),
             site.site
         ));
-        console.hint(&format!("push first: voipctl push {}", site.site));
     }
-    let missing = outcome
-        .in_state("waiting")
-        .chain(outcome.in_state("not_pushed"))
-        .next()
-        .is_some();
-    Ok(if missing {
-        ExitStatus::NotEverywhere
-    } else {
+    for (site, nodes) in enforcement.in_state(NodeState::Offline) {
+        console.note(&format!(
+            "{} of {}: offline; will get it on reconnecting",
+            names(&nodes),
+            site.site
+        ));
+    }
+    for (site, _) in &waiting {
+        console.hint(&format!("check the nodes: voipctl status {}", site.site));
+    }
+    if !not_pushed.is_empty() {
+        let sites: Vec<&str> = not_pushed
+            .iter()
+            .map(|(site, _)| site.site.as_str())
+            .collect();
+        console.hint(&format!("push first: voipctl push {}", sites.join(" ")));
+    }
+    Ok(if waiting.is_empty() && not_pushed.is_empty() {
         ExitStatus::Done
+    } else {
+        ExitStatus::NotEverywhere
     })
 }

@@ -1,4 +1,5 @@
-//! What is done at once, without a push: `block`, `allow`, `panic-open`, and the ways back.
+//! Emergency commands that take effect at once, without a push: `block`, `allow`, `panic-open`,
+//! and their reversals.
 
 pub mod allow;
 pub mod block;
@@ -20,12 +21,12 @@ use crate::Session;
 use crate::failure::{ExitStatus, Failure};
 use crate::format::{Moment, duration, millis};
 
-/// How long it holds.
+/// How long an emergency entry lasts.
 #[derive(Debug, Clone, Copy)]
 pub enum Ttl {
-    /// So long from now.
+    /// This long from now.
     For(Duration),
-    /// Until it is taken back.
+    /// Until it is lifted.
     Forever,
 }
 
@@ -44,24 +45,24 @@ fn ttl(text: &str) -> Result<Ttl, String> {
     }
     duration(text)
         .map(Ttl::For)
-        .map_err(|error| format!("{error}; or forever"))
+        .map_err(|error| format!("{error}, or forever"))
 }
 
-/// Where it holds.
+/// The site, or every site.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 pub struct ScopeArgs {
-    /// In this site
+    /// Only at this site
     #[arg(long, value_name = "SITE")]
     site: Option<SiteName>,
 
-    /// On every site
+    /// At every site
     #[arg(long)]
     all: bool,
 }
 
 impl ScopeArgs {
-    /// None: nothing was said.
+    /// `None`: neither was given.
     fn on_the_wire(&self) -> Option<v1::SiteScope> {
         use v1::site_scope::Kind;
         let kind = match &self.site {
@@ -73,7 +74,7 @@ impl ScopeArgs {
     }
 }
 
-fn everywhere() -> v1::SiteScope {
+fn all_sites() -> v1::SiteScope {
     v1::SiteScope {
         kind: Some(v1::site_scope::Kind::All(true)),
     }
@@ -86,7 +87,7 @@ struct ExceptionEntry {
     /// Null: every site.
     site: Option<String>,
     at: Moment,
-    /// Null: it stays.
+    /// Null: forever.
     until: Moment,
     by: String,
     reason: String,
@@ -111,15 +112,15 @@ impl ExceptionEntry {
         }
     }
 
-    fn place(&self) -> String {
+    fn scope(&self) -> String {
         match &self.site {
-            Some(site) => format!("in {site}"),
-            None => "on every site".to_owned(),
+            Some(site) => format!("at {site}"),
+            None => "at every site".to_owned(),
         }
     }
 }
 
-/// A site that lets everybody in; the names are a contract.
+/// A site that is open to the world; the names are a contract.
 #[derive(Serialize)]
 pub struct OpenEntry {
     site: String,
@@ -143,20 +144,20 @@ impl OpenEntry {
     }
 }
 
-/// `until 2026-11-23T13:00:00Z (in 1h)`, `until it is taken back`.
+/// `until 2026-11-23T13:00:00Z (in 1h)`, `until it is lifted`.
 fn until(end: Moment, now: jiff::Timestamp, otherwise: &str) -> String {
-    if end == Moment::of(0) {
-        format!("until {otherwise}")
-    } else {
+    if end.is_known() {
         format!("until {end} ({})", end.relative(now))
+    } else {
+        format!("until {otherwise}")
     }
 }
 
-/// A site that lets everybody in, in one loud line.
-pub fn loudly(open: &v1::OpenSite, now: jiff::Timestamp) -> String {
+/// A site that is open to the world, in one loud line.
+pub fn open_warning(open: &v1::OpenSite, now: jiff::Timestamp) -> String {
     let open = OpenEntry::of(open.clone());
     format!(
-        "{} IS OPEN TO EVERYBODY since {} ({}), by {}, {}: {}",
+        "{} IS OPEN TO THE WORLD since {} ({}), by {}, {}: {}",
         open.site,
         open.at,
         open.at.relative(now),
@@ -186,22 +187,22 @@ impl LiftArgs {
 }
 
 fn show_added(
-    done: &str,
+    state: &str,
     answer: v1::EmergencyResponse,
     session: &mut Session<'_>,
 ) -> Result<ExitStatus, Failure> {
     let outcome = Enforcement::of(answer);
     let now = session.now;
     let lines = outcome.exceptions.iter().map(|entry| {
-        let until = until(entry.until, now, "it is taken back");
-        format!("{} is {done} {} {until}\n", entry.address, entry.place())
+        let until = until(entry.until, now, "it is lifted");
+        format!("{} is {state} {} {until}\n", entry.address, entry.scope())
     });
     let text: String = lines.collect();
     show(&outcome, &text, session)
 }
 
 fn show_lifted(
-    was: &str,
+    state: &str,
     answer: v1::EmergencyResponse,
     session: &mut Session<'_>,
 ) -> Result<ExitStatus, Failure> {
@@ -209,9 +210,9 @@ fn show_lifted(
     let now = session.now;
     let lines = outcome.exceptions.iter().map(|entry| {
         format!(
-            "{} is no longer {was} {} (said {} by {}: {})\n",
+            "{} is no longer {state} {} (set {} by {}: {})\n",
             entry.address,
-            entry.place(),
+            entry.scope(),
             entry.at.relative(now),
             entry.by,
             entry.reason

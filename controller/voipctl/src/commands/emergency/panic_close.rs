@@ -14,7 +14,7 @@ pub struct Args {
     site: SiteName,
 }
 
-/// Closes it again.
+/// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let request = v1::PanicCloseRequest {
         site: args.site.to_string(),
@@ -26,7 +26,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let outcome = Enforcement::of(answer);
     let text = match &outcome.open {
         Some(open) => format!(
-            "{} is closed again (opened {} by {}: {})\n",
+            "{} is closed (was opened {} by {}: {})\n",
             args.site,
             open.at.relative(session.now),
             open.by,

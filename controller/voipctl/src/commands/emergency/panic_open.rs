@@ -14,16 +14,16 @@ pub struct Args {
     /// The site
     site: SiteName,
 
-    /// Why; it is kept with the opening
+    /// Why, for the record
     #[arg(long, value_name = "TEXT")]
     reason: String,
 
     /// How long: 10m, 2h, or forever
-    #[arg(long, value_name = "D", default_value = "1h", value_parser = ttl)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = ttl)]
     ttl: Ttl,
 }
 
-/// Opens a site to everybody.
+/// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let (ttl_ms, forever) = args.ttl.on_the_wire();
     let request = v1::PanicOpenRequest {
@@ -42,13 +42,13 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         .as_ref()
         .map(|open| until(open.until, session.now, "it is closed"));
     let text = format!(
-        "{} is open to everybody {}\n",
+        "{} is open to the world {}\n",
         args.site,
         end.unwrap_or_default()
     );
     let status = show(&outcome, &text, session)?;
     session.console.note(&format!(
-        "what is blocked stays blocked; close it again: voipctl panic-close {}",
+        "blocks stay in force; to close the site: voipctl panic-close {}",
         args.site
     ));
     Ok(status)

@@ -4,7 +4,7 @@ use super::{LiftArgs, show_lifted};
 use crate::Session;
 use crate::failure::{ExitStatus, Failure};
 
-/// Takes blocks back, wherever they were said.
+/// Runs it; without `--site` and `--all`, for every entry of the address.
 pub async fn run(args: LiftArgs, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
     let call = async { controller.calls().unblock(args.on_the_wire()).await };

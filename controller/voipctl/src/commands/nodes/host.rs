@@ -1,4 +1,4 @@
-//! What a machine says of its neighbours and of its VoipNow, and what differs.
+//! A host's other firewalls, its VoipNow, and its differences from the documents.
 
 use std::fmt::Write as _;
 
@@ -6,14 +6,14 @@ use serde::Serialize;
 use voipfleet_proto::v1::{self, DifferenceKind};
 
 use super::network;
-use crate::format::{or_null, printable};
+use crate::format::or_null;
 use crate::labels;
 
 #[derive(Serialize)]
 pub(super) struct Neighbour {
     kind: &'static str,
     detail: String,
-    /// What to do; null: it is tolerated.
+    /// What to do; null if it can stay.
     advice: Option<String>,
 }
 
@@ -98,33 +98,42 @@ impl From<v1::Difference> for DifferenceEntry {
     }
 }
 
-/// The lines below the table: what to mend first, what is tolerated, then VoipNow.
-pub(super) fn notes(node: &v1::NodeReport, facts: &v1::NodeFacts) -> String {
-    let mut text = String::new();
-    for neighbour in &facts.neighbours {
-        let kind = labels::neighbour(neighbour.kind);
-        let tolerated = if neighbour.advice.is_empty() {
-            ", tolerated"
-        } else {
-            ""
-        };
-        let detail = &neighbour.detail;
-        let _ = writeln!(text, "{}: {kind}{tolerated}: {detail}", node.node);
-        if !neighbour.advice.is_empty() {
-            let _ = writeln!(text, "  to do: {}", neighbour.advice);
-        }
-    }
-    for difference in &node.differences {
-        let (what, to_do) = told(difference);
-        let _ = writeln!(text, "{}: differs: {what}\n  to do: {to_do}", node.node);
-    }
-    if let Some(voipnow) = &facts.voipnow {
-        let _ = writeln!(text, "{}: {}", node.node, headline(voipnow));
+/// Problems of a host, with what to do about each.
+pub(super) fn problems(
+    node: &v1::NodeReport,
+    facts: &v1::NodeFacts,
+) -> impl Iterator<Item = String> {
+    let neighbours = facts.neighbours.iter();
+    let neighbours = neighbours
+        .filter(|neighbour| !neighbour.advice.is_empty())
+        .map(|neighbour| {
+            let kind = labels::neighbour(neighbour.kind);
+            format!("{kind}: {}\n  fix: {}", neighbour.detail, neighbour.advice)
+        });
+    let differences = node.differences.iter().map(|difference| {
+        let (what, fix) = describe(difference);
+        format!("{what}\n  fix: {fix}")
+    });
+    neighbours.chain(differences)
+}
+
+/// Other facts about a host.
+pub(super) fn remarks(facts: &v1::NodeFacts) -> impl Iterator<Item = String> {
+    let neighbours = facts.neighbours.iter();
+    let tolerated = neighbours
+        .filter(|neighbour| neighbour.advice.is_empty())
+        .map(|neighbour| {
+            let kind = labels::neighbour(neighbour.kind);
+            format!("{kind} (can stay): {}", neighbour.detail)
+        });
+    let voipnow = facts.voipnow.iter().map(|voipnow| {
+        let mut text = headline(voipnow);
         for file in &voipnow.not_understood {
-            let _ = writeln!(text, "  {file} names no host and port that are understood");
+            let _ = write!(text, "\n  no host and port found in {file}");
         }
-    }
-    printable(&text)
+        text
+    });
+    tolerated.chain(voipnow)
 }
 
 /// `VoipNow 5.5.6, node 12, runs sip, pbx; sql 10.0.0.5:3306; trusts 10.10.33.0/24`
@@ -157,34 +166,33 @@ fn headline(voipnow: &v1::VoipNow) -> String {
     text
 }
 
-/// A difference in words, and what to do about it.
-fn told(difference: &v1::Difference) -> (String, String) {
+/// A difference, and what to do about it.
+fn describe(difference: &v1::Difference) -> (String, &'static str) {
     let (found, documented) = (&difference.found, &difference.documented);
     match difference.kind() {
         DifferenceKind::RoleNotEnrolled => (
-            format!("{found} runs here, and the node was not enrolled with that role"),
-            "enrol it again with all its roles, or stop what should not run".to_owned(),
+            format!("{found} is running, but the node was enrolled without that role"),
+            "enrol it again with all its roles, or stop the service",
         ),
         DifferenceKind::RoleNotRunning => (
-            format!("the node was enrolled with role {documented}, and nothing of it runs"),
-            "start it, or enrol the node again without that role".to_owned(),
+            format!("enrolled with role {documented}, but no service of that role is running"),
+            "start the service, or enrol the node again without that role",
         ),
         DifferenceKind::Port => (
-            format!("{found}, and the documents open {documented}"),
-            "set `ports` of that service in the site's document".to_owned(),
+            format!("{found}, but the documents open {documented}"),
+            "set `ports` of that service in the site's document",
         ),
         DifferenceKind::TrustedNetwork => (
-            format!("TRUSTED_NET has {found}, which no document names"),
-            "add it to a tenant or to the admins, or take it out of /etc/voipnow/local.conf"
-                .to_owned(),
+            format!("TRUSTED_NET contains {found}, which is in no document"),
+            "add it to a tenant or to the admins, or remove it from /etc/voipnow/local.conf",
         ),
         DifferenceKind::OpenListener => (
             format!("{found} is open to the world through {documented}"),
-            "bind it to a private address, or move it to another port".to_owned(),
+            "bind it to a private address, or move it to another port",
         ),
         DifferenceKind::Unspecified => (
-            format!("{found} here, {documented} in the documents"),
-            "voipctl of the controller's version says more".to_owned(),
+            format!("{found} on the host, {documented} in the documents"),
+            "update voipctl: it does not know this kind of difference",
         ),
     }
 }

@@ -1,8 +1,7 @@
-//! `voipctl nodes [SITE]`: the machines themselves.
+//! `voipctl nodes [SITE]`: the hosts: addresses, versions, certificates, other firewalls.
 
 mod host;
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -15,16 +14,16 @@ use super::status::{fetch_compared, seen};
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, count, or_dash, or_null, printable};
+use crate::format::{Moment, by_text, count, node_list, or_dash, or_null, printable, thousands};
 use crate::table::{Cell, Table};
 
-/// A certificate with less than this to live is pointed out, in days.
+/// A certificate that expires within so many days is marked.
 const EXPIRES_SOON_DAYS: i64 = 14;
 
 /// `voipctl nodes`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The site; every site without it
+    /// The site [default: every site]
     site: Option<SiteName>,
 }
 
@@ -68,7 +67,13 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         for (index, site) in sites.iter().enumerate() {
             let gap = if index > 0 { "\n" } else { "" };
             let nodes = count(site.nodes.len(), "node");
-            let text = format!("{gap}{}: {nodes}\n{}", site.site, render(site, session));
+            let connected = site.nodes.iter().filter(|node| node.connected).count();
+            let text = format!(
+                "{gap}{}: {nodes}, {} connected\n{}",
+                site.site,
+                thousands(connected as u64),
+                render(site, session)
+            );
             session.console.data(&text);
         }
     } else {
@@ -116,7 +121,7 @@ fn written(address: &v1::InterfaceAddress) -> String {
     network(&address.address, address.prefix_length)
 }
 
-/// `192.0.2.1/24`; the bytes as they are where they are no address.
+/// `192.0.2.1/24`; the raw bytes if they are not an address.
 fn network(bytes: &[u8], prefix_length: u32) -> String {
     let ip = <[u8; 4]>::try_from(bytes)
         .map(IpAddr::from)
@@ -137,7 +142,8 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
         "seen",
         "certificate",
     ]);
-    let mut notes = String::new();
+    let mut problems = Vec::new();
+    let mut notes = Vec::new();
     for node in &site.nodes {
         let facts = node.facts.clone().unwrap_or_default();
         let addresses: Vec<String> = facts
@@ -155,17 +161,23 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
             seen(node, session),
             certificate(node.certificate_expires_ms, session.now),
         ]);
-        for warning in &facts.warnings {
-            let _ = writeln!(notes, "{}: {}", node.node, printable(warning));
-        }
-        notes.push_str(&host::notes(node, &facts));
+        let name = node.node.as_str();
+        problems.extend(facts.warnings.iter().map(|warning| (name, warning.clone())));
+        problems.extend(host::problems(node, &facts).map(|text| (name, text)));
+        notes.extend(host::remarks(&facts).map(|text| (name, text)));
     }
-    table.render(session.console.out()) + &notes
+    let lines = |texts: Vec<(&str, String)>| -> String {
+        let groups = by_text(texts).into_iter();
+        groups
+            .map(|(nodes, text)| format!("{}: {}\n", node_list(&nodes), printable(&text)))
+            .collect()
+    };
+    lines(problems) + &table.render(session.console.out()) + &lines(notes)
 }
 
 fn certificate(expires_ms: u64, now: Timestamp) -> Cell {
     let expires = Moment::of(expires_ms);
-    if expires_ms == 0 {
+    if !expires.is_known() {
         return "-".into();
     }
     let soon = jiff::SignedDuration::from_hours(24 * EXPIRES_SOON_DAYS);

@@ -1,4 +1,4 @@
-//! `voipctl operator add`: a key made here, signed by the controller.
+//! `voipctl operator add`: makes a key locally, has it signed, and writes a context file.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,8 @@ use voipfleet_ruleset::identifiers::OperatorName;
 use super::key_pair::NewKeyPair;
 use super::{Grant, Operator};
 use crate::Session;
-use crate::context::{Context, NewFile};
+use crate::atomic_file::{self, Access, AtomicFile};
+use crate::context::Context;
 use crate::failure::{ExitStatus, Failure};
 
 /// `voipctl operator add`
@@ -21,7 +22,7 @@ pub(super) struct Args {
     #[command(flatten)]
     grant: Grant,
 
-    /// Where its context file goes: a secret [default: NAME.yaml here]
+    /// The new operator's context file, a secret [default: NAME.yaml in this folder]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -39,8 +40,9 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
         .out
         .unwrap_or_else(|| PathBuf::from(format!("{name}.yaml")));
     let controller = session.controller().await?;
-    // Before the operator is made: what cannot be written would be lost with its key.
-    let file = NewFile::create(&path)?;
+    // Before the operator is added: a key that cannot be written would be lost.
+    atomic_file::must_be_new(&path)?;
+    let mut file = AtomicFile::new(&path, Access::Private)?;
     let key = NewKeyPair::generate()?;
     let request = v1::AddOperatorRequest {
         name: name.clone(),
@@ -57,7 +59,8 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
         certificate: answer.certificate_pem,
         key: key.key_pem,
     };
-    file.write(&context.to_text())?;
+    file.write(context.to_text().as_bytes())?;
+    file.create()?;
     let added = Added {
         operator: answer.report.unwrap_or_default().into(),
         context_file: path,
@@ -67,17 +70,17 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
     }
     let path = added.context_file.display();
     session.console.data(&format!(
-        "operator {} is {}\n",
+        "added operator {}: {}\n",
         added.operator.name,
         added.operator.rights()
     ));
     session.console.note(&format!(
-        "its key and certificate, which ends {}, are in {path}; give that to them by a safe way, \
-         and delete it here",
+        "its key and certificate (expires {}) are in {path}; hand it over securely, then delete it \
+         here",
         added.operator.certificate_expires.relative(session.now)
     ));
-    session
-        .console
-        .hint(&format!("they say once: voipctl context use {path}"));
+    session.console.hint(&format!(
+        "the operator installs it with: voipctl context use {path}"
+    ));
     Ok(ExitStatus::Done)
 }

@@ -1,4 +1,4 @@
-//! `voipctl operator bind`: other rights for an operator.
+//! `voipctl operator bind`: replaces an operator's rights.
 
 use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::OperatorName;
@@ -16,7 +16,7 @@ pub(super) struct Args {
     #[command(flatten)]
     grant: Grant,
 
-    /// Keep the rights that it has, and add these
+    /// Add to its present rights instead of replacing them
     #[arg(long)]
     also: bool,
 }
@@ -45,7 +45,7 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
     let answer = controller.answer(calls.bind_operator(request));
     let operator = Operator::from(answer.await?.report.unwrap_or_default());
     if !session.print(&operator)? {
-        let text = format!("operator {} is {}\n", operator.name, operator.rights());
+        let text = format!("operator {}: {}\n", operator.name, operator.rights());
         session.console.data(&text);
     }
     Ok(ExitStatus::Done)

@@ -1,4 +1,4 @@
-//! A key pair that is made here and stays here.
+//! A key pair that is generated locally.
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 
@@ -12,9 +12,9 @@ pub(super) struct NewKeyPair {
 
 impl NewKeyPair {
     pub(super) fn generate() -> Result<Self, Failure> {
-        let failed = |error: rcgen::Error| Failure::input("no key could be made").because(error);
+        let failed = |error: rcgen::Error| Failure::input("cannot generate a key").because(error);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-        // The controller takes the key alone: name and time of the certificate are its own.
+        // The controller uses only the key: it sets the certificate's name and lifetime itself.
         let request = CertificateParams::default()
             .serialize_request(&key)
             .map_err(failed)?;

@@ -1,4 +1,4 @@
-//! `voipctl operator list`: who may do what.
+//! `voipctl operator list`: operators and their rights.
 
 use serde::Serialize;
 use voipfleet_proto::v1;
@@ -7,7 +7,6 @@ use super::Operator;
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::Moment;
 use crate::table::{Cell, Table};
 
 /// Runs it.
@@ -30,7 +29,7 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure
     let mut table = Table::new(&["operator", "certificate", "added", "by", "rights"]);
     for operator in &listed.operators {
         let expires = operator.certificate_expires;
-        let certificate = if expires == Moment::of(0) {
+        let certificate = if !expires.is_known() {
             Cell::from("-")
         } else if expires.is_past(session.now) {
             Cell::toned(
@@ -38,11 +37,12 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure
                 Tone::Bad,
             )
         } else {
-            Cell::from(format!("ends {}", expires.relative(session.now)))
+            Cell::from(format!("expires {}", expires.relative(session.now)))
         };
-        let added = match operator.added {
-            at if at == Moment::of(0) => "-".to_owned(),
-            at => at.relative(session.now),
+        let added = if operator.added.is_known() {
+            operator.added.relative(session.now)
+        } else {
+            "-".to_owned()
         };
         let mut rights = operator.rights();
         if operator.first_admin {

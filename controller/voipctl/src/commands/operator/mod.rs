@@ -1,4 +1,4 @@
-//! `voipctl operator …`: who may do what.
+//! `voipctl operator …`: operators and their rights.
 
 mod add;
 mod bind;
@@ -27,36 +27,36 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Add an operator: makes its key here, has it signed, writes its context file
+    /// Add an operator, and write its context file
     Add(add::Args),
     /// List operators and their rights
     List,
-    /// Replace an operator's rights, from its next call on
+    /// Replace an operator's rights
     Bind(bind::Args),
-    /// Remove an operator; its certificate is refused at once
+    /// Remove an operator; its certificate is rejected at once
     Remove {
         /// The operator
         name: OperatorName,
     },
-    /// Show who we are to the controller, and our rights
+    /// Show our own name and rights
     Whoami,
-    /// Get a new certificate for ourselves, and replace the context file
+    /// Renew our own certificate, in the context file
     Renew,
-    /// Show which role each call takes
+    /// Show which role each command needs
     Rights,
 }
 
 #[derive(Debug, clap::Args)]
 struct Grant {
-    /// viewer, operator or admin; everywhere, unless sites or tenants are given
+    /// viewer, operator or admin; for everything, unless sites or tenants are given
     #[arg(long)]
     role: OperatorRole,
 
-    /// Only at this site; several times for several sites
+    /// Only for this site; may be repeated
     #[arg(long = "site", value_name = "SITE", value_delimiter = ',')]
     sites: Vec<SiteName>,
 
-    /// Only for this tenant; several times for several tenants
+    /// Only for this tenant; may be repeated
     #[arg(long = "tenant", value_name = "TENANT", value_delimiter = ',')]
     tenants: Vec<TenantName>,
 }
@@ -129,7 +129,7 @@ impl From<v1::OperatorReport> for Operator {
 }
 
 impl Operator {
-    /// `operator of site-a, site-b; viewer of everything`
+    /// `operator of sites site-a, site-b; viewer of everything`
     fn rights(&self) -> String {
         let one = |binding: &Binding| {
             let list = |what: &str, names: &[String]| {

@@ -1,4 +1,4 @@
-//! `voipctl operator remove`: an operator goes.
+//! `voipctl operator remove`: removes an operator.
 
 use serde::Serialize;
 use voipfleet_proto::v1;
@@ -16,7 +16,7 @@ pub(super) async fn run(
     struct Removed {
         removed: String,
     }
-    let question = format!("remove operator {name}, whose certificate is refused from then on?");
+    let question = format!("remove operator {name}? (its certificate will be rejected at once)");
     if !session.confirm(&question)? {
         session.console.note("nothing was changed");
         return Ok(ExitStatus::NotEverywhere);

@@ -1,4 +1,4 @@
-//! `voipctl operator renew`: a new key and certificate for ourselves.
+//! `voipctl operator renew`: renews our own key and certificate.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,12 @@ use voipfleet_proto::v1;
 
 use super::key_pair::NewKeyPair;
 use crate::Session;
-use crate::context::{Context, install};
+use crate::atomic_file::{self, Access};
+use crate::context::Context;
 use crate::failure::{ExitStatus, Failure};
 use crate::format::Moment;
 
-/// A new key and certificate for ourselves, in the place of the old ones.
+/// Runs it.
 pub(super) async fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     #[derive(Serialize)]
     struct Renewed {
@@ -28,28 +29,28 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure
     let mut calls = controller.calls();
     let answer = controller.answer(calls.renew_operator(request));
     let answer = answer.await?;
-    // The address that works from here stays: it may be another one than the controller's own.
+    // Keeps the address that works from here: it may differ from the controller's own.
     let context = Context {
         ca: answer.ca_pem,
         certificate: answer.certificate_pem,
         key: key.key_pem,
         ..old
     };
-    install(&context.to_text(), &path)?;
+    atomic_file::write(&path, context.to_text().as_bytes(), Access::Private)?;
     let renewed = Renewed {
         certificate_expires: Moment::of(answer.certificate_expires_ms),
         context_file: path,
     };
     if !session.print(&renewed)? {
         session.console.data(&format!(
-            "the new certificate ends {} ({}); it is in {}\n",
+            "renewed: the new certificate expires {} ({}); written to {}\n",
             renewed.certificate_expires.relative(session.now),
             renewed.certificate_expires,
             renewed.context_file.display()
         ));
         session
             .console
-            .note("copies of the context file elsewhere work until their own certificate ends");
+            .note("other copies of the context file work until their certificate expires");
     }
     Ok(ExitStatus::Done)
 }

@@ -17,7 +17,7 @@ struct Right {
     call: &'static str,
     does: &'static str,
     role: &'static str,
-    /// Where the role may hold: `all`, `site`, `tenant`.
+    /// The scopes in which the role is sufficient: `all`, `site`, `tenant`.
     of: &'static [&'static str],
     audited: bool,
 }
@@ -30,7 +30,7 @@ fn scopes(call: Call) -> &'static [&'static str] {
     }
 }
 
-/// Runs it; the controller is not asked.
+/// Runs it, without a controller.
 pub(super) fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let right = |call: &Call| Right {
         call: call.as_str(),
@@ -45,7 +45,7 @@ pub(super) fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     if session.print(&rights)? {
         return Ok(ExitStatus::Done);
     }
-    let mut table = Table::new(&["to", "role", "of", "audited"]);
+    let mut table = Table::new(&["to", "needs role", "of", "audited"]);
     for right in &rights.calls {
         table.row([
             right.does.into(),
@@ -57,8 +57,8 @@ pub(super) fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let text = table.render(session.console.out());
     session.console.data(&text);
     session.console.note(
-        "deleting a site or a node takes an admin; providers, lists and tenants that several \
-         sites serve are changed by operators of everything",
+        "deleting a site or a node needs the role admin; providers, lists, and tenants of several \
+         sites can be changed by operators of everything only",
     );
     Ok(ExitStatus::Done)
 }

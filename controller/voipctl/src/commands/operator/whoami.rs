@@ -1,4 +1,4 @@
-//! `voipctl operator whoami`: our own rights.
+//! `voipctl operator whoami`: our own name and rights.
 
 use serde::Serialize;
 use voipfleet_proto::v1;
@@ -13,7 +13,7 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure
     struct Me {
         #[serde(flatten)]
         operator: Operator,
-        /// Where the controller sees us.
+        /// Our address, as the controller sees it.
         peer: String,
     }
     let controller = session.controller().await?;
@@ -29,7 +29,7 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure
     if !session.print(&me)? {
         let expires = me.operator.certificate_expires;
         session.console.data(&format!(
-            "operator     {}\nrights       {}\ncertificate  ends {} ({expires})\nfrom         {}\n",
+            "operator     {}\nrights       {}\ncertificate  expires {} ({expires})\nfrom         {}\n",
             me.operator.name,
             me.operator.rights(),
             expires.relative(session.now),

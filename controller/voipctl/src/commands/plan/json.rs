@@ -1,4 +1,4 @@
-//! A plan for programs. The names are a contract.
+//! A plan as JSON. The names are a contract.
 
 use serde::Serialize;
 use voipfleet_proto::v1;
@@ -11,7 +11,7 @@ pub(super) struct Plan<'p> {
     site: &'p str,
     generation: u64,
     current: u64,
-    /// The earlier generation that is wanted back.
+    /// The generation to roll back to.
     to: Option<u64>,
     changed: bool,
     documents: Documents<'p>,

@@ -1,4 +1,4 @@
-//! `voipctl plan SITE`: what a push would change, before anything is sent.
+//! `voipctl plan SITE`: what a push would change.
 
 mod json;
 pub mod page;
@@ -16,23 +16,21 @@ use crate::client::Controller;
 use crate::console::style::Tone;
 use crate::document_files::{self, DocumentFiles};
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, count};
+use crate::format::{Moment, count, thousands};
+use crate::output_format::Format;
 use page::Page;
 
 /// `voipctl plan`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Exit status: 0 done; with --exit-code 0 nothing would change, 1 something would;
-2 bad usage or bad input; 3 the controller cannot be reached or refuses us.")]
 pub struct Args {
     /// The site
     site: SiteName,
 
-    /// As if these documents were stored: files, folders of *.yaml and *.yml, or - for stdin
+    /// Plan as if these documents were stored: files, folders, or - for stdin
     #[arg(short = 'f', long = "file", num_args = 1.., value_name = "PATH")]
     files: Vec<PathBuf>,
 
-    /// Exit with 1 if anything would change
+    /// Exit with status 1 if anything would change
     #[arg(long)]
     exit_code: bool,
 }
@@ -51,7 +49,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let plan = fetch(&args.site, sources, &controller).await?;
     if !session.print(&json::Plan::of(&plan))? {
         show(&plan, session);
-        tell_held(&plan, session);
+        report_held(&plan, session);
     }
     if args.exit_code && !is_empty(&plan) {
         return Ok(ExitStatus::NotEverywhere);
@@ -59,7 +57,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     Ok(ExitStatus::Done)
 }
 
-/// What storing documents would do; none: they could not be stored, and their mistakes are shown.
+/// What storing documents would do; `None` if they have errors, which are shown then.
 pub async fn checked(
     read: &DocumentFiles,
     session: &mut Session<'_>,
@@ -71,27 +69,28 @@ pub async fn checked(
     };
     if applied.is_refused() {
         session.print(&applied)?;
-        apply::tell(&applied, &read.sources, session);
+        apply::report(&applied, &read.sources, session);
         return Ok(None);
     }
     Ok(Some(applied))
 }
 
-/// Refuses a push that shows its plan to nobody. `look` shows what would change.
-pub fn can_ask(look: &str, session: &Session<'_>) -> Result<(), Failure> {
-    let why = if !session.format.is_table() {
-        "a push whose output is for programs asks no question"
-    } else if !session.console.answers() {
-        "nobody is there to look at the plan of this push"
-    } else {
-        return Ok(());
+/// Fails if a plan cannot be confirmed interactively. `preview` is a command that shows it.
+pub fn require_prompt(preview: &str, session: &Session<'_>) -> Result<(), Failure> {
+    let why = match session.format {
+        Format::Json => "cannot ask for confirmation with -o json",
+        Format::Yaml => "cannot ask for confirmation with -o yaml",
+        Format::Table if !session.console.answers() => {
+            "refusing to push without confirmation: stdin or stderr is not a terminal"
+        }
+        Format::Table => return Ok(()),
     };
     Err(Failure::input(why).hint(format!(
-        "add --yes to push without asking; what would change: {look}"
+        "pass --yes to skip the question; to see what would change: {preview}"
     )))
 }
 
-/// Asks for the plan of the way back to a generation; 0: the last good one before the newest.
+/// Asks for the plan of a rollback; 0: to the last good generation before the current one.
 pub async fn fetch_back(
     site: &SiteName,
     to: u64,
@@ -126,26 +125,49 @@ pub fn is_empty(plan: &v1::PlanResponse) -> bool {
     plan.documents.is_empty() && rules_stay(plan)
 }
 
-/// Whether every node runs what a push would give it.
+/// Whether every node already has the rules that a push would give it.
 fn rules_stay(plan: &v1::PlanResponse) -> bool {
     let stays = |node: &v1::PlannedNode| node.state() == v1::PlannedState::Unchanged;
     !plan.changed && plan.nodes.iter().all(stays)
 }
 
-/// Says that a push would have to wait.
-pub fn tell_held(plan: &v1::PlanResponse, session: &mut Session<'_>) {
-    if !plan.held.is_empty() {
-        session.console.warning(&plan.held);
+/// Why a push of the plan is refused for now.
+pub fn held(plan: &v1::PlanResponse) -> Failure {
+    Failure::input(&plan.held).with_hints(plan.held_hints.iter().cloned())
+}
+
+/// Reports that a push would have to wait.
+pub fn report_held(plan: &v1::PlanResponse, session: &mut Session<'_>) {
+    if plan.held.is_empty() {
+        return;
+    }
+    session.console.warning(&plan.held);
+    for hint in &plan.held_hints {
+        session.console.hint(hint);
     }
 }
 
-/// Shows a plan to people; its warnings go to stderr.
+/// Shows a plan: the summary, the warnings (on stderr), then the changes.
 pub fn show(plan: &v1::PlanResponse, session: &mut Session<'_>) {
-    let text = text(plan, session);
-    session.console.data(&text);
+    let mut page = Page::new(session.console.out());
+    page.line(0, Tone::Plain, &headline(plan));
+    if !is_empty(plan) {
+        page.line(0, Tone::Plain, &node_summary(plan));
+    }
+    let summary = page.finish();
+    session.console.data(&summary);
     for warning in &plan.warnings {
         session.console.warning(warning);
     }
+    let mut page = Page::new(session.console.out());
+    page.documents(&plan.documents);
+    if let Some(changes) = &plan.changes {
+        page.rulesets(changes, plan.nodes.len());
+    }
+    live_sources(plan, session.now, &mut page);
+    nodes(plan, &mut page);
+    let changes = page.finish();
+    session.console.data(&changes);
 }
 
 /// Shows the documents of a plan, by field.
@@ -154,69 +176,66 @@ pub fn show_documents(plan: &v1::PlanResponse, session: &mut Session<'_>) {
     let site = &plan.site;
     if plan.documents.is_empty() {
         let same = format!(
-            "{site}: its documents would be those of generation {}",
+            "{site}: no document would change since generation {}",
             plan.current
         );
         page.line(0, Tone::Plain, &same);
     } else {
-        page.line(0, Tone::Plain, &format!("{site}: with these documents"));
+        page.line(0, Tone::Plain, &format!("{site}: changes of documents"));
         page.documents(&plan.documents);
     }
     let text = page.finish();
     session.console.data(&text);
 }
 
-fn text(plan: &v1::PlanResponse, session: &Session<'_>) -> String {
-    let mut page = Page::new(session.console.out());
-    page.line(0, Tone::Plain, &headline(plan));
-    page.documents(&plan.documents);
-    let all = plan.nodes.len();
-    if let Some(changes) = &plan.changes {
-        page.rulesets(changes, all);
-    }
-    live(plan, session.now, &mut page);
-    nodes(plan, &mut page);
-    page.finish()
-}
-
 fn headline(plan: &v1::PlanResponse) -> String {
-    let site = &plan.site;
-    let known = if plan.documents_at == 0 && plan.current > 0 && plan.changed {
-        "; it is not known of which documents that was made"
+    let (site, generation, current) = (&plan.site, plan.generation, plan.current);
+    let unknown = if plan.documents_at == 0 && current > 0 && plan.changed {
+        "; its documents are not recorded"
     } else {
         ""
     };
     if is_empty(plan) {
-        let current = plan.current;
-        return format!("{site}: nothing to do, every node runs generation {current}");
+        return format!("{site}: nothing to do: every node runs generation {current}");
     }
     if plan.to > 0 {
-        let (to, generation, current) = (plan.to, plan.generation, plan.current);
+        let to = plan.to;
         return format!(
-            "{site}: what generation {to} held would be generation {generation}, after {current}"
+            "{site}: rolling back to {to} would create generation {generation} (now: {current})"
         );
     }
-    match (plan.changed, plan.current) {
-        (true, 0) => format!(
-            "{site}: a push would be generation {}, the first",
-            plan.generation
-        ),
-        (true, current) => format!(
-            "{site}: a push would be generation {}, after {current}{known}",
-            plan.generation
-        ),
-        (false, current) if rules_stay(plan) => format!(
-            "{site}: no node's rules would change; the documents would be those of generation \
-             {current}"
-        ),
-        (false, current) => {
-            format!("{site}: a push would give generation {current} to nodes without it")
+    match (plan.changed, current) {
+        (true, 0) => format!("{site}: a push would create generation {generation}, the first"),
+        (true, _) => {
+            format!("{site}: a push would create generation {generation} (now: {current}{unknown})")
+        }
+        (false, _) if rules_stay(plan) => {
+            format!("{site}: only documents would change, no rules of generation {current}")
+        }
+        (false, _) => {
+            format!("{site}: a push would bring the remaining nodes to generation {current}")
         }
     }
 }
 
-/// What names and feeds stand for now: it changes without a push.
-fn live(plan: &v1::PlanResponse, now: jiff::Timestamp, page: &mut Page<'_>) {
+/// The nodes that a push would change.
+fn affected(plan: &v1::PlanResponse) -> usize {
+    let changes = |node: &&v1::PlannedNode| node.state() != v1::PlannedState::Unchanged;
+    plan.nodes.iter().filter(changes).count()
+}
+
+fn node_summary(plan: &v1::PlanResponse) -> String {
+    let change = affected(plan);
+    let stay = (plan.nodes.len() - change) as u64;
+    format!(
+        "{} would change, {} would not",
+        count(change, "node"),
+        thousands(stay)
+    )
+}
+
+/// The present addresses of names and feeds, which change without a push.
+fn live_sources(plan: &v1::PlanResponse, now: jiff::Timestamp, page: &mut Page<'_>) {
     if plan.live.is_empty() {
         return;
     }
@@ -226,7 +245,7 @@ fn live(plan: &v1::PlanResponse, now: jiff::Timestamp, page: &mut Page<'_>) {
         let what = match source.addresses.len() as u64 {
             0 => "nothing".to_owned(),
             shown if shown == source.entries => source.addresses.join(", "),
-            _ => format!("{} entries", source.entries),
+            _ => count(source.entries, "entry"),
         };
         let (tone, when) = if source.error.is_empty() && source.at_ms > 0 {
             (Tone::Plain, Moment::of(source.at_ms).relative(now))
@@ -239,8 +258,6 @@ fn live(plan: &v1::PlanResponse, now: jiff::Timestamp, page: &mut Page<'_>) {
 }
 
 fn nodes(plan: &v1::PlanResponse, page: &mut Page<'_>) {
-    let of = |state: v1::PlannedState| plan.nodes.iter().filter(move |n| n.state() == state);
-    let affected = plan.nodes.len() - of(v1::PlannedState::Unchanged).count();
     page.title("nodes");
     if plan.nodes.is_empty() {
         page.line(1, Tone::Plain, "none yet");
@@ -253,16 +270,16 @@ fn nodes(plan: &v1::PlanResponse, page: &mut Page<'_>) {
         .unwrap_or(0);
     for node in &plan.nodes {
         let (what, tone) = match node.state() {
-            v1::PlannedState::Unchanged => ("not affected".to_owned(), Tone::Good),
+            v1::PlannedState::Unchanged => ("unchanged".to_owned(), Tone::Good),
             v1::PlannedState::Changed => ("changes".to_owned(), Tone::Attention),
             v1::PlannedState::First => (
-                "gets its first rules: what they do not open is closed".to_owned(),
+                "gets its first rules: everything that they do not open is closed".to_owned(),
                 Tone::Attention,
             ),
             v1::PlannedState::Unknown | v1::PlannedState::Unspecified => (
                 format!(
-                    "changes; it runs generation {}, of which this controller holds no rules: not \
-                     compared",
+                    "changes (not compared: the controller has no rules of generation {}, which it \
+                     runs)",
                     node.generation
                 ),
                 Tone::Attention,
@@ -271,26 +288,20 @@ fn nodes(plan: &v1::PlanResponse, page: &mut Page<'_>) {
         let offline = match (node.connected, node.state()) {
             (true, _) => "",
             (false, v1::PlannedState::Unchanged) => ", offline",
-            (false, _) => ", offline: when it returns",
+            (false, _) => ", offline: on reconnecting",
         };
         let error = if node.error.is_empty() {
             String::new()
         } else {
-            format!("; last try: {}", node.error)
+            format!("; last attempt: {}", node.error)
         };
         let name = format!("{:width$}", node.node);
         page.line(1, tone, &format!("{name}  {what}{offline}{error}"));
     }
-    if plan.steps.len() > 1 && affected > 0 {
+    if plan.steps.len() > 1 && affected(plan) > 0 {
         for (at, step) in plan.steps.iter().enumerate() {
             let nodes = step.nodes.join(", ");
             page.line(1, Tone::Plain, &format!("batch {}: {nodes}", at + 1));
         }
     }
-    let stay = plan.nodes.len() - affected;
-    page.line(
-        0,
-        Tone::Plain,
-        &format!("{} would change, {stay} would not", count(affected, "node")),
-    );
 }

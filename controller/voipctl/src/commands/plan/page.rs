@@ -1,4 +1,4 @@
-//! Changes as people read them: indented lines, wrapped to the terminal, long lists cut.
+//! Changes in indented lines, wrapped to the terminal, with long lists cut.
 
 use voipfleet_proto::v1;
 
@@ -6,10 +6,10 @@ use crate::console::Pane;
 use crate::console::style::Tone;
 use crate::format::{count, printable, thousands};
 
-/// Entries of a list that are shown.
+/// How many entries of a list are shown.
 pub const SHOWN: usize = 20;
-/// Columns of one step of indentation.
-const STEP: usize = 2;
+/// Columns of one level of indentation.
+const INDENT: usize = 2;
 /// The narrowest text that is still wrapped.
 const NARROWEST: usize = 20;
 
@@ -39,27 +39,27 @@ impl<'p> Page<'p> {
         self.line(0, Tone::Plain, title);
     }
 
-    /// A line, or several where the terminal is narrow.
+    /// A line, or several if the terminal is narrow.
     pub fn line(&mut self, depth: usize, tone: Tone, text: &str) {
-        let indent = depth * STEP;
+        let indent = depth * INDENT;
         let text = printable(text);
         let width = self.pane.width().unwrap_or(usize::MAX);
         for (at, part) in wrapped(&text, width.saturating_sub(indent))
             .iter()
             .enumerate()
         {
-            let more = if at == 0 { 0 } else { STEP };
+            let more = if at == 0 { 0 } else { INDENT };
             self.text.extend(std::iter::repeat_n(' ', indent + more));
             self.text.push_str(&self.pane.toned(tone, part));
             self.text.push('\n');
         }
     }
 
-    fn gone(&mut self, depth: usize, text: &str) {
+    fn removed(&mut self, depth: usize, text: &str) {
         self.line(depth, Tone::Bad, &format!("- {text}"));
     }
 
-    fn come(&mut self, depth: usize, text: &str) {
+    fn added(&mut self, depth: usize, text: &str) {
         self.line(depth, Tone::Good, &format!("+ {text}"));
     }
 
@@ -69,18 +69,18 @@ impl<'p> Page<'p> {
             self.line(
                 depth,
                 Tone::Plain,
-                &format!("… and {hidden} more; all of them: -o json"),
+                &format!("… and {hidden} more (all with -o json)"),
             );
         }
     }
 
-    /// What goes and what comes, the first [`SHOWN`] of each.
+    /// Removed and added entries, the first [`SHOWN`] of each.
     fn list(&mut self, depth: usize, removed: &[String], added: &[String], more: u64) {
         for entry in removed.iter().take(SHOWN) {
-            self.gone(depth, entry);
+            self.removed(depth, entry);
         }
         for entry in added.iter().take(SHOWN) {
-            self.come(depth, entry);
+            self.added(depth, entry);
         }
         let hidden = removed.len().saturating_sub(SHOWN) + added.len().saturating_sub(SHOWN);
         self.more(depth, hidden as u64 + more);
@@ -115,16 +115,16 @@ impl<'p> Page<'p> {
         let name = &field.field;
         match (&field.before, &field.after) {
             _ if field.order => {
-                self.line(2, Tone::Plain, &format!("{name}: in another order"));
+                self.line(2, Tone::Plain, &format!("{name}: order changed"));
             }
             (Some(before), Some(after)) => {
                 self.line(2, Tone::Plain, &format!("{name}: {before} → {after}"));
             }
-            (Some(before), None) => self.gone(2, &format!("{name}: {before}")),
-            (None, Some(after)) => self.come(2, &format!("{name}: {after}")),
+            (Some(before), None) => self.removed(2, &format!("{name}: {before}")),
+            (None, Some(after)) => self.added(2, &format!("{name}: {after}")),
             (None, None) => match (field.removed.as_slice(), field.added.as_slice()) {
-                ([one], []) if field.more == 0 => self.gone(2, &format!("{name}: {one}")),
-                ([], [one]) if field.more == 0 => self.come(2, &format!("{name}: {one}")),
+                ([one], []) if field.more == 0 => self.removed(2, &format!("{name}: {one}")),
+                ([], [one]) if field.more == 0 => self.added(2, &format!("{name}: {one}")),
                 (removed, added) => {
                     self.line(2, Tone::Plain, &format!("{name}:"));
                     self.list(3, removed, added, field.more);
@@ -133,7 +133,7 @@ impl<'p> Page<'p> {
         }
     }
 
-    /// Rules, members of sets and access of a site with so many nodes.
+    /// Rules, members of sets and access, of a site with `all` nodes.
     pub fn rulesets(&mut self, changes: &v1::RulesetDifferences, all: usize) {
         if !changes.rules.is_empty() {
             self.title("rules");
@@ -145,8 +145,8 @@ impl<'p> Page<'p> {
                     let text = format!("{}: {before} → {after} {nodes}", rule.subject);
                     self.line(1, Tone::Plain, &text);
                 }
-                ([], [one]) => self.come(1, &format!("{}: {one} {nodes}", rule.subject)),
-                ([one], []) => self.gone(1, &format!("{}: {one} {nodes}", rule.subject)),
+                ([], [one]) => self.added(1, &format!("{}: {one} {nodes}", rule.subject)),
+                ([one], []) => self.removed(1, &format!("{}: {one} {nodes}", rule.subject)),
                 (removed, added) => {
                     self.line(1, Tone::Plain, &format!("{} {nodes}", rule.subject));
                     self.list(2, removed, added, 0);
@@ -170,7 +170,7 @@ impl<'p> Page<'p> {
             self.line(
                 1,
                 Tone::Attention,
-                "there is more than one answer holds; the rest is counted",
+                "too many changes for one answer: the rest is only counted",
             );
         }
     }
@@ -193,7 +193,7 @@ impl<'p> Page<'p> {
         let live = |names: &[String]| -> Vec<String> {
             names
                 .iter()
-                .map(|name| format!("whatever {name} holds"))
+                .map(|name| format!("the addresses of {name}"))
                 .collect()
         };
         self.list(2, &live(&set.live_removed), &live(&set.live_added), 0);
@@ -249,20 +249,20 @@ fn on(nodes: &[String], all: usize) -> String {
     }
 }
 
-/// The text in lines of at most `width` characters, those after the first two shorter. A word
-/// that is longer stands alone.
+/// The text in lines of at most `width` characters, the continuation lines two less. A longer
+/// word has a line of its own.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let width = width.max(NARROWEST);
     let mut lines: Vec<String> = Vec::new();
     let mut line = String::new();
     let mut length = 0;
-    // What is aligned by several spaces at the start stays so.
+    // Runs of spaces, which align columns, are kept.
     for word in text.split(' ') {
         let size = word.chars().count();
         let room = if lines.is_empty() {
             width
         } else {
-            width - STEP
+            width - INDENT
         };
         if !line.is_empty() && length + 1 + size > room {
             lines.push(line.trim_end().to_owned());
@@ -285,8 +285,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_wrapped_and_never_lost() {
-        let text = "sip1  changes; it runs what is not known, and more";
+    fn wrapping_keeps_every_word() {
+        let text = "sip1  changes (not compared: no rules of it are known)";
         for width in [20, 21, 30, 49, 50, 51] {
             let lines = wrapped(text, width);
             let joined: Vec<&str> = lines
@@ -295,7 +295,7 @@ mod tests {
                 .collect();
             assert_eq!(joined, text.split_whitespace().collect::<Vec<_>>());
             let fits = |(at, line): (usize, &String)| {
-                line.chars().count() + if at == 0 { 0 } else { STEP } <= width
+                line.chars().count() + if at == 0 { 0 } else { INDENT } <= width
             };
             assert!(lines.iter().enumerate().all(fits), "{width}: {lines:?}");
         }

@@ -1,4 +1,4 @@
-//! A push as JSON: one event a line, the last one `done`. The names are a contract.
+//! The events of a push as JSON, one per line, the last one `done`. The names are a contract.
 
 use serde::Serialize;
 use voipfleet_policy::Diagnostic;
@@ -29,7 +29,7 @@ impl<'a> Documents<'a> {
     }
 }
 
-/// What the documents of `-f` would change by field, in a dry run.
+/// What the documents of `-f` would change, by field, in a dry run.
 #[derive(Serialize)]
 pub(super) struct Fields<'a> {
     event: &'static str,
@@ -67,7 +67,7 @@ pub(super) enum Event {
     Node(NodeState),
     Diagnostic(Diagnostic),
     Done(Done),
-    /// Nothing more is heard of the site.
+    /// The push of the site failed, or its stream ended early.
     Failed {
         site: String,
         error: String,
@@ -103,7 +103,7 @@ pub(super) struct Done {
 }
 
 impl Event {
-    /// The same, where several sites are pushed: a node's event says of which.
+    /// The same for one of several sites: a node's event then names its site.
     pub(super) fn of_site(kind: &Kind, site: &str) -> Self {
         match Self::of(kind) {
             Event::Node(node) => Event::Node(NodeState {
@@ -114,7 +114,6 @@ impl Event {
         }
     }
 
-    /// None for what has no JSON form: the wire may grow kinds that we do not know.
     pub(super) fn of(kind: &Kind) -> Self {
         match kind.clone() {
             Kind::Queued(queued) => Event::Queued {

@@ -1,20 +1,23 @@
-//! A push as people watch it: a live line for each node under way, a line that stays for each
-//! that has ended, and a summary.
+//! The progress of a push: a live line for each node in progress, a line that stays for each node
+//! that is done, and a summary.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use voipfleet_proto::v1::{self, PushNodeState};
 
+use super::advice::AdviceList;
 use crate::Session;
 use crate::console::Progress;
-use crate::format::{count, printable, took};
-use crate::labels;
+use crate::format::{count, printable, thousands, took};
+use crate::labels::{self, RolloutState};
 
-/// The nodes of a push, as far as it has come.
+/// The nodes of a push of one site.
 pub(super) struct ProgressView {
     dry_run: bool,
+    /// Whether the push waits for offline nodes.
     waits: bool,
-    /// Others are shown beside it: the live area is theirs too.
+    /// Whether other sites are shown too: then nodes are named `site/node`, and the progress area
+    /// is not this site's.
     several: bool,
     site: String,
     generation: u64,
@@ -22,7 +25,7 @@ pub(super) struct ProgressView {
     ended: BTreeMap<String, PushNodeState>,
     offline: BTreeMap<String, v1::PushNode>,
     waiting: BTreeSet<String>,
-    advice: Vec<String>,
+    advice: AdviceList,
     progress: Option<Progress>,
 }
 
@@ -38,12 +41,12 @@ impl ProgressView {
             ended: BTreeMap::new(),
             offline: BTreeMap::new(),
             waiting: BTreeSet::new(),
-            advice: Vec::new(),
+            advice: AdviceList::default(),
             progress: None,
         }
     }
 
-    /// The view of one site among several, whose nodes are named `site/node`.
+    /// The view of one site among several.
     pub(super) fn of_several(dry_run: bool, waits: bool) -> Self {
         Self {
             several: true,
@@ -51,7 +54,7 @@ impl ProgressView {
         }
     }
 
-    /// Nothing more is awaited of a node in that state.
+    /// Whether a state is a node's last one.
     pub(super) fn has_ended(state: PushNodeState) -> bool {
         !matches!(
             state,
@@ -64,7 +67,7 @@ impl ProgressView {
         )
     }
 
-    /// Runs `print` while the live area is out of the way.
+    /// Runs `print` while the progress area is hidden.
     pub(super) fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
         match &self.progress {
             Some(progress) => progress.aside(print),
@@ -73,14 +76,10 @@ impl ProgressView {
     }
 
     pub(super) fn started(&mut self, started: v1::PushStarted, session: &mut Session<'_>) {
-        self.width = started
-            .nodes
-            .iter()
-            .map(|node| node.node.len())
-            .max()
-            .unwrap_or(0);
         self.generation = started.generation;
         self.site = started.site;
+        let labels = started.nodes.iter().map(|node| self.label(node).len());
+        self.width = labels.max().unwrap_or(0);
         if !session.format.is_table() {
             return;
         }
@@ -89,7 +88,7 @@ impl ProgressView {
             batches => format!(
                 "{} in {}",
                 count(started.nodes.len(), "node"),
-                count(batches, "batch").replace("batchs", "batches")
+                count(batches, "batch")
             ),
         };
         let site = &self.site;
@@ -98,10 +97,10 @@ impl ProgressView {
             .console
             .data(&match (self.dry_run, started.changed) {
                 (true, true) => {
-                    format!("{site}: a push would be generation {generation}, {nodes}\n")
+                    format!("{site}: a push would create generation {generation}, {nodes}\n")
                 }
                 (false, true) => format!("{site}: generation {generation}, {nodes}\n"),
-                (_, false) => format!("{site}: nothing changed since generation {generation}\n"),
+                (_, false) => format!("{site}: unchanged since generation {generation}\n"),
             });
         if !self.dry_run && !self.several {
             let nodes = started.nodes.len() as u64;
@@ -121,11 +120,11 @@ impl ProgressView {
             return;
         }
         match state {
-            // Told at the end: it may come back while others are under way.
+            // Shown at the end: it may reconnect while others are in progress.
             PushNodeState::Offline if !self.dry_run => {
                 self.offline.insert(node.node.clone(), node.clone());
                 if self.waits {
-                    self.working(node, "offline, waiting for it");
+                    self.working(node, "offline, waiting for it to reconnect");
                 }
                 return;
             }
@@ -151,28 +150,37 @@ impl ProgressView {
             progress.ended(&node.node, done);
         }
         let line = if self.dry_run {
-            self.foreseen(node)
+            self.dry_run_line(node)
         } else {
             self.line(node, session)
         };
         self.aside(|| session.console.data(&line));
-        self.advice.extend(advice(&self.site, node));
+        self.advice.node(&self.site, node);
+    }
+
+    /// `sip1`; among several sites `site-a/sip1`.
+    fn label(&self, node: &v1::PushNode) -> String {
+        if self.several {
+            format!("{}/{}", self.site, node.node)
+        } else {
+            node.node.clone()
+        }
     }
 
     fn working(&mut self, node: &v1::PushNode, doing: &str) {
-        let text = format!("{:width$}  {doing}", node.node, width = self.width);
+        let text = format!("{:width$}  {doing}", self.label(node), width = self.width);
         if let Some(progress) = &mut self.progress {
             progress.working(&node.node, text);
         }
     }
 
-    /// `sip1  applied      142 ms`, and beneath it the node's own words.
+    /// `sip1  applied      142 ms`, and below it the node's own message.
     fn line(&self, node: &v1::PushNode, session: &Session<'_>) -> String {
         let (state, tone) = labels::push(node.state());
         let state = session.console.out().toned(tone, &format!("{state:11}"));
         let after = match node.state() {
-            PushNodeState::Offline => "will get it when it returns".to_owned(),
-            PushNodeState::Unchanged => format!("runs generation {} already", self.generation),
+            PushNodeState::Offline => "will get it on reconnecting".to_owned(),
+            PushNodeState::Unchanged => format!("already on generation {}", self.generation),
             _ if node.flows_cut > 0 => {
                 let cut = count(node.flows_cut, "flow");
                 format!("{}, {cut} cut", took(node.elapsed_ms))
@@ -181,7 +189,7 @@ impl ProgressView {
         };
         let mut text = format!(
             "{:width$}  {state}  {after}\n",
-            node.node,
+            self.label(node),
             width = self.width
         );
         for line in printable(&node.error).lines() {
@@ -192,27 +200,29 @@ impl ProgressView {
         text
     }
 
-    /// What a dry run says of a node.
-    fn foreseen(&self, node: &v1::PushNode) -> String {
+    /// A node's line in a dry run.
+    fn dry_run_line(&self, node: &v1::PushNode) -> String {
         let what = match node.state() {
-            PushNodeState::Unchanged => "would stay as it is",
-            PushNodeState::Offline => "would change when it returns",
+            PushNodeState::Unchanged => "would not change",
+            PushNodeState::Offline => "would change on reconnecting",
             _ => "would change",
         };
-        format!("{:width$}  {what}\n", node.node, width = self.width)
+        format!("{:width$}  {what}\n", self.label(node), width = self.width)
     }
 
-    pub(super) fn done(&mut self, done: &v1::PushDone, session: &mut Session<'_>) {
+    /// Shows the summary; returns what to do next.
+    pub(super) fn done(&mut self, done: &v1::PushDone, session: &mut Session<'_>) -> AdviceList {
         self.progress = None;
+        let mut advice = std::mem::take(&mut self.advice);
         if !session.format.is_table() {
-            return;
+            return advice;
         }
         for node in std::mem::take(&mut self.offline).into_values() {
             let line = self.line(&node, session);
             session.console.data(&line);
         }
         let summary = if self.dry_run {
-            self.foresight()
+            self.dry_run_summary()
         } else {
             self.summary(done)
         };
@@ -223,28 +233,18 @@ impl ProgressView {
         };
         session.console.data(&summary);
         if self.ended.is_empty() && done.offline == 0 {
-            self.advice.push(format!(
-                "let a node enrol: voipctl token create --site {} --role ROLE",
-                self.site
-            ));
+            advice.no_nodes(&self.site);
         }
-        for advice in &self.advice {
-            session.console.hint(advice);
-        }
-        let site = &self.site;
-        match done.state.as_str() {
-            "halted" | "aborted" if done.waiting + done.offline > 0 => session.console.hint(&format!(
-                "untouched nodes keep what they run; take back what was changed: voipctl rollout \
-                 abort {site} --rollback; or mend it and push again"
-            )),
-            "halted" => session
-                .console
-                .hint(&format!("see each node: voipctl rollout status {site}")),
+        let untouched = done.waiting + done.offline > 0;
+        match RolloutState::of(&done.state) {
+            RolloutState::Halted => advice.ended_early(&self.site, untouched),
+            RolloutState::Aborted if untouched => advice.ended_early(&self.site, true),
             _ => {}
         }
+        advice
     }
 
-    fn foresight(&self) -> String {
+    fn dry_run_summary(&self) -> String {
         let stay = self
             .ended
             .values()
@@ -252,18 +252,16 @@ impl ProgressView {
             .count();
         let change = self.ended.len() - stay;
         format!(
-            "{} would change, {stay} would not; nothing was pushed (dry run)\n",
-            count(change, "node")
+            "{} would change, {} would not; nothing was pushed (dry run)\n",
+            count(change, "node"),
+            thousands(stay as u64)
         )
     }
 
     fn summary(&self, done: &v1::PushDone) -> String {
         let nodes = done.applied + done.failed + done.rolled_back + done.offline + done.waiting;
         if nodes == 0 {
-            return format!(
-                "{} has no nodes yet; push again when they have enrolled\n",
-                self.site
-            );
+            return "no nodes yet; push again after enrolling some\n".to_owned();
         }
         if !done.changed && done.applied == nodes {
             let nodes = count(nodes, "node");
@@ -274,7 +272,7 @@ impl ProgressView {
         }
         let mut parts = vec![format!(
             "{} of {} applied",
-            done.applied,
+            thousands(done.applied.into()),
             count(nodes, "node")
         )];
         for (number, word) in [
@@ -284,7 +282,7 @@ impl ProgressView {
             (done.waiting, "untouched"),
         ] {
             if number > 0 {
-                parts.push(format!("{number} {word}"));
+                parts.push(format!("{} {word}", thousands(number.into())));
             }
         }
         let cut = match done.flows_cut {
@@ -292,10 +290,10 @@ impl ProgressView {
             number => format!("; {} cut", count(number, "flow")),
         };
         let took = took(done.elapsed_ms);
-        let end = match done.state.as_str() {
-            "halted" => "halted: ",
-            "aborted" => "aborted: ",
-            "rolled_back" => "taken back: ",
+        let end = match RolloutState::of(&done.state) {
+            RolloutState::Halted => "halted: ",
+            RolloutState::Aborted => "aborted: ",
+            RolloutState::RolledBack => "rolled back: ",
             _ => "",
         };
         let why = if done.why.is_empty() {
@@ -305,38 +303,4 @@ impl ProgressView {
         };
         format!("{end}{} in {took}{cut}\n{why}", parts.join(", "))
     }
-}
-
-/// What to do about a node that did not take it.
-fn advice(site: &str, node: &v1::PushNode) -> Option<String> {
-    let name = node.node.rsplit('/').next().unwrap_or_default();
-    let again = format!("then again: voipctl push {site}");
-    let kernel = missing_module(&node.error)
-        .map(|module| format!("load what its kernel lacks (modprobe {module})"));
-    match node.state() {
-        PushNodeState::Rejected | PushNodeState::Failed => {
-            let mend = kernel.unwrap_or_else(|| "mend what it names".to_owned());
-            Some(format!("{name} keeps its old ruleset; {mend}, {again}"))
-        }
-        PushNodeState::RolledBack => Some(format!(
-            "{name} went back to its old ruleset: under the new one it did not reach the \
-             controller or a probe; see what would cut it off (voipctl render {site} --node \
-             {name}), {again}"
-        )),
-        PushNodeState::TimedOut => Some(format!(
-            "{name} did not answer in time; see whether it is there, and how it stands: voipctl \
-             status {site}"
-        )),
-        _ => None,
-    }
-}
-
-/// The kernel module of a match or target that iptables could not load.
-fn missing_module(error: &str) -> Option<String> {
-    let (_, rest) = error
-        .split_once("load match `")
-        .or_else(|| error.split_once("load target `"))?;
-    let (name, _) = rest.split_once('\'')?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    (!name.is_empty() && name.chars().all(plain)).then(|| format!("xt_{name}"))
 }

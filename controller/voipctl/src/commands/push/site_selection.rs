@@ -1,4 +1,4 @@
-//! Which sites a push of several is for.
+//! The sites of a push.
 
 use serde::Deserialize;
 use voipfleet_proto::v1;
@@ -8,14 +8,14 @@ use super::Args;
 use crate::client::Controller;
 use crate::failure::Failure;
 
-/// Of a stored site, what is looked at here.
+/// The part of a stored site that is needed here.
 #[derive(Deserialize)]
-struct Served {
+struct SiteTenants {
     #[serde(default)]
     tenants: Vec<String>,
 }
 
-/// The sites that were named, or those that are meant by `--all` or `--tenant`.
+/// The given sites, or those of `--all` or `--tenant`.
 pub(super) async fn of(args: &Args, controller: &Controller) -> Result<Vec<SiteName>, Failure> {
     if !args.sites.is_empty() {
         let mut sites = args.sites.clone();
@@ -33,26 +33,30 @@ pub(super) async fn of(args: &Args, controller: &Controller) -> Result<Vec<SiteN
         .documents;
     let mut sites = Vec::new();
     for document in stored {
-        let meant = match &args.tenant {
+        let selected = match &args.tenant {
             None => true,
             Some(tenant) => {
-                let served: Served = serde_saphyr::from_str(&document.yaml).map_err(|error| {
-                    Failure::controller(format!("site {} cannot be read", document.name))
+                let served: SiteTenants =
+                    serde_saphyr::from_str(&document.yaml).map_err(|error| {
+                        Failure::controller(format!(
+                            "cannot parse the stored site {}",
+                            document.name
+                        ))
                         .because(error)
-                })?;
+                    })?;
                 served.tenants.iter().any(|name| name == tenant.as_str())
             }
         };
-        if meant && let Ok(name) = document.name.parse() {
+        if selected && let Ok(name) = document.name.parse() {
             sites.push(name);
         }
     }
     if sites.is_empty() {
         return Err(match &args.tenant {
             Some(tenant) => Failure::input(format!("no site serves tenant {tenant}"))
-                .hint("see the sites: voipctl get site"),
-            None => Failure::input("there are no sites yet")
-                .hint("apply a document of kind Site: voipctl apply -f PATH"),
+                .hint("to list the sites: voipctl get site"),
+            None => Failure::input("no sites yet")
+                .hint("apply a document of kind Site; see: voipctl apply --help"),
         });
     }
     Ok(sites)
