@@ -61,7 +61,13 @@ pub const LAYERS: &[Layer] = &[
     },
     Layer {
         package: "voipfleet-agent",
-        above: &["voipfleet-proto", "voipfleet-ruleset", "voipfleet-protocol"],
+        // Of the policy only the catalogue: which ports it opens to the world for media.
+        above: &[
+            "voipfleet-proto",
+            "voipfleet-ruleset",
+            "voipfleet-policy",
+            "voipfleet-protocol",
+        ],
     },
     Layer {
         package: "voipctl",
