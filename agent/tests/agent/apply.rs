@@ -223,9 +223,11 @@ fn without_match(place: &Place, name: &str) -> System {
                 matches.display(),
                 runner.find(&tool).unwrap().display()
             );
-            let path = folder.join(tool);
-            std::fs::write(&path, script).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let text = folder.join(format!("{tool}.sh"));
+            std::fs::write(&text, script).unwrap();
+            // A program that this process has written is busy while another test starts one.
+            let (text, tool) = (text.display(), folder.join(tool));
+            place.tool(&format!("install -m 755 {text} {}", tool.display()));
         }
     }
     let path = format!("{}:{}", folder.display(), place.tool_path());
