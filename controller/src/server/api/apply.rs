@@ -11,7 +11,7 @@ use voipfleet_proto::v1::{
 
 use super::convert::{diagnostic, parse, sources};
 use super::documents::{broken, contended, shown};
-use super::{Api, Caller, failed, source_quotas};
+use super::{Caller, DocumentsApi, failed, source_quotas};
 use crate::documents::{Change as Step, MAX_DOCUMENTS, Stored, last_change};
 use crate::store::Revision;
 
@@ -50,7 +50,7 @@ struct Outcome {
     beyond: Option<String>,
 }
 
-impl Api {
+impl DocumentsApi {
     /// Checks documents and stores what changed.
     pub(super) async fn apply(
         &self,
@@ -59,7 +59,7 @@ impl Api {
     ) -> Result<ApplyResponse, Status> {
         let dry_run = request.dry_run;
         let mut order = Order::of(request)?;
-        let _turn = self.pushes.documents().turn().await;
+        let _turn = self.documents.turn().await;
         for _ in 0..TRIES {
             let stored = self.read_documents().await?;
             // Large files take a while: off the async threads.

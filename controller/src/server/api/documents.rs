@@ -13,12 +13,13 @@ use voipfleet_ruleset::identifiers::SiteName;
 use super::apply::in_use;
 use super::convert::parse;
 use super::tokens::MAX_STORED as MAX_TOKENS;
-use super::{Api, Caller, failed};
-use crate::documents::{self, Change as Step, Stored};
+use super::{Caller, failed};
+use crate::clock::Clock;
+use crate::documents::{self, Cache, Change as Step, Stored};
 use crate::errors::chain;
 use crate::records::{self, ExceptionKind, SiteScope, TokenRecord};
 use crate::site_inputs::{MAX_EXCEPTIONS, MAX_NODES};
-use crate::store::{Expect, Outcome, Revision, Txn, keys};
+use crate::store::{Expect, Outcome, Revision, Store, Txn, keys};
 
 /// Tries to win against others that change documents.
 const TRIES: usize = 10;
@@ -44,7 +45,15 @@ pub(super) fn got(request: &GetDocumentsRequest) -> Result<Target, Status> {
     ))
 }
 
-impl Api {
+/// Documents: reading, storing and deleting them.
+#[derive(Debug, Clone)]
+pub(super) struct DocumentsApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) documents: Cache,
+}
+
+impl DocumentsApi {
     /// Documents as YAML that Apply takes back.
     pub(super) async fn get(
         &self,
@@ -88,14 +97,14 @@ impl Api {
     }
 
     /// Deletes a document that nobody uses.
-    pub(super) async fn delete_document(
+    pub(super) async fn delete(
         &self,
         caller: &Caller,
         request: &DeleteRequest,
     ) -> Result<(), Status> {
         let kind: Kind = parse(&request.kind)?;
         let name = &request.name;
-        let _turn = self.pushes.documents().turn().await;
+        let _turn = self.documents.turn().await;
         for _ in 0..TRIES {
             let stored = self.read_documents().await?;
             if !stored.documents.contains(kind, name) {
@@ -173,7 +182,7 @@ impl Api {
     }
 
     pub(super) async fn read_documents(&self) -> Result<Stored, Status> {
-        self.pushes.documents().read().await.map_err(failed)
+        self.documents.read().await.map_err(failed)
     }
 
     pub(super) fn change(

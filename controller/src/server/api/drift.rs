@@ -8,7 +8,7 @@ use voipfleet_proto::v1::{DriftRecord, DriftRequest, DriftResponse, NodeDrift};
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::convert::parse;
-use super::{Api, failed};
+use super::{FleetApi, failed};
 use crate::records;
 use crate::store::keys;
 
@@ -19,7 +19,7 @@ const MAX_LIMIT: usize = 10_000;
 /// Records that are read at once.
 const PAGE: usize = 1000;
 
-impl Api {
+impl FleetApi {
     /// The newest records of a site, or of all.
     pub(super) async fn drift(&self, request: &DriftRequest) -> Result<DriftResponse, Status> {
         let limit = match request.limit {

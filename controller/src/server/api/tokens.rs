@@ -1,6 +1,7 @@
 //! Join tokens.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_proto::v1::{
@@ -10,10 +11,12 @@ use voipfleet_ruleset::identifiers::SiteName;
 use voipfleet_ruleset::role::Role;
 
 use super::convert::{invalid, parse};
-use super::{Api, Caller, failed};
-use crate::pki::token;
+use super::{Caller, failed};
+use crate::clock::Clock;
+use crate::pki::{Authority, token};
 use crate::records::{self, TokenRecord};
-use crate::store::{Expect, Outcome, Txn, keys};
+use crate::settings::Address;
+use crate::store::{Expect, Outcome, Store, Txn, keys};
 
 const HOUR_MS: u64 = 3_600_000;
 /// How long a token is valid unless the operator says otherwise.
@@ -48,9 +51,19 @@ fn report(id: &str, record: &TokenRecord) -> TokenReport {
     }
 }
 
-impl Api {
+/// Join tokens.
+#[derive(Debug, Clone)]
+pub(super) struct TokensApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) authority: Arc<Authority>,
+    /// Where machines enrol.
+    pub(super) enrol_address: Address,
+}
+
+impl TokensApi {
     /// Makes a token; its secret is in the answer and nowhere else.
-    pub(super) async fn create_token(
+    pub(super) async fn create(
         &self,
         caller: &Caller,
         request: &CreateTokenRequest,
@@ -114,7 +127,7 @@ impl Api {
     }
 
     /// Tokens without their secrets, newest first.
-    pub(super) async fn list_tokens(
+    pub(super) async fn list(
         &self,
         caller: &Caller,
         request: &ListTokensRequest,
@@ -136,7 +149,7 @@ impl Api {
     }
 
     /// Takes a token back; nodes that used it stay.
-    pub(super) async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<(), Status> {
+    pub(super) async fn revoke(&self, caller: &Caller, id: &str) -> Result<(), Status> {
         let key = keys::token(id);
         // A token of a foreign site is as unknown as one that never was.
         let mut tokens = self.tokens().await?.into_iter();

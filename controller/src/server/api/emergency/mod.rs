@@ -8,6 +8,7 @@ mod records;
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_proto::v1;
@@ -16,11 +17,15 @@ use voipfleet_ruleset::identifiers::SiteName;
 
 use self::enforcement::Awaited;
 use self::order::{Asked, Order};
+pub(super) use self::records::open_sites;
 use self::records::written;
 use super::convert::parse;
-use super::{Api, Caller, failed};
+use super::{Caller, failed};
+use crate::clock::Clock;
+use crate::documents::Cache;
+use crate::fleet::Fleet;
 use crate::records::{ExceptionKind, ExceptionRecord, OpenRecord, SiteScope};
-use crate::store::{Revision, keys};
+use crate::store::{Revision, Store, keys};
 
 /// The most sites of an installation.
 const MAX_SITES: usize = 10_000;
@@ -36,7 +41,16 @@ pub(super) fn target(scope: Option<v1::SiteScope>) -> Result<Target, Status> {
     })
 }
 
-impl Api {
+/// Blocks, allows and open sites.
+#[derive(Debug, Clone)]
+pub(super) struct EmergencyApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) fleet: Fleet,
+    pub(super) documents: Cache,
+}
+
+impl EmergencyApi {
     /// Blocks an address: it reaches nothing, and what it has going is cut.
     pub(super) async fn block(
         &self,
@@ -133,7 +147,7 @@ impl Api {
     }
 
     /// Takes a block or an allow back.
-    pub(super) async fn lift_exception(
+    pub(super) async fn lift(
         &self,
         caller: &Caller,
         kind: ExceptionKind,
@@ -142,7 +156,9 @@ impl Api {
         let net = order::net(&request.address)?;
         let scope = order::scope(request.scope)?;
         caller.concerns(format!("{}/{}", kind.word(), written(&net)));
-        let (lifted, revision) = self.lift(caller, kind, net, scope.as_ref()).await?;
+        let (lifted, revision) = self
+            .take_exception(caller, kind, net, scope.as_ref())
+            .await?;
         let mut sites = BTreeSet::new();
         for record in &lifted {
             tracing::info!(
@@ -183,7 +199,7 @@ impl Api {
     }
 
     /// What is blocked, allowed and open.
-    pub(super) async fn list_blocks(
+    pub(super) async fn list(
         &self,
         caller: &Caller,
         request: &v1::ListBlocksRequest,
@@ -206,7 +222,8 @@ impl Api {
         let listed = |records: Vec<ExceptionRecord>| {
             records.into_iter().filter(holds).map(exception).collect()
         };
-        let open = self.open_sites().await?.into_iter();
+        let open = records::open_sites(self.store.as_ref(), self.clock.now_ms());
+        let open = open.await?.into_iter();
         let open = open.filter(|(site, _)| seen(site));
         Ok(v1::ListBlocksResponse {
             blocks: listed(blocks.await?),
@@ -218,7 +235,7 @@ impl Api {
     }
 
     /// Opens a site to everybody.
-    pub(super) async fn panic_open(
+    pub(super) async fn open(
         &self,
         caller: &Caller,
         request: v1::PanicOpenRequest,
@@ -248,7 +265,7 @@ impl Api {
     }
 
     /// Closes a site that was opened to everybody.
-    pub(super) async fn panic_close(
+    pub(super) async fn close(
         &self,
         caller: &Caller,
         request: &v1::PanicCloseRequest,
