@@ -14,7 +14,7 @@ use voipfleet_protocol::session::{Attempt, Held};
 use super::Change;
 use crate::host::errors::chain;
 use crate::kernel::{KernelEvent, Watch};
-use crate::ledger::Live;
+use crate::ledger::SiteSets;
 use crate::probe::Failed;
 
 /// The content of an offer.
@@ -47,7 +47,7 @@ pub struct Offered {
 #[derive(Debug, Clone)]
 pub struct ReceivedSets {
     /// What they hold.
-    pub sets: Arc<Live>,
+    pub sets: Arc<SiteSets>,
     /// When the announcement arrived.
     pub received: Instant,
 }
@@ -135,7 +135,7 @@ pub struct Inbox {
     /// Why the kernel announces no changes.
     polling_only: Mutex<Option<String>>,
     /// What deltas may be based on.
-    last_dynamic_sets: Mutex<Option<Arc<Live>>>,
+    last_dynamic_sets: Mutex<Option<Arc<SiteSets>>>,
 }
 
 impl Inbox {
@@ -172,7 +172,7 @@ impl Inbox {
     }
 
     /// The dynamic sets that were handed over last.
-    pub(crate) fn last_dynamic_sets(&self) -> Option<Arc<Live>> {
+    pub(crate) fn last_dynamic_sets(&self) -> Option<Arc<SiteSets>> {
         let last = self
             .last_dynamic_sets
             .lock()

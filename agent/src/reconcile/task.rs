@@ -110,7 +110,9 @@ impl Reconciler {
             settings,
         };
         task.settings.inventory.refresh(&mut *task.node.kernel);
-        task.report.outbox.holds_live(task.dynamic_sets.held());
+        task.report
+            .outbox
+            .set_dynamic_sets(task.dynamic_sets.held());
         if failed.is_some() {
             task.check_drift(None);
         } else {

@@ -1,4 +1,4 @@
-//! Live flows on real sockets: what a push newly denies ends, and nothing else does.
+//! SiteSets flows on real sockets: what a push newly denies ends, and nothing else does.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::sync_channel;
