@@ -1,4 +1,4 @@
-//! SiteSets flows: those that a push or a dynamic set newly denies are cut.
+//! Live flows: those that a push or a dynamic set newly denies are cut.
 //!
 //! A push cuts them when it is confirmed, not when its trial begins: a push that is rolled back
 //! must not end a call. Until then, a matter of milliseconds, established flows go on, except those
