@@ -27,9 +27,7 @@ Inspect and remove:
   teardown  Remove all rules and sets of Voipfleet from the kernel
 
 Options:
-{options}
-
-{after-help}
+{options}{after-help}
 ";
 
 const EXAMPLES: &str = "\
@@ -46,8 +44,7 @@ Examples:
     name = "voipfleet-agent",
     version,
     help_template = TEMPLATE,
-    after_help = EXAMPLES,
-    disable_help_subcommand = true
+    after_help = EXAMPLES
 )]
 pub struct Cli {
     #[command(subcommand)]
