@@ -85,7 +85,7 @@ pub struct StateArgs {
     pub state: PathBuf,
 }
 
-/// What every command that touches the kernel takes.
+/// The options of every command that reads or changes the kernel.
 #[derive(Debug, Args)]
 pub struct Tools {
     #[command(flatten)]

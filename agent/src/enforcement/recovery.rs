@@ -14,7 +14,7 @@ use crate::host::errors::chain;
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
 
-/// What was found and done.
+/// The result of a start.
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// The ruleset that the node runs, or should.

@@ -38,7 +38,7 @@ enum SetsError {
 
 type Content = Pin<Box<dyn Future<Output = Result<Arc<SiteSets>, SetsError>> + Send>>;
 
-/// What is being fetched.
+/// A fetch in progress.
 struct Fetch {
     notice: pb::LiveNotice,
     received: Instant,

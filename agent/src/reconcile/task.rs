@@ -27,12 +27,12 @@ use crate::mailbox::{Change, Controllers, Inbox, Outbox, ReceivedSets};
 /// years.
 const POLLS_PER_INVENTORY: u32 = 20;
 
-/// What the task reports about the machine.
+/// Facts about the machine, which the task reports.
 pub trait Inventory: Send {
     /// Reads anew what seldom changes; programs of the machine may be run for it.
     fn refresh(&mut self, kernel: &mut dyn Kernel);
 
-    /// What was read last, with what costs nothing to read now.
+    /// The facts that were read last, with those that cost nothing to read now.
     fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts;
 }
 

@@ -261,7 +261,7 @@ impl Reconciler {
         self.is_proved();
     }
 
-    /// What runs was just proved.
+    /// The ruleset that runs was just proved.
     fn is_proved(&mut self) {
         if self.dynamic_sets.is_in_force() {
             self.flows.had_gap();
