@@ -1,10 +1,12 @@
 //! The format of the ledger's files: a frame with version and checksum around protobuf.
 //!
 //! ```text
-//! "VFLEDGER"  8 bytes kind        4 bytes, little endian: 1 confirmed, 2 journal, 3 management, 4
-//! fallback, 5 dynamic sets version     4 bytes, little endian length      8 bytes, little endian:
-//! of the payload checksum    32 bytes: SHA-256 of everything before and of the payload payload
-//! protobuf
+//! "VFLEDGER"  8 bytes
+//! kind        4 bytes, little endian: see `Kind`
+//! version     4 bytes, little endian
+//! length      8 bytes, little endian: of the payload
+//! checksum    32 bytes: SHA-256 of everything before and of the payload
+//! payload     protobuf
 //! ```
 
 use prost::Message;
