@@ -13,9 +13,9 @@ use super::write::{self, Effort};
 use super::{kernel_state, read_back};
 use crate::failpoint::{Work, during};
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::{Confirmed, Ledger, Management, Note};
+use voipfleet_protocol::errors::chain;
 
 /// In the comment of every rule that only [`Ruleset::management`] has.
 const MARK: &str = "vf:management:";

@@ -10,9 +10,9 @@ use super::management_rules::{self, ExistingRules, Fallback};
 use super::target::EnforceError;
 use super::write;
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::errors::chain;
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
+use voipfleet_protocol::errors::chain;
 
 /// The result of a start.
 #[derive(Debug, Default)]

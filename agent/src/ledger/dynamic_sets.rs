@@ -10,7 +10,7 @@ use voipfleet_ruleset::ruleset::{Digest, LiveName, LiveSets, Ruleset};
 use super::format::{self, DynamicSetsFile, Kind};
 use super::{Corrupt, Ledger, LedgerError, content};
 use crate::host::disk;
-use crate::host::errors::chain;
+use voipfleet_protocol::errors::chain;
 
 pub(super) const LAST: &str = "live";
 /// The sets before [`LAST`]: most of them are still right, should that be damaged.

@@ -19,9 +19,9 @@ use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 use super::fetch::{FetchError, FetchLimits, Requested, fetch};
 use super::{Link, backoff};
 use crate::failpoint::{Step, Work, reach_in};
-use crate::host::errors::chain;
 use crate::ledger::SiteSets;
 use crate::mailbox::ReceivedSets;
+use voipfleet_protocol::errors::chain;
 
 /// SetsError announced dynamic sets are not here.
 #[derive(Debug, thiserror::Error)]

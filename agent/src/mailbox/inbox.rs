@@ -12,10 +12,10 @@ use tracing::warn;
 use voipfleet_protocol::session::{Attempt, Held};
 
 use super::Change;
-use crate::host::errors::chain;
 use crate::kernel::{KernelEvent, Watch};
 use crate::ledger::SiteSets;
 use crate::probe::Failed;
+use voipfleet_protocol::errors::chain;
 
 /// The content of an offer.
 #[derive(Debug)]

@@ -13,10 +13,10 @@ use super::node::Node;
 use super::repair::{Found, Repair};
 use crate::enforcement::inspect::{self, Inspection, Moment};
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::Confirmed;
 use crate::mailbox::{Change, Outbox};
+use voipfleet_protocol::errors::chain;
 
 /// While something is contended, events of its family come by the hundred: they start an
 /// inspection this often at most.

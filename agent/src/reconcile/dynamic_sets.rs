@@ -20,10 +20,10 @@ use crate::enforcement::write::{self, Effort};
 use crate::enforcement::{kernel_state, read_back};
 use crate::failpoint::{Step, reach};
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::{Confirmed, SiteSets};
 use crate::mailbox::{Outbox, ReceivedSets};
+use voipfleet_protocol::errors::chain;
 
 /// What the kernel refused is tried again after this time at first, and after twice as long each
 /// time.

@@ -19,8 +19,8 @@ use voipfleet_ruleset::ruleset::Ruleset;
 
 use super::node::Node;
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::kernel::{ConntrackError, Cut};
+use voipfleet_protocol::errors::chain;
 
 /// Pauses between the walks after a push that cut something. Together they are longer than a SIP
 /// transaction, which ends after 64·T1 = 32 s (RFC 3261, timers B and F); after the last one no

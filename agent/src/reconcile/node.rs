@@ -10,9 +10,9 @@ use crate::enforcement::apply::{self, Failure};
 use crate::enforcement::management_rules::{self, ExistingRules, Fallback};
 use crate::enforcement::recovery::Recovered;
 use crate::failpoint::{Work, during};
-use crate::host::errors::chain;
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Ledger};
+use voipfleet_protocol::errors::chain;
 
 /// A ruleset on trial. The journal names it, and the ledger what to go back to.
 #[derive(Debug)]

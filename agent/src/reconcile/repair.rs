@@ -12,10 +12,10 @@ use super::drift_records::{DriftRecords, send_records};
 use crate::enforcement::inspect::{self, Inspection, Moment};
 use crate::enforcement::target::RepairScope;
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::errors::chain;
 use crate::kernel::{Author, Kernel, Parts};
 use crate::ledger::Confirmed;
 use crate::mailbox::Outbox;
+use voipfleet_protocol::errors::chain;
 
 /// Repairs, and their contention.
 #[derive(Debug, Default)]

@@ -17,11 +17,11 @@ use super::warnings::Warning;
 use crate::enforcement::apply::NodeId;
 use crate::enforcement::recovery::{self, Interrupted, Recovered};
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::errors::chain;
 use crate::host::systemd;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::mailbox::{Change, Controllers, Inbox, Outbox, ReceivedSets};
+use voipfleet_protocol::errors::chain;
 
 /// The inventory is refreshed every so many polls: it runs more programs, for what changes once in
 /// years.
