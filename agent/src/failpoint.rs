@@ -15,7 +15,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use nix::sys::signal::{Signal, raise};
 use voipfleet_ruleset::ruleset::Family;
 
-/// What the agent is doing.
+/// The work under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// An offer, up to its confirmation.
@@ -47,7 +47,7 @@ pub enum Work {
 /// A file of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum File {
-    /// What the node boots with.
+    /// The ruleset to boot with.
     Confirmed,
     /// A change that has begun.
     Journal,
@@ -61,7 +61,7 @@ pub enum File {
     Earlier,
 }
 
-/// What has just been done.
+/// The step that has just ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The offer arrived.

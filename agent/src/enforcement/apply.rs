@@ -111,7 +111,7 @@ pub struct Prepared {
     /// Its number and digest.
     pub held: Held,
     pub ruleset: Ruleset,
-    /// What the failsafe chain keeps open.
+    /// The controllers that the failsafe chain keeps open.
     pub failsafe: Failsafe,
     /// The ruleset with its dynamic sets; none where it names none.
     filled: Option<Arc<Ruleset>>,

@@ -21,16 +21,16 @@ const NAMED: usize = 5;
 /// The dynamic sets that a start found on disk.
 #[derive(Debug, Default)]
 pub struct StoredSets {
-    /// What is held; none: nothing.
+    /// The sets that the node holds.
     pub held: Option<Arc<SiteSets>>,
-    /// Why that is not what was received last.
+    /// Why these are not the ones that were received last.
     pub damaged: Option<String>,
     /// Sources that the ruleset names and of which nothing is known.
     pub unknown: Vec<LiveName>,
 }
 
 impl StoredSets {
-    /// What is wrong.
+    /// Describes damage and unknown sources.
     pub fn error(&self) -> Option<String> {
         let unknown = describe_unknown(&self.unknown);
         let wrong: Vec<String> = self.damaged.iter().cloned().chain(unknown).collect();
@@ -148,7 +148,7 @@ pub(crate) fn effective_ruleset(
     (Some(Arc::new(effective)), missing.into_iter().collect())
 }
 
-/// What the kernel holds stays in the set.
+/// Elements that the kernel holds stay in the set.
 fn keep(set: &mut AddressSet, held: Option<&AddressSet>) {
     let Some(held) = held else {
         return;

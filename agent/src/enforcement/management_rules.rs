@@ -13,9 +13,9 @@ use super::write::{self, Effort};
 use super::{kernel_state, read_back};
 use crate::failpoint::{Work, during};
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::{Confirmed, Ledger, Management, Note};
+use voipfleet_protocol::errors::chain;
 
 /// In the comment of every rule that only [`Ruleset::management`] has.
 const MARK: &str = "vf:management:";
@@ -27,11 +27,11 @@ const SSH_PORT: u16 = 22;
 pub struct Fallback {
     /// Since when, and why.
     pub note: Note,
-    /// What protects the node meanwhile.
+    /// Its protection meanwhile.
     pub protection: Protection,
 }
 
-/// What protects a node that does not run its confirmed ruleset.
+/// The protection of a node that does not run its confirmed ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protection {
     /// The management rules, read back.
@@ -75,7 +75,7 @@ impl Fallback {
     }
 }
 
-/// What is in force in one family.
+/// The rules in force in one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum InForce {
     Nothing,
@@ -83,7 +83,7 @@ enum InForce {
     Ruleset,
 }
 
-/// What happens to rules of ours that are in the kernel.
+/// The treatment of rules of ours that are in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExistingRules {
     /// They were confirmed once, and stay.
@@ -126,7 +126,7 @@ pub fn enter_fallback(
     Some(Fallback { note, protection })
 }
 
-/// What the management rules are made of, and what they protect then.
+/// The input of the management rules, and the protection that they give.
 fn known_management(
     ledger: &Ledger,
     confirmed: Option<&Confirmed>,

@@ -10,11 +10,11 @@ use super::management_rules::{self, ExistingRules, Fallback};
 use super::target::EnforceError;
 use super::write;
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::errors::chain;
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
+use voipfleet_protocol::errors::chain;
 
-/// What was found and done.
+/// The result of a start.
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// The ruleset that the node runs, or should.

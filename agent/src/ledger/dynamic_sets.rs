@@ -10,10 +10,10 @@ use voipfleet_ruleset::ruleset::{Digest, LiveName, LiveSets, Ruleset};
 use super::format::{self, DynamicSetsFile, Kind};
 use super::{Corrupt, Ledger, LedgerError, content};
 use crate::host::disk;
-use crate::host::errors::chain;
+use voipfleet_protocol::errors::chain;
 
 pub(super) const LAST: &str = "live";
-/// What was kept before [`LAST`]: most of it is still right, should that be damaged.
+/// The sets before [`LAST`]: most of them are still right, should that be damaged.
 pub(super) const EARLIER: &str = "live-earlier";
 /// Both parts, and what frames them.
 const MAX_FILE: usize = 2 * MAX_LIVE_BYTES + 4096;
@@ -21,7 +21,7 @@ const MAX_FILE: usize = 2 * MAX_LIVE_BYTES + 4096;
 /// The dynamic sets of the site, as this node received them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteSets {
-    /// What the controller sent last.
+    /// The sets that the controller sent last.
     pub received: LiveSets,
     pub digest: Digest,
     /// Sources that it sends no more, but that a ruleset of this node names, as they were sent
@@ -30,7 +30,7 @@ pub struct SiteSets {
 }
 
 impl SiteSets {
-    /// What was received.
+    /// Without sources that are sent no more.
     pub fn new(received: LiveSets) -> Self {
         let digest = received.digest();
         let kept = LiveSets::new(received.site.clone());

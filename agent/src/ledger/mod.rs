@@ -42,10 +42,10 @@ pub enum LedgerError {
     /// A file that is not what was written.
     #[error("{} cannot be used", path.display())]
     Corrupt {
-        /// The file, by its name now: `….corrupt`, unless the ledger was opened for reading only, or
-        /// a later version wrote it.
+        /// The file, by its name now: `….corrupt`, unless the ledger was opened for reading only,
+        /// or a later version wrote it.
         path: PathBuf,
-        /// What is wrong.
+        /// The damage.
         #[source]
         reason: Corrupt,
     },
@@ -97,16 +97,16 @@ pub struct Confirmed {
     /// Its number and digest.
     pub held: Held,
     pub ruleset: Ruleset,
-    /// What the failsafe chain keeps open.
+    /// The controllers that the failsafe chain keeps open.
     pub failsafe: Failsafe,
-    /// What the kernel must print.
+    /// The canonical form of its rules.
     pub canonical: Canonical,
     /// The ruleset with its dynamic sets, which the ledger keeps apart; none where it names none.
     pub filled: Option<Arc<Ruleset>>,
 }
 
 impl Confirmed {
-    /// What the kernel should hold.
+    /// The ruleset that the kernel should hold.
     pub fn effective(&self) -> &Ruleset {
         self.filled.as_deref().unwrap_or(&self.ruleset)
     }
@@ -129,7 +129,7 @@ impl Confirmed {
 /// to is the confirmed ruleset, and no rules of ours where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Journal {
-    /// What is being applied.
+    /// The generation that is being applied.
     pub held: Held,
     /// The offer's nonce.
     pub nonce: u64,

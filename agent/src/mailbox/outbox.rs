@@ -91,7 +91,7 @@ impl Outbox {
         self.lock().last.clone()
     }
 
-    /// What the node holds, by its last status.
+    /// The confirmed generation in the last status.
     pub fn confirmed(&self) -> Option<Held> {
         let content = self.lock();
         let digest = Digest::try_from(content.last.confirmed_digest.as_slice()).ok()?;
@@ -166,7 +166,7 @@ impl Outbox {
         self.filled.notified().await;
     }
 
-    /// What was not sent in this session yet.
+    /// Messages that were not sent in this session yet.
     pub fn take(&self) -> Vec<pb::agent_message::Kind> {
         let mut content = self.lock();
         let mut messages = Vec::new();

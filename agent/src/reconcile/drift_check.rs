@@ -13,10 +13,10 @@ use super::node::Node;
 use super::repair::{Found, Repair};
 use crate::enforcement::inspect::{self, Inspection, Moment};
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::Confirmed;
 use crate::mailbox::{Change, Outbox};
+use voipfleet_protocol::errors::chain;
 
 /// While something is contended, events of its family come by the hundred: they start an
 /// inspection this often at most.
@@ -58,7 +58,7 @@ impl Drift {
         self.state
     }
 
-    /// What is contended, and why a repair left something; empty: neither.
+    /// Describes contention, and why a repair left something; empty: neither.
     pub(super) fn detail(&self) -> String {
         self.repair.describe(!self.records.is_empty())
     }
@@ -217,9 +217,9 @@ impl Drift {
         checked
     }
 
-    /// What of the kernel may have changed since the last inspection. A change of rules leaves
-    /// sets alone; and where a difference is left that should have been repaired, everything is
-    /// read, so that nothing is forgotten.
+    /// The parts of the kernel that may have changed since the last inspection. A change of rules
+    /// leaves sets alone; and where a difference is left that should have been repaired, everything
+    /// is read, so that nothing is forgotten.
     fn parts_to_read(&self, change: Option<&Change>) -> Parts {
         let now = Instant::now();
         let waits = |difference: &Difference| {
@@ -251,7 +251,7 @@ impl Drift {
         });
     }
 
-    /// What runs was just proved.
+    /// The ruleset that runs was just proved.
     pub(super) fn is_clean_now(&mut self) {
         self.not_in_force = None;
         let now = Instant::now();
@@ -278,7 +278,7 @@ impl Drift {
     }
 }
 
-/// What a check did.
+/// The effects of a check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Checked {
     /// The kernel was compared with what runs.

@@ -17,22 +17,22 @@ use super::warnings::Warning;
 use crate::enforcement::apply::NodeId;
 use crate::enforcement::recovery::{self, Interrupted, Recovered};
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::errors::chain;
 use crate::host::systemd;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::mailbox::{Change, Controllers, Inbox, Outbox, ReceivedSets};
+use voipfleet_protocol::errors::chain;
 
 /// The inventory is refreshed every so many polls: it runs more programs, for what changes once in
 /// years.
 const POLLS_PER_INVENTORY: u32 = 20;
 
-/// What the task reports about the machine.
+/// Facts about the machine, which the task reports.
 pub trait Inventory: Send {
     /// Reads anew what seldom changes; programs of the machine may be run for it.
     fn refresh(&mut self, kernel: &mut dyn Kernel);
 
-    /// What was read last, with what costs nothing to read now.
+    /// The facts that were read last, with those that cost nothing to read now.
     fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts;
 }
 

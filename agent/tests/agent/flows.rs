@@ -1,4 +1,4 @@
-//! SiteSets flows on real sockets: what a push newly denies ends, and nothing else does.
+//! Live flows on real sockets: what a push newly denies ends, and nothing else does.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::sync_channel;

@@ -187,7 +187,7 @@ fn later_format_version_is_named_in_the_error() {
     in_ledger(|ledger, folder| {
         fs::write(folder.join("confirmed"), file).unwrap();
         let error = ledger.confirmed().unwrap_err();
-        let words = voipfleet_agent::host::errors::chain(&error);
+        let words = voipfleet_protocol::errors::chain(&error);
         assert!(
             words.contains("version 9") && words.contains("newer"),
             "{words}"
