@@ -23,7 +23,7 @@ use crate::ledger::SiteSets;
 use crate::mailbox::ReceivedSets;
 use voipfleet_protocol::errors::chain;
 
-/// SetsError announced dynamic sets are not here.
+/// Why announced dynamic sets are not here.
 #[derive(Debug, thiserror::Error)]
 enum SetsError {
     #[error("the announcement of dynamic sets has no digest")]

@@ -1,10 +1,11 @@
 //! Drift: when the kernel is inspected, what differed, and what came of it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 use voipfleet_proto::v1 as pb;
-use voipfleet_ruleset::drift::{Class, Difference};
+use voipfleet_ruleset::drift::{Class, Difference, Subject};
 use voipfleet_ruleset::iptables::SetCount;
 use voipfleet_ruleset::ruleset::Family;
 
@@ -146,7 +147,6 @@ impl Drift {
         outbox: &Outbox,
         change: Option<&Change>,
     ) -> Checked {
-        let noticed = change.map_or_else(Instant::now, |change| change.noticed);
         // Before an undo there is nothing to compare with; management rules are put back whole.
         if node.is_out_of_force() {
             self.repair.forget();
@@ -156,48 +156,24 @@ impl Drift {
             };
         }
         let parts = self.parts_to_read(change);
-        let expected = change.map(|change| {
-            let reached =
-                |family: &Family| change.reaches_ours(*family) && !self.is_waiting_for(*family);
-            Family::BOTH.into_iter().filter(reached).collect::<Vec<_>>()
-        });
+        let likely = self.likely_repairs(change);
         // During a trial, its ruleset counts: a repair must not end it.
         let (kernel, Some(running)) = node.kernel_and_running() else {
             self.repair.forget();
             return Checked::default();
         };
-        if let Some(families) = expected {
-            // The tool that will repair the rules starts while they are read. Under contention,
-            // a repair is not likely.
-            kernel.expect_restore(&families);
-        }
-        let mut moment = Moment::now();
-        if parts.sets {
-            moment.stepped = self.clock_steps.stepped(clock::now(), Instant::now());
-        }
+        // The tool that will repair the rules starts while they are read.
+        kernel.expect_restore(&likely);
+        let moment = self.moment(parts);
+        let noticed = change.map_or_else(Instant::now, |change| change.noticed);
         let found = inspect_and_renew(kernel, running, parts, moment);
-        self.count(&found);
-        let now = Instant::now();
-        self.last_check = Some(now);
-        self.repair.checked(now, &found.differences, |subject| {
-            parts.covers(subject.table, subject.family)
-        });
         let at_ms = clock::unix_ms(clock::now());
-        // A difference that others put right is no longer drift; its record says that we did not
-        // repair it.
-        self.records
-            .found(&found.differences, parts, change, noticed, at_ms);
-        if found.is_clean() && parts == Parts::ALL {
-            self.not_in_force = None;
-        }
-        let waiting = self.repair.waiting(now, &found.differences, |family| {
-            change.and_then(|change| change.author(family).cloned())
-        });
+        let waiting = self.take(&found, parts, change, noticed, at_ms);
         let repairs = |difference: &Difference| {
             difference.class != Class::Unreadable && !waiting.contains(&difference.subject())
         };
-        let mut checked = Checked::default();
-        if found.differences.iter().any(repairs) {
+        let repaired = found.differences.iter().any(repairs);
+        if repaired {
             let found = Found {
                 inspection: found,
                 parts,
@@ -208,13 +184,60 @@ impl Drift {
                 .repair
                 .run(kernel, running, found, &mut self.records, outbox);
             self.count(&left);
-            checked.repaired = true;
         } else if !found.is_clean() {
             send_records(outbox, self.records.unsent());
         }
         self.state = self.current_state();
-        checked.inspected = true;
-        checked
+        Checked {
+            inspected: true,
+            repaired,
+            fell_back: false,
+        }
+    }
+
+    /// Families whose rules are probably repaired after a change. Under contention none is.
+    fn likely_repairs(&self, change: Option<&Change>) -> Vec<Family> {
+        let reached = |family: &Family| {
+            let reaches_ours = change.is_some_and(|change| change.reaches_ours(*family));
+            reaches_ours && !self.is_waiting_for(*family)
+        };
+        Family::BOTH.into_iter().filter(reached).collect()
+    }
+
+    /// The time of an inspection that begins now.
+    fn moment(&mut self, parts: Parts) -> Moment {
+        let mut moment = Moment::now();
+        if parts.sets {
+            moment.stepped = self.clock_steps.stepped(clock::now(), Instant::now());
+        }
+        moment
+    }
+
+    /// Takes what an inspection found. Gives the subjects whose repair waits.
+    fn take(
+        &mut self,
+        found: &Inspection,
+        parts: Parts,
+        change: Option<&Change>,
+        noticed: Instant,
+        at_ms: u64,
+    ) -> BTreeSet<Subject> {
+        self.count(found);
+        let now = Instant::now();
+        self.last_check = Some(now);
+        self.repair.checked(now, &found.differences, |subject| {
+            parts.covers(subject.table, subject.family)
+        });
+        // A difference that others put right is no longer drift; its record says that we did not
+        // repair it.
+        self.records
+            .found(&found.differences, parts, change, noticed, at_ms);
+        if found.is_clean() && parts == Parts::ALL {
+            self.not_in_force = None;
+        }
+        self.repair.waiting(now, &found.differences, |family| {
+            change.and_then(|change| change.author(family).cloned())
+        })
     }
 
     /// The parts of the kernel that may have changed since the last inspection. A change of rules
