@@ -101,7 +101,7 @@ pub fn enter_fallback(
     reason: &str,
     existing: ExistingRules,
 ) -> Option<Fallback> {
-    let _work = during(Work::Close);
+    let _work = during(Work::EnterFallback);
     let (management, loaded) = known_management(ledger, confirmed);
     let mode = management
         .as_ref()
@@ -278,7 +278,7 @@ pub fn describe_note(note: &Note) -> String {
 
 /// The confirmed ruleset runs again.
 pub fn leave_fallback(ledger: &Ledger, fallback: &mut Option<Fallback>) {
-    let _work = during(Work::Reopen);
+    let _work = during(Work::LeaveFallback);
     let ended = fallback.take();
     if (ended.is_some() || ledger.fallback().is_some())
         && let Err(error) = ledger.end_fallback()

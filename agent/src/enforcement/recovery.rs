@@ -95,11 +95,11 @@ fn begin(
     confirmed: Option<&mut Confirmed>,
 ) -> Result<(), Failure> {
     let _work = during(match first {
-        Start::Undo => Work::Return,
+        Start::Undo => Work::UndoAtStart,
         Start::Keep => Work::Restore,
         Start::Settle => Work::Settle,
     });
-    reach(Step::Noted);
+    reach(Step::LedgerRead);
     match (first, confirmed) {
         (Start::Undo, None) => {
             // Else the list of admins of an interrupted first push would look like a lost ruleset.

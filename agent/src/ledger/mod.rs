@@ -197,7 +197,7 @@ impl Ledger {
         if self.keeper && !matches!(reason, Corrupt::Version(_)) {
             let kept = self.corrupt(name);
             disk::rename(&path, &kept)?;
-            reach_in(Work::Close, Step::PutAside);
+            reach_in(Work::EnterFallback, Step::PutAside);
             path = kept;
         }
         Err(LedgerError::Corrupt { path, reason })

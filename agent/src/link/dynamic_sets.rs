@@ -63,7 +63,7 @@ impl Notices {
         client: &FleetClient<Channel>,
         notice: pb::LiveNotice,
     ) {
-        reach_in(Work::Live, Step::Noticed);
+        reach_in(Work::DynamicSets, Step::Announced);
         let received = Instant::now();
         match &self.now {
             // One that failed gives way, without waiting for its pause.
@@ -104,7 +104,7 @@ impl Notices {
         };
         match came {
             Ok(sets) => {
-                reach_in(Work::Live, Step::Fetched);
+                reach_in(Work::DynamicSets, Step::Fetched);
                 link.inbox.dynamic_sets(ReceivedSets {
                     sets,
                     received: now.received,

@@ -101,7 +101,7 @@ impl Repair {
             at_ms,
         } = found;
         let _work = during(Work::Repair);
-        reach(Step::Found);
+        reach(Step::DriftFound);
         let mut tried = inspection.differences.clone();
         tried.retain(|d| d.class != Class::Unreadable && !waiting.contains(&d.subject()));
         let scope = RepairScope {

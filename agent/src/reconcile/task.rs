@@ -240,7 +240,7 @@ impl Reconciler {
     }
 
     fn retry_dynamic_sets(&mut self) {
-        let _work = during(Work::Live);
+        let _work = during(Work::DynamicSets);
         let in_force = !self.node.is_out_of_force();
         let written = self.dynamic_sets.retry(&mut self.node);
         self.sets_written(written);
@@ -250,7 +250,7 @@ impl Reconciler {
     }
 
     fn take_dynamic_sets(&mut self, received: &ReceivedSets) {
-        let _work = during(Work::Live);
+        let _work = during(Work::DynamicSets);
         let site = &self.settings.node.site;
         let outbox = &self.report.outbox;
         let taken = self
@@ -261,7 +261,7 @@ impl Reconciler {
             Taken::Unchanged(written) => self.sets_written(written),
             Taken::Changed(written) => {
                 self.sets_written(written);
-                reach(Step::Told);
+                reach(Step::Reported);
             }
         }
         self.report_status(None, None);

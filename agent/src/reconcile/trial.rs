@@ -33,7 +33,7 @@ impl Reconciler {
         self.is_proved();
         self.report.outcome = Outcome::OnTrial(held);
         self.report_status(None, Some(received));
-        reach(Step::Begun);
+        reach(Step::TrialBegun);
         self.report_facts();
     }
 
@@ -129,7 +129,7 @@ impl Reconciler {
                 );
             }
         }
-        reach(Step::Told);
+        reach(Step::Reported);
         self.report_status(Some(attempt.nonce), Some(received));
         self.report_facts();
     }
@@ -168,7 +168,7 @@ impl Reconciler {
             reason = self.report.outcome.error(),
             "rolled back"
         );
-        reach(Step::Told);
+        reach(Step::Reported);
         self.report_status(Some(attempt.nonce), Some(trial.received));
         self.report_facts();
     }
