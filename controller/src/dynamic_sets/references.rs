@@ -87,7 +87,7 @@ impl Used {
     }
 }
 
-/// Reads documents and generations again whenever they change, until the controller stops. Nothing is said
+/// Reads documents and generations again whenever they change, until the controller stops. Nothing is sent
 /// before they were read once.
 pub(super) async fn follow(
     store: Arc<dyn Store>,
@@ -104,10 +104,7 @@ pub(super) async fn follow(
             Ok(used) => _ = out.send_if_modified(|old| change(old, used)),
             Err(error) => {
                 let error = chain(&error);
-                tracing::error!(
-                    error,
-                    "documents and generations cannot be read for their names and feeds"
-                );
+                tracing::error!(error, "cannot read which names and lists are in use");
             }
         }
         tokio::select! {
@@ -134,10 +131,10 @@ async fn read(store: &dyn Store) -> Result<Used, StoreError> {
     loop {
         let page = store.range(keys::ALL_GENERATIONS, after.as_deref(), PAGE);
         let page = page.await?;
-        for entry in &page.entries {
-            used.add(records::from_json(&entry.key, &entry.held)?);
-        }
         after = page.entries.last().map(|entry| entry.key.clone());
+        for entry in page.entries {
+            used.add(records::load(store, entry).await?);
+        }
         if !page.more {
             return Ok(used);
         }

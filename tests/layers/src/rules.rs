@@ -45,7 +45,14 @@ pub const LAYERS: &[Layer] = &[
     },
     Layer {
         package: "voipfleet-store",
-        above: COMMON,
+        above: &[
+            "voipfleet-proto",
+            "voipfleet-ruleset",
+            "voipfleet-policy",
+            "voipfleet-compiler",
+            "voipfleet-protocol",
+            "voipfleet-controller-core",
+        ],
     },
     Layer {
         package: "voipfleet-controller",
@@ -61,7 +68,6 @@ pub const LAYERS: &[Layer] = &[
     },
     Layer {
         package: "voipfleet-agent",
-        // Of the policy only the catalogue: which ports it opens to the world for media.
         above: &[
             "voipfleet-proto",
             "voipfleet-ruleset",
@@ -195,8 +201,8 @@ pub const FORBIDDEN_PATHS: &[ForbiddenPaths] = &[
         paths: &[
             "jiff::Timestamp::now",
             "jiff::Zoned::now",
-            "std::time::Instant",
-            "std::time::SystemTime",
+            "std::time::Instant::now",
+            "std::time::SystemTime::now",
         ],
         reason: "pure: the time is a parameter",
     },
