@@ -7,8 +7,17 @@ use super::lcs::longest_common_subsequence;
 use super::words::is_ours;
 use super::{SavedChain, Table, filter_section};
 
-/// Chains of ours by name that no ruleset names.
-pub const UNWANTED_CHAINS: &str = "any VF-*";
+/// A part of a table or of the sets that is repaired, or left alone, as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RepairPart {
+    /// All of it.
+    Table,
+    /// A chain or set that the ruleset names; `INPUT` stands for the jump and the policy.
+    Named(String),
+    /// Every chain or set of ours by name that the ruleset does not name.
+    Unwanted,
+}
+
 /// Edits of single rules that one chain is worth: each makes the tool count through the chain.
 const MAX_EDITS: usize = 200;
 
@@ -19,9 +28,8 @@ pub struct Repair<'a> {
     pub wanted: &'a Table,
     /// The policy of `INPUT`; none: whatever it is.
     pub policy: Option<&'a str>,
-    /// What to leave as it is: a chain, `INPUT` for the jump and the policy, or
-    /// [`UNWANTED_CHAINS`].
-    pub spares: &'a dyn Fn(&str) -> bool,
+    /// What to leave as it is.
+    pub spares: &'a dyn Fn(&RepairPart) -> bool,
     /// Chains that differ are written anew as a whole: it asks less of the tool.
     pub whole_chains: bool,
 }
@@ -62,7 +70,8 @@ pub fn repair_input(repair: &Repair<'_>, observed: &Table) -> Option<String> {
     let wanted = repair.wanted;
     let mut declared = String::new();
     let mut rules = String::new();
-    for chain in wanted.chains.iter().filter(|c| !(repair.spares)(&c.name)) {
+    let spares = |name: &str| (repair.spares)(&RepairPart::Named(name.to_owned()));
+    for chain in wanted.chains.iter().filter(|chain| !spares(&chain.name)) {
         let found = observed.chain(&chain.name);
         if found.is_some_and(|found| found.rules == chain.rules) {
             continue;
@@ -80,13 +89,13 @@ pub fn repair_input(repair: &Repair<'_>, observed: &Table) -> Option<String> {
         .iter()
         .map(|chain| chain.name.as_str())
         .filter(|name| is_ours(name) && wanted.chain(name).is_none())
-        .filter(|_| !(repair.spares)(UNWANTED_CHAINS))
+        .filter(|_| !(repair.spares)(&RepairPart::Unwanted))
         .collect();
     for name in &stale {
         declare(&mut declared, name);
     }
     let mut lines = declared + &rules;
-    if !(repair.spares)("INPUT") {
+    if !spares("INPUT") {
         let policy = observed.chain("INPUT").and_then(|c| c.policy.as_deref());
         // A table that is made anew lets everything in.
         let policy = policy.unwrap_or("ACCEPT");
@@ -214,7 +223,7 @@ COMMIT
                 "{input}"
             );
             let spared = Repair {
-                spares: &|name| name == "VF-A",
+                spares: &|part| *part == RepairPart::Named("VF-A".to_owned()),
                 ..Repair::of(&wanted, Some("ACCEPT"))
             };
             assert_eq!(
