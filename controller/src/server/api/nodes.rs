@@ -1,10 +1,13 @@
 //! Nodes, as far as operators change them.
 
+use crate::server::rpc_status::conflict;
 use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::DeleteRequest;
+use voipfleet_proto::v1::Reason;
 use voipfleet_protocol::identity::rights::Target;
 
-use super::convert::parse;
+use super::convert::{invalid, parse};
 use super::{Caller, FleetApi, failed};
 use crate::records::NodeId;
 use crate::store::{Expect, Outcome, Txn, keys};
@@ -32,7 +35,7 @@ pub(super) fn deleted(request: &DeleteRequest) -> Result<Target, Status> {
 fn node_id(name: &str) -> Result<NodeId, Status> {
     let (site, node) = name.split_once('/').ok_or_else(|| {
         let shown: String = name.chars().take(80).collect();
-        Status::invalid_argument(format!("{shown:?} is not SITE/NODE"))
+        invalid(format!("{shown:?} is not SITE/NODE"))
     })?;
     Ok(NodeId {
         site: parse(site)?,
@@ -47,9 +50,13 @@ impl FleetApi {
         let id = node_id(name)?;
         let key = keys::node(&id.site, &id.node);
         let Some(held) = self.store.get(&key).await.map_err(failed)? else {
-            return Err(Status::not_found(format!(
-                "there is no node {id}; `voipctl nodes` lists them"
-            )));
+            return Err(
+                Refusal::new(Reason::UnknownNode, format!("there is no node {id}"))
+                    .hint("list the nodes: voipctl nodes")
+                    .fact("site", id.site)
+                    .fact("node", id.node)
+                    .into(),
+            );
         };
         let mut txn = Txn::new()
             .expect(key.clone(), Expect::At(held.revision))
@@ -64,9 +71,7 @@ impl FleetApi {
             txn = txn.delete(record.key);
         }
         if self.store.commit(txn).await.map_err(failed)? == Outcome::Conflict {
-            return Err(Status::aborted(
-                "the node is being changed by others; try again",
-            ));
+            return Err(conflict(format_args!("node {id}")));
         }
         self.fleet.deleted(&id);
         tracing::info!(operator = %caller.name, node = %id, "node deleted");

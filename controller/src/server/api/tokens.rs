@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::server::rpc_status::conflict;
 use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{
     CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, TokenReport,
 };
@@ -74,7 +77,11 @@ impl TokensApi {
             .map(|role| parse::<Role>(role))
             .collect::<Result<BTreeSet<_>, _>>()?;
         if roles.is_empty() {
-            return Err(invalid("a token needs at least one role; add --role sip"));
+            return Err(
+                Refusal::new(Reason::InvalidRequest, "a token needs at least one role")
+                    .hint("name one, such as --role sip")
+                    .into(),
+            );
         }
         let ttl_ms = match request.ttl_ms {
             0 => DEFAULT_TTL_MS,
@@ -88,9 +95,12 @@ impl TokensApi {
         let site: SiteName = parse(&request.site)?;
         let site_key = keys::document("site", &site);
         let Some(document) = self.store.get(&site_key).await.map_err(failed)? else {
-            return Err(Status::not_found(format!(
-                "there is no site {site}; apply its document first: voipctl apply -f PATH"
-            )));
+            return Err(
+                Refusal::new(Reason::UnknownSite, format!("there is no site {site}"))
+                    .hint("apply its document first: voipctl apply -f PATH")
+                    .fact("site", site)
+                    .into(),
+            );
         };
         let now_ms = self.clock.now_ms();
         self.forget_old_tokens(now_ms).await?;
@@ -112,9 +122,7 @@ impl TokensApi {
             .expect(key.clone(), Expect::Absent)
             .put(key, value);
         if self.store.commit(txn).await.map_err(failed)? == Outcome::Conflict {
-            return Err(Status::aborted(
-                "the site is being changed by others; try again",
-            ));
+            return Err(conflict(format_args!("site {}", record.site)));
         }
         let id = new.token.id();
         tracing::info!(operator = %caller.name, id, site = %record.site, "token created");
@@ -157,9 +165,12 @@ impl TokensApi {
             tokens.find(|(known, token)| known == id && caller.sight.whole_site(&token.site));
         let Some((_, token)) = found else {
             let shown: String = id.chars().take(80).collect();
-            return Err(Status::not_found(format!(
-                "there is no token {shown}; `voipctl token list` lists them"
-            )));
+            return Err(
+                Refusal::new(Reason::UnknownToken, format!("there is no token {shown}"))
+                    .hint("list the tokens: voipctl token list")
+                    .fact("token", shown)
+                    .into(),
+            );
         };
         caller.concerns_site(&token.site);
         caller.concerns(format!("Token/{id}"));
@@ -192,9 +203,10 @@ impl TokensApi {
             .map(|(id, _)| keys::token(id))
             .collect();
         if tokens.len() - old.len() >= MAX_TOKENS {
-            return Err(Status::resource_exhausted(
-                "there are too many tokens; revoke some: voipctl token revoke ID",
-            ));
+            let message = format!("there are {MAX_TOKENS} tokens, the most that may exist");
+            return Err(Refusal::new(Reason::LimitReached, message)
+                .hint("revoke some: voipctl token revoke ID")
+                .into());
         }
         if !old.is_empty() {
             let txn = Txn {
