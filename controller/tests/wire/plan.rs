@@ -110,7 +110,7 @@ async fn a_plan_compares_with_what_nodes_have_confirmed() {
 }
 
 #[tokio::test]
-async fn a_rollout_that_is_under_way_is_known_before_a_push() {
+async fn a_plan_reports_a_running_rollout() {
     let (installation, _, mut session) = connected().await;
     let request = |rehearse| PushRequest {
         dry_run: true,
@@ -135,7 +135,7 @@ async fn a_rollout_that_is_under_way_is_known_before_a_push() {
 }
 
 #[tokio::test]
-async fn what_a_node_runs_and_nobody_knows_is_told_as_such() {
+async fn a_plan_reports_an_unknown_ruleset_of_a_node() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let mut node = installation.enrol("a").await;
@@ -147,7 +147,7 @@ async fn what_a_node_runs_and_nobody_knows_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn exactly_what_was_planned_is_pushed() {
+async fn a_push_with_a_plan_pushes_exactly_that_plan() {
     let (installation, _, mut session) = connected().await;
     let planned = plan(&installation, &[&wider()]).await;
     // Those documents are not stored: what would be pushed is not what was agreed to.
@@ -166,7 +166,7 @@ async fn exactly_what_was_planned_is_pushed() {
 }
 
 #[tokio::test]
-async fn a_plan_that_went_stale_says_what_moved() {
+async fn a_stale_plan_is_refused_with_the_change() {
     let (installation, _, mut session) = connected().await;
     let planned = plan(&installation, &[]).await;
     let stale = async |planned: &PlanResponse| {

@@ -45,7 +45,7 @@ async fn fleet(
 }
 
 #[tokio::test]
-async fn a_canary_that_fails_halts_and_the_others_are_untouched() {
+async fn a_failed_canary_halts_the_rollout_before_other_nodes() {
     let (installation, _address, agents) = fleet(
         json!({"canary": 1, "batch": 2, "max_failures": 0}),
         &[("a", 2)],
