@@ -1,4 +1,4 @@
-//! What the kernel holds against what it should hold.
+//! Differences between what the kernel holds and what it should hold.
 
 mod sequence;
 
@@ -22,9 +22,9 @@ pub enum DriftClass {
     Missing,
     /// A rule was changed in its place.
     Altered,
-    /// A rule or chain is there that nobody wants.
+    /// A rule or chain exists that the ruleset does not have.
     Extra,
-    /// A rule stands in another place.
+    /// A rule is in another place.
     Order,
     /// A chain has another policy.
     Policy,
@@ -32,7 +32,7 @@ pub enum DriftClass {
     Set,
     /// Packets are accepted before our chain sees them.
     Bypass,
-    /// The tool's output says nothing certain.
+    /// The tool's output cannot be relied on.
     Unreadable,
 }
 
@@ -80,8 +80,8 @@ pub struct Wanted {
     pub family: Family,
     /// Our chains in the words of the node's own iptables-save.
     pub table: Table,
-    /// The policy of `INPUT`, `ACCEPT` or `DROP`, when the ruleset was proved on the live kernel;
-    /// none where it is nobody's concern.
+    /// The policy of `INPUT`, `ACCEPT` or `DROP`, when the ruleset was read back from the live
+    /// kernel; `None` where any policy will do.
     pub policy: Option<String>,
 }
 
@@ -132,7 +132,7 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// One in `chain` that says nothing yet of what is wanted and observed.
+    /// One in `chain`, with nothing wanted and nothing observed.
     pub fn new(
         class: DriftClass,
         family: Family,
@@ -198,11 +198,11 @@ pub const MAX_DIFFERENCES: usize = 100;
 
 /// What differs in our chains and in the jump to them. `observed` is the whole filter table.
 ///
-/// A chain that is gone, or that nobody wants, is one difference with its declaration in
+/// A chain that is gone, or that is unwanted, is one difference with its declaration in
 /// place of a rule. A chain that was emptied is one missing rule after the other. The jump
 /// belongs to chain `INPUT`: missing, altered (it got conditions), extra (there again), or
-/// bypass (below a rule that can accept). So does the policy that stood there when the ruleset
-/// was proved: it decides whenever the jump does not stand.
+/// bypass (below a rule that can accept). So does the policy of `INPUT` when the
+/// ruleset was read back: it decides whenever the jump is missing.
 pub fn compare_rules(wanted: &Wanted, observed: &Table) -> Vec<Difference> {
     let mut differences = Vec::new();
     let here = |class, chain: &str| {
@@ -331,8 +331,8 @@ fn describe(
 /// missing, of another shape or not wanted, and for each element too few, too many, or with
 /// another end. DriftClass [`DriftClass::Set`] throughout.
 ///
-/// An element whose end has come is not missed, and one that is about to go is not told
-/// apart from one that is gone; `slack` says how much of that there is.
+/// An element that has expired is not missed, and one that is about to expire counts as gone;
+/// `slack` is the tolerance.
 pub fn compare_sets(
     wanted: &Ruleset,
     observed: &[KernelSet],
@@ -366,18 +366,18 @@ pub fn compare_sets(
             match change {
                 ElementChange::Missing(net, _) => gone.push((Some(net.to_string()), None)),
                 ElementChange::Extra(net, _) => new.push((None, Some(net.to_string()))),
-                // In words that are the same at the next look, while timers run.
+                // Worded so that it is the same at the next inspection, while timers run.
                 ElementChange::Retimed { net, wanted, found } => retimed.push((
                     Some(format!("{net} {}", end(wanted))),
                     Some(format!("{net} {}", actual_end(wanted, found, now))),
                 )),
             }
         }
-        for told in [gone, new, retimed] {
-            let told = told
+        for found in [gone, new, retimed] {
+            let found = found
                 .into_iter()
                 .map(|(wanted, observed)| here(&set.name, wanted, observed));
-            differences.extend(capped(told, "elements"));
+            differences.extend(capped(found, "elements"));
         }
     }
     for set in held.values() {
@@ -403,11 +403,11 @@ fn actual_end(wanted: Option<Until>, found: Option<u32>, now: u64) -> &'static s
 
 /// The first [`MAX_DIFFERENCES`], and for each class of the rest one that counts them.
 fn capped(all: impl Iterator<Item = Difference>, what: &str) -> Vec<Difference> {
-    let mut told = Vec::new();
+    let mut first = Vec::new();
     let mut rest: BTreeMap<DriftClass, (usize, Difference)> = BTreeMap::new();
     for difference in all {
-        if told.len() < MAX_DIFFERENCES {
-            told.push(difference);
+        if first.len() < MAX_DIFFERENCES {
+            first.push(difference);
         } else {
             rest.entry(difference.class).or_insert((0, difference)).0 += 1;
         }
@@ -417,9 +417,9 @@ fn capped(all: impl Iterator<Item = Difference>, what: &str) -> Vec<Difference> 
         for side in [&mut difference.wanted, &mut difference.observed] {
             *side = side.take().map(|_| format!("{number} more {what}"));
         }
-        told.push(difference);
+        first.push(difference);
     }
-    told
+    first
 }
 
 fn declaration(chain: &SavedChain) -> String {

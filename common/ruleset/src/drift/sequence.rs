@@ -8,11 +8,11 @@ use crate::iptables::words::comment;
 /// One change, with places in the wanted and in the observed list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RuleChange {
-    /// The wanted rule is nowhere.
+    /// The wanted rule is gone.
     Missing(usize),
-    /// The observed rule is wanted nowhere.
+    /// The observed rule is not wanted.
     Extra(usize),
-    /// The wanted rule stands, but not where it should.
+    /// The wanted rule exists, but in another place.
     Moved(usize, usize),
     /// The wanted rule became the observed one.
     Altered(usize, usize),
@@ -22,7 +22,7 @@ pub(super) enum RuleChange {
 /// last.
 ///
 /// The rules that were kept are a longest common subsequence. Of the rest, equal rules were
-/// moved. Then a rule of the same label was altered, wherever it stands, and so was what
+/// moved. Then a rule of the same label was altered, wherever it is now, and so was what
 /// replaced a rule in the same gap between two kept ones.
 pub(super) fn changes(wanted: &[String], observed: &[String]) -> Vec<RuleChange> {
     let kept = longest_common_subsequence(wanted, observed);

@@ -1,5 +1,5 @@
-//! A look at an encoded ruleset before it is read: each of its messages, were it empty, is two
-//! bytes of input and fifty of memory.
+//! Bounds on an encoded ruleset before it is decoded: an empty message is two bytes of input and
+//! fifty of memory.
 
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};

@@ -18,9 +18,9 @@ pub(crate) enum ElementChange {
     Retimed {
         /// The element.
         net: IpNet,
-        /// When it should go; none: never.
+        /// When it should go; `None`: never.
         wanted: Option<Until>,
-        /// When it goes, in seconds from now; none: never.
+        /// When it goes, in seconds from now; `None`: never.
         found: Option<u32>,
     },
 }

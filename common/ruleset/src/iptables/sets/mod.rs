@@ -29,7 +29,7 @@ const DEFAULT_ROOM: usize = 4096;
 /// A set of ours as the kernel holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelSet {
-    /// Its name, with the family that the name says.
+    /// Its name, with the family from the name.
     pub name: SetName,
     /// Its shape as `ipset save` prints it, without what the kernel picks by itself:
     /// `hash:net family inet maxelem 1024`.

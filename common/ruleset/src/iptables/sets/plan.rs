@@ -17,7 +17,7 @@ use crate::ruleset::{AddressSet, Digest, Family, Ruleset, SetName, Until};
 pub struct SetPlan {
     /// Before the rules: what they will name is made and filled. Empty: nothing to do.
     pub before: String,
-    /// After the rules: elements and sets that nobody wants go. Empty: nothing to do.
+    /// After the rules: removal of unwanted elements and sets. Empty if there is nothing to do.
     pub after: String,
 }
 
