@@ -216,7 +216,7 @@ fn an_admin_does_not_end() {
     let error = refused(&documents);
     assert_eq!(
         error.to_string(),
-        "admins cannot be list:voipbl: it holds addresses that expire, and rules made from admins do \
-         not end by itself"
+        "admins cannot be list:voipbl: it holds addresses that expire, and rules made from \
+         admins do not expire"
     );
 }
