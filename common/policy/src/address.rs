@@ -147,7 +147,7 @@ fn not_an_address(text: &str, address: &str) -> Problem {
     } else if address.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         "an IPv4 address is four numbers from 0 to 255: 198.51.100.7".to_owned()
     } else if address.contains('.') && address.bytes().any(|b| b.is_ascii_alphabetic()) {
-        "DNS names belong into the networks of a Tenant, or signalling and media of a Provider, \
+        "DNS names belong in networks of a Tenant, or in signalling and media of a Provider, \
          with two labels or more: write the address here"
             .to_owned()
     } else {
