@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 use voipfleet_proto::v1 as pb;
-use voipfleet_ruleset::drift::{Class, Difference, Subject};
+use voipfleet_ruleset::drift::{Difference, DriftClass, DriftSubject, DriftTable};
 use voipfleet_ruleset::iptables::SetCount;
 use voipfleet_ruleset::ruleset::Family;
 
@@ -109,7 +109,7 @@ impl Drift {
     /// Whether a repair of rules of that family waits.
     fn is_waiting_for(&self, family: Family) -> bool {
         self.repair.is_waiting(Instant::now(), |subject| {
-            subject.table != "ipset" && subject.family == family
+            subject.table != DriftTable::Ipset && subject.family == family
         })
     }
 
@@ -170,7 +170,7 @@ impl Drift {
         let at_ms = clock::unix_ms(clock::now());
         let waiting = self.take(&found, parts, change, noticed, at_ms);
         let repairs = |difference: &Difference| {
-            difference.class != Class::Unreadable && !waiting.contains(&difference.subject())
+            difference.class != DriftClass::Unreadable && !waiting.contains(&difference.subject())
         };
         let repaired = found.differences.iter().any(repairs);
         if repaired {
@@ -221,7 +221,7 @@ impl Drift {
         change: Option<&Change>,
         noticed: Instant,
         at_ms: u64,
-    ) -> BTreeSet<Subject> {
+    ) -> BTreeSet<DriftSubject> {
         self.count(found);
         let now = Instant::now();
         self.last_check = Some(now);
@@ -289,7 +289,7 @@ impl Drift {
     }
 
     fn current_state(&self) -> pb::DriftState {
-        if !self.records.all(|d| d.class != Class::Unreadable) {
+        if !self.records.all(|d| d.class != DriftClass::Unreadable) {
             pb::DriftState::Unreadable
         } else if self.repair.is_contended() {
             pb::DriftState::Contended
