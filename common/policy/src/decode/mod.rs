@@ -1,5 +1,6 @@
 //! From a tree of nodes to typed documents. Every mistake is told; decoding goes on after it.
 
+mod exposure;
 mod feed;
 mod networks;
 mod push;
