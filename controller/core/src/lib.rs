@@ -2,6 +2,7 @@
 
 pub mod generation;
 pub mod precondition;
+pub mod proposal;
 pub mod queue;
 pub mod rollout;
 pub mod target;

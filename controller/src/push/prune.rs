@@ -1,14 +1,15 @@
 //! Old generations and the rulesets that only they name.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::Pushes;
 use crate::documents;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, RolloutRecord, TargetRecord};
 use crate::rulesets;
+use crate::store::parts::Parts;
 use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
 
 /// Generations of a site that are kept.
@@ -16,27 +17,24 @@ const KEPT: usize = 20;
 /// The most generations of a site that one pruning reads.
 const MOST: usize = 10_000;
 
-impl Pushes {
-    /// Prunes in the background.
-    pub(super) fn prune(&self, site: SiteName) {
-        let store = std::sync::Arc::clone(&self.store);
-        tokio::spawn(async move {
-            match prune(store.as_ref(), &site).await {
-                Ok(0) => {}
-                Ok(count) => tracing::debug!(%site, count, "old generations removed"),
-                Err(error) => {
-                    tracing::warn!(%site, error = %chain(&error), "old generations not removed");
-                }
+/// Prunes a site in a task of its own.
+pub(super) fn prune_in_background(store: Arc<dyn Store>, site: SiteName) {
+    tokio::spawn(async move {
+        match prune(store.as_ref(), &site).await {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(%site, count, "old generations removed"),
+            Err(error) => {
+                tracing::warn!(%site, error = %chain(&error), "old generations not removed");
             }
-            if let Err(error) = documents::prune(store.as_ref()).await {
-                tracing::warn!(error = %chain(&error), "old versions of documents not removed");
-            }
-        });
-    }
+        }
+        if let Err(error) = documents::prune(store.as_ref()).await {
+            tracing::warn!(error = %chain(&error), "old versions of documents not removed");
+        }
+    });
 }
 
-/// Removes all but the last [`KEPT`] generations and those that a node should run; answers how
-/// many went.
+/// Removes all but the last [`KEPT`] generations and those that a node should run; returns how
+/// many.
 async fn prune(store: &dyn Store, site: &SiteName) -> Result<usize, StoreError> {
     let current = keys::current(site);
     // Before the generations are read: a push that comes between makes the removal fail, and
@@ -54,20 +52,21 @@ async fn prune(store: &dyn Store, site: &SiteName) -> Result<usize, StoreError> 
     // What a rollout may go back to.
     let rollout = records::read::<RolloutRecord>(store, &keys::rollout(site)).await?;
     let steps = rollout.iter().flat_map(|read| read.record.nodes.values());
-    wanted.extend(steps.map(|step| step.before));
+    wanted.extend(steps.filter_map(|step| step.before));
     let mut gone = 0;
     let mut dropped = BTreeSet::new();
     let mut kept = BTreeSet::new();
     let mut txn = Txn::new().expect(current, Expect::At(target.revision));
     for (place, entry) in entries.into_iter().enumerate() {
-        let record: GenerationRecord = records::from_json(&entry.key, &entry.held)?;
+        let key = entry.key.clone();
+        let parts = Parts::of(&key, &entry.held)?;
+        let record: GenerationRecord = records::load(store, entry).await?;
         let digests = record.nodes.values().map(|content| content.digest);
         if place < count && !wanted.contains(&record.number) {
             gone += 1;
             dropped.extend(digests);
-            txn = txn
-                .delete(keys::outcome(site, record.number))
-                .delete(entry.key);
+            txn = txn.delete(keys::outcome(site, record.number)).delete(key);
+            txn.deletes.extend(parts.iter().flat_map(Parts::keys));
         } else {
             kept.extend(digests);
         }
@@ -91,9 +90,9 @@ mod tests {
     use crate::records::{Cause, Content};
     use crate::store::Embedded;
 
-    /// However many have gathered: what the kept generations name stays.
+    /// Rulesets that kept generations name stay, however many generations there were.
     #[tokio::test]
-    async fn the_rulesets_of_kept_generations_stay() {
+    async fn rulesets_of_kept_generations_stay() {
         let dir = tempfile::tempdir().unwrap();
         let store = Embedded::open(dir.path()).unwrap();
         let site: SiteName = "site-a".parse().unwrap();
@@ -110,7 +109,7 @@ mod tests {
                 by: "ada".to_owned(),
                 confirm_within_ms: 100,
                 observe: false,
-                documents: 0,
+                documents: None,
                 cause: Cause::Push,
                 live: BTreeSet::new(),
                 nodes: BTreeMap::from([("a".parse().unwrap(), Content { digest, size: 1 })]),

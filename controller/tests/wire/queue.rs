@@ -213,7 +213,7 @@ async fn queued_pushes_survive_a_restart_without_a_client() {
     let watched = queued(&installation, queue()).await;
     let (_, (), end) = tokio::join!(session.closed(), installation.stop(), watched.dropped());
     assert_eq!(end.code(), Code::Unavailable);
-    assert!(end.message().contains("waits on"), "{}", end.message());
+    assert!(end.message().contains("stays queued"), "{}", end.message());
 
     installation.run().await;
     assert_eq!(installation.rollout().await.waiting.len(), 2);
@@ -312,14 +312,14 @@ async fn an_aborted_rollout_drops_queued_pushes() {
     assert_eq!(installation.abort(true).await.state, "rolling_back");
     let end = waiting.dropped().await;
     assert!(
-        end.message().contains("was taken back: aborted by ada"),
+        end.message().contains("was rolled back: aborted by ada"),
         "{}",
         end.message()
     );
     // Nothing waits for a way back.
     let late = installation.operator().await.push(queue()).await;
     let message = refused(late.map(|_| ()), Code::FailedPrecondition);
-    assert!(message.contains("being taken back"), "{message}");
+    assert!(message.contains("being rolled back"), "{message}");
 }
 
 #[tokio::test]
@@ -350,7 +350,7 @@ async fn a_queued_plan_is_pushed_at_its_turn_or_refused() {
     assert_eq!(end.code(), Code::FailedPrecondition);
     let message = end.message();
     assert!(
-        message.contains("ada changed the documents, and the rules for a are others"),
+        message.contains("ada changed the documents, and the rules for a are different"),
         "{message}"
     );
     assert_eq!(generations(&installation).await, [1, 2]);
