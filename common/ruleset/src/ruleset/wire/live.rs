@@ -5,6 +5,7 @@ use prost::Message as _;
 use voipfleet_proto::v1 as pb;
 
 use super::{direct, network, parse, read_network, sets};
+use crate::protobuf::put_bytes;
 use crate::ruleset::live::{
     InvalidLive, LiveChange, LiveDelta, LiveName, LiveSets, LiveValue, MAX_LIVE_BYTES,
     MAX_LIVE_NAME, MAX_LIVE_SOURCES,
@@ -25,14 +26,14 @@ impl LiveSets {
     /// The canonical encoding; its SHA-256 is the digest.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        direct::field(SITE, self.site.as_str().as_bytes(), &mut bytes);
+        put_bytes(SITE, self.site.as_str().as_bytes(), &mut bytes);
         let mut content = Vec::new();
         for (name, value) in &self.sources {
             content.clear();
-            direct::field(NAME, name.to_string().as_bytes(), &mut content);
+            put_bytes(NAME, name.to_string().as_bytes(), &mut content);
             direct::networks(ELEMENTS, &value.elements, &mut content);
             direct::expiring(EXPIRING, &value.expiring, &mut content);
-            direct::field(SOURCES, &content, &mut bytes);
+            put_bytes(SOURCES, &content, &mut bytes);
         }
         bytes
     }
