@@ -263,7 +263,7 @@ async fn compile(
         Rulesets {
             compiled,
             packed,
-            // Of a rollback only what concerns late nodes would matter: it is said of them.
+            // The warnings are about all nodes, and a rollback compiles only late ones.
             warnings: if documents { warnings } else { Vec::new() },
         }
     });
