@@ -1,4 +1,4 @@
-//! What an agent says, cut to sizes that the controller is ready to keep.
+//! Bounds on what agents report, so that no agent can fill the controller.
 
 use voipfleet_proto::v1::{
     Author, DriftRecord, DriftReport, Hello, NodeFacts, NodeState, NodeStatus, VoipNow,
@@ -161,13 +161,13 @@ pub(super) fn progress(state: NodeState) -> Option<Progress> {
     }
 }
 
-/// What a node says of its last attempt: the delivery, what it was, and how it ended or stands.
+/// A node's last attempt: the delivery, its content, and its state.
 pub(super) fn last_attempt(status: &NodeStatus) -> Option<(u64, Held, NodeState)> {
     let about = held(status.generation, &status.digest)?;
     Some((status.nonce, about, status.state()))
 }
 
-/// A status that an agent says at its start, in the light of the one before.
+/// An agent's first status of a session, combined with the last one before it.
 ///
 /// An agent that starts anew does not remember that it went back. The controller does: what
 /// could not be kept then is not offered again because of a restart.
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_does_not_make_a_failed_trial_forgotten() {
+    fn a_restarted_agent_does_not_hide_its_rollback() {
         let back = Some(status(NodeState::RolledBack, 7, 6));
         for (now, kept) in [
             (status(NodeState::Applied, 6, 6), true),

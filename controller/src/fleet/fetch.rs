@@ -38,7 +38,7 @@ impl Fleet {
             return Err(not_yours(id, digest, bytes.as_deref()));
         }
         let bytes = bytes.ok_or_else(|| {
-            tracing::error!(node = %id, %digest, "the ruleset that the node should run is missing");
+            tracing::error!(node = %id, %digest, "the node's current ruleset is missing from the store");
             FetchError::Lost
         })?;
         Ok(stream(bytes, turns))
@@ -112,7 +112,7 @@ fn stream<C: AsRef<[u8]> + Send + Sync + 'static>(content: C, turns: Turns) -> C
             }
         };
         if tokio::time::timeout(SENDING, sending).await.is_err() {
-            // Nobody may be reading any more.
+            // The reader may have gone.
             let _ = out.try_send(Err(FetchError::NotReading));
         }
     });
@@ -137,7 +137,7 @@ impl Drop for OwnTurn {
     }
 }
 
-/// A digest that is not of what the node should run. Whether it exists is told only
+/// Refuses a digest that is not of the node's ruleset. Whether it exists is revealed only
 /// of the node's own.
 fn not_yours(id: &NodeId, digest: Digest, bytes: Option<&[u8]>) -> FetchError {
     let was_own = bytes
@@ -146,7 +146,7 @@ fn not_yours(id: &NodeId, digest: Digest, bytes: Option<&[u8]>) -> FetchError {
     if was_own {
         return FetchError::Replaced;
     }
-    tracing::warn!(node = %id, %digest, "node asked for a ruleset that is not its own");
+    tracing::warn!(node = %id, %digest, "node asked for another node's ruleset");
     FetchError::OtherNode
 }
 
@@ -160,7 +160,7 @@ mod tests {
 
     /// One node that reads slowly must not keep the others from their rulesets.
     #[tokio::test]
-    async fn a_node_takes_few_of_the_turns() {
+    async fn one_node_cannot_take_all_fetch_turns() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Embedded::open(dir.path()).unwrap());
         let fleet = Fleet::new(store, clock::system(), CancellationToken::new());
