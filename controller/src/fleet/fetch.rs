@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use voipfleet_proto::v1::Chunk;
+use voipfleet_protocol::limits::MAX_CHUNK_BYTES;
 use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
 use super::{FetchError, Fleet};
@@ -14,8 +15,6 @@ use crate::records::NodeId;
 use crate::rulesets;
 use crate::site_inputs::target;
 
-/// The largest chunk (design: at most 256 KiB).
-const CHUNK_BYTES: usize = 256 * 1024;
 /// Fetches of one node at the same time. It needs one; more are what a broken connection leaves
 /// behind. All nodes share a few turns, and no node may take them all.
 const OF_ONE_NODE: usize = 4;
@@ -102,7 +101,7 @@ fn stream<C: AsRef<[u8]> + Send + Sync + 'static>(content: C, turns: Turns) -> C
     tokio::spawn(async move {
         let _turns = turns;
         let sending = async {
-            for part in content.as_ref().chunks(CHUNK_BYTES) {
+            for part in content.as_ref().chunks(MAX_CHUNK_BYTES) {
                 let chunk = Chunk {
                     data: part.to_vec(),
                 };

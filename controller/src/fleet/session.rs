@@ -330,7 +330,8 @@ impl Greeted {
         let progress = facts::progress(status.state());
         let answers = progress.is_some_and(|progress| {
             let about = held(status.generation, &status.digest);
-            self.delivery.hear(status.nonce, about, progress, confirmed)
+            let nonce = (status.nonce != 0).then_some(status.nonce);
+            self.delivery.hear(nonce, about, progress, confirmed)
         });
         let live = Digest::try_from(status.live_digest.as_slice()).ok();
         self.notices.heard(live, &status.live_error);
