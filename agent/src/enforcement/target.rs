@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use voipfleet_ruleset::drift::Subject;
-use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::drift::{DriftSubject, DriftTable};
+use voipfleet_ruleset::iptables::{Failsafe, RepairPart};
 use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use crate::kernel::KernelError;
@@ -73,7 +73,7 @@ pub(crate) fn failed_at(step: EnforceStep) -> impl FnOnce(KernelError) -> Enforc
 #[derive(Debug, Clone, Copy)]
 pub struct RepairScope<'a> {
     /// What is left alone for now.
-    pub skip: Option<&'a BTreeSet<Subject>>,
+    pub skip: Option<&'a BTreeSet<DriftSubject>>,
     /// Chains that differ are rewritten as a whole.
     pub rewrite_chains: bool,
     /// How long to wait until the kernel releases sets that no rule names any more.
@@ -97,16 +97,19 @@ impl RepairScope<'_> {
     };
 
     pub(super) fn spares_sets(self) -> bool {
-        self.skip
-            .is_some_and(|spared| spared.iter().any(|subject| subject.table == "ipset"))
+        self.skip.is_some_and(|spared| {
+            spared
+                .iter()
+                .any(|subject| subject.table == DriftTable::Ipset)
+        })
     }
 
-    pub(super) fn spares(self, table: &'static str, family: Family, name: &str) -> bool {
+    pub(super) fn spares(self, table: DriftTable, family: Family, part: &RepairPart) -> bool {
         self.skip.is_some_and(|spared| {
-            spared.contains(&Subject {
+            spared.contains(&DriftSubject {
                 table,
                 family,
-                name: name.to_owned(),
+                part: part.clone(),
             })
         })
     }

@@ -12,6 +12,7 @@ mod watch;
 use std::fmt;
 use std::time::Duration;
 
+use voipfleet_ruleset::drift::DriftTable;
 use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
 use voipfleet_ruleset::ruleset::{Family, Ruleset};
@@ -163,12 +164,12 @@ impl Parts {
         sets: true,
     };
 
-    /// Whether a table of a family, or `ipset`, belongs to it.
-    pub fn covers(self, table: &str, family: Family) -> bool {
+    /// Whether a table of a family belongs to it; the sets of both families are one part.
+    pub fn covers(self, table: DriftTable, family: Family) -> bool {
         match (table, family) {
-            ("ipset", _) => self.sets,
-            (_, Family::V4) => self.v4,
-            (_, Family::V6) => self.v6,
+            (DriftTable::Ipset, _) => self.sets,
+            (DriftTable::Filter, Family::V4) => self.v4,
+            (DriftTable::Filter, Family::V6) => self.v6,
         }
     }
 

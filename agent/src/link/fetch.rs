@@ -6,12 +6,10 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use voipfleet_proto::v1::fleet_client::FleetClient;
 use voipfleet_proto::v1::{Chunk, FetchLiveSetsRequest, FetchRulesetRequest};
-use voipfleet_ruleset::ruleset::live::MAX_LIVE_BYTES;
-use voipfleet_ruleset::ruleset::{Digest, MAX_RULESET_BYTES};
+use voipfleet_protocol::limits::{MAX_CHUNK_BYTES, MAX_LIVE_BYTES, MAX_RULESET_BYTES};
+use voipfleet_ruleset::ruleset::Digest;
 
-/// The longest chunk.
-const MAX_CHUNK: usize = 256 << 10;
-/// Chunks are this long at least, but for the last ones. A controller sends [`MAX_CHUNK`].
+/// Chunks are this long at least, but for the last ones. A controller sends [`MAX_CHUNK_BYTES`].
 const MIN_CHUNK: usize = 4 << 10;
 const LAST_CHUNKS: usize = 16;
 /// How often a busy controller is tried.
@@ -91,7 +89,7 @@ enum Why {
     #[error("is longer than the {0} bytes that were offered")]
     TooLong(usize),
     /// A chunk that no controller sends.
-    #[error("came with a chunk of {0} bytes; the limit is {MAX_CHUNK}")]
+    #[error("came with a chunk of {0} bytes; the limit is {MAX_CHUNK_BYTES}")]
     ChunkTooLong(usize),
     /// Its chunks are too small.
     #[error("came in more than {0} chunks")]
@@ -190,7 +188,7 @@ async fn once(
         .map_err(stalled)?
         .map_err(Why::Refused)?
     {
-        if chunk.data.len() > MAX_CHUNK {
+        if chunk.data.len() > MAX_CHUNK_BYTES {
             return Err(Why::ChunkTooLong(chunk.data.len()));
         }
         left = left.checked_sub(1).ok_or(Why::TooManyChunks(most))?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 use voipfleet_proto::v1 as pb;
-use voipfleet_ruleset::drift::{Class, Difference};
+use voipfleet_ruleset::drift::{Difference, DriftClass, DriftTable};
 use voipfleet_ruleset::iptables::SetCount;
 use voipfleet_ruleset::ruleset::Family;
 
@@ -108,7 +108,7 @@ impl Drift {
     /// Whether a repair of rules of that family waits.
     fn is_waiting_for(&self, family: Family) -> bool {
         self.repair.is_waiting(Instant::now(), |subject| {
-            subject.table != "ipset" && subject.family == family
+            subject.table != DriftTable::Ipset && subject.family == family
         })
     }
 
@@ -194,7 +194,7 @@ impl Drift {
             change.and_then(|change| change.author(family).cloned())
         });
         let repairs = |difference: &Difference| {
-            difference.class != Class::Unreadable && !waiting.contains(&difference.subject())
+            difference.class != DriftClass::Unreadable && !waiting.contains(&difference.subject())
         };
         let mut checked = Checked::default();
         if found.differences.iter().any(repairs) {
@@ -266,7 +266,7 @@ impl Drift {
     }
 
     fn current_state(&self) -> pb::DriftState {
-        if !self.records.all(|d| d.class != Class::Unreadable) {
+        if !self.records.all(|d| d.class != DriftClass::Unreadable) {
             pb::DriftState::Unreadable
         } else if self.repair.is_contended() {
             pb::DriftState::Contended

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use tracing::warn;
-use voipfleet_ruleset::drift::{Class, Difference, Subject};
+use voipfleet_ruleset::drift::{Difference, DriftClass, DriftSubject};
 use voipfleet_ruleset::ruleset::Family;
 
 use super::contention::Contention;
@@ -31,7 +31,7 @@ pub(super) struct Found<'a> {
     /// What was inspected.
     pub(super) parts: Parts,
     /// Chains and sets whose repair waits.
-    pub(super) waiting: &'a BTreeSet<Subject>,
+    pub(super) waiting: &'a BTreeSet<DriftSubject>,
     /// Unix time in milliseconds.
     pub(super) at_ms: u64,
 }
@@ -43,7 +43,7 @@ impl Repair {
     }
 
     /// Whether a repair of something of this kind waits.
-    pub(super) fn is_waiting(&self, now: Instant, of: impl Fn(&Subject) -> bool) -> bool {
+    pub(super) fn is_waiting(&self, now: Instant, of: impl Fn(&DriftSubject) -> bool) -> bool {
         self.contention.is_waiting(now, of)
     }
 
@@ -61,7 +61,7 @@ impl Repair {
         &mut self,
         now: Instant,
         found: &[Difference],
-        inspected: impl Fn(&Subject) -> bool,
+        inspected: impl Fn(&DriftSubject) -> bool,
     ) {
         self.contention.checked(now, found, inspected);
     }
@@ -72,7 +72,7 @@ impl Repair {
         now: Instant,
         found: &[Difference],
         by: impl Fn(Family) -> Option<Author>,
-    ) -> BTreeSet<Subject> {
+    ) -> BTreeSet<DriftSubject> {
         self.contention.drifted(now, found, by)
     }
 
@@ -103,7 +103,7 @@ impl Repair {
         let _work = during(Work::Repair);
         reach(Step::Found);
         let mut tried = inspection.differences.clone();
-        tried.retain(|d| d.class != Class::Unreadable && !waiting.contains(&d.subject()));
+        tried.retain(|d| d.class != DriftClass::Unreadable && !waiting.contains(&d.subject()));
         let scope = RepairScope {
             skip: Some(waiting),
             rewrite_chains: false,
@@ -124,7 +124,7 @@ impl Repair {
             send_records(outbox, records.repaired(&all.differences, parts, now));
             records.found(&all.differences, parts, None, now, at_ms);
             for difference in &all.differences {
-                if difference.class != Class::Unreadable && !tried.contains(difference) {
+                if difference.class != DriftClass::Unreadable && !tried.contains(difference) {
                     tried.push(difference.clone());
                 }
             }

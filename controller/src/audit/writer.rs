@@ -18,7 +18,7 @@ const TRIES: usize = 5;
 /// Records in one read.
 const PAGE: usize = 1000;
 
-/// A record and who waits for it.
+/// A record, and its waiting caller.
 #[derive(Debug)]
 pub(super) struct Append {
     pub(super) record: Record,
@@ -57,7 +57,7 @@ impl Writer {
             }
             for (append, offset) in batch.drain(..).zip(0u64..) {
                 let answer = written.clone().map(|first| first.saturating_add(offset));
-                // The caller may have gone; the record stands all the same.
+                // The caller may have gone; the record is written all the same.
                 let _ = append.answer.send(answer);
             }
         }
@@ -71,7 +71,7 @@ impl Writer {
                 Some(head) => head,
                 None => self.load().await.map_err(store_failed)?,
             };
-            // Until the commit is known to stand, what stands is to be read anew.
+            // Until the commit is known to have succeeded, the head must be read again.
             self.head = None;
             let (txn, link) = self.chained(head, &records).map_err(store_failed)?;
             if let Outcome::Committed { revision } =
@@ -107,7 +107,7 @@ impl Writer {
                 (Kind::Result, Some(asked)) => txn = txn.delete(keys::audit_open(asked)),
                 _ => {}
             }
-            // Nothing may stand there: a log whose head was set back is not written over.
+            // Nothing may exist there: a log whose head was set back is not overwritten.
             txn = txn.expect(key.clone(), Expect::Absent).put(key, bytes);
         }
         let head = records::to_json(keys::AUDIT_HEAD, &link)?;
@@ -121,7 +121,7 @@ impl Writer {
             Some(read) => (read.record, Expect::At(read.revision)),
             None => (super::anchor(store).await?, Expect::Absent),
         };
-        // Records after the head: it was set back or removed, or written by somebody else.
+        // Records after the head: it was set back or removed, or another process wrote.
         let mut after = keys::audit(link.seq);
         loop {
             let page = store.range(keys::ALL_AUDIT, Some(&after), PAGE).await?;
@@ -130,7 +130,7 @@ impl Writer {
                 let hash = Hash::of(&entry.held.value);
                 tracing::error!(
                     seq,
-                    "the audit log goes on after its recorded end; check it: voipctl audit verify"
+                    "audit log has records after its recorded end; check it: voipctl audit verify"
                 );
                 link = Link { seq, hash };
             }

@@ -127,7 +127,7 @@ impl DocumentsApi {
         Err(contended())
     }
 
-    /// Who changed documents that are not what a caller saw.
+    /// The authors of documents that are not as the caller saw them.
     async fn conflicts(
         &self,
         conflicts: Vec<(Name, Revision, Revision)>,
@@ -149,7 +149,7 @@ impl DocumentsApi {
     }
 }
 
-/// What the audit log says of conflicts.
+/// Conflicts, for the audit log.
 fn refused(conflicts: &[DocumentConflict]) -> String {
     let names: Vec<String> = conflicts
         .iter()

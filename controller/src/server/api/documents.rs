@@ -112,7 +112,7 @@ impl DocumentsApi {
         })
     }
 
-    /// Deletes a document that nobody uses.
+    /// Deletes an unused document.
     pub(super) async fn delete(
         &self,
         caller: &Caller,
@@ -146,7 +146,7 @@ impl DocumentsApi {
         Err(contended())
     }
 
-    /// Takes along what was said of a site that goes: nobody may enrol into it, and one that gets
+    /// Removes what belongs to a deleted site: no machine may enrol into it, and one that gets
     /// its name later begins without its blocks and allows, and closed.
     pub(super) async fn with_what_is_of_site(
         &self,
@@ -213,7 +213,7 @@ impl DocumentsApi {
         txn.map_err(failed)
     }
 
-    /// Commits a change of documents; none: somebody else was faster.
+    /// Commits a change of documents; none: they were modified concurrently.
     pub(super) async fn commit_documents(
         &self,
         stored: &Stored,
@@ -227,7 +227,7 @@ impl DocumentsApi {
             let store = Arc::clone(&self.store);
             tokio::spawn(async move {
                 if let Err(error) = documents::prune(store.as_ref()).await {
-                    tracing::warn!(error = %chain(&error), "old versions of documents not removed");
+                    tracing::warn!(error = %chain(&error), "old document versions not removed");
                 }
             });
         }

@@ -178,7 +178,7 @@ impl OperatorsApi {
             .await
             .map_err(|_| internal("the certificate could not be signed"))?;
         issued.map_err(|error| {
-            tracing::error!(error = %crate::errors::chain(&error), "a certificate was not signed");
+            tracing::error!(error = %crate::errors::chain(&error), "certificate not signed");
             internal("the certificate could not be signed")
         })
     }
@@ -394,7 +394,7 @@ fn csr(pem: &str) -> Result<Csr, Status> {
     Csr::parse(pem).map_err(|error| match error {
         PkiError::Request(_) => invalid(error),
         error => {
-            tracing::error!(error = %crate::errors::chain(&error), "a certificate request");
+            tracing::error!(error = %crate::errors::chain(&error), "cannot read a certificate request");
             internal("the certificate request could not be read")
         }
     })

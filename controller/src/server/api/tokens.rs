@@ -22,7 +22,7 @@ use crate::settings::Address;
 use crate::store::{Expect, Outcome, Store, Txn, keys};
 
 const HOUR_MS: u64 = 3_600_000;
-/// How long a token is valid unless the operator says otherwise.
+/// How long a token is valid by default.
 const DEFAULT_TTL_MS: u64 = HOUR_MS;
 /// The longest that a token may be valid: it is a password for a place in the site.
 const MAX_TTL_MS: u64 = 30 * 24 * HOUR_MS;
@@ -30,7 +30,7 @@ const MAX_TTL_MS: u64 = 30 * 24 * HOUR_MS;
 const MAX_TOKENS: usize = 10_000;
 /// The most that can be in the store: several operators may make one at once.
 pub(super) const MAX_STORED: usize = 2 * MAX_TOKENS;
-/// How long a token is kept after its end, to say who used it.
+/// How long a token is kept after its end, to show which node used it.
 const KEPT_MS: u64 = 30 * 24 * HOUR_MS;
 
 fn report(id: &str, record: &TokenRecord) -> TokenReport {

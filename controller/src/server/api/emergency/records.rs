@@ -15,7 +15,7 @@ use crate::server::api::{Caller, EmergencyApi, failed};
 use crate::site_inputs::MAX_EXCEPTIONS;
 use crate::store::{Expect, Outcome, Revision, Store, Txn, keys};
 
-/// Tries against others who write the same.
+/// Tries against concurrent changes of the same key.
 const TRIES: usize = 16;
 
 fn contended() -> Status {
@@ -23,7 +23,7 @@ fn contended() -> Status {
 }
 
 impl EmergencyApi {
-    /// Stores a block or allow; one that is there already ends when the newer one says.
+    /// Stores a block or allow; an existing one takes the newer end.
     pub(super) async fn put_exception(
         &self,
         caller: &Caller,
@@ -114,7 +114,7 @@ impl EmergencyApi {
                 }
             }
             if lifted.is_empty() {
-                // Nothing is told of other sites.
+                // Nothing about other sites is revealed.
                 let mut seen = all;
                 seen.retain(|(_, read)| match &read.record.scope {
                     SiteScope::All => true,
@@ -129,7 +129,7 @@ impl EmergencyApi {
         Err(contended())
     }
 
-    /// Opens a site to everybody, or says anew until when.
+    /// Opens a site to everyone, or changes its end.
     pub(super) async fn put_open(
         &self,
         site: &SiteName,
@@ -179,7 +179,7 @@ impl EmergencyApi {
     }
 }
 
-/// The sites that are open to everybody.
+/// The sites that are open to everyone.
 pub(in crate::server::api) async fn open_sites(
     store: &dyn Store,
     now_ms: u64,
