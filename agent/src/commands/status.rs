@@ -36,7 +36,7 @@ impl Drift {
     }
 }
 
-/// What is shown.
+/// The contents of the report.
 struct Report {
     config: Option<NodeConfig>,
     confirmed: Option<Confirmed>,

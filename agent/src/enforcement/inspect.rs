@@ -11,7 +11,7 @@ use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Confirmed;
 
-/// What one inspection of the kernel found.
+/// The result of one inspection of the kernel.
 #[derive(Debug, Default)]
 pub struct Inspection {
     /// Differences from the ruleset that should run; parts that could not be read have the class
@@ -21,7 +21,7 @@ pub struct Inspection {
     pub sets: Option<SetCount>,
     /// Input of `ipset restore` for timers that are off only because time passed.
     pub(crate) renewal: String,
-    /// What was read.
+    /// The state that was read.
     read: KernelState,
 }
 

@@ -14,7 +14,7 @@ use crate::failpoint::{Step, reach};
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::Canonical;
 
-/// What a successful read-back gives.
+/// The result of a successful read-back.
 #[derive(Debug)]
 pub struct Proof {
     /// The canonical form of the rules.

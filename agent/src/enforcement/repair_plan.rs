@@ -1,4 +1,4 @@
-//! What a repair changes: the plan for the sets, and the input of `iptables-restore`.
+//! The changes of a repair: the plan for the sets, and the input of `iptables-restore`.
 
 use voipfleet_ruleset::drift::DriftTable;
 use voipfleet_ruleset::iptables::{

@@ -1,4 +1,4 @@
-//! What the kernel should hold, how far it is changed for that, and how that fails.
+//! The ruleset to enforce, the scope of a repair, and their errors.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use voipfleet_ruleset::ruleset::{Family, Ruleset};
 use crate::kernel::KernelError;
 use crate::ledger::Canonical;
 
-/// What the kernel should be.
+/// The state that the kernel should have.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
     pub ruleset: &'a Ruleset,
-    /// What the failsafe chain keeps open.
+    /// The controllers that the failsafe chain keeps open.
     pub failsafe: &'a Failsafe,
     /// The canonical form; none where no preflight could find it.
     pub canonical: Option<&'a Canonical>,
@@ -72,7 +72,7 @@ pub(crate) fn failed_at(step: EnforceStep) -> impl FnOnce(KernelError) -> Enforc
 /// How far differences are repaired.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairScope<'a> {
-    /// What is left alone for now.
+    /// Chains and sets that are left alone for now.
     pub skip: Option<&'a BTreeSet<DriftSubject>>,
     /// Chains that differ are rewritten as a whole.
     pub rewrite_chains: bool,

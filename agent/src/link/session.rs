@@ -19,7 +19,7 @@ use voipfleet_ruleset::ruleset::Digest;
 
 use super::connection_errors::explain;
 use super::dynamic_sets::Notices;
-use super::fetch::{FetchError, What, fetch};
+use super::fetch::{FetchError, Requested, fetch};
 use super::{Link, LinkError};
 use crate::failpoint::{Step, Work, reach_in};
 use crate::host;
@@ -268,7 +268,7 @@ fn take(link: &Link, client: &FleetClient<Channel>, offer: pb::Offer) -> Option<
         Answer::Take => {
             reach_in(Work::Apply, Step::Offered);
             let content = Box::pin(fetch(
-                What::Ruleset,
+                Requested::Ruleset,
                 client.clone(),
                 digest,
                 offer.size,

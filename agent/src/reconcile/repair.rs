@@ -12,12 +12,12 @@ use super::drift_records::{DriftRecords, send_records};
 use crate::enforcement::inspect::{self, Inspection, Moment};
 use crate::enforcement::target::RepairScope;
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::errors::chain;
 use crate::kernel::{Author, Kernel, Parts};
 use crate::ledger::Confirmed;
 use crate::mailbox::Outbox;
+use voipfleet_protocol::errors::chain;
 
-/// What is repaired at once, and what waits.
+/// Repairs, and their contention.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
     contention: Contention,
@@ -25,10 +25,10 @@ pub(super) struct Repair {
     unrepaired: Option<String>,
 }
 
-/// What an inspection found.
+/// The result of an inspection.
 pub(super) struct Found<'a> {
     pub(super) inspection: Inspection,
-    /// What was inspected.
+    /// The parts that were inspected.
     pub(super) parts: Parts,
     /// Chains and sets whose repair waits.
     pub(super) waiting: &'a BTreeSet<DriftSubject>,
@@ -66,7 +66,7 @@ impl Repair {
         self.contention.checked(now, found, inspected);
     }
 
-    /// What to leave as it is for now.
+    /// Chains and sets whose repair waits.
     pub(super) fn waiting(
         &mut self,
         now: Instant,
@@ -76,7 +76,7 @@ impl Repair {
         self.contention.drifted(now, found, by)
     }
 
-    /// What is contended, and, where there `is_drift`, why the last repair left it.
+    /// Describes contention and, where there `is_drift`, why the last repair left it.
     pub(super) fn describe(&self, is_drift: bool) -> String {
         let contended = self.contention.describe();
         let unrepaired = self.unrepaired.as_ref().filter(|_| is_drift);
@@ -101,7 +101,7 @@ impl Repair {
             at_ms,
         } = found;
         let _work = during(Work::Repair);
-        reach(Step::Found);
+        reach(Step::DriftFound);
         let mut tried = inspection.differences.clone();
         tried.retain(|d| d.class != DriftClass::Unreadable && !waiting.contains(&d.subject()));
         let scope = RepairScope {

@@ -197,9 +197,7 @@ impl OperatorsApi {
         if name == self.admin || self.operator(&name).await?.is_some() {
             let message = format!("operator {name} already exists");
             return Err(Refusal::new(Reason::OperatorExists, message)
-                .hint(format!(
-                    "to change its rights: voipctl operator bind {name}"
-                ))
+                .hint("change its rights instead; see: voipctl operator bind --help")
                 .hint(format!(
                     "for another key, remove it first: voipctl operator remove {name}"
                 ))
@@ -213,7 +211,7 @@ impl OperatorsApi {
         if there.map_err(failed)?.entries.len() >= MAX_OPERATORS {
             let message = format!("there are {MAX_OPERATORS} operators, the most that may exist");
             return Err(Refusal::new(Reason::LimitReached, message)
-                .hint("remove some: voipctl operator remove NAME")
+                .hint("remove some; list them: voipctl operator list")
                 .into());
         }
         let issued = self.sign(csr, &name).await?;

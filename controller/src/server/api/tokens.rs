@@ -97,7 +97,7 @@ impl TokensApi {
         let Some(document) = self.store.get(&site_key).await.map_err(failed)? else {
             return Err(
                 Refusal::new(Reason::UnknownSite, format!("there is no site {site}"))
-                    .hint("apply its document first: voipctl apply -f PATH")
+                    .hint("apply its document first; see: voipctl apply --help")
                     .fact("site", site)
                     .into(),
             );
@@ -205,7 +205,7 @@ impl TokensApi {
         if tokens.len() - old.len() >= MAX_TOKENS {
             let message = format!("there are {MAX_TOKENS} tokens, the most that may exist");
             return Err(Refusal::new(Reason::LimitReached, message)
-                .hint("revoke some: voipctl token revoke ID")
+                .hint("revoke some; list them: voipctl token list")
                 .into());
         }
         if !old.is_empty() {
