@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
@@ -159,10 +161,10 @@ impl RolloutProgress {
                 () = end => {}
                 () = out.closed() => return,
                 () = stop.cancelled() => {
-                    let end = Status::unavailable(format!(
-                        "controller is stopping; the rollout goes on when it is started again: \
-                         voipctl rollout watch {site}"
-                    ));
+                    let message = "controller is stopping; the rollout continues when it is back";
+                    let end = Refusal::new(Reason::Stopping, message)
+                        .hint(format!("watch it then: voipctl rollout watch {site}"))
+                        .into();
                     // The listener may have gone.
                     let _ = out.send(Err(end)).await;
                     return;
@@ -180,10 +182,12 @@ impl RolloutProgress {
             // Somebody waits for nodes of one that is over: it is as it was.
             _ if self.record.state.has_ended() => {}
             _ => {
-                return Err(Status::aborted(format!(
-                    "another rollout of site {0} has begun; watch it: voipctl rollout watch {0}",
-                    self.site
-                )));
+                let site = &self.site;
+                let message = format!("another rollout of site {site} has begun");
+                return Err(Refusal::new(Reason::RolloutReplaced, message)
+                    .hint(format!("watch it: voipctl rollout watch {site}"))
+                    .fact("site", site)
+                    .into());
             }
         }
         if self.record.state == RolloutState::Done {
