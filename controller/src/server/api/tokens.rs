@@ -13,7 +13,7 @@ use voipfleet_proto::v1::{
 use voipfleet_ruleset::identifiers::SiteName;
 use voipfleet_ruleset::role::Role;
 
-use super::convert::{invalid, parse};
+use super::fields::{invalid, parse};
 use super::{Caller, failed};
 use crate::clock::Clock;
 use crate::pki::{Authority, token};
