@@ -119,10 +119,7 @@ mod tests {
             txn = txn.put(key, value).put(keys::ruleset(&digest), "x");
         }
         let done = store.commit(txn).await.unwrap();
-        assert!(
-            matches!(done, Outcome::Committed { .. }),
-            "nobody else writes"
-        );
+        assert!(matches!(done, Outcome::Committed { .. }), "no other writer");
         assert_eq!(prune(&store, &site).await.unwrap(), 279);
         let left = store.all(&keys::generations(&site), 100).await.unwrap();
         assert_eq!(left.len(), KEPT + 1);
