@@ -20,5 +20,6 @@ pub mod server;
 pub mod settings;
 pub mod site_inputs;
 
+pub use voipfleet_controller_core::limits;
 pub use voipfleet_store as store;
 pub use voipfleet_store::records;

@@ -8,11 +8,10 @@ use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::Digest;
 
 use crate::DocumentsVersion;
+use crate::limits::MAX_WAITING;
 use crate::generation::{read_digest, write_digest};
 use crate::precondition::BasisStaging;
 
-/// The most pushes that wait for one site.
-pub const MAX_WAITING: usize = 16;
 /// How many of those that wait no more are remembered: all that waited, twice over.
 const REMEMBERED: usize = 2 * MAX_WAITING;
 

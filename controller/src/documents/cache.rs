@@ -35,8 +35,10 @@ impl Cache {
     /// change one reads, and the others wait for it.
     pub async fn read(&self) -> Result<Stored, StoreError> {
         let mut last = self.last.lock().await;
-        let (_, expect) = version(self.store.as_ref()).await?;
-        if let Some(stored) = last.as_ref().filter(|stored| stored.expect == expect) {
+        let (version, expect) = version(self.store.as_ref()).await?;
+        if let Some(stored) = last.as_mut().filter(|stored| stored.version == version) {
+            // Pruning writes the same state once more.
+            stored.expect = expect;
             return Ok(stored.clone());
         }
         // One copy at a time: the old one goes before the new one is made.

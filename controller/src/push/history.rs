@@ -71,7 +71,13 @@ impl Pushes {
             outcomes.extend(read.map(|read| (record.number, read.record)));
         }
         let stored = nodes(store, site).await?;
-        let known = store.get(&keys::document("site", site)).await?.is_some();
+        let known = self
+            .documents
+            .read()
+            .await?
+            .documents
+            .sites
+            .contains_key(site);
         if current.is_none() && !known {
             return Err(InputsError::UnknownSite(site.clone()).into());
         }

@@ -29,7 +29,7 @@ pub use queue_worker::{NoRight, Rights};
 use crate::clock::Clock;
 use crate::documents::Cache;
 use crate::fleet::Fleet;
-use crate::records::MAX_WAITING;
+use crate::limits::MAX_WAITING;
 use crate::rollout::Rollouts;
 use crate::site_inputs::InputsError;
 use crate::store::{Store, StoreError};

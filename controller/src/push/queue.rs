@@ -4,7 +4,8 @@ use voipfleet_controller_core::precondition::PlanBasis;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::{Begun, Order, Prepared, PushError, Pushes};
-use crate::records::{self, Fate, MAX_WAITING, QueueRecord, Queued, Read, RolloutState, expected};
+use crate::limits::MAX_WAITING;
+use crate::records::{self, Fate, QueueRecord, Queued, Read, RolloutState, expected};
 use crate::store::{Expect, Outcome, StoreError, Txn, keys};
 
 /// Tries to win against a rollout that moves on.

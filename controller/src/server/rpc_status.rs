@@ -19,3 +19,25 @@ pub(crate) fn failed(error: StoreError) -> Status {
         _ => Status::internal(error.to_string()),
     }
 }
+
+/// Why a call fails that reads and writes the store in a transaction.
+#[derive(Debug)]
+pub(crate) struct Failed(pub(crate) Status);
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Self(status)
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self(failed(error))
+    }
+}
+
+impl From<Failed> for Status {
+    fn from(failed: Failed) -> Self {
+        failed.0
+    }
+}

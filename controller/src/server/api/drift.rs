@@ -73,9 +73,9 @@ impl Api {
 
     /// A site that is not there has no drift: an empty answer would look like a clean one.
     async fn require_site(&self, site: &SiteName) -> Result<(), Status> {
-        let document = self.store.get(&keys::document("site", site)).await;
+        let stored = self.read_documents().await?;
         let nodes = self.store.range(&keys::nodes(site), None, 1).await;
-        if document.map_err(failed)?.is_some() || !nodes.map_err(failed)?.entries.is_empty() {
+        if stored.documents.sites.contains_key(site) || !nodes.map_err(failed)?.entries.is_empty() {
             return Ok(());
         }
         Err(Status::not_found(format!(

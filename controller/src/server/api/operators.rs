@@ -10,13 +10,12 @@ use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::convert::{invalid, parse};
 use super::{Api, Caller, failed};
+use crate::limits::MAX_OPERATORS;
 use crate::pki::authority::Request as Csr;
 use crate::pki::{Issued, PkiError};
 use crate::records::{self, OperatorKey, OperatorRecord, Read};
-use crate::store::{Entry, Expect, Outcome, Txn, keys};
+use crate::store::{Entry, Expect, Outcome, Txn, every, keys};
 
-/// The most operators of an installation.
-const MAX_OPERATORS: usize = 5000;
 /// The most bindings of an operator.
 const MAX_BINDINGS: usize = 100;
 /// The most sites or tenants of a binding.
@@ -205,7 +204,7 @@ impl Api {
 
     /// Every operator, by name; the first admin among them.
     pub(super) async fn list_operators(&self) -> Result<v1::ListOperatorsResponse, Status> {
-        let entries = self.store.all(keys::ALL_OPERATORS, 2 * MAX_OPERATORS).await;
+        let entries = every(self.store.as_ref(), keys::ALL_OPERATORS).await;
         let mut operators = Vec::new();
         let read = |entry: &Entry| {
             let name = entry.key.strip_prefix(keys::ALL_OPERATORS)?;

@@ -14,10 +14,10 @@ use voipfleet_ruleset::ruleset::{Digest, LiveName, Until};
 
 use super::convert::{invalid, parse, refused, sources};
 use super::{Api, Caller};
+use crate::limits::MAX_NODES_PER_SITE;
 use crate::push::Want;
 use crate::push::plan::{Compared, DocumentDifference, Planned, PlannedNode, Wish};
 use crate::push::sources::PlannedSource;
-use crate::site_inputs::MAX_NODES;
 
 /// The most networks and entries of lists in one answer: a block list that is new as a whole
 /// comes with it.
@@ -283,8 +283,10 @@ fn basis_on_the_wire(site: &str, basis: &PlanBasis) -> v1::PlanBasis {
 
 /// A plan's basis as voipctl sends it back.
 pub(super) fn basis(basis: v1::PlanBasis) -> Result<PlanBasis, Status> {
-    if basis.nodes.len() > MAX_NODES {
-        return Err(invalid(format!("a plan of more than {MAX_NODES} nodes")));
+    if basis.nodes.len() > MAX_NODES_PER_SITE {
+        return Err(invalid(format!(
+            "a plan of more than {MAX_NODES_PER_SITE} nodes"
+        )));
     }
     let mut nodes = std::collections::BTreeMap::new();
     for node in basis.nodes {

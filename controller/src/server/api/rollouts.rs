@@ -15,12 +15,10 @@ use super::{Api, Caller, failed, queue};
 use crate::push::{Begun, Order, Pushed};
 use crate::records::{self, NodeId, NodeStep, Place, QueueRecord, RolloutRecord};
 use crate::site_inputs::current;
-use crate::store::keys;
+use crate::store::{every, keys};
 
 /// Events of a push that voipctl has not read yet; more of them wait.
 pub(super) const EVENTS: usize = 64;
-/// The most sites of an installation in one answer.
-const MAX_SITES: usize = 50_000;
 
 /// What somebody hears of a push.
 pub(super) type Events = mpsc::Receiver<Result<PushEvent, Status>>;
@@ -107,17 +105,18 @@ impl Api {
     ) -> Result<RolloutStatusResponse, Status> {
         let mut answer = RolloutStatusResponse::default();
         if request.site.is_empty() {
-            let queues = self.store.all(keys::ALL_QUEUES, MAX_SITES).await;
+            let queues = every(self.store.as_ref(), keys::ALL_QUEUES).await;
             let mut waiting = BTreeMap::new();
             for entry in queues.map_err(failed)? {
-                let queue: QueueRecord =
-                    records::from_json(&entry.key, &entry.held).map_err(failed)?;
+                let queue = records::load(self.store.as_ref(), &entry).await;
+                let queue: QueueRecord = queue.map_err(failed)?;
                 let site = entry.key.strip_prefix(keys::ALL_QUEUES);
                 waiting.insert(site.unwrap_or_default().to_owned(), queue::waiting(&queue));
             }
-            let entries = self.store.all(keys::ALL_ROLLOUTS, MAX_SITES).await;
+            let entries = every(self.store.as_ref(), keys::ALL_ROLLOUTS).await;
             for entry in entries.map_err(failed)? {
-                let record = records::from_json(&entry.key, &entry.held).map_err(failed)?;
+                let record = records::load(self.store.as_ref(), &entry).await;
+                let record = record.map_err(failed)?;
                 let site = entry
                     .key
                     .strip_prefix(keys::ALL_ROLLOUTS)

@@ -17,10 +17,7 @@ use crate::fleet::View;
 use crate::push::BELIEVED;
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
 use crate::site_inputs::{Targets, held};
-use crate::store::{StoreError, keys};
-
-/// The most nodes of an installation in one answer.
-const MAX_NODES: usize = 100_000;
+use crate::store::{StoreError, every, keys};
 
 /// What is known of a node.
 struct Known {
@@ -94,7 +91,7 @@ impl Api {
             None => (keys::ALL_NODES.to_owned(), keys::ALL_STATUS.to_owned()),
         };
         let mut nodes: BTreeMap<SiteName, BTreeMap<NodeName, Known>> = BTreeMap::new();
-        for entry in self.store.all(&node_prefix, MAX_NODES).await? {
+        for entry in every(self.store.as_ref(), &node_prefix).await? {
             let record: NodeRecord = records::from_json(&entry.key, &entry.held)?;
             let Some(id) = id(&entry.key) else { continue };
             let view = self.fleet.view(&id);
@@ -108,7 +105,7 @@ impl Api {
                 },
             );
         }
-        for entry in self.store.all(&status_prefix, MAX_NODES).await? {
+        for entry in every(self.store.as_ref(), &status_prefix).await? {
             let stored: StatusRecord = records::from_protobuf(&entry.key, &entry.held)?;
             let known = id(&entry.key).and_then(|id| nodes.get_mut(&id.site)?.get_mut(&id.node));
             if let Some(known) = known {

@@ -11,19 +11,17 @@ use voipfleet_ruleset::role::Role;
 
 use super::convert::{invalid, parse};
 use super::{Api, Caller, failed};
+use crate::limits::MAX_TOKENS;
 use crate::pki::token;
 use crate::records::{self, TokenRecord};
-use crate::store::{Expect, Outcome, Txn, keys};
+use crate::server::rpc_status::Failed;
+use crate::store::{Expect, Txn, every, keys, transact, write_batched};
 
 const HOUR_MS: u64 = 3_600_000;
 /// How long a token is valid unless the operator says otherwise.
 const DEFAULT_TTL_MS: u64 = HOUR_MS;
 /// The longest that a token may be valid: it is a password for a place in the site.
 const MAX_TTL_MS: u64 = 30 * 24 * HOUR_MS;
-/// Tokens that are kept, used and expired ones among them.
-const MAX_TOKENS: usize = 10_000;
-/// The most that can be in the store: several operators may make one at once.
-pub(super) const MAX_STORED: usize = 2 * MAX_TOKENS;
 /// How long a token is kept after its end, to say who used it.
 const KEPT_MS: u64 = 30 * 24 * HOUR_MS;
 
@@ -73,12 +71,6 @@ impl Api {
             node => Some(parse(node)?),
         };
         let site: SiteName = parse(&request.site)?;
-        let site_key = keys::document("site", &site);
-        let Some(document) = self.store.get(&site_key).await.map_err(failed)? else {
-            return Err(Status::not_found(format!(
-                "there is no site {site}; apply its document first: voipctl apply -f PATH"
-            )));
-        };
         let now_ms = self.clock.now_ms();
         self.forget_old_tokens(now_ms).await?;
         let new = token::generate(self.authority.fingerprint()).map_err(invalid)?;
@@ -93,16 +85,24 @@ impl Api {
             used: None,
         };
         let key = keys::token(new.token.id());
-        let value = records::to_json(&key, &record).map_err(failed)?;
-        let txn = Txn::new()
-            .expect(site_key, Expect::At(document.revision))
-            .expect(key.clone(), Expect::Absent)
-            .put(key, value);
-        if self.store.commit(txn).await.map_err(failed)? == Outcome::Conflict {
-            return Err(Status::aborted(
-                "the site is being changed by others; try again",
-            ));
-        }
+        transact(
+            self.store.as_ref(),
+            "the set of documents",
+            async |mut tx| {
+                let stored = self.read_documents().await?;
+                if !stored.documents.sites.contains_key(&record.site) {
+                    return Err(Failed(Status::not_found(format!(
+                        "there is no site {}; apply its document first: voipctl apply -f PATH",
+                        record.site
+                    ))));
+                }
+                tx.expect(keys::DOCUMENTS, stored.expect);
+                tx.expect(key.clone(), Expect::Absent);
+                tx.put_json(&key, &record)?;
+                Ok(tx.done(()))
+            },
+        )
+        .await?;
         let id = new.token.id();
         tracing::info!(operator = %caller.name, id, site = %record.site, "token created");
         caller.concerns(format!("Token/{id}"));
@@ -159,7 +159,7 @@ impl Api {
     }
 
     async fn tokens(&self) -> Result<Vec<(String, TokenRecord)>, Status> {
-        let entries = self.store.all(keys::ALL_TOKENS, MAX_STORED).await;
+        let entries = every(self.store.as_ref(), keys::ALL_TOKENS).await;
         entries
             .map_err(failed)?
             .iter()
@@ -184,11 +184,9 @@ impl Api {
             ));
         }
         if !old.is_empty() {
-            let txn = Txn {
-                deletes: old,
-                ..Txn::default()
-            };
-            self.store.commit(txn).await.map_err(failed)?;
+            let old = old.into_iter().map(|key| (key, None));
+            let deleted = write_batched(self.store.as_ref(), old).await;
+            deleted.map_err(failed)?;
         }
         Ok(())
     }
