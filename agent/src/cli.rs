@@ -10,68 +10,111 @@ use voipfleet_ruleset::identifiers::NodeName;
 use crate::host::exec::DEFAULT_TOOL_PATH;
 use crate::host::state_dir::DEFAULT_STATE;
 
-/// Applies, proves and keeps this node's firewall.
+const TEMPLATE: &str = "\
+{about}
+
+{usage-heading} {usage}
+
+Set up:
+  enroll    Enrol this machine as a node, with a token of `voipctl token create`
+
+Enforce (systemd starts these):
+  run       Enforce the confirmed ruleset, and take pushes from the controller
+  restore   Load the confirmed ruleset from disk, without a controller
+
+Inspect and remove:
+  status    Compare the kernel with the confirmed ruleset
+  teardown  Remove all rules and sets of Voipfleet from the kernel
+
+Options:
+{options}
+
+{after-help}
+";
+
+const EXAMPLES: &str = "\
+Examples:
+  voipfleet-agent enroll --controller vf.example.net:7444 --token-file token
+  voipfleet-agent status
+  voipfleet-agent teardown --purge
+
+`voipfleet-agent COMMAND --help` describes a command.";
+
+/// Enforces this node's firewall policy, proves it, and repairs drift
 #[derive(Debug, Parser)]
-#[command(name = "voipfleet-agent", version)]
+#[command(
+    name = "voipfleet-agent",
+    version,
+    help_template = TEMPLATE,
+    after_help = EXAMPLES,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make this machine a node, with a token of `voipctl token create`.
+    /// Enrol this machine as a node
+    ///
+    /// The key is made here and stays here; the controller signs it. Run the same command again
+    /// if it is interrupted: the token stays valid for this machine.
     Enroll(Enroll),
-    /// Keep the rules, and obey the controller.
+    /// Enforce the confirmed ruleset, and take pushes from the controller
+    ///
+    /// Runs until it is stopped. The confirmed rules stay in force after that; a push on trial is
+    /// rolled back.
     Run(Run),
-    /// Put the confirmed rules and sets back from disk, without a controller.
-    Restore(Common),
-    /// Remove every rule and set of ours from the kernel.
-    Teardown(Teardown),
-    /// Show what should run, and how the kernel differs. Exits 1 if it does.
+    /// Load the confirmed ruleset from disk, without a controller
+    ///
+    /// The boot unit runs it before the network is up. A push that was not confirmed before the
+    /// agent ended is rolled back.
+    Restore(Tools),
+    /// Compare the kernel with the confirmed ruleset; exit with 1 if they differ
+    ///
+    /// Changes nothing, and may run beside the agent.
     Status(Status),
+    /// Remove all rules and sets of Voipfleet from the kernel
+    ///
+    /// Stop the agent first: it would load them again.
+    Teardown(Teardown),
 }
 
-/// The folder of the agent's state.
 #[derive(Debug, Args)]
 pub struct StateArgs {
-    /// The agent's folder.
+    /// Folder of the agent's state
     #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE, env = "VOIPFLEET_STATE")]
     pub state: PathBuf,
 }
 
 /// What every command that touches the kernel takes.
 #[derive(Debug, Args)]
-pub struct Common {
-    /// The agent's folder.
+pub struct Tools {
     #[command(flatten)]
     pub state: StateArgs,
-    /// Where iptables and ipset are looked for.
+    /// Folders to search for iptables and ipset
     #[arg(long, value_name = "PATH", default_value = DEFAULT_TOOL_PATH)]
     pub tool_path: String,
-    /// How logs look.
+    /// Format of the log on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 
-/// How logs look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// For people
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
-/// `enroll`.
 #[derive(Debug, Args)]
 pub struct Enroll {
-    /// HOST:PORT of the controller's enrolment listener.
+    /// Enrolment address of the controller
     #[arg(long, value_name = "HOST:PORT")]
     pub controller: String,
-    /// The token.
+    /// The join token; prefer --token-file, which other users cannot see
     #[arg(
         long,
         env = "VOIPFLEET_TOKEN",
@@ -79,49 +122,42 @@ pub struct Enroll {
         required_unless_present = "token_file"
     )]
     pub token: Option<JoinToken>,
-    /// A file with the token.
+    /// File that holds the join token
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
-    /// The node's name; else the hostname's first label.
-    #[arg(long)]
+    /// Name of the node [default: first label of the hostname]
+    #[arg(long, value_name = "NAME")]
     pub node: Option<NodeName>,
-    /// Replace the identity that this machine has.
+    /// Replace the identity that this machine already has
     #[arg(long)]
     pub force: bool,
-    /// The agent's folder.
     #[command(flatten)]
     pub state: StateArgs,
 }
 
-/// `run`.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// State, tools and logs.
     #[command(flatten)]
-    pub common: Common,
-    /// How often the kernel is read although it announced no change.
+    pub tools: Tools,
+    /// How often to inspect the kernel when it announces no change
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
     pub poll_interval: Duration,
 }
 
-/// `teardown`.
 #[derive(Debug, Args)]
 pub struct Teardown {
-    /// State, tools and logs.
     #[command(flatten)]
-    pub common: Common,
-    /// Forget the confirmed ruleset too: the next boot restores nothing.
+    pub tools: Tools,
+    /// Remove the confirmed ruleset from disk too: the next boot restores nothing
     #[arg(long)]
     pub purge: bool,
 }
 
-/// `status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// State, tools and logs.
     #[command(flatten)]
-    pub common: Common,
-    /// As JSON.
+    pub tools: Tools,
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -153,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_need_a_unit_and_a_sensible_range() {
         assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         for bad in [
@@ -171,8 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn help_lists_every_command_in_a_group() {
         use clap::CommandFactory;
-        Cli::command().debug_assert();
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for subcommand in command.get_subcommands() {
+            let name = format!("\n  {:<10}", subcommand.get_name());
+            assert!(TEMPLATE.contains(&name), "{name}");
+        }
     }
 }

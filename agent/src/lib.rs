@@ -1,7 +1,18 @@
 //! The agent of one node: applies its ruleset to the kernel, proves it, and keeps it.
 //!
-//! Imports go downwards only: `commands` → `inventory` → `reconcile` → `enforcement`, `link` →
-//! `mailbox` → `ledger`, `probe` → `kernel` → `host`.
+//! Imports go downwards only:
+//!
+//! ```text
+//! commands
+//! inventory
+//! reconcile                        foreign_firewalls
+//! enforcement   link
+//!               mailbox
+//! ledger   probe
+//! kernel
+//! host
+//! failpoint
+//! ```
 
 pub mod cli;
 pub mod commands;

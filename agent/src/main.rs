@@ -9,7 +9,7 @@ use voipfleet_agent::commands;
 fn main() -> ExitCode {
     commands::main(Cli::parse()).unwrap_or_else(|error| {
         use std::io::Write;
-        // Nobody is left to hear that standard error is closed.
+        // If standard error is closed, there is nowhere left to report that.
         let _unheard = writeln!(std::io::stderr(), "voipfleet-agent: {error:#}");
         ExitCode::FAILURE
     })

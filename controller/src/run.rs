@@ -22,7 +22,7 @@ use crate::fleet::Fleet;
 use crate::pki::{Authority, PkiError};
 use crate::push::{Pushes, Rights};
 use crate::records::NodeId;
-use crate::server::api::{self, Api, OperatorService};
+use crate::server::api::{self, OperatorService, Parts};
 use crate::server::enrolment::{self, EnrolmentService};
 use crate::server::fleet_service::{self, FleetService};
 use crate::server::listen::{self, Admission, BindError, Bounds, Incoming};
@@ -149,24 +149,22 @@ impl Controller {
         )
         .await?;
         let listening = Arc::clone(&clock);
-        let api = Api {
-            pushes: Pushes::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone()),
+        let pushes = Pushes::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone());
+        let operators = OperatorService::new(Parts {
+            pushes: pushes.clone(),
             store,
             clock,
             authority,
             fleet: fleet.clone(),
             address: settings.address.clone(),
             enrol_address: settings.enrol_address.clone(),
-            audit,
+            audit: audit.clone(),
             admin: settings.admin.clone(),
-            uses: Arc::default(),
-            backups: api::BackupTurn::default(),
             sources,
-        };
-        let rollouts = api.pushes.rollouts().clone();
-        let log = api.audit.clone();
-        let (pushes, queue_log) = (api.pushes.clone(), api.audit.clone());
-        let rights: Arc<dyn Rights> = Arc::new(api.clone());
+        });
+        let rollouts = pushes.rollouts().clone();
+        let log = audit.clone();
+        let rights: Arc<dyn Rights> = Arc::new(operators.access().clone());
         let listen = |listener, tls, admission, bounds| {
             let clock = Arc::clone(&listening);
             listen::accept(listener, tls, admission, bounds, clock, stop.clone())
@@ -175,12 +173,12 @@ impl Controller {
         let fleet_incoming = listen(fleet_listener, fleet_tls, members, FLEET);
         let enrol_incoming = listen(enrol_listener, enrol_tls, Admission::Anybody, ENROLMENT);
         let servers = vec![
-            serve_fleet(fleet_incoming, &fleet, api, &stop),
+            serve_fleet(fleet_incoming, &fleet, operators, &stop),
             serve_enrolment(enrol_incoming, registrar, &stop),
         ];
         let follower = fleet.clone();
         tokio::spawn(async move { rollouts.go_on(log).await });
-        tokio::spawn(async move { pushes.take_turns(rights, queue_log).await });
+        tokio::spawn(async move { pushes.take_turns(rights, audit).await });
         tokio::spawn(async move { follower.follow().await });
         let live_sets = fleet.live_sets().clone();
         tokio::spawn(async move { live_sets.follow().await });
@@ -252,12 +250,12 @@ fn builder() -> Server {
 fn serve_fleet(
     incoming: Incoming,
     fleet: &Fleet,
-    api: Api,
+    operators: OperatorService,
     stop: &CancellationToken,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
     let agents = FleetServer::new(FleetService::new(fleet.clone()))
         .max_decoding_message_size(fleet_service::MAX_MESSAGE_BYTES);
-    let operators = OperatorServer::new(OperatorService::new(api))
+    let operators = OperatorServer::new(operators)
         .max_decoding_message_size(api::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(api::MAX_ANSWER_BYTES);
     let server = builder().add_service(agents).add_service(operators);

@@ -40,7 +40,7 @@ fn same(before: &Rules, now: &Rules) -> Result<()> {
 /// The agent can do its work within the bounds of its unit.
 fn works_in_its_sandbox(boots: &Boots, before: &Rules, author: &str) -> Result<()> {
     let nodes = boots.voipctl(&["nodes", "boots", "-o", "json"])?;
-    for word in ["scratch", "tried before", "polling"] {
+    for word in ["scratch", "preflight", "noticed only"] {
         ensure!(!nodes.contains(word), "{nodes}");
     }
     let machine = boots.machine()?;

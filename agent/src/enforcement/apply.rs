@@ -1,4 +1,4 @@
-//! One offer: checked, staged, journalled, enforced, read back; or put back.
+//! One offer: checked, tried, journalled, enforced and read back; or rolled back.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,10 +9,10 @@ use voipfleet_ruleset::iptables::{Failsafe, SetCount};
 use voipfleet_ruleset::ruleset::live::Missing;
 use voipfleet_ruleset::ruleset::{Digest, LiveSets, Ruleset};
 
-use super::preflight::{Staged, stage};
+use super::preflight::{Preflight, preflight};
 use super::read_back;
-use super::repair_plan::How;
-use super::write::{self, Effort, EnforceError, Target};
+use super::target::{EnforceError, RepairScope, Target};
+use super::write::{self, Effort};
 use crate::failpoint::{Step, reach};
 use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, NoScratch, Parts};
@@ -21,59 +21,52 @@ use crate::ledger::{Confirmed, Journal, Ledger, LedgerError, effective};
 /// Why a ruleset is not run. The kernel was not touched.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
-    /// There is nothing to run.
+    /// Its content did not arrive.
     #[error("{0}")]
     Missing(String),
-    /// Other bytes than the digest names.
-    #[error("its content is not that of its digest: {found} in place of {wanted}")]
+    /// Its content has another digest.
+    #[error("its content has digest {found}, not {wanted}")]
     Digest {
         /// The digest offered.
         wanted: Digest,
         /// The digest of what came.
         found: Digest,
     },
-    /// Content that no compiler of ours makes.
+    /// Its content is not a valid ruleset.
     #[error(transparent)]
     Invalid(#[from] voipfleet_ruleset::ruleset::InvalidRuleset),
-    /// Nothing is known of what it should hold.
+    /// It names a dynamic set that this node has not received.
     #[error(
-        "it names a live source of which this node was not told: {}; the controller tells it with \
-         the next push",
+        "it uses {}, whose content this node has not received; push again",
         .0.0
     )]
     NotTold(Missing),
-    /// The live sets that go with it did not come.
-    #[error("the live sets that were announced before it are not here: {0}")]
-    NoLive(String),
-    /// Compiled for somebody else.
-    #[error("it was compiled for node {site}/{node}")]
-    NotOurs {
-        /// The site that it names.
-        site: SiteName,
-        /// The node that it names.
-        node: NodeName,
-    },
-    /// The kernel or its tools refuse it.
+    /// The dynamic sets that go with it did not arrive.
+    #[error("the dynamic sets that it needs are missing: {0}")]
+    DynamicSetsRefused(String),
+    /// It was compiled for another node.
+    #[error("it was compiled for another node: {site}/{node}")]
+    NotOurs { site: SiteName, node: NodeName },
+    /// The preflight failed.
     #[error("this node's kernel refuses it: {0}")]
     Kernel(#[source] KernelError),
-    /// The journal could not be written: without it a crash could not be undone.
-    #[error("the journal cannot be written")]
+    /// Without a journal, a crash could not be rolled back.
+    #[error("cannot write the journal")]
     Journal(#[source] LedgerError),
 }
 
-/// Why a ruleset that was begun is not run.
+/// Why a ruleset is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The kernel.
     #[error(transparent)]
     Enforce(#[from] EnforceError),
-    /// The ledger.
-    #[error("it could not be made the one to boot with")]
+    #[error("cannot save it as the ruleset to boot with")]
     Ledger(#[from] LedgerError),
 }
 
 impl Failure {
-    /// Whether the same may succeed a moment later.
+    /// Whether it may succeed a moment later.
     pub fn may_pass(&self) -> bool {
         match self {
             Failure::Enforce(EnforceError::Stage(source) | EnforceError::Step { source, .. }) => {
@@ -85,17 +78,15 @@ impl Failure {
     }
 }
 
-/// Who this node is.
+/// The node that the agent works for.
 #[derive(Debug, Clone)]
-pub struct Own {
-    /// Its site.
+pub struct NodeId {
     pub site: SiteName,
-    /// Its name.
     pub node: NodeName,
 }
 
-/// Reads offered bytes, and checks that they are what was offered, for us.
-pub fn check_content(own: &Own, held: Held, content: &[u8]) -> Result<Ruleset, Rejection> {
+/// Decodes the content of an offer, and checks that it is what was offered, for this node.
+pub fn check_content(node: &NodeId, held: Held, content: &[u8]) -> Result<Ruleset, Rejection> {
     let found = Digest::of(content);
     if found != held.digest {
         return Err(Rejection::Digest {
@@ -104,7 +95,7 @@ pub fn check_content(own: &Own, held: Held, content: &[u8]) -> Result<Ruleset, R
         });
     }
     let ruleset = Ruleset::decode(content)?;
-    if ruleset.site != own.site || ruleset.node != own.node {
+    if ruleset.site != node.site || ruleset.node != node.node {
         return Err(Rejection::NotOurs {
             site: ruleset.site,
             node: ruleset.node,
@@ -114,32 +105,21 @@ pub fn check_content(own: &Own, held: Held, content: &[u8]) -> Result<Ruleset, R
     Ok(ruleset)
 }
 
-/// A ruleset that the kernel is known to take, as far as that can be known before.
+/// A ruleset that passed the preflight, where there was one.
 #[derive(Debug)]
 pub struct Prepared {
     /// Its number and digest.
     pub held: Held,
-    /// The ruleset.
     pub ruleset: Ruleset,
     /// What the failsafe chain keeps open.
     pub failsafe: Failsafe,
     live: Option<Arc<Ruleset>>,
-    staged: Staged,
+    preflight: Preflight,
 }
 
 impl Prepared {
-    /// Stages a ruleset that names no live source.
-    pub fn new(
-        kernel: &dyn Kernel,
-        held: Held,
-        ruleset: Ruleset,
-        failsafe: Failsafe,
-    ) -> Result<Self, Rejection> {
-        Self::with_live(kernel, held, ruleset, None, failsafe)
-    }
-
-    /// Stages a ruleset with what live sources hold.
-    pub fn with_live(
+    /// Tries a ruleset, with the dynamic sets that it names, in a scratch namespace.
+    pub fn preflight(
         kernel: &dyn Kernel,
         held: Held,
         ruleset: Ruleset,
@@ -148,27 +128,27 @@ impl Prepared {
     ) -> Result<Self, Rejection> {
         let live = effective(&ruleset, live).map_err(Rejection::NotTold)?;
         let effective = live.as_deref().unwrap_or(&ruleset);
-        let staged = stage(kernel, effective, &failsafe).map_err(Rejection::Kernel)?;
+        let preflight = preflight(kernel, effective, &failsafe).map_err(Rejection::Kernel)?;
         reach(Step::Staged);
         Ok(Self {
             held,
             ruleset,
             failsafe,
             live,
-            staged,
+            preflight,
         })
     }
 
-    /// Why it could not be tried in a scratch namespace.
-    pub fn untried(&self) -> Option<&NoScratch> {
-        match &self.staged {
-            Staged::Proved(_) => None,
-            Staged::Untried(why) => Some(why),
+    /// Why there was no preflight.
+    pub fn skipped_preflight(&self) -> Option<&NoScratch> {
+        match &self.preflight {
+            Preflight::Passed(_) => None,
+            Preflight::Skipped(why) => Some(why),
         }
     }
 
-    /// Notes in the journal that the kernel is about to change. A refusal leaves what the journal
-    /// had noted, or this: the next start goes back by either.
+    /// Notes in the journal that the kernel is about to change. A failure leaves the old journal or
+    /// this one: the next start rolls back with either.
     pub fn begin(&self, ledger: &Ledger, nonce: u64, now: SystemTime) -> Result<(), Rejection> {
         let journal = Journal {
             held: self.held,
@@ -182,29 +162,29 @@ impl Prepared {
         Target {
             ruleset: self.live.as_deref().unwrap_or(&self.ruleset),
             failsafe: &self.failsafe,
-            canonical: match &self.staged {
-                Staged::Proved(canonical) => Some(canonical),
-                Staged::Untried(_) => None,
+            canonical: match &self.preflight {
+                Preflight::Passed(canonical) => Some(canonical),
+                Preflight::Skipped(_) => None,
             },
             now: clock::unix(clock::now()),
-            how: How::WHOLE,
+            scope: RepairScope::WHOLE,
         }
     }
 
-    /// Enforces it, and proves it by reading it back. What it gives is not confirmed by that:
-    /// the controller must be reached anew first.
+    /// Enforces it, and reads it back. It is not confirmed by that: a new connection must reach the
+    /// controller first.
     pub fn enforce(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
         self.write(kernel)?;
         Ok(self.prove(kernel)?.0)
     }
 
-    /// Makes the kernel what it says.
+    /// Loads it into the kernel.
     pub fn write(&self, kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
         let effort = Effort::UntilRefused;
         write::write(kernel, self.target(), Parts::ALL, effort)
     }
 
-    /// Reads back that the kernel is what it says, and counts the elements of its sets.
+    /// Reads it back, and counts the elements of its sets.
     pub fn prove(self, kernel: &mut dyn Kernel) -> Result<(Confirmed, SetCount), EnforceError> {
         let proof = read_back::read_back(kernel, self.target())?;
         let candidate = Confirmed {
@@ -218,24 +198,24 @@ impl Prepared {
     }
 }
 
-/// Ends a change by going back: to the confirmed ruleset, or to nothing of ours.
-pub fn put_back(
+/// Rolls a change back: to the confirmed ruleset, or to no rules of ours.
+pub fn roll_back(
     kernel: &mut dyn Kernel,
     ledger: &Ledger,
     confirmed: Option<&mut Confirmed>,
 ) -> Result<(), Failure> {
     match confirmed {
         Some(confirmed) => enforce_confirmed(kernel, ledger, confirmed)?,
-        // Nobody knows what to go back to: what runs now was decided on by the caller.
+        // What to go back to is lost: the caller has decided what runs now.
         None if ledger.is_lost() => {}
         None => write::clear(kernel)?,
     }
     Ok(ledger.settle()?)
 }
 
-/// Makes the kernel what the confirmed ruleset says, and proves it.
+/// Puts the confirmed ruleset in force, and reads it back.
 ///
-/// Where another version of iptables wrote down what it prints, that is found out anew.
+/// Where its canonical form is that of another version of iptables, a preflight finds it again.
 pub fn enforce_confirmed(
     kernel: &mut dyn Kernel,
     ledger: &Ledger,
@@ -244,14 +224,14 @@ pub fn enforce_confirmed(
     let fits = confirmed.canonical.fits(kernel);
     let mut known = true;
     if !fits {
-        match stage(kernel, confirmed.effective(), &confirmed.failsafe)
+        match preflight(kernel, confirmed.effective(), &confirmed.failsafe)
             .map_err(EnforceError::from)?
         {
-            Staged::Proved(mut canonical) => {
+            Preflight::Passed(mut canonical) => {
                 canonical.keep_policies(&confirmed.canonical);
                 confirmed.canonical = canonical;
             }
-            Staged::Untried(_) => known = false,
+            Preflight::Skipped(_) => known = false,
         }
     }
     let target = Target {
@@ -259,7 +239,7 @@ pub fn enforce_confirmed(
         failsafe: &confirmed.failsafe,
         canonical: known.then_some(&confirmed.canonical),
         now: clock::unix(clock::now()),
-        how: How::WHOLE,
+        scope: RepairScope::WHOLE,
     };
     let mut canonical = write::enforce(kernel, target, Effort::AsFarAsPossible)?;
     if !fits {
@@ -270,24 +250,23 @@ pub fn enforce_confirmed(
     Ok(())
 }
 
-/// Makes the failsafe chain of what runs keep other controllers open, and gives what runs
-/// then.
+/// Makes the failsafe chain of what runs keep other controllers open. Gives what runs then.
 ///
-/// No journal: the ruleset stays the same, and a crash in between leaves a chain that the
-/// next check or start puts right.
+/// Without a journal: the ruleset stays the same, and after a crash in between the next check or
+/// start repairs the chain.
 pub fn refresh_failsafe(
     kernel: &mut dyn Kernel,
     running: &Confirmed,
     failsafe: Failsafe,
 ) -> Result<Confirmed, EnforceError> {
-    let staged = stage(kernel, running.effective(), &failsafe)?;
+    let preflight = preflight(kernel, running.effective(), &failsafe)?;
     reach(Step::Staged);
     let prepared = Prepared {
         held: running.held,
         ruleset: running.ruleset.clone(),
         failsafe,
         live: running.live.clone(),
-        staged,
+        preflight,
     };
     let mut refreshed = prepared.enforce(kernel)?;
     refreshed.canonical.keep_policies(&running.canonical);

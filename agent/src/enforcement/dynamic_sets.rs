@@ -1,4 +1,4 @@
-//! What the kernel should hold: the ruleset, and what its live sources hold, as far as that is
+//! What the kernel should hold: the ruleset, with the dynamic sets that it names as far as they are
 //! known.
 
 use std::collections::BTreeSet;
@@ -18,80 +18,83 @@ use crate::ledger::{Confirmed, KeptLive, Ledger, Live};
 /// Sources that a message names.
 const NAMED: usize = 5;
 
-/// What a start has of live sets.
+/// The dynamic sets that a start found on disk.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct StoredSets {
     /// What is held; none: nothing.
     pub held: Option<Arc<Live>>,
-    /// Why that is not what was told last; empty: it is.
-    pub damaged: String,
-    /// Of which sources that the ruleset names nothing is known; empty: all are.
-    pub unknown: String,
+    /// Why that is not what was received last.
+    pub damaged: Option<String>,
+    /// Sources that the ruleset names and of which nothing is known.
+    pub unknown: Vec<LiveName>,
 }
 
-impl Found {
-    /// What is wrong, for people.
+impl StoredSets {
+    /// What is wrong.
     pub fn error(&self) -> Option<String> {
-        let wrong = [self.damaged.as_str(), self.unknown.as_str()];
-        let wrong: Vec<&str> = wrong.into_iter().filter(|why| !why.is_empty()).collect();
+        let unknown = describe_unknown(&self.unknown);
+        let wrong: Vec<String> = self.damaged.iter().cloned().chain(unknown).collect();
         (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 }
 
-/// Reads the live sets, and makes `confirmed` what the kernel should hold with them.
+/// Reads the dynamic sets, and makes `confirmed` what the kernel should hold with them.
 ///
-/// Where they are damaged, a node runs with what there is: those before the last; else the sets
-/// as they stand in the kernel, which a start of the agent alone leaves. What is known of neither
-/// is nothing: that lets nobody in.
-pub fn find(kernel: &mut dyn Kernel, ledger: &Ledger, confirmed: Option<&mut Confirmed>) -> Found {
-    let mut found = match ledger.live() {
-        KeptLive::Never => Found::default(),
-        KeptLive::Last(live) => Found {
+/// Where they are damaged, the node runs with what is left: those before the last ones; else what
+/// the kernel holds, which survives a restart of the agent. A source of which neither is known is
+/// empty, so that it lets nothing in.
+pub fn load(
+    kernel: &mut dyn Kernel,
+    ledger: &Ledger,
+    confirmed: Option<&mut Confirmed>,
+) -> StoredSets {
+    let mut stored = match ledger.live() {
+        KeptLive::Never => StoredSets::default(),
+        KeptLive::Last(live) => StoredSets {
             held: Some(Arc::new(live)),
-            ..Found::default()
+            ..StoredSets::default()
         },
-        KeptLive::Earlier(live, why) => Found {
+        KeptLive::Earlier(live, why) => StoredSets {
             held: Some(Arc::new(live)),
-            damaged: format!(
-                "the live sets on this node are damaged, and it enforces those before the last \
-                 until the controller tells it anew: {why}"
-            ),
-            ..Found::default()
+            damaged: Some(format!(
+                "the dynamic sets on disk are damaged; the node enforces the previous ones until \
+                 the controller sends them again: {why}"
+            )),
+            ..StoredSets::default()
         },
-        KeptLive::Lost(why) => Found {
-            damaged: format!("the live sets on this node are lost: {why}"),
-            ..Found::default()
+        KeptLive::Lost(why) => StoredSets {
+            damaged: Some(format!("the dynamic sets on disk are lost: {why}")),
+            ..StoredSets::default()
         },
     };
     if let Some(confirmed) = confirmed {
         let ours = |kernel: &mut dyn Kernel| {
             let now = clock::unix(clock::now());
-            let sets = kernel_state::sets(kernel, false).unwrap_or_default();
-            sets.iter().map(|set| stands(set, now)).collect()
+            let sets = kernel_state::read_sets(kernel, false).unwrap_or_default();
+            sets.iter().map(|set| as_address_set(set, now)).collect()
         };
-        let known = found.held.as_ref().map(|live| live.known());
-        let stands = || ours(kernel);
-        let (live, missing) = as_known(&confirmed.ruleset, known.as_deref(), None, stands);
+        let known = stored.held.as_ref().map(|live| live.known());
+        let in_kernel = || ours(kernel);
+        let (live, missing) =
+            effective_ruleset(&confirmed.ruleset, known.as_deref(), None, in_kernel);
         confirmed.live = live;
-        found.unknown = describe(&missing);
+        stored.unknown = missing;
     }
-    for why in [&found.damaged, &found.unknown] {
-        if !why.is_empty() {
-            error!(reason = why, "live sets");
-        }
+    if let Some(why) = stored.error() {
+        error!(reason = why, "dynamic sets incomplete");
     }
-    found
+    stored
 }
 
-/// What the kernel should hold of `ruleset` by what is known; none: the ruleset itself, which
-/// names no source. A set that names a source of which nothing is known keeps what it has in
-/// `stands`. Gives those sources, too. What it was by what was known `earlier` spares most of the
-/// work: large sources seldom change.
-pub(crate) fn as_known(
+/// What the kernel should hold of `ruleset` with the sources that are `known`; none: the ruleset
+/// itself, which names no source. A set that names an unknown source keeps what it has
+/// `in_kernel`; these sources are given, too. Sets whose sources did not change since `earlier`
+/// are taken from there: large sources seldom change.
+pub(crate) fn effective_ruleset(
     ruleset: &Ruleset,
     known: Option<&LiveSets>,
     earlier: Option<(&Ruleset, &LiveSets)>,
-    stands: impl FnOnce() -> Vec<AddressSet>,
+    in_kernel: impl FnOnce() -> Vec<AddressSet>,
 ) -> (Option<Arc<Ruleset>>, Vec<LiveName>) {
     let names = ruleset.live_names();
     if names.is_empty() {
@@ -135,28 +138,28 @@ pub(crate) fn as_known(
         }
     }
     if !missing.is_empty() {
-        let stands = stands();
+        let in_kernel = in_kernel();
         for (set, of) in effective.sets.iter_mut().zip(&ruleset.sets) {
             if of.live.iter().any(|name| missing.contains(name)) {
-                keep(set, stands.iter().find(|one| one.name == set.name));
+                keep(set, in_kernel.iter().find(|one| one.name == set.name));
             }
         }
     }
     (Some(Arc::new(effective)), missing.into_iter().collect())
 }
 
-/// What `stands` holds stays in the set.
-fn keep(set: &mut AddressSet, stands: Option<&AddressSet>) {
-    let Some(stands) = stands else {
+/// What the kernel holds stays in the set.
+fn keep(set: &mut AddressSet, held: Option<&AddressSet>) {
+    let Some(held) = held else {
         return;
     };
-    let elements = set.elements.iter().chain(&stands.elements).copied();
-    let expiring = set.expiring.iter().chain(&stands.expiring).copied();
+    let elements = set.elements.iter().chain(&held.elements).copied();
+    let expiring = set.expiring.iter().chain(&held.expiring).copied();
     *set = AddressSet::new(set.name.clone(), elements).with_expiring(expiring);
 }
 
 /// A set of the kernel as one of a ruleset at `now`, Unix time in seconds.
-fn stands(set: &KernelSet, now: u64) -> AddressSet {
+fn as_address_set(set: &KernelSet, now: u64) -> AddressSet {
     let name = SetName {
         stem: set.name.stem.clone(),
         family: set.name.family,
@@ -170,10 +173,10 @@ fn stands(set: &KernelSet, now: u64) -> AddressSet {
     AddressSet::new(name, set.elements.iter().copied()).with_expiring(ending)
 }
 
-/// Sources of which nothing is known, in words; empty: there is none.
-pub(crate) fn describe(missing: &[LiveName]) -> String {
+/// Sources of which nothing is known; none where there are none.
+pub(crate) fn describe_unknown(missing: &[LiveName]) -> Option<String> {
     if missing.is_empty() {
-        return String::new();
+        return None;
     }
     let named: Vec<String> = missing
         .iter()
@@ -184,8 +187,8 @@ pub(crate) fn describe(missing: &[LiveName]) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    format!(
-        "nothing is known of the live sources {}{more}: sets that name them stay as they are",
+    Some(format!(
+        "this node does not know the content of {}{more}: sets that use them stay as they are",
         named.join(", ")
-    )
+    ))
 }

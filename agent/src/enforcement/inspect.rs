@@ -1,36 +1,36 @@
-//! Looks at the kernel, says what differs, and repairs it.
+//! Compares the kernel with the ruleset that should run, and repairs differences.
 
 use voipfleet_ruleset::drift::{Class, Difference, compare_rules, compare_sets};
 use voipfleet_ruleset::iptables::{SetCount, Slack, count_sets, set_renewal};
 use voipfleet_ruleset::ruleset::Family;
 
-use super::kernel_state::{Observed, observe};
-use super::repair_plan::How;
-use super::write::{self, Effort, EnforceError, Target};
+use super::kernel_state::{KernelState, read_kernel};
+use super::target::{EnforceError, RepairScope, Target};
+use super::write::{self, Effort};
 use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Confirmed;
 
-/// What one look at the kernel found.
+/// What one inspection of the kernel found.
 #[derive(Debug, Default)]
 pub struct Inspection {
-    /// What differs from the ruleset that should run; parts that could not be read are of class
+    /// Differences from the ruleset that should run; parts that could not be read have the class
     /// unreadable.
     pub differences: Vec<Difference>,
-    /// The elements that were counted; none where the sets were not read.
+    /// The elements of the sets; none where they were not read.
     pub sets: Option<SetCount>,
-    /// Input of `ipset restore` for timers that only the course of time has put wrong.
+    /// Input of `ipset restore` for timers that are off only because time passed.
     pub(crate) renewal: String,
     /// What was read.
-    read: Observed,
+    read: KernelState,
 }
 
-/// When a look is taken.
+/// The time of an inspection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     /// Unix time in seconds.
     pub(crate) now: u64,
-    /// The clock was set since the last look.
+    /// The clock was set since the last inspection.
     pub(crate) stepped: bool,
 }
 
@@ -74,7 +74,7 @@ pub fn inspect(kernel: &mut dyn Kernel, running: &Confirmed) -> Inspection {
     inspect_parts(kernel, running, Parts::ALL, Moment::now())
 }
 
-/// Compares `parts` of the kernel with the ruleset that should run; says nothing of the others.
+/// Compares `parts` of the kernel with the ruleset that should run.
 pub(crate) fn inspect_parts(
     kernel: &mut dyn Kernel,
     running: &Confirmed,
@@ -83,7 +83,7 @@ pub(crate) fn inspect_parts(
 ) -> Inspection {
     let mut inspection = Inspection::default();
     let needed = !running.effective().sets.is_empty();
-    let mut read = observe(kernel, parts, needed);
+    let mut read = read_kernel(kernel, parts, needed);
     read.tables.retain(|family, table| match table {
         Ok(observed) => {
             let differences = compare_rules(running.canonical.of(*family), observed);
@@ -114,13 +114,13 @@ pub(crate) fn inspect_parts(
     inspection
 }
 
-/// Puts back what differs, part by part: what cannot be read is left alone, and does not
-/// keep the rest from being repaired. So is what `how` spares.
+/// Puts back what differs, part by part. What cannot be read or what `scope` skips is left alone,
+/// and does not keep the rest from being repaired.
 pub(crate) fn repair(
     kernel: &mut dyn Kernel,
     running: &Confirmed,
     inspection: &mut Inspection,
-    how: How<'_>,
+    scope: RepairScope<'_>,
 ) -> Result<(), EnforceError> {
     let unreadable = |family: Family, table: &str| {
         inspection.differences.iter().any(|difference| {
@@ -134,7 +134,7 @@ pub(crate) fn repair(
         failsafe: &running.failsafe,
         canonical: Some(&running.canonical),
         now: clock::unix(clock::now()),
-        how,
+        scope,
     };
     let differs = |family: Family, table: &str| {
         inspection.differences.iter().any(|difference| {

@@ -1,4 +1,4 @@
-//! Reads the kernel: what its tools print, as tables and sets.
+//! Reads the kernel: the output of its tools as tables and sets.
 
 use std::collections::BTreeMap;
 
@@ -7,43 +7,43 @@ use voipfleet_ruleset::ruleset::Family;
 
 use crate::kernel::{Kernel, KernelError, Parts};
 
-/// Text beyond which it is worth a thread of its own to understand it, in bytes.
+/// Text that is worth a thread of its own to parse, in bytes.
 const LARGE: usize = 256 << 10;
 
 /// What was read of some parts of the kernel.
 #[derive(Debug, Default)]
-pub struct Observed {
-    /// The filter tables of the families that were asked for.
+pub struct KernelState {
+    /// The filter tables of the requested families.
     pub tables: BTreeMap<Family, Result<Table, KernelError>>,
-    /// Our sets; none where they were not asked for.
+    /// Our sets; none where they were not requested.
     pub sets: Option<Result<Vec<KernelSet>, KernelError>>,
 }
 
-impl Observed {
-    /// Takes the table of one family; reads it where it was not asked for before.
+impl KernelState {
+    /// Takes the table of one family; reads it where that was not requested before.
     pub(crate) fn table(
         &mut self,
         kernel: &mut dyn Kernel,
         family: Family,
     ) -> Result<Table, KernelError> {
         let read = self.tables.remove(&family);
-        read.unwrap_or_else(|| rules(kernel, family))
+        read.unwrap_or_else(|| read_rules(kernel, family))
     }
 
-    /// Takes the sets; reads them where they were not asked for before.
+    /// Takes the sets; reads them where that was not requested before.
     pub(crate) fn sets(
         &mut self,
         kernel: &mut dyn Kernel,
         needed: bool,
     ) -> Result<Vec<KernelSet>, KernelError> {
         let read = self.sets.take();
-        read.unwrap_or_else(|| sets(kernel, needed))
+        read.unwrap_or_else(|| read_sets(kernel, needed))
     }
 }
 
-/// Reads `parts` of the kernel. A node without ipset has no sets, which is an answer unless
-/// they are `needed`.
-pub fn observe(kernel: &mut dyn Kernel, parts: Parts, needed: bool) -> Observed {
+/// Reads `parts` of the kernel. A node without ipset has no sets, which is an error only where they
+/// are `needed`.
+pub fn read_kernel(kernel: &mut dyn Kernel, parts: Parts, needed: bool) -> KernelState {
     let printed = kernel.print(parts);
     let understand = |(family, text): (Family, Result<String, KernelError>)| {
         (family, text.and_then(|text| table(family, &text)))
@@ -57,7 +57,7 @@ pub fn observe(kernel: &mut dyn Kernel, parts: Parts, needed: bool) -> Observed 
             .into_iter()
             .map(|text| scope.spawn(move || understand(text)))
             .collect();
-        let mut observed = Observed {
+        let mut observed = KernelState {
             tables: small.into_iter().map(understand).collect(),
             sets: printed.sets.map(|text| ours(text, needed)),
         };
@@ -72,12 +72,12 @@ pub fn observe(kernel: &mut dyn Kernel, parts: Parts, needed: bool) -> Observed 
 }
 
 /// The filter table of one family.
-pub fn rules(kernel: &mut dyn Kernel, family: Family) -> Result<Table, KernelError> {
+pub fn read_rules(kernel: &mut dyn Kernel, family: Family) -> Result<Table, KernelError> {
     table(family, &kernel.save(family)?)
 }
 
-/// Our sets. A node without ipset has none, which is all that a ruleset without sets needs.
-pub fn sets(kernel: &mut dyn Kernel, needed: bool) -> Result<Vec<KernelSet>, KernelError> {
+/// Our sets. A node without ipset has none, which suffices for a ruleset without sets.
+pub fn read_sets(kernel: &mut dyn Kernel, needed: bool) -> Result<Vec<KernelSet>, KernelError> {
     ours(kernel.ipset_save(), needed)
 }
 

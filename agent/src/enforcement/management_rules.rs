@@ -1,15 +1,15 @@
-//! A node that cannot run its confirmed ruleset is closed but for its management rules: it
-//! lets in whoever can mend it, and nobody else.
+//! A node that cannot run its confirmed ruleset runs its management rules: only admins and
+//! controllers get in.
 //!
-//! Rules of ours that stand in the kernel stay: they protect better. So this is for a boot,
-//! and for whoever emptied the kernel.
+//! Rules of ours that are in the kernel stay, since they protect better. So this is for a boot, and
+//! for a kernel that another program flushed.
 
 use tracing::{error, warn};
 use voipfleet_ruleset::iptables::{Failsafe, filter_section, jump_edit};
 use voipfleet_ruleset::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, Ruleset};
 
-use super::repair_plan::How;
-use super::write::{self, Effort, EnforceError, Target};
+use super::target::{EnforceError, RepairScope, Target};
+use super::write::{self, Effort};
 use super::{kernel_state, read_back};
 use crate::failpoint::{Work, during};
 use crate::host::clock;
@@ -19,33 +19,33 @@ use crate::ledger::{Confirmed, Ledger, Management, Note};
 
 /// In the comment of every rule that only [`Ruleset::management`] has.
 const MARK: &str = "vf:management:";
-/// What SSH listens on where nobody can say.
+/// Where SSH listens if no ruleset tells.
 const SSH_PORT: u16 = 22;
 
-/// What runs in place of the confirmed ruleset.
+/// The confirmed ruleset does not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fallback {
     /// Since when, and why.
     pub note: Note,
-    /// What it is.
-    pub running: Running,
+    /// What protects the node meanwhile.
+    pub protection: Protection,
 }
 
 /// What protects a node that does not run its confirmed ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Running {
+pub enum Protection {
     /// The management rules, read back.
     Management,
-    /// The same with SSH from anywhere: who the admins are is lost too.
+    /// The same with SSH from anywhere: the list of admins is lost too.
     ManagementFromAnywhere,
-    /// Nothing: the site only observes, and what observes must not close.
+    /// Nothing: the site only observes, and must not close the node.
     Nothing,
-    /// Nothing, or not all of it: the kernel refuses even the management rules.
+    /// Nothing, or only one family: the kernel refuses even the management rules.
     Refused(String),
 }
 
 impl Fallback {
-    /// In words, for the log, the operator and the controller.
+    /// For the log, the operator and the controller.
     pub fn describe(&self) -> String {
         let since = i64::try_from(clock::unix_ms(self.note.since))
             .ok()
@@ -56,70 +56,73 @@ impl Fallback {
             _ => String::new(),
         };
         let reason = &self.note.reason;
-        match &self.running {
-            Running::Management => {
+        match &self.protection {
+            Protection::Management => {
                 format!("this node runs only its management rules{since}: {reason}")
             }
-            Running::ManagementFromAnywhere => format!(
-                "this node runs only its management rules{since}, with SSH from anywhere, for \
-                 the list of its admins is lost too: {reason}"
+            Protection::ManagementFromAnywhere => format!(
+                "this node runs only its management rules{since}, with SSH open to everyone \
+                 because its list of admins is lost too: {reason}"
             ),
-            Running::Nothing => {
-                format!("this node observes nothing{since}, and nothing is dropped: {reason}")
+            Protection::Nothing => {
+                format!("this node runs no rules{since}, because its site only observes: {reason}")
             }
-            Running::Refused(why) => format!(
-                "this node is not protected{since}: even its management rules are refused \
-                 ({why}): {reason}"
+            Protection::Refused(why) => format!(
+                "this node is not protected{since}: the kernel refuses even its management \
+                 rules ({why}): {reason}"
             ),
         }
     }
 }
 
-/// What stands in the kernel of one family.
-enum Standing {
+/// What is in force in one family.
+enum InForce {
     Nothing,
     Management,
-    Ours,
+    Ruleset,
 }
 
-/// Rules of ours that are there already.
+/// What happens to rules of ours that are in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// They were confirmed once: they stay.
-    Stay,
-    /// They may be part of something that failed: management rules take their place.
-    Go,
+pub enum ExistingRules {
+    /// They were confirmed once, and stay.
+    Keep,
+    /// They may be part of a failed change: management rules replace them.
+    Replace,
 }
 
-/// Closes what no rules of ours protect. None where all of it is protected by more than
-/// management rules.
-pub fn fall_back(
+/// Loads the management rules where no rules of ours protect the node. None where a ruleset
+/// protects both families.
+pub fn enter_fallback(
     kernel: &mut dyn Kernel,
     ledger: &Ledger,
     confirmed: Option<&Confirmed>,
     reason: &str,
-    found: Found,
+    existing: ExistingRules,
 ) -> Option<Fallback> {
     let _work = during(Work::Close);
-    let (running, management) = match ledger.management() {
-        Ok(Some(management)) => (Running::Management, Some(management)),
-        // Of an agent that kept none yet, or damaged while the ruleset is whole.
+    let (protection, management) = match ledger.management() {
+        Ok(Some(management)) => (Protection::Management, Some(management)),
+        // Its file is missing or damaged, but the ruleset is there.
         Ok(None) | Err(_) if confirmed.is_some() => {
-            (Running::Management, confirmed.map(Management::from))
+            (Protection::Management, confirmed.map(Management::from))
         }
-        Ok(None) => (Running::ManagementFromAnywhere, None),
+        Ok(None) => (Protection::ManagementFromAnywhere, None),
         Err(error) => {
-            error!(reason = chain(&error), "the list of admins is lost");
-            (Running::ManagementFromAnywhere, None)
+            error!(reason = chain(&error), "list of admins lost");
+            (Protection::ManagementFromAnywhere, None)
         }
     };
     let enforces = management
         .as_ref()
         .is_none_or(|management| management.mode == Mode::Enforce);
-    if !enforces && found == Found::Go {
+    if !enforces && existing == ExistingRules::Replace {
         let cleared = write::clear(kernel);
         if let Err(error) = cleared {
-            error!(reason = chain(&error), "what failed is not cleared");
+            error!(
+                reason = chain(&error),
+                "rules of the failed change not removed"
+            );
         }
     }
     let protected = match rules_of(management) {
@@ -129,23 +132,23 @@ pub fn fall_back(
                 failsafe: &failsafe,
                 canonical: None,
                 now: clock::unix(clock::now()),
-                how: How::WHOLE,
+                scope: RepairScope::WHOLE,
             };
             let protected = Family::BOTH.map(|family| {
-                protect(kernel, target, family, found, enforces).map_err(|error| chain(&error))
+                protect(kernel, target, family, existing, enforces).map_err(|error| chain(&error))
             });
-            if found == Found::Go && enforces {
+            if existing == ExistingRules::Replace && enforces {
                 release_sets(kernel, target);
             }
             protected
         }
         Err(error) => [Err(chain(&error)), Err(chain(&error))],
     };
-    let running = match &protected {
-        [Ok(Standing::Ours), Ok(Standing::Ours)] => return None,
-        [Err(why), _] | [_, Err(why)] => Running::Refused(why.clone()),
-        [Ok(Standing::Management), _] | [_, Ok(Standing::Management)] => running,
-        _ => Running::Nothing,
+    let protection = match &protected {
+        [Ok(InForce::Ruleset), Ok(InForce::Ruleset)] => return None,
+        [Err(why), _] | [_, Err(why)] => Protection::Refused(why.clone()),
+        [Ok(InForce::Management), _] | [_, Ok(InForce::Management)] => protection,
+        _ => Protection::Nothing,
     };
     let note = ledger.fallback().unwrap_or_else(|| {
         let note = Note {
@@ -153,20 +156,17 @@ pub fn fall_back(
             reason: reason.to_owned(),
         };
         if let Err(error) = ledger.note_fallback(&note) {
-            warn!(
-                reason = chain(&error),
-                "the time of the fallback is not kept"
-            );
+            warn!(reason = chain(&error), "fallback not recorded on disk");
         }
         note
     });
-    Some(Fallback { note, running })
+    Some(Fallback { note, protection })
 }
 
-/// The management rules; where it is lost who the admins are, SSH from anywhere. SSH asks
-/// for a key or password of its own: a node that nobody can reach is the greater harm.
+/// The management rules; SSH from anywhere where the list of admins is lost. SSH asks for a key or
+/// password of its own, and a node that no admin can reach is the greater harm.
 fn rules_of(management: Option<Management>) -> Result<(Ruleset, Failsafe), InvalidToken> {
-    let management = management.map_or_else(anybody, Ok)?;
+    let management = management.map_or_else(admins_anywhere, Ok)?;
     let Management {
         site,
         node,
@@ -178,7 +178,7 @@ fn rules_of(management: Option<Management>) -> Result<(Ruleset, Failsafe), Inval
     Ruleset::management(site, node, admins, ssh_ports).map(|ruleset| (ruleset, failsafe))
 }
 
-fn anybody() -> Result<Management, InvalidToken> {
+fn admins_anywhere() -> Result<Management, InvalidToken> {
     let unknown = |error: voipfleet_ruleset::identifiers::InvalidName| InvalidToken {
         what: "name",
         text: error.text,
@@ -204,33 +204,33 @@ fn protect(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
     family: Family,
-    found: Found,
+    existing: ExistingRules,
     enforces: bool,
-) -> Result<Standing, EnforceError> {
+) -> Result<InForce, EnforceError> {
     if !kernel.speaks(family) {
-        return Ok(Standing::Ours); // no packet of it comes in
+        return Ok(InForce::Ruleset); // none of its packets come in
     }
-    let table = kernel_state::rules(kernel, family)?;
+    let table = kernel_state::read_rules(kernel, family)?;
     let rules = table.chain(INPUT_CHAIN).map(|chain| chain.rules.as_slice());
     let rules = rules.unwrap_or_default();
     let is_management = rules.iter().any(|rule| rule.contains(MARK));
-    if !rules.is_empty() && !is_management && found == Found::Stay {
-        // Rules that packets do not come to protect nothing.
+    if !rules.is_empty() && !is_management && existing == ExistingRules::Keep {
+        // Rules protect nothing without the jump.
         if let Some(lines) = jump_edit(&table) {
             kernel.restore(family, &filter_section(&lines))?;
         }
-        return Ok(Standing::Ours);
+        return Ok(InForce::Ruleset);
     }
     if !enforces {
-        return Ok(Standing::Nothing);
+        return Ok(InForce::Nothing);
     }
-    if read_back::says_the_same(target, family, &table).is_err() {
+    if read_back::matches_ruleset(target, family, &table).is_err() {
         write::enforce_rules(kernel, target, family)?;
     }
-    Ok(Standing::Management)
+    Ok(InForce::Management)
 }
 
-/// Sets of what failed, which no rule names any more. They harm nobody, should one stay.
+/// Removes sets of a failed change, which no rule names any more. One that stays does no harm.
 fn release_sets(kernel: &mut dyn Kernel, target: Target<'_>) {
     let only_sets = Parts {
         v4: false,
@@ -239,29 +239,29 @@ fn release_sets(kernel: &mut dyn Kernel, target: Target<'_>) {
     };
     let effort = Effort::UntilRefused;
     if let Err(error) = write::write(kernel, target, only_sets, effort) {
-        warn!(reason = chain(&error), "sets of what failed are left");
+        warn!(
+            reason = chain(&error),
+            "sets of the failed change not removed"
+        );
     }
 }
 
-/// What a look at a ledger of another process says, without touching the kernel.
+/// Describes the note of another process, without reading the kernel.
 pub fn describe_note(note: &Note) -> String {
     Fallback {
         note: note.clone(),
-        running: Running::Management,
+        protection: Protection::Management,
     }
     .describe()
 }
 
-/// The node runs what is confirmed again.
-pub fn end(ledger: &Ledger, fallback: &mut Option<Fallback>) {
+/// The confirmed ruleset runs again.
+pub fn leave_fallback(ledger: &Ledger, fallback: &mut Option<Fallback>) {
     let _work = during(Work::Reopen);
     let ended = fallback.take();
     if (ended.is_some() || ledger.fallback().is_some())
         && let Err(error) = ledger.end_fallback()
     {
-        warn!(
-            reason = chain(&error),
-            "the note of the fallback stays behind"
-        );
+        warn!(reason = chain(&error), "record of the fallback not removed");
     }
 }

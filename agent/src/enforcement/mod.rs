@@ -1,5 +1,5 @@
-//! Makes the kernel what a ruleset says, and proves it: functions over a [`Kernel`] and a
-//! [`Ledger`], without state of their own.
+//! Puts rulesets in force, and proves it: functions over a [`Kernel`] and a [`Ledger`], without
+//! state of their own.
 //!
 //! [`Kernel`]: crate::kernel::Kernel
 //! [`Ledger`]: crate::ledger::Ledger
@@ -12,5 +12,6 @@ pub mod management_rules;
 pub mod preflight;
 pub mod read_back;
 pub mod recovery;
-pub mod repair_plan;
+mod repair_plan;
+pub mod target;
 pub mod write;

@@ -1,33 +1,33 @@
-//! A ruleset is tried in a scratch network namespace: the kernel's refusal costs nothing
-//! there, and what iptables-save prints there is what it must print of the live kernel.
+//! The preflight: a ruleset is loaded in a scratch network namespace. A refusal costs nothing
+//! there, and what iptables-save prints there is the canonical form of the rules.
 
 use voipfleet_ruleset::drift::Wanted;
 use voipfleet_ruleset::iptables::{Failsafe, Table, restore_input, set_shapes_input};
 use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
-use super::kernel_state::rules;
+use super::kernel_state::read_rules;
 use crate::kernel::{Kernel, KernelError, NoScratch};
 use crate::ledger::Canonical;
 
-/// What came of it.
+/// The result of a preflight.
 #[derive(Debug)]
-pub enum Staged {
-    /// The kernel takes it, in these words.
-    Proved(Canonical),
-    /// There was nowhere to try it.
-    Untried(NoScratch),
+pub enum Preflight {
+    /// The kernel accepts the ruleset; this is its canonical form.
+    Passed(Canonical),
+    /// There was no namespace to try it in.
+    Skipped(NoScratch),
 }
 
 /// Tries `ruleset`. Each family has a namespace of its own, so that neither waits for the
-/// other's transaction. Its sets stay empty there: their elements need no proof, and cost time.
-pub fn stage(
+/// transaction of the other. Sets stay empty there: their elements cost time, and prove nothing.
+pub fn preflight(
     kernel: &dyn Kernel,
     ruleset: &Ruleset,
     failsafe: &Failsafe,
-) -> Result<Staged, KernelError> {
+) -> Result<Preflight, KernelError> {
     let [v4, v6] = match (kernel.scratch(), kernel.scratch()) {
         (Ok(v4), Ok(v6)) => [v4, v6],
-        (Err(why), _) | (_, Err(why)) => return Ok(Staged::Untried(why)),
+        (Err(why), _) | (_, Err(why)) => return Ok(Preflight::Skipped(why)),
     };
     let (v4, v6) = std::thread::scope(|scope| {
         let beside = scope.spawn(|| print(v6, ruleset, failsafe, Family::V6));
@@ -38,7 +38,7 @@ pub fn stage(
             v6.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
         )
     });
-    Ok(Staged::Proved(Canonical {
+    Ok(Preflight::Passed(Canonical {
         tables: [v4?, v6?],
         backend: kernel.backend(),
         version: kernel.version().to_owned(),
@@ -66,7 +66,7 @@ fn print(
         scratch.ipset_restore(&sets)?;
     }
     scratch.restore(family, &restore_input(ruleset, failsafe, family))?;
-    let table = rules(&mut *scratch, family)?.ours();
+    let table = read_rules(&mut *scratch, family)?.ours();
     Ok(Wanted {
         family,
         table,

@@ -1,4 +1,4 @@
-//! Proves by reading it back that the kernel is what it should be.
+//! Reads the kernel back, and compares it with what it should hold.
 
 use std::fmt::Write as _;
 
@@ -8,25 +8,25 @@ use voipfleet_ruleset::iptables::{
 };
 use voipfleet_ruleset::ruleset::{Family, Mode, Ruleset};
 
-use super::kernel_state::observe;
-use super::write::{EnforceError, Step, Target, at};
-use crate::failpoint::{Step as Point, reach};
+use super::kernel_state::read_kernel;
+use super::target::{EnforceError, EnforceStep, Target, failed_at};
+use crate::failpoint::{Step, reach};
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::Canonical;
 
-/// What a read-back found to be right.
+/// What a successful read-back gives.
 #[derive(Debug)]
 pub struct Proof {
-    /// The words of the kernel.
+    /// The canonical form of the rules.
     pub canonical: Canonical,
     /// The elements that it holds.
     pub sets: SetCount,
 }
 
-/// Proves that the kernel is what `target` says.
+/// Proves that the kernel holds `target`.
 pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, EnforceError> {
     let needed = !target.ruleset.sets.is_empty();
-    let mut observed = observe(kernel, Parts::ALL, needed);
+    let mut observed = read_kernel(kernel, Parts::ALL, needed);
     let mut differences = Vec::new();
     let mut tables = Vec::with_capacity(2);
     for family in Family::BOTH {
@@ -39,14 +39,14 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
             continue;
         }
         let read = observed.table(kernel, family);
-        let read = read.map_err(at(Step::ReadBack))?;
-        reach(Point::ReadRules(family));
+        let read = read.map_err(failed_at(EnforceStep::ReadBack))?;
+        reach(Step::ReadRules(family));
         match target.canonical {
             Some(canonical) => {
                 let wanted = canonical.of(family);
                 differences.extend(compare_rules(wanted, &read));
             }
-            None => says_the_same(target, family, &read)?,
+            None => matches_ruleset(target, family, &read)?,
         }
         tables.push(Wanted {
             family,
@@ -54,8 +54,10 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
             policy: policy(target.ruleset, &read),
         });
     }
-    let sets = observed.sets(kernel, needed).map_err(at(Step::ReadBack))?;
-    reach(Point::ReadSets);
+    let sets = observed
+        .sets(kernel, needed)
+        .map_err(failed_at(EnforceStep::ReadBack))?;
+    reach(Step::ReadSets);
     differences.extend(compare_sets(
         target.ruleset,
         &sets,
@@ -63,7 +65,7 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
         Slack::WRITTEN,
     ));
     if let Some(first) = differences.first() {
-        return Err(EnforceError::Differs(describe(
+        return Err(EnforceError::Differs(describe_difference(
             first,
             differences.len() - 1,
         )));
@@ -77,7 +79,7 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
     }
     let tables = tables
         .try_into()
-        .map_err(|_| EnforceError::Differs("a family is missing".to_owned()))?;
+        .map_err(|_| EnforceError::Differs("an address family is missing".to_owned()))?;
     let canonical = Canonical {
         backend: kernel.backend(),
         version: kernel.version().to_owned(),
@@ -87,8 +89,8 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
     Ok(Proof { canonical, sets })
 }
 
-/// The policy of `INPUT` that is kept from now on. Where nothing is enforced, every packet goes
-/// back to `INPUT`, and its policy is another firewall's own business.
+/// The policy of `INPUT` that is kept from now on. Where the site only observes, every packet
+/// returns to `INPUT`, and its policy belongs to other firewalls.
 fn policy(ruleset: &Ruleset, observed: &Table) -> Option<String> {
     let input = observed.chain("INPUT")?;
     input
@@ -98,7 +100,7 @@ fn policy(ruleset: &Ruleset, observed: &Table) -> Option<String> {
 }
 
 /// One difference in words, for an error.
-pub fn describe(difference: &Difference, more: usize) -> String {
+pub fn describe_difference(difference: &Difference, more: usize) -> String {
     let none = |text: &str| {
         if text.is_empty() {
             "nothing".to_owned()
@@ -120,9 +122,9 @@ pub fn describe(difference: &Difference, more: usize) -> String {
     text
 }
 
-/// Without the kernel's own words to compare with: what it prints must read as the rules
-/// that were given to it.
-pub fn says_the_same(
+/// Compares where no canonical form is known: what the kernel prints must parse as the rules that
+/// were loaded.
+pub fn matches_ruleset(
     target: Target<'_>,
     family: Family,
     observed: &Table,
@@ -132,16 +134,19 @@ pub fn says_the_same(
     let given = parse_save(&given).map_err(|error| differs(error.to_string()))?;
     let found = observed.ours();
     if observed.jump() != JumpState::Right {
-        return Err(differs("INPUT does not jump to our chain".to_owned()));
+        return Err(differs("INPUT does not jump to VF-INPUT".to_owned()));
     }
     if given.chains.len() != found.chains.len() {
-        return Err(differs("the number of chains".to_owned()));
+        return Err(differs("another number of chains".to_owned()));
     }
     for chain in &given.chains {
         let rules = found.chain(&chain.name).map(|found| found.rules.as_slice());
         let rules = rules.unwrap_or_default();
         if rules.len() != chain.rules.len() {
-            return Err(differs(format!("the number of rules in {}", chain.name)));
+            return Err(differs(format!(
+                "another number of rules in {}",
+                chain.name
+            )));
         }
         for (given, found) in chain.rules.iter().zip(rules) {
             let same = match (read_rule(given, family), read_rule(found, family)) {
@@ -149,7 +154,7 @@ pub fn says_the_same(
                 _ => false,
             };
             if !same {
-                return Err(differs(format!("given {given}, found {found}")));
+                return Err(differs(format!("loaded {given}, found {found}")));
             }
         }
     }

@@ -1,13 +1,14 @@
-//! What a start does with what an earlier run left: on disk and in the kernel.
+//! A start: finishes what an earlier run left on disk and in the kernel.
 
 use std::time::Duration;
 
 use voipfleet_protocol::session::{Course, Noted, Start};
 
-use super::apply::{Failure, enforce_confirmed, put_back};
-use super::dynamic_sets;
-use super::management_rules::{self, Fallback, Found};
-use super::write::{self, EnforceError};
+use super::apply::{Failure, enforce_confirmed, roll_back};
+use super::dynamic_sets::{self, StoredSets};
+use super::management_rules::{self, ExistingRules, Fallback};
+use super::target::EnforceError;
+use super::write::{self};
 use crate::failpoint::{Step, Work, during, reach};
 use crate::host::errors::chain;
 use crate::kernel::Kernel;
@@ -18,61 +19,60 @@ use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
 pub struct Recovered {
     /// The ruleset that the node runs, or should.
     pub confirmed: Option<Confirmed>,
-    /// What follows from it.
+    /// The state between it and an offer.
     pub course: Course,
-    /// An apply or a trial that was cut short, and is undone.
+    /// A push that was cut short before it was confirmed, and is rolled back.
     pub interrupted: Option<Interrupted>,
-    /// The ledger is corrupt, or was: nobody knows what should run, and the kernel was left
-    /// alone.
+    /// Why the confirmed ruleset is lost; the kernel was left alone.
     pub lost: Option<String>,
-    /// The kernel is not what the ledger says.
+    /// Why the confirmed ruleset is not in force.
     pub failed: Option<Failure>,
-    /// What runs in place of the confirmed ruleset, where nothing of ours was in force.
+    /// What runs in place of the confirmed ruleset, where no rules of ours were in force.
     pub fallback: Option<Fallback>,
-    /// What its live sources hold.
-    pub live: dynamic_sets::Found,
+    /// The dynamic sets on disk.
+    pub dynamic_sets: StoredSets,
 }
 
-/// How long to wait before what failed is tried again. At boot others hold the xtables lock,
-/// or load what we need.
+/// Pauses before retries: at boot, other programs hold the xtables lock, or load modules that we
+/// need.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 
-/// An apply or a trial that was cut short.
+/// A push that was cut short.
 #[derive(Debug)]
 pub enum Interrupted {
     /// This one.
     Known(Journal),
-    /// The journal itself is damaged.
+    /// Its journal is damaged.
     Unknown(LedgerError),
 }
 
-/// Undoes what was cut short, and makes the kernel what the confirmed ruleset says.
+/// Rolls back what was cut short, and puts the confirmed ruleset in force.
 pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
     let mut recovered = Recovered::default();
     let journal = ledger.journal();
     match ledger.confirmed() {
         Ok(None) if ledger.is_lost() => {
-            recovered.lost = Some("its file was corrupt, or gone".to_owned());
+            recovered.lost = Some("its file was corrupt or missing".to_owned());
         }
         Ok(None) => match ledger.find_loss() {
-            Ok(true) => recovered.lost = Some("its file is gone".to_owned()),
+            Ok(true) => recovered.lost = Some("its file is missing".to_owned()),
             Ok(false) => {}
             Err(error) => recovered.lost = Some(chain(&error)),
         },
         Ok(confirmed) => recovered.confirmed = confirmed,
         Err(error) => recovered.lost = Some(chain(&error)),
     }
-    recovered.live = dynamic_sets::find(kernel, ledger, recovered.confirmed.as_mut());
+    recovered.dynamic_sets = dynamic_sets::load(kernel, ledger, recovered.confirmed.as_mut());
     if recovered.lost.is_some() {
-        let found = match &journal {
-            // Rules of ours may be those of a change that was cut short.
-            Ok(Some(_)) | Err(_) if ledger.knows_admins() => Found::Go,
-            _ => Found::Stay,
+        let existing = match &journal {
+            // Rules of ours may be those of a push that was cut short.
+            Ok(Some(_)) | Err(_) if ledger.knows_admins() => ExistingRules::Replace,
+            _ => ExistingRules::Keep,
         };
-        if found == Found::Go {
+        if existing == ExistingRules::Replace {
             recovered.interrupted = interrupted(journal);
         }
-        let mut recovered = recovered.protect(kernel, ledger, found);
+        let mut recovered = recovered.protect(kernel, ledger, existing);
         recovered.failed = ledger.settle().err().map(Failure::Ledger);
         return recovered;
     }
@@ -99,7 +99,7 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
         recovered.interrupted = interrupted(journal);
     }
     recovered.failed = done.err();
-    recovered.protect(kernel, ledger, Found::Stay)
+    recovered.protect(kernel, ledger, ExistingRules::Keep)
 }
 
 fn interrupted(journal: Result<Option<Journal>, LedgerError>) -> Option<Interrupted> {
@@ -123,11 +123,11 @@ fn begin(
     reach(Step::Noted);
     match (first, confirmed) {
         (Start::Undo, None) => {
-            // Else the admins of a first push that was cut short would speak of a ruleset lost.
+            // Else the list of admins of an interrupted first push would look like a lost ruleset.
             ledger.take_back(None)?;
-            put_back(kernel, ledger, None)
+            roll_back(kernel, ledger, None)
         }
-        (Start::Undo, confirmed) => put_back(kernel, ledger, confirmed),
+        (Start::Undo, confirmed) => roll_back(kernel, ledger, confirmed),
         (Start::Keep, None) => Ok(()),
         (Start::Keep, Some(confirmed)) => enforce_confirmed(kernel, ledger, confirmed),
         (Start::Settle, confirmed) => {
@@ -141,31 +141,37 @@ fn begin(
 }
 
 impl Recovered {
-    /// Closes the node where what is confirmed is not in force.
-    fn protect(mut self, kernel: &mut dyn Kernel, ledger: &Ledger, found: Found) -> Self {
+    /// Runs the management rules where the confirmed ruleset is not in force.
+    fn protect(
+        mut self,
+        kernel: &mut dyn Kernel,
+        ledger: &Ledger,
+        existing: ExistingRules,
+    ) -> Self {
         let reason = match (&self.lost, &self.failed, &self.confirmed) {
             (Some(lost), _, _) => format!("the confirmed ruleset is lost: {lost}"),
             (None, Some(failed), Some(_)) => chain(failed),
-            // Nothing was ever confirmed: the node stays as open as it was.
+            // Nothing was ever confirmed: the node stays open.
             (None, _, None) => return self,
             (None, None, Some(confirmed)) => {
-                // A ledger of an earlier agent has none yet; the next confirm says it aloud.
+                // Its file may have been lost; the next push reports it if this fails.
                 let _kept = ledger.keep_management(confirmed);
-                management_rules::end(ledger, &mut self.fallback);
+                management_rules::leave_fallback(ledger, &mut self.fallback);
                 return self;
             }
         };
         let confirmed = self.confirmed.as_ref();
-        self.fallback = management_rules::fall_back(kernel, ledger, confirmed, &reason, found);
+        self.fallback =
+            management_rules::enter_fallback(kernel, ledger, confirmed, &reason, existing);
         self
     }
 }
 
-/// Removes every trace of us from the kernel; with `purge`, from the ledger too.
+/// Removes all rules and sets of ours from the kernel; with `purge`, the ledger too.
 pub fn teardown(kernel: &mut dyn Kernel, ledger: &Ledger, purge: bool) -> Result<(), Failure> {
     let _work = during(Work::Teardown);
-    // First the journal, and the memory if it goes: a start after a crash in between must
-    // not put back what is being removed.
+    // First the journal, and the ledger if it goes: a start after a crash in between must not put
+    // back what is being removed.
     ledger.settle()?;
     if purge {
         ledger.purge()?;

@@ -1,94 +1,32 @@
-//! Makes the kernel what a ruleset says, or clears it of us, and reads it back.
+//! Loads a ruleset into the kernel, or removes all rules and sets of ours, and reads that back.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use voipfleet_ruleset::iptables::{Failsafe, KernelSet, SetPlan, Table, removal};
-use voipfleet_ruleset::ruleset::{Family, Ruleset};
+use voipfleet_ruleset::iptables::{KernelSet, SetPlan, Table, removal};
+use voipfleet_ruleset::ruleset::Family;
 
-use super::kernel_state::{Observed, observe, rules, sets};
-use super::read_back::{read_back, says_the_same};
-use super::repair_plan::How;
-use crate::failpoint::{Step as Point, reach};
+use super::kernel_state::{KernelState, read_kernel, read_rules, read_sets};
+use super::read_back::{matches_ruleset, read_back};
+use super::target::{EnforceError, EnforceStep, RepairScope, Target, failed_at};
+use crate::failpoint::{Step, reach};
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Canonical;
 
-/// How often a restore is made anew because others changed the table meanwhile.
+/// How often a restore is repeated because another program changed the table meanwhile.
 const LOAD_ATTEMPTS: usize = 5;
-
-/// What the kernel should be.
-#[derive(Debug, Clone, Copy)]
-pub struct Target<'a> {
-    /// The ruleset.
-    pub ruleset: &'a Ruleset,
-    /// What the failsafe chain keeps open.
-    pub failsafe: &'a Failsafe,
-    /// What the kernel must print; none where that could not be found out before.
-    pub canonical: Option<&'a Canonical>,
-    /// The moment, Unix time in seconds: elements that are over by then are none.
-    pub now: u64,
-    /// How it is made so.
-    pub how: How<'a>,
-}
-
-/// Where an enforcement failed. In the order in which they are done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Sets and elements that the rules will name.
-    SetsBefore,
-    /// The rules of a family.
-    Rules(Family),
-    /// Elements and sets that nothing names any more.
-    SetsAfter,
-    /// Reading rules and sets back.
-    ReadBack,
-}
-
-impl std::fmt::Display for Step {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Step::SetsBefore => f.write_str("filling the sets"),
-            Step::Rules(family) => write!(f, "loading the {family} rules"),
-            Step::SetsAfter => f.write_str("removing what is no longer in the sets"),
-            Step::ReadBack => f.write_str("reading back"),
-        }
-    }
-}
-
-/// The kernel is not what it should be.
-#[derive(Debug, thiserror::Error)]
-pub enum EnforceError {
-    /// What the kernel prints of it could not be found out.
-    #[error("staging: {0}")]
-    Stage(#[from] KernelError),
-    /// A step was refused.
-    #[error("{step}: {source}")]
-    Step {
-        /// The step.
-        step: Step,
-        /// The refusal, with the kernel's words.
-        source: KernelError,
-    },
-    /// All was taken, and yet it reads otherwise.
-    #[error("the kernel took it, but reads otherwise: {0}")]
-    Differs(String),
-}
-
-pub(crate) fn at(step: Step) -> impl FnOnce(KernelError) -> EnforceError {
-    move |source| EnforceError::Step { step, source }
-}
 
 /// What to do after a step was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// Nothing more: what is new is not worth more than what was there before.
+    /// Nothing more: a new ruleset is not worth more than the one before.
     UntilRefused,
-    /// The other steps: one family's refusal must not leave the other one open.
+    /// The other steps: a refusal of one family must not leave the other one open.
     AsFarAsPossible,
 }
 
-/// Makes the kernel what `target` says, whatever it is now, and proves it by reading it
-/// back. Gives the words of the kernel.
+/// Makes the kernel hold `target`, whatever it holds now, and reads it back. Gives the canonical
+/// form.
 pub fn enforce(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
@@ -98,7 +36,7 @@ pub fn enforce(
     Ok(read_back(kernel, target)?.canonical)
 }
 
-/// Makes `parts` of the kernel what `target` says; only what differs is written.
+/// Makes `parts` of the kernel hold `target`; only differences are written.
 pub fn write(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
@@ -106,26 +44,26 @@ pub fn write(
     effort: Effort,
 ) -> Result<(), EnforceError> {
     let needed = !target.ruleset.sets.is_empty();
-    let read = observe(kernel, parts, needed);
+    let read = read_kernel(kernel, parts, needed);
     write_over(kernel, target, parts, effort, read)
 }
 
-/// The same, over what was just read. Parts of it that are missing are read.
+/// The same, with what was just read. What is missing from it is read.
 pub(crate) fn write_over(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
     parts: Parts,
     effort: Effort,
-    mut read: Observed,
+    mut read: KernelState,
 ) -> Result<(), EnforceError> {
     let mut first = Ok(());
     let mut after = String::new();
     if parts.sets {
         match fill(kernel, target, &mut read) {
             Ok(plan) => after = plan.after,
-            Err(error) => first = Err(at(Step::SetsBefore)(error)),
+            Err(error) => first = Err(failed_at(EnforceStep::SetsBefore)(error)),
         }
-        reach(Point::SetsFilled);
+        reach(Step::SetsFilled);
     }
     if first.is_err() && effort == Effort::UntilRefused {
         return first;
@@ -134,18 +72,19 @@ pub(crate) fn write_over(
     first = first.and(together(kernel, &families, effort, |kernel, family| {
         let table = read.table(kernel, family);
         let loaded = table.and_then(|table| load(kernel, target, family, table));
-        reach(Point::Rules(family));
+        reach(Step::Rules(family));
         loaded
     }));
     first?;
     let plan = |observed: &[KernelSet]| target.set_plan(observed).after;
-    release(kernel, after, target.how.patience, plan).map_err(at(Step::SetsAfter))?;
-    reach(Point::SetsReleased);
+    release(kernel, after, target.scope.release_timeout, plan)
+        .map_err(failed_at(EnforceStep::SetsAfter))?;
+    reach(Step::SetsReleased);
     Ok(())
 }
 
-/// Changes the rules of these families, with nobody else's change between them where that can
-/// be had.
+/// Changes the rules of these families, without a change of another program between them where a
+/// lock can prevent one.
 fn together(
     kernel: &mut dyn Kernel,
     families: &[Family],
@@ -153,7 +92,9 @@ fn together(
     mut change: impl FnMut(&mut dyn Kernel, Family) -> Result<(), KernelError>,
 ) -> Result<(), EnforceError> {
     if let [first, _, ..] = families {
-        kernel.lock().map_err(at(Step::Rules(*first)))?;
+        kernel
+            .lock()
+            .map_err(failed_at(EnforceStep::Rules(*first)))?;
     }
     let mut first = Ok(());
     for family in families {
@@ -161,18 +102,18 @@ fn together(
             break;
         }
         let changed = change(kernel, *family);
-        first = first.and(changed.map_err(at(Step::Rules(*family))));
+        first = first.and(changed.map_err(failed_at(EnforceStep::Rules(*family))));
     }
     kernel.unlock();
     first
 }
 
-/// Makes and fills what the rules will name. A set that somebody filled after it was read is
-/// planned again, by what is there now: then a larger one takes its place.
+/// Creates and fills the sets that the rules will name. A set that another program filled after it
+/// was read is planned again with what is there now: a larger one replaces it.
 fn fill(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
-    read: &mut Observed,
+    read: &mut KernelState,
 ) -> Result<SetPlan, KernelError> {
     let needed = !target.ruleset.sets.is_empty();
     let mut observed = read.sets(kernel, needed)?;
@@ -188,7 +129,7 @@ fn fill(
         if !error.is_full() {
             return Err(error);
         }
-        let now = sets(kernel, needed)?;
+        let now = read_sets(kernel, needed)?;
         if now == observed || attempts.next().is_none() {
             return Err(error.of_set(target.ruleset, &now));
         }
@@ -196,7 +137,7 @@ fn fill(
     }
 }
 
-/// One restore: chains that differ, our stale chains, and the jump.
+/// One restore: chains that differ, stale chains of ours, and the jump.
 fn load(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
@@ -208,10 +149,10 @@ fn load(
     })
 }
 
-/// Restores what `input` makes of the table that was `observed`; nothing where that is none.
+/// Restores the `input` for the table that was `observed`; does nothing where there is none.
 ///
-/// It names foreign rules around the jump: where somebody changed them after they were
-/// read, it is refused as a whole, and done again by what is there now.
+/// The input names foreign rules around the jump. Where another program changed them after they
+/// were read, the kernel refuses all of it, and it is made again from what is there now.
 fn restore(
     kernel: &mut dyn Kernel,
     family: Family,
@@ -225,7 +166,7 @@ fn restore(
         let Err(error) = kernel.restore(family, &input) else {
             return Ok(());
         };
-        let now = rules(kernel, family)?;
+        let now = read_rules(kernel, family)?;
         if now == observed {
             return Err(error);
         }
@@ -234,30 +175,30 @@ fn restore(
     Err(KernelError::Unsettled { family })
 }
 
-/// Makes the rules of one family what `target` says, and proves it. No set is looked at.
+/// Makes the rules of one family hold `target`, and reads them back. Sets are not read.
 pub fn enforce_rules(
     kernel: &mut dyn Kernel,
     target: Target<'_>,
     family: Family,
 ) -> Result<(), EnforceError> {
-    rules(kernel, family)
+    read_rules(kernel, family)
         .and_then(|table| load(kernel, target, family, table))
-        .map_err(at(Step::Rules(family)))?;
-    reach(Point::Rules(family));
-    let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
-    reach(Point::ReadRules(family));
-    says_the_same(target, family, &observed)
+        .map_err(failed_at(EnforceStep::Rules(family)))?;
+    reach(Step::Rules(family));
+    let observed = read_rules(kernel, family).map_err(failed_at(EnforceStep::ReadBack))?;
+    reach(Step::ReadRules(family));
+    matches_ruleset(target, family, &observed)
 }
 
-/// Gives `ipset restore` what no rule names any more; where the kernel still holds on to
-/// some of it, again by what is there then. What others use stays, and nothing else.
+/// Removes sets that no rule names any more. Where the kernel still holds some of them, it tries
+/// again with what is left then. Only sets that foreign rules use stay.
 fn release(
     kernel: &mut dyn Kernel,
     mut input: String,
-    patience: Duration,
+    release_timeout: Duration,
     plan: impl Fn(&[KernelSet]) -> String,
 ) -> Result<(), KernelError> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + release_timeout;
     let mut pause = Duration::from_millis(2);
     while !input.is_empty() {
         match kernel.ipset_restore(&input) {
@@ -266,13 +207,12 @@ fn release(
             Err(_) => std::thread::sleep(pause),
         }
         pause = (pause * 2).min(Duration::from_millis(250));
-        input = plan(&sets(kernel, true)?);
+        input = plan(&read_sets(kernel, true)?);
     }
     Ok(())
 }
 
-/// A list of commands ends at the first that fails: one by one, what others use does not keep
-/// the rest.
+/// ipset stops at the first command that fails; one by one, a set in use does not keep the rest.
 fn destroy_each(kernel: &mut dyn Kernel, input: &str) -> Result<(), KernelError> {
     let mut first = Ok(());
     let (destroyed, others): (Vec<&str>, Vec<&str>) =
@@ -292,18 +232,18 @@ fn destroy_each(kernel: &mut dyn Kernel, input: &str) -> Result<(), KernelError>
 
 /// Removes our rules of one family.
 fn unload(kernel: &mut dyn Kernel, family: Family) -> Result<(), KernelError> {
-    let observed = rules(kernel, family)?;
+    let observed = read_rules(kernel, family)?;
     restore(kernel, family, observed, removal)
 }
 
-/// Removes every trace of us: jumps, chains, sets, in both families. Goes as far as it can,
-/// and gives the first failure.
+/// Removes all jumps, chains and sets of ours, in both families, as far as possible. Gives the
+/// first failure.
 pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
     let families = Parts::ALL.families(|family| kernel.speaks(family));
     let effort = Effort::AsFarAsPossible;
     let first = together(kernel, &families, effort, |kernel, family| {
         let unloaded = unload(kernel, family);
-        reach(Point::Rules(family));
+        reach(Step::Rules(family));
         unloaded
     });
     let destroy = |observed: &[KernelSet]| {
@@ -312,22 +252,29 @@ pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
             lines
         })
     };
-    let released = sets(kernel, false)
-        .and_then(|observed| release(kernel, destroy(&observed), How::WHOLE.patience, destroy))
-        .map_err(at(Step::SetsAfter));
+    let released = read_sets(kernel, false)
+        .and_then(|observed| {
+            release(
+                kernel,
+                destroy(&observed),
+                RepairScope::WHOLE.release_timeout,
+                destroy,
+            )
+        })
+        .map_err(failed_at(EnforceStep::SetsAfter));
     first.and(released)?;
-    reach(Point::SetsReleased);
+    reach(Step::SetsReleased);
     for family in families {
-        let observed = rules(kernel, family).map_err(at(Step::ReadBack))?;
-        reach(Point::ReadRules(family));
+        let observed = read_rules(kernel, family).map_err(failed_at(EnforceStep::ReadBack))?;
+        reach(Step::ReadRules(family));
         if removal(&observed).is_some() {
             return Err(EnforceError::Differs(format!(
-                "{family} rules of ours are left"
+                "some of our {family} rules are left"
             )));
         }
     }
-    let left = sets(kernel, false).map_err(at(Step::ReadBack))?;
-    reach(Point::ReadSets);
+    let left = read_sets(kernel, false).map_err(failed_at(EnforceStep::ReadBack))?;
+    reach(Step::ReadSets);
     match left.first() {
         Some(set) => Err(EnforceError::Differs(format!("set {} is left", set.name))),
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! Chains of others in the filter table.
+//! Foreign chains in the filter table.
 
 use voipfleet_proto::v1::{Neighbour, NeighbourKind};
 use voipfleet_ruleset::iptables::{Table, target};
@@ -7,7 +7,7 @@ use voipfleet_ruleset::ruleset::Family;
 use super::services::UFW;
 use super::{listed, neighbour};
 
-/// Chains by whose names a neighbour is known.
+/// A firewall that is recognised by the names of its chains.
 struct Known {
     kind: NeighbourKind,
     is: fn(&str) -> bool,
@@ -42,7 +42,7 @@ fn is_fail2ban(chain: &str) -> bool {
     chain.starts_with("f2b-") || chain.starts_with("fail2ban-")
 }
 
-/// Neighbours by their chains, and rules above our jump that only drop.
+/// Firewalls by their chains, and rules above our jump that only drop.
 pub(super) fn find(saved: &[(Family, Table)]) -> Vec<Neighbour> {
     let mut found: Vec<Neighbour> = KNOWN.iter().filter_map(|known| known.find(saved)).collect();
     found.extend(above_us(saved));
@@ -68,8 +68,8 @@ impl Known {
             detail.push_str("; they stay above our rules as long as they only drop");
             if bans_every_port(saved) {
                 // The vendor's installer does it so (`iptables-allports`).
-                advice = "a ban in it takes every port, SSH of the admins too: put the admins \
-                          into `ignoreip`";
+                advice = "its bans cover every port, including SSH of the admins: add the \
+                          admins to `ignoreip`";
             }
         }
         Some(neighbour(self.kind, detail, advice))
@@ -113,7 +113,7 @@ fn above_us(saved: &[(Family, Table)]) -> Option<Neighbour> {
         neighbour(
             NeighbourKind::ForeignRules,
             format!(
-                "above our rules in INPUT: {}; they only drop",
+                "above our rules in INPUT: {}; they only drop packets",
                 words.join(", ")
             ),
             "",
@@ -132,7 +132,7 @@ mod tests {
         vec![(Family::V4, parse_save(&text).unwrap())]
     }
 
-    fn told(rules: &str) -> Vec<(NeighbourKind, String, String)> {
+    fn reported(rules: &str) -> Vec<(NeighbourKind, String, String)> {
         find(&saved(rules))
             .into_iter()
             .map(|found| (found.kind(), found.detail, found.advice))
@@ -140,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_table_has_no_neighbours() {
-        assert_eq!(told(""), []);
-        assert_eq!(told(":VF-INPUT - [0:0]\n-A INPUT -j VF-INPUT\n"), []);
+    fn empty_table_reports_no_firewall() {
+        assert_eq!(reported(""), []);
+        assert_eq!(reported(":VF-INPUT - [0:0]\n-A INPUT -j VF-INPUT\n"), []);
     }
 
     #[test]
-    fn docker_and_fail2ban_are_known_by_their_chains() {
-        let found = told(
+    fn docker_and_fail2ban_are_recognised_by_their_chains() {
+        let found = reported(
             ":DOCKER - [0:0]\n:DOCKER-USER - [0:0]\n:f2b-sshd - [0:0]\n:VF-INPUT - [0:0]\n\
              -A INPUT -p tcp -m multiport --dports 22 -j f2b-sshd\n-A INPUT -j VF-INPUT\n\
              -A f2b-sshd -s 192.0.2.9/32 -j REJECT\n-A f2b-sshd -j RETURN\n",
@@ -162,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn a_ban_of_every_port_is_pointed_out() {
-        let found = told(":f2b-kamailio - [0:0]\n-A INPUT -j f2b-kamailio\n");
+    fn fail2ban_jail_of_all_ports_is_advised_against() {
+        let found = reported(":f2b-kamailio - [0:0]\n-A INPUT -j f2b-kamailio\n");
         assert!(found[0].2.contains("ignoreip"), "{found:?}");
     }
 
     #[test]
-    fn what_only_drops_above_us_is_tolerated() {
-        let found = told(
+    fn foreign_rules_above_the_jump_that_only_drop_are_tolerated() {
+        let found = reported(
             ":BADIPS - [0:0]\n:VF-INPUT - [0:0]\n:LATER - [0:0]\n-A INPUT -j BADIPS\n\
              -A INPUT -s 192.0.2.200/32 -j DROP\n-A INPUT -j VF-INPUT\n-A INPUT -j LATER\n\
              -A BADIPS -s 192.0.2.0/28 -j DROP\n",

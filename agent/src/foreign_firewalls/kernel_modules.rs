@@ -1,4 +1,4 @@
-//! What the kernel holds beside the rules that we see.
+//! Rules and modules of the kernel that iptables does not show.
 
 use voipfleet_proto::v1::{Neighbour, NeighbourKind};
 use voipfleet_ruleset::iptables::parse_save;
@@ -11,7 +11,7 @@ use crate::kernel::{Backend, Kernel};
 /// `/proc/modules` of any machine is shorter.
 const MAX_MODULES: u64 = 1 << 20;
 
-/// Rules where our tools do not see them.
+/// Rules of the other backend.
 pub(super) fn other_backend(kernel: &mut dyn Kernel) -> Vec<Neighbour> {
     let (other, tool) = match kernel.backend() {
         Backend::Nft => ("legacy", "legacy-save"),
@@ -39,13 +39,13 @@ pub(super) fn other_backend(kernel: &mut dyn Kernel) -> Vec<Neighbour> {
                     "{family} packets also pass rules of the {other} backend, which this node's \
                      {program} does not show"
                 ),
-                &format!("look at {program}-{tool}, and remove them"),
+                &format!("run {program}-{tool} to see them, and remove them"),
             )
         })
         .collect()
 }
 
-/// Modules that change what SIP packets say.
+/// Modules that rewrite SIP packets.
 pub(super) fn modules(root: &Root) -> Option<Neighbour> {
     let modules = root.text("/proc/modules", MAX_MODULES)?;
     let sip = |line: &str| line.split(' ').next() == Some("nf_conntrack_sip");
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sip_helper_is_found_by_its_whole_name() {
+    fn sip_helper_is_found_by_its_exact_name() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         assert_eq!(modules(&root), None);

@@ -1,6 +1,6 @@
-//! Others who work on the machine's firewall, or change what it means.
+//! Other programs that change the machine's firewall, or what its rules mean.
 //!
-//! They are found and told, with what to do about them; nothing of theirs is touched.
+//! They are reported with what to do about them; nothing of theirs is changed.
 
 mod chains;
 mod kernel_modules;
@@ -15,12 +15,12 @@ use voipfleet_ruleset::ruleset::Family;
 use crate::host::Host;
 use crate::kernel::Kernel;
 
-/// Neighbours that one node tells of; a machine with more has said enough.
+/// The most that one node reports.
 const MAX_NEIGHBOURS: usize = 32;
 /// The longest list of names in one detail.
 const MAX_NAMES: usize = 8;
 
-/// Looks for all of them.
+/// Finds all of them.
 pub fn find(host: &Host, kernel: &mut dyn Kernel) -> Vec<Neighbour> {
     let saved: Vec<(Family, Table)> = Family::BOTH
         .into_iter()
@@ -38,7 +38,7 @@ pub fn find(host: &Host, kernel: &mut dyn Kernel) -> Vec<Neighbour> {
     found.extend(kernel_modules::modules(&host.root));
     found.extend(chains::find(&saved));
     found.extend(nft_tables::find(host, kernel.backend()));
-    // One service shows in several places: its unit says more than its chains.
+    // A service may be found in several places: its unit is more useful than its chains.
     let mut kinds = Vec::new();
     found.retain(|neighbour| {
         let only_once = !matches!(

@@ -8,7 +8,7 @@ use crate::kernel::Backend;
 
 /// Tables of others whose rules are counted.
 const MAX_TABLES: usize = 16;
-/// The tables of iptables-nft; its other backend is told elsewhere.
+/// The tables of iptables-nft; those of its other backend are reported elsewhere.
 const IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 /// A base chain, as `nft list chains` prints it.
@@ -37,7 +37,7 @@ pub(super) fn find(host: &Host, backend: Backend) -> Vec<Neighbour> {
             continue;
         }
         if chain.drops || has_rules(host, &chain) {
-            found.push(tell(&chain));
+            found.push(describe(&chain));
             tables.push(table);
         }
     }
@@ -53,7 +53,7 @@ fn has_rules(host: &Host, chain: &BaseChain) -> bool {
     } = chain;
     let arguments = ["list", "chain", family, table, name];
     let Ok(listed) = host.runner.run("nft", &arguments, "") else {
-        return true; // it cannot be said that there are none
+        return true; // there may be some
     };
     // A table line, a chain line, the hook, rules, and two closing brackets.
     let lines = listed.stdout.lines().map(str::trim);
@@ -62,14 +62,14 @@ fn has_rules(host: &Host, chain: &BaseChain) -> bool {
         .any(|line| !line.starts_with("type "))
 }
 
-fn tell(chain: &BaseChain) -> Neighbour {
+fn describe(chain: &BaseChain) -> Neighbour {
     let BaseChain { family, table, .. } = chain;
     let detail = format!("table {family} {table} of nf_tables filters input too");
     match table.as_str() {
         "firewalld" => neighbour(
             NeighbourKind::Firewalld,
             detail,
-            "it drops what its zones do not open, whatever the policy says: systemctl disable \
+            "it drops what its zones do not open, whatever the policy opens: systemctl disable \
              --now firewalld",
         ),
         "f2b-table" => neighbour(NeighbourKind::Fail2ban, detail, ""),
@@ -77,8 +77,8 @@ fn tell(chain: &BaseChain) -> Neighbour {
             NeighbourKind::NftTable,
             detail,
             &format!(
-                "a packet must pass both, so that it can drop what the policy opens: look at \
-                 `nft list table {family} {table}`, and remove it"
+                "packets must pass both, so it may drop what the policy opens: see `nft list \
+                 table {family} {table}`, and remove it"
             ),
         ),
     }
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chains_are_read_as_nft_prints_them() {
+    fn base_chains_are_parsed_from_nft_output() {
         let listed = "table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority \
                       filter; policy accept;\n\t}\n\tchain VF-INPUT {\n\t}\n}\ntable inet mine \
                       {\n\tchain input {\n\t\ttype filter hook input priority 10; policy \

@@ -22,7 +22,7 @@ const SERVICES: [Service; 4] = [
         kind: NeighbourKind::Firewalld,
         units: &["firewalld.service"],
         saved: &[],
-        advice: "it drops what its zones do not open, whatever the policy says: systemctl \
+        advice: "it drops what its zones do not open, whatever the policy opens: systemctl \
                  disable --now firewalld",
     },
     Service {
@@ -43,12 +43,13 @@ const SERVICES: [Service; 4] = [
         kind: NeighbourKind::NftablesService,
         units: &["nftables.service"],
         saved: &[],
-        advice: "it flushes every table when it starts, stops or reloads, those of iptables too: \
-                 systemctl disable --now nftables, or take `flush ruleset` out of its files",
+        advice: "it flushes every table when it starts, stops or reloads, including those of \
+                 iptables: systemctl disable --now nftables, or remove `flush ruleset` from its \
+                 files",
     },
 ];
 
-/// What systemd makes of a unit.
+/// The state of a unit.
 struct State {
     active: bool,
     at_boot: bool,
@@ -95,7 +96,7 @@ impl Service {
     }
 }
 
-/// Asks the files of systemd where they say it, else systemd (before version 235).
+/// Reads the files of systemd, or asks systemd before version 235, which has none.
 fn state(host: &Host, unit: &str) -> State {
     let root = &host.root;
     let active = if root.exists("/run/systemd/units") {
@@ -116,7 +117,7 @@ fn state(host: &Host, unit: &str) -> State {
     State { active, at_boot }
 }
 
-/// ufw's unit is active also where ufw is off: its settings say.
+/// ufw's unit is active also where ufw is off: only its settings tell.
 fn ufw(root: &Root) -> Option<Neighbour> {
     let settings = root.text("/etc/ufw/ufw.conf", MAX_FILE)?;
     let enabled = settings.lines().any(|line| {
@@ -127,13 +128,7 @@ fn ufw(root: &Root) -> Option<Neighbour> {
                 .eq_ignore_ascii_case("yes")
         })
     });
-    enabled.then(|| {
-        neighbour(
-            NeighbourKind::Ufw,
-            "/etc/ufw/ufw.conf says ENABLED=yes",
-            UFW,
-        )
-    })
+    enabled.then(|| neighbour(NeighbourKind::Ufw, "/etc/ufw/ufw.conf has ENABLED=yes", UFW))
 }
 
 /// What to do about ufw.
@@ -155,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_told_by_the_files_of_systemd() {
+    fn services_are_found_by_unit_files() {
         let folder = tempfile::tempdir().unwrap();
         let host = Host::at(folder.path(), Runner::new("/nowhere"));
         write(&host, "/run/systemd/units/log-level-max:x.service", "");
@@ -190,7 +185,7 @@ mod tests {
                 "netfilter-persistent.service starts at boot; /etc/iptables/rules.v4 holds an old \
                  copy of our rules",
             ),
-            (NeighbourKind::Ufw, "/etc/ufw/ufw.conf says ENABLED=yes"),
+            (NeighbourKind::Ufw, "/etc/ufw/ufw.conf has ENABLED=yes"),
         ];
         assert_eq!(
             found,
@@ -199,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_systemd_is_asked() {
+    fn systemctl_is_queried_without_unit_files() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let tools = folder.path().join("tools");

@@ -25,7 +25,7 @@ pub(super) fn find(root: &Root) -> Vec<Neighbour> {
     let mut crontabs: Vec<String> = CRONTABS.map(str::to_owned).into();
     let folder = root.names(CRON_FOLDER).into_iter();
     crontabs.extend(folder.map(|name| format!("{CRON_FOLDER}/{name}")));
-    // The lines themselves stay here: passwords may stand in them.
+    // The lines themselves are not reported: they may contain passwords.
     for crontab in crontabs.into_iter().take(MAX_CRONTABS) {
         let text = root.text(&crontab, MAX_FILE).unwrap_or_default();
         let mut jobs = text
@@ -43,10 +43,10 @@ pub(super) fn find(root: &Root) -> Vec<Neighbour> {
     if found.is_empty()
         && let Some(script) = SCRIPTS.into_iter().find(|script| root.exists(script))
     {
-        // Installed with every VoipNow: only what it does when somebody runs it is a problem.
+        // Every VoipNow has it; it is a problem only when it is run.
         found.push(neighbour(
             NeighbourKind::VoipnowFirewall,
-            format!("{script} is installed, and not at work by cron; do not apply it any more"),
+            format!("{script} is installed, but no cron job runs it; do not run it"),
             "",
         ));
     }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cron_job_that_flushes_is_told_without_its_words() {
+    fn flushing_cron_job_is_reported_without_its_command_line() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         assert_eq!(find(&root), []);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_flush_is_a_flush() {
+    fn only_flushing_commands_count_as_flushes() {
         assert!(flushes("* * * * * root /usr/sbin/iptables --flush"));
         assert!(flushes("* * * * * root sh -c 'iptables -F INPUT'"));
         assert!(flushes("* * * * * root nft flush ruleset"));

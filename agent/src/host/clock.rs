@@ -1,9 +1,9 @@
-//! The only place that asks what time it is.
+//! The only place that reads the clock.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The wall clock; for certificates and for records that people read, never for waiting.
-#[allow(clippy::disallowed_methods)] // the one caller that the ban points everybody to
+#[allow(clippy::disallowed_methods)] // the one caller that the ban allows
 pub fn now() -> SystemTime {
     SystemTime::now()
 }
@@ -20,16 +20,16 @@ pub fn unix(time: SystemTime) -> u64 {
     unix_ms(time) / 1000
 }
 
-/// By how much the wall clock may run otherwise than time between two looks at it.
+/// How far the wall clock and monotonic time may diverge between two readings.
 const STEP: Duration = Duration::from_secs(2);
 
-/// Notices that the wall clock was set, or that the machine slept: timers of the kernel know
-/// of neither.
+/// Notices that the wall clock was set, or that the machine slept: the kernel's timers follow
+/// neither.
 #[derive(Debug, Default)]
 pub struct Steps(Option<(SystemTime, Instant)>);
 
 impl Steps {
-    /// Whether the wall clock went otherwise than time since the last look.
+    /// Whether the wall clock diverged from monotonic time since the last call.
     pub fn stepped(&mut self, wall: SystemTime, time: Instant) -> bool {
         let last = self.0.replace((wall, time));
         last.is_some_and(|(last_wall, last_time)| {
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_set_is_noticed_once() {
+    fn clock_step_is_noticed_once() {
         let mut steps = Steps::default();
         let (wall, time) = (UNIX_EPOCH + Duration::from_hours(9), Instant::now());
         let seconds = Duration::from_secs;

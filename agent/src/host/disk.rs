@@ -1,4 +1,4 @@
-//! Files that are whole after a crash, and closed to others.
+//! Files that are whole after a crash, and readable by their owner only.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failpoint::{Step, reach_file};
 
-/// A file or folder that did not do what was asked.
+/// An operation on a file or folder failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be {action}", path.display())]
 pub struct DiskError {
@@ -89,7 +89,7 @@ pub fn keep_copy(path: &Path, copy: &Path) -> Result<(), DiskError> {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // A name more for the same content: files of ours are replaced, never written to.
+        // Another name for the same content: files of ours are replaced, never written to.
         fs::hard_link(path, &new)?;
         fs::rename(&new, copy)?;
         // Where both are one file, the rename does nothing.
@@ -151,7 +151,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, DiskError> {
         .read_to_end(&mut content)
         .map_err(failed("read", path))?;
     if content.len() > limit {
-        let why = format!("it is longer than {limit} bytes");
+        let why = format!("longer than {limit} bytes");
         return Err(failed("read", path)(std::io::Error::other(why)));
     }
     Ok(Some(content))
@@ -163,7 +163,7 @@ pub fn read_text(path: &Path, limit: usize) -> Result<Option<String>, DiskError>
     content
         .map(|bytes| {
             String::from_utf8(bytes).map_err(|_| {
-                let why = std::io::Error::new(ErrorKind::InvalidData, "it is no UTF-8 text");
+                let why = std::io::Error::new(ErrorKind::InvalidData, "not UTF-8 text");
                 failed("read", path)(why)
             })
         })
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replaced_file_is_whole_and_private() {
+    fn replaced_file_is_complete_and_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         // As a crash in the middle of an earlier write leaves it.
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_stays_when_its_file_is_replaced() {
+    fn copy_survives_replacement_of_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let (path, copy) = (dir.path().join("file"), dir.path().join("copy"));
         keep_copy(&path, &copy).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_made_with_their_parents_and_private() {
+    fn folders_are_created_private_with_their_parents() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/c");
         make_private_dir(&path).unwrap();

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// Where the tools are looked for unless the operator says otherwise.
+/// Folders that are searched for the tools by default.
 pub const DEFAULT_TOOL_PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 
 /// The longest that a tool may take. The xtables lock is waited for 10 s of it; 10,000 rules
@@ -29,7 +29,7 @@ const MAX_WORDS: usize = 4096;
 /// How many of the processes started last are known as ours.
 const OWN_PIDS: usize = 64;
 
-/// A tool that did not do what it was asked.
+/// A tool failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
     /// It is nowhere on the tool path.
@@ -37,7 +37,7 @@ pub enum ExecError {
     NotInstalled {
         /// The tool.
         program: String,
-        /// Where it was looked for.
+        /// The folders that were searched.
         path: String,
     },
     /// The system did not start it, or its pipes broke.
@@ -65,14 +65,14 @@ pub enum ExecError {
         /// The most that is read.
         limit: usize,
     },
-    /// It refused.
+    /// It exited with an error.
     #[error("{program} {how}: {words}")]
     Refused {
         /// The tool.
         program: String,
         /// How it ended: `exited with status 1`.
         how: String,
-        /// What it said, on one line.
+        /// Its standard error, on one line.
         words: String,
     },
 }
@@ -81,7 +81,7 @@ pub enum ExecError {
 #[derive(Debug)]
 pub struct Output {
     /// Its standard output. Bytes that are no text, as comments of others may have, are
-    /// U+FFFD, which stands in nothing of ours.
+    /// U+FFFD, which nothing of ours contains.
     pub stdout: String,
     /// Its standard error, on one line, bounded.
     pub words: String,
@@ -113,12 +113,12 @@ pub struct Runner {
     path: String,
     limit: Duration,
     own: OwnProcesses,
-    /// What tools that lock a file lock in place of theirs.
+    /// What the tools lock in place of the xtables lock.
     lock_file: Option<String>,
 }
 
 impl Runner {
-    /// Tools are looked for in `path`, folders separated by colons.
+    /// Tools are searched in `path`, folders separated by colons.
     pub fn new(path: &str) -> Self {
         Self {
             path: path.to_owned(),
@@ -128,17 +128,10 @@ impl Runner {
         }
     }
 
-    /// The same for whoever holds the xtables lock: its tools lock `file` instead.
+    /// The same while the xtables lock is held: its tools lock `file` instead.
     #[must_use]
     pub fn with_lock_file(mut self, file: String) -> Self {
         self.lock_file = Some(file);
-        self
-    }
-
-    /// The same with another time limit.
-    #[must_use]
-    pub fn with_limit(mut self, limit: Duration) -> Self {
-        self.limit = limit;
         self
     }
 
@@ -177,7 +170,7 @@ impl Runner {
         arguments: &[A],
     ) -> Result<Started, ExecError> {
         let file = self.find(program)?;
-        #[allow(clippy::disallowed_methods)] // the one caller that the ban points everybody to
+        #[allow(clippy::disallowed_methods)] // the one caller that the ban allows
         let mut command = Command::new(file);
         command
             .args(arguments)
@@ -342,12 +335,12 @@ fn converse(
             Err(error) => return Err(error.into()),
         }
         drop(waits);
-        // All are non-blocking: one that is not ready says so.
+        // All are non-blocking: one that is not ready returns at once.
         if let Some(pipe) = &mut stdin {
             match pipe.write(input) {
                 Ok(taken) => input = input.get(taken..).unwrap_or_default(),
                 Err(error) if is_later(&error) => {}
-                // It stopped reading: its exit status says more than a broken pipe would.
+                // It stopped reading: its exit status explains more than a broken pipe would.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => input = &[],
                 Err(error) => return Err(error.into()),
             }
@@ -423,7 +416,7 @@ fn one_line(words: &[u8]) -> String {
         .lines()
         .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
         .map(|line| line.trim().to_owned())
-        // "Try `iptables-restore -h' …" helps nobody here.
+        // "Try `iptables-restore -h' …" does not help here.
         .filter(|line| !line.is_empty() && !line.starts_with("Try `"))
         .collect();
     lines.join("; ")

@@ -2,23 +2,28 @@
 
 use super::*;
 
+fn within(limit: Duration) -> Runner {
+    Runner {
+        limit,
+        ..Runner::new("/usr/bin:/bin")
+    }
+}
+
 fn sh(script: &str, input: &str, limit: Duration) -> Result<Output, ExecError> {
-    Runner::new("/usr/bin:/bin")
-        .with_limit(limit)
-        .run("sh", &["-c", script], input)
+    within(limit).run("sh", &["-c", script], input)
 }
 
 const LONG: Duration = Duration::from_secs(30);
 
 #[test]
-fn input_goes_through_whatever_its_size() {
+fn input_of_any_size_reaches_the_tool() {
     let input = "0123456789abcdef".repeat(1 << 16);
     let output = sh("cat", &input, LONG).unwrap();
     assert!(output.stdout == input);
 }
 
 #[test]
-fn nothing_of_our_environment_is_handed_on() {
+fn environment_is_not_inherited() {
     let output = sh("env | grep -v '^PWD=\\|^_=\\|^SHLVL=\\|^OLDPWD='", "", LONG).unwrap();
     let mut lines: Vec<&str> = output.stdout.lines().collect();
     lines.sort_unstable();
@@ -26,7 +31,7 @@ fn nothing_of_our_environment_is_handed_on() {
 }
 
 #[test]
-fn a_refusal_carries_the_words() {
+fn error_carries_the_tools_stderr() {
     let error = sh(
         "echo 'bad \x1b rule' >&2; echo 'line 3' >&2; exit 4",
         "unread",
@@ -39,20 +44,20 @@ fn a_refusal_carries_the_words() {
 }
 
 #[test]
-fn time_is_up_for_the_children_too() {
+fn timeout_kills_the_whole_process_group() {
     let error = sh("sleep 600 & sleep 600", "", Duration::from_millis(50));
     assert!(matches!(error, Err(ExecError::TimedOut { .. })));
 }
 
 #[test]
-fn a_tool_that_closes_its_outputs_and_stays_is_killed() {
+fn tool_that_closes_its_outputs_without_exiting_is_killed() {
     let script = "exec >/dev/null 2>&1; exec sleep 600";
     let error = sh(script, "", Duration::from_millis(50));
     assert!(matches!(error, Err(ExecError::TimedOut { .. })));
 }
 
 #[test]
-fn a_missing_tool_is_named() {
+fn missing_tool_is_named_in_the_error() {
     let error = Runner::new("/nowhere:relative")
         .run("ipset", &["save"], "")
         .unwrap_err();
@@ -63,15 +68,15 @@ fn a_missing_tool_is_named() {
 }
 
 #[test]
-fn its_process_is_known_as_ours() {
+fn started_process_is_recorded_as_own() {
     let runner = Runner::new("/usr/bin:/bin");
     let pid = runner.run("sh", &["-c", "echo $$"], "").unwrap().stdout;
     assert!(runner.own().contains(pid.trim().parse().unwrap()));
 }
 
 #[test]
-fn one_that_was_started_waits_for_its_input_and_goes_when_nobody_wants_it() {
-    let runner = Runner::new("/usr/bin:/bin").with_limit(LONG);
+fn dropped_tool_is_killed_while_it_waits_for_input() {
+    let runner = within(LONG);
     let started = runner.start("cat", &["-"]).unwrap();
     assert_eq!(started.finish("later").unwrap().stdout, "later");
     let unwanted = runner.start("cat", &["-"]).unwrap();

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_regular_files_are_read_and_only_their_start() {
+    fn only_regular_files_are_read_up_to_the_limit() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         std::fs::create_dir(root.path("/etc")).unwrap();

@@ -1,4 +1,4 @@
-//! Processes, by what `/proc` says of them while they live.
+//! Processes, by their files in `/proc` while they live.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
@@ -7,11 +7,11 @@ use super::Root;
 
 /// `TASK_COMM_LEN` is 16, its terminator counted.
 const MAX_COMM: usize = 15;
-/// The longest path or name that is told.
+/// The longest path or name that is reported.
 const MAX_TEXT: usize = 255;
 /// `/proc/PID/stat`, `status` and `cgroup` of any process are shorter.
 const MAX_FILE: u64 = 16 << 10;
-/// The most of a command line that is looked at.
+/// How much of a command line is read.
 const MAX_COMMAND_LINE: u64 = 4 << 10;
 /// `/etc/passwd` of a machine whose users come from elsewhere is small.
 const MAX_PASSWD: u64 = 1 << 20;
@@ -20,7 +20,7 @@ const MAX_PASSWD: u64 = 1 << 20;
 const MAX_PROCESSES: usize = 20_000;
 const MAX_LINKS: usize = 200_000;
 
-/// What is known of a process; what is gone, or not readable, is empty.
+/// What is known about a process; what cannot be read is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Process {
     /// Its id.
@@ -65,7 +65,7 @@ impl Processes {
         Some((parent, comm_text(comm.as_bytes())))
     }
 
-    /// What is known of a process; none if it is gone.
+    /// What is known about a process; none if it has ended.
     pub fn read(&self, pid: u32) -> Option<Process> {
         let (_, comm) = self.parent_and_comm(pid)?;
         // A process that has ended and is not reaped yet has no executable any more.
@@ -86,8 +86,8 @@ impl Processes {
         })
     }
 
-    /// The name of a user. Only `/etc/passwd` is asked: a directory service may take longer
-    /// than the process that we look at lives.
+    /// The name of a user. Only `/etc/passwd` is read: a directory service may take longer than the
+    /// process lives.
     fn user(&self, uid: u32) -> String {
         let number = uid.to_string();
         let passwd = self
@@ -110,8 +110,8 @@ impl Processes {
             .take(MAX_PROCESSES)
     }
 
-    /// The start of a process's command line, words parted by blanks. Passwords may stand in
-    /// it: for looking at, never for keeping.
+    /// The start of a process's command line, words separated by blanks. It may contain passwords:
+    /// it must not be kept or logged.
     pub fn command_line(&self, pid: u32) -> Option<String> {
         let path = format!("/proc/{pid}/cmdline");
         let line = self.root.text(&path, MAX_COMMAND_LINE)?;
@@ -147,7 +147,7 @@ impl Processes {
 }
 
 impl Sockets {
-    /// The command that has the socket; empty if nobody was found.
+    /// The command that has the socket; empty if none was found.
     pub fn owner(&self, inode: u64) -> String {
         self.0.get(&inode).cloned().unwrap_or_default()
     }
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_read_and_one_that_is_gone_is_not() {
+    fn running_process_is_read_and_ended_process_is_not() {
         let processes = Processes::new(&Root::new("/"));
         let own = processes.read(std::process::id()).unwrap();
         assert_eq!(own.pid, std::process::id());
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_has_an_owner() {
+    fn owner_of_a_socket_is_found() {
         use std::os::fd::AsRawFd;
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn units_of_every_hierarchy_are_found() {
+    fn systemd_unit_is_found_in_every_cgroup_hierarchy() {
         for (cgroup, wanted) in [
             ("0::/system.slice/cron.service\n", Some("cron.service")),
             (

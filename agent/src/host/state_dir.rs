@@ -1,4 +1,4 @@
-//! The agent's folder: who the node is, its key, its ledger, and the lock on all of it.
+//! The agent's folder: its configuration, key and ledger, and the lock on all of it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -12,24 +12,23 @@ use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use super::disk::{self, DiskError};
 
-/// Where the agent keeps its state unless the operator says otherwise.
+/// Where the agent keeps its state by default.
 pub const DEFAULT_STATE: &str = "/var/lib/voipfleet-agent";
 
 const MAX_TEXT: usize = 1 << 20;
-/// A child of an agent that was killed holds its lock for the moment in which it becomes
-/// another program: a start just after that is not one too many.
+/// A child of a killed agent holds its lock until it has become another program: a start just after
+/// that waits.
 const LOCK_LIMIT: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// What enrolment said of this node: `agent.json`.
+/// The result of the enrolment: `agent.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
-    /// The site.
     pub site: SiteName,
     /// The node's name in it.
     pub node: NodeName,
-    /// Its roles, as the token gave them; for people only, the controller knows better.
+    /// Its roles at the enrolment; for people only, the controller has the current ones.
     pub roles: Vec<String>,
     /// `HOST:PORT` of the controller's fleet listener.
     pub controller: String,
@@ -69,7 +68,7 @@ pub enum StateError {
     /// The disk's reason.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// Nobody enrolled.
+    /// There was no enrolment.
     #[error(
         "this machine is not enrolled ({} is missing): run `voipfleet-agent enroll` with a \
          token of `voipctl token create`",
@@ -77,7 +76,7 @@ pub enum StateError {
     )]
     NotEnrolled(PathBuf),
     /// Not what enrolment wrote.
-    #[error("{} cannot be read as the agent's settings", path.display())]
+    #[error("{} is not a valid configuration of the agent", path.display())]
     Config {
         /// The file.
         path: PathBuf,
@@ -85,9 +84,9 @@ pub enum StateError {
         #[source]
         source: serde_json::Error,
     },
-    /// Another agent works here.
+    /// Another agent uses this folder.
     #[error(
-        "another voipfleet-agent is at work on {}: it keeps the rules by itself; stop it first",
+        "another voipfleet-agent uses {}; stop it first (systemctl stop voipfleet-agent)",
         _0.display()
     )]
     Busy(PathBuf),
@@ -135,7 +134,7 @@ impl StateDir {
         self.folder.join("agent.json")
     }
 
-    /// Makes sure that no other agent works here.
+    /// Makes sure that no other agent uses this folder.
     pub fn lock(&self) -> Result<Lock, StateError> {
         let path = self.folder.join("lock");
         let failed = |source| DiskError {
@@ -178,7 +177,7 @@ impl StateDir {
         }
     }
 
-    /// Who this node is.
+    /// The result of the enrolment.
     pub fn config(&self) -> Result<NodeConfig, StateError> {
         let path = self.config_file();
         let Some(text) = disk::read_text(&path, MAX_TEXT)? else {

@@ -1,4 +1,4 @@
-//! What the controller should know of the machine.
+//! Hostname, backend and addresses of the node.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,8 +9,7 @@ use voipfleet_ruleset::ruleset::Family;
 use crate::host::hostname;
 use crate::kernel::Kernel;
 
-/// Addresses that the controller takes of one node; beyond it the machine has a problem of
-/// its own.
+/// Addresses that the controller accepts from one node.
 const MAX_ADDRESSES: usize = 256;
 
 /// Hostname, backend and addresses.
@@ -24,8 +23,8 @@ pub fn gather(kernel: &dyn Kernel) -> pb::NodeFacts {
     }
 }
 
-/// Whether an address says where the machine is: loopback and link-local ones do not.
-fn is_telling(address: IpAddr) -> bool {
+/// Whether an address identifies the machine: loopback and link-local ones do not.
+fn identifies_machine(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
         IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
@@ -57,14 +56,15 @@ fn addresses() -> Vec<pb::InterfaceAddress> {
         }
         address.as_sockaddr_in6().map(|v6| v6.ip().into())
     };
-    let telling: BTreeSet<(String, IpAddr, u32)> = found
+    let reported: BTreeSet<(String, IpAddr, u32)> = found
         .filter_map(|interface| {
             let address = interface.address.as_ref().and_then(ip)?;
             let mask = interface.netmask.as_ref().and_then(ip)?;
-            is_telling(address).then(|| (interface.interface_name, address, prefix_length(mask)))
+            identifies_machine(address)
+                .then(|| (interface.interface_name, address, prefix_length(mask)))
         })
         .collect();
-    telling
+    reported
         .into_iter()
         .take(MAX_ADDRESSES)
         .map(|(interface, address, prefix_length)| pb::InterfaceAddress {
@@ -75,11 +75,10 @@ fn addresses() -> Vec<pb::InterfaceAddress> {
         .collect()
 }
 
-/// Warnings about the machine: a family that is switched off.
+/// A warning about the machine: IPv6 is disabled.
 pub fn warnings(kernel: &dyn Kernel) -> Option<String> {
-    (!kernel.speaks(Family::V6)).then(|| {
-        "IPv6 is switched off in this machine's kernel: no IPv6 rules are loaded".to_owned()
-    })
+    (!kernel.speaks(Family::V6))
+        .then(|| "IPv6 is disabled in this machine's kernel: no IPv6 rules are loaded".to_owned())
 }
 
 #[cfg(test)]
@@ -87,8 +86,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_telling_addresses_are_told() {
-        for (text, told) in [
+    fn loopback_and_link_local_addresses_are_left_out() {
+        for (text, reported) in [
             ("127.0.0.1", false),
             ("169.254.1.1", false),
             ("::1", false),
@@ -96,7 +95,11 @@ mod tests {
             ("10.0.0.1", true),
             ("2001:db8::1", true),
         ] {
-            assert_eq!(is_telling(text.parse().unwrap()), told, "{text}");
+            assert_eq!(
+                identifies_machine(text.parse().unwrap()),
+                reported,
+                "{text}"
+            );
         }
         assert_eq!(prefix_length("255.255.240.0".parse().unwrap()), 20);
         assert_eq!(prefix_length("ffff:ffff::".parse().unwrap()), 32);

@@ -1,5 +1,5 @@
-//! Who made a change: the process that the kernel names, and what started it, read while
-//! they live.
+//! The author of a change: the process that the kernel names, and the one that started it, read
+//! while they live.
 
 use voipfleet_proto::v1 as pb;
 
@@ -8,9 +8,9 @@ use crate::host::{Process, Processes};
 /// Ancestors that are followed: a job of cron through shells and sudo has five.
 const MAX_ANCESTORS: usize = 16;
 
-/// Commands that say nothing of who wanted the change: firewall tools, and what is put
-/// before a command. Their names as the kernel cuts them, to 15 bytes.
-const BETWEEN: [&str; 40] = [
+/// Commands that are not the author of a change: firewall tools, shells, and wrappers. Their names
+/// are cut to 15 bytes, as in the kernel.
+const WRAPPERS: [&str; 40] = [
     "iptables",
     "ip6tables",
     "iptables-restor",
@@ -63,7 +63,7 @@ pub struct Author {
 }
 
 impl Author {
-    /// One of which only this is known.
+    /// One of which only id and command are known.
     pub fn named(pid: u32, comm: String) -> Self {
         Self {
             process: Process {
@@ -75,7 +75,7 @@ impl Author {
         }
     }
 
-    /// Adds what can still be read of it. Quick: it may be gone in a moment.
+    /// Adds what can still be read about it. Quick: it may end in a moment.
     #[must_use]
     pub fn looked_up(self, processes: &Processes) -> Self {
         let Self { process, .. } = self;
@@ -106,7 +106,7 @@ impl Author {
         &known.comm
     }
 
-    /// The process that an operator will know, in words.
+    /// Describes the process that an operator will know.
     pub fn describe(&self) -> String {
         let known = self.started_by.as_ref().unwrap_or(&self.process);
         let mut words = vec![format!("pid {}", known.pid)];
@@ -122,7 +122,6 @@ impl Author {
         format!("{} ({})", known.comm, words.join(", "))
     }
 
-    /// For the wire.
     pub fn to_wire(&self) -> pb::Author {
         let Process {
             pid,
@@ -148,8 +147,8 @@ impl Author {
     }
 }
 
-/// The first ancestor from `pid` on that is not in between; else the last before the first
-/// process of the machine, which says nothing.
+/// The first ancestor from `pid` on that is not a wrapper; else the last one below the first process
+/// of the machine.
 fn starter(processes: &Processes, mut pid: u32) -> Option<u32> {
     let mut last = None;
     for _ in 0..MAX_ANCESTORS {
@@ -160,7 +159,7 @@ fn starter(processes: &Processes, mut pid: u32) -> Option<u32> {
             break;
         };
         last = Some(pid);
-        if !BETWEEN.contains(&comm.as_str()) {
+        if !WRAPPERS.contains(&comm.as_str()) {
             break;
         }
         pid = parent;
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_of_cron_is_cron() {
+    fn author_behind_a_cron_job_is_cron() {
         let fake = Fake::new();
         fake.process(500, 1, "cron", 0, "cron.service");
         fake.process(700, 500, "cron", 0, "cron.service");
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_found_behind_sudo() {
+    fn author_behind_sudo_is_the_login_session() {
         let fake = Fake::new();
         fake.process(800, 1, "sshd) x", 1005, "session-3.scope");
         fake.process(801, 800, "bash", 1005, "session-3.scope");
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_is_the_tool_itself_has_no_starter() {
+    fn service_that_runs_the_tool_itself_has_no_starter() {
         let fake = Fake::new();
         fake.process(900, 1, "iptables-restor", 0, "iptables.service");
         let author = fake.author(900, "iptables-restor");
@@ -265,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_keeps_its_name() {
+    fn ended_process_keeps_the_name_that_the_kernel_gave() {
         let fake = Fake::new();
         let gone = Author::named(950, "iptables".to_owned());
         assert_eq!(fake.author(950, "iptables"), gone);

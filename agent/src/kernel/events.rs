@@ -1,5 +1,9 @@
 //! Changes of `nf_tables`, as the kernel announces them, with their author.
 
+use netlink_packet_core::{
+    NLA_ALIGNTO, NLA_HEADER_SIZE, NLMSG_OVERRUN, NetlinkBuffer, NlasIterator,
+};
+use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use voipfleet_ruleset::ruleset::CHAIN_PREFIX;
 
@@ -7,8 +11,6 @@ use super::Author;
 use crate::host::exec::OwnProcesses;
 use crate::host::{Processes, comm_text};
 
-/// `NETLINK_NETFILTER` of linux/netlink.h.
-const NETLINK_NETFILTER: isize = 12;
 /// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h.
 const NFTABLES_GROUP: u32 = 7;
 /// `NFNL_SUBSYS_NFTABLES << 8`; the message's kind, `enum nf_tables_msg_types`, is below it.
@@ -21,8 +23,6 @@ const TABLES: [u16; 2] = [NFTABLES, NFTABLES | 2];
 const CHAINS: [u16; 2] = [NFTABLES | 3, NFTABLES | 5];
 /// `NFT_MSG_NEWRULE` and `NFT_MSG_DELRULE`.
 const RULES: [u16; 2] = [NFTABLES | 6, NFTABLES | 8];
-/// `NLMSG_OVERRUN` of linux/netlink.h.
-const OVERRUN: u16 = 4;
 /// `enum nft_gen_attributes` of `linux/netfilter/nf_tables.h`.
 const GEN_PROC_PID: u16 = 2;
 const GEN_PROC_NAME: u16 = 3;
@@ -37,17 +37,16 @@ const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 /// The kernel sends at most a page, or 8 KiB, at once (`NLMSG_GOODSIZE`).
 const BUFFER: usize = 64 << 10;
-/// What the kernel may hold for us while we are busy. A transaction of 10,000 rules is more;
-/// then the kernel says so, and everything is checked.
+/// What the kernel may buffer while we are busy. A transaction of 10,000 rules is more; the kernel
+/// reports the loss then, and everything is inspected.
 const KERNEL_BUFFER: i32 = 1 << 20;
 
 /// What of one family's filter table a transaction reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
-    /// Nothing of it.
     #[default]
     Nothing,
-    /// Only what is neither ours nor `INPUT`, where our jump stands.
+    /// Only chains other than ours and `INPUT`, which has our jump.
     Others,
     /// Chains of ours, `INPUT`, or the table itself.
     Ours,
@@ -56,7 +55,7 @@ pub enum Reach {
 /// One committed transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
-    /// Who committed it, where the kernel says so.
+    /// Its author, where the kernel names one.
     pub author: Option<Box<Author>>,
     /// What it reached of IPv4.
     pub v4: Reach,
@@ -66,14 +65,14 @@ pub struct Transaction {
 
 impl Transaction {
     /// Notes one message before the one that ends the transaction.
-    fn note(&mut self, kind: u16, family: u8, attributes: &[u8]) {
+    fn note(&mut self, kind: u16, family: u8, bytes: &[u8]) {
         let reach = match family {
             IPV4 => &mut self.v4,
             IPV6 => &mut self.v6,
             _ => return, // tables of other families hold nothing that iptables shows
         };
         let named = |wanted| {
-            Attributes(attributes)
+            attributes(bytes)
                 .find(|(kind, _)| *kind == wanted)
                 .map(|(_, value)| value.split(|byte| *byte == 0).next().unwrap_or_default())
         };
@@ -118,7 +117,7 @@ impl KernelEvent {
     #[must_use]
     pub fn looked_up(self, processes: &Processes) -> Self {
         match self {
-            // A busy neighbour's rules of NAT are no reason to look for it.
+            // Changes of NAT are not worth a look at /proc.
             KernelEvent::Changed(by) if by.v4.max(by.v6) == Reach::Nothing => {
                 KernelEvent::Changed(by)
             }
@@ -133,9 +132,9 @@ impl KernelEvent {
     }
 }
 
-/// No announcements can be had.
+/// The kernel announces nothing.
 #[derive(Debug, thiserror::Error)]
-#[error("the kernel announces no changes of nf_tables")]
+#[error("the kernel does not announce changes of nf_tables")]
 pub struct EventsError(#[from] std::io::Error);
 
 /// Announcements of the network namespace in which this was opened.
@@ -189,79 +188,54 @@ fn is_kernel(from: &SocketAddr) -> bool {
     from.port_number() == 0
 }
 
-fn native_u16(bytes: &[u8], at: usize) -> Option<u16> {
-    let field = bytes.get(at..at.checked_add(2)?)?;
-    field.try_into().ok().map(u16::from_ne_bytes)
-}
-
-fn native_u32(bytes: &[u8], at: usize) -> Option<u32> {
-    let field = bytes.get(at..at.checked_add(4)?)?;
-    field.try_into().ok().map(u32::from_ne_bytes)
-}
-
 /// The events in one datagram, after what came of the transaction that is `open`. One that is
 /// cut short counts as lost.
 fn parse(mut datagram: &[u8], open: &mut Transaction) -> Vec<KernelEvent> {
-    const HEADER: usize = 16; // struct nlmsghdr
     const NETFILTER_HEADER: usize = 4; // struct nfgenmsg
     let mut events = Vec::new();
     while !datagram.is_empty() {
-        let length = native_u32(datagram, 0).and_then(|length| usize::try_from(length).ok());
-        let kind = native_u16(datagram, 4);
-        let (Some(length), Some(kind)) = (length, kind) else {
+        let Ok(message) = NetlinkBuffer::new_checked(datagram) else {
             events.push(KernelEvent::Lost);
             break;
         };
-        let Some(message) = datagram.get(HEADER..length) else {
-            events.push(KernelEvent::Lost);
-            break;
-        };
-        let attributes = message.get(NETFILTER_HEADER..).unwrap_or_default();
+        let (kind, payload) = (message.message_type(), message.payload());
+        let attributes = payload.get(NETFILTER_HEADER..).unwrap_or_default();
         match kind {
             NEW_GENERATION => {
                 let mut transaction = std::mem::take(open);
                 transaction.author = author(attributes).map(Box::new);
                 events.push(KernelEvent::Changed(transaction));
             }
-            OVERRUN => events.push(KernelEvent::Lost),
+            NLMSG_OVERRUN => events.push(KernelEvent::Lost),
             kind if kind & 0xff00 == NFTABLES => {
-                open.note(
-                    kind,
-                    message.first().copied().unwrap_or_default(),
-                    attributes,
-                );
+                let family = payload.first().copied().unwrap_or_default();
+                open.note(kind, family, attributes);
             }
             _ => {}
         }
-        datagram = datagram.get(aligned(length)..).unwrap_or_default();
+        let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
+        let next = length.checked_next_multiple_of(NLA_ALIGNTO);
+        datagram = next
+            .and_then(|next| datagram.get(next..))
+            .unwrap_or_default();
     }
     events
 }
 
-fn aligned(length: usize) -> usize {
-    length.saturating_add(3) & !3
+/// The attributes of a message, up to the first that is malformed.
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    NlasIterator::new(bytes).map_while(|attribute| {
+        let attribute = attribute.ok()?;
+        let value = attribute
+            .into_inner()
+            .get(NLA_HEADER_SIZE..attribute.length().into())?;
+        Some((attribute.kind(), value))
+    })
 }
 
-/// The attributes of a message, to the first that makes no sense.
-struct Attributes<'a>(&'a [u8]);
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        const HEADER: usize = 4; // struct nlattr
-        const FLAGS: u16 = 0xc000; // NLA_F_NESTED, NLA_F_NET_BYTEORDER
-        let length = usize::from(native_u16(self.0, 0)?);
-        let kind = native_u16(self.0, 2)? & !FLAGS;
-        let value = self.0.get(HEADER..length)?;
-        self.0 = self.0.get(aligned(length)..).unwrap_or_default();
-        Some((kind, value))
-    }
-}
-
-fn author(attributes: &[u8]) -> Option<Author> {
+fn author(bytes: &[u8]) -> Option<Author> {
     let (mut pid, mut comm) = (None, None);
-    for (kind, value) in Attributes(attributes) {
+    for (kind, value) in attributes(bytes) {
         match kind {
             GEN_PROC_PID => pid = value.try_into().ok().map(u32::from_be_bytes),
             GEN_PROC_NAME => comm = Some(name(value)),
@@ -277,30 +251,25 @@ fn name(value: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::{DefaultNla, Emitable as _, NetlinkHeader};
     use proptest::prelude::*;
 
     use super::*;
 
     fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut bytes = u16::try_from(4 + value.len())
-            .unwrap()
-            .to_ne_bytes()
-            .to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-        bytes.resize(aligned(bytes.len()), 0);
+        let attribute = DefaultNla::new(kind, value.to_vec());
+        let mut bytes = vec![0; attribute.buffer_len()];
+        attribute.emit(&mut bytes);
         bytes
     }
 
     fn message(kind: u16, body: &[u8]) -> Vec<u8> {
-        let mut bytes = u32::try_from(16 + body.len())
-            .unwrap()
-            .to_ne_bytes()
-            .to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend([0; 10]);
+        let mut header = NetlinkHeader::default();
+        header.message_type = kind;
+        header.length = u32::try_from(header.buffer_len() + body.len()).unwrap();
+        let mut bytes = vec![0; header.buffer_len()];
+        header.emit(&mut bytes);
         bytes.extend(body);
-        bytes.resize(aligned(bytes.len()), 0);
         bytes
     }
 
@@ -320,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_names_its_author_and_what_it_reached() {
+    fn transaction_has_author_and_reach() {
         let mut open = Transaction::default();
         for (family, table, chain, v4, v6) in [
             (
@@ -351,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_lost() {
+    fn truncated_datagram_counts_as_lost() {
         let mut open = Transaction::default();
         let whole = generation();
         let cut = &whole[..whole.len() - 4];
@@ -363,12 +332,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_break_it(datagram in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_do_not_panic(datagram in prop::collection::vec(any::<u8>(), 0..200)) {
             let _events = parse(&datagram, &mut Transaction::default());
         }
 
         #[test]
-        fn no_change_of_a_message_breaks_it(at in 0_usize..64, byte: u8) {
+        fn corrupted_message_does_not_panic(at in 0_usize..64, byte: u8) {
             let mut datagram = generation();
             let at = at % datagram.len();
             datagram[at] = byte;

@@ -1,7 +1,7 @@
 //! The xtables lock, held for both families at once.
 //!
-//! Each legacy tool takes it for itself: between the restore of one family and that of the
-//! other, somebody else's may come in. We hold it over both, and have the tools lock nothing.
+//! Each legacy tool takes it for itself: between the restores of the two families, another program
+//! may change the rules. We hold it over both, and have the tools lock another file.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -14,12 +14,12 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::KernelError;
 
-/// Held; let go when dropped.
+/// Held until it is dropped.
 #[derive(Debug)]
 pub(super) struct XtablesLock {
     _file: Flock<File>,
-    /// What the tools lock meanwhile. In memory and without a name, for whoever can open a file
-    /// can lock it: at `/dev/null`, any user could keep us from the rules.
+    /// What the tools lock meanwhile. In memory and without a name, since a process that can open a
+    /// file can lock it: with `/dev/null`, any user could block our tools.
     stand_in: File,
 }
 
@@ -40,22 +40,22 @@ fn stand_in() -> Option<File> {
     File::open(path_of(&file)).is_ok().then_some(file)
 }
 
-/// Whether tools of this version can be told to lock another file (`XTABLES_LOCKFILE`).
+/// Whether tools of this version can lock another file (`XTABLES_LOCKFILE`).
 pub(super) fn can_be_held(version: &str) -> bool {
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
     let mut next = || numbers.next().flatten().unwrap_or_default();
     (next(), next(), next()) >= (1, 8, 8)
 }
 
-/// Takes the lock. None where its file cannot be made: no tool can lock it there either; and
-/// where the tools could not be given another to lock.
+/// Takes the lock. None where its file cannot be created, so that no tool can lock it either, and
+/// where there is no other file for the tools to lock.
 pub(super) fn take(path: &Path, limit: Duration) -> Result<Option<XtablesLock>, KernelError> {
     let opened = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        // As the tools make it: who can read it can lock it.
+        // As the tools create it: a process that can read it can lock it.
         .mode(0o600)
         .open(path);
     let (Ok(mut file), Some(stand_in)) = (opened, stand_in()) else {
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_newer_tools_can_be_told_of_another_file() {
+    fn only_iptables_from_1_8_8_on_takes_another_lock_file() {
         for (version, can) in [
             ("1.4.21", false),
             ("1.8.4", false),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_holds_it() {
+    fn xtables_lock_is_exclusive_and_times_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let held = take(&path, Duration::ZERO).unwrap().unwrap();

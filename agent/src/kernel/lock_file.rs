@@ -1,11 +1,11 @@
-//! The xtables lock, which legacy iptables takes for every command: whoever let it go may
-//! have changed the rules. The kernel itself announces nothing there.
+//! The xtables lock, which legacy iptables takes for every command: when it is released, the rules
+//! may have changed. The kernel itself announces nothing there.
 //!
 //! Where fanotify may be used (Linux 2.6.37 with `CONFIG_FANOTIFY`, and `CAP_SYS_ADMIN`), it also
-//! says who. inotify, which every kernel has, serves where it may not. Both work on whatever
+//! names the process. inotify, which every kernel has, serves where it may not. Both work on whatever
 //! `/run` is: tmpfs, or the disk.
 //!
-//! The poll stands behind it for what takes no lock, or another: iptables before 1.4.20 and
+//! The poll covers tools that take no lock, or another one: iptables before 1.4.20 and
 //! iptables-restore before 1.6.2, a tool with `XTABLES_LOCKFILE`, and one in a container that has
 //! a `/run` of its own.
 
@@ -29,7 +29,7 @@ use crate::host::exec::OwnProcesses;
 /// releases since 1.8.8 `XTABLES_LOCKFILE` moves it).
 pub const LOCK_FILE: &str = "/run/xtables.lock";
 
-/// Those who hold the lock or wait for it.
+/// Processes that hold the lock or wait for it.
 const MAX_HOLDERS: usize = 64;
 
 /// The lock cannot be watched.
@@ -41,16 +41,25 @@ pub struct LockFileError {
     source: std::io::Error,
 }
 
+/// What announces that the lock was released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notifier {
+    /// Names the process, too. Inotify serves where the kernel does not allow it.
+    Fanotify,
+    /// Changes have no author, and our own cannot be distinguished.
+    Inotify,
+}
+
 /// Watches the lock.
 pub struct LockFile {
     path: PathBuf,
-    /// The folder, for a lock that is made anew; and the file, where fanotify is not ours.
+    /// The folder, for a lock that is created later; and the file, where fanotify is not allowed.
     inotify: AsyncFd<Handle<Inotify>>,
     file: Option<WatchDescriptor>,
     fanotify: Option<AsyncFd<Handle<Fanotify>>>,
     processes: Processes,
     own: OwnProcesses,
-    /// Looked up when they opened the lock: when they let it go they are about to end.
+    /// Looked up when they opened the lock: when they release it they are about to end.
     holders: VecDeque<Author>,
     seen: VecDeque<KernelEvent>,
 }
@@ -71,6 +80,7 @@ impl LockFile {
         path: &Path,
         processes: Processes,
         own: OwnProcesses,
+        notifier: Notifier,
     ) -> Result<Self, LockFileError> {
         let failed = |source: std::io::Error| LockFileError {
             path: path.to_owned(),
@@ -88,7 +98,10 @@ impl LockFile {
             path: path.to_owned(),
             inotify,
             file: None,
-            fanotify: fanotify(),
+            fanotify: match notifier {
+                Notifier::Fanotify => fanotify(),
+                Notifier::Inotify => None,
+            },
             processes,
             own,
             holders: VecDeque::new(),
@@ -96,14 +109,6 @@ impl LockFile {
         };
         lock.watch_file();
         Ok(lock)
-    }
-
-    /// The same without fanotify: changes have no author, and our own are not told apart.
-    #[must_use]
-    pub fn anonymous(mut self) -> Self {
-        self.fanotify = None;
-        self.watch_file();
-        self
     }
 
     /// Watches the file itself; one that is not there is waited for.
@@ -122,7 +127,7 @@ impl LockFile {
         }
     }
 
-    /// The next time that somebody let the lock go. Safe to drop while it waits.
+    /// The next release of the lock. Safe to drop while it waits.
     pub async fn next(&mut self) -> Result<KernelEvent, LockFileError> {
         loop {
             if let Some(event) = self.seen.pop_front() {
@@ -154,7 +159,7 @@ impl LockFile {
             Some(event.wd) == self.file && event.mask.intersects(AddWatchFlags::IN_CLOSE)
         };
         if events.iter().any(|event| made(event) || lost(event)) {
-            // Whoever made it may have let it go before it is watched.
+            // Its creator may have released it before it is watched.
             self.watch_file();
             self.seen.push_back(KernelEvent::Lost);
         } else if events.iter().any(closed) {
@@ -219,7 +224,7 @@ fn fanotify() -> Option<AsyncFd<Handle<Fanotify>>> {
 
 /// Lets tokio wait for a descriptor.
 fn register<T: AsFd>(inner: T) -> std::io::Result<AsyncFd<Handle<T>>> {
-    // What is asked for instead is an unsafe function, which wants the descriptor to be owned
+    // The replacement is an unsafe function, which wants the descriptor to be owned
     // and not to change: `Handle` gives the one that its content owns.
     #[allow(deprecated)]
     AsyncFd::with_interest(Handle(inner), Interest::READABLE)

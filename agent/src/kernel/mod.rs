@@ -21,11 +21,11 @@ use crate::host::exec::ExecError;
 pub use author::Author;
 pub use conntrack::{ConntrackError, Cut};
 pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};
-pub use lock_file::{LOCK_FILE, LockFile, LockFileError};
+pub use lock_file::{LOCK_FILE, LockFile, LockFileError, Notifier};
 pub use system::System;
 pub use watch::{Watch, WatchError};
 
-/// Which kernel interface the node's iptables speaks.
+/// Which kernel interface the node's iptables uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// iptables-nft: rules live in `nf_tables`.
@@ -50,7 +50,7 @@ impl fmt::Display for Backend {
     }
 }
 
-/// Something that the kernel or its tools did not do.
+/// The kernel or one of its tools failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// A tool failed.
@@ -59,30 +59,27 @@ pub enum KernelError {
     /// A tool refused one line of its input.
     #[error("{source}; that line is: {line}")]
     Line {
-        /// The line.
         line: String,
         /// The refusal.
         source: ExecError,
     },
-    /// A set is held by something that is not ours.
+    /// A foreign rule or list uses a set.
     #[error(
-        "set {set} cannot be removed; if a rule or a list of others names it, take that away \
-         first (`iptables-save`, `ip6tables-save` and `ipset list` show it): {source}"
+        "set {set} cannot be removed; if a foreign rule or list uses it, remove that first (see \
+         `iptables-save`, `ip6tables-save` and `ipset list`): {source}"
     )]
     SetInUse {
-        /// The set.
         set: String,
         /// The refusal.
         source: Box<KernelError>,
     },
     /// A set takes no more elements.
     #[error(
-        "set {set} is full: {wanted} elements are wanted, and it holds {held} of at most {room} \
-         (`ipset list -t {set}` on the node shows it); push again, and if it stays so, find who \
-         else fills it: {source}"
+        "set {set} is full: it should hold {wanted} elements, and holds {held} of at most \
+         {room} (see `ipset list -t {set}` on the node); push again, and if that fails, find \
+         the program that fills it: {source}"
     )]
     SetFull {
-        /// The set.
         set: String,
         /// How many elements it should hold.
         wanted: usize,
@@ -93,23 +90,22 @@ pub enum KernelError {
         /// The refusal.
         source: Box<KernelError>,
     },
-    /// The saved rules make no sense.
+    /// The saved rules cannot be parsed.
     #[error("{family} rules: {source}")]
     Rules {
-        /// The family.
         family: Family,
         /// Why.
         source: Unreadable,
     },
-    /// The saved sets make no sense.
+    /// The saved sets cannot be parsed.
     #[error(transparent)]
     Sets(#[from] UnreadableSets),
     /// `iptables -V` names no version.
-    #[error("{program} -V says {text:?}, which names no version of iptables")]
+    #[error("{program} -V printed {text:?}, which is not a version of iptables")]
     Version {
         /// The tool.
         program: &'static str,
-        /// What it says.
+        /// What it printed.
         text: String,
     },
     /// iptables and ip6tables speak to different parts of the kernel.
@@ -120,15 +116,12 @@ pub enum KernelError {
         /// `ip6tables -V`.
         v6: String,
     },
-    /// Others change the table all the time.
-    #[error("somebody changes the {family} rules again and again while they are written")]
-    Unsettled {
-        /// The family.
-        family: Family,
-    },
-    /// Somebody else does not let the rules be changed.
+    /// Another program changes the table all the time.
+    #[error("another program keeps changing the {family} rules while they are being loaded")]
+    Unsettled { family: Family },
+    /// Another program holds the xtables lock.
     #[error(
-        "another program has held {LOCK_FILE} for {} s: see who with `fuser -v {LOCK_FILE}`",
+        "another program has held {LOCK_FILE} for {} s; find it with `fuser -v {LOCK_FILE}`",
         waited.as_secs()
     )]
     Locked {
@@ -142,7 +135,7 @@ pub enum KernelError {
 
 /// Why no scratch network namespace could be made.
 #[derive(Debug, thiserror::Error)]
-#[error("no scratch network namespace can be made")]
+#[error("cannot create a scratch network namespace")]
 pub struct NoScratch(#[source] pub std::io::Error);
 
 /// What of the kernel is read or written.
@@ -157,10 +150,16 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// All of it.
     pub const ALL: Parts = Parts {
         v4: true,
         v6: true,
+        sets: true,
+    };
+
+    /// The sets only.
+    pub const SETS: Parts = Parts {
+        v4: false,
+        v6: false,
         sets: true,
     };
 
@@ -186,7 +185,7 @@ impl Parts {
     }
 }
 
-/// What the tools printed of some parts of the kernel; none of what was not asked for.
+/// What the tools printed of the requested parts of the kernel.
 #[derive(Debug, Default)]
 pub struct Printed {
     /// `iptables-save` of each family.
@@ -204,10 +203,10 @@ pub trait Kernel: Send {
     fn version(&self) -> &str;
 
     /// Whether there are packets of `family` to filter. With `ipv6.disable=1` the kernel has none
-    /// of IPv6, and ip6tables only fails; nobody is asked for its rules then.
+    /// of IPv6, and ip6tables only fails.
     fn speaks(&self, family: Family) -> bool;
 
-    /// `iptables-restore --noflush` of one family: all of `input` takes hold, or nothing.
+    /// `iptables-restore --noflush` of one family: all of `input` takes effect, or nothing.
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError>;
 
     /// Keeps other tools from changing the rules of either family until `unlock`, where tools
@@ -217,7 +216,7 @@ pub trait Kernel: Send {
         Ok(())
     }
 
-    /// Lets them.
+    /// Ends `lock`.
     fn unlock(&mut self) {}
 
     /// Restores of these families, and of no others, are likely soon: what can be done for them
@@ -227,7 +226,7 @@ pub trait Kernel: Send {
     /// `iptables-save` of the filter table of one family.
     fn save(&mut self, family: Family) -> Result<String, KernelError>;
 
-    /// `ipset restore`: line by line, what stands before a bad line has taken hold.
+    /// `ipset restore`: line by line, so that the lines before a bad one take effect.
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError>;
 
     /// `ipset save` of all sets.
@@ -254,9 +253,9 @@ pub trait Kernel: Send {
     /// is not installed.
     fn save_other_backend(&mut self, family: Family) -> Option<String>;
 
-    /// Ends those flows of the node that `picks` picks: connection tracking forgets them, so
-    /// that their next packet is judged as a new one. Neither what is only forwarded nor
-    /// loopback nor a connection that belongs to another is asked about.
+    /// Removes the flows of the node that `picks` chooses from connection tracking, so that their
+    /// next packet is judged as a new one. Forwarded flows, loopback, and connections that belong
+    /// to others are left alone.
     fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError>;
 
     /// The same tools in an empty network namespace of their own, gone when dropped.
@@ -264,7 +263,7 @@ pub trait Kernel: Send {
 }
 
 impl KernelError {
-    /// Whether the kernel says that a set takes no more elements.
+    /// Whether a set takes no more elements.
     pub fn is_full(&self) -> bool {
         // `Hash is full, cannot add more elements`, in every ipset since 6.0.
         matches!(

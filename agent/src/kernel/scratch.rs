@@ -123,7 +123,7 @@ impl Kernel for Scratch {
     }
 
     fn save_other_backend(&mut self, _family: Family) -> Option<String> {
-        None // nobody else was ever there
+        None // no other program was ever there
     }
 
     fn cut_flows(&mut self, _picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError> {

@@ -53,8 +53,8 @@ impl Clone for System {
     }
 }
 
-/// Whether the kernel knows IPv6. A sandbox may forbid its sockets all the same, so that two
-/// witnesses are heard; the first makes the kernel load the module where there is one.
+/// Whether the kernel has IPv6. A sandbox may forbid its sockets, so there are two checks; the first
+/// makes the kernel load the module where there is one.
 fn has_ipv6() -> bool {
     let unknown =
         |error: std::io::Error| error.raw_os_error() == Some(nix::Error::EAFNOSUPPORT as i32);
@@ -157,7 +157,7 @@ fn with_line(source: ExecError, input: &str) -> KernelError {
     });
     let line = number.and_then(|number| input.lines().nth(number.checked_sub(1)?));
     match line {
-        // COMMIT is where legacy refuses a whole table: it says nothing of the cause.
+        // COMMIT is where legacy refuses a whole table; it does not name the cause.
         Some(line) if line != "COMMIT" => KernelError::Line {
             line: line.chars().take(300).collect(),
             source,
@@ -201,10 +201,10 @@ impl Kernel for System {
         self.held = None;
     }
 
-    /// The tool needs milliseconds until it reads its input, and looks at the kernel only then.
+    /// The tool needs milliseconds until it reads its input, and reads the kernel only then.
     fn expect_restore(&mut self, families: &[Family]) {
         if self.backend == Backend::Legacy {
-            return; // quick to start; and whoever held its lock may have changed nothing
+            return; // quick to start, and a release of its lock may mean no change
         }
         self.waiting.retain(|family, _| families.contains(family));
         for family in families {
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_version_in_the_field_is_understood() {
+    fn version_output_of_every_supported_iptables_is_parsed() {
         for (text, backend, version) in [
             ("iptables v1.8.9 (nf_tables)\n", Backend::Nft, "1.8.9"),
             ("iptables v1.8.9 (legacy)\n", Backend::Legacy, "1.8.9"),
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_quotes_the_line() {
+    fn refusal_quotes_the_offending_line() {
         let refused = |words: &str| ExecError::Refused {
             program: "iptables-restore".to_owned(),
             how: "exited with status 1".to_owned(),

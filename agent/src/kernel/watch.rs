@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Backend, Events, KernelEvent, LockFile};
+use super::{Backend, Events, KernelEvent, LockFile, Notifier};
 use crate::host::exec::OwnProcesses;
 use crate::host::{Processes, Root};
 
@@ -10,18 +10,17 @@ use crate::host::{Processes, Root};
 pub enum Watch {
     /// The kernel itself.
     Announcements {
-        /// What it says.
         events: Events,
-        /// Who it may speak of.
+        /// To look up authors.
         processes: Processes,
-        /// Whom not to tell of.
+        /// Whose changes are left out.
         own: OwnProcesses,
     },
     /// The lock of legacy iptables.
     Lock(Box<LockFile>),
 }
 
-/// Nothing announces changes here.
+/// Nothing announces changes.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// On nft.
@@ -33,8 +32,8 @@ pub enum WatchError {
 }
 
 impl Watch {
-    /// Begins to listen for changes by others than `own`: what changes from now on is not
-    /// missed. Needs a running tokio runtime.
+    /// Listens from now on for changes by processes other than `own`. Needs a running tokio
+    /// runtime.
     pub fn open(backend: Backend, own: OwnProcesses, lock_file: &Path) -> Result<Self, WatchError> {
         let processes = Processes::new(&Root::new("/"));
         Ok(match backend {
@@ -43,7 +42,12 @@ impl Watch {
                 processes,
                 own,
             },
-            Backend::Legacy => Self::Lock(Box::new(LockFile::watch(lock_file, processes, own)?)),
+            Backend::Legacy => Self::Lock(Box::new(LockFile::watch(
+                lock_file,
+                processes,
+                own,
+                Notifier::Fanotify,
+            )?)),
         })
     }
 

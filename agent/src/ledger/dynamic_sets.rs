@@ -1,4 +1,4 @@
-//! What the live sources of the site hold: the other half of what the kernel should hold.
+//! The dynamic sets of the site, as this node received them.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -13,49 +13,52 @@ use crate::host::disk;
 use crate::host::errors::chain;
 
 pub(super) const LIVE: &str = "live";
-/// What was kept before [`LIVE`]: the better part of it is right still, should that be damaged.
+/// What was kept before [`LIVE`]: most of it is still right, should that be damaged.
 pub(super) const EARLIER: &str = "live-earlier";
 /// Both parts, and what frames them.
 const MAX_FILE: usize = 2 * MAX_LIVE_BYTES + 4096;
 
-/// What the live sources of the site hold, as this node was told.
+/// The dynamic sets of the site, as this node received them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
-    /// What the controller told last.
-    pub told: LiveSets,
-    /// Its digest.
+    /// What the controller sent last.
+    pub received: LiveSets,
     pub digest: Digest,
-    /// Sources that it tells of no more, but that a ruleset of this node names: as they were
-    /// told last. What is not known is never taken as empty.
+    /// Sources that it sends no more, but that a ruleset of this node names, as they were sent
+    /// last. An unknown source is never taken as empty.
     pub kept: LiveSets,
 }
 
 impl Live {
-    /// What was told.
-    pub fn new(told: LiveSets) -> Self {
-        let digest = told.digest();
-        let kept = LiveSets::new(told.site.clone());
-        Self { told, digest, kept }
+    /// What was received.
+    pub fn new(received: LiveSets) -> Self {
+        let digest = received.digest();
+        let kept = LiveSets::new(received.site.clone());
+        Self {
+            received,
+            digest,
+            kept,
+        }
     }
 
-    /// The same after `earlier`: what is told no more of those `names` is kept.
+    /// The same after `earlier`: those of `names` that are sent no more are kept.
     #[must_use]
     pub fn after(&self, earlier: Option<&Live>, names: &BTreeSet<LiveName>) -> Self {
-        let mut kept = LiveSets::new(self.told.site.clone());
+        let mut kept = LiveSets::new(self.received.site.clone());
         for name in names {
-            if self.told.sources.contains_key(name) {
+            if self.received.sources.contains_key(name) {
                 continue;
             }
             let known = earlier.and_then(|earlier| {
-                let told = earlier.told.sources.get(name);
-                told.or_else(|| earlier.kept.sources.get(name))
+                let received = earlier.received.sources.get(name);
+                received.or_else(|| earlier.kept.sources.get(name))
             });
             if let Some(value) = known {
                 kept.sources.insert(name.clone(), Arc::clone(value));
             }
         }
         Self {
-            told: self.told.clone(),
+            received: self.received.clone(),
             digest: self.digest,
             kept,
         }
@@ -64,9 +67,9 @@ impl Live {
     /// All that is known.
     pub fn known(&self) -> Cow<'_, LiveSets> {
         if self.kept.sources.is_empty() {
-            return Cow::Borrowed(&self.told);
+            return Cow::Borrowed(&self.received);
         }
-        let mut all = self.told.clone();
+        let mut all = self.received.clone();
         let kept = self.kept.sources.iter();
         all.sources
             .extend(kept.map(|(name, value)| (name.clone(), Arc::clone(value))));
@@ -74,7 +77,7 @@ impl Live {
     }
 }
 
-/// What the kernel should hold of `ruleset`; none: the ruleset itself, which names no source.
+/// `ruleset` with its dynamic sets; none: it names none.
 pub(crate) fn effective(
     ruleset: &Ruleset,
     live: Option<&LiveSets>,
@@ -86,21 +89,21 @@ pub(crate) fn effective(
     ruleset.with_live(live).map(Arc::new).map(Some)
 }
 
-/// What the ledger has of live sets.
+/// The dynamic sets in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeptLive {
     /// None were ever kept.
     Never,
     /// The last ones.
     Last(Live),
-    /// Those before the last, for these are damaged: why.
+    /// Those before the last, and why the last are damaged.
     Earlier(Live, String),
-    /// Nothing that can be read: why.
+    /// None can be read, and why.
     Lost(String),
 }
 
 impl Ledger {
-    /// What the live sources hold. A corrupt file is put aside.
+    /// The dynamic sets. A corrupt file is renamed.
     pub fn live(&self) -> KeptLive {
         let last = match self.read_live(LIVE) {
             Ok(Some(live)) => return KeptLive::Last(live),
@@ -129,7 +132,7 @@ impl Ledger {
             .or_else(|reason| self.put_aside(name, reason))
     }
 
-    /// Keeps what the live sources hold, beside what was kept before. Durable on return.
+    /// Keeps the dynamic sets, beside those kept before. Durable on return.
     pub fn keep_live(&self, live: &Live) -> Result<(), LedgerError> {
         let file = format::encode(Kind::Live, &LiveFile::from(live));
         let (last, earlier) = (self.file(LIVE), self.file(EARLIER));
@@ -146,7 +149,7 @@ impl From<&Live> for LiveFile {
     fn from(live: &Live) -> Self {
         let kept = Some(&live.kept).filter(|kept| !kept.sources.is_empty());
         Self {
-            told: live.told.encode(),
+            received: live.received.encode(),
             kept: kept.map(LiveSets::encode).unwrap_or_default(),
         }
     }
@@ -157,15 +160,15 @@ impl TryFrom<LiveFile> for Live {
 
     fn try_from(file: LiveFile) -> Result<Self, Corrupt> {
         let read = |bytes: &[u8]| LiveSets::decode(bytes).map_err(|why| content(&why));
-        let told = read(&file.told)?;
+        let received = read(&file.received)?;
         let kept = if file.kept.is_empty() {
-            LiveSets::new(told.site.clone())
+            LiveSets::new(received.site.clone())
         } else {
             read(&file.kept)?
         };
         Ok(Self {
-            digest: Digest::of(&file.told),
-            told,
+            digest: Digest::of(&file.received),
+            received,
             kept,
         })
     }

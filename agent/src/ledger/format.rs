@@ -1,4 +1,4 @@
-//! How the ledger's files look: a frame with version and checksum around protobuf.
+//! The format of the ledger's files: a frame with version and checksum around protobuf.
 //!
 //! ```text
 //! "VFLEDGER"  8 bytes
@@ -30,17 +30,17 @@ pub(super) enum Kind {
 /// The version that is written. A reader takes this one only, until there is a second.
 const VERSION: u32 = 1;
 
-/// Bytes that are no file of the ledger.
+/// A file that is not one of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Corrupt {
     /// Not our file, or cut short.
-    #[error("it does not start as a ledger file does")]
+    #[error("not a file of the ledger, or cut short")]
     Head,
     /// Of a later version of the agent.
-    #[error("it has format version {0}, which this agent does not know: install a newer one")]
+    #[error("it has format version {0}, which this agent cannot read: install a newer agent")]
     Version(u32),
     /// Cut short, or longer than it was.
-    #[error("it holds {found} bytes of content in place of {wanted}")]
+    #[error("it holds {found} bytes of content instead of {wanted}")]
     Length {
         /// Bytes that the head promises.
         wanted: u64,
@@ -51,7 +51,7 @@ pub enum Corrupt {
     #[error("its checksum does not match")]
     Checksum,
     /// The checksum is right, the content makes no sense.
-    #[error("its content makes no sense: {0}")]
+    #[error("its content is not valid: {0}")]
     Content(String),
 }
 
@@ -86,7 +86,7 @@ pub(super) struct CanonicalFile {
     /// Read back from the live kernel, for want of a scratch namespace.
     #[prost(bool, tag = "5")]
     pub(super) read_back: bool,
-    /// The policies of `INPUT`; empty: nobody's concern.
+    /// The policies of `INPUT`; empty: not managed.
     #[prost(string, tag = "6")]
     pub(super) policy_v4: String,
     #[prost(string, tag = "7")]
@@ -116,7 +116,7 @@ pub(super) struct JournalFile {
     pub(super) begun_ms: u64,
 }
 
-/// Who may come in when nothing else may.
+/// What the management rules are made of.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ManagementFile {
     #[prost(string, tag = "1")]
@@ -146,13 +146,13 @@ pub(super) struct FallbackFile {
     pub(super) reason: String,
 }
 
-/// What the live sources of the site hold.
+/// The dynamic sets of the site.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct LiveFile {
-    /// Canonical protobuf, as it was told.
+    /// Canonical protobuf, as it was received.
     #[prost(bytes = "vec", tag = "1")]
-    pub(super) told: Vec<u8>,
-    /// The same, of sources that are told no more; empty: none.
+    pub(super) received: Vec<u8>,
+    /// The same, of sources that are sent no more; empty: none.
     #[prost(bytes = "vec", tag = "2")]
     pub(super) kept: Vec<u8>,
 }

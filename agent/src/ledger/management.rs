@@ -1,4 +1,4 @@
-//! What the ledger keeps for the day on which the confirmed ruleset cannot run.
+//! What the ledger keeps for a node that cannot run its confirmed ruleset.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -17,13 +17,11 @@ pub(super) const FALLBACK: &str = "fallback";
 /// Thousands of admins, or a long reason.
 const MAX_FILE: usize = 1 << 20;
 
-/// Who may come in when nothing else may. In a file of its own, so that a corrupt ruleset
-/// does not take it along.
+/// What the management rules are made of. In a file of its own, so that it survives a corrupt
+/// ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Management {
-    /// The site.
     pub site: SiteName,
-    /// The node.
     pub node: NodeName,
     /// Where the site only observes, nothing is closed.
     pub mode: Mode,
@@ -59,7 +57,7 @@ impl From<&Confirmed> for Management {
 }
 
 impl Ledger {
-    /// Who may come in when nothing else may; none if nothing was ever confirmed.
+    /// What the management rules are made of; none if nothing was ever confirmed.
     pub fn management(&self) -> Result<Option<Management>, LedgerError> {
         let Some(bytes) = disk::read(&self.file(MANAGEMENT), MAX_FILE)? else {
             return Ok(None);
@@ -76,8 +74,8 @@ impl Ledger {
             .is_ok_and(|management| management.is_some())
     }
 
-    /// Keeps the part of `confirmed` that is needed when nothing else works. Durable on
-    /// return; nothing is written where it is kept already.
+    /// Keeps the part of `confirmed` that the management rules need. Durable on return; nothing is
+    /// written where it is kept already.
     pub fn keep_management(&self, confirmed: &Confirmed) -> Result<(), LedgerError> {
         let management = ManagementFile::from(&Management::from(confirmed));
         let file = format::encode(Kind::Management, &management);
@@ -88,8 +86,7 @@ impl Ledger {
         Ok(disk::replace(&path, &file)?)
     }
 
-    /// The note that the node does not run what is confirmed. One that cannot be read still
-    /// says so.
+    /// The note that the node does not run what is confirmed. A note that cannot be read counts.
     pub fn fallback(&self) -> Option<Note> {
         let bytes = disk::read(&self.file(FALLBACK), MAX_FILE).ok()??;
         let note = format::decode::<FallbackFile>(Kind::Fallback, &bytes).unwrap_or_default();
@@ -147,7 +144,7 @@ impl TryFrom<ManagementFile> for Management {
         let ssh_ports: Vec<u16> = file.ssh_ports.iter().map(port).collect::<Result<_, _>>()?;
         let admins: Vec<IpNet> = values(&file.admins)?;
         if admins.is_empty() || ssh_ports.is_empty() {
-            return Err(content("nobody would be let in"));
+            return Err(content("it names no admins or no SSH port"));
         }
         Ok(Self {
             site: file.site.parse().map_err(|why| content(&why))?,

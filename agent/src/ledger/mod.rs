@@ -1,4 +1,4 @@
-//! What the node remembers on disk: the confirmed ruleset, and a change that has begun.
+//! The node's memory on disk: the confirmed ruleset, and a change that has begun.
 
 mod dynamic_sets;
 mod format;
@@ -33,7 +33,7 @@ const JOURNAL: &str = "journal";
 /// The ruleset, and its chains in iptables' words for two families beside it.
 const MAX_FILE: usize = 4 * MAX_RULESET_BYTES;
 
-/// The ledger did not take or give something.
+/// The ledger could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The disk's reason.
@@ -42,8 +42,8 @@ pub enum LedgerError {
     /// A file that is not what was written.
     #[error("{} cannot be used", path.display())]
     Corrupt {
-        /// The file, where it is now: put aside as `….corrupt`, unless it was only looked at, or
-        /// written by a later version.
+        /// The file, by its name now: `….corrupt`, unless the ledger was opened for reading only, or
+        /// a later version wrote it.
         path: PathBuf,
         /// What is wrong.
         #[source]
@@ -96,7 +96,6 @@ impl Canonical {
 pub struct Confirmed {
     /// Its number and digest.
     pub held: Held,
-    /// The ruleset.
     pub ruleset: Ruleset,
     /// What the failsafe chain keeps open.
     pub failsafe: Failsafe,
@@ -128,7 +127,7 @@ impl Confirmed {
 }
 
 /// A change of the kernel that has begun and is neither confirmed nor undone. What to go back
-/// to is the confirmed ruleset, and nothing of ours where there is none.
+/// to is the confirmed ruleset, and no rules of ours where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Journal {
     /// What is being applied.
@@ -143,7 +142,7 @@ pub struct Journal {
 #[derive(Debug)]
 pub struct Ledger {
     folder: PathBuf,
-    /// What is corrupt is put aside.
+    /// Whether corrupt files are renamed.
     keeper: bool,
 }
 
@@ -157,7 +156,7 @@ impl Ledger {
         })
     }
 
-    /// The ledger in `folder`, to look at only: nothing is made, or put aside.
+    /// The ledger in `folder`, for reading only: nothing is created or renamed.
     pub fn look_at(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -235,8 +234,8 @@ impl Ledger {
     }
 
     /// Makes sure that `before` is what the node boots with, after a [`Self::confirm`] that
-    /// failed: its file may have taken the place of the earlier one without being durable, and
-    /// who the admins are was written before it.
+    /// failed: its file may have replaced the earlier one without being durable, and the list of
+    /// admins was written before it.
     pub fn take_back(&self, before: Option<&Confirmed>) -> Result<(), LedgerError> {
         let kept = self.confirmed()?;
         match before {
@@ -332,7 +331,7 @@ impl TryFrom<ConfirmedFile> for Confirmed {
     fn try_from(file: ConfirmedFile) -> Result<Self, Corrupt> {
         let held = held(file.generation, &file.digest)?;
         if Digest::of(&file.ruleset) != held.digest {
-            return Err(content("the ruleset is not the one of the digest"));
+            return Err(content("the ruleset does not match its digest"));
         }
         let canonical = file.canonical.ok_or_else(|| content("it has no chains"))?;
         let backend = [Backend::Nft, Backend::Legacy]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
-/// A session this long was one: the next failure is a new one.
+/// After a session this long, the waits start again.
 const LIVED: Duration = Duration::from_secs(10);
 
 /// The wait between two dials of a trial: it is short, and every dial counts. `random` is even
@@ -13,8 +13,7 @@ pub(super) fn in_trial(random: f64) -> Duration {
     spread(FIRST, random)
 }
 
-/// The wait before live sets are asked for again that did not come, `failures` times before. A
-/// controller that has others meanwhile says so itself.
+/// The wait before dynamic sets are fetched again that failed `failures` times before.
 pub(super) fn of_notice(failures: u32, random: f64) -> Duration {
     spread(grown(failures), random)
 }
@@ -28,7 +27,7 @@ fn grown(failures: u32) -> Duration {
     FIRST.saturating_mul(1 << failures.min(10)).min(LONGEST)
 }
 
-/// Exponential, with jitter: a thousand nodes that lost their controller come back apart.
+/// Exponential, with jitter, so that a thousand nodes that lost their controller return apart.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_limit_and_start_again() {
+    fn backoff_grows_to_a_limit_and_resets_after_a_session() {
         let mut backoff = Backoff::default();
         let waits: Vec<_> = (0..9).map(|_| backoff.next(Duration::ZERO, 1.0)).collect();
         assert!(waits.is_sorted());

@@ -1,4 +1,4 @@
-//! Why a connection did not come about, in words for an operator.
+//! Explains to an operator why a connection failed.
 
 use std::error::Error;
 use std::io;
@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::host::errors::chain;
 
-/// What `error`, met on the way to `controller` (`HOST:PORT`), means and what to do.
+/// What an `error` of a connection to `controller` (`HOST:PORT`) means, and what to do.
 pub fn explain(error: &(dyn Error + 'static), controller: &str) -> String {
     if let Some(tls) = causes(error).find_map(tls_error) {
         return of_tls(tls, controller);
@@ -26,8 +26,8 @@ pub fn explain(error: &(dyn Error + 'static), controller: &str) -> String {
     // A call that failed without an answer: there was a connection, and it broke.
     if let Some(status) = causes(error).find_map(|e| e.downcast_ref::<tonic::Status>()) {
         return format!(
-            "the connection to the controller at {controller} broke ({}); if it goes on, the \
-             controller's log says why",
+            "the connection to the controller at {controller} broke ({}); if that repeats, see \
+             the controller's log",
             status.message()
         );
     }
@@ -55,8 +55,8 @@ fn of_tls(error: &rustls::Error, controller: &str) -> String {
         rustls::Error::AlertReceived(alert) => of_alert(*alert, controller),
         rustls::Error::InvalidCertificate(why) => match why {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
-                "the controller at {controller} does not stand under this node's CA: it is \
-                 another installation, or somebody is in between"
+                "the certificate of the controller at {controller} is not from this node's CA: \
+                 it is another installation, or the connection is intercepted"
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => format!(
                 "the certificate of the controller at {controller} has expired, or this \
@@ -64,12 +64,12 @@ fn of_tls(error: &rustls::Error, controller: &str) -> String {
             ),
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 format!(
-                    "the certificate of the controller at {controller} is not valid yet: look \
-                     at the clocks of both machines"
+                    "the certificate of the controller at {controller} is not valid yet: check \
+                     the clocks of both machines"
                 )
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!("what answers at {controller} is not the controller of this node")
+                format!("the server at {controller} is not the controller of this node")
             }
             other => format!("the certificate of the controller at {controller}: {other}"),
         },
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_can_meet_is_told_apart() {
+    fn common_connection_errors_have_distinct_explanations() {
         let alert = |alert| wrapped(rustls::Error::AlertReceived(alert));
         let bad = |why: CertificateError| wrapped(why.into());
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alert_is_found_in_words_too() {
+    fn tls_alert_is_found_in_error_text() {
         let error = io::Error::other("h2: received fatal alert: CertificateExpired (x)");
         assert!(explain(&error, "c:1").contains("has expired"));
     }

@@ -1,7 +1,7 @@
-//! The session's part about live sets: what is noticed is brought here, one after the other.
+//! Announcements of dynamic sets: their content is fetched, one after the other.
 //!
-//! A notice is worked on to its end, also when a newer one comes: that one waits, and of several
-//! the newest. So however fast they come, the node gets on, and holds one of them at a time.
+//! An announcement is finished also when a newer one arrives: that one waits, and of several only
+//! the newest. So however fast they arrive, the node makes progress, and holds one at a time.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -21,42 +21,42 @@ use super::{Link, backoff};
 use crate::failpoint::{Step, Work, reach_in};
 use crate::host::errors::chain;
 use crate::ledger::Live;
-use crate::mailbox::Noticed;
+use crate::mailbox::ReceivedSets;
 
-/// Why what was noticed is not here.
+/// Why announced dynamic sets are not here.
 #[derive(Debug, thiserror::Error)]
 enum Why {
-    #[error("a notice of live sets names no digest")]
+    #[error("the announcement of dynamic sets has no digest")]
     NoDigest,
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
     Invalid(#[from] InvalidLive),
-    #[error("the live sets could not be read")]
+    #[error("cannot decode the dynamic sets")]
     Gone(#[source] tokio::task::JoinError),
 }
 
-type Coming = Pin<Box<dyn Future<Output = Result<Arc<Live>, Why>> + Send>>;
+type Content = Pin<Box<dyn Future<Output = Result<Arc<Live>, Why>> + Send>>;
 
-/// What is being brought here.
+/// What is being fetched.
 struct Fetch {
     notice: pb::LiveNotice,
     received: Instant,
-    coming: Coming,
-    /// How often that failed already.
+    content: Content,
+    /// How often that failed.
     failed: u32,
 }
 
-/// The notices of one session.
+/// The announcements of one session.
 #[derive(Default)]
 pub(super) struct Notices {
     now: Option<Fetch>,
-    /// The newest of those that came meanwhile.
+    /// The newest of those that arrived meanwhile.
     waiting: Option<(pb::LiveNotice, Instant)>,
 }
 
 impl Notices {
-    /// Takes a notice up.
+    /// Takes an announcement.
     pub(super) fn take(
         &mut self,
         link: &Link,
@@ -66,7 +66,7 @@ impl Notices {
         reach_in(Work::Live, Step::Noticed);
         let received = Instant::now();
         match &self.now {
-            // What failed gives way; its pause is not waited for.
+            // One that failed gives way, without waiting for its pause.
             Some(now) if now.failed == 0 => self.waiting = Some((notice, received)),
             _ => self.begin(link, client, notice, received),
         }
@@ -79,40 +79,39 @@ impl Notices {
         notice: pb::LiveNotice,
         received: Instant,
     ) {
-        let coming = Box::pin(bring(link, client, &notice));
+        let content = Box::pin(fetch_announced(link, client, &notice));
         self.now = Some(Fetch {
             notice,
             received,
-            coming,
+            content,
             failed: 0,
         });
     }
 
-    /// Whether a notice has come that is neither here nor failed.
+    /// Whether one is being fetched that has not failed.
     pub(super) fn is_busy(&self) -> bool {
         self.now.as_ref().is_some_and(|now| now.failed == 0)
     }
 
-    /// Waits until what is worked on is here, or is not, and hands it over. What failed is tried
-    /// again.
+    /// Waits until the one that is being fetched is here, and hands it over. A failure is retried.
     pub(super) async fn next(&mut self, link: &Link, client: &FleetClient<Channel>) {
         let Some(now) = &mut self.now else {
             return pending().await;
         };
-        let came = now.coming.as_mut().await;
+        let came = now.content.as_mut().await;
         let Some(now) = self.now.take() else {
             return;
         };
         match came {
-            Ok(live) => {
+            Ok(sets) => {
                 reach_in(Work::Live, Step::Fetched);
-                link.inbox.live(Noticed {
-                    live,
+                link.inbox.dynamic_sets(ReceivedSets {
+                    sets,
                     received: now.received,
                 });
             }
             Err(why) => {
-                link.inbox.no_live(chain(&why));
+                link.inbox.dynamic_sets_failed(chain(&why));
                 if self.waiting.is_none() {
                     self.again(link, client, now);
                 }
@@ -124,14 +123,11 @@ impl Notices {
     }
 
     fn again(&mut self, link: &Link, client: &FleetClient<Channel>, failed: Fetch) {
-        let again = bring(link, client, &failed.notice);
+        let again = fetch_announced(link, client, &failed.notice);
         let pause = backoff::of_notice(failed.failed, rand::random());
-        debug!(
-            seconds = pause.as_secs_f64(),
-            "live sets are asked for again"
-        );
+        debug!(seconds = pause.as_secs_f64(), "fetching dynamic sets again");
         self.now = Some(Fetch {
-            coming: Box::pin(async move {
+            content: Box::pin(async move {
                 tokio::time::sleep(pause).await;
                 again.await
             }),
@@ -141,14 +137,14 @@ impl Notices {
     }
 }
 
-/// Brings here what a notice names: by its delta where that stands on what the node holds, else
-/// as a whole.
-fn bring(
+/// Fetches what is announced: by its delta where that is based on what the node holds, else as a
+/// whole.
+fn fetch_announced(
     link: &Link,
     client: &FleetClient<Channel>,
     notice: &pb::LiveNotice,
 ) -> impl Future<Output = Result<Arc<Live>, Why>> + Send + 'static {
-    let held = [link.inbox.last_live(), link.outbox.live()];
+    let held = [link.inbox.last_dynamic_sets(), link.outbox.live()];
     let limits = link.fetch_limits;
     let client = client.clone();
     let notice = notice.clone();
@@ -161,10 +157,10 @@ fn bring(
         }
         let base = held.find(|held| of(held, &notice.delta_from));
         if let (Some(base), Some(delta)) = (base, notice.delta) {
-            match aside(move || change(&base, &delta)).await? {
+            match on_worker(move || change(&base, &delta)).await? {
                 Ok(live) if live.digest == digest => return Ok(Arc::new(live)),
-                Ok(_) => warn!("a delta of live sets does not lead to the digest that it names"),
-                Err(error) => warn!(reason = chain(&error), "a delta of live sets is not taken"),
+                Ok(_) => warn!("delta of dynamic sets does not match its digest"),
+                Err(error) => warn!(reason = chain(&error), "delta of dynamic sets refused"),
             }
         }
         whole(client, digest, notice.size, limits).await
@@ -173,7 +169,7 @@ fn bring(
 
 fn change(base: &Live, delta: &pb::LiveDelta) -> Result<Live, InvalidLive> {
     let delta = LiveDelta::try_from(delta)?;
-    Ok(Live::new(base.told.apply_delta(&delta)?))
+    Ok(Live::new(base.received.apply_delta(&delta)?))
 }
 
 async fn whole(
@@ -183,12 +179,16 @@ async fn whole(
     limits: FetchLimits,
 ) -> Result<Arc<Live>, Why> {
     let content = fetch(What::LiveSets, client, digest, size, limits).await?;
-    let told = aside(move || LiveSets::decode(&content)).await??;
-    let kept = LiveSets::new(told.site.clone());
-    Ok(Arc::new(Live { told, digest, kept }))
+    let received = on_worker(move || LiveSets::decode(&content)).await??;
+    let kept = LiveSets::new(received.site.clone());
+    Ok(Arc::new(Live {
+        received,
+        digest,
+        kept,
+    }))
 }
 
-/// Large ones take a while, in which the session goes on.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Why> {
+/// Runs `work` beside the session: decoding large sets takes a while.
+async fn on_worker<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Why> {
     spawn_blocking(work).await.map_err(Why::Gone)
 }

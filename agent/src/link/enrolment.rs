@@ -1,4 +1,4 @@
-//! How a machine becomes a node: a key of its own, the controller's signature on it.
+//! Enrolment: the machine makes a key, and the controller signs its certificate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,22 +20,18 @@ use crate::host::state_dir::{NodeConfig, StateDir, StateError};
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const MAX_TEXT: usize = 1 << 20;
 
-/// This machine did not become a node.
+/// The enrolment failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
     /// It is one already.
-    #[error(
-        "this machine is node {site}/{node} already; to make it another, or to renew its \
-         certificate, add --force"
-    )]
+    #[error("this machine is already node {site}/{node}; add --force to enrol it again")]
     Enrolled {
-        /// Its site.
         site: String,
         /// Its name.
         node: String,
     },
     /// No name for the node.
-    #[error("the hostname makes no node name; give one with --node")]
+    #[error("the hostname is not a valid node name; pass --node NAME")]
     Name(#[source] InvalidName),
     /// The disk's reason.
     #[error(transparent)]
@@ -44,7 +40,7 @@ pub enum EnrollError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The key or the request for a signature.
-    #[error("the key cannot be made or used")]
+    #[error("cannot create or use the key")]
     Key(#[from] rcgen::Error),
     /// TLS settings.
     #[error(transparent)]
@@ -53,7 +49,7 @@ pub enum EnrollError {
     #[error("{0}")]
     Controller(String),
     /// The controller's answer does not fit.
-    #[error("the controller's answer is not usable: {0}")]
+    #[error("the controller's answer is not valid: {0}")]
     Answer(String),
 }
 
@@ -62,7 +58,6 @@ pub enum EnrollError {
 pub struct Request<'a> {
     /// `HOST:PORT` of the enrolment listener.
     pub controller: &'a str,
-    /// The token.
     pub token: &'a JoinToken,
     /// The node's name; none: from the hostname.
     pub node: Option<NodeName>,
@@ -76,8 +71,8 @@ pub fn node_name(hostname: &str) -> Result<NodeName, InvalidName> {
     label.to_ascii_lowercase().parse()
 }
 
-/// Enrols. The key is made here, and stays; a run that lost the controller's answer is
-/// repeated with the same key, so that the controller can know it again.
+/// Enrols. The key is made here, and stays here; a run that lost the controller's answer is repeated
+/// with the same key, by which the controller recognises it.
 pub async fn enroll(state: &StateDir, request: Request<'_>) -> Result<NodeConfig, EnrollError> {
     if !request.force
         && let (Ok(config), Ok(_)) = (state.config(), state.identity())
@@ -136,8 +131,8 @@ async fn ask(
         .map_err(|status| wrong(&status))
 }
 
-/// Nothing is kept that would not work: the CA is the token's, the certificate is ours, for
-/// our key, under that CA.
+/// Nothing is kept that would not work: the CA must be the one in the token, and the certificate of
+/// that CA, for our key and name.
 fn check(
     answer: &EnrolResponse,
     node: &NodeName,
@@ -147,7 +142,7 @@ fn check(
     let unusable = |why: &str| EnrollError::Answer(why.to_owned());
     let ca = tls::certificates(&answer.ca_pem, "CA certificate")?;
     if ca.len() != 1 || !ca.first().is_some_and(|ca| token.names_ca(ca)) {
-        return Err(unusable("its CA is not the one that the token names"));
+        return Err(unusable("its CA is not the one in the token"));
     }
     let key_pem = key.serialize_pem();
     tls::client(tls::Credentials {
@@ -239,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_that_is_cut_short_keeps_the_key_for_another_try() {
+    fn interrupted_enrolment_is_repeated_with_the_same_key() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let answer = EnrolResponse::default();
@@ -264,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostname_makes_a_name() {
+    fn node_name_is_the_first_label_of_the_hostname() {
         assert_eq!(node_name("SIP1.example.org").unwrap().as_str(), "sip1");
         assert!(node_name("").is_err());
     }

@@ -1,4 +1,4 @@
-//! Fetches a ruleset or live sets by their digest.
+//! Fetches a ruleset or dynamic sets by their digest.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const MAX_CHUNK: usize = 256 << 10;
 /// Chunks are this long at least, but for the last ones. A controller sends [`MAX_CHUNK`].
 const MIN_CHUNK: usize = 4 << 10;
 const LAST_CHUNKS: usize = 16;
-/// How often a controller that is too busy is asked.
+/// How often a busy controller is tried.
 const ATTEMPTS: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -54,7 +54,7 @@ impl std::fmt::Display for What {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             What::Ruleset => "the ruleset",
-            What::LiveSets => "the content of the live sets",
+            What::LiveSets => "the content of the dynamic sets",
         })
     }
 }
@@ -77,39 +77,39 @@ impl Default for FetchLimits {
     }
 }
 
-/// The content did not come.
+/// The content did not arrive.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} {1}")]
 pub(super) struct FetchError(What, Why);
 
 #[derive(Debug, thiserror::Error)]
 enum Why {
-    /// The controller says no.
-    #[error("is not given, the controller says: {}", .0.message())]
+    /// The controller refused.
+    #[error("was refused by the controller: {}", .0.message())]
     Refused(Status),
-    /// More bytes than were offered, or than anybody takes.
+    /// More bytes than were offered.
     #[error("is longer than the {0} bytes that were offered")]
     TooLong(usize),
-    /// A chunk that nobody sends.
-    #[error("does not come as it should: a chunk of {0} bytes came; the most is {MAX_CHUNK}")]
+    /// A chunk that no controller sends.
+    #[error("came with a chunk of {0} bytes; the limit is {MAX_CHUNK}")]
     ChunkTooLong(usize),
-    /// It comes in crumbs.
-    #[error("comes in more than {0} chunks")]
+    /// Its chunks are too small.
+    #[error("came in more than {0} chunks")]
     TooManyChunks(usize),
-    /// An offer that is too long to begin with.
-    #[error("is offered with {offered} bytes; the most is {most}")]
+    /// The offer itself is too long.
+    #[error("is offered with {offered} bytes; the limit is {most}")]
     OfferTooLong { offered: u64, most: usize },
-    /// Other bytes than were offered.
-    #[error("that came is not the one that was offered: digest {found}")]
+    /// Other content than was offered.
+    #[error("does not match the offer: its digest is {found}")]
     Digest {
         /// What came.
         found: Digest,
     },
-    /// Nothing came for a while.
-    #[error("did not come: no data for {} s", .0.as_secs_f32())]
+    /// No data for a while.
+    #[error("stalled: no data for {} s", .0.as_secs_f32())]
     Stalled(Duration),
-    /// It goes on and on.
-    #[error("did not come within {} s", .0.as_secs_f32())]
+    /// It takes too long.
+    #[error("did not arrive within {} s", .0.as_secs_f32())]
     Late(Duration),
 }
 

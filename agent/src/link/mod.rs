@@ -1,4 +1,5 @@
-//! The agent's end of the fleet protocol: dials, tells, takes offers, and never gives up.
+//! The agent's end of the fleet protocol: dials the controller, reports, takes offers, and never
+//! gives up.
 
 mod backoff;
 pub mod connection_errors;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 use voipfleet_proto::channel;
 use voipfleet_protocol::identity::{self, tls};
 
@@ -20,7 +21,7 @@ use crate::failpoint::{Step, Work, reach_in};
 use crate::host::clock;
 use crate::host::errors::chain;
 use crate::host::state_dir::{NodeConfig, StateDir, StateError};
-use crate::mailbox::{Dialled, Inbox, Outbox};
+use crate::mailbox::{DialResult, Inbox, Outbox};
 use backoff::Backoff;
 use session::Session;
 
@@ -34,16 +35,16 @@ const EXPIRY_WARNING: Duration = Duration::from_hours(14 * 24);
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
-    /// What the operator should know.
+    /// The controller cannot be reached, refuses, or ended the session.
     #[error("{0}")]
-    Told(String),
+    Controller(String),
     /// Key or certificates.
     #[error(transparent)]
     State(#[from] StateError),
     /// They make no TLS settings.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    /// A trial began: it needs another session.
+    /// A trial began, and needs a session of its own.
     #[error("a trial began")]
     Trial,
 }
@@ -64,42 +65,36 @@ impl Link {
         config: NodeConfig,
         inbox: Arc<Inbox>,
         outbox: Arc<Outbox>,
+        fetch_limits: FetchLimits,
     ) -> Self {
         Self {
             state,
             config,
             inbox,
             outbox,
-            fetch_limits: FetchLimits::default(),
+            fetch_limits,
         }
-    }
-
-    /// The same with other limits of a fetch.
-    #[must_use]
-    pub fn with_fetch_limits(mut self, limits: FetchLimits) -> Self {
-        self.fetch_limits = limits;
-        self
     }
 
     /// Holds a session with the controller whenever it can, until `stop`.
     ///
-    /// A trial needs a session of its own, over a connection that was dialled in it: an older
-    /// one says nothing about the new rules, since connection tracking keeps it alive. So
-    /// with every trial, and with its end, whatever is dialled is dropped and dialled anew.
+    /// A trial needs a session of its own, over a connection that was dialled during it: an older
+    /// one proves nothing about the new rules, since connection tracking keeps it alive. So every
+    /// trial, and its end, drops what is being dialled and dials again.
     pub async fn run(self, stop: CancellationToken) {
         let mut trial = self.outbox.trial();
         let mut backoff = Backoff::default();
-        let mut said = String::new();
+        let mut last_logged = String::new();
         let mut known = None;
         loop {
             let announced = *trial.borrow_and_update();
             if let Some(nonce) = announced
                 && known != announced
             {
-                // Until there is more to say of it.
+                // Until the dial has a result.
                 let address = &self.config.controller;
                 let silent = format!("the controller at {address} did not answer");
-                self.inbox.dialled(nonce, Dialled::Not(silent));
+                self.inbox.dialled(nonce, DialResult::Failed(silent));
             }
             known = announced;
             let mut lived = Duration::ZERO;
@@ -116,7 +111,7 @@ impl Link {
                         ended = session.hold(&self) => ended,
                     };
                     lived = start.elapsed();
-                    said.clear();
+                    last_logged.clear();
                     ended
                 }
                 Err(error) => error,
@@ -125,14 +120,14 @@ impl Link {
                 continue;
             }
             let why = chain(&ended);
-            if why != said {
+            if why != last_logged {
                 // Once for each change: a night without a controller is one line.
                 warn!(reason = why, "no session with the controller");
-                said.clone_from(&why);
+                last_logged.clone_from(&why);
             }
             let wait = match announced {
                 Some(nonce) => {
-                    self.inbox.dialled(nonce, Dialled::Not(why));
+                    self.inbox.dialled(nonce, DialResult::Failed(why));
                     backoff::in_trial(rand::random())
                 }
                 None => backoff.next(lived, rand::random()),
@@ -154,7 +149,7 @@ impl Link {
     }
 
     async fn dial(&self) -> Result<tonic::transport::Channel, LinkError> {
-        // Read anew for each dial: an identity that was renewed counts at once.
+        // Read for each dial: a renewed identity counts at once.
         let identity = self.state.identity()?;
         let own = tls::certificates(&identity.certificate_pem, "certificate")?;
         if let Some(validity) = own.first().and_then(|own| identity::validity(own)) {
@@ -165,20 +160,20 @@ impl Link {
         self.keep_open(self.resolve().await?).await;
         channel::connect(address, config)
             .await
-            .map_err(|error| LinkError::Told(connection_errors::explain(&*error, address)))
+            .map_err(|error| LinkError::Controller(connection_errors::explain(&*error, address)))
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, LinkError> {
         let address = self.config.controller.as_str();
         let found = tokio::net::lookup_host(address).await.map_err(|error| {
-            LinkError::Told(format!(
+            LinkError::Controller(format!(
                 "the controller's address {address} cannot be resolved: {error}"
             ))
         })?;
         let found: Vec<SocketAddr> = found.collect();
         if found.is_empty() {
             let why = format!("the controller's name {address} has no address");
-            return Err(LinkError::Told(why));
+            return Err(LinkError::Controller(why));
         }
         Ok(found)
     }
@@ -194,14 +189,13 @@ impl Link {
 fn check_own(validity: identity::Validity, now: SystemTime) -> Result<(), LinkError> {
     let again = "enrol again with `voipfleet-agent enroll --force`";
     if now > validity.not_after {
-        return Err(LinkError::Told(format!(
+        return Err(LinkError::Controller(format!(
             "this node's certificate has expired; {again}"
         )));
     }
     if now < validity.not_before {
-        return Err(LinkError::Told(
-            "this node's certificate is not valid yet: look at the clock of this machine"
-                .to_owned(),
+        return Err(LinkError::Controller(
+            "this node's certificate is not valid yet: check the clock of this machine".to_owned(),
         ));
     }
     if validity
@@ -209,7 +203,10 @@ fn check_own(validity: identity::Validity, now: SystemTime) -> Result<(), LinkEr
         .duration_since(now)
         .is_ok_and(|left| left < EXPIRY_WARNING)
     {
-        info!("this node's certificate expires within two weeks; {again}");
+        warn!(
+            advice = again,
+            "this node's certificate expires within two weeks"
+        );
     }
     Ok(())
 }

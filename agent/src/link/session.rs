@@ -1,4 +1,4 @@
-//! One session: Hello, then statuses and drift up, offers and confirmations down.
+//! One session: Hello, then reports up, offers and confirmations down.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use super::fetch::{FetchError, What, fetch};
 use super::{Link, LinkError};
 use crate::failpoint::{Step, Work, reach_in};
 use crate::host;
-use crate::mailbox::{Content, Dialled, Offered};
+use crate::mailbox::{Content, DialResult, Offered};
 
 /// How long the controller may take to answer Hello.
 const WELCOME_LIMIT: Duration = Duration::from_secs(20);
@@ -31,7 +31,7 @@ const MAX_MESSAGE: usize = 512 << 10;
 /// Messages on their way to the stream; a slow controller holds us up here, not in memory.
 const IN_FLIGHT: usize = 16;
 
-/// How long a session that is given up may go on delivering what was said last.
+/// How long a session that is given up may go on delivering its last messages.
 const LINGER: Duration = Duration::from_secs(5);
 
 type Fetching = Pin<Box<dyn Future<Output = Result<Vec<u8>, FetchError>> + Send>>;
@@ -49,13 +49,13 @@ pub(super) struct Session {
     client: FleetClient<Channel>,
     up: mpsc::Sender<pb::AgentMessage>,
     down: Streaming<pb::ControllerMessage>,
-    /// The trial that Hello spoke of. Only that one may be confirmed here.
+    /// The trial that Hello announced. Only that one may be confirmed here.
     announced: Option<u64>,
 }
 
 impl Session {
-    /// Says Hello on a new connection, and waits for the controller's answer. `trial` is the
-    /// one that was on when the connection was dialled.
+    /// Sends Hello over a new connection, and waits for the controller's answer. `trial` is the one
+    /// that was on when the connection was dialled.
     pub(super) async fn open(
         link: &Link,
         channel: Channel,
@@ -83,27 +83,27 @@ impl Session {
         };
         let (down, first) = match tokio::time::timeout(WELCOME_LIMIT, opening).await {
             Ok(Ok(opened)) => opened,
-            Ok(Err(status)) => return Err(told(&status, address)),
+            Ok(Err(status)) => return Err(refused(&status, address)),
             Err(_) => {
-                return Err(LinkError::Told(format!(
+                return Err(LinkError::Controller(format!(
                     "the controller at {address} did not answer within {} s",
                     WELCOME_LIMIT.as_secs()
                 )));
             }
         };
         let Some(Down::Welcome(welcome)) = first.and_then(|message| message.kind) else {
-            let why = format!("what answers at {address} is no controller");
-            return Err(LinkError::Told(why));
+            let why = format!("the server at {address} is not a Voipfleet controller");
+            return Err(LinkError::Controller(why));
         };
         info!(
             controller = address,
             version = welcome.controller_version,
             trial = announced.is_some(),
-            "session with the controller"
+            "session with the controller opened"
         );
         if let Some(nonce) = announced {
             reach_in(Work::Apply, Step::Welcomed);
-            link.inbox.dialled(nonce, Dialled::Welcomed);
+            link.inbox.dialled(nonce, DialResult::Welcomed);
         }
         Ok(Self {
             client,
@@ -113,12 +113,12 @@ impl Session {
         })
     }
 
-    /// Holds the session until it ends, and says why.
+    /// Holds the session until it ends. Gives why.
     pub(super) async fn hold(mut self, link: &Link) -> LinkError {
         let address = link.config.controller.as_str();
         let trial = link.outbox.trial();
         let mut fetching: Option<Fetch> = None;
-        // What waits for the live sets that were noticed before it.
+        // An offer that waits for the dynamic sets that were announced before it.
         let mut fetched: Option<(Fetch, Content)> = None;
         let mut notices = Notices::default();
         loop {
@@ -135,11 +135,11 @@ impl Session {
                         Some(Down::Live(notice)) => notices.take(link, &self.client, notice),
                         Some(Down::DriftAck(ack)) => link.outbox.acknowledged(&ack.ids),
                         Some(Down::Confirm(confirm)) => self.confirm(link, &confirm),
-                        // Of a newer controller, or said twice.
+                        // Of a newer controller, or repeated.
                         Some(Down::Welcome(_)) | None => {}
                     },
                     Ok(None) => return closed(address),
-                    Err(status) => return told(&status, address),
+                    Err(status) => return refused(&status, address),
                 },
                 () = link.outbox.filled() => {
                     for message in link.outbox.take() {
@@ -184,13 +184,12 @@ impl Session {
             // A session that is older than the trial proves nothing.
             _ => warn!(
                 generation = confirm.generation,
-                "a confirmation on a session that announced no such trial"
+                "confirmation ignored: this session announced no such trial"
             ),
         }
     }
 
-    /// Lets go of the connection without waiting. What was said last is still delivered, if
-    /// it can be.
+    /// Gives the connection up without waiting. Its last messages are still delivered, if possible.
     fn end(self) {
         let Self {
             client,
@@ -208,8 +207,8 @@ impl Session {
     }
 }
 
-fn told(error: &tonic::Status, address: &str) -> LinkError {
-    LinkError::Told(explain(error, address))
+fn refused(error: &tonic::Status, address: &str) -> LinkError {
+    LinkError::Controller(explain(error, address))
 }
 
 /// The trial that a Hello announces.
@@ -226,7 +225,7 @@ async fn content_of(fetching: &mut Option<Fetch>) -> Result<Vec<u8>, FetchError>
 }
 
 fn closed(address: &str) -> LinkError {
-    LinkError::Told(format!("the controller at {address} ended the session"))
+    LinkError::Controller(format!("the controller at {address} ended the session"))
 }
 
 async fn send(up: &mpsc::Sender<pb::AgentMessage>, kind: Up) -> Result<(), ()> {
@@ -249,12 +248,15 @@ fn hello(link: &Link) -> pb::Hello {
     }
 }
 
-/// Looks at an offer; what is not to be applied needs no content. A newer offer ends the
+/// Takes an offer; its content is fetched only where it is to be applied. A newer offer ends the
 /// fetch of an older one.
 fn take(link: &Link, client: &FleetClient<Channel>, offer: pb::Offer) -> Option<Fetch> {
     let received = Instant::now();
     let Ok(digest) = Digest::try_from(offer.digest.as_slice()) else {
-        warn!(generation = offer.generation, "an offer without a digest");
+        warn!(
+            generation = offer.generation,
+            "offer ignored: it has no digest"
+        );
         return None;
     };
     let held = Held {

@@ -1,7 +1,7 @@
-//! What others ask of the task that owns the kernel.
+//! Requests to the task that owns the kernel.
 //!
-//! Not a queue but one place for each kind, so that it cannot grow: a newer offer replaces
-//! an older one, and any number of kernel events is one reason to look.
+//! Not a queue but one place for each kind, so that it cannot grow: a newer offer replaces an older
+//! one, and any number of kernel events is one reason for an inspection.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,25 +10,25 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::warn;
 use voipfleet_protocol::session::{Attempt, Held};
-use voipfleet_ruleset::ruleset::Family;
 
+use super::Change;
 use crate::host::errors::chain;
-use crate::kernel::{Author, KernelEvent, Reach, Watch};
+use crate::kernel::{KernelEvent, Watch};
 use crate::ledger::Live;
 use crate::probe::Failed;
 
-/// What came of fetching an offer's content.
+/// The content of an offer.
 #[derive(Debug)]
 pub enum Content {
     /// The encoded ruleset.
     Bytes(Vec<u8>),
-    /// The node holds that content already, or refuses it.
+    /// It was not fetched: the node holds it already, or refuses the offer.
     NotNeeded,
-    /// It did not come, and why.
+    /// It did not arrive, and why.
     Missing(String),
 }
 
-/// Content that the node should run.
+/// A ruleset that the node should run.
 #[derive(Debug)]
 pub struct Offered {
     /// The delivery, echoed in the answer.
@@ -43,12 +43,12 @@ pub struct Offered {
     pub received: Instant,
 }
 
-/// What the controller noticed of live sets.
+/// Dynamic sets that arrived.
 #[derive(Debug, Clone)]
-pub struct Noticed {
+pub struct ReceivedSets {
     /// What they hold.
-    pub live: Arc<Live>,
-    /// When the notice arrived.
+    pub sets: Arc<Live>,
+    /// When the announcement arrived.
     pub received: Instant,
 }
 
@@ -57,11 +57,11 @@ pub struct Noticed {
 pub struct Controllers {
     /// All of them.
     pub addresses: Vec<SocketAddr>,
-    /// Told when the failsafe chain keeps them open, or it was tried.
+    /// Notified when the failsafe chain keeps them open, or could not.
     pub done: oneshot::Sender<()>,
 }
 
-/// The controller's word, over a connection that came through the new rules.
+/// The controller confirmed a trial over a connection that came through the new rules.
 #[derive(Debug, Clone, Copy)]
 pub struct Confirmation {
     /// What it confirms.
@@ -72,7 +72,7 @@ pub struct Confirmation {
 
 /// How the probes of a trial ended.
 #[derive(Debug)]
-pub struct Probed {
+pub struct ProbeResults {
     /// The trial.
     pub attempt: Attempt,
     /// Those that failed, in the order of the document.
@@ -81,94 +81,29 @@ pub struct Probed {
     pub ended: Instant,
 }
 
-/// How far the new connection of a trial got.
+/// What became of the new connection of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dialled {
-    /// It did not come about, and why.
-    Not(String),
+pub enum DialResult {
+    /// There is none, and why.
+    Failed(String),
     /// The controller answered on it.
     Welcomed,
 }
 
-/// A reason to look at the kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    v4: Touch,
-    v6: Touch,
-    /// When the first change since the last look was noticed.
-    pub noticed: Instant,
-}
-
-/// What changes did to the filter table of one family.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Touch {
-    reach: Reach,
-    author: Option<Box<Author>>,
-}
-
-impl Change {
-    fn of(&self, family: Family) -> &Touch {
-        match family {
-            Family::V4 => &self.v4,
-            Family::V6 => &self.v6,
-        }
-    }
-
-    /// Whether the filter table of `family` may be another.
-    pub fn touches(&self, family: Family) -> bool {
-        self.of(family).reach > Reach::Nothing
-    }
-
-    /// Whether what is ours in the filter table of `family` may be another.
-    pub fn reaches_ours(&self, family: Family) -> bool {
-        self.of(family).reach == Reach::Ours
-    }
-
-    /// Who made the last change of `family`, where the kernel says so. Whoever changed what is
-    /// ours goes before others who were busy beside it.
-    pub fn author(&self, family: Family) -> Option<&Author> {
-        self.of(family).author.as_deref()
-    }
-}
-
-impl Change {
-    /// Takes a later one up.
-    pub(crate) fn merge(&mut self, later: &Change) {
-        for family in Family::BOTH {
-            let touch = later.of(family);
-            let into = match family {
-                Family::V4 => &mut self.v4,
-                Family::V6 => &mut self.v6,
-            };
-            into.add(touch.reach, touch.author.as_deref());
-        }
-    }
-}
-
-impl Touch {
-    fn add(&mut self, reach: Reach, author: Option<&Author>) {
-        if reach > Reach::Nothing && reach >= self.reach {
-            self.reach = reach;
-            self.author = author.cloned().map(Box::new);
-        }
-    }
-}
-
-/// Everything that was asked since the last time.
+/// Everything that was requested since the last time.
 #[derive(Debug, Default)]
-pub struct Wake {
-    /// End, and leave the confirmed rules in place.
+pub struct Requests {
+    /// Stop, and leave the confirmed rules in place.
     pub stop: bool,
     /// The newest confirmation.
     pub confirmation: Option<Confirmation>,
-    /// Probes that ended. Not the newest only: those of an earlier trial, which end late, must
-    /// not take the place of those that are awaited. Each ends within seconds of its start, so
-    /// there are never many.
-    pub probed: Vec<Probed>,
-    /// The newest live sets; they come before the offer.
-    pub live: Option<Noticed>,
-    /// Why newer ones did not come.
-    pub no_live: Option<String>,
+    /// Probes that ended. Not the newest only: late ones of an earlier trial must not replace those
+    /// that are awaited. Each ends within seconds of its start, so there are never many.
+    pub probes: Vec<ProbeResults>,
+    /// The newest dynamic sets; they come before the offer.
+    pub dynamic_sets: Option<ReceivedSets>,
+    /// Why newer ones did not arrive.
+    pub dynamic_sets_failed: Option<String>,
     /// The newest offer.
     pub offer: Option<Offered>,
     /// The newest addresses.
@@ -177,13 +112,13 @@ pub struct Wake {
     pub change: Option<Change>,
 }
 
-impl Wake {
+impl Requests {
     fn is_empty(&self) -> bool {
         !self.stop
             && self.confirmation.is_none()
-            && self.probed.is_empty()
-            && self.live.is_none()
-            && self.no_live.is_none()
+            && self.probes.is_empty()
+            && self.dynamic_sets.is_none()
+            && self.dynamic_sets_failed.is_none()
             && self.offer.is_none()
             && self.controllers.is_none()
             && self.change.is_none()
@@ -193,53 +128,53 @@ impl Wake {
 /// Where requests wait.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    waiting: Mutex<Wake>,
+    waiting: Mutex<Requests>,
     filled: Condvar,
-    /// Of the trial with that nonce. It wakes nobody: it is read when the trial is over.
-    dialled: Mutex<Option<(u64, Dialled)>>,
-    /// Why nothing announces changes of the kernel.
-    deaf: Mutex<Option<String>>,
-    /// What deltas may stand on.
-    last_live: Mutex<Option<Arc<Live>>>,
+    /// Of the trial with that nonce. It does not wake the task, which reads it when the trial ends.
+    dialled: Mutex<Option<(u64, DialResult)>>,
+    /// Why the kernel announces no changes.
+    polling_only: Mutex<Option<String>>,
+    /// What deltas may be based on.
+    last_dynamic_sets: Mutex<Option<Arc<Live>>>,
 }
 
 impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, Wake> {
+    fn lock(&self) -> MutexGuard<'_, Requests> {
         // Nothing under the lock can panic half-way.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands over an offer; an older one that waits is forgotten.
+    /// Hands over an offer; it replaces an older one that waits.
     pub fn offer(&self, offered: Offered) {
         self.lock().offer = Some(offered);
         self.filled.notify_one();
     }
 
-    /// Hands over live sets; older ones that wait are forgotten, for these are whole.
-    pub fn live(&self, noticed: Noticed) {
+    /// Hands over dynamic sets; they are complete, and replace older ones that wait.
+    pub fn dynamic_sets(&self, received: ReceivedSets) {
         {
             let mut last = self
-                .last_live
+                .last_dynamic_sets
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            *last = Some(Arc::clone(&noticed.live));
+            *last = Some(Arc::clone(&received.sets));
         }
         let mut waiting = self.lock();
-        waiting.live = Some(noticed);
-        waiting.no_live = None;
+        waiting.dynamic_sets = Some(received);
+        waiting.dynamic_sets_failed = None;
         self.filled.notify_one();
     }
 
-    /// Tells that live sets which were noticed did not come, and why.
-    pub fn no_live(&self, why: String) {
-        self.lock().no_live = Some(why);
+    /// Reports that dynamic sets which were announced did not arrive, and why.
+    pub fn dynamic_sets_failed(&self, why: String) {
+        self.lock().dynamic_sets_failed = Some(why);
         self.filled.notify_one();
     }
 
-    /// The live sets that were handed over last.
-    pub(crate) fn last_live(&self) -> Option<Arc<Live>> {
+    /// The dynamic sets that were handed over last.
+    pub(crate) fn last_dynamic_sets(&self) -> Option<Arc<Live>> {
         let last = self
-            .last_live
+            .last_dynamic_sets
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         last.clone()
@@ -254,9 +189,9 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// Tells how the probes of a trial ended.
+    /// Reports how the probes of a trial ended.
     pub fn probed(&self, attempt: Attempt, failed: Vec<Failed>) {
-        self.lock().probed.push(Probed {
+        self.lock().probes.push(ProbeResults {
             attempt,
             failed,
             ended: Instant::now(),
@@ -264,14 +199,14 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// How far the link got with the new connection of the trial with `nonce`.
-    pub fn dialled(&self, nonce: u64, dialled: Dialled) {
+    /// Reports what became of the new connection of the trial with `nonce`.
+    pub fn dialled(&self, nonce: u64, dialled: DialResult) {
         let mut last = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some((nonce, dialled));
     }
 
-    /// What was last said of that trial's connection.
-    pub(crate) fn last_dialled(&self, nonce: u64) -> Option<Dialled> {
+    /// What was last reported about that trial's connection.
+    pub(crate) fn last_dialled(&self, nonce: u64) -> Option<DialResult> {
         let last = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
         last.as_ref()
             .filter(|(of, _)| *of == nonce)
@@ -286,24 +221,16 @@ impl Inbox {
         wait
     }
 
-    /// Tells of a kernel event. One that reached neither family's filter table is no reason
-    /// to look.
+    /// Reports a kernel event. One that reached neither filter table is ignored.
     pub fn changed(&self, event: &KernelEvent, noticed: Instant) {
-        let (author, v4, v6) = match event {
-            KernelEvent::Changed(by) => (by.author.as_deref(), by.v4, by.v6),
-            KernelEvent::Lost => (None, Reach::Ours, Reach::Ours),
-        };
-        if v4.max(v6) == Reach::Nothing {
+        let Some(change) = Change::of_event(event, noticed) else {
             return;
-        }
+        };
         let mut waiting = self.lock();
-        let change = waiting.change.get_or_insert_with(|| Change {
-            v4: Touch::default(),
-            v6: Touch::default(),
-            noticed,
-        });
-        change.v4.add(v4, author);
-        change.v6.add(v6, author);
+        match &mut waiting.change {
+            Some(earlier) => earlier.merge(&change),
+            None => waiting.change = Some(change),
+        }
         self.filled.notify_one();
     }
 
@@ -312,38 +239,39 @@ impl Inbox {
         loop {
             match watch.next().await {
                 Ok(event) => self.changed(&event, Instant::now()),
-                Err(error) => return self.deaf(&error),
+                Err(error) => return self.polling_only(&error),
             }
         }
     }
 
-    /// Nothing announces changes, or nothing does any more.
-    pub fn deaf(&self, why: &dyn std::error::Error) {
+    /// The kernel does not announce changes, or not any more.
+    pub fn polling_only(&self, why: &dyn std::error::Error) {
         let why = chain(why);
-        warn!(reason = why, "drift is found by polling only");
-        let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
-        *deaf = Some(why);
+        warn!(reason = why, "no events for changes of rules; polling only");
+        let mut polling_only = self
+            .polling_only
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *polling_only = Some(why);
     }
 
     /// Why drift is found by polling only; none where it is announced.
-    pub(crate) fn why_deaf(&self) -> Option<String> {
-        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
-        deaf.clone()
+    pub(crate) fn polling_reason(&self) -> Option<String> {
+        let polling_only = self
+            .polling_only
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        polling_only.clone()
     }
 
-    /// Asks for the end.
+    /// Asks the task to stop.
     pub fn stop(&self) {
         self.lock().stop = true;
         self.filled.notify_one();
     }
 
-    /// Whether the end was asked for.
-    pub fn is_stopping(&self) -> bool {
-        self.lock().stop
-    }
-
-    /// Waits until something is asked, or until `deadline`, and takes everything.
-    pub fn wait(&self, deadline: Instant) -> Wake {
+    /// Waits for a request, or until `deadline`, and takes everything.
+    pub fn wait(&self, deadline: Instant) -> Requests {
         let mut waiting = self.lock();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -361,13 +289,13 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_ruleset::ruleset::Digest;
+    use voipfleet_ruleset::ruleset::{Digest, Family};
 
     use super::*;
-    use crate::kernel::Transaction;
+    use crate::kernel::{Author, Reach, Transaction};
 
     #[test]
-    fn newer_replaces_older_and_events_are_one() {
+    fn newer_offer_replaces_older_and_events_merge() {
         let inbox = Inbox::default();
         let start = Instant::now();
         for generation in 1..=3 {
@@ -397,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_busy_beside_a_change_of_ours_is_not_its_author() {
+    fn author_of_a_change_of_our_chains_is_preferred() {
         let inbox = Inbox::default();
         let start = Instant::now();
         for event in [

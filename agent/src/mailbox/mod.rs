@@ -1,9 +1,12 @@
 //! Between the task that owns the kernel and all that asks something of it or reports for it.
 
+mod change;
 mod inbox;
 mod outbox;
 
+pub use change::Change;
 pub use inbox::{
-    Change, Confirmation, Content, Controllers, Dialled, Inbox, Noticed, Offered, Probed, Wake,
+    Confirmation, Content, Controllers, DialResult, Inbox, Offered, ProbeResults, ReceivedSets,
+    Requests,
 };
 pub use outbox::Outbox;

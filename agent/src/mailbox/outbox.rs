@@ -1,4 +1,4 @@
-//! What the controller should hear, until it has heard it.
+//! Reports to the controller, until it has received them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,8 @@ use voipfleet_ruleset::ruleset::Digest;
 
 use crate::ledger::Live;
 
-/// Drift records kept for a controller that cannot be reached: about 300 KiB. Beyond it the
-/// oldest go: the newest say what happens now.
+/// Drift records kept for a controller that cannot be reached: about 300 KiB. Beyond it the oldest
+/// go.
 const MAX_RECORDS: usize = 1000;
 /// Statuses that wait for the stream; they come one or two for each offer or change of drift.
 const MAX_STATUSES: usize = 32;
@@ -62,7 +62,7 @@ impl Outbox {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the node says of itself from now on.
+    /// The node's status from now on.
     pub fn status(&self, status: pb::NodeStatus) {
         let mut content = self.lock();
         content.last = status.clone();
@@ -76,7 +76,7 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// The answer to an offer that does not change what the node says of itself.
+    /// The answer to an offer that does not change the node's status.
     pub fn answer(&self, status: pb::NodeStatus) {
         self.lock().push(status);
         self.filled.notify_one();
@@ -87,12 +87,11 @@ impl Outbox {
         self.trial.subscribe()
     }
 
-    /// What the node last said of itself.
     pub fn last_status(&self) -> pb::NodeStatus {
         self.lock().last.clone()
     }
 
-    /// What the node holds, by what it last said.
+    /// What the node holds, by its last status.
     pub fn confirmed(&self) -> Option<Held> {
         let content = self.lock();
         let digest = Digest::try_from(content.last.confirmed_digest.as_slice()).ok()?;
@@ -100,12 +99,12 @@ impl Outbox {
         (generation != 0).then_some(Held { generation, digest })
     }
 
-    /// The live sets that the node holds from now on.
+    /// The dynamic sets that the node holds from now on.
     pub fn holds_live(&self, live: Option<Arc<Live>>) {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
     }
 
-    /// The live sets that the node holds.
+    /// The dynamic sets that the node holds.
     pub fn live(&self) -> Option<Arc<Live>> {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.clone()
@@ -125,12 +124,12 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// How many records were dropped, unheard, since the start.
+    /// How many records were dropped since the start.
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
     }
 
-    /// What the node is; told again only when it differs.
+    /// Facts about the node; sent only when they differ.
     pub fn facts(&self, facts: pb::NodeFacts) {
         let mut content = self.lock();
         if content.facts != facts {
@@ -160,7 +159,7 @@ impl Outbox {
         self.filled.notified().await;
     }
 
-    /// What this session has not been told yet.
+    /// What was not sent in this session yet.
     pub fn take(&self) -> Vec<pb::agent_message::Kind> {
         let mut content = self.lock();
         let mut messages = Vec::new();
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_sent_until_it_is_acknowledged() {
+    fn drift_record_is_resent_until_it_is_acknowledged() {
         let outbox = Outbox::default();
         outbox.record(record(1));
         outbox.record(record(2));
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_records_go_first() {
+    fn oldest_drift_records_are_dropped_first() {
         let outbox = Outbox::default();
         for id in 0..MAX_RECORDS + 5 {
             outbox.record(record(id));
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn hello_carries_the_last_status_and_nothing_goes_twice() {
+    fn hello_carries_the_last_status_once() {
         let outbox = Outbox::default();
         outbox.status(pb::NodeStatus {
             generation: 7,

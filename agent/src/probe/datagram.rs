@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 /// The first pause before a question is sent again; each further one is twice as long (RFC 3261,
 /// 17.1.2.1: timer E, from T1). A probe is over before they reach T2.
 const T1: Duration = Duration::from_millis(500);
-/// Of a longer answer, the start says enough.
+/// The start of a longer answer suffices.
 const LONGEST: usize = 8192;
 
 /// A socket that sends to `to`, and takes only what comes from there: answers, and the errors

@@ -8,7 +8,7 @@ use super::datagram::{exchange, socket_to};
 /// One question after the header: the root's name, type NS, class IN.
 const QUESTION: [u8; 5] = [0, 0, 2, 0, 1];
 const HEADER: usize = 12;
-/// QR: it is an answer. The four bits of the opcode stand beside it; 0 is a plain query.
+/// QR: it is an answer. The four bits of the opcode are beside it; 0 is a plain query.
 const ANSWER: u8 = 0x80;
 const OPCODE: u8 = 0x78;
 const RCODE: u8 = 0x0f;
@@ -17,7 +17,7 @@ const SERVFAIL: u8 = 2;
 /// Asks until an answer comes.
 ///
 /// Any answer shows that the server is reached, `REFUSED` too: a server that knows its own
-/// zones only refuses the root to everybody. `SERVFAIL` is a failure: so answers a resolver on
+/// zones only refuses the root to all clients. `SERVFAIL` is a failure: so answers a resolver on
 /// this node that is cut off from those which it asks.
 pub(super) async fn ask(to: SocketAddr) -> Result<(), ProbeError> {
     let socket = socket_to(to).await?;
@@ -44,12 +44,13 @@ fn read(packet: &[u8], id: u16) -> Option<u8> {
     let &[a, b, flags, more, count_high, count_low, ..] = header else {
         return None;
     };
-    let asked = match [count_high, count_low] {
+    let same_question = match [count_high, count_low] {
         [0, 0] => more & RCODE != 0,
         [0, 1] => rest.starts_with(&QUESTION),
         _ => false,
     };
-    let answers = [a, b] == id.to_be_bytes() && flags & (ANSWER | OPCODE) == ANSWER && asked;
+    let answers =
+        [a, b] == id.to_be_bytes() && flags & (ANSWER | OPCODE) == ANSWER && same_question;
     answers.then_some(more & RCODE)
 }
 
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_the_id_and_the_question() {
+    fn dns_answer_must_match_id_and_question() {
         assert_eq!(read(&answer(7, 0x81, 0x80, 1), 7), Some(0));
         assert_eq!(read(&answer(7, 0x81, 0x85, 1), 7), Some(5));
         assert_eq!(read(&answer(7, 0x81, 0x82, 0)[..HEADER], 7), Some(2));

@@ -13,7 +13,7 @@ const REPLY_V4: u8 = 0;
 const REQUEST_V6: u8 = 128;
 const REPLY_V6: u8 = 129;
 /// After the type, the code and the checksum: an identifier, a sequence number and data. A raw
-/// socket gets the answers to everybody's requests, and these are ours alone.
+/// socket gets the answers to all requests, and these are ours alone.
 type Token = [u8; 20];
 
 /// Asks until an answer comes.
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_has_a_right_checksum() {
+    fn echo_request_has_a_valid_checksum() {
         for token in [[0; 20], [0xff; 20], *b"0123456789abcdefghij"] {
             let packet = request("192.0.2.1".parse().unwrap(), &token);
             let words = packet
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_reply_to_this_request_counts() {
+    fn only_the_reply_to_this_echo_request_counts() {
         let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
         let token: Token = std::array::from_fn(|i| u8::try_from(i).unwrap());
         let message = |kind: u8, token: &Token| [&[kind, 0, 1, 2][..], token].concat();

@@ -1,8 +1,8 @@
-//! The site's probes: what must answer this node through its new rules before they are kept.
+//! The site's probes: endpoints that must answer this node through its new rules before they are
+//! kept.
 //!
-//! Every probe makes a new connection or exchange, for connection tracking keeps older ones
-//! alive. Names are resolved here, on the node and through the new rules, as its own services
-//! do it.
+//! Every probe makes a new connection or exchange, since connection tracking keeps older ones alive.
+//! Names are resolved on the node and through the new rules, as its own services do it.
 
 mod datagram;
 mod dns;
@@ -31,24 +31,24 @@ pub enum ProbeError {
     /// Nothing came back.
     #[error("no answer within {} s", _0.as_secs_f64())]
     NoAnswer(Duration),
-    /// The network said no.
+    /// The network refused.
     #[error("{}", words(_0))]
     Io(#[from] io::Error),
-    /// The resolver of this node said no.
+    /// The resolver of this node failed.
     #[error("the name cannot be resolved on this node: {}", words(_0))]
     Unresolved(#[source] io::Error),
-    /// The resolver of this node said nothing.
+    /// The resolver of this node did not answer.
     #[error("the name was not resolved on this node within {} s", _0.as_secs_f64())]
     ResolverSilent(Duration),
-    /// The name exists, and leads nowhere.
+    /// The name exists without an address.
     #[error("the name has no address")]
     NoAddress,
-    /// A DNS server that does not do its work.
-    #[error("it answers that it cannot resolve (SERVFAIL)")]
+    /// A DNS server that does not resolve.
+    #[error("the server answered SERVFAIL")]
     ServerFailure,
 }
 
-/// The system's words for what is common are clearer than the C library's.
+/// Rust's texts for common errors are clearer than the C library's.
 fn words(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused
@@ -90,7 +90,7 @@ pub fn start(
         .build()?;
     let work = move || {
         let failed = runtime.block_on(run(probes, limit));
-        // Whoever still resolves a name is not waited for.
+        // A name that is still being resolved is not waited for.
         runtime.shutdown_background();
         done(failed);
     };

@@ -1,4 +1,4 @@
-//! SIP OPTIONS: any answer to it says that somebody speaks SIP there (RFC 3261, 11).
+//! SIP OPTIONS: any answer proves that a SIP server is there (RFC 3261, 11).
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ pub(super) async fn options(endpoint: &Endpoint, to: SocketAddr) -> io::Result<(
     let socket = socket_to(to).await?;
     let own = socket.local_addr()?;
     let transaction = Transaction {
-        // The cookie that says that it is unique (RFC 3261, 8.1.1.7).
+        // The cookie that marks it as unique (RFC 3261, 8.1.1.7).
         branch: format!("z9hG4bK{:032x}", rand::random::<u128>()),
         call_id: format!("{:032x}", rand::random::<u128>()),
     };
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_is_whole() {
+    fn options_request_has_every_mandatory_header() {
         let request = transaction().request(
             &"[2001:db8::5]:5060".parse().unwrap(),
             "[2001:db8::9]:41000".parse().unwrap(),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn any_response_of_the_transaction_is_an_answer_and_nothing_else_is() {
+    fn only_a_response_of_the_same_sip_transaction_counts() {
         let via = "Via: SIP/2.0/UDP 192.0.2.9:5060;rport=7;received=192.0.2.9;branch=z9hG4bK7";
         let (call_id, cseq) = ("Call-ID: c1", "1 OPTIONS");
         for status in [

@@ -1,7 +1,7 @@
-//! Against something that keeps undoing our repairs: growing intervals instead of a fight.
+//! Contention: something keeps reverting our repairs, so they are made at growing intervals.
 //!
-//! Each chain and each set is fought over on its own, so that a fight over one does not keep
-//! the others from being repaired at once.
+//! Each chain and each set is judged on its own, so that contention over one does not delay the
+//! repair of the others.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,31 +11,31 @@ use voipfleet_ruleset::ruleset::Family;
 
 use crate::kernel::Author;
 
-/// Repairs of the same difference that are undone before we wait: an operator who edits the same
-/// rule a few times is no fight.
+/// Repairs of the same difference that are reverted before repairs wait: an operator may edit the
+/// same rule a few times.
 const PATIENCE: u32 = 10;
-/// Repairs of one chain or set, each of another difference, before we wait: somebody who tries
-/// things out makes fewer within the time that a repair must stand.
+/// Repairs of one chain or set, each of another difference, before repairs wait: an operator who
+/// experiments makes fewer in the time that a repair must last.
 const PATIENCE_WITH_OTHERS: u32 = 256;
 /// The first interval.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest interval.
 const LONGEST: Duration = Duration::from_mins(5);
-/// A repair that stood this long, or twice the interval before it, was not undone.
+/// A repair that lasted this long, or twice the interval before it, was not reverted.
 const QUIET: Duration = Duration::from_secs(10);
-/// Repairs that are remembered, for an opponent who takes turns between a few edits.
+/// Repairs that are remembered, for a program that alternates between a few edits.
 const REMEMBERED: usize = 8;
-/// Subjects that are named to operators.
+/// Subjects that a message names.
 const NAMED: usize = 3;
 
-/// How often one chain or set was undone of late.
+/// How often repairs of one chain or set were reverted recently.
 #[derive(Debug, Default)]
-struct Fight {
-    /// Undone to one of the states in `before`.
+struct Contest {
+    /// Reverted to one of the states in `before`.
     again: u32,
-    /// Undone in any way.
-    undone: u32,
-    /// How often we have waited.
+    /// Reverted in any way.
+    reverted: u32,
+    /// How often repairs have waited.
     waits: u32,
     wait_until: Option<Instant>,
     repaired: Option<Instant>,
@@ -43,7 +43,7 @@ struct Fight {
     by: Option<Author>,
 }
 
-impl Fight {
+impl Contest {
     /// The interval of the last wait.
     fn interval(&self) -> Duration {
         let doublings = self.waits.saturating_sub(1).min(16);
@@ -62,7 +62,7 @@ impl Fight {
         }
     }
 
-    /// When a repair that stands until then was not undone.
+    /// When the last repair will have lasted.
     fn over(&self) -> Option<Instant> {
         self.repaired.map(|at| at + self.quiet())
     }
@@ -71,7 +71,7 @@ impl Fight {
         self.wait_until.is_some_and(|until| now < until)
     }
 
-    /// It differs from what it should be. Gives whether to leave it so for now.
+    /// It differs from what it should be. Gives whether its repair waits.
     fn drifted(&mut self, now: Instant, found: &[Difference]) -> bool {
         if self.is_waiting(now) {
             return true;
@@ -83,11 +83,11 @@ impl Fight {
             *self = Self::default();
             return false;
         }
-        self.undone += 1;
+        self.reverted += 1;
         if self.before.iter().any(|before| holds(found, before)) {
             self.again += 1;
         }
-        if self.again < PATIENCE && self.undone < PATIENCE_WITH_OTHERS {
+        if self.again < PATIENCE && self.reverted < PATIENCE_WITH_OTHERS {
             return false;
         }
         self.waits += 1;
@@ -111,14 +111,14 @@ fn holds(found: &[Difference], before: &[Difference]) -> bool {
     before.iter().all(|difference| found.contains(difference))
 }
 
-/// What is fought over.
+/// The chains and sets that are contended, or were repaired just now.
 #[derive(Debug, Default)]
-pub(super) struct Contention(BTreeMap<Subject, Fight>);
+pub(super) struct Contention(BTreeMap<Subject, Contest>);
 
 impl Contention {
-    /// What was found, and by whom it was done. Gives what to leave as it is for now.
+    /// Takes differences that were found, with their authors. Gives those whose repair waits.
     ///
-    /// What cannot be read cannot be repaired, so that nobody undoes that.
+    /// What cannot be read is not repaired, and so not reverted either.
     pub(super) fn drifted(
         &mut self,
         now: Instant,
@@ -127,10 +127,10 @@ impl Contention {
     ) -> BTreeSet<Subject> {
         let mut waiting = BTreeSet::new();
         for (subject, differences) in by_subject(found) {
-            let fight = self.0.entry(subject.clone()).or_default();
-            let waits = fight.drifted(now, &differences);
+            let contest = self.0.entry(subject.clone()).or_default();
+            let waits = contest.drifted(now, &differences);
             let by = by(subject.family).filter(|_| subject.table != "ipset");
-            fight.by = by.or(fight.by.take());
+            contest.by = by.or(contest.by.take());
             if waits {
                 waiting.insert(subject);
             }
@@ -138,7 +138,7 @@ impl Contention {
         waiting
     }
 
-    /// What was repaired, or tried to.
+    /// These were repaired, or tried to.
     pub(super) fn repaired(&mut self, now: Instant, tried: &[Difference]) {
         for (subject, differences) in by_subject(tried) {
             self.0
@@ -148,67 +148,67 @@ impl Contention {
         }
     }
 
-    /// All that was looked at, but for what was `found`, is as it should be.
-    pub(super) fn looked(
+    /// Everything that was inspected, except what was `found`, is as it should be.
+    pub(super) fn checked(
         &mut self,
         now: Instant,
         found: &[Difference],
-        looked_at: impl Fn(&Subject) -> bool,
+        inspected: impl Fn(&Subject) -> bool,
     ) {
         let found: BTreeSet<Subject> = found.iter().map(Difference::subject).collect();
-        self.0.retain(|subject, fight| {
-            if !looked_at(subject) || found.contains(subject) {
+        self.0.retain(|subject, contest| {
+            if !inspected(subject) || found.contains(subject) {
                 return true;
             }
-            fight.wait_until = None;
-            fight.over().is_some_and(|over| now < over)
+            contest.wait_until = None;
+            contest.over().is_some_and(|over| now < over)
         });
     }
 
-    /// Whether anything is undone again and again.
+    /// Whether anything is contended.
     pub(super) fn is_contended(&self) -> bool {
-        self.0.values().any(Fight::is_contended)
+        self.0.values().any(Contest::is_contended)
     }
 
-    /// Whether something of this kind is left as it is for now.
+    /// Whether a repair of something of this kind waits.
     pub(super) fn is_waiting(&self, now: Instant, of: impl Fn(&Subject) -> bool) -> bool {
         self.0
             .iter()
-            .any(|(subject, fight)| fight.is_waiting(now) && of(subject))
+            .any(|(subject, contest)| contest.is_waiting(now) && of(subject))
     }
 
-    /// When to look again although nothing was announced: a wait is over, or a fight.
+    /// When to inspect again without an event: a wait ends, or contention does.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.0
             .values()
-            .filter(|fight| fight.is_contended())
-            .filter_map(|fight| fight.wait_until.or_else(|| fight.over()))
+            .filter(|contest| contest.is_contended())
+            .filter_map(|contest| contest.wait_until.or_else(|| contest.over()))
             .min()
     }
 
-    /// What is fought over, who does it and what to do; empty where nothing is.
-    pub(super) fn describe(&self) -> String {
-        let mut fights: Vec<_> = self.0.iter().filter(|(_, f)| f.is_contended()).collect();
-        // Whom we know goes first: a fight over sets has no names.
-        fights.sort_by_key(|(_, fight)| fight.by.is_none());
-        let number = fights.len();
+    /// What is contended, who does it and what to do about it, line by line.
+    pub(super) fn describe(&self) -> Vec<String> {
+        let mut contests: Vec<_> = self.0.iter().filter(|(_, f)| f.is_contended()).collect();
+        // Known authors first: changes of sets name none.
+        contests.sort_by_key(|(_, contest)| contest.by.is_none());
+        let number = contests.len();
         if number == 0 {
-            return String::new();
+            return Vec::new();
         }
-        let mut lines = vec!["repairs are undone again and again:".to_owned()];
-        lines.extend(fights.into_iter().take(NAMED).map(|(subject, fight)| {
-            let by = fight.by.as_ref().map(Author::describe);
-            let by = by
-                .as_deref()
-                .unwrap_or("somebody whom the kernel does not name");
+        let mut lines = vec!["something keeps reverting repairs:".to_owned()];
+        lines.extend(contests.into_iter().take(NAMED).map(|(subject, contest)| {
+            let by = contest.by.as_ref().map(Author::describe);
+            let by = by.as_deref().unwrap_or("an unknown program");
             format!("{subject} by {by}")
         }));
         if number > NAMED {
             lines.push(format!("and {} more", number - NAMED));
         }
-        lines.push("stop it, or let it leave VF-*, vf-* and our jump in INPUT alone;".to_owned());
-        lines.push("until then they are made at growing intervals".to_owned());
-        lines.join("\n")
+        lines.push(
+            "stop it, or configure it not to touch VF-*, vf-* and the jump to VF-INPUT;".to_owned(),
+        );
+        lines.push("until then repairs are made at growing intervals".to_owned());
+        lines
     }
 }
 

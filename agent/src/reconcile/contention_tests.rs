@@ -44,7 +44,7 @@ fn same(_: usize) -> Difference {
 }
 
 #[test]
-fn the_intervals_of_a_fight_grow_to_a_limit() {
+fn contention_intervals_grow_to_a_limit() {
     let mut contention = Contention::default();
     let (waits, _, _) = fight(&mut contention, Instant::now(), 40, same);
     assert!(contention.is_contended());
@@ -54,7 +54,7 @@ fn the_intervals_of_a_fight_grow_to_a_limit() {
 }
 
 #[test]
-fn edits_in_turns_are_a_fight_and_ever_different_ones_become_one() {
+fn alternating_edits_are_contention_and_varying_edits_become_it() {
     let start = Instant::now();
     let numbered = |number: usize| {
         difference(
@@ -76,7 +76,7 @@ fn edits_in_turns_are_a_fight_and_ever_different_ones_become_one() {
 }
 
 #[test]
-fn names_that_are_thought_of_anew_are_one_fight() {
+fn ever_new_chain_names_are_one_contention() {
     let mut contention = Contention::default();
     let (waits, ..) = fight(&mut contention, Instant::now(), 300, |round| {
         difference(
@@ -87,11 +87,11 @@ fn names_that_are_thought_of_anew_are_one_fight() {
     });
     assert!(!waits.is_empty());
     assert_eq!(contention.0.len(), 1);
-    assert!(contention.describe().contains("any VF-*"));
+    assert!(contention.describe().join("\n").contains("any VF-*"));
 }
 
 #[test]
-fn what_is_not_fought_over_is_repaired_meanwhile() {
+fn other_subjects_are_repaired_during_contention() {
     let mut contention = Contention::default();
     let (_, now, _) = fight(&mut contention, Instant::now(), 12, same);
     let others = [
@@ -107,24 +107,24 @@ fn what_is_not_fought_over_is_repaired_meanwhile() {
 }
 
 #[test]
-fn a_fight_is_over_when_a_repair_stands() {
+fn contention_ends_when_a_repair_lasts() {
     let mut contention = Contention::default();
     let (_, now, _) = fight(&mut contention, Instant::now(), 11, same);
     let over = contention.deadline().unwrap();
     assert!(over >= now + Duration::from_secs(9));
     let before = over.checked_sub(Duration::from_millis(1)).unwrap();
-    contention.looked(before, &[], |_| true);
+    contention.checked(before, &[], |_| true);
     assert!(contention.is_contended(), "too early to say");
-    contention.looked(over, &[], |subject| subject.family == Family::V6);
+    contention.checked(over, &[], |subject| subject.family == Family::V6);
     assert!(contention.is_contended(), "it was not looked at");
-    contention.looked(over, &[], |_| true);
+    contention.checked(over, &[], |_| true);
     assert!(!contention.is_contended());
     assert_eq!(contention.deadline(), None);
-    assert_eq!(contention.describe(), "");
+    assert_eq!(contention.describe().join("\n"), "");
 }
 
 #[test]
-fn what_cannot_be_read_is_no_fight() {
+fn unreadable_tables_are_not_contention() {
     let mut contention = Contention::default();
     let (waits, ..) = fight(&mut contention, Instant::now(), 50, |_| Difference {
         class: Class::Unreadable,
@@ -134,12 +134,12 @@ fn what_cannot_be_read_is_no_fight() {
 }
 
 #[test]
-fn who_does_it_is_named() {
+fn contention_names_its_author() {
     let mut contention = Contention::default();
     let (_, now, _) = fight(&mut contention, Instant::now(), 12, same);
     let author = Author::named(4711, "firewalld".to_owned());
     contention.drifted(now, &[same(0)], |_| Some(author.clone()));
-    let said = contention.describe();
+    let said = contention.describe().join("\n");
     assert!(
         said.contains("VF-SIP (IPv4) by firewalld (pid 4711)"),
         "{said}"

@@ -1,31 +1,87 @@
-//! The task's part about drift: when to look, when to repair, what to tell.
+//! Drift: when the kernel is inspected, what differed, and what came of it.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 use voipfleet_proto::v1 as pb;
-use voipfleet_ruleset::drift::{Class, Difference, Subject};
+use voipfleet_ruleset::drift::{Class, Difference};
+use voipfleet_ruleset::iptables::SetCount;
 use voipfleet_ruleset::ruleset::Family;
 
-use super::Reconciler;
-use super::contention::Contention;
-use super::trial::running;
+use super::drift_records::{DriftRecords, send_records};
+use super::node::Node;
+use super::repair::{Found, Repair};
 use crate::enforcement::inspect::{self, Inspection, Moment};
-use crate::enforcement::repair_plan::How;
-use crate::failpoint::{Step, Work, during, reach};
 use crate::host::clock;
 use crate::host::errors::chain;
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::Confirmed;
 use crate::mailbox::{Change, Outbox};
 
-/// While something is fought over, the events of that family come by the hundred: so often at
-/// most they are a reason to look.
-const PACE: Duration = Duration::from_millis(100);
+/// While something is contended, events of its family come by the hundred: they start an
+/// inspection this often at most.
+const CONTENDED_PACE: Duration = Duration::from_millis(100);
 
-impl Reconciler {
-    /// Takes a change up that was announced.
+/// How the kernel differs from what runs.
+pub(super) struct Drift {
+    repair: Repair,
+    records: DriftRecords,
+    state: pb::DriftState,
+    /// The elements of the sets that run, as they were last counted.
+    counted: Option<SetCount>,
+    /// Why the confirmed ruleset was not in force at the start; until it is.
+    not_in_force: Option<String>,
+    /// Changes that were announced and not inspected yet.
+    pending: Option<Change>,
+    last_check: Option<Instant>,
+    clock_steps: clock::Steps,
+}
+
+impl Drift {
+    /// `not_in_force` is why the start did not put the confirmed ruleset in force.
+    pub(super) fn new(not_in_force: Option<String>) -> Self {
+        let mut clock_steps = clock::Steps::default();
+        clock_steps.stepped(clock::now(), Instant::now());
+        Self {
+            repair: Repair::default(),
+            records: DriftRecords::new(clock::unix_ms(clock::now())),
+            state: pb::DriftState::Clean,
+            counted: None,
+            not_in_force,
+            pending: None,
+            last_check: None,
+            clock_steps,
+        }
+    }
+
+    pub(super) fn state(&self) -> pb::DriftState {
+        self.state
+    }
+
+    /// What is contended, and why a repair left something; empty: neither.
+    pub(super) fn detail(&self) -> String {
+        self.repair.describe(!self.records.is_empty())
+    }
+
+    pub(super) fn counted(&self) -> Option<&SetCount> {
+        self.counted.as_ref()
+    }
+
+    pub(super) fn not_in_force(&self) -> Option<&str> {
+        self.not_in_force.as_deref()
+    }
+
+    /// Sets were counted elsewhere.
+    pub(super) fn set_counted(&mut self, sets: SetCount) {
+        self.counted = Some(sets);
+    }
+
+    /// Some sets were counted elsewhere.
+    pub(super) fn set_recounted(&mut self, some: &SetCount) {
+        self.counted = self.counted.as_ref().map(|sets| sets.recounted(some));
+    }
+
+    /// Notes a change that was announced.
     pub(super) fn note(&mut self, change: Change) {
         match &mut self.pending {
             Some(pending) => pending.merge(&change),
@@ -33,240 +89,217 @@ impl Reconciler {
         }
     }
 
-    /// When to look at what was announced; none: nothing was.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    /// When the next inspection is due: something was announced, or a wait between repairs ends.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let waits = [self.repair.deadline(), self.announced_deadline()];
+        waits.into_iter().flatten().min()
+    }
+
+    fn announced_deadline(&self) -> Option<Instant> {
         let pending = self.pending.as_ref()?;
-        let touched = |family: &Family| pending.touches(*family) && self.is_fought_over(*family);
-        let fought = Family::BOTH.iter().any(touched);
-        match self.last_look {
-            Some(last) if fought => Some(last + PACE),
+        let contended = |family: &Family| pending.touches(*family) && self.is_waiting_for(*family);
+        let contended = Family::BOTH.iter().any(contended);
+        match self.last_check {
+            Some(last) if contended => Some(last + CONTENDED_PACE),
             _ => Some(pending.noticed),
         }
     }
 
-    /// Whether rules of that family are left as they are for now.
-    fn is_fought_over(&self, family: Family) -> bool {
-        self.contention.is_waiting(Instant::now(), |subject| {
+    /// Whether a repair of rules of that family waits.
+    fn is_waiting_for(&self, family: Family) -> bool {
+        self.repair.is_waiting(Instant::now(), |subject| {
             subject.table != "ipset" && subject.family == family
         })
     }
 
-    /// The changes that are to be looked at now.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<Change> {
-        self.next_look()
-            .filter(|at| *at <= now)
-            .and_then(|_| self.pending.take())
+    /// Inspects what is due by `now`. Gives whether anything was.
+    pub(super) fn run_due(&mut self, node: &mut Node, outbox: &Outbox, now: Instant) -> Checked {
+        let mut checked = Checked::default();
+        if self.repair.deadline().is_some_and(|at| at <= now) {
+            // What was announced meanwhile names its author.
+            let change = self.pending.take();
+            checked.add(self.check(node, outbox, change.as_ref()));
+        }
+        if self.announced_deadline().is_some_and(|at| at <= now)
+            && let Some(change) = self.pending.take()
+        {
+            checked.add(self.check(node, outbox, Some(&change)));
+        }
+        checked
     }
 
-    /// Looks at the kernel because of a change, or because it is time to.
-    pub(super) fn look(&mut self, change: Option<&Change>) {
-        self.look_and_repair(change);
-        self.kernel.expect_restore(&[]);
+    /// Inspects the kernel because of a change, or because it is time to, and repairs it.
+    pub(super) fn check(
+        &mut self,
+        node: &mut Node,
+        outbox: &Outbox,
+        change: Option<&Change>,
+    ) -> Checked {
+        let checked = self.inspect_and_repair(node, outbox, change);
+        node.kernel.expect_restore(&[]);
+        checked
     }
 
-    fn look_and_repair(&mut self, change: Option<&Change>) {
+    fn inspect_and_repair(
+        &mut self,
+        node: &mut Node,
+        outbox: &Outbox,
+        change: Option<&Change>,
+    ) -> Checked {
         let noticed = change.map_or_else(Instant::now, |change| change.noticed);
-        if self.live.deadline().is_some() {
-            self.finish_live(); // what is not in force yet is nobody's drift
+        // Before an undo there is nothing to compare with; management rules are put back whole.
+        if node.is_out_of_force() {
+            self.repair.forget();
+            return Checked {
+                fell_back: !node.course.undo_is_due() && node.hold_fallback(),
+                ..Checked::default()
+            };
         }
-        if self.course.undo_is_due() {
-            self.contention = Contention::default();
-            return; // there is nothing to compare with until it is undone
-        }
-        if self.trial.is_none() && self.fallback.is_some() {
-            self.contention = Contention::default();
-            self.hold();
-            return;
-        }
-        // In a trial, what is tried counts: a repair must not end it by going back.
-        let Some(running) = running(self.trial.as_ref(), self.confirmed.as_ref()) else {
-            self.contention = Contention::default();
-            return;
-        };
         let parts = self.parts_to_read(change);
-        if let Some(change) = change {
-            // While the rules are read, the tool that will repair them starts beside it. In a
-            // fight, nothing is likely.
+        let expected = change.map(|change| {
             let reached =
-                |family: &Family| change.reaches_ours(*family) && !self.is_fought_over(*family);
-            let families: Vec<Family> = Family::BOTH.into_iter().filter(reached).collect();
-            self.kernel.expect_restore(&families);
+                |family: &Family| change.reaches_ours(*family) && !self.is_waiting_for(*family);
+            Family::BOTH.into_iter().filter(reached).collect::<Vec<_>>()
+        });
+        // During a trial, its ruleset counts: a repair must not end it.
+        let (kernel, Some(running)) = node.kernel_and_running() else {
+            self.repair.forget();
+            return Checked::default();
+        };
+        if let Some(families) = expected {
+            // The tool that will repair the rules starts while they are read. Under contention,
+            // a repair is not likely.
+            kernel.expect_restore(&families);
         }
         let mut moment = Moment::now();
         if parts.sets {
-            moment.stepped = self.steps.stepped(clock::now(), Instant::now());
+            moment.stepped = self.clock_steps.stepped(clock::now(), Instant::now());
         }
-        let found = renewed(&mut *self.kernel, running, parts, moment);
-        self.counted(&found);
+        let found = inspect_and_renew(kernel, running, parts, moment);
+        self.count(&found);
         let now = Instant::now();
-        self.last_look = Some(now);
-        self.contention.looked(now, &found.differences, |subject| {
+        self.last_check = Some(now);
+        self.repair.checked(now, &found.differences, |subject| {
             parts.covers(subject.table, subject.family)
         });
         let at_ms = clock::unix_ms(clock::now());
-        // What others put right is no longer drift; it is on record as not repaired by us.
-        self.standing
+        // A difference that others put right is no longer drift; its record says that we did not
+        // repair it.
+        self.records
             .found(&found.differences, parts, change, noticed, at_ms);
         if found.is_clean() && parts == Parts::ALL {
             self.not_in_force = None;
         }
-        let waiting = self.contention.drifted(now, &found.differences, |family| {
+        let waiting = self.repair.waiting(now, &found.differences, |family| {
             change.and_then(|change| change.author(family).cloned())
         });
         let repairs = |difference: &Difference| {
             difference.class != Class::Unreadable && !waiting.contains(&difference.subject())
         };
+        let mut checked = Checked::default();
         if found.differences.iter().any(repairs) {
-            self.repair(found, parts, &waiting, at_ms);
+            let found = Found {
+                inspection: found,
+                parts,
+                waiting: &waiting,
+                at_ms,
+            };
+            let left = self
+                .repair
+                .run(kernel, running, found, &mut self.records, outbox);
+            self.count(&left);
+            checked.repaired = true;
         } else if !found.is_clean() {
-            self.tell_records();
+            send_records(outbox, self.records.unsent());
         }
-        self.tell_drift();
+        self.state = self.current_state();
+        checked.inspected = true;
+        checked
     }
 
-    /// What of the kernel can be another than at the last look. A change of rules is none of
-    /// sets; and where anything stands out that should have been repaired, all of it is read, so
-    /// that nothing is forgotten.
+    /// What of the kernel may have changed since the last inspection. A change of rules leaves
+    /// sets alone; and where a difference is left that should have been repaired, everything is
+    /// read, so that nothing is forgotten.
     fn parts_to_read(&self, change: Option<&Change>) -> Parts {
         let now = Instant::now();
-        let left_alone = |difference: &Difference| {
+        let waits = |difference: &Difference| {
             let subject = difference.subject();
-            self.contention.is_waiting(now, |of| *of == subject)
+            self.repair.is_waiting(now, |of| *of == subject)
         };
         match change {
-            Some(change) if self.standing.is_only(left_alone) && self.not_in_force.is_none() => {
-                Parts {
-                    v4: change.touches(Family::V4),
-                    v6: change.touches(Family::V6),
-                    sets: false,
-                }
-            }
+            Some(change) if self.records.all(waits) && self.not_in_force.is_none() => Parts {
+                v4: change.touches(Family::V4),
+                v6: change.touches(Family::V6),
+                sets: false,
+            },
             _ => Parts::ALL,
         }
     }
 
-    /// Puts right what was found in `parts`, but for what is `waiting`.
-    fn repair(&mut self, found: Inspection, parts: Parts, waiting: &BTreeSet<Subject>, at_ms: u64) {
-        let Some(running) = running(self.trial.as_ref(), self.confirmed.as_ref()) else {
-            return;
-        };
-        let _work = during(Work::Repair);
-        reach(Step::Found);
-        let kernel = &mut *self.kernel;
-        let mut tried = found.differences.clone();
-        tried.retain(|d| d.class != Class::Unreadable && !waiting.contains(&d.subject()));
-        let spared = How {
-            spared: Some(waiting),
-            whole_chains: false,
-            patience: How::REPAIR_PATIENCE,
-        };
-        let (mut left, mut why) = mend(kernel, running, found, parts, spared);
-        let mut looked_at = parts;
-        for whole_chains in [false, true] {
-            if !tried.iter().any(|d| left.differences.contains(d)) {
-                break;
-            }
-            // What was not looked at or spared, or changed since, may have been in the way: rules
-            // do not load while a set that they name is gone, and no kernel event tells of sets.
-            // What is new has an event of its own on the way, which names its author.
-            let all = inspect::inspect(kernel, running);
-            looked_at = Parts::ALL;
-            let now = Instant::now();
-            let records = self.standing.repaired(&all.differences, looked_at, now);
-            record(&self.outbox, records);
-            self.standing
-                .found(&all.differences, looked_at, None, now, at_ms);
-            for difference in &all.differences {
-                if difference.class != Class::Unreadable && !tried.contains(difference) {
-                    tried.push(difference.clone());
-                }
-            }
-            let how = How {
-                spared: None,
-                whole_chains,
-                patience: How::REPAIR_PATIENCE,
-            };
-            (left, why) = mend(kernel, running, all, looked_at, how);
-        }
-        self.unrepaired = why;
-        let now = Instant::now();
-        self.counted(&left);
-        self.contention.repaired(now, &tried);
-        let records = self.standing.repaired(&left.differences, looked_at, now);
-        record(&self.outbox, records);
-        if !tried.is_empty() {
-            self.flows.had_gap();
-        }
-    }
-
     /// Keeps what was counted; where sets could not be read, nothing is known of them.
-    fn counted(&mut self, found: &Inspection) {
+    fn count(&mut self, found: &Inspection) {
         if found.sets.is_some() || found.is_unreadable() {
-            self.sets.clone_from(&found.sets);
+            self.counted.clone_from(&found.sets);
         }
     }
 
-    /// Counts the elements in the kernel where no look did.
-    pub(super) fn count_sets(&mut self) {
-        let parts = Parts {
-            v4: false,
-            v6: false,
-            sets: true,
-        };
-        let running = running(self.trial.as_ref(), self.confirmed.as_ref());
-        self.sets = running.and_then(|running| {
-            inspect::inspect_parts(&mut *self.kernel, running, parts, Moment::now()).sets
+    /// Counts the elements in the kernel where no inspection did.
+    pub(super) fn count_sets(&mut self, node: &mut Node) {
+        let (kernel, running) = node.kernel_and_running();
+        self.counted = running.and_then(|running| {
+            inspect::inspect_parts(kernel, running, Parts::SETS, Moment::now()).sets
         });
     }
 
     /// What runs was just proved.
     pub(super) fn is_clean_now(&mut self) {
-        if self.live.is_in_force() {
-            self.flows.had_gap();
-        }
         self.not_in_force = None;
         let now = Instant::now();
-        self.contention.looked(now, &[], |_| true);
-        self.standing.found(&[], Parts::ALL, None, now, 0);
-        self.drift = self.drift_state();
+        self.repair.checked(now, &[], |_| true);
+        self.records.found(&[], Parts::ALL, None, now, 0);
+        self.state = self.current_state();
     }
 
-    fn tell_records(&mut self) {
-        record(&self.outbox, self.standing.untold());
+    /// Management rules run: that is drift, whatever the kernel holds.
+    pub(super) fn is_in_fallback(&mut self) {
+        self.state = pb::DriftState::Drifted;
     }
 
-    fn drift_state(&self) -> pb::DriftState {
-        if !self.standing.is_only(|d| d.class != Class::Unreadable) {
+    fn current_state(&self) -> pb::DriftState {
+        if !self.records.all(|d| d.class != Class::Unreadable) {
             pb::DriftState::Unreadable
-        } else if self.contention.is_contended() {
+        } else if self.repair.is_contended() {
             pb::DriftState::Contended
-        } else if self.standing.is_empty() {
+        } else if self.records.is_empty() {
             pb::DriftState::Clean
         } else {
             pb::DriftState::Drifted
         }
     }
+}
 
-    fn tell_drift(&mut self) {
-        self.drift = self.drift_state();
-        let told = self.outbox.last_status();
-        let detail = self.drift_detail();
-        if told.drift == i32::from(self.drift)
-            && told.drift_detail == detail
-            && told.sets == self.told_sets()
-        {
-            return;
-        }
-        if !detail.is_empty() && told.drift_detail != detail {
-            warn!(reason = detail.replace('\n', " "), "drift stands");
-        }
-        self.tell(0, None);
+/// What a check did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Checked {
+    /// The kernel was compared with what runs.
+    pub(super) inspected: bool,
+    /// Something was put right, or tried to.
+    pub(super) repaired: bool,
+    /// The node fell back to its management rules, or they were refused.
+    pub(super) fell_back: bool,
+}
+
+impl Checked {
+    fn add(&mut self, other: Checked) {
+        self.inspected |= other.inspected;
+        self.repaired |= other.repaired;
+        self.fell_back |= other.fell_back;
     }
 }
 
-/// Looks at `parts`, and sets timers right that only the course of time put wrong: that is
-/// nobody's drift.
-fn renewed(
+/// Inspects `parts`, and renews timers of set elements that are off only because time passed:
+/// that is no drift.
+fn inspect_and_renew(
     kernel: &mut dyn Kernel,
     running: &Confirmed,
     parts: Parts,
@@ -277,54 +310,7 @@ fn renewed(
         return found;
     }
     if let Err(error) = kernel.ipset_restore(&found.renewal) {
-        warn!(
-            reason = chain(&error),
-            "timers of set elements were not renewed"
-        );
+        warn!(reason = chain(&error), "timers of set elements not renewed");
     }
     inspect::inspect_parts(kernel, running, parts, Moment::now())
-}
-
-/// Repairs what was found in `parts`, and says what is left and why.
-fn mend(
-    kernel: &mut dyn Kernel,
-    running: &Confirmed,
-    mut found: Inspection,
-    parts: Parts,
-    how: How<'_>,
-) -> (Inspection, String) {
-    let mut why = String::new();
-    if let Err(error) = inspect::repair(kernel, running, &mut found, how) {
-        why = chain(&error);
-        warn!(reason = why, "drift was not repaired");
-    }
-    let left = inspect::inspect_parts(kernel, running, parts, Moment::now());
-    (left, why)
-}
-
-fn record(outbox: &Outbox, records: Vec<pb::DriftRecord>) {
-    for record in records {
-        log_drift(&record);
-        outbox.record(record);
-    }
-}
-
-fn log_drift(record: &pb::DriftRecord) {
-    let class = record.class().as_str_name();
-    let class = class
-        .trim_start_matches("DRIFT_CLASS_")
-        .to_ascii_lowercase();
-    warn!(
-        class,
-        chain = record.chain,
-        rule = record.rule,
-        by = record.by.as_ref().map(|author| author.comm.as_str()),
-        started_by = record
-            .by
-            .as_ref()
-            .and_then(|author| author.started_by.as_ref())
-            .map(|starter| starter.comm.as_str()),
-        repaired_after_ms = record.repaired_after_ms,
-        "drift"
-    );
 }

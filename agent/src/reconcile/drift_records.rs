@@ -1,58 +1,58 @@
-//! Drift that stands: recorded when it is found, and again when it is repaired.
+//! Records of drift: one when a difference is found, and again when it is repaired.
 
 use std::time::{Duration, Instant};
 
+use tracing::warn;
 use voipfleet_proto::v1 as pb;
 use voipfleet_ruleset::drift::Difference;
 use voipfleet_ruleset::ruleset::Family;
 
 use crate::kernel::{Author, Parts};
-use crate::mailbox::Change;
+use crate::mailbox::{Change, Outbox};
 
-/// Differences that one look may bring to record: a flush of a large ruleset has thousands,
-/// which say no more than the first.
-const MAX_STANDING: usize = 200;
+/// Differences of one inspection that are recorded: a flush of a large ruleset has thousands, and
+/// the first are enough.
+const MAX_OPEN: usize = 200;
 
-/// One difference with its record.
+/// A difference that is neither repaired nor gone.
 #[derive(Debug)]
-struct Stand {
+struct OpenRecord {
     difference: Difference,
     record: pb::DriftRecord,
     noticed: Instant,
-    told: bool,
+    sent: bool,
 }
 
-/// What differs now and is on record.
+/// The differences that are there now, with their records.
 #[derive(Debug)]
-pub(super) struct Standing {
-    stands: Vec<Stand>,
+pub(super) struct DriftRecords {
+    open: Vec<OpenRecord>,
     /// Makes the ids unique over restarts.
     started: u64,
     next: u64,
 }
 
-impl Standing {
+impl DriftRecords {
     /// `started` is Unix time in milliseconds.
     pub(super) fn new(started: u64) -> Self {
         Self {
-            stands: Vec::new(),
+            open: Vec::new(),
             started,
             next: 1,
         }
     }
 
-    /// Whether nothing is known to differ.
     pub(super) fn is_empty(&self) -> bool {
-        self.stands.is_empty()
+        self.open.is_empty()
     }
 
-    /// Whether all that is known to differ is of these.
-    pub(super) fn is_only(&self, of: impl Fn(&Difference) -> bool) -> bool {
-        self.stands.iter().all(|stand| of(&stand.difference))
+    /// Whether all that is known to differ is like this.
+    pub(super) fn all(&self, of: impl Fn(&Difference) -> bool) -> bool {
+        self.open.iter().all(|open| of(&open.difference))
     }
 
-    /// Takes what a look at `parts` found: what is new gets a record, what is gone by itself is
-    /// forgotten.
+    /// Takes what an inspection of `parts` found: a new difference gets a record, one that went
+    /// away by itself is forgotten.
     pub(super) fn found(
         &mut self,
         differences: &[Difference],
@@ -61,26 +61,26 @@ impl Standing {
         noticed: Instant,
         at_ms: u64,
     ) {
-        self.stands.retain(|stand| {
-            !covers(parts, &stand.difference) || differences.contains(&stand.difference)
+        self.open.retain(|open| {
+            !covers(parts, &open.difference) || differences.contains(&open.difference)
         });
-        for difference in differences.iter().take(MAX_STANDING) {
-            if self.stands.iter().any(|s| s.difference == *difference) {
+        for difference in differences.iter().take(MAX_OPEN) {
+            if self.open.iter().any(|s| s.difference == *difference) {
                 continue;
             }
             let id = format!("{:x}-{}", self.started, self.next);
             self.next += 1;
-            self.stands.push(Stand {
+            self.open.push(OpenRecord {
                 record: record(id, difference, change, at_ms),
                 difference: difference.clone(),
                 noticed,
-                told: false,
+                sent: false,
             });
         }
     }
 
-    /// Takes what is left in `parts` after a repair, and gives the records to send: of what is
-    /// repaired, and of what is not and was not told before.
+    /// Takes what is left in `parts` after a repair, and gives the records to send: those of
+    /// repaired differences, and those of others that were not sent before.
     pub(super) fn repaired(
         &mut self,
         left: &[Difference],
@@ -88,30 +88,30 @@ impl Standing {
         now: Instant,
     ) -> Vec<pb::DriftRecord> {
         let mut records = Vec::new();
-        self.stands.retain_mut(|stand| {
-            if !covers(parts, &stand.difference) || left.contains(&stand.difference) {
+        self.open.retain_mut(|open| {
+            if !covers(parts, &open.difference) || left.contains(&open.difference) {
                 return true;
             }
-            let after = now.saturating_duration_since(stand.noticed);
-            stand.record.repaired_after_ms = Some(milliseconds(after));
-            records.push(stand.record.clone());
+            let after = now.saturating_duration_since(open.noticed);
+            open.record.repaired_after_ms = Some(milliseconds(after));
+            records.push(open.record.clone());
             false
         });
-        records.extend(self.untold());
+        records.extend(self.unsent());
         records
     }
 
-    /// The records that were not given yet.
-    pub(super) fn untold(&mut self) -> Vec<pb::DriftRecord> {
-        let untold = |stand: &mut Stand| {
-            let told = std::mem::replace(&mut stand.told, true);
-            (!told).then(|| stand.record.clone())
+    /// The records that were not sent yet.
+    pub(super) fn unsent(&mut self) -> Vec<pb::DriftRecord> {
+        let unsent = |open: &mut OpenRecord| {
+            let sent = std::mem::replace(&mut open.sent, true);
+            (!sent).then(|| open.record.clone())
         };
-        self.stands.iter_mut().filter_map(untold).collect()
+        self.open.iter_mut().filter_map(unsent).collect()
     }
 }
 
-/// Whether a look at `parts` would show it.
+/// Whether an inspection of `parts` would find it.
 fn covers(parts: Parts, difference: &Difference) -> bool {
     parts.covers(difference.table, difference.family)
 }
@@ -130,7 +130,7 @@ fn record(
         Family::V4 => pb::Family::V4,
         Family::V6 => pb::Family::V6,
     };
-    // ipset announces nothing: an event beside it is of somebody who changed rules.
+    // ipset announces nothing: an event that came with it is about rules.
     let author = change
         .filter(|_| difference.table != "ipset")
         .and_then(|change| change.author(difference.family));
@@ -147,6 +147,32 @@ fn record(
         by: author.map(Author::to_wire),
         repaired_after_ms: None,
     }
+}
+
+/// Logs records, and sends them to the controller.
+pub(super) fn send_records(outbox: &Outbox, records: Vec<pb::DriftRecord>) {
+    for record in records {
+        log_drift(&record);
+        outbox.record(record);
+    }
+}
+
+fn log_drift(record: &pb::DriftRecord) {
+    let class = record.class().as_str_name();
+    let class = class
+        .trim_start_matches("DRIFT_CLASS_")
+        .to_ascii_lowercase();
+    let author = record.by.as_ref();
+    let starter = author.and_then(|author| author.started_by.as_ref());
+    warn!(
+        class,
+        chain = record.chain,
+        rule = record.rule,
+        by = author.map(|author| author.comm.as_str()),
+        started_by = starter.map(|starter| starter.comm.as_str()),
+        repaired_after_ms = record.repaired_after_ms,
+        "drift"
+    );
 }
 
 #[cfg(test)]
@@ -168,23 +194,23 @@ mod tests {
     }
 
     #[test]
-    fn drift_is_told_once_and_again_when_it_is_repaired() {
-        let mut standing = Standing::new(0xabc);
+    fn drift_is_recorded_when_found_and_again_when_repaired() {
+        let mut drift = DriftRecords::new(0xabc);
         let start = Instant::now();
         let both = [difference("VF-A"), difference("VF-B")];
-        standing.found(&both, Parts::ALL, None, start, 5);
-        let records = standing.repaired(&both[1..], Parts::ALL, start + Duration::from_millis(7));
-        let told: Vec<_> = records
+        drift.found(&both, Parts::ALL, None, start, 5);
+        let records = drift.repaired(&both[1..], Parts::ALL, start + Duration::from_millis(7));
+        let sent: Vec<_> = records
             .iter()
             .map(|r| (r.id.as_str(), r.chain.as_str(), r.repaired_after_ms))
             .collect();
-        assert_eq!(told, [("abc-1", "VF-A", Some(7)), ("abc-2", "VF-B", None)]);
-        standing.found(&both[1..], Parts::ALL, None, start, 6);
-        assert!(standing.untold().is_empty());
-        let records = standing.repaired(&[], Parts::ALL, start + Duration::from_secs(1));
+        assert_eq!(sent, [("abc-1", "VF-A", Some(7)), ("abc-2", "VF-B", None)]);
+        drift.found(&both[1..], Parts::ALL, None, start, 6);
+        assert!(drift.unsent().is_empty());
+        let records = drift.repaired(&[], Parts::ALL, start + Duration::from_secs(1));
         assert_eq!(records.len(), 1);
         assert_eq!(records[0].id, "abc-2");
         assert_eq!(records[0].repaired_after_ms, Some(1000));
-        assert!(standing.repaired(&[], Parts::ALL, start).is_empty());
+        assert!(drift.repaired(&[], Parts::ALL, start).is_empty());
     }
 }

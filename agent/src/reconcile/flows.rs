@@ -1,12 +1,12 @@
-//! The task's part about live flows: those that a push newly denies are cut.
+//! Live flows: those that a push or a dynamic set newly denies are cut.
 //!
-//! They are cut when the push is confirmed, not when its trial begins: a push that is undone has
-//! cut nobody's call. Until then, a matter of milliseconds, what was established goes on; but
-//! for what is in a deny set, which stands above ESTABLISHED.
+//! A push cuts them when it is confirmed, not when its trial begins: a push that is rolled back
+//! must not end a call. Until then, a matter of milliseconds, established flows go on, except those
+//! of a deny set, which is above ESTABLISHED.
 //!
-//! An answer that the node was about to send to a cut peer makes the flow anew, this time as one
-//! that the node began, and what the peer says next passes as an answer. So the same flows are
-//! looked for again, for as long as a SIP transaction may live.
+//! A reply that the node was about to send to a cut peer creates the flow anew, this time as one
+//! that the node began, so that the peer's next packet passes as a reply. The same flows are
+//! therefore cut again for as long as a SIP transaction may live.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -17,15 +17,14 @@ use tracing::{info, warn};
 use voipfleet_ruleset::flows::Denials;
 use voipfleet_ruleset::ruleset::Ruleset;
 
-use super::Reconciler;
-use super::trial::running;
+use super::node::Node;
 use crate::host::clock;
 use crate::host::errors::chain;
 use crate::kernel::{ConntrackError, Cut};
 
-/// Pauses between the looks after a push that cut something. Together they are longer than a
-/// SIP transaction, which ends after 64·T1 = 32 s (RFC 3261, timers B and F), and the last one
-/// comes when no late answer can.
+/// Pauses between the walks after a push that cut something. Together they are longer than a SIP
+/// transaction, which ends after 64·T1 = 32 s (RFC 3261, timers B and F); after the last one no
+/// late reply can come.
 const PAUSES: [Duration; 6] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
@@ -34,20 +33,21 @@ const PAUSES: [Duration; 6] = [
     Duration::from_secs(16),
     Duration::from_secs(34),
 ];
-/// After a repair: at most one walk through all flows in this time, however many repairs a
-/// fight needs.
+/// After a repair: at most one walk through all flows in this time, however many repairs there
+/// are.
 const AFTER_GAP: Duration = Duration::from_secs(1);
-/// Changes whose flows are looked for again at the same time: each keeps a ruleset.
-const MAX_AGAIN: usize = 4;
+/// Changes that are walked again at the same time: each keeps a ruleset.
+const MAX_REPEATS: usize = 4;
 /// Sources that a log line names.
 const NAMED: usize = 10;
 
-/// Live flows, between pushes.
+/// What was cut, and which walks are due.
 #[derive(Debug, Default)]
 pub(super) struct Flows {
     /// Cut by the push of what is confirmed.
     cut: u64,
-    again: VecDeque<Again>,
+    repeats: VecDeque<Repeat>,
+    /// When to walk because the rules were out of force.
     gap: Option<Instant>,
     /// Why flows could not be cut the last time.
     warning: Option<String>,
@@ -58,14 +58,14 @@ pub(super) struct Flows {
 enum Earlier<'r> {
     /// Another ruleset; none: nothing was closed.
     Ran(Option<&'r Ruleset>),
-    /// The same, but others altered it, or a ruleset was on trial that was then undone, or no
-    /// agent was at work.
+    /// The same, but another program altered it, a ruleset was on trial and rolled back, or no
+    /// agent was running.
     OutOfForce,
 }
 
-/// A change whose flows are looked for again.
+/// A change whose flows are cut again.
 #[derive(Debug)]
-struct Again {
+struct Repeat {
     before: Option<Arc<Ruleset>>,
     at: Instant,
     pauses: std::slice::Iter<'static, Duration>,
@@ -76,7 +76,7 @@ struct Again {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Push,
-    LiveSets,
+    DynamicSets,
 }
 
 impl Flows {
@@ -85,23 +85,23 @@ impl Flows {
         self.cut
     }
 
-    /// The same rules have another push: that one cut nothing.
+    /// The same rules got a newer number: that push cut nothing.
     pub(super) fn renumbered(&mut self) {
         self.cut = 0;
     }
 
-    /// What an operator should know of it.
+    /// Why flows could not be cut the last time.
     pub(super) fn warning(&self) -> Option<String> {
         self.warning.clone()
     }
 
-    /// When to look again.
+    /// When the next walk is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let again = self.again.iter().map(|again| again.at);
-        again.chain(self.gap).min()
+        let repeats = self.repeats.iter().map(|repeat| repeat.at);
+        repeats.chain(self.gap).min()
     }
 
-    /// Something was out of force for a while.
+    /// The rules were out of force for a while.
     pub(super) fn had_gap(&mut self) {
         self.gap.get_or_insert_with(|| Instant::now() + AFTER_GAP);
     }
@@ -113,7 +113,7 @@ impl Flows {
             Err(error) => {
                 let why = chain(&error);
                 self.warn(format!(
-                    "flows that a push or a live set newly denies are not cut: {why}"
+                    "flows that a push or a dynamic set newly denies were not cut: {why}"
                 ));
                 return 0;
             }
@@ -125,21 +125,21 @@ impl Flows {
         if cut.unread > 0 {
             let unread = cut.unread;
             self.warn(format!(
-                "{unread} entries of connection tracking cannot be read; if the last push denied \
-                 them, they go on"
+                "{unread} connection tracking entries cannot be read; flows among them that the last \
+                 push denies were not cut"
             ));
         }
-        if cut.kept > 0 {
+        if let Some(refusal) = cut.refusal {
             self.warn(format!(
-                "{} flows that the last push newly denies go on: the kernel keeps them: {}",
-                cut.kept, cut.refusal
+                "{} flows that the last push newly denies were not cut: the kernel refused: {}",
+                cut.kept, refusal
             ));
         }
         cut.flows
     }
 
     fn warn(&mut self, words: String) {
-        warn!(reason = words, "flows");
+        warn!(reason = words, "flows not cut");
         self.warning = Some(words);
     }
 }
@@ -158,48 +158,48 @@ fn sources(cut: &Cut) -> String {
     text
 }
 
-impl Reconciler {
+impl Flows {
     /// Cuts what the ruleset that was just confirmed denies, and the one before did not.
-    pub(super) fn cut_newly_denied(&mut self, before: Option<Arc<Ruleset>>) {
-        let mut again = std::mem::take(&mut self.flows.again);
-        again.retain(|again| again.by == By::LiveSets);
-        self.flows = Flows {
-            again,
-            ..Flows::default()
+    pub(super) fn cut_newly_denied(&mut self, node: &mut Node, before: Option<Arc<Ruleset>>) {
+        let mut repeats = std::mem::take(&mut self.repeats);
+        repeats.retain(|repeat| repeat.by == By::DynamicSets);
+        *self = Self {
+            repeats,
+            ..Self::default()
         };
-        self.flows.cut = self.walk(Earlier::Ran(before.as_deref()), By::Push);
-        if self.flows.cut > 0 {
-            self.look_again(before, PAUSES.iter(), By::Push);
+        self.cut = self.walk(node, Earlier::Ran(before.as_deref()), By::Push);
+        if self.cut > 0 {
+            self.repeat(before, PAUSES.iter(), By::Push);
         }
     }
 
-    /// Cuts what the live sets deny now, and did not `before`: also in a trial, for they change
-    /// what would be gone back to as well.
-    pub(super) fn cut_by_live_sets(&mut self, before: Arc<Ruleset>) {
-        if self.walk(Earlier::Ran(Some(&before)), By::LiveSets) > 0 {
-            self.look_again(Some(before), PAUSES.iter(), By::LiveSets);
+    /// Cuts what the dynamic sets deny now, and did not `before`: also during a trial, since they
+    /// change what the node would go back to as well.
+    pub(super) fn cut_by_dynamic_sets(&mut self, node: &mut Node, before: Arc<Ruleset>) {
+        if self.walk(node, Earlier::Ran(Some(&before)), By::DynamicSets) > 0 {
+            self.repeat(Some(before), PAUSES.iter(), By::DynamicSets);
         }
     }
 
-    /// Does what [`Flows::deadline`] is for.
-    pub(super) fn look_at_flows(&mut self) {
+    /// Walks what is due by [`Self::deadline`].
+    pub(super) fn run_due(&mut self, node: &mut Node) {
         let now = Instant::now();
-        let (due, later) = std::mem::take(&mut self.flows.again)
+        let (due, later) = std::mem::take(&mut self.repeats)
             .into_iter()
-            .partition(|again| again.at <= now);
-        self.flows.again = later;
-        for again in due {
-            // They are counted already.
-            self.walk(Earlier::Ran(again.before.as_deref()), again.by);
-            self.look_again(again.before, again.pauses, again.by);
+            .partition(|repeat| repeat.at <= now);
+        self.repeats = later;
+        for repeat in due {
+            // The first walk counted them.
+            self.walk(node, Earlier::Ran(repeat.before.as_deref()), repeat.by);
+            self.repeat(repeat.before, repeat.pauses, repeat.by);
         }
-        if self.flows.gap.is_some_and(|at| at <= now) {
-            self.flows.gap = None;
-            self.walk(Earlier::OutOfForce, By::Push);
+        if self.gap.is_some_and(|at| at <= now) {
+            self.gap = None;
+            self.walk(node, Earlier::OutOfForce, By::Push);
         }
     }
 
-    fn look_again(
+    fn repeat(
         &mut self,
         before: Option<Arc<Ruleset>>,
         mut pauses: std::slice::Iter<'static, Duration>,
@@ -208,10 +208,10 @@ impl Reconciler {
         let Some(pause) = pauses.next() else {
             return;
         };
-        if self.flows.again.len() == MAX_AGAIN {
-            self.flows.again.pop_front(); // of these, the most looks are behind
+        if self.repeats.len() == MAX_REPEATS {
+            self.repeats.pop_front(); // the one with the most walks behind it
         }
-        self.flows.again.push_back(Again {
+        self.repeats.push_back(Repeat {
             before,
             at: Instant::now() + *pause,
             pauses,
@@ -219,15 +219,13 @@ impl Reconciler {
         });
     }
 
-    fn walk(&mut self, earlier: Earlier<'_>, by: By) -> u64 {
-        let trial = self.trial.as_ref();
-        if trial.is_none() && self.fallback.is_some() {
-            return 0; // management rules are in force
+    /// Cuts the flows that are denied now and were not `earlier`. Gives how many.
+    fn walk(&mut self, node: &mut Node, earlier: Earlier<'_>, by: By) -> u64 {
+        // Management rules, or a ruleset on trial: something else is in force.
+        if node.is_in_fallback() || (node.trial.is_some() && by == By::Push) {
+            return 0;
         }
-        if trial.is_some() && by == By::Push {
-            return 0; // something else is in force
-        }
-        let Some(running) = running(trial, self.confirmed.as_ref()) else {
+        let (kernel, Some(running)) = node.kernel_and_running() else {
             return 0;
         };
         let (now, failsafe) = (running.effective(), &running.failsafe);
@@ -239,7 +237,7 @@ impl Reconciler {
         let Some(denials) = denials else {
             return 0;
         };
-        let walked = self.kernel.cut_flows(&|flow| denials.cuts(flow));
-        self.flows.note(walked)
+        let walked = kernel.cut_flows(&|flow| denials.cuts(flow));
+        self.note(walked)
     }
 }

@@ -1,15 +1,21 @@
-//! The task that owns the kernel: one thread, which nothing else may change the rules beside.
+//! The task that owns the kernel: one thread; nothing else in the agent changes rules.
+//!
+//! [`Reconciler`] is the loop. Its parts own their state: `Node` (what runs, and what to go back
+//! to), `Drift` with `Repair` and `DriftRecords`, `Flows`, `DynamicSets` and `Report`.
 
 mod contention;
 mod drift_check;
 mod drift_records;
 mod dynamic_sets;
-mod fallback_mode;
 mod flows;
+mod node;
 mod offers;
+mod outcome;
 mod probes;
+mod repair;
 mod status;
 mod task;
 mod trial;
+mod warnings;
 
 pub use task::{Inventory, Reconciler, Settings};

@@ -1,141 +1,157 @@
-//! The task's part about what the controller hears.
+//! Reports to the controller: the node's status, and facts about it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::warn;
 use voipfleet_proto::v1 as pb;
 use voipfleet_protocol::session::Held;
 
-use super::Reconciler;
-use super::trial::running;
+use super::drift_check::Drift;
+use super::dynamic_sets::DynamicSets;
+use super::flows::Flows;
+use super::node::Node;
+use super::outcome::Outcome;
+use super::warnings::Warning;
+use crate::mailbox::Outbox;
 
-/// The node's own view of an offer's fate.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Outcome {
-    pub(super) held: Option<Held>,
-    pub(super) state: pb::NodeState,
-    pub(super) error: String,
+/// What is reported, and where to.
+pub(super) struct Report {
+    pub(super) outbox: Arc<Outbox>,
+    /// The fate of the last offer.
+    pub(super) outcome: Outcome,
+    /// Of the start, until a push is confirmed; then of that push.
+    pub(super) warnings: Vec<Warning>,
 }
 
-impl Reconciler {
-    /// Says how the node stands; `nonce` of the offer that this answers, 0: of none.
-    pub(super) fn tell(&mut self, nonce: u64, since: Option<Instant>) {
-        // Hello announces a trial by its nonce, whatever was said last.
-        let on_trial = self.course.on_trial();
-        let nonce = on_trial.map_or(nonce, |attempt| attempt.nonce);
-        self.outbox.status(self.status(nonce, &self.outcome, since));
+/// What a status is made of.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) node: &'a Node,
+    pub(super) drift: &'a Drift,
+    pub(super) flows: &'a Flows,
+    pub(super) dynamic_sets: &'a DynamicSets,
+}
+
+impl Report {
+    /// Reports the node's status. `nonce` is that of the offer that it answers, and `since` when
+    /// that came.
+    pub(super) fn send(&self, view: View<'_>, nonce: Option<u64>, since: Option<Instant>) {
+        // Hello announces a trial by its nonce, whatever was reported last.
+        let on_trial = view.node.course.on_trial().map(|attempt| attempt.nonce);
+        let status = status(view, on_trial.or(nonce), &self.outcome, since);
+        self.outbox.status(status);
     }
 
-    pub(super) fn status(
-        &self,
-        nonce: u64,
-        outcome: &Outcome,
-        since: Option<Instant>,
-    ) -> pb::NodeStatus {
-        let confirmed = self.running();
-        let digest = |held: Option<Held>| {
-            held.map(|held| held.digest.as_bytes().to_vec())
-                .unwrap_or_default()
-        };
-        let elapsed = since.map_or(Duration::ZERO, |since| since.elapsed());
-        pb::NodeStatus {
-            nonce,
-            generation: outcome.held.map_or(0, |held| held.generation),
-            digest: digest(outcome.held),
-            state: outcome.state.into(),
-            error: self.with_fallback(outcome),
-            drift: self.drift.into(),
-            sets: self.told_sets(),
-            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            confirmed_generation: confirmed.map_or(0, |held| held.generation),
-            confirmed_digest: digest(confirmed),
-            drift_detail: self.drift_detail(),
-            flows_cut: self.flows.cut(),
-            live_digest: self.live_digest(),
-            live_error: self.live.error(),
+    /// Answers an offer that does not change what the node reports about itself.
+    pub(super) fn answer(&self, view: View<'_>, nonce: u64, outcome: &Outcome, since: Instant) {
+        let status = status(view, Some(nonce), outcome, Some(since));
+        self.outbox.answer(status);
+    }
+
+    /// Reports the node's status where its drift is not what was reported last.
+    pub(super) fn send_drift(&self, view: View<'_>) {
+        let last = self.outbox.last_status();
+        let detail = view.drift.detail();
+        if last.drift == i32::from(view.drift.state())
+            && last.drift_detail == detail
+            && last.sets == counted_sets(view)
+        {
+            return;
         }
-    }
-
-    /// What is fought over, and why a repair left something.
-    pub(super) fn drift_detail(&self) -> String {
-        let mut detail = self.contention.describe();
-        if !self.standing.is_empty() && !self.unrepaired.is_empty() {
-            let gap = if detail.is_empty() { "" } else { "\n" };
-            detail = format!("{detail}{gap}not repaired: {}", self.unrepaired);
+        if !detail.is_empty() && last.drift_detail != detail {
+            warn!(reason = detail.replace('\n', " "), "drift remains");
         }
-        detail
+        self.send(view, None, None);
     }
 
-    /// The elements of what runs, as they were last counted; none where only management rules
-    /// run, which have no sets.
-    pub(super) fn told_sets(&self) -> Option<pb::SetCount> {
-        let runs = self.trial.is_some() || self.fallback.is_none();
-        self.sets.as_ref().filter(|_| runs).map(Into::into)
-    }
-
-    pub(super) fn tell_facts(&mut self) {
-        let mut facts = self.settings.inventory.facts(&*self.kernel);
-        let of_machine = std::mem::replace(&mut facts.warnings, self.own_warnings.clone());
-        match &self.fallback {
-            Some(fallback) => facts.warnings.push(fallback.describe()),
-            None => facts.warnings.extend(self.not_in_force.clone()),
+    /// Reports `facts` about the machine, with the warnings of the agent.
+    pub(super) fn send_facts(&self, view: View<'_>, mut facts: pb::NodeFacts, more: Vec<Warning>) {
+        let node = view.node;
+        let mut warnings = self.warnings.clone();
+        match &node.fallback {
+            Some(fallback) => warnings.push(Warning::Fallback {
+                description: fallback.describe(),
+            }),
+            None => warnings.extend(view.drift.not_in_force().map(|reason| Warning::NotInForce {
+                reason: reason.to_owned(),
+            })),
         }
+        let of_machine = std::mem::take(&mut facts.warnings);
+        facts.warnings = warnings.iter().map(ToString::to_string).collect();
         facts.warnings.extend(of_machine);
-        facts.warnings.extend(self.flows.warning());
-        if running(self.trial.as_ref(), self.confirmed.as_ref())
+        let mut warnings: Vec<Warning> = view
+            .flows
+            .warning()
+            .map(|description| Warning::Flows { description })
+            .into_iter()
+            .collect();
+        if node
+            .running()
             .is_some_and(|running| running.canonical.read_back)
         {
-            facts.warnings.push(
-                "drift is compared with what the kernel printed after the apply: no scratch \
-                 network namespace can be made here"
-                    .to_owned(),
-            );
+            warnings.push(Warning::NoScratchNamespace);
         }
-        if let Some(why) = self.inbox.why_deaf() {
-            let seconds = self.settings.poll_interval.as_secs_f64();
-            facts.warnings.push(format!(
-                "changes by others are found only by a look every {seconds} s: {why}"
-            ));
+        warnings.extend(more);
+        let count = self.outbox.dropped();
+        if count > 0 {
+            warnings.push(Warning::RecordsDropped { count });
         }
-        let dropped = self.outbox.dropped();
-        if dropped > 0 {
-            facts.warnings.push(format!(
-                "{dropped} drift records were dropped while the controller was away"
-            ));
-        }
+        facts
+            .warnings
+            .extend(warnings.iter().map(ToString::to_string));
         self.outbox.facts(facts);
     }
 }
 
-impl Outcome {
-    fn new(held: Held, state: pb::NodeState, error: String) -> Self {
-        Self {
-            held: Some(held),
-            state,
-            error,
+fn status(
+    view: View<'_>,
+    nonce: Option<u64>,
+    outcome: &Outcome,
+    since: Option<Instant>,
+) -> pb::NodeStatus {
+    let (node, drift) = (view.node, view.drift);
+    let confirmed = node.confirmed_in_force();
+    let digest = |held: Option<Held>| {
+        held.map(|held| held.digest.as_bytes().to_vec())
+            .unwrap_or_default()
+    };
+    let generation = |held: Option<Held>| held.map_or(0, |held| held.generation);
+    let elapsed = since.map_or(Duration::ZERO, |since| since.elapsed());
+    let sets_digest = view.dynamic_sets.digest_in_force(node);
+    pb::NodeStatus {
+        nonce: nonce.unwrap_or_default(),
+        generation: generation(outcome.held()),
+        digest: digest(outcome.held()),
+        state: outcome.state().into(),
+        error: error(node, outcome),
+        drift: drift.state().into(),
+        sets: counted_sets(view),
+        elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        confirmed_generation: generation(confirmed),
+        confirmed_digest: digest(confirmed),
+        drift_detail: drift.detail(),
+        flows_cut: view.flows.cut(),
+        live_digest: sets_digest
+            .map(|digest| digest.as_bytes().to_vec())
+            .unwrap_or_default(),
+        live_error: view.dynamic_sets.error(),
+    }
+}
+
+/// What is wrong with an offer, and with the node: empty where nothing is.
+fn error(node: &Node, outcome: &Outcome) -> String {
+    let error = outcome.error().unwrap_or_default();
+    match (&node.fallback, outcome) {
+        (Some(fallback), Outcome::Rejected(..) | Outcome::RolledBack(..) | Outcome::Failed(..)) => {
+            format!("{error}; {}", fallback.describe())
         }
+        _ => error,
     }
+}
 
-    pub(super) fn applying(held: Held) -> Self {
-        Self::new(held, pb::NodeState::Applying, String::new())
-    }
-
-    pub(super) fn on_trial(held: Held) -> Self {
-        Self::new(held, pb::NodeState::Trial, String::new())
-    }
-
-    pub(super) fn applied(held: Held) -> Self {
-        Self::new(held, pb::NodeState::Applied, String::new())
-    }
-
-    pub(super) fn rolled_back(held: Held, error: String) -> Self {
-        Self::new(held, pb::NodeState::RolledBack, error)
-    }
-
-    pub(super) fn rejected(held: Held, error: String) -> Self {
-        Self::new(held, pb::NodeState::Rejected, error)
-    }
-
-    pub(super) fn failed(held: Held, error: String) -> Self {
-        Self::new(held, pb::NodeState::Failed, error)
-    }
+/// The elements of what runs, as they were last counted. Management rules have no sets.
+fn counted_sets(view: View<'_>) -> Option<pb::SetCount> {
+    let runs = !view.node.is_in_fallback();
+    view.drift.counted().filter(|_| runs).map(Into::into)
 }

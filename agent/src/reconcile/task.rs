@@ -1,36 +1,35 @@
-//! The loop around offers, trials and checks.
+//! The loop of the task: offers, trials, checks for drift, reports.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 use voipfleet_proto::v1 as pb;
-use voipfleet_protocol::session::Course;
-use voipfleet_ruleset::iptables::{Failsafe, SetCount};
+use voipfleet_ruleset::iptables::Failsafe;
 
-use super::contention::Contention;
-use super::drift_records::Standing;
-use super::dynamic_sets::LiveState;
+use super::drift_check::{Checked, Drift};
+use super::dynamic_sets::{Counted, DynamicSets, Taken, Written};
 use super::flows::Flows;
-use super::status::Outcome;
-use super::trial::{Trial, running};
-use crate::enforcement::apply::{self, Own};
-use crate::enforcement::management_rules::Fallback;
+use super::node::Node;
+use super::outcome::Outcome;
+use super::status::{Report, View};
+use super::warnings::Warning;
+use crate::enforcement::apply::NodeId;
 use crate::enforcement::recovery::{self, Interrupted, Recovered};
-use crate::failpoint::{Work, during};
+use crate::failpoint::{Step, Work, during, reach};
 use crate::host::errors::chain;
-use crate::host::{clock, systemd};
+use crate::host::systemd;
 use crate::kernel::Kernel;
-use crate::ledger::{Confirmed, Ledger};
-use crate::mailbox::{Change, Controllers, Inbox, Outbox};
+use crate::ledger::Ledger;
+use crate::mailbox::{Change, Controllers, Inbox, Outbox, ReceivedSets};
 
-/// The machine is looked at every so many polls: some more programs to run, for what changes
-/// once in years.
-const POLLS_PER_FACTS: u32 = 20;
+/// The inventory is refreshed every so many polls: it runs more programs, for what changes once in
+/// years.
+const POLLS_PER_INVENTORY: u32 = 20;
 
-/// What the task reports of the machine itself.
+/// What the task reports about the machine.
 pub trait Inventory: Send {
-    /// Reads anew what seldom changes: programs of the machine may be run for it.
+    /// Reads anew what seldom changes; programs of the machine may be run for it.
     fn refresh(&mut self, kernel: &mut dyn Kernel);
 
     /// What was read last, with what costs nothing to read now.
@@ -39,48 +38,46 @@ pub trait Inventory: Send {
 
 /// How the task behaves.
 pub struct Settings {
-    /// Who this node is.
-    pub own: Own,
-    /// How often the kernel is read although nothing was announced.
+    /// The node that it works for.
+    pub node: NodeId,
+    /// How often the kernel is inspected without an event.
     pub poll_interval: Duration,
-    /// The machine on which it works.
+    /// The machine that it works on.
     pub inventory: Box<dyn Inventory>,
 }
 
 /// Owns the kernel and the ledger.
 pub struct Reconciler {
-    pub(super) kernel: Box<dyn Kernel>,
-    pub(super) ledger: Ledger,
-    pub(super) settings: Settings,
     pub(super) inbox: Arc<Inbox>,
-    pub(super) outbox: Arc<Outbox>,
-    /// Decides; what it decides on is in the two fields below it.
-    pub(super) course: Course,
-    pub(super) confirmed: Option<Confirmed>,
-    pub(super) trial: Option<Trial>,
-    /// Where we dial.
-    pub(super) failsafe: Failsafe,
-    pub(super) outcome: Outcome,
-    pub(super) drift: pb::DriftState,
-    /// What was last counted in the sets of what runs.
-    pub(super) sets: Option<SetCount>,
-    pub(super) steps: clock::Steps,
-    pub(super) contention: Contention,
-    pub(super) standing: Standing,
-    /// Why the last repair left something; empty: it did not.
-    pub(super) unrepaired: String,
-    pub(super) own_warnings: Vec<String>,
-    /// Why the confirmed ruleset was not in force at the start; until it is.
-    pub(super) not_in_force: Option<String>,
+    pub(super) settings: Settings,
+    pub(super) node: Node,
+    pub(super) drift: Drift,
     pub(super) flows: Flows,
-    pub(super) live: LiveState,
-    /// What runs in place of the confirmed ruleset, but for a trial.
-    pub(super) fallback: Option<Fallback>,
-    /// Changes that are not looked at yet, because of a fight.
-    pub(super) pending: Option<Change>,
-    pub(super) last_look: Option<Instant>,
-    pub(super) next_poll: Instant,
-    polls: u32,
+    pub(super) dynamic_sets: DynamicSets,
+    pub(super) report: Report,
+    pub(super) poll: Poll,
+}
+
+/// Inspections without an event.
+pub(super) struct Poll {
+    interval: Duration,
+    next: Instant,
+    count: u32,
+}
+
+impl Poll {
+    fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            next: Instant::now() + interval,
+            count: 0,
+        }
+    }
+
+    /// The next one is due then, unless it is due earlier.
+    pub(super) fn at_latest(&mut self, at: Instant) {
+        self.next = self.next.min(at);
+    }
 }
 
 impl Reconciler {
@@ -92,217 +89,258 @@ impl Reconciler {
         inbox: Arc<Inbox>,
         outbox: Arc<Outbox>,
     ) -> Self {
-        let recovered = recovery::recover(&mut *kernel, &ledger);
+        let mut recovered = recovery::recover(&mut *kernel, &ledger);
+        let warnings = log_recovery(&recovered);
+        let failed = recovered.failed.take();
+        let dynamic_sets = DynamicSets::new(std::mem::take(&mut recovered.dynamic_sets));
+        let node = Node::new(kernel, ledger, &mut recovered);
+        let confirmed = node.confirmed.as_ref().map(|confirmed| confirmed.held);
         let mut task = Self {
-            own_warnings: report(&recovered),
-            not_in_force: recovered.failed.as_ref().map(|failed| {
-                let why = chain(failed);
-                format!("the confirmed ruleset is not in force: {why}")
-            }),
-            failsafe: recovered
-                .confirmed
-                .as_ref()
-                .map(|confirmed| confirmed.failsafe.clone())
-                .unwrap_or_default(),
-            outcome: match &recovered.confirmed {
-                Some(confirmed) => Outcome::applied(confirmed.held),
-                None => Outcome::default(),
-            },
-            course: recovered.course,
-            confirmed: recovered.confirmed,
-            trial: None,
-            kernel,
-            ledger,
             inbox,
-            outbox,
-            drift: pb::DriftState::Clean,
-            sets: None,
-            steps: clock::Steps::default(),
-            contention: Contention::default(),
-            standing: Standing::new(clock::unix_ms(clock::now())),
-            unrepaired: String::new(),
-            pending: None,
-            last_look: None,
+            node,
+            drift: Drift::new(failed.as_ref().map(|failed| chain(failed))),
             flows: Flows::default(),
-            live: LiveState::found(recovered.live),
-            fallback: recovered.fallback,
-            next_poll: Instant::now() + settings.poll_interval,
-            polls: 0,
+            dynamic_sets,
+            report: Report {
+                outbox,
+                outcome: confirmed.map_or(Outcome::None, Outcome::Applied),
+                warnings,
+            },
+            poll: Poll::new(settings.poll_interval),
             settings,
         };
-        task.settings.inventory.refresh(&mut *task.kernel);
-        task.outbox.holds_live(task.live.held());
-        task.steps.stepped(clock::now(), Instant::now());
-        if recovered.failed.is_some() {
-            task.look(None);
+        task.settings.inventory.refresh(&mut *task.node.kernel);
+        task.report.outbox.holds_live(task.dynamic_sets.held());
+        if failed.is_some() {
+            task.check_drift(None);
         } else {
-            task.count_sets();
+            task.drift.count_sets(&mut task.node);
         }
-        // Others may have let something in while nobody looked, or the agent was killed before it
-        // cut what it had just confirmed.
+        // Another program may have let something in while no agent ran, or the agent was killed
+        // before it cut what it had just confirmed.
         task.flows.had_gap();
-        task.say_fallback();
-        task.tell_facts();
-        task.tell(0, None);
+        if task.node.fallback.is_some() {
+            task.report_fallback();
+        }
+        task.report_facts();
+        task.report_status(None, None);
         task
     }
 
-    /// Works until the inbox says stop. The confirmed rules stay.
+    /// Works until the inbox asks it to stop. The confirmed rules stay.
     pub fn run(mut self) {
         loop {
-            let wake = self.inbox.wait(self.deadline());
+            let requests = self.inbox.wait(self.deadline());
             systemd::alive();
-            if let Some(confirmation) = wake.confirmation {
+            if let Some(confirmation) = requests.confirmation {
                 self.confirm(confirmation);
             }
-            for probed in wake.probed {
-                self.probed(probed);
+            for results in requests.probes {
+                self.probes_ended(results);
             }
-            if wake.stop {
+            if requests.stop {
                 self.leave();
                 return;
             }
-            // Before anything else is done: what is locked out waits for this.
+            // Before anything else is done: whoever is locked out waits for this.
             self.end_trial_in_time();
-            if let Some(controllers) = wake.controllers {
+            if let Some(controllers) = requests.controllers {
                 self.keep_open(controllers);
             }
-            if let Some(noticed) = wake.live {
-                self.hear_live(&noticed);
+            if let Some(received) = requests.dynamic_sets {
+                self.take_dynamic_sets(&received);
             }
-            if let Some(why) = wake.no_live {
-                self.refuse_live(why);
+            if let Some(why) = requests.dynamic_sets_failed {
+                self.dynamic_sets.refuse(why);
+                self.report_status(None, None);
             }
-            if let Some(offered) = wake.offer {
-                self.take(offered);
+            if let Some(offered) = requests.offer {
+                self.take_offer(offered);
             }
-            if let Some(change) = wake.change {
-                self.note(change);
+            if let Some(change) = requests.change {
+                self.drift.note(change);
             }
-            let now = Instant::now();
-            if self.contention.deadline().is_some_and(|at| at <= now) {
-                // What was announced meanwhile names whom it is by.
-                let change = self.pending.take();
-                self.look(change.as_ref());
-            }
-            if let Some(change) = self.take_due(now) {
-                self.look(Some(&change));
-            }
-            if self.live.deadline().is_some_and(|at| at <= now) {
-                self.finish_live();
-            }
-            if self.next_poll <= now {
-                self.poll(now);
-            }
-            self.look_at_flows();
+            self.run_due();
         }
     }
 
     fn deadline(&self) -> Instant {
-        let mut deadline = self.next_poll;
-        for at in [
-            self.contention.deadline(),
-            self.next_look(),
-            self.course.deadline(),
+        let deadlines = [
+            self.drift.deadline(),
+            self.node.course.deadline(),
             self.flows.deadline(),
-            self.live.deadline(),
-        ] {
-            deadline = at.map_or(deadline, |at| deadline.min(at));
+            self.dynamic_sets.deadline(),
+            systemd::watchdog_interval().map(|interval| Instant::now() + interval),
+        ];
+        let earliest = deadlines.into_iter().flatten().min();
+        earliest.map_or(self.poll.next, |at| at.min(self.poll.next))
+    }
+
+    fn run_due(&mut self) {
+        let now = Instant::now();
+        if self.drift.deadline().is_some_and(|at| at <= now) {
+            self.finish_dynamic_sets();
+            let outbox = &self.report.outbox;
+            let checked = self.drift.run_due(&mut self.node, outbox, now);
+            self.drift_checked(checked);
         }
-        if let Some(interval) = systemd::watchdog_interval() {
-            deadline = deadline.min(Instant::now() + interval);
+        if self.dynamic_sets.deadline().is_some_and(|at| at <= now) {
+            self.retry_dynamic_sets();
         }
-        deadline
+        if self.poll.next <= now {
+            self.poll(now);
+        }
+        self.flows.run_due(&mut self.node);
     }
 
     fn poll(&mut self, now: Instant) {
-        self.next_poll = now + self.settings.poll_interval;
-        self.polls = self.polls.wrapping_add(1);
-        if self.course.undo_is_due() {
-            self.undo_again();
-        } else if self.trial.is_none() && self.fallback.is_some() {
-            self.heal();
+        self.poll.next = now + self.poll.interval;
+        self.poll.count = self.poll.count.wrapping_add(1);
+        if self.node.course.undo_is_due() {
+            self.retry_undo();
+        } else if self.node.is_in_fallback() {
+            self.retry_confirmed();
         }
-        self.look(None);
-        // A tool of the machine may take a minute, and whoever is locked out waits for the undo.
-        if self.polls.is_multiple_of(POLLS_PER_FACTS) && self.course.is_settled() {
-            self.settings.inventory.refresh(&mut *self.kernel);
+        self.check_drift(None);
+        // A program of the machine may take a minute, and whoever is locked out waits for the undo.
+        if self.poll.count.is_multiple_of(POLLS_PER_INVENTORY) && self.node.course.is_settled() {
+            self.settings.inventory.refresh(&mut *self.node.kernel);
         }
-        self.tell_facts();
+        self.report_facts();
+    }
+
+    /// Inspects the kernel now, and repairs it.
+    fn check_drift(&mut self, change: Option<&Change>) {
+        self.finish_dynamic_sets();
+        let checked = self
+            .drift
+            .check(&mut self.node, &self.report.outbox, change);
+        self.drift_checked(checked);
+    }
+
+    fn drift_checked(&mut self, checked: Checked) {
+        if checked.repaired {
+            self.flows.had_gap();
+        }
+        if checked.fell_back {
+            self.report_fallback();
+        }
+        if checked.inspected {
+            self.report.send_drift(self.view());
+        }
+    }
+
+    /// Before an inspection: dynamic sets that are not in force yet are not drift.
+    fn finish_dynamic_sets(&mut self) {
+        if self.dynamic_sets.deadline().is_some() {
+            self.retry_dynamic_sets();
+        }
+    }
+
+    fn retry_dynamic_sets(&mut self) {
+        let _work = during(Work::Live);
+        let in_force = !self.node.is_out_of_force();
+        let written = self.dynamic_sets.retry(&mut self.node);
+        self.sets_written(written);
+        if in_force {
+            self.report_status(None, None);
+        }
+    }
+
+    fn take_dynamic_sets(&mut self, received: &ReceivedSets) {
+        let _work = during(Work::Live);
+        let site = &self.settings.node.site;
+        let outbox = &self.report.outbox;
+        let taken = self
+            .dynamic_sets
+            .take(received, site, &mut self.node, outbox);
+        match taken {
+            Taken::Refused => {}
+            Taken::Unchanged(written) => self.sets_written(written),
+            Taken::Changed(written) => {
+                self.sets_written(written);
+                reach(Step::Told);
+            }
+        }
+        self.report_status(None, None);
+    }
+
+    fn sets_written(&mut self, written: Option<Written>) {
+        let Some(Written { before, counted }) = written else {
+            return;
+        };
+        match counted {
+            Counted::Nothing => return reach(Step::FlowsCut),
+            Counted::Some(newer) => self.drift.set_recounted(&newer),
+            Counted::All(sets) => self.drift.set_counted(sets),
+        }
+        self.flows.cut_by_dynamic_sets(&mut self.node, before);
+        reach(Step::FlowsCut);
     }
 
     fn keep_open(&mut self, controllers: Controllers) {
         let mut addresses = controllers.addresses;
         addresses.sort_unstable();
         addresses.dedup();
-        self.failsafe = Failsafe {
+        self.node.failsafe = Failsafe {
             controllers: addresses,
         };
-        self.refresh_failsafe();
-        // The one who asked may have given up waiting.
+        self.node.refresh_failsafe();
+        // The link may have given up waiting.
         let _heard = controllers.done.send(());
     }
 
-    /// The failsafe chain of what runs follows where we dial.
-    pub(super) fn refresh_failsafe(&mut self) {
-        if self.trial.is_none() && self.fallback.is_some() {
-            return; // its replies to the controllers pass as every reply does
+    pub(super) fn view(&self) -> View<'_> {
+        View {
+            node: &self.node,
+            drift: &self.drift,
+            flows: &self.flows,
+            dynamic_sets: &self.dynamic_sets,
         }
-        let Some(running) = running(self.trial.as_ref(), self.confirmed.as_ref()) else {
-            return;
-        };
-        if running.failsafe == self.failsafe {
-            return;
-        }
-        let _work = during(Work::Refresh);
-        let failsafe = self.failsafe.clone();
-        let refreshed = apply::refresh_failsafe(&mut *self.kernel, running, failsafe)
-            .map_err(apply::Failure::from)
-            .and_then(|refreshed| {
-                if let Some(trial) = &mut self.trial {
-                    trial.candidate = refreshed;
-                } else {
-                    self.ledger.confirm(&refreshed)?;
-                    self.confirmed = Some(refreshed);
-                }
-                Ok(())
-            });
-        if let Err(error) = refreshed {
-            // The check puts the old chain back; the next dial tries again.
-            warn!(reason = chain(&error), "the failsafe chain was not renewed");
-        }
+    }
+
+    /// Reports the node's status, as an answer to the offer with `nonce` that came at `since`.
+    pub(super) fn report_status(&mut self, nonce: Option<u64>, since: Option<Instant>) {
+        self.report.send(self.view(), nonce, since);
+    }
+
+    pub(super) fn report_facts(&mut self) {
+        let facts = self.settings.inventory.facts(&*self.node.kernel);
+        let polling_only = self.inbox.polling_reason().map(|reason| {
+            let interval = self.poll.interval;
+            Warning::PollingOnly { interval, reason }
+        });
+        let more = polling_only.into_iter().collect();
+        self.report.send_facts(self.view(), facts, more);
     }
 }
 
-/// Logs what a start found, and gives what operators should know of it.
-fn report(recovered: &Recovered) -> Vec<String> {
+/// Logs what a start found. Gives what operators should know of it.
+fn log_recovery(recovered: &Recovered) -> Vec<Warning> {
     let mut warnings = Vec::new();
     match &recovered.interrupted {
-        Some(Interrupted::Known(journal)) => warnings.push(format!(
-            "the agent was stopped before generation {} was confirmed; it went back",
-            journal.held.generation
-        )),
-        Some(Interrupted::Unknown(error)) => warnings.push(format!(
-            "the agent was stopped before a ruleset was confirmed; it went back: {}",
-            chain(error)
-        )),
+        Some(Interrupted::Known(journal)) => warnings.push(Warning::UndoneAtStart {
+            generation: Some(journal.held.generation),
+            reason: None,
+        }),
+        Some(Interrupted::Unknown(error)) => warnings.push(Warning::UndoneAtStart {
+            generation: None,
+            reason: Some(chain(error)),
+        }),
         None => {}
     }
-    if let Some(lost) = &recovered.lost
+    if let Some(reason) = &recovered.lost
         && recovered.fallback.is_none()
     {
-        warnings.push(format!(
-            "the confirmed ruleset is lost until the next push: {lost}"
-        ));
+        warnings.push(Warning::RulesetLost {
+            reason: reason.clone(),
+        });
     }
     if let Some(failed) = &recovered.failed {
-        error!(
-            reason = chain(failed),
-            "the confirmed ruleset is not in force"
-        );
+        error!(reason = chain(failed), "confirmed ruleset not in force");
     }
     for warning in &warnings {
-        warn!(reason = warning, "at the start");
+        warn!(reason = warning.to_string(), "start");
     }
     warnings
 }

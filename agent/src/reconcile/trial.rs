@@ -1,246 +1,285 @@
-//! The task's part about trials: a ruleset that runs, and is undone unless the controller
-//! confirms it over a connection that came through it, and its probes succeed.
+//! Trials: a ruleset runs, and is rolled back unless the controller confirms it over a connection
+//! that came through it, and its probes succeed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 use voipfleet_protocol::session::Attempt;
 
-use super::status::Outcome;
-use super::{Reconciler, probes};
-use crate::enforcement::apply;
-use crate::enforcement::management_rules::Found;
+use super::Reconciler;
+use super::node::{Trial, Undone};
+use super::outcome::{Outcome, Undo};
+use super::probes::{describe_failed, describe_unfinished};
+use super::warnings::Warning;
 use crate::failpoint::{Step, Work, during, reach};
 use crate::host::errors::chain;
 use crate::ledger::Confirmed;
-use crate::mailbox::{Confirmation, Dialled};
+use crate::mailbox::{Confirmation, DialResult, ProbeResults};
+use crate::probe;
 
-/// What is on trial. The journal names it, and the ledger what to go back to.
-#[derive(Debug)]
-pub(super) struct Trial {
-    /// What runs.
-    pub(super) candidate: Confirmed,
-    /// When its offer arrived.
-    pub(super) received: Instant,
-    /// How long the trial may last.
-    pub(super) within: Duration,
-    /// Why it was loaded without a try in a scratch namespace.
-    pub(super) untried: Option<String>,
-}
-
-/// What the kernel should be now: what is on trial, else what is confirmed.
-pub(super) fn running<'a>(
-    trial: Option<&'a Trial>,
-    confirmed: Option<&'a Confirmed>,
-) -> Option<&'a Confirmed> {
-    trial.map(|trial| &trial.candidate).or(confirmed)
-}
+/// A rollback that failed is retried this soon: whoever is locked out does not wait for a poll.
+const UNDO_RETRY: Duration = Duration::from_secs(2);
+/// Without a list of admins, rules that were tried protect better than none.
+const NOTHING_TO_RESTORE: &str =
+    "what ran before is lost, so the new rules stay until the next push";
 
 impl Reconciler {
-    /// Says so; the link hears it, and dials anew.
+    /// The link notices the trial in the status, and dials anew.
     pub(super) fn begin_trial(&mut self, trial: Trial) {
-        info!(seconds = trial.within.as_secs_f64(), "on trial");
+        info!(seconds = trial.within.as_secs_f64(), "trial begins");
         let (held, received) = (trial.candidate.held, trial.received);
-        self.trial = Some(trial);
-        self.is_clean_now();
-        self.outcome = Outcome::on_trial(held);
-        self.tell(0, Some(received));
+        self.node.trial = Some(trial);
+        self.is_proved();
+        self.report.outcome = Outcome::OnTrial(held);
+        self.report_status(None, Some(received));
         reach(Step::Begun);
-        self.tell_facts();
+        self.report_facts();
     }
 
-    /// The controller confirms something. What it confirms is kept once its probes succeeded.
+    /// The controller confirms something. It is kept once its probes succeeded.
     pub(super) fn confirm(&mut self, confirmation: Confirmation) {
         let Confirmation { attempt, received } = confirmation;
         let generation = attempt.held.generation;
-        if self.course.probing() == Some(attempt) {
-            return; // said again, on another connection of this trial
+        if self.node.course.probing() == Some(attempt) {
+            return; // confirmed again, over another connection of this trial
         }
-        if !self.course.confirm(attempt, received) {
+        if !self.node.course.confirm(attempt, received) {
             warn!(
                 generation,
-                "a confirmation that is late or of something else"
+                "confirmation ignored: late, or of another trial"
             );
             return;
         }
         let _work = during(Work::Apply);
         reach(Step::Accepted);
-        self.probe(attempt);
+        self.start_probes(attempt);
+    }
+
+    /// Starts the probes of what is on trial, which run on a thread of their own. Without any, it
+    /// is kept at once.
+    fn start_probes(&mut self, attempt: Attempt) {
+        let (Some(trial), Some(deadline)) = (&self.node.trial, self.node.course.deadline()) else {
+            return;
+        };
+        let probes = trial.candidate.ruleset.probes.clone();
+        if probes.is_empty() {
+            reach(Step::Probed);
+            return self.keep(attempt);
+        }
+        let generation = attempt.held.generation;
+        info!(generation, probes = probes.len(), "probes start");
+        let left = deadline.saturating_duration_since(Instant::now());
+        // They must end before the trial does, so that its end can name the one that failed.
+        let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let limit = probe::LIMIT.min(Duration::from_millis(milliseconds / 10 * 9));
+        let inbox = Arc::clone(&self.inbox);
+        let done = move |failed| inbox.probed(attempt, failed);
+        if let Err(error) = probe::start(probes, limit, done) {
+            self.roll_back(attempt, format!("the probes cannot be run: {error}"));
+        }
+    }
+
+    pub(super) fn probes_ended(&mut self, results: ProbeResults) {
+        let ProbeResults {
+            attempt,
+            failed,
+            ended,
+        } = results;
+        if !self.node.course.probed(attempt, ended) {
+            let generation = attempt.held.generation;
+            info!(generation, "probes ignored: late, or of another trial");
+        } else if failed.is_empty() {
+            let _work = during(Work::Apply);
+            reach(Step::Probed);
+            self.keep(attempt);
+        } else {
+            self.roll_back(attempt, describe_failed(&failed));
+        }
     }
 
     /// Makes what is on trial the ruleset to boot with.
-    pub(super) fn keep(&mut self, attempt: Attempt) {
-        let Some(trial) = self.trial.take() else {
+    fn keep(&mut self, attempt: Attempt) {
+        let Some(trial) = self.node.trial.take() else {
             return;
         };
         let generation = attempt.held.generation;
-        if let Err(failure) = self.ledger.confirm(&trial.candidate) {
-            let failure = apply::Failure::Ledger(failure);
-            if let Err(error) = self.ledger.take_back(self.confirmed.as_ref()) {
-                error!(
-                    reason = chain(&error),
-                    "what the next boot restores is not known"
+        let received = trial.received;
+        let skipped_preflight = trial.skipped_preflight.clone();
+        match self.node.persist(trial) {
+            Ok(before) => {
+                self.dynamic_sets.knows_all();
+                self.back_in_force();
+                let before = before.map(Confirmed::into_effective);
+                self.flows.cut_newly_denied(&mut self.node, before);
+                self.report.warnings = skipped_preflight
+                    .map(|reason| Warning::NoPreflight { reason })
+                    .into_iter()
+                    .collect();
+                info!(generation, digest = %attempt.held.digest.short(), "applied");
+                self.report.outcome = Outcome::Applied(attempt.held);
+            }
+            Err(failure) => {
+                let undo = Undo::after(chain(&failure), self.undo());
+                self.report.outcome = Outcome::Failed(attempt.held, undo);
+                warn!(
+                    generation,
+                    reason = self.report.outcome.error(),
+                    "not applied"
                 );
             }
-            let error = self.undo_after(chain(&failure));
-            warn!(generation, reason = error, "not applied");
-            self.outcome = Outcome::failed(attempt.held, error);
-        } else {
-            if let Err(error) = self.ledger.settle() {
-                // The next start sees that the journal speaks of what is confirmed.
-                warn!(reason = chain(&error), "the journal stays behind");
-            }
-            self.course.persisted();
-            let before = self.confirmed.replace(trial.candidate);
-            self.knows_all_live();
-            self.healed();
-            self.cut_newly_denied(before.map(Confirmed::into_effective));
-            self.own_warnings = trial.untried.into_iter().collect();
-            info!(generation, digest = %attempt.held.digest.short(), "applied");
-            self.outcome = Outcome::applied(attempt.held);
         }
         reach(Step::Told);
-        self.tell(attempt.nonce, Some(trial.received));
-        self.tell_facts();
+        self.report_status(Some(attempt.nonce), Some(received));
+        self.report_facts();
     }
 
     /// Ends a trial whose time is over.
     pub(super) fn end_trial_in_time(&mut self) {
-        if !self.course.expired(Instant::now()) {
+        if !self.node.course.expired(Instant::now()) {
             return;
         }
-        let (Some(attempt), Some(trial)) = (self.course.on_trial(), &self.trial) else {
+        let (Some(attempt), Some(trial)) = (self.node.course.on_trial(), &self.node.trial) else {
             return;
         };
-        let missing = if self.course.probing().is_some() {
-            probes::unfinished(&trial.candidate.ruleset.probes, trial.within)
+        let reason = if self.node.course.probing().is_some() {
+            describe_unfinished(&trial.candidate.ruleset.probes, trial.within)
         } else {
             let dialled = self.inbox.last_dialled(attempt.nonce);
-            missing(dialled, attempt.held.generation, trial.within)
+            describe_unconfirmed(dialled, attempt.held.generation, trial.within)
         };
-        self.roll_back(attempt, missing);
+        self.roll_back(attempt, reason);
     }
 
-    /// Ends a trial by going back because of `missing`.
-    pub(super) fn roll_back(&mut self, attempt: Attempt, missing: String) {
-        let Some(trial) = self.trial.take() else {
+    /// Ends a trial by going back, because of `reason`.
+    fn roll_back(&mut self, attempt: Attempt, reason: String) {
+        let Some(trial) = self.node.trial.take() else {
             return;
         };
         let _work = during(Work::Undo);
-        self.outcome = match self.undo() {
-            None if self.knows_what_runs() => Outcome::rolled_back(attempt.held, missing),
-            None => Outcome::failed(attempt.held, format!("{missing}; {LOST}")),
-            Some(error) => Outcome::failed(attempt.held, format!("{missing}{STUCK}{error}")),
+        let held = attempt.held;
+        self.report.outcome = match self.undo() {
+            Ok(()) if self.node.knows_what_to_run() => Outcome::RolledBack(held, reason),
+            Ok(()) => Outcome::failed(held, format!("{reason}; {NOTHING_TO_RESTORE}")),
+            Err(error) => Outcome::Failed(held, Undo::Pending { reason, error }),
         };
         warn!(
-            generation = attempt.held.generation,
-            reason = self.outcome.error,
+            generation = held.generation,
+            reason = self.report.outcome.error(),
             "rolled back"
         );
         reach(Step::Told);
-        self.tell(attempt.nonce, Some(trial.received));
-        self.tell_facts();
+        self.report_status(Some(attempt.nonce), Some(trial.received));
+        self.report_facts();
     }
 
-    /// The agent ends. Nobody would undo a trial after it until the next start, so it is
-    /// undone now; an undo that fails is left to that start, by the journal.
+    /// The agent ends. A trial would go on without it until the next start, so it is rolled back
+    /// now; a rollback that fails is left to that start, by the journal.
     pub(super) fn leave(&mut self) {
-        let Some(attempt) = self.course.on_trial() else {
+        if let Some(attempt) = self.node.course.on_trial() {
+            let generation = attempt.held.generation;
+            warn!(generation, "rolling back: the agent ends during a trial");
+            let _left_to_the_next_start = self.undo();
+        }
+    }
+
+    /// Goes back to the confirmed ruleset, or to no rules of ours.
+    pub(super) fn undo(&mut self) -> Result<(), String> {
+        let (undone, fell_back) = self.node.undo();
+        if fell_back {
+            self.report_fallback();
+        }
+        let undone = undone.inspect_err(|_| self.poll.at_latest(Instant::now() + UNDO_RETRY))?;
+        self.drift.count_sets(&mut self.node);
+        if undone == Undone::Restored {
+            self.back_in_force();
+            self.flows.had_gap();
+            self.node.refresh_failsafe();
+        }
+        Ok(())
+    }
+
+    /// Until a failed undo is done, the kernel does not run what is confirmed.
+    pub(super) fn undo_if_due(&mut self) -> Result<(), String> {
+        if self.node.course.undo_is_due() {
+            self.undo()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Retries an undo that failed, and reports its end.
+    pub(super) fn retry_undo(&mut self) {
+        if self.undo().is_ok() {
+            let outcome = std::mem::take(&mut self.report.outcome);
+            self.report.outcome = outcome.undone(self.node.course.confirmed());
+            self.report_status(None, None);
+        }
+    }
+
+    /// Reports the fallback to the controller.
+    pub(super) fn report_fallback(&mut self) {
+        let Some(fallback) = &self.node.fallback else {
             return;
         };
-        let generation = attempt.held.generation;
-        warn!(generation, "the agent ends in a trial, and goes back");
-        self.undo();
+        let description = fallback.describe();
+        error!(reason = description, "running management rules only");
+        self.drift.is_in_fallback();
+        let confirmed = self.node.course.confirmed();
+        self.report.outcome = Outcome::Fallback(confirmed, description);
+        self.report_status(None, None);
     }
 
-    /// Goes back to the confirmed ruleset, or to nothing of ours. Gives what went wrong.
-    pub(super) fn undo(&mut self) -> Option<String> {
-        let _work = during(Work::Undo);
-        self.trial = None;
-        self.course.give_up();
-        // What it ran before were its management rules; or it is lost, and what failed must not
-        // stay in its place.
-        let closed = self.confirmed.is_none()
-            && (self.fallback.is_some() || (self.ledger.is_lost() && self.ledger.knows_admins()));
-        if closed {
-            self.fall_back("the confirmed ruleset is lost", Found::Go);
-        }
-        let done = apply::put_back(&mut *self.kernel, &self.ledger, self.confirmed.as_mut());
-        if let Err(failure) = done {
-            let error = chain(&failure);
-            error!(reason = error, "the kernel could not be put back");
-            self.next_poll = self.next_poll.min(Instant::now() + UNDO_AGAIN);
-            if self.confirmed.is_some() {
-                self.fall_back(&error, Found::Stay);
+    /// Tries to put the confirmed ruleset in force again, else holds the management rules.
+    pub(super) fn retry_confirmed(&mut self) {
+        match self.node.restore_confirmed() {
+            Some(Ok(held)) => {
+                self.back_in_force();
+                self.report.outcome = Outcome::Applied(held);
+                info!(
+                    generation = held.generation,
+                    "confirmed ruleset in force again"
+                );
+                self.drift.count_sets(&mut self.node);
+                self.node.refresh_failsafe();
+                self.report_status(None, None);
+                return;
             }
-            return Some(error);
+            Some(Err(error)) => {
+                tracing::debug!(reason = chain(&error), "confirmed ruleset not in force yet");
+            }
+            None => {}
         }
-        self.course.undone();
-        self.count_sets();
-        if !closed {
-            self.healed();
+        if self.node.hold_fallback() {
+            self.report_fallback();
+        }
+    }
+
+    /// A confirmed ruleset is in force, and proved.
+    fn back_in_force(&mut self) {
+        self.node.leave_fallback();
+        self.is_proved();
+    }
+
+    /// What runs was just proved.
+    fn is_proved(&mut self) {
+        if self.dynamic_sets.is_in_force() {
             self.flows.had_gap();
-            self.refresh_failsafe();
         }
-        None
-    }
-
-    /// Until an undo that failed is made up for, the kernel does not run what is confirmed. Gives
-    /// what went wrong again.
-    pub(super) fn undo_if_due(&mut self) -> Option<String> {
-        if self.course.undo_is_due() {
-            self.undo().map(|error| format!("{NOT_BACK}{error}"))
-        } else {
-            None
-        }
-    }
-
-    /// Tries an undo again that failed, and says once that it is done.
-    pub(super) fn undo_again(&mut self) {
-        if self.undo().is_some() {
-            return;
-        }
-        if let Some((missing, _)) = self.outcome.error.split_once(STUCK) {
-            self.outcome.error = format!("{missing}; going back failed at first, and is done now");
-        } else if self.outcome.error.starts_with(NOT_BACK) {
-            let confirmed = self.course.confirmed();
-            self.outcome = confirmed.map_or_else(Outcome::default, Outcome::applied);
-        }
-        self.tell(0, None);
-    }
-
-    /// Whether an undo had something to go back to.
-    fn knows_what_runs(&self) -> bool {
-        self.confirmed.is_some() || self.fallback.is_some() || !self.ledger.is_lost()
-    }
-
-    /// Goes back because of `error`, and adds what goes wrong in that.
-    pub(super) fn undo_after(&mut self, mut error: String) -> String {
-        if let Some(undo) = self.undo() {
-            error.push_str(STUCK);
-            error.push_str(&undo);
-        }
-        error
+        self.drift.is_clean_now();
     }
 }
 
-/// Where it is lost too who the admins are, rules that were tried protect better than none.
-const LOST: &str = "what it ran before is lost, so the new rules stay until the next push";
-const NOT_BACK: &str = "going back from an earlier push fails, and is tried again: ";
-/// Whoever is locked out does not wait for the next poll.
-const UNDO_AGAIN: Duration = Duration::from_secs(2);
-const STUCK: &str = "; going back failed too, and is tried again: ";
-
-/// What a trial that was not confirmed lacked.
-fn missing(dialled: Option<Dialled>, generation: u64, within: Duration) -> String {
+/// Why a trial was not confirmed.
+fn describe_unconfirmed(dialled: Option<DialResult>, generation: u64, within: Duration) -> String {
     let seconds = within.as_secs_f64();
     let none = format!(
         "no new connection to the controller came through the new rules within {seconds} s"
     );
     match dialled {
         None => none,
-        Some(Dialled::Not(why)) => format!("{none}: {why}"),
-        Some(Dialled::Welcomed) => format!(
+        Some(DialResult::Failed(why)) => format!("{none}: {why}"),
+        Some(DialResult::Welcomed) => format!(
             "a new connection to the controller came through the new rules, but it did not \
              confirm generation {generation} within {seconds} s"
         ),

@@ -9,7 +9,7 @@ use crate::support::{
 };
 use voipfleet_agent::enforcement::apply::{Rejection, check_content};
 use voipfleet_agent::enforcement::inspect::inspect;
-use voipfleet_agent::enforcement::preflight::{Staged, stage};
+use voipfleet_agent::enforcement::preflight::{Preflight, preflight};
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::host::clock;
 use voipfleet_agent::host::exec::Runner;
@@ -17,7 +17,7 @@ use voipfleet_agent::kernel::{Backend, System};
 use voipfleet_agent::ledger::{Journal, Ledger};
 
 #[test]
-fn a_ruleset_comes_and_goes_and_others_stay() {
+fn ruleset_is_loaded_and_removed_without_touching_foreign_rules() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let foreign = place.foreign();
@@ -37,7 +37,7 @@ fn a_ruleset_comes_and_goes_and_others_stay() {
             "{saved}"
         );
 
-        // The jump stands below rules that only drop, and above the first that accepts.
+        // The jump is below rules that only drop, and above the first that accepts.
         let input: Vec<String> = saved
             .lines()
             .filter(|line| line.starts_with("-A INPUT"))
@@ -54,7 +54,7 @@ fn a_ruleset_comes_and_goes_and_others_stay() {
 }
 
 #[test]
-fn an_apply_leaves_chains_that_are_right_alone() {
+fn apply_leaves_unchanged_chains_alone() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -73,7 +73,7 @@ fn an_apply_leaves_chains_that_are_right_alone() {
 }
 
 #[test]
-fn a_boot_restores_from_disk_alone() {
+fn boot_restores_from_disk_alone() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 4, sample(4));
@@ -88,7 +88,7 @@ fn a_boot_restores_from_disk_alone() {
 }
 
 #[test]
-fn an_apply_that_was_cut_short_is_undone_at_the_next_start() {
+fn interrupted_apply_is_rolled_back_at_the_next_start() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let foreign = place.foreign();
@@ -121,7 +121,7 @@ fn an_apply_that_was_cut_short_is_undone_at_the_next_start() {
 }
 
 #[test]
-fn a_journal_of_what_is_confirmed_undoes_nothing() {
+fn journal_of_the_confirmed_ruleset_undoes_nothing() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -140,7 +140,7 @@ fn a_journal_of_what_is_confirmed_undoes_nothing() {
 }
 
 #[test]
-fn a_corrupt_ledger_leaves_the_kernel_alone() {
+fn corrupt_ledger_leaves_the_kernel_alone() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -166,7 +166,7 @@ fn a_corrupt_ledger_leaves_the_kernel_alone() {
 }
 
 #[test]
-fn a_refusal_in_the_scratch_namespace_touches_nothing() {
+fn failed_preflight_touches_nothing() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -233,7 +233,7 @@ fn without_match(place: &Place, name: &str) -> System {
 }
 
 #[test]
-fn a_match_that_is_missing_is_found_before_anything_is_touched_and_named() {
+fn missing_match_is_named_by_the_preflight() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -251,20 +251,23 @@ fn a_match_that_is_missing_is_found_before_anything_is_touched_and_named() {
 }
 
 #[test]
-fn only_our_own_content_is_taken() {
+fn only_content_with_the_right_digest_and_node_is_accepted() {
     let ruleset = sample(1);
     let offered = held(1, &ruleset);
     let bytes = ruleset.encode();
     assert!(check_content(&own(), offered, &bytes).is_ok());
     let wrong = check_content(&own(), held(1, &sample(2)), &bytes).unwrap_err();
     assert!(
-        wrong.to_string().contains("not that of its digest"),
+        wrong.to_string().contains("its content has digest"),
         "{wrong}"
     );
     let mut other = own();
     other.node = "sip2".parse().unwrap();
     let wrong = check_content(&other, offered, &bytes).unwrap_err();
-    assert_eq!(wrong.to_string(), "it was compiled for node site-a/sip1");
+    assert_eq!(
+        wrong.to_string(),
+        "it was compiled for another node: site-a/sip1"
+    );
     let mut short = bytes.clone();
     short.pop();
     let mut offered = offered;
@@ -273,7 +276,7 @@ fn only_our_own_content_is_taken() {
 }
 
 #[test]
-fn a_failure_at_any_step_goes_back() {
+fn failure_at_any_step_rolls_back() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let foreign = place.foreign();
@@ -308,7 +311,7 @@ fn a_failure_at_any_step_goes_back() {
 }
 
 #[test]
-fn without_a_scratch_namespace_the_read_back_serves() {
+fn read_back_is_canonical_without_a_scratch_namespace() {
     on_both_backends(|place| {
         let ledger = place.ledger();
         let mut kernel = faulty(place, usize::MAX);
@@ -317,8 +320,8 @@ fn without_a_scratch_namespace_the_read_back_serves() {
         assert!(confirmed.canonical.read_back);
         assert!(inspect(&mut kernel, &confirmed).is_clean());
         // The same words as a scratch namespace gives.
-        let Staged::Proved(mut proved) =
-            stage(&place.system(), &confirmed.ruleset, &failsafe()).unwrap()
+        let Preflight::Passed(mut proved) =
+            preflight(&place.system(), &confirmed.ruleset, &failsafe()).unwrap()
         else {
             panic!("no scratch namespace");
         };
@@ -330,7 +333,7 @@ fn without_a_scratch_namespace_the_read_back_serves() {
 }
 
 #[test]
-fn words_of_another_iptables_are_found_out_anew() {
+fn canonical_form_is_refreshed_after_an_iptables_upgrade() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let mut confirmed = install(&mut system, &ledger, 1, sample(1));

@@ -20,7 +20,7 @@ use crate::reconciler::{Agent, NEVER};
 use crate::support::{held, in_namespace, install, on_both_backends, sample};
 
 #[test]
-fn a_disk_that_takes_no_writes_does_not_keep_a_boot_from_its_rules() {
+fn read_only_disk_does_not_prevent_restore() {
     in_namespace(Backend::Nft, |place| {
         // The mounts of this thread are its own.
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
@@ -58,7 +58,7 @@ fn damage(ledger: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[test]
-fn a_failed_apply_after_everything_was_lost_leaves_rules() {
+fn failed_apply_with_lost_ledger_leaves_the_new_rules() {
     on_both_backends(|place| {
         let ledger = place.ledger();
         install(&mut place.system(), &ledger, 1, sample(1));
@@ -86,7 +86,7 @@ fn a_failed_apply_after_everything_was_lost_leaves_rules() {
 }
 
 #[test]
-fn the_file_of_a_later_version_is_left_to_that_version() {
+fn ledger_of_a_later_version_is_left_alone() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -94,7 +94,7 @@ fn the_file_of_a_later_version_is_left_to_that_version() {
         damage(&folder, |bytes| bytes[12] = 2);
         for _ in 0..2 {
             let lost = recovery::recover(&mut system, &ledger).lost.unwrap();
-            assert!(lost.contains("install a newer one"), "{lost}");
+            assert!(lost.contains("install a newer agent"), "{lost}");
         }
         assert!(inspect(&mut system, &confirmed).is_clean());
         damage(&folder, |bytes| bytes[12] = 1);
@@ -103,7 +103,7 @@ fn the_file_of_a_later_version_is_left_to_that_version() {
 }
 
 #[test]
-fn a_set_that_others_use_is_named_and_keeps_nothing_else() {
+fn set_in_foreign_use_is_named_and_blocks_nothing_else() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -127,7 +127,7 @@ fn a_set_that_others_use_is_named_and_keeps_nothing_else() {
 }
 
 #[test]
-fn a_kernel_without_ipv6_gets_the_rules_of_ipv4() {
+fn kernel_without_ipv6_gets_ipv4_rules_only() {
     on_both_backends(|place| {
         let ledger = place.ledger();
         for scratch in [true, false] {
@@ -146,7 +146,7 @@ fn a_kernel_without_ipv6_gets_the_rules_of_ipv4() {
             assert!(
                 warnings
                     .iter()
-                    .any(|text| text.starts_with("IPv6 is switched off"))
+                    .any(|text| text.starts_with("IPv6 is disabled"))
             );
             recovery::teardown(&mut kernel, &ledger, false).unwrap();
             assert!(!place.has_ours());
@@ -167,7 +167,7 @@ fn a_kernel_without_ipv6_gets_the_rules_of_ipv4() {
 }
 
 #[test]
-fn a_lock_that_is_about_to_go_is_waited_for() {
+fn state_lock_of_an_ending_process_is_awaited() {
     let folder = tempfile::tempdir().unwrap();
     let state = StateDir::open(folder.path()).unwrap();
     let lock = state.lock().unwrap();
@@ -176,7 +176,7 @@ fn a_lock_that_is_about_to_go_is_waited_for() {
         sender.send(nix::unistd::gettid()).unwrap();
         state.lock()
     });
-    // As a killed agent's child, it holds the lock while another start has asked for it, and
+    // Like a killed agent's child, it holds the lock while another start waits for it, and
     // sleeps before it asks again.
     let thread = thread.recv().unwrap();
     let asked = format!("/proc/self/task/{thread}/wchan");
@@ -193,7 +193,7 @@ fn a_lock_that_is_about_to_go_is_waited_for() {
 }
 
 #[test]
-fn one_family_that_is_refused_does_not_leave_the_other_open() {
+fn refusal_of_one_family_still_loads_the_other() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -213,7 +213,7 @@ fn one_family_that_is_refused_does_not_leave_the_other_open() {
 }
 
 #[test]
-fn what_is_refused_once_is_tried_again() {
+fn transient_refusal_at_boot_is_retried() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));

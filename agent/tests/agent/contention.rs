@@ -4,14 +4,13 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::{self as pb, DriftRecord, DriftState, NodeStatus};
 
 use crate::counting::counted;
-use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN};
+use crate::reconciler::{Agent, NEVER, OFTEN};
 use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 
 /// A shell under a name of its own, which works against us until it is dropped.
@@ -63,7 +62,7 @@ fn repaired(records: &[DriftRecord], family: pb::Family, chain: &str) -> bool {
 }
 
 #[test]
-fn a_fight_is_backed_off_from_and_the_rest_is_kept() {
+fn contended_chain_backs_off_and_other_drift_is_repaired() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -84,7 +83,7 @@ fn a_fight_is_backed_off_from_and_the_rest_is_kept() {
             }
         }
         let writes = counts.writes.load(Ordering::SeqCst);
-        // Ten, and those that were made anew because the table had changed meanwhile.
+        // Ten, and those that were repeated because the table had changed meanwhile.
         assert!((10..=30).contains(&writes), "{writes} restores");
 
         // It goes on, and yet the rest is repaired.
@@ -97,7 +96,7 @@ fn a_fight_is_backed_off_from_and_the_rest_is_kept() {
             agent.records_until(|records| repaired(records, family, chain));
             assert!(contended(&agent.outbox.last_status()));
         }
-        // Those three, and the fight's own after 1, 2, 4 … s; made anew now and then.
+        // Those three, and the contended one after 1, 2, 4 … s; some of them repeated.
         let more = counts.writes.load(Ordering::SeqCst) - writes;
         assert!((3..=24).contains(&more), "{more} restores more");
 
@@ -111,12 +110,12 @@ fn a_fight_is_backed_off_from_and_the_rest_is_kept() {
 }
 
 #[test]
-fn an_author_who_lives_is_known_by_file_and_user() {
+fn running_author_is_known_by_executable_and_user() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
         let agent = Agent::start(place, NEVER);
-        // The tool has made its change, and waits for more: there is time to look at it.
+        // The tool has made its change, and waits for more input: there is time to read /proc.
         let script = "(printf '*filter\\n-D VF-SITE1 1\\nCOMMIT\\n'; sleep 60) | \
                       iptables-restore --noflush";
         let meddler = Meddler::start(place, script);
@@ -137,7 +136,7 @@ fn an_author_who_lives_is_known_by_file_and_user() {
 }
 
 #[test]
-fn edits_that_are_ever_different_are_a_fight_in_the_end() {
+fn varying_edits_become_contention() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -151,12 +150,7 @@ fn edits_that_are_ever_different_are_a_fight_in_the_end() {
             let record = records.iter().find(|record| found(record)).unwrap();
             if record.repaired_after_ms.is_none() {
                 assert!(round > 200, "an operator who tries things out has time");
-                let deadline = Instant::now() + LIMIT;
-                while !is(&agent.outbox.last_status(), DriftState::Contended) {
-                    assert!(Instant::now() < deadline, "never contended");
-                    std::thread::yield_now();
-                }
-                return;
+                return agent.drift_until(DriftState::Contended);
             }
         }
         panic!("never contended");
@@ -164,7 +158,7 @@ fn edits_that_are_ever_different_are_a_fight_in_the_end() {
 }
 
 #[test]
-fn a_fight_over_a_set_leaves_the_rules_alone() {
+fn contended_set_leaves_the_rules_alone() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -176,7 +170,7 @@ fn a_fight_over_a_set_leaves_the_rules_alone() {
         let status = statuses.iter().find(|status| contended(status)).unwrap();
         let detail = &status.drift_detail;
         assert!(
-            detail.contains("vf-list-1-4 (IPv4) by somebody"),
+            detail.contains("vf-list-1-4 (IPv4) by an unknown program"),
             "{detail}"
         );
         place.tool("ip6tables -F VF-SIP");

@@ -106,7 +106,7 @@ fn settles(place: &Place, confirmed: &Confirmed, lines: &[&str]) {
 }
 
 #[test]
-fn whatever_is_taken_away_comes_back() {
+fn every_removed_part_is_restored() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let (mut system, ledger) = (place.system(), place.ledger());
@@ -128,8 +128,8 @@ fn whatever_is_taken_away_comes_back() {
 }
 
 #[test]
-fn a_set_that_is_gone_does_not_keep_its_rules_away_until_the_next_poll() {
-    // No poll comes, and the lock is not heard before records are awaited: one look, at the end.
+fn missing_set_is_recreated_before_its_rules_are_repaired() {
+    // Without a poll, and before the lock's events are read: one inspection, at the end.
     in_namespace(Backend::Legacy, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -161,7 +161,7 @@ fn a_set_that_is_gone_does_not_keep_its_rules_away_until_the_next_poll() {
 }
 
 #[test]
-fn edits_in_a_row_all_have_their_author() {
+fn every_edit_in_a_row_has_its_author() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));

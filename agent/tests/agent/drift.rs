@@ -1,13 +1,11 @@
 //! Edits by others: noticed, repaired, recorded.
 
-use std::time::Instant;
-
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::{DriftClass, DriftRecord, DriftState};
 
-use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN};
+use crate::reconciler::{Agent, NEVER, OFTEN};
 use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 
 /// An edit, and what must be on record of it.
@@ -160,7 +158,7 @@ fn every_edit_of_sets_is_repaired_and_recorded() {
 }
 
 #[test]
-fn all_of_it_flushed_by_another_tool_comes_back() {
+fn full_flush_by_another_tool_is_repaired() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -177,16 +175,12 @@ fn all_of_it_flushed_by_another_tool_comes_back() {
             of("INPUT") && of("vf-clients-4")
         });
         // The last of the three edits may still be under repair.
-        let deadline = Instant::now() + LIMIT;
-        while !inspect(&mut system, &confirmed).is_clean() {
-            assert!(Instant::now() < deadline, "still drifted");
-            std::thread::yield_now();
-        }
+        agent.reports_until(|| inspect(&mut system, &confirmed).is_clean());
     });
 }
 
 #[test]
-fn what_others_do_elsewhere_is_no_drift() {
+fn changes_of_foreign_chains_are_not_drift() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let (mut system, ledger) = (place.system(), place.ledger());
@@ -210,7 +204,7 @@ fn what_others_do_elsewhere_is_no_drift() {
 }
 
 #[test]
-fn unreadable_is_said_once_and_nothing_is_touched() {
+fn unreadable_table_is_reported_once_and_left_alone() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -230,31 +224,19 @@ fn unreadable_is_said_once_and_nothing_is_touched() {
                 .all(|record| record.repaired_after_ms.is_none()),
             "{records:?}"
         );
-        let unreadable = i32::from(DriftState::Unreadable);
-        let deadline = Instant::now() + LIMIT;
-        while agent.outbox.last_status().drift != unreadable {
-            assert!(
-                Instant::now() < deadline,
-                "state {:?}",
-                agent.outbox.last_status()
-            );
-            std::thread::yield_now();
-        }
+        agent.drift_until(DriftState::Unreadable);
         let rules = place.tool("nft list chain ip filter INPUT");
         assert!(rules.contains("ct state new"), "{rules}");
     });
 }
 
 #[test]
-fn a_fight_ends_in_waiting_and_says_contended() {
+fn repeated_reverts_are_reported_as_contended() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
         let agent = Agent::start(place, NEVER);
-        let contended = i32::from(DriftState::Contended);
-        let deadline = Instant::now() + LIMIT;
-        while agent.outbox.last_status().drift != contended {
-            assert!(Instant::now() < deadline, "never contended");
+        agent.reports_until(|| {
             // The rule may not be back yet: then there is nothing to delete.
             let _may_refuse = place.runner().run(
                 "iptables",
@@ -270,15 +252,13 @@ fn a_fight_ends_in_waiting_and_says_contended() {
                 ],
                 "",
             );
-            let () = agent
-                .runtime
-                .block_on(async { tokio::task::yield_now().await });
-        }
+            agent.outbox.last_status().drift() == DriftState::Contended
+        });
     });
 }
 
 #[test]
-fn nothing_confirmed_means_nothing_to_keep() {
+fn unconfirmed_node_repairs_nothing() {
     in_namespace(Backend::Nft, |place| {
         let mut system = place.system();
         let agent = Agent::start(place, OFTEN);

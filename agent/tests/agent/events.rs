@@ -11,7 +11,7 @@ use crate::support::in_namespace;
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
-fn a_change_says_what_it_reached() {
+fn event_has_the_reach_of_its_change() {
     in_namespace(Backend::Nft, |place| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -51,7 +51,7 @@ fn a_change_says_what_it_reached() {
 }
 
 #[test]
-fn a_change_names_its_author_and_ours_are_known() {
+fn event_has_its_author_and_own_changes_are_recognised() {
     in_namespace(Backend::Nft, |place| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

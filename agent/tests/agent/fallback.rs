@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use voipfleet_agent::enforcement::inspect::inspect;
-use voipfleet_agent::enforcement::management_rules::Running;
+use voipfleet_agent::enforcement::management_rules::Protection;
 use voipfleet_agent::enforcement::recovery::{self, Recovered};
 use voipfleet_agent::host::clock::unix_ms;
 use voipfleet_agent::host::exec::Runner;
@@ -57,7 +57,7 @@ fn ours(place: &Place) -> String {
 
 fn assert_only_management(place: &Place, recovered: &Recovered) {
     let fallback = recovered.fallback.as_ref().expect("a fallback");
-    assert_eq!(fallback.running, Running::Management);
+    assert_eq!(fallback.protection, Protection::Management);
     let words = fallback.describe();
     assert!(
         words.contains("only its management rules since 20"),
@@ -82,7 +82,7 @@ fn assert_only_management(place: &Place, recovered: &Recovered) {
 }
 
 #[test]
-fn a_lost_ruleset_closes_the_node_and_an_offer_heals_it() {
+fn lost_ruleset_loads_management_rules_until_the_next_push() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let foreign = place.foreign();
@@ -125,7 +125,7 @@ fn a_lost_ruleset_closes_the_node_and_an_offer_heals_it() {
 }
 
 #[test]
-fn without_ipset_the_node_is_closed_until_it_is_back() {
+fn missing_ipset_loads_management_rules_until_it_returns() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
         let recovered = recovery::recover(&mut without_ipset(place), &place.ledger());
@@ -142,7 +142,7 @@ fn without_ipset_the_node_is_closed_until_it_is_back() {
 }
 
 #[test]
-fn management_rules_are_held_and_are_no_drift() {
+fn management_rules_are_repaired_without_drift_records() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
         let system = without_ipset(place);
@@ -155,7 +155,7 @@ fn management_rules_are_held_and_are_no_drift() {
         let deadline = std::time::Instant::now() + crate::reconciler::LIMIT;
         while ours(place) != wanted {
             assert!(std::time::Instant::now() < deadline, "{}", ours(place));
-            std::thread::yield_now();
+            // The agent does not report that it holds them, and legacy announces nothing.
         }
         // The same content again does not count as applied while it is not in force.
         let status = answer(&agent, 7, 4, &sample(4));
@@ -178,7 +178,7 @@ fn management_rules_are_held_and_are_no_drift() {
 }
 
 #[test]
-fn ipset_that_comes_back_heals_a_running_agent() {
+fn confirmed_ruleset_returns_once_ipset_is_installed_again() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
         let system = without_ipset(place);
@@ -197,7 +197,7 @@ fn ipset_that_comes_back_heals_a_running_agent() {
 }
 
 #[test]
-fn an_offer_that_fails_on_a_closed_node_leaves_it_closed() {
+fn failed_offer_leaves_the_management_rules_in_place() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
         damage(place, "confirmed");
@@ -216,7 +216,7 @@ fn an_offer_that_fails_on_a_closed_node_leaves_it_closed() {
 }
 
 #[test]
-fn who_the_admins_are_can_be_lost_too() {
+fn lost_admin_list_opens_ssh_to_everyone() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
         damage(place, "confirmed");
@@ -224,7 +224,7 @@ fn who_the_admins_are_can_be_lost_too() {
         for _start in 1..=2 {
             let recovered = recovery::recover(&mut place.system(), &place.ledger());
             let fallback = recovered.fallback.unwrap();
-            assert_eq!(fallback.running, Running::ManagementFromAnywhere);
+            assert_eq!(fallback.protection, Protection::ManagementFromAnywhere);
             let ours = ours(place);
             let ssh = "-A VF-FAILSAFE -p tcp -m multiport --dports 22 ";
             assert_eq!(ours.matches(ssh).count(), 2, "{ours}");
@@ -234,7 +234,7 @@ fn who_the_admins_are_can_be_lost_too() {
 }
 
 #[test]
-fn a_node_that_never_had_a_ruleset_stays_as_it_is() {
+fn unconfirmed_node_is_left_open_at_boot() {
     on_both_backends(|place| {
         let recovered = recovery::recover(&mut place.system(), &place.ledger());
         assert!(recovered.fallback.is_none() && recovered.failed.is_none());
@@ -243,26 +243,26 @@ fn a_node_that_never_had_a_ruleset_stays_as_it_is() {
 }
 
 #[test]
-fn what_only_observes_never_closes() {
+fn observing_site_never_loads_management_rules() {
     on_both_backends(|place| {
         let mut observing = sample(4);
         observing.mode = Mode::Observe;
         reboot_with(place, observing);
         damage(place, "confirmed");
         let recovered = recovery::recover(&mut place.system(), &place.ledger());
-        assert_eq!(recovered.fallback.unwrap().running, Running::Nothing);
+        assert_eq!(recovered.fallback.unwrap().protection, Protection::Nothing);
         assert!(!place.has_ours());
     });
 }
 
 #[test]
-fn one_family_that_is_refused_does_not_open_the_other() {
+fn refusal_of_one_family_keeps_the_other_in_force() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
         damage(place, "confirmed");
         let mut kernel = crate::faulty::faulty(place, 1);
         let recovered = recovery::recover(&mut kernel, &place.ledger());
-        let Running::Refused(why) = recovered.fallback.unwrap().running else {
+        let Protection::Refused(why) = recovered.fallback.unwrap().protection else {
             panic!("not refused");
         };
         assert!(
@@ -274,7 +274,7 @@ fn one_family_that_is_refused_does_not_open_the_other() {
 }
 
 #[test]
-fn a_trial_that_nobody_confirms_goes_back_to_the_management_rules() {
+fn unconfirmed_trial_rolls_back_to_management_rules() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
         damage(place, "confirmed");

@@ -85,7 +85,7 @@ fn live() -> Live {
     let mut earlier = told.clone();
     let feed: LiveName = "feed:bad".parse().unwrap();
     earlier.insert(feed.clone(), LiveValue::default());
-    // A source that is told no more, and still named.
+    // A source that is sent no more, and still named.
     Live::new(told).after(Some(&Live::new(earlier)), &[feed].into())
 }
 
@@ -104,7 +104,7 @@ fn in_ledger(test: impl FnOnce(&Ledger, &Path)) {
 
 /// Nodes in the field hold such files: an agent that cannot read them loses their rules.
 #[test]
-fn files_of_version_1_are_read() {
+fn files_of_format_version_1_are_read() {
     in_ledger(|ledger, folder| {
         fs::write(folder.join("confirmed"), golden("confirmed-v1")).unwrap();
         fs::write(folder.join("journal"), golden("journal-v1")).unwrap();
@@ -122,7 +122,7 @@ fn files_of_version_1_are_read() {
 }
 
 #[test]
-fn files_are_written_as_version_1_has_it() {
+fn files_are_written_in_format_version_1() {
     in_ledger(|ledger, folder| {
         ledger.confirm(&confirmed()).unwrap();
         ledger.begin(&journal()).unwrap();
@@ -138,7 +138,7 @@ fn files_are_written_as_version_1_has_it() {
 }
 
 #[test]
-fn a_crash_in_the_middle_of_a_write_leaves_the_old_file() {
+fn interrupted_write_leaves_the_old_file() {
     in_ledger(|ledger, folder| {
         ledger.confirm(&confirmed()).unwrap();
         let whole = fs::read(folder.join("confirmed")).unwrap();
@@ -154,7 +154,7 @@ fn a_crash_in_the_middle_of_a_write_leaves_the_old_file() {
 }
 
 #[test]
-fn every_cut_is_found_and_the_file_is_kept() {
+fn truncated_file_is_detected_and_kept_aside() {
     let whole = golden("confirmed-v1");
     in_ledger(|ledger, folder| {
         for cut in 0..whole.len() {
@@ -172,7 +172,7 @@ fn every_cut_is_found_and_the_file_is_kept() {
 }
 
 #[test]
-fn a_look_puts_nothing_aside() {
+fn read_only_ledger_renames_nothing() {
     in_ledger(|_, folder| {
         fs::write(folder.join("confirmed"), "x").unwrap();
         assert!(Ledger::look_at(folder).confirmed().is_err());
@@ -181,7 +181,7 @@ fn a_look_puts_nothing_aside() {
 }
 
 #[test]
-fn a_later_version_is_named() {
+fn later_format_version_is_named_in_the_error() {
     let mut file = golden("confirmed-v1");
     file[12] = 9;
     in_ledger(|ledger, folder| {
@@ -197,7 +197,7 @@ fn a_later_version_is_named() {
 
 proptest! {
     #[test]
-    fn every_changed_bit_is_found(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+    fn every_flipped_bit_is_detected(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
         let mut file = golden("confirmed-v1");
         let at = at.index(file.len());
         file[at] ^= 1 << bit;
@@ -209,7 +209,7 @@ proptest! {
 }
 
 #[test]
-fn a_confirm_that_fails_leaves_the_earlier_admins() {
+fn failed_confirm_keeps_the_previous_admins() {
     in_ledger(|ledger, folder| {
         let mut next = confirmed();
         next.ruleset.admins = vec!["203.0.113.7/32".parse().unwrap()];

@@ -1,4 +1,4 @@
-//! The link against a controller that says what it likes.
+//! The link against a controller that the test scripts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ struct Linked {
     stop: CancellationToken,
     _folder: tempfile::TempDir,
     _failsafe: std::thread::JoinHandle<()>,
-    offers: std::sync::mpsc::Receiver<Offered>,
+    offers: tokio::sync::mpsc::UnboundedReceiver<Offered>,
 }
 
 impl Linked {
@@ -44,10 +44,11 @@ impl Linked {
         let (inbox, outbox) = (Arc::new(Inbox::default()), Arc::new(Outbox::default()));
         let stop = CancellationToken::new();
         let config = state.config().unwrap();
-        let link = Link::new(state, config, Arc::clone(&inbox), Arc::clone(&outbox));
-        tokio::spawn(link.with_fetch_limits(limits).run(stop.clone()));
+        let (to_kernel, from_kernel) = (Arc::clone(&inbox), Arc::clone(&outbox));
+        let link = Link::new(state, config, to_kernel, from_kernel, limits);
+        tokio::spawn(link.run(stop.clone()));
         // In the place of the task that owns the kernel.
-        let (taken, offers) = std::sync::mpsc::channel();
+        let (taken, offers) = tokio::sync::mpsc::unbounded_channel();
         let failsafe = std::thread::spawn({
             let inbox = Arc::clone(&inbox);
             move || {
@@ -76,15 +77,9 @@ impl Linked {
         }
     }
 
-    async fn offered(&self) -> Offered {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            if let Ok(offered) = self.offers.try_recv() {
-                return offered;
-            }
-            assert!(Instant::now() < deadline, "no offer was handed over");
-            tokio::time::sleep(Duration::from_millis(5)).await; // a channel of std cannot be awaited
-        }
+    async fn offered(&mut self) -> Offered {
+        let offered = tokio::time::timeout(LIMIT, self.offers.recv()).await;
+        offered.expect("an offer in time").expect("an offer")
     }
 }
 
@@ -133,10 +128,10 @@ fn offer(nonce: u64, generation: u64, digest: &Digest, size: usize) -> Down {
 }
 
 #[tokio::test]
-async fn offers_are_fetched_proved_and_handed_over() {
+async fn offer_is_fetched_verified_and_handed_over() {
     let ca = Ca::new();
     let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
-    let linked = Linked::start(&controller, &ca.issue(NODE, 2100));
+    let mut linked = Linked::start(&controller, &ca.issue(NODE, 2100));
     let (session, hello) = welcome(&mut controller).await;
     assert_eq!(
         (hello.site.as_str(), hello.node.as_str()),
@@ -157,9 +152,9 @@ async fn offers_are_fetched_proved_and_handed_over() {
     let other = Digest::of(b"other");
     controller.serve(other.as_bytes(), vec![content.clone()[..100].to_vec()]);
     for (nonce, digest, size, words) in [
-        (2, other, 100, "not the one that was offered"),
+        (2, other, 100, "does not match the offer"),
         (3, digest, 1000, "longer than the 1000 bytes"),
-        (4, digest, 1 << 30, "the most is"),
+        (4, digest, 1 << 30, "the limit is"),
         (5, Digest::of(b"missing"), 10, "no such ruleset"),
     ] {
         say(&session, offer(nonce, 6, &digest, size)).await;
@@ -174,14 +169,14 @@ async fn offers_are_fetched_proved_and_handed_over() {
 
 /// Chunks that stop coming, or never stop, end in time; nothing else waits for them.
 #[tokio::test]
-async fn a_fetch_ends_in_time() {
+async fn fetch_times_out() {
     let ca = Ca::new();
     let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
     let limits = FetchLimits {
         chunk: Duration::from_millis(50),
         whole: Duration::from_secs(1),
     };
-    let linked = Linked::start_with(&controller, &ca.issue(NODE, 2100), limits);
+    let mut linked = Linked::start_with(&controller, &ca.issue(NODE, 2100), limits);
     let (session, _) = welcome(&mut controller).await;
     let digest = Digest::of(b"x");
     let drip = Served::Drip(Duration::from_millis(10));
@@ -193,15 +188,15 @@ async fn a_fetch_ends_in_time() {
         let Content::Missing(why) = offered.content else {
             panic!("{nonce}: {:?}", offered.content);
         };
-        assert!(why.contains("did not come within 1 s"), "{why}");
+        assert!(why.contains("did not arrive within 1 s"), "{why}");
     }
 }
 
 #[tokio::test]
-async fn what_the_node_holds_is_not_fetched_again() {
+async fn held_ruleset_is_not_fetched_again() {
     let ca = Ca::new();
     let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
-    let linked = Linked::start(&controller, &ca.issue(NODE, 2100));
+    let mut linked = Linked::start(&controller, &ca.issue(NODE, 2100));
     let digest = Digest::of(b"x");
     linked.outbox.status(NodeStatus {
         generation: 7,
@@ -210,7 +205,7 @@ async fn what_the_node_holds_is_not_fetched_again() {
         ..Default::default()
     });
     let (session, _) = welcome(&mut controller).await;
-    // Nothing is served: a fetch would be refused, and say so.
+    // Nothing is served: a fetch would be refused, and reported.
     for generation in [6, 7, 8] {
         say(&session, offer(generation, generation, &digest, 1)).await;
         let offered = linked.offered().await;
@@ -220,7 +215,7 @@ async fn what_the_node_holds_is_not_fetched_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_when_a_session_breaks() {
+async fn broken_session_loses_no_report() {
     let ca = Ca::new();
     let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
     let linked = Linked::start(&controller, &ca.issue(NODE, 2100));
@@ -254,7 +249,7 @@ async fn nothing_is_lost_when_a_session_breaks() {
     }
     let ids = vec!["a-1".to_owned()];
     say(&session, Down::DriftAck(DriftAck { ids })).await;
-    // Said after the acknowledgement was heard: nothing comes before it.
+    // Sent after the acknowledgement arrived: nothing comes before it.
     linked.outbox.status(NodeStatus {
         generation: 10,
         ..Default::default()
@@ -268,7 +263,7 @@ async fn nothing_is_lost_when_a_session_breaks() {
     }
 }
 
-/// Dials as the link does, and says Hello; gives what an operator would read.
+/// Dials as the link does, and sends Hello; gives what an operator would read.
 async fn refusal(controller: &Controller, node: &Identity) -> String {
     let address = controller.address.to_string();
     let config = Arc::new(tls::client(node.credentials()).unwrap());
@@ -287,15 +282,12 @@ async fn refusal(controller: &Controller, node: &Identity) -> String {
 }
 
 #[tokio::test]
-async fn a_refused_certificate_is_told_in_plain_words() {
+async fn refused_certificate_is_explained() {
     let (ca, other) = (Ca::new(), Ca::new());
     let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
 
     let words = refusal(&controller, &other.issue(NODE, 2100)).await;
-    assert!(
-        words.contains("does not stand under this node's CA"),
-        "{words}"
-    );
+    assert!(words.contains("is not from this node's CA"), "{words}");
 
     // It knows our controller's CA, but another one signed it.
     let mut stranger = other.issue(NODE, 2100);

@@ -28,7 +28,7 @@ fn holds_the_lock() -> bool {
 }
 
 #[test]
-fn nobody_comes_between_the_two_families() {
+fn no_other_program_changes_rules_between_the_families() {
     // Each restore of nf_tables is one transaction, and asks for no lock.
     in_namespace(Backend::Legacy, |place| {
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -39,7 +39,7 @@ fn nobody_comes_between_the_two_families() {
         }));
         let ruleset = sample(1);
         let of = held(1, &ruleset);
-        let prepared = Prepared::new(&kernel, of, ruleset, failsafe()).unwrap();
+        let prepared = Prepared::preflight(&kernel, of, ruleset, None, failsafe()).unwrap();
         prepared.enforce(&mut kernel).unwrap();
         assert_eq!(
             *seen.lock().unwrap(),
@@ -49,13 +49,13 @@ fn nobody_comes_between_the_two_families() {
 }
 
 #[test]
-fn the_lock_is_let_go_when_a_family_is_refused() {
+fn xtables_lock_is_released_after_a_refusal() {
     in_namespace(Backend::Legacy, |place| {
         let mut kernel = faulty(place, usize::MAX);
         kernel.refused = Some(Family::V4);
         let ruleset = sample(1);
         let of = held(1, &ruleset);
-        let prepared = Prepared::new(&kernel, of, ruleset, failsafe()).unwrap();
+        let prepared = Prepared::preflight(&kernel, of, ruleset, None, failsafe()).unwrap();
         assert!(prepared.enforce(&mut kernel).is_err());
         // It would wait for ten seconds, and be refused.
         place.tool("iptables -w 5 -S");
@@ -66,14 +66,15 @@ fn the_lock_is_let_go_when_a_family_is_refused() {
 }
 
 #[test]
-fn who_locks_dev_null_keeps_nobody_from_the_rules() {
+fn lock_on_dev_null_does_not_block_the_tools() {
     in_namespace(Backend::Legacy, |place| {
         // As any user can.
         let anybody = std::fs::File::open("/dev/null").unwrap();
         let _locked = Flock::lock(anybody, FlockArg::LockExclusiveNonblock).unwrap();
         let mut system = place.system();
         let ruleset = sample(1);
-        let prepared = Prepared::new(&system, held(1, &ruleset), ruleset, failsafe()).unwrap();
+        let prepared =
+            Prepared::preflight(&system, held(1, &ruleset), ruleset, None, failsafe()).unwrap();
         prepared.enforce(&mut system).unwrap();
     });
 }

@@ -17,6 +17,8 @@ mod drift;
 #[cfg(test)]
 mod drift_table;
 #[cfg(test)]
+mod dynamic_sets;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod fallback;
@@ -27,19 +29,17 @@ mod faulty;
 #[cfg(test)]
 mod flows;
 #[cfg(test)]
+mod foreign_firewalls;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod ledger;
 #[cfg(test)]
 mod link;
 #[cfg(test)]
-mod live;
-#[cfg(test)]
 mod lock;
 #[cfg(test)]
-mod lost;
-#[cfg(test)]
-mod neighbours;
+mod lost_ledger;
 #[cfg(test)]
 mod node;
 #[cfg(test)]
@@ -55,7 +55,7 @@ mod sets;
 #[cfg(test)]
 mod status;
 #[cfg(test)]
-mod stuck;
+mod stuck_rollback;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

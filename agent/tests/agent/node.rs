@@ -242,8 +242,14 @@ pub(crate) fn program(place: &Place, verb: &str, state: &Path) -> Command {
         .arg("--state")
         .arg(state)
         .args(["--tool-path", &place.tool_path()])
-        .env_remove("VOIPFLEET_FAILPOINT");
+        .env_remove("VOIPFLEET_FAILPOINT")
+        .env("VOIPFLEET_FAILPOINT_LOG", failpoint_log(place));
     command
+}
+
+/// The points that all agents of this node have reached.
+pub(crate) fn failpoint_log(place: &Place) -> PathBuf {
+    place.folder.path().join("failpoints")
 }
 
 async fn ended(agent: &mut Child) -> ExitStatus {

@@ -15,7 +15,7 @@ pub(crate) fn answer(agent: &Agent, nonce: u64, generation: u64, ruleset: &Rules
 }
 
 #[test]
-fn each_offer_has_one_answer() {
+fn each_offer_gets_one_answer() {
     on_both_backends(|place| {
         let agent = Agent::start(place, NEVER);
         let (first, second) = (sample(1), sample(2));
@@ -70,7 +70,7 @@ fn each_offer_has_one_answer() {
 }
 
 #[test]
-fn a_failed_apply_is_put_back_and_told() {
+fn failed_apply_is_rolled_back_and_reported() {
     on_both_backends(|place| {
         let mut kernel = faulty(place, 6); // of the second apply: the IPv6 rules
         kernel.scratch = true;
@@ -93,7 +93,7 @@ fn a_failed_apply_is_put_back_and_told() {
 }
 
 #[test]
-fn the_failsafe_chain_follows_the_controllers() {
+fn failsafe_chain_follows_the_controllers() {
     on_both_backends(|place| {
         let agent = Agent::start(place, NEVER);
         let dial = |address: &str| {

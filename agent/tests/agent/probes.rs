@@ -1,4 +1,4 @@
-//! Probes against real sockets, and pushes that stand or fall with them on the real kernel.
+//! Probes against real sockets, and pushes that depend on them on the real kernel.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -68,7 +68,7 @@ async fn beside<T>(responder: impl Future<Output = ()>, asking: impl Future<Outp
 }
 
 #[test]
-fn tcp_takes_a_connection_or_says_why_not() {
+fn tcp_probe_connects_or_reports_the_error() {
     on_loopback(async |_| {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).await.unwrap();
@@ -84,7 +84,7 @@ fn tcp_takes_a_connection_or_says_why_not() {
 }
 
 #[test]
-fn a_name_is_resolved_on_the_node_and_one_address_is_enough() {
+fn probe_succeeds_with_one_address_of_a_name() {
     on_loopback(async |_| {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -100,7 +100,7 @@ fn a_name_is_resolved_on_the_node_and_one_address_is_enough() {
 }
 
 #[test]
-fn sip_is_asked_again_and_takes_its_own_answer_only() {
+fn sip_probe_retransmits_and_matches_its_response() {
     on_loopback(async |_| {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let (socket, to) = udp(address).await;
@@ -134,7 +134,7 @@ fn sip_is_asked_again_and_takes_its_own_answer_only() {
 }
 
 #[test]
-fn dns_answers_with_anything_but_a_failure() {
+fn dns_probe_accepts_any_answer_but_servfail() {
     on_loopback(async |_| {
         let refused = |query: &[u8]| {
             let mut answer = dns_answer(query);
@@ -158,7 +158,7 @@ fn dns_answers_with_anything_but_a_failure() {
                 assert_eq!(end, None);
             }
             let end = beside(answer(&socket, failing), failure("dns", to, probe::LIMIT)).await;
-            let words = "it answers that it cannot resolve (SERVFAIL)";
+            let words = "the server answered SERVFAIL";
             assert_eq!(end.as_deref(), Some(words));
             let end = beside(answer(&socket, strange), failure("dns", to, BRIEF)).await;
             assert_eq!(end.as_deref(), Some("no answer within 0.8 s"));
@@ -170,7 +170,7 @@ fn dns_answers_with_anything_but_a_failure() {
 }
 
 #[test]
-fn icmp_is_echoed_or_not() {
+fn icmp_probe_needs_an_echo_reply() {
     on_loopback(async |place| {
         for to in ["127.0.0.1", "::1"] {
             assert_eq!(failure("icmp", to, probe::LIMIT).await, None);
@@ -191,7 +191,7 @@ fn icmp_is_echoed_or_not() {
 }
 
 #[test]
-fn all_run_at_the_same_time_and_are_told_in_their_order() {
+fn probes_run_in_parallel_and_fail_in_document_order() {
     on_loopback(async |place| {
         place.tool("iptables -A INPUT -p tcp -m tcp --dport 7 -j DROP");
         let mut probes: Vec<Probe> = (0..15)
@@ -264,7 +264,7 @@ fn confirm(agent: &Agent, offered: Offered) -> Attempt {
 }
 
 #[test]
-fn a_push_is_kept_once_its_probes_have_answered() {
+fn push_is_confirmed_once_its_probes_succeed() {
     on_both_backends(|place| {
         let (_peer, agent, before) = with_first(place);
         let ruleset = with_probes(2, every_kind(&peer::ADDRESSES));
@@ -278,7 +278,7 @@ fn a_push_is_kept_once_its_probes_have_answered() {
 }
 
 #[test]
-fn a_probe_that_the_new_rules_cut_undoes_the_push_byte_for_byte() {
+fn failed_probe_restores_the_rules_byte_for_byte() {
     on_both_backends(|place| {
         let (_peer, agent, before) = with_first(place);
         // It answers through the old rules, and over a connection that is open meanwhile.
@@ -309,7 +309,7 @@ fn a_probe_that_the_new_rules_cut_undoes_the_push_byte_for_byte() {
 }
 
 #[test]
-fn a_first_push_whose_probe_fails_leaves_nothing_of_ours() {
+fn failed_probe_of_a_first_push_leaves_no_rules() {
     on_both_backends(|place| {
         let _peer = Peer::start(place);
         place.be_somebody_else();
@@ -336,25 +336,25 @@ fn hanging(variant: u16) -> Ruleset {
 }
 
 #[test]
-fn the_agent_goes_on_with_its_work_while_probes_run() {
+fn drift_is_repaired_while_probes_run() {
     on_both_backends(|place| {
         let (_peer, agent, _) = with_first(place);
         let first = confirm(&agent, offer(2, 2, &hanging(2)));
-        // Answered after the confirmation was looked at.
+        // Answered after the confirmation was handled.
         let status = agent.answer_to(offer(3, 1, &sample(1)));
         assert_eq!(status.state(), NodeState::Rejected);
         assert!(status.error.contains("on trial"), "{}", status.error);
         assert_eq!(agent.outbox.last_status().state(), NodeState::Trial);
         assert_eq!(confirmed(place), Some(1));
 
-        // A newer offer takes its place, and what its probes say comes too late.
+        // A newer offer replaces it, and its probes end too late.
         let ruleset = with_probes(3, every_kind(&peer::ADDRESSES));
         let newer = agent.try_out(offer(4, 3, &ruleset));
         agent.inbox.probed(first, Vec::new());
         let status = agent.answer_to(offer(5, 1, &sample(1)));
         assert_eq!(status.state(), NodeState::Rejected);
         assert_eq!(agent.outbox.last_status().nonce, newer.nonce);
-        // Nor do probes count that were not asked for yet.
+        // Nor do probes count that were not started yet.
         agent.inbox.probed(newer, Vec::new());
         let status = agent.answer_to(offer(6, 1, &sample(1)));
         assert_eq!(status.state(), NodeState::Rejected);
@@ -372,7 +372,7 @@ fn the_agent_goes_on_with_its_work_while_probes_run() {
 }
 
 #[test]
-fn probes_end_before_the_trial_does_and_an_undo_names_them() {
+fn probes_time_out_before_the_trial_and_are_named() {
     on_both_backends(|place| {
         let (_peer, agent, before) = with_first(place);
         let offered = Offered {
@@ -389,7 +389,7 @@ fn probes_end_before_the_trial_does_and_an_undo_names_them() {
 }
 
 #[test]
-fn an_agent_that_ends_while_probes_run_goes_back_first() {
+fn stop_during_probes_rolls_back() {
     on_both_backends(|place| {
         let (_peer, agent, before) = with_first(place);
         confirm(&agent, offer(2, 2, &hanging(2)));

@@ -12,7 +12,7 @@ use voipfleet_agent::kernel::{Kernel, LOCK_FILE};
 use voipfleet_agent::mailbox::{Content, Inbox, Offered, Outbox};
 use voipfleet_agent::reconcile::{Reconciler, Settings};
 use voipfleet_proto::v1::agent_message::Kind;
-use voipfleet_proto::v1::{DriftRecord, NodeState, NodeStatus};
+use voipfleet_proto::v1::{DriftRecord, DriftState, NodeState, NodeStatus};
 use voipfleet_protocol::session::Attempt;
 use voipfleet_ruleset::ruleset::Ruleset;
 
@@ -72,7 +72,7 @@ impl Agent {
         runtime.spawn(Arc::clone(&inbox).follow(watch));
         let host = Host::at(place.folder.path(), place.runner());
         let settings = Settings {
-            own: own(),
+            node: own(),
             poll_interval,
             inventory: Box::new(HostInventory::new(host)),
         };
@@ -159,6 +159,54 @@ impl Agent {
             assert!(ended.is_ok(), "no such status within {LIMIT:?}");
         });
         statuses
+    }
+}
+
+impl Agent {
+    /// Waits for reports of the agent until `done` says so.
+    pub(crate) fn reports_until(&self, mut done: impl FnMut() -> bool) {
+        self.runtime.block_on(async {
+            let wait = async {
+                while !done() {
+                    self.outbox.filled().await;
+                    self.outbox.take();
+                }
+            };
+            let ended = tokio::time::timeout(LIMIT, wait).await;
+            let last = self.outbox.last_status();
+            assert!(ended.is_ok(), "not within {LIMIT:?}: {last:?}");
+        });
+    }
+
+    /// Waits until the node's drift has this state.
+    pub(crate) fn drift_until(&self, state: DriftState) {
+        self.reports_until(|| self.outbox.last_status().drift() == state);
+    }
+
+    /// Waits for a warning with these words; gives it.
+    pub(crate) fn warning_until(&self, words: &str) -> String {
+        let mut found = None;
+        let mut facts = self.outbox.hello().0;
+        self.runtime.block_on(async {
+            let wait = async {
+                loop {
+                    let mut warnings = facts.warnings.iter();
+                    found = warnings.find(|warning| warning.contains(words)).cloned();
+                    if found.is_some() {
+                        return;
+                    }
+                    self.outbox.filled().await;
+                    for message in self.outbox.take() {
+                        if let Kind::Facts(newer) = message {
+                            facts = newer;
+                        }
+                    }
+                }
+            };
+            let ended = tokio::time::timeout(LIMIT, wait).await;
+            assert!(ended.is_ok(), "no {words:?} within {LIMIT:?}");
+        });
+        found.unwrap()
     }
 }
 

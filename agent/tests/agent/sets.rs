@@ -1,7 +1,7 @@
 //! Address sets: deltas, full ones, elements that end, and what is counted of them.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use voipfleet_agent::enforcement::inspect::inspect;
@@ -20,7 +20,7 @@ use crate::support::{Place, in_namespace, install, on_both_backends, prepare, pu
 
 const NAME: &str = "vf-clients-4";
 
-/// A kernel that notes what its tools are given, and lets somebody in before the first of
+/// A kernel that records the input of its tools, and runs an edit before the first of
 /// it.
 pub(crate) struct Witness {
     pub(crate) system: System,
@@ -122,7 +122,7 @@ fn created(place: &Place) -> String {
 }
 
 #[test]
-fn a_hundred_changes_of_a_hundred_thousand_give_the_tool_a_hundred_lines() {
+fn change_of_100_of_100_000_elements_writes_100_lines() {
     in_namespace(Backend::Nft, |place| {
         let (mut kernel, given) = witness(place, None);
         let ledger = place.ledger();
@@ -143,12 +143,12 @@ fn a_hundred_changes_of_a_hundred_thousand_give_the_tool_a_hundred_lines() {
 }
 
 #[test]
-fn a_set_that_is_full_is_named_with_its_numbers() {
+fn full_set_is_reported_with_its_size() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let mut confirmed = install(&mut system, &ledger, 1, sample(1));
         let before = place.everything();
-        // No compiler of ours makes it: the kernel must be the one to say so.
+        // The compiler does not produce it: the kernel must refuse it.
         let narrow = AddressSet {
             max_elements: 2,
             ..set(hosts(0..5))
@@ -156,8 +156,8 @@ fn a_set_that_is_full_is_named_with_its_numbers() {
         let prepared = prepare(&mut system, 2, with(narrow)).unwrap();
         let error = prepared.enforce(&mut system).unwrap_err().to_string();
         assert!(
-            error.contains("filling the sets: set vf-clients-4 is full: 5 elements are wanted")
-                && error.contains("it holds 2 of at most 2"),
+            error.contains("filling the sets: set vf-clients-4 is full: it should hold 5 elements")
+                && error.contains("holds 2 of at most 2"),
             "{error}"
         );
         put_back(&mut system, &ledger, Some(&mut confirmed));
@@ -171,7 +171,7 @@ fn crowd() -> String {
 }
 
 #[test]
-fn a_set_that_somebody_fills_meanwhile_gives_way_to_a_new_one() {
+fn set_filled_by_another_program_is_replaced() {
     on_both_backends(|place| {
         let ledger = place.ledger();
         install(&mut place.system(), &ledger, 1, sample(1));
@@ -183,7 +183,7 @@ fn a_set_that_somebody_fills_meanwhile_gives_way_to_a_new_one() {
 }
 
 #[test]
-fn what_somebody_fills_a_set_with_is_drift() {
+fn foreign_elements_of_our_sets_are_drift() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
@@ -204,7 +204,7 @@ fn what_somebody_fills_a_set_with_is_drift() {
 }
 
 #[test]
-fn a_build_that_was_cut_off_is_finished_by_the_next_start() {
+fn interrupted_set_build_is_finished_at_the_next_start() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, with(set(hosts(0..20))));
@@ -245,7 +245,7 @@ fn numbers(count: &SetCount) -> (u64, u64) {
 }
 
 #[test]
-fn an_element_that_ends_is_no_drift_and_is_no_longer_counted() {
+fn expired_element_is_neither_drift_nor_counted() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let mut expiring = ending(hosts(1..2), 2);
@@ -300,8 +300,13 @@ fn an_element_that_ends_is_no_drift_and_is_no_longer_counted() {
     });
 }
 
+fn until_the_next_second() -> Duration {
+    let since = clock::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Duration::from_secs(since.as_secs() + 1) - since
+}
+
 #[test]
-fn a_boot_restores_only_what_still_lives() {
+fn boot_restores_only_unexpired_elements() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let mut expiring = ending(hosts(1..2), 1);
@@ -313,10 +318,8 @@ fn a_boot_restores_only_what_still_lives() {
             with(set(hosts(0..1)).with_expiring(expiring)),
         );
         await_gone(place, "10.0.0.1");
-        let over = now();
-        while now() <= over {
-            std::thread::yield_now();
-        }
+        // Its last second is over, by the clock of the agent, too.
+        std::thread::sleep(until_the_next_second());
         recovery::teardown(&mut system, &ledger, false).unwrap();
         assert!(!place.has_ours());
         let recovered = recovery::recover(&mut system, &ledger);
@@ -328,7 +331,7 @@ fn a_boot_restores_only_what_still_lives() {
 }
 
 #[test]
-fn what_the_kernel_lost_is_counted_and_named() {
+fn missing_elements_are_counted_and_named() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, with(set(hosts(0..1000))));
@@ -354,14 +357,14 @@ fn what_the_kernel_lost_is_counted_and_named() {
             (named.set.as_str(), named.enforced, named.wanted),
             (NAME, 991, 1000)
         );
-        // Left alone, it comes back, and that is said too.
+        // Left alone, it comes back, and is reported, too.
         let back = |status: &voipfleet_proto::v1::NodeStatus| status.sets.as_ref() == Some(&whole);
         agent.statuses_until(back);
     });
 }
 
 #[test]
-fn the_count_comes_with_an_apply_and_goes_with_the_ruleset() {
+fn element_count_follows_the_ruleset() {
     in_namespace(Backend::Nft, |place| {
         let agent = Agent::start(place, NEVER);
         assert_eq!(agent.outbox.last_status().sets, None);
@@ -380,15 +383,15 @@ fn the_count_comes_with_an_apply_and_goes_with_the_ruleset() {
 }
 
 #[test]
-fn a_set_that_others_use_is_told_and_delays_no_other_repair() {
+fn set_in_foreign_use_is_reported_and_delays_no_other_repair() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
         place.tool("ipset create vf-mine-4 hash:net");
         place.tool("iptables -A FORWARD -m set --match-set vf-mine-4 src -j DROP");
         let agent = Agent::start(place, OFTEN);
-        let words = "not repaired: removing what is no longer in the sets: set vf-mine-4 cannot \
-                     be removed; if a rule or a list of others names it";
+        let words = "not repaired: removing old elements and sets: set vf-mine-4 cannot be removed; \
+                     if a foreign rule or list uses it";
         if !agent.outbox.last_status().drift_detail.contains(words) {
             agent.statuses_until(|status| status.drift_detail.contains(words));
         }

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use voipfleet_proto::v1::NodeState;
 
-use crate::live::{first, naming, takes};
+use crate::dynamic_sets::{first, naming, takes};
 use crate::node::program;
 use crate::reconciler::{Agent, NEVER, offer};
 use crate::support::{Place, on_both_backends};
@@ -34,7 +34,7 @@ fn status_of_a_healthy_node_with_dynamic_sets_reports_no_drift() {
         let digest = first().digest().to_string();
         assert!(table.status.success(), "{}", text(&table));
         assert!(
-            text(&table).contains("drift       clean"),
+            text(&table).contains("drift         clean"),
             "{}",
             text(&table)
         );

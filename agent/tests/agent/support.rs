@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
-use voipfleet_agent::enforcement::apply::{self, Own, Prepared, Rejection};
+use voipfleet_agent::enforcement::apply::{self, NodeId, Prepared, Rejection};
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::host::exec::{DEFAULT_TOOL_PATH, Runner};
 use voipfleet_agent::kernel::{Backend, Kernel, System};
@@ -192,8 +192,8 @@ pub(crate) fn is_back(place: &Place, before: &str) {
     same(before, &place.everything());
 }
 
-pub(crate) fn own() -> Own {
-    Own {
+pub(crate) fn own() -> NodeId {
+    NodeId {
         site: "site-a".parse().unwrap(),
         node: "sip1".parse().unwrap(),
     }
@@ -335,7 +335,7 @@ pub(crate) fn prepare(
     ruleset: Ruleset,
 ) -> Result<Prepared, Rejection> {
     let held = held(generation, &ruleset);
-    Prepared::new(kernel, held, ruleset, failsafe())
+    Prepared::preflight(kernel, held, ruleset, None, failsafe())
 }
 
 /// Goes back to what is confirmed.
@@ -344,5 +344,5 @@ pub(crate) fn put_back(
     ledger: &Ledger,
     confirmed: Option<&mut Confirmed>,
 ) {
-    apply::put_back(kernel, ledger, confirmed).expect("putting back");
+    apply::roll_back(kernel, ledger, confirmed).expect("putting back");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::{Backend, KernelEvent};
-use voipfleet_agent::mailbox::{Dialled, Offered};
+use voipfleet_agent::mailbox::{DialResult, Offered};
 use voipfleet_proto::v1::{DriftClass, DriftState, NodeState};
 use voipfleet_protocol::session::{Attempt, Held};
 use voipfleet_ruleset::ruleset::Ruleset;
@@ -34,7 +34,7 @@ fn with_first(place: &Place) -> (Agent, String) {
 }
 
 #[test]
-fn what_is_not_confirmed_in_time_is_undone_byte_for_byte() {
+fn unconfirmed_trial_is_rolled_back_byte_for_byte() {
     on_both_backends(|place| {
         let (agent, before) = with_first(place);
         let attempt = agent.try_out(brief(2, 2, &sample(2)));
@@ -56,7 +56,7 @@ fn what_is_not_confirmed_in_time_is_undone_byte_for_byte() {
 }
 
 #[test]
-fn a_first_push_is_undone_to_nothing_of_ours() {
+fn first_push_rolls_back_to_no_rules() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let before = place.everything();
@@ -77,7 +77,7 @@ fn a_first_push_is_undone_to_nothing_of_ours() {
 }
 
 #[test]
-fn nothing_is_written_down_before_it_is_confirmed() {
+fn unconfirmed_ruleset_is_not_persisted() {
     on_both_backends(|place| {
         let (agent, _) = with_first(place);
         let attempt = agent.try_out(offer(2, 2, &sample(2)));
@@ -105,7 +105,7 @@ fn nothing_is_written_down_before_it_is_confirmed() {
             },
         ] {
             agent.inbox.confirm(wrong);
-            // Answered after the confirmation was looked at.
+            // Answered after the confirmation was handled.
             let status = agent.answer_to(offer(8, 1, &sample(1)));
             assert_eq!(status.state(), NodeState::Rejected);
             assert!(status.error.contains("on trial"), "{}", status.error);
@@ -122,13 +122,13 @@ fn nothing_is_written_down_before_it_is_confirmed() {
 }
 
 #[test]
-fn a_confirmation_after_the_undo_is_late() {
+fn confirmation_after_the_rollback_is_ignored() {
     on_both_backends(|place| {
         let (agent, before) = with_first(place);
         let attempt = agent.try_out(brief(2, 2, &sample(2)));
         agent.status_of(attempt, |state| state == NodeState::RolledBack);
         agent.inbox.confirm(attempt);
-        // Answered after the confirmation was looked at.
+        // Answered after the confirmation was handled.
         let status = agent.answer_to(offer(3, 1, &sample(1)));
         assert_eq!(status.state(), NodeState::Applied);
         is_back(place, &before);
@@ -136,7 +136,7 @@ fn a_confirmation_after_the_undo_is_late() {
 }
 
 #[test]
-fn a_newer_offer_takes_the_place_of_a_trial() {
+fn newer_offer_replaces_a_trial() {
     on_both_backends(|place| {
         let (agent, before) = with_first(place);
         agent.try_out(offer(2, 2, &sample(2)));
@@ -171,7 +171,7 @@ fn a_newer_offer_takes_the_place_of_a_trial() {
 }
 
 #[test]
-fn an_agent_that_ends_in_a_trial_goes_back_first() {
+fn stop_during_a_trial_rolls_back() {
     on_both_backends(|place| {
         let (agent, before) = with_first(place);
         agent.try_out(offer(2, 2, &sample(2)));
@@ -182,14 +182,14 @@ fn an_agent_that_ends_in_a_trial_goes_back_first() {
 }
 
 #[test]
-fn an_edit_in_a_trial_is_repaired_to_what_is_tried() {
+fn drift_during_a_trial_is_repaired_to_its_ruleset() {
     on_both_backends(|place| {
         let (agent, before) = with_first(place);
         let attempt = agent.try_out(offer(2, 2, &sample(2)));
         let tried = place.everything();
         place.tool("iptables -D VF-SITE2 1");
         if place.backend == Backend::Legacy {
-            // No kernel event tells of it.
+            // No kernel event announces it.
             agent.inbox.changed(&KernelEvent::Lost, Instant::now());
         }
         let records = agent.records_until(|records| {
@@ -213,7 +213,7 @@ fn an_edit_in_a_trial_is_repaired_to_what_is_tried() {
 }
 
 #[test]
-fn the_failsafe_chain_follows_the_controllers_in_a_trial_too() {
+fn failsafe_chain_follows_the_controllers_during_a_trial() {
     on_both_backends(|place| {
         let (agent, _) = with_first(place);
         let attempt = agent.try_out(brief(2, 2, &sample(2)));
@@ -232,18 +232,18 @@ fn the_failsafe_chain_follows_the_controllers_in_a_trial_too() {
 }
 
 #[test]
-fn an_undo_says_what_was_missing() {
+fn rollback_names_what_was_missing() {
     in_namespace(Backend::Nft, |place| {
         let (agent, _) = with_first(place);
         for (nonce, dialled, words) in [
             (
                 2,
-                Dialled::Not("the controller at c:1 did not answer".to_owned()),
+                DialResult::Failed("the controller at c:1 did not answer".to_owned()),
                 "came through the new rules within 0.3 s: the controller at c:1 did not answer",
             ),
             (
                 3,
-                Dialled::Welcomed,
+                DialResult::Welcomed,
                 "did not confirm generation 3 within 0.3 s",
             ),
         ] {

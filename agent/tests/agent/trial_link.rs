@@ -8,7 +8,7 @@ use crate::node::{LONG, Node, announced, confirm, hear, run, say, until, until_b
 use crate::support::{on_both_backends, same, sample};
 
 #[test]
-fn a_trial_ends_on_a_new_connection_only() {
+fn trial_is_confirmed_only_over_a_new_connection() {
     on_both_backends(|place| {
         run(async {
             let mut node = Node::start(place).await;
@@ -39,7 +39,7 @@ fn a_trial_ends_on_a_new_connection_only() {
 }
 
 #[test]
-fn a_lock_out_is_undone_and_told_when_the_way_is_free() {
+fn lock_out_is_rolled_back_and_reported_afterwards() {
     on_both_backends(|place| {
         run(async {
             let mut node = Node::start(place).await;
@@ -78,7 +78,7 @@ fn a_lock_out_is_undone_and_told_when_the_way_is_free() {
 }
 
 #[test]
-fn a_controller_that_is_gone_does_not_keep_the_new_rules() {
+fn unreachable_controller_rolls_back() {
     on_both_backends(|place| {
         run(async {
             let mut node = Node::start(place).await;
@@ -87,7 +87,7 @@ fn a_controller_that_is_gone_does_not_keep_the_new_rules() {
             let before = place.everything();
             node.offer(&session, 2, &sample(2), 1500).await;
             until(&mut session, NodeState::Trial).await;
-            // It takes the new connection, and never says a word on it.
+            // It accepts the new connection, and never answers on it.
             let silent = node.controller.sessions.recv().await.unwrap();
             until_back(place, &before).await;
             drop(silent);
@@ -100,7 +100,7 @@ fn a_controller_that_is_gone_does_not_keep_the_new_rules() {
 }
 
 #[test]
-fn an_agent_killed_in_a_trial_goes_back_at_its_next_start() {
+fn kill_during_a_trial_rolls_back_at_the_next_start() {
     on_both_backends(|place| {
         run(async {
             let mut node = Node::start(place).await;
@@ -130,7 +130,7 @@ fn an_agent_killed_in_a_trial_goes_back_at_its_next_start() {
             assert!(
                 warnings
                     .iter()
-                    .any(|w| w.contains("generation 3 was confirmed; it went back")),
+                    .any(|w| w.contains("generation 3 was confirmed; it was rolled back")),
                 "{warnings:?}"
             );
             same(&before, &place.everything());
@@ -139,7 +139,7 @@ fn an_agent_killed_in_a_trial_goes_back_at_its_next_start() {
     });
 }
 
-/// The session of an agent that was started anew; the killed one may have left one behind.
+/// The session of a restarted agent; the killed one may have left one behind.
 async fn next_run(node: &mut Node<'_>) -> (Session, Hello) {
     loop {
         let (session, hello) = node.session().await;

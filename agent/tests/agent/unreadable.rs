@@ -8,7 +8,7 @@ use crate::reconciler::{Agent, NEVER, OFTEN};
 use crate::support::{in_namespace, install, on_both_backends, sample};
 
 #[test]
-fn a_family_that_cannot_be_read_is_told_and_the_rest_is_kept() {
+fn unreadable_family_is_reported_and_the_rest_repaired() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -26,7 +26,7 @@ fn a_family_that_cannot_be_read_is_told_and_the_rest_is_kept() {
         if !told(DriftState::Unreadable)(&agent.outbox.last_status()) {
             agent.statuses_until(told(DriftState::Unreadable));
         }
-        // More polls than a fight has patience: it is none, and it is told once.
+        // More polls than contention takes: it is none, and it is reported once.
         for round in 0..12 {
             let (line, chain, class) = match round % 2 {
                 0 => ("ip6tables -D VF-SIP 1", "VF-SIP", DriftClass::Missing),
@@ -47,7 +47,7 @@ fn a_family_that_cannot_be_read_is_told_and_the_rest_is_kept() {
 }
 
 #[test]
-fn bytes_of_others_that_are_no_text_hide_nothing_of_ours() {
+fn foreign_rules_with_invalid_utf8_hide_no_drift() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use voipfleet_agent::host::exec::OwnProcesses;
 use voipfleet_agent::host::{Processes, Root};
 use voipfleet_agent::kernel::Watch;
-use voipfleet_agent::kernel::{Backend, KernelEvent, LOCK_FILE, LockFile};
+use voipfleet_agent::kernel::{Backend, KernelEvent, LOCK_FILE, LockFile, Notifier};
 use voipfleet_proto::v1::DriftRecord;
 
 use crate::reconciler::{Agent, OFTEN};
@@ -36,7 +36,7 @@ fn restore_that_stays(place: &Place, input: &str) -> Child {
 }
 
 #[test]
-fn an_author_is_looked_up_while_it_lives() {
+fn author_is_looked_up_while_it_runs() {
     on_both_backends(|place| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -74,7 +74,7 @@ fn an_author_is_looked_up_while_it_lives() {
     });
 }
 
-/// What the lock's watch says next, when `take` was done.
+/// The next event of the lock's watch, after `take`.
 fn said_of(
     runtime: &tokio::runtime::Runtime,
     lock: &mut LockFile,
@@ -97,8 +97,8 @@ fn take(path: &Path) {
 }
 
 #[test]
-fn a_lock_is_watched_from_when_it_is_made() {
-    for anonymous in [false, true] {
+fn xtables_lock_is_watched_once_it_is_created() {
+    for notifier in [Notifier::Fanotify, Notifier::Inotify] {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -107,8 +107,7 @@ fn a_lock_is_watched_from_when_it_is_made() {
         let path = folder.path().join("xtables.lock");
         let mut lock = runtime.block_on(async {
             let processes = Processes::new(&Root::new("/"));
-            let lock = LockFile::watch(&path, processes, OwnProcesses::default()).unwrap();
-            if anonymous { lock.anonymous() } else { lock }
+            LockFile::watch(&path, processes, OwnProcesses::default(), notifier).unwrap()
         });
         // Beside it there are other files.
         std::fs::write(folder.path().join("utmp"), "").unwrap();
@@ -119,7 +118,7 @@ fn a_lock_is_watched_from_when_it_is_made() {
             panic!("{taken:?}");
         };
         if let Some(author) = change.author {
-            assert!(!anonymous);
+            assert_eq!(notifier, Notifier::Fanotify);
             assert_eq!(author.process.pid, std::process::id());
         }
         std::fs::remove_file(&path).unwrap();
@@ -133,7 +132,7 @@ fn a_lock_is_watched_from_when_it_is_made() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_cannot_be_watched() {
+fn missing_folder_cannot_be_watched() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -141,7 +140,9 @@ fn a_folder_that_is_not_there_cannot_be_watched() {
     runtime.block_on(async {
         let processes = Processes::new(&Root::new("/"));
         let path = Path::new("/nowhere/xtables.lock");
-        let Err(error) = LockFile::watch(path, processes, OwnProcesses::default()) else {
+        let Err(error) =
+            LockFile::watch(path, processes, OwnProcesses::default(), Notifier::Fanotify)
+        else {
             panic!("it is watched");
         };
         assert_eq!(error.to_string(), "/nowhere/xtables.lock cannot be watched");
@@ -149,7 +150,7 @@ fn a_folder_that_is_not_there_cannot_be_watched() {
 }
 
 #[test]
-fn where_the_lock_says_nothing_the_poll_finds_it() {
+fn drift_without_a_lock_event_is_found_by_polling() {
     in_namespace(Backend::Legacy, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
@@ -170,25 +171,15 @@ fn where_the_lock_says_nothing_the_poll_finds_it() {
 }
 
 #[test]
-fn a_node_that_only_polls_says_so() {
+fn polling_only_is_reported_as_a_warning() {
     in_namespace(Backend::Nft, |place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
         let agent = Agent::start(place, OFTEN);
         agent
             .inbox
-            .deaf(&std::io::Error::other("no more announcements"));
-        let told = || {
-            let (facts, _) = agent.outbox.hello();
-            facts
-                .warnings
-                .iter()
-                .any(|warning| warning.contains("only by a look every"))
-        };
-        let deadline = Instant::now() + LIMIT;
-        while !told() {
-            assert!(Instant::now() < deadline, "it does not say so");
-            std::thread::sleep(OFTEN); // facts go out with a poll, and nothing announces them
-        }
+            .polling_only(&std::io::Error::other("no more announcements"));
+        let warning = agent.warning_until("noticed only every 0.1 s");
+        assert!(warning.contains("no more announcements"), "{warning}");
     });
 }

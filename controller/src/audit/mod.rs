@@ -15,6 +15,7 @@ use voipfleet_protocol::audit::{Ending, Kind, Link, Record};
 
 pub use event::Event;
 use rate_limit::Flood;
+pub(crate) use rate_limit::WINDOW as RATE_WINDOW;
 use writer::{Append, Writer};
 
 use crate::clock::{self, Clock};

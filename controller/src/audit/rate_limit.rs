@@ -7,7 +7,7 @@ use std::time::Duration;
 use voipfleet_protocol::audit::{Kind, Record};
 
 /// For how long they are counted together.
-pub(super) const WINDOW: Duration = Duration::from_mins(1);
+pub(crate) const WINDOW: Duration = Duration::from_mins(1);
 /// Refusals of one key, or events of one kind, that are written within a window, each on its
 /// own.
 pub(super) const EACH: u32 = 20;

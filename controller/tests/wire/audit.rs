@@ -9,7 +9,7 @@ use voipfleet_controller::dynamic_sets::{SourceOptions, Sources};
 use voipfleet_controller::fleet::Fleet;
 use voipfleet_controller::pki::authority;
 use voipfleet_controller::push::Pushes;
-use voipfleet_controller::server::api::{Api, OperatorService, REQUEST_ID};
+use voipfleet_controller::server::api::{OperatorService, Parts, REQUEST_ID};
 use voipfleet_controller::server::listen::{Peer, Proven};
 use voipfleet_controller::store::{
     Changes, Embedded, Limits, Outcome, Page, Revision, Snapshot, Store, StoreError, Txn,
@@ -354,7 +354,7 @@ async fn what_cannot_be_written_down_is_not_done_or_not_acknowledged() {
         audit.clone(),
         stop,
     );
-    let service = OperatorService::new(Api {
+    let service = OperatorService::new(Parts {
         pushes: Pushes::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone()),
         store: Arc::clone(&store),
         clock,
@@ -364,8 +364,6 @@ async fn what_cannot_be_written_down_is_not_done_or_not_acknowledged() {
         enrol_address: "127.0.0.1:7444".parse().unwrap(),
         audit,
         admin: "ada".parse().unwrap(),
-        uses: Arc::default(),
-        backups: voipfleet_controller::server::api::BackupTurn::default(),
         sources: sources.await.unwrap(),
     });
     fault.store(FAIL_ALL, Ordering::SeqCst);

@@ -77,7 +77,13 @@ fn full(system: &System, ruleset: &Ruleset) -> Result<Duration> {
         digest: ruleset.digest(),
     };
     let start = Instant::now();
-    let prepared = Prepared::new(kernel.as_ref(), held, ruleset.clone(), Failsafe::default())?;
+    let prepared = Prepared::preflight(
+        kernel.as_ref(),
+        held,
+        ruleset.clone(),
+        None,
+        Failsafe::default(),
+    )?;
     prepared.begin(&ledger, 1, SystemTime::UNIX_EPOCH)?;
     let confirmed = prepared.enforce(kernel.as_mut())?;
     ledger.confirm(&confirmed)?;

@@ -26,10 +26,11 @@ pub(crate) fn run(times: usize) -> Result<()> {
         .scratch()
         .map_err(|why| anyhow!("{why}: the bench needs network namespaces"))?;
     let mut ruleset = site::ruleset(1, ELEMENTS)?;
-    Prepared::new(
+    Prepared::preflight(
         kernel.as_ref(),
         held(&ruleset),
         ruleset.clone(),
+        None,
         Failsafe::default(),
     )?
     .enforce(kernel.as_mut())?;
@@ -119,7 +120,8 @@ fn one(kernel: &mut dyn Kernel, next: &Ruleset) -> Result<[Duration; 6]> {
     };
     kernel.ipset_restore(&(back(&plan.before, "add", "del") + &back(&plan.after, "del", "add")))?;
 
-    let prepared = Prepared::new(kernel, held(next), next.clone(), Failsafe::default())?;
+    let prepared =
+        Prepared::preflight(kernel, held(next), next.clone(), None, Failsafe::default())?;
     let start = Instant::now();
     prepared.write(kernel)?;
     let write = start.elapsed();

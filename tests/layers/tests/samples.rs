@@ -1,6 +1,9 @@
 //! Each rule fails on a small sample that breaks it, and passes one that does not.
 
-#![allow(clippy::unwrap_used, reason = "a sample that cannot be read fails its test")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a sample that cannot be read fails its test"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

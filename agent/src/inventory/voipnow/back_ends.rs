@@ -3,8 +3,8 @@
 //! The format is not published. What is assumed here is how scripts in the field read these
 //! files: lines of `KEY FIELD:HOST:PORT…` in three of them, and of `FIELD:FIELD:FIELD:HOST:PORT`
 //! in `disdbase.conf`; `#` starts a comment. So host and port are taken from their places and
-//! from nowhere else: a file that looks otherwise is told as not understood, rather than a
-//! password as a host.
+//! from nowhere else: a file of another form is reported as not understood, rather than a password
+//! as a host.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ pub(super) struct BackEnd {
     port: u16,
 }
 
-/// A file, and where host and port stand in it.
+/// A file, and the place of host and port in it.
 struct File {
     path: &'static str,
     service: &'static str,
@@ -114,8 +114,7 @@ impl File {
     }
 }
 
-/// An address, or a name of letters, digits, dots and hyphens. IPv6 cannot stand between
-/// colons.
+/// An address, or a name of letters, digits, dots and hyphens. IPv6 cannot be between colons.
 fn is_host(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -150,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_is_of_a_service_of_the_catalogue() {
+    fn every_back_end_file_names_a_catalogue_service() {
         for file in &FILES {
             assert!(
                 catalogue::service(file.service).is_some(),
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn host_and_port_come_from_their_places_only() {
+    fn host_and_port_are_parsed_from_fixed_fields_only() {
         let [sql, hubring, ..] = &FILES;
         let read = |file: &File, line: &str| {
             let found = file.read(line)?;

@@ -9,7 +9,7 @@ use crate::host::{Processes, Root};
 
 /// A line of `/proc/net/udp` is 128 bytes: more sockets than any media server has.
 const MAX_FILE: u64 = 8 << 20;
-/// Listeners that one node tells of.
+/// Listeners that one node reports.
 const MAX_LISTENERS: usize = 64;
 
 /// Daemons whose ports in these ranges are media, with the ports of theirs that are not.
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ranges_are_those_of_media() {
+    fn world_ranges_are_rtp_and_t38() {
         let ranges = world_ranges();
         let open = |port: u16| ranges.iter().any(|range| range.contains(port));
         assert!(
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sockets_that_strangers_reach_are_read() {
+    fn only_unconnected_non_loopback_sockets_are_read() {
         let line = |local: &str, remote: &str| {
             format!(" 1: {local} {remote} 07 00000000:00000000 00:00000000 00000000 0 0 4711 2 0 0")
         };
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn media_is_expected_but_for_other_ports_of_its_daemons() {
+    fn media_daemons_are_expected_except_on_their_control_ports() {
         assert!(is_media("asterisk", 12_345));
         assert!(!is_media("asterisk", 4569));
         assert!(!is_media("memcached", 11_211));

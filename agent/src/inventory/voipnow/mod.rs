@@ -1,4 +1,4 @@
-//! VoipNow as the machine shows it: who the node is, what runs, where its back ends are.
+//! VoipNow on this machine: its node id, roles, back ends and trusted networks.
 
 mod back_ends;
 mod listeners;
@@ -11,12 +11,12 @@ use crate::host::{Processes, Root};
 
 pub use listeners::listeners;
 
-/// The longest version or node id that is told.
+/// The longest version or node id that is reported.
 const MAX_WORD: usize = 64;
 /// The files of either hold one line.
 const MAX_FILE: u64 = 4 << 10;
 
-/// What is told of VoipNow; none where it is not installed.
+/// What is reported about VoipNow; none where it is not installed.
 pub fn read(root: &Root, processes: &Processes) -> Option<pb::VoipNow> {
     let node_id = word(root, "/etc/voipnownode/nodeid");
     let version = word(root, "/usr/local/voipnow/.version");

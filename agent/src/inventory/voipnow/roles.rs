@@ -1,7 +1,7 @@
 //! Roles by the daemons that run.
 //!
 //! The vendor keeps them in table `node_role` of a database, whose password is not ours to
-//! read. `ic` has no daemon of its own that could be told from `http`.
+//! read. `ic` has no daemon of its own that could be distinguished from `http`.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub(super) fn found(processes: &Processes) -> BTreeSet<Role> {
             continue;
         };
         let role = by_name(&comm).or_else(|| {
-            // Interpreters say what they run in their command line only.
+            // What an interpreter runs is in its command line only.
             let runs = ["java", "beam.smp", "python", "celery", "hubring"];
             let interpreter = runs.iter().any(|name| comm.starts_with(name));
             by_command_line(&interpreter.then(|| processes.command_line(pid))??)

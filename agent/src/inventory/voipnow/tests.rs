@@ -84,7 +84,7 @@ fn machine() -> (tempfile::TempDir, Root) {
 }
 
 #[test]
-fn the_node_its_roles_and_its_back_ends_are_found() {
+fn node_id_roles_and_back_ends_are_found() {
     let (_folder, root) = machine();
     let found = read(&root, &Processes::new(&root)).unwrap();
     assert_eq!(
@@ -118,7 +118,7 @@ fn the_node_its_roles_and_its_back_ends_are_found() {
 }
 
 #[test]
-fn a_machine_without_voipnow_says_nothing_of_it() {
+fn machine_without_voipnow_reports_none() {
     let folder = tempfile::tempdir().unwrap();
     let root = Root::new(folder.path());
     process(&root, 100, "kamailio", "/usr/sbin/kamailio");
@@ -126,7 +126,7 @@ fn a_machine_without_voipnow_says_nothing_of_it() {
 }
 
 #[test]
-fn ids_and_versions_are_words() {
+fn node_id_and_version_must_be_plain_words() {
     let (_folder, root) = machine();
     for bad in ["", " \n", "a\u{1b}[2Jb", &"1".repeat(65)] {
         write(&root, "/etc/voipnownode/nodeid", bad);
@@ -150,7 +150,7 @@ impl std::io::Write for Log {
 }
 
 #[test]
-fn no_secret_is_printed_logged_or_sent() {
+fn secrets_in_voipnow_files_are_never_printed_logged_or_sent() {
     let (_folder, root) = machine();
     // Damaged files too: whatever place a secret gets into.
     let files =

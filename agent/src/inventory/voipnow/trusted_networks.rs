@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_as_the_vendor_writes_them() {
+    fn trusted_networks_are_parsed_in_every_vendor_notation() {
         let nets = |line: &str| {
             read(line)
                 .iter()

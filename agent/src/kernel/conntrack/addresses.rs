@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_is_seen_as_input_sees_it() {
+    fn flow_has_the_addresses_that_input_rules_match() {
         let (phone, node) = ("203.0.113.9:5062", "198.18.0.11:5060");
         for (original, reply, seen) in [
             (
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_uncertain_interface_is_any_of_them() {
+    fn address_on_several_interfaces_yields_all_of_them() {
         let names = |local: &str| {
             let (addresses, phone) = (addresses(), "[2001:db8::9]:5062");
             let flow = addresses.flow(&entry((phone, local), (local, phone)));

@@ -30,7 +30,7 @@ pub(super) struct Entry {
     /// Of the answers.
     pub(super) reply: Ends,
     /// What names exactly this entry: the original direction, and its zone and id where the
-    /// kernel tells them.
+    /// kernel gives them.
     pub(super) key: Vec<ConntrackAttribute>,
 }
 

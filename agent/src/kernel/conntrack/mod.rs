@@ -16,8 +16,8 @@ use netlink::{Deleted, Netlink};
 
 /// Sources that are counted each by itself.
 const MAX_SOURCES: usize = 1024;
-/// Flows that are counted once although the other side made them anew during the walk; beyond
-/// it such a one counts twice.
+/// Flows that count once although the peer created them again during the walk; beyond it, such a
+/// flow counts twice.
 const MAX_KNOWN: usize = 16_384;
 
 /// What was cut.
@@ -27,12 +27,12 @@ pub struct Cut {
     pub flows: u64,
     /// How many of each peer, for the first 1024 of them.
     pub sources: BTreeMap<IpAddr, u64>,
-    /// Entries that the kernel told of in words that are not understood. They go on.
+    /// Entries that could not be parsed, and go on.
     pub unread: u64,
-    /// Entries that the kernel did not delete. They go on.
+    /// Entries that the kernel did not delete, and that go on.
     pub kept: u64,
-    /// Why not, of the last of them.
-    pub refusal: String,
+    /// Why the last of them was not.
+    pub refusal: Option<String>,
 }
 
 impl Cut {
@@ -49,12 +49,12 @@ impl Cut {
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
     /// No netlink socket.
-    #[error("no netlink socket to connection tracking can be had")]
+    #[error("cannot open a netlink socket to connection tracking")]
     Socket(#[source] std::io::Error),
-    /// The kernel does not tell what it tracks.
-    #[error("the kernel does not list the connections that it tracks (nf_conntrack_netlink)")]
+    /// The kernel does not list its entries.
+    #[error("the kernel does not list tracked connections (is nf_conntrack_netlink loaded?)")]
     List(#[source] std::io::Error),
-    /// Which flows are this node's cannot be told.
+    /// Without its addresses, the flows of this node are not known.
     #[error("the addresses of this machine cannot be read")]
     Addresses(#[source] std::io::Error),
 }
@@ -62,9 +62,8 @@ pub enum ConntrackError {
 /// Deletes the entries of those TCP and UDP flows of this node that `picks` picks, in the
 /// network namespace of the calling thread.
 ///
-/// What is only forwarded (a container's), loopback, and what belongs to another connection
-/// (an expected one, as of FTP's data) is not asked about. An entry that is gone meanwhile is
-/// not counted, and no error.
+/// Forwarded flows (of containers), loopback, and connections that belong to others (FTP's data)
+/// are left alone. An entry that is gone meanwhile does not count, and is not an error.
 pub(super) fn cut(picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError> {
     let addresses = Addresses::read().map_err(ConntrackError::Addresses)?;
     let mut list = Netlink::open().map_err(ConntrackError::Socket)?;
@@ -94,7 +93,7 @@ pub(super) fn cut(picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackErr
             // The others are cut all the same.
             Err(error) => {
                 cut.kept += 1;
-                cut.refusal = error.to_string();
+                cut.refusal = Some(error.to_string());
             }
         }
     })?;

@@ -47,8 +47,7 @@ impl Netlink {
         })
     }
 
-    /// Gives every entry of both families to `each`, one by one, and says how many could not be
-    /// read.
+    /// Calls `each` with every entry of both families. Gives how many could not be parsed.
     pub(super) fn list(
         &mut self,
         mut each: impl FnMut(Vec<ConntrackAttribute>),
@@ -116,7 +115,7 @@ impl Netlink {
 
 type Payload = NetlinkPayload<NetfilterMessage>;
 
-/// A message in words that are not understood.
+/// A message that could not be parsed.
 struct Unread;
 
 /// The first message of a datagram, and what is after it; none where nothing is left, or it is

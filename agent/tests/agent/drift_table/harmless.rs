@@ -1,4 +1,4 @@
-//! What is nobody's concern: no record, and no write to the kernel.
+//! Harmless edits: no record, and no write to the kernel.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -289,10 +289,6 @@ const NFT_EVENTS: &[Event] = &[
     ),
 ];
 
-pub(super) fn number() -> usize {
-    EVENTS.len() + NFT_EVENTS.len()
-}
-
 /// A real edit, each time another.
 fn marker(number: usize, family: Family) -> (String, String) {
     let source = match family {
@@ -317,39 +313,42 @@ fn nothing_comes_of_them(place: &Place) {
             for step in *steps {
                 node.make(*step, family);
             }
-            // One look may be under way; the next begins after the event.
+            // One inspection may be under way; the next begins after the event.
             let enough = looks.load(Ordering::SeqCst) + 2;
             let deadline = Instant::now() + LIMIT;
             while looks.load(Ordering::SeqCst) < enough {
                 assert!(Instant::now() < deadline, "{what}: nobody looks");
-                // The announcements are heard meanwhile.
-                let told = agent.records_within(OFTEN / 10);
-                assert!(told.is_empty(), "{what}: {told:#?}");
+                // The events are read meanwhile.
+                let records = agent.records_within(OFTEN / 10);
+                assert!(records.is_empty(), "{what}: {records:#?}");
             }
             assert_eq!(writes.load(Ordering::SeqCst), written, "{what}: written");
             let (line, source) = marker(number + 1, family);
             place.tool(&line);
-            let told = agent.records_until(|records| !records.is_empty());
-            let only: Vec<_> = told.iter().map(brief).collect();
+            let records = agent.records_until(|records| !records.is_empty());
+            let only: Vec<_> = records.iter().map(brief).collect();
             let extra = (
                 family,
                 DriftClass::Extra,
                 "VF-SITE1".to_owned(),
                 String::new(),
             );
-            assert_eq!(only, [extra], "{what}: {told:#?}");
-            assert!(told[0].observed.contains(&source), "{what}: {told:#?}");
+            assert_eq!(only, [extra], "{what}: {records:#?}");
+            assert!(
+                records[0].observed.contains(&source),
+                "{what}: {records:#?}"
+            );
             assert_eq!(writes.load(Ordering::SeqCst), written + 1, "{what}");
         }
     }
 }
 
 #[test]
-fn nothing_comes_of_what_is_harmless_on_nft() {
+fn harmless_edits_are_not_drift_on_nft() {
     in_namespace(Backend::Nft, nothing_comes_of_them);
 }
 
 #[test]
-fn nothing_comes_of_what_is_harmless_on_legacy() {
+fn harmless_edits_are_not_drift_on_legacy() {
     in_namespace(Backend::Legacy, nothing_comes_of_them);
 }

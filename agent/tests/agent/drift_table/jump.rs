@@ -4,10 +4,10 @@ use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::DriftClass::{Altered, Bypass, Extra, Missing, Policy};
 
 use super::Step::{Lines, Run};
-use super::{Edit, Others, Told, edit, table};
+use super::{Edit, Others, Record, edit, table};
 use crate::reconciler::NEVER;
 
-const BYPASS: &[Told] = &[(Bypass, "INPUT", "")];
+const BYPASS: &[Record] = &[(Bypass, "INPUT", "")];
 
 /// A rule or chain of others above our jump. It stays, and the jump moves above it.
 const fn above(
@@ -192,11 +192,11 @@ pub(super) const EDITS: &[Edit] = &[
 ];
 
 #[test]
-fn the_jump_on_nft() {
+fn edits_of_the_jump_are_repaired_on_nft() {
     table(Backend::Nft, NEVER, EDITS);
 }
 
 #[test]
-fn the_jump_on_legacy() {
+fn edits_of_the_jump_are_repaired_on_legacy() {
     table(Backend::Legacy, NEVER, EDITS);
 }

@@ -129,7 +129,7 @@ pub(super) const EDITS: &[Edit] = &[
         )
     },
     Edit {
-        told: Records::Flushed,
+        records: Records::Flushed,
         others: Others::Wiped,
         ..edit(
             "nft flushes the table",
@@ -138,7 +138,7 @@ pub(super) const EDITS: &[Edit] = &[
         )
     },
     Edit {
-        told: Records::Gone(&[]),
+        records: Records::Gone(&[]),
         others: Others::Wiped,
         ..edit(
             "nft deletes the table",
@@ -150,18 +150,18 @@ pub(super) const EDITS: &[Edit] = &[
 
 /// Once, for both families.
 const RULESET: Edit = Edit {
-    told: Records::Gone(&[]),
+    records: Records::Gone(&[]),
     others: Others::BothWiped,
     ..edit("nft flushes the ruleset", &[Run("nft flush ruleset")], &[])
 };
 
 #[test]
-fn nft_by_hand() {
+fn edits_with_nft_are_repaired() {
     table(Backend::Nft, NEVER, EDITS);
 }
 
 #[test]
-fn nft_flushes_everything() {
+fn nft_flush_ruleset_is_repaired() {
     crate::support::in_namespace(Backend::Nft, |place| {
         let node = super::Node::new(place);
         let agent = node.agent(NEVER);

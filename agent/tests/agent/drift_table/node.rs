@@ -11,11 +11,11 @@ use voipfleet_proto::v1::DriftClass::{self, Missing, Set};
 use voipfleet_proto::v1::{self as pb, DriftRecord};
 use voipfleet_ruleset::ruleset::Family;
 
-use super::{Edit, Others, Records, Step, Told, fill};
+use super::{Edit, Others, Record, Records, Step, fill};
 use crate::reconciler::Agent;
 use crate::support::{Place, install, sample};
 
-/// A node with a ruleset and neighbours, and somebody else at work on it.
+/// A node with a ruleset, foreign firewalls, and another program that edits it.
 pub(crate) struct Node<'a> {
     pub(crate) place: &'a Place,
     /// `iptables-save -c` of both families, each rule with counters of its own.
@@ -116,16 +116,17 @@ impl<'a> Node<'a> {
     }
 
     fn records(&self, edit: &Edit, family: Family) -> Vec<(Family, DriftClass, String, String)> {
-        let told = |told: &[Told], family| -> Vec<_> {
+        let records = |records: &[Record], family| -> Vec<_> {
             let fill = |text: &str| fill(text, family);
-            told.iter()
+            records
+                .iter()
                 .map(|(class, chain, rule)| (family, *class, fill(chain), fill(rule)))
                 .collect()
         };
         let saved = &self.saved[&family];
-        let jump = told(&[(Missing, "INPUT", "")], family);
-        let mut expected = match edit.told {
-            Records::These(these) => told(these, family),
+        let jump = records(&[(Missing, "INPUT", "")], family);
+        let mut expected = match edit.records {
+            Records::These(these) => records(these, family),
             Records::Flushed => rules_of(saved)
                 .filter(|rule| rule.chain != "INPUT")
                 .map(|rule| (family, Missing, rule.chain, rule.label))
@@ -137,7 +138,7 @@ impl<'a> Node<'a> {
                     .map(|line| format!("VF-{}", line.split(' ').next().unwrap()))
                     .map(|chain| (family, Missing, chain, String::new()))
                     .chain(jump)
-                    .chain(told(more, family))
+                    .chain(records(more, family))
                     .collect()
             }
         };
@@ -160,7 +161,7 @@ impl<'a> Node<'a> {
             self.make(*step, family);
         }
         let expected = self.records(edit, family);
-        // A record that is sent again says more.
+        // A record that is sent again has more.
         let mut seen: BTreeMap<String, DriftRecord> = BTreeMap::new();
         let deadline = Instant::now() + crate::reconciler::LIMIT;
         let repaired = |seen: &BTreeMap<String, DriftRecord>| {
@@ -176,9 +177,9 @@ impl<'a> Node<'a> {
             );
         }
         let seen: Vec<DriftRecord> = seen.into_values().collect();
-        let mut told: Vec<_> = seen.iter().map(brief).collect();
-        told.sort();
-        assert_eq!(told, expected, "{what}: {seen:#?}");
+        let mut records: Vec<_> = seen.iter().map(brief).collect();
+        records.sort();
+        assert_eq!(records, expected, "{what}: {seen:#?}");
         for record in &seen {
             assert!(record.repaired_after_ms.is_some(), "{what}: {record:#?}");
             let empty = record.wanted.is_empty() && record.observed.is_empty();

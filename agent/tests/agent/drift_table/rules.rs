@@ -282,11 +282,11 @@ pub(super) const EDITS: &[Edit] = &[
 ];
 
 #[test]
-fn rules_on_nft() {
+fn edits_of_rules_are_repaired_on_nft() {
     table(Backend::Nft, NEVER, EDITS);
 }
 
 #[test]
-fn rules_on_legacy() {
+fn edits_of_rules_are_repaired_on_legacy() {
     table(Backend::Legacy, NEVER, EDITS);
 }

@@ -4,18 +4,22 @@ use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::DriftClass::Set;
 
 use super::Step::Run;
-use super::{Edit, Others, Told, edit, table};
+use super::{Edit, Others, Record, edit, table};
 use crate::reconciler::OFTEN;
 
-const LIST: Told = (Set, "vf-list-1-{4}", "");
+const LIST: Record = (Set, "vf-list-1-{4}", "");
 
 /// A set is swapped with one that stays whose it is.
-const fn swap(what: &'static str, before: &'static [super::Step], told: &'static [Told]) -> Edit {
+const fn swap(
+    what: &'static str,
+    before: &'static [super::Step],
+    records: &'static [Record],
+) -> Edit {
     Edit {
         before,
         others: Others::More(&["create beside-{4}", "add beside-{4}"]),
         after: &[Run("ipset destroy beside-{4}")],
-        ..edit(what, &[Run("ipset swap beside-{4} vf-list-1-{4}")], told)
+        ..edit(what, &[Run("ipset swap beside-{4} vf-list-1-{4}")], records)
     }
 }
 
@@ -78,11 +82,11 @@ pub(super) const EDITS: &[Edit] = &[
 ];
 
 #[test]
-fn sets_on_nft() {
+fn edits_of_sets_are_repaired_on_nft() {
     table(Backend::Nft, OFTEN, EDITS);
 }
 
 #[test]
-fn sets_on_legacy() {
+fn edits_of_sets_are_repaired_on_legacy() {
     table(Backend::Legacy, OFTEN, EDITS);
 }

@@ -9,12 +9,12 @@ use crate::reconciler::NEVER;
 
 pub(super) const EDITS: &[Edit] = &[
     Edit {
-        told: Records::Flushed,
+        records: Records::Flushed,
         others: Others::Wiped,
         ..edit("everything is flushed", &[Run("{ipt} -F")], &[])
     },
     Edit {
-        told: Records::Gone(&[]),
+        records: Records::Gone(&[]),
         others: Others::Wiped,
         ..edit(
             "everything is flushed, and every chain removed",
@@ -23,7 +23,7 @@ pub(super) const EDITS: &[Edit] = &[
         )
     },
     Edit {
-        told: Records::Gone(&[(Policy, "INPUT", "")]),
+        records: Records::Gone(&[(Policy, "INPUT", "")]),
         others: Others::Wiped,
         ..edit(
             "everything is closed by hand",
@@ -32,7 +32,7 @@ pub(super) const EDITS: &[Edit] = &[
         )
     },
     Edit {
-        told: Records::Gone(&[]),
+        records: Records::Gone(&[]),
         others: Others::Wiped,
         ..edit(
             "the file of another firewall is restored",
@@ -45,7 +45,7 @@ pub(super) const EDITS: &[Edit] = &[
         )
     },
     Edit {
-        told: Records::Gone(&[(Policy, "INPUT", "")]),
+        records: Records::Gone(&[(Policy, "INPUT", "")]),
         others: Others::Wiped,
         ..edit(
             "the file of another firewall with a policy is restored",
@@ -126,11 +126,11 @@ fn lines(saved: &str, keep: impl Fn(&str) -> bool) -> String {
 }
 
 #[test]
-fn tables_on_nft() {
+fn edits_of_tables_are_repaired_on_nft() {
     table(Backend::Nft, NEVER, EDITS);
 }
 
 #[test]
-fn tables_on_legacy() {
+fn edits_of_tables_are_repaired_on_legacy() {
     table(Backend::Legacy, NEVER, EDITS);
 }

@@ -10,7 +10,7 @@ use voipfleet_agent::ledger::{KeptLive, Ledger, Live, Management};
 use voipfleet_ruleset::iptables::Failsafe;
 use voipfleet_ruleset::ruleset::{LiveSets, Ruleset};
 
-use crate::live::{first, naming};
+use crate::dynamic_sets::{first, naming};
 use crate::node::{Node, announced, confirm, program, was_killed};
 use crate::support::{Place, held, in_namespace, same};
 
@@ -30,12 +30,12 @@ pub(super) struct Stands {
     pub(super) variant: u16,
 }
 
-/// How a trial ends, as far as the controller has a say.
+/// What the controller does in a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
     /// It confirms.
     Confirms,
-    /// It says nothing until the trial's time is over.
+    /// It does not answer until the trial's time is over.
     Keeps,
 }
 
@@ -154,7 +154,7 @@ impl<'a> Bench<'a> {
                 let (mut system, ruleset) = (place.system(), ruleset(variant));
                 let held = held(1, &ruleset);
                 let prepared =
-                    Prepared::with_live(&system, held, ruleset, Some(&live), failsafe).unwrap();
+                    Prepared::preflight(&system, held, ruleset, Some(&live), failsafe).unwrap();
                 prepared.enforce(&mut system).unwrap();
             }
             place.everything()
@@ -198,7 +198,7 @@ impl<'a> Bench<'a> {
         let ruleset = ruleset(variant);
         let held = held(generation, &ruleset);
         let (live, open) = (Some(&self.live), failsafe.clone());
-        let prepared = Prepared::with_live(&system, held, ruleset, live, open).unwrap();
+        let prepared = Prepared::preflight(&system, held, ruleset, live, open).unwrap();
         ledger
             .confirm(&prepared.enforce(&mut system).unwrap())
             .unwrap();
@@ -264,7 +264,7 @@ impl<'a> Bench<'a> {
     }
 
     /// After the agent died at `failpoint`: whatever starts it again finds the one ruleset or
-    /// the other, whole, and the ledger says which.
+    /// the other, whole, and the ledger has the same one.
     pub(super) fn check(&mut self, failpoint: &str) {
         let at = format!("{:?}, killed at {failpoint}", self.place.backend);
         let wanted = self.wanted();

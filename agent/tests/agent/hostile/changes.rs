@@ -1,5 +1,5 @@
 //! What makes of a sound ruleset one that no compiler of ours makes: in the ruleset itself, its
-//! chains and sets. What is changed, how, and what the node must say of it.
+//! chains and sets. What is changed, how, and what the node must report.
 
 use voipfleet_proto::v1 as pb;
 use voipfleet_proto::v1::verdict::Kind as Verdict;
@@ -30,12 +30,12 @@ pub(super) const CHAINS: &[(&str, Change, &str)] = &[
     (
         "another site",
         |r| r.site = "site-b".to_owned(),
-        "compiled for node site-b/sip1",
+        "compiled for another node: site-b/sip1",
     ),
     (
         "another node",
         |r| r.node = "sip2".to_owned(),
-        "compiled for node site-a/sip2",
+        "compiled for another node: site-a/sip2",
     ),
     (
         "a site's name",

@@ -37,7 +37,7 @@ impl Victim<'_> {
 }
 
 #[test]
-fn content_that_is_not_what_was_announced() {
+fn content_other_than_announced_is_refused() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -56,19 +56,19 @@ fn content_that_is_not_what_was_announced() {
                     "one bit changed",
                     size,
                     Served::Chunks(vec![changed]),
-                    "not the one that was offered",
+                    "does not match the offer",
                 ),
                 (
                     "cut short",
                     size,
                     Served::Chunks(vec![cut(size - 1)]),
-                    "not the one that was offered",
+                    "does not match the offer",
                 ),
                 (
                     "nothing",
                     size,
                     Served::Chunks(vec![]),
-                    "not the one that was offered",
+                    "does not match the offer",
                 ),
                 (
                     "longer than announced",
@@ -86,7 +86,7 @@ fn content_that_is_not_what_was_announced() {
                     "more than anybody takes",
                     MAX_RULESET_BYTES + 1,
                     Served::Chunks(vec![whole.clone()]),
-                    "the most is",
+                    "the limit is",
                 ),
                 (
                     "1 GB announced",
@@ -98,19 +98,19 @@ fn content_that_is_not_what_was_announced() {
                     "all that can be announced",
                     usize::MAX,
                     Served::Chunks(vec![whole.clone()]),
-                    "the most is",
+                    "the limit is",
                 ),
                 (
                     "a chunk above 256 KiB",
                     MAX_RULESET_BYTES,
                     Served::Chunks(vec![vec![7; CHUNK + 1]]),
-                    "a chunk of 262145 bytes came",
+                    "a chunk of 262145 bytes",
                 ),
                 (
                     "a chunk above every message",
                     MAX_RULESET_BYTES,
                     Served::Chunks(vec![vec![7; 2 << 20]]),
-                    "the ruleset is not given, the controller says: ",
+                    "the ruleset was refused by the controller: ",
                 ),
                 (
                     "an error in the middle",
@@ -128,7 +128,7 @@ fn content_that_is_not_what_was_announced() {
 }
 
 #[test]
-fn floods_end_by_themselves_and_memory_is_bounded() {
+fn flood_of_content_is_cut_off_in_bounded_memory() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -184,7 +184,7 @@ fn floods_end_by_themselves_and_memory_is_bounded() {
 }
 
 #[test]
-fn a_fetch_that_hangs_gives_way_to_a_newer_offer() {
+fn hanging_fetch_gives_way_to_a_newer_offer() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;

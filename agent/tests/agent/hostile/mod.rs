@@ -1,12 +1,12 @@
-//! A controller with a valid certificate that means harm: the node keeps its ruleset, says
+//! A malicious controller with a valid certificate: the node keeps its ruleset, reports
 //! why, and takes the next good push.
 
 mod changes;
+mod dynamic_sets;
 mod fetches;
-mod live;
+mod messages;
 mod rule_changes;
 mod rulesets;
-mod words;
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@ use crate::node::run;
 use crate::support::{on_both_backends, sample};
 
 #[test]
-fn a_ruleset_that_nobody_compiles_is_refused_by_name() {
+fn malformed_ruleset_is_refused_with_its_reason() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -28,7 +28,7 @@ fn a_ruleset_that_nobody_compiles_is_refused_by_name() {
 }
 
 #[test]
-fn bytes_that_are_no_ruleset_are_refused() {
+fn undecodable_ruleset_is_refused() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;

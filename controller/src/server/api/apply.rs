@@ -12,7 +12,7 @@ use voipfleet_proto::v1::{
 
 use super::convert::{diagnostic, parse, sources};
 use super::documents::{broken, shown};
-use super::{Api, Caller, source_quotas};
+use super::{Caller, DocumentsApi, source_quotas};
 use crate::documents::{Change as Step, Stored};
 use crate::limits::MAX_DOCUMENTS;
 use crate::server::rpc_status::Failed;
@@ -50,7 +50,7 @@ struct Outcome {
     beyond: Option<String>,
 }
 
-impl Api {
+impl DocumentsApi {
     /// Checks documents and stores what changed.
     pub(super) async fn apply(
         &self,
@@ -59,7 +59,7 @@ impl Api {
     ) -> Result<ApplyResponse, Status> {
         let dry_run = request.dry_run;
         let order = Arc::new(Order::of(request)?);
-        let _turn = self.pushes.documents().turn().await;
+        let _turn = self.documents.turn().await;
         let apply = async |tx| self.apply_once(tx, caller, &order, dry_run).await;
         let store = self.store.as_ref();
         let (answer, changed) = transact(store, "the set of documents", apply).await?;

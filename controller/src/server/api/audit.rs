@@ -1,6 +1,7 @@
 //! The audit log, as far as its reader may see it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_policy as policy;
@@ -8,9 +9,9 @@ use voipfleet_proto::v1;
 use voipfleet_protocol::audit::{Kind, Link, Record};
 
 use super::convert::{invalid, parse};
-use super::{Api, Caller, failed};
+use super::{Caller, failed};
 use crate::audit;
-use crate::store::{Expect, Outcome, StoreError, Txn, keys};
+use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
 
 /// Records in an answer unless the caller says otherwise.
 const DEFAULT_LIMIT: usize = 100;
@@ -103,9 +104,15 @@ fn link(link: Link) -> v1::AuditLink {
     }
 }
 
-impl Api {
+/// Reading and pruning the audit log.
+#[derive(Debug, Clone)]
+pub(super) struct AuditApi {
+    pub(super) store: Arc<dyn Store>,
+}
+
+impl AuditApi {
     /// Records by what is asked for, newest first.
-    pub(super) async fn audit(
+    pub(super) async fn records(
         &self,
         caller: &Caller,
         request: &v1::AuditRequest,
@@ -166,7 +173,7 @@ impl Api {
     }
 
     /// Records as they are stored, for whoever checks the chain.
-    pub(super) async fn audit_chain(
+    pub(super) async fn chain(
         &self,
         request: &v1::AuditChainRequest,
     ) -> Result<v1::AuditChainResponse, Status> {
@@ -204,7 +211,7 @@ impl Api {
 
     /// Removes the oldest records up to one that the caller has, and keeps its hash: the chain
     /// goes on from there.
-    pub(super) async fn prune_audit(
+    pub(super) async fn prune(
         &self,
         caller: &Caller,
         request: &v1::PruneAuditRequest,

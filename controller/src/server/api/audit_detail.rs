@@ -9,30 +9,28 @@ const MAX_NAME: usize = 80;
 /// Files and documents that are named one by one.
 const NAMED: usize = 20;
 
-/// What is asked for.
+/// What the audit log records of a request besides its target.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Words {
+pub(super) struct AuditDetail {
     /// Documents, operators, addresses: `Operator/ada`.
     pub(super) objects: Vec<String>,
-    /// More about it. Never a secret.
+    /// Never a secret.
     pub(super) detail: String,
 }
 
-impl Words {
-    /// Of a request whose target says what it is about.
-    fn more(detail: impl Into<String>) -> Self {
+impl AuditDetail {
+    fn text(detail: impl Into<String>) -> Self {
         Self {
             detail: detail.into(),
             ..Self::default()
         }
     }
-}
 
-/// A request of an operator.
-pub(super) trait Asks {
-    /// What the audit log says of it besides its target.
-    fn words(&self) -> Words {
-        Words::default()
+    fn objects(objects: Vec<String>) -> Self {
+        Self {
+            objects,
+            ..Self::default()
+        }
     }
 }
 
@@ -84,162 +82,116 @@ fn bindings(bindings: &[v1::OperatorBinding]) -> String {
     shown.collect::<Vec<_>>().join("; ")
 }
 
-impl Asks for v1::ApplyRequest {
-    fn words(&self) -> Words {
-        let files = some(self.sources.iter().map(|source| source.path.as_str()));
-        let dry = if self.dry_run { "dry run of " } else { "" };
-        let pruned = self.prune.iter().take(NAMED);
-        Words {
-            objects: pruned
-                .flat_map(|gone| object(&gone.kind, &gone.name))
-                .collect(),
-            detail: format!("{dry}documents of {files}"),
-        }
+pub(super) fn apply(request: &v1::ApplyRequest) -> AuditDetail {
+    let files = some(request.sources.iter().map(|source| source.path.as_str()));
+    let dry = if request.dry_run { "dry run of " } else { "" };
+    let pruned = request.prune.iter().take(NAMED);
+    AuditDetail {
+        objects: pruned
+            .flat_map(|gone| object(&gone.kind, &gone.name))
+            .collect(),
+        detail: format!("{dry}documents of {files}"),
     }
 }
 
-impl Asks for v1::PushRequest {
-    fn words(&self) -> Words {
-        let detail = if self.dry_run { "dry run" } else { "" };
-        Words::more(detail)
+pub(super) fn push(request: &v1::PushRequest) -> AuditDetail {
+    let detail = if request.dry_run { "dry run" } else { "" };
+    AuditDetail::text(detail)
+}
+
+pub(super) fn rollback(request: &v1::RollbackRequest) -> AuditDetail {
+    let dry = if request.dry_run { "dry run, " } else { "" };
+    let to = match request.to {
+        0 => "to the last good generation".to_owned(),
+        to => format!("to generation {to}"),
+    };
+    AuditDetail::text(format!("{dry}{to}"))
+}
+
+pub(super) fn abort_rollout(request: &v1::AbortRolloutRequest) -> AuditDetail {
+    let detail = if request.roll_back { "and back" } else { "" };
+    AuditDetail::text(detail)
+}
+
+pub(super) fn create_token(request: &v1::CreateTokenRequest) -> AuditDetail {
+    let roles = some(request.roles.iter().map(String::as_str));
+    let node = match request.node.as_str() {
+        "" => String::new(),
+        node => format!(", only for node {}", short(node)),
+    };
+    AuditDetail::text(format!("for {roles}{node}"))
+}
+
+pub(super) fn revoke_token(request: &v1::RevokeTokenRequest) -> AuditDetail {
+    AuditDetail::objects(object("Token", &request.id))
+}
+
+pub(super) fn add_operator(request: &v1::AddOperatorRequest) -> AuditDetail {
+    AuditDetail {
+        objects: object("Operator", &request.name),
+        detail: bindings(&request.bindings),
     }
 }
 
-impl Asks for v1::RollbackRequest {
-    fn words(&self) -> Words {
-        let dry = if self.dry_run { "dry run, " } else { "" };
-        let to = match self.to {
-            0 => "to the last good generation".to_owned(),
-            to => format!("to generation {to}"),
-        };
-        Words::more(format!("{dry}{to}"))
+pub(super) fn bind_operator(request: &v1::BindOperatorRequest) -> AuditDetail {
+    AuditDetail {
+        objects: object("Operator", &request.name),
+        detail: bindings(&request.bindings),
     }
 }
 
-impl Asks for v1::AbortRolloutRequest {
-    fn words(&self) -> Words {
-        let detail = if self.roll_back { "and back" } else { "" };
-        Words::more(detail)
+pub(super) fn remove_operator(request: &v1::RemoveOperatorRequest) -> AuditDetail {
+    AuditDetail::objects(object("Operator", &request.name))
+}
+
+pub(super) fn block(request: &v1::BlockRequest) -> AuditDetail {
+    let forced = if request.force { ", forced" } else { "" };
+    let (time, place) = (
+        time(request.ttl_ms, request.forever),
+        place(request.scope.as_ref()),
+    );
+    AuditDetail {
+        objects: object("block", &request.address),
+        detail: format!("{time}{place}{forced}: {}", request.reason.trim()),
     }
 }
 
-impl Asks for v1::CreateTokenRequest {
-    fn words(&self) -> Words {
-        let roles = some(self.roles.iter().map(String::as_str));
-        let node = match self.node.as_str() {
-            "" => String::new(),
-            node => format!(", only for node {}", short(node)),
-        };
-        Words::more(format!("for {roles}{node}"))
+pub(super) fn allow(request: &v1::AllowRequest) -> AuditDetail {
+    let (time, place) = (
+        time(request.ttl_ms, request.forever),
+        place(request.scope.as_ref()),
+    );
+    AuditDetail {
+        objects: object("allow", &request.address),
+        detail: format!("{time}{place}: {}", request.reason.trim()),
     }
 }
 
-impl Asks for v1::RevokeTokenRequest {
-    fn words(&self) -> Words {
-        Words {
-            objects: object("Token", &self.id),
-            ..Words::default()
-        }
+pub(super) fn lift(request: &v1::LiftRequest) -> AuditDetail {
+    AuditDetail::objects(vec![short(&request.address)])
+}
+
+pub(super) fn panic_open(request: &v1::PanicOpenRequest) -> AuditDetail {
+    let time = time(request.ttl_ms, request.forever);
+    AuditDetail::text(format!("{time}: {}", request.reason.trim()))
+}
+
+pub(super) fn fetch_feed(request: &v1::FetchFeedRequest) -> AuditDetail {
+    let detail = if request.accept_shrunk {
+        "as short as it may be"
+    } else {
+        ""
+    };
+    AuditDetail::text(detail)
+}
+
+pub(super) fn prune_audit(request: &v1::PruneAuditRequest) -> AuditDetail {
+    let last = request.last.clone().unwrap_or_default();
+    AuditDetail {
+        // As `audit::pruned` names it: by this a later check knows that it was wanted.
+        objects: object("Record", &format!("{}/{}", last.seq, last.hash)),
+        ..AuditDetail::default()
     }
-}
-
-impl Asks for v1::AddOperatorRequest {
-    fn words(&self) -> Words {
-        Words {
-            objects: object("Operator", &self.name),
-            detail: bindings(&self.bindings),
-        }
-    }
-}
-
-impl Asks for v1::BindOperatorRequest {
-    fn words(&self) -> Words {
-        Words {
-            objects: object("Operator", &self.name),
-            detail: bindings(&self.bindings),
-        }
-    }
-}
-
-impl Asks for v1::RemoveOperatorRequest {
-    fn words(&self) -> Words {
-        Words {
-            objects: object("Operator", &self.name),
-            ..Words::default()
-        }
-    }
-}
-
-impl Asks for v1::BlockRequest {
-    fn words(&self) -> Words {
-        let forced = if self.force { ", forced" } else { "" };
-        let (time, place) = (time(self.ttl_ms, self.forever), place(self.scope.as_ref()));
-        Words {
-            objects: object("block", &self.address),
-            detail: format!("{time}{place}{forced}: {}", self.reason.trim()),
-        }
-    }
-}
-
-impl Asks for v1::AllowRequest {
-    fn words(&self) -> Words {
-        let (time, place) = (time(self.ttl_ms, self.forever), place(self.scope.as_ref()));
-        Words {
-            objects: object("allow", &self.address),
-            detail: format!("{time}{place}: {}", self.reason.trim()),
-        }
-    }
-}
-
-impl Asks for v1::LiftRequest {
-    fn words(&self) -> Words {
-        Words {
-            objects: vec![short(&self.address)],
-            ..Words::default()
-        }
-    }
-}
-
-impl Asks for v1::PanicOpenRequest {
-    fn words(&self) -> Words {
-        let time = time(self.ttl_ms, self.forever);
-        Words::more(format!("{time}: {}", self.reason.trim()))
-    }
-}
-
-impl Asks for v1::FetchFeedRequest {
-    fn words(&self) -> Words {
-        let detail = if self.accept_shrunk {
-            "as short as it may be"
-        } else {
-            ""
-        };
-        Words::more(detail)
-    }
-}
-
-impl Asks for v1::PruneAuditRequest {
-    fn words(&self) -> Words {
-        let last = self.last.clone().unwrap_or_default();
-        Words {
-            // As `audit::pruned` names it: by this a later check knows that it was wanted.
-            objects: object("Record", &format!("{}/{}", last.seq, last.hash)),
-            ..Words::default()
-        }
-    }
-}
-
-/// Requests whose target says everything, and those that change nothing.
-macro_rules! all_in_the_target {
-    ($($request:ident)*) => { $(impl Asks for v1::$request {})* };
-}
-
-all_in_the_target! {
-    AuditChainRequest AuditRequest BackupRequest DeleteRequest DiffGenerationsRequest DriftRequest
-    GetDocumentsRequest HistoryRequest ListBlocksRequest ListOperatorsRequest ListTokensRequest
-    LiveSourcesRequest PanicCloseRequest PauseRolloutRequest PlanRequest RenderRequest
-    RenewOperatorRequest ResumeRolloutRequest RolloutStatusRequest ShowGenerationRequest
-    StatusRequest WatchRolloutRequest WhoAmIRequest
 }
 
 #[cfg(test)]
@@ -259,8 +211,8 @@ mod tests {
             ..v1::BlockRequest::default()
         };
         assert_eq!(
-            block.words(),
-            Words {
+            super::block(&block),
+            AuditDetail {
                 objects: vec!["block/203.0.113.9".to_owned()],
                 detail: "for 60s, on every site, forced: toll fraud".to_owned(),
             }
@@ -269,7 +221,7 @@ mod tests {
             name: format!("{}\n", "x".repeat(1000)),
         };
         assert_eq!(
-            long.words().objects,
+            remove_operator(&long).objects,
             [format!("Operator/{}", "x".repeat(80))]
         );
         let apply = v1::ApplyRequest {
@@ -281,7 +233,7 @@ mod tests {
                 .collect(),
             ..v1::ApplyRequest::default()
         };
-        let told = apply.words().detail;
+        let told = super::apply(&apply).detail;
         assert!(told.ends_with("19.yaml, 5 more"), "{told}");
         assert!(!told.contains("secret"), "{told}");
     }

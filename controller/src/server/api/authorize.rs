@@ -1,47 +1,65 @@
-//! The one place where an operator's call is allowed or refused, and written down.
+//! The one place where an operator's call is allowed or refused, and recorded in the audit log.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_protocol::audit::{Ending, Kind, Record, Who};
 use voipfleet_protocol::identity::Identity;
-use voipfleet_protocol::identity::rights::{Binding, Call, Refusal, Sight, Target, Uses, decide};
+use voipfleet_protocol::identity::rights::{
+    self, Allowed, Binding, Call, Sight, Target, Uses, decide,
+};
 use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 
-use super::audit_detail::Asks;
-use super::{Api, convert, failed};
-use crate::audit::{Audit, ended};
+use super::audit_detail::AuditDetail;
+use super::document_usage::DocumentUsage;
+use super::failed;
+use super::target::Targeted;
+use crate::audit::{Audit, AuditError, ended};
+use crate::clock::Clock;
+use crate::documents::Cache;
 use crate::errors::chain;
 use crate::pki::authority::Leaf;
 use crate::records::{self, OperatorRecord, Read};
 use crate::server::listen::Peer;
-use crate::store::keys;
+use crate::store::{Store, keys};
 
-/// The metadata of every answer that tells the number of the request.
+/// The metadata of every answer that holds the request's id.
 pub const REQUEST_ID: &str = "voipfleet-request";
+
+/// Who may do what: certificates, bindings, and the audit log of every decision.
+#[derive(Debug, Clone)]
+pub struct Access {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) audit: Audit,
+    /// Has every right whatever the store says: root on the controller's host decides, and operators
+    /// cannot lock themselves out.
+    pub(super) admin: OperatorName,
+    pub(super) documents: Cache,
+    pub(super) usage: DocumentUsage,
+}
 
 /// An operator whose call was allowed.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Its name.
     pub name: OperatorName,
-    /// What it sees and may touch with this call.
+    /// What it sees and may change with this call.
     pub sight: Sight,
-    /// What it may do altogether.
+    /// All its rights.
     pub bindings: Arc<[Binding]>,
-    /// The call.
     pub call: Call,
-    /// What the call is about.
     pub target: Target,
-    /// The number of the request, as the caller is told.
+    /// The request's id, as in the answer's metadata and the audit log.
     pub request: String,
-    /// Where it called from.
     pub peer: SocketAddr,
     /// SHA-256 of its key, hexadecimal.
     pub key_hash: String,
-    /// When its certificate ends, Unix time.
+    /// Unix time.
     pub certificate_expires_ms: u64,
     record: Arc<Mutex<Record>>,
 }
@@ -49,6 +67,11 @@ pub struct Caller {
 impl Caller {
     fn with_record(&self, change: impl FnOnce(&mut Record)) {
         change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn record(&self) -> Record {
+        let record = self.record.lock();
+        record.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Writes the site's generation before and after into the result's audit record.
@@ -78,12 +101,12 @@ impl Caller {
         });
     }
 
-    /// Says more in the result's audit record. Never a secret.
+    /// Sets the detail of the result's audit record. Never a secret.
     pub fn detail(&self, detail: impl Into<String>) {
         self.with_record(|record| record.detail = detail.into());
     }
 
-    /// The answer tells that nothing was changed: the result's audit record says so too.
+    /// Records that the call was answered but changed nothing.
     pub fn changed_nothing(&self, why: impl Into<String>) {
         self.with_record(|record| {
             record.result = Some(Ending::Failed);
@@ -91,89 +114,68 @@ impl Caller {
         });
     }
 
-    /// What a refusal that depends on what is stored looks like to the caller.
-    pub fn refuse(&self, refusal: &Refusal) -> Status {
-        refused(&self.name, self.call, refusal)
+    /// A refusal that depends on what is stored, for the caller.
+    pub fn refuse(&self, refusal: &rights::Refusal) -> Status {
+        not_permitted(&self.name, self.call, refusal)
     }
 }
 
-/// What a call is about, or why the request does not say it.
-pub(super) trait About {
-    /// The target.
-    fn target(self) -> Result<Target, Status>;
+/// An operator's request on its way to its handler: authorised first, its end recorded after.
+#[derive(Debug)]
+pub(super) struct AuditedRequest<'a, T> {
+    access: &'a Access,
+    call: Call,
+    request: Request<T>,
+    detail: AuditDetail,
 }
 
-impl About for Target {
-    fn target(self) -> Result<Target, Status> {
-        Ok(self)
-    }
-}
-
-impl About for Result<Target, Status> {
-    fn target(self) -> Result<Target, Status> {
+impl<T: Targeted> AuditedRequest<'_, T> {
+    /// With what the audit log records of the request besides its target.
+    pub(super) fn detail(mut self, of: impl FnOnce(&T) -> AuditDetail) -> Self {
+        self.detail = of(self.request.get_ref());
         self
     }
-}
 
-/// The site that a request names; without one whatever its caller may see.
-pub(super) fn site(name: &str) -> Result<Target, Status> {
-    match name {
-        "" => Ok(Target::Visible),
-        name => convert::parse(name).map(Target::site),
+    /// Answers the request with `handler`, if its caller may make the call.
+    pub(super) async fn answer<R, F>(
+        self,
+        handler: impl FnOnce(Caller, T) -> F,
+    ) -> Result<Response<R>, Status>
+    where
+        F: Future<Output = Result<R, Status>>,
+    {
+        let authorized = self.access.authorize(self.call, &self.request, self.detail);
+        let call = authorized.await?;
+        let answer = handler(call.caller.clone(), self.request.into_inner()).await;
+        call.end(answer).await
     }
 }
 
-/// A call that was allowed and, if it may change anything, written down as asked for.
+/// A call that was allowed and, if it may change anything, is in the audit log as asked for.
 ///
-/// It must be ended. One that is dropped before (its caller hung up) ends as `unknown`.
+/// It must be ended. One that is dropped before (its caller hung up) is recorded as `unknown`.
 #[derive(Debug)]
-pub struct Begun {
-    /// Who calls.
+pub struct AuditedCall {
     pub caller: Caller,
     audit: Audit,
+    /// Whether the audit log waits for the call's result.
     open: bool,
 }
 
-impl Begun {
-    /// Writes down how the call ended, and only then gives its answer, with the number of the
-    /// request in the metadata.
+impl AuditedCall {
+    /// Records how the call ended, and only then gives its answer, with the request's id in the
+    /// metadata.
     pub async fn end<T>(mut self, result: Result<T, Status>) -> Result<Response<T>, Status> {
         let request = self.caller.request.clone();
-        let record = {
-            let record = self.caller.record.lock();
-            record.unwrap_or_else(PoisonError::into_inner).clone()
-        };
-        let refused = result
-            .as_ref()
-            .err()
-            .filter(|status| status.code() == Code::PermissionDenied);
         if std::mem::take(&mut self.open) {
-            let ending = match &result {
-                Ok(_) => record.result.unwrap_or(Ending::Done),
-                Err(_) if refused.is_some() => Ending::Refused,
-                Err(_) => Ending::Failed,
-            };
-            let mut record = ended(record, ending);
-            if let Err(status) = &result {
-                status.message().clone_into(&mut record.message);
+            let recorded = self.record_result(result.as_ref().err()).await;
+            if !recorded && result.is_ok() {
+                return Err(with_request_id(audit_incomplete(), &request));
             }
-            // On a task of its own: a caller who hangs up now leaves no record open.
-            let audit = self.audit.clone();
-            let written = tokio::spawn(async move { audit.append(record).await }).await;
-            if !matches!(written, Ok(Ok(_))) && result.is_ok() {
-                return Err(marked(
-                    Status::internal(
-                        "it was done, but its end could not be written into the audit log; look \
-                         at the controller's disk and log before you try again",
-                    ),
-                    &request,
-                ));
-            }
-        } else if let Some(status) = refused {
-            let mut record = record;
-            record.kind = Kind::Refused;
-            record.result = Some(Ending::Refused);
-            status.message().clone_into(&mut record.message);
+        } else if let Err(status) = &result
+            && status.code() == Code::PermissionDenied
+        {
+            let record = refusal_record(self.caller.record(), status);
             self.audit.refused(&self.caller.key_hash, record).await;
         }
         match result {
@@ -184,55 +186,92 @@ impl Begun {
                 }
                 Ok(response)
             }
-            Err(status) => Err(marked(status, &request)),
+            Err(status) => Err(with_request_id(status, &request)),
         }
+    }
+
+    /// False: the audit log could not be written.
+    async fn record_result(&self, error: Option<&Status>) -> bool {
+        let record = self.caller.record();
+        let ending = match error {
+            None => record.result.unwrap_or(Ending::Done),
+            Some(status) if status.code() == Code::PermissionDenied => Ending::Refused,
+            Some(_) => Ending::Failed,
+        };
+        let mut record = ended(record, ending);
+        if let Some(status) = error {
+            status.message().clone_into(&mut record.message);
+        }
+        // In a task of its own: a caller that hangs up now leaves no open record behind.
+        let audit = self.audit.clone();
+        let written = tokio::spawn(async move { audit.append(record).await }).await;
+        matches!(written, Ok(Ok(_)))
     }
 }
 
-impl Drop for Begun {
+impl Drop for AuditedCall {
     fn drop(&mut self) {
         // Without a runtime the controller has ended; its next start closes the record.
         if let (true, Ok(runtime)) = (self.open, tokio::runtime::Handle::try_current()) {
-            let record = self.caller.record.lock();
-            let record = record.unwrap_or_else(PoisonError::into_inner).clone();
             let record = Record {
                 message: "the caller hung up before the result was known".to_owned(),
-                ..ended(record, Ending::Unknown)
+                ..ended(self.caller.record(), Ending::Unknown)
             };
             let audit = self.audit.clone();
             runtime.spawn(async move {
                 if let Err(error) = audit.append(record).await {
-                    tracing::error!(error = %chain(&error), "a result is missing in the audit log");
+                    tracing::error!(error = %chain(&error), "audit log: result not recorded");
                 }
             });
         }
     }
 }
 
-fn marked(mut status: Status, request: &str) -> Status {
+fn with_request_id(mut status: Status, request: &str) -> Status {
     if let Ok(value) = MetadataValue::try_from(request) {
         status.metadata_mut().insert(REQUEST_ID, value);
     }
     status
 }
 
-pub(super) fn refused(name: &OperatorName, call: Call, refusal: &Refusal) -> Status {
-    Status::permission_denied(format!(
-        "operator {name} may not {}: {refusal}; an admin gives rights: voipctl operator bind {name}",
-        call.words()
-    ))
+fn refusal_record(record: Record, status: &Status) -> Record {
+    Record {
+        kind: Kind::Refused,
+        result: Some(Ending::Refused),
+        message: status.message().to_owned(),
+        ..record
+    }
 }
 
-/// What an unknown operator is told.
-fn unknown(name: &OperatorName) -> Status {
-    Status::permission_denied(format!(
-        "operator {name} is not known here, or was added again with another key; an admin adds \
-         operators: voipctl operator add {name} --role ROLE. The first admin is named in the \
-         controller's controller.json"
-    ))
+fn audit_incomplete() -> Status {
+    let message = "the call was carried out, but its end could not be written to the audit log";
+    Refusal::new(Reason::AuditIncomplete, message)
+        .hint("check the controller's disk and log before trying again")
+        .into()
 }
 
-fn objects(target: &Target) -> (Vec<String>, Vec<String>) {
+pub(super) fn not_permitted(name: &OperatorName, call: Call, refusal: &rights::Refusal) -> Status {
+    let message = format!("operator {name} may not {}: {refusal}", call.words());
+    Refusal::new(Reason::NotPermitted, message)
+        .hint(format!(
+            "ask an admin for rights: voipctl operator bind {name}"
+        ))
+        .fact("operator", name)
+        .into()
+}
+
+fn unknown_caller(name: &OperatorName) -> Status {
+    let message = format!("operator {name} is unknown here, or was added again with another key");
+    Refusal::new(Reason::UnknownCaller, message)
+        .hint(format!(
+            "ask an admin to add the operator: voipctl operator add {name} --role ROLE"
+        ))
+        .hint("the first admin is named in the controller's controller.json")
+        .fact("operator", name)
+        .into()
+}
+
+fn sites_and_objects(target: &Target) -> (Vec<String>, Vec<String>) {
     match target {
         Target::Visible | Target::Installation => (Vec::new(), Vec::new()),
         Target::Sites(sites) => (sites.iter().map(ToString::to_string).collect(), Vec::new()),
@@ -244,17 +283,148 @@ fn objects(target: &Target) -> (Vec<String>, Vec<String>) {
     }
 }
 
-impl Api {
-    /// Writes down that somebody called who is no operator, or is one no more.
+/// An operator as its certificate proves it.
+struct Proven {
+    name: OperatorName,
+    peer: SocketAddr,
+    leaf: Leaf,
+}
+
+impl Access {
+    /// A request, before it is authorised.
+    pub(super) fn request<T: Targeted>(
+        &self,
+        call: Call,
+        request: Request<T>,
+    ) -> AuditedRequest<'_, T> {
+        AuditedRequest {
+            access: self,
+            call,
+            request,
+            detail: AuditDetail::default(),
+        }
+    }
+
+    /// Allows or refuses a call; one that may change anything is in the audit log when this
+    /// returns.
+    async fn authorize<T: Targeted>(
+        &self,
+        call: Call,
+        request: &Request<T>,
+        detail: AuditDetail,
+    ) -> Result<AuditedCall, Status> {
+        let id = format!("{:016x}", rand::random::<u64>());
+        let proven = match self.identify(request, call) {
+            Ok(proven) => proven,
+            Err(status) => return Err(self.refuse_stranger(request, call, id, status).await),
+        };
+        let target = request.get_ref().target()?;
+        let record = asked_record(call, &target, detail, &proven, id);
+        let (allowed, bindings) = match self.check_rights(&proven, call, &target).await? {
+            Ok(decided) => decided,
+            Err(status) => {
+                tracing::warn!(operator = %proven.name, %call, reason = status.message(), "call refused");
+                return Err(self.refuse(&proven.leaf.key_hash, record, status).await);
+            }
+        };
+        self.check_rate(&proven, call, &record).await?;
+        let caller = Caller {
+            name: proven.name,
+            sight: allowed.sight,
+            bindings,
+            call,
+            target,
+            request: record.request.clone(),
+            peer: proven.peer,
+            key_hash: proven.leaf.key_hash,
+            certificate_expires_ms: proven.leaf.expires_ms,
+            record: Arc::new(Mutex::new(record.clone())),
+        };
+        let audited = AuditedCall {
+            caller,
+            audit: self.audit.clone(),
+            open: false,
+        };
+        if call.changes() {
+            record_asked(audited, record).await
+        } else {
+            Ok(audited)
+        }
+    }
+
+    /// The caller of a request: only its certificate counts.
+    fn identify<T>(&self, request: &Request<T>, call: Call) -> Result<Proven, Status> {
+        let peer = request.extensions().get::<Peer>().ok_or_else(|| {
+            Status::from(Refusal::new(Reason::Internal, "the connection has no peer"))
+        })?;
+        let Some(proven) = &peer.proven else {
+            let message = "this call needs a certificate";
+            return Err(Refusal::new(Reason::CertificateRequired, message).into());
+        };
+        if proven.leaf.expires_ms <= self.clock.now_ms() {
+            let message = "the certificate has expired";
+            return Err(Refusal::new(Reason::CertificateExpired, message).into());
+        }
+        let Identity::Operator(name) = &proven.identity else {
+            let identity = &proven.identity;
+            tracing::warn!(peer = %peer.address, %identity, %call, "only operators may make this call");
+            let message =
+                format!("only operators may make this call; this certificate is for {identity}");
+            return Err(Refusal::new(Reason::WrongIdentity, message).into());
+        };
+        Ok(Proven {
+            name: name.clone(),
+            peer: peer.address,
+            leaf: proven.leaf.clone(),
+        })
+    }
+
+    /// Decides by the operator's bindings. The outer error is a failure, the inner one a refusal.
+    async fn check_rights(
+        &self,
+        proven: &Proven,
+        call: Call,
+        target: &Target,
+    ) -> Result<Result<(Allowed, Arc<[Binding]>), Status>, Status> {
+        let name = &proven.name;
+        let Some(bindings) = self.bindings(name, &proven.leaf.key_hash).await? else {
+            return Ok(Err(unknown_caller(name)));
+        };
+        let everything = Sight::new(&bindings, call.role(), &Uses::new()).is_all();
+        let uses = if everything {
+            Arc::default()
+        } else {
+            self.usage.read(&self.documents).await?
+        };
+        Ok(decide(&bindings, call, target, &uses)
+            .map(|allowed| (allowed, Arc::clone(&bindings)))
+            .map_err(|refusal| not_permitted(name, call, &refusal)))
+    }
+
+    /// Refuses changes by an operator that was refused too often. Emergency calls pass: they must not
+    /// wait.
+    async fn check_rate(&self, proven: &Proven, call: Call, record: &Record) -> Result<(), Status> {
+        let key_hash = &proven.leaf.key_hash;
+        if !call.changes() || call.is_emergency() || !self.audit.floods(key_hash) {
+            return Ok(());
+        }
+        let message = "this operator was refused too often within the last minute";
+        let status = Refusal::new(Reason::RateLimited, message)
+            .retry_after(crate::audit::RATE_WINDOW)
+            .into();
+        Err(self.refuse(key_hash, record.clone(), status).await)
+    }
+
+    /// Records a refused call of a peer that is not, or no longer, an operator.
     async fn refuse_stranger<T>(
         &self,
         request: &Request<T>,
         call: Call,
-        number: String,
+        id: String,
         status: Status,
     ) -> Status {
         let Some(peer) = request.extensions().get::<Peer>() else {
-            return marked(status, &number);
+            return with_request_id(status, &id);
         };
         let proven = peer.proven.as_ref();
         let key = proven.map_or("", |proven| proven.leaf.key_hash.as_str());
@@ -265,52 +435,22 @@ impl Api {
         };
         let record = Record {
             who: Some(who),
-            request: number,
+            request: id,
             ..Record::new(Kind::Refused, call.as_str())
         };
         self.refuse(key, record, status).await
     }
 
-    /// Writes down that a call was refused, and why.
+    /// Records that a call was refused, and why.
     async fn refuse(&self, key: &str, record: Record, status: Status) -> Status {
-        let status = marked(status, &record.request);
-        let refusal = Record {
-            kind: Kind::Refused,
-            result: Some(Ending::Refused),
-            message: status.message().to_owned(),
-            ..record
-        };
-        self.audit.refused(key, refusal).await;
+        let status = with_request_id(status, &record.request);
+        self.audit
+            .refused(key, refusal_record(record, &status))
+            .await;
         status
     }
 
-    /// Whom a request comes from: only the certificate counts.
-    fn proven<T>(
-        &self,
-        request: &Request<T>,
-        call: Call,
-    ) -> Result<(OperatorName, Peer, Leaf), Status> {
-        let peer = request
-            .extensions()
-            .get::<Peer>()
-            .ok_or_else(|| Status::internal("the connection has no peer"))?;
-        let Some(proven) = &peer.proven else {
-            return Err(Status::unauthenticated("this call needs a certificate"));
-        };
-        if proven.leaf.expires_ms <= self.clock.now_ms() {
-            return Err(Status::unauthenticated("its certificate has expired"));
-        }
-        let Identity::Operator(name) = &proven.identity else {
-            let identity = &proven.identity;
-            tracing::warn!(peer = %peer.address, %identity, %call, "only operators may make this call");
-            return Err(Status::permission_denied(format!(
-                "only operators may make this call, and this certificate is of {identity}"
-            )));
-        };
-        Ok((name.clone(), peer.clone(), proven.leaf.clone()))
-    }
-
-    /// What an operator may do, as it stands now; none: nobody knows it.
+    /// An operator's current rights; none for an unknown operator or key.
     pub(super) async fn bindings(
         &self,
         name: &OperatorName,
@@ -327,108 +467,56 @@ impl Api {
             .filter(|read| read.record.keys.iter().any(|key| key.key_hash == key_hash))
             .map(|read| read.record.bindings.into()))
     }
+}
 
-    /// Allows or refuses a call; one that may change anything is in the audit log when this
-    /// returns.
-    pub(super) async fn begin<T: Asks>(
-        &self,
-        request: &Request<T>,
-        call: Call,
-        about: impl About,
-    ) -> Result<Begun, Status> {
-        let number = format!("{:016x}", rand::random::<u64>());
-        let (name, peer, leaf) = match self.proven(request, call) {
-            Ok(proven) => proven,
-            Err(status) => {
-                return Err(self.refuse_stranger(request, call, number, status).await);
-            }
-        };
-        let who = Who {
-            operator: name.to_string(),
-            serial: leaf.serial.clone(),
-            peer: peer.address.to_string(),
-        };
-        let target = about.target()?;
-        let (sites, mut objects) = objects(&target);
-        let words = request.get_ref().words();
-        objects.extend(words.objects);
-        let record = Record {
-            who: Some(who),
-            request: number.clone(),
-            sites,
-            objects,
-            detail: words.detail,
-            ..Record::new(Kind::Asked, call.as_str())
-        };
-        let bindings = self.bindings(&name, &leaf.key_hash).await?;
-        let decided = match &bindings {
-            None => Err(unknown(&name)),
-            Some(bindings) => {
-                let all = Sight::new(bindings, call.role(), &Uses::new()).is_all();
-                let uses = if all {
-                    Arc::default()
-                } else {
-                    self.uses().await?
-                };
-                decide(bindings, call, &target, &uses)
-                    .map_err(|refusal| refused(&name, call, &refusal))
-            }
-        };
-        let (allowed, bindings) = match (decided, bindings) {
-            (Ok(allowed), Some(bindings)) => (allowed, bindings),
-            (Ok(_), None) => return Err(marked(unknown(&name), &number)),
-            (Err(status), _) => {
-                tracing::warn!(operator = %name, %call, reason = status.message(), "call refused");
-                return Err(self.refuse(&leaf.key_hash, record, status).await);
-            }
-        };
-        // Whoever has to cut somebody off in that minute must not wait for its end.
-        if call.changes() && !call.is_emergency() && self.audit.floods(&leaf.key_hash) {
-            let status = Status::resource_exhausted(
-                "this operator was refused too often within a minute; wait one",
-            );
-            return Err(self.refuse(&leaf.key_hash, record, status).await);
+fn asked_record(
+    call: Call,
+    target: &Target,
+    detail: AuditDetail,
+    proven: &Proven,
+    id: String,
+) -> Record {
+    let (sites, mut objects) = sites_and_objects(target);
+    objects.extend(detail.objects);
+    Record {
+        who: Some(Who {
+            operator: proven.name.to_string(),
+            serial: proven.leaf.serial.clone(),
+            peer: proven.peer.to_string(),
+        }),
+        request: id,
+        sites,
+        objects,
+        detail: detail.detail,
+        ..Record::new(Kind::Asked, call.as_str())
+    }
+}
+
+/// Appends the record of a call that may change something.
+async fn record_asked(mut audited: AuditedCall, record: Record) -> Result<AuditedCall, Status> {
+    let (call, id) = (audited.caller.call, record.request.clone());
+    // In a task of its own: a caller that hangs up now leaves no open record behind.
+    let appending = tokio::spawn(async move {
+        let seq = audited.audit.append(record).await?;
+        audited.caller.with_record(|record| record.seq = seq);
+        audited.open = true;
+        Ok::<_, AuditError>(audited)
+    });
+    let unavailable = || {
+        let message = "the audit log cannot be written, so nothing was changed";
+        let refusal = Refusal::new(Reason::AuditUnavailable, message)
+            .hint("check the controller's disk and log");
+        with_request_id(refusal.into(), &id)
+    };
+    match appending.await {
+        Ok(Ok(audited)) => Ok(audited),
+        Ok(Err(error)) => {
+            tracing::error!(error = %chain(&error), %call, "audit log cannot be written; call refused");
+            Err(unavailable())
         }
-        let caller = Caller {
-            name,
-            sight: allowed.sight,
-            bindings,
-            call,
-            target,
-            request: number.clone(),
-            peer: peer.address,
-            key_hash: leaf.key_hash,
-            certificate_expires_ms: leaf.expires_ms,
-            record: Arc::new(Mutex::new(record.clone())),
-        };
-        let audit = self.audit.clone();
-        if !call.changes() {
-            let open = false;
-            return Ok(Begun {
-                caller,
-                audit,
-                open,
-            });
+        Err(panic) => {
+            tracing::error!(error = %panic, %call, "audit log writer panicked; call refused");
+            Err(unavailable())
         }
-        // On a task of its own: a caller who hangs up now leaves no record open.
-        let asking = tokio::spawn(async move {
-            let seq = audit.append(record).await?;
-            caller.with_record(|record| record.seq = seq);
-            let open = true;
-            Ok::<_, crate::audit::AuditError>(Begun {
-                caller,
-                audit,
-                open,
-            })
-        });
-        let begun = asking
-            .await
-            .map_err(|_| Status::internal("the audit log broke"))?;
-        begun.map_err(|error| {
-            tracing::error!(error = %chain(&error), %call, "a call was refused: the audit log cannot be written");
-            let message = "the audit log cannot be written, so nothing was changed; look at the \
-                           controller's disk and log";
-            marked(Status::unavailable(message), &number)
-        })
     }
 }

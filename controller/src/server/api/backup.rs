@@ -9,9 +9,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use voipfleet_proto::v1::{BackupDone, BackupPart, backup_part::Kind};
 
-use super::{Api, failed};
+use super::failed;
 use crate::backup::Taking;
+use crate::clock::Clock;
 use crate::errors::chain;
+use crate::pki::Authority;
+use crate::store::Store;
 
 /// The largest part: as a chunk of a ruleset (design: at most 256 KiB).
 const PART_BYTES: usize = 256 * 1024;
@@ -20,24 +23,24 @@ const PARTS: usize = 4;
 /// How long voipctl may take to read a part.
 const READING: Duration = Duration::from_mins(1);
 
-/// The one backup at a time: each holds old values that writes replace meanwhile.
-#[derive(Debug, Clone)]
-pub struct BackupTurn(Arc<Semaphore>);
-
-impl Default for BackupTurn {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(1)))
-    }
-}
-
 type Parts = mpsc::Sender<Result<BackupPart, Status>>;
 
-impl Api {
+/// Taking backups.
+#[derive(Debug, Clone)]
+pub(super) struct BackupApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) authority: Arc<Authority>,
+    /// One backup at a time: each holds old values that writes replace meanwhile.
+    pub(super) turn: Arc<Semaphore>,
+}
+
+impl BackupApi {
     /// Takes a backup.
     pub(super) async fn backup(
         &self,
     ) -> Result<ReceiverStream<Result<BackupPart, Status>>, Status> {
-        let Ok(turn) = Arc::clone(&self.backups.0).try_acquire_owned() else {
+        let Ok(turn) = Arc::clone(&self.turn).try_acquire_owned() else {
             return Err(Status::resource_exhausted(
                 "another backup is being taken; try again when it is done",
             ));

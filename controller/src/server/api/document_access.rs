@@ -7,9 +7,9 @@ use voipfleet_policy::{Documents, Kind};
 use voipfleet_proto::v1;
 use voipfleet_protocol::identity::rights::{Call, OperatorRole, Sight, Target, Use, Uses, decide};
 
-use super::{Api, Caller};
+use super::{Caller, DocumentsApi};
 
-impl Api {
+impl DocumentsApi {
     /// Checks documents that a caller gives without storing them: against what it may see, and
     /// that it might store them. After that a check against everything that is stored has
     /// nothing of others left to say.

@@ -5,21 +5,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
 use voipfleet_protocol::identity::rights::{Use, Uses};
 
-use super::Api;
+use super::failed;
+use crate::documents::Cache;
 use crate::records::DocumentsVersion;
 
-/// What was read last, and of which state of the documents.
-#[derive(Debug, Default)]
-pub struct UsesCache(Mutex<Option<(DocumentsVersion, Arc<Uses>)>>);
+/// Which documents the sites use. Clones share one cache.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DocumentUsage {
+    /// As read last, with the state of the documents.
+    last: Arc<Mutex<Option<(DocumentsVersion, Arc<Uses>)>>>,
+}
 
-impl Api {
-    /// As the documents stand now.
-    pub(super) async fn uses(&self) -> Result<Arc<Uses>, Status> {
-        let stored = self.read_documents().await?;
+impl DocumentUsage {
+    /// As of the present documents.
+    pub(super) async fn read(&self, documents: &Cache) -> Result<Arc<Uses>, Status> {
+        let stored = documents.read().await.map_err(failed)?;
         let version = stored.version.version;
         {
-            let cache = self.uses.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, uses)) = cache.as_ref().filter(|(of, _)| *of == version) {
+            let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, uses)) = last.as_ref().filter(|(of, _)| *of == version) {
                 return Ok(Arc::clone(uses));
             }
         }
@@ -28,8 +32,8 @@ impl Api {
             uses.insert(site.name.clone(), Use::new(site.needs()));
         }
         let uses = Arc::new(uses);
-        let mut cache = self.uses.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *cache = Some((version, Arc::clone(&uses)));
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((version, Arc::clone(&uses)));
         Ok(uses)
     }
 }

@@ -12,13 +12,14 @@ use voipfleet_ruleset::identifiers::SiteName;
 
 use super::apply::in_use;
 use super::convert::parse;
-use super::{Api, Caller, failed};
-use crate::documents::{self, Change as Step, Stored};
+use super::{Caller, failed};
+use crate::clock::Clock;
+use crate::documents::{self, Cache, Change as Step, Stored};
 use crate::errors::chain;
 use crate::limits::MAX_NODES_PER_SITE;
 use crate::records::{self, ExceptionKind, SiteScope, TokenRecord};
 use crate::server::rpc_status::Failed;
-use crate::store::{Entry, Expect, Pages, Revision, Transaction, Txn, keys, transact};
+use crate::store::{Entry, Expect, Pages, Revision, Store, Transaction, Txn, keys, transact};
 
 /// Entries in one read.
 const PAGE: usize = 500;
@@ -42,7 +43,15 @@ pub(super) fn got(request: &GetDocumentsRequest) -> Result<Target, Status> {
     ))
 }
 
-impl Api {
+/// Documents: reading, storing and deleting them.
+#[derive(Debug, Clone)]
+pub(super) struct DocumentsApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) documents: Cache,
+}
+
+impl DocumentsApi {
     /// Documents as YAML that Apply takes back.
     pub(super) async fn get(
         &self,
@@ -86,16 +95,15 @@ impl Api {
     }
 
     /// Deletes a document that nobody uses.
-    pub(super) async fn delete_document(
+    pub(super) async fn delete(
         &self,
         caller: &Caller,
         request: &DeleteRequest,
     ) -> Result<(), Status> {
         let kind: Kind = parse(&request.kind)?;
         let name = &request.name;
-        let _turn = self.pushes.documents().turn().await;
-        let store = self.store.as_ref();
-        let before = transact(store, "the set of documents", async |mut tx| {
+        let _turn = self.documents.turn().await;
+        let delete = async |mut tx| {
             let stored = self.read_documents().await?;
             if !stored.documents.contains(kind, name) {
                 return Err(Failed(Status::not_found(format!(
@@ -114,8 +122,9 @@ impl Api {
             let step = Step::Delete(kind, name.clone());
             self.change(&mut tx, caller, &stored, vec![step]).await?;
             Ok(tx.done(stored))
-        })
-        .await?;
+        };
+        let store = self.store.as_ref();
+        let before = transact(store, "the set of documents", delete).await?;
         tracing::info!(operator = %caller.name, %kind, name, "document deleted");
         self.prune_documents(&before);
         Ok(())
@@ -180,7 +189,7 @@ impl Api {
     }
 
     pub(super) async fn read_documents(&self) -> Result<Stored, Status> {
-        self.pushes.documents().read().await.map_err(failed)
+        self.documents.read().await.map_err(failed)
     }
 
     /// Changes documents in a transaction, and deletes what belongs to sites that are deleted.

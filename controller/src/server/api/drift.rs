@@ -8,7 +8,7 @@ use voipfleet_proto::v1::{DriftRecord, DriftRequest, DriftResponse, NodeDrift};
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::convert::parse;
-use super::{Api, failed};
+use super::{FleetApi, failed};
 use crate::records;
 use crate::store::keys;
 
@@ -19,7 +19,7 @@ const MAX_LIMIT: usize = 10_000;
 /// Records that are read at once.
 const PAGE: usize = 1000;
 
-impl Api {
+impl FleetApi {
     /// The newest records of a site, or of all.
     pub(super) async fn drift(&self, request: &DriftRequest) -> Result<DriftResponse, Status> {
         let limit = match request.limit {
@@ -73,7 +73,7 @@ impl Api {
 
     /// A site that is not there has no drift: an empty answer would look like a clean one.
     async fn require_site(&self, site: &SiteName) -> Result<(), Status> {
-        let stored = self.read_documents().await?;
+        let stored = self.documents.read().await.map_err(failed)?;
         let nodes = self.store.range(&keys::nodes(site), None, 1).await;
         if stored.documents.sites.contains_key(site) || !nodes.map_err(failed)?.entries.is_empty() {
             return Ok(());

@@ -8,14 +8,14 @@ use voipfleet_proto::v1;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
-use super::Api;
+use super::PlanApi;
 use super::convert::{invalid, parse, refused};
 use super::plan::{Room, changes, document, names};
 use crate::push::PushError;
 use crate::push::history::History;
 use crate::records::{Cause, GenerationRecord};
 
-impl Api {
+impl PlanApi {
     /// The generations of a site that are kept.
     pub(super) async fn history(
         &self,

@@ -12,16 +12,16 @@ use voipfleet_proto::v1::{
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::PortRange;
 
-use super::{Api, failed};
+use super::{FleetApi, failed};
 use crate::site_inputs::read_addresses;
 
 /// Roles of which no daemon can be told: `ic` is served by the web server of `http`.
 const SILENT: [Role; 1] = [Role::Ic];
 
-impl Api {
+impl FleetApi {
     /// Fills in where the nodes of an answer differ from the documents.
     pub(super) async fn compare(&self, answer: &mut StatusResponse) -> Result<(), Status> {
-        let stored = self.pushes.documents().read().await.map_err(failed)?;
+        let stored = self.documents.read().await.map_err(failed)?;
         let documents = &stored.documents;
         for status in &mut answer.sites {
             // A site that has nodes and no document has nothing to compare them with.

@@ -5,7 +5,7 @@ use voipfleet_proto::v1::DeleteRequest;
 use voipfleet_protocol::identity::rights::Target;
 
 use super::convert::parse;
-use super::{Api, Caller, failed};
+use super::{Caller, FleetApi, failed};
 use crate::records::NodeId;
 use crate::server::rpc_status::Failed;
 use crate::store::{every, keys, transact, write_batched};
@@ -38,7 +38,7 @@ fn node_id(name: &str) -> Result<NodeId, Status> {
     })
 }
 
-impl Api {
+impl FleetApi {
     /// Deletes a node, with everything that is known of it, and ends its session. Its rules
     /// stay in its kernel: `voipfleet-agent teardown` on the machine removes them.
     pub(super) async fn delete_node(&self, caller: &Caller, name: &str) -> Result<(), Status> {

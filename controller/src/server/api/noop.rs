@@ -7,7 +7,7 @@ use voipfleet_proto::v1::{PushDone, PushEvent, PushNode, PushNodeState, PushStar
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::NodeName;
 
-use super::Api;
+use super::PushApi;
 use super::rollout_progress::{push_state, tell, warning};
 use crate::fleet::Fleet;
 use crate::push::Prepared;
@@ -21,7 +21,7 @@ pub(super) struct UnchangedPush {
     prepared: Prepared,
 }
 
-impl Api {
+impl PushApi {
     /// How its nodes stand to a prepared push that starts nothing.
     pub(super) fn unchanged(&self, prepared: Prepared) -> UnchangedPush {
         UnchangedPush {

@@ -9,12 +9,14 @@ use voipfleet_protocol::identity::rights::{Binding, OperatorRole, Scope};
 use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::convert::{invalid, parse};
-use super::{Api, Caller, failed};
+use super::{Caller, failed};
+use crate::clock::Clock;
 use crate::limits::MAX_OPERATORS;
 use crate::pki::authority::Request as Csr;
-use crate::pki::{Issued, PkiError};
+use crate::pki::{Authority, Issued, PkiError};
 use crate::records::{self, OperatorKey, OperatorRecord, Read};
-use crate::store::{Entry, Expect, Outcome, Txn, every, keys};
+use crate::settings::Address;
+use crate::store::{Entry, Expect, Outcome, Store, Txn, every, keys};
 
 /// The most bindings of an operator.
 const MAX_BINDINGS: usize = 100;
@@ -98,7 +100,18 @@ fn key_of(issued: &Issued) -> OperatorKey {
     }
 }
 
-impl Api {
+/// Operators, their rights and certificates.
+#[derive(Debug, Clone)]
+pub(super) struct OperatorsApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) authority: Arc<Authority>,
+    /// Where new operators connect.
+    pub(super) address: Address,
+    pub(super) admin: OperatorName,
+}
+
+impl OperatorsApi {
     fn report(&self, name: &OperatorName, record: Option<&OperatorRecord>) -> v1::OperatorReport {
         let first_admin = *name == self.admin;
         let everything = [Binding::everything()];
@@ -158,7 +171,7 @@ impl Api {
     }
 
     /// Signs an operator's key and writes down its rights.
-    pub(super) async fn add_operator(
+    pub(super) async fn add(
         &self,
         caller: &Caller,
         request: v1::AddOperatorRequest,
@@ -203,7 +216,7 @@ impl Api {
     }
 
     /// Every operator, by name; the first admin among them.
-    pub(super) async fn list_operators(&self) -> Result<v1::ListOperatorsResponse, Status> {
+    pub(super) async fn list(&self) -> Result<v1::ListOperatorsResponse, Status> {
         let entries = every(self.store.as_ref(), keys::ALL_OPERATORS).await;
         let mut operators = Vec::new();
         let read = |entry: &Entry| {
@@ -225,7 +238,7 @@ impl Api {
     }
 
     /// Gives an operator other rights, from its next call on.
-    pub(super) async fn bind_operator(
+    pub(super) async fn bind(
         &self,
         caller: &Caller,
         request: v1::BindOperatorRequest,
@@ -259,7 +272,7 @@ impl Api {
     }
 
     /// Forgets an operator: its certificates are refused from now on, its open streams end.
-    pub(super) async fn remove_operator(
+    pub(super) async fn remove(
         &self,
         caller: &Caller,
         request: &v1::RemoveOperatorRequest,
@@ -297,7 +310,7 @@ impl Api {
     }
 
     /// Signs a new key of the caller. The earlier certificates are good until they end.
-    pub(super) async fn renew_operator(
+    pub(super) async fn renew(
         &self,
         caller: &Caller,
         request: &v1::RenewOperatorRequest,

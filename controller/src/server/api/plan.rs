@@ -1,6 +1,7 @@
 //! Plans, for operators: bounded, and said so where something is left out.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_compiler::plan::{Changes, Member};
@@ -13,27 +14,31 @@ use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::{Digest, LiveName, Until};
 
 use super::convert::{invalid, parse, refused, sources};
-use super::{Api, Caller};
+use crate::clock::Clock;
 use crate::limits::MAX_NODES_PER_SITE;
-use crate::push::Want;
 use crate::push::plan::{Compared, DocumentDifference, Planned, PlannedNode, Wish};
 use crate::push::sources::PlannedSource;
+use crate::push::{Pushes, Want};
 
 /// The most networks and entries of lists in one answer: a block list that is new as a whole
 /// comes with it.
 const MAX_ENTRIES: usize = 200_000;
 
-impl Api {
+/// Plans, renderings and past generations.
+#[derive(Debug, Clone)]
+pub(super) struct PlanApi {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) pushes: Pushes,
+}
+
+impl PlanApi {
     /// What a push would change.
     pub(super) async fn plan(
         &self,
-        caller: &Caller,
         request: v1::PlanRequest,
         operator: Option<IpAddr>,
     ) -> Result<v1::PlanResponse, Status> {
-        let given = request.sources;
-        self.check_given(caller, &given).await?;
-        let sources: Vec<Source> = sources(given)?;
+        let sources: Vec<Source> = sources(request.sources)?;
         let to = (request.to != 0).then_some(request.to);
         let want = if request.back || to.is_some() {
             Want::Earlier(to)

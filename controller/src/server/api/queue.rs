@@ -9,9 +9,10 @@ use voipfleet_proto::v1::{PushEvent, PushQueued, QueuedPush, push_event};
 use voipfleet_protocol::identity::rights::{Call, Target};
 use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 
+use super::authorize::Access;
 use super::convert::refused;
 use super::rollouts::{EVENTS, Events};
-use super::{Api, failed};
+use super::{PushApi, failed};
 use crate::push::{Enqueued, NoRight, Rights};
 use crate::records::{Fate, QueueRecord, Queued};
 use crate::store::keys;
@@ -19,7 +20,7 @@ use crate::store::keys;
 type Out = mpsc::Sender<Result<PushEvent, Status>>;
 
 #[async_trait]
-impl Rights for Api {
+impl Rights for Access {
     async fn may_push(&self, site: &SiteName, queued: &Queued) -> Result<(), NoRight> {
         let name: OperatorName = match queued.by.parse() {
             Ok(name) => name,
@@ -37,7 +38,7 @@ impl Rights for Api {
     }
 }
 
-impl Api {
+impl PushApi {
     /// Tells how a queued push gets on, and at its turn everything that a push tells.
     pub(super) fn wait_with(&self, queued: Enqueued, wait_offline: Duration) -> Events {
         let (out, answers) = mpsc::channel(EVENTS);

@@ -7,12 +7,12 @@ use voipfleet_ruleset::iptables::{Failsafe, Table, apply_input, set_create_input
 use voipfleet_ruleset::ruleset::live::Missing;
 use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
-use super::Api;
+use super::PlanApi;
 use super::convert::{parse, refused};
 use crate::push::PushError;
 use crate::site_inputs::{SiteNode, read_addresses};
 
-impl Api {
+impl PlanApi {
     /// Compiles the stored documents, and renders them without pushing anything.
     pub(super) async fn render(&self, request: &RenderRequest) -> Result<RenderResponse, Status> {
         let site: SiteName = parse(&request.site)?;

@@ -13,7 +13,7 @@ use voipfleet_proto::v1::{
 };
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
-use super::{Api, failed};
+use super::{PushApi, failed};
 use crate::fleet::{Fleet, View, of_site};
 use crate::push::{Prepared, PushError};
 use crate::records::{
@@ -46,7 +46,7 @@ pub(super) struct RolloutProgress {
 
 type Out = mpsc::Sender<Result<PushEvent, Status>>;
 
-impl Api {
+impl PushApi {
     /// Watches a site's running or last rollout.
     pub(super) async fn watch(
         &self,

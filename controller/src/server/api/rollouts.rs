@@ -1,6 +1,7 @@
 //! Rollouts: start, watch, and what operators may say to them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
@@ -11,11 +12,13 @@ use voipfleet_proto::v1::{
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::convert::{not_commanded, parse, refused};
-use super::{Api, Caller, failed, queue};
-use crate::push::{Begun, Order, Pushed};
+use super::{Caller, failed, queue};
+use crate::clock::Clock;
+use crate::fleet::Fleet;
+use crate::push::{Begun, Order, Pushed, Pushes};
 use crate::records::{self, NodeId, NodeStep, Place, QueueRecord, RolloutRecord};
 use crate::site_inputs::current;
-use crate::store::{every, keys};
+use crate::store::{Store, every, keys};
 
 /// Events of a push that voipctl has not read yet; more of them wait.
 pub(super) const EVENTS: usize = 64;
@@ -23,7 +26,16 @@ pub(super) const EVENTS: usize = 64;
 /// What somebody hears of a push.
 pub(super) type Events = mpsc::Receiver<Result<PushEvent, Status>>;
 
-impl Api {
+/// Pushes, rollbacks and their rollouts.
+#[derive(Debug, Clone)]
+pub(super) struct PushApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) fleet: Fleet,
+    pub(super) pushes: Pushes,
+}
+
+impl PushApi {
     /// Starts a push or rollback, and watches it. With `queue` a push waits for the rollout that is
     /// under way.
     pub(super) async fn push(

@@ -1,342 +1,466 @@
-//! The gRPC service: every call is authorised here, and answered by its group's file.
+//! The gRPC service of operators: each call is authorised and recorded, then answered by its group.
 
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use voipfleet_policy::Kind;
-use voipfleet_proto::v1::{
-    self, AbortRolloutRequest, AllowRequest, ApplyRequest, ApplyResponse, BlockRequest,
-    CreateTokenRequest, CreateTokenResponse, DeleteRequest, DeleteResponse, DriftRequest,
-    DriftResponse, EmergencyResponse, GetDocumentsRequest, GetDocumentsResponse, LiftRequest,
-    ListBlocksRequest, ListBlocksResponse, ListTokensRequest, ListTokensResponse,
-    PanicCloseRequest, PanicOpenRequest, PauseRolloutRequest, PushEvent, PushRequest,
-    RenderRequest, RenderResponse, ResumeRolloutRequest, RevokeTokenRequest, RevokeTokenResponse,
-    RollbackRequest, RolloutReport, RolloutStatusRequest, RolloutStatusResponse, StatusRequest,
-    StatusResponse, WatchRolloutRequest, operator_server::Operator,
-};
-use voipfleet_protocol::identity::rights::{Call, Target};
-use voipfleet_ruleset::identifiers::ListName;
+use voipfleet_proto::v1::{self, operator_server::Operator};
+use voipfleet_protocol::identity::rights::Call;
+use voipfleet_ruleset::identifiers::OperatorName;
 
-use super::audit_detail::Asks;
-use super::authorize::{self, About, Begun};
-use super::{Api, Caller, convert, documents, emergency, nodes, redact};
+use super::{
+    Access, AuditApi, BackupApi, DocumentsApi, EmergencyApi, FleetApi, OperatorsApi, PlanApi,
+    PushApi, SourcesApi, TokensApi, audit_detail, convert, nodes, redact,
+};
+use crate::audit::Audit;
+use crate::clock::Clock;
+use crate::dynamic_sets::Sources;
+use crate::fleet::Fleet;
+use crate::pki::Authority;
+use crate::push::Pushes;
 use crate::records::ExceptionKind;
-use crate::server::listen::Peer;
+use crate::settings::Address;
+use crate::store::Store;
+
+/// What the service is made of.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub authority: Arc<Authority>,
+    pub fleet: Fleet,
+    pub pushes: Pushes,
+    /// Where agents and operators connect.
+    pub address: Address,
+    /// Where machines enrol.
+    pub enrol_address: Address,
+    pub audit: Audit,
+    /// The first admin, who has every right whatever the store says.
+    pub admin: OperatorName,
+    pub sources: Sources,
+}
 
 /// The service.
 #[derive(Debug, Clone)]
 pub struct OperatorService {
-    api: Api,
+    access: Access,
+    documents: DocumentsApi,
+    fleet: FleetApi,
+    emergency: EmergencyApi,
+    pushes: PushApi,
+    plans: PlanApi,
+    operators: OperatorsApi,
+    tokens: TokensApi,
+    audit: AuditApi,
+    backups: BackupApi,
+    sources: SourcesApi,
 }
 
 impl OperatorService {
-    /// The service over `api`.
-    pub fn new(api: Api) -> Self {
-        Self { api }
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            store,
+            clock,
+            authority,
+            fleet,
+            pushes,
+            address,
+            enrol_address,
+            audit,
+            admin,
+            sources,
+        } = parts;
+        let documents = pushes.documents().clone();
+        Self {
+            access: Access {
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                audit,
+                admin: admin.clone(),
+                documents: documents.clone(),
+                usage: super::document_usage::DocumentUsage::default(),
+            },
+            documents: DocumentsApi {
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                documents: documents.clone(),
+            },
+            fleet: FleetApi {
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                fleet: fleet.clone(),
+                documents: documents.clone(),
+            },
+            emergency: EmergencyApi {
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                fleet: fleet.clone(),
+                documents: documents.clone(),
+            },
+            pushes: PushApi {
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                fleet: fleet.clone(),
+                pushes: pushes.clone(),
+            },
+            plans: PlanApi {
+                clock: Arc::clone(&clock),
+                pushes,
+            },
+            operators: OperatorsApi {
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                authority: Arc::clone(&authority),
+                address,
+                admin,
+            },
+            tokens: TokensApi {
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                documents,
+                authority: Arc::clone(&authority),
+                enrol_address,
+            },
+            audit: AuditApi {
+                store: Arc::clone(&store),
+            },
+            backups: BackupApi {
+                store: Arc::clone(&store),
+                clock,
+                authority,
+                turn: Arc::new(Semaphore::new(1)),
+            },
+            sources: SourcesApi {
+                store,
+                fleet,
+                sources,
+            },
+        }
     }
 
-    async fn begin<T: Asks>(
-        &self,
-        request: &Request<T>,
-        call: Call,
-        about: impl About,
-    ) -> Result<Begun, Status> {
-        self.api.begin(request, call, about).await
-    }
-
-    async fn pushed(
-        &self,
-        caller: &Caller,
-        request: PushRequest,
-    ) -> Result<ReceiverStream<Result<PushEvent, Status>>, Status> {
-        self.api.check_given(caller, &request.sources).await?;
-        // A dry run waits for nothing.
-        let queue = request.queue && !request.dry_run;
-        let order = convert::order(caller, request)?;
-        let events = self.api.push(caller, order, queue).await?;
-        Ok(ReceiverStream::new(events))
+    /// Who may do what.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 }
 
+type Events = ReceiverStream<Result<v1::PushEvent, Status>>;
+
 #[tonic::async_trait]
 impl Operator for OperatorService {
-    type PushStream = ReceiverStream<Result<PushEvent, Status>>;
+    type PushStream = Events;
+    type RollbackStream = Events;
+    type WatchRolloutStream = Events;
     type BackupStream = ReceiverStream<Result<v1::BackupPart, Status>>;
-    type RollbackStream = ReceiverStream<Result<PushEvent, Status>>;
-    type WatchRolloutStream = ReceiverStream<Result<PushEvent, Status>>;
 
     async fn apply(
         &self,
-        request: Request<ApplyRequest>,
-    ) -> Result<Response<ApplyResponse>, Status> {
-        let begun = self.begin(&request, Call::Apply, Target::Visible).await?;
-        let answer = self.api.apply(&begun.caller, request.into_inner()).await;
-        begun.end(answer).await
+        request: Request<v1::ApplyRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let request = self
+            .access
+            .request(Call::Apply, request)
+            .detail(audit_detail::apply);
+        request
+            .answer(|caller, request| async move { self.documents.apply(&caller, request).await })
+            .await
     }
 
     async fn push(
         &self,
-        request: Request<PushRequest>,
+        request: Request<v1::PushRequest>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        let target = authorize::site(&request.get_ref().site);
-        let begun = self.begin(&request, Call::Push, target).await?;
-        let events = self.pushed(&begun.caller, request.into_inner()).await;
-        let events = events.map(|events| self.api.guarded(&begun.caller, events));
-        begun.end(events).await
+        let request = self
+            .access
+            .request(Call::Push, request)
+            .detail(audit_detail::push);
+        request
+            .answer(|caller, request| async move {
+                let given = self.documents.check_given(&caller, &request.sources);
+                given.await?;
+                // A dry run waits for nothing.
+                let queue = request.queue && !request.dry_run;
+                let order = convert::order(&caller, request)?;
+                let events = self.pushes.push(&caller, order, queue).await?;
+                Ok(self.access.guarded(&caller, ReceiverStream::new(events)))
+            })
+            .await
     }
 
     async fn status(
         &self,
-        request: Request<StatusRequest>,
-    ) -> Result<Response<StatusResponse>, Status> {
-        let target = authorize::site(&request.get_ref().site);
-        let begun = self.begin(&request, Call::Status, target).await?;
-        let answer = self.api.status(request.get_ref()).await;
-        let answer = answer.map(|answer| redact::status(&begun.caller.sight, answer));
-        begun.end(answer).await
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        let request = self.access.request(Call::Status, request);
+        request
+            .answer(|caller, request| async move {
+                let answer = self.fleet.status(&request).await?;
+                Ok(redact::status(&caller.sight, answer))
+            })
+            .await
     }
 
     async fn drift(
         &self,
-        request: Request<DriftRequest>,
-    ) -> Result<Response<DriftResponse>, Status> {
-        let target = authorize::site(&request.get_ref().site);
-        let begun = self.begin(&request, Call::Drift, target).await?;
-        let answer = self.api.drift(request.get_ref()).await;
-        let answer = answer.map(|answer| redact::drift(&begun.caller.sight, answer));
-        begun.end(answer).await
+        request: Request<v1::DriftRequest>,
+    ) -> Result<Response<v1::DriftResponse>, Status> {
+        let request = self.access.request(Call::Drift, request);
+        request
+            .answer(|caller, request| async move {
+                let answer = self.fleet.drift(&request).await?;
+                Ok(redact::drift(&caller.sight, answer))
+            })
+            .await
     }
 
     async fn live_sources(
         &self,
         request: Request<v1::LiveSourcesRequest>,
     ) -> Result<Response<v1::LiveSourcesResponse>, Status> {
-        let begun = self
-            .begin(&request, Call::LiveSources, Target::Visible)
-            .await?;
-        let answer = self.api.live_sources(&begun.caller).await;
-        begun.end(answer).await
+        let request = self.access.request(Call::LiveSources, request);
+        request
+            .answer(|caller, _| async move { self.sources.live_sources(&caller).await })
+            .await
     }
 
     async fn fetch_feed(
         &self,
         request: Request<v1::FetchFeedRequest>,
     ) -> Result<Response<v1::FetchFeedResponse>, Status> {
-        let list = request.get_ref().list.clone();
-        let target = convert::parse::<ListName>(&list).map(|_| Target::Document(Kind::List, list));
-        let begun = self.begin(&request, Call::FetchFeed, target).await?;
-        let answer = self.api.fetch_feed(&begun.caller, request.get_ref()).await;
-        begun.end(answer).await
+        let request = self
+            .access
+            .request(Call::FetchFeed, request)
+            .detail(audit_detail::fetch_feed);
+        request
+            .answer(
+                |caller, request| async move { self.sources.fetch_feed(&caller, &request).await },
+            )
+            .await
     }
 
     async fn get_documents(
         &self,
-        request: Request<GetDocumentsRequest>,
-    ) -> Result<Response<GetDocumentsResponse>, Status> {
-        let target = documents::got(request.get_ref());
-        let begun = self.begin(&request, Call::GetDocuments, target).await?;
-        let answer = self.api.get(request.get_ref()).await;
-        let answer = answer.map(|answer| redact::documents(&begun.caller.sight, answer));
-        begun.end(answer).await
+        request: Request<v1::GetDocumentsRequest>,
+    ) -> Result<Response<v1::GetDocumentsResponse>, Status> {
+        let request = self.access.request(Call::GetDocuments, request);
+        request
+            .answer(|caller, request| async move {
+                let answer = self.documents.get(&request).await?;
+                Ok(redact::documents(&caller.sight, answer))
+            })
+            .await
     }
 
     async fn delete(
         &self,
-        request: Request<DeleteRequest>,
-    ) -> Result<Response<DeleteResponse>, Status> {
-        let target = nodes::deleted(request.get_ref());
-        let begun = self.begin(&request, Call::Delete, target).await?;
-        let answer = self.api.delete(&begun.caller, request.get_ref()).await;
-        begun.end(answer).await
+        request: Request<v1::DeleteRequest>,
+    ) -> Result<Response<v1::DeleteResponse>, Status> {
+        let request = self.access.request(Call::Delete, request);
+        request
+            .answer(|caller, request| async move {
+                if nodes::is_node(&request.kind) {
+                    self.fleet.delete_node(&caller, &request.name).await?;
+                } else {
+                    self.documents.delete(&caller, &request).await?;
+                }
+                Ok(v1::DeleteResponse {})
+            })
+            .await
     }
 
     async fn backup(
         &self,
         request: Request<v1::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        let begun = self
-            .begin(&request, Call::Backup, Target::Installation)
-            .await?;
-        let parts = self.api.backup().await;
-        let parts = parts.map(|parts| self.api.guarded(&begun.caller, parts));
-        begun.end(parts).await
+        let request = self.access.request(Call::Backup, request);
+        request
+            .answer(|caller, _| async move {
+                let parts = self.backups.backup().await?;
+                Ok(self.access.guarded(&caller, parts))
+            })
+            .await
     }
 
     async fn create_token(
         &self,
-        request: Request<CreateTokenRequest>,
-    ) -> Result<Response<CreateTokenResponse>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::CreateToken, target).await?;
-        let answer = self
-            .api
-            .create_token(&begun.caller, request.get_ref())
-            .await;
-        begun.end(answer).await
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let request = self
+            .access
+            .request(Call::CreateToken, request)
+            .detail(audit_detail::create_token);
+        request
+            .answer(|caller, request| async move { self.tokens.create(&caller, &request).await })
+            .await
     }
 
     async fn list_tokens(
         &self,
-        request: Request<ListTokensRequest>,
-    ) -> Result<Response<ListTokensResponse>, Status> {
-        let target = authorize::site(&request.get_ref().site);
-        let begun = self.begin(&request, Call::ListTokens, target).await?;
-        let answer = self.api.list_tokens(&begun.caller, request.get_ref()).await;
-        begun.end(answer).await
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let request = self.access.request(Call::ListTokens, request);
+        request
+            .answer(|caller, request| async move { self.tokens.list(&caller, &request).await })
+            .await
     }
 
     async fn revoke_token(
         &self,
-        request: Request<RevokeTokenRequest>,
-    ) -> Result<Response<RevokeTokenResponse>, Status> {
-        let begun = self
-            .begin(&request, Call::RevokeToken, Target::Visible)
-            .await?;
-        let id = &request.get_ref().id;
-        let answer = self.api.revoke_token(&begun.caller, id).await;
-        begun.end(answer.map(|()| RevokeTokenResponse {})).await
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let request = self
+            .access
+            .request(Call::RevokeToken, request)
+            .detail(audit_detail::revoke_token);
+        request
+            .answer(|caller, request| async move {
+                self.tokens.revoke(&caller, &request.id).await?;
+                Ok(v1::RevokeTokenResponse {})
+            })
+            .await
     }
 
     async fn render(
         &self,
-        request: Request<RenderRequest>,
-    ) -> Result<Response<RenderResponse>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::Render, target).await?;
-        let answer = self.api.render(request.get_ref()).await;
-        begun.end(answer).await
+        request: Request<v1::RenderRequest>,
+    ) -> Result<Response<v1::RenderResponse>, Status> {
+        let request = self.access.request(Call::Render, request);
+        request
+            .answer(|_, request| async move { self.plans.render(&request).await })
+            .await
     }
 
     async fn plan(
         &self,
         request: Request<v1::PlanRequest>,
     ) -> Result<Response<v1::PlanResponse>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::Plan, target).await?;
-        let operator = request.extensions().get::<Peer>();
-        let operator = operator.map(|peer| peer.address.ip());
-        let answer = self.api.plan(&begun.caller, request.into_inner(), operator);
-        let answer = answer.await;
-        begun.end(answer).await
+        let request = self.access.request(Call::Plan, request);
+        request
+            .answer(|caller, request| async move {
+                let given = self.documents.check_given(&caller, &request.sources);
+                given.await?;
+                self.plans.plan(request, Some(caller.peer.ip())).await
+            })
+            .await
     }
 
     async fn history(
         &self,
         request: Request<v1::HistoryRequest>,
     ) -> Result<Response<v1::HistoryResponse>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::History, target).await?;
-        let answer = self.api.history(request.get_ref()).await;
-        begun.end(answer).await
+        let request = self.access.request(Call::History, request);
+        request
+            .answer(|_, request| async move { self.plans.history(&request).await })
+            .await
     }
 
     async fn show_generation(
         &self,
         request: Request<v1::ShowGenerationRequest>,
     ) -> Result<Response<v1::ShowGenerationResponse>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::ShowGeneration, target).await?;
-        let answer = self.api.show_generation(request.get_ref()).await;
-        begun.end(answer).await
+        let request = self.access.request(Call::ShowGeneration, request);
+        request
+            .answer(|_, request| async move { self.plans.show_generation(&request).await })
+            .await
     }
 
     async fn diff_generations(
         &self,
         request: Request<v1::DiffGenerationsRequest>,
     ) -> Result<Response<v1::DiffGenerationsResponse>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::DiffGenerations, target).await?;
-        let answer = self.api.diff_generations(request.get_ref()).await;
-        begun.end(answer).await
+        let request = self.access.request(Call::DiffGenerations, request);
+        request
+            .answer(|_, request| async move { self.plans.diff_generations(&request).await })
+            .await
     }
 
     async fn who_am_i(
         &self,
         request: Request<v1::WhoAmIRequest>,
     ) -> Result<Response<v1::WhoAmIResponse>, Status> {
-        let begun = self.begin(&request, Call::WhoAmI, Target::Visible).await?;
-        let answer = self.api.who_am_i(&begun.caller).await;
-        begun.end(answer).await
+        let request = self.access.request(Call::WhoAmI, request);
+        request
+            .answer(|caller, _| async move { self.operators.who_am_i(&caller).await })
+            .await
     }
 
     async fn add_operator(
         &self,
         request: Request<v1::AddOperatorRequest>,
     ) -> Result<Response<v1::AddOperatorResponse>, Status> {
-        let call = Call::AddOperator;
-        let begun = self.begin(&request, call, Target::Installation).await?;
-        let answer = self
-            .api
-            .add_operator(&begun.caller, request.into_inner())
-            .await;
-        begun.end(answer).await
+        let request = self
+            .access
+            .request(Call::AddOperator, request)
+            .detail(audit_detail::add_operator);
+        request
+            .answer(|caller, request| async move { self.operators.add(&caller, request).await })
+            .await
     }
 
     async fn list_operators(
         &self,
         request: Request<v1::ListOperatorsRequest>,
     ) -> Result<Response<v1::ListOperatorsResponse>, Status> {
-        let call = Call::ListOperators;
-        let begun = self.begin(&request, call, Target::Installation).await?;
-        begun.end(self.api.list_operators().await).await
+        let request = self.access.request(Call::ListOperators, request);
+        request
+            .answer(|_, _| async move { self.operators.list().await })
+            .await
     }
 
     async fn bind_operator(
         &self,
         request: Request<v1::BindOperatorRequest>,
     ) -> Result<Response<v1::BindOperatorResponse>, Status> {
-        let call = Call::BindOperator;
-        let begun = self.begin(&request, call, Target::Installation).await?;
-        let answer = self
-            .api
-            .bind_operator(&begun.caller, request.into_inner())
-            .await;
-        begun.end(answer).await
+        let request = self
+            .access
+            .request(Call::BindOperator, request)
+            .detail(audit_detail::bind_operator);
+        request
+            .answer(|caller, request| async move { self.operators.bind(&caller, request).await })
+            .await
     }
 
     async fn remove_operator(
         &self,
         request: Request<v1::RemoveOperatorRequest>,
     ) -> Result<Response<v1::RemoveOperatorResponse>, Status> {
-        let call = Call::RemoveOperator;
-        let begun = self.begin(&request, call, Target::Installation).await?;
-        let answer = self
-            .api
-            .remove_operator(&begun.caller, request.get_ref())
-            .await;
-        begun.end(answer).await
+        let request = self
+            .access
+            .request(Call::RemoveOperator, request)
+            .detail(audit_detail::remove_operator);
+        request
+            .answer(|caller, request| async move { self.operators.remove(&caller, &request).await })
+            .await
     }
 
     async fn renew_operator(
         &self,
         request: Request<v1::RenewOperatorRequest>,
     ) -> Result<Response<v1::RenewOperatorResponse>, Status> {
-        let call = Call::RenewOperator;
-        let begun = self.begin(&request, call, Target::Visible).await?;
-        let answer = self
-            .api
-            .renew_operator(&begun.caller, request.get_ref())
-            .await;
-        begun.end(answer).await
+        let request = self.access.request(Call::RenewOperator, request);
+        request
+            .answer(|caller, request| async move { self.operators.renew(&caller, &request).await })
+            .await
     }
 
     async fn audit(
         &self,
         request: Request<v1::AuditRequest>,
     ) -> Result<Response<v1::AuditResponse>, Status> {
-        let target = authorize::site(&request.get_ref().site);
-        let begun = self.begin(&request, Call::Audit, target).await?;
-        let answer = self.api.audit(&begun.caller, request.get_ref()).await;
-        begun.end(answer).await
+        let request = self.access.request(Call::Audit, request);
+        request
+            .answer(|caller, request| async move { self.audit.records(&caller, &request).await })
+            .await
     }
 
     async fn audit_chain(
         &self,
         request: Request<v1::AuditChainRequest>,
     ) -> Result<Response<v1::AuditChainResponse>, Status> {
-        let call = Call::AuditChain;
-        let begun = self.begin(&request, call, Target::Installation).await?;
-        begun
-            .end(self.api.audit_chain(request.get_ref()).await)
+        let request = self.access.request(Call::AuditChain, request);
+        request
+            .answer(|_, request| async move { self.audit.chain(&request).await })
             .await
     }
 
@@ -344,175 +468,180 @@ impl Operator for OperatorService {
         &self,
         request: Request<v1::PruneAuditRequest>,
     ) -> Result<Response<v1::PruneAuditResponse>, Status> {
-        let call = Call::PruneAudit;
-        let begun = self.begin(&request, call, Target::Installation).await?;
-        let answer = self.api.prune_audit(&begun.caller, request.get_ref()).await;
-        begun.end(answer).await
+        let request = self
+            .access
+            .request(Call::PruneAudit, request)
+            .detail(audit_detail::prune_audit);
+        request
+            .answer(|caller, request| async move { self.audit.prune(&caller, &request).await })
+            .await
     }
 
     async fn block(
         &self,
-        request: Request<BlockRequest>,
-    ) -> Result<Response<EmergencyResponse>, Status> {
-        let target = emergency::target(request.get_ref().scope.clone());
-        let begun = self.begin(&request, Call::Block, target).await?;
-        let answer = self.api.block(&begun.caller, request.into_inner()).await;
-        begun.end(answer).await
+        request: Request<v1::BlockRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        let request = self
+            .access
+            .request(Call::Block, request)
+            .detail(audit_detail::block);
+        request
+            .answer(|caller, request| async move { self.emergency.block(&caller, request).await })
+            .await
     }
 
     async fn unblock(
         &self,
-        request: Request<LiftRequest>,
-    ) -> Result<Response<EmergencyResponse>, Status> {
-        let target = emergency::target(request.get_ref().scope.clone());
-        let begun = self.begin(&request, Call::Unblock, target).await?;
-        let kind = ExceptionKind::Block;
-        let answer = self
-            .api
-            .lift_exception(&begun.caller, kind, request.into_inner());
-        let answer = answer.await;
-        begun.end(answer).await
-    }
-
-    async fn rollback(
-        &self,
-        request: Request<RollbackRequest>,
-    ) -> Result<Response<Self::RollbackStream>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::Rollback, target).await?;
-        let events = match convert::rollback(&begun.caller, request.get_ref()) {
-            Ok(order) => self.api.push(&begun.caller, order, false).await,
-            Err(refused) => Err(refused),
-        };
-        let events = events.map(ReceiverStream::new);
-        let events = events.map(|events| self.api.guarded(&begun.caller, events));
-        begun.end(events).await
-    }
-
-    async fn watch_rollout(
-        &self,
-        request: Request<WatchRolloutRequest>,
-    ) -> Result<Response<Self::WatchRolloutStream>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::WatchRollout, target).await?;
-        let events = self.api.watch_rollout(&request.get_ref().site).await;
-        let events = events.map(ReceiverStream::new);
-        let events = events.map(|events| self.api.guarded(&begun.caller, events));
-        begun.end(events).await
-    }
-
-    async fn rollout_status(
-        &self,
-        request: Request<RolloutStatusRequest>,
-    ) -> Result<Response<RolloutStatusResponse>, Status> {
-        let target = authorize::site(&request.get_ref().site);
-        let begun = self.begin(&request, Call::RolloutStatus, target).await?;
-        let answer = self.api.rollout_status(&begun.caller, request.get_ref());
-        let answer = answer.await;
-        begun.end(answer).await
+        request: Request<v1::LiftRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        let request = self
+            .access
+            .request(Call::Unblock, request)
+            .detail(audit_detail::lift);
+        request
+            .answer(|caller, request| async move {
+                self.emergency
+                    .lift(&caller, ExceptionKind::Block, request)
+                    .await
+            })
+            .await
     }
 
     async fn list_blocks(
         &self,
-        request: Request<ListBlocksRequest>,
-    ) -> Result<Response<ListBlocksResponse>, Status> {
-        let target = authorize::site(&request.get_ref().site);
-        let begun = self.begin(&request, Call::ListBlocks, target).await?;
-        let answer = self.api.list_blocks(&begun.caller, request.get_ref()).await;
-        begun.end(answer).await
+        request: Request<v1::ListBlocksRequest>,
+    ) -> Result<Response<v1::ListBlocksResponse>, Status> {
+        let request = self.access.request(Call::ListBlocks, request);
+        request
+            .answer(|caller, request| async move { self.emergency.list(&caller, &request).await })
+            .await
     }
 
     async fn allow(
         &self,
-        request: Request<AllowRequest>,
-    ) -> Result<Response<EmergencyResponse>, Status> {
-        let target = emergency::target(request.get_ref().scope.clone());
-        let begun = self.begin(&request, Call::Allow, target).await?;
-        let answer = self.api.allow(&begun.caller, request.into_inner()).await;
-        begun.end(answer).await
+        request: Request<v1::AllowRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        let request = self
+            .access
+            .request(Call::Allow, request)
+            .detail(audit_detail::allow);
+        request
+            .answer(|caller, request| async move { self.emergency.allow(&caller, request).await })
+            .await
     }
 
     async fn disallow(
         &self,
-        request: Request<LiftRequest>,
-    ) -> Result<Response<EmergencyResponse>, Status> {
-        let target = emergency::target(request.get_ref().scope.clone());
-        let begun = self.begin(&request, Call::Disallow, target).await?;
-        let kind = ExceptionKind::Allow;
-        let answer = self
-            .api
-            .lift_exception(&begun.caller, kind, request.into_inner());
-        let answer = answer.await;
-        begun.end(answer).await
+        request: Request<v1::LiftRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        let request = self
+            .access
+            .request(Call::Disallow, request)
+            .detail(audit_detail::lift);
+        request
+            .answer(|caller, request| async move {
+                self.emergency
+                    .lift(&caller, ExceptionKind::Allow, request)
+                    .await
+            })
+            .await
     }
 
     async fn panic_open(
         &self,
-        request: Request<PanicOpenRequest>,
-    ) -> Result<Response<EmergencyResponse>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::PanicOpen, target).await?;
-        let answer = self
-            .api
-            .panic_open(&begun.caller, request.into_inner())
-            .await;
-        begun.end(answer).await
+        request: Request<v1::PanicOpenRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        let request = self
+            .access
+            .request(Call::PanicOpen, request)
+            .detail(audit_detail::panic_open);
+        request
+            .answer(|caller, request| async move { self.emergency.open(&caller, request).await })
+            .await
     }
 
     async fn panic_close(
         &self,
-        request: Request<PanicCloseRequest>,
-    ) -> Result<Response<EmergencyResponse>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::PanicClose, target).await?;
-        let answer = self.api.panic_close(&begun.caller, request.get_ref()).await;
-        begun.end(answer).await
+        request: Request<v1::PanicCloseRequest>,
+    ) -> Result<Response<v1::EmergencyResponse>, Status> {
+        let request = self.access.request(Call::PanicClose, request);
+        request
+            .answer(|caller, request| async move { self.emergency.close(&caller, &request).await })
+            .await
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<Response<Self::RollbackStream>, Status> {
+        let request = self
+            .access
+            .request(Call::Rollback, request)
+            .detail(audit_detail::rollback);
+        request
+            .answer(|caller, request| async move {
+                let order = convert::rollback(&caller, &request)?;
+                let events = self.pushes.push(&caller, order, false).await?;
+                Ok(self.access.guarded(&caller, ReceiverStream::new(events)))
+            })
+            .await
+    }
+
+    async fn watch_rollout(
+        &self,
+        request: Request<v1::WatchRolloutRequest>,
+    ) -> Result<Response<Self::WatchRolloutStream>, Status> {
+        let request = self.access.request(Call::WatchRollout, request);
+        request
+            .answer(|caller, request| async move {
+                let events = self.pushes.watch_rollout(&request.site).await?;
+                Ok(self.access.guarded(&caller, ReceiverStream::new(events)))
+            })
+            .await
+    }
+
+    async fn rollout_status(
+        &self,
+        request: Request<v1::RolloutStatusRequest>,
+    ) -> Result<Response<v1::RolloutStatusResponse>, Status> {
+        let request = self.access.request(Call::RolloutStatus, request);
+        request.answer(|caller, request| async move { self.pushes.rollout_status(&caller, &request).await }).await
     }
 
     async fn pause_rollout(
         &self,
-        request: Request<PauseRolloutRequest>,
-    ) -> Result<Response<RolloutReport>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::PauseRollout, target).await?;
-        let site = &request.get_ref().site;
-        let answer = self.api.pause_rollout(&begun.caller, site).await;
-        begun.end(answer).await
+        request: Request<v1::PauseRolloutRequest>,
+    ) -> Result<Response<v1::RolloutReport>, Status> {
+        let request = self.access.request(Call::PauseRollout, request);
+        request
+            .answer(|caller, request| async move {
+                self.pushes.pause_rollout(&caller, &request.site).await
+            })
+            .await
     }
 
     async fn resume_rollout(
         &self,
-        request: Request<ResumeRolloutRequest>,
-    ) -> Result<Response<RolloutReport>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::ResumeRollout, target).await?;
-        let answer = self.api.resume_rollout(&request.get_ref().site).await;
-        begun.end(answer).await
+        request: Request<v1::ResumeRolloutRequest>,
+    ) -> Result<Response<v1::RolloutReport>, Status> {
+        let request = self.access.request(Call::ResumeRollout, request);
+        request
+            .answer(|_, request| async move { self.pushes.resume_rollout(&request.site).await })
+            .await
     }
 
     async fn abort_rollout(
         &self,
-        request: Request<AbortRolloutRequest>,
-    ) -> Result<Response<RolloutReport>, Status> {
-        let target = convert::parse(&request.get_ref().site).map(Target::site);
-        let begun = self.begin(&request, Call::AbortRollout, target).await?;
-        let answer = self.api.abort_rollout(&begun.caller, request.get_ref());
-        let answer = answer.await;
-        begun.end(answer).await
-    }
-}
-
-impl Api {
-    async fn delete(
-        &self,
-        caller: &Caller,
-        request: &DeleteRequest,
-    ) -> Result<DeleteResponse, Status> {
-        if nodes::is_node(&request.kind) {
-            self.delete_node(caller, &request.name).await?;
-        } else {
-            self.delete_document(caller, request).await?;
-        }
-        Ok(DeleteResponse {})
+        request: Request<v1::AbortRolloutRequest>,
+    ) -> Result<Response<v1::RolloutReport>, Status> {
+        let request = self
+            .access
+            .request(Call::AbortRollout, request)
+            .detail(audit_detail::abort_rollout);
+        request
+            .answer(
+                |caller, request| async move { self.pushes.abort_rollout(&caller, &request).await },
+            )
+            .await
     }
 }

@@ -1,6 +1,7 @@
 //! What DNS names stand for, and what lists were fetched with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_policy::{Documents, Kind, Provider};
@@ -13,17 +14,27 @@ use voipfleet_ruleset::identifiers::ListName;
 use voipfleet_ruleset::ruleset::DnsName;
 
 use super::convert::parse;
-use super::{Api, Caller, failed};
+use super::{Caller, failed};
 use crate::documents::Stored;
+use crate::dynamic_sets::Sources;
+use crate::fleet::Fleet;
 use crate::records::{self, FeedRecord, ResolvedRecord};
-use crate::store::{Pages, keys};
+use crate::store::{Pages, Store, keys};
 
 /// Records of names that are read at once.
 const NAMES: usize = 1000;
 /// Records of feeds that are read at once: each may be some MiB.
 const FEEDS: usize = 16;
 
-impl Api {
+/// DNS names and fetched lists.
+#[derive(Debug, Clone)]
+pub(super) struct SourcesApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) fleet: Fleet,
+    pub(super) sources: Sources,
+}
+
+impl SourcesApi {
     /// The names and lists that documents have, or had until lately, as far as the caller sees
     /// who has them.
     pub(super) async fn live_sources(

@@ -1,6 +1,7 @@
 //! How every node stands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_proto::v1::{
@@ -11,13 +12,15 @@ use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::ruleset::Mode;
 
 use super::convert::parse;
-use super::emergency::open_site;
-use super::{Api, failed};
-use crate::fleet::View;
+use super::emergency::{open_site, open_sites};
+use super::failed;
+use crate::clock::Clock;
+use crate::documents::Cache;
+use crate::fleet::{Fleet, View};
 use crate::push::BELIEVED;
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
 use crate::site_inputs::{Targets, held};
-use crate::store::{StoreError, every, keys};
+use crate::store::{Store, StoreError, every, keys};
 
 /// What is known of a node.
 struct Known {
@@ -26,7 +29,16 @@ struct Known {
     view: Option<View>,
 }
 
-impl Api {
+/// Nodes: their state, their drift, and deleting them.
+#[derive(Debug, Clone)]
+pub(super) struct FleetApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) fleet: Fleet,
+    pub(super) documents: Cache,
+}
+
+impl FleetApi {
     /// The status of a site, or of all.
     pub(super) async fn status(&self, request: &StatusRequest) -> Result<StatusResponse, Status> {
         let only: Option<SiteName> = match request.site.as_str() {
@@ -46,7 +58,8 @@ impl Api {
             sites = BTreeSet::from([only]);
         }
         let mut answer = StatusResponse::default();
-        let open: BTreeMap<SiteName, _> = self.open_sites().await?.into_iter().collect();
+        let open = open_sites(self.store.as_ref(), self.clock.now_ms());
+        let open: BTreeMap<SiteName, _> = open.await?.into_iter().collect();
         for site in sites {
             let targets = Targets::read(self.store.as_ref(), &site).await;
             let targets = targets.map_err(failed)?;
@@ -74,8 +87,8 @@ impl Api {
         Ok(answer)
     }
 
-    pub(super) async fn modes(&self) -> Result<BTreeMap<SiteName, Mode>, Status> {
-        let stored = self.pushes.documents().read().await.map_err(failed)?;
+    async fn modes(&self) -> Result<BTreeMap<SiteName, Mode>, Status> {
+        let stored = self.documents.read().await.map_err(failed)?;
         let sites = stored.documents.sites.iter();
         Ok(sites
             .map(|(name, site)| (name.clone(), site.mode))

@@ -4,17 +4,19 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_protocol::identity::rights::{Call, Target, decide};
 use voipfleet_ruleset::identifiers::OperatorName;
 
-use super::authorize::refused;
-use super::{Api, Caller};
+use super::Caller;
+use super::authorize::{Access, not_permitted};
 use crate::store::keys;
 
 /// Messages between a stream and its caller.
 const BACKLOG: usize = 16;
 
-impl Api {
+impl Access {
     /// A stream that ends with a refusal as soon as its caller may not make the call any more.
     pub(super) fn guarded<T: Send + 'static>(
         &self,
@@ -26,11 +28,11 @@ impl Api {
         }
         let (out, answers) = mpsc::channel(BACKLOG);
         let key = keys::operator(&caller.name);
-        let (api, caller) = (self.clone(), caller.clone());
+        let (access, caller) = (self.clone(), caller.clone());
         tokio::spawn(async move {
             // What changed between the decision and this is checked first.
-            let mut changes = api.store.watch_from_now(&key).await;
-            let mut refused = api.still_allowed(&caller).await.err();
+            let mut changes = access.store.watch_from_now(&key).await;
+            let mut refused = access.still_allowed(&caller).await.err();
             while refused.is_none() {
                 tokio::select! {
                     item = stream.next() => match item {
@@ -38,7 +40,7 @@ impl Api {
                         None => return,
                     },
                     // A watcher that missed changes looks too.
-                    Some(_) = changes.next() => refused = api.still_allowed(&caller).await.err(),
+                    Some(_) = changes.next() => refused = access.still_allowed(&caller).await.err(),
                     () = out.closed() => return,
                 }
             }
@@ -66,11 +68,11 @@ impl Api {
     ) -> Result<(), Status> {
         let Some(bindings) = self.bindings(name, key_hash).await? else {
             let message = format!("operator {name} was removed");
-            return Err(Status::permission_denied(message));
+            return Err(Refusal::new(Reason::UnknownCaller, message).into());
         };
-        let uses = self.uses().await?;
+        let uses = self.usage.read(&self.documents).await?;
         decide(&bindings, call, target, &uses)
             .map(|_| ())
-            .map_err(|refusal| refused(name, call, &refusal))
+            .map_err(|refusal| not_permitted(name, call, &refusal))
     }
 }

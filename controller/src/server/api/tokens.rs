@@ -1,6 +1,7 @@
 //! Join tokens.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_proto::v1::{
@@ -10,12 +11,15 @@ use voipfleet_ruleset::identifiers::SiteName;
 use voipfleet_ruleset::role::Role;
 
 use super::convert::{invalid, parse};
-use super::{Api, Caller, failed};
+use super::{Caller, failed};
+use crate::clock::Clock;
+use crate::documents::Cache;
 use crate::limits::MAX_TOKENS;
-use crate::pki::token;
+use crate::pki::{Authority, token};
 use crate::records::{self, TokenRecord};
 use crate::server::rpc_status::Failed;
-use crate::store::{Expect, Txn, every, keys, transact, write_batched};
+use crate::settings::Address;
+use crate::store::{Expect, Store, Txn, every, keys, transact, write_batched};
 
 const HOUR_MS: u64 = 3_600_000;
 /// How long a token is valid unless the operator says otherwise.
@@ -46,9 +50,20 @@ fn report(id: &str, record: &TokenRecord) -> TokenReport {
     }
 }
 
-impl Api {
+/// Join tokens.
+#[derive(Debug, Clone)]
+pub(super) struct TokensApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) documents: Cache,
+    pub(super) authority: Arc<Authority>,
+    /// Where machines enrol.
+    pub(super) enrol_address: Address,
+}
+
+impl TokensApi {
     /// Makes a token; its secret is in the answer and nowhere else.
-    pub(super) async fn create_token(
+    pub(super) async fn create(
         &self,
         caller: &Caller,
         request: &CreateTokenRequest,
@@ -89,7 +104,7 @@ impl Api {
             self.store.as_ref(),
             "the set of documents",
             async |mut tx| {
-                let stored = self.read_documents().await?;
+                let stored = self.documents.read().await?;
                 if !stored.documents.sites.contains_key(&record.site) {
                     return Err(Failed(Status::not_found(format!(
                         "there is no site {}; apply its document first: voipctl apply -f PATH",
@@ -114,7 +129,7 @@ impl Api {
     }
 
     /// Tokens without their secrets, newest first.
-    pub(super) async fn list_tokens(
+    pub(super) async fn list(
         &self,
         caller: &Caller,
         request: &ListTokensRequest,
@@ -136,7 +151,7 @@ impl Api {
     }
 
     /// Takes a token back; nodes that used it stay.
-    pub(super) async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<(), Status> {
+    pub(super) async fn revoke(&self, caller: &Caller, id: &str) -> Result<(), Status> {
         let key = keys::token(id);
         // A token of a foreign site is as unknown as one that never was.
         let mut tokens = self.tokens().await?.into_iter();

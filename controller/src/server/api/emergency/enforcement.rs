@@ -13,7 +13,7 @@ use voipfleet_ruleset::ruleset::{LiveName, LiveSets, LiveValue};
 
 use crate::fleet::View;
 use crate::records::{ExceptionKind, NodeId};
-use crate::server::api::{Api, failed};
+use crate::server::api::{EmergencyApi, failed};
 use crate::store::{Revision, every, keys};
 
 /// How long the nodes may take. It takes them a fraction of a second; one that is in the middle of
@@ -58,7 +58,7 @@ impl Awaited {
 /// The nodes of the sites that a decision is about.
 pub(super) type Sites = BTreeMap<SiteName, BTreeSet<NodeName>>;
 
-impl Api {
+impl EmergencyApi {
     /// The nodes of these sites.
     pub(super) async fn nodes_of(&self, sites: &BTreeSet<SiteName>) -> Result<Sites, Status> {
         let mut nodes = Sites::new();

@@ -8,6 +8,7 @@ mod records;
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_proto::v1;
@@ -16,11 +17,15 @@ use voipfleet_ruleset::identifiers::SiteName;
 
 use self::enforcement::Awaited;
 use self::order::{Asked, Order};
+pub(super) use self::records::open_sites;
 use self::records::written;
 use super::convert::parse;
-use super::{Api, Caller, failed};
+use super::{Caller, failed};
+use crate::clock::Clock;
+use crate::documents::Cache;
+use crate::fleet::Fleet;
 use crate::records::{ExceptionKind, ExceptionRecord, OpenRecord, SiteScope};
-use crate::store::{Revision, every, keys};
+use crate::store::{Revision, Store, every, keys};
 
 /// What a request with this scope is about; without one whatever its caller may touch.
 pub(super) fn target(scope: Option<v1::SiteScope>) -> Result<Target, Status> {
@@ -31,7 +36,16 @@ pub(super) fn target(scope: Option<v1::SiteScope>) -> Result<Target, Status> {
     })
 }
 
-impl Api {
+/// Blocks, allows and open sites.
+#[derive(Debug, Clone)]
+pub(super) struct EmergencyApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) fleet: Fleet,
+    pub(super) documents: Cache,
+}
+
+impl EmergencyApi {
     /// Blocks an address: it reaches nothing, and what it has going is cut.
     pub(super) async fn block(
         &self,
@@ -128,7 +142,7 @@ impl Api {
     }
 
     /// Takes a block or an allow back.
-    pub(super) async fn lift_exception(
+    pub(super) async fn lift(
         &self,
         caller: &Caller,
         kind: ExceptionKind,
@@ -137,7 +151,9 @@ impl Api {
         let net = order::net(&request.address)?;
         let scope = order::scope(request.scope)?;
         caller.concerns(format!("{}/{}", kind.word(), written(&net)));
-        let (lifted, revision) = self.lift(caller, kind, net, scope.as_ref()).await?;
+        let (lifted, revision) = self
+            .take_exception(caller, kind, net, scope.as_ref())
+            .await?;
         let mut sites = BTreeSet::new();
         for record in &lifted {
             tracing::info!(
@@ -178,7 +194,7 @@ impl Api {
     }
 
     /// What is blocked, allowed and open.
-    pub(super) async fn list_blocks(
+    pub(super) async fn list(
         &self,
         caller: &Caller,
         request: &v1::ListBlocksRequest,
@@ -201,7 +217,8 @@ impl Api {
         let listed = |records: Vec<ExceptionRecord>| {
             records.into_iter().filter(holds).map(exception).collect()
         };
-        let open = self.open_sites().await?.into_iter();
+        let open = records::open_sites(self.store.as_ref(), self.clock.now_ms());
+        let open = open.await?.into_iter();
         let open = open.filter(|(site, _)| seen(site));
         Ok(v1::ListBlocksResponse {
             blocks: listed(blocks.await?),
@@ -213,7 +230,7 @@ impl Api {
     }
 
     /// Opens a site to everybody.
-    pub(super) async fn panic_open(
+    pub(super) async fn open(
         &self,
         caller: &Caller,
         request: v1::PanicOpenRequest,
@@ -243,7 +260,7 @@ impl Api {
     }
 
     /// Closes a site that was opened to everybody.
-    pub(super) async fn panic_close(
+    pub(super) async fn close(
         &self,
         caller: &Caller,
         request: &v1::PanicCloseRequest,
@@ -297,7 +314,7 @@ impl Api {
             SiteScope::All => keys::ALL_NODES.to_owned(),
             SiteScope::One(site) => keys::nodes(site),
         };
-        let stored = self.read_documents().await?;
+        let stored = self.documents.read().await.map_err(failed)?;
         let nodes = every(self.store.as_ref(), &nodes).await.map_err(failed)?;
         let mut sites: BTreeSet<SiteName> = stored.documents.sites.keys().cloned().collect();
         let site = |key: &str| keys::site_and_node(key)?.0.parse::<SiteName>().ok();

@@ -9,7 +9,7 @@ use voipfleet_ruleset::identifiers::SiteName;
 
 use super::protected::{self, Owner, Resolved, Served};
 use super::records::written;
-use crate::server::api::{Api, failed};
+use crate::server::api::{EmergencyApi, failed};
 use crate::site_inputs;
 
 /// Owners that a refusal names; it counts the others.
@@ -71,7 +71,7 @@ impl Hits {
     }
 }
 
-impl Api {
+impl EmergencyApi {
     /// Whom `net` belongs to, in each of these sites. A site without a document serves nobody.
     pub(super) async fn whose(
         &self,
@@ -79,7 +79,7 @@ impl Api {
         net: &IpNet,
     ) -> Result<Hits, Status> {
         let store = self.store.as_ref();
-        let stored = self.pushes.documents().read().await.map_err(failed)?;
+        let stored = self.documents.read().await.map_err(failed)?;
         let documents = stored.documents;
         let mut resolved = Resolved::new();
         let mut hits = Hits::default();

@@ -9,14 +9,14 @@ use voipfleet_ruleset::identifiers::SiteName;
 use super::order::Order;
 use crate::limits::MAX_EXCEPTIONS;
 use crate::records::{self, ExceptionKind, ExceptionRecord, OpenRecord, Read, SiteScope, is_over};
-use crate::server::api::{Api, Caller, failed};
+use crate::server::api::{Caller, EmergencyApi, failed};
 use crate::server::rpc_status::Failed;
-use crate::store::{Expect, Revision, every, keys, transact_at};
+use crate::store::{Expect, Revision, Store, every, keys, transact_at};
 
 /// Blocks or allows of one address, in different sites, that one transaction deletes.
 const AT_ONCE: usize = 40;
 
-impl Api {
+impl EmergencyApi {
     /// Stores a block or allow; one that is there already ends when the newer one says.
     pub(super) async fn put_exception(
         &self,
@@ -69,7 +69,7 @@ impl Api {
     ) -> Result<Vec<ExceptionRecord>, Status> {
         let now_ms = self.clock.now_ms();
         let prefix = keys::all_exceptions(kind);
-        let all = self.all_of::<ExceptionRecord>(&prefix).await?;
+        let all = all_of::<ExceptionRecord>(self.store.as_ref(), &prefix).await?;
         let mut records: Vec<_> = all
             .into_iter()
             .map(|(_, read)| read.record)
@@ -81,7 +81,7 @@ impl Api {
 
     /// Takes out what was said of exactly `net`, in `scope` or wherever the caller may; and says
     /// what that was.
-    pub(super) async fn lift(
+    pub(super) async fn take_exception(
         &self,
         caller: &Caller,
         kind: ExceptionKind,
@@ -94,9 +94,8 @@ impl Api {
                 self.store.as_ref(),
                 kind.word(),
                 async |mut tx| -> Result<_, Failed> {
-                    let all = self
-                        .all_of::<ExceptionRecord>(&keys::all_exceptions(kind))
-                        .await?;
+                    let prefix = keys::all_exceptions(kind);
+                    let all = all_of::<ExceptionRecord>(self.store.as_ref(), &prefix).await?;
                     let mut lifted = Vec::new();
                     for (key, read) in &all {
                         let wanted = match (scope, &read.record.scope) {
@@ -188,32 +187,32 @@ impl Api {
         .await?;
         Ok(record.map(|record| (record, revision.unwrap_or_default())))
     }
+}
 
-    /// The sites that are open to everybody.
-    pub(in crate::server::api) async fn open_sites(
-        &self,
-    ) -> Result<Vec<(SiteName, OpenRecord)>, Status> {
-        let now_ms = self.clock.now_ms();
-        let all = self.all_of::<OpenRecord>(keys::ALL_OPEN).await?;
-        let open = all.into_iter().filter_map(|(key, read)| {
-            let site = key.strip_prefix(keys::ALL_OPEN)?.parse().ok()?;
-            (!is_over(read.record.until, now_ms)).then_some((site, read.record))
-        });
-        Ok(open.collect())
-    }
+/// The sites that are open to everybody.
+pub(in crate::server::api) async fn open_sites(
+    store: &dyn Store,
+    now_ms: u64,
+) -> Result<Vec<(SiteName, OpenRecord)>, Status> {
+    let all = all_of::<OpenRecord>(store, keys::ALL_OPEN).await?;
+    let open = all.into_iter().filter_map(|(key, read)| {
+        let site = key.strip_prefix(keys::ALL_OPEN)?.parse().ok()?;
+        (!is_over(read.record.until, now_ms)).then_some((site, read.record))
+    });
+    Ok(open.collect())
+}
 
-    async fn all_of<T: DeserializeOwned + Serialize>(
-        &self,
-        prefix: &str,
-    ) -> Result<Vec<(String, Read<T>)>, Status> {
-        let entries = every(self.store.as_ref(), prefix).await.map_err(failed)?;
-        let read = entries.into_iter().map(|entry| {
-            let record = records::from_json(&entry.key, &entry.held).map_err(failed)?;
-            let revision = entry.held.revision;
-            Ok((entry.key, Read { revision, record }))
-        });
-        read.collect()
-    }
+async fn all_of<T: DeserializeOwned + Serialize>(
+    store: &dyn Store,
+    prefix: &str,
+) -> Result<Vec<(String, Read<T>)>, Status> {
+    let entries = every(store, prefix).await.map_err(failed)?;
+    let read = entries.into_iter().map(|entry| {
+        let record = records::from_json(&entry.key, &entry.held).map_err(failed)?;
+        let revision = entry.held.revision;
+        Ok((entry.key, Read { revision, record }))
+    });
+    read.collect()
 }
 
 fn not_there(kind: ExceptionKind, net: IpNet, all: &[(String, Read<ExceptionRecord>)]) -> Status {

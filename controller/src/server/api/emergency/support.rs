@@ -6,11 +6,11 @@ use voipfleet_ruleset::ruleset::{LiveName, Mode};
 
 use crate::fleet::View;
 use crate::records::{self, GenerationRecord, NodeId};
-use crate::server::api::{Api, failed};
+use crate::server::api::{EmergencyApi, failed};
 use crate::site_inputs::current;
 use crate::store::keys;
 
-impl Api {
+impl EmergencyApi {
     /// Whether the rules that a node confirmed look at a live source.
     pub(super) async fn has_place(&self, id: &NodeId, view: &View, source: &LiveName) -> bool {
         let Some(confirmed) = view.confirmed else {
@@ -34,7 +34,8 @@ impl Api {
         if let Some(generation) = current(store, site).await.map_err(failed)? {
             return Ok(generation.observe);
         }
-        let modes = self.modes().await?;
-        Ok(modes.get(site).copied() == Some(Mode::Observe))
+        let stored = self.documents.read().await.map_err(failed)?;
+        let document = stored.documents.sites.get(site);
+        Ok(document.is_some_and(|site| site.mode == Mode::Observe))
     }
 }

@@ -21,7 +21,7 @@ fn offer(nonce: u64, generation: u64, ruleset: &Ruleset) -> Offer {
 }
 
 #[test]
-fn a_node_does_not_go_back_or_sideways() {
+fn older_or_conflicting_generation_is_refused() {
     on_both_backends(|place| {
         run(async {
             let victim = Victim::start(place).await;
@@ -79,7 +79,7 @@ fn a_node_does_not_go_back_or_sideways() {
                 };
                 victim.say(Down::Offer(offer)).await;
             }
-            logs(&victim.node, "an offer without a digest").await;
+            logs(&victim.node, "offer ignored: it has no digest").await;
             victim.is_unchanged("without a digest");
             victim.takes(&sample(6)).await;
         });
@@ -87,14 +87,14 @@ fn a_node_does_not_go_back_or_sideways() {
 }
 
 #[test]
-fn a_confirmation_counts_for_the_trial_of_its_session_only() {
+fn confirmation_counts_only_for_the_trial_its_session_announced() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
             // Of nothing, and of what is not yet on trial.
             victim.say(confirm(2, &sample(2))).await;
             victim.say(confirm(1, &sample(1))).await;
-            logs(&victim.node, "a session that announced no such trial").await;
+            logs(&victim.node, "this session announced no such trial").await;
             let nonce = victim.next();
             let node = &victim.node;
             node.offer(&victim.session, nonce, &sample(2), LONG).await;
@@ -130,7 +130,7 @@ fn a_confirmation_counts_for_the_trial_of_its_session_only() {
             ] {
                 say(&session, Down::Confirm(wrong)).await;
             }
-            logs(&victim.node, "late or of something else").await;
+            logs(&victim.node, "confirmation ignored: late").await;
             assert_eq!(victim.node.confirmed(), Some(1));
             // The right one counts once, and later ones for nothing.
             let mut session = session;
@@ -148,7 +148,7 @@ fn a_confirmation_counts_for_the_trial_of_its_session_only() {
 }
 
 #[test]
-fn a_trial_ends_whatever_time_it_is_given() {
+fn trial_length_is_bounded() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -184,7 +184,7 @@ fn a_trial_ends_whatever_time_it_is_given() {
 }
 
 #[test]
-fn nonsense_is_passed_over() {
+fn unknown_and_malformed_messages_are_ignored() {
     on_both_backends(|place| {
         run(async {
             let victim = Victim::start(place).await;
@@ -204,7 +204,7 @@ fn nonsense_is_passed_over() {
 }
 
 #[test]
-fn a_flood_of_offers_ends_with_the_last() {
+fn flood_of_offers_ends_with_the_last() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -239,9 +239,9 @@ const ENDS: &[(&str, Words, &str)] = &[
     (
         "no Welcome",
         || vec![Ok(Down::Offer(Offer::default()))],
-        "is no controller",
+        "is not a Voipfleet controller",
     ),
-    ("not a word", Vec::new, "is no controller"),
+    ("not a word", Vec::new, "is not a Voipfleet controller"),
     (
         "an error in place of Welcome",
         || vec![Err(Status::internal("a word of the controller's"))],
@@ -276,7 +276,7 @@ const ENDS: &[(&str, Words, &str)] = &[
 ];
 
 #[test]
-fn a_session_that_ends_badly_is_dialled_anew() {
+fn broken_session_is_dialled_again() {
     in_namespace(Backend::Nft, |place| {
         run(async {
             let mut victim = Victim::start(place).await;

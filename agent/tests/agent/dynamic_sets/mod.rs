@@ -1,9 +1,9 @@
-//! Live sets: what changes between pushes, from the notice to the kernel.
+//! Dynamic sets, from the announcement to the kernel.
 
-mod cut;
-mod damage;
-mod figure;
+mod damaged_files;
+mod denied_flows;
 mod kernel;
+mod large_feed;
 mod session;
 mod trial;
 
@@ -16,7 +16,7 @@ use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::host::clock;
 use voipfleet_agent::kernel::Kernel;
 use voipfleet_agent::ledger::{Confirmed, Ledger, Live};
-use voipfleet_agent::mailbox::Noticed;
+use voipfleet_agent::mailbox::ReceivedSets;
 use voipfleet_proto::v1::NodeStatus;
 use voipfleet_ruleset::ruleset::{Expiring, LiveName, LiveSets, LiveValue, Ruleset, Until};
 
@@ -84,8 +84,8 @@ fn without(live: &LiveSets, name: &str) -> LiveSets {
 
 /// Hands live sets to the agent, as the link does.
 fn give(agent: &Agent, live: &LiveSets) {
-    agent.inbox.live(Noticed {
-        live: Arc::new(Live::new(live.clone())),
+    agent.inbox.dynamic_sets(ReceivedSets {
+        sets: Arc::new(Live::new(live.clone())),
         received: Instant::now(),
     });
 }
@@ -99,26 +99,26 @@ pub(crate) fn takes(agent: &Agent, live: &LiveSets) -> NodeStatus {
     statuses.into_iter().find(is).unwrap()
 }
 
-/// What the ledger says that the kernel should hold.
+/// What the kernel should hold by the ledger.
 fn wanted(place: &Place) -> Confirmed {
     let ledger = place.ledger();
     let mut confirmed = ledger.confirmed().unwrap().expect("a confirmed ruleset");
-    let found = dynamic_sets::find(&mut place.system(), &ledger, Some(&mut confirmed));
-    assert_eq!((found.damaged.as_str(), found.unknown.as_str()), ("", ""));
+    let found = dynamic_sets::load(&mut place.system(), &ledger, Some(&mut confirmed));
+    assert_eq!(found.error(), None);
     confirmed
 }
 
-/// The kernel holds what the ledger of that node says.
+/// The kernel holds what that node's ledger has.
 fn is_kept(node: &Node<'_>) {
     let ledger = Ledger::look_at(&node.state.ledger());
     let mut system = node.place.system();
     let mut confirmed = ledger.confirmed().unwrap().expect("a confirmed ruleset");
-    dynamic_sets::find(&mut system, &ledger, Some(&mut confirmed));
+    dynamic_sets::load(&mut system, &ledger, Some(&mut confirmed));
     let found = inspect(&mut system, &confirmed);
     assert!(found.is_clean(), "{:#?}", found.differences);
 }
 
-/// The kernel holds what the ledger says.
+/// The kernel holds what the ledger has.
 #[track_caller]
 fn is_as_wanted(place: &Place) {
     let found = inspect(&mut place.system(), &wanted(place));

@@ -1,4 +1,4 @@
-//! Live sets that are damaged on disk: a node stays closed, and runs with what there is.
+//! Dynamic sets that are damaged on disk: the node stays protected, with what is left.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ fn ran(place: &Place) -> Vec<String> {
 }
 
 #[test]
-fn the_live_sets_before_the_last_keep_the_cluster_alive() {
+fn damaged_dynamic_sets_fall_back_to_the_previous_ones() {
     on_both_backends(|place| {
         let cluster = ran(place);
         for gone in [false, true] {
@@ -47,10 +47,10 @@ fn the_live_sets_before_the_last_keep_the_cluster_alive() {
             recovery::teardown(&mut system, &ledger, false).unwrap();
             let recovered = recovery::recover(&mut system, &ledger);
             assert!(recovered.failed.is_none() && recovered.fallback.is_none());
-            let why = &recovered.live.damaged;
-            assert!(why.contains("enforces those before the last"), "{why}");
+            let why = recovered.dynamic_sets.damaged.unwrap();
+            assert!(why.contains("enforces the previous ones"), "{why}");
             assert_eq!(elements(place, "vf-clients-4"), cluster);
-            // It says so, and takes what it is told.
+            // It reports that, and takes what it is sent.
             let agent = Agent::start(place, NEVER);
             let status = agent.outbox.last_status();
             assert!(status.live_error.contains("damaged"), "{status:?}");
@@ -64,18 +64,18 @@ fn the_live_sets_before_the_last_keep_the_cluster_alive() {
 }
 
 #[test]
-fn without_any_the_kernel_keeps_what_it_holds_and_a_boot_lets_nobody_in() {
+fn lost_dynamic_sets_keep_the_kernels_elements_and_are_empty_at_boot() {
     on_both_backends(|place| {
         let cluster = ran(place);
         let before = place.everything();
         damage(place, "live");
         damage(place, "live-earlier");
-        // The agent alone was started anew.
+        // The agent alone was restarted.
         let agent = Agent::start(place, NEVER);
         crate::support::same(&before, &place.everything());
         let status = agent.outbox.last_status();
         assert!(status.live_error.contains("lost"), "{status:?}");
-        let words = "nothing is known of the live sources allow, block, cluster";
+        let words = "does not know the content of allow, block, cluster";
         assert!(status.live_error.contains(words), "{status:?}");
         assert_eq!(status.state(), NodeState::Applied);
         drop(agent);
@@ -100,14 +100,14 @@ fn without_any_the_kernel_keeps_what_it_holds_and_a_boot_lets_nobody_in() {
 }
 
 #[test]
-fn a_ledger_without_live_sets_opens_as_ever() {
+fn ledger_without_dynamic_sets_is_read() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
         assert_eq!(ledger.live(), KeptLive::Never);
         let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none());
-        assert_eq!(recovered.live.damaged, "");
+        assert_eq!(recovered.dynamic_sets.damaged, None);
         let agent = Agent::start(place, NEVER);
         let status = agent.outbox.last_status();
         assert_eq!(
@@ -118,7 +118,7 @@ fn a_ledger_without_live_sets_opens_as_ever() {
 }
 
 #[test]
-fn what_is_kept_is_read_and_its_earlier_form_beside_it() {
+fn previous_dynamic_sets_are_kept_beside_the_last() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = voipfleet_agent::ledger::Ledger::open(folder.path()).unwrap();
     let (one, two) = (

@@ -1,11 +1,10 @@
-//! Every failpoint there is.
+//! Every failpoint of the agent: one that is reached and not listed here fails the test.
 
+use voipfleet_agent::failpoint::{File, Step, Work};
 use voipfleet_ruleset::ruleset::Family;
 
-use super::{File, Step, Work};
-
-/// All places, in the order in which a work comes to them.
-pub const ALL: &[(Work, &[Step])] = &[
+/// The points of each work, in the order in which it reaches them.
+pub(super) const ALL: &[(Work, &[Step])] = &[
     (
         Work::Apply,
         &[
@@ -40,9 +39,9 @@ pub const ALL: &[(Work, &[Step])] = &[
             Step::Told,
         ],
     ),
-    (Work::Undo, BACK),
-    (Work::Return, BACK_AT_START),
-    (Work::Restore, WAY),
+    (Work::Undo, ROLLED_BACK),
+    (Work::Return, ROLLED_BACK_AT_START),
+    (Work::Restore, RESTORED),
     (Work::Settle, SETTLED),
     (
         Work::Renumber,
@@ -138,7 +137,7 @@ pub const ALL: &[(Work, &[Step])] = &[
     ),
 ];
 
-const WAY: &[Step] = &[
+const RESTORED: &[Step] = &[
     Step::Noted,
     Step::SetsFilled,
     Step::Rules(Family::V4),
@@ -149,7 +148,7 @@ const WAY: &[Step] = &[
     Step::ReadSets,
 ];
 
-const BACK: &[Step] = &[
+const ROLLED_BACK: &[Step] = &[
     Step::SetsFilled,
     Step::Rules(Family::V4),
     Step::Rules(Family::V6),
@@ -162,8 +161,10 @@ const BACK: &[Step] = &[
     Step::Told,
 ];
 
-const BACK_AT_START: &[Step] = &[
+const ROLLED_BACK_AT_START: &[Step] = &[
     Step::Noted,
+    Step::Removed(File::Management),
+    Step::Gone(File::Management),
     Step::SetsFilled,
     Step::Rules(Family::V4),
     Step::Rules(Family::V6),

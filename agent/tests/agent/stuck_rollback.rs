@@ -25,19 +25,19 @@ fn cannot_go_back(place: &Place) -> (Agent, Arc<AtomicBool>, String) {
     stuck.store(true, Ordering::SeqCst);
     let status = agent.status_of(attempt, |state| state != NodeState::Trial);
     assert_eq!(status.state(), NodeState::Failed);
-    assert!(status.error.contains("going back failed too"));
+    assert!(status.error.contains("the rollback failed too"));
     (agent, stuck, before)
 }
 
 #[test]
-fn what_is_confirmed_is_not_applied_while_it_cannot_be_gone_back_to() {
+fn confirmed_generation_fails_while_its_rollback_is_stuck() {
     on_both_backends(|place| {
         let (agent, stuck, before) = cannot_go_back(place);
         // The same again, and the same under a newer number, as `voipctl rollback` offers it.
         for (nonce, generation) in [(3, 1), (4, 3)] {
             let status = agent.answer_to(offer(nonce, generation, &sample(1)));
             assert_eq!(status.state(), NodeState::Failed, "generation {generation}");
-            assert!(status.error.contains("going back"), "{}", status.error);
+            assert!(status.error.contains("the rollback"), "{}", status.error);
             assert!(place.ledger().journal().unwrap().is_some());
         }
         stuck.store(false, Ordering::SeqCst);
@@ -49,7 +49,7 @@ fn what_is_confirmed_is_not_applied_while_it_cannot_be_gone_back_to() {
 }
 
 #[test]
-fn an_undo_that_failed_does_not_wait_for_the_next_poll() {
+fn failed_rollback_is_retried_before_the_next_poll() {
     on_both_backends(|place| {
         let (agent, stuck, before) = cannot_go_back(place);
         stuck.store(false, Ordering::SeqCst);
@@ -60,7 +60,7 @@ fn an_undo_that_failed_does_not_wait_for_the_next_poll() {
 }
 
 #[test]
-fn a_trial_stays_in_the_journal_when_a_newer_one_cannot_be_noted() {
+fn trial_stays_in_the_journal_when_a_newer_one_cannot_be_written() {
     on_both_backends(|place| {
         let agent = Agent::start(place, NEVER);
         let attempt = agent.try_out(offer(1, 1, &sample(1)));
@@ -69,7 +69,7 @@ fn a_trial_stays_in_the_journal_when_a_newer_one_cannot_be_noted() {
         let status = agent.answer_to(offer(2, 2, &sample(2)));
         assert_eq!(status.state(), NodeState::Rejected);
         assert!(status.error.contains("journal"), "{}", status.error);
-        // Else a kill would leave what nobody confirmed in the kernel for good.
+        // Else a kill would leave an unconfirmed ruleset in the kernel for good.
         let journal = place.ledger().journal().unwrap().map(|noted| noted.held);
         assert_eq!(journal, Some(attempt.held));
         std::fs::remove_dir(&in_the_way).unwrap();

@@ -1,4 +1,4 @@
-//! Others on the real kernel: found, told, and left as they are.
+//! Foreign firewalls on the real kernel: found, reported, and left alone.
 
 use voipfleet_agent::host::Host;
 use voipfleet_agent::inventory::Findings;
@@ -19,7 +19,7 @@ fn look(place: &Place, kernel: &mut dyn Kernel) -> Vec<(NeighbourKind, String, S
 }
 
 #[test]
-fn an_empty_machine_has_none_and_ours_are_none() {
+fn machine_without_foreign_firewalls_reports_none() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         assert_eq!(look(place, &mut system), []);
@@ -29,7 +29,7 @@ fn an_empty_machine_has_none_and_ours_are_none() {
 }
 
 #[test]
-fn chains_of_others_are_told_and_left_alone() {
+fn foreign_chains_are_reported_and_left_alone() {
     on_both_backends(|place| {
         place.be_somebody_else();
         for line in [
@@ -51,13 +51,13 @@ fn chains_of_others_are_told_and_left_alone() {
         };
         assert!(of(NeighbourKind::Docker).2.contains("DOCKER-USER"));
         let (_, detail, advice) = of(NeighbourKind::Fail2ban);
-        let stays = "chains f2b-sshd; they stay above our rules as long as they only drop";
+        let stays = "chains f2b-sshd; they stay above our rules as long as they only drop packets";
         assert_eq!((detail.as_str(), advice.as_str()), (stays, ""));
         let (_, detail, advice) = of(NeighbourKind::ForeignRules);
         // The rule that only drops by a set, and the chain.
         assert_eq!(
             detail,
-            "above our rules in INPUT: chain BADIPS, 1 rule; they only drop"
+            "above our rules in INPUT: chain BADIPS, 1 rule; they only drop packets"
         );
         assert_eq!(advice, "");
         assert_eq!(found.len(), 3, "{found:?}");
@@ -67,7 +67,7 @@ fn chains_of_others_are_told_and_left_alone() {
 }
 
 #[test]
-fn rules_of_the_other_backend_are_told() {
+fn rules_of_the_other_backend_are_reported() {
     on_both_backends(|place| {
         let other = match place.backend {
             Backend::Nft => "iptables-legacy -A INPUT -s 192.0.2.1 -j DROP",
@@ -82,7 +82,7 @@ fn rules_of_the_other_backend_are_told() {
 }
 
 #[test]
-fn tables_of_nft_that_filter_input_are_told() {
+fn foreign_nft_tables_that_filter_input_are_reported() {
     in_namespace(Backend::Nft, |place| {
         let mut system = place.system();
         place.tool("iptables -A INPUT -s 192.0.2.1 -j DROP");
@@ -113,7 +113,7 @@ fn tables_of_nft_that_filter_input_are_told() {
 }
 
 #[test]
-fn sockets_where_the_world_is_let_in_are_told() {
+fn sockets_in_world_ranges_are_reported() {
     on_both_backends(|place| {
         let any = std::net::UdpSocket::bind("0.0.0.0:11211").unwrap();
         let any6 = std::net::UdpSocket::bind("[::]:4569").unwrap();
@@ -137,7 +137,7 @@ fn sockets_where_the_world_is_let_in_are_told() {
 }
 
 #[test]
-fn the_agent_tells_them() {
+fn agent_reports_foreign_firewalls() {
     in_namespace(Backend::Nft, |place| {
         place.be_somebody_else();
         let agent = Agent::start(place, NEVER);

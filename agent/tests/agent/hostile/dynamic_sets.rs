@@ -13,8 +13,9 @@ use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 
 use super::Victim;
 use crate::controller::Served;
-use crate::live::{first, naming, with};
+use crate::dynamic_sets::{first, naming, with};
 use crate::node::{hear, run, until_live};
+use crate::reconciler::LIMIT;
 use crate::support::{on_both_backends, same};
 
 /// The agent, and a few times the longest live sets.
@@ -26,8 +27,8 @@ impl Victim<'_> {
         until_live(&mut self.session, live).await;
     }
 
-    /// The node says that it does not take that notice, with these words; it goes on with what
-    /// it held, and takes the next good one.
+    /// The node refuses that announcement with these words, keeps what it held, and takes the next
+    /// good one.
     async fn takes_not(&mut self, name: &str, notice: LiveNotice, words: &str) {
         self.say(Down::Live(notice)).await;
         let status = self.until_error(name, words).await;
@@ -41,13 +42,19 @@ impl Victim<'_> {
     }
 
     async fn until_error(&mut self, name: &str, words: &str) -> NodeStatus {
-        loop {
-            match hear(&mut self.session).await {
-                Some(Up::Status(status)) if status.live_error.contains(words) => return status,
-                Some(_) => {}
-                None => panic!("{name}: the session ended; the log:\n{}", self.node.log()),
+        let mut last = String::new();
+        let error = async {
+            loop {
+                match hear(&mut self.session).await {
+                    Some(Up::Status(status)) if status.live_error.contains(words) => return status,
+                    Some(Up::Status(status)) => last = status.live_error,
+                    Some(_) => {}
+                    None => panic!("{name}: the session ended"),
+                }
             }
-        }
+        };
+        let error = tokio::time::timeout(LIMIT, error).await;
+        error.unwrap_or_else(|_| panic!("{name}: not {words:?} but {last:?}"))
     }
 }
 
@@ -130,7 +137,7 @@ const CONTENTS: &[(&str, Change, &str)] = &[
 ];
 
 #[test]
-fn live_sets_that_no_controller_of_ours_sends_are_refused() {
+fn malformed_dynamic_sets_are_refused() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -156,28 +163,28 @@ fn live_sets_that_no_controller_of_ours_sends_are_refused() {
                     vec![],
                     size,
                     Served::Chunks(vec![]),
-                    "names no digest",
+                    "has no digest",
                 ),
                 (
                     "a short one",
                     vec![7; 31],
                     size,
                     Served::Chunks(vec![]),
-                    "names no digest",
+                    "has no digest",
                 ),
                 (
                     "nothing",
                     digest.clone(),
                     size,
                     Served::Chunks(vec![]),
-                    "not the one",
+                    "does not match the offer",
                 ),
                 (
                     "other content",
                     digest.clone(),
                     size,
                     Served::Chunks(vec![first().encode()]),
-                    "not the one",
+                    "does not match the offer",
                 ),
                 (
                     "longer than noticed",
@@ -191,7 +198,7 @@ fn live_sets_that_no_controller_of_ours_sends_are_refused() {
                     digest.clone(),
                     most + 1,
                     Served::Chunks(vec![]),
-                    "the most is 67108864",
+                    "the limit is 67108864",
                 ),
                 (
                     "1 GB is streamed",
@@ -220,7 +227,7 @@ fn live_sets_that_no_controller_of_ours_sends_are_refused() {
 }
 
 #[test]
-fn a_delta_that_lies_leads_nowhere() {
+fn wrong_delta_falls_back_to_a_full_fetch() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
@@ -274,22 +281,20 @@ fn a_delta_that_lies_leads_nowhere() {
                     },
                 ),
             ] {
-                victim
-                    .takes_not(name, delta_of(delta), "is not given")
-                    .await;
+                victim.takes_not(name, delta_of(delta), "was refused").await;
             }
         });
     });
 }
 
 #[test]
-fn a_flood_of_notices_ends_with_the_newest() {
+fn flood_of_announcements_ends_with_the_newest_sets() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
             victim.told(&first()).await;
             let mut victim = victim.takes(&naming(1)).await;
-            // Most of them stand on nothing, and nobody gives what they name.
+            // Most of them have no base, and their content is not served.
             let nowhere = with(&first(), "block", &["203.0.113.67/32"]);
             for number in 0..2000_u32 {
                 let noise = number.to_be_bytes().repeat(8);

@@ -23,7 +23,7 @@ fn with_first(place: &Place) -> Agent {
 }
 
 #[test]
-fn a_change_gives_the_tools_its_lines_and_nothing_else() {
+fn change_of_dynamic_sets_writes_only_its_elements() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let (kernel, given) = witness(place, None);
@@ -69,7 +69,7 @@ fn a_change_gives_the_tools_its_lines_and_nothing_else() {
         assert_eq!(*given.lock().unwrap(), lines.concat());
         same(&before, &place.everything());
 
-        // A member leaves and another comes; a source that nobody names changes nothing here.
+        // A member leaves and another comes; a source that no rule names changes nothing.
         given.lock().unwrap().clear();
         let moved = with(&first(), "cluster", &["10.20.0.12/32"]);
         takes(&agent, &with(&moved, "open", &["0.0.0.0/1"]));
@@ -84,7 +84,7 @@ fn a_change_gives_the_tools_its_lines_and_nothing_else() {
 }
 
 #[test]
-fn what_was_noticed_is_there_after_a_boot_without_a_controller() {
+fn dynamic_sets_are_restored_at_boot_without_a_controller() {
     on_both_backends(|place| {
         let agent = with_first(place);
         takes(&agent, &with(&first(), "block", &["203.0.113.9/32"]));
@@ -96,7 +96,7 @@ fn what_was_noticed_is_there_after_a_boot_without_a_controller() {
         let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none() && recovered.fallback.is_none());
         same(&before, &place.everything());
-        // And a start says what it holds.
+        // And a start reports them.
         let agent = Agent::start(place, NEVER);
         let told = agent.outbox.last_status().live_digest;
         let blocked = with(&first(), "block", &["203.0.113.9/32"]);
@@ -108,7 +108,7 @@ fn what_was_noticed_is_there_after_a_boot_without_a_controller() {
 }
 
 #[test]
-fn an_entry_with_an_end_goes_by_itself_and_is_no_drift() {
+fn expired_entry_is_removed_by_the_kernel_without_drift() {
     on_both_backends(|place| {
         let agent = with_first(place);
         let blocked = ending(
@@ -143,18 +143,18 @@ fn an_entry_with_an_end_goes_by_itself_and_is_no_drift() {
 }
 
 #[test]
-fn an_offer_that_names_what_the_node_was_not_told_is_refused_and_named() {
+fn offer_with_an_unknown_dynamic_set_is_refused_by_name() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let before = place.everything();
         let agent = Agent::start(place, NEVER);
         let status = agent.answer_to(offer(1, 1, &naming(1)));
         assert_eq!(status.state(), NodeState::Rejected);
-        assert!(status.error.contains("not told: allow"), "{}", status.error);
+        assert!(status.error.contains("it uses allow"), "{}", status.error);
         takes(&agent, &without(&first(), "deny-feed:bad"));
         let status = agent.answer_to(offer(2, 2, &naming(1)));
         assert_eq!(status.state(), NodeState::Rejected);
-        let words = "not told: deny-feed:bad";
+        let words = "it uses deny-feed:bad";
         assert!(status.error.contains(words), "{}", status.error);
         same(&before, &place.everything());
         takes(&agent, &first());
@@ -165,7 +165,7 @@ fn an_offer_that_names_what_the_node_was_not_told_is_refused_and_named() {
 }
 
 #[test]
-fn what_is_told_no_more_stays_as_it_was_told_while_a_ruleset_names_it() {
+fn source_that_is_sent_no_more_keeps_its_last_content() {
     in_namespace(Backend::Nft, |place| {
         let agent = with_first(place);
         let before = place.everything();
@@ -191,7 +191,7 @@ fn what_is_told_no_more_stays_as_it_was_told_while_a_ruleset_names_it() {
 }
 
 #[test]
-fn sets_that_others_changed_meanwhile_are_put_right_with_the_change() {
+fn sets_changed_by_others_are_repaired_with_the_change() {
     on_both_backends(|place| {
         let agent = with_first(place);
         for edit in [
@@ -211,7 +211,7 @@ fn sets_that_others_changed_meanwhile_are_put_right_with_the_change() {
 }
 
 #[test]
-fn what_the_kernel_refuses_is_said_and_tried_again() {
+fn refused_dynamic_sets_are_reported_and_retried() {
     on_both_backends(|place| {
         let kernel = faulty(place, usize::MAX);
         let own = kernel.system.own_processes();
@@ -240,7 +240,7 @@ fn what_the_kernel_refuses_is_said_and_tried_again() {
 }
 
 #[test]
-fn drift_of_what_live_sources_hold_is_repaired() {
+fn drift_of_dynamic_sets_is_repaired() {
     in_namespace(Backend::Nft, |place| {
         drop(with_first(place));
         let agent = Agent::start(place, OFTEN);
@@ -253,7 +253,7 @@ fn drift_of_what_live_sources_hold_is_repaired() {
 }
 
 #[test]
-fn live_sets_of_another_site_are_refused() {
+fn dynamic_sets_of_another_site_are_refused() {
     in_namespace(Backend::Nft, |place| {
         let agent = with_first(place);
         let before = place.everything();

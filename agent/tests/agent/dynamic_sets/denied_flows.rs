@@ -16,7 +16,7 @@ fn with_first(place: &Place) -> Agent {
 }
 
 #[test]
-fn a_block_ends_every_flow_of_who_is_blocked_and_of_nobody_else() {
+fn block_cuts_only_flows_of_the_blocked_address() {
     on_both_backends(|place| {
         let wire = Wire::new();
         let agent = with_first(place);
@@ -54,7 +54,7 @@ fn a_block_ends_every_flow_of_who_is_blocked_and_of_nobody_else() {
 }
 
 #[test]
-fn who_was_let_in_for_a_while_or_leaves_the_cluster_loses_what_was_open() {
+fn expired_allowance_and_removed_member_lose_their_flows() {
     on_both_backends(|place| {
         let wire = Wire::new();
         let agent = with_first(place);
@@ -76,7 +76,7 @@ fn who_was_let_in_for_a_while_or_leaves_the_cluster_loses_what_was_open() {
 }
 
 #[test]
-fn a_block_in_a_trial_cuts_at_once_and_stays_when_the_trial_fails() {
+fn block_during_a_trial_cuts_at_once_and_survives_its_rollback() {
     on_both_backends(|place| {
         let wire = Wire::new();
         let agent = with_first(place);

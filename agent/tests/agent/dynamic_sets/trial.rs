@@ -10,7 +10,7 @@ use crate::reconciler::{Agent, NEVER, offer};
 use crate::support::{confirmed, on_both_backends, same};
 
 #[test]
-fn both_what_is_on_trial_and_what_is_gone_back_to_change() {
+fn dynamic_sets_change_both_the_trial_and_the_confirmed_ruleset() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let agent = Agent::start(place, NEVER);
@@ -50,7 +50,7 @@ fn both_what_is_on_trial_and_what_is_gone_back_to_change() {
 }
 
 #[test]
-fn an_agent_that_ends_in_a_trial_goes_back_to_the_newest_live_sets() {
+fn stop_during_a_trial_rolls_back_to_the_newest_dynamic_sets() {
     on_both_backends(|place| {
         let agent = Agent::start(place, NEVER);
         takes(&agent, &first());

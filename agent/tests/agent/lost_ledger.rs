@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use voipfleet_agent::enforcement::management_rules::Running;
+use voipfleet_agent::enforcement::management_rules::Protection;
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Kernel;
 use voipfleet_proto::v1::NodeState;
@@ -11,7 +11,7 @@ use voipfleet_proto::v1::NodeState;
 use crate::reconciler::{Agent, NEVER, offer};
 use crate::support::{Place, install, on_both_backends, prepare, same, sample};
 
-/// A ruleset stands in the kernel, and what the ledger has of it is damaged.
+/// A ruleset is in the kernel, and its file in the ledger is damaged.
 fn lose(place: &Place, files: &[&str]) {
     install(&mut place.system(), &place.ledger(), 4, sample(4));
     for file in files {
@@ -42,7 +42,7 @@ fn assert_takes_a_push(place: &Place) {
 }
 
 #[test]
-fn a_failed_trial_closes_a_node_that_does_not_know_what_it_ran() {
+fn failed_trial_with_lost_ruleset_loads_management_rules() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let foreign = place.foreign();
@@ -63,14 +63,17 @@ fn a_failed_trial_closes_a_node_that_does_not_know_what_it_ran() {
         drop(agent);
         // And so it stays over a boot, until the next push.
         let recovered = recovery::recover(&mut place.system(), &place.ledger());
-        assert_eq!(recovered.fallback.unwrap().running, Running::Management);
+        assert_eq!(
+            recovered.fallback.unwrap().protection,
+            Protection::Management
+        );
         assert_closed(place, &foreign);
         assert_takes_a_push(place);
     });
 }
 
 #[test]
-fn a_ruleset_whose_file_is_gone_was_confirmed_all_the_same() {
+fn deleted_ruleset_file_counts_as_loss() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let foreign = place.foreign();
@@ -78,7 +81,7 @@ fn a_ruleset_whose_file_is_gone_was_confirmed_all_the_same() {
         install(&mut system, &ledger, 4, sample(4));
         std::fs::remove_file(place.folder.path().join("ledger/confirmed")).unwrap();
         let before = place.everything();
-        // What stands stays; and an empty kernel, as after a boot, is closed.
+        // Rules in the kernel stay; an empty kernel, as after a boot, gets management rules.
         for _ in 0..2 {
             let recovered = recovery::recover(&mut system, &ledger);
             assert!(recovered.lost.is_some());
@@ -86,14 +89,17 @@ fn a_ruleset_whose_file_is_gone_was_confirmed_all_the_same() {
         }
         voipfleet_agent::enforcement::write::clear(&mut system).unwrap();
         let recovered = recovery::recover(&mut system, &ledger);
-        assert_eq!(recovered.fallback.unwrap().running, Running::Management);
+        assert_eq!(
+            recovered.fallback.unwrap().protection,
+            Protection::Management
+        );
         assert_closed(place, &foreign);
         assert_takes_a_push(place);
     });
 }
 
 #[test]
-fn a_first_push_that_was_cut_short_loses_nothing() {
+fn interrupted_first_push_does_not_count_as_loss() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         // As if it had been killed after the list of its admins was written.
@@ -112,7 +118,7 @@ fn a_first_push_that_was_cut_short_loses_nothing() {
 }
 
 #[test]
-fn a_start_after_a_kill_in_the_apply_closes_such_a_node() {
+fn kill_during_apply_with_lost_ruleset_loads_management_rules() {
     on_both_backends(|place| {
         place.be_somebody_else();
         let foreign = place.foreign();
@@ -126,13 +132,16 @@ fn a_start_after_a_kill_in_the_apply_closes_such_a_node() {
         assert!(half.write(&mut kernel as &mut dyn Kernel).is_err());
         let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.interrupted.is_some());
-        assert_eq!(recovered.fallback.unwrap().running, Running::Management);
+        assert_eq!(
+            recovered.fallback.unwrap().protection,
+            Protection::Management
+        );
         assert_closed(place, &foreign);
     });
 }
 
 #[test]
-fn where_the_admins_are_lost_too_the_new_rules_stay() {
+fn failed_trial_without_admin_list_keeps_the_new_rules() {
     on_both_backends(|place| {
         lose(place, &["confirmed", "management"]);
         let agent = Agent::start(place, NEVER);
@@ -154,7 +163,7 @@ fn where_the_admins_are_lost_too_the_new_rules_stay() {
 }
 
 #[test]
-fn a_disk_that_is_full_when_the_trial_is_confirmed() {
+fn full_disk_at_confirmation_rolls_back() {
     on_both_backends(|place| {
         // The mounts of this thread, and of those that it starts, are its own.
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
@@ -174,7 +183,11 @@ fn a_disk_that_is_full_when_the_trial_is_confirmed() {
         agent.inbox.confirm(attempt);
         let status = agent.status_of(attempt, |state| state != NodeState::Trial);
         assert_eq!(status.state(), NodeState::Failed);
-        for words in ["the one to boot with", "cannot be written", "No space left"] {
+        for words in [
+            "the ruleset to boot with",
+            "cannot be written",
+            "No space left",
+        ] {
             assert!(status.error.contains(words), "{}", status.error);
         }
         assert_eq!(status.confirmed_generation, 4);

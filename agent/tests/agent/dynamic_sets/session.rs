@@ -7,7 +7,7 @@ use crate::node::{LONG, Node, announced, confirm, run, until, until_live};
 use crate::support::{on_both_backends, same};
 
 #[test]
-fn a_notice_is_fetched_or_follows_from_its_delta() {
+fn announced_dynamic_sets_are_fetched_or_derived_from_the_delta() {
     on_both_backends(|place| {
         run(async {
             let mut node = Node::start(place).await;
@@ -51,12 +51,12 @@ fn a_notice_is_fetched_or_follows_from_its_delta() {
 }
 
 #[test]
-fn an_offer_waits_for_the_live_sets_that_were_noticed_before_it() {
+fn offer_waits_for_dynamic_sets_announced_before_it() {
     on_both_backends(|place| {
         run(async {
             let mut node = Node::start(place).await;
             let (mut session, _) = node.session().await;
-            // Large enough to come after the ruleset, which is asked for at the same time.
+            // Large enough to arrive after the ruleset, which is fetched at the same time.
             let many: Vec<String> = (0..40_000)
                 .map(|i| format!("100.{}.{}.{}/32", 64 + i / 65_536, i / 256 % 256, i % 256))
                 .collect();
@@ -79,20 +79,20 @@ fn an_offer_waits_for_the_live_sets_that_were_noticed_before_it() {
 }
 
 #[test]
-fn live_sets_that_do_not_come_are_asked_for_again_and_no_offer_goes_on_without_them() {
+fn missing_dynamic_sets_are_fetched_again_and_block_offers() {
     on_both_backends(|place| {
         run(async {
             let mut node = Node::start(place).await;
             let (mut session, _) = node.session().await;
             let live = first();
-            // The delta stands on nothing, and nobody gives the whole.
+            // The delta has no base, and the full content is not served.
             node.notice(&session, &live, Some(&live)).await;
             node.offer(&session, 1, &naming(1), LONG).await;
             let status = until(&mut session, NodeState::Rejected).await;
-            let words = "the live sets that were announced before it are not here: the content of \
-                         the live sets is not given";
+            let words = "the dynamic sets that it needs are missing: the content of the dynamic \
+                         sets was refused";
             assert!(status.error.contains(words), "{}", status.error);
-            assert!(status.live_error.contains("is not given"), "{status:?}");
+            assert!(status.live_error.contains("was refused"), "{status:?}");
             assert!(!place.has_ours());
             node.controller
                 .serve(live.digest().as_bytes(), vec![live.encode()]);

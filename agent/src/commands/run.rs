@@ -1,0 +1,109 @@
+//! `voipfleet-agent run`
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{find_tools, runtime, start_log};
+use crate::cli::Run;
+use crate::enforcement::apply::NodeId;
+use crate::host::exec::Runner;
+use crate::host::state_dir::StateDir;
+use crate::host::{Host, systemd};
+use crate::inventory::HostInventory;
+use crate::kernel::{Kernel, LOCK_FILE, Watch};
+use crate::ledger::Ledger;
+use crate::link::{FetchLimits, Link};
+use crate::mailbox::{Inbox, Outbox};
+use crate::reconcile::{Reconciler, Settings};
+
+pub(super) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
+    let tools = &arguments.tools;
+    start_log(tools.log_format);
+    let state = StateDir::open(&tools.state.state)?;
+    let config = state.config()?;
+    let _lock = state.lock()?;
+    let system = find_tools(tools)?;
+    info!(
+        site = config.site.as_str(),
+        node = config.node.as_str(),
+        backend = system.backend().as_str(),
+        iptables = system.version(),
+        "agent started"
+    );
+    let own_processes = system.own_processes();
+    let backend = system.backend();
+    let inbox = Arc::new(Inbox::default());
+    let outbox = Arc::new(Outbox::default());
+    let host = Host::new(Runner::new(&tools.tool_path));
+    let settings = Settings {
+        node: NodeId {
+            site: config.site.clone(),
+            node: config.node.clone(),
+        },
+        poll_interval: arguments.poll_interval,
+        inventory: Box::new(HostInventory::new(host)),
+    };
+    let runtime = runtime()?;
+    // Before the rules are put in force, so that no change after that is missed.
+    let watch =
+        runtime.block_on(async { Watch::open(backend, own_processes, Path::new(LOCK_FILE)) });
+    let ledger = Ledger::open(&state.ledger())?;
+    let reconciler = Reconciler::start(
+        Box::new(system),
+        ledger,
+        settings,
+        Arc::clone(&inbox),
+        Arc::clone(&outbox),
+    );
+    let stop = CancellationToken::new();
+    let kernel_task = std::thread::Builder::new()
+        .name("reconcile".to_owned())
+        .spawn({
+            let stop = stop.clone();
+            move || {
+                let _stops = stop.drop_guard(); // also when it panics
+                reconciler.run();
+            }
+        })
+        .context("cannot start the thread that owns the kernel")?;
+    systemd::ready();
+    runtime.block_on(async {
+        match watch {
+            Ok(watch) => {
+                tokio::spawn(Arc::clone(&inbox).follow(watch));
+            }
+            Err(error) => inbox.polling_only(&error),
+        }
+        let limits = FetchLimits::default();
+        let link = Link::new(state.clone(), config, Arc::clone(&inbox), outbox, limits);
+        let link = tokio::spawn(link.run(stop.clone()));
+        let stopped = wait_for_signal(&stop).await;
+        stop.cancel();
+        let _ended = link.await;
+        stopped
+    })?;
+    systemd::stopping();
+    inbox.stop();
+    if kernel_task.join().is_err() {
+        bail!("the thread that owns the kernel panicked; the rules stay in force");
+    }
+    info!("agent stopped; the confirmed rules stay in force");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn wait_for_signal(stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stop.cancelled() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! A change of the kernel's rules, as a reason to inspect it.
+
+use std::time::Instant;
+
+use voipfleet_ruleset::ruleset::Family;
+
+use crate::kernel::{Author, KernelEvent, Reach};
+
+/// A reason to inspect the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    v4: FamilyChange,
+    v6: FamilyChange,
+    /// When the first change since the last inspection was noticed.
+    pub noticed: Instant,
+}
+
+/// What changes reached of the filter table of one family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct FamilyChange {
+    reach: Reach,
+    author: Option<Box<Author>>,
+}
+
+impl Change {
+    /// None where the event reached neither filter table.
+    pub(super) fn of_event(event: &KernelEvent, noticed: Instant) -> Option<Self> {
+        let (author, v4, v6) = match event {
+            KernelEvent::Changed(by) => (by.author.as_deref(), by.v4, by.v6),
+            KernelEvent::Lost => (None, Reach::Ours, Reach::Ours),
+        };
+        if v4.max(v6) == Reach::Nothing {
+            return None;
+        }
+        let mut change = Self {
+            v4: FamilyChange::default(),
+            v6: FamilyChange::default(),
+            noticed,
+        };
+        change.v4.add(v4, author);
+        change.v6.add(v6, author);
+        Some(change)
+    }
+
+    /// Adds a later one.
+    pub(crate) fn merge(&mut self, later: &Change) {
+        self.v4.add(later.v4.reach, later.v4.author.as_deref());
+        self.v6.add(later.v6.reach, later.v6.author.as_deref());
+    }
+
+    fn of(&self, family: Family) -> &FamilyChange {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    /// Whether the filter table of `family` may have changed.
+    pub fn touches(&self, family: Family) -> bool {
+        self.of(family).reach > Reach::Nothing
+    }
+
+    /// Whether chains of ours in the filter table of `family` may have changed.
+    pub fn reaches_ours(&self, family: Family) -> bool {
+        self.of(family).reach == Reach::Ours
+    }
+
+    /// The author of the last change of `family`, where it is known. The author of a change of our
+    /// chains is preferred.
+    pub fn author(&self, family: Family) -> Option<&Author> {
+        self.of(family).author.as_deref()
+    }
+}
+
+impl FamilyChange {
+    fn add(&mut self, reach: Reach, author: Option<&Author>) {
+        if reach > Reach::Nothing && reach >= self.reach {
+            self.reach = reach;
+            self.author = author.cloned().map(Box::new);
+        }
+    }
+}

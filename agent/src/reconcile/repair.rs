@@ -1,0 +1,161 @@
+//! Repairs of drift, and how they back off from whatever keeps reverting them.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use tracing::warn;
+use voipfleet_ruleset::drift::{Class, Difference, Subject};
+use voipfleet_ruleset::ruleset::Family;
+
+use super::contention::Contention;
+use super::drift_records::{DriftRecords, send_records};
+use crate::enforcement::inspect::{self, Inspection, Moment};
+use crate::enforcement::target::RepairScope;
+use crate::failpoint::{Step, Work, during, reach};
+use crate::host::errors::chain;
+use crate::kernel::{Author, Kernel, Parts};
+use crate::ledger::Confirmed;
+use crate::mailbox::Outbox;
+
+/// What is repaired at once, and what waits.
+#[derive(Debug, Default)]
+pub(super) struct Repair {
+    contention: Contention,
+    /// Why the last repair left something.
+    unrepaired: Option<String>,
+}
+
+/// What an inspection found.
+pub(super) struct Found<'a> {
+    pub(super) inspection: Inspection,
+    /// What was inspected.
+    pub(super) parts: Parts,
+    /// Chains and sets whose repair waits.
+    pub(super) waiting: &'a BTreeSet<Subject>,
+    /// Unix time in milliseconds.
+    pub(super) at_ms: u64,
+}
+
+impl Repair {
+    /// When a wait between two repairs ends, or contention is over.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.contention.deadline()
+    }
+
+    /// Whether a repair of something of this kind waits.
+    pub(super) fn is_waiting(&self, now: Instant, of: impl Fn(&Subject) -> bool) -> bool {
+        self.contention.is_waiting(now, of)
+    }
+
+    pub(super) fn is_contended(&self) -> bool {
+        self.contention.is_contended()
+    }
+
+    /// Something else runs: earlier contention does not count any more.
+    pub(super) fn forget(&mut self) {
+        self.contention = Contention::default();
+    }
+
+    /// Everything that was inspected, except what was `found`, is as it should be.
+    pub(super) fn checked(
+        &mut self,
+        now: Instant,
+        found: &[Difference],
+        inspected: impl Fn(&Subject) -> bool,
+    ) {
+        self.contention.checked(now, found, inspected);
+    }
+
+    /// What to leave as it is for now.
+    pub(super) fn waiting(
+        &mut self,
+        now: Instant,
+        found: &[Difference],
+        by: impl Fn(Family) -> Option<Author>,
+    ) -> BTreeSet<Subject> {
+        self.contention.drifted(now, found, by)
+    }
+
+    /// What is contended, and, where there `is_drift`, why the last repair left it.
+    pub(super) fn describe(&self, is_drift: bool) -> String {
+        let contended = self.contention.describe();
+        let unrepaired = self.unrepaired.as_ref().filter(|_| is_drift);
+        let unrepaired = unrepaired.map(|why| format!("not repaired: {why}"));
+        let lines: Vec<String> = contended.into_iter().chain(unrepaired).collect();
+        lines.join("\n")
+    }
+
+    /// Puts right what was found, except what waits. Gives what is left.
+    pub(super) fn run(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        running: &Confirmed,
+        found: Found<'_>,
+        records: &mut DriftRecords,
+        outbox: &Outbox,
+    ) -> Inspection {
+        let Found {
+            inspection,
+            mut parts,
+            waiting,
+            at_ms,
+        } = found;
+        let _work = during(Work::Repair);
+        reach(Step::Found);
+        let mut tried = inspection.differences.clone();
+        tried.retain(|d| d.class != Class::Unreadable && !waiting.contains(&d.subject()));
+        let scope = RepairScope {
+            skip: Some(waiting),
+            rewrite_chains: false,
+            release_timeout: RepairScope::REPAIR_RELEASE_TIMEOUT,
+        };
+        let (mut left, mut why) = repair_once(kernel, running, inspection, parts, scope);
+        for rewrite_chains in [false, true] {
+            if !tried.iter().any(|d| left.differences.contains(d)) {
+                break;
+            }
+            // Something that was not inspected, was skipped, or changed since may have been in
+            // the way: rules do not load while a set that they name is missing, and no kernel
+            // event announces sets. A new difference has an event of its own on the way, which
+            // names its author.
+            let all = inspect::inspect(kernel, running);
+            parts = Parts::ALL;
+            let now = Instant::now();
+            send_records(outbox, records.repaired(&all.differences, parts, now));
+            records.found(&all.differences, parts, None, now, at_ms);
+            for difference in &all.differences {
+                if difference.class != Class::Unreadable && !tried.contains(difference) {
+                    tried.push(difference.clone());
+                }
+            }
+            let scope = RepairScope {
+                skip: None,
+                rewrite_chains,
+                release_timeout: RepairScope::REPAIR_RELEASE_TIMEOUT,
+            };
+            (left, why) = repair_once(kernel, running, all, parts, scope);
+        }
+        self.unrepaired = why;
+        let now = Instant::now();
+        self.contention.repaired(now, &tried);
+        send_records(outbox, records.repaired(&left.differences, parts, now));
+        left
+    }
+}
+
+/// Repairs what was found in `parts`. Gives what is left, and why.
+fn repair_once(
+    kernel: &mut dyn Kernel,
+    running: &Confirmed,
+    mut found: Inspection,
+    parts: Parts,
+    scope: RepairScope<'_>,
+) -> (Inspection, Option<String>) {
+    let why = inspect::repair(kernel, running, &mut found, scope).err();
+    let why = why.map(|error| chain(&error));
+    if let Some(why) = &why {
+        warn!(reason = why, "drift not repaired");
+    }
+    let left = inspect::inspect_parts(kernel, running, parts, Moment::now());
+    (left, why)
+}
