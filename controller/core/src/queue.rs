@@ -8,8 +8,8 @@ use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::Digest;
 
 use crate::DocumentsVersion;
-use crate::limits::MAX_WAITING;
 use crate::generation::{read_digest, write_digest};
+use crate::limits::MAX_WAITING;
 use crate::precondition::BasisStaging;
 
 /// How many of those that wait no more are remembered: all that waited, twice over.

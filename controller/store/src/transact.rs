@@ -238,11 +238,7 @@ pub async fn write_batched(
 /// writes nothing, nothing is committed. An error of its own ends the attempts.
 ///
 /// `what` names what is contended for, in the error after too many conflicts.
-pub async fn transact<'s, T, E, F, Fut>(
-    store: &'s dyn Store,
-    what: &str,
-    decide: F,
-) -> Result<T, E>
+pub async fn transact<'s, T, E, F, Fut>(store: &'s dyn Store, what: &str, decide: F) -> Result<T, E>
 where
     E: From<StoreError>,
     F: FnMut(Transaction<'s>) -> Fut,

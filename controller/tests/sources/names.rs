@@ -3,8 +3,9 @@ use std::sync::Arc;
 
 use hickory_resolver::proto::op::ResponseCode;
 use tokio::task::JoinHandle;
-use voipfleet_controller::dynamic_sets::dns_names::{GRACE_MS, MAX_NAMES, Names, Resolver};
+use voipfleet_controller::dynamic_sets::dns_names::{GRACE_MS, Names, Resolver};
 use voipfleet_controller::dynamic_sets::{SourceOptions, Sources, Used};
+use voipfleet_controller::limits::MAX_DNS_NAMES;
 use voipfleet_controller::records::{ResolvedRecord, from_json};
 use voipfleet_controller::store::{Pages, Txn, Versioned, keys};
 use voipfleet_protocol::audit::Record;
@@ -230,11 +231,11 @@ async fn unused(scene: &Scene, count: usize) {
 #[tokio::test]
 async fn however_many_names_are_remembered_it_starts_and_the_longest_unused_go_first() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
-    let all = 2 * MAX_NAMES + 5;
+    let all = 2 * MAX_DNS_NAMES + 5;
     unused(&scene, all).await;
     start(&scene, &dns).await;
     scene.use_(used(&[]));
-    let first_that_stays = all - MAX_NAMES;
+    let first_that_stays = all - MAX_DNS_NAMES;
     let gone = |held: Option<_>| held.is_none().then_some(());
     let last_that_goes = format!("h{}.example.net", first_that_stays - 1);
     scene.until(&keys::resolved(last_that_goes), gone).await;
