@@ -24,9 +24,37 @@ use crate::settings::{Address, Files, Settings};
 const PORT: u16 = 7443;
 const ENROL_PORT: u16 = 7444;
 
+const EXAMPLES: &str = "\
+Examples:
+  voipfleet-controller init --data /var/lib/voipfleet --address fw.example.net:7443
+  voipfleet-controller run --data /var/lib/voipfleet
+  voipfleet-controller backup --data /var/lib/voipfleet /root/voipfleet.backup
+
+Log lines go to stderr; RUST_LOG selects them, for example RUST_LOG=warn. Exit status: 0 done, 1 failed,
+2 bad usage.";
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  voipfleet-controller init --data /var/lib/voipfleet --address fw.example.net:7443
+  voipfleet-controller init --data /var/lib/voipfleet --address 192.0.2.10:7443 \\
+      --admin anna --context /home/anna/.config/voipctl.yaml";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  voipfleet-controller run --data /var/lib/voipfleet
+  voipfleet-controller run --data /var/lib/voipfleet --listen 192.0.2.10:7443 \\
+      --enrol-listen 192.0.2.10:7444 --resolver 192.0.2.53:53 --log-format json";
+
+const RESTORE_EXAMPLES: &str = "\
+Example:
+  voipfleet-controller restore /root/voipfleet.backup --data /var/lib/voipfleet \\
+      --keys /root/voipfleet-keys
+
+The new controller must be reachable under the address of the lost one.";
+
 /// Holds one firewall policy per VoipNow site and pushes it to the agents.
 #[derive(Debug, Parser)]
-#[command(name = "voipfleet-controller", version)]
+#[command(name = "voipfleet-controller", version, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,52 +62,55 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make an installation: CA, server certificate, first admin
+    /// Create an installation: CA, server certificate, first admin
+    #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
     /// Run the controller
+    #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
-    /// Write a backup of a controller that does not run; of one that runs: voipctl backup
+    /// Back up a stopped controller; for a running one, use voipctl backup
     Backup {
-        /// The data directory
+        /// Data directory
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
-        /// The file; it must not exist yet
+        /// Backup file; must not exist
         file: PathBuf,
     },
-    /// Make an installation of a backup and the keys of the one that is lost
+    /// Create an installation from a backup and the keys of the lost one
+    #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct RestoreArgs {
-    /// The backup
+    /// Backup file
     file: PathBuf,
-    /// The new data directory: absent or empty
+    /// New data directory: absent or empty
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// A copy of controller.json, ca/ and server/ of the lost data directory
+    /// Directory with copies of controller.json, ca/ and server/ of the lost data directory
     #[arg(long, value_name = "DIR")]
     keys: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
 struct InitArgs {
-    /// The data directory: absent or empty
+    /// Data directory: absent or empty
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Where agents and operators will dial
+    /// Address under which agents and operators reach this controller
     #[arg(long, value_name = "HOST:PORT")]
     address: Address,
-    /// Where machines will enrol [default: the same host, port 7444]
+    /// Address under which machines enrol [default: the same host, port 7444]
     #[arg(long, value_name = "HOST:PORT")]
     enrol_address: Option<Address>,
-    /// The first operator
+    /// Name of the first operator, who always keeps all rights
     #[arg(long, value_name = "NAME", default_value = "admin")]
     admin: OperatorName,
-    /// The name of the installation in every certificate
+    /// Name of the installation, part of every certificate
     #[arg(long, value_name = "NAME", default_value = "voipfleet", value_parser = trust_domain)]
     trust_domain: TrustDomain,
-    /// Where the first operator's context file goes [default: DIR/admin.yaml]
+    /// File for the first operator's context [default: DIR/admin.yaml]
     #[arg(long, value_name = "FILE")]
     context: Option<PathBuf>,
 }
@@ -90,23 +121,22 @@ fn trust_domain(text: &str) -> Result<TrustDomain, voipfleet_ruleset::identifier
 
 #[derive(Debug, clap::Args)]
 struct RunArgs {
-    /// The data directory
+    /// Data directory
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Where agents and operators connect
+    /// Address to listen on for agents and operators
     #[arg(long, value_name = "IP:PORT", default_value_t = any(PORT))]
     listen: SocketAddr,
-    /// Where machines enrol
+    /// Address to listen on for enrolment
     #[arg(long, value_name = "IP:PORT", default_value_t = any(ENROL_PORT))]
     enrol_listen: SocketAddr,
-    /// A name server for DNS names in documents; may be given several times [default: those of
-    /// this machine]
+    /// Name server for DNS names in documents; repeatable [default: those of this machine]
     #[arg(long, value_name = "IP:PORT")]
     resolver: Vec<SocketAddr>,
-    /// The folder that lists with `file:` and `refresh:` may come from [default: DIR/feeds]
+    /// Folder for lists with `file:` and `refresh:` [default: DIR/feeds]
     #[arg(long, value_name = "DIR")]
     feed_dir: Option<PathBuf>,
-    /// How log lines look; `RUST_LOG` says which
+    /// Format of log lines
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
 }
@@ -117,17 +147,17 @@ fn any(port: u16) -> SocketAddr {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
-    /// For people
+    /// Plain text
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
 impl Cli {
-    /// Does what was asked for.
+    /// Runs the command.
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Init(args) => make(args),
+            Command::Init(args) => initialize(args),
             Command::Run(args) => run(args).await,
             Command::Backup { data, file } => back_up(data, &file).await,
             Command::Restore(args) => restore(args).await,
@@ -135,7 +165,7 @@ impl Cli {
     }
 }
 
-fn make(args: InitArgs) -> anyhow::Result<()> {
+fn initialize(args: InitArgs) -> anyhow::Result<()> {
     let plan = Plan {
         data: args.data,
         enrol_address: args
@@ -157,18 +187,18 @@ fn welcome(plan: &Plan, made: &Made) -> String {
     let context = made.context.display();
     let admin = &plan.admin;
     let rows = [
-        (files.ca_certificate(), "the CA's certificate".to_owned()),
+        (files.ca_certificate(), "the CA certificate".to_owned()),
         (
             files.ca_key(),
-            "the CA's key: keep it secret, and back it up".to_owned(),
+            "the CA's private key: keep it secret, and back it up".to_owned(),
         ),
         (
             files.server_certificate(),
-            format!("the server's certificate for {}", plan.address),
+            format!("the server certificate for {}", plan.address),
         ),
         (
             made.context.clone(),
-            format!("voipctl's context of operator {admin}: a secret too"),
+            format!("voipctl context of operator {admin}: keep it secret"),
         ),
     ];
     let width = rows
@@ -180,9 +210,9 @@ fn welcome(plan: &Plan, made: &Made) -> String {
         .map(|(path, what)| format!("  {:width$}  {what}\n", path.display().to_string()))
         .concat();
     format!(
-        "Made a Voipfleet installation in {data}\n\n{made}\n\
-         Next, start it:\n\n  voipfleet-controller run --data {data}\n\n\
-         and then, as {admin}:\n\n  export VOIPCTL_CONFIG={context}\n  \
+        "Created a Voipfleet installation in {data}\n\n{made}\n\
+         Start the controller:\n\n  voipfleet-controller run --data {data}\n\n\
+         Then, as {admin}:\n\n  export VOIPCTL_CONFIG={context}\n  \
          voipctl apply -f PATH\n  \
          voipctl token create --site SITE --role sip\n"
     )
@@ -190,9 +220,9 @@ fn welcome(plan: &Plan, made: &Made) -> String {
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     log_to_stderr(args.log_format);
-    // Before anything is started: a signal that comes early must not be lost.
-    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be awaited")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be awaited")?;
+    // Registered before anything starts: an early signal must not be lost.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle signals")?;
     let controller = Controller::start(Options {
         files: Files::new(args.data),
         listen: args.listen,
@@ -226,12 +256,12 @@ fn log_to_stderr(format: LogFormat) {
 
 async fn back_up(data: PathBuf, file: &Path) -> anyhow::Result<()> {
     let files = Files::new(data);
-    // Without an installation there is nothing to save; sled would make an empty store.
+    // Opening a store creates it: first make sure that there is an installation.
     let settings = Settings::load(&files)?;
     let authority = Authority::load(files.clone(), settings.trust_domain()?)?;
-    let store = open_store(&files).await.context(
-        "a controller that runs is backed up from afar, by an operator: voipctl backup FILE",
-    )?;
+    let store = open_store(&files)
+        .await
+        .context("cannot open the store; if the controller is running, use: voipctl backup FILE")?;
     let now_ms = clock::system().now_ms();
     let mut options = std::fs::OpenOptions::new();
     let file = options
@@ -239,14 +269,14 @@ async fn back_up(data: PathBuf, file: &Path) -> anyhow::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(file)
-        .with_context(|| format!("{} cannot be made", file.display()))?;
+        .with_context(|| format!("cannot create {}", file.display()))?;
     let mut out = io::BufWriter::new(file);
     let entries = backup::take_into(&store, now_ms, authority.fingerprint(), &mut out).await?;
     out.into_inner()?.sync_all()?;
     store.close().await;
     writeln!(
         io::stderr(),
-        "{entries} entries saved; the keys are not among them"
+        "{entries} entries saved; keys are not part of a backup: copy ca/ and server/ separately"
     )?;
     Ok(())
 }
@@ -265,16 +295,15 @@ fn restored_words(restored: &Restored) -> String {
     let tokens = match restored.dropped_tokens {
         0 => String::new(),
         open => format!(
-            "Open join tokens were left out ({open}): whether they were used since, nobody knows. \
-             Make new ones.\n"
+            "Dropped {open} open join tokens, which may have been used since. Create new ones.\n"
         ),
     };
     format!(
         "Restored {} entries of {taken} into {data}\n{tokens}\n\
-         Start it where the lost one was, under the same address:\n\n  \
+         Start the controller under the address of the lost one:\n\n  \
          voipfleet-controller run --data {data}\n\n\
-         Agents come back by themselves. What was changed since {taken} is not known here: look \
-         through voipctl status, operator list and blocks, and push every site once:\n\n  \
+         Agents reconnect by themselves. Changes since {taken} are lost: check voipctl status, \
+         operator list and blocks, then push every site once:\n\n  \
          voipctl push --all\n",
         restored.entries,
     )

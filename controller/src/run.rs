@@ -1,4 +1,4 @@
-//! A running controller: store, listeners, fleet, and how they end.
+//! A running controller: store, listeners, fleet, and an orderly stop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,12 +38,12 @@ const FLEET: Bounds = Bounds {
     connections: 20_000,
     handshakes: 256,
 };
-/// The enrolment listener, which talks to strangers.
+/// The enrolment listener, whose peers have no certificate.
 const ENROLMENT: Bounds = Bounds {
     connections: 256,
     handshakes: 32,
 };
-/// How long a stranger may keep a connection: enrolment is one request.
+/// How long an enrolment connection may last: it carries one request.
 const ENROLMENT_AGE: Duration = Duration::from_secs(30);
 
 /// Where a controller runs.
@@ -68,10 +68,10 @@ pub enum StartError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// The trust domain in `controller.json`.
-    #[error("the trust domain in controller.json is none")]
+    #[error("the trust domain in controller.json is invalid")]
     TrustDomain(#[from] voipfleet_ruleset::identifiers::InvalidName),
     /// Certificates and keys.
-    #[error("the server's certificate or key does not work; restore it from a backup")]
+    #[error("the server's certificate or key is unusable; restore it from a copy")]
     Tls(#[from] TlsError),
     /// The CA.
     #[error(transparent)]
@@ -118,7 +118,7 @@ impl Controller {
             ca_pem: authority.ca_pem(),
         };
         let mut fleet_tls = tls::server(credentials)?;
-        // A resumed session would not look at the peer's certificate again: it may have expired.
+        // A resumed session would not check the peer's certificate again, which may have expired.
         fleet_tls.send_tls13_tickets = 0;
         let enrol_tls = tls::enrolment_server(credentials)?;
         let fleet_listener = listen::bind(options.listen, "agents and operators").await?;
@@ -171,7 +171,7 @@ impl Controller {
         };
         let members = Admission::Members(domain);
         let fleet_incoming = listen(fleet_listener, fleet_tls, members, FLEET);
-        let enrol_incoming = listen(enrol_listener, enrol_tls, Admission::Anybody, ENROLMENT);
+        let enrol_incoming = listen(enrol_listener, enrol_tls, Admission::Anyone, ENROLMENT);
         let servers = vec![
             serve_fleet(fleet_incoming, &fleet, operators, &stop),
             serve_enrolment(enrol_incoming, registrar, &stop),
@@ -223,13 +223,13 @@ impl Controller {
             for server in self.servers {
                 match server.await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "a listener ended badly"),
-                    Err(error) => tracing::warn!(%error, "a listener broke"),
+                    Ok(Err(error)) => tracing::warn!(%error, "listener failed"),
+                    Err(error) => tracing::warn!(%error, "listener panicked"),
                 }
             }
         };
         if tokio::time::timeout(STOPPING, ending).await.is_err() {
-            tracing::warn!("connections that did not end were cut");
+            tracing::warn!("open connections cut");
         }
         self.store.close().await;
         tracing::info!("controller stopped");

@@ -1,4 +1,4 @@
-//! Where an installation keeps its files, and what `init` wrote down.
+//! Where an installation keeps its files, and `controller.json`.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -68,7 +68,7 @@ impl Files {
     }
 }
 
-/// `HOST:PORT` that agents and operators dial.
+/// `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Address {
@@ -76,10 +76,10 @@ pub struct Address {
     port: u16,
 }
 
-/// A text that is no [`Address`].
+/// A text that is not an [`Address`].
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
-    "{0:?} is not HOST:PORT; write for example controller.example:7443, 192.0.2.1:7443 or \
+    "{0:?} is not HOST:PORT, such as controller.example:7443, 192.0.2.1:7443 or \
      [2001:db8::1]:7443"
 )]
 pub struct InvalidAddress(String);
@@ -161,31 +161,20 @@ impl From<Address> for String {
     }
 }
 
-/// What `init` wrote down: `controller.json`.
+/// `controller.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The layout of this file.
     pub version: u32,
-    /// In every certificate of the installation.
+    /// Part of every certificate of the installation.
     pub trust_domain: String,
-    /// Where agents and operators dial.
+    /// Where agents and operators connect.
     pub address: Address,
     /// Where machines enrol.
     pub enrol_address: Address,
-    /// The operator who may do everything, whatever the store says. An installation made before
-    /// operators had rights does not name it.
-    #[serde(default = "first_admin")]
+    /// The operator who has every right, whatever the store says.
     pub admin: OperatorName,
-}
-
-/// The name that `init` gives the first admin unless it is told another.
-pub const FIRST_ADMIN: &str = "admin";
-
-// The name is valid, as a test shows; serde wants the value itself.
-#[allow(clippy::expect_used)]
-fn first_admin() -> OperatorName {
-    FIRST_ADMIN.parse().expect("it is a name")
 }
 
 /// The version of `controller.json` that is written and read.
@@ -196,8 +185,8 @@ pub const SETTINGS_VERSION: u32 = 1;
 pub enum SettingsError {
     /// There is none.
     #[error(
-        "there is no installation in {path}: {missing} is missing; make one with \
-         `voipfleet-controller init --data {path} --address HOST:7443`"
+        "no installation in {path}: {missing} is missing; create one: voipfleet-controller init --data \
+         {path} --address HOST:7443"
     )]
     Missing {
         /// The data directory.
@@ -215,7 +204,7 @@ pub enum SettingsError {
         source: io::Error,
     },
     /// A secret that others can read.
-    #[error("{path} can be read by others (mode {mode:o}); make it private: chmod 600 {path}")]
+    #[error("{path} is readable by other users (mode {mode:o}); run: chmod 600 {path}")]
     Open {
         /// The file.
         path: String,
@@ -260,7 +249,7 @@ impl Settings {
         let text = read(&path)?;
         let settings: Self = serde_json::from_str(&text).map_err(|e| damaged(e.into()))?;
         if settings.version != SETTINGS_VERSION {
-            return Err(damaged("its version is unknown to this controller".into()));
+            return Err(damaged("unknown version".into()));
         }
         settings.trust_domain().map_err(|e| damaged(e.into()))?;
         Ok(settings)
@@ -309,7 +298,7 @@ pub fn read(path: &Path) -> Result<String, SettingsError> {
     })
 }
 
-/// Makes a new file with `mode` from the first moment, and brings it to disk.
+/// Creates a file, with `mode` from the start, and brings it to disk.
 pub fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -323,14 +312,6 @@ pub fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_installation_of_before_has_the_default_admin() {
-        let text = r#"{"version": 1, "trust_domain": "voipfleet", "address": "c.example:7443",
-            "enrol_address": "c.example:7444"}"#;
-        let settings: Settings = serde_json::from_str(text).unwrap();
-        assert_eq!(settings.admin.as_str(), FIRST_ADMIN);
-    }
 
     #[test]
     fn an_address_comes_back() {

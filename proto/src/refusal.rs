@@ -25,7 +25,8 @@ impl Reason {
             | Reason::UnknownToken
             | Reason::UnknownList
             | Reason::UnknownAuditRecord
-            | Reason::NoRollout => Code::NotFound,
+            | Reason::NoRollout
+            | Reason::UnknownException => Code::NotFound,
             Reason::DoesNotCompile
             | Reason::NoEarlierGeneration
             | Reason::RolloutActive

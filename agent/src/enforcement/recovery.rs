@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use voipfleet_protocol::session::{Course, Noted, Start};
+use voipfleet_protocol::session::{JournalState, Start, TrialState};
 
 use super::apply::{Failure, enforce_confirmed, roll_back};
 use super::dynamic_sets::{self, StoredSets};
@@ -20,7 +20,7 @@ pub struct Recovered {
     /// The ruleset that the node runs, or should.
     pub confirmed: Option<Confirmed>,
     /// The state between it and an offer.
-    pub course: Course,
+    pub course: TrialState,
     /// A push that was cut short before it was confirmed, and is rolled back.
     pub interrupted: Option<Interrupted>,
     /// Why the confirmed ruleset is lost; the kernel was left alone.
@@ -77,12 +77,12 @@ pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
         return recovered;
     }
     let noted = match &journal {
-        Ok(None) => Noted::Nothing,
-        Ok(Some(journal)) => Noted::Change(journal.held),
-        Err(_) => Noted::Unreadable,
+        Ok(None) => JournalState::Nothing,
+        Ok(Some(journal)) => JournalState::Change(journal.held),
+        Err(_) => JournalState::Unreadable,
     };
     let confirmed = recovered.confirmed.as_ref().map(|confirmed| confirmed.held);
-    let (course, first) = Course::start(confirmed, noted);
+    let (course, first) = TrialState::start(confirmed, noted);
     recovered.course = course;
     let mut pauses = PAUSES.into_iter();
     let done = loop {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
-use voipfleet_protocol::session::{Course, Held};
+use voipfleet_protocol::session::{Held, TrialState};
 use voipfleet_ruleset::iptables::Failsafe;
 
 use crate::enforcement::apply::{self, Failure};
@@ -32,7 +32,7 @@ pub(super) struct Node {
     pub(super) kernel: Box<dyn Kernel>,
     pub(super) ledger: Ledger,
     /// Decides what follows; the fields below hold what it decides about.
-    pub(super) course: Course,
+    pub(super) course: TrialState,
     pub(super) confirmed: Option<Confirmed>,
     pub(super) trial: Option<Trial>,
     /// What runs in place of the confirmed ruleset, except during a trial.

@@ -148,24 +148,6 @@ fn carve(net: IpNet, holes: &[IpNet], left: &mut Vec<IpNet>) {
     }
 }
 
-/// Whether `nets` (minimal) are the world by another name: one of them is too wide to be
-/// anybody's, or together they hold half of the IPv4 space, or as much of the IPv6 space as is
-/// given out at all (`2000::/3`).
-pub(crate) fn is_world(nets: &[IpNet]) -> bool {
-    let mut v4 = 0_u64;
-    let mut v6 = 0_u128;
-    for net in nets {
-        match net {
-            IpNet::V4(net) => v4 = v4.saturating_add(1 << (32 - net.prefix_len())),
-            IpNet::V6(net) => {
-                // In units of /127: the whole space would not fit otherwise.
-                v6 = v6.saturating_add(1 << 127_u8.saturating_sub(net.prefix_len()));
-            }
-        }
-    }
-    v4 >= 1 << 31 || v6 >= 1 << (127 - 3) || nets.iter().any(voipfleet_policy::is_world)
-}
-
 /// Whether other machines can reach `address`: not loopback, link-local, multicast or nothing.
 pub(super) fn is_reachable(address: IpAddr) -> bool {
     match address {
@@ -219,37 +201,6 @@ mod tests {
             nets(&["192.0.2.0/32", "192.0.2.2/31"])
         );
         assert!(subtract(&nets(&["10.1.0.0/16"]), &private_ranges()).is_empty());
-    }
-
-    #[test]
-    fn many_halves_are_the_world_too() {
-        let all: Vec<IpNet> = (0_u32..128)
-            .map(|i| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(i << 25), 8)))
-            .collect();
-        assert!(is_world(&all));
-        assert!(!is_world(all.get(1..).unwrap()));
-    }
-
-    #[test]
-    fn the_world_has_other_names() {
-        for world in [
-            &["0.0.0.0/0"][..],
-            &["::/0"],
-            &["0.0.0.0/1"],
-            &["64.0.0.0/3"],
-            &["2000::/3"],
-            &["2000::/4", "3000::/4"],
-        ] {
-            assert!(is_world(&nets(world)), "{world:?}");
-        }
-        for part in [
-            &["8.0.0.0/8"][..],
-            &["2001:db8::/32"],
-            &["10.0.0.0/8", "::1/128"],
-            &[],
-        ] {
-            assert!(!is_world(&nets(part)), "{part:?}");
-        }
     }
 
     fn any_elements() -> impl Strategy<Value = Elements> {

@@ -3,13 +3,14 @@
 use voipfleet_policy::DefaultVerdict;
 use voipfleet_policy::catalogue::Group;
 use voipfleet_ruleset::ruleset::{
-    Chain, ConnectionState, ConnectionStates, INPUT_CHAIN, Mode, Rate, RateUnit, Rule, Verdict,
+    Chain, ConnectionState, ConnectionStates, INPUT_CHAIN, Mode, Rate, RateUnit, Rule, RuleSubject,
+    Verdict,
 };
 
 use super::CompileError;
 use super::deny::DENY_CHAIN;
-use super::openings::{Block, LIMIT_CHAIN, Limit, SIP_LIMIT_CHAIN};
-use super::set_names::label;
+use super::openings::{LIMIT_CHAIN, Limit, Opening, SIP_LIMIT_CHAIN};
+use super::set_names::{label, rule};
 
 /// Lines in the kernel log about what was refused: enough to see who knocks, and not a way to
 /// fill a disk.
@@ -19,14 +20,13 @@ const LOG_LIMIT: Rate = Rate {
     burst: 20,
 };
 /// The chain that logs sources above their limit, where nothing is dropped.
-const OBSERVED_CHAIN: &str = "VF-OBSERVED";
-const DEFAULT_LABEL: &str = "default";
+pub(crate) const OBSERVED_CHAIN: &str = "VF-OBSERVED";
 
 /// What all nodes of a site have in common.
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) cluster: Option<Rule>,
-    /// What operators block and open for a while.
+    /// What operators opening and open for a while.
     pub(super) emergency: Vec<Rule>,
     /// The chain of what is denied; empty where nothing is.
     pub(super) deny: Vec<Rule>,
@@ -38,52 +38,60 @@ pub(super) struct Common {
     pub(super) mode: Mode,
 }
 
-/// The chains of a node with these blocks, as they enforce the policy.
-pub(super) fn chains(common: &Common, blocks: &[&Block]) -> Result<Vec<Chain>, CompileError> {
-    let of = |group: Group| blocks.iter().filter(move |block| block.group == group);
+/// The chains of a node with these openings, as they enforce the policy.
+pub(super) fn chains(common: &Common, openings: &[&Opening]) -> Result<Vec<Chain>, CompileError> {
+    let of = |group: Group| {
+        openings
+            .iter()
+            .filter(move |opening| opening.group == group)
+    };
     let mut input: Vec<Rule> = Vec::new();
     input.extend(common.cluster.clone());
     input.extend(common.emergency.iter().cloned());
     if !common.deny.is_empty() {
         let jump = Verdict::Jump(DENY_CHAIN.parse()?);
-        input.push(Rule::new(label("deny")?, jump));
+        input.push(rule(RuleSubject::Deny, &[], jump)?);
     }
     input.push(with_states(
-        Rule::new(label("established")?, Verdict::Accept),
+        rule(RuleSubject::Established, &[], Verdict::Accept)?,
         [ConnectionState::Established, ConnectionState::Related],
     ));
     input.push(with_states(
-        Rule::new(label("invalid")?, Verdict::Drop),
+        rule(RuleSubject::Invalid, &[], Verdict::Drop)?,
         [ConnectionState::Invalid],
     ));
     limited(of(Group::Rtp), &mut input);
-    for limit in of(Group::Sip).filter_map(|block| block.limit.as_ref()) {
+    for limit in of(Group::Sip).filter_map(|opening| opening.limit.as_ref()) {
         input.extend(limit.jumps.iter().cloned());
     }
-    for block in of(Group::Sip) {
-        input.extend(block.accepts.iter().cloned());
+    for opening in of(Group::Sip) {
+        input.extend(opening.accepts.iter().cloned());
     }
     limited(of(Group::T38), &mut input);
     limited(of(Group::Other), &mut input);
-    input.push(log("log", common.mode)?);
+    input.push(log(RuleSubject::Log, common.mode)?);
     let default = match common.default {
         DefaultVerdict::Drop => Verdict::Drop,
         DefaultVerdict::Reject => Verdict::Reject,
     };
-    input.push(Rule::new(label(DEFAULT_LABEL)?, default));
+    input.push(rule(RuleSubject::Default, &[], default)?);
 
     let mut chains = vec![chain(INPUT_CHAIN, input)?];
     if !common.deny.is_empty() {
         chains.push(chain(DENY_CHAIN, common.deny.clone())?);
     }
-    let sip = of(Group::Sip).filter_map(|block| block.limit.as_ref());
+    let sip = of(Group::Sip).filter_map(|opening| opening.limit.as_ref());
     let sip: Vec<Rule> = sip.flat_map(|limit| limit.drops.iter().cloned()).collect();
     if !sip.is_empty() {
         let rules = common.exempt.iter().cloned().chain(sip).collect();
         chains.push(chain(SIP_LIMIT_CHAIN, rules)?);
     }
-    let others = blocks.iter().filter(|block| block.group != Group::Sip);
-    let others: Vec<&Limit> = others.filter_map(|block| block.limit.as_ref()).collect();
+    let others = openings
+        .iter()
+        .filter(|opening| opening.group != Group::Sip);
+    let others: Vec<&Limit> = others
+        .filter_map(|opening| opening.limit.as_ref())
+        .collect();
     if !others.is_empty() {
         let mut rules = common.exempt.clone();
         if others.iter().any(|limit| limit.media) {
@@ -95,13 +103,13 @@ pub(super) fn chains(common: &Common, blocks: &[&Block]) -> Result<Vec<Chain>, C
     Ok(chains)
 }
 
-/// The blocks' rules, the limits of each before it.
-fn limited<'a>(blocks: impl Iterator<Item = &'a &'a Block>, input: &mut Vec<Rule>) {
-    for block in blocks {
-        if let Some(limit) = &block.limit {
+/// The openings' rules, the limits of each before it.
+fn limited<'a>(openings: impl Iterator<Item = &'a &'a Opening>, input: &mut Vec<Rule>) {
+    for opening in openings {
+        if let Some(limit) = &opening.limit {
             input.extend(limit.jumps.iter().cloned());
         }
-        input.extend(block.accepts.iter().cloned());
+        input.extend(opening.accepts.iter().cloned());
     }
 }
 
@@ -125,9 +133,10 @@ pub(super) fn observe(chains: Vec<Chain>) -> Result<Vec<Chain>, CompileError> {
                 kept.push(rule);
             } else {
                 // The default verdict has its log rule already.
-                if rule.label.as_str() != DEFAULT_LABEL {
+                if rule.subject != Some(RuleSubject::Default) {
                     kept.push(Rule {
                         label: label(&format!("{}:log", rule.label))?,
+                        subject: Some(RuleSubject::WouldDrop),
                         limit: Some(LOG_LIMIT),
                         verdict: Verdict::Log(prefix(Mode::Observe).parse()?),
                         ..rule.clone()
@@ -142,14 +151,14 @@ pub(super) fn observe(chains: Vec<Chain>) -> Result<Vec<Chain>, CompileError> {
     if logs_limits {
         observed.push(chain(
             OBSERVED_CHAIN,
-            vec![log("observed", Mode::Observe)?],
+            vec![log(RuleSubject::OverLimit, Mode::Observe)?],
         )?);
     }
     Ok(observed)
 }
 
-fn log(text: &str, mode: Mode) -> Result<Rule, CompileError> {
-    let mut rule = Rule::new(label(text)?, Verdict::Log(prefix(mode).parse()?));
+fn log(subject: RuleSubject, mode: Mode) -> Result<Rule, CompileError> {
+    let mut rule = rule(subject, &[], Verdict::Log(prefix(mode).parse()?))?;
     rule.limit = Some(LOG_LIMIT);
     Ok(rule)
 }

@@ -1,16 +1,16 @@
 //! Deny sets: what reaches nothing, established or not.
 
 use ipnet::IpNet;
-use voipfleet_policy::{AddressWord, Site};
+use voipfleet_policy::{AddressSpace, AddressWord, Site};
 use voipfleet_ruleset::identifiers::ListName;
-use voipfleet_ruleset::ruleset::{LiveName, Rule, Verdict};
+use voipfleet_ruleset::ruleset::{LiveName, ProviderPart, Rule, RuleSubject, SetOwner, Verdict};
 
 use super::CompileError;
-use super::address::{Elements, is_world, minimal, private_ranges};
+use super::address::{Elements, minimal, private_ranges};
 use super::address_expansion::Members;
 use super::deny_exemptions::{Class, Protected, providers_besides, tenants_besides};
 use super::openings::from_source;
-use super::set_names::label;
+use super::set_names;
 use super::sources::{Content, Source, Sources};
 
 /// The chain of what the site denies.
@@ -60,8 +60,10 @@ pub(super) fn rules(
             // Its members leave the chain first.
             AddressWord::Cluster => {}
             word => {
-                let mut members = sources.members(word, false, "deny")?;
-                members.extend(sources.members(word, true, "deny")?);
+                let mut members = Members::default();
+                for part in ProviderPart::BOTH {
+                    members.extend(sources.members(word, part, "deny")?);
+                }
                 if members.is_empty() {
                     warnings.push(format!("deny: {word} holds no address"));
                 }
@@ -74,7 +76,7 @@ pub(super) fn rules(
 
     let mut hand = Vec::new();
     if !by_hand.is_empty() {
-        hand.extend(denied_by_hand(site, &by_hand, &spared, sources, warnings)?);
+        hand.extend(denied_by_hand(by_hand, &spared, sources, warnings)?);
     }
     let mut listed = Vec::new();
     for name in lists {
@@ -85,36 +87,42 @@ pub(super) fn rules(
     }
     let mut rules = Vec::new();
     for word in [AddressWord::Cluster, AddressWord::Admins] {
-        rules.extend(leave(&word, false, sources)?);
+        rules.extend(leave(&word, ProviderPart::Signalling, sources)?);
     }
     rules.append(&mut hand);
     if !listed.is_empty() {
-        rules.extend(leave(&AddressWord::Clients, false, sources)?);
-        rules.extend(leave(&AddressWord::Providers, true, sources)?);
+        rules.extend(leave(
+            &AddressWord::Clients,
+            ProviderPart::Signalling,
+            sources,
+        )?);
+        rules.extend(leave(
+            &AddressWord::Providers,
+            ProviderPart::Media,
+            sources,
+        )?);
         for word in tenants_besides(site) {
-            rules.extend(leave(&word, false, sources)?);
+            rules.extend(leave(&word, ProviderPart::Signalling, sources)?);
         }
         for word in providers_besides(site) {
-            rules.extend(leave(&word, false, sources)?);
-            rules.extend(leave(&word, true, sources)?);
+            for part in ProviderPart::BOTH {
+                rules.extend(leave(&word, part, sources)?);
+            }
         }
         rules.append(&mut listed);
     }
     Ok(rules)
 }
 
-/// The rule by which whoever a word names leaves the chain, by whatever interface he comes.
+/// The rule by which packets from the addresses of `word` leave the chain, on any interface.
 fn leave(
     word: &AddressWord,
-    media: bool,
+    part: ProviderPart,
     sources: &mut Sources<'_>,
 ) -> Result<Option<Rule>, CompileError> {
-    let kind = if media { ":media" } else { "" };
-    let rule = Rule::new(
-        label(&format!("deny:exempt:{word}{kind}"))?,
-        Verdict::Return,
-    );
-    let source = sources.word(word, media, "deny")?;
+    let details = [&*word.to_string(), set_names::part_detail(part)];
+    let rule = set_names::rule(RuleSubject::DenyExempt, &details, Verdict::Return)?;
+    let source = sources.word(word, part, "deny")?;
     Ok(source.and_then(|source| {
         let source = Source {
             interface: None,
@@ -125,20 +133,18 @@ fn leave(
 }
 
 fn denied_by_hand(
-    site: &Site,
-    members: &Members,
+    members: Members,
     spared: &Spared,
     sources: &mut Sources<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Rule>, CompileError> {
-    let nets = members.nets.iter().map(|member| member.net).collect();
     let own = clean(
         "deny",
-        Elements::new(nets, Vec::new()),
+        Elements::new(members.nets, Vec::new()),
         &[&spared.cluster, &spared.admins],
         warnings,
     );
-    let resolved = sources.live_nets(&members.live).map(|(net, _)| net);
+    let resolved = sources.live_nets(&members.live);
     let all = Elements::new(own.now().into_iter().chain(resolved).collect(), Vec::new());
     for served in [&spared.tenants, &spared.providers] {
         let count = all.count_touching(&served.all());
@@ -151,11 +157,10 @@ fn denied_by_hand(
     }
     let content = Content {
         own,
-        live: members.live.iter().map(|(name, _)| name.clone()).collect(),
+        live: members.live,
     };
-    let origin = format!("site {}: deny", site.name);
-    let source = sources.denied("deny".parse()?, content, origin);
-    let rule = Rule::new(label("deny")?, Verdict::Drop);
+    let source = sources.add_set(SetOwner::Deny, String::new(), content)?;
+    let rule = set_names::rule(RuleSubject::Deny, &[], Verdict::Drop)?;
     Ok(source.and_then(|source| from_source(rule, &source)))
 }
 
@@ -178,9 +183,8 @@ fn denied_by_list(
             .into_iter()
             .collect(),
     };
-    let stem = sources.stems().stem("deny", name.as_str())?;
-    let source = sources.denied(stem, content, format!("list {name}"));
-    let rule = Rule::new(label(&format!("deny:list:{name}"))?, Verdict::Drop);
+    let source = sources.add_set(SetOwner::DenyList(name.clone()), String::new(), content)?;
+    let rule = set_names::rule(RuleSubject::DenyList(name.clone()), &[], Verdict::Drop)?;
     Ok(source.and_then(|source| from_source(rule, &source)))
 }
 
@@ -188,7 +192,11 @@ impl Spared {
     fn of(sources: &Sources<'_>) -> Result<Self, CompileError> {
         Ok(Self {
             cluster: Protected::new(Class::Cluster, Vec::new(), sources.cluster_nets()),
-            admins: Protected::of(Class::Admins, sources, &[(AddressWord::Admins, false)])?,
+            admins: Protected::of(
+                Class::Admins,
+                sources,
+                &[(AddressWord::Admins, ProviderPart::Signalling)],
+            )?,
             tenants: Protected::tenants(sources)?,
             providers: Protected::providers(sources)?,
             private: Protected::new(Class::Private, private_ranges(), Vec::new()),
@@ -234,7 +242,7 @@ fn clean(
     } else {
         nets.subtract(&minimal(holes))
     };
-    if is_world(&left.now()) {
+    if AddressSpace::of(&left.now()).is_world() {
         warnings.push(format!(
             "{place}: it holds networks as wide as the world; is that meant?"
         ));

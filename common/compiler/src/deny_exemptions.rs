@@ -6,7 +6,7 @@ use std::fmt;
 use ipnet::IpNet;
 use voipfleet_policy::{AddressWord, Documents, Site};
 use voipfleet_ruleset::identifiers::SiteName;
-use voipfleet_ruleset::ruleset::LiveSets;
+use voipfleet_ruleset::ruleset::{LiveSets, ProviderPart};
 
 use super::address::{count_touching, minimal, private_ranges, subtract, touching};
 use super::sources::Sources;
@@ -92,8 +92,8 @@ impl Protected {
 
     /// Those of the tenants that the site serves.
     pub(super) fn tenants(sources: &Sources<'_>) -> Result<Self, CompileError> {
-        let own = [(AddressWord::Tenants, false)];
-        let besides = tenants_besides(sources.site).map(|word| (word, false));
+        let own = [(AddressWord::Tenants, ProviderPart::Signalling)];
+        let besides = tenants_besides(sources.site).map(|word| (word, ProviderPart::Signalling));
         let words: Vec<_> = own.into_iter().chain(besides).collect();
         Self::of(Class::Tenants, sources, &words)
     }
@@ -103,7 +103,7 @@ impl Protected {
         let words = [AddressWord::Providers].into_iter();
         let words = words.chain(providers_besides(sources.site));
         let words: Vec<_> = words
-            .flat_map(|word| [(word.clone(), false), (word, true)])
+            .flat_map(|word| ProviderPart::BOTH.map(|part| (word.clone(), part)))
             .collect();
         Self::of(Class::Providers, sources, &words)
     }
@@ -112,13 +112,13 @@ impl Protected {
     pub(super) fn of(
         class: Class,
         sources: &Sources<'_>,
-        words: &[(AddressWord, bool)],
+        words: &[(AddressWord, ProviderPart)],
     ) -> Result<Self, CompileError> {
         let (mut fixed, mut changing) = (Vec::new(), Vec::new());
-        for (word, media) in words {
-            let members = sources.members(word, *media, "deny")?;
-            fixed.extend(members.nets.into_iter().map(|member| member.net));
-            changing.extend(sources.live_nets(&members.live).map(|(net, _)| net));
+        for (word, part) in words {
+            let members = sources.members(word, *part, "deny")?;
+            changing.extend(sources.live_nets(&members.live));
+            fixed.extend(members.nets);
         }
         Ok(Self::new(class, fixed, changing))
     }
@@ -170,7 +170,11 @@ impl Protection {
         let sources = Sources::new(policy, documents, &by_name, live);
         Ok(Self::new(&[
             Protected::new(Class::Cluster, Vec::new(), sources.cluster_nets()),
-            Protected::of(Class::Admins, &sources, &[(AddressWord::Admins, false)])?,
+            Protected::of(
+                Class::Admins,
+                &sources,
+                &[(AddressWord::Admins, ProviderPart::Signalling)],
+            )?,
             Protected::tenants(&sources)?,
             Protected::providers(&sources)?,
             Protected::new(Class::Private, private_ranges(), Vec::new()),

@@ -22,7 +22,6 @@ pub mod live;
 mod openings;
 pub mod plan;
 mod policy_tests;
-mod provenance;
 mod service_ports;
 mod set_names;
 mod sources;
@@ -33,12 +32,13 @@ mod warnings;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use voipfleet_policy::{AddressWord, Documents, Site, Trust, is_no_source};
+use voipfleet_policy::{AddressSpace, AddressWord, Documents, Site, Trust, is_no_source};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::live::MAX_LIVE_SOURCES;
 use voipfleet_ruleset::ruleset::{
-    AddressSet, Family, LiveName, LiveSets, MAX_PROBES, Mode, Rule, Ruleset, SetName, Verdict,
+    AddressSet, Family, LiveName, LiveSets, MAX_PROBES, Mode, ProviderPart, Rule, RuleSubject,
+    Ruleset, SetName, SetOwner, Verdict,
 };
 
 pub(crate) use deny::DENY_CHAIN;
@@ -46,10 +46,10 @@ pub use deny_exemptions::{Class, Cleaned, Dropped, Protection};
 pub use error::CompileError;
 pub use policy_tests::TestFailure;
 use policy_tests::run_tests;
-pub use provenance::Provenance;
 
-use openings::{Block, from_source};
-use sources::Sources;
+use address::Elements;
+use openings::{Opening, from_source};
+use sources::{Content, Sources};
 
 /// Live sources of a site that are no DNS names and no fetched lists: `cluster` in two ways,
 /// `allow`, `block`, `open`.
@@ -84,8 +84,6 @@ pub struct Compiled {
     pub rulesets: BTreeMap<NodeName, Ruleset>,
     /// What an operator should know before they are pushed.
     pub warnings: Vec<String>,
-    /// Who asked for what is open.
-    pub provenance: Provenance,
 }
 
 /// Compiles the documents of a site for its nodes, and runs the site's own tests on the result,
@@ -131,7 +129,7 @@ pub fn compile(
     let admins = admins(policy, &sources)?;
     let effective = service_ports::effective(policy)?;
     let common = common(policy, &mut sources, &mut warnings)?;
-    let blocks = openings::blocks(policy, &effective, &by_name, &mut sources, &mut warnings)?;
+    let openings = openings::openings(policy, &effective, &by_name, &mut sources, &mut warnings)?;
     warnings::site(policy, documents, &by_name, &mut warnings);
     warnings::empty(sources.empty(), &mut warnings);
     warnings::unknown(&needed, live, &mut warnings);
@@ -140,11 +138,11 @@ pub fn compile(
     let sets = sources.address_sets();
     let mut rulesets = BTreeMap::new();
     for (name, node) in &by_name {
-        let blocks: Vec<&Block> = blocks
+        let here: Vec<&Opening> = openings
             .iter()
-            .filter(|block| block.when.holds(&node.roles))
+            .filter(|opening| opening.when.holds(&node.roles))
             .collect();
-        let chains = chain::chains(&common, &blocks)?;
+        let chains = chain::chains(&common, &here)?;
         let rules = chains.iter().flat_map(|chain| &chain.rules);
         let ruleset = Ruleset {
             site: site.clone(),
@@ -180,11 +178,7 @@ pub fn compile(
             "tests: {test} was not run: no node has the role that it asks for"
         ));
     }
-    Ok(Compiled {
-        rulesets,
-        warnings,
-        provenance: sources.provenance,
-    })
+    Ok(Compiled { rulesets, warnings })
 }
 
 fn checked(ruleset: &Ruleset) -> Result<(), CompileError> {
@@ -196,13 +190,12 @@ fn checked(ruleset: &Ruleset) -> Result<(), CompileError> {
 
 /// The networks of the admins; the agents keep SSH open to them.
 fn admins(site: &Site, sources: &Sources<'_>) -> Result<Vec<IpNet>, CompileError> {
-    let members = sources.members(&AddressWord::Admins, false, "admins")?;
-    let nets = members.nets.into_iter().map(|member| member.net);
-    let nets = address::minimal(nets.collect());
+    let members = sources.members(&AddressWord::Admins, ProviderPart::Signalling, "admins")?;
+    let nets = address::minimal(members.nets);
     if nets.iter().all(is_no_source) {
         return Err(CompileError::NoAdmins(site.name.clone()));
     }
-    if address::is_world(&nets) {
+    if AddressSpace::of(&nets).is_world() {
         return Err(CompileError::Meaningless {
             place: "admins".to_owned(),
             word: "networks as wide as the world".to_owned(),
@@ -224,13 +217,14 @@ fn common(
     sources: &mut Sources<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<chain::Common, CompileError> {
+    use ProviderPart::{Media, Signalling};
     let cluster = match site.cluster.trust {
-        Trust::Full => sources.word(&AddressWord::Cluster, false, "cluster")?,
+        Trust::Full => sources.word(&AddressWord::Cluster, Signalling, "cluster")?,
         Trust::Strict => None,
     };
-    let rule = Rule::new(set_names::label("cluster")?, Verdict::Accept);
+    let rule = set_names::rule(RuleSubject::Cluster, &[], Verdict::Accept)?;
     // Names that do not exist are told even where no rule would use them.
-    sources.members(&AddressWord::Clients, false, "clients")?;
+    sources.members(&AddressWord::Clients, Signalling, "clients")?;
     Ok(chain::Common {
         cluster: cluster.and_then(|source| from_source(rule, &source)),
         emergency: emergency(sources)?,
@@ -241,10 +235,10 @@ fn common(
                 AddressWord::Admins,
                 AddressWord::Cluster,
             ],
-            false,
+            Signalling,
             sources,
         )?,
-        media_exempt: openings::exempt(&[AddressWord::Clients], true, sources)?,
+        media_exempt: openings::exempt(&[AddressWord::Clients], Media, sources)?,
         default: site.default,
         mode: site.mode,
     })
@@ -253,13 +247,26 @@ fn common(
 /// What operators block or open for a while: the rules always stand, and their sets are empty.
 fn emergency(sources: &mut Sources<'_>) -> Result<Vec<Rule>, CompileError> {
     let mut rules = Vec::new();
-    for (name, origin, verdict) in [
-        (LiveName::Block, "blocked by an operator", Verdict::Drop),
-        (LiveName::Open, "opened by an operator", Verdict::Accept),
+    for (name, owner, subject, verdict) in [
+        (
+            LiveName::Block,
+            SetOwner::Block,
+            RuleSubject::Block,
+            Verdict::Drop,
+        ),
+        (
+            LiveName::Open,
+            SetOwner::Open,
+            RuleSubject::Open,
+            Verdict::Accept,
+        ),
     ] {
-        let text = name.to_string();
-        let source = sources.live_set(&text, [(name, origin.into())])?;
-        let rule = Rule::new(set_names::label(&text)?, verdict);
+        let content = Content {
+            own: Elements::default(),
+            live: [name].into(),
+        };
+        let source = sources.add_set(owner, String::new(), content)?;
+        let rule = set_names::rule(subject, &[], verdict)?;
         rules.extend(source.and_then(|source| from_source(rule, &source)));
     }
     Ok(rules)

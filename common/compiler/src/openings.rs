@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
-use voipfleet_policy::catalogue::{Group, Roles, service};
+use voipfleet_policy::catalogue::{Group, Roles, Service, service};
 use voipfleet_policy::{AddressWord, CustomRule, Site};
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{
-    ChainName, InvalidToken, Rate, Rule, Scope, SourceLimit, Verdict,
+    ChainName, InvalidToken, ProviderPart, Rate, Rule, RuleSubject, Scope, SetOwner, SourceLimit,
+    Verdict,
 };
 
 use super::service_ports::{Effective, Flow, transport_flows};
-use super::set_names::label;
+use super::set_names;
 use super::sources::{Place, Source, Sources};
 use super::{CompileError, NodeInput, warnings};
 
@@ -23,7 +24,7 @@ pub(super) const LIMIT_CHAIN: &str = "VF-LIMIT";
 
 /// The rules of one opening.
 #[derive(Debug)]
-pub(super) struct Block {
+pub(super) struct Opening {
     /// Its place in the chain.
     pub(super) group: Group,
     /// On which nodes.
@@ -66,51 +67,47 @@ impl When {
     }
 }
 
-/// The blocks of every open service and custom rule, in the order of the catalogue and then of
+/// The openings of every open service and custom rule, in the order of the catalogue and then of
 /// the site's `rules`.
-pub(super) fn blocks(
+pub(super) fn openings(
     site: &Site,
     effective: &[Effective],
     nodes: &BTreeMap<&NodeName, &NodeInput>,
     sources: &mut Sources<'_>,
     warnings: &mut Vec<String>,
-) -> Result<Vec<Block>, CompileError> {
-    let mut blocks = Vec::new();
+) -> Result<Vec<Opening>, CompileError> {
+    let mut openings = Vec::new();
     for one in effective {
-        let before = blocks.len();
-        let is_world = service_blocks(site, one, sources, warnings, &mut blocks)?;
+        let before = openings.len();
+        let is_world = service_openings(one, sources, warnings, &mut openings)?;
         if is_world && !one.changes.dangerous {
-            let added = blocks.get(before..).unwrap_or_default();
+            let added = openings.get(before..).unwrap_or_default();
             not_exposing(one, added, effective, nodes)?;
         }
     }
     for rule in &site.rules {
-        blocks.push(custom_block(site, rule, effective, sources)?);
+        openings.push(custom_opening(rule, effective, sources)?);
     }
-    Ok(blocks)
+    Ok(openings)
 }
 
-/// Adds the blocks of a service, and says whether the world is let in.
-fn service_blocks(
-    site: &Site,
+/// Adds the openings of a service, and says whether the world is let in.
+fn service_openings(
     effective: &Effective,
     sources: &mut Sources<'_>,
     warnings: &mut Vec<String>,
-    blocks: &mut Vec<Block>,
+    openings: &mut Vec<Opening>,
 ) -> Result<bool, CompileError> {
     let service = effective.service;
     let field = format!("services.{}.from", service.name);
     let place = Place {
         field: &field,
-        literals: ("svc", service.name),
-        media: service.media,
+        literals: SetOwner::Service(service.name.to_owned()),
+        part: part_of(service),
     };
-    let (words, origin) = match &effective.changes.from {
-        Some(words) => (words.clone(), format!("site {}: {field}", site.name)),
-        None => (
-            service.default_from.iter().map(|e| (*e).into()).collect(),
-            format!("catalogue: {}", service.name),
-        ),
+    let words = match &effective.changes.from {
+        Some(words) => words.clone(),
+        None => service.default_from.iter().map(|e| (*e).into()).collect(),
     };
     let from = sources.resolve(&words, &place)?;
     if service.never_world && !effective.changes.dangerous && from.iter().any(|s| s.is_world) {
@@ -126,19 +123,18 @@ fn service_blocks(
     } else {
         When::Roles(service.roles)
     };
-    blocks.push(Block {
+    openings.push(Opening {
         group: service.group,
         when,
-        accepts: accepts(service.name, &effective.flows, &from, &origin, sources)?,
+        accepts: accepts(service.name, &effective.flows, &from)?,
         limit: limit(effective)?,
     });
     if is_web && !words.is_empty() {
         let admins = sources.resolve(&[AddressWord::Admins], &place)?;
-        let origin = "catalogue: web of nodes with ic and without http";
-        blocks.push(Block {
+        openings.push(Opening {
             group: service.group,
             when: When::ControllerOnly,
-            accepts: accepts(service.name, &effective.flows, &admins, origin, sources)?,
+            accepts: accepts(service.name, &effective.flows, &admins)?,
             limit: limit(effective)?,
         });
     }
@@ -149,13 +145,14 @@ fn service_blocks(
 /// world on a node that runs both.
 fn not_exposing(
     one: &Effective,
-    blocks: &[Block],
+    openings: &[Opening],
     effective: &[Effective],
     nodes: &BTreeMap<&NodeName, &NodeInput>,
 ) -> Result<(), CompileError> {
     let exposed = effective.iter().find(|other| {
         let both_on = |roles| {
-            other.service.roles.meet(roles) && blocks.iter().any(|block| block.when.holds(roles))
+            other.service.roles.meet(roles)
+                && openings.iter().any(|opening| opening.when.holds(roles))
         };
         other.service.never_world
             && other.service.name != one.service.name
@@ -174,17 +171,16 @@ fn not_exposing(
     }
 }
 
-fn custom_block(
-    site: &Site,
+fn custom_opening(
     rule: &CustomRule,
     effective: &[Effective],
     sources: &mut Sources<'_>,
-) -> Result<Block, CompileError> {
+) -> Result<Opening, CompileError> {
     let field = format!("rules.{}.from", rule.name);
     let place = Place {
         field: &field,
-        literals: ("rule", &rule.name),
-        media: false,
+        literals: SetOwner::Custom(rule.name.clone()),
+        part: ProviderPart::Signalling,
     };
     let from = sources.resolve(&rule.from, &place)?;
     let flows = transport_flows(rule.proto, rule.ports.clone());
@@ -200,17 +196,16 @@ fn custom_block(
             });
         }
     }
-    let origin = format!("site {}: rule {}", site.name, rule.name);
     let mut accepts = Vec::new();
     for source in &from {
         for (index, flow) in flows.iter().enumerate() {
             // A custom rule has one transport: its name is label enough.
             let part = if index == 0 { "" } else { flow.name.as_str() };
-            let text = join(&["rule", &rule.name, part, &source.word]);
-            accepts.extend(accept(&text, flow, source, &origin, sources)?);
+            let subject = RuleSubject::Custom(rule.name.clone());
+            accepts.extend(accept(subject, &[part, &source.word], flow, source)?);
         }
     }
-    Ok(Block {
+    Ok(Opening {
         group: Group::Other,
         when: When::OneOf(rule.roles.iter().copied().collect()),
         accepts,
@@ -219,47 +214,34 @@ fn custom_block(
 }
 
 /// One rule for each source and flow, the flows of a source together.
-fn accepts(
-    name: &str,
-    flows: &[Flow],
-    from: &[Source],
-    origin: &str,
-    sources: &mut Sources<'_>,
-) -> Result<Vec<Rule>, CompileError> {
+fn accepts(service: &str, flows: &[Flow], from: &[Source]) -> Result<Vec<Rule>, CompileError> {
+    let subject = || RuleSubject::Service(service.to_owned());
     let mut rules = Vec::new();
     for flow in flows.iter().filter(|flow| flow.for_all) {
-        let world = Source::world();
-        rules.extend(accept(
-            &join(&[name, &flow.name]),
-            flow,
-            &world,
-            origin,
-            sources,
-        )?);
+        rules.extend(accept(subject(), &[&flow.name], flow, &Source::world())?);
     }
     for source in from {
         for flow in flows.iter().filter(|flow| !flow.for_all) {
-            let text = join(&[name, &flow.name, &source.word]);
-            rules.extend(accept(&text, flow, source, origin, sources)?);
+            rules.extend(accept(
+                subject(),
+                &[&flow.name, &source.word],
+                flow,
+                source,
+            )?);
         }
     }
     Ok(rules)
 }
 
 fn accept(
-    text: &str,
+    subject: RuleSubject,
+    details: &[&str],
     flow: &Flow,
     source: &Source,
-    origin: &str,
-    sources: &mut Sources<'_>,
 ) -> Result<Option<Rule>, InvalidToken> {
-    let mut rule = flow.rule(text, Verdict::Accept)?;
+    let mut rule = flow.rule(subject, details, Verdict::Accept)?;
     rule.limit = flow.limit;
-    let Some(rule) = from_source(rule, source) else {
-        return Ok(None);
-    };
-    sources.provenance.record_rule(rule.label.clone(), origin);
-    Ok(Some(rule))
+    Ok(from_source(rule, source))
 }
 
 /// `rule` for packets of `source` only; none where they share no family.
@@ -289,11 +271,12 @@ fn limit(effective: &Effective) -> Result<Option<Limit>, CompileError> {
         media: service.media,
     };
     for flow in effective.flows.iter().filter(|flow| !flow.for_all) {
-        let text = join(&["limit", service.name, &flow.name]);
-        limit
-            .jumps
-            .push(flow.rule(&text, Verdict::Jump(chain.clone()))?);
-        let mut drop = flow.rule(&text, Verdict::Drop)?;
+        let rule = |verdict| {
+            let subject = RuleSubject::Limit(service.name.to_owned());
+            flow.rule(subject, &[&flow.name], verdict)
+        };
+        limit.jumps.push(rule(Verdict::Jump(chain.clone()))?);
+        let mut drop = rule(Verdict::Drop)?;
         drop.source_limit = Some(SourceLimit {
             name: limit_table(service.name, above).parse()?,
             above,
@@ -314,28 +297,27 @@ fn limit_table(service: &str, rate: Rate) -> String {
 /// The rules at the head of a chain of limits: the sources of `words` skip them.
 pub(super) fn exempt(
     words: &[AddressWord],
-    media: bool,
+    part: ProviderPart,
     sources: &mut Sources<'_>,
 ) -> Result<Vec<Rule>, CompileError> {
     let mut rules = Vec::new();
     for word in words {
-        if let Some(source) = sources.word(word, media, "limit")? {
-            let kind = if media { "media" } else { "" };
-            let text = join(&["limit", "exempt", &source.word, kind]);
-            let rule = Rule::new(label(&text)?, Verdict::Return);
+        if let Some(source) = sources.word(word, part, "limit")? {
+            let details = [source.word.as_str(), set_names::part_detail(part)];
+            let rule = set_names::rule(RuleSubject::LimitExempt, &details, Verdict::Return)?;
             rules.extend(from_source(rule, &source));
         }
     }
     Ok(rules)
 }
 
-fn join(parts: &[&str]) -> String {
-    let parts: Vec<&str> = parts
-        .iter()
-        .copied()
-        .filter(|part| !part.is_empty())
-        .collect();
-    parts.join(":")
+/// On which of their networks providers reach a service.
+fn part_of(service: &Service) -> ProviderPart {
+    if service.media {
+        ProviderPart::Media
+    } else {
+        ProviderPart::Signalling
+    }
 }
 
 /// The TCP ports of SSH, which the agent keeps open to admins; 22 is always one of them.

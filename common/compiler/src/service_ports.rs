@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use voipfleet_policy::catalogue::{Direction, Group, IcmpOpening, SERVICES, Service, service};
 use voipfleet_policy::{ServiceOverride, Site, Transport};
 use voipfleet_ruleset::ruleset::{
-    Family, InvalidToken, PortRange, Ports, Protocol, Rate, RateUnit, Rule, Scope, Verdict,
+    Family, InvalidToken, PortRange, Ports, Protocol, Rate, RateUnit, Rule, RuleSubject, Scope,
+    Verdict,
 };
 
-use super::CompileError;
+use super::{CompileError, set_names};
 
 /// The ports of SIP by the vendor's page: media never opens them, wherever SIP itself moves.
 const SIP_PORTS: [u16; 3] = [5050, 5060, 5061];
@@ -37,9 +38,14 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// A rule for these packets from any source. Its label is `text`.
-    pub(super) fn rule(&self, text: &str, verdict: Verdict) -> Result<Rule, InvalidToken> {
-        let mut rule = Rule::new(super::set_names::label(text)?, verdict);
+    /// A rule for these packets from any source.
+    pub(super) fn rule(
+        &self,
+        subject: RuleSubject,
+        details: &[&str],
+        verdict: Verdict,
+    ) -> Result<Rule, InvalidToken> {
+        let mut rule = set_names::rule(subject, details, verdict)?;
         rule.scope = self.scope;
         rule.protocol = Some(self.protocol);
         rule.destination_ports = self.ports.clone();

@@ -1,9 +1,12 @@
-//! Names for sets and rules, within what the kernel holds.
+//! Names of sets and labels of rules, within what the kernel holds. They are made from typed
+//! owners and subjects here, and read back nowhere.
 
 use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
-use voipfleet_ruleset::ruleset::{InvalidToken, Label, SetStem};
+use voipfleet_ruleset::ruleset::{
+    InvalidToken, Label, ProviderPart, Rule, RuleSubject, SetOwner, SetStem, Verdict,
+};
 
 /// The longest stem of a set's name, and the longest label, in bytes.
 const STEM: usize = 26;
@@ -18,10 +21,34 @@ pub(super) struct Stems {
 }
 
 impl Stems {
+    /// The stem of a set.
+    pub(super) fn of(&mut self, owner: &SetOwner) -> Result<SetStem, InvalidToken> {
+        use ProviderPart::{Media, Signalling};
+        match owner {
+            SetOwner::Clients(Signalling) => "clients".parse(),
+            SetOwner::Clients(Media) => "clients-media".parse(),
+            SetOwner::Tenants => "tenants".parse(),
+            SetOwner::Providers(Signalling) => "providers".parse(),
+            SetOwner::Providers(Media) => "providers-media".parse(),
+            SetOwner::Admins => "admins".parse(),
+            SetOwner::Cluster => "cluster".parse(),
+            SetOwner::Tenant(name) => self.stem("tenant", name.as_str()),
+            SetOwner::Provider(name, Signalling) => self.stem("provider", name.as_str()),
+            SetOwner::Provider(name, Media) => self.stem("media", name.as_str()),
+            SetOwner::List(name) => self.stem("list", name.as_str()),
+            SetOwner::Service(name) => self.stem("svc", name),
+            SetOwner::Custom(name) => self.stem("rule", name),
+            SetOwner::Deny => "deny".parse(),
+            SetOwner::DenyList(name) => self.stem("deny", name.as_str()),
+            SetOwner::Block => "block".parse(),
+            SetOwner::Open => "open".parse(),
+        }
+    }
+
     /// The stem for `name` among the names of `kind`: `<kind>-<name>` where that fits, else
     /// `<kind>.<start of name>-<8 digits of SHA-256>`. The dot keeps cut names apart from whole
     /// ones; of two that are cut alike the later one gets other digits.
-    pub(super) fn stem(&mut self, kind: &str, name: &str) -> Result<SetStem, InvalidToken> {
+    fn stem(&mut self, kind: &str, name: &str) -> Result<SetStem, InvalidToken> {
         let whole = format!("{kind}-{name}");
         if whole.len() <= STEM
             && let Ok(stem) = whole.parse::<SetStem>()
@@ -47,6 +74,28 @@ impl Stems {
             .entry(stem.clone())
             .or_insert_with(|| whole.to_owned());
         holder == whole
+    }
+}
+
+/// A rule without conditions, labelled with its subject and `details`.
+pub(super) fn rule(
+    subject: RuleSubject,
+    details: &[&str],
+    verdict: Verdict,
+) -> Result<Rule, InvalidToken> {
+    let mut text = subject.to_string();
+    for detail in details.iter().filter(|detail| !detail.is_empty()) {
+        text.push(':');
+        text.push_str(detail);
+    }
+    Ok(Rule::new(label(&text)?, verdict).about(subject))
+}
+
+/// How a label says that a provider's media networks are meant.
+pub(super) fn part_detail(part: ProviderPart) -> &'static str {
+    match part {
+        ProviderPart::Signalling => "",
+        ProviderPart::Media => "media",
     }
 }
 

@@ -1,19 +1,17 @@
 //! Address words become sets, one for each distinct word.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use ipnet::IpNet;
-use voipfleet_policy::{AddressWord, Documents, List, Site, Trust};
+use voipfleet_policy::{AddressSpace, AddressWord, Documents, List, MissingDocument, Site, Trust};
 use voipfleet_ruleset::identifiers::{ListName, NodeName};
 use voipfleet_ruleset::ruleset::{
-    AddressSet, Family, Interface, LiveName, LiveSets, Scope, SetName, SetStem,
+    AddressSet, Family, Interface, LiveName, LiveSets, ProviderPart, Scope, SetName, SetOwner,
+    SetStem,
 };
 
-use super::address::{Elements, is_reachable, is_world};
-use super::address_expansion::Members;
-use super::live::of_cluster;
-use super::provenance::{Member, Provenance};
+use super::address::{Elements, is_reachable};
+use super::address_expansion::{Members, unresolved};
 use super::set_names::Stems;
 use super::{CompileError, NodeInput};
 
@@ -22,25 +20,25 @@ use super::{CompileError, NodeInput};
 pub(super) struct Source {
     /// The word, for the rule's label; empty for the world and for literal addresses.
     pub(super) word: String,
-    /// The set; none: any source.
+    /// The set; `None` for any source.
     pub(super) set: Option<SetStem>,
     /// The families in which the set has members, or may have some.
     pub(super) scope: Scope,
-    /// The interface that they come by; none: any.
+    /// The interface that they come by; `None` for any.
     pub(super) interface: Option<Interface>,
     /// So much of the address space that it is the world.
     pub(super) is_world: bool,
 }
 
-/// Who writes the words, for messages, names of sets and provenance.
+/// Where words stand.
 #[derive(Debug, Clone)]
 pub(super) struct Place<'a> {
-    /// The field: `services.sip.from`.
+    /// The field, for messages: `services.sip.from`.
     pub(super) field: &'a str,
-    /// What the set of literal addresses is called: `svc` and `sip`.
-    pub(super) literals: (&'a str, &'a str),
-    /// Providers are reached on their media networks.
-    pub(super) media: bool,
+    /// The owner of the addresses that are written there in place of words.
+    pub(super) literals: SetOwner,
+    /// On which of their networks providers are reached.
+    pub(super) part: ProviderPart,
 }
 
 /// What a set holds.
@@ -57,16 +55,15 @@ pub(super) struct Sources<'a> {
     pub(super) site: &'a Site,
     pub(super) documents: &'a Documents,
     pub(super) nodes: &'a BTreeMap<&'a NodeName, &'a NodeInput>,
-    /// For provenance and warnings; nothing that is emitted hangs on it.
+    /// For warnings only: no ruleset depends on what live sources hold.
     live: &'a LiveSets,
     stems: Stems,
-    resolved: BTreeMap<(AddressWord, bool), Option<Source>>,
-    /// Words that name nobody, whatever set they have.
-    nobody: BTreeSet<(AddressWord, bool)>,
-    sets: BTreeMap<SetStem, Content>,
+    resolved: BTreeMap<(AddressWord, ProviderPart), Option<Source>>,
+    /// Words without an address, now and between pushes, even if they have a set.
+    nobody: BTreeSet<(AddressWord, ProviderPart)>,
+    sets: BTreeMap<SetStem, (SetOwner, Content)>,
     /// Words without an address, and the fields that use them.
     empty: BTreeMap<String, BTreeSet<String>>,
-    pub(super) provenance: Provenance,
 }
 
 impl<'a> Sources<'a> {
@@ -86,7 +83,6 @@ impl<'a> Sources<'a> {
             resolved: BTreeMap::new(),
             sets: BTreeMap::new(),
             empty: BTreeMap::new(),
-            provenance: Provenance::default(),
         }
     }
 
@@ -109,8 +105,8 @@ impl<'a> Sources<'a> {
                 AddressWord::Cluster if self.site.cluster.trust == Trust::Full => {}
                 AddressWord::Net(net) => literals.push(*net),
                 word => {
-                    let source = self.word(word, place.media, place.field)?;
-                    if self.names_nobody(word, place.media) {
+                    let source = self.word(word, place.part, place.field)?;
+                    if self.names_nobody(word, place.part) {
                         let fields = self.empty.entry(word.to_string()).or_default();
                         fields.insert(place.field.to_owned());
                     }
@@ -119,53 +115,33 @@ impl<'a> Sources<'a> {
             }
         }
         if !literals.is_empty() {
-            let (kind, name) = place.literals;
-            let origin: Arc<str> = format!("site {}: {}", self.site.name, place.field).into();
-            let stem = self.stems.stem(kind, name)?;
-            let mut members = Members::default();
-            members.push(&literals, &origin);
-            sources.extend(self.add(stem, String::new(), members));
+            let content = Content {
+                own: Elements::new(literals, Vec::new()),
+                live: BTreeSet::new(),
+            };
+            sources.extend(self.add_set(place.literals.clone(), String::new(), content)?);
         }
         Ok(sources)
     }
 
-    /// The source behind one word that is a set; none if it has no address.
+    /// The source behind one word that is a set; `None` if it has no address.
     pub(super) fn word(
         &mut self,
         word: &AddressWord,
-        media: bool,
+        part: ProviderPart,
         field: &str,
     ) -> Result<Option<Source>, CompileError> {
-        let key = Self::key(word, media);
+        let key = Self::key(word, part);
         if let Some(known) = self.resolved.get(&key) {
             return Ok(known.clone());
         }
-        let media = key.1;
-        let stem = self.stem(word, media)?;
-        let source = if let AddressWord::List(name) = word {
-            let list = self.list(name, field)?;
-            let content = Content {
-                own: Elements::new(list.addresses.clone(), list.expiring.clone()),
-                live: list
-                    .feed
-                    .iter()
-                    .map(|_| LiveName::Feed(name.clone()))
-                    .collect(),
-            };
-            let origin = format!("list {name}").into();
-            self.provenance.record_whole(stem.clone(), origin);
-            self.keep(stem, word.to_string(), content)
-        } else {
-            let mut members = self.members(word, media, field)?;
-            if members.is_empty() {
-                self.nobody.insert(key.clone());
-            }
-            if *word == AddressWord::Clients {
-                members.live(LiveName::Allow, &"let in by an operator".into());
-            }
-            self.add(stem, word.to_string(), members)
+        let Some(owner) = set_owner(word, key.1) else {
+            return Ok(None);
         };
-        if source.is_none() {
+        let content = self.content(word, key.1, field)?;
+        let has_own = !content.own.is_empty() || content.live.iter().any(|n| *n != LiveName::Allow);
+        let source = self.add_set(owner, word.to_string(), content)?;
+        if source.is_none() || !has_own {
             self.nobody.insert(key.clone());
         }
         let source = source.map(|source| Source {
@@ -179,54 +155,85 @@ impl<'a> Sources<'a> {
         Ok(source)
     }
 
+    fn content(
+        &self,
+        word: &AddressWord,
+        part: ProviderPart,
+        field: &str,
+    ) -> Result<Content, CompileError> {
+        if let AddressWord::List(name) = word {
+            // The set of a list, alone of all, holds addresses that end.
+            let list = self.list(name, field)?;
+            let feed = list.feed.iter().map(|_| LiveName::Feed(name.clone()));
+            return Ok(Content {
+                own: Elements::new(list.addresses.clone(), list.expiring.clone()),
+                live: feed.collect(),
+            });
+        }
+        let mut members = self.members(word, part, field)?;
+        if *word == AddressWord::Clients {
+            members.live.insert(LiveName::Allow);
+        }
+        Ok(Content::from(members))
+    }
+
     /// Only what has providers in it differs for media.
-    fn key(word: &AddressWord, media: bool) -> (AddressWord, bool) {
+    fn key(word: &AddressWord, part: ProviderPart) -> (AddressWord, ProviderPart) {
         let differs = matches!(
             word,
             AddressWord::Clients | AddressWord::Providers | AddressWord::Provider(_)
         );
-        (word.clone(), media && differs)
+        let part = if differs {
+            part
+        } else {
+            ProviderPart::Signalling
+        };
+        (word.clone(), part)
     }
 
-    /// Whether a word that was looked at names nobody, now or between pushes.
-    fn names_nobody(&self, word: &AddressWord, media: bool) -> bool {
-        self.nobody.contains(&Self::key(word, media))
+    /// Whether a word that was resolved has no address, now or between pushes.
+    fn names_nobody(&self, word: &AddressWord, part: ProviderPart) -> bool {
+        self.nobody.contains(&Self::key(word, part))
     }
 
-    /// A set that only holds what `live` holds.
-    pub(super) fn live_set(
+    /// Adds a set, and gives the source that matches it; `None` if it never holds anything.
+    pub(super) fn add_set(
         &mut self,
-        stem: &str,
-        live: impl IntoIterator<Item = (LiveName, Arc<str>)>,
+        owner: SetOwner,
+        word: String,
+        content: Content,
     ) -> Result<Option<Source>, CompileError> {
-        let mut members = Members::default();
-        for (name, origin) in live {
-            members.live(name, &origin);
-        }
-        Ok(self.add(stem.parse()?, String::new(), members))
-    }
-
-    /// A set of denied addresses, which is no opening and has no other provenance than its name.
-    pub(super) fn denied(
-        &mut self,
-        stem: SetStem,
-        denied: Content,
-        origin: String,
-    ) -> Option<Source> {
-        self.provenance.record_whole(stem.clone(), origin.into());
-        self.keep(stem, String::new(), denied)
+        let now = content.own.now();
+        let has =
+            |family| !content.live.is_empty() || now.iter().any(|net| Family::of(net) == family);
+        let scope = match (has(Family::V4), has(Family::V6)) {
+            (true, true) => Scope::Both,
+            (true, false) => Scope::V4,
+            (false, true) => Scope::V6,
+            (false, false) => return Ok(None),
+        };
+        let stem = self.stems.of(&owner)?;
+        self.sets.insert(stem.clone(), (owner, content));
+        Ok(Some(Source {
+            word,
+            set: Some(stem),
+            scope,
+            interface: None,
+            is_world: AddressSpace::of(&now).is_world(),
+        }))
     }
 
     /// Every set, both families apart, ready for the nodes that use it.
     pub(super) fn address_sets(&self) -> BTreeMap<SetName, AddressSet> {
         let mut sets = BTreeMap::new();
-        for (stem, content) in &self.sets {
+        for (stem, (owner, content)) in &self.sets {
             for family in Family::BOTH {
                 let name = SetName {
                     stem: stem.clone(),
                     family,
                 };
                 let set = AddressSet::new(name.clone(), content.own.lasting.iter().copied())
+                    .with_owner(owner.clone())
                     .with_expiring(content.own.expiring.iter().copied())
                     .with_live_names(content.live.iter().cloned());
                 if !set.is_empty() || !set.live.is_empty() {
@@ -242,101 +249,57 @@ impl<'a> Sources<'a> {
         &self.empty
     }
 
-    pub(super) fn stems(&mut self) -> &mut Stems {
-        &mut self.stems
-    }
-
     /// A list.
     pub(super) fn list(&self, name: &ListName, field: &str) -> Result<&'a List, CompileError> {
-        let list = self.documents.lists.get(name);
-        list.ok_or_else(|| unresolved(field, &format!("list:{name}")))
+        self.documents.lists.get(name).ok_or_else(|| {
+            let word = AddressWord::List(name.clone());
+            unresolved(&MissingDocument { word, field: None }, field)
+        })
     }
 
-    /// What live sources hold, as far as it is known, with who asked for it.
-    pub(super) fn live_nets<'m>(
+    /// What live sources hold, as far as it is known.
+    pub(super) fn live_nets<'n>(
         &self,
-        live: &'m [(LiveName, Arc<str>)],
-    ) -> impl Iterator<Item = (IpNet, &'m Arc<str>)> {
-        live.iter().flat_map(|(name, origin)| {
-            let value = self.live.get(name).into_iter();
-            let nets = value.flat_map(|value| {
+        live: impl IntoIterator<Item = &'n LiveName>,
+    ) -> impl Iterator<Item = IpNet> {
+        live.into_iter()
+            .filter_map(|name| self.live.get(name))
+            .flat_map(|value| {
                 let ending = value.expiring.iter().map(|one| &one.net);
                 value.elements.iter().chain(ending).copied()
-            });
-            nets.map(move |net| (net, origin))
-        })
+            })
     }
 
     /// The addresses by which nodes reach each other.
     pub(super) fn cluster_nets(&self) -> Vec<IpNet> {
-        self.cluster().map(|member| member.net).collect()
-    }
-
-    fn cluster(&self) -> impl Iterator<Item = Member> {
         let interface = self.site.cluster.interface.as_ref();
-        self.nodes.iter().flat_map(move |(name, node)| {
-            let addresses = node.cluster_addresses(interface).into_iter();
-            addresses.map(move |(on, address)| Member {
-                net: IpNet::from(address),
-                origin: format!("node {name}: {on}").into(),
-            })
-        })
+        let nodes = self.nodes.values();
+        let addresses = nodes.flat_map(|node| node.cluster_addresses(interface));
+        addresses.map(|(_, address)| IpNet::from(address)).collect()
     }
+}
 
-    fn stem(&mut self, word: &AddressWord, media: bool) -> Result<SetStem, CompileError> {
-        Ok(match word {
-            AddressWord::Tenant(name) => self.stems.stem("tenant", name.as_str())?,
-            AddressWord::Provider(name) if media => self.stems.stem("media", name.as_str())?,
-            AddressWord::Provider(name) => self.stems.stem("provider", name.as_str())?,
-            AddressWord::List(name) => self.stems.stem("list", name.as_str())?,
-            word if media => format!("{word}-media").parse()?,
-            word => word.to_string().parse()?,
-        })
-    }
-
-    fn add(&mut self, stem: SetStem, word: String, members: Members) -> Option<Source> {
-        let cluster = of_cluster(self.site);
-        let elements = members.nets.iter().map(|member| member.net).collect();
-        let content = Content {
-            own: Elements::new(elements, Vec::new()),
-            live: members.live.iter().map(|(name, _)| name.clone()).collect(),
-        };
-        let mut origins = members.nets;
-        if content.live.contains(&cluster) {
-            origins.extend(self.cluster());
+impl From<Members> for Content {
+    fn from(members: Members) -> Self {
+        Self {
+            own: Elements::new(members.nets, Vec::new()),
+            live: members.live,
         }
-        let others: Vec<_> = members
-            .live
-            .into_iter()
-            .filter(|(name, _)| *name != cluster)
-            .collect();
-        origins.extend(self.live_nets(&others).map(|(net, origin)| Member {
-            net,
-            origin: Arc::clone(origin),
-        }));
-        self.provenance.record(stem.clone(), origins);
-        self.keep(stem, word, content)
     }
+}
 
-    fn keep(&mut self, stem: SetStem, word: String, content: Content) -> Option<Source> {
-        let now = content.own.now();
-        let has =
-            |family| !content.live.is_empty() || now.iter().any(|net| Family::of(net) == family);
-        let scope = match (has(Family::V4), has(Family::V6)) {
-            (true, true) => Scope::Both,
-            (true, false) => Scope::V4,
-            (false, true) => Scope::V6,
-            (false, false) => return None,
-        };
-        let is_world = is_world(&now);
-        self.sets.insert(stem.clone(), content);
-        Some(Source {
-            word,
-            set: Some(stem),
-            scope,
-            interface: None,
-            is_world,
-        })
+/// Whose set a word becomes; `None` for words that become none.
+fn set_owner(word: &AddressWord, part: ProviderPart) -> Option<SetOwner> {
+    match word {
+        AddressWord::Clients => Some(SetOwner::Clients(part)),
+        AddressWord::Providers => Some(SetOwner::Providers(part)),
+        AddressWord::Tenants => Some(SetOwner::Tenants),
+        AddressWord::Admins => Some(SetOwner::Admins),
+        AddressWord::Cluster => Some(SetOwner::Cluster),
+        AddressWord::Tenant(name) => Some(SetOwner::Tenant(name.clone())),
+        AddressWord::Provider(name) => Some(SetOwner::Provider(name.clone(), part)),
+        AddressWord::List(name) => Some(SetOwner::List(name.clone())),
+        AddressWord::World | AddressWord::Local | AddressWord::Net(_) => None,
     }
 }
 
@@ -358,12 +321,5 @@ impl NodeInput {
         self.addresses
             .iter()
             .filter(|address| is_reachable(address.net.addr()))
-    }
-}
-
-pub(super) fn unresolved(field: &str, word: &str) -> CompileError {
-    CompileError::Unresolved {
-        place: field.to_owned(),
-        word: word.to_owned(),
     }
 }

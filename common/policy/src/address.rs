@@ -166,39 +166,6 @@ fn is_address_range(text: &str) -> bool {
     })
 }
 
-/// Whether a prefix is so wide that it is the world: shorter than any allocation to one network.
-///
-/// RFC 6890's blocks are at most /8 in IPv4 (240.0.0.0/4 and 224.0.0.0/4 are no sources); unique
-/// local (`fc00::/7`) and link-local (`fe80::/10`) addresses are not the world however wide.
-pub fn is_world(net: &IpNet) -> bool {
-    match net {
-        IpNet::V4(net) => net.prefix_len() < 8,
-        IpNet::V6(net) => {
-            let first = net.network().segments().first().copied().unwrap_or(0);
-            let internal = (net.prefix_len() >= 7 && first & 0xfe00 == 0xfc00)
-                || (net.prefix_len() >= 10 && first & 0xffc0 == 0xfe80);
-            net.prefix_len() < 16 && !internal
-        }
-    }
-}
-
-/// Whether no packet from another machine carries an address of `net` as its source: "this
-/// network", loopback, multicast and reserved (RFC 6890).
-pub fn is_no_source(net: &IpNet) -> bool {
-    match net {
-        IpNet::V4(net) => {
-            let first = net.network().octets()[0];
-            net.prefix_len() >= 4
-                && (first >= 224 || (net.prefix_len() >= 8 && [0, 127].contains(&first)))
-        }
-        IpNet::V6(net) => {
-            let first = net.network();
-            (net.prefix_len() == 128 && (first.is_loopback() || first.is_unspecified()))
-                || (net.prefix_len() >= 8 && first.is_multicast())
-        }
-    }
-}
-
 /// The network as documents write it: a host without its prefix.
 pub(super) fn written(net: &IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() {
@@ -257,44 +224,6 @@ mod tests {
                 .map_or(text, |(at, length)| &text[at..at + length]);
             assert_eq!(marked, part, "{text}");
             assert!(problem.help.contains(help), "{text}: {}", problem.help);
-        }
-    }
-
-    #[test]
-    fn nobody_elsewhere_has_these() {
-        for (text, nobody) in [
-            ("127.0.0.1", true),
-            ("127.0.0.0/8", true),
-            ("0.0.0.0/8", true),
-            ("224.0.0.5", true),
-            ("255.255.255.255", true),
-            ("224.0.0.0/3", false),
-            ("10.0.0.0/8", false),
-            ("169.254.7.7", false),
-            ("::1", true),
-            ("ff02::1", true),
-            ("::/0", false),
-            ("fe80::1", false),
-        ] {
-            let net = network(text).unwrap().net;
-            assert_eq!(is_no_source(&net), nobody, "{text}");
-        }
-    }
-
-    #[test]
-    fn only_very_wide_prefixes_are_the_world() {
-        for (text, world) in [
-            ("0.0.0.0/0", true),
-            ("128.0.0.0/1", true),
-            ("10.0.0.0/8", false),
-            ("::/0", true),
-            ("2000::/3", true),
-            ("fc00::/7", false),
-            ("fe80::/10", false),
-            ("2001:db8::/32", false),
-            ("f000::/5", true),
-        ] {
-            assert_eq!(is_world(&text.parse().unwrap()), world, "{text}");
         }
     }
 }

@@ -1,65 +1,110 @@
-//! How much of the address space networks hold together.
+//! How much of the address space networks hold: the one definition of "the world".
+//!
+//! Networks are the world if letting them in lets in strangers, whatever they are called: one
+//! prefix is wider than any that a registry gives to one network (/8, in IPv6 /16), or together
+//! they hold half of IPv4, or as much of IPv6 as is given out at all (`2000::/3`). Prefixes inside
+//! `fc00::/7` (unique local) and `fe80::/10` (link-local) never count: no stranger has such an
+//! address, however wide the prefix.
 
-use ipnet::IpNet;
+use std::net::Ipv6Addr;
 
-/// The distinct addresses of networks.
+use ipnet::{IpNet, Ipv6Net};
+
+const UNIQUE_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7);
+const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+
+/// The shortest prefixes that one network may have.
+const WIDEST_V4: u8 = 8;
+const WIDEST_V6: u8 = 16;
+
+/// What networks hold of the address space, each address counted once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Breadth {
+pub struct AddressSpace {
     /// IPv4 addresses.
     v4: u64,
     /// IPv6, in prefixes of 127 bits: the whole space would not fit otherwise.
     v6: u128,
+    /// Whether one prefix alone is wider than any network.
+    has_world: bool,
 }
 
-impl Breadth {
-    /// That of `nets`, which may overlap. Unique local and link-local addresses of IPv6 do not
-    /// count: they are nobody's elsewhere, however wide.
+impl AddressSpace {
+    /// That of `nets`, which may overlap.
     pub fn of<'a>(nets: impl IntoIterator<Item = &'a IpNet>) -> Self {
         let mut nets: Vec<IpNet> = nets.into_iter().map(IpNet::trunc).collect();
         // A wider prefix sorts before those inside it.
         nets.sort_unstable();
         nets.dedup_by(|next, kept| kept.contains(&*next));
-        let mut breadth = Self::default();
+        let mut space = Self::default();
         for net in nets {
+            space.has_world |= is_world(&net);
             match net {
-                IpNet::V4(net) => breadth.v4 += 1 << (32 - net.prefix_len()),
-                IpNet::V6(net) => {
-                    let first = net.network();
-                    if !first.is_unique_local() && !first.is_unicast_link_local() {
-                        let size = 1 << 127_u8.saturating_sub(net.prefix_len());
-                        breadth.v6 = breadth.v6.saturating_add(size);
-                    }
+                IpNet::V4(net) => space.v4 += 1 << (32 - net.prefix_len()),
+                IpNet::V6(net) if !is_internal(&net) => {
+                    let size = 1 << 127_u8.saturating_sub(net.prefix_len());
+                    space.v6 = space.v6.saturating_add(size);
                 }
+                IpNet::V6(_) => {}
             }
         }
-        breadth
+        space
     }
 
-    /// Whether that is too much for something to be opened to it: as much as sixteen of the widest
-    /// networks that anybody has (/8, in IPv6 /16), or more.
+    /// Whether that is too much to open anything to: as much as sixteen of the widest networks,
+    /// or more.
     pub fn is_wide(self) -> bool {
-        self.v4 >= 1 << 28 || self.v6 >= 1 << (127 - 12)
+        self.is_world() || self.v4 >= 1 << 28 || self.v6 >= 1 << (127 - 12)
     }
 
-    /// Whether that is the world by another name: half of IPv4, or as much of IPv6 as is given out
-    /// at all (`2000::/3`).
+    /// Whether that is the world.
     pub fn is_world(self) -> bool {
-        self.v4 >= 1 << 31 || self.v6 >= 1 << (127 - 3)
+        self.has_world || self.v4 >= 1 << 31 || self.v6 >= 1 << (127 - 3)
+    }
+}
+
+/// Whether one prefix is the world by itself.
+pub fn is_world(net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => net.prefix_len() < WIDEST_V4,
+        IpNet::V6(net) => net.prefix_len() < WIDEST_V6 && !is_internal(net),
+    }
+}
+
+fn is_internal(net: &Ipv6Net) -> bool {
+    UNIQUE_LOCAL.contains(net) || LINK_LOCAL.contains(net)
+}
+
+/// Whether no packet from another machine carries an address of `net` as its source: "this
+/// network", loopback, multicast and reserved (RFC 6890).
+pub fn is_no_source(net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => {
+            let first = net.network().octets()[0];
+            net.prefix_len() >= 4
+                && (first >= 224 || (net.prefix_len() >= 8 && [0, 127].contains(&first)))
+        }
+        IpNet::V6(net) => {
+            let first = net.network();
+            (net.prefix_len() == 128 && (first.is_loopback() || first.is_unspecified()))
+                || (net.prefix_len() >= 8 && first.is_multicast())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn judged(nets: &[&str]) -> (bool, bool) {
         let nets: Vec<IpNet> = nets.iter().map(|net| net.parse().unwrap()).collect();
-        let breadth = Breadth::of(&nets);
-        (breadth.is_wide(), breadth.is_world())
+        let space = AddressSpace::of(&nets);
+        (space.is_wide(), space.is_world())
     }
 
     #[test]
-    fn what_is_there_twice_counts_once() {
+    fn overlapping_prefixes_count_once() {
         let eights =
             |count: u8| -> Vec<String> { (1..=count).map(|n| format!("{n}.0.0.0/8")).collect() };
         for (count, wide, world) in [(15, false, false), (16, true, false), (128, true, true)] {
@@ -69,12 +114,90 @@ mod tests {
             nets.extend(["3.0.0.0/9", "3.7.0.0/16", "5.1.2.3/8"]);
             assert_eq!(judged(&nets), (wide, world), "{count}");
         }
-        assert_eq!(judged(&["2a00::/13", "2a08::/13"]), (true, false));
-        assert_eq!(judged(&["2a00::/13", "2a08::/14"]), (false, false));
-        assert_eq!(judged(&["2000::/4", "3000::/4"]), (true, true));
-        assert_eq!(judged(&["fc00::/7", "fe80::/10"]), (false, false));
-        assert_eq!(judged(&["0.0.0.0/0"]), (true, true));
-        assert_eq!(judged(&["::/0"]), (true, true));
+        let sixteens = |count: u16| -> Vec<String> {
+            (0..count)
+                .map(|n| format!("{:x}::/16", 0x2a00 + n))
+                .collect()
+        };
+        for (count, wide) in [(15, false), (16, true)] {
+            let nets = sixteens(count);
+            let nets: Vec<&str> = nets.iter().map(String::as_str).collect();
+            assert_eq!(judged(&nets), (wide, false), "{count}");
+        }
         assert_eq!(judged(&[]), (false, false));
+    }
+
+    #[test]
+    fn unique_local_and_link_local_prefixes_never_count() {
+        for internal in [
+            &["fc00::/7"][..],
+            &["fe80::/10"],
+            &["fc00::/7", "fe80::/10"],
+            &["fc00::/8", "fd00::/8", "fe80::/16"],
+        ] {
+            assert_eq!(judged(internal), (false, false), "{internal:?}");
+        }
+        // Wider than these ranges, it holds others too.
+        for wider in ["fc00::/6", "fe80::/9", "f000::/5", "::/0"] {
+            assert_eq!(judged(&[wider]), (true, true), "{wider}");
+        }
+    }
+
+    #[test]
+    fn one_prefix_wider_than_any_network_is_the_world() {
+        for (text, world) in [
+            ("0.0.0.0/0", true),
+            ("128.0.0.0/1", true),
+            ("64.0.0.0/3", true),
+            ("10.0.0.0/7", true),
+            ("10.0.0.0/8", false),
+            ("::/0", true),
+            ("2000::/3", true),
+            ("2a00::/15", true),
+            ("2a00::/16", false),
+            ("2001:db8::/32", false),
+        ] {
+            let net = text.parse().unwrap();
+            assert_eq!(is_world(&net), world, "{text}");
+            assert_eq!(AddressSpace::of([&net]).is_world(), world, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_other_machine_sends_from_reserved_ranges() {
+        for (text, reserved) in [
+            ("127.0.0.1/32", true),
+            ("127.0.0.0/8", true),
+            ("0.0.0.0/8", true),
+            ("224.0.0.5/32", true),
+            ("255.255.255.255/32", true),
+            ("224.0.0.0/3", false),
+            ("10.0.0.0/8", false),
+            ("169.254.7.7/32", false),
+            ("::1/128", true),
+            ("ff02::1/128", true),
+            ("::/0", false),
+            ("fe80::1/128", false),
+        ] {
+            assert_eq!(is_no_source(&text.parse().unwrap()), reserved, "{text}");
+        }
+    }
+
+    proptest! {
+        /// More networks are never less of the address space.
+        #[test]
+        fn the_world_stays_the_world(
+            nets in prop::collection::vec((any::<u128>(), 3_u8..=128), 1..20),
+            more in (any::<u128>(), 0_u8..=128),
+        ) {
+            let net = |(bits, length)| {
+                IpNet::V6(Ipv6Net::new(Ipv6Addr::from(bits), length).unwrap()).trunc()
+            };
+            let nets: Vec<IpNet> = nets.into_iter().map(net).collect();
+            let all: Vec<IpNet> = nets.iter().copied().chain([net(more)]).collect();
+            let (before, after) = (AddressSpace::of(&nets), AddressSpace::of(&all));
+            prop_assert!(!before.is_wide() || after.is_wide());
+            prop_assert!(!before.is_world() || after.is_world());
+        }
     }
 }

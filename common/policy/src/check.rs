@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
 
-use super::address;
-use super::address_space::Breadth;
+use super::address_space::AddressSpace;
 use super::decode::{Decoded, Decoder, Scope, identity};
 use super::diagnostic::{Diagnostic, Severity, Sink, Span, quoted};
 use super::document::{Document, Documents, List};
@@ -275,7 +274,7 @@ impl<'s> Run<'s> {
 
 /// Whether what is opened to a list is as good as open to everybody.
 fn is_wide(list: &List) -> bool {
-    list.nets().any(address::is_world) || Breadth::of(list.nets()).is_wide()
+    AddressSpace::of(list.nets()).is_wide()
 }
 
 impl File<'_> {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+use strsim::osa_distance;
 
 /// Mistakes of one severity that are told for one source; the rest is counted.
 pub const MAX_DIAGNOSTICS: usize = 500;
@@ -304,39 +305,17 @@ fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Opt
     if text.len() > voipfleet_ruleset::identifiers::MAX_NAME_LENGTH {
         return None;
     }
+    let lower = text.to_lowercase();
     candidates
         .into_iter()
         .take(MAX_CANDIDATES)
-        .map(|candidate| (distance(text, candidate), candidate))
+        // Two letters in the wrong order are one mistake.
+        .map(|candidate| (osa_distance(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| {
             *distance <= 1.max(candidate.chars().count().min(text.chars().count()) / 3)
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
-}
-
-/// Edits between two short texts: insert, delete, replace, or swap of neighbours.
-fn distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.to_lowercase().chars().collect();
-    let b: Vec<char> = b.to_lowercase().chars().collect();
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX / 2);
-    for (i, from) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, to) in b.iter().enumerate() {
-            let mut best = (at(&above, j) + usize::from(from != to))
-                .min(at(&above, j + 1) + 1)
-                .min(at(&row, j) + 1);
-            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(to) && b.get(j - 1) == Some(from);
-            if swapped {
-                best = best.min(at(&before, j - 1) + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut above, row);
-    }
-    at(&above, b.len())
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 use ipnet::IpNet;
 use voipfleet_ruleset::ruleset::PortRange;
 
-use super::address;
-use super::address_space::Breadth;
+use super::address_space::{AddressSpace, is_world};
 use super::decode::Decoder;
 use super::diagnostic::Span;
 use super::document::{AddressWord, Transport};
@@ -43,7 +42,7 @@ impl Decoder<'_> {
         };
         let literals: Vec<(IpNet, Span)> = opened.from.iter().filter_map(literal).collect();
         let mut whom = "every address";
-        if world.is_empty() && Breadth::of(literals.iter().map(|(net, _)| net)).is_wide() {
+        if world.is_empty() && AddressSpace::of(literals.iter().map(|(net, _)| net)).is_wide() {
             whom = "a sixteenth of all addresses, or more,";
             world.extend(literals.first().map(|(_, span)| *span));
         }
@@ -71,7 +70,7 @@ impl Decoder<'_> {
     fn is_world(&self, word: &AddressWord) -> bool {
         match word {
             AddressWord::World => true,
-            AddressWord::Net(net) => address::is_world(net),
+            AddressWord::Net(net) => is_world(net),
             AddressWord::List(name) => self
                 .scope
                 .is_some_and(|scope| scope.wide_lists.contains(name.as_str())),

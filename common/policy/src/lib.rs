@@ -1,6 +1,7 @@
 //! Documents as people write them: read, checked with the place of every mistake, printed back.
 
-pub(crate) mod address;
+mod address;
+mod address_expansion;
 mod address_space;
 pub mod catalogue;
 mod check;
@@ -24,8 +25,9 @@ mod tests;
 
 pub use voipfleet_ruleset::identifiers::DocumentKind as Kind;
 
-pub use address::{InvalidNetwork, is_no_source, is_world, parse_network};
-pub use address_space::Breadth;
+pub use address::{InvalidNetwork, parse_network};
+pub use address_expansion::{AddressSource, Addresses, Expansion, MissingDocument};
+pub use address_space::{AddressSpace, is_no_source, is_world};
 pub use check::{Checked, check};
 pub use diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Severity};
 pub use document::*;

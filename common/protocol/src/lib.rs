@@ -2,5 +2,6 @@
 //! identities, rights, the audit chain.
 
 pub mod audit;
+pub mod errors;
 pub mod identity;
 pub mod session;

@@ -1,28 +1,26 @@
 //! `voipfleet-controller init`: a CA, the server's certificate and the first admin.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use voipfleet_protocol::identity::{Identity, TrustDomain};
 use voipfleet_ruleset::identifiers::OperatorName;
 
-use super::staging_dir::{Staged, beside, sync_dir};
+use super::staging_dir::{StagingDir, StagingError, io_error};
 use crate::pki::authority::{NewAuthority, Pair, PkiError};
 use crate::settings::{Address, Files, SETTINGS_VERSION, Settings, write_new};
 
 const SECRET: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
 
-/// What `init` is asked for.
+/// The options of `init`.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The data directory: absent or empty.
     pub data: PathBuf,
-    /// Where agents and operators will dial.
+    /// Where agents and operators connect.
     pub address: Address,
-    /// Where machines will enrol.
+    /// Where machines enrol.
     pub enrol_address: Address,
     /// In every certificate.
     pub trust_domain: TrustDomain,
@@ -35,36 +33,15 @@ pub struct Plan {
 /// Why nothing was made.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// There is something already.
-    #[error(
-        "{path} exists and is not empty: init never overwrites an installation; choose another \
-         directory, or move this one away"
-    )]
-    Exists {
-        /// The directory.
-        path: String,
-    },
-    /// The context file exists.
-    #[error("{path} exists: init never overwrites it; give another file with --context")]
-    ContextExists {
-        /// The file.
-        path: String,
-    },
-    /// A file or directory cannot be made.
-    #[error("{path} cannot be made")]
-    Io {
-        /// The path.
-        path: String,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// A certificate could not be made.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    #[error("{path} already exists; choose another file with --context")]
+    ContextExists { path: String },
     #[error(transparent)]
     Pki(#[from] PkiError),
 }
 
-/// What was made.
+/// A new installation.
 #[derive(Debug)]
 pub struct Made {
     /// The files.
@@ -73,89 +50,38 @@ pub struct Made {
     pub context: PathBuf,
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> InitError {
-    let path = path.display().to_string();
-    |source| InitError::Io { path, source }
-}
-
-/// Makes an installation. Everything is made in a directory beside and then renamed: a
-/// half-made one never remains under the name.
+/// Makes an installation.
 pub fn init(plan: &Plan, now_ms: u64) -> Result<Made, InitError> {
-    refuse_existing(plan)?;
-    let beside = beside(&plan.data, "init");
-    let parent = beside.parent().map_or_else(PathBuf::new, Path::to_owned);
-    if !parent.as_os_str().is_empty() {
-        fs::create_dir_all(&parent).map_err(io_error(&parent))?;
+    if let Some(path) = plan.context.as_ref().filter(|path| path.exists()) {
+        let path = path.display().to_string();
+        return Err(InitError::ContextExists { path });
     }
-    let staged = Staged(beside.clone());
-    let context_text = fill(&Files::new(&beside), plan, now_ms)?;
-    let context = plan
-        .context
-        .clone()
-        .unwrap_or_else(|| Files::new(&plan.data).admin_context());
-    let outside = plan.context.is_some();
-    if outside {
-        // Before the rename, so that its failure leaves nothing behind.
-        if let Some(folder) = context.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(io_error(folder))?;
-        }
-        write_new(&context, SECRET, &context_text).map_err(io_error(&context))?;
-    } else {
-        let inside = Files::new(&beside).admin_context();
+    let staging = StagingDir::create(&plan.data, "init")?;
+    let context_text = fill(&staging.files(), plan, now_ms)?;
+    let Some(context) = &plan.context else {
+        let inside = staging.files().admin_context();
         write_new(&inside, SECRET, &context_text).map_err(io_error(&inside))?;
+        let files = staging.publish()?;
+        let context = files.admin_context();
+        return Ok(Made { files, context });
+    };
+    // Before the rename, so that its failure leaves nothing behind.
+    if let Some(folder) = context.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(io_error(folder))?;
     }
-    // rename replaces an empty directory, and refuses any other.
-    let renamed = sync_dir(&beside)
-        .and_then(|()| fs::rename(&beside, &plan.data))
-        .and_then(|()| sync_dir(&parent));
-    if let Err(source) = renamed {
-        if outside {
-            // Made above by ourselves; of no use without the installation.
-            let _ = fs::remove_file(&context);
-        }
-        return Err(match source.kind() {
-            io::ErrorKind::DirectoryNotEmpty => InitError::Exists {
-                path: plan.data.display().to_string(),
-            },
-            _ => io_error(&plan.data)(source),
-        });
-    }
-    staged.keep();
+    write_new(context, SECRET, &context_text).map_err(io_error(context))?;
+    let files = staging.publish().inspect_err(|_| {
+        // Made above; of no use without the installation.
+        let _ = fs::remove_file(context);
+    })?;
     Ok(Made {
-        files: Files::new(&plan.data),
-        context,
+        files,
+        context: context.clone(),
     })
-}
-
-fn refuse_existing(plan: &Plan) -> Result<(), InitError> {
-    match fs::read_dir(&plan.data) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                return Err(InitError::Exists {
-                    path: plan.data.display().to_string(),
-                });
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(io_error(&plan.data)(source)),
-    }
-    match &plan.context {
-        Some(path) if path.exists() => Err(InitError::ContextExists {
-            path: path.display().to_string(),
-        }),
-        _ => Ok(()),
-    }
 }
 
 /// Makes every file but the admin's context, whose text it returns.
 fn fill(files: &Files, plan: &Plan, now_ms: u64) -> Result<String, InitError> {
-    for dir in ["", "ca", "server"] {
-        let dir = files.root().join(dir);
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&dir)
-            .map_err(io_error(&dir))?;
-    }
     let ca = NewAuthority::generate(plan.trust_domain.clone(), now_ms)?;
     let mut hosts = vec![plan.address.host()];
     if plan.enrol_address.host() != plan.address.host() {
@@ -181,15 +107,10 @@ fn fill(files: &Files, plan: &Plan, now_ms: u64) -> Result<String, InitError> {
     ] {
         write_new(&path, mode, text).map_err(io_error(&path))?;
     }
-    for dir in ["ca", "server"] {
-        let dir = files.root().join(dir);
-        sync_dir(&dir).map_err(io_error(&dir))?;
-    }
     Ok(context_file(plan, &ca, &admin))
 }
 
-/// A context of voipctl, YAML. Names and addresses were checked: none needs quoting beyond
-/// the quotes around it.
+/// A voipctl context, YAML. Names and addresses were checked: none needs escaping inside quotes.
 fn context_file(plan: &Plan, ca: &NewAuthority, admin: &Pair) -> String {
     let block = |pem: &str| {
         pem.lines().fold(String::new(), |mut block, line| {
@@ -210,6 +131,7 @@ fn context_file(plan: &Plan, ca: &NewAuthority, admin: &Pair) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
 
     use super::*;
     use crate::settings::SettingsError;
@@ -243,7 +165,7 @@ mod tests {
         }
         Settings::load(&made.files).unwrap();
         let before = fs::read(made.files.ca_key()).unwrap();
-        assert!(matches!(init(&plan, NOW), Err(InitError::Exists { .. })));
+        assert!(matches!(init(&plan, NOW), Err(InitError::Staging(_))));
         assert_eq!(fs::read(made.files.ca_key()).unwrap(), before);
         let siblings = fs::read_dir(dir.path().join("deep")).unwrap().count();
         assert_eq!(siblings, 1, "nothing half-made is left");

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::io::{self, BufReader};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::staging_dir::{Staged, beside, sync_dir};
+use super::staging_dir::{StagingDir, StagingError, io_error};
 use crate::backup::{FormatError, Header, Reader};
 use crate::pki::{Authority, PkiError};
 use crate::records::{self, QueueRecord, RolloutRecord, TokenRecord};
@@ -33,15 +32,8 @@ pub struct Restored {
 /// Why nothing was restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// There is something already.
-    #[error(
-        "{path} exists and is not empty: restore never overwrites an installation; choose \
-         another directory, or move this one away"
-    )]
-    Exists {
-        /// The directory.
-        path: String,
-    },
+    #[error(transparent)]
+    Staging(#[from] StagingError),
     /// The backup cannot be restored.
     #[error("{path} cannot be restored; nothing was written")]
     Format {
@@ -73,12 +65,9 @@ pub enum RestoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A file or directory.
-    #[error("{path} cannot be read or made")]
-    Io {
-        /// The path.
+    #[error("{path} cannot be read")]
+    Read {
         path: String,
-        /// The system's reason.
         #[source]
         source: io::Error,
     },
@@ -91,18 +80,11 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
-    let path = shown(path);
-    |source| RestoreError::Io { path, source }
-}
-
 /// Makes the installation `data` of the backup in `file` and the key files in `keys`: a copy of
 /// `controller.json`, `ca/` and `server/` of the lost one's data directory. Blocks.
 ///
-/// The file is read as a whole before anything is written, and everything is made in a directory
-/// beside `data` and then renamed.
+/// The file is read to its end before anything is written.
 pub fn restore(file: &Path, data: &Path, keys: &Path) -> Result<Restored, RestoreError> {
-    refuse_existing(data)?;
     let keys = Files::new(keys);
     let ca = fingerprint(&keys)?;
     let header = check(file)?;
@@ -113,40 +95,16 @@ pub fn restore(file: &Path, data: &Path, keys: &Path) -> Result<Restored, Restor
             wanted: header.ca,
         });
     }
-    let beside = beside(data, "restore");
-    let parent = beside.parent().map_or_else(PathBuf::new, Path::to_owned);
-    if !parent.as_os_str().is_empty() {
-        fs::create_dir_all(&parent).map_err(io_error(&parent))?;
-    }
-    let staged = Staged(beside.clone());
-    let files = Files::new(&beside);
+    let staging = StagingDir::create(data, "restore")?;
+    let files = staging.files();
     copy_keys(&keys, &files)?;
     let (entries, dropped_tokens) = fill(file, &files)?;
-    let renamed = sync_dir(&beside)
-        .and_then(|()| fs::rename(&beside, data))
-        .and_then(|()| sync_dir(&parent));
-    renamed.map_err(|source| match source.kind() {
-        io::ErrorKind::DirectoryNotEmpty => RestoreError::Exists { path: shown(data) },
-        _ => io_error(data)(source),
-    })?;
-    staged.keep();
     Ok(Restored {
-        files: Files::new(data),
+        files: staging.publish()?,
         header,
         entries,
         dropped_tokens,
     })
-}
-
-fn refuse_existing(data: &Path) -> Result<(), RestoreError> {
-    match fs::read_dir(data) {
-        Ok(mut entries) => match entries.next() {
-            Some(_) => Err(RestoreError::Exists { path: shown(data) }),
-            None => Ok(()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(io_error(data)(source)),
-    }
 }
 
 /// Checks that an installation could run with these keys; the CA's fingerprint.
@@ -167,7 +125,10 @@ fn fingerprint(keys: &Files) -> Result<[u8; 32], RestoreError> {
 }
 
 fn open(file: &Path) -> Result<Reader<BufReader<fs::File>>, RestoreError> {
-    let input = fs::File::open(file).map_err(io_error(file))?;
+    let input = fs::File::open(file).map_err(|source| RestoreError::Read {
+        path: shown(file),
+        source,
+    })?;
     Reader::new(BufReader::new(input)).map_err(format_error(file))
 }
 
@@ -184,13 +145,6 @@ fn check(file: &Path) -> Result<Header, RestoreError> {
 }
 
 fn copy_keys(keys: &Files, files: &Files) -> Result<(), RestoreError> {
-    for dir in ["", "ca", "server"] {
-        let dir = files.root().join(dir);
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&dir)
-            .map_err(io_error(&dir))?;
-    }
     for (from, to, mode) in [
         (keys.ca_key(), files.ca_key(), 0o600),
         (keys.ca_certificate(), files.ca_certificate(), 0o644),
@@ -203,10 +157,6 @@ fn copy_keys(keys: &Files, files: &Files) -> Result<(), RestoreError> {
             source: error.into(),
         })?;
         write_new(&to, mode, &text).map_err(io_error(&to))?;
-    }
-    for dir in ["ca", "server"] {
-        let dir = files.root().join(dir);
-        sync_dir(&dir).map_err(io_error(&dir))?;
     }
     Ok(())
 }

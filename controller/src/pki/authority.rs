@@ -8,8 +8,6 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SerialNumber,
 };
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use voipfleet_protocol::identity::{Identity, TrustDomain, tls};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -306,9 +304,4 @@ impl Request {
     pub fn key_hash(&self) -> &str {
         &self.key_hash
     }
-}
-
-/// The first certificate of a PEM text.
-pub fn first_certificate(pem: &str) -> Option<CertificateDer<'static>> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).ok()
 }

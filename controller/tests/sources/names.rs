@@ -244,7 +244,7 @@ async fn however_many_names_are_remembered_it_starts_and_the_longest_unused_go_f
     while let Some(page) = pages.next().await.unwrap() {
         left += page.len();
     }
-    assert_eq!(left, MAX_NAMES);
+    assert_eq!(left, MAX_DNS_NAMES);
     let stays = format!("h{first_that_stays}.example.net");
     let held = scene.store.get(&keys::resolved(stays)).await.unwrap();
     assert!(held.is_some());
@@ -260,7 +260,7 @@ async fn a_name_in_use_stays_whoever_comes_with_more_names_than_are_resolved() {
     until(&scene, HOST, |_| true).await;
 
     // They all sort before it.
-    let many: Vec<String> = (0..MAX_NAMES)
+    let many: Vec<String> = (0..MAX_DNS_NAMES)
         .map(|n| format!("a{n}.example.net"))
         .collect();
     let all: Vec<&str> = many.iter().map(String::as_str).chain([HOST]).collect();

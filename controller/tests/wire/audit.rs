@@ -22,8 +22,8 @@ use voipfleet_proto::v1::{
     BlockRequest, GetDocumentsRequest, PushRequest, SiteScope, StatusRequest, site_scope,
 };
 use voipfleet_protocol::audit::{Ending, Kind, Record};
-use voipfleet_protocol::identity::Identity;
 use voipfleet_protocol::identity::rights::Call;
+use voipfleet_protocol::identity::{Identity, tls};
 use voipfleet_testkit::credentials::certificate_request;
 
 use super::installation::{Installation, SITE, apply, connected, enrol, refused};
@@ -320,12 +320,12 @@ impl Store for Faulty {
 
 fn by_ada<T>(installation: &Installation, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    let certificate = authority::first_certificate(&installation.admin.certificate).unwrap();
+    let certificates = tls::certificates(&installation.admin.certificate, "certificate").unwrap();
     request.extensions_mut().insert(Peer {
         address: "192.0.2.1:1000".parse().unwrap(),
         proven: Some(Proven {
             identity: Identity::Operator("ada".parse().unwrap()),
-            leaf: authority::leaf(&certificate).unwrap(),
+            leaf: authority::leaf(&certificates[0]).unwrap(),
         }),
     });
     request

@@ -322,7 +322,7 @@ async fn what_is_no_whole_backup_is_refused_before_anything_is_written() {
     std::fs::create_dir(place.path("new")).unwrap();
     std::fs::write(place.path("new/file"), "mine").unwrap();
     let error = place.restore(&file).unwrap_err();
-    assert!(matches!(error, RestoreError::Exists { .. }), "{error}");
+    assert!(matches!(error, RestoreError::Staging(_)), "{error}");
     assert_eq!(std::fs::read(place.path("new/file")).unwrap(), b"mine");
     std::fs::remove_file(place.path("new/file")).unwrap();
     place.restore(&file).unwrap();

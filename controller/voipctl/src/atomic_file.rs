@@ -14,7 +14,7 @@ use crate::failure::Failure;
 pub enum Access {
     /// Its owner.
     Private,
-    /// Whoever the umask allows.
+    /// Everyone whom the umask allows.
     Shared,
 }
 
@@ -56,7 +56,7 @@ impl AtomicFile {
             .map_err(|error| cannot_write(&self.path, error))
     }
 
-    /// Puts it in the place of whatever is at its path.
+    /// Puts it at its path, and replaces an existing file.
     pub fn replace(self) -> Result<(), Failure> {
         let Self { draft, path } = self;
         draft

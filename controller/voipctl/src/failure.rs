@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+pub use voipfleet_protocol::errors::chain;
 
 /// The exit status; the numbers are a contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,20 +104,4 @@ impl Failure {
         self.cause = Some(cause.into());
         self
     }
-}
-
-/// `error` and its causes, joined by colons. A cause that the text already contains is left out:
-/// libraries repeat theirs in their own messages.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        next = cause.source();
-    }
-    text
 }

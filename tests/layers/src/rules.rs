@@ -65,7 +65,12 @@ pub const LAYERS: &[Layer] = &[
     },
     Layer {
         package: "voipctl",
-        above: COMMON,
+        above: &[
+            "voipfleet-proto",
+            "voipfleet-ruleset",
+            "voipfleet-policy",
+            "voipfleet-protocol",
+        ],
     },
     Layer {
         package: "voipfleet-packets",

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use voipfleet_policy::AddressSpace;
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::{
     Family, INPUT_CHAIN, PortRange, Protocol, Rule, Ruleset, SetName, Verdict,
 };
 
-use super::lines::{enforced, protocol_name};
+use super::lines::{Subject, enforced, protocol_name};
 use super::owners::Owners;
 use super::sets::{Id, Pool};
 use crate::DENY_CHAIN;
-use crate::address::{is_world, minimal, subtract};
+use crate::address::{minimal, subtract};
 
 /// Somebody who reaches more than before, or less.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,13 +179,7 @@ impl<'r> Accesses<'r> {
                 );
                 continue;
             }
-            let subject = rule.label.as_str();
-            let mut parts = subject.split(':');
-            let subject = match (parts.next(), parts.next()) {
-                (Some("rule"), Some(name)) => format!("rule {name}"),
-                (Some(first), _) => first.to_owned(),
-                (None, _) => continue,
-            };
+            let subject = Subject::of(&rule).text;
             for source in sources {
                 for (kind, range) in packets(&rule) {
                     let subject = subject.clone();
@@ -290,7 +285,11 @@ impl<'r> Accesses<'r> {
             }
         }
         let nets = minimal(nets);
-        if is_world(&nets) { everywhere() } else { nets }
+        if AddressSpace::of(&nets).is_world() {
+            everywhere()
+        } else {
+            nets
+        }
     }
 }
 

@@ -4,58 +4,83 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use voipfleet_ruleset::ruleset::{
-    Chain, ConnectionState, Mode, PortRange, Protocol, Rate, RateUnit, Rule, Ruleset, SetStem,
-    Verdict,
+    Chain, ConnectionState, INPUT_CHAIN, Mode, PortRange, Protocol, Rate, RateUnit, Rule,
+    RuleSubject, Ruleset, SetOwner, SetStem, Verdict,
 };
 
-use super::owners::StemParts;
+use crate::chain::OBSERVED_CHAIN;
 
-/// What lines are about, in the order in which they are told.
+/// What lines are about, in the order in which a plan shows them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Subject {
-    rank: u8,
+    rank: Rank,
     pub(super) text: String,
 }
 
-/// The default verdict's label.
-const DEFAULT: &str = "default";
+/// The order of subjects: what decides most comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Mode,
+    Default,
+    Admins,
+    Access,
+    Cluster,
+    Emergency,
+    Deny,
+    Service,
+    Custom,
+    Limit,
+    Exempt,
+    Upkeep,
+    Form,
+}
 
 impl Subject {
-    fn setting(rank: u8, text: &str) -> Self {
-        Self {
-            rank,
-            text: text.to_owned(),
-        }
+    fn new(rank: Rank, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { rank, text }
     }
 
-    /// For rulesets that differ in nothing that can be told.
+    /// For rulesets that differ in nothing that can be shown.
     pub(super) fn form() -> Self {
-        Self::setting(u8::MAX, "rules")
+        Self::new(Rank::Form, "rules")
     }
 
-    /// Of a rule's label: `sip:udp:clients` is about `sip`.
-    fn of(label: &str) -> Self {
-        let mut parts = label.split(':');
-        let first = parts.next().unwrap_or(label);
-        match (first, parts.next()) {
-            ("rule", Some(name)) => Self::setting(9, &format!("rule {name}")),
-            ("limit", Some("exempt")) => Self::setting(11, "no limit"),
-            ("limit", Some(name)) => Self::setting(10, &format!("limit {name}")),
-            ("deny", Some("exempt")) => Self::setting(11, "not denied"),
-            ("deny", Some(_)) => Self::setting(7, &label.replacen(':', " ", 1)),
-            _ => Self::setting(
-                match first {
-                    "cluster" => 5,
-                    "block" | "open" => 6,
-                    "deny" => 7,
-                    "established" | "invalid" | "log" | "observed" => 12,
-                    DEFAULT => 2,
-                    _ => 8,
-                },
-                first,
-            ),
-        }
+    /// Of a rule.
+    pub(super) fn of(rule: &Rule) -> Self {
+        let Some(subject) = &rule.subject else {
+            return Self::new(Rank::Service, rule.label.as_str());
+        };
+        let (rank, text) = match subject {
+            RuleSubject::Default => (Rank::Default, subject.to_string()),
+            RuleSubject::Cluster => (Rank::Cluster, subject.to_string()),
+            RuleSubject::Block | RuleSubject::Open => (Rank::Emergency, subject.to_string()),
+            RuleSubject::Deny => (Rank::Deny, subject.to_string()),
+            RuleSubject::DenyList(name) => (Rank::Deny, format!("deny list:{name}")),
+            RuleSubject::Service(_) | RuleSubject::Management => {
+                (Rank::Service, subject.to_string())
+            }
+            RuleSubject::Custom(name) => (Rank::Custom, format!("rule {name}")),
+            RuleSubject::Limit(name) => (Rank::Limit, format!("limit {name}")),
+            RuleSubject::LimitExempt => (Rank::Exempt, "no limit".to_owned()),
+            RuleSubject::DenyExempt => (Rank::Exempt, "not denied".to_owned()),
+            RuleSubject::Established
+            | RuleSubject::Invalid
+            | RuleSubject::Log
+            | RuleSubject::WouldDrop
+            | RuleSubject::OverLimit => (Rank::Upkeep, subject.to_string()),
+        };
+        Self { rank, text }
     }
+}
+
+/// Whose addresses each set of a ruleset holds.
+pub(super) type SetOwners<'r> = BTreeMap<&'r SetStem, &'r SetOwner>;
+
+pub(super) fn set_owners(ruleset: &Ruleset) -> SetOwners<'_> {
+    let sets = ruleset.sets.iter();
+    sets.filter_map(|set| Some((&set.name.stem, set.owner.as_ref()?)))
+        .collect()
 }
 
 /// The lines of a ruleset.
@@ -72,6 +97,7 @@ type Grouped<'r> = BTreeMap<(Subject, String), Vec<&'r Rule>>;
 impl Lines {
     pub(super) fn of(ruleset: &Ruleset) -> Self {
         let mut lines = Self::default();
+        let owners = set_owners(ruleset);
         lines.settings(ruleset);
         let rules = ruleset
             .chains
@@ -83,9 +109,8 @@ impl Lines {
             .iter()
             .filter(|(rule, _)| !matches!(rule.verdict, Verdict::Jump(_)))
         {
-            let subject = Subject::of(rule.label.as_str());
             grouped
-                .entry((subject, conditions(rule)))
+                .entry((Subject::of(rule), conditions(rule, &owners)))
                 .or_default()
                 .push(rule);
         }
@@ -106,15 +131,19 @@ impl Lines {
             Mode::Enforce => "enforce",
             Mode::Observe => "observe",
         };
-        self.set(1, "mode", [mode.to_owned()]);
-        self.set(3, "admins", ruleset.admins.iter().map(ToString::to_string));
+        self.set(Rank::Mode, "mode", [mode.to_owned()]);
         self.set(
-            4,
+            Rank::Admins,
+            "admins",
+            ruleset.admins.iter().map(ToString::to_string),
+        );
+        self.set(
+            Rank::Access,
             "ssh ports",
             ruleset.ssh_ports.iter().map(ToString::to_string),
         );
         self.set(
-            4,
+            Rank::Access,
             "probes",
             ruleset.probes.iter().map(|probe| {
                 let (kind, target) = (probe.check.kind(), probe.check.target());
@@ -123,11 +152,10 @@ impl Lines {
         );
     }
 
-    fn set(&mut self, rank: u8, subject: &str, lines: impl IntoIterator<Item = String>) {
+    fn set(&mut self, rank: Rank, subject: &str, lines: impl IntoIterator<Item = String>) {
         let lines: BTreeSet<String> = lines.into_iter().collect();
         if !lines.is_empty() {
-            self.by_subject
-                .insert(Subject::setting(rank, subject), lines);
+            self.by_subject.insert(Subject::new(rank, subject), lines);
         }
     }
 
@@ -166,32 +194,32 @@ pub(super) fn enforced(mode: Mode, chain: &Chain) -> Vec<(Rule, bool)> {
         let rules = chain.rules.iter().cloned();
         return rules.map(|rule| (rule.clone(), closes(&rule))).collect();
     }
-    if chain.name.as_str() == "VF-OBSERVED" {
+    if chain.name.as_str() == OBSERVED_CHAIN {
         return Vec::new();
     }
-    let is_input = chain.name.as_str() == voipfleet_ruleset::ruleset::INPUT_CHAIN;
+    let is_input = chain.name.as_str() == INPUT_CHAIN;
     let mut rules = Vec::with_capacity(chain.rules.len());
-    let mut logged: Option<&str> = None;
+    let mut next_drops = false;
     for rule in &chain.rules {
-        if matches!(rule.verdict, Verdict::Log(_)) {
-            logged = rule.label.as_str().strip_suffix(":log");
-            if logged.is_none() {
-                // The same stands where the policy is enforced.
-                rules.push((rule.clone(), false));
-            }
+        if rule.subject == Some(RuleSubject::WouldDrop) {
+            next_drops = true;
             continue;
         }
-        let label = rule.label.as_str();
-        let drops = logged == Some(label)
-            || (is_input && label == DEFAULT)
+        if matches!(rule.verdict, Verdict::Log(_)) {
+            // The same rule logs where the policy is enforced.
+            rules.push((rule.clone(), false));
+            continue;
+        }
+        let drops = next_drops
+            || (is_input && rule.subject == Some(RuleSubject::Default))
             || (rule.source_limit.is_some() && matches!(rule.verdict, Verdict::Jump(_)));
+        next_drops = false;
         let mut rule = rule.clone();
         if drops {
             rule.verdict = Verdict::Drop;
         } else if is_input && rule.verdict == Verdict::Return {
             rule.verdict = Verdict::Accept;
         }
-        logged = None;
         rules.push((rule, drops));
     }
     rules
@@ -275,10 +303,13 @@ pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
 
 /// Everything else that a rule says. Families are left out where a set gives them: a rule
 /// stands where its set has members.
-fn conditions(rule: &Rule) -> String {
+fn conditions(rule: &Rule, owners: &SetOwners<'_>) -> String {
     let mut words: Vec<String> = Vec::new();
     match (&rule.source_set, &rule.source) {
-        (Some(stem), _) => words.push(format!("from {}", set_word(stem))),
+        (Some(stem), _) => words.push(format!(
+            "from {}",
+            set_word(stem, owners.get(stem).copied())
+        )),
         (None, Some(net)) => words.push(format!("from {net}")),
         (None, None) if rule.verdict == Verdict::Accept && rule.states.is_any() => {
             words.push("from world".to_owned());
@@ -331,17 +362,7 @@ fn rate(rate: &Rate) -> String {
     format!("{}/{unit} (burst {})", rate.count, rate.burst)
 }
 
-/// A set as documents write it; addresses that stand in a field have no word.
-pub(super) fn set_word(stem: &SetStem) -> String {
-    let parts = StemParts::of(stem);
-    match (parts.kind, parts.name) {
-        ("clients-media", _) => "clients".to_owned(),
-        ("providers-media", _) => "providers".to_owned(),
-        ("tenant", Some(name)) => format!("tenant:{name}"),
-        ("provider" | "media", Some(name)) => format!("provider:{name}"),
-        ("list" | "deny", Some(name)) => format!("list:{name}"),
-        ("svc", Some(name)) => format!("services.{name}.from"),
-        ("rule", Some(name)) => format!("rules.{name}.from"),
-        _ => stem.to_string(),
-    }
+/// A set as documents write it.
+pub(super) fn set_word(stem: &SetStem, owner: Option<&SetOwner>) -> String {
+    owner.map_or_else(|| stem.to_string(), ToString::to_string)
 }

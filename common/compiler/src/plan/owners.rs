@@ -1,23 +1,56 @@
 //! Whose networks these are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use voipfleet_policy::{AddressWord, Documents, Site};
-use voipfleet_ruleset::ruleset::{Family, SetStem};
+use voipfleet_policy::{AddressSource, AddressWord, Documents, Site};
+use voipfleet_ruleset::identifiers::{ListName, ProviderName, TenantName};
+use voipfleet_ruleset::ruleset::{Family, ProviderPart, SetOwner};
 
-/// Why an address may be in a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Tenant,
-    Signalling,
-    Media,
-    List,
-    /// A field of the site: its admins, or addresses written into it.
-    Field,
-    /// What is denied: nobody's own.
-    Denied,
+/// Where in the documents addresses are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Origin {
+    Tenant(TenantName),
+    Provider(ProviderName, ProviderPart),
+    /// A list to which something is opened.
+    List(ListName),
+    /// A list that is only denied.
+    DeniedList(ListName),
+    Admins,
+    Deny,
+    /// The `from` of a service.
+    Service(String),
+    /// The `from` of one of the site's `rules`.
+    Custom(String),
+}
+
+impl Origin {
+    /// Whether the addresses are there to be denied only: they belong to no one.
+    fn is_denied(&self) -> bool {
+        matches!(self, Self::DeniedList(_) | Self::Deny)
+    }
+
+    /// Whether a set of `owner` may hold addresses that are written here.
+    fn is_in(&self, owner: &SetOwner) -> bool {
+        match (owner, self) {
+            (SetOwner::Clients(_) | SetOwner::Tenants, Self::Tenant(_))
+            | (SetOwner::Admins, Self::Admins)
+            | (SetOwner::Deny, Self::Deny) => true,
+            (SetOwner::Clients(part) | SetOwner::Providers(part), Self::Provider(_, own)) => {
+                part == own
+            }
+            (SetOwner::Tenant(name), Self::Tenant(own)) => name == own,
+            (SetOwner::Provider(name, part), Self::Provider(own, own_part)) => {
+                (name, part) == (own, own_part)
+            }
+            (SetOwner::List(name), Self::List(own))
+            | (SetOwner::DenyList(name), Self::List(own) | Self::DeniedList(own)) => name == own,
+            (SetOwner::Service(name), Self::Service(own))
+            | (SetOwner::Custom(name), Self::Custom(own)) => name == own,
+            _ => false,
+        }
+    }
 }
 
 /// Who asked for a network.
@@ -27,9 +60,7 @@ struct Owner {
     who: Arc<str>,
     /// With the place: `tenant acme: offices`, `site site-a: admins`.
     place: Arc<str>,
-    class: Class,
-    /// The tenant, provider or list; the start of a field.
-    name: Arc<str>,
+    origin: Origin,
 }
 
 /// The networks of a site's documents, each with who asked for it.
@@ -46,60 +77,19 @@ impl Owners {
     /// Of the documents that `site` uses.
     pub fn of(site: &Site, documents: &Documents) -> Self {
         let mut owners = Self::default();
-        let mut tenants: BTreeSet<_> = site.tenants.iter().collect();
-        let mut providers: BTreeSet<_> = site.providers.iter().collect();
-        let mut lists: BTreeMap<_, Class> = BTreeMap::new();
-        for word in site.address_words() {
-            match word {
-                AddressWord::Tenant(name) => {
-                    tenants.insert(name);
-                }
-                AddressWord::Provider(name) => {
-                    providers.insert(name);
-                }
-                AddressWord::List(name) => {
-                    lists.insert(name, Class::Denied);
-                }
-                _ => {}
-            }
+        for word in used_documents(site) {
+            owners.document(site, documents, &word);
         }
-        let opening = site.admins.iter().chain(site.openings());
-        for word in opening {
-            if let AddressWord::List(name) = word {
-                lists.insert(name, Class::List);
-            }
+        owners.field(site, documents, Origin::Admins, &site.admins);
+        owners.field(site, documents, Origin::Deny, &site.deny);
+        for (name, service) in &site.services {
+            let from = service.from.as_deref().unwrap_or_default();
+            owners.field(site, documents, Origin::Service(name.clone()), from);
         }
-        for tenant in tenants
-            .iter()
-            .filter_map(|name| documents.tenants.get(*name))
-        {
-            for (network, nets) in &tenant.networks {
-                let who = format!("tenant {}", tenant.name);
-                let owner = owners.owner(&who, network, Class::Tenant, tenant.name.as_str());
-                owners.own(owner, nets);
-            }
+        for rule in &site.rules {
+            let origin = Origin::Custom(rule.name.clone());
+            owners.field(site, documents, origin, &rule.from);
         }
-        for name in providers {
-            let Some(provider) = documents.providers.get(name) else {
-                continue;
-            };
-            let who = format!("provider {name}");
-            for (part, class, nets) in [
-                ("signalling", Class::Signalling, &provider.signalling),
-                ("media", Class::Media, &provider.media),
-            ] {
-                let owner = owners.owner(&who, part, class, name.as_str());
-                owners.own(owner, nets);
-            }
-        }
-        for (name, class) in lists {
-            if let Some(list) = documents.lists.get(name) {
-                let who = format!("list {name}");
-                let owner = owners.owner(&who, "", class, name.as_str());
-                owners.own(owner, list.nets());
-            }
-        }
-        owners.fields(site, documents);
         owners.nets.sort_unstable();
         owners.nets.dedup();
         let lengths = owners.nets.iter();
@@ -109,63 +99,70 @@ impl Owners {
         owners
     }
 
-    /// Addresses that the site itself names.
-    fn fields(&mut self, site: &Site, documents: &Documents) {
-        let who = format!("site {}", site.name);
-        let mut field = |field: &str, words: &[AddressWord], deep: bool| {
-            let class = if field == "deny" {
-                Class::Denied
-            } else {
-                Class::Field
-            };
-            let owner = self.owner(&who, field, class, field);
-            for word in words {
-                match word {
-                    AddressWord::Net(net) => self.own(owner, [net]),
-                    // Where a word is no set of its own, its members are the field's.
-                    AddressWord::Tenant(name) if deep => {
-                        let tenant = documents.tenants.get(name);
-                        let networks = tenant.into_iter().flat_map(|t| t.networks.values());
-                        self.own(owner, networks.flatten());
-                    }
-                    AddressWord::Provider(name) if deep => {
-                        let provider = documents.providers.get(name).into_iter();
-                        self.own(
-                            owner,
-                            provider.flat_map(|p| p.signalling.iter().chain(&p.media)),
-                        );
-                    }
-                    AddressWord::List(name) if deep && field == "admins" => {
-                        let list = documents.lists.get(name).into_iter();
-                        self.own(owner, list.flat_map(|list| &list.addresses));
-                    }
-                    _ => {}
+    /// The addresses of one document.
+    fn document(&mut self, site: &Site, documents: &Documents, word: &AddressWord) {
+        for addresses in site.expand(documents, word, &ProviderPart::BOTH).addresses {
+            let (who, place, origin) = match addresses.source {
+                AddressSource::Tenant(name, network) => (
+                    format!("tenant {name}"),
+                    Some(network),
+                    Origin::Tenant(name.clone()),
+                ),
+                AddressSource::Provider(name, part) => (
+                    format!("provider {name}"),
+                    Some(part.as_str()),
+                    Origin::Provider(name.clone(), part),
+                ),
+                AddressSource::List(name) => {
+                    let opens = site.admins.iter().chain(site.openings()).any(|w| w == word);
+                    let origin = if opens {
+                        Origin::List
+                    } else {
+                        Origin::DeniedList
+                    };
+                    (format!("list {name}"), None, origin(name.clone()))
                 }
-            }
-        };
-        field("admins", &site.admins, true);
-        field("deny", &site.deny, true);
-        for (name, service) in &site.services {
-            if let Some(from) = &service.from {
-                field(&format!("services.{name}.from"), from, false);
-            }
-        }
-        for rule in &site.rules {
-            field(&format!("rules.{}.from", rule.name), &rule.from, false);
+                AddressSource::Literal | AddressSource::Cluster => continue,
+            };
+            let owner = self.owner(who, place, origin);
+            self.own(owner, addresses.all_nets());
         }
     }
 
-    fn owner(&mut self, who: &str, place: &str, class: Class, name: &str) -> usize {
-        let whole = if place.is_empty() {
-            who.to_owned()
-        } else {
-            format!("{who}: {place}")
+    /// What the site itself names in a field. Admins and what is denied by hand are sets of
+    /// their own, whatever words they are made of; elsewhere only literal addresses are.
+    fn field(&mut self, site: &Site, documents: &Documents, origin: Origin, words: &[AddressWord]) {
+        let place = match &origin {
+            Origin::Admins => "admins".to_owned(),
+            Origin::Deny => "deny".to_owned(),
+            Origin::Service(name) => format!("services.{name}.from"),
+            Origin::Custom(name) => format!("rules.{name}.from"),
+            _ => return,
+        };
+        let is_ours = |word: &AddressWord| match (&origin, word) {
+            (Origin::Admins, _) | (_, AddressWord::Net(_)) => true,
+            (Origin::Deny, word) => !matches!(word, AddressWord::List(_)),
+            _ => false,
+        };
+        let nets: Vec<IpNet> = words
+            .iter()
+            .filter(|word| is_ours(word))
+            .flat_map(|word| site.expand(documents, word, &ProviderPart::BOTH).addresses)
+            .flat_map(|addresses| addresses.nets.iter().copied())
+            .collect();
+        let owner = self.owner(format!("site {}", site.name), Some(&place), origin);
+        self.own(owner, &nets);
+    }
+
+    fn owner(&mut self, who: String, place: Option<&str>, origin: Origin) -> usize {
+        let place = match place {
+            Some(place) => format!("{who}: {place}"),
+            None => who.clone(),
         };
         self.list.push(Owner {
             who: who.into(),
-            place: whole.into(),
-            class,
-            name: name.into(),
+            place: place.into(),
+            origin,
         });
         self.list.len() - 1
     }
@@ -175,24 +172,25 @@ impl Owners {
             .extend(nets.into_iter().map(|net| (net.trunc(), owner)));
     }
 
-    /// Who can have put `net` into a set: `tenant acme: offices`, in the order of the documents.
-    pub(super) fn of_member(&self, stem: &SetStem, net: &IpNet) -> Vec<Arc<str>> {
-        let fits = Wanted::of(stem);
+    /// Who can have put `net` into a set of `set`: `tenant acme: offices`, in the order of the
+    /// documents.
+    pub(crate) fn of_member(&self, set: &SetOwner, net: &IpNet) -> Vec<Arc<str>> {
         let found: BTreeSet<usize> = self.touching(net).map(|(_, owner)| owner).collect();
         found
             .into_iter()
             .filter_map(|index| self.list.get(index))
-            .filter(|owner| fits.fits(owner))
+            .filter(|owner| owner.origin.is_in(set))
             .map(|owner| Arc::clone(&owner.place))
             .collect()
     }
 
-    /// Whose addresses are in `net`, with the part of it that is theirs. What is denied is nobody's.
+    /// Whose addresses are in `net`, with the part of it that is theirs. Denied addresses belong
+    /// to no one.
     pub(super) fn parts(&self, net: &IpNet) -> impl Iterator<Item = (&Arc<str>, IpNet)> {
         self.touching(net).filter_map(move |(own, owner)| {
             let owner = self.list.get(owner)?;
             let part = if net.contains(&own) { own } else { *net };
-            (owner.class != Class::Denied).then_some((&owner.who, part))
+            (!owner.origin.is_denied()).then_some((&owner.who, part))
         })
     }
 
@@ -216,87 +214,15 @@ impl Owners {
     }
 }
 
-/// What a set's stem says about whose addresses it holds.
-struct Wanted {
-    classes: &'static [Class],
-    /// The start of a name, or all of it.
-    name: Option<String>,
-    whole: bool,
-}
-
-impl Wanted {
-    fn of(stem: &SetStem) -> Self {
-        use Class::{Denied, Field, List, Media, Signalling, Tenant};
-        let parts = StemParts::of(stem);
-        let classes: &'static [Class] = match (parts.kind, parts.name.is_some() || parts.cut) {
-            ("clients", _) => &[Tenant, Signalling],
-            ("clients-media", _) => &[Tenant, Media],
-            ("tenants" | "tenant", _) => &[Tenant],
-            ("providers" | "provider", _) => &[Signalling],
-            ("providers-media" | "media", _) => &[Media],
-            ("list", _) => &[List],
-            ("deny", true) => &[List, Denied],
-            ("deny", false) => &[Denied],
-            ("admins" | "svc" | "rule", _) => &[Field],
-            _ => &[],
-        };
-        let own = parts.name.unwrap_or_default();
-        let name = match parts.kind {
-            "svc" => Some(format!("services.{own}")),
-            "rule" => Some(format!("rules.{own}")),
-            "admins" | "deny" if parts.name.is_none() && !parts.cut => Some(parts.kind.to_owned()),
-            _ => parts.name.map(str::to_owned),
-        };
-        let is_field = matches!(parts.kind, "svc" | "rule");
-        Self {
-            classes,
-            name: name.map(|name| {
-                if is_field && !parts.cut {
-                    name + ".from"
-                } else {
-                    name
-                }
-            }),
-            whole: !parts.cut,
-        }
-    }
-
-    fn fits(&self, owner: &Owner) -> bool {
-        self.classes.contains(&owner.class)
-            && match &self.name {
-                Some(name) if self.whole => **name == *owner.name,
-                Some(start) => owner.name.starts_with(start.as_str()),
-                None => true,
-            }
-    }
-}
-
-/// A stem as the compiler makes it: `clients`, `tenant-acme`, `list.a-very-long-name-1f2e3d4c`.
-pub(super) struct StemParts<'s> {
-    pub(super) kind: &'s str,
-    /// None where it is a kind of its own, or cut.
-    pub(super) name: Option<&'s str>,
-    pub(super) cut: bool,
-}
-
-impl<'s> StemParts<'s> {
-    pub(super) fn of(stem: &'s SetStem) -> Self {
-        const NAMED: [&str; 7] = ["tenant", "provider", "media", "list", "deny", "svc", "rule"];
-        let text = stem.as_str();
-        let parts = text
-            .find(['-', '.'])
-            .and_then(|at| text.split_at_checked(at));
-        match parts {
-            Some((kind, rest)) if NAMED.contains(&kind) => Self {
-                kind,
-                name: rest.strip_prefix('-'),
-                cut: rest.starts_with('.'),
-            },
-            _ => Self {
-                kind: text,
-                name: None,
-                cut: false,
-            },
-        }
-    }
+/// The tenants, providers and lists that a site uses, each once, in that order.
+fn used_documents(site: &Site) -> BTreeSet<AddressWord> {
+    let tenants = site.tenants.iter().cloned().map(AddressWord::Tenant);
+    let providers = site.providers.iter().cloned().map(AddressWord::Provider);
+    let named = site.address_words().filter(|word| {
+        matches!(
+            word,
+            AddressWord::Tenant(_) | AddressWord::Provider(_) | AddressWord::List(_)
+        )
+    });
+    tenants.chain(providers).chain(named.cloned()).collect()
 }

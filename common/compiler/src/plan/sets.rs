@@ -117,6 +117,8 @@ impl<'r> Changed<'r> {
                 let names: BTreeSet<&LiveName> = sets.flat_map(|set| &set.live).collect();
                 names.into_iter().cloned().collect()
             };
+            let mut both = new.into_iter().chain(old).flatten();
+            let of = both.find_map(|id| pool.get(id)?.owner.as_ref());
             let (live_old, live_new) = (live(old), live(new));
             let only = |these: &[LiveName], others: &[LiveName]| -> Vec<LiveName> {
                 let these = these.iter().filter(|name| !others.contains(name));
@@ -128,12 +130,12 @@ impl<'r> Changed<'r> {
                 let member = |(net, until)| Member {
                     net,
                     until,
-                    owners: owners.of_member(stem, &net),
+                    owners: of.map_or_else(Vec::new, |set| owners.of_member(set, &net)),
                 };
                 members.into_iter().map(member).collect()
             };
             told.push(SetChange {
-                set: set_word(stem),
+                set: set_word(stem, of),
                 used_by: on.users.into_iter().collect(),
                 added: owned(after, come),
                 removed: owned(before, gone),

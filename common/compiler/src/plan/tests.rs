@@ -203,7 +203,7 @@ proptest! {
             prop_assert_eq!(told.contains(pair.node), pair.before != Some(pair.after));
             let members = |ruleset: &Ruleset, set: &str| -> BTreeSet<(IpNet, Option<Until>)> {
                 let sets = ruleset.sets.iter();
-                let sets = sets.filter(|one| lines::set_word(&one.name.stem) == set);
+                let sets = sets.filter(|one| lines::set_word(&one.name.stem, one.owner.as_ref()) == set);
                 sets.flat_map(|set| {
                     let ending = set.expiring.iter().map(|one| (one.net, Some(one.until)));
                     set.elements.iter().map(|net| (*net, None)).chain(ending)

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Protection;
-use crate::fixtures::{any_documents, any_live, any_nodes, effective_with, feed, net, nets, word};
+use crate::fixtures::{any_documents, any_live, any_nodes, effective_with, feed, nets, word};
 use crate::live::needed;
 use proptest::prelude::*;
 use voipfleet_policy::{AddressWord, ServiceOverride, Trust};
@@ -254,11 +254,6 @@ fn a_word_with_nothing_but_names_is_not_empty() {
     let ruleset = ruleset(&compiled, "all-1");
     assert!(gets_through(ruleset, "198.18.77.7", Protocol::Tcp, 443));
     assert!(set_names(ruleset).contains("vf-tenant-acme-6"));
-    let set = SetName::from_kernel_name("vf-tenant-acme-4").unwrap();
-    assert_eq!(
-        compiled.provenance.of(&set, &net("198.18.77.7")),
-        ["tenant acme: homes, home.acme.example"]
-    );
 }
 
 #[test]

@@ -239,7 +239,7 @@ fn rulesets_with_bad_names_of_sources_are_refused() {
         (&["name:EXAMPLE.net"], "is not a DNS name"),
         (&["block", "allow"], "do not ascend"),
         (&["block", "block"], "do not ascend"),
-        (&["allow", "block"], "name other live sources"),
+        (&["allow", "block"], "differ in their live sources or owner"),
     ] {
         let mut message = pb::Ruleset::from(&sound);
         clients(&mut message, 0, live);

@@ -6,6 +6,7 @@ use voipfleet_ruleset::ruleset::Digest;
 
 use super::*;
 use crate::fixtures::{any_documents, any_nodes};
+use crate::plan::Owners;
 
 fn digests(compiled: &Compiled) -> Vec<Digest> {
     compiled.rulesets.values().map(Ruleset::digest).collect()
@@ -63,19 +64,21 @@ proptest! {
     }
 
     #[test]
-    fn every_element_is_somebodys_and_in_no_other(
+    fn every_element_has_an_owner_and_is_in_no_other(
         documents in any_documents(),
         nodes in any_nodes(),
     ) {
-        let compiled = compiled(&documents, &nodes);
+        let compiled = emitted(&documents, &nodes);
+        let owners = Owners::of(documents.sites.values().next().unwrap(), &documents);
         for set in compiled.rulesets.values().flat_map(|ruleset| &ruleset.sets) {
+            let owner = set.owner.as_ref().expect("the compiler names an owner");
             for (wide, next) in set.elements.iter().zip(set.elements.iter().skip(1)) {
                 prop_assert!(!wide.contains(next), "{} holds {} and {}", set.name, wide, next);
             }
             let ending = set.expiring.iter().map(|one| &one.net);
             for element in set.elements.iter().chain(ending) {
-                let who = compiled.provenance.of(&set.name, element);
-                prop_assert!(!who.is_empty(), "{} of {}", element, set.name);
+                let found = owners.of_member(owner, element);
+                prop_assert!(!found.is_empty(), "{} of {}", element, set.name);
             }
         }
         for ruleset in compiled.rulesets.values() {
@@ -120,9 +123,9 @@ fn the_digests_of_fixed_documents_are_known() {
     assert_eq!(
         digests,
         [
-            "dce639077a0d2b149b5364fa43d0ed6bceaa8df2c99147fef72b14e8226276db",
-            "9c0edefd68807fbe50b24245ccbd3520b1d3d764bc38cbfd1171a7c0ba5a90ac",
-            "2366988b3caed431afdcc39ff9a596739fd00475c2e242bd4c33ae6a0f2efd12",
+            "c8351d9c1522317d03111a557c2b9e85e841f244f8b335ca864e10b06d471110",
+            "5c77490d3472088578e2c96a652410c8a643fdaf466f5513285bd1f13f41c257",
+            "3b124525f52fd132ce06bf99ffbae4c5992fb95ca5423bacfc162a706ce9fa97",
         ]
     );
 }

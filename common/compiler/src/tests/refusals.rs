@@ -59,7 +59,7 @@ fn admins_must_be_somebody_and_not_everybody() {
             vec![word("0.0.0.0/1"), word("::1")],
             "everybody would have SSH",
         ),
-        (vec![AddressWord::Admins], "it is what is being said"),
+        (vec![AddressWord::Admins], "cannot refer to itself"),
         (
             (0..=255)
                 .flat_map(|i| {

@@ -1,9 +1,11 @@
 //! Sets and who asked for what is in them.
 
 use voipfleet_policy::{AddressWord, ServiceOverride};
+use voipfleet_ruleset::ruleset::RuleSubject;
 
 use super::*;
 use crate::fixtures::{net, nets, word};
+use crate::plan::Owners;
 
 fn web_from(words: Vec<AddressWord>) -> Documents {
     changed(|site| {
@@ -182,55 +184,96 @@ fn long_names_get_sets_of_their_own() {
     assert!(names.iter().all(|name| name.len() <= 31));
 }
 
-#[test]
-fn every_opening_remembers_who_asked_for_it() {
-    let compiled = compiled(&documents(), &[all_roles()]);
-    let who = |set: &str, element: &str| {
-        let name = SetName::from_kernel_name(set).unwrap();
-        compiled.provenance.of(&name, &net(element))
-    };
-    assert_eq!(
-        who("vf-clients-4", "203.0.113.0/24"),
-        ["tenant acme: offices", "tenant globex: hq"]
-    );
-    assert_eq!(who("vf-clients-4", "198.18.7.0/24"), ["tenant globex: hq"]);
-    assert_eq!(
-        who("vf-clients-6", "2001:db8:71::/64"),
-        ["provider trunkco: signalling"]
-    );
-    assert_eq!(
-        who("vf-list-mail-relays-4", "192.0.2.70/32"),
-        ["list mail-relays"]
-    );
-    assert_eq!(who("vf-cluster-4", "10.0.0.1/32"), ["node all-1: eth1"]);
-    assert_eq!(
-        who("vf-rule-monitoring-4", "10.20.0.0/16"),
-        ["site site-a: rules.monitoring.from"]
-    );
-    assert_eq!(
-        who("vf-admins-4", "198.51.100.10/32"),
-        ["site site-a: admins"]
-    );
-    assert!(who("vf-clients-4", "198.51.100.0/24").is_empty());
-    let rule = |label: &str| compiled.provenance.of_rule(&label.parse().unwrap());
-    assert_eq!(rule("rtp:udp"), Some("catalogue: rtp"));
-    assert_eq!(
-        rule("smtp:tcp:list:mail-relays"),
-        Some("site site-a: services.smtp.from")
-    );
-    assert_eq!(
-        rule("rule:monitoring"),
-        Some("site site-a: rule monitoring")
-    );
+/// Who asked for `element` of the set with this kernel name.
+fn owners(documents: &Documents, set: &str, element: &str) -> Vec<String> {
+    let site = documents.sites.values().next().unwrap();
+    let compiled = compiled(documents, &[all_roles()]);
+    let name = SetName::from_kernel_name(set).unwrap();
+    let mut sets = compiled.rulesets.values().flat_map(|ruleset| &ruleset.sets);
+    let owner = sets.find(|set| set.name == name).unwrap().owner.as_ref();
+    let owners = Owners::of(site, documents).of_member(owner.unwrap(), &net(element));
+    owners.iter().map(ToString::to_string).collect()
 }
 
 #[test]
-fn the_halves_of_everything_remember_who_asked() {
-    let compiled = compiled(&web_from(vec![word("0.0.0.0/0")]), &[all_roles()]);
-    let name = SetName::from_kernel_name("vf-svc-web-4").unwrap();
+fn every_element_is_traced_to_its_documents() {
+    for (set, element, wanted) in [
+        (
+            "vf-clients-4",
+            "203.0.113.0/24",
+            &["tenant acme: offices", "tenant globex: hq"][..],
+        ),
+        ("vf-clients-4", "198.18.7.0/24", &["tenant globex: hq"]),
+        (
+            "vf-clients-6",
+            "2001:db8:71::/64",
+            &["provider trunkco: signalling"],
+        ),
+        (
+            "vf-list-mail-relays-4",
+            "192.0.2.70/32",
+            &["list mail-relays"],
+        ),
+        (
+            "vf-rule-monitoring-4",
+            "10.20.0.0/16",
+            &["site site-a: rules.monitoring.from"],
+        ),
+        ("vf-admins-4", "198.51.100.10/32", &["site site-a: admins"]),
+        ("vf-clients-4", "198.51.100.0/24", &[]),
+        // The nodes stand in no document.
+        ("vf-cluster-4", "10.0.0.1/32", &[]),
+    ] {
+        assert_eq!(
+            owners(&documents(), set, element),
+            wanted,
+            "{set} {element}"
+        );
+    }
+}
+
+#[test]
+fn rules_carry_their_subject() {
+    let compiled = compiled(&documents(), &[all_roles()]);
+    let rules = compiled
+        .rulesets
+        .values()
+        .flat_map(|ruleset| &ruleset.chains);
+    let rules: Vec<&Rule> = rules.flat_map(|chain| &chain.rules).collect();
+    let subject = |label: &str| {
+        let rule = rules.iter().find(|rule| rule.label.as_str() == label);
+        rule.unwrap().subject.clone().unwrap()
+    };
+    for (label, wanted) in [
+        ("rtp:udp", RuleSubject::Service("rtp".to_owned())),
+        (
+            "smtp:tcp:list:mail-relays",
+            RuleSubject::Service("smtp".to_owned()),
+        ),
+        (
+            "rule:monitoring",
+            RuleSubject::Custom("monitoring".to_owned()),
+        ),
+        ("limit:sip:udp", RuleSubject::Limit("sip".to_owned())),
+        ("limit:exempt:clients", RuleSubject::LimitExempt),
+        (
+            "deny:list:voipbl",
+            RuleSubject::DenyList("voipbl".parse().unwrap()),
+        ),
+        ("deny:exempt:cluster", RuleSubject::DenyExempt),
+        ("default", RuleSubject::Default),
+    ] {
+        assert_eq!(subject(label), wanted, "{label}");
+    }
+    assert!(rules.iter().all(|rule| rule.subject.is_some()));
+}
+
+#[test]
+fn the_halves_of_everything_are_traced_to_the_whole() {
+    let documents = web_from(vec![word("0.0.0.0/0")]);
     for half in ["0.0.0.0/1", "128.0.0.0/1"] {
         assert_eq!(
-            compiled.provenance.of(&name, &net(half)),
+            owners(&documents, "vf-svc-web-4", half),
             ["site site-a: services.web.from"]
         );
     }

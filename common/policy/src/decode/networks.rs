@@ -6,8 +6,7 @@ use ipnet::IpNet;
 use voipfleet_ruleset::identifiers::is_name;
 use voipfleet_ruleset::ruleset::{DnsName, Expiring, InvalidUntil, Until};
 
-use super::super::address;
-use super::super::address_space::Breadth;
+use super::super::address_space::{AddressSpace, is_world};
 use super::super::diagnostic::{Span, quoted};
 use super::super::document::{Document, List, Provider, Tenant};
 use super::super::schema::LIST_ENTRY;
@@ -94,8 +93,8 @@ impl Decoder<'_> {
     /// is a client's is taken out of it.
     fn networks_of_one<'n>(&mut self, span: Span, nets: impl Iterator<Item = &'n IpNet>) {
         let nets: Vec<&IpNet> = nets.collect();
-        let told = nets.iter().any(|net| address::is_world(net));
-        if self.scope.is_some() && !told && Breadth::of(nets).is_wide() {
+        let told = nets.iter().any(|net| is_world(net));
+        if self.scope.is_some() && !told && AddressSpace::of(nets).is_wide() {
             self.sink.error(
                 span,
                 "these networks together are as wide as the world",
@@ -123,7 +122,7 @@ impl Decoder<'_> {
             let Some(net) = self.network(text, item.span) else {
                 continue;
             };
-            if address::is_world(&net) {
+            if is_world(&net) {
                 self.sink.error(
                     item.span,
                     format!("{net} is as wide as the world"),

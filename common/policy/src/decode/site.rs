@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use voipfleet_ruleset::ruleset::Mode;
 
-use super::super::address;
+use super::super::address_space::{is_no_source, is_world};
 use super::super::diagnostic::{Span, quoted};
 use super::super::document::{
     AddressWord, Cluster, CustomRule, DefaultVerdict, PolicyTest, Rollout, Site, Trust,
@@ -138,13 +138,13 @@ impl Decoder<'_> {
         let words = self.words(node, "admins");
         for (word, span) in &words {
             match word {
-                AddressWord::Net(net) if address::is_world(net) => self.sink.error(
+                AddressWord::Net(net) if is_world(net) => self.sink.error(
                     *span,
                     format!("{net} is as wide as the world"),
                     "everybody could try SSH on every node",
                     "name the networks from which you administer the nodes",
                 ),
-                AddressWord::Net(net) if self.scope.is_some() && address::is_no_source(net) => {
+                AddressWord::Net(net) if self.scope.is_some() && is_no_source(net) => {
                     self.sink.error(
                         *span,
                         format!("no other machine has an address of {net}"),

@@ -8,7 +8,9 @@ mod trial_model;
 use voipfleet_ruleset::ruleset::Digest;
 
 pub use delivery::{Decision, Delivery, Progress};
-pub use trial::{Attempt, Course, MAX_CONFIRM_WITHIN, Noted, Reaction, Start, confirm_within};
+pub use trial::{
+    Attempt, JournalState, MAX_CONFIRM_WITHIN, Reaction, Start, TrialState, confirm_within,
+};
 
 /// A site's numbered push; 0 is none.
 pub type Generation = u64;

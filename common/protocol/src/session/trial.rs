@@ -40,7 +40,7 @@ pub struct Attempt {
 
 /// What the journal says at a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noted {
+pub enum JournalState {
     /// No change had begun.
     Nothing,
     /// A change to this had begun, and may have been on trial.
@@ -94,18 +94,18 @@ enum Phase {
 
 /// Where a node stands between its confirmed ruleset and an offer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Course {
+pub struct TrialState {
     confirmed: Option<Held>,
     phase: Phase,
 }
 
-impl Course {
+impl TrialState {
     /// After a start: with what the ledger has as confirmed, and what the journal says.
-    pub fn start(confirmed: Option<Held>, noted: Noted) -> (Self, Start) {
+    pub fn start(confirmed: Option<Held>, noted: JournalState) -> (Self, Start) {
         let first = match noted {
-            Noted::Nothing => Start::Keep,
-            Noted::Change(held) if confirmed == Some(held) => Start::Settle,
-            Noted::Change(_) | Noted::Unreadable => Start::Undo,
+            JournalState::Nothing => Start::Keep,
+            JournalState::Change(held) if confirmed == Some(held) => Start::Settle,
+            JournalState::Change(_) | JournalState::Unreadable => Start::Undo,
         };
         let phase = match first {
             Start::Keep | Start::Settle => Phase::Settled,
@@ -261,9 +261,9 @@ mod tests {
         }
     }
 
-    fn on_trial(now: Instant) -> Course {
+    fn on_trial(now: Instant) -> TrialState {
         let confirmed = attempt(0, 1, "a").held;
-        let (mut course, first) = Course::start(Some(confirmed), Noted::Nothing);
+        let (mut course, first) = TrialState::start(Some(confirmed), JournalState::Nothing);
         assert_eq!(first, Start::Keep);
         let tried = attempt(7, 3, "b");
         assert_eq!(course.offer(tried), Reaction::Try);
@@ -359,13 +359,13 @@ mod tests {
     fn a_start_goes_back_unless_it_was_confirmed() {
         let (old, new) = (attempt(0, 1, "a").held, attempt(0, 2, "b").held);
         for (confirmed, noted, first) in [
-            (None, Noted::Nothing, Start::Keep),
-            (None, Noted::Change(new), Start::Undo),
-            (Some(old), Noted::Change(new), Start::Undo),
-            (Some(old), Noted::Unreadable, Start::Undo),
-            (Some(new), Noted::Change(new), Start::Settle),
+            (None, JournalState::Nothing, Start::Keep),
+            (None, JournalState::Change(new), Start::Undo),
+            (Some(old), JournalState::Change(new), Start::Undo),
+            (Some(old), JournalState::Unreadable, Start::Undo),
+            (Some(new), JournalState::Change(new), Start::Settle),
         ] {
-            let (course, does) = Course::start(confirmed, noted);
+            let (course, does) = TrialState::start(confirmed, noted);
             assert_eq!(does, first);
             assert_eq!(course.undo_is_due(), first == Start::Undo);
             assert_eq!(course.confirmed(), confirmed);

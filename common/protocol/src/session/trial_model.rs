@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use voipfleet_ruleset::ruleset::Digest;
 
-use super::{Attempt, Course, Decision, Delivery, Held, Noted, Reaction, Start};
+use super::{Attempt, Decision, Delivery, Held, JournalState, Reaction, Start, TrialState};
 
 const WITHIN: Duration = Duration::from_secs(30);
 /// Contents from this one on let the node reach its controller, and nothing that it probes.
@@ -106,7 +106,7 @@ struct Probed {
 
 struct World {
     machine: Machine,
-    agent: Option<Course>,
+    agent: Option<TrialState>,
     /// What the agent last said of its attempts: goes with Hello. Lost with the agent.
     rolled_back: Option<Attempt>,
     now: Instant,
@@ -167,8 +167,11 @@ impl World {
 
     fn start(&mut self) {
         self.attempt(|world| {
-            let noted = world.machine.journal.map_or(Noted::Nothing, Noted::Change);
-            let (mut course, first) = Course::start(world.machine.confirmed, noted);
+            let noted = world
+                .machine
+                .journal
+                .map_or(JournalState::Nothing, JournalState::Change);
+            let (mut course, first) = TrialState::start(world.machine.confirmed, noted);
             match first {
                 Start::Keep => world.machine.enforce(course.confirmed())?,
                 Start::Settle => {
@@ -209,7 +212,7 @@ impl World {
     }
 
     fn roll_back(&mut self) -> Result<(), Killed> {
-        self.rolled_back = self.agent.as_ref().and_then(Course::on_trial);
+        self.rolled_back = self.agent.as_ref().and_then(TrialState::on_trial);
         self.undo()?;
         if let (Some(delivery), Some(last)) = (&mut self.delivery, self.rolled_back) {
             let refused = super::Progress::Refused;
@@ -383,7 +386,7 @@ impl World {
                 self.attempt(Self::expire);
             }
             Act::Stop => {
-                let on_trial = self.agent.as_ref().and_then(Course::on_trial);
+                let on_trial = self.agent.as_ref().and_then(TrialState::on_trial);
                 if on_trial.is_some() {
                     self.attempt(Self::undo);
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::iptables::kept;
+use crate::iptables::longest_common_subsequence;
 use crate::iptables::words::comment;
 
 /// One change, with places in the wanted and in the observed list.
@@ -25,7 +25,7 @@ pub(super) enum Change {
 /// moved. Then a rule of the same label was altered, wherever it stands, and so was what
 /// replaced a rule in the same gap between two kept ones.
 pub(super) fn changes(wanted: &[String], observed: &[String]) -> Vec<Change> {
-    let kept = kept(wanted, observed);
+    let kept = longest_common_subsequence(wanted, observed);
     let kept_wanted: HashSet<usize> = kept.iter().map(|(w, _)| *w).collect();
     let kept_observed: HashSet<usize> = kept.iter().map(|(_, o)| *o).collect();
     let mut gone: Vec<usize> = (0..wanted.len())
@@ -163,7 +163,7 @@ mod tests {
             wanted in prop::collection::vec("[a-f]", 0..12),
             observed in prop::collection::vec("[a-f]", 0..12),
         ) {
-            let kept = kept(&wanted, &observed);
+            let kept = longest_common_subsequence(&wanted, &observed);
             let changes = changes(&wanted, &observed);
             let gone = changes.iter().filter(|c| !matches!(c, Change::Extra(_))).count();
             let new = changes.iter().filter(|c| !matches!(c, Change::Missing(_))).count();

@@ -4,7 +4,7 @@
 //! 1.8.4 (nft), and ipset 6.38.
 
 mod jump;
-mod kept;
+mod lcs;
 mod rate;
 mod repair;
 mod restore_text;
@@ -14,7 +14,7 @@ mod sets;
 pub(crate) mod words;
 
 pub use jump::{JUMP, JumpState, jump_edit, removal};
-pub(crate) use kept::kept;
+pub(crate) use lcs::longest_common_subsequence;
 pub use repair::{Repair, UNWANTED_CHAINS, repair_input};
 pub(crate) use restore_text::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
 pub use restore_text::{Failsafe, apply_input, filter_section, restore_input};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::jump::{jump_edit, retire};
-use super::kept::kept;
+use super::lcs::longest_common_subsequence;
 use super::words::is_ours;
 use super::{SavedChain, Table, filter_section};
 
@@ -113,7 +113,7 @@ fn all(chain: &SavedChain) -> String {
 
 /// Lines that delete and insert single rules; none where the whole chain is less work.
 fn edits(wanted: &SavedChain, found: &SavedChain) -> Option<String> {
-    let kept = kept(&wanted.rules, &found.rules);
+    let kept = longest_common_subsequence(&wanted.rules, &found.rules);
     let changed = wanted.rules.len() + found.rules.len() - 2 * kept.len();
     if kept.is_empty() || changed > MAX_EDITS {
         return None;

@@ -43,9 +43,11 @@ pub fn read_rule(chain_line: &str, family: Family) -> Result<(ChainName, Rule), 
 }
 
 /// The rule that [`read_rule`] gives back for `rule` once the kernel of `family` holds it:
-/// rates in the kernel's steps, one family, and no source in place of every source.
+/// rates in the kernel's steps, one family, no source in place of every source, and no subject,
+/// which the kernel does not hold.
 pub fn as_read(rule: &Rule, family: Family) -> Rule {
     Rule {
+        subject: None,
         scope: Scope::from(family),
         source: rule.source.filter(|net| net.prefix_len() > 0),
         limit: rule.limit.map(|rate| as_printed(rate, LIMIT_SCALE)),

@@ -95,7 +95,7 @@ impl Ruleset {
         self.check_chains()
     }
 
-    /// Both families of a set hold what the same sources hold.
+    /// Both families of a set belong to the same owner and live sources.
     fn check_live_names(&self) -> Result<(), InvalidRuleset> {
         let names: usize = self.sets.iter().map(|set| set.live.len()).sum();
         if names > MAX_LIVE_NAMES {
@@ -114,9 +114,11 @@ impl Ruleset {
             )));
         }
         let mut sets = self.sets.iter().zip(self.sets.iter().skip(1));
-        match sets.find(|(a, b)| a.name.stem == b.name.stem && a.live != b.live) {
+        match sets
+            .find(|(a, b)| a.name.stem == b.name.stem && (a.live != b.live || a.owner != b.owner))
+        {
             Some((set, other)) => Err(invalid(format!(
-                "sets {} and {} name other live sources",
+                "sets {} and {} differ in their live sources or owner",
                 set.name, other.name
             ))),
             None => Ok(()),

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::{
     Chain, ConnectionState, ConnectionStates, INPUT_CHAIN, InvalidToken, Mode, Ports, Protocol,
-    Rule, Ruleset, Scope, Verdict,
+    Rule, RuleSubject, Ruleset, Scope, Verdict,
 };
 use crate::identifiers::{NodeName, SiteName};
 
@@ -24,7 +24,8 @@ impl Ruleset {
         ssh_ports: Vec<u16>,
     ) -> Result<Self, InvalidToken> {
         let rule = |label: &str, verdict| -> Result<Rule, InvalidToken> {
-            Ok(Rule::new(format!("management:{label}").parse()?, verdict))
+            Ok(Rule::new(format!("management:{label}").parse()?, verdict)
+                .about(RuleSubject::Management))
         };
         let input = vec![
             Rule {

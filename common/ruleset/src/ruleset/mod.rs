@@ -12,6 +12,7 @@ mod outline;
 mod ports;
 mod probe;
 mod rule;
+mod subject;
 mod tokens;
 mod wire;
 
@@ -27,6 +28,7 @@ pub use probe::{Endpoint, Host, HostName, MAX_PROBES, Probe, ProbeCheck, ProbeNa
 pub use rule::{
     ConnectionState, ConnectionStates, Protocol, Rate, RateUnit, Rule, Scope, SourceLimit, Verdict,
 };
+pub use subject::{ProviderPart, RuleSubject, SetOwner};
 pub use tokens::{
     ChainName, Interface, InvalidToken, Label, LimitName, LogPrefix, SetName, SetStem,
 };
@@ -110,6 +112,8 @@ pub struct Ruleset {
 pub struct AddressSet {
     /// Its name and family.
     pub name: SetName,
+    /// Whose addresses it holds, both families alike; `None` for one that no compiler made.
+    pub owner: Option<SetOwner>,
     /// `maxelem` in the kernel: at least the number of elements, expiring ones among them.
     pub max_elements: u32,
     /// Prefixes of the set's family that stay, ascending, distinct, none with length 0.
@@ -137,6 +141,7 @@ impl AddressSet {
         elements.dedup();
         let mut set = Self {
             name,
+            owner: None,
             max_elements: 0,
             elements,
             expiring: Vec::new(),
@@ -144,6 +149,13 @@ impl AddressSet {
         };
         set.make_room();
         set
+    }
+
+    /// The same set as that of `owner`.
+    #[must_use]
+    pub fn with_owner(mut self, owner: SetOwner) -> Self {
+        self.owner = Some(owner);
+        self
     }
 
     /// The same set, which holds the content of these live sources besides.

@@ -2,7 +2,9 @@
 
 use ipnet::IpNet;
 
-use super::{ChainName, Family, Interface, Label, LimitName, LogPrefix, Ports, SetStem};
+use super::{
+    ChainName, Family, Interface, Label, LimitName, LogPrefix, Ports, RuleSubject, SetStem,
+};
 
 /// The families that a rule is rendered for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,8 +152,10 @@ pub enum Verdict {
 /// One rule. Every condition must hold; an absent one always does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Where it comes from.
+    /// The text of its comment, from which an operator knows it in the kernel's tables.
     pub label: Label,
+    /// Which part of the policy it enforces; `None` for one that was read from a kernel.
+    pub subject: Option<RuleSubject>,
     /// The families that it stands in.
     pub scope: Scope,
     /// `-i`.
@@ -183,6 +187,7 @@ impl Rule {
     pub fn new(label: Label, verdict: Verdict) -> Self {
         Self {
             label,
+            subject: None,
             scope: Scope::Both,
             in_interface: None,
             source_set: None,
@@ -196,5 +201,12 @@ impl Rule {
             source_limit: None,
             verdict,
         }
+    }
+
+    /// The same rule as a part of `subject`.
+    #[must_use]
+    pub fn about(mut self, subject: RuleSubject) -> Self {
+        self.subject = Some(subject);
+        self
     }
 }

@@ -1,6 +1,6 @@
 //! What an answer of a source makes of what a list had.
 
-use voipfleet_policy::Breadth;
+use voipfleet_policy::AddressSpace;
 
 use super::fetch::{FetchError, Fetched};
 use crate::errors::chain;
@@ -85,7 +85,7 @@ fn accept(
     if after == 0 && (before > 0 || parsed.dropped != Dropped::default()) {
         return Err("it holds no address that can be taken".to_owned());
     }
-    let breadth = Breadth::of(&parsed.elements);
+    let breadth = AddressSpace::of(&parsed.elements);
     if breadth.is_world() {
         return Err(
             "together its entries are half of IPv4, or all of IPv6: that is no list of \

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_policy::{self as policy, Document, Documents, Kind, Source};
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{
     ApplyRequest, ApplyResponse, Change, DocumentChange, DocumentConflict, DocumentRevision,
     Severity,
 };
 
-use super::convert::{diagnostic, parse, sources};
+use super::convert::{diagnostic, invalid, parse, sources};
 use super::documents::{broken, shown};
 use super::{Caller, DocumentsApi, source_quotas};
 use crate::documents::{Change as Step, Stored};
@@ -93,13 +95,11 @@ impl DocumentsApi {
             return Err(in_use(name, sites, outcome.used.len()).into());
         }
         if outcome.total > MAX_DOCUMENTS {
-            return Err(Status::resource_exhausted(format!(
-                "there would be more than {MAX_DOCUMENTS} documents"
-            ))
-            .into());
+            let message = format!("there would be more than {MAX_DOCUMENTS} documents");
+            return Err(Refusal::new(Reason::LimitReached, message).into());
         }
         if let Some(beyond) = outcome.beyond {
-            return Err(Status::resource_exhausted(beyond).into());
+            return Err(Refusal::new(Reason::LimitReached, beyond).into());
         }
         let mut answer = ApplyResponse {
             diagnostics: outcome.diagnostics.into_iter().map(diagnostic).collect(),
@@ -176,8 +176,8 @@ impl Order {
     fn of(request: ApplyRequest) -> Result<Self, Status> {
         let named = |revisions: Vec<DocumentRevision>| {
             if revisions.len() > MAX_DOCUMENTS {
-                return Err(Status::invalid_argument(format!(
-                    "there are never more than {MAX_DOCUMENTS} documents"
+                return Err(invalid(format!(
+                    "an installation has at most {MAX_DOCUMENTS} documents"
                 )));
             }
             let of_one = |one: DocumentRevision| Ok(((parse(&one.kind)?, one.name), one.revision));
@@ -307,9 +307,14 @@ pub(super) fn in_use((kind, name): &Name, sites: &[String], more: usize) -> Stat
         0 => String::new(),
         more => format!(" (and {more} more documents are in use)"),
     };
-    Status::failed_precondition(format!(
-        "{kind} {} is used by site {}{also}; take it out there first",
+    let message = format!(
+        "{kind} {} is used by site {}{also}",
         shown(name),
-        sites.join(", "),
-    ))
+        sites.join(", ")
+    );
+    Refusal::new(Reason::DocumentInUse, message)
+        .hint("remove it from the site's document first")
+        .fact("kind", kind)
+        .fact("name", shown(name))
+        .into()
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::server::rpc_status::conflict;
 use tonic::Status;
 use voipfleet_policy as policy;
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
+use voipfleet_proto::v1::Reason;
 use voipfleet_protocol::audit::{Kind, Link, Record};
 
 use super::convert::{invalid, parse};
@@ -225,13 +228,14 @@ impl AuditApi {
         let store = self.store.as_ref();
         let held = store.get(&keys::audit(last.seq)).await.map_err(failed)?;
         let held = held.ok_or_else(|| {
-            Status::not_found(format!("there is no record {} in the audit log", last.seq))
+            let message = format!("the audit log has no record {}", last.seq);
+            Status::from(Refusal::new(Reason::UnknownAuditRecord, message))
         })?;
         if voipfleet_protocol::audit::Hash::of(&held.value) != last.hash {
-            return Err(Status::failed_precondition(format!(
-                "record {} of the audit log is another one; check it: voipctl audit verify",
-                last.seq
-            )));
+            let message = format!("record {} of the audit log has another hash", last.seq);
+            return Err(Refusal::new(Reason::AuditRecordDiffers, message)
+                .hint("check the log: voipctl audit verify")
+                .into());
         }
         let mut removed = 0;
         loop {
@@ -261,9 +265,7 @@ impl AuditApi {
                 .put(keys::AUDIT_ANCHOR, value.map_err(failed)?);
             let outcome: Result<_, StoreError> = store.commit(txn).await;
             if outcome.map_err(failed)? == Outcome::Conflict {
-                return Err(Status::aborted(
-                    "the audit log is being pruned by somebody else; try again",
-                ));
+                return Err(conflict("the audit log"));
             }
         }
         tracing::info!(operator = %caller.name, removed, "audit log pruned");

@@ -7,6 +7,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{BackupDone, BackupPart, backup_part::Kind};
 
 use super::failed;
@@ -41,9 +43,10 @@ impl BackupApi {
         &self,
     ) -> Result<ReceiverStream<Result<BackupPart, Status>>, Status> {
         let Ok(turn) = Arc::clone(&self.turn).try_acquire_owned() else {
-            return Err(Status::resource_exhausted(
-                "another backup is being taken; try again when it is done",
-            ));
+            let message = "another backup is being taken";
+            return Err(Refusal::new(Reason::Busy, message)
+                .hint("try again when it is done")
+                .into());
         };
         let now_ms = self.clock.now_ms();
         let taking = Taking::begin(self.store.as_ref(), now_ms, self.authority.fingerprint());
@@ -86,7 +89,7 @@ async fn give(out: &Parts, kind: Kind) -> Result<(), Status> {
     let part = BackupPart { kind: Some(kind) };
     match tokio::time::timeout(READING, out.send(Ok(part))).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Status::cancelled("its reader went away")),
-        Err(_) => Err(Status::deadline_exceeded("the backup was not read in time")),
+        Ok(Err(_)) => Err(Status::cancelled("the reader hung up")),
+        Err(_) => Err(Refusal::new(Reason::TooSlow, "the backup was not read in time").into()),
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 use voipfleet_policy as policy;
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
+use voipfleet_proto::v1::Reason;
 
 use super::Caller;
 use crate::push::{CONFIRM_WITHIN_MS, Order, PushError, Want};
@@ -18,7 +20,7 @@ const MAX_WAIT_MS: u64 = 24 * 3600 * 1000;
 
 /// A wrong value in a request.
 pub(super) fn invalid(error: impl std::fmt::Display) -> Status {
-    Status::invalid_argument(error.to_string())
+    Refusal::new(Reason::InvalidRequest, error.to_string()).into()
 }
 
 /// Reads a name or number, or says what is wrong with it.
@@ -32,8 +34,10 @@ where
 /// Files as an operator wrote them.
 pub(super) fn sources(sources: Vec<v1::Source>) -> Result<Vec<policy::Source>, Status> {
     if sources.len() > MAX_SOURCES {
-        let message = format!("more than {MAX_SOURCES} files; apply them in parts");
-        return Err(Status::invalid_argument(message));
+        let message = format!("more than {MAX_SOURCES} files in one request");
+        return Err(Refusal::new(Reason::InvalidRequest, message)
+            .hint("apply them in parts")
+            .into());
     }
     let source = |source: v1::Source| policy::Source {
         path: source.path,

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use tonic::Status;
 use voipfleet_policy::{Documents, Kind};
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
+use voipfleet_proto::v1::Reason;
 use voipfleet_protocol::identity::rights::{Call, OperatorRole, Sight, Target, Use, Uses, decide};
 
 use super::{Caller, DocumentsApi};
@@ -30,11 +32,15 @@ impl DocumentsApi {
         let mut errors = answer.diagnostics.iter();
         match errors.find(|found| found.severity() == v1::Severity::Error) {
             None => Ok(()),
-            Some(first) => Err(Status::invalid_argument(format!(
-                "the given documents have mistakes, the first in {}:{}: {}; see them: voipctl \
-                 apply --dry-run",
-                first.path, first.line, first.message
-            ))),
+            Some(first) => {
+                let message = format!(
+                    "the given documents have errors, the first in {}:{}: {}",
+                    first.path, first.line, first.message
+                );
+                Err(Refusal::new(Reason::InvalidDocuments, message)
+                    .hint("show all of them: voipctl apply --dry-run")
+                    .into())
+            }
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::server::rpc_status::internal;
 use tonic::Status;
 use voipfleet_policy::{Document, Kind};
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{
     DeleteRequest, GetDocumentsRequest, GetDocumentsResponse, StoredDocument,
 };
@@ -29,7 +32,19 @@ const WITH_SITE: usize = 30;
 const PRUNE_EVERY: u64 = 100;
 
 pub(super) fn broken() -> Status {
-    Status::internal("the documents could not be checked; the controller's log says why")
+    internal("the documents could not be checked")
+}
+
+fn unknown_document(kind: &dyn std::fmt::Display, name: &str, hint: &str) -> Status {
+    let name = shown(name);
+    Refusal::new(
+        Reason::UnknownDocument,
+        format!("there is no {kind} {name}"),
+    )
+    .hint(hint)
+    .fact("kind", kind)
+    .fact("name", name)
+    .into()
 }
 
 /// What a request for documents is about.
@@ -82,10 +97,11 @@ impl DocumentsApi {
         let documents = reading.await.map_err(|_| broken())?;
         if documents.is_empty() && !request.name.is_empty() {
             let kind = kind.map_or("document".to_owned(), |kind| kind.to_string());
-            return Err(Status::not_found(format!(
-                "there is no {kind} {}; `voipctl get` lists what there is",
-                shown(&request.name)
-            )));
+            return Err(unknown_document(
+                &kind,
+                &request.name,
+                "list the documents: voipctl get",
+            ));
         }
         Ok(GetDocumentsResponse {
             documents,
@@ -106,10 +122,8 @@ impl DocumentsApi {
         let delete = async |mut tx| {
             let stored = self.read_documents().await?;
             if !stored.documents.contains(kind, name) {
-                return Err(Failed(Status::not_found(format!(
-                    "there is no {kind} {}; `voipctl get {kind}` lists them",
-                    shown(name)
-                ))));
+                let hint = format!("list them: voipctl get {kind}");
+                return Err(Failed(unknown_document(&kind, name, &hint)));
             }
             caller.may_delete(&stored.documents, [(kind, name.as_str())])?;
             let users = stored.documents.users_of(kind, name);
@@ -182,10 +196,13 @@ impl DocumentsApi {
         if nodes.is_empty() {
             return Ok(());
         }
-        Err(Status::failed_precondition(format!(
-            "site {site} still has nodes: {}; delete each first: voipctl delete node {site}/NODE",
-            nodes.join(", ")
-        )))
+        let message = format!("site {site} still has nodes: {}", nodes.join(", "));
+        Err(Refusal::new(Reason::SiteHasNodes, message)
+            .hint(format!(
+                "delete each of them first: voipctl delete node {site}/NODE"
+            ))
+            .fact("site", site)
+            .into())
     }
 
     pub(super) async fn read_documents(&self) -> Result<Stored, Status> {

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use crate::server::rpc_status::unknown_site;
 use tonic::Status;
 use voipfleet_proto::v1::{DriftRecord, DriftRequest, DriftResponse, NodeDrift};
 use voipfleet_ruleset::identifiers::SiteName;
@@ -78,8 +79,6 @@ impl FleetApi {
         if stored.documents.sites.contains_key(site) || !nodes.map_err(failed)?.entries.is_empty() {
             return Ok(());
         }
-        Err(Status::not_found(format!(
-            "there is no site {site}; `voipctl get site` lists them"
-        )))
+        Err(unknown_site(site))
     }
 }

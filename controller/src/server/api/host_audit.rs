@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use tonic::Status;
 use voipfleet_policy::catalogue::{self, Direction, Exposure, SERVICES, Service};
-use voipfleet_policy::{AddressWord, Documents, List, Site, Transport};
+use voipfleet_policy::{AddressWord, Addresses, Documents, Site, Transport};
 use voipfleet_proto::v1::{
     Difference, DifferenceKind, InterfaceAddress, NodeReport, SiteStatus, StatusResponse, VoipNow,
 };
 use voipfleet_ruleset::role::Role;
-use voipfleet_ruleset::ruleset::PortRange;
+use voipfleet_ruleset::ruleset::{PortRange, ProviderPart};
 
 use super::{FleetApi, failed};
 use crate::site_inputs::read_addresses;
@@ -180,10 +180,9 @@ fn opened_to_world(site: &Site, roles: &BTreeSet<Role>, port: u16) -> Option<&'s
 /// that the nodes are on by the cluster's interface. Neighbours are joined.
 fn known_networks(site: &Site, documents: &Documents, nodes: &[NodeReport]) -> Vec<IpNet> {
     let mut known = Vec::new();
-    let mut words: Vec<&AddressWord> = vec![&AddressWord::Clients];
-    words.extend(&site.admins);
-    for word in words {
-        add(site, documents, word, &mut known);
+    for word in &[AddressWord::Clients, AddressWord::Admins] {
+        let expansion = site.expand(documents, word, &ProviderPart::BOTH);
+        known.extend(expansion.addresses.iter().flat_map(Addresses::all_nets));
     }
     let interface = site.cluster.interface.as_ref();
     for facts in nodes.iter().filter_map(|node| node.facts.as_ref()) {
@@ -194,42 +193,6 @@ fn known_networks(site: &Site, documents: &Documents, nodes: &[NodeReport]) -> V
         }
     }
     IpNet::aggregate(&known)
-}
-
-fn add(site: &Site, documents: &Documents, word: &AddressWord, into: &mut Vec<IpNet>) {
-    let tenant = |name| documents.tenants.get(name).into_iter();
-    let provider = |name| documents.providers.get(name).into_iter();
-    match word {
-        AddressWord::Net(net) => into.push(*net),
-        AddressWord::Tenant(name) => {
-            into.extend(tenant(name).flat_map(|tenant| tenant.networks.values().flatten()));
-        }
-        AddressWord::Provider(name) => {
-            let both = provider(name).flat_map(|found| found.signalling.iter().chain(&found.media));
-            into.extend(both);
-        }
-        AddressWord::List(name) => {
-            let list = documents.lists.get(name).into_iter();
-            into.extend(list.flat_map(List::nets));
-        }
-        AddressWord::Tenants => {
-            for name in &site.tenants {
-                add(site, documents, &AddressWord::Tenant(name.clone()), into);
-            }
-        }
-        AddressWord::Providers => {
-            for name in &site.providers {
-                add(site, documents, &AddressWord::Provider(name.clone()), into);
-            }
-        }
-        AddressWord::Clients => {
-            add(site, documents, &AddressWord::Tenants, into);
-            add(site, documents, &AddressWord::Providers, into);
-        }
-        // The world, itself and its own nodes name no network of others; and admins that
-        // name themselves were refused when the document was stored.
-        AddressWord::World | AddressWord::Local | AddressWord::Cluster | AddressWord::Admins => {}
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! Nodes, as far as operators change them.
 
 use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::DeleteRequest;
+use voipfleet_proto::v1::Reason;
 use voipfleet_protocol::identity::rights::Target;
 
-use super::convert::parse;
+use super::convert::{invalid, parse};
 use super::{Caller, FleetApi, failed};
 use crate::records::NodeId;
 use crate::server::rpc_status::Failed;
@@ -30,7 +32,7 @@ pub(super) fn deleted(request: &DeleteRequest) -> Result<Target, Status> {
 fn node_id(name: &str) -> Result<NodeId, Status> {
     let (site, node) = name.split_once('/').ok_or_else(|| {
         let shown: String = name.chars().take(80).collect();
-        Status::invalid_argument(format!("{shown:?} is not SITE/NODE"))
+        invalid(format!("{shown:?} is not SITE/NODE"))
     })?;
     Ok(NodeId {
         site: parse(site)?,
@@ -45,11 +47,14 @@ impl FleetApi {
         let id = node_id(name)?;
         let key = keys::node(&id.site, &id.node);
         let store = self.store.as_ref();
-        transact(store, "the node", async |mut tx| {
+        transact(store, &format!("node {id}"), async |mut tx| {
             if tx.get(&key).await?.is_none() {
-                return Err(Failed(Status::not_found(format!(
-                    "there is no node {id}; `voipctl nodes` lists them"
-                ))));
+                return Err(Failed::from(
+                    Refusal::new(Reason::UnknownNode, format!("there is no node {id}"))
+                        .hint("list the nodes: voipctl nodes")
+                        .fact("site", &id.site)
+                        .fact("node", &id.node),
+                ));
             }
             tx.delete(&key);
             tx.delete(keys::status(&id.site, &id.node));

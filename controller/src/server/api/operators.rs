@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::server::rpc_status::{conflict, internal};
 use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
+use voipfleet_proto::v1::Reason;
 use voipfleet_protocol::identity::Identity;
 use voipfleet_protocol::identity::rights::{Binding, OperatorRole, Scope};
 use voipfleet_ruleset::identifiers::OperatorName;
@@ -40,21 +43,26 @@ fn binding(asked: &v1::OperatorBinding) -> Result<Binding, Status> {
         (false, true, false) => Scope::Tenants(names(&asked.tenants)?),
         _ => {
             return Err(invalid(
-                "a binding is of everything, or of sites, or of tenants: exactly one of them",
+                "a binding covers everything, or sites, or tenants: exactly one of the three",
             ));
         }
     };
     if role == OperatorRole::Admin && matches!(scope, Scope::Tenants(_)) {
-        return Err(invalid(
-            "an admin of a tenant would have no more rights than an operator; use --role operator",
-        ));
+        let message = "an admin of a tenant would have no more rights than an operator";
+        return Err(Refusal::new(Reason::InvalidRequest, message)
+            .hint("use --role operator")
+            .into());
     }
     Ok(Binding { role, scope })
 }
 
 fn bindings(asked: &[v1::OperatorBinding]) -> Result<Vec<Binding>, Status> {
     if asked.is_empty() {
-        return Err(invalid("an operator needs a role; add --role viewer"));
+        return Err(
+            Refusal::new(Reason::InvalidRequest, "an operator needs a role")
+                .hint("name one, such as --role viewer")
+                .into(),
+        );
     }
     if asked.len() > MAX_BINDINGS {
         return Err(invalid(format!(
@@ -82,14 +90,18 @@ fn words(bindings: &[Binding]) -> String {
     bindings.join("; ")
 }
 
-fn nobody(name: &OperatorName) -> Status {
-    Status::not_found(format!(
-        "there is no operator {name}; `voipctl operator list` lists them"
-    ))
+fn unknown_operator(name: &OperatorName) -> Status {
+    Refusal::new(
+        Reason::UnknownOperator,
+        format!("there is no operator {name}"),
+    )
+    .hint("list the operators: voipctl operator list")
+    .fact("operator", name)
+    .into()
 }
 
 fn contended() -> Status {
-    Status::aborted("the operator is being changed by others; try again")
+    conflict("the operator")
 }
 
 fn key_of(issued: &Issued) -> OperatorKey {
@@ -163,10 +175,10 @@ impl OperatorsApi {
         let signing = tokio::task::spawn_blocking(move || authority.sign(&csr, &identity, now_ms));
         let issued = signing
             .await
-            .map_err(|_| Status::internal("signing broke off"))?;
+            .map_err(|_| internal("the certificate could not be signed"))?;
         issued.map_err(|error| {
             tracing::error!(error = %crate::errors::chain(&error), "a certificate was not signed");
-            Status::internal("the certificate could not be signed; the controller's log says why")
+            internal("the certificate could not be signed")
         })
     }
 
@@ -182,19 +194,26 @@ impl OperatorsApi {
         caller.detail(words(&bindings));
         let csr = csr(&request.csr_pem)?;
         if name == self.admin || self.operator(&name).await?.is_some() {
-            return Err(Status::already_exists(format!(
-                "there is an operator {name} already; change its rights: voipctl operator bind \
-                 {name}; for another key remove it first: voipctl operator remove {name}"
-            )));
+            let message = format!("operator {name} already exists");
+            return Err(Refusal::new(Reason::OperatorExists, message)
+                .hint(format!(
+                    "to change its rights: voipctl operator bind {name}"
+                ))
+                .hint(format!(
+                    "for another key, remove it first: voipctl operator remove {name}"
+                ))
+                .fact("operator", name)
+                .into());
         }
         let there = self
             .store
             .range(keys::ALL_OPERATORS, None, MAX_OPERATORS)
             .await;
         if there.map_err(failed)?.entries.len() >= MAX_OPERATORS {
-            return Err(Status::resource_exhausted(format!(
-                "there are {MAX_OPERATORS} operators already; remove some"
-            )));
+            let message = format!("there are {MAX_OPERATORS} operators, the most that may exist");
+            return Err(Refusal::new(Reason::LimitReached, message)
+                .hint("remove some: voipctl operator remove NAME")
+                .into());
         }
         let issued = self.sign(csr, &name).await?;
         let now_ms = self.clock.now_ms();
@@ -248,11 +267,15 @@ impl OperatorsApi {
         let bindings = bindings(&request.bindings)?;
         caller.detail(words(&bindings));
         self.refuse_first_admin(&name)?;
-        let read = self.operator(&name).await?.ok_or_else(|| nobody(&name))?;
+        let read = self
+            .operator(&name)
+            .await?
+            .ok_or_else(|| unknown_operator(&name))?;
         if name == caller.name && !bindings.contains(&Binding::everything()) {
-            return Err(Status::failed_precondition(
-                "you would take your own rights; let another admin do it",
-            ));
+            let message = "you cannot take away your own rights";
+            return Err(Refusal::new(Reason::OwnRights, message)
+                .hint("ask another admin")
+                .into());
         }
         caller.detail(format!(
             "{}; before: {}",
@@ -281,11 +304,15 @@ impl OperatorsApi {
         caller.concerns(format!("Operator/{name}"));
         self.refuse_first_admin(&name)?;
         if name == caller.name {
-            return Err(Status::failed_precondition(
-                "you would remove yourself; let another admin do it",
-            ));
+            let message = "you cannot remove yourself";
+            return Err(Refusal::new(Reason::OwnRights, message)
+                .hint("ask another admin")
+                .into());
         }
-        let read = self.operator(&name).await?.ok_or_else(|| nobody(&name))?;
+        let read = self
+            .operator(&name)
+            .await?
+            .ok_or_else(|| unknown_operator(&name))?;
         caller.detail(format!("was {}", words(&read.record.bindings)));
         let key = keys::operator(&name);
         let txn = Txn::new()
@@ -302,11 +329,14 @@ impl OperatorsApi {
         if *name != self.admin {
             return Ok(());
         }
-        Err(Status::failed_precondition(format!(
-            "{name} is the first admin, named in the controller's controller.json: it stays, so \
-             that nobody is locked out. To make another operator the first admin, name it there \
-             and restart the controller"
-        )))
+        let message = format!(
+            "{name} is the first admin, named in the controller's controller.json, and always keeps \
+             all rights"
+        );
+        Err(Refusal::new(Reason::FirstAdmin, message)
+            .hint("to make another operator the first admin, name it there and restart the controller")
+            .fact("operator", name)
+            .into())
     }
 
     /// Signs a new key of the caller. The earlier certificates are good until they end.
@@ -320,7 +350,7 @@ impl OperatorsApi {
         let csr = csr(&request.csr_pem)?;
         let read = self.operator(name).await?;
         if read.is_none() && *name != self.admin {
-            return Err(nobody(name));
+            return Err(unknown_operator(name));
         }
         let issued = self.sign(csr, name).await?;
         let now_ms = self.clock.now_ms();
@@ -364,7 +394,7 @@ fn csr(pem: &str) -> Result<Csr, Status> {
         PkiError::Request(_) => invalid(error),
         error => {
             tracing::error!(error = %crate::errors::chain(&error), "a certificate request");
-            Status::internal("the certificate request could not be read")
+            internal("the certificate request could not be read")
         }
     })
 }

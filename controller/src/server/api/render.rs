@@ -8,8 +8,9 @@ use voipfleet_ruleset::ruleset::live::Missing;
 use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use super::PlanApi;
-use super::convert::{parse, refused};
+use super::convert::{invalid, parse, refused};
 use crate::push::PushError;
+use crate::server::rpc_status::internal;
 use crate::site_inputs::{SiteNode, read_addresses};
 
 impl PlanApi {
@@ -36,7 +37,7 @@ impl PlanApi {
                 compiled.await.map_err(refused)?
             }
             None if !request.roles.is_empty() => {
-                return Err(Status::invalid_argument("roles need the name of a node"));
+                return Err(invalid("roles need the name of a node"));
             }
             _ => self.pushes.compile_live(&site).await.map_err(refused)?,
         };
@@ -59,7 +60,7 @@ impl PlanApi {
         let nodes = rendering
             .await
             .map_err(|_| refused(PushError::Broken(site.clone())))?
-            .map_err(|error| Status::internal(format!("site {site}: {error}")))?;
+            .map_err(|error| internal(&format!("site {site} cannot be rendered: {error}")))?;
         Ok(RenderResponse { nodes })
     }
 }

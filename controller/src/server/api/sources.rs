@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use std::time::Duration;
 use tonic::Status;
 use voipfleet_policy::{Documents, Kind, Provider};
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{
     FeedLeftOut, FeedReport, FetchFeedRequest, FetchFeedResponse, LiveSourcesResponse,
     ResolvedAddress, ResolvedName,
@@ -106,14 +109,19 @@ impl SourcesApi {
         let fetched = documents.lists.get(&list).map(|list| list.feed.is_some());
         match fetched {
             None => {
-                return Err(Status::not_found(format!(
-                    "there is no list {list}; `voipctl feeds` shows those that are fetched"
-                )));
+                let message = format!("there is no list {list}");
+                return Err(Refusal::new(Reason::UnknownList, message)
+                    .hint("list the fetched lists: voipctl feeds")
+                    .fact("list", list)
+                    .into());
             }
             Some(false) => {
-                return Err(Status::failed_precondition(format!(
+                let message = format!(
                     "list {list} is not fetched: its document has neither `url` nor `refresh`"
-                )));
+                );
+                return Err(Refusal::new(Reason::ListNotFetched, message)
+                    .fact("list", list)
+                    .into());
             }
             Some(true) => {}
         }
@@ -125,9 +133,10 @@ impl SourcesApi {
             caller.detail("as short as it may be");
         }
         let record = record.ok_or_else(|| {
-            Status::unavailable(format!(
-                "list {list} is not being fetched yet; try again in a moment"
-            ))
+            let message = format!("list {list} is not being fetched yet");
+            Status::from(
+                Refusal::new(Reason::NotReady, message).retry_after(Duration::from_secs(5)),
+            )
         })?;
         let mut report = feed_report(&list, record, &documents);
         report.left_out = self.left_out(&list, &caller.sight);

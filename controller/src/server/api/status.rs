@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::server::rpc_status::unknown_site;
 use tonic::Status;
 use voipfleet_proto::v1::{
     DriftState, NodeReport, NodeState, SiteStatus, StatusRequest, StatusResponse, SyncState,
@@ -51,9 +52,7 @@ impl FleetApi {
         sites.extend(nodes.keys().cloned());
         if let Some(only) = only {
             if !sites.contains(&only) {
-                return Err(Status::not_found(format!(
-                    "there is no site {only}; `voipctl get site` lists them"
-                )));
+                return Err(unknown_site(&only));
             }
             sites = BTreeSet::from([only]);
         }

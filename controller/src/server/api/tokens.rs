@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{
     CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, TokenReport,
 };
@@ -74,7 +76,11 @@ impl TokensApi {
             .map(|role| parse::<Role>(role))
             .collect::<Result<BTreeSet<_>, _>>()?;
         if roles.is_empty() {
-            return Err(invalid("a token needs at least one role; add --role sip"));
+            return Err(
+                Refusal::new(Reason::InvalidRequest, "a token needs at least one role")
+                    .hint("name one, such as --role sip")
+                    .into(),
+            );
         }
         let ttl_ms = match request.ttl_ms {
             0 => DEFAULT_TTL_MS,
@@ -106,10 +112,12 @@ impl TokensApi {
             async |mut tx| {
                 let stored = self.documents.read().await?;
                 if !stored.documents.sites.contains_key(&record.site) {
-                    return Err(Failed(Status::not_found(format!(
-                        "there is no site {}; apply its document first: voipctl apply -f PATH",
-                        record.site
-                    ))));
+                    let message = format!("there is no site {}", record.site);
+                    return Err(Failed::from(
+                        Refusal::new(Reason::UnknownSite, message)
+                            .hint("apply its document first: voipctl apply -f PATH")
+                            .fact("site", &record.site),
+                    ));
                 }
                 tx.expect(keys::DOCUMENTS, stored.expect);
                 tx.expect(key.clone(), Expect::Absent);
@@ -159,9 +167,12 @@ impl TokensApi {
             tokens.find(|(known, token)| known == id && caller.sight.whole_site(&token.site));
         let Some((_, token)) = found else {
             let shown: String = id.chars().take(80).collect();
-            return Err(Status::not_found(format!(
-                "there is no token {shown}; `voipctl token list` lists them"
-            )));
+            return Err(
+                Refusal::new(Reason::UnknownToken, format!("there is no token {shown}"))
+                    .hint("list the tokens: voipctl token list")
+                    .fact("token", shown)
+                    .into(),
+            );
         };
         caller.concerns_site(&token.site);
         caller.concerns(format!("Token/{id}"));
@@ -194,9 +205,10 @@ impl TokensApi {
             .map(|(id, _)| keys::token(id))
             .collect();
         if tokens.len() - old.len() >= MAX_TOKENS {
-            return Err(Status::resource_exhausted(
-                "there are too many tokens; revoke some: voipctl token revoke ID",
-            ));
+            let message = format!("there are {MAX_TOKENS} tokens, the most that may exist");
+            return Err(Refusal::new(Reason::LimitReached, message)
+                .hint("revoke some: voipctl token revoke ID")
+                .into());
         }
         if !old.is_empty() {
             let old = old.into_iter().map(|key| (key, None));

@@ -51,8 +51,8 @@ pub struct Bounds {
 pub enum Admission {
     /// Peers with a certificate of this trust domain.
     Members(TrustDomain),
-    /// Anybody: for enrolment.
-    Anybody,
+    /// Anyone: for enrolment.
+    Anyone,
 }
 
 /// Why an address cannot be listened on.
@@ -199,7 +199,7 @@ impl Acceptor {
             .map_err(|_| "the TLS handshake took too long".to_owned())?
             .map_err(|error| refusal::words(&error))?;
         let proven = match &self.admission {
-            Admission::Anybody => None,
+            Admission::Anyone => None,
             Admission::Members(domain) => {
                 let certificate = stream
                     .get_ref()

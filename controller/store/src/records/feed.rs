@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use voipfleet_policy::Breadth;
+use voipfleet_policy::AddressSpace;
 
 /// A packed IPv4 network: address and prefix length.
 const V4_BYTES: usize = 5;
@@ -99,7 +99,7 @@ impl FeedRecord {
 
     /// Whether it is too wide for something to be opened to it.
     pub fn is_wide(&self) -> bool {
-        Breadth::of(&self.elements()).is_wide()
+        AddressSpace::of(&self.elements()).is_wide()
     }
 
     /// How many elements there are.

@@ -83,54 +83,10 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     if args.documents {
         return documents(&args.generation, &answer, session);
     }
-    let shown = Shown {
-        site: site.as_str(),
-        entry: answer.entry.as_ref().map(Entry::of),
-        content: answer
-            .nodes
-            .iter()
-            .map(|one| Content {
-                node: &one.node,
-                digest: hex::encode(&one.digest),
-                size: one.size,
-                running: (one.running > 0).then_some(one.running),
-            })
-            .collect(),
-        documents_yaml: answer
-            .documents
-            .iter()
-            .map(|one| one.yaml.as_str())
-            .collect(),
-    };
-    if session.print(&shown)? {
+    if session.print(&Shown::of(site.as_str(), &answer))? {
         return Ok(ExitStatus::Done);
     }
-    let mut text = String::new();
-    if let Some(entry) = &answer.entry {
-        let at = Moment::of(entry.at_ms);
-        let (when, by) = (at.relative(session.now), printable(&entry.by));
-        let (which, cause) = (&args.generation, cause(entry));
-        text = format!(
-            "{which}: {cause} by {by}, {when} ({at})\nresult: {}; changed: {}\n",
-            or_dash(&result(entry)),
-            changed(entry)
-        );
-    }
-    let mut table = Table::new(&["node", "digest", "bytes", "runs"]);
-    for node in &answer.nodes {
-        let runs = match node.running {
-            0 => "no ruleset".to_owned(),
-            running if running == *generation => "this generation".to_owned(),
-            running => format!("generation {running}"),
-        };
-        table.row([
-            node.node.as_str().into(),
-            short_digest(&node.digest).into(),
-            Cell::quantity(node.size),
-            runs.into(),
-        ]);
-    }
-    text.push_str(&table.render(session.console.out()));
+    let text = text(&args.generation, &answer, session);
     session.console.data(&text);
     if answer.documents.is_empty() {
         session
@@ -144,6 +100,57 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         ));
     }
     Ok(ExitStatus::Done)
+}
+
+impl<'a> Shown<'a> {
+    fn of(site: &'a str, answer: &'a v1::ShowGenerationResponse) -> Self {
+        let content = |node: &'a v1::GenerationNode| Content {
+            node: &node.node,
+            digest: hex::encode(&node.digest),
+            size: node.size,
+            running: (node.running > 0).then_some(node.running),
+        };
+        let documents = answer.documents.iter();
+        Self {
+            site,
+            entry: answer.entry.as_ref().map(Entry::of),
+            content: answer.nodes.iter().map(content).collect(),
+            documents_yaml: documents.map(|one| one.yaml.as_str()).collect(),
+        }
+    }
+}
+
+fn text(
+    which: &GenerationId,
+    answer: &v1::ShowGenerationResponse,
+    session: &Session<'_>,
+) -> String {
+    let mut text = String::new();
+    if let Some(entry) = &answer.entry {
+        let at = Moment::of(entry.at_ms);
+        let (when, by) = (at.relative(session.now), printable(&entry.by));
+        text = format!(
+            "{which}: {} by {by}, {when} ({at})\nresult: {}; changed: {}\n",
+            cause(entry),
+            or_dash(&result(entry)),
+            changed(entry)
+        );
+    }
+    let mut table = Table::new(&["node", "digest", "bytes", "runs"]);
+    for node in &answer.nodes {
+        let runs = match node.running {
+            0 => "no ruleset".to_owned(),
+            running if running == which.generation => "this generation".to_owned(),
+            running => format!("generation {running}"),
+        };
+        table.row([
+            node.node.as_str().into(),
+            short_digest(&node.digest).into(),
+            Cell::quantity(node.size),
+            runs.into(),
+        ]);
+    }
+    text + &table.render(session.console.out())
 }
 
 fn documents(

@@ -317,13 +317,13 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
         }
     }
     let problems = by_text(problems).into_iter();
-    let problems: String = problems
+    let problems = problems
         .map(|(nodes, text)| {
             let text = printable(&text).replace('\n', "\n  ");
             format!("{}:\n  {text}\n", node_list(&nodes))
         })
-        .collect();
-    problems + &table.render(session.console.out())
+        .collect::<Vec<_>>();
+    problems.concat() + &table.render(session.console.out())
 }
 
 /// What is wrong with a node: its error, drift and missing set elements, and its warnings.

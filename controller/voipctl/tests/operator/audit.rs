@@ -102,7 +102,7 @@ async fn records_in_all_formats() {
     }
 }
 
-/// A chain of so many records.
+/// A chain with `number` records.
 fn chain(count: u64) -> v1::AuditChainResponse {
     let mut answer = v1::AuditChainResponse::default();
     let mut prev = Hash::default();

@@ -15,12 +15,12 @@ fn help_of_every_command() {
     let command = voipctl::cli::command().term_width(80);
     let mut found = Vec::new();
     paths(&command, &["voipctl".to_owned()], &mut found);
-    let mut text = String::new();
-    for path in found {
+    let help = |path: Vec<String>| {
         let line = [&path[..], &["--help".to_owned()]].concat();
         let help = command.clone().try_get_matches_from(line).unwrap_err();
-        text += &format!("=== {}\n{help}\n", path.join(" "));
-    }
+        format!("=== {}\n{help}\n", path.join(" "))
+    };
+    let text = found.into_iter().map(help).collect::<Vec<_>>().concat();
     for line in text.lines() {
         assert!(line.chars().count() <= 80, "too long: {line}");
     }

@@ -279,7 +279,7 @@ async fn empty_plan() {
     let fixture = fixture(nothing()).await;
     let shown = fixture.run(&["plan", "site-a", "--exit-code"]).await;
     insta::assert_snapshot!(shown);
-    // Nobody is asked, and nothing is pushed.
+    // There is no question, and nothing is pushed.
     let terminal = Terminal::Plain(80, "");
     let pushed = fixture.run_on(terminal, &["push", "site-a"]).await;
     assert_eq!(
@@ -309,7 +309,7 @@ async fn push_shows_its_plan_and_asks() {
         (0, 1),
         "{yes}"
     );
-    // What was agreed to goes along.
+    // The push carries the confirmed plan.
     let asked = fixture.requests();
     let push = asked.iter().find(|asked| asked.starts_with("PushRequest"));
     assert!(
@@ -378,8 +378,8 @@ async fn plan_names_the_running_rollout() {
         ..everything()
     })
     .await;
-    let told = fixture.run(&["plan", "site-a"]).await;
-    assert!(told.err.contains("paused"), "{told}");
+    let shown = fixture.run(&["plan", "site-a"]).await;
+    assert!(shown.err.contains("paused"), "{shown}");
     fixture.write("acme.yaml", "kind: Tenant\nname: acme\nnetworks: {}\n");
     let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
     let yes = Terminal::Plain(80, "y\n");

@@ -68,7 +68,7 @@ async fn export_reports_and_repeats() {
     shown.push_str(&fixture.run(&["export", &folder]).await.to_string());
     let after = read(&fixture, "policies/.voipfleet-revisions.json").unwrap();
     assert_eq!(before, after);
-    // One was changed by somebody, one is gone.
+    // One document was changed, and one deleted.
     fixture.script(|script| {
         let changed = ACME.replace("offices", "office");
         script.documents.documents = vec![stored("acme", 31, &changed)];
@@ -108,10 +108,10 @@ async fn export_keeps_local_edits() {
     let mine = format!("# ours\n{ACME}");
     fixture.write("policies/tenant/acme.yaml", &mine);
     fixture.write("policies/tenant/new.yaml", GLOBEX.replace("globex", "new"));
-    // Nobody changed it: it is kept.
+    // Its document has not changed: the file is kept.
     let mut shown = fixture.run(&["export", &folder]).await.to_string();
     assert_eq!(read(&fixture, "policies/tenant/acme.yaml").unwrap(), mine);
-    // Somebody did: nothing at all is written.
+    // Its document has changed: no file is written.
     fixture.script(|script| {
         script.documents.documents = vec![
             stored("acme", 31, ACME),
@@ -263,11 +263,11 @@ async fn prune_shows_and_asks() {
     fixture.script(|script| {
         script.apply.changes = vec![change("acme", v1::Change::Unchanged, 12)];
     });
-    // It stays, and that is said.
+    // It stays, with a note.
     let mut shown = fixture.run(&["apply", "-f", &folder]).await.to_string();
     fixture.script(|script| {
-        let goes = change("globex", v1::Change::Deleted, 0);
-        script.apply.changes.push(goes);
+        let deleted = change("globex", v1::Change::Deleted, 0);
+        script.apply.changes.push(deleted);
     });
     let line = ["apply", "-f", &folder, "--prune"];
     shown.push_str(&fixture.run(&line).await.to_string());
@@ -288,7 +288,7 @@ async fn prune_shows_and_asks() {
     assert!(asked.contains("dry_run: false"), "{asked}");
     let noted = read(&fixture, "policies/.voipfleet-revisions.json").unwrap();
     assert!(!noted.contains("globex"), "{noted}");
-    // All that is not in the folder, whoever made it.
+    // Every document that is not in the folder.
     fixture.script(|script| {
         script.documents.documents = vec![stored("acme", 12, ACME), stored("other", 90, GLOBEX)];
         script.apply.changes.pop();

@@ -177,6 +177,7 @@ fn another_type_is_replaced_because_it_cannot_be_swapped() {
 fn elements_that_do_not_fit_together_are_swapped() {
     let wanted = ruleset(vec![AddressSet {
         name: name("vf-clients-4"),
+        owner: None,
         max_elements: 2,
         elements: nets(&["10.0.0.1/32", "10.0.0.2/32"]),
         expiring: Vec::new(),

@@ -158,6 +158,7 @@ impl AddressSet {
         let expiring = distinct(expiring, &elements);
         let mut set = AddressSet {
             name: self.name.clone(),
+            owner: self.owner.clone(),
             max_elements: 0,
             elements,
             expiring,

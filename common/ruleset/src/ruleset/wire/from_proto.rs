@@ -10,6 +10,7 @@ use super::super::{
 use super::primitive::{parse, parse_optional, read_network, read_port};
 use super::probe::read_probe;
 use super::sets;
+use super::subject::read_subject;
 
 impl TryFrom<pb::Ruleset> for Ruleset {
     type Error = InvalidRuleset;
@@ -94,6 +95,7 @@ fn read_rule(message: &pb::Rule) -> Result<Rule, InvalidRuleset> {
         parse(&message.label)?,
         read_verdict(message.verdict.as_ref())?,
     );
+    rule.subject = message.subject.as_ref().map(read_subject).transpose()?;
     rule.scope = match message.scope() {
         pb::Scope::Both => Scope::Both,
         pb::Scope::V4 => Scope::V4,

@@ -5,6 +5,7 @@ mod from_proto;
 mod primitive;
 mod probe;
 pub(in crate::ruleset) mod sets;
+mod subject;
 
 use ipnet::IpNet;
 use prost::Message;
@@ -191,6 +192,7 @@ fn rule(rule: &Rule) -> pb::Rule {
             above: Some(rate(limit.above)),
         }),
         verdict: Some(verdict(&rule.verdict)),
+        subject: rule.subject.as_ref().map(subject::subject),
     }
 }
 

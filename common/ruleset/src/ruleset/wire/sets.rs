@@ -1,11 +1,13 @@
 //! Address sets as protobuf, and back with every value checked again.
 
 use ipnet::IpNet;
+use prost::Message as _;
 use voipfleet_proto::v1 as pb;
 
 use super::super::check::{InvalidRuleset, invalid};
 use super::super::{AddressSet, Expiring, Family, LiveName, SetName, Until};
 use super::primitive::{parse, read_network};
+use super::subject::{read_set_owner, set_owner};
 use super::{direct, network};
 
 /// Field numbers of `AddressSet` in `ruleset.proto`.
@@ -15,6 +17,7 @@ const MAX_ELEMENTS_OF_SET: u32 = 3;
 const ELEMENTS: u32 = 4;
 const EXPIRING: u32 = 5;
 const LIVE: u32 = 6;
+const OWNER: u32 = 7;
 
 /// `maxelem` of a set, at most.
 const MAX_ELEMENTS: u32 = 1 << 22;
@@ -31,6 +34,7 @@ pub(super) fn encode(set: &AddressSet) -> pb::AddressSet {
         elements: set.elements.iter().map(network).collect(),
         expiring: set.expiring.iter().map(expiring).collect(),
         live: set.live.iter().map(LiveName::to_string).collect(),
+        owner: set.owner.as_ref().map(set_owner),
     }
 }
 
@@ -47,6 +51,9 @@ pub(super) fn write(set: &AddressSet, out: &mut Vec<u8>) {
     direct::expiring(EXPIRING, &set.expiring, out);
     for name in &set.live {
         direct::field(LIVE, name.to_string().as_bytes(), out);
+    }
+    if let Some(owner) = &set.owner {
+        direct::field(OWNER, &set_owner(owner).encode_to_vec(), out);
     }
 }
 
@@ -100,6 +107,7 @@ pub(super) fn read(message: &pb::AddressSet) -> Result<AddressSet, InvalidRulese
     }
     let set = AddressSet {
         name,
+        owner: message.owner.as_ref().map(read_set_owner).transpose()?,
         max_elements: message.max_elements,
         elements,
         expiring,

@@ -10,6 +10,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::server::rpc_status::unknown_site;
 use tonic::Status;
 use voipfleet_proto::v1;
 use voipfleet_protocol::identity::rights::Target;
@@ -301,9 +302,7 @@ impl EmergencyApi {
     async fn affected(&self, scope: &SiteScope) -> Result<BTreeSet<SiteName>, Status> {
         let sites = self.sites_of(scope).await?;
         match scope {
-            SiteScope::One(site) if sites.is_empty() => Err(Status::not_found(format!(
-                "there is no site {site}; `voipctl get site` lists them"
-            ))),
+            SiteScope::One(site) if sites.is_empty() => Err(unknown_site(site)),
             _ => Ok(sites),
         }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tonic::Status;
 use voipfleet_policy::{is_no_source, is_world, parse_network};
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
+use voipfleet_proto::v1::Reason;
 use voipfleet_ruleset::ruleset::Until;
 
 use crate::records::SiteScope;
@@ -44,18 +46,20 @@ impl Order {
     pub(super) fn read(asked: Asked, now_ms: u64) -> Result<Self, Status> {
         let net = net(&asked.address)?;
         if is_world(&net) {
-            return Err(invalid(format!(
-                "{net} is as wide as the world; block or allow what is smaller, or change the \
-                 site's document and push it"
-            )));
+            let message = format!("{net} covers (nearly) the whole address space");
+            return Err(Refusal::new(Reason::InvalidRequest, message)
+                .hint("name a smaller network, or change the site's document and push it")
+                .into());
         }
         if is_no_source(&net) {
             return Err(invalid(format!(
-                "{net} is no address of another machine: nothing would change"
+                "{net} is not an address of another machine: nothing would change"
             )));
         }
-        let scope = scope(asked.scope)?
-            .ok_or_else(|| invalid("say where: one site (--site SITE) or every site (--all)"))?;
+        let scope = scope(asked.scope)?.ok_or_else(|| {
+            let refusal = Refusal::new(Reason::InvalidRequest, "no site given");
+            Status::from(refusal.hint("add --site SITE or --all"))
+        })?;
         Ok(Self {
             net,
             scope,
@@ -69,7 +73,7 @@ impl Order {
 /// An address or prefix as people write it; host bits are cleared.
 pub(super) fn net(text: &str) -> Result<IpNet, Status> {
     if text.len() > 100 {
-        return Err(invalid("that is too long for an address"));
+        return Err(invalid("too long for an address"));
     }
     parse_network(text).map_err(invalid)
 }
@@ -89,7 +93,7 @@ pub(super) fn until(ttl_ms: u64, forever: bool, now_ms: u64) -> Result<Option<u6
     if forever {
         return match ttl_ms {
             0 => Ok(None),
-            _ => Err(invalid("it is either for a time or for ever")),
+            _ => Err(invalid("a duration and for ever exclude each other")),
         };
     }
     let ttl = match ttl_ms {
@@ -97,24 +101,27 @@ pub(super) fn until(ttl_ms: u64, forever: bool, now_ms: u64) -> Result<Option<u6
         ms => Duration::from_millis(ms),
     };
     if ttl > LONGEST {
-        return Err(invalid(
-            "the longest time is 366 days; what stays longer is for ever (--ttl forever), or \
-             belongs into the site's document",
-        ));
+        return Err(
+            Refusal::new(Reason::InvalidRequest, "the longest duration is 366 days")
+                .hint("use --ttl forever, or the site's document")
+                .into(),
+        );
     }
     let end_ms = now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     // Not earlier than what was asked for.
     let until = end_ms.div_ceil(1000);
     Until::from_unix(until)
         .map(|until| Some(until.unix()))
-        .ok_or_else(|| invalid("that end is no time; check the controller's clock"))
+        .ok_or_else(|| invalid("the end is out of range; check the controller's clock"))
 }
 
 /// Why, in one line.
 pub(super) fn reason(text: &str) -> Result<String, Status> {
     let text = text.trim();
     if text.is_empty() {
-        return Err(invalid("say why: --reason TEXT"));
+        return Err(Refusal::new(Reason::InvalidRequest, "no reason given")
+            .hint("add --reason TEXT")
+            .into());
     }
     if text.chars().count() > MAX_REASON {
         return Err(invalid(format!(

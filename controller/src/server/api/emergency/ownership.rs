@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::protected::{self, Owner, Resolved, Served};
@@ -44,11 +46,13 @@ impl Hits {
         if more > 0 {
             text = format!("{text}; and {more} more");
         }
-        Some(Status::failed_precondition(format!(
-            "{} belongs to those whom the site serves: {text}; if it is meant all the same: voipctl \
-             block --force",
-            written(net)
-        )))
+        let message = format!("{} belongs to {text}", written(net));
+        Some(
+            Refusal::new(Reason::ProtectedAddress, message)
+                .hint("pass --force to block it anyway")
+                .fact("name", written(net))
+                .into(),
+        )
     }
 
     /// What a forced block does not reach.

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use voipfleet_compiler::NodeInput;
-use voipfleet_policy::{AddressWord, Documents, Site};
-use voipfleet_ruleset::identifiers::{ProviderName, TenantName};
-use voipfleet_ruleset::ruleset::DnsName;
+use voipfleet_policy::{AddressSource, AddressWord, Documents, Site};
+use voipfleet_ruleset::ruleset::{DnsName, ProviderPart};
 
 /// For whom a site has addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,33 +32,22 @@ pub(super) struct Served {
 /// What the DNS names of documents stand for.
 pub(super) type Resolved = BTreeMap<DnsName, Vec<IpNet>>;
 
-/// Looks only at what touches one network: a site may have many more.
-pub(super) struct Look<'a> {
-    site: &'a Site,
-    documents: &'a Documents,
-    resolved: &'a Resolved,
-    net: IpNet,
-    found: Vec<Served>,
+/// The words for a site's clients: also those to whom only a service or a rule opens something.
+fn client_words(site: &Site) -> impl Iterator<Item = (Owner, AddressWord)> {
+    let serves = site.serves();
+    let providers = serves.providers.into_iter().cloned();
+    let tenants = serves.tenants.into_iter().cloned();
+    let providers = providers.map(|name| (Owner::Providers, AddressWord::Provider(name)));
+    providers.chain(tenants.map(|name| (Owner::Tenants, AddressWord::Tenant(name))))
 }
 
 /// The DNS names of a site's clients.
 pub(super) fn hosts(site: &Site, documents: &Documents) -> BTreeSet<DnsName> {
     let mut hosts = BTreeSet::new();
-    let serves = site.serves();
-    for tenant in serves
-        .tenants
-        .iter()
-        .filter_map(|name| documents.tenants.get(*name))
-    {
-        hosts.extend(tenant.names.values().flatten().cloned());
-    }
-    for provider in serves
-        .providers
-        .iter()
-        .filter_map(|name| documents.providers.get(*name))
-    {
-        hosts.extend(provider.signalling_names.iter().cloned());
-        hosts.extend(provider.media_names.iter().cloned());
+    for (_, word) in client_words(site) {
+        let expansion = site.expand(documents, &word, &ProviderPart::BOTH);
+        let names = expansion.addresses.iter().flat_map(|one| one.hosts);
+        hosts.extend(names.cloned());
     }
     hosts
 }
@@ -72,117 +60,49 @@ pub(super) fn touched(
     resolved: &Resolved,
     net: IpNet,
 ) -> Vec<Served> {
-    let mut look = Look {
-        site,
-        documents,
-        resolved,
-        net,
-        found: Vec::new(),
+    let mut found = Vec::new();
+    let mut add = |owner, nets: &[IpNet], origin: &str| {
+        let touches = |own: &&IpNet| own.contains(&net) || net.contains(*own);
+        found.extend(nets.iter().filter(touches).map(|net| Served {
+            net: net.trunc(),
+            owner,
+            origin: origin.to_owned(),
+        }));
     };
-    for word in &site.admins {
-        look.admin(word);
+    let admins = (Owner::Admins, AddressWord::Admins);
+    let (admins, clients) = (std::iter::once(admins), client_words(site));
+    for (owner, word) in admins.chain(clients) {
+        let expansion = site.expand(documents, &word, &ProviderPart::BOTH);
+        for addresses in expansion.addresses {
+            let Some(origin) = origin(site, addresses.source) else {
+                continue;
+            };
+            add(owner, addresses.nets, &origin);
+            for host in addresses.hosts {
+                if let Some(nets) = resolved.get(host) {
+                    add(owner, nets, &format!("{origin}, {host}"));
+                }
+            }
+        }
     }
     for node in nodes {
         for (interface, address) in node.cluster_addresses(None) {
             let origin = format!("node {}: {interface}", node.name);
-            look.add(Owner::Cluster, &[IpNet::from(address)], &origin);
+            add(Owner::Cluster, &[IpNet::from(address)], &origin);
         }
     }
-    let serves = site.serves();
-    for name in serves.providers {
-        look.provider(Owner::Providers, name);
-    }
-    for name in serves.tenants {
-        look.tenant(Owner::Tenants, name);
-    }
-    look.found
+    found.sort_by_key(|one: &Served| one.owner);
+    found
 }
 
-impl Look<'_> {
-    fn add(&mut self, owner: Owner, nets: &[IpNet], origin: &str) {
-        let touches = |own: &&IpNet| own.contains(&self.net) || self.net.contains(*own);
-        let found = nets.iter().filter(touches).map(|net| Served {
-            net: net.trunc(),
-            owner,
-            origin: origin.to_owned(),
-        });
-        let found: Vec<_> = found.collect();
-        self.found.extend(found);
-    }
-
-    fn hosts(&mut self, owner: Owner, hosts: &[DnsName], place: &str) {
-        let resolved = self.resolved;
-        for host in hosts {
-            if let Some(nets) = resolved.get(host) {
-                self.add(owner, nets, &format!("{place}, {host}"));
-            }
-        }
-    }
-
-    fn tenant(&mut self, owner: Owner, name: &TenantName) {
-        let documents = self.documents;
-        let Some(tenant) = documents.tenants.get(name) else {
-            return;
-        };
-        for (network, nets) in &tenant.networks {
-            self.add(owner, nets, &format!("tenant {name}: {network}"));
-        }
-        for (network, hosts) in &tenant.names {
-            self.hosts(owner, hosts, &format!("tenant {name}: {network}"));
-        }
-    }
-
-    fn provider(&mut self, owner: Owner, name: &ProviderName) {
-        let documents = self.documents;
-        let Some(provider) = documents.providers.get(name) else {
-            return;
-        };
-        let place = |part| format!("provider {name}: {part}");
-        self.add(owner, &provider.signalling, &place("signalling"));
-        self.hosts(owner, &provider.signalling_names, &place("signalling"));
-        self.add(owner, &provider.media, &place("media"));
-        self.hosts(owner, &provider.media_names, &place("media"));
-    }
-
-    /// What the agents keep open for SSH.
-    fn admin(&mut self, word: &AddressWord) {
-        let site = self.site;
-        let documents = self.documents;
-        match word {
-            AddressWord::Net(net) => {
-                self.add(
-                    Owner::Admins,
-                    &[*net],
-                    &format!("site {}: admins", site.name),
-                );
-            }
-            AddressWord::List(name) => {
-                if let Some(list) = documents.lists.get(name) {
-                    let origin = format!("site {}: admins, list {name}", site.name);
-                    self.add(Owner::Admins, &list.addresses, &origin);
-                }
-            }
-            AddressWord::Tenant(name) => self.tenant(Owner::Admins, name),
-            AddressWord::Provider(name) => self.provider(Owner::Admins, name),
-            AddressWord::Tenants => site
-                .tenants
-                .iter()
-                .for_each(|name| self.tenant(Owner::Admins, name)),
-            AddressWord::Providers => {
-                site.providers
-                    .iter()
-                    .for_each(|name| self.provider(Owner::Admins, name));
-            }
-            AddressWord::Clients => {
-                self.admin(&AddressWord::Tenants);
-                self.admin(&AddressWord::Providers);
-            }
-            // The cluster is looked at by itself, and the others are no admins.
-            AddressWord::Cluster
-            | AddressWord::World
-            | AddressWord::Local
-            | AddressWord::Admins => {}
-        }
+/// Where addresses are written; `None` for the nodes, which are looked at by themselves.
+fn origin(site: &Site, source: AddressSource<'_>) -> Option<String> {
+    match source {
+        AddressSource::Tenant(name, network) => Some(format!("tenant {name}: {network}")),
+        AddressSource::Provider(name, part) => Some(format!("provider {name}: {}", part.as_str())),
+        AddressSource::List(name) => Some(format!("site {}: admins, list {name}", site.name)),
+        AddressSource::Literal => Some(format!("site {}: admins", site.name)),
+        AddressSource::Cluster => None,
     }
 }
 

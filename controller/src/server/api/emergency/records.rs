@@ -4,6 +4,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::Status;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::order::Order;
@@ -55,11 +57,14 @@ impl EmergencyApi {
         if page.map_err(failed)?.entries.len() < MAX_EXCEPTIONS {
             return Ok(());
         }
-        Err(Status::failed_precondition(format!(
-            "{MAX_EXCEPTIONS} addresses are said to {} there already; put them into a List that the \
-             site denies, and push it",
-            kind.word()
-        )))
+        let said = match kind {
+            ExceptionKind::Block => "blocked",
+            ExceptionKind::Allow => "allowed",
+        };
+        let message = format!("{MAX_EXCEPTIONS} addresses are already {said} there");
+        Err(Refusal::new(Reason::LimitReached, message)
+            .hint("put long lists into a List that the site's document names, and push the site")
+            .into())
     }
 
     /// Every block or allow that is not over.
@@ -221,19 +226,19 @@ fn not_there(kind: ExceptionKind, net: IpNet, all: &[(String, Read<ExceptionReco
         ExceptionKind::Allow => ("allowed", "voipctl allows"),
     };
     let shown = written(&net);
-    let around = all.iter().map(|(_, read)| &read.record);
-    let message = match around.clone().find(|record| record.net.contains(&net)) {
-        Some(same) if same.net == net => {
-            let place = place(&same.scope);
-            format!("{shown} is {said} {place} only; {list} shows everything")
-        }
-        Some(wider) => {
-            let (wider, place) = (written(&wider.net), place(&wider.scope));
-            format!("{shown} is {said} as part of {wider} ({place}) only; {list} shows everything")
-        }
-        None => format!("{shown} is not {said}; {list} shows everything"),
+    let mut records = all.iter().map(|(_, read)| &read.record);
+    let message = match records.find(|record| record.net.contains(&net)) {
+        Some(same) if same.net == net => format!("{shown} is {said} only {}", place(&same.scope)),
+        Some(wider) => format!(
+            "{shown} is {said} only as part of {} ({})",
+            written(&wider.net),
+            place(&wider.scope)
+        ),
+        None => format!("{shown} is not {said}"),
     };
-    Status::not_found(message)
+    Refusal::new(Reason::UnknownException, message)
+        .hint(format!("list them: {list}"))
+        .into()
 }
 
 /// Where something holds, in words.

@@ -73,6 +73,11 @@ impl Conflict {
 }
 
 /// The wire and JSON write no revision as 0.
+#[allow(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
 fn number_or_zero<S: Serializer>(
     number: &Option<NonZeroU64>,
     serializer: S,

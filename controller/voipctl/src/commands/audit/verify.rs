@@ -106,9 +106,15 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
     if session.print(&verified)? {
         return Ok(ExitStatus::Done);
     }
+    report(&verified, session);
+    Ok(ExitStatus::Done)
+}
+
+fn report(verified: &Verified, session: &mut Session<'_>) {
+    let head = verified.head;
     session.console.data(&format!(
         "the audit log is intact: {}, the last is {} with hash\n{}\n",
-        count(records, "record"),
+        count(verified.records, "record"),
         head.seq,
         head.hash
     ));
@@ -118,18 +124,17 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
             pruned.seq
         ));
     }
-    match known {
-        Some(known) if known.seq < anchor.seq => session.console.warning(
+    match (verified.before, verified.pruned) {
+        (Some(before), Some(pruned)) if before.seq < pruned.seq => session.console.warning(
             "the last verified record is among the pruned ones: changes to records between that \
              check and the prune cannot be detected",
         ),
-        Some(known) => session.console.note(&format!(
+        (Some(before), _) => session.console.note(&format!(
             "record {}, verified before, is unchanged",
-            known.seq
+            before.seq
         )),
-        None => session
+        (None, _) => session
             .console
             .note("first check from here: from now on, a truncated end will be detected"),
     }
-    Ok(ExitStatus::Done)
 }

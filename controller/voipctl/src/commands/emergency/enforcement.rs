@@ -5,6 +5,7 @@ use voipfleet_proto::v1::{self, EnforcementState};
 
 use super::{ExceptionEntry, OpenEntry};
 use crate::Session;
+use crate::console::Console;
 use crate::failure::{ExitStatus, Failure};
 use crate::format::{by_text, count, node_list, or_null, printable};
 
@@ -125,62 +126,70 @@ pub(super) fn show(
         let text = printable(text) + &enforcement.summary();
         session.console.data(&text);
     }
-    let console = &mut *session.console;
     for note in &enforcement.notes {
-        console.warning(note);
+        session.console.warning(note);
     }
-    let observing: Vec<&str> = enforcement
-        .sites
-        .iter()
-        .filter(|site| site.observe)
-        .map(|site| site.site.as_str())
-        .collect();
-    if !observing.is_empty() {
-        console.warning(&format!(
-            "{}: in observe mode, nothing is dropped",
-            observing.join(", ")
-        ));
-    }
+    enforcement.report_problems(session.console);
     let waiting = enforcement.in_state(NodeState::Waiting);
-    for (site, nodes) in &waiting {
-        for (nodes, error) in by_text(nodes.iter().map(|node| (*node, &node.error))) {
-            let why = error.as_deref();
-            let why = why.unwrap_or("no confirmation in time; a push may be in progress");
-            console.warning(&format!(
-                "{} of {}: connected, but not enforcing it: {why}",
-                names(&nodes),
-                site.site
-            ));
-        }
-    }
     let not_pushed = enforcement.in_state(NodeState::NotPushed);
-    for (site, nodes) in &not_pushed {
-        console.warning(&format!(
-            "{} of {}: the current ruleset has no place for it",
-            names(nodes),
-            site.site
-        ));
-    }
-    for (site, nodes) in enforcement.in_state(NodeState::Offline) {
-        console.note(&format!(
-            "{} of {}: offline; will get it on reconnecting",
-            names(&nodes),
-            site.site
-        ));
-    }
-    for (site, _) in &waiting {
-        console.hint(&format!("check the nodes: voipctl status {}", site.site));
-    }
-    if !not_pushed.is_empty() {
-        let sites: Vec<&str> = not_pushed
-            .iter()
-            .map(|(site, _)| site.site.as_str())
-            .collect();
-        console.hint(&format!("push first: voipctl push {}", sites.join(" ")));
-    }
     Ok(if waiting.is_empty() && not_pushed.is_empty() {
         ExitStatus::Done
     } else {
         ExitStatus::NotEverywhere
     })
+}
+
+impl Enforcement {
+    /// Reports nodes that do not enforce it, and what to do about them.
+    fn report_problems(&self, console: &mut Console) {
+        let observing: Vec<&str> = self
+            .sites
+            .iter()
+            .filter(|site| site.observe)
+            .map(|site| site.site.as_str())
+            .collect();
+        if !observing.is_empty() {
+            console.warning(&format!(
+                "{}: in observe mode, nothing is dropped",
+                observing.join(", ")
+            ));
+        }
+        let waiting = self.in_state(NodeState::Waiting);
+        for (site, nodes) in &waiting {
+            for (nodes, error) in by_text(nodes.iter().map(|node| (*node, &node.error))) {
+                let why = error.as_deref();
+                let why = why.unwrap_or("no confirmation in time; a push may be in progress");
+                console.warning(&format!(
+                    "{} of {}: connected, but not enforcing it: {why}",
+                    names(&nodes),
+                    site.site
+                ));
+            }
+        }
+        let not_pushed = self.in_state(NodeState::NotPushed);
+        for (site, nodes) in &not_pushed {
+            console.warning(&format!(
+                "{} of {}: the current ruleset has no place for it",
+                names(nodes),
+                site.site
+            ));
+        }
+        for (site, nodes) in self.in_state(NodeState::Offline) {
+            console.note(&format!(
+                "{} of {}: offline; will get it on reconnecting",
+                names(&nodes),
+                site.site
+            ));
+        }
+        for (site, _) in &waiting {
+            console.hint(&format!("check the nodes: voipctl status {}", site.site));
+        }
+        if !not_pushed.is_empty() {
+            let sites: Vec<&str> = not_pushed
+                .iter()
+                .map(|(site, _)| site.site.as_str())
+                .collect();
+            console.hint(&format!("push first: voipctl push {}", sites.join(" ")));
+        }
+    }
 }

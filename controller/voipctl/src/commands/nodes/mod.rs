@@ -168,9 +168,9 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
     }
     let lines = |texts: Vec<(&str, String)>| -> String {
         let groups = by_text(texts).into_iter();
-        groups
-            .map(|(nodes, text)| format!("{}: {}\n", node_list(&nodes), printable(&text)))
-            .collect()
+        let lines =
+            groups.map(|(nodes, text)| format!("{}: {}\n", node_list(&nodes), printable(&text)));
+        lines.collect::<Vec<_>>().concat()
     };
     lines(problems) + &table.render(session.console.out()) + &lines(notes)
 }

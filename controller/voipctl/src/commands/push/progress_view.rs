@@ -224,7 +224,7 @@ impl ProgressView {
         let summary = if self.dry_run {
             self.dry_run_summary()
         } else {
-            self.summary(done)
+            Self::summary(done)
         };
         let summary = if self.several {
             format!("{}: {summary}", self.site)
@@ -258,7 +258,7 @@ impl ProgressView {
         )
     }
 
-    fn summary(&self, done: &v1::PushDone) -> String {
+    fn summary(done: &v1::PushDone) -> String {
         let nodes = done.applied + done.failed + done.rolled_back + done.offline + done.waiting;
         if nodes == 0 {
             return "no nodes yet; push again after enrolling some\n".to_owned();
