@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the agent or the controller on a machine with systemd: programs to /usr/bin, units to
-# /usr/lib/systemd/system. deploy/systemd/README.md says what comes before and after, and what
-# to do without systemd.
+# /usr/lib/systemd/system. docs/install.md has the steps before and after, and what to do without
+# systemd.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -11,7 +11,7 @@ usage() {
 usage: deploy/install.sh agent|controller [--bin DIR] [--root DIR]
 
   --bin DIR    where the programs were built (default: target/release)
-  --root DIR   install into the system in DIR, which does not run (an image)
+  --root DIR   install into the system image in DIR
 END
 }
 
@@ -21,7 +21,7 @@ case $what in
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
 esac
-bin=$HERE/../target/release root=""
+bin=${CARGO_TARGET_DIR:-$HERE/../target}/release root=""
 while [ $# -gt 0 ]; do
     case $1 in
         --bin) bin=${2:-}; shift ;;

@@ -6,7 +6,7 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 STATE=$ROOT/target/quickstart
-# Namespaces belong to the machine, so there is one lab at a time. This file names its state.
+# Namespaces belong to the machine, so there is one lab at a time. This file names its state folder.
 OWNER=/run/voipfleet-lab
 # How often agents look at the kernel without being told.
 POLL_INTERVAL=${VOIPFLEET_POLL_INTERVAL:-15s}
@@ -16,15 +16,20 @@ usage() {
 usage: deploy/quickstart.sh [VERB]
 
   up [--nodes N] [--backend nft|legacy|mixed] [--roles each|all] [--bare]
-                 bring the lab up (the default). N is 1 to 50, by default 3. With --roles all
-                 every node has every role; a single node always has. --bare stops before the
-                 policy: nodes are enrolled, nothing is pushed
+                 build the programs and bring the lab up (the default). N is 1 to 50, 3 if not
+                 given. --roles all gives every node every role; a single node always has them
+                 all. --bare enrols the nodes and stops before the first push
   env            print export lines for voipctl: eval "\$(deploy/quickstart.sh env)"
-  on NODE CMD... run a command on a node:  deploy/quickstart.sh on sip1 iptables -S VF-INPUT
-  start NAME     start a process of the lab that has ended: controller, or a node's agent
-  stop NAME      end a process of the lab
-  prove          try who reaches what, again
-  down           take everything away
+  on NODE CMD... run a command on a node: deploy/quickstart.sh on sip1 iptables -S VF-INPUT
+  start NAME     start a process of the lab again: controller, or a node's agent
+  stop NAME      stop a process of the lab
+  prove          send real packets again, and compare what arrives with the policy
+  down           remove the lab
+
+environment:
+  VOIPFLEET_PROFILE        debug (default) or release: how the programs are built
+  VOIPFLEET_BIN            a folder with programs that are built already
+  VOIPFLEET_POLL_INTERVAL  how often agents read the kernel unasked, 15s if not given
 EOF
 }
 
@@ -72,10 +77,10 @@ node_field() {
     local column
     case $2 in index) column=2 ;; roles) column=3 ;; backend) column=4 ;; esac
     awk -F'\t' -v name="$1" -v column="$column" '$1 == name { print $column; found = 1 }
-        END { exit !found }' "$STATE/nodes" || fail "there is no node $1; the nodes are: $(cut -f1 "$STATE/nodes" | tr '\n' ' ')"
+        END { exit !found }' "$STATE/nodes" || fail "no node is called $1; the nodes are: $(cut -f1 "$STATE/nodes" | tr '\n' ' ')"
 }
 
-need_root() { [ "$(id -u)" = 0 ] || fail "needs root, for network namespaces and iptables: sudo deploy/quickstart.sh $*"; }
+need_root() { [ "$(id -u)" = 0 ] || fail "root is needed for network namespaces and iptables: sudo deploy/quickstart.sh $*"; }
 need_lab() {
     [ -f "$STATE/bin" ] || fail "the lab is not up: run deploy/quickstart.sh first"
     BIN=$(cat "$STATE/bin")
@@ -92,7 +97,7 @@ enrol() {
                 --controller "$CONTROLLER_IP:7444" --state "$STATE/agents/$name"
     } >>"$STATE/log/$name.log" 2>&1; then
         cat "$STATE/log/$name.log" >&2
-        fail "node $name could not enrol"
+        fail "node $name did not enrol; its log is above"
     fi
 }
 
@@ -142,34 +147,34 @@ up() {
     say "controller on $CONTROLLER_IP"
     "$BIN/voipfleet-controller" init --data "$STATE/controller" --address "$CONTROLLER_IP:7443" \
         --enrol-address "$CONTROLLER_IP:7444" >>"$STATE/log/controller.log" 2>&1 ||
-        { cat "$STATE/log/controller.log" >&2; fail "the controller's data could not be made"; }
+        { cat "$STATE/log/controller.log" >&2; fail "voipfleet-controller init failed; its log is above"; }
     start_controller
 
-    say "documents: deploy/policies"
+    say "applying the documents in deploy/policies"
     voipctl apply -f "$ROOT/deploy/policies"
 
-    say "agents enrol and start"
+    say "enrolling and starting the agents"
     pids=""
     while IFS=$'\t' read -r name _; do
         enrol "$name" &
         pids="$pids $!"
     done <"$STATE/nodes"
-    for pid in $pids; do wait "$pid" || fail "not every node could enrol"; done
+    for pid in $pids; do wait "$pid" || fail "some nodes did not enrol"; done
     while IFS=$'\t' read -r name _; do start_agent "$name"; done <"$STATE/nodes"
     while IFS=$'\t' read -r name _; do
         await_process "packets-$name" 15 servers_ready "$name"
     done <"$STATE/nodes"
-    await 30 connected || fail "not every agent reached the controller; their logs are in $STATE/log"
+    await 30 connected || fail "some agents did not reach the controller within 30 s; their logs are in $STATE/log"
     if [ -n "$bare" ]; then return 0; fi
 
     say "voipctl push site-a"
     voipctl push site-a --yes
     say "voipctl status site-a"
     voipctl status site-a
-    say "who reaches what, IPv4 and IPv6, by real packets (in capitals: not as expected)"
-    prove || fail "some packets went another way than the policy says"
+    say "checking with real packets, IPv4 and IPv6 (capitals: not as the policy says)"
+    prove || fail "some packets did not go as the policy says"
 
-    say "the lab is up; try:"
+    say "the lab is up. Try:"
     cat >&2 <<EOF
     eval "\$(deploy/quickstart.sh env)" && voipctl status site-a
     deploy/quickstart.sh on $(head -n1 "$STATE/nodes" | cut -f1) iptables -F VF-INPUT; voipctl drift site-a
@@ -181,7 +186,7 @@ down() {
     local owner="" left=orphans
     if [ -f "$OWNER" ]; then owner=$(cat "$OWNER"); fi
     if [ -n "$owner" ] && [ "$owner" != "$STATE" ] && [ -d "$owner" ]; then
-        fail "a lab of another checkout is up: run ${owner%/target/quickstart}/deploy/quickstart.sh down first"
+        fail "the lab of another checkout is up: run ${owner%/target/quickstart}/deploy/quickstart.sh down first"
     fi
     if [ -d "$STATE/pid" ]; then left=recorded; fi
     stop_all
@@ -191,7 +196,7 @@ down() {
 
 start() {
     need_lab
-    if runs "$1"; then fail "$1 runs already"; fi
+    if runs "$1"; then fail "$1 is already running"; fi
     case $1 in
         controller) start_controller ;;
         *) node_field "$1" index >/dev/null && start_agent "$1" ;;
@@ -200,9 +205,9 @@ start() {
 
 stop() {
     need_lab
-    runs "$1" || fail "$1 does not run"
+    runs "$1" || fail "$1 is not running"
     signal TERM "$1"
-    await 10 none_runs "$1" || fail "$1 does not end; its log is $STATE/log/$1.log"
+    await 10 none_runs "$1" || fail "$1 did not stop within 10 s; its log is $STATE/log/$1.log"
 }
 
 env_lines() {

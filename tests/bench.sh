@@ -9,12 +9,17 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
-[ "$(id -u)" = 0 ] || {
-    echo "tests/bench.sh: the benches need root, for network namespaces and iptables: sudo tests/bench.sh" >&2
+
+say() { echo "==> $*" >&2; }
+fail() {
+    echo "tests/bench.sh: $*" >&2
     exit 1
 }
+
+[ "$(id -u)" = 0 ] || fail "root is needed for network namespaces and iptables: sudo tests/bench.sh"
+
 # shellcheck source=../deploy/lab/tools.sh
 . deploy/lab/tools.sh
 install_missing
-cargo build --locked --release --workspace --bins
-exec target/release/bench "$@"
+with_progress cargo build --locked --release --workspace --bins
+exec "$(target_folder)/release/bench" "$@"

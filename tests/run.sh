@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs every test: unit tests, the real kernel in scratch namespaces, the end-to-end suites on
-# the lab, and systems that really boot (the first time, a minute or two to make one). Needs
-# root; installs what is missing.
+# Runs every test: unit tests, tests on the real kernel in scratch namespaces, the end-to-end suites
+# on the lab, and systems that boot (making one takes a minute or two, once). Needs root; installs
+# what is missing.
 #
 #   sudo tests/run.sh              everything
-#   sudo tests/run.sh e2e_drift    only test binaries, and tests, with this in their name
+#   sudo tests/run.sh e2e_drift    only tests with this in their name
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,19 +16,19 @@ fail() {
     exit 1
 }
 
-[ "$(id -u)" = 0 ] || fail "the kernel and end-to-end tests need root, for network namespaces and iptables: sudo tests/run.sh"
+[ "$(id -u)" = 0 ] || fail "root is needed for network namespaces and iptables: sudo tests/run.sh"
 
 # shellcheck source=../deploy/lab/tools.sh
 . deploy/lab/tools.sh
 install_missing
-# For tests/tests/boots.rs, which says so and is skipped where these cannot be had.
+# For tests/tests/boots.rs, which is skipped without them.
 (
     NEEDED="systemd-nspawn systemd-container systemd-container
 debootstrap debootstrap debootstrap"
     install_missing
-) || say "systems that really boot are not tested: systemd-nspawn and debootstrap cannot be installed"
+) || say "skipping the boot tests: systemd-nspawn and debootstrap cannot be installed"
 
-# Under sudo, the checkout's owner builds it, with his own toolchain; root only runs it.
+# Under sudo, the user who owns the checkout builds, with that user's toolchain; root runs the tests.
 as_user=()
 if [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ]; then
     home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
@@ -37,23 +37,22 @@ if [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ]; then
     trap 'chown -R "$SUDO_USER" "$ROOT/target" 2>/dev/null || true' EXIT
 fi
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
-command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs, then run this again"
+command -v cargo >/dev/null || fail "cargo not found: install Rust from https://rustup.rs, then run this again"
 
 say "building"
-# All targets in one go: the same features for the programs and for their tests.
-"${as_user[@]}" cargo build --quiet --locked --workspace --all-targets
+# All targets at once, so that programs and tests are built with the same features.
+with_progress "${as_user[@]}" cargo build --locked --workspace --all-targets
 
 results=$(mktemp)
 status=0
 run() { cargo test --locked "$@" 2>&1 | tee -a "$results" || status=1; }
 
-# A failed test's error names what happened; a trace through the test harness adds nothing.
+# The error of a failed test says what happened; a backtrace of the harness adds nothing.
 export RUST_LIB_BACKTRACE=0
 if command -v systemd-analyze >/dev/null; then
     say "exposure of the units (systemd-analyze security; 10 is worst)"
     for unit in deploy/systemd/*.service; do
-        # Without the smiley, which not every terminal and log can show. Older ones than 250
-        # cannot judge a file.
+        # Without the smiley, which not every terminal can show. systemd before 250 cannot judge a file.
         systemd-analyze security --offline=true --no-pager "$unit" 2>/dev/null |
             sed -n 's/.*exposure level for \([^ ]*\): \([0-9.]*\).*/    \1 \2/p' || true
     done

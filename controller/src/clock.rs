@@ -1,22 +1,42 @@
 //! The time, as a parameter.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-/// Where the wall clock's time comes from.
+use async_trait::async_trait;
+
+/// Where the time comes from.
+#[async_trait]
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// Milliseconds since 1970, UTC.
+    /// The wall clock's: milliseconds since 1970, UTC. It may be set.
     fn now_ms(&self) -> u64;
+
+    /// Since an arbitrary moment of this run; only grows.
+    fn monotonic(&self) -> Duration;
+
+    /// Returns when so much monotonic time has passed.
+    async fn sleep(&self, time: Duration);
 }
 
 /// The machine's clock.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock;
 
+#[async_trait]
 impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
         // A clock before 1970 counts as 1970: certificates and tokens then count as not valid.
         u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
+    }
+
+    fn monotonic(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
+
+    async fn sleep(&self, time: Duration) {
+        tokio::time::sleep(time).await;
     }
 }
 
@@ -31,12 +51,4 @@ pub fn show(ms: u64) -> String {
         .ok()
         .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
         .map_or_else(|| format!("{ms} ms"), |time| time.to_string())
-}
-
-/// Sleeps so long; none: for ever.
-pub(crate) async fn sleep(time: Option<std::time::Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
-    }
 }

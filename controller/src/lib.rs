@@ -19,6 +19,7 @@ pub mod run;
 pub mod server;
 pub mod settings;
 pub mod site_inputs;
+mod site_tasks;
 
 pub use voipfleet_controller_core::limits;
 pub use voipfleet_store as store;

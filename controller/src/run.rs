@@ -20,7 +20,7 @@ use crate::dynamic_sets::{SourceOptions, Sources};
 use crate::enrolment::Registrar;
 use crate::fleet::Fleet;
 use crate::pki::{Authority, PkiError};
-use crate::push::{Pushes, Rights};
+use crate::push::{Pushes, QueueWorker, Rights};
 use crate::records::NodeId;
 use crate::server::api::{self, OperatorService, Parts};
 use crate::server::enrolment::{self, EnrolmentService};
@@ -162,9 +162,10 @@ impl Controller {
             admin: settings.admin.clone(),
             sources,
         });
-        let rollouts = pushes.rollouts().clone();
+        let rollouts = pushes.rollouts.clone();
         let log = audit.clone();
         let rights: Arc<dyn Rights> = Arc::new(operators.access().clone());
+        let queue_worker = QueueWorker::new(&pushes, rights, audit);
         let listen = |listener, tls, admission, bounds| {
             let clock = Arc::clone(&listening);
             listen::accept(listener, tls, admission, bounds, clock, stop.clone())
@@ -177,8 +178,8 @@ impl Controller {
             serve_enrolment(enrol_incoming, registrar, &stop),
         ];
         let follower = fleet.clone();
-        tokio::spawn(async move { rollouts.go_on(log).await });
-        tokio::spawn(async move { pushes.take_turns(rights, audit).await });
+        tokio::spawn(async move { rollouts.run(log).await });
+        tokio::spawn(async move { queue_worker.run().await });
         tokio::spawn(async move { follower.follow().await });
         let live_sets = fleet.live_sets().clone();
         tokio::spawn(async move { live_sets.follow().await });

@@ -160,7 +160,7 @@ on_node() {
         env "PATH=$(tool_path "$(node_field "$name" backend)")" "$@"
 }
 
-# With `orphans`, whatever runs in the namespaces is ended too.
+# With `orphans`, also ends every process in the namespaces.
 network_down() {
     local file ns pid
     # The mounts of namespaces first, then the folder that is mounted on itself.
@@ -168,7 +168,7 @@ network_down() {
         while read -r file; do umount "$file"; done
     if ip link show "$HOST_LINK" >/dev/null 2>&1; then ip link del "$HOST_LINK"; fi
     for ns in $(ip netns list | cut -d' ' -f1 | grep -Ex "$OUR_NAMESPACES" || true); do
-        # Whoever removed the state folder by hand took the records of the processes with it.
+        # Without the state folder there are no records of the processes.
         if [ "$1" = orphans ]; then
             for pid in $(ip netns pids "$ns"); do kill "$pid" 2>/dev/null || true; done
         fi

@@ -1,5 +1,5 @@
-# The lab's processes: sourced by quickstart.sh. A process is known by its id and its start
-# time, never by its name: an id alone may belong to somebody else by now.
+# The lab's processes: sourced by quickstart.sh. A process is identified by its id and start
+# time, never by its name; the id alone may have been reused.
 
 # The 22nd field of /proc/PID/stat; the second one may hold spaces.
 start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
@@ -36,15 +36,14 @@ await() {
     return 1
 }
 
-# Waits until process NAME does what it was started for; fails with its log when it ends
-# before that.
+# Waits until process NAME is ready; fails with its log if it ends first.
 await_process() {
     local name=$1 seconds=$2
     shift 2
     await "$seconds" ended_or "$name" "$@" || true
     if ! runs "$name" || ! "$@"; then
         tail -n 20 "$STATE/log/$name.log" >&2 || true
-        fail "$name has ended or hangs; its log is $STATE/log/$name.log"
+        fail "$name ended, or was not ready within $seconds s; its log is $STATE/log/$name.log"
     fi
 }
 ended_or() {
@@ -66,7 +65,7 @@ none_runs() {
     for name in "$@"; do if runs "$name"; then return 1; fi; done
 }
 
-# Ends every recorded process: asks, waits, insists.
+# Ends every recorded process: SIGTERM, and SIGKILL after 5 s.
 stop_all() {
     local names name
     [ -d "$STATE/pid" ] || return 0
@@ -76,7 +75,7 @@ stop_all() {
     for name in "$@"; do signal TERM "$name"; done
     if ! await 5 none_runs "$@"; then
         for name in "$@"; do signal KILL "$name"; done
-        await 5 none_runs "$@" || fail "some process of the lab does not end: see $STATE/pid"
+        await 5 none_runs "$@" || fail "processes of the lab do not end; they are listed in $STATE/pid"
     fi
     rm -rf "$STATE/pid"
 }
@@ -87,7 +86,7 @@ start_controller() {
         --listen "$CONTROLLER_IP:7443" --enrol-listen "$CONTROLLER_IP:7444"
     await_process controller 15 ports_open
 }
-# Asked of the kernel: a connection would be one more refused peer in the controller's log.
+# Read from the kernel: a connection would leave a refused peer in the controller's log.
 ports_open() {
     [ "$(in_net vf-controller ss -Hltn "( sport = :7443 or sport = :7444 )" | wc -l)" = 2 ]
 }

@@ -1,7 +1,7 @@
-# Who reaches what, by real packets: sourced by quickstart.sh.
+# The proof by real packets: sourced by quickstart.sh.
 
-# ROLE PORT PROTOCOL WHO...: who reaches the port on a node with the role. `each` rows hold
-# only where every node has one role. A cluster member reaches everything (trust: full).
+# ROLE PORT PROTOCOL SOURCE...: the sources that reach the port on a node with the role, or on any
+# node. A cluster member reaches every port (trust: full).
 EXPECTED="sip 5060 udp office carrier
 sip 5060 tcp office carrier
 sip 5061 tcp office carrier

@@ -1,6 +1,6 @@
 # What the lab needs on the machine: sourced by quickstart.sh.
 
-# COMMAND DEBIAN-PACKAGE RPM-PACKAGE
+# COMMAND, DEBIAN PACKAGE, RPM PACKAGE
 NEEDED="iptables iptables iptables
 ipset ipset ipset
 ip iproute2 iproute
@@ -22,22 +22,21 @@ install_missing() {
     if command -v apt-get >/dev/null; then
         say "installing$debs"
         export DEBIAN_FRONTEND=noninteractive
-        # A list of packages that is there already may be enough.
+        # The package lists on the machine may be recent enough.
         apt-get install -y -qq $debs >/dev/null 2>&1 ||
             { apt-get update -qq && apt-get install -y -qq $debs >/dev/null; }
     elif command -v dnf >/dev/null; then
         say "installing$rpms"
         dnf install -y -q $rpms
     else
-        fail "missing:$debs; neither apt-get nor dnf is here: install them by hand"
+        fail "missing:$debs. Install them by hand: neither apt-get nor dnf was found"
     fi
 }
 
 # Where cargo builds.
 target_folder() { echo "${CARGO_TARGET_DIR:-$ROOT/target}"; }
 
-# Runs cargo, given with its arguments, as somebody who waits for it would like: on a terminal
-# with its own progress bar, otherwise with a line every 15 seconds.
+# Runs cargo and shows its progress: its own bar on a terminal, otherwise a line every 15 seconds.
 with_progress() {
     if [ -t 2 ]; then
         "$@"
@@ -48,7 +47,7 @@ with_progress() {
 }
 progress_lines() {
     local line parts next=$((SECONDS + 15))
-    # cargo draws its bar anew behind a carriage return.
+    # cargo redraws its bar after a carriage return.
     sed -u 's/\r/\n/g' | while IFS= read -r line; do
         case $line in
             *'Building ['*)
@@ -99,7 +98,7 @@ link_tools() {
     local backend multi name
     for backend in "$@"; do
         multi=$(command -v "xtables-$backend-multi") ||
-            fail "this system has no $backend backend of iptables (xtables-$backend-multi)"
+            fail "iptables has no $backend backend on this system (xtables-$backend-multi not found)"
         mkdir -p "$STATE/tools/$backend"
         for name in iptables ip6tables; do
             for name in $name $name-save $name-restore; do

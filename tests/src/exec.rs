@@ -2,11 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{ChildStdout, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// What a program that has ended left behind.
 #[derive(Debug, Clone)]
@@ -26,21 +26,11 @@ impl Ended {
     }
 
     /// Everything that it wrote, for messages of failed tests.
-    pub fn said(&self) -> String {
+    pub fn output(&self) -> String {
         format!(
             "exit status {:?}\n{}{}",
             self.status, self.stdout, self.stderr
         )
-    }
-}
-
-impl From<Output> for Ended {
-    fn from(output: Output) -> Self {
-        Self {
-            status: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
     }
 }
 
@@ -49,16 +39,76 @@ impl From<Output> for Ended {
 pub struct Running {
     what: String,
     child: std::process::Child,
+    stdout: BufReader<ChildStdout>,
+    /// What was read of its standard output.
+    read: String,
 }
 
 impl Running {
+    fn new(what: String, mut child: std::process::Child) -> Result<Self> {
+        let stdout = child.stdout.take().context("it has no standard output")?;
+        Ok(Self {
+            what,
+            child,
+            stdout: BufReader::new(stdout),
+            read: String::new(),
+        })
+    }
+
+    /// Reads its standard output up to a line from which `find` takes something. Fails when it
+    /// ends before that.
+    pub fn await_line<T>(
+        &mut self,
+        what: &str,
+        mut find: impl FnMut(&str) -> Option<T>,
+    ) -> Result<T> {
+        loop {
+            let start = self.read.len();
+            let length = self.stdout.read_line(&mut self.read)?;
+            ensure!(
+                length > 0,
+                "{} ended before {what}:\n{}",
+                self.what,
+                self.read
+            );
+            if let Some(found) = self
+                .read
+                .get(start..)
+                .and_then(|line| find(line.trim_end()))
+            {
+                return Ok(found);
+            }
+        }
+    }
+
     /// Waits for its end and gives what it wrote.
-    pub fn finish(self) -> Result<Ended> {
-        let output = self
+    pub fn finish(mut self) -> Result<Ended> {
+        let stdout = &mut self.stdout;
+        let read = &mut self.read;
+        let mut stderr = String::new();
+        let mut errors = self
             .child
-            .wait_with_output()
+            .stderr
+            .take()
+            .context("it has no standard error")?;
+        // Both at once: a full pipe would stop it.
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| errors.read_to_string(&mut stderr));
+            stdout.read_to_string(read)?;
+            reader
+                .join()
+                .map_err(|_| std::io::Error::other("a reader panicked"))?
+        })
+        .with_context(|| format!("cannot read what {} writes", self.what))?;
+        let status = self
+            .child
+            .wait()
             .with_context(|| format!("cannot wait for {}", self.what))?;
-        Ok(output.into())
+        Ok(Ended {
+            status: status.code(),
+            stdout: self.read,
+            stderr,
+        })
     }
 
     /// Its process id.
@@ -90,7 +140,7 @@ pub fn start<S: AsRef<OsStr>>(argv: &[S], environment: &[(&str, &OsStr)]) -> Res
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {what}"))?;
-    Ok(Running { what, child })
+    Running::new(what, child)
 }
 
 /// A program that writes to a file, and is ended when dropped.
@@ -152,5 +202,5 @@ pub fn run_with_input<S: AsRef<OsStr>>(argv: &[S], input: &str) -> Result<Ended>
             .write_all(input.as_bytes())
             .with_context(|| format!("{what} did not read its input"))?;
     }
-    Running { what, child }.finish()
+    Running::new(what, child)?.finish()
 }

@@ -32,7 +32,7 @@ fn tenant(number: u32) -> String {
 fn deny(lab: &Lab, addresses: &str) -> Result<()> {
     let list = format!("kind: List\nname: voipbl\naddresses: [{addresses}]\n");
     let applied = lab.apply(&list)?;
-    ensure!(applied.success(), "{}", applied.said());
+    ensure!(applied.success(), "{}", applied.output());
     Ok(())
 }
 
@@ -52,7 +52,7 @@ fn a_lost_controller_is_restored_elsewhere() -> Result<()> {
         // Applies and a push go on while the backup is taken.
         deny(lab, "198.51.100.77, 192.0.2.66")?;
         let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         let block = [
             "block",
             "192.0.2.99",
@@ -65,26 +65,26 @@ fn a_lost_controller_is_restored_elsewhere() -> Result<()> {
         ensure!(
             block.stdout.contains("192.0.2.99 is blocked"),
             "{}",
-            block.said()
+            block.output()
         );
         let pushing = lab.start_voipctl(&["push", "site-a", "--yes"])?;
         let path = file.to_string_lossy().into_owned();
         let backup = lab.start_voipctl(&["backup", &path])?;
         for number in 0..5 {
             let applied = lab.apply(&tenant(number))?;
-            ensure!(applied.success(), "{}", applied.said());
+            ensure!(applied.success(), "{}", applied.output());
         }
         let backup = backup.finish()?;
-        ensure!(backup.success(), "{}", backup.said());
+        ensure!(backup.success(), "{}", backup.output());
         let pushing = pushing.finish()?;
-        ensure!(pushing.success(), "{}", pushing.said());
+        ensure!(pushing.success(), "{}", pushing.output());
         lab.wait_synced()?;
         let rules = lab.rules("sip1")?;
 
         // One more push, which the backup does not know.
         deny(lab, "198.51.100.77, 192.0.2.67")?;
         let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         let last = lab.wait_synced()?.generation;
         ensure!(rules != lab.rules("sip1")?, "the push changed nothing");
 
@@ -102,7 +102,7 @@ fn a_lost_controller_is_restored_elsewhere() -> Result<()> {
             ],
             &[],
         )?;
-        ensure!(restored.success(), "{}", restored.said());
+        ensure!(restored.success(), "{}", restored.output());
         std::fs::copy(keys.join("admin.yaml"), data.join("admin.yaml"))?;
         lab.start("controller")?;
 
@@ -123,7 +123,7 @@ fn a_lost_controller_is_restored_elsewhere() -> Result<()> {
             "{stored}"
         );
         let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         let status = lab.wait_synced()?;
         ensure!(
             status.generation > last,

@@ -140,7 +140,7 @@ fn restore(lab: &Lab, family: Family, lines: &[String]) -> Result<()> {
     let input = format!("*filter\n{}\nCOMMIT\n", lines.join("\n"));
     let tool = format!("{}-restore", family.tool());
     let ended = lab.on_with_input(NODE, &[&tool, "-w", "--noflush"], &input)?;
-    ensure!(ended.success(), "{input}{}", ended.said());
+    ensure!(ended.success(), "{input}{}", ended.output());
     Ok(())
 }
 
@@ -297,7 +297,7 @@ fn edits_of_sets(lab: &Lab) -> Result<()> {
 fn pushed(lab: &Lab) -> Result<()> {
     Foreign::install(lab, NODE)?;
     let push = lab.push()?;
-    ensure!(push.ended.success(), "{}", push.ended.said());
+    ensure!(push.ended.success(), "{}", push.ended.output());
     lab.wait_synced()?;
     Foreign::check(&lab.rules(NODE)?)
 }

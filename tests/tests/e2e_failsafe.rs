@@ -123,16 +123,20 @@ fn try_it(lab: &Lab, attempt: &Attempt) -> Result<()> {
     let stored = lab.apply(&documents(lab, attempt)?)?;
     let families = match attempt.door {
         Door::Refused(word) => {
-            ensure!(stored.status == Some(2), "it is stored: {}", stored.said());
-            ensure!(stored.said().contains(word), "{}", stored.said());
+            ensure!(
+                stored.status == Some(2),
+                "it is stored: {}",
+                stored.output()
+            );
+            ensure!(stored.output().contains(word), "{}", stored.output());
             return the_door_is_open(lab, &Family::BOTH);
         }
         Door::Open(families) => families,
     };
-    ensure!(stored.success(), "{}", stored.said());
+    ensure!(stored.success(), "{}", stored.output());
     // Applied means that a new connection to the controller came through the new rules.
     let push = lab.push()?;
-    ensure!(push.ended.success(), "{}", push.ended.said());
+    ensure!(push.ended.success(), "{}", push.ended.output());
     ensure!(push.count("applied")? == 2, "{}", push.done);
     the_door_is_open(lab, families)
 }

@@ -67,9 +67,9 @@ fn go_on<'f>(lab: &Lab, flows: impl Iterator<Item = &'f std::sync::Arc<Flow>>) -
 /// that was sent before the push was over.
 fn push(lab: &Lab, nodes: &[Node], document: &str) -> Result<(Push, Vec<u64>)> {
     let applied = lab.apply(document)?;
-    ensure!(applied.success(), "{}", applied.said());
+    ensure!(applied.success(), "{}", applied.output());
     let push = lab.push()?;
-    ensure!(push.ended.success(), "{}", push.ended.said());
+    ensure!(push.ended.success(), "{}", push.ended.output());
     ensure!(push.count("applied")? == 2, "{}", push.done);
     let sent = nodes.iter().flat_map(Node::office);
     Ok((push, sent.map(|flow| flow.sent()).collect()))
@@ -140,9 +140,9 @@ fn a_push_ends_the_calls_of_who_is_denied_and_no_other() -> Result<()> {
         );
         let open = edited(&[media])?;
         let applied = lab.apply(&open)?;
-        ensure!(applied.success(), "{}", applied.said());
+        ensure!(applied.success(), "{}", applied.output());
         let first = lab.push()?;
-        ensure!(first.ended.success(), "{}", first.ended.said());
+        ensure!(first.ended.success(), "{}", first.ended.output());
 
         let names = lab.nodes().iter().map(|node| node.name.as_str());
         let nodes: Vec<Node> = names

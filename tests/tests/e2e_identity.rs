@@ -20,7 +20,7 @@ fn with_lab(test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     };
     Lab::run(&options, |lab| {
         let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         lab.wait_synced()?;
         test(lab)
     })
@@ -108,7 +108,7 @@ fn other_ca(lab: &Lab) -> Result<Ca> {
         ],
         &[],
     )?;
-    ensure!(made.success(), "{}", made.said());
+    ensure!(made.success(), "{}", made.output());
     Ca::read(&data)
 }
 
@@ -236,8 +236,8 @@ fn enrol(lab: &Lab, node: &str, token: &str) -> Result<Ended> {
 }
 
 fn says(ended: &Ended, texts: &[&str]) -> Result<()> {
-    ensure!(!ended.success(), "it was accepted: {}", ended.said());
-    let said = ended.said().to_lowercase();
+    ensure!(!ended.success(), "it was accepted: {}", ended.output());
+    let said = ended.output().to_lowercase();
     ensure!(
         texts.iter().any(|text| said.contains(text)),
         "it says none of {texts:?}: {said}"
@@ -274,7 +274,7 @@ fn a_token_opens_the_door_once_and_only_to_its_own_controller() -> Result<()> {
 
         // So the token is still good: for one machine.
         let enrolled = enrol(lab, "new1", &token)?;
-        ensure!(enrolled.success(), "{}", enrolled.said());
+        ensure!(enrolled.success(), "{}", enrolled.output());
         let at = lab.log("controller").len();
         says(&enrol(lab, "new2", &token)?, &["used"])?;
         logged(lab, "controller", at, &["used"])?;

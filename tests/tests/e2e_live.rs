@@ -98,7 +98,7 @@ fn on_every_node(lab: &Lab, arguments: &[&str]) -> Result<Value> {
     let begun = Instant::now();
     let ended = lab.voipctl(&[arguments, &["-o", "json"]].concat())?;
     let took = begun.elapsed().as_millis();
-    ensure!(ended.success(), "{arguments:?}: {}", ended.said());
+    ensure!(ended.success(), "{arguments:?}: {}", ended.output());
     let answer: Value = serde_json::from_str(&ended.stdout)?;
     for count in ["enforced", "nodes"] {
         ensure!(
@@ -118,9 +118,9 @@ fn print(figure: &str) {
 
 fn refused(ended: &Ended, words: &str) -> Result<()> {
     ensure!(
-        !ended.success() && ended.said().contains(words),
+        !ended.success() && ended.output().contains(words),
         "{}",
-        ended.said()
+        ended.output()
     );
     Ok(())
 }
@@ -144,9 +144,9 @@ fn with_lab(test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
             "the sample site has another shape than this test knows"
         );
         let applied = lab.apply(&document)?;
-        ensure!(applied.success(), "{}", applied.said());
+        ensure!(applied.success(), "{}", applied.output());
         let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         lab.wait_synced()?;
         test(lab)
     })
@@ -297,7 +297,7 @@ fn members_of_the_cluster_come_and_go_without_a_push() -> Result<()> {
         print(&format!("gone from its peers after {took} ms"));
 
         let ended = lab.agent(&gone.name, "teardown")?;
-        ensure!(ended.success(), "{}", ended.said());
+        ensure!(ended.success(), "{}", ended.output());
         let state = lab.state().join("agents").join(&gone.name);
         std::fs::remove_dir_all(&state)?;
         std::fs::create_dir(&state)?;
@@ -319,7 +319,7 @@ fn members_of_the_cluster_come_and_go_without_a_push() -> Result<()> {
                 state.to_string_lossy().as_ref(),
             ],
         )?;
-        ensure!(enrolled.success(), "{}", enrolled.said());
+        ensure!(enrolled.success(), "{}", enrolled.output());
         let begun = Instant::now();
         lab.start(&gone.name)?;
         lab.wait("a cluster with it", || {
@@ -366,9 +366,9 @@ fn a_fetched_list_reaches_the_kernel_without_a_push() -> Result<()> {
             file.display()
         );
         let applied = lab.apply(&document)?;
-        ensure!(applied.success(), "{}", applied.said());
+        ensure!(applied.success(), "{}", applied.output());
         let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         wait_listed(lab, &["9.9.9.9"])?;
         for node in lab.nodes() {
             let sets = lab.rules(&node.name)?.sets;
@@ -399,7 +399,7 @@ fn a_fetched_list_reaches_the_kernel_without_a_push() -> Result<()> {
         // A source that fails takes nothing away.
         std::fs::remove_file(&file)?;
         let failed = lab.voipctl(&["feeds", "fetch", "voipbl"])?;
-        ensure!(!failed.success(), "{}", failed.said());
+        ensure!(!failed.success(), "{}", failed.output());
         wait_listed(lab, &["9.9.9.10"])?;
         ensure!(lab.status()?.generation == generation, "nothing was pushed");
         lab.wait_synced()?;

@@ -10,7 +10,7 @@ fn set_mode(lab: &Lab, mode: &str) -> Result<()> {
     let sample = std::fs::read_to_string(lab.policies().join("site-a.yaml"))?;
     let changed = sample.replace("mode: enforce", &format!("mode: {mode}"));
     let applied = lab.apply(&changed)?;
-    ensure!(applied.success(), "{}", applied.said());
+    ensure!(applied.success(), "{}", applied.output());
     Ok(())
 }
 
@@ -77,7 +77,7 @@ fn observing_drops_nothing_and_counts_what_it_would_drop() -> Result<()> {
         set_mode(lab, "observe")?;
         status_says(lab, "enforce").context("what is not pushed does not count")?;
         let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         ensure!(push.count("applied")? == 2, "{}", push.done);
         status_says(lab, "observe")?;
         let mut before = Vec::new();
@@ -99,7 +99,7 @@ fn observing_drops_nothing_and_counts_what_it_would_drop() -> Result<()> {
         set_mode(lab, "enforce")?;
         status_says(lab, "observe").context("what is not pushed does not count")?;
         let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         ensure!(push.count("applied")? == 2, "{}", push.done);
         status_says(lab, "enforce")?;
         strangers_find(lab, Reach::Closed)?;

@@ -179,9 +179,9 @@ fn every_service_of_the_catalogue_is_open_to_its_sources_and_to_nobody_else() ->
     Lab::run(&options, |lab| {
         let sample = std::fs::read_to_string(lab.policies().join("site-a.yaml"))?;
         let applied = lab.apply(&strict(&sample)?)?;
-        ensure!(applied.success(), "{}", applied.said());
+        ensure!(applied.success(), "{}", applied.output());
         let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         ensure!(push.count("applied")? == 2, "{}", push.done);
         check(&plan(lab)?)
     })
@@ -207,11 +207,11 @@ fn quickstart_proves_itself(nodes: u32, backend: &'static str) -> Result<()> {
             ensure!(reported.digest.is_some(), "{reported:?}");
         }
         let again = lab.quickstart(&["up", "--nodes", &nodes.to_string(), "--backend", backend])?;
-        ensure!(again.success(), "the second run: {}", again.said());
+        ensure!(again.success(), "the second run: {}", again.output());
         let proved = lab.quickstart(&["prove"])?;
-        ensure!(proved.success(), "{}", proved.said());
+        ensure!(proved.success(), "{}", proved.output());
         let down = lab.quickstart(&["down"])?;
-        ensure!(down.success(), "{}", down.said());
+        ensure!(down.success(), "{}", down.output());
         ensure!(!lab.state().exists(), "the state is still there");
         ensure!(
             !std::path::Path::new("/run/netns/vf-net").exists(),

@@ -67,18 +67,18 @@ fn site(lab: &Lab, probes: &[String], denied: &[IpAddr]) -> Result<()> {
         "the sample site has another shape than this test knows"
     );
     let applied = lab.apply(&changed)?;
-    ensure!(applied.success(), "{}", applied.said());
+    ensure!(applied.success(), "{}", applied.output());
     ensure!(
-        !applied.said().contains("probe"),
+        !applied.output().contains("probe"),
         "probes are warned about: {}",
-        applied.said()
+        applied.output()
     );
     Ok(())
 }
 
 /// The push is rolled back on every node, which says `words`, and runs what it ran.
 fn is_rolled_back(lab: &Lab, push: &Push, before: &[Rules], words: &[String]) -> Result<()> {
-    ensure!(push.ended.status == Some(1), "{}", push.ended.said());
+    ensure!(push.ended.status == Some(1), "{}", push.ended.output());
     ensure!(push.count("rolled_back")? == 3, "{}", push.done);
     let status = lab.status()?;
     for (node, before) in lab.nodes().iter().zip(before) {
@@ -97,8 +97,8 @@ fn is_rolled_back(lab: &Lab, push: &Push, before: &[Rules], words: &[String]) ->
     // As people read it, too.
     let again = lab.voipctl(&["push", "site-a", "--yes"])?;
     let status = lab.voipctl(&["status", "site-a"])?;
-    ensure!(again.status == Some(1), "{}", again.said());
-    for (what, said) in [("push", again.said()), ("status", status.said())] {
+    ensure!(again.status == Some(1), "{}", again.output());
+    for (what, said) in [("push", again.output()), ("status", status.output())] {
         ensure!(
             words.iter().all(|words| said.contains(words)),
             "{what} does not say which probe: {said}"
@@ -130,7 +130,7 @@ fn a_push_stands_or_falls_with_its_probes() -> Result<()> {
         ];
         site(lab, &good, &[])?;
         let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         ensure!(push.count("applied")? == 3, "{}", push.done);
         let generation = lab.wait_synced()?.generation;
         let before = rules(lab)?;
@@ -164,7 +164,7 @@ fn a_push_stands_or_falls_with_its_probes() -> Result<()> {
 
         site(lab, &good, &[])?;
         let push = lab.push()?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         lab.wait_synced()?;
         Ok(())
     })

@@ -61,14 +61,14 @@ fn a_push_without_changes_says_so() -> Result<()> {
     Lab::run_pushed(|lab| {
         let before = lab.status()?;
         let again = lab.push()?;
-        ensure!(again.ended.success(), "{}", again.ended.said());
+        ensure!(again.ended.success(), "{}", again.ended.output());
         ensure!(
             again.count("generation")? == before.generation,
             "{}",
             again.done
         );
         let said = lab.voipctl(&["push", "site-a", "--yes"])?;
-        let text = said.said().to_lowercase();
+        let text = said.output().to_lowercase();
         ensure!(
             text.contains("nothing") || text.contains("unchanged") || text.contains("no change"),
             "the push does not say that nothing changed: {text}"
@@ -89,13 +89,13 @@ fn a_reboot_gives_the_same_rules_back_without_a_controller() -> Result<()> {
             // The distribution's own firewall comes first at boot.
             Foreign::install(lab, node)?;
             let restored = lab.agent(node, "restore")?;
-            ensure!(restored.success(), "{}", restored.said());
+            ensure!(restored.success(), "{}", restored.output());
             before
                 .same(&lab.rules(node)?)
                 .with_context(|| node.to_owned())?;
             // A second one changes nothing.
             let restored = lab.agent(node, "restore")?;
-            ensure!(restored.success(), "{}", restored.said());
+            ensure!(restored.success(), "{}", restored.output());
             before
                 .same(&lab.rules(node)?)
                 .with_context(|| node.to_owned())?;
@@ -114,7 +114,7 @@ fn teardown_leaves_only_what_is_foreign() -> Result<()> {
             let foreign = lab.rules(node)?.foreign();
             lab.stop(node)?;
             let done = lab.agent(node, "teardown")?;
-            ensure!(done.success(), "{}", done.said());
+            ensure!(done.success(), "{}", done.output());
             foreign
                 .same(&lab.rules(node)?)
                 .with_context(|| node.to_owned())?;
@@ -141,7 +141,7 @@ fn a_controller_killed_in_the_middle_of_a_push_loses_nothing() -> Result<()> {
         ensure!(
             !ended.success(),
             "push says that it is done: {}",
-            ended.said()
+            ended.output()
         );
         lab.start("controller")?;
         lab.signal("pbx1", Signal::SIGCONT)?;
@@ -210,7 +210,7 @@ fn killed_at(lab: &Lab, node: &'static str, tool: &'static str, port: u16) -> Re
     ensure!(
         !ended.success(),
         "push says that it is done: {}",
-        ended.said()
+        ended.output()
     );
     lab.start(node)?;
     let mut now = before.clone();
@@ -247,7 +247,7 @@ fn refused_at(lab: &Lab, node: &'static str, tool: &'static str, port: u16) -> R
     lab.change_policy(port)?;
     let push = lab.push()?;
     ensure!(once.exists(), "the tool was not asked");
-    ensure!(push.ended.status == Some(1), "{}", push.ended.said());
+    ensure!(push.ended.status == Some(1), "{}", push.ended.output());
     ensure!(push.count("applied")? == 2, "{}", push.done);
     ensure!(push.count("failed")? == 1, "{}", push.done);
     let event = push.node(node)?.to_string();
@@ -264,7 +264,11 @@ fn refused_at(lab: &Lab, node: &'static str, tool: &'static str, port: u16) -> R
     std::fs::remove_file(&once)?;
     // Pushed again, it works.
     let push = lab.push()?;
-    ensure!(push.ended.success(), "pushed again: {}", push.ended.said());
+    ensure!(
+        push.ended.success(),
+        "pushed again: {}",
+        push.ended.output()
+    );
     lab.wait_synced()?;
     ensure!(
         lab.rules(node)?.opens(port) == [true, true],

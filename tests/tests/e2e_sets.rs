@@ -37,9 +37,9 @@ fn push_list(lab: &Lab, left: u64) -> Result<()> {
         until(left)?,
         until(40_000_000)?,
     ))?;
-    ensure!(applied.success(), "{}", applied.said());
+    ensure!(applied.success(), "{}", applied.output());
     let push = lab.push()?;
-    ensure!(push.ended.success(), "{}", push.ended.said());
+    ensure!(push.ended.success(), "{}", push.ended.output());
     lab.wait_synced()?;
     Ok(())
 }

@@ -94,7 +94,11 @@ fn is_told_and_tried_again(lab: &Lab, generation: u64, port: u16) -> Result<()> 
         ensure!(lab.rules(node)?.opens(port) == [false, false]);
     }
     let push = lab.push()?;
-    ensure!(push.ended.success(), "pushed again: {}", push.ended.said());
+    ensure!(
+        push.ended.success(),
+        "pushed again: {}",
+        push.ended.output()
+    );
     lab.wait_synced()?;
     for node in NODES {
         ensure!(lab.rules(node)?.opens(port) == [true, true]);
@@ -113,7 +117,7 @@ fn a_push_that_locks_nodes_out_ends_rolled_back() -> Result<()> {
             lab.cut(node, "-D")?;
         }
         let push = Push::read(push.finish()?)?;
-        ensure!(push.ended.status == Some(1), "{}", push.ended.said());
+        ensure!(push.ended.status == Some(1), "{}", push.ended.output());
         ensure!(push.count("rolled_back")? == 2, "{}", push.done);
         ensure!(push.count("applied")? == 1, "{}", push.done);
         ensure!(push.count("failed")? == 0, "{}", push.done);
@@ -138,7 +142,7 @@ fn a_trial_ends_without_the_controller() -> Result<()> {
         ensure!(
             !ended.success(),
             "push says that it is done: {}",
-            ended.said()
+            ended.output()
         );
         wait_back(lab, &before.cut_off)?;
         for node in NODES {
@@ -163,7 +167,7 @@ fn an_agent_that_is_stopped_in_a_trial_goes_back_first() -> Result<()> {
             lab.start(node)?;
         }
         let push = Push::read(push.finish()?)?;
-        ensure!(push.ended.success(), "{}", push.ended.said());
+        ensure!(push.ended.success(), "{}", push.ended.output());
         lab.wait_synced()?;
         Ok(())
     })
@@ -179,7 +183,7 @@ fn a_reboot_in_a_trial_gives_the_confirmed_rules_back() -> Result<()> {
         ensure!(
             !ended.success(),
             "push says that it is done: {}",
-            ended.said()
+            ended.output()
         );
         for (node, before) in NODES.into_iter().zip(&before.free) {
             lab.kill(node)?;
@@ -188,7 +192,7 @@ fn a_reboot_in_a_trial_gives_the_confirmed_rules_back() -> Result<()> {
             // Twice: nothing is left that a later boot would undo.
             for _ in 0..2 {
                 let restored = lab.agent(node, "restore")?;
-                ensure!(restored.success(), "{}", restored.said());
+                ensure!(restored.success(), "{}", restored.output());
                 before.same(&lab.rules(node)?).context(node)?;
             }
             lab.start(node)?;

@@ -65,7 +65,7 @@ impl Known {
         let mut detail = format!("chains {}", listed(&names));
         let mut advice = self.advice;
         if self.kind == NeighbourKind::Fail2ban {
-            detail.push_str("; they stay above our rules as long as they only drop");
+            detail.push_str("; they stay above our rules as long as they only drop packets");
             if bans_every_port(saved) {
                 // The vendor's installer does it so (`iptables-allports`).
                 advice = "its bans cover every port, including SSH of the admins: add the \

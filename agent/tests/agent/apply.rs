@@ -1,8 +1,7 @@
 //! Apply, read back, go back, tear down: on the real kernel, with both backends.
 
-use std::os::unix::fs::PermissionsExt as _;
 
-use crate::faulty::faulty;
+use crate::intercepted::{failing_at, intercepted};
 use crate::support::{
     Place, failsafe, held, in_namespace, install, on_both_backends, own, prepare, put_back, same,
     sample,
@@ -19,7 +18,7 @@ use voipfleet_agent::ledger::{Journal, Ledger};
 #[test]
 fn ruleset_is_loaded_and_removed_without_touching_foreign_rules() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let foreign = place.foreign();
         let (mut system, ledger) = (place.system(), place.ledger());
 
@@ -90,7 +89,7 @@ fn boot_restores_from_disk_alone() {
 #[test]
 fn interrupted_apply_is_rolled_back_at_the_next_start() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let foreign = place.foreign();
         let (mut system, ledger) = (place.system(), place.ledger());
 
@@ -223,9 +222,12 @@ fn without_match(place: &Place, name: &str) -> System {
                 matches.display(),
                 runner.find(&tool).unwrap().display()
             );
-            let path = folder.join(tool);
-            std::fs::write(&path, script).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let (written, path) = (folder.join("script"), folder.join(tool));
+            std::fs::write(&written, script).unwrap();
+            // Copied by another process: a program that another test starts meanwhile inherits
+            // what this one has open for writing, and nothing can run a file that is.
+            let (from, to) = (written.display(), path.display());
+            place.tool(&format!("install -m 755 {from} {to}"));
         }
     }
     let path = format!("{}:{}", folder.display(), place.tool_path());
@@ -278,13 +280,13 @@ fn only_content_with_the_right_digest_and_node_is_accepted() {
 #[test]
 fn failure_at_any_step_rolls_back() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let foreign = place.foreign();
         let (mut system, ledger) = (place.system(), place.ledger());
         let mut confirmed = install(&mut system, &ledger, 1, sample(1));
         // Sets before, IPv4, IPv6; what goes from the sets after is tried again by itself.
         for fails_at in 1..=3 {
-            let mut kernel = faulty(place, fails_at);
+            let mut kernel = failing_at(place, fails_at);
             let prepared = prepare(&mut kernel, 2, sample(2)).unwrap();
             prepared.begin(&ledger, 1, clock::now()).unwrap();
             let error = prepared.enforce(&mut kernel).unwrap_err().to_string();
@@ -299,7 +301,7 @@ fn failure_at_any_step_rolls_back() {
         // And without an earlier ruleset.
         recovery::teardown(&mut system, &ledger, true).unwrap();
         for fails_at in 1..=3 {
-            let mut kernel = faulty(place, fails_at);
+            let mut kernel = failing_at(place, fails_at);
             let prepared = prepare(&mut kernel, 2, sample(2)).unwrap();
             prepared.begin(&ledger, 1, clock::now()).unwrap();
             prepared.enforce(&mut kernel).unwrap_err();
@@ -314,8 +316,8 @@ fn failure_at_any_step_rolls_back() {
 fn read_back_is_canonical_without_a_scratch_namespace() {
     on_both_backends(|place| {
         let ledger = place.ledger();
-        let mut kernel = faulty(place, usize::MAX);
-        kernel.scratch = false;
+        let mut kernel = intercepted(place);
+        kernel.without_scratch = true;
         let confirmed = install(&mut kernel, &ledger, 1, sample(1));
         assert!(confirmed.canonical.read_back);
         assert!(inspect(&mut kernel, &confirmed).is_clean());

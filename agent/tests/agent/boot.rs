@@ -15,7 +15,7 @@ use voipfleet_agent::mailbox::{Content, Offered};
 use voipfleet_proto::v1::{NodeState, NodeStatus};
 use voipfleet_ruleset::ruleset::Family;
 
-use crate::faulty::faulty;
+use crate::intercepted::{failing_at, intercepted, refusing};
 use crate::reconciler::{Agent, NEVER};
 use crate::support::{held, in_namespace, install, on_both_backends, sample};
 
@@ -65,8 +65,8 @@ fn failed_apply_with_lost_ledger_leaves_the_new_rules() {
         let folder = place.folder.path().join("ledger");
         damage(&folder, |bytes| bytes[30] ^= 1);
         std::fs::remove_file(folder.join("management")).unwrap();
-        let kernel = faulty(place, 3); // sets, IPv4, and then not IPv6
-        let own = kernel.system.own_processes();
+        let kernel = failing_at(place, 3); // sets, IPv4, and then not IPv6
+        let own = kernel.kernel.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
         let ruleset = sample(2);
         agent.inbox.offer(Offered {
@@ -131,8 +131,8 @@ fn kernel_without_ipv6_gets_ipv4_rules_only() {
     on_both_backends(|place| {
         let ledger = place.ledger();
         for scratch in [true, false] {
-            let mut kernel = faulty(place, usize::MAX);
-            (kernel.without_ipv6, kernel.scratch) = (true, scratch);
+            let mut kernel = intercepted(place);
+            (kernel.without_ipv6, kernel.without_scratch) = (true, !scratch);
             let confirmed = install(&mut kernel, &ledger, 1, sample(1));
             assert!(inspect(&mut kernel, &confirmed).is_clean());
             assert!(place.tool("iptables-save").contains("-A INPUT -j VF-INPUT"));
@@ -152,7 +152,7 @@ fn kernel_without_ipv6_gets_ipv4_rules_only() {
             assert!(!place.has_ours());
         }
         // Switched on again at a later boot, IPv6 gets its rules; and off again, none.
-        let mut kernel = faulty(place, usize::MAX);
+        let mut kernel = intercepted(place);
         for without_ipv6 in [false, true] {
             kernel.without_ipv6 = without_ipv6;
             let recovered = recovery::recover(&mut kernel, &ledger);
@@ -177,7 +177,7 @@ fn state_lock_of_an_ending_process_is_awaited() {
         state.lock()
     });
     // Like a killed agent's child, it holds the lock while another start waits for it, and
-    // sleeps before it asks again.
+    // sleeps before it asks again. The kernel announces no sleeping thread.
     let thread = thread.recv().unwrap();
     let asked = format!("/proc/self/task/{thread}/wchan");
     let deadline = Instant::now() + crate::reconciler::LIMIT;
@@ -198,8 +198,7 @@ fn refusal_of_one_family_still_loads_the_other() {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
         recovery::teardown(&mut system, &ledger, false).unwrap();
-        let mut kernel = faulty(place, usize::MAX);
-        kernel.refused = Some(Family::V4);
+        let mut kernel = refusing(place, Family::V4);
         let failed = recovery::recover(&mut kernel, &ledger).failed.unwrap();
         let words = failed.to_string();
         assert!(words.starts_with("loading the IPv4 rules"), "{words}");
@@ -219,7 +218,7 @@ fn transient_refusal_at_boot_is_retried() {
         let confirmed = install(&mut system, &ledger, 1, sample(1));
         for fails_at in 1..=3 {
             recovery::teardown(&mut system, &ledger, false).unwrap();
-            let recovered = recovery::recover(&mut faulty(place, fails_at), &ledger);
+            let recovered = recovery::recover(&mut failing_at(place, fails_at), &ledger);
             assert!(recovered.failed.is_none(), "{:?}", recovered.failed);
             assert!(inspect(&mut system, &confirmed).is_clean());
         }

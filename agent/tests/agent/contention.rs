@@ -9,7 +9,7 @@ use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::{self as pb, DriftRecord, DriftState, NodeStatus};
 
-use crate::counting::counted;
+use crate::intercepted::counted;
 use crate::reconciler::{Agent, NEVER, OFTEN};
 use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 

@@ -108,7 +108,7 @@ fn settles(place: &Place, confirmed: &Confirmed, lines: &[&str]) {
 #[test]
 fn every_removed_part_is_restored() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
         let _agent = Agent::start(place, OFTEN);

@@ -129,7 +129,7 @@ fn make(place: &Place, agent: &Agent, edit: &Edit) {
 #[test]
 fn every_edit_of_rules_is_repaired_and_recorded() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
         // The kernel's announcements, or the xtables lock, must do: the poll never comes.
@@ -182,7 +182,7 @@ fn full_flush_by_another_tool_is_repaired() {
 #[test]
 fn changes_of_foreign_chains_are_not_drift() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
         for line in [

@@ -84,7 +84,7 @@ fn assert_only_management(place: &Place, recovered: &Recovered) {
 #[test]
 fn lost_ruleset_loads_management_rules_until_the_next_push() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let foreign = place.foreign();
         reboot_with(place, sample(4));
         damage(place, "confirmed");
@@ -204,8 +204,8 @@ fn failed_offer_leaves_the_management_rules_in_place() {
         recovery::recover(&mut place.system(), &place.ledger());
         let closed = ours(place);
         // The rules of IPv6 are the third change after the sets and those of IPv4.
-        let kernel = crate::faulty::faulty(place, 3);
-        let own = kernel.system.own_processes();
+        let kernel = crate::intercepted::failing_at(place, 3);
+        let own = kernel.kernel.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
         let status = answer(&agent, 2, 9, &sample(9));
         assert_eq!(status.state(), NodeState::Failed);
@@ -260,7 +260,7 @@ fn refusal_of_one_family_keeps_the_other_in_force() {
     on_both_backends(|place| {
         reboot_with(place, sample(4));
         damage(place, "confirmed");
-        let mut kernel = crate::faulty::faulty(place, 1);
+        let mut kernel = crate::intercepted::failing_at(place, 1);
         let recovered = recovery::recover(&mut kernel, &place.ledger());
         let Protection::Refused(why) = recovered.fallback.unwrap().protection else {
             panic!("not refused");

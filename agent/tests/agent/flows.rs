@@ -14,7 +14,7 @@ use voipfleet_ruleset::flows::{Denials, Flow};
 use voipfleet_ruleset::iptables::Failsafe;
 use voipfleet_ruleset::ruleset::{AddressSet, Family, Ruleset, SetName};
 
-use crate::faulty::faulty;
+use crate::intercepted::intercepted;
 use crate::reconciler::{Agent, LIMIT, NEVER, offer};
 use crate::support::{Place, in_namespace, on_both_backends, sample};
 
@@ -239,7 +239,7 @@ pub(crate) fn await_end_of(source: &str) {
     let deadline = Instant::now() + LIMIT;
     while !of(source, "port=5060 ").is_empty() {
         assert!(Instant::now() < deadline, "it goes on");
-        std::thread::sleep(Duration::from_millis(10)); // an end is listed, not announced to us
+        std::thread::sleep(Duration::from_millis(10)); // stays: the end of a flow is listed, not announced to us
     }
 }
 
@@ -451,9 +451,9 @@ fn flow_that_began_while_the_rules_were_gone_is_cut() {
 #[test]
 fn push_without_conntrack_netlink_succeeds_with_a_warning() {
     in_namespace(Backend::Nft, |place| {
-        let mut kernel = faulty(place, usize::MAX);
+        let mut kernel = intercepted(place);
         kernel.without_conntrack = true;
-        let own = kernel.system.own_processes();
+        let own = kernel.kernel.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
         let status = agent.answer_to(offer(1, 1, &sample(1)));
         assert_eq!(status.state(), NodeState::Applied, "{}", status.error);

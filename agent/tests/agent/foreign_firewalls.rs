@@ -31,7 +31,7 @@ fn machine_without_foreign_firewalls_reports_none() {
 #[test]
 fn foreign_chains_are_reported_and_left_alone() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         for line in [
             "iptables -N DOCKER-USER",
             "iptables -N BADIPS",
@@ -139,7 +139,7 @@ fn sockets_in_world_ranges_are_reported() {
 #[test]
 fn agent_reports_foreign_firewalls() {
     in_namespace(Backend::Nft, |place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let agent = Agent::start(place, NEVER);
         let (facts, _) = agent.outbox.hello();
         let kinds = |facts: &NodeFacts| -> Vec<NeighbourKind> {

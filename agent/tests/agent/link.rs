@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use voipfleet_agent::host::state_dir::Identity;
 use voipfleet_agent::link::connection_errors::explain;
 use voipfleet_agent::link::{FetchLimits, Link};
 use voipfleet_agent::mailbox::{Content, Inbox, Offered, Outbox};
@@ -17,11 +17,12 @@ use voipfleet_proto::v1::{
 };
 use voipfleet_protocol::identity::tls;
 use voipfleet_ruleset::ruleset::Digest;
+use voipfleet_testkit::controller::{ControllerSession, Served};
+use voipfleet_testkit::{Credentials, FakeController, TestCa};
 
-use crate::controller::{Ca, Controller, Served, Session, enrolled};
+use crate::node::{CONTROLLER, NODE, enrolled};
 
 const LIMIT: Duration = Duration::from_secs(30);
-const NODE: &str = "site/site-a/node/sip1";
 
 /// A link at work.
 struct Linked {
@@ -30,15 +31,15 @@ struct Linked {
     stop: CancellationToken,
     _folder: tempfile::TempDir,
     _failsafe: std::thread::JoinHandle<()>,
-    offers: tokio::sync::mpsc::UnboundedReceiver<Offered>,
+    offers: mpsc::UnboundedReceiver<Offered>,
 }
 
 impl Linked {
-    fn start(controller: &Controller, node: &Identity) -> Self {
+    fn start(controller: &FakeController, node: &Credentials) -> Self {
         Self::start_with(controller, node, FetchLimits::default())
     }
 
-    fn start_with(controller: &Controller, node: &Identity, limits: FetchLimits) -> Self {
+    fn start_with(controller: &FakeController, node: &Credentials, limits: FetchLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let state = enrolled(folder.path(), node, controller.address);
         let (inbox, outbox) = (Arc::new(Inbox::default()), Arc::new(Outbox::default()));
@@ -48,7 +49,7 @@ impl Linked {
         let link = Link::new(state, config, to_kernel, from_kernel, limits);
         tokio::spawn(link.run(stop.clone()));
         // In the place of the task that owns the kernel.
-        let (taken, offers) = tokio::sync::mpsc::unbounded_channel();
+        let (taken, offers) = mpsc::unbounded_channel();
         let failsafe = std::thread::spawn({
             let inbox = Arc::clone(&inbox);
             move || {
@@ -90,8 +91,8 @@ impl Drop for Linked {
     }
 }
 
-async fn hear(session: &mut Session) -> Up {
-    let message: AgentMessage = tokio::time::timeout(LIMIT, session.said.message())
+async fn hear(session: &mut ControllerSession) -> Up {
+    let message: AgentMessage = tokio::time::timeout(LIMIT, session.messages.message())
         .await
         .expect("a message")
         .unwrap()
@@ -99,12 +100,12 @@ async fn hear(session: &mut Session) -> Up {
     message.kind.unwrap()
 }
 
-async fn say(session: &Session, kind: Down) {
+async fn say(session: &ControllerSession, kind: Down) {
     let message = ControllerMessage { kind: Some(kind) };
-    session.say.send(Ok(message)).await.unwrap();
+    session.answers.send(Ok(message)).await.unwrap();
 }
 
-async fn welcome(controller: &mut Controller) -> (Session, Hello) {
+async fn welcome(controller: &mut FakeController) -> (ControllerSession, Hello) {
     let mut session = tokio::time::timeout(LIMIT, controller.sessions.recv())
         .await
         .expect("a session")
@@ -129,8 +130,8 @@ fn offer(nonce: u64, generation: u64, digest: &Digest, size: usize) -> Down {
 
 #[tokio::test]
 async fn offer_is_fetched_verified_and_handed_over() {
-    let ca = Ca::new();
-    let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
+    let ca = TestCa::new();
+    let mut controller = FakeController::start(&ca.issue(CONTROLLER, 2100)).await;
     let mut linked = Linked::start(&controller, &ca.issue(NODE, 2100));
     let (session, hello) = welcome(&mut controller).await;
     assert_eq!(
@@ -170,8 +171,8 @@ async fn offer_is_fetched_verified_and_handed_over() {
 /// Chunks that stop coming, or never stop, end in time; nothing else waits for them.
 #[tokio::test]
 async fn fetch_times_out() {
-    let ca = Ca::new();
-    let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
+    let ca = TestCa::new();
+    let mut controller = FakeController::start(&ca.issue(CONTROLLER, 2100)).await;
     let limits = FetchLimits {
         chunk: Duration::from_millis(50),
         whole: Duration::from_secs(1),
@@ -194,8 +195,8 @@ async fn fetch_times_out() {
 
 #[tokio::test]
 async fn held_ruleset_is_not_fetched_again() {
-    let ca = Ca::new();
-    let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
+    let ca = TestCa::new();
+    let mut controller = FakeController::start(&ca.issue(CONTROLLER, 2100)).await;
     let mut linked = Linked::start(&controller, &ca.issue(NODE, 2100));
     let digest = Digest::of(b"x");
     linked.outbox.status(NodeStatus {
@@ -216,8 +217,8 @@ async fn held_ruleset_is_not_fetched_again() {
 
 #[tokio::test]
 async fn broken_session_loses_no_report() {
-    let ca = Ca::new();
-    let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
+    let ca = TestCa::new();
+    let mut controller = FakeController::start(&ca.issue(CONTROLLER, 2100)).await;
     let linked = Linked::start(&controller, &ca.issue(NODE, 2100));
     let (mut session, _) = welcome(&mut controller).await;
     linked.outbox.record(DriftRecord {
@@ -264,9 +265,9 @@ async fn broken_session_loses_no_report() {
 }
 
 /// Dials as the link does, and sends Hello; gives what an operator would read.
-async fn refusal(controller: &Controller, node: &Identity) -> String {
+async fn refusal(controller: &FakeController, node: &Credentials) -> String {
     let address = controller.address.to_string();
-    let config = Arc::new(tls::client(node.credentials()).unwrap());
+    let config = Arc::new(tls::client(node.tls()).unwrap());
     let channel = match channel::connect(&address, config).await {
         Ok(channel) => channel,
         Err(error) => return explain(&*error, &address),
@@ -283,15 +284,15 @@ async fn refusal(controller: &Controller, node: &Identity) -> String {
 
 #[tokio::test]
 async fn refused_certificate_is_explained() {
-    let (ca, other) = (Ca::new(), Ca::new());
-    let mut controller = Controller::start(&ca.issue("controller", 2100)).await;
+    let (ca, other) = (TestCa::new(), TestCa::new());
+    let mut controller = FakeController::start(&ca.issue(CONTROLLER, 2100)).await;
 
     let words = refusal(&controller, &other.issue(NODE, 2100)).await;
     assert!(words.contains("is not from this node's CA"), "{words}");
 
     // It knows our controller's CA, but another one signed it.
     let mut stranger = other.issue(NODE, 2100);
-    stranger.ca_pem = ca.issue(NODE, 2100).ca_pem;
+    stranger.ca = ca.pem();
     let words = refusal(&controller, &stranger).await;
     assert!(
         words.contains("does not know the CA that signed it"),
@@ -301,7 +302,7 @@ async fn refused_certificate_is_explained() {
     let words = refusal(&controller, &ca.issue(NODE, 2021)).await;
     assert!(words.contains("it has expired; enrol again"), "{words}");
 
-    let impostor = Controller::start(&ca.issue(NODE, 2100)).await;
+    let impostor = FakeController::start(&ca.issue(NODE, 2100)).await;
     let words = refusal(&impostor, &ca.issue(NODE, 2100)).await;
     assert!(
         words.contains("is not the controller of this node"),

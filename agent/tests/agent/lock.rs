@@ -7,8 +7,9 @@ use nix::fcntl::{Flock, FlockArg};
 use voipfleet_agent::enforcement::apply::Prepared;
 use voipfleet_agent::kernel::{Backend, LOCK_FILE};
 use voipfleet_ruleset::ruleset::Family;
+use voipfleet_testkit::kernel::Call;
 
-use crate::faulty::faulty;
+use crate::intercepted::{intercepted, refusing};
 use crate::support::{failsafe, held, in_namespace, sample};
 
 /// Whether this process holds the lock of the machine's tools: a line of `/proc/locks` is
@@ -32,11 +33,13 @@ fn no_other_program_changes_rules_between_the_families() {
     // Each restore of nf_tables is one transaction, and asks for no lock.
     in_namespace(Backend::Legacy, |place| {
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let mut kernel = faulty(place, usize::MAX);
         let notes = Arc::clone(&seen);
-        kernel.before_restore = Some(Box::new(move |family| {
-            notes.lock().unwrap().push((family, holds_the_lock()));
-        }));
+        let mut kernel = intercepted(place).before(move |_, call| {
+            if let Call::Restore(family, _) = call {
+                notes.lock().unwrap().push((*family, holds_the_lock()));
+            }
+            Ok(())
+        });
         let ruleset = sample(1);
         let of = held(1, &ruleset);
         let prepared = Prepared::preflight(&kernel, of, ruleset, None, failsafe()).unwrap();
@@ -51,8 +54,7 @@ fn no_other_program_changes_rules_between_the_families() {
 #[test]
 fn xtables_lock_is_released_after_a_refusal() {
     in_namespace(Backend::Legacy, |place| {
-        let mut kernel = faulty(place, usize::MAX);
-        kernel.refused = Some(Family::V4);
+        let mut kernel = refusing(place, Family::V4);
         let ruleset = sample(1);
         let of = held(1, &ruleset);
         let prepared = Prepared::preflight(&kernel, of, ruleset, None, failsafe()).unwrap();

@@ -44,7 +44,7 @@ fn assert_takes_a_push(place: &Place) {
 #[test]
 fn failed_trial_with_lost_ruleset_loads_management_rules() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let foreign = place.foreign();
         lose(place, &["confirmed"]);
         let before = place.everything();
@@ -75,7 +75,7 @@ fn failed_trial_with_lost_ruleset_loads_management_rules() {
 #[test]
 fn deleted_ruleset_file_counts_as_loss() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let foreign = place.foreign();
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 4, sample(4));
@@ -120,7 +120,7 @@ fn interrupted_first_push_does_not_count_as_loss() {
 #[test]
 fn kill_during_apply_with_lost_ruleset_loads_management_rules() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let foreign = place.foreign();
         lose(place, &["confirmed"]);
         let (mut system, ledger) = (place.system(), place.ledger());
@@ -128,7 +128,7 @@ fn kill_during_apply_with_lost_ruleset_loads_management_rules() {
         let half = prepare(&mut system, 9, sample(9)).unwrap();
         half.begin(&ledger, 2, voipfleet_agent::host::clock::now())
             .unwrap();
-        let mut kernel = crate::faulty::faulty(place, 3);
+        let mut kernel = crate::intercepted::failing_at(place, 3);
         assert!(half.write(&mut kernel as &mut dyn Kernel).is_err());
         let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.interrupted.is_some());

@@ -7,10 +7,6 @@ mod boot;
 #[cfg(test)]
 mod contention;
 #[cfg(test)]
-mod controller;
-#[cfg(test)]
-mod counting;
-#[cfg(test)]
 mod disruption;
 #[cfg(test)]
 mod drift;
@@ -25,13 +21,13 @@ mod fallback;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
-mod faulty;
-#[cfg(test)]
 mod flows;
 #[cfg(test)]
 mod foreign_firewalls;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod intercepted;
 #[cfg(test)]
 mod ledger;
 #[cfg(test)]

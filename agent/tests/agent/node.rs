@@ -1,12 +1,18 @@
-//! The agent's own program on a kernel of its own, and a controller that the test decides.
+//! The agent's own program on a kernel of its own, and a controller that the test scripts.
 
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use voipfleet_agent::host::state_dir::StateDir;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::watch;
+use voipfleet_agent::host::state_dir::{NodeConfig, StateDir};
 use voipfleet_agent::ledger::Ledger;
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
@@ -14,20 +20,27 @@ use voipfleet_proto::v1::{
     Confirm, ControllerMessage, Hello, LiveNotice, NodeState, NodeStatus, Offer, Welcome,
 };
 use voipfleet_ruleset::ruleset::{Digest, LiveSets, Ruleset};
+use voipfleet_testkit::controller::ControllerSession;
+use voipfleet_testkit::{Credentials, FakeController, TestCa};
 
-use crate::controller::{Ca, Controller, Session, enrolled};
 use crate::reconciler::LIMIT;
 use crate::support::{Place, same};
 
 /// Long enough that no trial of a test ends by itself.
 pub(crate) const LONG: u64 = 600_000;
 
+/// The identities of the controller and of the only node.
+pub(crate) const CONTROLLER: &str = "spiffe://voipfleet/controller";
+pub(crate) const NODE: &str = "spiffe://voipfleet/site/site-a/node/sip1";
+
 /// A controller in the namespace of the test, and the agent's program beside it.
 pub(crate) struct Node<'a> {
     pub(crate) place: &'a Place,
-    pub(crate) controller: Controller,
+    pub(crate) controller: FakeController,
     pub(crate) state: StateDir,
-    agent: Option<Child>,
+    agent: Option<Running>,
+    /// What all agents of this node have logged.
+    log: watch::Sender<String>,
     /// Where the agent says what systemd would hear.
     notices: UnixDatagram,
     /// How often the agent reads the kernel unasked.
@@ -44,10 +57,10 @@ impl<'a> Node<'a> {
     /// The same, with an agent that is not started yet.
     pub(crate) async fn idle(place: &'a Place) -> Self {
         place.tool("ip link set lo up");
-        place.be_somebody_else();
-        let ca = Ca::new();
-        let controller = Controller::start(&ca.issue("controller", 2100)).await;
-        let identity = ca.issue("site/site-a/node/sip1", 2100);
+        place.add_foreign_rules();
+        let ca = TestCa::new();
+        let controller = FakeController::start(&ca.issue(CONTROLLER, 2100)).await;
+        let identity = ca.issue(NODE, 2100);
         let folder = place.folder.path();
         let state = enrolled(&folder.join("state"), &identity, controller.address);
         let notices = UnixDatagram::bind(folder.join("notices")).unwrap();
@@ -57,6 +70,7 @@ impl<'a> Node<'a> {
             controller,
             state,
             agent: None,
+            log: watch::Sender::default(),
             notices,
             poll: "1h",
         }
@@ -73,11 +87,6 @@ impl<'a> Node<'a> {
         self.notices.set_nonblocking(true).unwrap();
         while self.notices.recv(&mut [0; 64]).is_ok() {}
         self.notices.set_nonblocking(false).unwrap();
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_file())
-            .unwrap();
         let mut command = program(self.place, "run", &self.folder());
         if let Some(name) = failpoint {
             command.env("VOIPFLEET_FAILPOINT", name);
@@ -87,19 +96,23 @@ impl<'a> Node<'a> {
             .env("RUST_LOG", "info")
             .env("NOTIFY_SOCKET", self.place.folder.path().join("notices"))
             .stdin(Stdio::null())
-            .stderr(log)
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        self.agent = Some(child);
-    }
-
-    fn log_file(&self) -> PathBuf {
-        self.place.folder.path().join("log")
+        self.agent = Some(Running::new(child, self.log.clone()));
     }
 
     /// What all agents of this node have logged.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+        self.log.borrow().clone()
+    }
+
+    /// Waits until the log holds these words.
+    pub(crate) async fn logs(&self, words: &str) {
+        let mut log = self.log.subscribe();
+        let logged = log.wait_for(|log| log.contains(words));
+        let logged = tokio::time::timeout(LIMIT, logged).await.is_ok();
+        assert!(logged, "no {words:?} in\n{}", self.log());
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
@@ -108,7 +121,7 @@ impl<'a> Node<'a> {
 
     /// The most memory that the agent had at any time, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let pid = self.agent.as_ref().expect("a running agent").id();
+        let pid = self.agent.as_ref().expect("a running agent").child.id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = peak.unwrap().trim().trim_end_matches(" kB");
@@ -132,16 +145,15 @@ impl<'a> Node<'a> {
     /// Ends the agent without warning.
     pub(crate) fn kill(&mut self) {
         let mut agent = self.agent.take().expect("a running agent");
-        agent.kill().unwrap();
-        agent.wait().unwrap();
+        agent.child.kill().unwrap();
+        agent.wait();
     }
 
     /// Waits until the agent has ended by itself. It may dial meanwhile, and hears `word` on
     /// each session that announces a trial.
     pub(crate) async fn ended_in_trial(&mut self, word: Option<Down>) -> ExitStatus {
-        let Self {
-            controller, agent, ..
-        } = self;
+        let agent = self.agent.take().expect("a running agent");
+        let controller = &mut self.controller;
         let answers = async {
             let mut sessions = Vec::new();
             loop {
@@ -155,15 +167,14 @@ impl<'a> Node<'a> {
             }
         };
         let status = tokio::select! {
-            status = ended(agent.as_mut().expect("a running agent")) => status,
+            status = agent.ended() => status,
             () = answers => unreachable!(),
         };
-        self.agent = None;
         status
     }
 
     /// The next session, up to its Welcome.
-    pub(crate) async fn session(&mut self) -> (Session, Hello) {
+    pub(crate) async fn session(&mut self) -> (ControllerSession, Hello) {
         loop {
             // An agent that was killed may have left half a session behind.
             if let Some(next) = next(&mut self.controller).await {
@@ -174,7 +185,7 @@ impl<'a> Node<'a> {
 
     pub(crate) async fn offer(
         &self,
-        session: &Session,
+        session: &ControllerSession,
         nonce: u64,
         ruleset: &Ruleset,
         within_ms: u64,
@@ -193,7 +204,12 @@ impl<'a> Node<'a> {
     }
 
     /// Notices live sets; as a delta from others, or as a whole to be fetched.
-    pub(crate) async fn notice(&self, session: &Session, live: &LiveSets, from: Option<&LiveSets>) {
+    pub(crate) async fn notice(
+        &self,
+        session: &ControllerSession,
+        live: &LiveSets,
+        from: Option<&LiveSets>,
+    ) {
         if from.is_none() {
             let content = live.encode();
             let chunks = content.chunks(256 << 10).map(<[u8]>::to_vec).collect();
@@ -205,10 +221,10 @@ impl<'a> Node<'a> {
     /// Offers it, and confirms it on the session that announces its trial.
     pub(crate) async fn push(
         &mut self,
-        mut session: Session,
+        mut session: ControllerSession,
         nonce: u64,
         ruleset: &Ruleset,
-    ) -> Session {
+    ) -> ControllerSession {
         self.offer(&session, nonce, ruleset, LONG).await;
         until(&mut session, NodeState::Trial).await;
         let (mut session, hello) = self.session().await;
@@ -233,6 +249,25 @@ impl Drop for Node<'_> {
     }
 }
 
+/// A state folder as enrolment leaves it.
+pub(crate) fn enrolled(folder: &Path, issued: &Credentials, controller: SocketAddr) -> StateDir {
+    let state = StateDir::open(folder).unwrap();
+    let identity = state.identity_folder();
+    std::fs::create_dir_all(&identity).unwrap();
+    std::fs::write(identity.join("key.pem"), &issued.key).unwrap();
+    std::fs::write(identity.join("cert.pem"), &issued.certificate).unwrap();
+    std::fs::write(identity.join("ca.pem"), &issued.ca).unwrap();
+    let config = NodeConfig {
+        site: "site-a".parse().unwrap(),
+        node: "sip1".parse().unwrap(),
+        roles: vec!["sip".to_owned()],
+        controller: controller.to_string(),
+    };
+    let text = serde_json::to_string(&config).unwrap();
+    std::fs::write(state.config_file(), text).unwrap();
+    state
+}
+
 /// The agent's program with a subcommand, on that state.
 pub(crate) fn program(place: &Place, verb: &str, state: &Path) -> Command {
     #[allow(clippy::disallowed_methods)] // a program of ours, not a tool of the node
@@ -252,27 +287,49 @@ pub(crate) fn failpoint_log(place: &Place) -> PathBuf {
     place.folder.path().join("failpoints")
 }
 
-async fn ended(agent: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(status) = agent.try_wait().unwrap() {
-            return status;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "the agent goes on: nothing killed it"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await; // its end is looked for, up to LIMIT
+/// A running program, and the thread that reads what it logs.
+struct Running {
+    child: Child,
+    reader: JoinHandle<()>,
+}
+
+impl Running {
+    fn new(mut child: Child, log: watch::Sender<String>) -> Self {
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                log.send_modify(|log| *log += &(line + "\n"));
+            }
+        });
+        Self { child, reader }
+    }
+
+    /// Waits for its end; all that it logged is read then.
+    fn wait(mut self) -> ExitStatus {
+        let status = self.child.wait().unwrap();
+        self.reader.join().unwrap();
+        status
+    }
+
+    /// Waits until it has ended by itself.
+    async fn ended(self) -> ExitStatus {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        let end = tokio::task::spawn_blocking(|| self.wait());
+        let Ok(status) = tokio::time::timeout(LIMIT, end).await else {
+            kill(pid, Signal::SIGKILL).unwrap();
+            panic!("the agent goes on: nothing killed it");
+        };
+        status.unwrap()
     }
 }
 
 /// Whether a program was killed, as its failpoint does.
 pub(crate) fn was_killed(status: ExitStatus) -> bool {
-    status.signal() == Some(nix::sys::signal::Signal::SIGKILL as i32)
+    status.signal() == Some(Signal::SIGKILL as i32)
 }
 
 /// The next session, up to its Welcome; none if it ended before its Hello.
-pub(crate) async fn next(controller: &mut Controller) -> Option<(Session, Hello)> {
+pub(crate) async fn next(controller: &mut FakeController) -> Option<(ControllerSession, Hello)> {
     let mut session = tokio::time::timeout(LIMIT, controller.sessions.recv())
         .await
         .expect("a session")
@@ -287,8 +344,8 @@ pub(crate) async fn next(controller: &mut Controller) -> Option<(Session, Hello)
     Some((session, hello))
 }
 
-pub(crate) async fn hear(session: &mut Session) -> Option<Up> {
-    let message = tokio::time::timeout(LIMIT, session.said.message())
+pub(crate) async fn hear(session: &mut ControllerSession) -> Option<Up> {
+    let message = tokio::time::timeout(LIMIT, session.messages.message())
         .await
         .expect("a message, or the end");
     // A session whose connection was cut ends with an error.
@@ -296,13 +353,13 @@ pub(crate) async fn hear(session: &mut Session) -> Option<Up> {
 }
 
 /// Says it; to an agent that is gone, in vain.
-pub(crate) async fn say(session: &Session, kind: Down) {
+pub(crate) async fn say(session: &ControllerSession, kind: Down) {
     let message = ControllerMessage { kind: Some(kind) };
-    let _heard = session.say.send(Ok(message)).await;
+    let _heard = session.answers.send(Ok(message)).await;
 }
 
 /// Hears statuses until one of `state`.
-pub(crate) async fn until(session: &mut Session, state: NodeState) -> NodeStatus {
+pub(crate) async fn until(session: &mut ControllerSession, state: NodeState) -> NodeStatus {
     loop {
         match hear(session).await {
             Some(Up::Status(status)) if status.state() == state => return status,
@@ -323,11 +380,11 @@ pub(crate) fn notice_of(live: &LiveSets, from: Option<&LiveSets>) -> LiveNotice 
 }
 
 /// Hears statuses until the node enforces these live sets.
-pub(crate) async fn until_live(session: &mut Session, live: &LiveSets) -> NodeStatus {
+pub(crate) async fn until_live(session: &mut ControllerSession, live: &LiveSets) -> NodeStatus {
     until_digest(session, live.digest()).await
 }
 
-pub(crate) async fn until_digest(session: &mut Session, digest: Digest) -> NodeStatus {
+pub(crate) async fn until_digest(session: &mut ControllerSession, digest: Digest) -> NodeStatus {
     loop {
         match hear(session).await {
             Some(Up::Status(status)) if status.live_digest == digest.as_bytes() => return status,
@@ -354,7 +411,7 @@ pub(crate) fn confirm(nonce: u64, ruleset: &Ruleset) -> Down {
 pub(crate) async fn until_back(place: &Place, before: &str) {
     let start = Instant::now();
     while place.everything() != before && start.elapsed() < LIMIT {
-        tokio::time::sleep(Duration::from_millis(20)).await; // legacy announces nothing
+        tokio::time::sleep(Duration::from_millis(20)).await; // stays: legacy announces nothing
     }
     same(before, &place.everything());
 }

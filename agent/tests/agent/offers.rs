@@ -5,7 +5,7 @@ use voipfleet_agent::mailbox::{Content, Offered};
 use voipfleet_proto::v1::{DriftState, NodeState, NodeStatus};
 use voipfleet_ruleset::ruleset::Ruleset;
 
-use crate::faulty::faulty;
+use crate::intercepted::failing_at;
 use crate::reconciler::{Agent, NEVER, offer};
 use crate::support::{on_both_backends, sample};
 
@@ -72,9 +72,8 @@ fn each_offer_gets_one_answer() {
 #[test]
 fn failed_apply_is_rolled_back_and_reported() {
     on_both_backends(|place| {
-        let mut kernel = faulty(place, 6); // of the second apply: the IPv6 rules
-        kernel.scratch = true;
-        let own = kernel.system.own_processes();
+        let kernel = failing_at(place, 6); // of the second apply: the IPv6 rules
+        let own = kernel.kernel.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
         let first = sample(1);
         let status = answer(&agent, 1, 1, &first);

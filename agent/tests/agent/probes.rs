@@ -210,7 +210,7 @@ fn probes_run_in_parallel_and_fail_in_document_order() {
 /// A node with a peer, which has confirmed generation 1, and all that the kernel holds then.
 fn with_first(place: &Place) -> (Peer, Agent, String) {
     let peer = Peer::start(place);
-    place.be_somebody_else();
+    place.add_foreign_rules();
     let agent = Agent::start(place, NEVER);
     let status = agent.answer_to(offer(1, 1, &sample(1)));
     assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
@@ -312,7 +312,7 @@ fn failed_probe_restores_the_rules_byte_for_byte() {
 fn failed_probe_of_a_first_push_leaves_no_rules() {
     on_both_backends(|place| {
         let _peer = Peer::start(place);
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let before = place.everything();
         let agent = Agent::start(place, NEVER);
         let probes = vec![probe("web", "tcp", "192.0.2.77:81")];

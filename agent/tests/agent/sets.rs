@@ -1,83 +1,21 @@
 //! Address sets: deltas, full ones, elements that end, and what is counted of them.
 
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::host::clock;
-use voipfleet_agent::kernel::{
-    Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, System,
-};
+use voipfleet_agent::kernel::{Backend, Kernel as _};
 use voipfleet_proto::v1::{DriftClass, DriftRecord, DriftState, NodeStatus, SetCount};
-use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::iptables::{parse_ipset_save, set_plan};
-use voipfleet_ruleset::ruleset::{AddressSet, Expiring, Family, Ruleset, SetName, Until};
+use voipfleet_ruleset::ruleset::{AddressSet, Expiring, Ruleset, SetName, Until};
 
+use crate::intercepted::recorded;
 use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN, offer};
 use crate::support::{Place, in_namespace, install, on_both_backends, prepare, put_back, sample};
 
 const NAME: &str = "vf-clients-4";
-
-/// A kernel that records the input of its tools, and runs an edit before the first of
-/// it.
-pub(crate) struct Witness {
-    pub(crate) system: System,
-    given: Arc<Mutex<String>>,
-    before: Option<String>,
-}
-
-impl Kernel for Witness {
-    fn backend(&self) -> Backend {
-        self.system.backend()
-    }
-    fn version(&self) -> &str {
-        self.system.version()
-    }
-    fn speaks(&self, family: Family) -> bool {
-        self.system.speaks(family)
-    }
-    fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
-        self.given.lock().unwrap().push_str(input);
-        self.system.restore(family, input)
-    }
-    fn save(&mut self, family: Family) -> Result<String, KernelError> {
-        self.system.save(family)
-    }
-    fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
-        self.given.lock().unwrap().push_str(input);
-        if let Some(others) = self.before.take() {
-            self.system.ipset_restore(&others)?;
-        }
-        self.system.ipset_restore(input)
-    }
-    fn ipset_save(&mut self) -> Result<String, KernelError> {
-        self.system.ipset_save()
-    }
-    fn ipset_save_of(&mut self, names: &[String]) -> Result<String, KernelError> {
-        self.system.ipset_save_of(names)
-    }
-    fn save_other_backend(&mut self, family: Family) -> Option<String> {
-        self.system.save_other_backend(family)
-    }
-    fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError> {
-        self.system.cut_flows(picks)
-    }
-    fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
-        self.system.scratch()
-    }
-}
-
-pub(crate) fn witness(place: &Place, before: Option<String>) -> (Witness, Arc<Mutex<String>>) {
-    let given = Arc::new(Mutex::new(String::new()));
-    let witness = Witness {
-        system: place.system(),
-        given: Arc::clone(&given),
-        before,
-    };
-    (witness, given)
-}
 
 /// Hosts of 10/8.
 fn hosts(numbers: std::ops::Range<u32>) -> impl Iterator<Item = IpNet> {
@@ -124,7 +62,7 @@ fn created(place: &Place) -> String {
 #[test]
 fn change_of_100_of_100_000_elements_writes_100_lines() {
     in_namespace(Backend::Nft, |place| {
-        let (mut kernel, given) = witness(place, None);
+        let (mut kernel, given) = recorded(place, None);
         let ledger = place.ledger();
         install(&mut kernel, &ledger, 1, with(set(hosts(0..100_000))));
         let made = created(place);
@@ -175,7 +113,7 @@ fn set_filled_by_another_program_is_replaced() {
     on_both_backends(|place| {
         let ledger = place.ledger();
         install(&mut place.system(), &ledger, 1, sample(1));
-        let (mut kernel, given) = witness(place, Some(crowd()));
+        let (mut kernel, given) = recorded(place, Some(crowd()));
         let confirmed = install(&mut kernel, &ledger, 2, with(set(hosts(0..9))));
         assert!(given.lock().unwrap().contains("\nswap "));
         assert!(inspect(&mut kernel, &confirmed).is_clean());

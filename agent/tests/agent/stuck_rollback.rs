@@ -5,16 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use voipfleet_proto::v1::NodeState;
+use voipfleet_testkit::kernel::Call;
 
-use crate::faulty::faulty;
+use crate::intercepted::failing_while;
 use crate::reconciler::{Agent, NEVER, offer};
 use crate::support::{Place, on_both_backends, same, sample};
 
 /// An agent whose trial of generation 2 is over, and could not be undone.
 fn cannot_go_back(place: &Place) -> (Agent, Arc<AtomicBool>, String) {
-    place.be_somebody_else();
-    let kernel = faulty(place, usize::MAX);
-    let (stuck, own) = (Arc::clone(&kernel.stuck), kernel.system.own_processes());
+    place.add_foreign_rules();
+    let (kernel, stuck) = failing_while(place, |call| matches!(call, Call::Restore(..)));
+    let own = kernel.kernel.own_processes();
     let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
     let status = agent.answer_to(offer(1, 1, &sample(1)));
     assert_eq!(status.state(), NodeState::Applied, "{}", status.error);

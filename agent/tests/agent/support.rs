@@ -100,7 +100,7 @@ impl Place {
     }
 
     /// Rules and sets that are not ours, fail2ban's among them.
-    pub(crate) fn be_somebody_else(&self) {
+    pub(crate) fn add_foreign_rules(&self) {
         for line in [
             "ipset create f2b-list hash:ip",
             "ipset add f2b-list 192.0.2.66",

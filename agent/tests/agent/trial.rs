@@ -26,7 +26,7 @@ fn brief(nonce: u64, generation: u64, ruleset: &Ruleset) -> Offered {
 
 /// An agent that has confirmed generation 1, and all that the kernel holds then.
 fn with_first(place: &Place) -> (Agent, String) {
-    place.be_somebody_else();
+    place.add_foreign_rules();
     let agent = Agent::start(place, NEVER);
     let status = agent.answer_to(offer(1, 1, &sample(1)));
     assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
@@ -58,7 +58,7 @@ fn unconfirmed_trial_is_rolled_back_byte_for_byte() {
 #[test]
 fn first_push_rolls_back_to_no_rules() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let before = place.everything();
         let agent = Agent::start(place, NEVER);
         let attempt = agent.try_out(brief(1, 1, &sample(1)));

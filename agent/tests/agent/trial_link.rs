@@ -2,8 +2,8 @@
 //! to confirm.
 
 use voipfleet_proto::v1::{ControllerMessage, Hello, NodeState};
+use voipfleet_testkit::controller::ControllerSession;
 
-use crate::controller::Session;
 use crate::node::{LONG, Node, announced, confirm, hear, run, say, until, until_back};
 use crate::support::{on_both_backends, same, sample};
 
@@ -19,7 +19,7 @@ fn trial_is_confirmed_only_over_a_new_connection() {
             // On the stream that was there before the new rules, the word does not count.
             until(&mut old, NodeState::Trial).await;
             let _may_be_closed = old
-                .say
+                .answers
                 .send(Ok(ControllerMessage {
                     kind: Some(confirm(1, &ruleset)),
                 }))
@@ -140,7 +140,7 @@ fn kill_during_a_trial_rolls_back_at_the_next_start() {
 }
 
 /// The session of a restarted agent; the killed one may have left one behind.
-async fn next_run(node: &mut Node<'_>) -> (Session, Hello) {
+async fn next_run(node: &mut Node<'_>) -> (ControllerSession, Hello) {
     loop {
         let (session, hello) = node.session().await;
         if announced(&hello).is_none() {

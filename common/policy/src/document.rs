@@ -170,7 +170,7 @@ pub struct CustomRule {
 }
 
 /// How a push goes through the nodes of a site.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
     /// Nodes that go first, alone.
     pub canary: u32,
@@ -197,7 +197,7 @@ pub enum OnFailure {
 }
 
 /// A number of nodes, or a part of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Batch {
     /// So many nodes, 1 or more.
     Count(u32),

@@ -8,30 +8,26 @@ use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::Digest;
 use voipfleet_ruleset::ruleset::live::LiveName;
 
+use crate::DocumentsVersion;
+
 /// What every node of the site should run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationRecord {
-    /// Its number.
     pub number: Generation,
     /// When it was pushed, Unix time.
     pub at_ms: u64,
-    /// Who pushed it.
+    /// The operator who pushed it.
     pub by: String,
     /// How long a node has to prove that it is still reachable, milliseconds.
     pub confirm_within_ms: u64,
     /// Its rules only count and log. The document may say otherwise by now.
-    #[serde(default)]
     pub observe: bool,
-    /// The version of the documents that it was compiled from; 0: not known.
-    #[serde(default)]
-    pub documents: u64,
-    /// Why it was made.
-    #[serde(default)]
+    /// The state of the documents that it was compiled from; none: unknown, since the generation
+    /// that it rolls back to is missing.
+    pub documents: Option<DocumentsVersion>,
     pub cause: Cause,
-    /// Live sources that its rulesets name.
-    #[serde(default)]
+    /// Dynamic sets that its rulesets name.
     pub live: BTreeSet<LiveName>,
-    /// Content by node.
     pub nodes: BTreeMap<NodeName, Content>,
 }
 
@@ -42,21 +38,17 @@ pub enum Cause {
     /// The documents were pushed.
     #[default]
     Push,
-    /// An earlier generation's content is wanted back, by an operator or by a rollout that
+    /// The content of an earlier generation is wanted back, by an operator or by a rollout that
     /// failed.
-    Rollback {
-        /// The earlier one.
-        to: Generation,
-    },
+    Rollback { to: Generation },
 }
 
 /// One node's ruleset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
-    /// Its digest.
     #[serde(serialize_with = "write_digest", deserialize_with = "read_digest")]
     pub digest: Digest,
-    /// Its size on the wire, bytes.
+    /// On the wire, bytes.
     pub size: u64,
 }
 

@@ -3,6 +3,7 @@
 pub mod generation;
 pub mod limits;
 pub mod precondition;
+pub mod proposal;
 pub mod queue;
 pub mod rollout;
 pub mod target;

@@ -1,199 +1,199 @@
-//! What a plan stands on, and whether it still does.
+//! What the plan that an operator confirmed was made of, and whether that is still so: the
+//! If-Match of a push.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-use voipfleet_policy::{Batch, OnFailure, Rollout as Staging};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use voipfleet_policy::{Batch, OnFailure, Rollout};
 use voipfleet_protocol::session::{Generation, Held};
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::Digest;
 
 use crate::DocumentsVersion;
-use crate::generation::{Content, GenerationRecord};
-use crate::queue::{PlannedContent, PlannedDigest};
 
 /// Names in one sentence.
 const SHOWN: usize = 5;
 
-/// What a plan was made of. What is pushed is that, or nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PlanBasis {
-    /// The version of the documents. By itself it does not count: documents that others change
-    /// may be of no concern to the site.
-    pub documents: u64,
-    /// The site's generation; 0: none yet.
-    pub generation: Generation,
-    /// Every node.
-    pub nodes: BTreeMap<NodeName, BasisNode>,
-    /// How it would go through the nodes; none: not known, and not compared.
-    pub staging: Option<BasisStaging>,
+/// A push that has one pushes exactly that, or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Precondition {
+    pub content: PlannedContent,
+    /// The state of the site; none: it is not compared, since nodes move on while a push waits in
+    /// the queue.
+    pub state: Option<SiteState>,
+}
+
+/// What a plan would give the nodes of a site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedContent {
+    /// The state of the documents. By itself it is not compared: a change of documents may not
+    /// concern the site.
+    pub documents: DocumentsVersion,
+    /// The ruleset of each node.
+    #[serde(serialize_with = "write_digests", deserialize_with = "read_digests")]
+    pub nodes: BTreeMap<NodeName, Digest>,
+    pub staging: Staging,
 }
 
 /// How a push would go through the nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BasisStaging {
-    /// The site's rollout in words.
-    pub rollout: String,
-    /// Whether it would count only.
+pub struct Staging {
+    pub rollout: Rollout,
+    /// Whether the rules would only count and log.
     pub observe: bool,
 }
 
-impl BasisStaging {
-    pub fn of(staging: &Staging, observe: bool) -> Self {
-        let batch = match staging.batch {
-            Batch::Count(count) => count.to_string(),
-            Batch::Percent(percent) => format!("{percent}%"),
-        };
-        let on_failure = match staging.on_failure {
-            OnFailure::Halt => "halt",
-            OnFailure::Rollback => "rollback",
-        };
-        let (canary, most) = (staging.canary, staging.max_failures);
-        let (pause, within) = (staging.pause_ms, staging.confirm_within_ms);
-        Self {
-            rollout: format!(
-                "{{canary: {canary}, batch: {batch}, max_failures: {most}, pause: {pause}ms, \
-                 on_failure: {on_failure}, confirm_within: {within}ms}}"
-            ),
-            observe,
-        }
-    }
+/// The state of a site that a plan was compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteState {
+    /// None: the site has no generation yet.
+    pub generation: Option<Generation>,
+    /// What nodes have confirmed.
+    pub confirmed: BTreeMap<NodeName, Held>,
 }
 
-/// A node in a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BasisNode {
-    /// What it would be given.
-    pub wanted: Digest,
-    /// What it has confirmed.
-    pub confirmed: Option<Held>,
-}
-
-/// Who did what was done last.
+/// The operators behind the last changes, for messages.
 #[derive(Debug, Clone, Default)]
 pub struct LastChanges {
-    /// Who changed documents; empty: not known.
-    pub documents_by: String,
-    /// Who pushed the site; empty: not known.
-    pub pushed_by: String,
+    /// None: unknown.
+    pub documents_by: Option<String>,
+    /// None: unknown.
+    pub pushed_by: Option<String>,
 }
 
-impl PlanBasis {
-    /// As things are: the site's generation, and what its nodes would be given and run.
-    pub fn of(
-        generation: Option<&GenerationRecord>,
-        documents: DocumentsVersion,
-        contents: &BTreeMap<NodeName, Content>,
-        confirmed: &BTreeMap<NodeName, Held>,
-        staging: BasisStaging,
-    ) -> Self {
-        let node = |(name, content): (&NodeName, &Content)| {
-            let node = BasisNode {
-                wanted: content.digest,
-                confirmed: confirmed.get(name).copied(),
-            };
-            (name.clone(), node)
-        };
-        Self {
-            documents,
-            generation: generation.map_or(0, |generation| generation.number),
-            nodes: contents.iter().map(node).collect(),
-            staging: Some(staging),
-        }
-    }
-
-    /// As much of it as must still be so when a push that has waited gets its turn: nodes move on
-    /// meanwhile.
-    pub fn content(&self) -> PlannedContent {
-        let wanted =
-            |(name, node): (&NodeName, &BasisNode)| (name.clone(), PlannedDigest(node.wanted));
-        PlannedContent {
-            documents: self.documents,
-            nodes: self.nodes.iter().map(wanted).collect(),
-            staging: self.staging.clone(),
-        }
-    }
-
-    /// What only says what nodes would be given.
-    pub fn of_content(content: &PlannedContent) -> Self {
-        let node = |(name, wanted): (&NodeName, &PlannedDigest)| {
-            let node = BasisNode {
-                wanted: wanted.0,
-                confirmed: None,
-            };
-            (name.clone(), node)
-        };
-        Self {
-            documents: content.documents,
-            generation: 0,
-            nodes: content.nodes.iter().map(node).collect(),
-            staging: content.staging.clone(),
-        }
-    }
-
-    /// What is no longer so, in words; empty: it stands.
-    pub fn moved(&self, now: &Self, last: &LastChanges) -> Vec<String> {
-        let mut moved = Vec::new();
-        if now.generation != self.generation {
-            let by = or_somebody(&last.pushed_by);
-            moved.push(format!("{by} pushed generation {}", now.generation));
-        }
-        if let (Some(then), Some(now)) = (&self.staging, &now.staging) {
-            let by = or_somebody(&last.documents_by);
-            if now.rollout != then.rollout {
-                let (then, now) = (&then.rollout, &now.rollout);
-                moved.push(format!(
-                    "{by} changed the site's rollout from {then} to {now}"
-                ));
-            }
-            if now.observe != then.observe {
-                let mode = if now.observe { "observe" } else { "enforce" };
-                moved.push(format!("{by} changed the site's mode to {mode}"));
-            }
-        }
-        let mut others = Vec::new();
-        for (name, then) in &self.nodes {
-            let Some(node) = now.nodes.get(name) else {
-                moved.push(format!("node {name} was deleted"));
-                continue;
-            };
-            if node.wanted != then.wanted {
-                others.push(name.to_string());
-            }
-            let digest = |held: Option<Held>| held.map(|held| held.digest);
-            if digest(node.confirmed) != digest(then.confirmed) {
-                moved.push(match node.confirmed {
-                    Some(held) => format!("node {name} now runs generation {}", held.generation),
-                    None => format!("node {name} runs nothing any more"),
-                });
-            }
-        }
-        let enrolled = now
-            .nodes
-            .keys()
-            .filter(|name| !self.nodes.contains_key(*name));
-        moved.extend(enrolled.map(|name| format!("node {name} enrolled")));
-        if !others.is_empty() {
-            let more = others.len().saturating_sub(SHOWN);
-            others.truncate(SHOWN);
-            let mut names = others.join(", ");
-            if more > 0 {
-                names = format!("{names} and {more} more");
-            }
-            moved.push(if now.documents == self.documents {
-                // Roles or addresses of nodes, by which rules are made.
-                format!("the rules for {names} are others, since the site's nodes changed")
-            } else {
-                let by = or_somebody(&last.documents_by);
-                format!("{by} changed the documents, and the rules for {names} are others")
+impl Precondition {
+    /// What no longer holds, in words; empty: it holds.
+    pub fn violations(&self, now: &Self, last: &LastChanges) -> Vec<String> {
+        let pushed_by = operator(last.pushed_by.as_deref());
+        let documents_by = operator(last.documents_by.as_deref());
+        let mut violations = Vec::new();
+        let states = self.state.as_ref().zip(now.state.as_ref());
+        if let Some((then, now)) = states
+            && now.generation != then.generation
+        {
+            violations.push(match now.generation {
+                Some(number) => format!("{pushed_by} pushed generation {number}"),
+                None => "the site's generations are gone".to_owned(),
             });
         }
-        moved
+        let (then, now) = (&self.content, &now.content);
+        violations.extend(then.staging.violations(&now.staging, documents_by));
+        let mut changed = Vec::new();
+        for (name, wanted) in &then.nodes {
+            let Some(wanted_now) = now.nodes.get(name) else {
+                violations.push(format!("node {name} was deleted"));
+                continue;
+            };
+            if wanted_now != wanted {
+                changed.push(name);
+            }
+            if let Some((then, now)) = states {
+                violations.extend(now.confirmed_otherwise(then, name));
+            }
+        }
+        let enrolled = now.nodes.keys();
+        let enrolled = enrolled.filter(|name| !then.nodes.contains_key(*name));
+        violations.extend(enrolled.map(|name| format!("node {name} enrolled")));
+        if !changed.is_empty() {
+            let names = names(&changed);
+            violations.push(if now.documents == then.documents {
+                // Rules depend on roles and addresses of nodes too.
+                format!("the rules for {names} are different: the site's nodes changed")
+            } else {
+                format!(
+                    "{documents_by} changed the documents, and the rules for {names} are different"
+                )
+            });
+        }
+        violations
     }
 }
 
-fn or_somebody(name: &str) -> &str {
-    if name.is_empty() { "somebody" } else { name }
+impl SiteState {
+    /// How what `name` has confirmed differs from an earlier state, in words; none: not at all.
+    fn confirmed_otherwise(&self, then: &Self, name: &NodeName) -> Option<String> {
+        let held = |state: &Self| state.confirmed.get(name).copied();
+        let digest = |held: Option<Held>| held.map(|held| held.digest);
+        let (then, now) = (held(then), held(self));
+        if digest(then) == digest(now) {
+            return None;
+        }
+        Some(match now {
+            Some(held) => format!("node {name} now runs generation {}", held.generation),
+            None => format!("node {name} no longer runs anything"),
+        })
+    }
+}
+
+impl Staging {
+    fn violations(&self, now: &Self, by: &str) -> Vec<String> {
+        let mut violations = Vec::new();
+        if now.rollout != self.rollout {
+            let (then, now) = (in_words(&self.rollout), in_words(&now.rollout));
+            violations.push(format!(
+                "{by} changed the site's rollout from {then} to {now}"
+            ));
+        }
+        if now.observe != self.observe {
+            let mode = if now.observe { "observe" } else { "enforce" };
+            violations.push(format!("{by} changed the site's mode to {mode}"));
+        }
+        violations
+    }
+}
+
+/// A site's rollout as its document would write it in one line.
+fn in_words(rollout: &Rollout) -> String {
+    let batch = match rollout.batch {
+        Batch::Count(count) => count.to_string(),
+        Batch::Percent(percent) => format!("{percent}%"),
+    };
+    let on_failure = match rollout.on_failure {
+        OnFailure::Halt => "halt",
+        OnFailure::Rollback => "rollback",
+    };
+    let (canary, most) = (rollout.canary, rollout.max_failures);
+    let (pause, within) = (rollout.pause_ms, rollout.confirm_within_ms);
+    format!(
+        "{{canary: {canary}, batch: {batch}, max_failures: {most}, pause: {pause}ms, on_failure: \
+         {on_failure}, confirm_within: {within}ms}}"
+    )
+}
+
+fn operator(name: Option<&str>) -> &str {
+    name.unwrap_or("an unknown operator")
+}
+
+fn names(nodes: &[&NodeName]) -> String {
+    let shown = nodes.iter().take(SHOWN).map(|name| name.as_str());
+    let shown: Vec<&str> = shown.collect();
+    let shown = shown.join(", ");
+    match nodes.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn write_digests<S: Serializer>(
+    digests: &BTreeMap<NodeName, Digest>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(
+        digests
+            .iter()
+            .map(|(name, digest)| (name, digest.to_string())),
+    )
+}
+
+fn read_digests<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<NodeName, Digest>, D::Error> {
+    let texts = BTreeMap::<NodeName, String>::deserialize(deserializer)?;
+    let digest = |(name, text): (NodeName, String)| {
+        let digest: Digest = text.parse().map_err(serde::de::Error::custom)?;
+        Ok((name, digest))
+    };
+    texts.into_iter().map(digest).collect()
 }
 
 #[cfg(test)]
@@ -204,95 +204,114 @@ mod tests {
         Digest::of(text.as_bytes())
     }
 
-    fn basis(nodes: &[(&str, &str, u64)]) -> PlanBasis {
-        let node = |(name, wanted, generation): &(&str, &str, u64)| {
-            let confirmed = (*generation > 0).then(|| Held {
-                generation: *generation,
-                digest: digest(&generation.to_string()),
-            });
-            let wanted = digest(wanted);
-            (name.parse().unwrap(), BasisNode { wanted, confirmed })
-        };
-        PlanBasis {
-            documents: 4,
-            generation: 6,
-            nodes: nodes.iter().map(node).collect(),
-            staging: Some(BasisStaging::of(&Staging::at_once(), false)),
+    /// Nodes with the content that they would get and the generation that they confirmed.
+    fn precondition(nodes: &[(&str, &str, Option<u64>)]) -> Precondition {
+        let confirmed = nodes.iter().filter_map(|(name, _, generation)| {
+            let generation = (*generation)?;
+            let digest = digest(&generation.to_string());
+            Some((name.parse().unwrap(), Held { generation, digest }))
+        });
+        Precondition {
+            content: PlannedContent {
+                documents: 4,
+                nodes: nodes
+                    .iter()
+                    .map(|(name, wanted, _)| (name.parse().unwrap(), digest(wanted)))
+                    .collect(),
+                staging: Staging {
+                    rollout: Rollout::at_once(),
+                    observe: false,
+                },
+            },
+            state: Some(SiteState {
+                generation: Some(6),
+                confirmed: confirmed.collect(),
+            }),
         }
     }
 
-    fn moved(then: &PlanBasis, now: &PlanBasis) -> Vec<String> {
+    fn violations(then: &Precondition, now: &Precondition) -> Vec<String> {
         let last = LastChanges {
-            documents_by: "ben".to_owned(),
-            pushed_by: "ada".to_owned(),
+            documents_by: Some("ben".to_owned()),
+            pushed_by: Some("ada".to_owned()),
         };
-        then.moved(now, &last)
+        then.violations(now, &last)
+    }
+
+    fn set_wanted(precondition: &mut Precondition, node: &str, wanted: &str) {
+        let nodes = &mut precondition.content.nodes;
+        nodes.insert(node.parse().unwrap(), digest(wanted));
     }
 
     #[test]
-    fn what_moved_is_named() {
-        let then = basis(&[("a", "x", 6), ("b", "y", 6), ("d", "z", 6)]);
-        let mut now = basis(&[("a", "x", 7), ("b", "other", 6), ("c", "w", 0)]);
-        now.generation = 7;
-        now.documents = 5;
+    fn every_change_is_named() {
+        let then = precondition(&[
+            ("a", "x", Some(6)),
+            ("b", "y", Some(6)),
+            ("d", "z", Some(6)),
+        ]);
+        let mut now = precondition(&[
+            ("a", "x", Some(7)),
+            ("b", "other", Some(6)),
+            ("c", "w", None),
+        ]);
+        now.state.as_mut().unwrap().generation = Some(7);
+        now.content.documents = 5;
         assert_eq!(
-            moved(&then, &now),
+            violations(&then, &now),
             [
                 "ada pushed generation 7",
                 "node a now runs generation 7",
                 "node d was deleted",
                 "node c enrolled",
-                "ben changed the documents, and the rules for b are others",
+                "ben changed the documents, and the rules for b are different",
             ]
         );
         now = then.clone();
-        now.nodes.get_mut(&"b".parse().unwrap()).unwrap().wanted = digest("other");
-        assert!(moved(&then, &now)[0].contains("since the site's nodes changed"));
-    }
-
-    /// While a push waits nodes take what was pushed before it; what it brings is still the same.
-    #[test]
-    fn of_what_waits_only_the_content_counts() {
-        let queued = PlanBasis::of_content(&basis(&[("a", "x", 6)]).content());
-        let mut now = basis(&[("a", "x", 9)]);
-        now.generation = 9;
-        assert!(moved(&queued, &PlanBasis::of_content(&now.content())).is_empty());
-        now.documents = 5;
-        now.nodes.get_mut(&"a".parse().unwrap()).unwrap().wanted = digest("other");
+        set_wanted(&mut now, "b", "other");
         assert_eq!(
-            moved(&queued, &PlanBasis::of_content(&now.content())),
-            ["ben changed the documents, and the rules for a are others"]
+            violations(&then, &now),
+            ["the rules for b are different: the site's nodes changed"]
         );
     }
 
-    /// Batches that were shown are the batches that are pushed.
+    /// While a push waits, nodes apply what was pushed before it; its own content stays the same.
     #[test]
-    fn how_it_goes_through_the_nodes_counts() {
-        let then = basis(&[("a", "x", 6)]);
-        let mut now = then.clone();
-        let staging = Staging {
-            canary: 2,
-            ..Staging::at_once()
+    fn a_queued_push_compares_only_its_content() {
+        let queued = Precondition {
+            state: None,
+            ..precondition(&[("a", "x", Some(6))])
         };
-        now.staging = Some(BasisStaging::of(&staging, true));
-        let told = moved(&then, &now);
-        assert!(
-            told[0].starts_with("ben changed the site's rollout from {canary: 0,"),
-            "{told:?}"
+        let mut now = precondition(&[("a", "x", Some(9))]);
+        now.state.as_mut().unwrap().generation = Some(9);
+        assert!(violations(&queued, &now).is_empty());
+        now.content.documents = 5;
+        set_wanted(&mut now, "a", "other");
+        assert_eq!(
+            violations(&queued, &now),
+            ["ben changed the documents, and the rules for a are different"]
         );
-        assert!(told[0].contains("to {canary: 2,"), "{told:?}");
-        assert_eq!(told[1], "ben changed the site's mode to observe");
-        // Of a voipctl that does not know it.
-        now.staging = None;
-        assert!(moved(&now, &then).is_empty());
+    }
+
+    #[test]
+    fn a_changed_rollout_policy_is_a_violation() {
+        let then = precondition(&[("a", "x", Some(6))]);
+        let mut now = then.clone();
+        now.content.staging.rollout.canary = 2;
+        now.content.staging.observe = true;
+        let found = violations(&then, &now);
+        let start = "ben changed the site's rollout from {canary: 0,";
+        assert!(found[0].starts_with(start), "{found:?}");
+        assert!(found[0].contains("to {canary: 2,"), "{found:?}");
+        assert_eq!(found[1], "ben changed the site's mode to observe");
     }
 
     /// Another site's tenant was changed: nothing that this plan says is wrong.
     #[test]
-    fn documents_of_others_do_not_count() {
-        let then = basis(&[("a", "x", 6)]);
+    fn documents_of_other_sites_do_not_count() {
+        let then = precondition(&[("a", "x", Some(6))]);
         let mut now = then.clone();
-        now.documents = 9;
-        assert!(moved(&then, &now).is_empty());
+        now.content.documents = 9;
+        assert!(violations(&then, &now).is_empty());
     }
 }

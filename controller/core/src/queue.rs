@@ -1,83 +1,48 @@
 //! The pushes that wait for a site's rollout to end.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use voipfleet_protocol::session::Generation;
-use voipfleet_ruleset::identifiers::NodeName;
-use voipfleet_ruleset::ruleset::Digest;
 
-use crate::DocumentsVersion;
-use crate::generation::{read_digest, write_digest};
 use crate::limits::MAX_WAITING;
-use crate::precondition::BasisStaging;
+use crate::precondition::PlannedContent;
 
-/// How many of those that wait no more are remembered: all that waited, twice over.
+/// Remembered pushes that no longer wait: as many as may wait, twice.
 const REMEMBERED: usize = 2 * MAX_WAITING;
 
 /// A site's queue of pushes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueRecord {
-    /// The ticket that was given last; they grow by one.
+    /// The ticket that was given last, 0 before the first; they grow by one.
     pub last_ticket: u64,
-    /// Those that wait, the next one first.
-    #[serde(default)]
+    /// The next one first.
     pub waiting: Vec<Queued>,
-    /// What became of the last ones that waited, the latest last.
-    #[serde(default)]
+    /// The last ones that no longer wait, the latest last.
     pub ended: Vec<Ended>,
 }
 
 /// A push that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queued {
-    /// Its ticket, 1 or more.
     pub ticket: u64,
-    /// Who asked for it.
     pub by: String,
-    /// SHA-256 of the key with which it was asked for, hexadecimal: only the same operator's
-    /// rights count at its turn.
+    /// SHA-256 of the operator's key, hexadecimal: at its turn only the rights of the same operator
+    /// count.
     pub key_hash: String,
-    /// When, Unix time.
+    /// When it was queued, Unix time.
     pub at_ms: u64,
     /// How long nodes have to prove that they are still reachable; none: the site's own.
-    #[serde(default)]
     pub confirm_within_ms: Option<u64>,
-    /// What the plan that was agreed to would give the nodes; none: whatever the documents say
-    /// at its turn.
-    #[serde(default)]
+    /// The content of the plan that was confirmed; none: whatever the documents say at its turn.
     pub planned: Option<PlannedContent>,
 }
 
-/// What a plan would give the nodes of a site.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedContent {
-    /// The version of the documents that it was made of.
-    pub documents: DocumentsVersion,
-    /// The ruleset of each node.
-    pub nodes: BTreeMap<NodeName, PlannedDigest>,
-    /// How it would go through the nodes; none: not known, and not compared.
-    #[serde(default)]
-    pub staging: Option<BasisStaging>,
-}
-
-/// The digest of a ruleset that a plan showed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedDigest(
-    #[serde(serialize_with = "write_digest", deserialize_with = "read_digest")] pub Digest,
-);
-
-/// A push that waits no more.
+/// A push that no longer waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// Its ticket.
     pub ticket: u64,
-    /// Who asked for it.
     pub by: String,
-    /// What became of it.
     pub fate: Fate,
-    /// Whether it stands in the audit log.
-    #[serde(default)]
+    /// Whether it is in the audit log.
     pub noted: bool,
 }
 
@@ -87,22 +52,18 @@ pub struct Ended {
 pub enum Fate {
     /// Its turn came, and it was started.
     Started {
-        /// The site's generation before; 0: none.
-        before: Generation,
-        /// The generation that goes to the nodes.
+        /// The site's generation before; none: there was none.
+        before: Option<Generation>,
         generation: Generation,
     },
-    /// Its turn came, and every node should run this content already.
-    Nothing,
-    /// It is not pushed.
-    Dropped {
-        /// Why.
-        why: String,
-    },
+    /// Its turn came, and every node runs this content already.
+    Unchanged,
+    /// It was not pushed.
+    Dropped { reason: String },
 }
 
 impl QueueRecord {
-    /// Takes the first one that waits off the queue; false: it is not that ticket.
+    /// Takes the first push off the queue; false: its ticket is another.
     pub fn take(&mut self, ticket: u64, fate: Fate) -> bool {
         if self.waiting.first().map(|first| first.ticket) != Some(ticket) {
             return false;
@@ -112,24 +73,24 @@ impl QueueRecord {
         true
     }
 
-    /// Drops everything that waits; false: nothing does.
-    pub fn drop_all(&mut self, why: &str) -> bool {
+    /// Drops every waiting push; false: none waits.
+    pub fn drop_all(&mut self, reason: &str) -> bool {
         let waiting = std::mem::take(&mut self.waiting);
         let any = !waiting.is_empty();
         for queued in waiting {
-            let why = why.to_owned();
-            self.remember(queued, Fate::Dropped { why });
+            let reason = reason.to_owned();
+            self.remember(queued, Fate::Dropped { reason });
         }
         any
     }
 
-    /// What became of a ticket; none: it waits, never was, or is forgotten.
+    /// What became of a ticket; none: it waits, never existed, or is forgotten.
     pub fn fate(&self, ticket: u64) -> Option<&Fate> {
         let found = self.ended.iter().find(|ended| ended.ticket == ticket);
         found.map(|ended| &ended.fate)
     }
 
-    /// How many wait before a ticket; none: it does not wait.
+    /// How many wait ahead of a ticket; none: it does not wait.
     pub fn ahead(&self, ticket: u64) -> Option<usize> {
         self.waiting
             .iter()
@@ -150,7 +111,11 @@ impl QueueRecord {
 
 #[cfg(test)]
 mod tests {
+    use voipfleet_policy::Rollout;
+    use voipfleet_ruleset::ruleset::Digest;
+
     use super::*;
+    use crate::precondition::Staging;
 
     fn queue(tickets: std::ops::RangeInclusive<u64>) -> QueueRecord {
         QueueRecord {
@@ -170,18 +135,18 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_one_is_taken() {
+    fn only_the_head_of_the_queue_is_taken() {
         let mut queue = queue(4..=6);
-        assert!(!queue.take(5, Fate::Nothing));
-        assert!(queue.take(4, Fate::Nothing));
-        assert!(!queue.take(4, Fate::Nothing));
+        assert!(!queue.take(5, Fate::Unchanged));
+        assert!(queue.take(4, Fate::Unchanged));
+        assert!(!queue.take(4, Fate::Unchanged));
         assert_eq!((queue.ahead(4), queue.ahead(6)), (None, Some(1)));
-        assert_eq!(queue.fate(4), Some(&Fate::Nothing));
+        assert_eq!(queue.fate(4), Some(&Fate::Unchanged));
         assert_eq!(queue.fate(5), None);
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn remembered_pushes_are_bounded() {
         let mut queue = queue(1..=200);
         assert!(queue.drop_all("halted"));
         assert!(!queue.drop_all("halted"));
@@ -190,22 +155,18 @@ mod tests {
         assert!(queue.fate(1).is_none());
     }
 
-    /// What a later version leaves out or adds must not keep this one from reading it.
     #[test]
-    fn a_queue_reads_back() {
+    fn a_queue_survives_json() {
         let mut queue = queue(1..=2);
         queue.waiting[1].planned = Some(PlannedContent {
             documents: 3,
-            nodes: BTreeMap::from([("sip1".parse().unwrap(), PlannedDigest(Digest::of(b"x")))]),
-            staging: Some(BasisStaging {
-                rollout: "{canary: 1}".to_owned(),
+            nodes: [("sip1".parse().unwrap(), Digest::of(b"x"))].into(),
+            staging: Staging {
+                rollout: Rollout::at_once(),
                 observe: false,
-            }),
+            },
         });
         let text = serde_json::to_string(&queue).unwrap();
         assert_eq!(serde_json::from_str::<QueueRecord>(&text).unwrap(), queue);
-        let least = r#"{"last_ticket":3}"#;
-        let read: QueueRecord = serde_json::from_str(least).unwrap();
-        assert_eq!((read.last_ticket, read.waiting.len()), (3, 0));
     }
 }

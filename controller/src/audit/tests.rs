@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use voipfleet_protocol::audit::{Broken, Hash};
+use voipfleet_testkit::files::copy_folder;
 
 use super::check::{CheckError, check};
 use super::*;
@@ -36,26 +37,13 @@ async fn recorded() -> tempfile::TempDir {
     dir
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// The log after somebody changed a copy of the store.
 async fn tampered<F>(original: &Path, change: F) -> Result<Link, CheckError>
 where
     F: AsyncFnOnce(&dyn Store) -> Txn,
 {
     let dir = tempfile::tempdir().unwrap();
-    copy(original, dir.path());
+    copy_folder(original, dir.path());
     let (embedded, store) = open(dir.path()).await;
     let txn = change(store.as_ref()).await;
     store.commit(txn).await.unwrap();

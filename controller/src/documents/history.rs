@@ -31,7 +31,7 @@ pub async fn documents_at(
 /// What matters here of a generation.
 #[derive(Deserialize)]
 struct CompiledFrom {
-    documents: DocumentsVersion,
+    documents: Option<DocumentsVersion>,
 }
 
 /// The states that generations were compiled from.
@@ -41,7 +41,7 @@ pub(super) async fn needed(store: &dyn Store) -> Result<BTreeSet<DocumentsVersio
     while let Some(entries) = pages.next().await? {
         for entry in entries {
             let record: CompiledFrom = records::load(store, &entry).await?;
-            needed.insert(record.documents);
+            needed.extend(record.documents);
         }
     }
     Ok(needed)

@@ -108,7 +108,7 @@ async fn pruning_keeps_the_states_of_generations() {
         by: "anna".to_owned(),
         confirm_within_ms: 100,
         observe: false,
-        documents: 7,
+        documents: Some(7),
         cause: Cause::Push,
         live: std::collections::BTreeSet::new(),
         nodes: BTreeMap::new(),

@@ -134,10 +134,10 @@ async fn read(store: &dyn Store) -> Result<Used, StoreError> {
     loop {
         let page = store.range(keys::ALL_GENERATIONS, after.as_deref(), PAGE);
         let page = page.await?;
-        for entry in &page.entries {
-            used.add(records::from_json(&entry.key, &entry.held)?);
-        }
         after = page.entries.last().map(|entry| entry.key.clone());
+        for entry in page.entries {
+            used.add(records::load(store, &entry).await?);
+        }
         if !page.more {
             return Ok(used);
         }

@@ -1,14 +1,18 @@
 //! An installation made of a backup and the key files of the one that is lost.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufReader};
 use std::path::Path;
+
+use serde::de::DeserializeOwned;
 
 use super::staging_dir::{StagingDir, StagingError, io_error};
 use crate::backup::{FormatError, Header, Reader};
 use crate::pki::{Authority, PkiError};
 use crate::records::{self, QueueRecord, RolloutRecord, TokenRecord};
 use crate::settings::{Files, Settings, SettingsError, read, write_new};
+use crate::store::parts::Parts;
 use crate::store::{Entry, Filling, Revision, StoreError, Versioned, keys};
 
 /// How far the numbers of transactions jump: none that the lost controller has given since the
@@ -164,6 +168,7 @@ fn copy_keys(keys: &Files, files: &Files) -> Result<(), RestoreError> {
 /// Fills the new store; how many entries there were, and how many tokens were left out.
 fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
     // Read again, and checked again: it may be another file by now.
+    let parts = parts(file)?;
     let mut reader = open(file)?;
     let (last, taken_ms) = (reader.header().revision, reader.header().at_ms);
     let store = Filling::begin(&files.store())?;
@@ -172,8 +177,8 @@ fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
         if is_open_token(&entry)? {
             dropped += 1;
         } else {
-            hold_rollout(&mut entry)?;
-            drop_queue(&mut entry)?;
+            hold_rollout(&mut entry, &parts)?;
+            drop_queue(&mut entry, &parts)?;
             store.add(&entry)?;
             entries += 1;
         }
@@ -190,13 +195,46 @@ fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
     Ok((entries, dropped))
 }
 
+/// The parts of rollouts and queues in a backup, by their keys.
+type PartsOfBackup = BTreeMap<String, Vec<u8>>;
+
+/// Reads the parts of the records that a restore changes.
+fn parts(file: &Path) -> Result<PartsOfBackup, RestoreError> {
+    let prefixes = [keys::ALL_ROLLOUTS, keys::ALL_QUEUES].map(|owner| format!("part/{owner}"));
+    let mut parts = PartsOfBackup::new();
+    let mut reader = open(file)?;
+    while let Some(entry) = reader.next().map_err(format_error(file))? {
+        if prefixes.iter().any(|prefix| entry.key.starts_with(prefix)) {
+            parts.insert(entry.key, entry.held.value);
+        }
+    }
+    Ok(parts)
+}
+
+/// A record of a backup, which may be in parts.
+fn whole<T: DeserializeOwned>(entry: &Entry, parts: &PartsOfBackup) -> Result<T, StoreError> {
+    let Some(own) = Parts::of(&entry.key, &entry.held)? else {
+        return records::from_json(&entry.key, &entry.held);
+    };
+    let missing = || StoreError::Corrupt {
+        key: entry.key.clone(),
+        why: "a part of it is missing",
+    };
+    let mut value = Vec::new();
+    for key in own.keys() {
+        value.extend_from_slice(parts.get(&key).ok_or_else(missing)?);
+    }
+    let revision = entry.held.revision;
+    records::from_json(&entry.key, &Versioned { revision, value })
+}
+
 /// A rollout that was under way may have failed or been ended since: nothing of it goes on before
 /// somebody has looked.
-fn hold_rollout(entry: &mut Entry) -> Result<(), StoreError> {
+fn hold_rollout(entry: &mut Entry, parts: &PartsOfBackup) -> Result<(), StoreError> {
     let Some(site) = entry.key.strip_prefix(keys::ALL_ROLLOUTS) else {
         return Ok(());
     };
-    let mut record: RolloutRecord = records::from_json(&entry.key, &entry.held)?;
+    let mut record: RolloutRecord = whole(entry, parts)?;
     if record.hold(site) {
         entry.held.value = records::to_json(&entry.key, &record)?;
     }
@@ -204,11 +242,11 @@ fn hold_rollout(entry: &mut Entry) -> Result<(), StoreError> {
 }
 
 /// What waited then may have been pushed or dropped since.
-fn drop_queue(entry: &mut Entry) -> Result<(), StoreError> {
+fn drop_queue(entry: &mut Entry, parts: &PartsOfBackup) -> Result<(), StoreError> {
     if !entry.key.starts_with(keys::ALL_QUEUES) {
         return Ok(());
     }
-    let mut record: QueueRecord = records::from_json(&entry.key, &entry.held)?;
+    let mut record: QueueRecord = whole(entry, parts)?;
     if record.drop_all("it comes from a backup, and may have been pushed since") {
         entry.held.value = records::to_json(&entry.key, &record)?;
     }

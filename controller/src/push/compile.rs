@@ -1,72 +1,92 @@
 //! Compiling a site as it is in the store, or as it would be.
 
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 use voipfleet_compiler::{Compiled, compile};
 use voipfleet_policy::Source;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::ruleset::LiveSets;
 
-use super::{PushError, Pushes};
-use crate::site_inputs::{self, SiteNode, Snapshot};
+use super::PushError;
+use crate::clock::Clock;
+use crate::documents::Cache;
+use crate::site_inputs::{self, InputsError, SiteNode, Snapshot};
+use crate::store::Store;
 
-impl Pushes {
-    /// Reads a site and compiles it.
-    pub async fn compile(&self, site: &SiteName) -> Result<(Snapshot, Compiled), PushError> {
-        self.compile_as_if(site, Vec::new()).await
+/// Compiles at the same time: each takes a processor.
+const COMPILES: usize = 2;
+
+#[derive(Debug, Clone)]
+pub struct Compiler {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    documents: Cache,
+    permits: Arc<Semaphore>,
+}
+
+impl Compiler {
+    /// The present documents.
+    pub(super) fn documents(&self) -> &Cache {
+        &self.documents
     }
 
-    /// The same as if `sources` were stored.
-    pub(super) async fn compile_as_if(
+    pub(super) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, documents: Cache) -> Self {
+        Self {
+            store,
+            clock,
+            documents,
+            permits: Arc::new(Semaphore::new(COMPILES)),
+        }
+    }
+
+    /// Reads a site, as it would be with `sources` stored too.
+    pub(super) async fn snapshot(
         &self,
         site: &SiteName,
         sources: Vec<Source>,
-    ) -> Result<(Snapshot, Compiled), PushError> {
-        let snapshot = Snapshot::read(self.store.as_ref(), &self.documents, site, sources).await?;
-        let (snapshot, _, compiled) = self.compile_snapshot(site, snapshot).await?;
-        Ok((snapshot, compiled))
+    ) -> Result<Snapshot, InputsError> {
+        Snapshot::read(self.store.as_ref(), &self.documents, site, sources).await
     }
 
-    /// The same as if `node` were one of the site's nodes, or another than it is.
+    /// Reads a site and compiles it, with what its dynamic sets hold now.
+    pub async fn compile_site(&self, site: &SiteName) -> Result<(LiveSets, Compiled), PushError> {
+        let snapshot = self.snapshot(site, Vec::new()).await?;
+        self.compile(&snapshot).await
+    }
+
+    /// The same as if `node` were one of the site's nodes, or different from what it is.
     pub async fn compile_with(
         &self,
         site: &SiteName,
         name: NodeName,
         node: SiteNode,
     ) -> Result<(LiveSets, Compiled), PushError> {
-        let mut snapshot =
-            Snapshot::read(self.store.as_ref(), &self.documents, site, Vec::new()).await?;
+        let mut snapshot = self.snapshot(site, Vec::new()).await?;
         snapshot.nodes.insert(name, node);
-        let (_, live, compiled) = self.compile_snapshot(site, snapshot).await?;
-        Ok((live, compiled))
+        self.compile(&snapshot).await
     }
 
-    /// Reads a site and compiles it, with what its live sources hold now.
-    pub async fn compile_live(&self, site: &SiteName) -> Result<(LiveSets, Compiled), PushError> {
-        let snapshot =
-            Snapshot::read(self.store.as_ref(), &self.documents, site, Vec::new()).await?;
-        let (_, live, compiled) = self.compile_snapshot(site, snapshot).await?;
-        Ok((live, compiled))
-    }
-
-    async fn compile_snapshot(
+    pub(super) async fn compile(
         &self,
-        site: &SiteName,
-        snapshot: Snapshot,
-    ) -> Result<(Snapshot, LiveSets, Compiled), PushError> {
-        let broken = || PushError::Broken(site.clone());
-        let _turn = self.compiles.acquire().await.map_err(|_| broken())?;
+        snapshot: &Snapshot,
+    ) -> Result<(LiveSets, Compiled), PushError> {
+        let site = snapshot.site.clone();
+        let broken = || PushError::Broken(snapshot.site.clone());
+        let _permit = self.permits.acquire().await.map_err(|_| broken())?;
         let (store, now_ms) = (self.store.as_ref(), self.clock.now_ms());
+        let documents = Arc::clone(&snapshot.documents);
         let nodes = snapshot.inputs();
-        let live = site_inputs::read(store, site, &snapshot.documents, &nodes, now_ms).await?;
-        let (snapshot, live, compiled) = tokio::task::spawn_blocking(move || {
-            let compiled = compile(&snapshot.site, &snapshot.documents, &nodes, &live);
-            (snapshot, live, compiled)
-        })
-        .await
-        .map_err(|_| broken())?;
+        let live = site_inputs::read(store, &site, &documents, &nodes, now_ms).await?;
+        let compiling = tokio::task::spawn_blocking(move || {
+            let compiled = compile(&site, &documents, &nodes, &live);
+            (live, compiled)
+        });
+        let (live, compiled) = compiling.await.map_err(|_| broken())?;
         let compiled = compiled.map_err(|source| PushError::Compile {
-            site: site.clone(),
+            site: snapshot.site.clone(),
             source,
         })?;
-        Ok((snapshot, live, compiled))
+        Ok((live, compiled))
     }
 }

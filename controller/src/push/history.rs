@@ -7,13 +7,15 @@ use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
 use voipfleet_policy::Documents;
 use voipfleet_protocol::session::{Generation, Held};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
-use voipfleet_ruleset::ruleset::Ruleset;
+use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
-use super::plan::{DocumentDifference, Wanted, document_differences, with_contents};
-use super::{PushError, Pushes};
+use super::plan::{DocumentDifference, document_differences};
+use super::stored_content::{documents_of, generation, named_ruleset};
+use super::{Compiler, PushError};
+use crate::fleet::Fleet;
 use crate::records::{self, Content, GenerationRecord, NodeId, OutcomeRecord, Read, TargetRecord};
 use crate::site_inputs::{InputsError, nodes};
-use crate::store::{StoreError, keys};
+use crate::store::{Store, StoreError, keys};
 
 /// The most generations of a site that are read: more than pruning leaves.
 const MOST: usize = 10_000;
@@ -21,11 +23,11 @@ const MOST: usize = 10_000;
 /// A site's generations.
 #[derive(Debug, Clone)]
 pub struct History {
-    /// The newest; 0: none.
-    pub current: Generation,
+    /// The newest; none: the site was never pushed.
+    pub current: Option<Generation>,
     /// Those that are kept, the oldest first.
     pub generations: Vec<GenerationRecord>,
-    /// How the rollout of each ended, as far as it has and is known.
+    /// How the rollout of each ended, as far as it has.
     pub outcomes: BTreeMap<Generation, OutcomeRecord>,
     /// What each of the site's nodes has confirmed.
     pub confirmed: BTreeMap<NodeName, Option<Held>>,
@@ -34,7 +36,7 @@ pub struct History {
 /// How two generations differ.
 #[derive(Debug, Clone)]
 pub struct GenerationDifference {
-    /// Documents of the site that differ; none: it is not known what one of them was made of.
+    /// Documents of the site that differ; none: the documents of one of them are unknown.
     pub documents: Option<Vec<DocumentDifference>>,
     /// Rules of nodes that are in both.
     pub changes: Changes,
@@ -49,21 +51,36 @@ struct Side {
     documents: Option<Arc<Documents>>,
     contents: BTreeMap<NodeName, Content>,
     /// Where they are not in the store.
-    compiled: Wanted,
+    compiled: BTreeMap<NodeName, Ruleset>,
 }
 
-impl Pushes {
+/// Reads generations that are kept.
+#[derive(Debug, Clone)]
+pub struct HistoryReader {
+    store: Arc<dyn Store>,
+    fleet: Fleet,
+    compiler: Compiler,
+}
+
+impl HistoryReader {
+    pub(super) fn new(store: Arc<dyn Store>, fleet: Fleet, compiler: Compiler) -> Self {
+        Self {
+            store,
+            fleet,
+            compiler,
+        }
+    }
+
     /// The generations of a site that are kept.
-    pub async fn history(&self, site: &SiteName) -> Result<History, PushError> {
+    pub async fn read(&self, site: &SiteName) -> Result<History, PushError> {
         let store = self.store.as_ref();
         let current: Option<Read<TargetRecord>> =
             records::read(store, &keys::current(site)).await?;
         let entries = store.all(&keys::generations(site), MOST).await?;
-        let generations: Result<Vec<GenerationRecord>, StoreError> = entries
-            .iter()
-            .map(|entry| records::from_json(&entry.key, &entry.held))
-            .collect();
-        let generations = generations?;
+        let mut generations: Vec<GenerationRecord> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            generations.push(records::load(store, &entry).await?);
+        }
         let mut outcomes = BTreeMap::new();
         for record in &generations {
             let key = keys::outcome(site, record.number);
@@ -71,13 +88,8 @@ impl Pushes {
             outcomes.extend(read.map(|read| (record.number, read.record)));
         }
         let stored = nodes(store, site).await?;
-        let known = self
-            .documents
-            .read()
-            .await?
-            .documents
-            .sites
-            .contains_key(site);
+        let present = self.compiler.documents().read().await?;
+        let known = present.documents.sites.contains_key(site);
         if current.is_none() && !known {
             return Err(InputsError::UnknownSite(site.clone()).into());
         }
@@ -91,11 +103,19 @@ impl Pushes {
             (name, held)
         });
         Ok(History {
-            current: current.map_or(0, |current| current.record.generation),
+            current: current.map(|current| current.record.generation),
             generations,
             outcomes,
             confirmed: confirmed.collect(),
         })
+    }
+
+    /// The documents that a generation was made of; none: unknown.
+    pub async fn documents_of(
+        &self,
+        record: &GenerationRecord,
+    ) -> Result<Option<Documents>, StoreError> {
+        documents_of(self.store.as_ref(), record).await
     }
 
     /// How generation `from` differs from `to`, or from what a push would make now.
@@ -168,23 +188,35 @@ impl Pushes {
     }
 
     async fn side(&self, site: &SiteName, number: Generation) -> Result<Side, PushError> {
-        let record = self.generation(site, number).await?;
+        let store = self.store.as_ref();
+        let record = generation(store, site, number).await?.record;
         Ok(Side {
-            documents: self.documents_of(&record).await?.map(Arc::new),
+            documents: documents_of(store, &record).await?.map(Arc::new),
             contents: record.nodes,
-            compiled: Wanted::new(),
+            compiled: BTreeMap::new(),
         })
     }
 
     async fn side_now(&self, site: &SiteName) -> Result<Side, PushError> {
-        let (snapshot, compiled) = self.compile(site).await?;
-        let compiled = with_contents(site, compiled.rulesets).await?;
-        let contents = compiled
-            .iter()
-            .map(|(name, (_, content))| (name.clone(), *content));
+        let snapshot = self.compiler.snapshot(site, Vec::new()).await?;
+        let (_, compiled) = self.compiler.compile(&snapshot).await?;
+        let encoding = tokio::task::spawn_blocking(move || {
+            let content = |(name, ruleset): (NodeName, Ruleset)| {
+                let encoded = ruleset.encode();
+                let content = Content {
+                    digest: Digest::of(&encoded),
+                    size: encoded.len() as u64,
+                };
+                ((name.clone(), content), (name, ruleset))
+            };
+            compiled.rulesets.into_iter().map(content).unzip()
+        });
+        let (contents, compiled) = encoding
+            .await
+            .map_err(|_| PushError::Broken(site.clone()))?;
         Ok(Side {
             documents: Some(snapshot.documents),
-            contents: contents.collect(),
+            contents,
             compiled,
         })
     }
@@ -195,13 +227,9 @@ impl Pushes {
         name: &NodeName,
         content: &Content,
     ) -> Result<Ruleset, PushError> {
-        if let Some((ruleset, _)) = side.compiled.get(name) {
+        if let Some(ruleset) = side.compiled.get(name) {
             return Ok(ruleset.clone());
         }
-        let missing = || StoreError::Corrupt {
-            key: keys::ruleset(&content.digest),
-            why: "it is missing, and a generation names it",
-        };
-        Ok(self.stored(&content.digest).await?.ok_or_else(missing)?)
+        Ok(named_ruleset(self.store.as_ref(), &content.digest).await?)
     }
 }

@@ -1,154 +1,164 @@
-//! Pushes that wait for the rollout of their site to end, and their places.
+//! Pushes that wait for the rollout of their site to end.
 
-use voipfleet_controller_core::precondition::PlanBasis;
+use std::sync::Arc;
+
+use voipfleet_controller_core::proposal::Proposal;
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::{Begun, Order, Prepared, PushError, Pushes};
+use super::propose::Heads;
+use super::{PushError, PushRequest};
+use crate::clock::Clock;
 use crate::limits::MAX_WAITING;
-use crate::records::{self, Fate, QueueRecord, Queued, Read, RolloutState, expected};
-use crate::store::{Expect, Outcome, StoreError, Txn, keys};
+use crate::records::{
+    self, Fate, QueueRecord, Queued, Read, RolloutRecord, RolloutState, expected,
+};
+use crate::store::{Expect, Store, StoreError, Transaction, keys, transact};
 
-/// Tries to win against a rollout that moves on.
-const TRIES: usize = 20;
+/// Tries to queue or to push, while rollouts begin and end.
+pub(super) const TRIES: usize = 20;
 
-/// What came of a push that may wait.
-#[derive(Debug)]
-pub enum Pushed {
-    /// It did not have to.
-    Begun(Box<Prepared>, Begun),
-    /// It waits.
-    Queued(Enqueued),
+/// The queues of all sites.
+#[derive(Debug, Clone)]
+pub struct PushQueue {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
 }
 
 /// A push that waits from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Enqueued {
-    /// The site.
+pub struct Ticket {
     pub site: SiteName,
-    /// Its ticket.
-    pub ticket: u64,
+    pub number: u64,
 }
 
 /// A push's own place in the queue, for the transaction that starts it.
-pub(super) struct Turn {
+pub(super) struct QueueClaim {
     key: String,
     expect: Expect,
+    /// The queue without the push; none: the push is not in it.
     left: Option<QueueRecord>,
 }
 
-impl Turn {
-    /// Adds to a transaction that the queue is as it was found, and takes the push off it.
-    pub(super) fn claim(&self, txn: Txn) -> Result<Txn, StoreError> {
-        let txn = txn.expect(self.key.clone(), self.expect);
-        Ok(match &self.left {
-            Some(left) => txn.put(self.key.clone(), records::to_json(&self.key, left)?),
-            None => txn,
-        })
+impl QueueClaim {
+    /// The place of a proposed push; none: it is not the first one any more. Without a ticket it
+    /// may not pass those that wait.
+    pub(super) fn of(
+        request: &PushRequest,
+        proposal: &Proposal,
+        heads: &Heads,
+    ) -> Result<Option<Self>, PushError> {
+        let read = heads.queue.as_ref();
+        let mut claim = Self {
+            key: keys::queue(&request.site),
+            expect: expected(read),
+            left: None,
+        };
+        let mut queue = read.map(|read| read.record.clone()).unwrap_or_default();
+        let Some(ticket) = request.ticket else {
+            return match queue.waiting.len() {
+                0 => Ok(Some(claim)),
+                waiting => Err(PushError::Waiting {
+                    site: request.site.clone(),
+                    waiting,
+                }),
+            };
+        };
+        let current = proposal.current.as_ref();
+        let fate = Fate::Started {
+            before: current.map(|current| current.generation.number),
+            generation: proposal.generation.number,
+        };
+        if !queue.take(ticket, fate) {
+            return Ok(None);
+        }
+        claim.left = Some(queue);
+        Ok(Some(claim))
+    }
+
+    /// Adds to a transaction that the queue is as it was read, and takes the push off it.
+    pub(super) fn take(&self, tx: &mut Transaction<'_>) -> Result<(), StoreError> {
+        tx.expect(self.key.clone(), self.expect);
+        if let Some(left) = &self.left {
+            tx.put_large_json(&self.key, &self.key, left)?;
+        }
+        Ok(())
     }
 }
 
-impl Pushes {
-    /// A site's queue.
-    pub async fn queue(&self, site: &SiteName) -> Result<Option<Read<QueueRecord>>, StoreError> {
+impl PushQueue {
+    pub(super) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock }
+    }
+
+    pub async fn read(&self, site: &SiteName) -> Result<Option<Read<QueueRecord>>, StoreError> {
         records::read(self.store.as_ref(), &keys::queue(site)).await
     }
 
-    /// Pushes, or waits in the queue where a rollout of the site is under way.
-    pub async fn push_or_queue(&self, order: Order, key_hash: &str) -> Result<Pushed, PushError> {
-        for _ in 0..TRIES {
-            if let Some(queued) = self.enqueue(&order, key_hash).await? {
-                return Ok(Pushed::Queued(queued));
-            }
-            match self.push(order.clone()).await {
-                // A rollout has begun since.
-                Err(PushError::Busy { .. } | PushError::Waiting { .. }) => {}
-                other => {
-                    let (prepared, begun) = other?;
-                    return Ok(Pushed::Begun(Box::new(prepared), begun));
-                }
-            }
-        }
-        Err(PushError::Contended(order.site))
-    }
-
-    /// Gives a push a place in its site's queue; none: there is nothing to wait for.
-    async fn enqueue(&self, order: &Order, key_hash: &str) -> Result<Option<Enqueued>, PushError> {
-        let site = &order.site;
-        for _ in 0..TRIES {
-            let last = self.rollouts.read(site).await?;
-            let read = self.queue(site).await?;
-            let expect = expected(read.as_ref());
-            let mut queue = read.map(|read| read.record).unwrap_or_default();
-            let last = last.as_ref();
-            let under_way = last.filter(|last| !last.record.state.has_ended());
+    /// Adds a push to its site's queue; none: there is nothing to wait for.
+    pub(super) async fn enqueue(
+        &self,
+        request: &PushRequest,
+        key_hash: &str,
+    ) -> Result<Option<Ticket>, PushError> {
+        let site = &request.site;
+        let (key, rollout) = (keys::queue(site), keys::rollout(site));
+        let what = format!("the queue of site {site}");
+        let enqueued = transact(self.store.as_ref(), &what, async |mut tx| {
+            // A rollout that is halted meanwhile drops what waits: nothing is added behind it.
+            let last: Option<RolloutRecord> = tx.read(&rollout).await?;
+            let queue: Option<QueueRecord> = tx.read(&key).await?;
+            let mut queue = queue.unwrap_or_default();
+            let under_way = last.filter(|last| !last.state.has_ended());
             if under_way.is_none() && queue.waiting.is_empty() {
-                return Ok(None);
+                return Ok(tx.done(None));
             }
-            if let Some(read) =
-                under_way.filter(|read| read.record.state == RolloutState::RollingBack)
-            {
+            if let Some(back) = under_way.filter(|last| last.state == RolloutState::RollingBack) {
                 return Err(PushError::GoingBack {
                     site: site.clone(),
-                    generation: read.record.generation,
+                    generation: back.generation,
                 });
             }
             if queue.waiting.len() >= MAX_WAITING {
                 return Err(PushError::QueueFull { site: site.clone() });
             }
-            let ticket = queue.last_ticket.saturating_add(1);
-            queue.last_ticket = ticket;
+            let number = queue.last_ticket.saturating_add(1);
+            queue.last_ticket = number;
+            let precondition = request.precondition.as_ref();
             queue.waiting.push(Queued {
-                ticket,
-                by: order.by.clone(),
+                ticket: number,
+                by: request.by.clone(),
                 key_hash: key_hash.to_owned(),
                 at_ms: self.clock.now_ms(),
-                confirm_within_ms: order.confirm_within_ms,
-                planned: order.basis.as_ref().map(PlanBasis::content),
+                confirm_within_ms: request.confirm_within_ms,
+                planned: precondition.map(|precondition| precondition.content.clone()),
             });
-            let (key, rollout) = (keys::queue(site), keys::rollout(site));
-            // A rollout that is halted meanwhile drops what waits: nothing is added behind it.
-            let txn = Txn::new()
-                .expect(rollout, expected(last))
-                .expect(key.clone(), expect)
-                .put(key.clone(), records::to_json(&key, &queue)?);
-            if matches!(self.store.commit(txn).await?, Outcome::Committed { .. }) {
-                tracing::info!(%site, ticket, by = order.by, "push queued");
-                let site = site.clone();
-                return Ok(Some(Enqueued { site, ticket }));
-            }
-        }
-        Err(PushError::Contended(site.clone()))
+            tx.put_large_json(&key, &key, &queue)?;
+            Ok::<_, PushError>(tx.done(Some(number)))
+        });
+        let Some(number) = enqueued.await? else {
+            return Ok(None);
+        };
+        tracing::info!(%site, ticket = number, by = request.by, "push queued");
+        let site = site.clone();
+        Ok(Some(Ticket { site, number }))
     }
 
-    /// The place of a prepared push in the queue; none: it has none any more. Without a ticket
-    /// it may not pass those that wait.
-    pub(super) async fn turn(&self, prepared: &Prepared) -> Result<Option<Turn>, PushError> {
-        let order = &prepared.order;
-        let read = self.queue(&order.site).await?;
-        let mut turn = Turn {
-            key: keys::queue(&order.site),
-            expect: expected(read.as_ref()),
-            left: None,
-        };
-        let mut queue = read.map(|read| read.record).unwrap_or_default();
-        if order.ticket == 0 {
-            return match queue.waiting.len() {
-                0 => Ok(Some(turn)),
-                waiting => Err(PushError::Waiting {
-                    site: order.site.clone(),
-                    waiting,
-                }),
-            };
-        }
-        let before = prepared.basis.record.as_ref();
-        let fate = Fate::Started {
-            before: before.map_or(0, |record| record.number),
-            generation: prepared.generation.number,
-        };
-        if !queue.take(order.ticket, fate) {
-            return Ok(None);
-        }
-        turn.left = Some(queue);
-        Ok(Some(turn))
+    /// Changes a queue, as long as `change` finds anything to change.
+    pub(super) async fn change(
+        &self,
+        site: &SiteName,
+        change: impl Fn(&mut QueueRecord) -> bool,
+    ) -> Result<(), StoreError> {
+        let key = keys::queue(site);
+        let what = format!("the queue of site {site}");
+        transact(self.store.as_ref(), &what, async |mut tx| {
+            if let Some(mut queue) = tx.read::<QueueRecord>(&key).await?
+                && change(&mut queue)
+            {
+                tx.put_large_json(&key, &key, &queue)?;
+            }
+            Ok(tx.done(()))
+        })
+        .await
     }
 }

@@ -1,5 +1,5 @@
-//! The turn of a push that has waited: it is started from the documents of that moment, in the
-//! transaction that takes it off the queue.
+//! Starts queued pushes, each at its turn: from the documents of that moment, in the transaction
+//! that takes it off the queue.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,181 +8,151 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_stream::StreamExt as _;
-use voipfleet_controller_core::precondition::PlanBasis;
-use voipfleet_protocol::session::Generation;
+use voipfleet_controller_core::precondition::Precondition;
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::{Begun, Order, PushError, Pushes, Want};
+use super::{Pipeline, PushError, PushQueue, PushRequest, Pushes, StartedPush};
 use crate::audit::{Audit, Event};
-use crate::clock;
 use crate::errors::chain;
 use crate::records::{Ended, Fate, QueueRecord, Queued, RolloutRecord};
-use crate::store::{StoreError, each_key, keys, transact};
+use crate::site_tasks::{self, Next, SiteTask};
+use crate::store::{Changes, StoreError, keys};
 
 /// After an error that may pass.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Who may push, as it stands now.
+/// Who may push, at this moment.
 #[async_trait]
 pub trait Rights: Send + Sync + fmt::Debug {
-    /// Whether the operator who queued it may still push the site.
+    /// Whether the operator who queued a push may still push the site.
     async fn may_push(&self, site: &SiteName, queued: &Queued) -> Result<(), NoRight>;
 }
 
 /// Why a right was not found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoRight {
-    /// There is none any more; in words.
+    /// The operator has lost it; in words.
     Lost(String),
     /// It cannot be known now.
     Unknown(String),
 }
 
-/// What a look at a queue led to.
-enum Look {
-    /// Something was done; there may be more to do.
-    Again,
-    /// Nothing can be done before something changes.
-    Wait,
-    /// It may go better later.
-    Later(String),
+/// Starts the queued pushes of all sites.
+#[derive(Debug, Clone)]
+pub struct QueueWorker {
+    pipeline: Pipeline,
+    queue: PushQueue,
+    rights: Arc<dyn Rights>,
+    audit: Audit,
 }
 
-impl Pushes {
-    /// Starts what waits, each at its turn, until the fleet stops; also what an earlier run of
-    /// the controller has left. What becomes of it is written into `audit`.
-    pub async fn take_turns(&self, rights: Arc<dyn Rights>, audit: Audit) {
-        let stop = self.fleet.stop_token();
-        let mut known = BTreeSet::new();
-        let look = |key: &str| {
-            let site = key.strip_prefix(keys::ALL_QUEUES);
-            let site: Option<SiteName> = site.and_then(|site| site.parse().ok());
-            if let Some(site) = site
-                && known.insert(site.clone())
-            {
-                let (pushes, rights) = (self.clone(), Arc::clone(&rights));
-                let audit = audit.clone();
-                tokio::spawn(async move { pushes.look_after(site, rights, audit).await });
-            }
-        };
-        each_key(self.store.as_ref(), keys::ALL_QUEUES, &stop, look).await;
-    }
+/// Why a turn of the queue did not end well.
+#[derive(Debug, thiserror::Error)]
+enum TurnError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the rights of the operator cannot be read: {0}")]
+    Rights(String),
+}
 
-    /// Looks after one site's queue.
-    async fn look_after(&self, site: SiteName, rights: Arc<dyn Rights>, audit: Audit) {
-        let stop = self.fleet.stop_token();
-        let mut queue = self.store.watch_from_now(&keys::queue(&site)).await;
-        let mut rollout = self.store.watch_from_now(&keys::rollout(&site)).await;
-        loop {
-            let look = match self.look(&site, rights.as_ref(), &audit).await {
-                Ok(look) => look,
-                Err(error) => Look::Later(chain(&error)),
-            };
-            let sleep = match look {
-                Look::Again => continue,
-                Look::Wait => None,
-                Look::Later(error) => {
-                    tracing::error!(%site, error, "a queued push does not go on");
-                    Some(RETRY)
-                }
-            };
-            tokio::select! {
-                () = clock::sleep(sleep) => {}
-                change = queue.next() => if change.is_none() { return },
-                change = rollout.next() => if change.is_none() { return },
-                () = stop.cancelled() => return,
-            }
+/// One site's queue.
+struct SiteQueue {
+    worker: QueueWorker,
+    site: SiteName,
+    queue: Changes,
+    rollout: Changes,
+}
+
+impl QueueWorker {
+    /// What becomes of queued pushes is written into `audit`.
+    pub fn new(pushes: &Pushes, rights: Arc<dyn Rights>, audit: Audit) -> Self {
+        Self {
+            pipeline: pushes.pipeline.clone(),
+            queue: pushes.queue.clone(),
+            rights,
+            audit,
         }
     }
 
-    async fn look(
-        &self,
-        site: &SiteName,
-        rights: &dyn Rights,
-        audit: &Audit,
-    ) -> Result<Look, StoreError> {
-        let Some(read) = self.queue(site).await? else {
-            return Ok(Look::Wait);
+    /// Works until the fleet stops; begins with what an earlier run of the controller has left.
+    pub async fn run(&self) {
+        let store = Arc::clone(&self.pipeline.store);
+        let stop = self.pipeline.fleet.stop_token();
+        let task = |site| SiteQueue::new(self.clone(), site);
+        let clock = &self.pipeline.clock;
+        site_tasks::run_all(store.as_ref(), keys::ALL_QUEUES, clock, &stop, task).await;
+    }
+
+    async fn turn(&self, site: &SiteName) -> Result<Next, TurnError> {
+        let Some(read) = self.queue.read(site).await? else {
+            return Ok(Next::OnChange);
         };
         let queue = &read.record;
         if queue.ended.iter().any(|ended| !ended.noted) {
-            self.note(site, queue, audit).await?;
-            return Ok(Look::Again);
+            self.note(site, queue).await?;
+            return Ok(Next::Now);
         }
         let Some(first) = queue.waiting.first() else {
-            return Ok(Look::Wait);
+            return Ok(Next::OnChange);
         };
-        let last = self.rollouts.read(site).await?;
+        let last = self.pipeline.rollouts.read(site).await?;
         let last = last.as_ref().map(|last| &last.record);
         if last.is_some_and(|last| !last.state.has_ended()) {
-            return Ok(Look::Wait);
+            return Ok(Next::OnChange);
         }
-        if let Some(why) = last.and_then(RolloutRecord::why_not_after) {
-            self.change(site, |queue| queue.drop_all(&why)).await?;
-            return Ok(Look::Again);
+        if let Some(reason) = last.and_then(RolloutRecord::blocks_queue) {
+            let drop_all = |queue: &mut QueueRecord| queue.drop_all(&reason);
+            self.queue.change(site, drop_all).await?;
+            return Ok(Next::Now);
         }
-        let fate = match rights.may_push(site, first).await {
-            Ok(()) => match self.start_queued(site, first).await? {
+        let fate = match self.rights.may_push(site, first).await {
+            Ok(()) => match self.start(site, first).await? {
                 Some(fate) => fate,
                 // It was started, or something has changed meanwhile.
-                None => return Ok(Look::Again),
+                None => return Ok(Next::Now),
             },
-            Err(NoRight::Lost(why)) => Fate::Dropped { why },
-            Err(NoRight::Unknown(error)) => return Ok(Look::Later(error)),
+            Err(NoRight::Lost(reason)) => Fate::Dropped { reason },
+            Err(NoRight::Unknown(error)) => return Err(TurnError::Rights(error)),
         };
-        self.change(site, |queue| queue.take(first.ticket, fate.clone()))
-            .await?;
-        Ok(Look::Again)
+        let take = |queue: &mut QueueRecord| queue.take(first.ticket, fate.clone());
+        self.queue.change(site, take).await?;
+        Ok(Next::Now)
     }
 
     /// Starts a push whose turn has come; a fate: it was not started.
-    async fn start_queued(
-        &self,
-        site: &SiteName,
-        queued: &Queued,
-    ) -> Result<Option<Fate>, StoreError> {
-        let order = Order {
-            site: site.clone(),
-            by: queued.by.clone(),
+    async fn start(&self, site: &SiteName, queued: &Queued) -> Result<Option<Fate>, StoreError> {
+        let request = PushRequest {
             confirm_within_ms: queued.confirm_within_ms,
-            wait_offline: Duration::ZERO,
-            dry_run: false,
-            rehearse: false,
-            sources: Vec::new(),
-            basis: queued.planned.as_ref().map(PlanBasis::of_content),
-            want: Want::Documents,
-            ticket: queued.ticket,
+            precondition: queued.planned.clone().map(|content| Precondition {
+                content,
+                state: None,
+            }),
+            ticket: Some(queued.ticket),
+            ..PushRequest::new(site.clone(), &*queued.by)
         };
-        let started = match self.prepare(order).await {
-            Ok(prepared) => self.start(&prepared).await,
-            Err(error) => Err(error),
-        };
-        match started {
-            Ok(Some(Begun::Nothing)) => Ok(Some(Fate::Nothing)),
-            Ok(Some(Begun::Rollout(_)) | None) | Err(PushError::Busy { .. }) => Ok(None),
+        match self.pipeline.attempt(&request).await {
+            Ok(Some((_, StartedPush::Unchanged))) => Ok(Some(Fate::Unchanged)),
+            Ok(Some((_, StartedPush::Rollout(_))) | None) | Err(PushError::Busy { .. }) => Ok(None),
             Err(PushError::Store(error)) if error.is_transient() => Err(error),
-            Err(error) => Ok(Some(Fate::Dropped { why: chain(&error) })),
+            Err(error) => Ok(Some(Fate::Dropped {
+                reason: chain(&error),
+            })),
         }
     }
 
     /// Writes what became of pushes into the audit log. One that was written just before a crash
     /// is written again.
-    async fn note(
-        &self,
-        site: &SiteName,
-        queue: &QueueRecord,
-        audit: &Audit,
-    ) -> Result<(), StoreError> {
+    async fn note(&self, site: &SiteName, queue: &QueueRecord) -> Result<(), StoreError> {
         let mut noted = BTreeSet::new();
         for ended in queue.ended.iter().filter(|ended| !ended.noted) {
             let (ticket, by) = (ended.ticket, &ended.by);
-            if let Fate::Dropped { why } = &ended.fate {
-                tracing::warn!(%site, ticket, by, why, "queued push dropped");
+            if let Fate::Dropped { reason } = &ended.fate {
+                tracing::warn!(%site, ticket, by, reason, "queued push dropped");
             }
-            audit.note(event(site, ended)).await;
+            self.audit.note(event(site, ended)).await;
             noted.insert(ticket);
         }
-        self.change(site, |queue| {
+        let note = |queue: &mut QueueRecord| {
             let mut any = false;
             for ended in &mut queue.ended {
                 if noted.contains(&ended.ticket) {
@@ -190,38 +160,51 @@ impl Pushes {
                 }
             }
             any
-        })
-        .await
+        };
+        self.queue.change(site, note).await
+    }
+}
+
+impl SiteQueue {
+    async fn new(worker: QueueWorker, site: SiteName) -> Self {
+        let store = &worker.pipeline.store;
+        Self {
+            queue: store.watch_from_now(&keys::queue(&site)).await,
+            rollout: store.watch_from_now(&keys::rollout(&site)).await,
+            site,
+            worker,
+        }
+    }
+}
+
+#[async_trait]
+impl SiteTask for SiteQueue {
+    async fn turn(&mut self) -> Next {
+        let site = &self.site;
+        match self.worker.turn(site).await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(%site, error = chain(&error), "queued push delayed");
+                Next::After(RETRY)
+            }
+        }
     }
 
-    /// Changes a queue, as long as `change` says that there is anything to change.
-    async fn change(
-        &self,
-        site: &SiteName,
-        change: impl Fn(&mut QueueRecord) -> bool,
-    ) -> Result<(), StoreError> {
-        let key = keys::queue(site);
-        let what = format!("the queue of site {site}");
-        transact(self.store.as_ref(), &what, async |mut tx| {
-            if let Some(mut queue) = tx.read::<QueueRecord>(&key).await?
-                && change(&mut queue)
-            {
-                tx.put_large_json(&key, &key, &queue)?;
-            }
-            Ok(tx.done(()))
-        })
-        .await
+    async fn changed(&mut self) -> bool {
+        tokio::select! {
+            change = self.queue.next() => change.is_some(),
+            change = self.rollout.next() => change.is_some(),
+        }
     }
 }
 
 fn event(site: &SiteName, ended: &Ended) -> Event {
-    let number = |number: Generation| (number != 0).then_some(number);
     let event = match &ended.fate {
         Fate::Started { before, generation } => {
-            Event::new("QueuedPushStarted").generations(number(*before), number(*generation))
+            Event::new("QueuedPushStarted").generations(*before, Some(*generation))
         }
-        Fate::Nothing => Event::new("QueuedPushNeedless"),
-        Fate::Dropped { why } => Event::new("QueuedPushDropped").failed(why.as_str()),
+        Fate::Unchanged => Event::new("QueuedPushNeedless"),
+        Fate::Dropped { reason } => Event::new("QueuedPushDropped").failed(reason.as_str()),
     };
     let (ticket, by) = (ended.ticket, &ended.by);
     event

@@ -1,44 +1,42 @@
-//! What an operator may say of a rollout that goes on.
+//! Commands of operators about a rollout that is under way.
 
-use voipfleet_controller_core::rollout::state_machine::Refusal;
+use voipfleet_controller_core::rollout::state_machine::CommandRefusal;
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::{Rollouts, persist};
+use super::Rollouts;
+use super::persist::persist;
 use crate::records::RolloutRecord;
 use crate::store::StoreError;
 
 /// Tries to win against the rollout itself.
 const TRIES: usize = 20;
 
-/// Why it was not done.
+/// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// There never was one.
     #[error("site {0} has no rollout; start one: voipctl push {0}")]
     None(SiteName),
-    /// It does not stand so.
+    /// Its state does not allow it.
     #[error("site {0}")]
-    Refused(SiteName, #[source] Refusal),
+    Refused(SiteName, #[source] CommandRefusal),
     /// Others were faster, again and again.
     #[error("the rollout of site {0} moves too fast; try again")]
     Contended(SiteName),
-    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Rollouts {
-    /// Holds it.
+    /// Released nodes finish, no further node is released.
     pub async fn pause(&self, site: &SiteName, by: &str) -> Result<RolloutRecord, CommandError> {
         self.change(site, |record, _| record.pause(by)).await
     }
 
-    /// Lets it go on.
     pub async fn resume(&self, site: &SiteName) -> Result<RolloutRecord, CommandError> {
-        self.change(site, RolloutRecord::resume).await
+        self.change(site, |record, _| record.resume()).await
     }
 
-    /// Ends it; with `roll_back` what was changed is taken back.
+    /// Ends it; with `roll_back` nodes go back to what they ran before.
     pub async fn abort(
         &self,
         site: &SiteName,
@@ -46,7 +44,7 @@ impl Rollouts {
         roll_back: bool,
     ) -> Result<RolloutRecord, CommandError> {
         self.change(site, |record, now_ms| {
-            let next = record.goal().max(record.generation).saturating_add(1);
+            let next = record.newest().saturating_add(1);
             record.abort(by, now_ms, roll_back.then_some(next))
         })
         .await
@@ -55,22 +53,28 @@ impl Rollouts {
     async fn change(
         &self,
         site: &SiteName,
-        change: impl Fn(&mut RolloutRecord, u64) -> Result<(), Refusal>,
+        change: impl Fn(&mut RolloutRecord, u64) -> Result<(), CommandRefusal>,
     ) -> Result<RolloutRecord, CommandError> {
         for _ in 0..TRIES {
             let Some(read) = self.read(site).await? else {
                 return Err(CommandError::None(site.clone()));
             };
-            let mut next = read.record.clone();
-            let now_ms = self.inner.clock.now_ms();
-            change(&mut next, now_ms)
+            let now = self.inner.clock.monotonic();
+            let mut aged = read.record.clone();
+            aged.tick(self.inner.timers.peek(site, &read, now));
+            let mut next = aged.clone();
+            let at_ms = self.inner.clock.now_ms();
+            change(&mut next, at_ms)
                 .map_err(|refusal| CommandError::Refused(site.clone(), refusal))?;
-            if next == read.record {
+            if next == aged {
                 return Ok(next);
             }
-            if persist(self.inner.store.as_ref(), site, &read, &next, now_ms).await? {
-                let state = next.state.as_str();
-                tracing::info!(%site, generation = next.generation, state, why = next.why, "rollout");
+            if let Some(revision) =
+                persist(self.inner.store.as_ref(), site, &read, &next, at_ms).await?
+            {
+                self.inner.timers.wrote(site, &next, revision, now);
+                let (state, reason) = (next.state.as_str(), &next.reason);
+                tracing::info!(%site, generation = next.generation, state, reason, "rollout");
                 return Ok(next);
             }
         }

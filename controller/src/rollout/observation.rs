@@ -1,15 +1,15 @@
-//! What is seen of a site's nodes now.
+//! What the fleet sees of a rollout's nodes at this moment.
 
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
-use voipfleet_controller_core::rollout::state_machine::{Presence, Sight, Word};
+use voipfleet_controller_core::rollout::state_machine::{NodeReport, Observation, Presence};
 use voipfleet_proto::v1::NodeState;
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use crate::fleet::{Fleet, View};
-use crate::records::{GenerationRecord, NodeId, NodeStep, Place, RolloutRecord};
+use crate::records::{GenerationRecord, NodeId, NodeProgress, Phase, RolloutRecord};
 
 /// How far a node is with a generation that it was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) enum Delivery {
     Failed,
 }
 
-/// A node that says this does not run what it was offered.
+/// A node in this state does not run what it was offered.
 pub(crate) fn is_refusal(state: NodeState) -> bool {
     matches!(
         state,
@@ -32,8 +32,8 @@ pub(crate) fn is_refusal(state: NodeState) -> bool {
     )
 }
 
-/// How a connected node stands with `target`. `refused_before` is the offer of it that it had
-/// refused before it was asked this time.
+/// How far a connected node is with `target`, and its error. `refused_before` is the nonce of an
+/// offer of it that it had refused before its turn came.
 pub(crate) fn judge(target: Held, refused_before: Option<u64>, view: &View) -> (Delivery, String) {
     if view.confirmed == Some(target) {
         return (Delivery::Applied, String::new());
@@ -46,7 +46,7 @@ pub(crate) fn judge(target: Held, refused_before: Option<u64>, view: &View) -> (
         .max()
         .unwrap_or_default();
     if newest > target.generation {
-        let why = format!("generation {newest} took the place of this one");
+        let why = format!("superseded by generation {newest}");
         return (Delivery::Failed, why);
     }
     let answer = offered
@@ -67,79 +67,79 @@ pub(crate) fn judge(target: Held, refused_before: Option<u64>, view: &View) -> (
     (state, answer.error.clone())
 }
 
-/// What is seen of a rollout's nodes, with regard to `goal`, the generation that it brings them
-/// to now. `back_until`: none of its nodes counts as gone before.
+/// Observes a rollout's nodes with regard to `goal`, the generation that it brings them to now.
+/// `back_until`: none of its nodes counts as gone before.
 pub(super) async fn observe(
     fleet: &Fleet,
     site: &SiteName,
     record: &RolloutRecord,
     goal: &GenerationRecord,
-    now_ms: u64,
     back_until: Option<Instant>,
-) -> BTreeMap<NodeName, Sight> {
-    let mut sights = BTreeMap::new();
+) -> BTreeMap<NodeName, Observation> {
+    let mut observed = BTreeMap::new();
     for (name, step) in &record.nodes {
         let id = NodeId {
             site: site.clone(),
             node: name.clone(),
         };
-        let sight = match fleet.view(&id) {
-            Some(view) => Sight {
-                presence: Presence::Here,
-                word: goal.held(name).map_or(Word::Nothing, |target| {
-                    word(target, step.refused_before, &view)
+        let observation = match fleet.view(&id) {
+            Some(view) => Observation {
+                presence: Presence::Connected,
+                report: goal.held(name).map_or(NodeReport::Silent, |target| {
+                    report(target, step.refused_before, &view)
                 }),
             },
-            None => Sight {
-                presence: absence(fleet, &id, step, now_ms, back_until).await,
-                word: Word::Nothing,
+            None => Observation {
+                presence: absence(fleet, &id, step, back_until).await,
+                report: NodeReport::Silent,
             },
         };
-        sights.insert(name.clone(), sight);
+        observed.insert(name.clone(), observation);
     }
-    sights
+    observed
 }
 
-fn word(target: Held, refused_before: Option<u64>, view: &View) -> Word {
+fn report(target: Held, refused_before: Option<u64>, view: &View) -> NodeReport {
     let (state, error) = judge(target, refused_before, view);
-    let place = match state {
+    let phase = match state {
         Delivery::Applied => {
             let status = view.status.as_ref();
-            return Word::Runs(status.map_or(0, |status| status.flows_cut));
+            return NodeReport::Runs(status.map_or(0, |status| status.flows_cut));
         }
-        Delivery::RolledBack => Place::RolledBack,
-        Delivery::Rejected => Place::Rejected,
-        Delivery::Failed => Place::Failed,
-        _ => return Word::Nothing,
+        Delivery::RolledBack => Phase::RolledBack,
+        Delivery::Rejected => Phase::Rejected,
+        Delivery::Failed => Phase::Failed,
+        _ => return NodeReport::Silent,
     };
-    Word::Refuses(place, error)
+    NodeReport::Refused(phase, error)
 }
 
 async fn absence(
     fleet: &Fleet,
     id: &NodeId,
-    step: &NodeStep,
-    now_ms: u64,
+    step: &NodeProgress,
     back_until: Option<Instant>,
 ) -> Presence {
-    let known = step.before != 0;
+    let known = step.before.is_some();
     let open = matches!(
-        step.place,
-        Place::Waiting | Place::Away { .. } | Place::Working { .. }
+        step.phase,
+        Phase::Waiting | Phase::Offline { .. } | Phase::Working { .. }
     );
     if open && fleet.is_deleted(id).await {
         return Presence::Deleted;
     }
-    let left = fleet
-        .may_be_back_until(id, known)
-        .max(back_until.filter(|_| known))
-        .map(|until| until.saturating_duration_since(Instant::now()))
-        .filter(|left| !left.is_zero());
-    match left {
+    let until = fleet.may_be_back_until(id, known);
+    absent(until.max(back_until.filter(|_| known)), Instant::now())
+}
+
+/// The presence of a node without a connection that is expected until then.
+pub(crate) fn absent(until: Option<Instant>, now: Instant) -> Presence {
+    let left = until.map(|until| until.saturating_duration_since(now));
+    match left.filter(|left| !left.is_zero()) {
         Some(left) => {
             let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            Presence::MayBeBack(now_ms.saturating_add(left).saturating_add(1))
+            Presence::Returning(left.saturating_add(1))
         }
-        None => Presence::Away,
+        None => Presence::Offline,
     }
 }

@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub documents: Arc<Documents>,
     /// Their state; with documents that are not stored, the one that these came on top of.
     pub version: DocumentsVersion,
+    /// The operator who changed the documents last; none: unknown.
+    pub changed_by: Option<String>,
     /// The site's nodes.
     pub nodes: BTreeMap<NodeName, SiteNode>,
 }
@@ -71,6 +73,7 @@ impl Snapshot {
     ) -> Result<Self, InputsError> {
         let stored = cache.read().await?;
         let version = stored.version.version;
+        let changed_by = Some(stored.version.by).filter(|by| !by.is_empty());
         let mut documents = stored.documents;
         if !sources.is_empty() {
             let checking = tokio::task::spawn_blocking(move || with(&documents, &sources));
@@ -86,6 +89,7 @@ impl Snapshot {
             site: site.clone(),
             documents,
             version,
+            changed_by,
             nodes: nodes(store, site).await?,
         })
     }

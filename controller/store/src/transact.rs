@@ -283,3 +283,7 @@ fn wait(attempt: u32) -> Duration {
     most.min(LONGEST_WAIT)
         .mul_f64(f64::from(u8::try_from(share).unwrap_or(u8::MAX)) / 256.0)
 }
+
+#[cfg(test)]
+#[path = "transact_tests.rs"]
+mod tests;

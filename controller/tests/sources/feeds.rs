@@ -49,7 +49,7 @@ fn hosts(count: u32) -> String {
 }
 
 #[tokio::test]
-async fn a_list_is_fetched_again_and_again_and_outlives_its_source() {
+async fn a_list_is_refetched_and_kept_when_its_source_fails() {
     let scene = Scene::new();
     let web = Web::start(Does::Versioned(
         "\"1\"",
@@ -102,7 +102,7 @@ async fn a_list_is_fetched_again_and_again_and_outlives_its_source() {
 }
 
 #[tokio::test]
-async fn an_operator_may_accept_that_a_list_shrank() {
+async fn an_operator_can_accept_a_shrunken_list() {
     let scene = Scene::new();
     let web = Web::start(ok(&hosts(500))).await;
     let ask = start(&scene).await;
@@ -132,7 +132,7 @@ async fn an_operator_may_accept_that_a_list_shrank() {
 }
 
 #[tokio::test]
-async fn another_source_is_asked_at_once_and_an_unused_list_goes_after_a_day() {
+async fn a_new_source_is_fetched_at_once_and_an_unused_list_expires_after_a_day() {
     let scene = Scene::new();
     let web = Web::start(ok(&hosts(500))).await;
     let other = Web::start(ok(&hosts(7))).await;
@@ -174,7 +174,7 @@ async fn another_source_is_asked_at_once_and_an_unused_list_goes_after_a_day() {
 }
 
 #[tokio::test]
-async fn however_many_lists_are_remembered_it_starts_and_the_longest_unused_go_first() {
+async fn too_many_remembered_lists_drop_the_longest_unused_first() {
     let scene = Scene::new();
     let all = 4 * MAX_FEEDS + 3;
     let mut txn = Txn::new();
@@ -204,7 +204,7 @@ async fn however_many_lists_are_remembered_it_starts_and_the_longest_unused_go_f
 }
 
 #[tokio::test]
-async fn a_list_that_something_is_opened_to_is_looked_at_again() {
+async fn a_list_with_openings_is_checked_again() {
     let scene = Scene::new();
     let wide: Vec<String> = (11..61).map(|n| format!("{n}.0.0.0/8")).collect();
     let web = Web::start(Does::Versioned("\"1\"", wide.join("\n"))).await;

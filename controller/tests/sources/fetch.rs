@@ -59,7 +59,7 @@ pub(crate) fn count(fetched: &Result<Fetched, FetchError>) -> usize {
 }
 
 #[tokio::test]
-async fn a_list_comes_plain_and_packed() {
+async fn a_list_is_fetched_plain_and_compressed() {
     let web = Web::start(ok("192.0.2.1\n192.0.2.0/25 ; SBL1\n")).await;
     let new = FeedRecord::default();
     assert_eq!(count(&fetch(over(limits()), &web.url(), &new).await), 2);
@@ -71,7 +71,7 @@ async fn a_list_comes_plain_and_packed() {
 }
 
 #[tokio::test]
-async fn what_a_bad_server_does_is_an_error_that_says_so() {
+async fn misbehaving_servers_yield_descriptive_errors() {
     let web = Web::start(ok("")).await;
     let url = web.url();
     let here = format!("302 Found\r\nLocation: {url}");
@@ -121,13 +121,13 @@ async fn what_a_bad_server_does_is_an_error_that_says_so() {
         .unwrap_err();
     assert_eq!(web.asked().len(), 4);
 
-    let nobody = "http://127.0.0.1:1/";
-    let error = fetch(over(limits()), nobody, &FeedRecord::default()).await;
+    let unused_port = "http://127.0.0.1:1/";
+    let error = fetch(over(limits()), unused_port, &FeedRecord::default()).await;
     assert!(chain(&error.unwrap_err()).contains("refused"));
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_left_alone_in_time() {
+async fn a_hanging_server_times_out() {
     let limits = Limits {
         whole: Duration::from_millis(300),
         ..limits()
@@ -146,7 +146,7 @@ async fn a_server_that_hangs_is_left_alone_in_time() {
 }
 
 #[tokio::test]
-async fn what_has_not_changed_is_not_sent_again() {
+async fn an_unchanged_list_is_not_downloaded_again() {
     let web = Web::start(Does::Versioned("\"v1\"", "192.0.2.1\n".to_owned())).await;
     let mut last = FeedRecord {
         source: web.url(),
@@ -173,7 +173,7 @@ async fn what_has_not_changed_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn encryption_is_proved_and_not_given_up() {
+async fn https_is_verified_and_never_downgraded() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
@@ -202,7 +202,7 @@ async fn encryption_is_proved_and_not_given_up() {
 }
 
 #[tokio::test]
-async fn files_come_from_the_folder_for_feeds_only() {
+async fn file_feeds_are_read_from_the_feed_folder_only() {
     let dir = tempfile::TempDir::new().unwrap();
     let folder = dir.path().join("feeds");
     std::fs::create_dir(&folder).unwrap();

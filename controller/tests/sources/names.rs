@@ -47,7 +47,7 @@ fn held(record: &ResolvedRecord) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_name_follows_its_changes_and_outlives_its_resolver() {
+async fn a_name_follows_its_records_and_is_kept_when_its_resolver_fails() {
     let (scene, mut dns) = (Scene::new(), Dns::start().await);
     let running = start(&scene, &dns).await;
     dns.say(HOST, addresses(&["192.0.2.1", "2001:db8::1"]));
@@ -115,7 +115,7 @@ async fn a_name_follows_its_changes_and_outlives_its_resolver() {
 }
 
 #[tokio::test]
-async fn a_new_name_is_resolved_at_once_and_an_unused_one_goes_after_a_day() {
+async fn a_new_name_is_resolved_at_once_and_an_unused_one_expires_after_a_day() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
     start(&scene, &dns).await;
     dns.say(
@@ -153,7 +153,7 @@ async fn a_new_name_is_resolved_at_once_and_an_unused_one_goes_after_a_day() {
 }
 
 #[tokio::test]
-async fn many_names_are_resolved_beside_some_that_get_no_answer() {
+async fn unanswered_names_do_not_delay_others() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
     start(&scene, &dns).await;
     let names: Vec<String> = (0..200).map(|n| format!("pop{n}.example.net")).collect();
@@ -178,7 +178,7 @@ async fn many_names_are_resolved_beside_some_that_get_no_answer() {
 }
 
 #[tokio::test]
-async fn what_a_pushed_generation_names_is_resolved_without_a_document() {
+async fn names_of_a_pushed_generation_are_resolved_without_their_document() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
     dns.say(HOST, addresses(&["192.0.2.1"]));
     let record = |live: &str| {
@@ -229,7 +229,7 @@ async fn unused(scene: &Scene, count: usize) {
 }
 
 #[tokio::test]
-async fn however_many_names_are_remembered_it_starts_and_the_longest_unused_go_first() {
+async fn too_many_remembered_names_drop_the_longest_unused_first() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
     let all = 2 * MAX_DNS_NAMES + 5;
     unused(&scene, all).await;
@@ -252,7 +252,7 @@ async fn however_many_names_are_remembered_it_starts_and_the_longest_unused_go_f
 }
 
 #[tokio::test]
-async fn a_name_in_use_stays_whoever_comes_with_more_names_than_are_resolved() {
+async fn used_names_stay_resolved_beyond_the_limit() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
     start(&scene, &dns).await;
     dns.say(HOST, addresses(&["192.0.2.1"]));
@@ -274,7 +274,7 @@ async fn a_name_in_use_stays_whoever_comes_with_more_names_than_are_resolved() {
 }
 
 #[tokio::test]
-async fn a_burst_of_failures_becomes_a_count_in_the_audit_log() {
+async fn a_burst_of_failures_is_counted_in_the_audit_log() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
     start(&scene, &dns).await;
     let many: Vec<String> = (0..100).map(|n| format!("a{n}.example.net")).collect();

@@ -64,7 +64,7 @@ fn to(url: &str) -> Does {
 }
 
 #[test]
-fn a_public_server_leads_nobody_inwards() {
+fn a_redirect_into_a_private_network_is_refused() {
     in_namespace(async || {
         let new = FeedRecord::default();
         for from in PUBLIC {
@@ -109,7 +109,7 @@ fn a_public_server_leads_nobody_inwards() {
 }
 
 #[test]
-fn a_public_server_leads_to_another_by_any_number_of_steps_within_the_limit() {
+fn redirects_between_public_servers_are_followed_within_the_limit() {
     in_namespace(async || {
         let new = FeedRecord::default();
         let [first, second] = PUBLIC;

@@ -15,9 +15,9 @@ pub(crate) enum Does {
     Sends(Vec<u8>),
     /// Sends this, and then nothing for ever.
     Hangs(Vec<u8>),
-    /// Sends the same line again and again until nobody reads any more.
+    /// Sends the same line again and again until the client closes.
     Floods,
-    /// Sends the list with a version; 304 to whoever has it.
+    /// Sends the list with a version; 304 to a client that has it.
     Versioned(&'static str, String),
 }
 
@@ -116,7 +116,7 @@ async fn answer(
     let request = String::from_utf8(request).unwrap().to_lowercase();
     asked.lock().unwrap().push(request.clone());
     let does = does.lock().unwrap().clone();
-    // Whoever asked may hang up at any time: that is not what is tested here.
+    // The client may hang up at any time: that is not what is tested here.
     match does {
         Does::Sends(bytes) => _ = stream.write_all(&bytes).await,
         Does::Hangs(bytes) => {

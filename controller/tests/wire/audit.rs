@@ -27,8 +27,8 @@ use voipfleet_protocol::identity::{Identity, tls};
 use voipfleet_testkit::credentials::certificate_request;
 
 use super::installation::{Installation, SITE, apply, connected, enrol, refused};
-use super::operator::token;
-use super::people::{add, client, of_site};
+use super::operator_calls::token;
+use super::operators::{add, client, of_site};
 
 /// The records of a stopped installation.
 async fn records(installation: &mut Installation) -> Vec<Record> {
@@ -63,7 +63,7 @@ fn every_call_of_the_protocol_has_its_rights() {
 }
 
 #[tokio::test]
-async fn a_change_is_asked_for_and_ended() {
+async fn a_change_is_recorded_before_and_after() {
     let mut installation = Installation::start().await;
     installation.apply(SITE).await;
     let mut client = installation.operator().await;
@@ -127,7 +127,7 @@ async fn a_change_is_asked_for_and_ended() {
 }
 
 #[tokio::test]
-async fn an_operator_whom_nobody_added_is_refused_and_recorded() {
+async fn an_unknown_operator_is_refused_and_recorded() {
     let mut installation = Installation::start().await;
     installation.apply(SITE).await;
     let ben = Identity::Operator("ben".parse().unwrap());
@@ -151,9 +151,9 @@ async fn an_operator_whom_nobody_added_is_refused_and_recorded() {
     }
 }
 
-/// Whoever calls is written down, operator or not, and what was asked for before it is done.
+/// Every caller is recorded, operator or not, and a change before it is made.
 #[tokio::test]
-async fn strangers_and_what_was_asked_for_are_recorded() {
+async fn refused_peers_and_request_details_are_recorded() {
     let (mut installation, node, session) = connected().await;
     drop(session);
     let channel = node
@@ -210,9 +210,9 @@ async fn strangers_and_what_was_asked_for_are_recorded() {
     assert_eq!(asked.detail, "for 1h, on every site: toll fraud");
 }
 
-/// Neither one's own refusals nor those of somebody who had one's name before stand in the way.
+/// Neither an operator's own refusals nor those of an earlier operator of that name count.
 #[tokio::test]
-async fn who_was_refused_too_often_can_still_block() {
+async fn a_rate_limited_operator_can_still_block() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let pair = add(&installation, "ben", of_site("operator", "site-a")).await;
@@ -332,7 +332,7 @@ fn by_ada<T>(installation: &Installation, message: T) -> Request<T> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_down_is_not_done_or_not_acknowledged() {
+async fn a_change_without_an_audit_record_is_not_made_or_not_acknowledged() {
     let mut installation = Installation::start().await;
     installation.stop().await;
     let fault = Arc::new(AtomicU8::new(KEEP));

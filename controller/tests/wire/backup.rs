@@ -80,7 +80,7 @@ async fn networks(installation: &Installation) -> String {
 }
 
 #[tokio::test]
-async fn agents_come_back_to_a_controller_that_was_restored_elsewhere() {
+async fn agents_reconnect_to_a_restored_controller() {
     let (mut installation, _, mut session) = connected().await;
     let place = Place::new(&installation);
     let open = installation.token("").await;
@@ -160,7 +160,7 @@ async fn agents_come_back_to_a_controller_that_was_restored_elsewhere() {
 
 /// A rollout that was under way may have been ended since: it does not go on by itself.
 #[tokio::test]
-async fn a_rollout_of_a_backup_is_held() {
+async fn a_restored_rollout_is_paused() {
     let (mut installation, _, mut session) = connected().await;
     let place = Place::new(&installation);
     let push = installation.push().await;
@@ -190,7 +190,7 @@ async fn a_rollout_of_a_backup_is_held() {
         "{:?}",
         answer.rollouts[0]
     );
-    // Its node does not answer, and that is nobody's decision.
+    // Its node does not answer, and no operator decided that.
     installation.clock.advance_ms(10 * 60_000);
     let operator = PushRequest {
         site: "site-a".to_owned(),
@@ -214,7 +214,7 @@ async fn a_rollout_of_a_backup_is_held() {
 /// While operators write, every backup is one moment: a pair that is always applied together is
 /// whole in each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_is_one_moment_while_writes_go_on() {
+async fn a_backup_is_consistent_during_writes() {
     let installation = Installation::start().await;
     let place = Place::new(&installation);
     let pair = |mark: usize| {
@@ -265,7 +265,7 @@ async fn a_backup_is_one_moment_while_writes_go_on() {
 }
 
 #[tokio::test]
-async fn what_is_no_whole_backup_is_refused_before_anything_is_written() {
+async fn an_incomplete_backup_is_refused_before_anything_is_written() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let place = Place::new(&installation);
@@ -329,7 +329,7 @@ async fn what_is_no_whole_backup_is_refused_before_anything_is_written() {
 }
 
 #[tokio::test]
-async fn a_node_takes_no_backup() {
+async fn a_node_may_not_take_a_backup() {
     let (installation, node, _session) = connected().await;
     let channel = node
         .credentials

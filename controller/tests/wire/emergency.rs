@@ -89,7 +89,7 @@ fn blocked(sets: &LiveSets) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_block_is_answered_when_the_nodes_enforce_it() {
+async fn a_block_returns_once_the_nodes_enforce_it() {
     let (installation, mut a, mut held) = with_place().await;
     installation.enrol("b").await;
     let mut client = installation.operator().await;
@@ -163,7 +163,7 @@ async fn a_node_that_does_not_enforce_it_is_named_with_its_reason() {
 }
 
 #[tokio::test]
-async fn rules_from_before_have_no_place_for_it() {
+async fn a_block_names_nodes_whose_ruleset_predates_blocks() {
     let (installation, _, _a) = connected().await;
     let mut client = installation.operator().await;
     let answer = client.block(block(FRAUD)).await.unwrap().into_inner();
@@ -171,7 +171,7 @@ async fn rules_from_before_have_no_place_for_it() {
 }
 
 #[tokio::test]
-async fn those_whom_the_site_serves_are_blocked_by_force_only() {
+async fn served_addresses_are_blocked_with_force_only() {
     let (installation, _, _a) = connected().await;
     let mut client = installation.operator().await;
     for (address, whose) in [
@@ -214,7 +214,7 @@ async fn those_whom_the_site_serves_are_blocked_by_force_only() {
 }
 
 #[tokio::test]
-async fn only_what_was_said_can_be_taken_back() {
+async fn only_existing_blocks_can_be_lifted() {
     let (installation, _, _a) = connected().await;
     let mut client = installation.operator().await;
     client.block(block("192.0.2.64/28")).await.unwrap();
@@ -238,7 +238,7 @@ async fn only_what_was_said_can_be_taken_back() {
 
 /// Twenty at once, on the same address and on others: none is lost.
 #[tokio::test]
-async fn simultaneous_decisions_are_all_kept() {
+async fn simultaneous_blocks_are_all_kept() {
     let (installation, _, _a) = connected().await;
     let calls = (0_u32..20).map(|n| {
         let installation = &installation;
@@ -260,7 +260,7 @@ async fn simultaneous_decisions_are_all_kept() {
 }
 
 #[tokio::test]
-async fn what_was_decided_survives_a_restart_and_ends_in_time() {
+async fn blocks_survive_a_restart_and_expire() {
     let (mut installation, a, mut held) = with_place().await;
     let mut client = installation.operator().await;
     let mut a = a;
@@ -291,7 +291,7 @@ async fn what_was_decided_survives_a_restart_and_ends_in_time() {
 }
 
 #[tokio::test]
-async fn a_site_is_opened_loudly_and_closed() {
+async fn an_opened_site_is_reported_and_can_be_closed() {
     let (installation, mut a, mut held) = with_place().await;
     let mut client = installation.operator().await;
     let request = PanicOpenRequest {
@@ -341,7 +341,7 @@ async fn a_site_is_opened_loudly_and_closed() {
 
 /// A site that gets the name of one that is gone begins closed, and with nothing said of it.
 #[tokio::test]
-async fn what_was_said_of_a_site_goes_with_it() {
+async fn blocks_are_deleted_with_their_site() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let mut client = installation.operator().await;

@@ -57,7 +57,7 @@ async fn a_used_token_renews_no_certificate_after_its_end() {
 }
 
 #[tokio::test]
-async fn a_token_ends() {
+async fn a_token_expires() {
     let installation = Installation::start().await;
     let token = installation.token("").await;
     installation.clock.advance_ms(3_600_001);
@@ -94,7 +94,7 @@ async fn a_wrong_id_and_a_wrong_secret_look_the_same() {
 }
 
 #[tokio::test]
-async fn a_name_is_given_once() {
+async fn a_node_name_is_unique() {
     let installation = Installation::start().await;
     installation.enrol("sip1").await;
     let token = installation.token("").await;
@@ -123,7 +123,7 @@ async fn a_token_for_one_name_enrols_no_other() {
 }
 
 #[tokio::test]
-async fn nonsense_is_refused() {
+async fn malformed_enrolments_are_refused() {
     let installation = Installation::start().await;
     let token = installation.token("").await;
     let (good, _) = certificate_request();

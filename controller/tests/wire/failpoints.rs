@@ -1,6 +1,6 @@
 //! A real controller that is killed at every step of a rollout, and started again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use voipfleet_proto::v1::{
     PauseRolloutRequest, PushRequest, ResumeRolloutRequest, RolloutReport, RolloutStatusRequest,
     WatchRolloutRequest,
 };
+use voipfleet_testkit::RunningAgent;
 
 use super::installation::{Installation, staged};
 
@@ -133,6 +134,14 @@ async fn ended(installation: &Installation, address: &str) -> RolloutReport {
     }
 }
 
+fn agents_run_their_targets(agents: &[RunningAgent], report: &RolloutReport) -> bool {
+    let mut nodes = report.batches.iter().flat_map(|batch| &batch.nodes);
+    nodes.all(|node| {
+        let agent = agents.iter().find(|agent| agent.name() == node.node);
+        agent.and_then(|agent| agent.history().generation()) == Some(node.target)
+    })
+}
+
 async fn killed_at(step: &'static str, at: At) {
     let point = failpoint::name(step, at);
     let on_failure = if step == "back" { "rollback" } else { "halt" };
@@ -191,14 +200,17 @@ async fn killed_at(step: &'static str, at: At) {
         "back" => "rolled_back",
         _ => "done",
     };
-    let report = ended(&installation, &process.address).await;
-    assert_eq!(report.state, wanted, "{point}: {report:?}");
-    let targets = report.batches.iter().flat_map(|batch| &batch.nodes);
-    let targets: BTreeMap<&str, u64> = targets.map(|n| (n.node.as_str(), n.target)).collect();
-    for agent in &agents {
-        let target = targets.get(agent.name()).copied();
-        agent.until(|history| history.generation() == target).await;
-    }
+    let end = ended(&installation, &process.address).await;
+    assert_eq!(end.state, wanted, "{point}: {end:?}");
+    let settled = async {
+        while !agents_run_their_targets(&agents, &report(&installation, &process.address).await) {
+            // Stays a poll: another process announces nothing about a rollout that has ended,
+            // and learns only then what nodes did that were at work at its end.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let settled = tokio::time::timeout(LIMIT, settled).await;
+    assert!(settled.is_ok(), "{point}: nodes do not run their targets");
     for (agent, before) in agents.iter().zip(before) {
         let history = agent.history();
         for (generation, contents) in &history.offered {

@@ -146,7 +146,7 @@ impl Installation {
             files: self.files.clone(),
             listen: "127.0.0.1:0".parse().unwrap(),
             enrol_listen: "127.0.0.1:0".parse().unwrap(),
-            // Names in documents are nobody's business outside of the test.
+            // No test resolves names of documents at a real resolver.
             sources: SourceOptions {
                 resolvers: vec!["127.0.0.1:9".parse().unwrap()],
                 feed_dir: None,

@@ -40,7 +40,7 @@ fn holds(words: &str) -> bool {
     text.contains(words)
 }
 
-/// Waits until somebody has logged `words`.
+/// Waits until `words` are logged.
 pub(crate) async fn logged(words: &str) {
     let search = async {
         loop {
@@ -53,7 +53,7 @@ pub(crate) async fn logged(words: &str) {
     };
     let found = tokio::time::timeout(Duration::from_secs(20), search).await;
     let text = TEXT.lock().unwrap_or_else(PoisonError::into_inner);
-    assert!(found.is_ok(), "nobody logged {words:?}:\n{text}");
+    assert!(found.is_ok(), "{words:?} is not in the log:\n{text}");
 }
 
 /// Whether `words` were logged until now.

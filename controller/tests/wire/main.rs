@@ -5,7 +5,13 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod authentication;
+#[cfg(test)]
 mod backup;
+#[cfg(test)]
+mod concurrent_operators;
+#[cfg(test)]
+mod dynamic_sets;
 #[cfg(test)]
 mod emergency;
 #[cfg(test)]
@@ -15,13 +21,11 @@ mod failpoints;
 #[cfg(test)]
 mod installation;
 #[cfg(test)]
-mod live;
-#[cfg(test)]
 mod log;
 #[cfg(test)]
-mod operator;
+mod operator_calls;
 #[cfg(test)]
-mod people;
+mod operators;
 #[cfg(test)]
 mod plan;
 #[cfg(test)]
@@ -37,10 +41,6 @@ mod rights;
 #[cfg(test)]
 mod session;
 #[cfg(test)]
-mod staged;
-#[cfg(test)]
-mod strangers;
-#[cfg(test)]
-mod together;
+mod staged_rollouts;
 #[cfg(test)]
 mod trial;

@@ -110,7 +110,7 @@ async fn a_plan_compares_with_what_nodes_have_confirmed() {
 }
 
 #[tokio::test]
-async fn a_rollout_that_is_under_way_is_known_before_a_push() {
+async fn a_plan_reports_a_running_rollout() {
     let (installation, _, mut session) = connected().await;
     let request = |rehearse| PushRequest {
         dry_run: true,
@@ -135,7 +135,7 @@ async fn a_rollout_that_is_under_way_is_known_before_a_push() {
 }
 
 #[tokio::test]
-async fn what_a_node_runs_and_nobody_knows_is_told_as_such() {
+async fn a_plan_reports_an_unknown_ruleset_of_a_node() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let mut node = installation.enrol("a").await;
@@ -147,7 +147,7 @@ async fn what_a_node_runs_and_nobody_knows_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn exactly_what_was_planned_is_pushed() {
+async fn a_push_with_a_plan_pushes_exactly_that_plan() {
     let (installation, _, mut session) = connected().await;
     let planned = plan(&installation, &[&wider()]).await;
     // Those documents are not stored: what would be pushed is not what was agreed to.
@@ -155,7 +155,10 @@ async fn exactly_what_was_planned_is_pushed() {
         installation.try_push(agreed(&planned)).await.map(|_| ()),
         Code::Aborted,
     );
-    assert!(message.contains("the rules for a are others"), "{message}");
+    assert!(
+        message.contains("the rules for a are different"),
+        "{message}"
+    );
     installation.apply(&wider()).await;
     let push = installation.try_push(agreed(&planned)).await.unwrap();
     assert_eq!(push.started.generation, 1);
@@ -166,7 +169,7 @@ async fn exactly_what_was_planned_is_pushed() {
 }
 
 #[tokio::test]
-async fn a_plan_that_went_stale_says_what_moved() {
+async fn a_stale_plan_is_refused_with_the_change() {
     let (installation, _, mut session) = connected().await;
     let planned = plan(&installation, &[]).await;
     let stale = async |planned: &PlanResponse| {
@@ -326,4 +329,77 @@ async fn earlier_generations_are_listed_shown_and_compared() {
         limit: 0,
     };
     refused(client.history(request).await, Code::NotFound);
+}
+
+/// The digests that a generation gives its nodes.
+async fn stored(installation: &Installation, generation: u64) -> Vec<(String, Vec<u8>)> {
+    let request = ShowGenerationRequest {
+        site: "site-a".to_owned(),
+        generation,
+    };
+    let mut client = installation.operator().await;
+    let shown = client.show_generation(request).await.unwrap().into_inner();
+    let nodes = shown.nodes.into_iter();
+    nodes.map(|node| (node.node, node.digest)).collect()
+}
+
+/// The digests that a plan shows.
+fn shown(plan: &PlanResponse) -> Vec<(String, Vec<u8>)> {
+    let nodes = plan.nodes.iter();
+    nodes
+        .map(|node| (node.node.clone(), node.wanted.clone()))
+        .collect()
+}
+
+/// Plan, dry run, push and rollback are the same proposal: number and digests agree.
+#[tokio::test]
+async fn what_a_plan_shows_is_what_is_stored() {
+    let (installation, _, mut session) = connected().await;
+    for documents in [SITE.to_owned(), wider()] {
+        installation.apply(&documents).await;
+        let plan = plan(&installation, &[]).await;
+        let basis = plan.basis.clone().unwrap();
+        let of_basis = basis.nodes.into_iter().map(|node| (node.node, node.wanted));
+        assert_eq!(of_basis.collect::<Vec<_>>(), shown(&plan));
+        let dry = PushRequest {
+            dry_run: true,
+            ..agreed(&plan)
+        };
+        let mut client = installation.operator().await;
+        let mut events = client.push(dry).await.unwrap().into_inner();
+        let mut numbers = Vec::new();
+        while let Some(event) = events.message().await.unwrap() {
+            if let Some(voipfleet_proto::v1::push_event::Kind::Done(done)) = event.kind {
+                numbers.push((done.generation, done.changed));
+            }
+        }
+        assert_eq!(numbers, [(plan.generation, plan.changed)]);
+        let push = installation.try_push(agreed(&plan)).await.unwrap();
+        let offer = session.offer().await;
+        session.apply(&offer).await;
+        assert_eq!(push.end().await.0.generation, plan.generation);
+        assert_eq!(stored(&installation, plan.generation).await, shown(&plan));
+    }
+    let request = PlanRequest {
+        site: "site-a".to_owned(),
+        back: true,
+        ..PlanRequest::default()
+    };
+    let mut client = installation.operator().await;
+    let plan = client.plan(request).await.unwrap().into_inner();
+    assert_eq!((plan.to, plan.generation), (1, 3));
+    let request = RollbackRequest {
+        site: "site-a".to_owned(),
+        basis: plan.basis.clone(),
+        ..RollbackRequest::default()
+    };
+    let mut events = client.rollback(request).await.unwrap().into_inner();
+    let offer = session.offer().await;
+    session.apply(&offer).await;
+    while events.message().await.unwrap().is_some() {}
+    assert_eq!(stored(&installation, 3).await, shown(&plan));
+    assert_eq!(
+        stored(&installation, 3).await,
+        stored(&installation, 1).await
+    );
 }

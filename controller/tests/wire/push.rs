@@ -13,7 +13,7 @@ fn site_a() -> PushRequest {
 }
 
 #[tokio::test]
-async fn a_push_reaches_the_nodes_and_a_second_one_says_that_nothing_changed() {
+async fn a_second_push_of_the_same_content_changes_nothing() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let node = installation.enrol("a").await;
@@ -41,7 +41,7 @@ async fn a_push_reaches_the_nodes_and_a_second_one_says_that_nothing_changed() {
 }
 
 #[tokio::test]
-async fn a_node_whose_kernel_refuses_says_why_and_is_tried_again_when_asked() {
+async fn a_failed_node_reports_the_reason_and_is_retried_by_the_next_push() {
     let (installation, _, mut session) = connected().await;
     let words = "iptables-restore: line 7 failed: No such file or directory";
     let push = installation.push().await;
@@ -68,7 +68,7 @@ async fn a_node_whose_kernel_refuses_says_why_and_is_tried_again_when_asked() {
 }
 
 #[tokio::test]
-async fn a_node_that_was_offline_gets_it_when_it_returns() {
+async fn an_offline_node_gets_the_generation_on_reconnect() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let node = installation.enrol("a").await;
@@ -87,10 +87,10 @@ async fn a_node_that_was_offline_gets_it_when_it_returns() {
     assert_eq!(push.end().await.0.applied, 1);
 }
 
-/// Nobody asked to wait for nodes that are offline: but this one is only between two
+/// The push does not wait for offline nodes, but this one is only between two
 /// connections.
 #[tokio::test]
-async fn a_node_that_dials_anew_is_no_offline_node() {
+async fn a_reconnecting_node_does_not_count_as_offline() {
     let (mut installation, node, session) = connected().await;
     drop(session);
     installation
@@ -120,7 +120,7 @@ async fn a_node_that_dials_anew_is_no_offline_node() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_deleted_during_a_push_is_not_waited_for() {
+async fn a_push_does_not_wait_for_a_deleted_node() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let node = installation.enrol("a").await;
@@ -145,9 +145,9 @@ async fn a_node_that_is_deleted_during_a_push_is_not_waited_for() {
     assert!(nodes[0].error.contains("deleted"), "{nodes:?}");
 }
 
-/// Nobody may take a node for protected that came after the push.
+/// A node that enrolled after the push must not look protected.
 #[tokio::test]
-async fn a_node_that_enrolled_after_the_push_needs_another_one() {
+async fn a_node_enrolled_after_a_push_needs_another_push() {
     let (installation, _, mut session) = connected().await;
     let push = installation.push().await;
     let offer = session.offer().await;
@@ -217,7 +217,7 @@ async fn a_dry_run_changes_nothing() {
 
 /// An offline node that never got the generation does not "stay as it is".
 #[tokio::test]
-async fn a_dry_run_tells_what_an_offline_node_lacks() {
+async fn a_dry_run_lists_offline_nodes_without_the_generation() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let node = installation.enrol("a").await;
@@ -246,7 +246,7 @@ async fn a_dry_run_tells_what_an_offline_node_lacks() {
 }
 
 #[tokio::test]
-async fn a_dry_run_takes_documents_as_if_they_were_stored() {
+async fn a_dry_run_accepts_unstored_documents() {
     let (installation, _, mut session) = connected().await;
     let push = installation.push().await;
     let offer = session.offer().await;
@@ -280,7 +280,7 @@ async fn a_dry_run_takes_documents_as_if_they_were_stored() {
 }
 
 #[tokio::test]
-async fn a_site_that_is_not_there_is_named() {
+async fn an_unknown_site_is_named() {
     let installation = Installation::start().await;
     let request = PushRequest {
         site: "site-z".to_owned(),
@@ -296,7 +296,7 @@ async fn a_site_that_is_not_there_is_named() {
 /// One rollout of a site at a time: a second push is refused, and once the first was ended, the
 /// second takes its place.
 #[tokio::test]
-async fn a_second_push_waits_for_the_first_or_ends_it() {
+async fn a_second_push_is_refused_until_the_first_has_ended() {
     let (installation, _, mut session) = connected().await;
     let first = installation.push().await;
     let offer = session.offer().await;
@@ -342,7 +342,7 @@ async fn simultaneous_pushes_make_one_generation() {
 }
 
 #[tokio::test]
-async fn old_generations_go_and_the_current_one_stays_readable() {
+async fn old_generations_are_pruned_and_the_current_one_is_kept() {
     let installation = Installation::start().await;
     let node = installation.enrol("a").await;
     let mut session = node.connect(&installation.address()).await.unwrap();

@@ -11,7 +11,7 @@ use voipfleet_protocol::audit::{Ending, Record};
 use voipfleet_testkit::AgentSession;
 
 use super::installation::{Installation, canary, connected, refused, staged, with_network};
-use super::people::{add, client, of_all};
+use super::operators::{add, client, of_all};
 
 pub(crate) fn queue() -> PushRequest {
     PushRequest {
@@ -142,7 +142,7 @@ async fn held() -> (Installation, AgentSession, voipfleet_proto::v1::Offer) {
 }
 
 #[tokio::test]
-async fn pushes_wait_and_go_in_their_order_each_once() {
+async fn queued_pushes_run_once_in_order() {
     let (mut installation, mut session, offer) = held().await;
     installation.apply(&documents(2)).await;
     let mut first = queued(&installation, queue()).await;
@@ -206,14 +206,14 @@ async fn pushes_wait_and_go_in_their_order_each_once() {
 }
 
 #[tokio::test]
-async fn what_waits_survives_a_restart_and_nobody_has_to_watch() {
+async fn queued_pushes_survive_a_restart_without_a_client() {
     let (mut installation, mut session, _) = held().await;
     installation.apply(&documents(2)).await;
     drop(queued(&installation, queue()).await);
     let watched = queued(&installation, queue()).await;
     let (_, (), end) = tokio::join!(session.closed(), installation.stop(), watched.dropped());
     assert_eq!(end.code(), Code::Unavailable);
-    assert!(end.message().contains("waits on"), "{}", end.message());
+    assert!(end.message().contains("stays queued"), "{}", end.message());
 
     installation.run().await;
     assert_eq!(installation.rollout().await.waiting.len(), 2);
@@ -243,7 +243,7 @@ async fn what_waits_survives_a_restart_and_nobody_has_to_watch() {
 }
 
 #[tokio::test]
-async fn a_second_push_that_changes_nothing_ends_well() {
+async fn a_queued_push_without_changes_succeeds() {
     let (installation, mut session, offer) = held().await;
     let waiting = queued(&installation, queue()).await;
     resume(&installation).await;
@@ -253,7 +253,7 @@ async fn a_second_push_that_changes_nothing_ends_well() {
 }
 
 #[tokio::test]
-async fn a_rollout_that_is_halted_drops_what_waits() {
+async fn a_halted_rollout_drops_queued_pushes() {
     let (mut installation, _, mut session) = connected().await;
     let staged = |number| staged(canary(), &network(number));
     installation.apply(&staged(1)).await;
@@ -299,7 +299,7 @@ async fn a_rollout_that_is_halted_drops_what_waits() {
 }
 
 #[tokio::test]
-async fn an_operator_who_ends_the_rollout_ends_what_waits() {
+async fn an_aborted_rollout_drops_queued_pushes() {
     let (installation, _, mut session) = connected().await;
     let push = installation.push().await;
     let offer = session.offer().await;
@@ -312,18 +312,18 @@ async fn an_operator_who_ends_the_rollout_ends_what_waits() {
     assert_eq!(installation.abort(true).await.state, "rolling_back");
     let end = waiting.dropped().await;
     assert!(
-        end.message().contains("was taken back: aborted by ada"),
+        end.message().contains("was rolled back: aborted by ada"),
         "{}",
         end.message()
     );
     // Nothing waits for a way back.
     let late = installation.operator().await.push(queue()).await;
     let message = refused(late.map(|_| ()), Code::FailedPrecondition);
-    assert!(message.contains("being taken back"), "{message}");
+    assert!(message.contains("being rolled back"), "{message}");
 }
 
 #[tokio::test]
-async fn a_plan_is_pushed_at_its_turn_or_refused() {
+async fn a_queued_plan_is_pushed_at_its_turn_or_refused() {
     let (installation, mut session, offer) = held().await;
     installation.apply(&documents(2)).await;
     let request = PlanRequest {
@@ -350,14 +350,14 @@ async fn a_plan_is_pushed_at_its_turn_or_refused() {
     assert_eq!(end.code(), Code::FailedPrecondition);
     let message = end.message();
     assert!(
-        message.contains("ada changed the documents, and the rules for a are others"),
+        message.contains("ada changed the documents, and the rules for a are different"),
         "{message}"
     );
     assert_eq!(generations(&installation).await, [1, 2]);
 }
 
 #[tokio::test]
-async fn one_that_is_dropped_gives_its_turn_to_the_next() {
+async fn a_dropped_push_gives_its_turn_to_the_next() {
     let (installation, mut session, offer) = held().await;
     let request = PlanRequest {
         site: "site-a".to_owned(),
@@ -384,7 +384,7 @@ async fn one_that_is_dropped_gives_its_turn_to_the_next() {
 }
 
 #[tokio::test]
-async fn only_so_many_wait() {
+async fn the_queue_is_bounded() {
     let (installation, _session, _) = held().await;
     for ticket in 1..=16 {
         let waiting = queued(&installation, queue()).await;
@@ -397,7 +397,7 @@ async fn only_so_many_wait() {
 }
 
 #[tokio::test]
-async fn who_may_no_more_push_has_no_turn() {
+async fn a_queued_push_is_dropped_when_its_operator_loses_the_right() {
     let (mut installation, mut session, offer) = held().await;
     installation.apply(&documents(2)).await;
     let ben = add(&installation, "ben", of_all("operator")).await;

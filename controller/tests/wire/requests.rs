@@ -12,7 +12,7 @@ pub(crate) fn everywhere() -> v1::SiteScope {
     v1::SiteScope { kind }
 }
 
-/// An address that is nobody's.
+/// An address of a document range, which belongs to no host.
 const ADDRESS: &str = "100.127.0.1";
 
 pub(crate) fn block(scope: v1::SiteScope) -> v1::BlockRequest {

@@ -6,7 +6,7 @@ use voipfleet_proto::v1::{NodeState, PushNodeState, SyncState};
 use super::installation::{Installation, SITE, with_network};
 
 #[tokio::test]
-async fn a_restart_loses_nothing_and_goes_on_where_it_was() {
+async fn a_restart_resumes_a_running_push() {
     let mut installation = Installation::start().await;
     installation.apply(SITE).await;
     let node_a = installation.enrol("a").await;
@@ -56,7 +56,7 @@ async fn a_node_ahead_of_the_store_is_reached_by_the_next_push() {
 }
 
 #[tokio::test]
-async fn a_second_controller_is_told_that_the_store_is_in_use() {
+async fn a_second_controller_fails_because_the_store_is_in_use() {
     let installation = Installation::start().await;
     let error = Controller::start(installation.options()).await.unwrap_err();
     let message = error.to_string();
@@ -64,7 +64,7 @@ async fn a_second_controller_is_told_that_the_store_is_in_use() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_explained() {
+async fn an_address_in_use_is_reported() {
     let installation = Installation::start().await;
     let mut options = installation.options();
     options.listen = installation.address().parse().unwrap();

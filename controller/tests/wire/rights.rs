@@ -12,7 +12,7 @@ use voipfleet_proto::v1::{self, OperatorBinding};
 use voipfleet_testkit::credentials::certificate_request;
 
 use super::installation::{Installation, apply, enrol};
-use super::people::{add, client, of_all, of_site, of_tenant};
+use super::operators::{add, client, of_all, of_site, of_tenant};
 use super::requests::{
     abort, allow, block, blocks, close, everywhere, lift, one_site, open, pause, resume, rollback,
     rollouts, watch,
@@ -462,7 +462,7 @@ fn judge(row: &Row, operator: &str, cell: char, answer: &Result<String, Status>)
 }
 
 #[tokio::test]
-async fn every_call_by_every_role_in_every_scope() {
+async fn the_rights_table_holds_for_every_call_role_and_scope() {
     let installation = Installation::start().await;
     installation.apply(DOCUMENTS).await;
     let mut admin = installation.operator().await;

@@ -52,7 +52,7 @@ async fn hello_must_name_the_certificates_node() {
 }
 
 #[tokio::test]
-async fn a_deleted_node_is_cut_off_and_told() {
+async fn a_deleted_node_is_disconnected_with_the_reason() {
     let installation = Installation::start().await;
     let node = installation.enrol("a").await;
     let mut session = node.connect(&installation.address()).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_node_that_is_deleted_before_its_hello_gets_no_session() {
 }
 
 #[tokio::test]
-async fn the_newest_session_counts() {
+async fn a_newer_session_replaces_the_older_one() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let node = installation.enrol("a").await;
@@ -136,7 +136,7 @@ fn record(id: &str, at_ms: u64) -> DriftRecord {
 }
 
 #[tokio::test]
-async fn drift_is_kept_once_and_bounded() {
+async fn drift_records_are_deduplicated_and_bounded() {
     let installation = Installation::start().await;
     let node = installation.enrol("a").await;
     let mut session = node.connect(&installation.address()).await.unwrap();
@@ -196,7 +196,7 @@ async fn drift_is_kept_once_and_bounded() {
 }
 
 #[tokio::test]
-async fn a_nodes_facts_are_bounded_and_compared_where_asked() {
+async fn facts_of_a_node_are_bounded_and_compared_on_request() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let node = installation.enrol("a").await;

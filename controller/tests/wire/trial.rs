@@ -68,7 +68,7 @@ async fn a_trial_is_confirmed_on_the_session_that_announces_it() {
 }
 
 #[tokio::test]
-async fn what_was_rolled_back_is_not_offered_again_until_the_next_push() {
+async fn a_rolled_back_generation_is_not_offered_again_before_the_next_push() {
     const WORDS: &str = "no new connection to the controller came through";
     let (installation, node, mut session) = connected().await;
     let push = installation
@@ -130,7 +130,7 @@ async fn what_was_rolled_back_is_not_offered_again_until_the_next_push() {
 }
 
 #[tokio::test]
-async fn a_trial_of_what_is_no_longer_wanted_is_not_confirmed() {
+async fn an_outdated_trial_is_not_confirmed() {
     let (installation, node, mut session) = connected().await;
     let first = installation.push().await;
     let offer = session.offer().await;

@@ -65,7 +65,7 @@ fn bare_read_and_write(lab: &Lab) -> Result<Duration> {
     let ended = lab.on(&only_node(lab)?, &["sh", "-c", script])?;
     let nanoseconds = ended.stdout.trim().parse();
     Ok(Duration::from_nanos(
-        nanoseconds.with_context(|| ended.said())?,
+        nanoseconds.with_context(|| ended.output())?,
     ))
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn run() -> Result<()> {
                 &format!("web: {{from: [192.0.2.{}]}}", 200 + round),
             );
             let stored = lab.apply(&closed)?;
-            ensure!(stored.success(), "apply: {}", stored.said());
+            ensure!(stored.success(), "apply: {}", stored.output());
             cut("-A")?;
             let start = Instant::now();
             let arguments = [
@@ -56,7 +56,7 @@ pub(crate) fn run() -> Result<()> {
             let (closed, open) = watch(address, start)?;
             cut("-D")?;
             let push = push.finish()?;
-            ensure!(push.status == Some(1), "the push: {}", push.said());
+            ensure!(push.status == Some(1), "the push: {}", push.output());
             shut.add(closed);
             out.add(open);
         }

@@ -24,14 +24,14 @@ pub(crate) fn run(nodes: u32, times: usize) -> Result<()> {
         // The first round compiles and loads a site that is new to every node.
         for round in 0..=times {
             let stored = lab.apply(&site::document(CUSTOM_RULES, 0, round))?;
-            ensure!(stored.success(), "apply: {}", stored.said());
+            ensure!(stored.success(), "apply: {}", stored.output());
             let start = Instant::now();
             let push = lab.push()?;
             let took = start.elapsed();
             ensure!(
                 push.ended.success() && push.count("applied")? == u64::from(nodes),
                 "push: {}",
-                push.ended.said()
+                push.ended.output()
             );
             if round > 0 {
                 ours.add(took);
@@ -95,7 +95,7 @@ fn bare_restore(lab: &Lab) -> Result<(Duration, usize)> {
             let ended = thread
                 .join()
                 .map_err(|_| anyhow::anyhow!("a thread ended early"))??;
-            ensure!(ended.success(), "bare restore: {}", ended.said());
+            ensure!(ended.success(), "bare restore: {}", ended.output());
         }
         Ok(())
     })?;
@@ -110,7 +110,7 @@ fn bare_restore(lab: &Lab) -> Result<(Duration, usize)> {
                  while read -r c; do {tool} -X $c; done"
             );
             let ended = lab.on(&node.name, &["sh", "-c", &remove])?;
-            ensure!(ended.success(), "cleaning up: {}", ended.said());
+            ensure!(ended.success(), "cleaning up: {}", ended.output());
         }
     }
     Ok((took, rules))

@@ -45,7 +45,14 @@ pub const LAYERS: &[Layer] = &[
     },
     Layer {
         package: "voipfleet-store",
-        above: COMMON,
+        above: &[
+            "voipfleet-proto",
+            "voipfleet-ruleset",
+            "voipfleet-policy",
+            "voipfleet-compiler",
+            "voipfleet-protocol",
+            "voipfleet-controller-core",
+        ],
     },
     Layer {
         package: "voipfleet-controller",
@@ -61,7 +68,12 @@ pub const LAYERS: &[Layer] = &[
     },
     Layer {
         package: "voipfleet-agent",
-        above: &["voipfleet-proto", "voipfleet-ruleset", "voipfleet-protocol"],
+        above: &[
+            "voipfleet-proto",
+            "voipfleet-ruleset",
+            "voipfleet-policy",
+            "voipfleet-protocol",
+        ],
     },
     Layer {
         package: "voipctl",
@@ -189,8 +201,8 @@ pub const FORBIDDEN_PATHS: &[ForbiddenPaths] = &[
         paths: &[
             "jiff::Timestamp::now",
             "jiff::Zoned::now",
-            "std::time::Instant",
-            "std::time::SystemTime",
+            "std::time::Instant::now",
+            "std::time::SystemTime::now",
         ],
         reason: "pure: the time is a parameter",
     },

@@ -133,6 +133,6 @@ pub(super) fn unpack(folder: &Path) -> Result<()> {
         ],
         &[],
     )?;
-    ensure!(ended.success(), "{}", ended.said());
+    ensure!(ended.success(), "{}", ended.output());
     Ok(())
 }

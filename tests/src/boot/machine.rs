@@ -123,7 +123,7 @@ impl Running {
     /// The same; it must succeed. Gives its output.
     pub fn must(&self, line: &str) -> Result<String> {
         let ended = self.on(line)?;
-        ensure!(ended.success(), "{line}: {}", ended.said());
+        ensure!(ended.success(), "{line}: {}", ended.output());
         Ok(ended.stdout)
     }
 
@@ -182,7 +182,7 @@ fn connect(mac: &str, addresses: &[&str]) -> Result<()> {
         );
     }
     let ended = exec::run_with_input(&["ip", "-n", NETNS, "-batch", "-"], &batch)?;
-    ensure!(ended.success(), "{}", ended.said());
+    ensure!(ended.success(), "{}", ended.output());
     Ok(())
 }
 

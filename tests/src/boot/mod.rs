@@ -101,7 +101,7 @@ sleep 1;
 
 fn must(argv: &[&str]) -> Result<String> {
     let ended = exec::run(argv, &[])?;
-    ensure!(ended.success(), "{}: {}", argv.join(" "), ended.said());
+    ensure!(ended.success(), "{}: {}", argv.join(" "), ended.output());
     Ok(ended.stdout)
 }
 
@@ -419,7 +419,7 @@ impl Boots {
             for line in ["systemctl is-system-running", "systemctl list-jobs --full"] {
                 let said = machine
                     .on(line)
-                    .map(|ended| ended.said())
+                    .map(|ended| ended.output())
                     .unwrap_or_default();
                 let _infallible = writeln!(text, "--- {line}\n{said}");
             }

@@ -73,7 +73,7 @@ impl Installation {
             ],
             &[],
         )?;
-        ensure!(made.success(), "init: {}", made.said());
+        ensure!(made.success(), "init: {}", made.output());
         installation.run()?;
         Ok(installation)
     }
@@ -126,7 +126,7 @@ impl Installation {
             ended.success(),
             "voipctl {}: {}",
             arguments.join(" "),
-            ended.said()
+            ended.output()
         );
         Ok(ended)
     }

@@ -231,7 +231,7 @@ impl Lab {
     pub fn edit(&self, node: &str, line: &str) -> Result<String> {
         let argv: Vec<&str> = line.split_whitespace().collect();
         let ended = self.on(node, &argv)?;
-        ensure!(ended.success(), "{node}: {line}: {}", ended.said());
+        ensure!(ended.success(), "{node}: {line}: {}", ended.output());
         Ok(ended.stdout)
     }
 

@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 pub use identity::{Ca, Credentials};
 pub use kernel::{Family, Foreign, Rules};
 pub use outside::Source;
+pub use pushed::with_rule;
 pub use report::{Author, DriftRecord, NodeStatus, Push, Sets, SiteStatus};
 
 use crate::exec::{self, Ended, Running};
@@ -90,7 +91,8 @@ impl Lab {
         test(&lab).map_err(|error| anyhow!("{error:#}\n{}", lab.logs()))
     }
 
-    fn up(options: &Options) -> Result<Self> {
+    /// Brings the lab up.
+    pub fn up(options: &Options) -> Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
             "the lab needs root, for network namespaces and iptables: run sudo tests/run.sh"
@@ -119,7 +121,7 @@ impl Lab {
         ensure!(
             ended.success(),
             "the lab does not come up: {}\n{}",
-            ended.said(),
+            ended.output(),
             lab.logs()
         );
         let nodes = std::fs::read_to_string(lab.state.join("nodes"))?;
@@ -184,7 +186,7 @@ impl Lab {
             ended.success(),
             "voipctl {}: {}",
             arguments.join(" "),
-            ended.said()
+            ended.output()
         );
         Ok(ended.stdout)
     }
@@ -263,7 +265,8 @@ impl Lab {
         std::fs::read_to_string(self.state.join(format!("log/{process}.log"))).unwrap_or_default()
     }
 
-    fn logs(&self) -> String {
+    /// The ends of all logs.
+    pub fn logs(&self) -> String {
         let mut text = String::new();
         let nodes = self.nodes.iter().map(|node| node.name.as_str());
         for process in std::iter::once("controller").chain(nodes) {

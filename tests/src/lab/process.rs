@@ -31,14 +31,18 @@ impl Lab {
     /// The same with another poll interval for an agent.
     pub fn start_polling(&self, process: &str, poll_interval: &str) -> Result<()> {
         let ended = self.quickstart_polling(&["start", process], poll_interval)?;
-        ensure!(ended.success(), "cannot start {process}: {}", ended.said());
+        ensure!(
+            ended.success(),
+            "cannot start {process}: {}",
+            ended.output()
+        );
         Ok(())
     }
 
     /// Ends a process as an operator would, and waits until it is gone.
     pub fn stop(&self, process: &str) -> Result<()> {
         let ended = self.quickstart(&["stop", process])?;
-        ensure!(ended.success(), "cannot stop {process}: {}", ended.said());
+        ensure!(ended.success(), "cannot stop {process}: {}", ended.output());
         Ok(())
     }
 

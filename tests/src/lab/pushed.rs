@@ -1,6 +1,8 @@
 //! A lab whose site is pushed, and changes of its policy.
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use voipfleet_testkit::documents::Document;
 
 use super::{Foreign, Lab, Options, Rules};
 use crate::exec::Ended;
@@ -18,7 +20,7 @@ impl Lab {
                 Foreign::install(lab, &node.name)?;
             }
             let push = lab.push()?;
-            ensure!(push.ended.success(), "{}", push.ended.said());
+            ensure!(push.ended.success(), "{}", push.ended.output());
             ensure!(push.count("applied")? == 3, "{}", push.done);
             lab.wait_synced()?;
             lab.foreign_rules_are_whole()?;
@@ -35,20 +37,19 @@ impl Lab {
         Ok(())
     }
 
+    /// The site of the sample policies.
+    pub fn sample_site(&self) -> Result<Document> {
+        let sample = std::fs::read_to_string(self.policies().join("site-a.yaml"))?;
+        Document::read_all(&sample)
+            .pop()
+            .context("the sample has no site")
+    }
+
     /// Stores the sample site with one more rule, which changes every node's chains and sets.
     pub fn change_policy(&self, port: u16) -> Result<()> {
-        let sample = std::fs::read_to_string(self.policies().join("site-a.yaml"))?;
-        let rule = format!(
-            "rules:\n  - {{name: more-{port}, accept: {{proto: tcp, ports: [{port}], \
-             from: [203.0.113.128/25, \"2001:db8:10:8::/64\", 192.0.2.200]}}}}\n"
-        );
-        let changed = sample.replace("rules:\n", &rule);
-        ensure!(
-            changed != sample,
-            "the sample site has another shape than this test knows"
-        );
-        let applied = self.apply(&changed)?;
-        ensure!(applied.success(), "{}", applied.said());
+        let site = with_rule(self.sample_site()?, port);
+        let applied = self.apply(&site.to_string())?;
+        ensure!(applied.success(), "{}", applied.output());
         Ok(())
     }
 
@@ -72,6 +73,22 @@ impl Lab {
             ],
         )
     }
+}
+
+/// A site with one more rule, `more-PORT`.
+pub fn with_rule(site: Document, port: u16) -> Document {
+    let mut rules = vec![json!({
+        "name": format!("more-{port}"),
+        "accept": {
+            "proto": "tcp",
+            "ports": [port],
+            "from": ["203.0.113.128/25", "2001:db8:10:8::/64", "192.0.2.200"],
+        },
+    })];
+    if let Some(Value::Array(others)) = site.get("rules") {
+        rules.extend(others.iter().cloned());
+    }
+    site.set("rules", rules)
 }
 
 impl Rules {

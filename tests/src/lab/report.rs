@@ -142,13 +142,13 @@ impl Push {
             .lines()
             .map(serde_json::from_str)
             .collect::<Result<Vec<Value>, _>>()
-            .with_context(|| format!("push did not print JSON lines: {}", ended.said()))?;
+            .with_context(|| format!("push did not print JSON lines: {}", ended.output()))?;
         let Some(done) = events
             .last()
             .filter(|last| last["event"] == "done")
             .cloned()
         else {
-            bail!("push did not end with a done event: {}", ended.said());
+            bail!("push did not end with a done event: {}", ended.output());
         };
         Ok(Self {
             ended,
@@ -175,6 +175,6 @@ impl Push {
             .flatten()
             .chain(&self.events)
             .rfind(|said| said["node"] == name)
-            .with_context(|| format!("push does not name {name}: {}", self.ended.said()))
+            .with_context(|| format!("push does not name {name}: {}", self.ended.output()))
     }
 }

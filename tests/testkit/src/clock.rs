@@ -1,6 +1,8 @@
 //! A clock that tests set.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
 
 /// Milliseconds since 1970 that only move forward when a test says so, or with the machine's
 /// clock.
@@ -8,30 +10,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct TestClock {
     /// Whether the machine's time is added.
     running: bool,
-    ms: AtomicU64,
+    started: Instant,
+    ms: watch::Sender<u64>,
 }
 
 impl TestClock {
     /// The machine's clock, ahead by what [`advance_ms`](Self::advance_ms) adds. For parts that
     /// check certificates, which TLS compares with the machine's clock.
     pub fn running() -> Self {
-        Self {
-            running: true,
-            ms: AtomicU64::new(0),
-        }
+        Self::new(true, 0)
     }
 
     /// Stands still at a time.
     pub fn fixed(ms: u64) -> Self {
+        Self::new(false, ms)
+    }
+
+    fn new(running: bool, ms: u64) -> Self {
         Self {
-            running: false,
-            ms: AtomicU64::new(ms),
+            running,
+            started: Instant::now(),
+            ms: watch::channel(ms).0,
         }
     }
 
-    /// Moves it forward.
+    /// Moves it forward, and ends the sleeps that are over then.
     pub fn advance_ms(&self, ms: u64) {
-        self.ms.fetch_add(ms, Ordering::SeqCst);
+        self.ms.send_modify(|shown| *shown += ms);
     }
 
     /// The time that it shows.
@@ -41,13 +46,41 @@ impl TestClock {
         } else {
             0
         };
-        machine + self.ms.load(Ordering::SeqCst)
+        machine + *self.ms.borrow()
+    }
+
+    /// The machine's monotonic time, ahead by what was added.
+    pub fn monotonic(&self) -> Duration {
+        self.started.elapsed() + Duration::from_millis(*self.ms.borrow())
+    }
+
+    /// Returns when so much monotonic time has passed, or was added.
+    pub async fn sleep(&self, time: Duration) {
+        let end = self.monotonic() + time;
+        let mut advanced = self.ms.subscribe();
+        while let Some(left) = end.checked_sub(self.monotonic())
+            && !left.is_zero()
+        {
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                _ = advanced.changed() => {}
+            }
+        }
     }
 }
 
 #[cfg(feature = "controller-clock")]
+#[async_trait::async_trait]
 impl voipfleet_controller::clock::Clock for TestClock {
     fn now_ms(&self) -> u64 {
         TestClock::now_ms(self)
+    }
+
+    fn monotonic(&self) -> Duration {
+        TestClock::monotonic(self)
+    }
+
+    async fn sleep(&self, time: Duration) {
+        TestClock::sleep(self, time).await;
     }
 }

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod controller;
 pub mod credentials;
 pub mod documents;
+pub mod files;
 #[cfg(feature = "agent-kernel")]
 pub mod kernel;
 

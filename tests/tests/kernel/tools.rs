@@ -56,7 +56,7 @@ impl Kernel {
     pub(crate) fn restore(&self, family: Family, input: &str) -> Result<()> {
         let program = self.program(family, "-restore");
         let ended = run_with_input(&[program.as_str(), "--noflush", "-w", "20"], input)?;
-        ensure!(ended.success(), "{}of this input:\n{input}", ended.said());
+        ensure!(ended.success(), "{}of this input:\n{input}", ended.output());
         Ok(())
     }
 
@@ -68,7 +68,7 @@ impl Kernel {
             .chain(arguments.split(' '))
             .collect();
         let ended = run(&argv, &[])?;
-        ensure!(ended.success(), "{arguments}: {}", ended.said());
+        ensure!(ended.success(), "{arguments}: {}", ended.output());
         Ok(())
     }
 
@@ -76,7 +76,7 @@ impl Kernel {
     pub(crate) fn save(&self, family: Family) -> Result<String> {
         let program = self.program(family, "-save");
         let ended = run(&[program.as_str(), "-t", "filter"], &[])?;
-        ensure!(ended.success(), "{}", ended.said());
+        ensure!(ended.success(), "{}", ended.output());
         Ok(ended.stdout)
     }
 
@@ -93,7 +93,7 @@ pub(crate) fn ipset_restore(input: &str) -> Result<()> {
     ensure!(
         ended.success(),
         "{}of this input:\n{input:.2000}",
-        ended.said()
+        ended.output()
     );
     Ok(())
 }
@@ -101,7 +101,7 @@ pub(crate) fn ipset_restore(input: &str) -> Result<()> {
 /// Our sets.
 pub(crate) fn saved_sets() -> Result<Vec<KernelSet>> {
     let ended = run(&["/usr/sbin/ipset", "save"], &[])?;
-    ensure!(ended.success(), "{}", ended.said());
+    ensure!(ended.success(), "{}", ended.output());
     Ok(parse_ipset_save(&ended.stdout)?)
 }
 
@@ -112,6 +112,6 @@ pub(crate) fn nft(arguments: &str) -> Result<()> {
         .chain(arguments.split(' '))
         .collect();
     let ended = run(&argv, &[])?;
-    ensure!(ended.success(), "{arguments}: {}", ended.said());
+    ensure!(ended.success(), "{arguments}: {}", ended.output());
     Ok(())
 }

@@ -9,7 +9,7 @@ use voipfleet_ruleset::ruleset::Family;
 
 use super::Step::{self, Feed, Lines, Packet, Run, Whole};
 use super::{Node, brief, fill};
-use crate::counting::{Counts, counted};
+use crate::intercepted::{Counts, counted};
 use crate::reconciler::{LIMIT, OFTEN};
 use crate::support::{Place, in_namespace};
 
@@ -301,7 +301,13 @@ fn marker(number: usize, family: Family) -> (String, String) {
 
 fn nothing_comes_of_them(place: &Place) {
     let node = Node::new(place);
-    let (agent, Counts { looks, writes }) = counted(place, OFTEN);
+    let (
+        agent,
+        Counts {
+            inspections,
+            writes,
+        },
+    ) = counted(place, OFTEN);
     let more = match place.backend {
         Backend::Nft => NFT_EVENTS,
         Backend::Legacy => &[],
@@ -314,9 +320,9 @@ fn nothing_comes_of_them(place: &Place) {
                 node.make(*step, family);
             }
             // One inspection may be under way; the next begins after the event.
-            let enough = looks.load(Ordering::SeqCst) + 2;
+            let enough = inspections.load(Ordering::SeqCst) + 2;
             let deadline = Instant::now() + LIMIT;
-            while looks.load(Ordering::SeqCst) < enough {
+            while inspections.load(Ordering::SeqCst) < enough {
                 assert!(Instant::now() < deadline, "{what}: nobody looks");
                 // The events are read meanwhile.
                 let records = agent.records_within(OFTEN / 10);

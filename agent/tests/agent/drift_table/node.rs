@@ -27,7 +27,7 @@ pub(crate) struct Node<'a> {
 
 impl<'a> Node<'a> {
     pub(crate) fn new(place: &'a Place) -> Self {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         place.tool("ip link set lo up");
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));

@@ -8,9 +8,10 @@ use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::{DriftState, NodeState, NodeStatus};
 
 use super::{elements, ending, first, give, is_as_wanted, naming, takes, with, without};
-use crate::faulty::faulty;
+use voipfleet_testkit::kernel::Call;
+
+use crate::intercepted::{failing_while, recorded};
 use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN, offer};
-use crate::sets::witness;
 use crate::support::{Place, in_namespace, on_both_backends, same};
 
 /// An agent that runs the ruleset that names live sources.
@@ -25,9 +26,9 @@ fn with_first(place: &Place) -> Agent {
 #[test]
 fn change_of_dynamic_sets_writes_only_its_elements() {
     on_both_backends(|place| {
-        place.be_somebody_else();
-        let (kernel, given) = witness(place, None);
-        let own = kernel.system.own_processes();
+        place.add_foreign_rules();
+        let (kernel, given) = recorded(place, None);
+        let own = kernel.kernel.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
         takes(&agent, &first());
         let status = agent.answer_to(offer(1, 1, &naming(1)));
@@ -145,7 +146,7 @@ fn expired_entry_is_removed_by_the_kernel_without_drift() {
 #[test]
 fn offer_with_an_unknown_dynamic_set_is_refused_by_name() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let before = place.everything();
         let agent = Agent::start(place, NEVER);
         let status = agent.answer_to(offer(1, 1, &naming(1)));
@@ -213,9 +214,8 @@ fn sets_changed_by_others_are_repaired_with_the_change() {
 #[test]
 fn refused_dynamic_sets_are_reported_and_retried() {
     on_both_backends(|place| {
-        let kernel = faulty(place, usize::MAX);
-        let own = kernel.system.own_processes();
-        let stuck = kernel.sets_stuck.clone();
+        let (kernel, stuck) = failing_while(place, |call| matches!(call, Call::RestoreSets(_)));
+        let own = kernel.kernel.own_processes();
         let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
         takes(&agent, &first());
         let status = agent.answer_to(offer(1, 1, &naming(1)));

@@ -12,7 +12,7 @@ use crate::support::{confirmed, on_both_backends, same};
 #[test]
 fn dynamic_sets_change_both_the_trial_and_the_confirmed_ruleset() {
     on_both_backends(|place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let agent = Agent::start(place, NEVER);
         let blocked = with(&first(), "block", &["203.0.113.9/32"]);
         takes(&agent, &blocked);

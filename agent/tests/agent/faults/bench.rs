@@ -9,6 +9,7 @@ use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::{KeptLive, Ledger, Live, Management};
 use voipfleet_ruleset::iptables::Failsafe;
 use voipfleet_ruleset::ruleset::{LiveSets, Ruleset};
+use voipfleet_testkit::files::copy_folder;
 
 use crate::dynamic_sets::{first, naming};
 use crate::node::{Node, announced, confirm, program, was_killed};
@@ -23,27 +24,27 @@ pub(super) fn ruleset(variant: u16) -> Ruleset {
     Ruleset::decode(&ruleset.encode()).expect("a sound ruleset")
 }
 
-/// What the node has confirmed.
+/// A pushed ruleset, by its variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stands {
+pub(super) struct Pushed {
     pub(super) generation: u64,
     pub(super) variant: u16,
 }
 
 /// What the controller does in a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum TrialEnd {
     /// It confirms.
-    Confirms,
+    Confirmed,
     /// It does not answer until the trial's time is over.
-    Keeps,
+    TimedOut,
 }
 
 pub(super) struct Bench<'a> {
     pub(super) place: &'a Place,
     pub(super) node: Node<'a>,
     /// What must be in force after the next start; none: nothing of ours.
-    pub(super) stands: Option<Stands>,
+    pub(super) confirmed: Option<Pushed>,
     /// What the failsafe chain keeps open then.
     pub(super) failsafe: Failsafe,
     /// What live sources hold then.
@@ -61,19 +62,6 @@ pub(super) fn elsewhere<T: Send + 'static>(
     let (sender, receiver) = std::sync::mpsc::channel();
     in_namespace(backend, move |place| sender.send(work(place)).unwrap());
     receiver.recv().unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// Runs a subcommand of the agent to its end.
@@ -96,9 +84,9 @@ pub(super) fn ask(place: &Place, verb: &[&str], state: &Path, failpoint: &str) -
 /// been started.
 pub(super) fn rebooted(place: &Place, state: &Path) -> (ExitStatus, String) {
     let kept = tempfile::tempdir().unwrap();
-    copy(state, kept.path());
+    copy_folder(state, kept.path());
     let said = elsewhere(place.backend, move |place| {
-        place.be_somebody_else();
+        place.add_foreign_rules();
         let status = ask(place, &["restore"], kept.path(), "");
         (status, place.everything(), kept)
     });
@@ -116,7 +104,7 @@ impl<'a> Bench<'a> {
         Self {
             place,
             node,
-            stands: None,
+            confirmed: None,
             failsafe,
             live: first(),
             generation: 0,
@@ -126,8 +114,8 @@ impl<'a> Bench<'a> {
 
     /// The variant that is not confirmed.
     pub(super) fn other(&self) -> u16 {
-        match self.stands {
-            Some(Stands { variant: 1, .. }) => 2,
+        match self.confirmed {
+            Some(Pushed { variant: 1, .. }) => 2,
             _ => 1,
         }
     }
@@ -139,7 +127,7 @@ impl<'a> Bench<'a> {
 
     /// What the kernel must print.
     pub(super) fn wanted(&mut self) -> String {
-        let variant = self.stands.map(|stands| stands.variant);
+        let variant = self.confirmed.map(|confirmed| confirmed.variant);
         let known = |(of, failsafe, live, _): &&(Option<u16>, Failsafe, LiveSets, String)| {
             let same = *failsafe == self.failsafe && *live == self.live;
             *of == variant && (variant.is_none() || same)
@@ -149,7 +137,7 @@ impl<'a> Bench<'a> {
         }
         let (failsafe, live) = (self.failsafe.clone(), self.live.clone());
         let text = elsewhere(self.place.backend, move |place| {
-            place.be_somebody_else();
+            place.add_foreign_rules();
             if let Some(variant) = variant {
                 let (mut system, ruleset) = (place.system(), ruleset(variant));
                 let held = held(1, &ruleset);
@@ -183,13 +171,13 @@ impl<'a> Bench<'a> {
     pub(super) fn forget(&mut self) {
         let (mut system, ledger) = self.parts();
         recovery::teardown(&mut system, &ledger, true).unwrap();
-        self.stands = None;
+        self.confirmed = None;
         same(&self.wanted(), &self.place.everything());
     }
 
     /// Makes sure that a ruleset is confirmed and in force, with that failsafe.
     pub(super) fn be_confirmed(&mut self, failsafe: &Failsafe) {
-        if self.stands.is_some() && self.failsafe == *failsafe {
+        if self.confirmed.is_some() && self.failsafe == *failsafe {
             return;
         }
         self.be_told();
@@ -203,7 +191,7 @@ impl<'a> Bench<'a> {
             .confirm(&prepared.enforce(&mut system).unwrap())
             .unwrap();
         self.failsafe = failsafe.clone();
-        self.stands = Some(Stands {
+        self.confirmed = Some(Pushed {
             generation,
             variant,
         });
@@ -221,22 +209,22 @@ impl<'a> Bench<'a> {
     }
 
     /// Pushes, until the agent dies at `failpoint`.
-    pub(super) async fn push_until(&mut self, failpoint: &str, pushed: Stands, word: Word) {
+    pub(super) async fn push_until(&mut self, failpoint: &str, pushed: Pushed, end: TrialEnd) {
         self.node.run_until(Some(failpoint));
         let (first, hello) = self.node.session().await;
         assert_eq!(announced(&hello), None, "{failpoint}");
-        let confirmed = self.stands.map_or(0, |stands| stands.generation);
+        let confirmed = self.confirmed.map_or(0, |confirmed| confirmed.generation);
         assert_eq!(hello.generation, confirmed, "{failpoint}");
         let content = ruleset(pushed.variant);
-        let within_ms = match word {
-            Word::Confirms => crate::node::LONG,
-            Word::Keeps => 300,
+        let within_ms = match end {
+            TrialEnd::Confirmed => crate::node::LONG,
+            TrialEnd::TimedOut => 300,
         };
         self.node
             .offer(&first, pushed.generation, &content, within_ms)
             .await;
         let nonce = pushed.generation;
-        let said = (word == Word::Confirms).then(|| confirm(nonce, &content));
+        let said = (end == TrialEnd::Confirmed).then(|| confirm(nonce, &content));
         let status = self.node.ended_in_trial(said).await;
         assert!(was_killed(status), "{failpoint}: {status}");
     }
@@ -288,9 +276,9 @@ impl<'a> Bench<'a> {
         assert_eq!(ledger.journal().unwrap(), None, "{at}");
         let confirmed = ledger.confirmed().unwrap();
         let held = confirmed.as_ref().map(|confirmed| confirmed.held);
-        let wanted = self
-            .stands
-            .map(|stands| crate::support::held(stands.generation, &ruleset(stands.variant)));
+        let wanted = self.confirmed.map(|confirmed| {
+            crate::support::held(confirmed.generation, &ruleset(confirmed.variant))
+        });
         assert_eq!(held, wanted, "{at}");
         if let Some(confirmed) = &confirmed {
             assert_eq!(confirmed.failsafe, self.failsafe, "{at}");

@@ -13,7 +13,7 @@ use voipfleet_ruleset::iptables::Failsafe;
 use crate::dynamic_sets::{first, with};
 use crate::node::{failpoint_log, run};
 use crate::support::{failsafe, in_namespace, same};
-use bench::{Bench, Stands, Word, ask, rebooted};
+use bench::{Bench, Pushed, TrialEnd, ask, rebooted};
 use points::ALL;
 
 #[test]
@@ -73,9 +73,9 @@ async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
         Work::Undo => {
             bench.start_over();
             for _ in 0..2 {
-                if bench.stands.is_some() || step != Step::SetsFilled {
+                if bench.confirmed.is_some() || step != Step::SetsFilled {
                     let pushed = next(bench);
-                    bench.push_until(&at, pushed, Word::Keeps).await;
+                    bench.push_until(&at, pushed, TrialEnd::TimedOut).await;
                     bench.check(&at);
                 }
                 bench.be_confirmed(&own);
@@ -98,13 +98,13 @@ async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
         }
         Work::Renumber => {
             bench.be_confirmed(&own);
-            let pushed = Stands {
+            let pushed = Pushed {
                 generation: bench.next_generation(),
-                ..bench.stands.unwrap()
+                ..bench.confirmed.unwrap()
             };
-            bench.push_until(&at, pushed, Word::Confirms).await;
+            bench.push_until(&at, pushed, TrialEnd::Confirmed).await;
             if has_confirmed(step) {
-                bench.stands = Some(pushed);
+                bench.confirmed = Some(pushed);
             }
             bench.check(&at);
         }
@@ -130,7 +130,7 @@ async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
         Work::Reopen => {
             bench.be_confirmed(&own);
             close(bench);
-            bench.stands = None;
+            bench.confirmed = None;
             applied_until(bench, &at, true).await;
             bench.check(&at);
         }
@@ -157,8 +157,8 @@ async fn returned_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Fails
     };
     for _ in 0..2 {
         let is_reached = match step {
-            Step::SetsFilled => bench.stands.is_some(),
-            _ if of_admins => bench.stands.is_none(),
+            Step::SetsFilled => bench.confirmed.is_some(),
+            _ if of_admins => bench.confirmed.is_none(),
             _ => true,
         };
         if is_reached {
@@ -177,7 +177,7 @@ fn torn_down_until(bench: &mut Bench<'_>, at: &str) {
     assert!(crate::node::was_killed(status), "{at}: {status}");
     let status = ask(bench.place, &verb, &bench.node.folder(), "");
     assert!(status.success(), "{at}: {status}");
-    bench.stands = None;
+    bench.confirmed = None;
     bench.check(at);
 }
 
@@ -222,8 +222,8 @@ async fn live_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Failsafe)
     bench.check(at);
 }
 
-fn next(bench: &mut Bench<'_>) -> Stands {
-    Stands {
+fn next(bench: &mut Bench<'_>) -> Pushed {
+    Pushed {
         generation: bench.next_generation(),
         variant: bench.other(),
     }
@@ -231,9 +231,11 @@ fn next(bench: &mut Bench<'_>) -> Stands {
 
 async fn applied_until(bench: &mut Bench<'_>, failpoint: &str, confirmed: bool) {
     let pushed = next(bench);
-    bench.push_until(failpoint, pushed, Word::Confirms).await;
+    bench
+        .push_until(failpoint, pushed, TrialEnd::Confirmed)
+        .await;
     if confirmed {
-        bench.stands = Some(pushed);
+        bench.confirmed = Some(pushed);
     }
 }
 

@@ -12,7 +12,8 @@ use voipfleet_ruleset::ruleset::live::MAX_LIVE_BYTES;
 use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 
 use super::Victim;
-use crate::controller::Served;
+use voipfleet_testkit::controller::Served;
+
 use crate::dynamic_sets::{first, naming, with};
 use crate::node::{hear, run, until_live};
 use crate::reconciler::LIMIT;

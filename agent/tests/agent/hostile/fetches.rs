@@ -8,7 +8,8 @@ use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_ruleset::ruleset::{Digest, MAX_RULESET_BYTES};
 
 use super::Victim;
-use crate::controller::Served;
+use voipfleet_testkit::controller::Served;
+
 use crate::node::run;
 use crate::support::{on_both_backends, sample};
 

@@ -6,7 +6,8 @@ use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::{Confirm, ControllerMessage, DriftAck, NodeState, Offer, Welcome};
 use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
-use super::{Victim, logs};
+use super::Victim;
+
 use crate::node::{LONG, announced, confirm, hear, run, say, until};
 use crate::support::{in_namespace, on_both_backends, sample};
 
@@ -79,7 +80,7 @@ fn older_or_conflicting_generation_is_refused() {
                 };
                 victim.say(Down::Offer(offer)).await;
             }
-            logs(&victim.node, "offer ignored: it has no digest").await;
+            victim.node.logs("offer ignored: it has no digest").await;
             victim.is_unchanged("without a digest");
             victim.takes(&sample(6)).await;
         });
@@ -94,7 +95,10 @@ fn confirmation_counts_only_for_the_trial_its_session_announced() {
             // Of nothing, and of what is not yet on trial.
             victim.say(confirm(2, &sample(2))).await;
             victim.say(confirm(1, &sample(1))).await;
-            logs(&victim.node, "this session announced no such trial").await;
+            victim
+                .node
+                .logs("this session announced no such trial")
+                .await;
             let nonce = victim.next();
             let node = &victim.node;
             node.offer(&victim.session, nonce, &sample(2), LONG).await;
@@ -130,7 +134,7 @@ fn confirmation_counts_only_for_the_trial_its_session_announced() {
             ] {
                 say(&session, Down::Confirm(wrong)).await;
             }
-            logs(&victim.node, "confirmation ignored: late").await;
+            victim.node.logs("confirmation ignored: late").await;
             assert_eq!(victim.node.confirmed(), Some(1));
             // The right one counts once, and later ones for nothing.
             let mut session = session;
@@ -194,7 +198,7 @@ fn unknown_and_malformed_messages_are_ignored() {
                 .await;
             // As of a newer controller: a kind that this agent does not know.
             let unknown = ControllerMessage { kind: None };
-            victim.session.say.send(Ok(unknown)).await.unwrap();
+            victim.session.answers.send(Ok(unknown)).await.unwrap();
             let ids = (0..10_000).map(|id| format!("no-{id}")).collect();
             victim.say(Down::DriftAck(DriftAck { ids })).await;
             victim.is_unchanged("nonsense");
@@ -288,11 +292,11 @@ fn broken_session_is_dialled_again() {
                 let session = victim.node.controller.sessions.recv().await.unwrap();
                 for word in words() {
                     let message = word.map(|kind| ControllerMessage { kind: Some(kind) });
-                    session.say.send(message).await.unwrap();
+                    session.answers.send(message).await.unwrap();
                 }
-                drop(session.say);
-                logs(&victim.node, reason).await;
-                drop(session.said);
+                drop(session.answers);
+                victim.node.logs(reason).await;
+                drop(session.messages);
                 let (session, hello) = victim.node.session().await;
                 assert_eq!(hello.generation, 1, "{name}");
                 victim.session = session;

@@ -8,22 +8,19 @@ mod messages;
 mod rule_changes;
 mod rulesets;
 
-use std::time::{Duration, Instant};
-
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::{NodeState, NodeStatus, Offer};
 use voipfleet_ruleset::ruleset::{Digest, Ruleset};
+use voipfleet_testkit::controller::ControllerSession;
 
-use crate::controller::Session;
 use crate::node::{Node, hear, say};
-use crate::reconciler::LIMIT;
 use crate::support::{Place, same, sample};
 
 /// A node that runs a ruleset, and whatever it must keep.
 struct Victim<'a> {
     node: Node<'a>,
-    session: Session,
+    session: ControllerSession,
     /// The last nonce and generation that were used.
     last: u64,
     generation: u64,
@@ -138,14 +135,5 @@ impl<'a> Victim<'a> {
         assert_ne!(other.before, first);
         let again = other.takes(&sample(1)).await;
         same(&first, &again.node.place.everything());
-    }
-}
-
-/// Waits until the node's log holds these words.
-async fn logs(node: &Node<'_>, words: &str) {
-    let deadline = Instant::now() + LIMIT;
-    while !node.log().contains(words) {
-        assert!(Instant::now() < deadline, "no {words:?} in\n{}", node.log());
-        tokio::time::sleep(Duration::from_millis(5)).await; // a file announces no line
     }
 }

@@ -21,7 +21,7 @@ pub struct Candidate {
 
 /// Batches, and what could not be avoided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ordered {
+pub struct BatchPlan {
     /// The canary first, if there is one.
     pub batches: Vec<Vec<NodeName>>,
     /// Roles all of whose nodes change in the same batch.
@@ -30,7 +30,11 @@ pub struct Ordered {
 
 /// Orders nodes: `canary` of them first (0: none), then `batch` at a time, and at last, all at
 /// once, those that the generation changes nothing on.
-pub fn order(nodes: &BTreeMap<NodeName, Candidate>, canary: usize, batch: usize) -> Ordered {
+pub fn plan_batches(
+    nodes: &BTreeMap<NodeName, Candidate>,
+    canary: usize,
+    batch: usize,
+) -> BatchPlan {
     let changing: BTreeMap<&NodeName, &Candidate> =
         nodes.iter().filter(|(_, node)| !node.unchanged).collect();
     let all: Vec<NodeName> = nodes.keys().cloned().collect();
@@ -38,7 +42,7 @@ pub fn order(nodes: &BTreeMap<NodeName, Candidate>, canary: usize, batch: usize)
     if changing.is_empty() || (canary == 0 && batch >= nodes.len()) {
         let batches = if all.is_empty() { vec![] } else { vec![all] };
         let together = together(&batches, &changing);
-        return Ordered { batches, together };
+        return BatchPlan { batches, together };
     }
     let mut spread = spread(&changing);
     let counts = counts(&changing);
@@ -69,7 +73,7 @@ pub fn order(nodes: &BTreeMap<NodeName, Candidate>, canary: usize, batch: usize)
     if !same.is_empty() {
         batches.push(same);
     }
-    Ordered { batches, together }
+    BatchPlan { batches, together }
 }
 
 /// How many nodes have each role.
@@ -200,9 +204,9 @@ mod tests {
             .collect()
     }
 
-    fn names(ordered: &Ordered) -> Vec<Vec<String>> {
+    fn names(plan: &BatchPlan) -> Vec<Vec<String>> {
         let text = |batch: &Vec<NodeName>| batch.iter().map(ToString::to_string).collect();
-        ordered.batches.iter().map(text).collect()
+        plan.batches.iter().map(text).collect()
     }
 
     #[test]
@@ -214,12 +218,12 @@ mod tests {
             ("sip2", &["sip"], true),
             ("sql1", &["sql"], true),
         ]);
-        let ordered = order(&nodes, 1, 2);
+        let plan = plan_batches(&nodes, 1, 2);
         assert_eq!(
-            names(&ordered),
+            names(&plan),
             [vec!["pbx1"], vec!["sip1", "sql1"], vec!["sip2", "pbx2"]]
         );
-        assert!(ordered.together.is_empty());
+        assert!(plan.together.is_empty());
     }
 
     #[test]
@@ -232,16 +236,16 @@ mod tests {
             };
             nodes.insert(name.parse().unwrap(), same);
         }
-        let ordered = order(&nodes, 1, 1);
-        assert_eq!(names(&ordered), [vec!["a"], vec!["b"], vec!["c", "d", "e"]]);
+        let plan = plan_batches(&nodes, 1, 1);
+        assert_eq!(names(&plan), [vec!["a"], vec!["b"], vec!["c", "d", "e"]]);
     }
 
     #[test]
     fn roles_that_cannot_be_parted_are_named() {
         let nodes = site(&[("a", &["sip"], true), ("b", &["sip"], true)]);
-        let ordered = order(&nodes, 0, 100);
-        assert_eq!(names(&ordered), [vec!["a", "b"]]);
-        assert_eq!(ordered.together, BTreeSet::from(["sip".parse().unwrap()]));
+        let plan = plan_batches(&nodes, 0, 100);
+        assert_eq!(names(&plan), [vec!["a", "b"]]);
+        assert_eq!(plan.together, BTreeSet::from(["sip".parse().unwrap()]));
     }
 
     proptest! {
@@ -265,32 +269,32 @@ mod tests {
                     (format!("n{at}").parse().unwrap(), candidate)
                 })
                 .collect();
-            let ordered = order(&nodes, canary, batch);
-            let mut placed: Vec<NodeName> = ordered.batches.concat();
+            let plan = plan_batches(&nodes, canary, batch);
+            let mut placed: Vec<NodeName> = plan.batches.concat();
             placed.sort();
             prop_assert_eq!(placed, nodes.keys().cloned().collect::<Vec<_>>());
             let changing = |batch: &[NodeName]| {
                 batch.iter().filter(|name| !nodes[*name].unchanged).count()
             };
-            for (at, names) in ordered.batches.iter().enumerate() {
+            for (at, names) in plan.batches.iter().enumerate() {
                 let most = if at == 0 && canary > 0 { canary } else { batch };
                 prop_assert!(changing(names) <= most.max(1));
                 prop_assert!(!names.is_empty());
             }
-            if let Some(first) = ordered.batches.first().filter(|_| canary > 0)
+            if let Some(first) = plan.batches.first().filter(|_| canary > 0)
                 && changing(first) > 0
                 && first.iter().any(|name| !nodes[name].connected)
             {
                 // Only where nobody else could have gone first.
-                for later in ordered.batches.iter().skip(1).flatten() {
+                for later in plan.batches.iter().skip(1).flatten() {
                     prop_assert!(nodes[later].unchanged || !nodes[later].connected);
                 }
             }
-            let batches = ordered.batches.iter().filter(|names| changing(names) > 0).count();
-            let most = ordered.batches.iter().map(|names| changing(names)).max().unwrap_or(0);
+            let batches = plan.batches.iter().filter(|names| changing(names) > 0).count();
+            let most = plan.batches.iter().map(|names| changing(names)).max().unwrap_or(0);
             let here = nodes.values().all(|node| node.connected);
             if here && batches >= 2 && most <= 2 {
-                prop_assert!(ordered.together.is_empty(), "{:?}", ordered);
+                prop_assert!(plan.together.is_empty(), "{:?}", plan);
             }
         }
     }

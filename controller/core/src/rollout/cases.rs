@@ -2,6 +2,7 @@
 
 use super::model::{NEW, World, name};
 use super::record::{RolloutState, Stages};
+use super::state_machine::ANSWER_MS;
 
 /// A canary of one, then `batch` at a time.
 fn after_a_canary(batch: usize, max_failures: usize) -> Stages {
@@ -17,22 +18,49 @@ fn after_a_canary(batch: usize, max_failures: usize) -> Stages {
 
 /// How long the controller was away is no node's fault.
 #[test]
-fn nodes_at_work_have_their_time_again_after_a_restart() {
-    let stages = after_a_canary(3, 0);
-    let mut world = World::new(3, &[true; 7], stages);
+fn nodes_at_work_get_their_time_again_after_a_restart() {
+    let mut world = World::new(3, &[true; 7], after_a_canary(3, 0));
     world.settle();
-    world.now_ms += 3_600_000;
-    let started_ms = world.now_ms;
-    // Said again with every look.
-    for _ in 0..2 {
-        world.record.take_over(started_ms, 40_000);
-        world.settle();
-        assert_eq!(world.record.state, RolloutState::Running);
-        world.now_ms += 40_000 + 30_000;
-    }
-    world.record.take_over(started_ms, 40_000);
+    world.pass(30_000);
+    assert!(world.record.rearm(40_000));
+    world.pass(40_000 + 30_000 + ANSWER_MS - 1);
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::Running);
+    world.pass(1);
     world.settle();
     assert_eq!(world.record.state, RolloutState::Halted);
+    assert!(!world.record.rearm(40_000), "no node is at work");
+}
+
+/// A clock that is set, or that of another machine, ends no trial and no pause.
+#[test]
+fn a_wall_clock_that_jumps_fails_no_node() {
+    let stages = Stages {
+        pause_ms: 10_000,
+        ..after_a_canary(1, 0)
+    };
+    let mut world = World::new(3, &[true; 7], stages);
+    world.settle();
+    world.now_ms += 24 * 3_600_000;
+    world.settle();
+    assert_eq!(
+        (world.record.state, world.record.working()),
+        (RolloutState::Running, 1)
+    );
+    world.machines.get_mut(&name(0)).unwrap().runs = NEW;
+    world.settle();
+    world.now_ms += 24 * 3_600_000;
+    world.settle();
+    assert_eq!(world.record.released, 1, "the pause lasts");
+    // What was left of it is left after a restart.
+    world.pass(9_000);
+    let text = serde_json::to_string(&world.record).unwrap();
+    world.record = serde_json::from_str(&text).unwrap();
+    world.now_ms = 0;
+    assert_eq!(world.record.wakes_after_ms(), Some(1_000));
+    world.pass(1_000);
+    world.settle();
+    assert_eq!(world.record.released, 2);
 }
 
 /// The only node that changes fails, and that is allowed: those that take the number only have
@@ -42,7 +70,7 @@ fn a_canary_that_was_the_only_change_holds_nobody_up() {
     let stages = after_a_canary(2, 1);
     let mut world = World::new(3, &[true; 7], stages);
     for at in 1..3 {
-        world.record.nodes.get_mut(&name(at)).unwrap().had = true;
+        world.record.nodes.get_mut(&name(at)).unwrap().unchanged = true;
     }
     world.settle();
     world.machines.get_mut(&name(0)).unwrap().refused = Some(NEW);

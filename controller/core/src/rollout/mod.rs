@@ -10,6 +10,8 @@ mod record;
 pub mod state_machine;
 mod summary;
 mod transition;
+mod way_back;
 
-pub use record::{NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages, Tally};
+pub use record::{NodeProgress, OutcomeRecord, Phase, RolloutRecord, RolloutState, Stages, Tally};
 pub use transition::{Transition, released};
+pub use way_back::{WayBack, content_source};

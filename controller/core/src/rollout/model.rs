@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::NodeName;
 
-use super::record::{NodeStep, Place, RolloutRecord, RolloutState, Stages};
-use super::state_machine::{ANSWER_MS, Presence, Sight, Word};
+use super::record::{NodeProgress, Phase, RolloutRecord, RolloutState, Stages};
+use super::state_machine::{ANSWER_MS, NodeReport, Observation, Presence};
 
 const OLD: Generation = 4;
 pub(super) const NEW: Generation = 5;
@@ -84,10 +84,10 @@ impl World {
         let mut order = vec![first.to_vec()];
         order.extend(rest.chunks(stages.batch).map(<[NodeName]>::to_vec));
         order.retain(|batch| !batch.is_empty());
-        let step = NodeStep {
-            before: OLD,
-            had: false,
-            place: Place::Waiting,
+        let step = NodeProgress {
+            before: Some(OLD),
+            unchanged: false,
+            phase: Phase::Waiting,
             at_ms: 0,
             refused_before: None,
             error: String::new(),
@@ -98,17 +98,17 @@ impl World {
             generation: NEW,
             back: None,
             state: RolloutState::Running,
-            why: String::new(),
+            reason: String::new(),
             by: "ada".to_owned(),
             started_ms: 0,
             ended_ms: None,
-            ticket: 0,
+            ticket: None,
             stages,
             order,
             released: 0,
-            next_ms: None,
+            pause_left_ms: None,
             held: None,
-            turned: None,
+            forward_tally: None,
             nodes: names.into_iter().map(|name| (name, step.clone())).collect(),
         };
         Self {
@@ -118,30 +118,30 @@ impl World {
         }
     }
 
-    fn sights(&self) -> BTreeMap<NodeName, Sight> {
+    fn observed(&self) -> BTreeMap<NodeName, Observation> {
         let goal = self.record.goal();
         self.machines
             .iter()
             .map(|(name, machine)| {
-                let word = if machine.runs == goal {
-                    Word::Runs(0)
+                let report = if machine.runs == goal {
+                    NodeReport::Runs(0)
                 } else if machine.refused == Some(goal) {
-                    Word::Refuses(Place::RolledBack, "refused".to_owned())
+                    NodeReport::Refused(Phase::RolledBack, "refused".to_owned())
                 } else {
-                    Word::Nothing
+                    NodeReport::Silent
                 };
-                let sight = if machine.connected {
-                    Sight {
-                        presence: Presence::Here,
-                        word,
+                let seen = if machine.connected {
+                    Observation {
+                        presence: Presence::Connected,
+                        report,
                     }
                 } else {
-                    Sight {
-                        presence: Presence::Away,
-                        word: Word::Nothing,
+                    Observation {
+                        presence: Presence::Offline,
+                        report: NodeReport::Silent,
                     }
                 };
-                (name.clone(), sight)
+                (name.clone(), seen)
             })
             .collect()
     }
@@ -149,7 +149,7 @@ impl World {
     fn target(&self, name: &NodeName) -> Generation {
         let targets = self.record.targets();
         let target = targets.of(name).unwrap_or_default();
-        assert_eq!(target, self.record.target(&self.record.nodes[name]));
+        assert_eq!(Some(target), self.record.target(&self.record.nodes[name]));
         target
     }
 
@@ -157,8 +157,8 @@ impl World {
     pub(super) fn settle(&mut self) {
         for _ in 0..200 {
             let before = self.record.clone();
-            let sights = self.sights();
-            if !self.record.advance(&sights, self.now_ms, BACK) {
+            let observed = self.observed();
+            if !self.record.advance(&observed, self.now_ms, BACK) {
                 return;
             }
             self.holds(&before);
@@ -175,7 +175,7 @@ impl World {
             );
         }
         let released = |record: &RolloutRecord| {
-            record.count(|place| !matches!(place, Place::Waiting | Place::Away { .. }))
+            record.count(|place| !matches!(place, Phase::Waiting | Phase::Offline { .. }))
         };
         if before.failures() > record.stages.max_failures && before.state == RolloutState::Running {
             assert!(
@@ -185,15 +185,15 @@ impl World {
             assert!(released(record) <= released(before).max(record.nodes.len()));
         }
         // Nobody but the canary is given other rules before one of the canary has taken them.
-        let taken = |record: &RolloutRecord| record.count(|place| place == Place::Applied) > 0;
+        let taken = |record: &RolloutRecord| record.count(|place| place == Phase::Applied) > 0;
         if record.stages.canary > 0 && record.back.is_none() && !taken(before) {
             for (name, step) in &record.nodes {
-                let was = before.nodes[name].place.is_working();
-                if step.place.is_working() && !step.had && !was && !taken(record) {
+                let was = before.nodes[name].phase.is_working();
+                if step.phase.is_working() && !step.unchanged && !was && !taken(record) {
                     assert!(record.order[0].contains(name), "{name}: {record:?}");
                 }
             }
-            let open = |place| matches!(place, Place::Waiting | Place::Away { .. });
+            let open = |place| matches!(place, Phase::Waiting | Phase::Offline { .. });
             let done = record.state == RolloutState::Done;
             assert!(
                 !done || taken(record) || record.count(open) == 0,
@@ -204,14 +204,14 @@ impl World {
         placed.sort();
         assert!(placed.iter().eq(record.nodes.keys()), "{record:?}");
         for (name, step) in &record.nodes {
-            let target = record.target(step);
+            let target = record.target(step).unwrap_or_default();
             assert!([OLD, NEW, BACK].contains(&target), "{name} {target}");
             // Nobody is sent back by number: only a new generation takes back.
-            if step.place == Place::Applied && record.back.is_none() {
+            if step.phase == Phase::Applied && record.back.is_none() {
                 assert_eq!(target, NEW);
             }
             // Untouched nodes of a rollout that was stopped keep what they have.
-            let untouched = matches!(step.place, Place::Waiting | Place::Away { .. });
+            let untouched = matches!(step.phase, Phase::Waiting | Phase::Offline { .. });
             let stopped = matches!(record.state, RolloutState::Halted | RolloutState::Aborted);
             if untouched && stopped {
                 assert_eq!(target, OLD, "{name}");
@@ -248,9 +248,15 @@ impl World {
                 self.answer(at, true, true);
             }
             self.settle();
-            self.now_ms += 11_000;
+            self.pass(11_000);
             self.settle();
         }
+    }
+
+    /// Lets time pass.
+    pub(super) fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.record.tick(ms);
     }
 
     fn connect(&mut self, at: usize) {
@@ -273,9 +279,9 @@ impl World {
             Step::Takes(at) => self.answer(*at, true, true),
             Step::Refuses(at) => self.answer(*at, false, true),
             Step::TakesUnheard(at) => self.answer(*at, true, false),
-            Step::Time(ms) => self.now_ms += ms,
+            Step::Time(ms) => self.pass(*ms),
             Step::Pause => drop(self.record.pause("ben")),
-            Step::Resume => drop(self.record.resume(self.now_ms)),
+            Step::Resume => drop(self.record.resume()),
             Step::Abort(back) => {
                 drop(self.record.abort("ben", self.now_ms, back.then_some(BACK)));
             }
@@ -307,7 +313,7 @@ proptest! {
     /// failures, nothing but what a node ran, the new generation or the way back; and once
     /// nodes answer, it ends, with every node where it should be.
     #[test]
-    fn a_rollout_keeps_its_rules_and_ends(
+    fn a_rollout_keeps_its_invariants_and_ends(
         size in 0_usize..7,
         connected in prop::collection::vec(any::<bool>(), 7),
         stages in stages(),
@@ -320,12 +326,12 @@ proptest! {
             world.settle();
         }
         // From here on nobody holds it, and nodes that are there answer.
-        drop(world.record.resume(world.now_ms));
+        drop(world.record.resume());
         world.go_on(size);
         if !world.record.state.has_ended() {
             // It says that it waits, and for what; a node that comes is enough.
             prop_assert!(world.record.stages.canary > 0 && world.record.working() == 0);
-            prop_assert!(world.record.why.contains("canary"), "{:?}", world.record);
+            prop_assert!(world.record.reason.contains("canary"), "{:?}", world.record);
             for at in 0..size {
                 world.connect(at);
             }
@@ -361,7 +367,7 @@ proptest! {
             for at in 0..size {
                 world.answer(at, true, true);
             }
-            world.now_ms += 11_000;
+            world.pass(11_000);
         }
         prop_assert_eq!(world.record.state, RolloutState::Done);
         prop_assert!(most <= world.record.stages.batch.max(world.record.stages.canary));
@@ -382,13 +388,13 @@ proptest! {
         let mut world = World::new(size, &[true; 7], stages);
         world.settle();
         if silent {
-            world.now_ms += 30_000 + ANSWER_MS;
+            world.pass(30_000 + ANSWER_MS);
         } else {
             world.answer(0, false, true);
         }
         world.settle();
         prop_assert_eq!(world.record.state, RolloutState::Halted);
-        let untouched = world.record.count(|place| place == Place::Waiting);
+        let untouched = world.record.count(|place| place == Phase::Waiting);
         prop_assert_eq!(untouched, size - 1);
         prop_assert!(world.machines.keys().all(|name| world.target(name) == OLD));
     }
@@ -428,11 +434,17 @@ fn a_rollout_without_a_canary_waits() {
     let mut world = World::new(3, &[false; 7], staged(0));
     world.go_on(3);
     assert_eq!(world.record.state, RolloutState::Running);
-    let why = &world.record.why;
+    let why = &world.record.reason;
     assert!(why.contains("waits for a canary: n0 is offline"), "{why}");
     let mut ended = world.record.clone();
     ended.abort("ben", world.now_ms, None).unwrap();
-    assert!(ended.targets().nodes.values().all(|target| *target == OLD));
+    assert!(
+        ended
+            .targets()
+            .nodes
+            .values()
+            .all(|target| *target == Some(OLD))
+    );
     for at in [2, 1] {
         world.connect(at);
         world.settle();
@@ -441,7 +453,7 @@ fn a_rollout_without_a_canary_waits() {
     assert_eq!(world.record.order[0], [name(2)]);
     world.go_on(3);
     assert_eq!(world.record.state, RolloutState::Done);
-    assert_eq!(world.record.why, "");
+    assert_eq!(world.record.reason, "");
 }
 
 /// After a batch of offline nodes there is nothing to watch for.
@@ -453,7 +465,7 @@ fn no_pause_follows_a_batch_that_released_nobody() {
     world.answer(0, true, true);
     world.settle();
     assert_eq!(world.record.released, 1);
-    world.now_ms += 10_000;
+    world.pass(10_000);
     world.settle();
     assert_eq!((world.record.released, world.record.working()), (3, 2));
 }
@@ -515,7 +527,7 @@ fn figures_of_one_that_was_taken_back_stay_true() {
     assert_eq!(world.record.state, RolloutState::RolledBack);
     assert_eq!((figures(&world), world.record.failed()), ((1, 1, 2), 1));
     assert_eq!(world.record.not_back(), ["n2 (refused)"]);
-    let why = &world.record.why;
+    let why = &world.record.reason;
     assert!(why.contains("n1: refused; 1 failed"), "{why}");
     assert!(why.ends_with("; did not go back: n2 (refused)"), "{why}");
 }
@@ -535,16 +547,19 @@ fn a_held_rollout_neither_fails_nor_goes_back() {
     let text = serde_json::to_string(&world.record).unwrap();
     world.record = serde_json::from_str(&text).unwrap();
     let held = world.record.clone();
-    world.now_ms += 3_600_000;
+    world.pass(3_600_000);
     world.settle();
-    assert_eq!((&world.record, world.record.wakes_ms(0)), (&held, None));
+    assert_eq!(
+        (&world.record, world.record.wakes_after_ms()),
+        (&held, None)
+    );
     assert_eq!(held.state, RolloutState::Paused);
     // Ended it leaves nodes as they are.
     let mut ended = held.clone();
     ended.abort("ben", world.now_ms, None).unwrap();
     assert_eq!((ended.state, ended.held), (RolloutState::Aborted, None));
     // Who was at work has its time again.
-    world.record.resume(world.now_ms).unwrap();
+    world.record.resume().unwrap();
     world.settle();
     assert_eq!(world.record.state, RolloutState::Running);
     world.answer(0, false, true);
@@ -556,11 +571,11 @@ fn a_held_rollout_neither_fails_nor_goes_back() {
     assert!(world.record.hold("site-a"));
     let held = world.record.clone();
     assert_eq!((held.targets(), held.goal()), (targets, BACK));
-    world.now_ms += 3_600_000;
+    world.pass(3_600_000);
     world.settle();
     assert_eq!(world.record, held);
     assert!(world.record.abort("ben", world.now_ms, None).is_err());
-    world.record.resume(world.now_ms).unwrap();
+    world.record.resume().unwrap();
     world.go_on(3);
     assert_eq!(world.record.state, RolloutState::RolledBack);
     assert!(world.machines.values().all(|machine| machine.runs == BACK));

@@ -1,4 +1,7 @@
-//! A rollout as it is kept: what a restart of the controller goes on with.
+//! A rollout as it is stored: everything that a restarted controller needs to continue it.
+//!
+//! Deadlines are stored as the time that is left, never as a time of day: they mean the same on
+//! another machine, and whatever is done to a clock.
 
 use std::collections::BTreeMap;
 
@@ -14,61 +17,50 @@ pub struct RolloutRecord {
     /// What it brings to the nodes.
     pub generation: Generation,
     /// The generation that holds what each node ran before, once the rollout goes back.
-    #[serde(default)]
     pub back: Option<Generation>,
-    /// How it stands.
     pub state: RolloutState,
-    /// Why it stands so: the node that failed, or who paused it; empty: nothing to say.
-    #[serde(default)]
-    pub why: String,
-    /// Who started it.
+    /// The node that failed, or the operator who paused it, in words; empty: no reason to give.
+    pub reason: String,
+    /// The operator who started it.
     pub by: String,
-    /// When, Unix time.
+    /// Unix time, for people.
     pub started_ms: u64,
-    /// When it ended, Unix time; none: it has not.
-    #[serde(default)]
+    /// Unix time, for people; none: it has not ended.
     pub ended_ms: Option<u64>,
-    /// The place in the queue that it came from; 0: none.
-    #[serde(default)]
-    pub ticket: u64,
-    /// How it goes through the nodes.
+    /// Its ticket in the queue; none: it did not wait.
+    pub ticket: Option<u64>,
     pub stages: Stages,
     /// The batches in their order, the canary first.
     pub order: Vec<Vec<NodeName>>,
-    /// So many of them were released.
+    /// How many batches were released.
     pub released: usize,
-    /// The next one is not released before, Unix time; none: the last one is under way.
-    #[serde(default)]
-    pub next_ms: Option<u64>,
-    /// Every node of it.
-    pub nodes: BTreeMap<NodeName, NodeStep>,
-    /// It comes from a backup, and stood so there: nothing of it goes on, nor does it fail or go
-    /// back, before an operator has looked.
-    #[serde(default)]
+    /// How long until the next batch may be released; none: the last one is under way.
+    pub pause_left_ms: Option<u64>,
+    pub nodes: BTreeMap<NodeName, NodeProgress>,
+    /// The state it had in the backup that it was restored from: it does not continue, fail or
+    /// roll back before an operator has decided.
     pub held: Option<RolloutState>,
-    /// How far it had come when it turned back: its nodes' places are then those of the way back.
-    #[serde(default)]
-    pub turned: Option<Tally>,
+    /// The figures of the way forward, once it goes back: the nodes' phases are then those of the
+    /// way back.
+    pub forward_tally: Option<Tally>,
 }
 
 /// Nodes of a rollout, counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Nodes that run it.
     pub applied: usize,
-    /// Nodes that failed.
     pub failed: usize,
     /// Nodes whose turn never came, offline ones among them.
     pub untouched: usize,
 }
 
 impl RolloutRecord {
-    /// How it stands, whoever holds it.
+    /// Its state, or the one in which it was restored from a backup.
     pub fn stage(&self) -> RolloutState {
         self.held.unwrap_or(self.state)
     }
 
-    /// What its nodes are brought to is what they ran before.
+    /// Its nodes are brought to what they ran before.
     pub fn goes_back(&self) -> bool {
         matches!(
             self.stage(),
@@ -76,60 +68,56 @@ impl RolloutRecord {
         )
     }
 
-    /// Holds it, since it comes from a backup; false: it has ended there.
+    /// Holds it, since it was restored from a backup; false: it had ended there.
     pub fn hold(&mut self, site: &str) -> bool {
         if self.state.has_ended() {
             return false;
         }
         let back = self.state == RolloutState::RollingBack;
-        let (stage, commands) = if back {
-            (RolloutState::RollingBack, "let it go on back")
+        let (stage, choice, commands) = if back {
+            let choice = "let it finish rolling back";
+            (RolloutState::RollingBack, choice, "resume")
         } else {
-            (RolloutState::Running, "go on or end it")
+            (RolloutState::Running, "resume or end it", "resume|abort")
         };
-        let words = if back { "resume" } else { "resume|abort" };
         self.held = Some(stage);
         self.state = RolloutState::Paused;
-        self.why = format!(
-            "held, since it comes from a backup, and may have ended otherwise; {commands}: \
-             voipctl rollout {words} {site}"
+        self.reason = format!(
+            "held: restored from a backup, and may have ended differently since; {choice}: \
+             voipctl rollout {commands} {site}"
         );
         true
     }
 
-    /// Why nothing that waits may be pushed after it: somebody must look first. None: it has
+    /// Why a queued push must not start after it: an operator must look first. None: it has
     /// ended well, or may yet.
-    pub fn why_not_after(&self) -> Option<String> {
+    pub fn blocks_queue(&self) -> Option<String> {
         let how = match self.state {
             RolloutState::Running | RolloutState::Paused | RolloutState::Done => return None,
             RolloutState::Halted => "was halted",
-            RolloutState::RollingBack | RolloutState::RolledBack => "was taken back",
-            RolloutState::Aborted => "was ended early",
+            RolloutState::RollingBack | RolloutState::RolledBack => "was rolled back",
+            RolloutState::Aborted => "was aborted",
         };
-        let why = match self.why.as_str() {
+        let reason = match self.reason.as_str() {
             "" => String::new(),
-            why => format!(": {why}"),
+            reason => format!(": {reason}"),
         };
         let generation = self.generation;
         Some(format!(
-            "the rollout of generation {generation} before it {how}{why}"
+            "the rollout of generation {generation} before it {how}{reason}"
         ))
     }
 }
 
-/// How a rollout stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RolloutState {
-    /// It goes on.
     Running,
-    /// An operator holds it: what was released goes on, nothing more is released.
+    /// By an operator: released nodes finish, no further node is released.
     Paused,
     /// Too many nodes failed.
     Halted,
-    /// What was changed is taken back.
     RollingBack,
-    /// That has ended.
     RolledBack,
     /// Every node had its turn.
     Done,
@@ -137,18 +125,18 @@ pub enum RolloutState {
     Aborted,
 }
 
-/// How a rollout goes through the nodes.
+/// How a rollout goes through the nodes, in numbers of nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stages {
-    /// Nodes that go first; 0: none do.
+    /// Nodes that go first; 0: no canary.
     pub canary: usize,
     /// Nodes at a time after that, 1 or more.
     pub batch: usize,
-    /// Failures that are still no reason to stop.
+    /// Failures that do not stop it yet.
     pub max_failures: usize,
     /// Between two batches, milliseconds.
     pub pause_ms: u64,
-    /// Whether too many failures take back what was changed.
+    /// Whether too many failures roll back what was changed.
     pub roll_back: bool,
     /// How long a trial may last, milliseconds.
     pub confirm_within_ms: u64,
@@ -156,72 +144,67 @@ pub struct Stages {
 
 /// One node of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeStep {
-    /// What it should have run before; 0: it was never given anything.
-    pub before: Generation,
-    /// It ran this content already.
-    #[serde(default)]
-    pub had: bool,
-    /// How it stands.
-    pub place: Place,
-    /// When that began, Unix time.
+pub struct NodeProgress {
+    /// What it should have run before; none: it was never given anything.
+    pub before: Option<Generation>,
+    /// It ran this content already: only the generation's number changes.
+    pub unchanged: bool,
+    pub phase: Phase,
+    /// When the phase began, Unix time, for people.
     pub at_ms: u64,
-    /// The offer that it had refused before its turn came: that answer does not count.
-    #[serde(default)]
+    /// The nonce of an offer that it had refused before its turn came: that answer does not count.
     pub refused_before: Option<u64>,
-    /// Its own words, or ours about it; empty: nothing to say.
-    #[serde(default)]
+    /// The node's own error, or the controller's about it; empty: none.
     pub error: String,
-    /// Live flows that it cut.
-    #[serde(default)]
     pub flows_cut: u64,
 }
 
-/// How a node stands in a rollout.
+/// A node's phase in a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub enum Phase {
     /// Its batch has not come.
     Waiting,
-    /// Its batch came while it was offline: it gets its turn when it is back. Until then,
-    /// Unix time, the batch waits for it.
-    Away {
-        /// Until when; 0: the batch went on without it.
-        until_ms: u64,
+    /// Its batch came while it was offline: it gets its turn when it reconnects.
+    Offline {
+        /// How long its batch still waits for it; 0: the batch continues without it.
+        grace_ms: u64,
     },
-    /// It should take the generation until then, Unix time.
+    /// It has been offered the generation.
     Working {
-        /// After that it counts as failed.
-        deadline_ms: u64,
+        /// How long until it counts as failed.
+        left_ms: u64,
     },
-    /// It runs it.
+    /// It runs the generation.
     Applied,
     /// It went back to what it ran.
     RolledBack,
-    /// It refused it.
+    /// It refused the generation.
     Rejected,
-    /// It could not do it.
+    /// It could not apply it.
     Failed,
-    /// It did not answer in time.
     TimedOut,
     /// The rollout ended while it was at work: it is offered again what it ran.
     Withdrawn,
-    /// It was deleted.
+    /// The node was deleted.
     Deleted,
 }
 
-impl Place {
-    /// It had its turn, and does not run the generation.
+impl Phase {
+    /// The node had its turn, and does not run the generation.
     pub fn is_failure(self) -> bool {
         matches!(
             self,
-            Place::RolledBack | Place::Rejected | Place::Failed | Place::TimedOut
+            Phase::RolledBack | Phase::Rejected | Phase::Failed | Phase::TimedOut
         )
     }
 
-    /// It is at work.
     pub fn is_working(self) -> bool {
-        matches!(self, Place::Working { .. })
+        matches!(self, Phase::Working { .. })
+    }
+
+    pub fn is_offline(self) -> bool {
+        matches!(self, Phase::Offline { .. })
     }
 }
 
@@ -251,28 +234,24 @@ impl RolloutState {
 /// How the rollout of a generation ended; kept as long as the generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutcomeRecord {
-    /// How it ended.
     pub state: RolloutState,
-    /// What its nodes were brought to in the end: another one where it went back.
-    #[serde(default)]
+    /// What its nodes were brought to in the end: another one where it was rolled back.
     pub brought: Generation,
-    /// Why.
-    pub why: String,
-    /// When it began, Unix time.
+    pub reason: String,
+    /// Unix time.
     pub started_ms: u64,
-    /// When it ended, Unix time.
+    /// Unix time.
     pub ended_ms: u64,
-    /// Nodes that run it, or ran it before it was taken back.
+    /// Nodes that run it, or ran it before it was rolled back.
     pub applied: usize,
-    /// Nodes that failed.
     pub failed: usize,
     /// Nodes whose turn never came, offline ones among them.
     pub untouched: usize,
 }
 
 impl OutcomeRecord {
-    /// Whether the rollout brought `number` to the nodes and let it stand: some node took it, and
-    /// none failed. Of one that was taken back only the generation that it went back to was.
+    /// Whether the rollout brought `number` to the nodes for good: at least one node took it, and
+    /// none failed. Of one that was rolled back only the generation that it went back to is good.
     pub fn is_good_for(&self, number: Generation) -> bool {
         match self.state {
             RolloutState::Done => self.failed == 0 && self.applied > 0,

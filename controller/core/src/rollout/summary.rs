@@ -1,34 +1,35 @@
-//! What a rollout came to, in figures.
+//! A rollout's result in figures.
 
-use super::record::{OutcomeRecord, Place, RolloutRecord, Tally};
+use super::record::{OutcomeRecord, Phase, RolloutRecord, Tally};
 
 impl RolloutRecord {
     /// How it ended.
-    pub fn outcome(&self, now_ms: u64) -> OutcomeRecord {
+    pub fn outcome(&self, at_ms: u64) -> OutcomeRecord {
         let tally = self.tally();
         OutcomeRecord {
             state: self.state,
             brought: self.goal(),
-            why: self.why.clone(),
+            reason: self.reason.clone(),
             started_ms: self.started_ms,
-            ended_ms: self.ended_ms.unwrap_or(now_ms),
+            ended_ms: self.ended_ms.unwrap_or(at_ms),
             applied: tally.applied,
             failed: tally.failed,
             untouched: tally.untouched,
         }
     }
 
-    /// Nodes that failed on the way there, whatever came of the way back.
+    /// Nodes that failed on the way forward, whatever the way back did.
     pub fn failed(&self) -> usize {
         self.tally().failed
     }
 
-    /// Nodes that did not go back, each with the reason; empty: it did not go back, or all did.
+    /// Nodes that did not go back, each with the reason; empty: the rollout did not go back, or all
+    /// nodes did.
     pub fn not_back(&self) -> Vec<String> {
         let failed = self
             .nodes
             .iter()
-            .filter(|(_, step)| self.turned.is_some() && step.place.is_failure());
+            .filter(|(_, step)| self.forward_tally.is_some() && step.phase.is_failure());
         let named = failed.map(|(name, step)| match step.error.as_str() {
             "" => name.to_string(),
             error => format!("{name} ({error})"),
@@ -36,12 +37,12 @@ impl RolloutRecord {
         named.collect()
     }
 
-    /// Of the way there.
+    /// Of the way forward.
     pub(super) fn tally(&self) -> Tally {
-        self.turned.unwrap_or_else(|| Tally {
-            applied: self.count(|place| place == Place::Applied),
+        self.forward_tally.unwrap_or_else(|| Tally {
+            applied: self.count(|phase| phase == Phase::Applied),
             failed: self.failures(),
-            untouched: self.count(|place| matches!(place, Place::Waiting | Place::Away { .. })),
+            untouched: self.count(|phase| matches!(phase, Phase::Waiting | Phase::Offline { .. })),
         })
     }
 }

@@ -11,7 +11,7 @@ pub enum Transition {
     Start,
     /// Nodes get their turn.
     Release,
-    /// An answer is taken up.
+    /// A node's answer, or a missed deadline, changes its phase.
     Judge,
     /// It stops with some nodes untouched.
     Halt,
@@ -19,7 +19,7 @@ pub enum Transition {
     Back,
     /// It ends.
     Finish,
-    /// An operator holds it or lets it go on.
+    /// An operator pauses or resumes it.
     Command,
 }
 
@@ -61,7 +61,7 @@ pub fn released(before: &RolloutRecord, after: &RolloutRecord) -> Vec<NodeName> 
         .iter()
         .filter(|(name, step)| {
             let was = before.nodes.get(*name);
-            step.place.is_working() && was.is_none_or(|was| !was.place.is_working())
+            step.phase.is_working() && was.is_none_or(|was| !was.phase.is_working())
         })
         .map(|(name, _)| name.clone())
         .collect()

@@ -7,9 +7,10 @@ use voipfleet_policy as policy;
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
 use voipfleet_proto::v1::Reason;
+use voipfleet_protocol::session::Generation;
 
 use super::Caller;
-use crate::push::{CONFIRM_WITHIN_MS, Order, PushError, Want};
+use crate::push::{CONFIRM_WITHIN_MS, PushError, PushRequest, RequestedContent};
 use crate::rollout::CommandError;
 use crate::site_inputs::InputsError;
 
@@ -105,8 +106,11 @@ pub(super) fn not_commanded(error: CommandError) -> Status {
     }
 }
 
-/// What a rollback is asked for.
-pub(super) fn rollback(caller: &Caller, request: &v1::RollbackRequest) -> Result<Order, Status> {
+/// What a rollback asks for.
+pub(super) fn rollback(
+    caller: &Caller,
+    request: &v1::RollbackRequest,
+) -> Result<PushRequest, Status> {
     let push = v1::PushRequest {
         site: request.site.clone(),
         wait_offline_ms: request.wait_offline_ms,
@@ -115,14 +119,25 @@ pub(super) fn rollback(caller: &Caller, request: &v1::RollbackRequest) -> Result
         basis: request.basis.clone(),
         ..v1::PushRequest::default()
     };
-    Ok(Order {
-        want: Want::Earlier((request.to != 0).then_some(request.to)),
-        ..order(caller, push)?
+    Ok(PushRequest {
+        content: earlier(request.to),
+        ..push_request(caller, push)?
     })
 }
 
-/// What a push is asked for.
-pub(super) fn order(caller: &Caller, request: v1::PushRequest) -> Result<Order, Status> {
+/// The generation that a rollback asks for; 0: none is named.
+pub(super) fn earlier(to: Generation) -> RequestedContent {
+    match to {
+        0 => RequestedContent::LastGood,
+        to => RequestedContent::Generation(to),
+    }
+}
+
+/// What a push asks for.
+pub(super) fn push_request(
+    caller: &Caller,
+    request: v1::PushRequest,
+) -> Result<PushRequest, Status> {
     let confirm_within_ms = (request.confirm_within_ms != 0).then_some(request.confirm_within_ms);
     if confirm_within_ms.is_some_and(|ms| !CONFIRM_WITHIN_MS.contains(&ms)) {
         return Err(invalid("confirm_within must be between 100 ms and 1 h"));
@@ -143,16 +158,13 @@ pub(super) fn order(caller: &Caller, request: v1::PushRequest) -> Result<Order, 
     {
         return Err(invalid("the plan is of another site"));
     }
-    Ok(Order {
-        site,
-        by: caller.name.to_string(),
+    Ok(PushRequest {
         confirm_within_ms,
         wait_offline: Duration::from_millis(request.wait_offline_ms),
         dry_run: request.dry_run,
         rehearse: request.rehearse,
         sources: sources(request.sources)?,
-        basis: request.basis.map(super::plan::basis).transpose()?,
-        want: Want::Documents,
-        ticket: 0,
+        precondition: request.basis.map(super::plan::precondition).transpose()?,
+        ..PushRequest::new(site, caller.name.as_str())
     })
 }

@@ -22,7 +22,7 @@ impl PlanApi {
         request: &v1::HistoryRequest,
     ) -> Result<v1::HistoryResponse, Status> {
         let site: SiteName = parse(&request.site)?;
-        let history = self.pushes.history(&site).await.map_err(refused)?;
+        let history = self.pushes.history.read(&site).await.map_err(refused)?;
         let mut entries = Vec::with_capacity(history.generations.len());
         for (at, record) in history.generations.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| history.generations.get(at));
@@ -34,7 +34,7 @@ impl PlanApi {
         }
         Ok(v1::HistoryResponse {
             site: site.to_string(),
-            current: history.current,
+            current: history.current.unwrap_or_default(),
             generations: entries,
         })
     }
@@ -45,7 +45,7 @@ impl PlanApi {
         request: &v1::ShowGenerationRequest,
     ) -> Result<v1::ShowGenerationResponse, Status> {
         let site: SiteName = parse(&request.site)?;
-        let history = self.pushes.history(&site).await.map_err(refused)?;
+        let history = self.pushes.history.read(&site).await.map_err(refused)?;
         let number = request.generation;
         let unknown = || refused(PushError::UnknownGeneration(site.clone(), number));
         let generations = &history.generations;
@@ -55,7 +55,7 @@ impl PlanApi {
         let at = at.ok_or_else(unknown)?;
         let record = generations.get(at).ok_or_else(unknown)?;
         let before = at.checked_sub(1).and_then(|at| generations.get(at));
-        let documents = self.pushes.documents_of(record).await;
+        let documents = self.pushes.history.documents_of(record).await;
         let documents = documents.map_err(super::failed)?;
         let of_site = site.clone();
         let writing = tokio::task::spawn_blocking(move || {
@@ -99,7 +99,7 @@ impl PlanApi {
             return Err(invalid("a generation's number is 1 or more"));
         }
         let to: Option<Generation> = (request.to != 0).then_some(request.to);
-        let differing = self.pushes.difference(&site, request.from, to);
+        let differing = self.pushes.history.difference(&site, request.from, to);
         let difference = differing.await.map_err(refused)?;
         let mut room = Room::default();
         let documents_known = difference.documents.is_some();
@@ -143,7 +143,7 @@ fn entry(
             Cause::Push => 0,
             Cause::Rollback { to } => to,
         },
-        documents: record.documents,
+        documents: record.documents.unwrap_or_default(),
         observe: record.observe,
         nodes: number(record.nodes.len()),
         running: number(running),

@@ -10,44 +10,42 @@ use voipfleet_ruleset::identifiers::NodeName;
 use super::PushApi;
 use super::rollout_progress::{push_state, tell, warning};
 use crate::fleet::Fleet;
-use crate::push::Prepared;
+use crate::push::Proposed;
 use crate::records::NodeId;
 use crate::rollout::judge;
 
-/// What a push finds that starts nothing.
+/// A push that starts nothing, and the states of its nodes.
 #[derive(Debug)]
 pub(super) struct UnchangedPush {
     fleet: Fleet,
-    prepared: Prepared,
+    proposed: Proposed,
 }
 
 impl PushApi {
-    /// How its nodes stand to a prepared push that starts nothing.
-    pub(super) fn unchanged(&self, prepared: Prepared) -> UnchangedPush {
+    pub(super) fn unchanged(&self, proposed: Proposed) -> UnchangedPush {
         UnchangedPush {
             fleet: self.fleet.clone(),
-            prepared,
+            proposed,
         }
     }
 }
 
 impl UnchangedPush {
-    /// Tells the operator.
-    pub(super) async fn tell(self, out: mpsc::Sender<Result<PushEvent, Status>>) {
-        let nodes: Vec<PushNode> = self
-            .prepared
-            .generation
-            .nodes
-            .keys()
-            .filter_map(|name| Some(self.node(name, self.prepared.generation.held(name)?)))
+    /// Sends it to the operator.
+    pub(super) async fn send(self, out: mpsc::Sender<Result<PushEvent, Status>>) {
+        let generation = &self.proposed.proposal.generation;
+        let nodes = generation.nodes.keys();
+        let nodes: Vec<PushNode> = nodes
+            .filter_map(|name| Some(self.node(name, generation.held(name)?)))
             .collect();
-        // The operator may have gone; there is nobody else to tell.
-        let _ = self.tell_all(&out, nodes).await;
+        // The operator may have hung up; nothing else wants to know.
+        let _ = self.send_all(&out, nodes).await;
     }
 
     fn node(&self, name: &NodeName, target: Held) -> PushNode {
         let (state, error) = self.state(name, target);
-        let roles = self.prepared.roles.get(name);
+        let node = self.proposed.proposal.nodes.get(name);
+        let roles = node.map(|node| &node.state.roles);
         PushNode {
             node: name.to_string(),
             roles: roles
@@ -62,19 +60,22 @@ impl UnchangedPush {
     }
 
     fn state(&self, name: &NodeName, target: Held) -> (PushNodeState, String) {
-        let prepared = &self.prepared;
+        let Proposed {
+            request, proposal, ..
+        } = &self.proposed;
         let id = NodeId {
-            site: prepared.order.site.clone(),
+            site: request.site.clone(),
             node: name.clone(),
         };
         let view = self.fleet.view(&id);
-        let confirmed = prepared.confirmed.get(name);
+        let node = proposal.nodes.get(name);
+        let confirmed = node.and_then(|node| node.state.confirmed);
         let has = confirmed.is_some_and(|held| held.digest == target.digest);
-        // One between two connections is no offline one.
+        // A node between two connections is not offline.
         let known = confirmed.is_some();
         let here = view.is_some() || self.fleet.may_be_back_until(&id, known).is_some();
         let state = match view {
-            _ if has && (prepared.order.dry_run || here) => PushNodeState::Unchanged,
+            _ if has && (request.dry_run || here) => PushNodeState::Unchanged,
             Some(view) => {
                 let (delivery, error) = judge(target, None, &view);
                 return (push_state(delivery), error);
@@ -84,35 +85,37 @@ impl UnchangedPush {
         (state, String::new())
     }
 
-    async fn tell_all(
+    async fn send_all(
         &self,
         out: &mpsc::Sender<Result<PushEvent, Status>>,
         nodes: Vec<PushNode>,
     ) -> Result<(), ()> {
-        let prepared = &self.prepared;
+        let Proposed {
+            request, proposal, ..
+        } = &self.proposed;
         let count = |of: PushNodeState| {
             let number = nodes.iter().filter(|node| node.state() == of).count();
             u32::try_from(number).unwrap_or(u32::MAX)
         };
         let done = PushDone {
-            site: prepared.order.site.to_string(),
-            generation: prepared.generation.number,
-            changed: prepared.changed,
+            site: request.site.to_string(),
+            generation: proposal.generation.number,
+            changed: proposal.changed,
             applied: count(PushNodeState::Applied) + count(PushNodeState::Unchanged),
             rolled_back: count(PushNodeState::RolledBack),
             offline: count(PushNodeState::Offline),
             ..PushDone::default()
         };
         let started = PushStarted {
-            site: prepared.order.site.to_string(),
-            generation: prepared.generation.number,
-            changed: prepared.changed,
+            site: request.site.to_string(),
+            generation: proposal.generation.number,
+            changed: proposal.changed,
             nodes,
-            by: prepared.order.by.clone(),
+            by: request.by.clone(),
             ..PushStarted::default()
         };
         tell(out, push_event::Kind::Started(started)).await?;
-        for message in &prepared.warnings {
+        for message in &proposal.warnings {
             tell(out, warning(message.clone())).await?;
         }
         tell(out, push_event::Kind::Done(done)).await

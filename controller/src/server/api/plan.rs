@@ -1,24 +1,26 @@
 //! Plans, for operators: bounded, and said so where something is left out.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_compiler::plan::{Changes, Member};
-use voipfleet_controller_core::precondition::{BasisNode, BasisStaging, PlanBasis};
-use voipfleet_policy::{Difference, FieldChange, Source};
+use voipfleet_controller_core::precondition::{PlannedContent, Precondition, SiteState, Staging};
+use voipfleet_controller_core::proposal::{Proposal, ProposedNode};
+use voipfleet_policy::{Batch, Difference, FieldChange, OnFailure, Rollout, Source};
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::{Digest, LiveName, Until};
 
-use super::convert::{invalid, parse, refused, sources};
+use super::convert::{earlier, invalid, parse, refused, sources};
 use crate::clock::Clock;
 use crate::limits::MAX_NODES_PER_SITE;
-use crate::push::plan::{Compared, DocumentDifference, Planned, PlannedNode, Wish};
-use crate::push::sources::PlannedSource;
-use crate::push::{Pushes, Want};
+use crate::push::plan::{Compared, DocumentDifference, Plan};
+use crate::push::planned_sources::PlannedSource;
+use crate::push::{PushRequest, Pushes, RequestedContent};
 
 /// The most networks and entries of lists in one answer: a block list that is new as a whole
 /// comes with it.
@@ -35,62 +37,64 @@ impl PlanApi {
     /// What a push would change.
     pub(super) async fn plan(
         &self,
+        by: &str,
         request: v1::PlanRequest,
         operator: Option<IpAddr>,
     ) -> Result<v1::PlanResponse, Status> {
         let sources: Vec<Source> = sources(request.sources)?;
-        let to = (request.to != 0).then_some(request.to);
-        let want = if request.back || to.is_some() {
-            Want::Earlier(to)
-        } else {
-            Want::Documents
+        let content = match request.to {
+            0 if !request.back => RequestedContent::Documents,
+            to => earlier(to),
         };
-        if want != Want::Documents && !sources.is_empty() {
+        if content != RequestedContent::Documents && !sources.is_empty() {
             return Err(invalid("an earlier generation has documents of its own"));
         }
-        let wish = Wish {
-            site: parse(&request.site)?,
+        let request = PushRequest {
             sources,
-            want,
-            operator,
+            content,
+            ..PushRequest::new(parse(&request.site)?, by)
         };
-        let site = wish.site.clone();
-        let planned = self.pushes.plan(wish).await.map_err(refused)?;
-        let held = self.pushes.held(&site).await.map_err(refused)?;
-        let held = held.map(|why| Refusal::of(&refused(why)));
-        let held = held.unwrap_or_default();
-        Ok(v1::PlanResponse {
-            held: held.message,
-            held_hints: held.hints,
-            ..answer(site.to_string(), planned)
-        })
+        let plan = self.pushes.planner.plan(&request, operator).await;
+        Ok(answer(plan.map_err(refused)?))
     }
 }
 
-fn answer(site: String, planned: Planned) -> v1::PlanResponse {
+fn answer(plan: Plan) -> v1::PlanResponse {
     let mut room = Room::default();
-    let documents = planned.documents.into_iter();
+    let held = plan
+        .proposed
+        .blocked()
+        .map(|why| Refusal::of(&refused(why)));
+    let held = held.unwrap_or_default();
+    let proposal = &plan.proposed.proposal;
+    let site = proposal.site.to_string();
+    let current = proposal.current.as_ref();
+    let documents = plan.documents.into_iter();
     let documents = documents.map(|one| document(one, &mut room)).collect();
+    let nodes = proposal.nodes.iter();
     v1::PlanResponse {
-        generation: planned.generation,
-        current: planned.current,
-        changed: planned.changed,
+        generation: proposal.generation.number,
+        current: current.map_or(0, |current| current.generation.number),
+        changed: proposal.changed,
         documents,
-        changes: Some(changes(planned.changes, &mut room)),
-        nodes: planned
-            .nodes
-            .into_iter()
-            .map(|(name, node)| planned_node(&name, &node))
+        changes: Some(changes(plan.changes, &mut room)),
+        nodes: nodes
+            .map(|(name, node)| planned_node(name, node, plan.compared.get(name).copied()))
             .collect(),
-        warnings: planned.warnings,
-        basis: Some(basis_on_the_wire(&site, &planned.basis)),
-        documents_at: planned.documents_at.unwrap_or_default(),
-        steps: planned.steps.iter().map(|nodes| step(nodes)).collect(),
-        to: planned.to.unwrap_or_default(),
-        live: planned.live.into_iter().map(source).collect(),
+        warnings: plan.warnings,
+        basis: Some(precondition_on_the_wire(proposal)),
+        documents_at: plan.documents_at.unwrap_or_default(),
+        steps: proposal
+            .batches
+            .batches
+            .iter()
+            .map(|nodes| step(nodes))
+            .collect(),
+        to: proposal.rollback_to.unwrap_or_default(),
+        live: plan.sources.into_iter().map(source).collect(),
         site,
-        held: String::new(),
-        held_hints: Vec::new(),
+        held: held.message,
+        held_hints: held.hints,
     }
 }
 
@@ -105,7 +109,7 @@ fn source(source: PlannedSource) -> v1::PlannedSource {
         source: source.name.to_string(),
         addresses: source.first.iter().map(ToString::to_string).collect(),
         entries: source.entries as u64,
-        at_ms: source.at_ms,
+        at_ms: source.at_ms.unwrap_or_default(),
         error: source.error,
         added: source.added,
     }
@@ -243,22 +247,27 @@ fn field(change: FieldChange, room: &mut Room) -> v1::FieldDifference {
     field
 }
 
-fn planned_node(name: &NodeName, node: &PlannedNode) -> v1::PlannedNode {
-    let state = match node.compared {
-        Compared::Unchanged => v1::PlannedState::Unchanged,
-        Compared::Changed => v1::PlannedState::Changed,
-        Compared::First => v1::PlannedState::First,
-        Compared::Unknown => v1::PlannedState::Unknown,
+fn planned_node(
+    name: &NodeName,
+    node: &ProposedNode,
+    compared: Option<Compared>,
+) -> v1::PlannedNode {
+    let state = match compared {
+        Some(Compared::Unchanged) => v1::PlannedState::Unchanged,
+        Some(Compared::Changed) => v1::PlannedState::Changed,
+        Some(Compared::First) => v1::PlannedState::First,
+        Some(Compared::Unknown) | None => v1::PlannedState::Unknown,
     };
+    let confirmed = node.state.confirmed;
     v1::PlannedNode {
         node: name.to_string(),
-        roles: node.roles.iter().map(ToString::to_string).collect(),
+        roles: node.state.roles.iter().map(ToString::to_string).collect(),
         state: state.into(),
-        connected: node.connected,
-        generation: node.confirmed.map_or(0, |held| held.generation),
-        digest: digest(node.confirmed),
-        wanted: node.wanted.as_bytes().to_vec(),
-        error: node.error.clone(),
+        connected: node.state.is_connected(),
+        generation: confirmed.map_or(0, |held| held.generation),
+        digest: digest(confirmed),
+        wanted: node.content.digest.as_bytes().to_vec(),
+        error: node.state.error.clone(),
     }
 }
 
@@ -267,53 +276,99 @@ fn digest(held: Option<Held>) -> Vec<u8> {
         .unwrap_or_default()
 }
 
-fn basis_on_the_wire(site: &str, basis: &PlanBasis) -> v1::PlanBasis {
-    let node = |(name, node): (&NodeName, &BasisNode)| v1::BasisNode {
-        node: name.to_string(),
-        wanted: node.wanted.as_bytes().to_vec(),
-        confirmed: digest(node.confirmed),
-        generation: node.confirmed.map_or(0, |held| held.generation),
+fn precondition_on_the_wire(proposal: &Proposal) -> v1::PlanBasis {
+    let content = &proposal.precondition.content;
+    let node = |(name, node): (&NodeName, &ProposedNode)| {
+        let confirmed = node.state.confirmed;
+        v1::BasisNode {
+            node: name.to_string(),
+            wanted: node.content.digest.as_bytes().to_vec(),
+            confirmed: digest(confirmed),
+            generation: confirmed.map_or(0, |held| held.generation),
+        }
     };
+    let current = proposal.current.as_ref();
     v1::PlanBasis {
-        site: site.to_owned(),
-        documents: basis.documents,
-        generation: basis.generation,
-        nodes: basis.nodes.iter().map(node).collect(),
-        staging: basis.staging.as_ref().map(|staging| v1::BasisStaging {
-            rollout: staging.rollout.clone(),
-            observe: staging.observe,
-        }),
+        site: proposal.site.to_string(),
+        documents: content.documents,
+        generation: current.map_or(0, |current| current.generation.number),
+        nodes: proposal.nodes.iter().map(node).collect(),
+        staging: Some(staging_on_the_wire(&content.staging)),
     }
 }
 
-/// A plan's basis as voipctl sends it back.
-pub(super) fn basis(basis: v1::PlanBasis) -> Result<PlanBasis, Status> {
+fn staging_on_the_wire(staging: &Staging) -> v1::BasisStaging {
+    let rollout = &staging.rollout;
+    let (batch_nodes, batch_percent) = match rollout.batch {
+        Batch::Count(count) => (count, 0),
+        Batch::Percent(percent) => (0, u32::from(percent)),
+    };
+    v1::BasisStaging {
+        observe: staging.observe,
+        canary: rollout.canary,
+        batch_nodes,
+        batch_percent,
+        max_failures: rollout.max_failures,
+        pause_ms: rollout.pause_ms,
+        roll_back: rollout.on_failure == OnFailure::Rollback,
+        confirm_within_ms: rollout.confirm_within_ms,
+    }
+}
+
+fn staging(staging: &v1::BasisStaging) -> Result<Staging, Status> {
+    let batch = match (staging.batch_nodes, staging.batch_percent) {
+        (0, percent) => Batch::Percent(u8::try_from(percent).map_err(invalid)?),
+        (count, _) => Batch::Count(count),
+    };
+    Ok(Staging {
+        observe: staging.observe,
+        rollout: Rollout {
+            canary: staging.canary,
+            batch,
+            max_failures: staging.max_failures,
+            pause_ms: staging.pause_ms,
+            on_failure: if staging.roll_back {
+                OnFailure::Rollback
+            } else {
+                OnFailure::Halt
+            },
+            confirm_within_ms: staging.confirm_within_ms,
+        },
+    })
+}
+
+/// A plan's precondition as voipctl sends it back.
+pub(super) fn precondition(basis: v1::PlanBasis) -> Result<Precondition, Status> {
     if basis.nodes.len() > MAX_NODES_PER_SITE {
         return Err(invalid(format!(
             "a plan of more than {MAX_NODES_PER_SITE} nodes"
         )));
     }
-    let mut nodes = std::collections::BTreeMap::new();
+    let of_plan = basis.staging.as_ref();
+    let of_plan = of_plan.ok_or_else(|| invalid("the plan has no staging; plan again"))?;
+    let mut nodes = BTreeMap::new();
+    let mut confirmed = BTreeMap::new();
     for node in basis.nodes {
-        let confirmed = if node.confirmed.is_empty() {
-            None
-        } else {
-            Some(Held {
+        let name: NodeName = parse(&node.node)?;
+        if !node.confirmed.is_empty() {
+            let held = Held {
                 generation: node.generation,
                 digest: Digest::try_from(node.confirmed.as_slice()).map_err(invalid)?,
-            })
-        };
+            };
+            confirmed.insert(name.clone(), held);
+        }
         let wanted = Digest::try_from(node.wanted.as_slice()).map_err(invalid)?;
-        let name: NodeName = parse(&node.node)?;
-        nodes.insert(name, BasisNode { wanted, confirmed });
+        nodes.insert(name, wanted);
     }
-    Ok(PlanBasis {
-        documents: basis.documents,
-        generation: basis.generation,
-        nodes,
-        staging: basis.staging.map(|staging| BasisStaging {
-            rollout: staging.rollout,
-            observe: staging.observe,
+    Ok(Precondition {
+        content: PlannedContent {
+            documents: basis.documents,
+            nodes,
+            staging: staging(of_plan)?,
+        },
+        state: Some(SiteState {
+            generation: (basis.generation != 0).then_some(basis.generation),
+            confirmed,
         }),
     })
 }

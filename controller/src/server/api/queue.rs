@@ -1,4 +1,4 @@
-//! A push that waits for its turn, for whoever waits with it.
+//! A queued push, for the operator who waits with it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::authorize::Access;
 use super::convert::refused;
 use super::rollouts::{EVENTS, Events};
 use super::{PushApi, failed};
-use crate::push::{Enqueued, NoRight, Rights};
+use crate::push::{NoRight, Rights, Ticket};
 use crate::records::{Fate, QueueRecord, Queued};
 use crate::store::keys;
 
@@ -39,8 +39,8 @@ impl Rights for Access {
 }
 
 impl PushApi {
-    /// Tells how a queued push gets on, and at its turn everything that a push tells.
-    pub(super) fn wait_with(&self, queued: Enqueued, wait_offline: Duration) -> Events {
+    /// Sends the place of a queued push, and at its turn every event of the push.
+    pub(super) fn wait_with(&self, queued: Ticket, wait_offline: Duration) -> Events {
         let (out, answers) = mpsc::channel(EVENTS);
         let api = self.clone();
         tokio::spawn(async move {
@@ -52,21 +52,16 @@ impl PushApi {
         answers
     }
 
-    async fn wait(
-        &self,
-        queued: &Enqueued,
-        wait_offline: Duration,
-        out: &Out,
-    ) -> Result<(), Status> {
-        let Enqueued { site, ticket } = queued;
+    async fn wait(&self, queued: &Ticket, wait_offline: Duration, out: &Out) -> Result<(), Status> {
+        let Ticket { site, number } = queued;
         let stop = self.fleet.stop_token();
         // Before the first read: no change falls between.
         let mut changes = self.store.watch_from_now(&keys::queue(site)).await;
         let mut told = None;
         loop {
-            let read = self.pushes.queue(site).await.map_err(failed)?;
+            let read = self.pushes.queue.read(site).await.map_err(failed)?;
             let queue = read.map(|read| read.record).unwrap_or_default();
-            let Some(ahead) = queue.ahead(*ticket) else {
+            let Some(ahead) = queue.ahead(*number) else {
                 return self.after(queued, &queue, wait_offline, out).await;
             };
             if told.replace(ahead) != Some(ahead) {
@@ -83,16 +78,16 @@ impl PushApi {
         }
     }
 
-    /// Where it stands in the queue, and what it waits for.
-    async fn place(&self, queued: &Enqueued, ahead: usize) -> Result<PushEvent, Status> {
-        let rollouts = self.pushes.rollouts();
+    /// Its place in the queue, and what it waits for.
+    async fn place(&self, queued: &Ticket, ahead: usize) -> Result<PushEvent, Status> {
+        let rollouts = &self.pushes.rollouts;
         let last = rollouts.read(&queued.site).await.map_err(failed)?;
         let (generation, by) = last
             .map(|last| (last.record.generation, last.record.by))
             .unwrap_or_default();
         let place = PushQueued {
             site: queued.site.to_string(),
-            ticket: queued.ticket,
+            ticket: queued.number,
             ahead: u32::try_from(ahead).unwrap_or(u32::MAX),
             generation,
             by,
@@ -102,55 +97,55 @@ impl PushApi {
         })
     }
 
-    /// What follows when it waits no more.
+    /// What follows when it no longer waits.
     async fn after(
         &self,
-        queued: &Enqueued,
+        queued: &Ticket,
         queue: &QueueRecord,
         wait_offline: Duration,
         out: &Out,
     ) -> Result<(), Status> {
-        let Enqueued { site, ticket } = queued;
-        let changed = match queue.fate(*ticket) {
+        let Ticket { site, number } = queued;
+        let changed = match queue.fate(*number) {
             Some(Fate::Started { .. }) => true,
-            Some(Fate::Nothing) => false,
-            Some(Fate::Dropped { why }) => {
+            Some(Fate::Unchanged) => false,
+            Some(Fate::Dropped { reason }) => {
                 return Err(Status::failed_precondition(format!(
-                    "{site}: the push queued as {ticket} was dropped, and nothing of it was \
-                     pushed: {why}"
+                    "{site}: the push queued as {number} was dropped, and nothing of it was \
+                     pushed: {reason}"
                 )));
             }
             None => {
                 return Err(Status::failed_precondition(format!(
-                    "{site}: the push queued as {ticket} waits no more; what became of it: \
+                    "{site}: the push queued as {number} no longer waits; what became of it: \
                      voipctl audit"
                 )));
             }
         };
         let events = self.fleet.events();
-        let watch = self.watch(site).await.map_err(refused)?;
-        // One that changed nothing is told by the rollout before it.
-        let own = watch.filter(|watch| !changed || watch.ticket() == *ticket);
-        let Some(watch) = own else {
+        let progress = self.progress(site).await.map_err(refused)?;
+        // A push that changed nothing shows the rollout before it.
+        let own = progress.filter(|progress| !changed || progress.ticket() == Some(*number));
+        let Some(progress) = own else {
             return Err(Status::aborted(format!(
-                "{site}: the rollout of the push queued as {ticket} is over, and another has begun; \
+                "{site}: the rollout of the push queued as {number} is over, and another has begun; \
                  see how it ended: voipctl history {site}"
             )));
         };
-        let watch = watch.of_queued(changed, wait_offline);
-        watch.run(events, out.clone()).await;
+        let progress = progress.of_queued(changed, wait_offline);
+        progress.run(events, out.clone()).await;
         Ok(())
     }
 }
 
 fn stopping(site: &SiteName) -> Status {
     Status::unavailable(format!(
-        "controller is stopping; the push waits on, and goes at its turn when the controller is \
-         started again: voipctl rollout status {site}"
+        "controller is stopping; the push stays queued, and starts at its turn when the controller is \
+         back: voipctl rollout status {site}"
     ))
 }
 
-/// What waits, for a report.
+/// Waiting pushes, for a report.
 pub(super) fn waiting(queue: &QueueRecord) -> Vec<QueuedPush> {
     let waiting = queue.waiting.iter().map(|queued| QueuedPush {
         ticket: queued.ticket,

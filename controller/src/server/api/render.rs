@@ -33,13 +33,18 @@ impl PlanApi {
                     enrolled_ms: 0,
                     confirmed: None,
                 };
-                let compiled = self.pushes.compile_with(&site, node.clone(), host);
+                let compiled = self.pushes.compiler.compile_with(&site, node.clone(), host);
                 compiled.await.map_err(refused)?
             }
             None if !request.roles.is_empty() => {
                 return Err(invalid("roles need the name of a node"));
             }
-            _ => self.pushes.compile_live(&site).await.map_err(refused)?,
+            _ => self
+                .pushes
+                .compiler
+                .compile_site(&site)
+                .await
+                .map_err(refused)?,
         };
         if let Some(node) = only
             .as_ref()

@@ -1,4 +1,4 @@
-//! Watching a rollout, for whoever wants to: it goes on without.
+//! Watching a rollout, which continues whether or not an operator watches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use super::{PushApi, failed};
 use crate::fleet::{Fleet, View, of_site};
-use crate::push::{Prepared, PushError};
+use crate::push::{Proposed, PushError};
 use crate::records::{
-    self, GenerationRecord, NodeId, NodeStep, Place, RolloutRecord, RolloutState,
+    self, GenerationRecord, NodeId, NodeProgress, Phase, RolloutRecord, RolloutState,
 };
 use crate::rollout::{Delivery, Rollouts, judge};
 use crate::store::{Store, every, keys};
 
-/// Somebody's view of a rollout.
+/// An operator's view of a rollout.
 #[derive(Debug)]
 pub(super) struct RolloutProgress {
     store: Arc<dyn Store>,
@@ -36,7 +36,7 @@ pub(super) struct RolloutProgress {
     roles: BTreeMap<NodeName, Vec<String>>,
     told: BTreeMap<NodeName, (PushNodeState, String)>,
     /// What it last waited for, as far as that was told.
-    told_why: String,
+    told_reason: String,
     warnings: Vec<String>,
     changed: bool,
     wait_offline: Duration,
@@ -48,11 +48,11 @@ type Out = mpsc::Sender<Result<PushEvent, Status>>;
 
 impl PushApi {
     /// Watches a site's running or last rollout.
-    pub(super) async fn watch(
+    pub(super) async fn progress(
         &self,
         site: &SiteName,
     ) -> Result<Option<RolloutProgress>, PushError> {
-        let rollouts = self.pushes.rollouts();
+        let rollouts = &self.pushes.rollouts;
         let Some(read) = rollouts.read(site).await? else {
             return Ok(None);
         };
@@ -79,7 +79,7 @@ impl PushApi {
             back: None,
             roles,
             told: BTreeMap::new(),
-            told_why: String::new(),
+            told_reason: String::new(),
             warnings: Vec::new(),
             changed: true,
             wait_offline: Duration::ZERO,
@@ -90,27 +90,26 @@ impl PushApi {
 }
 
 impl RolloutProgress {
-    /// Its number.
     pub(super) fn number(&self) -> u64 {
         self.record.number
     }
 
-    /// What the one who pushed it should be told besides: whether it is new content, what the
-    /// compiler has to say, and how long to wait for nodes that are offline.
+    /// Adds what the operator who pushed should know: whether the content is new, the compiler's
+    /// warnings, and how long to wait for nodes that are offline.
     #[must_use]
-    pub(super) fn of_push(mut self, prepared: &Prepared) -> Self {
-        self.changed = prepared.changed;
-        self.warnings.clone_from(&prepared.warnings);
-        self.wait_offline = prepared.order.wait_offline;
+    pub(super) fn of_push(mut self, proposed: &Proposed) -> Self {
+        self.changed = proposed.proposal.changed;
+        self.warnings.clone_from(&proposed.proposal.warnings);
+        self.wait_offline = proposed.request.wait_offline;
         self
     }
 
-    /// The place in the queue that it came from; 0: none.
-    pub(super) fn ticket(&self) -> u64 {
+    /// Its ticket in the queue; none: it did not wait.
+    pub(super) fn ticket(&self) -> Option<u64> {
         self.record.ticket
     }
 
-    /// What the one who queued it should be told besides, as in [`RolloutProgress::of_push`].
+    /// Adds what the operator who queued it should know, as in [`RolloutProgress::of_push`].
     #[must_use]
     pub(super) fn of_queued(mut self, changed: bool, wait_offline: Duration) -> Self {
         self.changed = changed;
@@ -205,11 +204,11 @@ impl RolloutProgress {
                 site: self.site.clone(),
                 node: name.clone(),
             };
-            if matches!(step.place, Place::Away { .. })
+            if matches!(step.phase, Phase::Offline { .. })
                 && self.fleet.view(&id).is_none()
                 && self.fleet.is_deleted(&id).await
             {
-                step.place = Place::Deleted;
+                step.phase = Phase::Deleted;
                 "it was deleted during the push".clone_into(&mut step.error);
             }
         }
@@ -239,7 +238,7 @@ impl RolloutProgress {
     }
 
     /// How a node stands, in the words of a push.
-    fn state(&self, name: &NodeName, step: &NodeStep) -> (PushNodeState, String) {
+    fn state(&self, name: &NodeName, step: &NodeProgress) -> (PushNodeState, String) {
         let going_back = self.record.goes_back();
         let goal = match &self.back {
             Some(back) if going_back => back,
@@ -252,32 +251,32 @@ impl RolloutProgress {
             }
             _ => (PushNodeState::Sent, String::new()),
         };
-        let state = match step.place {
-            Place::Waiting => PushNodeState::Waiting,
+        let state = match step.phase {
+            Phase::Waiting => PushNodeState::Waiting,
             // The rollout is over, and it is back: it takes it like after any push.
-            Place::Away { .. } if self.record.state == RolloutState::Done => {
+            Phase::Offline { .. } if self.record.state == RolloutState::Done => {
                 return match self.view(name) {
                     Some(_) => said(),
                     None => (PushNodeState::Offline, String::new()),
                 };
             }
-            Place::Away { .. } => PushNodeState::Offline,
-            Place::Working { .. } => match said().0 {
+            Phase::Offline { .. } => PushNodeState::Offline,
+            Phase::Working { .. } => match said().0 {
                 between @ (PushNodeState::Applying | PushNodeState::Trial) => between,
                 _ => PushNodeState::Sent,
             },
-            Place::Applied if going_back => PushNodeState::RolledBack,
-            Place::Applied if step.had => PushNodeState::Unchanged,
-            Place::Applied => PushNodeState::Applied,
-            Place::RolledBack | Place::Withdrawn => PushNodeState::RolledBack,
-            Place::Rejected => PushNodeState::Rejected,
-            Place::Failed | Place::Deleted => PushNodeState::Failed,
-            Place::TimedOut => PushNodeState::TimedOut,
+            Phase::Applied if going_back => PushNodeState::RolledBack,
+            Phase::Applied if step.unchanged => PushNodeState::Unchanged,
+            Phase::Applied => PushNodeState::Applied,
+            Phase::RolledBack | Phase::Withdrawn => PushNodeState::RolledBack,
+            Phase::Rejected => PushNodeState::Rejected,
+            Phase::Failed | Phase::Deleted => PushNodeState::Failed,
+            Phase::TimedOut => PushNodeState::TimedOut,
         };
         (state, step.error.clone())
     }
 
-    fn event(&self, name: &NodeName, step: &NodeStep) -> PushNode {
+    fn event(&self, name: &NodeName, step: &NodeProgress) -> PushNode {
         let (state, error) = self.state(name, step);
         PushNode {
             node: name.to_string(),
@@ -347,10 +346,10 @@ impl RolloutProgress {
         }
         // One that goes on says only what it waits for.
         let goes_on = self.record.state == RolloutState::Running;
-        if goes_on && self.record.why != self.told_why {
-            self.told_why.clone_from(&self.record.why);
-            if !self.told_why.is_empty() {
-                let message = format!("the rollout of site {} {}", self.site, self.told_why);
+        if goes_on && self.record.reason != self.told_reason {
+            self.told_reason.clone_from(&self.record.reason);
+            if !self.told_reason.is_empty() {
+                let message = format!("the rollout of site {} {}", self.site, self.told_reason);
                 tell(out, warning(message)).await?;
             }
         }
@@ -389,7 +388,7 @@ impl RolloutProgress {
             flows_cut: self.record.nodes.values().map(|step| step.flows_cut).sum(),
             waiting: count(&[PushNodeState::Waiting]),
             state: self.record.state.as_str().to_owned(),
-            why: self.record.why.clone(),
+            why: self.record.reason.clone(),
         };
         tell(out, push_event::Kind::Done(done)).await
     }

@@ -1,4 +1,4 @@
-//! Rollouts: start, watch, and what operators may say to them.
+//! Rollouts: start, watch, pause, resume and abort.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,15 +15,14 @@ use super::convert::{not_commanded, parse, refused};
 use super::{Caller, failed, queue};
 use crate::clock::Clock;
 use crate::fleet::Fleet;
-use crate::push::{Begun, Order, Pushed, Pushes};
-use crate::records::{self, NodeId, NodeStep, Place, QueueRecord, RolloutRecord};
-use crate::site_inputs::current;
+use crate::push::{PushOutcome, PushRequest, Pushes, StartedPush};
+use crate::records::{self, NodeId, NodeProgress, Phase, QueueRecord, RolloutRecord};
 use crate::store::{Store, every, keys};
 
 /// Events of a push that voipctl has not read yet; more of them wait.
 pub(super) const EVENTS: usize = 64;
 
-/// What somebody hears of a push.
+/// The events of a push, for an operator.
 pub(super) type Events = mpsc::Receiver<Result<PushEvent, Status>>;
 
 /// Pushes, rollbacks and their rollouts.
@@ -41,75 +40,72 @@ impl PushApi {
     pub(super) async fn push(
         &self,
         caller: &Caller,
-        order: Order,
+        request: PushRequest,
         queue: bool,
     ) -> Result<Events, Status> {
-        let before = current(self.store.as_ref(), &order.site);
-        let before = before
-            .await
-            .map_err(failed)?
-            .map_or(0, |before| before.number);
         // Before the generation is made: no answer of a node may fall between.
         let events = self.fleet.events();
         let pushes = self.pushes.clone();
-        // On a task of its own: what is begun is finished, also when the caller hangs up.
+        // On a task of its own: a push that has begun is finished, also when the caller hangs up.
         let key_hash = caller.key_hash.clone();
-        let wait_offline = order.wait_offline;
+        let wait_offline = request.wait_offline;
         let pushing = tokio::spawn(async move {
             if queue {
-                return pushes.push_or_queue(order, &key_hash).await;
+                return pushes.push_or_queue(request, &key_hash).await;
             }
-            let (prepared, begun) = pushes.push(order).await?;
-            Ok(Pushed::Begun(Box::new(prepared), begun))
+            let (proposed, started) = pushes.pipeline.push(request).await?;
+            Ok(PushOutcome::Started(Box::new(proposed), started))
         });
-        let came = pushing
+        let outcome = pushing
             .await
             .map_err(|_| Status::internal("the push broke off; the controller's log says why"))?
             .map_err(refused)?;
-        let (prepared, begun) = match came {
-            Pushed::Begun(prepared, begun) => (*prepared, begun),
-            Pushed::Queued(queued) => {
-                caller.detail(format!("queued as {}", queued.ticket));
-                return Ok(self.wait_with(queued, wait_offline));
+        let (proposed, started) = match outcome {
+            PushOutcome::Started(proposed, started) => (*proposed, started),
+            PushOutcome::Queued(ticket) => {
+                caller.detail(format!("queued as {}", ticket.number));
+                return Ok(self.wait_with(ticket, wait_offline));
             }
         };
-        if prepared.order.dry_run {
+        let proposal = &proposed.proposal;
+        if proposed.request.dry_run {
             caller.detail("dry run");
         } else {
-            caller.generations(Some(before), Some(prepared.generation.number));
+            let before = proposal.current.as_ref();
+            let before = before.map_or(0, |current| current.generation.number);
+            caller.generations(Some(before), Some(proposal.generation.number));
         }
         let (out, answers) = mpsc::channel(EVENTS);
-        let watch = match begun {
-            Begun::Nothing => None,
-            Begun::Rollout(number) => self
-                .watch(&prepared.order.site)
+        let progress = match started {
+            StartedPush::Unchanged => None,
+            StartedPush::Rollout(number) => self
+                .progress(&proposal.site)
                 .await
                 .map_err(refused)?
-                .filter(|watch| watch.number() == number),
+                .filter(|progress| progress.number() == number),
         };
-        match watch {
-            Some(watch) => {
-                tokio::spawn(watch.of_push(&prepared).run(events, out));
+        match progress {
+            Some(progress) => {
+                tokio::spawn(progress.of_push(&proposed).run(events, out));
             }
             None => {
-                tokio::spawn(self.unchanged(prepared).tell(out));
+                tokio::spawn(self.unchanged(proposed).send(out));
             }
         }
         Ok(answers)
     }
 
-    /// Watches a rollout that somebody has started.
+    /// Watches a site's running or last rollout.
     pub(super) async fn watch_rollout(&self, site: &str) -> Result<Events, Status> {
         let site: SiteName = parse(site)?;
         let events: broadcast::Receiver<NodeId> = self.fleet.events();
-        let watch = self.watch(&site).await.map_err(refused)?;
-        let watch = watch.ok_or_else(|| none(&site))?;
+        let progress = self.progress(&site).await.map_err(refused)?;
+        let progress = progress.ok_or_else(|| none(&site))?;
         let (out, answers) = mpsc::channel(EVENTS);
-        tokio::spawn(watch.run(events, out));
+        tokio::spawn(progress.run(events, out));
         Ok(answers)
     }
 
-    /// How rollouts stand.
     pub(super) async fn rollout_status(
         &self,
         caller: &Caller,
@@ -120,32 +116,30 @@ impl PushApi {
             let queues = every(self.store.as_ref(), keys::ALL_QUEUES).await;
             let mut waiting = BTreeMap::new();
             for entry in queues.map_err(failed)? {
-                let queue = records::load(self.store.as_ref(), &entry).await;
-                let queue: QueueRecord = queue.map_err(failed)?;
                 let site = entry.key.strip_prefix(keys::ALL_QUEUES);
-                waiting.insert(site.unwrap_or_default().to_owned(), queue::waiting(&queue));
+                let site = site.unwrap_or_default().to_owned();
+                let queue: QueueRecord = records::load(self.store.as_ref(), &entry)
+                    .await
+                    .map_err(failed)?;
+                waiting.insert(site, queue::waiting(&queue));
             }
             let entries = every(self.store.as_ref(), keys::ALL_ROLLOUTS).await;
             for entry in entries.map_err(failed)? {
-                let record = records::load(self.store.as_ref(), &entry).await;
-                let record = record.map_err(failed)?;
-                let site = entry
-                    .key
-                    .strip_prefix(keys::ALL_ROLLOUTS)
-                    .unwrap_or_default();
-                let name = parse::<SiteName>(site)?;
-                if caller.sight.whole_site(&name) {
+                let site = entry.key.strip_prefix(keys::ALL_ROLLOUTS);
+                let site = site.unwrap_or_default().to_owned();
+                if caller.sight.whole_site(&parse::<SiteName>(&site)?) {
+                    let record = records::load(self.store.as_ref(), &entry).await;
                     answer.rollouts.push(RolloutReport {
-                        waiting: waiting.remove(site).unwrap_or_default(),
-                        ..report(site, &record)
+                        waiting: waiting.remove(&site).unwrap_or_default(),
+                        ..report(&site, &record.map_err(failed)?)
                     });
                 }
             }
         } else {
             let site: SiteName = parse(&request.site)?;
-            let read = self.pushes.rollouts().read(&site).await.map_err(failed)?;
+            let read = self.pushes.rollouts.read(&site).await.map_err(failed)?;
             let read = read.ok_or_else(|| none(&site))?;
-            let queue = self.pushes.queue(&site).await.map_err(failed)?;
+            let queue = self.pushes.queue.read(&site).await.map_err(failed)?;
             answer.rollouts.push(RolloutReport {
                 waiting: queue
                     .map(|read| queue::waiting(&read.record))
@@ -156,26 +150,23 @@ impl PushApi {
         Ok(answer)
     }
 
-    /// Holds one.
     pub(super) async fn pause_rollout(
         &self,
         caller: &Caller,
         site: &str,
     ) -> Result<RolloutReport, Status> {
         let site: SiteName = parse(site)?;
-        let record = self.pushes.rollouts().pause(&site, caller.name.as_str());
+        let record = self.pushes.rollouts.pause(&site, caller.name.as_str());
         let record = record.await.map_err(not_commanded)?;
         Ok(report(site.as_str(), &record))
     }
 
-    /// Lets one go on.
     pub(super) async fn resume_rollout(&self, site: &str) -> Result<RolloutReport, Status> {
         let site: SiteName = parse(site)?;
-        let record = self.pushes.rollouts().resume(&site).await;
+        let record = self.pushes.rollouts.resume(&site).await;
         Ok(report(site.as_str(), &record.map_err(not_commanded)?))
     }
 
-    /// Ends one.
     pub(super) async fn abort_rollout(
         &self,
         caller: &Caller,
@@ -183,7 +174,7 @@ impl PushApi {
     ) -> Result<RolloutReport, Status> {
         let site: SiteName = parse(&request.site)?;
         let by = caller.name.as_str();
-        let rollouts = self.pushes.rollouts();
+        let rollouts = &self.pushes.rollouts;
         let record = rollouts.abort(&site, by, request.roll_back).await;
         let record = record.map_err(not_commanded)?;
         caller.generations(Some(record.generation), Some(record.goal()));
@@ -208,7 +199,7 @@ fn report(site: &str, record: &RolloutRecord) -> RolloutReport {
                 state: word(step).to_owned(),
                 error: step.error.clone(),
                 at_ms: step.at_ms,
-                target: record.target(step),
+                target: record.target(step).unwrap_or_default(),
             })
             .collect(),
     });
@@ -218,7 +209,7 @@ fn report(site: &str, record: &RolloutRecord) -> RolloutReport {
         generation: record.generation,
         back: record.back.unwrap_or_default(),
         state: record.state.as_str().to_owned(),
-        why: record.why.clone(),
+        why: record.reason.clone(),
         by: record.by.clone(),
         started_ms: record.started_ms,
         ended_ms: record.ended_ms.unwrap_or_default(),
@@ -230,18 +221,18 @@ fn report(site: &str, record: &RolloutRecord) -> RolloutReport {
     }
 }
 
-fn word(step: &NodeStep) -> &'static str {
-    match step.place {
-        Place::Waiting => "waiting",
-        Place::Away { .. } => "offline",
-        Place::Working { .. } => "working",
-        Place::Applied if step.had => "unchanged",
-        Place::Applied => "applied",
-        Place::RolledBack => "rolled_back",
-        Place::Rejected => "rejected",
-        Place::Failed => "failed",
-        Place::TimedOut => "timed_out",
-        Place::Withdrawn => "withdrawn",
-        Place::Deleted => "deleted",
+fn word(step: &NodeProgress) -> &'static str {
+    match step.phase {
+        Phase::Waiting => "waiting",
+        Phase::Offline { .. } => "offline",
+        Phase::Working { .. } => "working",
+        Phase::Applied if step.unchanged => "unchanged",
+        Phase::Applied => "applied",
+        Phase::RolledBack => "rolled_back",
+        Phase::Rejected => "rejected",
+        Phase::Failed => "failed",
+        Phase::TimedOut => "timed_out",
+        Phase::Withdrawn => "withdrawn",
+        Phase::Deleted => "deleted",
     }
 }

@@ -71,7 +71,7 @@ impl OperatorService {
             admin,
             sources,
         } = parts;
-        let documents = pushes.documents().clone();
+        let documents = pushes.documents.clone();
         Self {
             access: Access {
                 store: Arc::clone(&store),
@@ -181,7 +181,7 @@ impl Operator for OperatorService {
                 given.await?;
                 // A dry run waits for nothing.
                 let queue = request.queue && !request.dry_run;
-                let order = convert::order(&caller, request)?;
+                let order = convert::push_request(&caller, request)?;
                 let events = self.pushes.push(&caller, order, queue).await?;
                 Ok(self.access.guarded(&caller, ReceiverStream::new(events)))
             })
@@ -340,7 +340,9 @@ impl Operator for OperatorService {
             .answer(|caller, request| async move {
                 let given = self.documents.check_given(&caller, &request.sources);
                 given.await?;
-                self.plans.plan(request, Some(caller.peer.ip())).await
+                self.plans
+                    .plan(caller.name.as_str(), request, Some(caller.peer.ip()))
+                    .await
             })
             .await
     }

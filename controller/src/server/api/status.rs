@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::server::rpc_status::unknown_site;
 use tonic::Status;
+use voipfleet_controller_core::proposal::MAX_GENERATIONS_AHEAD;
 use voipfleet_proto::v1::{
     DriftState, NodeReport, NodeState, SiteStatus, StatusRequest, StatusResponse, SyncState,
 };
@@ -18,7 +19,6 @@ use super::failed;
 use crate::clock::Clock;
 use crate::documents::Cache;
 use crate::fleet::{Fleet, View};
-use crate::push::BELIEVED;
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
 use crate::site_inputs::{Targets, held};
 use crate::store::{Store, StoreError, every, keys};
@@ -265,7 +265,7 @@ fn sync_state(
     }
     if let Some(ahead) = confirmed.filter(|held| held.generation >= target.generation) {
         let generation = ahead.generation;
-        let what = if generation <= target.generation.saturating_add(BELIEVED) {
+        let what = if generation <= target.generation.saturating_add(MAX_GENERATIONS_AHEAD) {
             "push the site"
         } else {
             "no push can come to that number: run voipfleet-agent teardown there, delete the \

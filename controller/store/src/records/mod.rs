@@ -22,11 +22,9 @@ pub use resolved::{ResolvedRecord, Seen};
 pub use token::{TokenRecord, TokenUse};
 pub use voipfleet_controller_core::DocumentsVersion;
 pub use voipfleet_controller_core::generation::{Cause, Content, GenerationRecord};
-pub use voipfleet_controller_core::queue::{
-    Ended, Fate, PlannedContent, PlannedDigest, QueueRecord, Queued,
-};
+pub use voipfleet_controller_core::queue::{Ended, Fate, QueueRecord, Queued};
 pub use voipfleet_controller_core::rollout::{
-    NodeStep, OutcomeRecord, Place, RolloutRecord, RolloutState, Stages, Tally,
+    NodeProgress, OutcomeRecord, Phase, RolloutRecord, RolloutState, Stages, Tally,
 };
 pub use voipfleet_controller_core::target::TargetRecord;
 

@@ -167,7 +167,7 @@ impl Command {
             Command::Catalogue => catalogue::run(session),
             Command::Context(args) => context::run(args, session),
             Command::Schema => schema::run(session),
-            Command::Completions(args) => completions::run(&args, session),
+            Command::Completions(args) => completions::run(&args, &mut command(), session),
         }
     }
 }

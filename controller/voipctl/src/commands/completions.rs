@@ -12,15 +12,14 @@ pub struct Args {
     shell: Shell,
 }
 
-/// Runs it.
-pub fn run(args: &Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
+/// Runs it; `command` is the command line to complete.
+pub fn run(
+    args: &Args,
+    command: &mut clap::Command,
+    session: &mut Session<'_>,
+) -> Result<ExitStatus, Failure> {
     let mut script = Vec::new();
-    generate(
-        args.shell,
-        &mut crate::cli::command(),
-        "voipctl",
-        &mut script,
-    );
+    generate(args.shell, command, "voipctl", &mut script);
     session.console.data(&String::from_utf8_lossy(&script));
     Ok(ExitStatus::Done)
 }

@@ -111,7 +111,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
             entry.by.as_str().into(),
             cause(entry).into(),
             format!("{} of {}", entry.running, entry.nodes).into(),
-            or_dash(&result(entry)).into(),
+            or_dash(&short_result(entry)).into(),
             changed(entry).into(),
         ]);
     }
@@ -131,6 +131,14 @@ pub(super) fn cause(entry: &v1::HistoryEntry) -> String {
     } else {
         cause
     }
+}
+
+/// `done`, `halted, 1 failed`; empty if unknown.
+fn short_result(entry: &v1::HistoryEntry) -> String {
+    let failed = entry.failed.filter(|number| *number > 0);
+    let failed = failed.map(|number| format!("{} failed", thousands(number.into())));
+    let parts = or_null(entry.result.replace('_', " ")).into_iter();
+    parts.chain(failed).collect::<Vec<_>>().join(", ")
 }
 
 /// `done (3 applied)`, `halted (2 applied, 1 failed)`; empty if unknown.

@@ -140,7 +140,7 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
         "backend",
         "agent",
         "seen",
-        "certificate",
+        "cert expires",
     ]);
     let mut problems = Vec::new();
     let mut notes = Vec::new();
@@ -177,21 +177,18 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
 
 fn certificate(expires_ms: u64, now: Timestamp) -> Cell {
     let expires = Moment::of(expires_ms);
-    if !expires.is_known() {
-        return "-".into();
-    }
+    let when = expires.relative(now);
     let soon = jiff::SignedDuration::from_hours(24 * EXPIRES_SOON_DAYS);
-    if expires.is_past(now) {
-        Cell::toned(format!("expired {}", expires.relative(now)), Tone::Bad)
+    if !expires.is_known() {
+        "-".into()
+    } else if expires.is_past(now) {
+        Cell::toned(when, Tone::Bad)
     } else if now
         .checked_add(soon)
         .is_ok_and(|then| expires.is_past(then))
     {
-        Cell::toned(
-            format!("expires soon, {}", expires.relative(now)),
-            Tone::Attention,
-        )
+        Cell::toned(format!("{when} (soon)"), Tone::Attention)
     } else {
-        format!("expires {}", expires.relative(now)).into()
+        when.into()
     }
 }

@@ -26,18 +26,16 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure
     if session.print(&listed)? {
         return Ok(ExitStatus::Done);
     }
-    let mut table = Table::new(&["operator", "certificate", "added", "by", "rights"]);
+    let mut table = Table::new(&["operator", "cert expires", "added", "by", "rights"]);
     for operator in &listed.operators {
         let expires = operator.certificate_expires;
+        let when = expires.relative(session.now);
         let certificate = if !expires.is_known() {
             Cell::from("-")
         } else if expires.is_past(session.now) {
-            Cell::toned(
-                format!("expired {}", expires.relative(session.now)),
-                Tone::Bad,
-            )
+            Cell::toned(when, Tone::Bad)
         } else {
-            Cell::from(format!("expires {}", expires.relative(session.now)))
+            Cell::from(when)
         };
         let added = if operator.added.is_known() {
             operator.added.relative(session.now)

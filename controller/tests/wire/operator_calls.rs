@@ -11,7 +11,7 @@ use voipfleet_testkit::credentials::certificate_request;
 use super::installation::{Installation, NETWORK, SITE, acme, apply, enrol, refused, site};
 
 #[tokio::test]
-async fn a_node_may_make_no_operators_call() {
+async fn a_node_may_not_call_the_operator_service() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let node = installation.enrol("a").await;
@@ -65,7 +65,7 @@ pub(crate) fn token() -> voipfleet_proto::v1::CreateTokenRequest {
 }
 
 #[tokio::test]
-async fn an_operator_is_no_node() {
+async fn an_operator_may_not_call_the_fleet_service() {
     let installation = Installation::start().await;
     let channel = installation
         .admin
@@ -78,7 +78,7 @@ async fn an_operator_is_no_node() {
 }
 
 #[tokio::test]
-async fn documents_come_back_fit_for_apply() {
+async fn exported_documents_apply_unchanged() {
     let installation = Installation::start().await;
     let answer = installation.apply(SITE).await;
     let changes: Vec<_> = answer.changes.iter().map(DocumentChange::change).collect();
@@ -104,7 +104,7 @@ async fn documents_come_back_fit_for_apply() {
 }
 
 #[tokio::test]
-async fn with_a_mistake_nothing_is_stored() {
+async fn invalid_documents_store_nothing() {
     let installation = Installation::start().await;
     let answer = installation
         .apply(&(site().tenants(&["unknown"]) + acme(NETWORK)))
@@ -132,7 +132,7 @@ async fn with_a_mistake_nothing_is_stored() {
 
 /// Changes at the same time are all kept: each is checked against the ones before it.
 #[tokio::test]
-async fn applies_at_the_same_time_lose_nothing() {
+async fn concurrent_applies_lose_nothing() {
     let installation = Installation::start().await;
     let tenants: Vec<String> = (0..8)
         .map(|n| format!("kind: Tenant\nname: t{n}\nnetworks: {{a: [203.0.{n}.0/24]}}\n"))
@@ -146,7 +146,7 @@ async fn applies_at_the_same_time_lose_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_in_use_stays() {
+async fn used_documents_cannot_be_deleted() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     installation.enrol("a").await;
@@ -183,7 +183,7 @@ async fn what_is_in_use_stays() {
 }
 
 #[tokio::test]
-async fn a_site_that_is_not_there_has_neither_tokens_nor_drift() {
+async fn tokens_and_drift_of_an_unknown_site_are_not_found() {
     let installation = Installation::start().await;
     let mut client = installation.operator().await;
     let message = refused(client.create_token(token()).await, Code::NotFound);
@@ -208,7 +208,7 @@ async fn a_site_that_is_not_there_has_neither_tokens_nor_drift() {
 }
 
 #[tokio::test]
-async fn a_revoked_token_enrols_nobody() {
+async fn a_revoked_token_enrols_no_machine() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let mut client = installation.operator().await;

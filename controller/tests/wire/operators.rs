@@ -94,7 +94,7 @@ async fn rights_change_from_the_next_call_on() {
 }
 
 #[tokio::test]
-async fn a_removed_operator_is_out_at_once_and_its_old_key_for_ever() {
+async fn a_removed_operator_loses_access_at_once_and_for_the_old_key() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     // Never answers: the push goes on until its stream is ended.
@@ -138,7 +138,7 @@ async fn a_removed_operator_is_out_at_once_and_its_old_key_for_ever() {
 }
 
 #[tokio::test]
-async fn nobody_locks_everybody_out() {
+async fn the_last_admin_cannot_be_removed() {
     let installation = Installation::start().await;
     let mut admin = installation.operator().await;
     let remove = |name: &str| RemoveOperatorRequest {
@@ -201,7 +201,7 @@ async fn nobody_locks_everybody_out() {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_and_the_one_before_are_good() {
+async fn a_renewed_certificate_does_not_revoke_the_old_one() {
     let installation = Installation::start().await;
     let old = add(&installation, "ben", of_all("viewer")).await;
     let (csr_pem, key) = certificate_request();
@@ -246,7 +246,7 @@ async fn walk(admin: &mut OperatorClient<Channel>) -> (Walk, Vec<Record>) {
 }
 
 #[tokio::test]
-async fn a_pruned_log_goes_on_from_its_anchor() {
+async fn a_pruned_audit_log_continues_from_its_anchor() {
     let mut installation = Installation::start().await;
     for _ in 0..5 {
         installation.apply(SITE).await;
@@ -319,7 +319,7 @@ networks: {offices: [198.18.0.0/24]}
 ";
 
 #[tokio::test]
-async fn a_foreign_name_is_as_unknown_as_one_that_never_was() {
+async fn errors_do_not_reveal_documents_of_other_sites() {
     let installation = Installation::start().await;
     installation.apply(&format!("{SITE}---{FOREIGN}")).await;
     installation

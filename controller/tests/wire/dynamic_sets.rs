@@ -91,7 +91,7 @@ async fn live_sets_come_before_the_first_offer() {
 }
 
 #[tokio::test]
-async fn a_node_that_could_not_take_them_is_told_the_next_ones_from_what_it_holds() {
+async fn a_delta_starts_from_the_sets_that_the_node_holds() {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
     let held = a.take_live(&notice, None).await;
@@ -123,7 +123,7 @@ async fn a_node_that_could_not_take_them_is_told_the_next_ones_from_what_it_hold
 }
 
 #[tokio::test]
-async fn only_live_sets_of_the_nodes_own_site_are_given() {
+async fn a_node_fetches_live_sets_of_its_own_site_only() {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
     a.fetch_live(&notice.digest).await.unwrap();
@@ -133,7 +133,7 @@ async fn only_live_sets_of_the_nodes_own_site_are_given() {
     // Another site's value is as unknown as one that does not exist.
     let other = SiteBuilder::new("site-b").admins(&["198.51.100.10"]);
     installation.apply(&other.to_string()).await;
-    let mut request = super::operator::token();
+    let mut request = super::operator_calls::token();
     request.site = "site-b".to_owned();
     let token = installation.operator().await.create_token(request).await;
     let token = token.unwrap().into_inner().token;

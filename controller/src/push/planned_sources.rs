@@ -1,4 +1,4 @@
-//! What the DNS names and feeds of a plan stand for now. Their addresses are in no ruleset: they
+//! What the DNS names and feeds of a plan resolve to now. Their addresses are in no ruleset: they
 //! change without a push.
 
 use std::collections::BTreeSet;
@@ -9,20 +9,19 @@ use voipfleet_ruleset::ruleset::LiveName;
 use crate::records::{self, FeedRecord, ResolvedRecord};
 use crate::store::{Store, StoreError, keys};
 
-/// Addresses of one source that are told; all of a name's, and the first of a feed's.
-const TOLD: usize = 20;
+/// Addresses of one source that are shown; all of a name's, and the first of a feed's.
+const SHOWN: usize = 20;
 
 /// A DNS name or feed that rules use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedSource {
-    /// Which.
     pub name: LiveName,
     /// The first of its addresses.
     pub first: Vec<IpNet>,
     /// How many there are.
     pub entries: usize,
-    /// When they came, Unix time; 0: never.
-    pub at_ms: u64,
+    /// When they came, Unix time; none: never.
+    pub at_ms: Option<u64>,
     /// Why there is no newer answer; empty: the last one was good.
     pub error: String,
     /// No node runs rules that use it.
@@ -34,13 +33,13 @@ impl PlannedSource {
     pub(super) fn warning(&self) -> Option<String> {
         let name = &self.name;
         let why = if self.error.is_empty() {
-            "it was not asked for yet"
+            "it has not been asked yet"
         } else {
             &self.error
         };
-        if self.at_ms == 0 {
+        if self.at_ms.is_none() {
             return Some(format!(
-                "{name} never had a good answer, and stands for nothing: {why}"
+                "{name} never had a good answer, and matches no address: {why}"
             ));
         }
         (!self.error.is_empty()).then(|| {
@@ -80,9 +79,9 @@ pub(super) async fn read(
         all.push(PlannedSource {
             added: !known.contains(&name),
             entries: nets.len(),
-            first: nets.into_iter().take(TOLD).collect(),
+            first: nets.into_iter().take(SHOWN).collect(),
             name,
-            at_ms,
+            at_ms: (at_ms != 0).then_some(at_ms),
             error,
         });
     }

@@ -14,7 +14,7 @@ use voipfleet_proto::v1::{
 };
 
 use super::installation::{Installation, SITE, apply, refused, with_network};
-use super::people::{add, client, of_all};
+use super::operators::{add, client, of_all};
 
 const OPERATORS: usize = 20;
 /// Far more tries than twenty operators can take from each other.
@@ -46,7 +46,7 @@ fn pair(mark: usize) -> String {
     format!("{}\n---\n{}\n", half("left"), half("right"))
 }
 
-/// Adds a network to the tenant that all share; answers how often somebody else was faster.
+/// Adds a network to the tenant that all share; returns how often another operator was faster.
 async fn add_network(client: &mut OperatorClient<Channel>, number: usize) -> usize {
     for lost in 0..TRIES {
         let all = documents(client).await;
@@ -72,7 +72,7 @@ async fn add_network(client: &mut OperatorClient<Channel>, number: usize) -> usi
         );
         assert_eq!(conflict.expected, acme.revision);
         assert!(conflict.found > acme.revision, "{conflict:?}");
-        // Somebody else, by name; before all of them it was who applied the first.
+        // Another operator, by name.
         let by = conflict.changed_by.as_str();
         assert!(
             by.starts_with("op") && by != operator(number),
@@ -87,7 +87,7 @@ fn operator(number: usize) -> String {
     format!("op{number}")
 }
 
-/// Everybody blocks an address of their own, and one that all block.
+/// Each operator blocks an own address and a shared one.
 async fn block(client: &mut OperatorClient<Channel>, number: usize) {
     for address in [format!("192.0.2.{number}"), "192.0.2.200".to_owned()] {
         let request = BlockRequest {
@@ -112,7 +112,7 @@ async fn push(client: &mut OperatorClient<Channel>) {
             let mut events = events.into_inner();
             while events.message().await.unwrap().is_some() {}
         }
-        // Whoever comes second is told that another push goes on.
+        // The second one is refused because another push is running.
         Err(status) => {
             assert!(
                 matches!(status.code(), Code::Aborted | Code::FailedPrecondition),
@@ -124,7 +124,7 @@ async fn push(client: &mut OperatorClient<Channel>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_operators_lose_nothing_and_half_apply_nothing() {
+async fn concurrent_operators_lose_nothing_and_see_no_partial_apply() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     installation.apply(&pair(0)).await;
@@ -197,7 +197,7 @@ async fn send(installation: &Installation, request: ApplyRequest) -> ApplyRespon
 }
 
 #[tokio::test]
-async fn an_apply_stands_on_what_was_seen() {
+async fn an_apply_is_refused_when_its_expected_revision_is_stale() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let mut client = installation.operator().await;
@@ -242,7 +242,7 @@ async fn an_apply_stands_on_what_was_seen() {
 }
 
 #[tokio::test]
-async fn what_a_folder_no_longer_has_goes_with_what_it_brings_or_not_at_all() {
+async fn pruning_and_applying_are_one_transaction() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     let globex = "kind: Tenant\nname: globex\nnetworks: {a: [192.0.2.1]}\n";
@@ -276,7 +276,7 @@ async fn what_a_folder_no_longer_has_goes_with_what_it_brings_or_not_at_all() {
             .any(|d| d.message.contains("globex")),
         "{answer:?}"
     );
-    // Changed by somebody else since it was shown: neither the pruning nor the rest happens.
+    // Changed since it was shown: neither the pruning nor the rest happens.
     let mut stale = at("Site/site-b");
     stale.revision -= 1;
     let changed = with_network("203.0.112.0/24");

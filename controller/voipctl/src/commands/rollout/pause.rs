@@ -1,0 +1,19 @@
+//! `voipctl rollout pause SITE`.
+
+use voipfleet_proto::v1;
+use voipfleet_ruleset::identifiers::SiteName;
+
+use super::report_change;
+use crate::Session;
+use crate::failure::{ExitStatus, Failure};
+
+/// Runs it.
+pub(super) async fn run(site: &SiteName, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
+    let controller = session.controller().await?;
+    let request = v1::PauseRolloutRequest {
+        site: site.to_string(),
+    };
+    let call = controller.calls();
+    let report = controller.answer({ call }.pause_rollout(request)).await?;
+    report_change(report, "paused", session)
+}
