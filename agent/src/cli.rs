@@ -27,9 +27,7 @@ Inspect and remove:
   teardown  Remove all rules and sets of Voipfleet from the kernel
 
 Options:
-{options}
-
-{after-help}
+{options}{after-help}
 ";
 
 const EXAMPLES: &str = "\
@@ -46,8 +44,7 @@ Examples:
     name = "voipfleet-agent",
     version,
     help_template = TEMPLATE,
-    after_help = EXAMPLES,
-    disable_help_subcommand = true
+    after_help = EXAMPLES
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -88,7 +85,7 @@ pub struct StateArgs {
     pub state: PathBuf,
 }
 
-/// What every command that touches the kernel takes.
+/// The options of every command that reads or changes the kernel.
 #[derive(Debug, Args)]
 pub struct Tools {
     #[command(flatten)]

@@ -15,7 +15,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use nix::sys::signal::{Signal, raise};
 use voipfleet_ruleset::ruleset::Family;
 
-/// What the agent is doing.
+/// The work under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// An offer, up to its confirmation.
@@ -23,7 +23,7 @@ pub enum Work {
     /// The rollback of a failed trial.
     Undo,
     /// The rollback that a start has to finish.
-    Return,
+    UndoAtStart,
     /// A start with nothing to undo.
     Restore,
     /// A start that finds the journal of what is confirmed.
@@ -35,11 +35,11 @@ pub enum Work {
     /// The failsafe chain follows the addresses that are dialled.
     Refresh,
     /// Management rules take the place of a lost ruleset.
-    Close,
+    EnterFallback,
     /// A ruleset runs again after that.
-    Reopen,
+    LeaveFallback,
     /// Dynamic sets change.
-    Live,
+    DynamicSets,
     /// All rules of ours are removed.
     Teardown,
 }
@@ -47,7 +47,7 @@ pub enum Work {
 /// A file of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum File {
-    /// What the node boots with.
+    /// The ruleset to boot with.
     Confirmed,
     /// A change that has begun.
     Journal,
@@ -56,18 +56,18 @@ pub enum File {
     /// The note that management rules run.
     Fallback,
     /// The dynamic sets.
-    Live,
+    DynamicSets,
     /// The dynamic sets before the last ones.
-    Earlier,
+    PreviousSets,
 }
 
-/// What has just been done.
+/// The step that has just ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The offer arrived.
     Offered,
     /// Dynamic sets were announced.
-    Noticed,
+    Announced,
     /// Its content came.
     Fetched,
     /// Its content is what was offered, for this node.
@@ -86,9 +86,9 @@ pub enum Step {
     /// A corrupt file has another name.
     PutAside,
     /// A start has read the ledger.
-    Noted,
+    LedgerRead,
     /// An inspection has found drift.
-    Found,
+    DriftFound,
     /// Sets and elements that the rules name are there.
     SetsFilled,
     /// The rules of a family are loaded, or ours are removed.
@@ -104,7 +104,7 @@ pub enum Step {
     /// The sets were read back.
     ReadSets,
     /// The trial began, and the link knows.
-    Begun,
+    TrialBegun,
     /// A new connection came through the new rules.
     Dialled,
     /// The controller answered on it.
@@ -115,7 +115,7 @@ pub enum Step {
     /// The probes succeeded.
     Probed,
     /// The result is about to be reported.
-    Told,
+    Reported,
 }
 
 /// Only the task that owns the kernel works at any time; the link names its work itself.
@@ -197,8 +197,8 @@ impl File {
             "journal" => Some(File::Journal),
             "management" => Some(File::Management),
             "fallback" => Some(File::Fallback),
-            "live" => Some(File::Live),
-            "live-earlier" => Some(File::Earlier),
+            "live" => Some(File::DynamicSets),
+            "live-earlier" => Some(File::PreviousSets),
             _ => None,
         }
     }

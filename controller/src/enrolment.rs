@@ -34,14 +34,12 @@ pub struct Registrar {
 /// Why a machine was not enrolled. The text is for the person at the machine.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// No such id, or another secret: which of the two is not told.
-    #[error(
-        "the token is not known here; make a new one: voipctl token create --site SITE --role ROLE"
-    )]
+    /// No such id, or another secret: the answer does not reveal which.
+    #[error("unknown token; create a new one: voipctl token create --site SITE --role ROLE")]
     UnknownToken,
     /// Its time is over.
     #[error(
-        "the token expired at {at}; make a new one: voipctl token create --site {site} --role ROLE"
+        "the token expired at {at}; create a new one: voipctl token create --site {site} --role ROLE"
     )]
     Expired {
         /// When, RFC 3339.
@@ -51,7 +49,7 @@ pub enum EnrolError {
     },
     /// It was used.
     #[error(
-        "the token was used by node {node} at {at}; make a new one: voipctl token create --site \
+        "the token was used by node {node} at {at}; create a new one: voipctl token create --site \
          {site} --role ROLE"
     )]
     Used {
@@ -66,13 +64,13 @@ pub enum EnrolError {
     #[error(transparent)]
     Name(#[from] voipfleet_ruleset::identifiers::InvalidName),
     /// The token is for one other name.
-    #[error("the token is for node {only} only; enrol with --node {only}")]
+    #[error("the token is only for node {only}; enrol with --node {only}")]
     OtherName {
         /// The name that it is for.
         only: NodeName,
     },
     /// There is such a node.
-    #[error("there is a node {0} already; delete it first: voipctl delete node {0}")]
+    #[error("node {0} already exists; delete it first: voipctl delete node {0}")]
     Taken(NodeId),
     /// The certificate request is not acceptable, or signing failed.
     #[error(transparent)]
@@ -80,7 +78,7 @@ pub enum EnrolError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It cannot be written down who joins.
+    /// The audit log cannot be written.
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// Too many at once.
@@ -175,7 +173,7 @@ impl Registrar {
     /// The token, if the secret is right.
     async fn token(&self, key: &str, secret: &str) -> Result<Read<TokenRecord>, EnrolError> {
         let found = records::read::<TokenRecord>(self.store.as_ref(), key).await?;
-        // Without a token something is compared all the same: the time must not tell.
+        // Compared without a token too: the time must not reveal whether it exists.
         let hash = found
             .as_ref()
             .map_or("-", |read| read.record.secret_hash.as_str());

@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
-use prost::bytes::Buf as _;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use voipfleet_ruleset::identifiers::SiteName;
+use voipfleet_ruleset::protobuf;
 use voipfleet_ruleset::ruleset::{Digest, MAX_RULESET_BYTES, Ruleset};
 
 use crate::records::Content;
@@ -155,15 +154,9 @@ fn cut(encoded: &[u8]) -> Vec<(&[u8], Option<&[u8]>)> {
 
 /// Steps over a field; its content if it is a set, else nothing. None: this is no protobuf.
 fn next_field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (tag, wire) = decode_key(rest).ok()?;
-    if (tag, wire) != (SETS, WireType::LengthDelimited) {
-        skip_field(wire, tag, rest, DecodeContext::default()).ok()?;
-        return Some(&[]);
-    }
-    let length = usize::try_from(decode_varint(rest).ok()?).ok()?;
-    let set = rest.get(..length)?;
-    rest.advance(length);
-    Some(set)
+    let field = protobuf::next_field(rest)?;
+    let content = field.content.filter(|_| field.tag == SETS);
+    Some(content.unwrap_or_default())
 }
 
 /// The canonical encoding of a stored ruleset; none: it is not stored, or no longer.

@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_comes_back() {
+    fn addresses_round_trip() {
         for good in ["controller.example:7443", "192.0.2.1:1", "[2001:db8::1]:7"] {
             assert_eq!(good.parse::<Address>().unwrap().to_string(), good);
         }

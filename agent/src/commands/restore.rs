@@ -7,9 +7,9 @@ use anyhow::bail;
 use super::{find_tools, print, start_log};
 use crate::cli::Tools;
 use crate::enforcement::recovery::{self, Interrupted};
-use crate::host::errors::chain;
 use crate::host::state_dir::StateDir;
 use crate::ledger::Ledger;
+use voipfleet_protocol::errors::chain;
 
 pub(super) fn restore(tools: &Tools) -> anyhow::Result<ExitCode> {
     start_log(tools.log_format);

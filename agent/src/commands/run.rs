@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +14,7 @@ use super::{find_tools, runtime, start_log};
 use crate::cli::Run;
 use crate::enforcement::apply::NodeId;
 use crate::host::exec::Runner;
-use crate::host::state_dir::StateDir;
+use crate::host::state_dir::{NodeConfig, StateDir};
 use crate::host::{Host, systemd};
 use crate::inventory::HostInventory;
 use crate::kernel::{Kernel, LOCK_FILE, Watch};
@@ -36,43 +37,21 @@ pub(super) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
         iptables = system.version(),
         "agent started"
     );
-    let own_processes = system.own_processes();
-    let backend = system.backend();
     let inbox = Arc::new(Inbox::default());
     let outbox = Arc::new(Outbox::default());
-    let host = Host::new(Runner::new(&tools.tool_path));
-    let settings = Settings {
-        node: NodeId {
-            site: config.site.clone(),
-            node: config.node.clone(),
-        },
-        poll_interval: arguments.poll_interval,
-        inventory: Box::new(HostInventory::new(host)),
-    };
     let runtime = runtime()?;
     // Before the rules are put in force, so that no change after that is missed.
-    let watch =
-        runtime.block_on(async { Watch::open(backend, own_processes, Path::new(LOCK_FILE)) });
+    let (backend, own) = (system.backend(), system.own_processes());
+    let watch = runtime.block_on(async { Watch::open(backend, own, Path::new(LOCK_FILE)) });
     let ledger = Ledger::open(&state.ledger())?;
-    let reconciler = Reconciler::start(
-        Box::new(system),
-        ledger,
-        settings,
-        Arc::clone(&inbox),
-        Arc::clone(&outbox),
-    );
+    let settings = settings(arguments, &config);
+    let (to_kernel, reports) = (Arc::clone(&inbox), Arc::clone(&outbox));
+    let reconciler = Reconciler::start(Box::new(system), ledger, settings, to_kernel, reports);
     let stop = CancellationToken::new();
-    let kernel_task = std::thread::Builder::new()
-        .name("reconcile".to_owned())
-        .spawn({
-            let stop = stop.clone();
-            move || {
-                let _stops = stop.drop_guard(); // also when it panics
-                reconciler.run();
-            }
-        })
-        .context("cannot start the thread that owns the kernel")?;
+    let kernel_task = start_thread(reconciler, stop.clone())?;
     systemd::ready();
+    let limits = FetchLimits::default();
+    let link = Link::new(state.clone(), config, Arc::clone(&inbox), outbox, limits);
     runtime.block_on(async {
         match watch {
             Ok(watch) => {
@@ -80,8 +59,6 @@ pub(super) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
             }
             Err(error) => inbox.polling_only(&error),
         }
-        let limits = FetchLimits::default();
-        let link = Link::new(state.clone(), config, Arc::clone(&inbox), outbox, limits);
         let link = tokio::spawn(link.run(stop.clone()));
         let stopped = wait_for_signal(&stop).await;
         stop.cancel();
@@ -95,6 +72,30 @@ pub(super) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     }
     info!("agent stopped; the confirmed rules stay in force");
     Ok(ExitCode::SUCCESS)
+}
+
+fn settings(arguments: &Run, config: &NodeConfig) -> Settings {
+    let host = Host::new(Runner::new(&arguments.tools.tool_path));
+    Settings {
+        node: NodeId {
+            site: config.site.clone(),
+            node: config.node.clone(),
+        },
+        poll_interval: arguments.poll_interval,
+        inventory: Box::new(HostInventory::new(host)),
+    }
+}
+
+/// Runs the task that owns the kernel. Its end stops the agent, also when it panics.
+fn start_thread(reconciler: Reconciler, stop: CancellationToken) -> anyhow::Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name("reconcile".to_owned());
+    let work = move || {
+        let _stops = stop.drop_guard();
+        reconciler.run();
+    };
+    thread
+        .spawn(work)
+        .context("cannot start the thread that owns the kernel")
 }
 
 async fn wait_for_signal(stop: &CancellationToken) -> anyhow::Result<()> {

@@ -36,7 +36,7 @@ impl Drift {
     }
 }
 
-/// What is shown.
+/// The contents of the report.
 struct Report {
     config: Option<NodeConfig>,
     confirmed: Option<Confirmed>,
@@ -151,10 +151,10 @@ fn difference_json(difference: &Difference) -> serde_json::Value {
     json!({
         "class": difference.class.as_str(),
         "family": difference.family.to_string(),
-        "table": difference.table,
-        "chain": difference.chain,
-        "rule": difference.rule,
-        "wanted": difference.wanted,
-        "observed": difference.observed,
+        "table": difference.table.as_str(),
+        "chain": difference.chain.as_deref().unwrap_or_default(),
+        "rule": difference.rule.as_deref().unwrap_or_default(),
+        "wanted": difference.wanted.as_deref().unwrap_or_default(),
+        "observed": difference.observed.as_deref().unwrap_or_default(),
     })
 }

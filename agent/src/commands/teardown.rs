@@ -7,9 +7,9 @@ use anyhow::anyhow;
 use super::{find_tools, print, start_log};
 use crate::cli::Teardown;
 use crate::enforcement::recovery;
-use crate::host::errors::chain;
 use crate::host::state_dir::StateDir;
 use crate::ledger::Ledger;
+use voipfleet_protocol::errors::chain;
 
 pub(super) fn teardown(arguments: &Teardown) -> anyhow::Result<ExitCode> {
     let tools = &arguments.tools;

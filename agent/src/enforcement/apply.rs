@@ -40,7 +40,7 @@ pub enum Rejection {
         "it uses {}, whose content this node has not received; push again",
         .0.0
     )]
-    NotTold(Missing),
+    UnknownDynamicSet(Missing),
     /// The dynamic sets that go with it did not arrive.
     #[error("the dynamic sets that it needs are missing: {0}")]
     DynamicSetsRefused(String),
@@ -111,9 +111,10 @@ pub struct Prepared {
     /// Its number and digest.
     pub held: Held,
     pub ruleset: Ruleset,
-    /// What the failsafe chain keeps open.
+    /// The controllers that the failsafe chain keeps open.
     pub failsafe: Failsafe,
-    live: Option<Arc<Ruleset>>,
+    /// The ruleset with its dynamic sets; none where it names none.
+    filled: Option<Arc<Ruleset>>,
     preflight: Preflight,
 }
 
@@ -123,18 +124,18 @@ impl Prepared {
         kernel: &dyn Kernel,
         held: Held,
         ruleset: Ruleset,
-        live: Option<&LiveSets>,
+        sets: Option<&LiveSets>,
         failsafe: Failsafe,
     ) -> Result<Self, Rejection> {
-        let live = effective(&ruleset, live).map_err(Rejection::NotTold)?;
-        let effective = live.as_deref().unwrap_or(&ruleset);
+        let filled = effective(&ruleset, sets).map_err(Rejection::UnknownDynamicSet)?;
+        let effective = filled.as_deref().unwrap_or(&ruleset);
         let preflight = preflight(kernel, effective, &failsafe).map_err(Rejection::Kernel)?;
         reach(Step::Staged);
         Ok(Self {
             held,
             ruleset,
             failsafe,
-            live,
+            filled,
             preflight,
         })
     }
@@ -160,7 +161,7 @@ impl Prepared {
 
     fn target(&self) -> Target<'_> {
         Target {
-            ruleset: self.live.as_deref().unwrap_or(&self.ruleset),
+            ruleset: self.filled.as_deref().unwrap_or(&self.ruleset),
             failsafe: &self.failsafe,
             canonical: match &self.preflight {
                 Preflight::Passed(canonical) => Some(canonical),
@@ -192,7 +193,7 @@ impl Prepared {
             ruleset: self.ruleset,
             failsafe: self.failsafe,
             canonical: proof.canonical,
-            live: self.live,
+            filled: self.filled,
         };
         Ok((candidate, proof.sets))
     }
@@ -265,7 +266,7 @@ pub fn refresh_failsafe(
         held: running.held,
         ruleset: running.ruleset.clone(),
         failsafe,
-        live: running.live.clone(),
+        filled: running.filled.clone(),
         preflight,
     };
     let mut refreshed = prepared.enforce(kernel)?;

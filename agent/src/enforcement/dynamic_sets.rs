@@ -13,7 +13,7 @@ use voipfleet_ruleset::ruleset::{
 use super::kernel_state;
 use crate::host::clock;
 use crate::kernel::Kernel;
-use crate::ledger::{Confirmed, KeptLive, Ledger, Live};
+use crate::ledger::{Confirmed, KeptSets, Ledger, SiteSets};
 
 /// Sources that a message names.
 const NAMED: usize = 5;
@@ -21,16 +21,16 @@ const NAMED: usize = 5;
 /// The dynamic sets that a start found on disk.
 #[derive(Debug, Default)]
 pub struct StoredSets {
-    /// What is held; none: nothing.
-    pub held: Option<Arc<Live>>,
-    /// Why that is not what was received last.
+    /// The sets that the node holds.
+    pub held: Option<Arc<SiteSets>>,
+    /// Why these are not the ones that were received last.
     pub damaged: Option<String>,
     /// Sources that the ruleset names and of which nothing is known.
     pub unknown: Vec<LiveName>,
 }
 
 impl StoredSets {
-    /// What is wrong.
+    /// Describes damage and unknown sources.
     pub fn error(&self) -> Option<String> {
         let unknown = describe_unknown(&self.unknown);
         let wrong: Vec<String> = self.damaged.iter().cloned().chain(unknown).collect();
@@ -48,21 +48,21 @@ pub fn load(
     ledger: &Ledger,
     confirmed: Option<&mut Confirmed>,
 ) -> StoredSets {
-    let mut stored = match ledger.live() {
-        KeptLive::Never => StoredSets::default(),
-        KeptLive::Last(live) => StoredSets {
-            held: Some(Arc::new(live)),
+    let mut stored = match ledger.dynamic_sets() {
+        KeptSets::Never => StoredSets::default(),
+        KeptSets::Last(sets) => StoredSets {
+            held: Some(Arc::new(sets)),
             ..StoredSets::default()
         },
-        KeptLive::Earlier(live, why) => StoredSets {
-            held: Some(Arc::new(live)),
+        KeptSets::Earlier(sets, why) => StoredSets {
+            held: Some(Arc::new(sets)),
             damaged: Some(format!(
                 "the dynamic sets on disk are damaged; the node enforces the previous ones until \
                  the controller sends them again: {why}"
             )),
             ..StoredSets::default()
         },
-        KeptLive::Lost(why) => StoredSets {
+        KeptSets::Lost(why) => StoredSets {
             damaged: Some(format!("the dynamic sets on disk are lost: {why}")),
             ..StoredSets::default()
         },
@@ -73,11 +73,11 @@ pub fn load(
             let sets = kernel_state::read_sets(kernel, false).unwrap_or_default();
             sets.iter().map(|set| as_address_set(set, now)).collect()
         };
-        let known = stored.held.as_ref().map(|live| live.known());
+        let known = stored.held.as_ref().map(|sets| sets.known());
         let in_kernel = || ours(kernel);
-        let (live, missing) =
+        let (filled, missing) =
             effective_ruleset(&confirmed.ruleset, known.as_deref(), None, in_kernel);
-        confirmed.live = live;
+        confirmed.filled = filled;
         stored.unknown = missing;
     }
     if let Some(why) = stored.error() {
@@ -148,7 +148,7 @@ pub(crate) fn effective_ruleset(
     (Some(Arc::new(effective)), missing.into_iter().collect())
 }
 
-/// What the kernel holds stays in the set.
+/// Elements that the kernel holds stay in the set.
 fn keep(set: &mut AddressSet, held: Option<&AddressSet>) {
     let Some(held) = held else {
         return;

@@ -1,6 +1,6 @@
 //! Compares the kernel with the ruleset that should run, and repairs differences.
 
-use voipfleet_ruleset::drift::{Class, Difference, compare_rules, compare_sets};
+use voipfleet_ruleset::drift::{Difference, DriftClass, DriftTable, compare_rules, compare_sets};
 use voipfleet_ruleset::iptables::{SetCount, Slack, count_sets, set_renewal};
 use voipfleet_ruleset::ruleset::Family;
 
@@ -11,7 +11,7 @@ use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Confirmed;
 
-/// What one inspection of the kernel found.
+/// The result of one inspection of the kernel.
 #[derive(Debug, Default)]
 pub struct Inspection {
     /// Differences from the ruleset that should run; parts that could not be read have the class
@@ -21,7 +21,7 @@ pub struct Inspection {
     pub sets: Option<SetCount>,
     /// Input of `ipset restore` for timers that are off only because time passed.
     pub(crate) renewal: String,
-    /// What was read.
+    /// The state that was read.
     read: KernelState,
 }
 
@@ -52,19 +52,14 @@ impl Inspection {
 
     /// Whether a part could not be read.
     pub fn is_unreadable(&self) -> bool {
-        let unreadable = |difference: &Difference| difference.class == Class::Unreadable;
+        let unreadable = |difference: &Difference| difference.class == DriftClass::Unreadable;
         self.differences.iter().any(unreadable)
     }
 
-    fn unreadable(&mut self, family: Family, table: &'static str, why: &KernelError) {
+    fn unreadable(&mut self, family: Family, table: DriftTable, why: &KernelError) {
         self.differences.push(Difference {
-            class: Class::Unreadable,
-            family,
-            table,
-            chain: String::new(),
-            rule: String::new(),
-            wanted: String::new(),
-            observed: why.to_string(),
+            observed: Some(why.to_string()),
+            ..Difference::new(DriftClass::Unreadable, family, table, None)
         });
     }
 }
@@ -91,7 +86,7 @@ pub(crate) fn inspect_parts(
             true
         }
         Err(why) => {
-            inspection.unreadable(*family, "filter", why);
+            inspection.unreadable(*family, DriftTable::Filter, why);
             false
         }
     });
@@ -105,7 +100,7 @@ pub(crate) fn inspect_parts(
             inspection.renewal = set_renewal(ruleset, observed, now, stepped);
         }
         Some(Err(why)) => {
-            inspection.unreadable(Family::V4, "ipset", why);
+            inspection.unreadable(Family::V4, DriftTable::Ipset, why);
             read.sets = None;
         }
         None => {}
@@ -122,11 +117,11 @@ pub(crate) fn repair(
     inspection: &mut Inspection,
     scope: RepairScope<'_>,
 ) -> Result<(), EnforceError> {
-    let unreadable = |family: Family, table: &str| {
+    let unreadable = |family: Family, table: DriftTable| {
         inspection.differences.iter().any(|difference| {
-            difference.class == Class::Unreadable
+            difference.class == DriftClass::Unreadable
                 && difference.table == table
-                && (difference.family == family || table == "ipset")
+                && (difference.family == family || table == DriftTable::Ipset)
         })
     };
     let target = Target {
@@ -136,17 +131,17 @@ pub(crate) fn repair(
         now: clock::unix(clock::now()),
         scope,
     };
-    let differs = |family: Family, table: &str| {
+    let differs = |family: Family, table: DriftTable| {
         inspection.differences.iter().any(|difference| {
-            difference.table == table && (difference.family == family || table == "ipset")
+            difference.table == table && (difference.family == family || table == DriftTable::Ipset)
         })
     };
     let repairable =
-        |family: Family, table: &str| differs(family, table) && !unreadable(family, table);
-    let sets = repairable(Family::V4, "ipset");
+        |family: Family, table: DriftTable| differs(family, table) && !unreadable(family, table);
+    let sets = repairable(Family::V4, DriftTable::Ipset);
     let parts = Parts {
-        v4: repairable(Family::V4, "filter"),
-        v6: repairable(Family::V6, "filter"),
+        v4: repairable(Family::V4, DriftTable::Filter),
+        v6: repairable(Family::V6, DriftTable::Filter),
         sets,
     };
     let read = std::mem::take(&mut inspection.read);

@@ -10,7 +10,7 @@ use crate::kernel::{Kernel, KernelError, Parts};
 /// Text that is worth a thread of its own to parse, in bytes.
 const LARGE: usize = 256 << 10;
 
-/// What was read of some parts of the kernel.
+/// The state of the requested parts of the kernel.
 #[derive(Debug, Default)]
 pub struct KernelState {
     /// The filter tables of the requested families.

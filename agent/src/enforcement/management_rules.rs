@@ -13,9 +13,9 @@ use super::write::{self, Effort};
 use super::{kernel_state, read_back};
 use crate::failpoint::{Work, during};
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::{Confirmed, Ledger, Management, Note};
+use voipfleet_protocol::errors::chain;
 
 /// In the comment of every rule that only [`Ruleset::management`] has.
 const MARK: &str = "vf:management:";
@@ -27,11 +27,11 @@ const SSH_PORT: u16 = 22;
 pub struct Fallback {
     /// Since when, and why.
     pub note: Note,
-    /// What protects the node meanwhile.
+    /// Its protection meanwhile.
     pub protection: Protection,
 }
 
-/// What protects a node that does not run its confirmed ruleset.
+/// The protection of a node that does not run its confirmed ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protection {
     /// The management rules, read back.
@@ -75,14 +75,15 @@ impl Fallback {
     }
 }
 
-/// What is in force in one family.
+/// The rules in force in one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum InForce {
     Nothing,
     Management,
     Ruleset,
 }
 
-/// What happens to rules of ours that are in the kernel.
+/// The treatment of rules of ours that are in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExistingRules {
     /// They were confirmed once, and stay.
@@ -100,57 +101,78 @@ pub fn enter_fallback(
     reason: &str,
     existing: ExistingRules,
 ) -> Option<Fallback> {
-    let _work = during(Work::Close);
-    let (protection, management) = match ledger.management() {
-        Ok(Some(management)) => (Protection::Management, Some(management)),
-        // Its file is missing or damaged, but the ruleset is there.
-        Ok(None) | Err(_) if confirmed.is_some() => {
-            (Protection::Management, confirmed.map(Management::from))
-        }
-        Ok(None) => (Protection::ManagementFromAnywhere, None),
-        Err(error) => {
-            error!(reason = chain(&error), "list of admins lost");
-            (Protection::ManagementFromAnywhere, None)
-        }
-    };
-    let enforces = management
+    let _work = during(Work::EnterFallback);
+    let (management, loaded) = known_management(ledger, confirmed);
+    let mode = management
         .as_ref()
-        .is_none_or(|management| management.mode == Mode::Enforce);
-    if !enforces && existing == ExistingRules::Replace {
-        let cleared = write::clear(kernel);
-        if let Err(error) = cleared {
-            error!(
-                reason = chain(&error),
-                "rules of the failed change not removed"
-            );
+        .map_or(Mode::Enforce, |management| management.mode);
+    if mode == Mode::Observe
+        && existing == ExistingRules::Replace
+        && let Err(error) = write::clear(kernel)
+    {
+        error!(
+            reason = chain(&error),
+            "rules of the failed change not removed"
+        );
+    }
+    let in_force = load(kernel, management, mode, existing);
+    let protection = match in_force {
+        Ok([InForce::Ruleset, InForce::Ruleset]) => return None,
+        Ok(families) if families.contains(&InForce::Management) => loaded,
+        Ok(_) => Protection::Nothing,
+        Err(why) => Protection::Refused(why),
+    };
+    let note = keep_note(ledger, reason);
+    Some(Fallback { note, protection })
+}
+
+/// The input of the management rules, and the protection that they give.
+fn known_management(
+    ledger: &Ledger,
+    confirmed: Option<&Confirmed>,
+) -> (Option<Management>, Protection) {
+    match (ledger.management(), confirmed) {
+        (Ok(Some(management)), _) => (Some(management), Protection::Management),
+        // Its file is missing or damaged, but the ruleset is there.
+        (Ok(None) | Err(_), Some(confirmed)) => {
+            (Some(Management::from(confirmed)), Protection::Management)
+        }
+        (Ok(None), None) => (None, Protection::ManagementFromAnywhere),
+        (Err(error), None) => {
+            error!(reason = chain(&error), "list of admins lost");
+            (None, Protection::ManagementFromAnywhere)
         }
     }
-    let protected = match rules_of(management) {
-        Ok((ruleset, failsafe)) => {
-            let target = Target {
-                ruleset: &ruleset,
-                failsafe: &failsafe,
-                canonical: None,
-                now: clock::unix(clock::now()),
-                scope: RepairScope::WHOLE,
-            };
-            let protected = Family::BOTH.map(|family| {
-                protect(kernel, target, family, existing, enforces).map_err(|error| chain(&error))
-            });
-            if existing == ExistingRules::Replace && enforces {
-                release_sets(kernel, target);
-            }
-            protected
-        }
-        Err(error) => [Err(chain(&error)), Err(chain(&error))],
+}
+
+/// Loads the management rules into both families. Gives what is in force then, or why one family
+/// is not protected.
+fn load(
+    kernel: &mut dyn Kernel,
+    management: Option<Management>,
+    mode: Mode,
+    existing: ExistingRules,
+) -> Result<[InForce; 2], String> {
+    let (ruleset, failsafe) = rules_of(management).map_err(|error| chain(&error))?;
+    let target = Target {
+        ruleset: &ruleset,
+        failsafe: &failsafe,
+        canonical: None,
+        now: clock::unix(clock::now()),
+        scope: RepairScope::WHOLE,
     };
-    let protection = match &protected {
-        [Ok(InForce::Ruleset), Ok(InForce::Ruleset)] => return None,
-        [Err(why), _] | [_, Err(why)] => Protection::Refused(why.clone()),
-        [Ok(InForce::Management), _] | [_, Ok(InForce::Management)] => protection,
-        _ => Protection::Nothing,
-    };
-    let note = ledger.fallback().unwrap_or_else(|| {
+    // A refusal of one family must not leave the other one open.
+    let families = Family::BOTH.map(|family| protect(kernel, target, family, existing, mode));
+    if existing == ExistingRules::Replace && mode == Mode::Enforce {
+        release_sets(kernel, target);
+    }
+    let [v4, v6] = families.map(|protected| protected.map_err(|error| chain(&error)));
+    Ok([v4?, v6?])
+}
+
+/// The note of the fallback: the first one stays, with its time.
+fn keep_note(ledger: &Ledger, reason: &str) -> Note {
+    ledger.fallback().unwrap_or_else(|| {
         let note = Note {
             since: clock::now(),
             reason: reason.to_owned(),
@@ -159,8 +181,7 @@ pub fn enter_fallback(
             warn!(reason = chain(&error), "fallback not recorded on disk");
         }
         note
-    });
-    Some(Fallback { note, protection })
+    })
 }
 
 /// The management rules; SSH from anywhere where the list of admins is lost. SSH asks for a key or
@@ -205,7 +226,7 @@ fn protect(
     target: Target<'_>,
     family: Family,
     existing: ExistingRules,
-    enforces: bool,
+    mode: Mode,
 ) -> Result<InForce, EnforceError> {
     if !kernel.speaks(family) {
         return Ok(InForce::Ruleset); // none of its packets come in
@@ -221,7 +242,7 @@ fn protect(
         }
         return Ok(InForce::Ruleset);
     }
-    if !enforces {
+    if mode == Mode::Observe {
         return Ok(InForce::Nothing);
     }
     if read_back::matches_ruleset(target, family, &table).is_err() {
@@ -257,7 +278,7 @@ pub fn describe_note(note: &Note) -> String {
 
 /// The confirmed ruleset runs again.
 pub fn leave_fallback(ledger: &Ledger, fallback: &mut Option<Fallback>) {
-    let _work = during(Work::Reopen);
+    let _work = during(Work::LeaveFallback);
     let ended = fallback.take();
     if (ended.is_some() || ledger.fallback().is_some())
         && let Err(error) = ledger.end_fallback()

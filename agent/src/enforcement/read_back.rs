@@ -14,7 +14,7 @@ use crate::failpoint::{Step, reach};
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::Canonical;
 
-/// What a successful read-back gives.
+/// The result of a successful read-back.
 #[derive(Debug)]
 pub struct Proof {
     /// The canonical form of the rules.
@@ -101,20 +101,14 @@ fn policy(ruleset: &Ruleset, observed: &Table) -> Option<String> {
 
 /// One difference in words, for an error.
 pub fn describe_difference(difference: &Difference, more: usize) -> String {
-    let none = |text: &str| {
-        if text.is_empty() {
-            "nothing".to_owned()
-        } else {
-            text.to_owned()
-        }
-    };
+    let or = |text: &Option<String>, none: &str| text.as_deref().unwrap_or(none).to_owned();
     let mut text = format!(
         "{} in {} ({}): wanted {}, found {}",
         difference.class,
-        difference.chain,
+        or(&difference.chain, difference.table.as_str()),
         difference.family,
-        none(&difference.wanted),
-        none(&difference.observed)
+        or(&difference.wanted, "nothing"),
+        or(&difference.observed, "nothing")
     );
     if more > 0 {
         let _ = write!(text, "; and {more} more");

@@ -8,13 +8,13 @@ use super::apply::{Failure, enforce_confirmed, roll_back};
 use super::dynamic_sets::{self, StoredSets};
 use super::management_rules::{self, ExistingRules, Fallback};
 use super::target::EnforceError;
-use super::write::{self};
+use super::write;
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::errors::chain;
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
+use voipfleet_protocol::errors::chain;
 
-/// What was found and done.
+/// The result of a start.
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// The ruleset that the node runs, or should.
@@ -48,58 +48,37 @@ pub enum Interrupted {
 
 /// Rolls back what was cut short, and puts the confirmed ruleset in force.
 pub fn recover(kernel: &mut dyn Kernel, ledger: &Ledger) -> Recovered {
-    let mut recovered = Recovered::default();
     let journal = ledger.journal();
-    match ledger.confirmed() {
-        Ok(None) if ledger.is_lost() => {
-            recovered.lost = Some("its file was corrupt or missing".to_owned());
-        }
-        Ok(None) => match ledger.find_loss() {
-            Ok(true) => recovered.lost = Some("its file is missing".to_owned()),
-            Ok(false) => {}
-            Err(error) => recovered.lost = Some(chain(&error)),
+    let mut recovered = match read_confirmed(ledger) {
+        Ok(confirmed) => Recovered {
+            confirmed,
+            ..Recovered::default()
         },
-        Ok(confirmed) => recovered.confirmed = confirmed,
-        Err(error) => recovered.lost = Some(chain(&error)),
-    }
+        Err(lost) => Recovered {
+            lost: Some(lost),
+            ..Recovered::default()
+        },
+    };
     recovered.dynamic_sets = dynamic_sets::load(kernel, ledger, recovered.confirmed.as_mut());
     if recovered.lost.is_some() {
-        let existing = match &journal {
-            // Rules of ours may be those of a push that was cut short.
-            Ok(Some(_)) | Err(_) if ledger.knows_admins() => ExistingRules::Replace,
-            _ => ExistingRules::Keep,
-        };
-        if existing == ExistingRules::Replace {
-            recovered.interrupted = interrupted(journal);
-        }
-        let mut recovered = recovered.protect(kernel, ledger, existing);
-        recovered.failed = ledger.settle().err().map(Failure::Ledger);
-        return recovered;
+        recovered.without_confirmed(kernel, ledger, journal)
+    } else {
+        recovered.with_confirmed(kernel, ledger, journal)
     }
-    let noted = match &journal {
-        Ok(None) => JournalState::Nothing,
-        Ok(Some(journal)) => JournalState::Change(journal.held),
-        Err(_) => JournalState::Unreadable,
-    };
-    let confirmed = recovered.confirmed.as_ref().map(|confirmed| confirmed.held);
-    let (course, first) = TrialState::start(confirmed, noted);
-    recovered.course = course;
-    let mut pauses = PAUSES.into_iter();
-    let done = loop {
-        let done = begin(kernel, ledger, first, recovered.confirmed.as_mut());
-        match (&done, pauses.next()) {
-            (Err(error), Some(pause)) if error.may_pass() => std::thread::sleep(pause),
-            _ => break done,
-        }
-    };
-    if first == Start::Undo {
-        if done.is_ok() {
-            recovered.course.undone();
-        }
-        recovered.interrupted = interrupted(journal);
+}
+
+/// The confirmed ruleset; none where nothing was ever confirmed, or why it is lost.
+fn read_confirmed(ledger: &Ledger) -> Result<Option<Confirmed>, String> {
+    match ledger.confirmed() {
+        Ok(Some(confirmed)) => Ok(Some(confirmed)),
+        Ok(None) if ledger.is_lost() => Err("its file was corrupt or missing".to_owned()),
+        Ok(None) => match ledger.find_loss() {
+            Ok(true) => Err("its file is missing".to_owned()),
+            Ok(false) => Ok(None),
+            Err(error) => Err(chain(&error)),
+        },
+        Err(error) => Err(chain(&error)),
     }
-    recovered.failed = done.err();
-    recovered.protect(kernel, ledger, ExistingRules::Keep)
 }
 
 fn interrupted(journal: Result<Option<Journal>, LedgerError>) -> Option<Interrupted> {
@@ -116,11 +95,11 @@ fn begin(
     confirmed: Option<&mut Confirmed>,
 ) -> Result<(), Failure> {
     let _work = during(match first {
-        Start::Undo => Work::Return,
+        Start::Undo => Work::UndoAtStart,
         Start::Keep => Work::Restore,
         Start::Settle => Work::Settle,
     });
-    reach(Step::Noted);
+    reach(Step::LedgerRead);
     match (first, confirmed) {
         (Start::Undo, None) => {
             // Else the list of admins of an interrupted first push would look like a lost ruleset.
@@ -141,6 +120,59 @@ fn begin(
 }
 
 impl Recovered {
+    /// Runs the management rules: the confirmed ruleset is lost.
+    fn without_confirmed(
+        mut self,
+        kernel: &mut dyn Kernel,
+        ledger: &Ledger,
+        journal: Result<Option<Journal>, LedgerError>,
+    ) -> Self {
+        let existing = match &journal {
+            // Rules of ours may be those of a push that was cut short.
+            Ok(Some(_)) | Err(_) if ledger.knows_admins() => ExistingRules::Replace,
+            _ => ExistingRules::Keep,
+        };
+        if existing == ExistingRules::Replace {
+            self.interrupted = interrupted(journal);
+        }
+        let mut recovered = self.protect(kernel, ledger, existing);
+        recovered.failed = ledger.settle().err().map(Failure::Ledger);
+        recovered
+    }
+
+    /// Puts the confirmed ruleset in force, or no rules of ours where nothing was ever confirmed.
+    fn with_confirmed(
+        mut self,
+        kernel: &mut dyn Kernel,
+        ledger: &Ledger,
+        journal: Result<Option<Journal>, LedgerError>,
+    ) -> Self {
+        let noted = match &journal {
+            Ok(None) => JournalState::Nothing,
+            Ok(Some(journal)) => JournalState::Change(journal.held),
+            Err(_) => JournalState::Unreadable,
+        };
+        let held = self.confirmed.as_ref().map(|confirmed| confirmed.held);
+        let (course, first) = TrialState::start(held, noted);
+        self.course = course;
+        let mut pauses = PAUSES.into_iter();
+        let done = loop {
+            let done = begin(kernel, ledger, first, self.confirmed.as_mut());
+            match (&done, pauses.next()) {
+                (Err(error), Some(pause)) if error.may_pass() => std::thread::sleep(pause),
+                _ => break done,
+            }
+        };
+        if first == Start::Undo {
+            if done.is_ok() {
+                self.course.undone();
+            }
+            self.interrupted = interrupted(journal);
+        }
+        self.failed = done.err();
+        self.protect(kernel, ledger, ExistingRules::Keep)
+    }
+
     /// Runs the management rules where the confirmed ruleset is not in force.
     fn protect(
         mut self,

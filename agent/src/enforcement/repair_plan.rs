@@ -1,8 +1,8 @@
-//! What a repair changes: the plan for the sets, and the input of `iptables-restore`.
+//! The changes of a repair: the plan for the sets, and the input of `iptables-restore`.
 
-use voipfleet_ruleset::drift::UNWANTED_SETS;
+use voipfleet_ruleset::drift::DriftTable;
 use voipfleet_ruleset::iptables::{
-    KernelSet, Repair, SetPlan, Table, apply_input, repair_input, set_plan,
+    KernelSet, Repair, RepairPart, SetPlan, Table, apply_input, repair_input, set_plan,
 };
 use voipfleet_ruleset::ruleset::{Family, SetName};
 
@@ -16,9 +16,12 @@ impl Target<'_> {
         }
         let spares = |name: &SetName| {
             let wanted = self.ruleset.sets.iter().any(|set| set.name == *name);
-            let kernel_name = name.kernel_name();
-            let subject = if wanted { &kernel_name } else { UNWANTED_SETS };
-            self.scope.spares("ipset", name.family, subject)
+            let part = if wanted {
+                RepairPart::Named(name.kernel_name())
+            } else {
+                RepairPart::Unwanted
+            };
+            self.scope.spares(DriftTable::Ipset, name.family, &part)
         };
         let mut ruleset = self.ruleset.clone();
         ruleset.sets.retain(|set| !spares(&set.name));
@@ -35,7 +38,7 @@ impl Target<'_> {
         };
         let wanted = canonical.of(family);
         let repair = Repair {
-            spares: &|name| self.scope.spares("filter", family, name),
+            spares: &|part| self.scope.spares(DriftTable::Filter, family, part),
             whole_chains: self.scope.rewrite_chains,
             ..Repair::of(&wanted.table, wanted.policy.as_deref())
         };

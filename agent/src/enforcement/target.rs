@@ -1,20 +1,20 @@
-//! What the kernel should hold, how far it is changed for that, and how that fails.
+//! The ruleset to enforce, the scope of a repair, and their errors.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use voipfleet_ruleset::drift::Subject;
-use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::drift::{DriftSubject, DriftTable};
+use voipfleet_ruleset::iptables::{Failsafe, RepairPart};
 use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use crate::kernel::KernelError;
 use crate::ledger::Canonical;
 
-/// What the kernel should be.
+/// The state that the kernel should have.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
     pub ruleset: &'a Ruleset,
-    /// What the failsafe chain keeps open.
+    /// The controllers that the failsafe chain keeps open.
     pub failsafe: &'a Failsafe,
     /// The canonical form; none where no preflight could find it.
     pub canonical: Option<&'a Canonical>,
@@ -72,8 +72,8 @@ pub(crate) fn failed_at(step: EnforceStep) -> impl FnOnce(KernelError) -> Enforc
 /// How far differences are repaired.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairScope<'a> {
-    /// What is left alone for now.
-    pub skip: Option<&'a BTreeSet<Subject>>,
+    /// Chains and sets that are left alone for now.
+    pub skip: Option<&'a BTreeSet<DriftSubject>>,
     /// Chains that differ are rewritten as a whole.
     pub rewrite_chains: bool,
     /// How long to wait until the kernel releases sets that no rule names any more.
@@ -97,16 +97,19 @@ impl RepairScope<'_> {
     };
 
     pub(super) fn spares_sets(self) -> bool {
-        self.skip
-            .is_some_and(|spared| spared.iter().any(|subject| subject.table == "ipset"))
+        self.skip.is_some_and(|spared| {
+            spared
+                .iter()
+                .any(|subject| subject.table == DriftTable::Ipset)
+        })
     }
 
-    pub(super) fn spares(self, table: &'static str, family: Family, name: &str) -> bool {
+    pub(super) fn spares(self, table: DriftTable, family: Family, part: &RepairPart) -> bool {
         self.skip.is_some_and(|spared| {
-            spared.contains(&Subject {
+            spared.contains(&DriftSubject {
                 table,
                 family,
-                name: name.to_owned(),
+                part: part.clone(),
             })
         })
     }

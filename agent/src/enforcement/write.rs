@@ -16,7 +16,7 @@ use crate::ledger::Canonical;
 /// How often a restore is repeated because another program changed the table meanwhile.
 const LOAD_ATTEMPTS: usize = 5;
 
-/// What to do after a step was refused.
+/// How to go on after a step was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
     /// Nothing more: a new ruleset is not worth more than the one before.

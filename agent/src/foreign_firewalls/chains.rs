@@ -174,7 +174,7 @@ mod tests {
              -A INPUT -s 192.0.2.200/32 -j DROP\n-A INPUT -j VF-INPUT\n-A INPUT -j LATER\n\
              -A BADIPS -s 192.0.2.0/28 -j DROP\n",
         );
-        let detail = "above our rules in INPUT: chain BADIPS, 1 rule; they only drop";
+        let detail = "above our rules in INPUT: chain BADIPS, 1 rule; they only drop packets";
         assert_eq!(
             found,
             [(

@@ -131,7 +131,7 @@ fn ufw(root: &Root) -> Option<Neighbour> {
     enabled.then(|| neighbour(NeighbourKind::Ufw, "/etc/ufw/ufw.conf has ENABLED=yes", UFW))
 }
 
-/// What to do about ufw.
+/// The advice about ufw.
 pub(super) const UFW: &str =
     "it drops what its own rules do not open, and rewrites INPUT when it reloads: ufw disable";
 

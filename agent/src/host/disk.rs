@@ -11,7 +11,7 @@ use crate::failpoint::{Step, reach_file};
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be {action}", path.display())]
 pub struct DiskError {
-    /// What was tried: `read`, `written`, `removed`.
+    /// The operation: `read`, `written`, `removed`.
     pub action: &'static str,
     /// The file or folder.
     pub path: PathBuf,

@@ -77,7 +77,7 @@ pub enum ExecError {
     },
 }
 
-/// What a tool that succeeded printed.
+/// The output of a tool that succeeded.
 #[derive(Debug)]
 pub struct Output {
     /// Its standard output. Bytes that are no text, as comments of others may have, are
@@ -113,7 +113,7 @@ pub struct Runner {
     path: String,
     limit: Duration,
     own: OwnProcesses,
-    /// What the tools lock in place of the xtables lock.
+    /// The file that the tools lock in place of the xtables lock.
     lock_file: Option<String>,
 }
 

@@ -3,7 +3,6 @@
 
 pub mod clock;
 pub mod disk;
-pub mod errors;
 pub mod exec;
 mod files;
 mod processes;

@@ -20,7 +20,7 @@ const MAX_PASSWD: u64 = 1 << 20;
 const MAX_PROCESSES: usize = 20_000;
 const MAX_LINKS: usize = 200_000;
 
-/// What is known about a process; what cannot be read is empty.
+/// Facts about a process; empty where they cannot be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Process {
     /// Its id.
@@ -65,7 +65,7 @@ impl Processes {
         Some((parent, comm_text(comm.as_bytes())))
     }
 
-    /// What is known about a process; none if it has ended.
+    /// Reads a process; none if it has ended.
     pub fn read(&self, pid: u32) -> Option<Process> {
         let (_, comm) = self.parent_and_comm(pid)?;
         // A process that has ended and is not reaped yet has no executable any more.

@@ -1,4 +1,4 @@
-//! What the controller should know of the machine: read, never changed.
+//! Facts about the machine for the controller: read, never changed.
 
 pub mod node_facts;
 pub mod voipnow;
@@ -10,7 +10,7 @@ use crate::host::{Host, Processes};
 use crate::kernel::Kernel;
 use crate::reconcile::Inventory;
 
-/// What was found.
+/// Foreign firewalls, VoipNow, and listeners.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Findings {
     /// Others who work on the firewall.

@@ -147,8 +147,8 @@ impl Author {
     }
 }
 
-/// The first ancestor from `pid` on that is not a wrapper; else the last one below the first process
-/// of the machine.
+/// The first ancestor from `pid` on that is not a wrapper; else the last one below the first
+/// process of the machine.
 fn starter(processes: &Processes, mut pid: u32) -> Option<u32> {
     let mut last = None;
     for _ in 0..MAX_ANCESTORS {

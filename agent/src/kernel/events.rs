@@ -41,7 +41,7 @@ const BUFFER: usize = 64 << 10;
 /// reports the loss then, and everything is inspected.
 const KERNEL_BUFFER: i32 = 1 << 20;
 
-/// What of one family's filter table a transaction reached.
+/// How far a transaction reached into one family's filter table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
     #[default]
@@ -57,9 +57,9 @@ pub enum Reach {
 pub struct Transaction {
     /// Its author, where the kernel names one.
     pub author: Option<Box<Author>>,
-    /// What it reached of IPv4.
+    /// Its reach in IPv4.
     pub v4: Reach,
-    /// What it reached of IPv6.
+    /// Its reach in IPv6.
     pub v6: Reach,
 }
 
@@ -92,7 +92,7 @@ impl Transaction {
     }
 }
 
-/// What was announced.
+/// An announcement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelEvent {
     /// A transaction was committed.

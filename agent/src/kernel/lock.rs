@@ -18,8 +18,8 @@ use super::KernelError;
 #[derive(Debug)]
 pub(super) struct XtablesLock {
     _file: Flock<File>,
-    /// What the tools lock meanwhile. In memory and without a name, since a process that can open a
-    /// file can lock it: with `/dev/null`, any user could block our tools.
+    /// The file that the tools lock meanwhile. In memory and without a name, since a process that
+    /// can open a file can lock it: with `/dev/null`, any user could block our tools.
     stand_in: File,
 }
 

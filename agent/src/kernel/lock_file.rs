@@ -2,8 +2,8 @@
 //! may have changed. The kernel itself announces nothing there.
 //!
 //! Where fanotify may be used (Linux 2.6.37 with `CONFIG_FANOTIFY`, and `CAP_SYS_ADMIN`), it also
-//! names the process. inotify, which every kernel has, serves where it may not. Both work on whatever
-//! `/run` is: tmpfs, or the disk.
+//! names the process. inotify, which every kernel has, serves where it may not. Both work on
+//! whatever `/run` is: tmpfs, or the disk.
 //!
 //! The poll covers tools that take no lock, or another one: iptables before 1.4.20 and
 //! iptables-restore before 1.6.2, a tool with `XTABLES_LOCKFILE`, and one in a container that has
@@ -41,7 +41,7 @@ pub struct LockFileError {
     source: std::io::Error,
 }
 
-/// What announces that the lock was released.
+/// The source of events about the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notifier {
     /// Names the process, too. Inotify serves where the kernel does not allow it.
@@ -200,7 +200,7 @@ impl LockFile {
     }
 }
 
-/// What was done under the lock is not known: it is one for both families.
+/// The change under the lock is not known, and the lock is one for both families.
 fn let_go(author: Option<Author>) -> KernelEvent {
     KernelEvent::Changed(Transaction {
         author: author.map(Box::new),

@@ -12,6 +12,7 @@ mod watch;
 use std::fmt;
 use std::time::Duration;
 
+use voipfleet_ruleset::drift::DriftTable;
 use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
 use voipfleet_ruleset::ruleset::{Family, Ruleset};
@@ -105,7 +106,7 @@ pub enum KernelError {
     Version {
         /// The tool.
         program: &'static str,
-        /// What it printed.
+        /// Its output.
         text: String,
     },
     /// iptables and ip6tables speak to different parts of the kernel.
@@ -138,7 +139,7 @@ pub enum KernelError {
 #[error("cannot create a scratch network namespace")]
 pub struct NoScratch(#[source] pub std::io::Error);
 
-/// What of the kernel is read or written.
+/// Parts of the kernel to read or write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts {
     /// The rules of IPv4.
@@ -163,12 +164,12 @@ impl Parts {
         sets: true,
     };
 
-    /// Whether a table of a family, or `ipset`, belongs to it.
-    pub fn covers(self, table: &str, family: Family) -> bool {
+    /// Whether a table of a family belongs to it; the sets of both families are one part.
+    pub fn covers(self, table: DriftTable, family: Family) -> bool {
         match (table, family) {
-            ("ipset", _) => self.sets,
-            (_, Family::V4) => self.v4,
-            (_, Family::V6) => self.v6,
+            (DriftTable::Ipset, _) => self.sets,
+            (DriftTable::Filter, Family::V4) => self.v4,
+            (DriftTable::Filter, Family::V6) => self.v6,
         }
     }
 
@@ -185,7 +186,7 @@ impl Parts {
     }
 }
 
-/// What the tools printed of the requested parts of the kernel.
+/// The output of the tools for the requested parts of the kernel.
 #[derive(Debug, Default)]
 pub struct Printed {
     /// `iptables-save` of each family.
@@ -196,7 +197,7 @@ pub struct Printed {
 
 /// One network namespace's iptables, ip6tables and ipset. Calls block.
 pub trait Kernel: Send {
-    /// What `iptables -V` names.
+    /// The backend that `iptables -V` names.
     fn backend(&self) -> Backend;
 
     /// The version of iptables, `1.8.9`.
@@ -237,7 +238,7 @@ pub trait Kernel: Send {
         self.ipset_save()
     }
 
-    /// What the tools print of `parts`. They may be run at the same time.
+    /// The output of the tools for `parts`. They may be run at the same time.
     fn print(&mut self, parts: Parts) -> Printed {
         let families = parts.families(|family| self.speaks(family));
         Printed {

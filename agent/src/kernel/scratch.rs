@@ -6,23 +6,23 @@ use nix::sched::{CloneFlags, unshare};
 use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::ruleset::Family;
 
-use super::{Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, Parts, Printed, System};
+use super::{Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, Parts, Printed};
 
-type Job = Box<dyn FnOnce(&mut System) + Send>;
+type Job<K> = Box<dyn FnOnce(&mut K) + Send>;
 
 /// A thread that left the network namespace of the process, and runs the tools where it went.
 /// The kernel takes the namespace away when the thread ends.
-pub(super) struct Scratch {
-    jobs: Option<SyncSender<Job>>,
+pub(super) struct Scratch<K> {
+    jobs: Option<SyncSender<Job<K>>>,
     thread: Option<std::thread::JoinHandle<()>>,
-    system: System,
+    kernel: K,
 }
 
-impl Scratch {
-    pub(super) fn new(system: System) -> Result<Self, NoScratch> {
-        let (jobs, todo) = sync_channel::<Job>(1);
+impl<K: Kernel + Clone + 'static> Scratch<K> {
+    pub(super) fn new(kernel: K) -> Result<Self, NoScratch> {
+        let (jobs, todo) = sync_channel::<Job<K>>(1);
         let (made, wait) = sync_channel(1);
-        let theirs = system.clone();
+        let theirs = kernel.clone();
         let thread = std::thread::Builder::new()
             .name("scratch".to_owned())
             .spawn(move || {
@@ -38,7 +38,7 @@ impl Scratch {
             Ok(Ok(())) => Ok(Self {
                 jobs: Some(jobs),
                 thread: Some(thread),
-                system,
+                kernel,
             }),
             Ok(Err(error)) => Err(NoScratch(error.into())),
             Err(_) => Err(NoScratch(std::io::Error::other("its thread ended"))),
@@ -47,11 +47,11 @@ impl Scratch {
 
     fn ask<T: Send + 'static>(
         &mut self,
-        job: impl FnOnce(&mut System) -> Result<T, KernelError> + Send + 'static,
+        job: impl FnOnce(&mut K) -> Result<T, KernelError> + Send + 'static,
     ) -> Result<T, KernelError> {
         let (answer, wait) = sync_channel(1);
-        let job: Job = Box::new(move |system| {
-            let _listening = answer.send(job(system));
+        let job: Job<K> = Box::new(move |kernel| {
+            let _listening = answer.send(job(kernel));
         });
         let jobs = self.jobs.as_ref().ok_or(KernelError::ScratchGone)?;
         jobs.send(job).map_err(|_| KernelError::ScratchGone)?;
@@ -59,13 +59,13 @@ impl Scratch {
     }
 }
 
-fn work(todo: &Receiver<Job>, mut system: System) {
+fn work<K>(todo: &Receiver<Job<K>>, mut kernel: K) {
     while let Ok(job) = todo.recv() {
-        job(&mut system);
+        job(&mut kernel);
     }
 }
 
-impl Drop for Scratch {
+impl<K> Drop for Scratch<K> {
     fn drop(&mut self) {
         self.jobs = None; // ends the thread's loop
         if let Some(thread) = self.thread.take() {
@@ -74,44 +74,44 @@ impl Drop for Scratch {
     }
 }
 
-impl Kernel for Scratch {
+impl<K: Kernel + Clone + 'static> Kernel for Scratch<K> {
     fn backend(&self) -> Backend {
-        self.system.backend()
+        self.kernel.backend()
     }
 
     fn version(&self) -> &str {
-        self.system.version()
+        self.kernel.version()
     }
 
     fn speaks(&self, family: Family) -> bool {
-        self.system.speaks(family)
+        self.kernel.speaks(family)
     }
 
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
         let input = input.to_owned();
-        self.ask(move |system| system.restore(family, &input))
+        self.ask(move |kernel| kernel.restore(family, &input))
     }
 
     fn save(&mut self, family: Family) -> Result<String, KernelError> {
-        self.ask(move |system| system.save(family))
+        self.ask(move |kernel| kernel.save(family))
     }
 
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
         let input = input.to_owned();
-        self.ask(move |system| system.ipset_restore(&input))
+        self.ask(move |kernel| kernel.ipset_restore(&input))
     }
 
     fn ipset_save(&mut self) -> Result<String, KernelError> {
-        self.ask(Kernel::ipset_save)
+        self.ask(K::ipset_save)
     }
 
     fn ipset_save_of(&mut self, names: &[String]) -> Result<String, KernelError> {
         let names = names.to_vec();
-        self.ask(move |system| system.ipset_save_of(&names))
+        self.ask(move |kernel| kernel.ipset_save_of(&names))
     }
 
     fn print(&mut self, parts: Parts) -> Printed {
-        let printed = self.ask(move |system| Ok(system.print(parts)));
+        let printed = self.ask(move |kernel| Ok(kernel.print(parts)));
         printed.unwrap_or_else(|_| Printed {
             rules: parts
                 .families(|family| self.speaks(family))
@@ -131,6 +131,6 @@ impl Kernel for Scratch {
     }
 
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
-        self.system.scratch()
+        self.kernel.scratch()
     }
 }

@@ -53,8 +53,8 @@ impl Clone for System {
     }
 }
 
-/// Whether the kernel has IPv6. A sandbox may forbid its sockets, so there are two checks; the first
-/// makes the kernel load the module where there is one.
+/// Whether the kernel has IPv6. A sandbox may forbid its sockets, so there are two checks; the
+/// first makes the kernel load the module where there is one.
 fn has_ipv6() -> bool {
     let unknown =
         |error: std::io::Error| error.raw_os_error() == Some(nix::Error::EAFNOSUPPORT as i32);

@@ -6,7 +6,7 @@ use super::{Backend, Events, KernelEvent, LockFile, Notifier};
 use crate::host::exec::OwnProcesses;
 use crate::host::{Processes, Root};
 
-/// What announces changes on this machine.
+/// The source of events on this machine.
 pub enum Watch {
     /// The kernel itself.
     Announcements {

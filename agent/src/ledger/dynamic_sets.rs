@@ -7,21 +7,21 @@ use std::sync::Arc;
 use voipfleet_ruleset::ruleset::live::{MAX_LIVE_BYTES, Missing};
 use voipfleet_ruleset::ruleset::{Digest, LiveName, LiveSets, Ruleset};
 
-use super::format::{self, Kind, LiveFile};
+use super::format::{self, DynamicSetsFile, Kind};
 use super::{Corrupt, Ledger, LedgerError, content};
 use crate::host::disk;
-use crate::host::errors::chain;
+use voipfleet_protocol::errors::chain;
 
-pub(super) const LIVE: &str = "live";
-/// What was kept before [`LIVE`]: most of it is still right, should that be damaged.
+pub(super) const LAST: &str = "live";
+/// The sets before [`LAST`]: most of them are still right, should that be damaged.
 pub(super) const EARLIER: &str = "live-earlier";
 /// Both parts, and what frames them.
 const MAX_FILE: usize = 2 * MAX_LIVE_BYTES + 4096;
 
 /// The dynamic sets of the site, as this node received them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Live {
-    /// What the controller sent last.
+pub struct SiteSets {
+    /// The sets that the controller sent last.
     pub received: LiveSets,
     pub digest: Digest,
     /// Sources that it sends no more, but that a ruleset of this node names, as they were sent
@@ -29,8 +29,8 @@ pub struct Live {
     pub kept: LiveSets,
 }
 
-impl Live {
-    /// What was received.
+impl SiteSets {
+    /// Without sources that are sent no more.
     pub fn new(received: LiveSets) -> Self {
         let digest = received.digest();
         let kept = LiveSets::new(received.site.clone());
@@ -43,7 +43,7 @@ impl Live {
 
     /// The same after `earlier`: those of `names` that are sent no more are kept.
     #[must_use]
-    pub fn after(&self, earlier: Option<&Live>, names: &BTreeSet<LiveName>) -> Self {
+    pub fn after(&self, earlier: Option<&SiteSets>, names: &BTreeSet<LiveName>) -> Self {
         let mut kept = LiveSets::new(self.received.site.clone());
         for name in names {
             if self.received.sources.contains_key(name) {
@@ -80,62 +80,62 @@ impl Live {
 /// `ruleset` with its dynamic sets; none: it names none.
 pub(crate) fn effective(
     ruleset: &Ruleset,
-    live: Option<&LiveSets>,
+    sets: Option<&LiveSets>,
 ) -> Result<Option<Arc<Ruleset>>, Missing> {
     let Some(first) = ruleset.sets.iter().find_map(|set| set.live.first()) else {
         return Ok(None);
     };
-    let live = live.ok_or_else(|| Missing(first.clone()))?;
-    ruleset.with_live(live).map(Arc::new).map(Some)
+    let sets = sets.ok_or_else(|| Missing(first.clone()))?;
+    ruleset.with_live(sets).map(Arc::new).map(Some)
 }
 
 /// The dynamic sets in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeptLive {
+pub enum KeptSets {
     /// None were ever kept.
     Never,
     /// The last ones.
-    Last(Live),
+    Last(SiteSets),
     /// Those before the last, and why the last are damaged.
-    Earlier(Live, String),
+    Earlier(SiteSets, String),
     /// None can be read, and why.
     Lost(String),
 }
 
 impl Ledger {
     /// The dynamic sets. A corrupt file is renamed.
-    pub fn live(&self) -> KeptLive {
-        let last = match self.read_live(LIVE) {
-            Ok(Some(live)) => return KeptLive::Last(live),
+    pub fn dynamic_sets(&self) -> KeptSets {
+        let last = match self.read_dynamic_sets(LAST) {
+            Ok(Some(sets)) => return KeptSets::Last(sets),
             Ok(None) => None,
             Err(error) => Some(chain(&error)),
         };
-        match (self.read_live(EARLIER), last) {
-            (Ok(Some(live)), last) => {
-                let gone = || format!("{} is gone", self.file(LIVE).display());
-                KeptLive::Earlier(live, last.unwrap_or_else(gone))
+        match (self.read_dynamic_sets(EARLIER), last) {
+            (Ok(Some(sets)), last) => {
+                let gone = || format!("{} is gone", self.file(LAST).display());
+                KeptSets::Earlier(sets, last.unwrap_or_else(gone))
             }
-            (Ok(None), None) if !self.corrupt(LIVE).exists() => KeptLive::Never,
-            (Ok(None), None) => KeptLive::Lost("their file was corrupt".to_owned()),
-            (Err(error), None) => KeptLive::Lost(chain(&error)),
-            (_, Some(why)) => KeptLive::Lost(why),
+            (Ok(None), None) if !self.corrupt(LAST).exists() => KeptSets::Never,
+            (Ok(None), None) => KeptSets::Lost("their file was corrupt".to_owned()),
+            (Err(error), None) => KeptSets::Lost(chain(&error)),
+            (_, Some(why)) => KeptSets::Lost(why),
         }
     }
 
-    fn read_live(&self, name: &str) -> Result<Option<Live>, LedgerError> {
+    fn read_dynamic_sets(&self, name: &str) -> Result<Option<SiteSets>, LedgerError> {
         let Some(bytes) = disk::read(&self.file(name), MAX_FILE)? else {
             return Ok(None);
         };
-        format::decode::<LiveFile>(Kind::Live, &bytes)
-            .and_then(Live::try_from)
+        format::decode::<DynamicSetsFile>(Kind::DynamicSets, &bytes)
+            .and_then(SiteSets::try_from)
             .map(Some)
             .or_else(|reason| self.put_aside(name, reason))
     }
 
     /// Keeps the dynamic sets, beside those kept before. Durable on return.
-    pub fn keep_live(&self, live: &Live) -> Result<(), LedgerError> {
-        let file = format::encode(Kind::Live, &LiveFile::from(live));
-        let (last, earlier) = (self.file(LIVE), self.file(EARLIER));
+    pub fn keep_dynamic_sets(&self, sets: &SiteSets) -> Result<(), LedgerError> {
+        let file = format::encode(Kind::DynamicSets, &DynamicSetsFile::from(sets));
+        let (last, earlier) = (self.file(LAST), self.file(EARLIER));
         disk::keep_copy(&last, &earlier)?;
         disk::replace(&last, &file)?;
         if !earlier.exists() {
@@ -145,20 +145,20 @@ impl Ledger {
     }
 }
 
-impl From<&Live> for LiveFile {
-    fn from(live: &Live) -> Self {
-        let kept = Some(&live.kept).filter(|kept| !kept.sources.is_empty());
+impl From<&SiteSets> for DynamicSetsFile {
+    fn from(sets: &SiteSets) -> Self {
+        let kept = Some(&sets.kept).filter(|kept| !kept.sources.is_empty());
         Self {
-            received: live.received.encode(),
+            received: sets.received.encode(),
             kept: kept.map(LiveSets::encode).unwrap_or_default(),
         }
     }
 }
 
-impl TryFrom<LiveFile> for Live {
+impl TryFrom<DynamicSetsFile> for SiteSets {
     type Error = Corrupt;
 
-    fn try_from(file: LiveFile) -> Result<Self, Corrupt> {
+    fn try_from(file: DynamicSetsFile) -> Result<Self, Corrupt> {
         let read = |bytes: &[u8]| LiveSets::decode(bytes).map_err(|why| content(&why));
         let received = read(&file.received)?;
         let kept = if file.kept.is_empty() {

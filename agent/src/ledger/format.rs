@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "VFLEDGER"  8 bytes
-//! kind        4 bytes, little endian: 1 confirmed, 2 journal, 3 management, 4 fallback, 5 live
+//! kind        4 bytes, little endian: see `Kind`
 //! version     4 bytes, little endian
 //! length      8 bytes, little endian: of the payload
 //! checksum    32 bytes: SHA-256 of everything before and of the payload
@@ -16,7 +16,7 @@ const MAGIC: &[u8; 8] = b"VFLEDGER";
 const HEAD: usize = 24;
 const CHECKSUM: usize = 32;
 
-/// What a file of the ledger holds.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Kind {
@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Journal = 2,
     Management = 3,
     Fallback = 4,
-    Live = 5,
+    DynamicSets = 5,
 }
 
 /// The version that is written. A reader takes this one only, until there is a second.
@@ -116,7 +116,7 @@ pub(super) struct JournalFile {
     pub(super) begun_ms: u64,
 }
 
-/// What the management rules are made of.
+/// The input of the management rules.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ManagementFile {
     #[prost(string, tag = "1")]
@@ -148,7 +148,7 @@ pub(super) struct FallbackFile {
 
 /// The dynamic sets of the site.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct LiveFile {
+pub(super) struct DynamicSetsFile {
     /// Canonical protobuf, as it was received.
     #[prost(bytes = "vec", tag = "1")]
     pub(super) received: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What the ledger keeps for a node that cannot run its confirmed ruleset.
+//! The part of the ledger for a node that cannot run its confirmed ruleset.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ pub(super) const FALLBACK: &str = "fallback";
 /// Thousands of admins, or a long reason.
 const MAX_FILE: usize = 1 << 20;
 
-/// What the management rules are made of. In a file of its own, so that it survives a corrupt
+/// The input of the management rules. In a file of its own, so that it survives a corrupt
 /// ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Management {
@@ -57,7 +57,7 @@ impl From<&Confirmed> for Management {
 }
 
 impl Ledger {
-    /// What the management rules are made of; none if nothing was ever confirmed.
+    /// The input of the management rules; none if nothing was ever confirmed.
     pub fn management(&self) -> Result<Option<Management>, LedgerError> {
         let Some(bytes) = disk::read(&self.file(MANAGEMENT), MAX_FILE)? else {
             return Ok(None);

@@ -19,12 +19,12 @@ use crate::failpoint::{Step, Work, reach_in};
 use crate::host::clock;
 use crate::host::disk::{self, DiskError};
 use crate::kernel::{Backend, Kernel};
-use dynamic_sets::{EARLIER, LIVE};
+use dynamic_sets::{EARLIER, LAST};
 use format::{CanonicalFile, ChainFile, ConfirmedFile, JournalFile, Kind};
 use management::{FALLBACK, MANAGEMENT};
 
 pub(crate) use dynamic_sets::effective;
-pub use dynamic_sets::{KeptLive, Live};
+pub use dynamic_sets::{KeptSets, SiteSets};
 pub use format::Corrupt;
 pub use management::{Management, Note};
 
@@ -42,10 +42,10 @@ pub enum LedgerError {
     /// A file that is not what was written.
     #[error("{} cannot be used", path.display())]
     Corrupt {
-        /// The file, by its name now: `….corrupt`, unless the ledger was opened for reading only, or
-        /// a later version wrote it.
+        /// The file, by its name now: `….corrupt`, unless the ledger was opened for reading only,
+        /// or a later version wrote it.
         path: PathBuf,
-        /// What is wrong.
+        /// The damage.
         #[source]
         reason: Corrupt,
     },
@@ -97,24 +97,23 @@ pub struct Confirmed {
     /// Its number and digest.
     pub held: Held,
     pub ruleset: Ruleset,
-    /// What the failsafe chain keeps open.
+    /// The controllers that the failsafe chain keeps open.
     pub failsafe: Failsafe,
-    /// What the kernel must print.
+    /// The canonical form of its rules.
     pub canonical: Canonical,
-    /// The ruleset with what its live sources hold; none where it names none. The ledger keeps
-    /// what they hold apart.
-    pub live: Option<Arc<Ruleset>>,
+    /// The ruleset with its dynamic sets, which the ledger keeps apart; none where it names none.
+    pub filled: Option<Arc<Ruleset>>,
 }
 
 impl Confirmed {
-    /// What the kernel should hold.
+    /// The ruleset that the kernel should hold.
     pub fn effective(&self) -> &Ruleset {
-        self.live.as_deref().unwrap_or(&self.ruleset)
+        self.filled.as_deref().unwrap_or(&self.ruleset)
     }
 
     /// The same, to keep.
     pub fn into_effective(self) -> Arc<Ruleset> {
-        self.live.unwrap_or_else(|| Arc::new(self.ruleset))
+        self.filled.unwrap_or_else(|| Arc::new(self.ruleset))
     }
 
     /// Whether the ledger keeps both alike.
@@ -130,7 +129,7 @@ impl Confirmed {
 /// to is the confirmed ruleset, and no rules of ours where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Journal {
-    /// What is being applied.
+    /// The generation that is being applied.
     pub held: Held,
     /// The offer's nonce.
     pub nonce: u64,
@@ -198,7 +197,7 @@ impl Ledger {
         if self.keeper && !matches!(reason, Corrupt::Version(_)) {
             let kept = self.corrupt(name);
             disk::rename(&path, &kept)?;
-            reach_in(Work::Close, Step::PutAside);
+            reach_in(Work::EnterFallback, Step::PutAside);
             path = kept;
         }
         Err(LedgerError::Corrupt { path, reason })
@@ -266,7 +265,7 @@ impl Ledger {
 
     /// Forgets everything, also what was put aside.
     pub fn purge(&self) -> Result<(), LedgerError> {
-        for name in [CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK, LIVE, EARLIER] {
+        for name in [CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK, LAST, EARLIER] {
             disk::remove(&self.file(name))?;
             disk::remove(&self.corrupt(name))?;
         }
@@ -361,7 +360,7 @@ impl TryFrom<ConfirmedFile> for Confirmed {
                 ],
                 read_back: canonical.read_back,
             },
-            live: None,
+            filled: None,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use rustls::{AlertDescription, CertificateError};
 use tonic::Code;
 
-use crate::host::errors::chain;
+use voipfleet_protocol::errors::chain;
 
 /// What an `error` of a connection to `controller` (`HOST:PORT`) means, and what to do.
 pub fn explain(error: &(dyn Error + 'static), controller: &str) -> String {

@@ -16,16 +16,16 @@ use voipfleet_proto::v1::fleet_client::FleetClient;
 use voipfleet_ruleset::ruleset::live::{InvalidLive, LiveDelta};
 use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 
-use super::fetch::{FetchError, FetchLimits, What, fetch};
+use super::fetch::{FetchError, FetchLimits, Requested, fetch};
 use super::{Link, backoff};
 use crate::failpoint::{Step, Work, reach_in};
-use crate::host::errors::chain;
-use crate::ledger::Live;
+use crate::ledger::SiteSets;
 use crate::mailbox::ReceivedSets;
+use voipfleet_protocol::errors::chain;
 
 /// Why announced dynamic sets are not here.
 #[derive(Debug, thiserror::Error)]
-enum Why {
+enum SetsError {
     #[error("the announcement of dynamic sets has no digest")]
     NoDigest,
     #[error(transparent)]
@@ -36,9 +36,9 @@ enum Why {
     Gone(#[source] tokio::task::JoinError),
 }
 
-type Content = Pin<Box<dyn Future<Output = Result<Arc<Live>, Why>> + Send>>;
+type Content = Pin<Box<dyn Future<Output = Result<Arc<SiteSets>, SetsError>> + Send>>;
 
-/// What is being fetched.
+/// A fetch in progress.
 struct Fetch {
     notice: pb::LiveNotice,
     received: Instant,
@@ -63,7 +63,7 @@ impl Notices {
         client: &FleetClient<Channel>,
         notice: pb::LiveNotice,
     ) {
-        reach_in(Work::Live, Step::Noticed);
+        reach_in(Work::DynamicSets, Step::Announced);
         let received = Instant::now();
         match &self.now {
             // One that failed gives way, without waiting for its pause.
@@ -104,7 +104,7 @@ impl Notices {
         };
         match came {
             Ok(sets) => {
-                reach_in(Work::Live, Step::Fetched);
+                reach_in(Work::DynamicSets, Step::Fetched);
                 link.inbox.dynamic_sets(ReceivedSets {
                     sets,
                     received: now.received,
@@ -143,22 +143,22 @@ fn fetch_announced(
     link: &Link,
     client: &FleetClient<Channel>,
     notice: &pb::LiveNotice,
-) -> impl Future<Output = Result<Arc<Live>, Why>> + Send + 'static {
-    let held = [link.inbox.last_dynamic_sets(), link.outbox.live()];
+) -> impl Future<Output = Result<Arc<SiteSets>, SetsError>> + Send + 'static {
+    let held = [link.inbox.last_dynamic_sets(), link.outbox.dynamic_sets()];
     let limits = link.fetch_limits;
     let client = client.clone();
     let notice = notice.clone();
     async move {
-        let digest = Digest::try_from(notice.digest.as_slice()).map_err(|_| Why::NoDigest)?;
+        let digest = Digest::try_from(notice.digest.as_slice()).map_err(|_| SetsError::NoDigest)?;
         let mut held = held.into_iter().flatten();
-        let of = |held: &Arc<Live>, digest: &[u8]| held.digest.as_bytes() == digest;
+        let of = |held: &Arc<SiteSets>, digest: &[u8]| held.digest.as_bytes() == digest;
         if let Some(same) = held.clone().find(|held| of(held, &notice.digest)) {
             return Ok(same);
         }
         let base = held.find(|held| of(held, &notice.delta_from));
         if let (Some(base), Some(delta)) = (base, notice.delta) {
             match on_worker(move || change(&base, &delta)).await? {
-                Ok(live) if live.digest == digest => return Ok(Arc::new(live)),
+                Ok(sets) if sets.digest == digest => return Ok(Arc::new(sets)),
                 Ok(_) => warn!("delta of dynamic sets does not match its digest"),
                 Err(error) => warn!(reason = chain(&error), "delta of dynamic sets refused"),
             }
@@ -167,9 +167,9 @@ fn fetch_announced(
     }
 }
 
-fn change(base: &Live, delta: &pb::LiveDelta) -> Result<Live, InvalidLive> {
+fn change(base: &SiteSets, delta: &pb::LiveDelta) -> Result<SiteSets, InvalidLive> {
     let delta = LiveDelta::try_from(delta)?;
-    Ok(Live::new(base.received.apply_delta(&delta)?))
+    Ok(SiteSets::new(base.received.apply_delta(&delta)?))
 }
 
 async fn whole(
@@ -177,11 +177,11 @@ async fn whole(
     digest: Digest,
     size: u64,
     limits: FetchLimits,
-) -> Result<Arc<Live>, Why> {
-    let content = fetch(What::LiveSets, client, digest, size, limits).await?;
+) -> Result<Arc<SiteSets>, SetsError> {
+    let content = fetch(Requested::DynamicSets, client, digest, size, limits).await?;
     let received = on_worker(move || LiveSets::decode(&content)).await??;
     let kept = LiveSets::new(received.site.clone());
-    Ok(Arc::new(Live {
+    Ok(Arc::new(SiteSets {
         received,
         digest,
         kept,
@@ -189,6 +189,8 @@ async fn whole(
 }
 
 /// Runs `work` beside the session: decoding large sets takes a while.
-async fn on_worker<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Why> {
-    spawn_blocking(work).await.map_err(Why::Gone)
+async fn on_worker<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SetsError> {
+    spawn_blocking(work).await.map_err(SetsError::Gone)
 }

@@ -53,7 +53,7 @@ pub enum EnrollError {
     Answer(String),
 }
 
-/// What to ask for.
+/// The request of an enrolment.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// `HOST:PORT` of the enrolment listener.
@@ -71,8 +71,8 @@ pub fn node_name(hostname: &str) -> Result<NodeName, InvalidName> {
     label.to_ascii_lowercase().parse()
 }
 
-/// Enrols. The key is made here, and stays here; a run that lost the controller's answer is repeated
-/// with the same key, by which the controller recognises it.
+/// Enrols. The key is made here, and stays here; a run that lost the controller's answer is
+/// repeated with the same key, by which the controller recognises it.
 pub async fn enroll(state: &StateDir, request: Request<'_>) -> Result<NodeConfig, EnrollError> {
     if !request.force
         && let (Ok(config), Ok(_)) = (state.config(), state.identity())

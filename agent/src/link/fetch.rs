@@ -6,30 +6,28 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use voipfleet_proto::v1::fleet_client::FleetClient;
 use voipfleet_proto::v1::{Chunk, FetchLiveSetsRequest, FetchRulesetRequest};
-use voipfleet_ruleset::ruleset::live::MAX_LIVE_BYTES;
-use voipfleet_ruleset::ruleset::{Digest, MAX_RULESET_BYTES};
+use voipfleet_protocol::limits::{MAX_CHUNK_BYTES, MAX_LIVE_BYTES, MAX_RULESET_BYTES};
+use voipfleet_ruleset::ruleset::Digest;
 
-/// The longest chunk.
-const MAX_CHUNK: usize = 256 << 10;
-/// Chunks are this long at least, but for the last ones. A controller sends [`MAX_CHUNK`].
+/// Chunks are this long at least, but for the last ones. A controller sends [`MAX_CHUNK_BYTES`].
 const MIN_CHUNK: usize = 4 << 10;
 const LAST_CHUNKS: usize = 16;
 /// How often a busy controller is tried.
 const ATTEMPTS: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// What is fetched.
+/// The content that is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum Requested {
     Ruleset,
-    LiveSets,
+    DynamicSets,
 }
 
-impl What {
+impl Requested {
     fn most(self) -> usize {
         match self {
-            What::Ruleset => MAX_RULESET_BYTES,
-            What::LiveSets => MAX_LIVE_BYTES,
+            Requested::Ruleset => MAX_RULESET_BYTES,
+            Requested::DynamicSets => MAX_LIVE_BYTES,
         }
     }
 
@@ -40,8 +38,8 @@ impl What {
     ) -> Result<Response<Streaming<Chunk>>, Status> {
         let digest = digest.as_bytes().to_vec();
         match self {
-            What::Ruleset => client.fetch_ruleset(FetchRulesetRequest { digest }).await,
-            What::LiveSets => {
+            Requested::Ruleset => client.fetch_ruleset(FetchRulesetRequest { digest }).await,
+            Requested::DynamicSets => {
                 client
                     .fetch_live_sets(FetchLiveSetsRequest { digest })
                     .await
@@ -50,11 +48,11 @@ impl What {
     }
 }
 
-impl std::fmt::Display for What {
+impl std::fmt::Display for Requested {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            What::Ruleset => "the ruleset",
-            What::LiveSets => "the content of the dynamic sets",
+            Requested::Ruleset => "the ruleset",
+            Requested::DynamicSets => "the content of the dynamic sets",
         })
     }
 }
@@ -80,10 +78,10 @@ impl Default for FetchLimits {
 /// The content did not arrive.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} {1}")]
-pub(super) struct FetchError(What, Why);
+pub(super) struct FetchError(Requested, FetchFailure);
 
 #[derive(Debug, thiserror::Error)]
-enum Why {
+enum FetchFailure {
     /// The controller refused.
     #[error("was refused by the controller: {}", .0.message())]
     Refused(Status),
@@ -91,7 +89,7 @@ enum Why {
     #[error("is longer than the {0} bytes that were offered")]
     TooLong(usize),
     /// A chunk that no controller sends.
-    #[error("came with a chunk of {0} bytes; the limit is {MAX_CHUNK}")]
+    #[error("came with a chunk of {0} bytes; the limit is {MAX_CHUNK_BYTES}")]
     ChunkTooLong(usize),
     /// Its chunks are too small.
     #[error("came in more than {0} chunks")]
@@ -101,10 +99,7 @@ enum Why {
     OfferTooLong { offered: u64, most: usize },
     /// Other content than was offered.
     #[error("does not match the offer: its digest is {found}")]
-    Digest {
-        /// What came.
-        found: Digest,
-    },
+    Digest { found: Digest },
     /// No data for a while.
     #[error("stalled: no data for {} s", .0.as_secs_f32())]
     Stalled(Duration),
@@ -113,14 +108,14 @@ enum Why {
     Late(Duration),
 }
 
-impl Why {
+impl FetchFailure {
     fn is_passing(&self) -> bool {
         match self {
-            Why::Refused(status) => matches!(
+            FetchFailure::Refused(status) => matches!(
                 status.code(),
                 Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
             ),
-            Why::Stalled(_) => true,
+            FetchFailure::Stalled(_) => true,
             _ => false,
         }
     }
@@ -128,30 +123,30 @@ impl Why {
 
 /// The bytes of `digest`, of which `size` were offered.
 pub(super) async fn fetch(
-    what: What,
+    what: Requested,
     client: FleetClient<Channel>,
     digest: Digest,
     size: u64,
     limits: FetchLimits,
 ) -> Result<Vec<u8>, FetchError> {
     let fetched = tokio::time::timeout(limits.whole, attempts(what, client, digest, size, limits));
-    let late = |_| Err(Why::Late(limits.whole));
+    let late = |_| Err(FetchFailure::Late(limits.whole));
     let fetched = fetched.await.unwrap_or_else(late);
     fetched.map_err(|why| FetchError(what, why))
 }
 
 async fn attempts(
-    what: What,
+    what: Requested,
     client: FleetClient<Channel>,
     digest: Digest,
     size: u64,
     limits: FetchLimits,
-) -> Result<Vec<u8>, Why> {
+) -> Result<Vec<u8>, FetchFailure> {
     let most = what.most();
     let limit = usize::try_from(size)
         .ok()
         .filter(|size| *size <= most)
-        .ok_or(Why::OfferTooLong {
+        .ok_or(FetchFailure::OfferTooLong {
             offered: size,
             most,
         })?;
@@ -170,17 +165,17 @@ async fn attempts(
 }
 
 async fn once(
-    what: What,
+    what: Requested,
     mut client: FleetClient<Channel>,
     digest: Digest,
     limit: usize,
     patience: Duration,
-) -> Result<Vec<u8>, Why> {
-    let stalled = |_| Why::Stalled(patience);
+) -> Result<Vec<u8>, FetchFailure> {
+    let stalled = |_| FetchFailure::Stalled(patience);
     let mut chunks = tokio::time::timeout(patience, what.ask(&mut client, digest))
         .await
         .map_err(stalled)?
-        .map_err(Why::Refused)?
+        .map_err(FetchFailure::Refused)?
         .into_inner();
     let most = limit / MIN_CHUNK + LAST_CHUNKS;
     let mut left = most;
@@ -188,14 +183,16 @@ async fn once(
     while let Some(chunk) = tokio::time::timeout(patience, chunks.message())
         .await
         .map_err(stalled)?
-        .map_err(Why::Refused)?
+        .map_err(FetchFailure::Refused)?
     {
-        if chunk.data.len() > MAX_CHUNK {
-            return Err(Why::ChunkTooLong(chunk.data.len()));
+        if chunk.data.len() > MAX_CHUNK_BYTES {
+            return Err(FetchFailure::ChunkTooLong(chunk.data.len()));
         }
-        left = left.checked_sub(1).ok_or(Why::TooManyChunks(most))?;
+        left = left
+            .checked_sub(1)
+            .ok_or(FetchFailure::TooManyChunks(most))?;
         if content.len() + chunk.data.len() > limit {
-            return Err(Why::TooLong(limit));
+            return Err(FetchFailure::TooLong(limit));
         }
         content.extend(chunk.data);
     }
@@ -203,6 +200,6 @@ async fn once(
     if found == digest {
         Ok(content)
     } else {
-        Err(Why::Digest { found })
+        Err(FetchFailure::Digest { found })
     }
 }

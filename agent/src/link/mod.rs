@@ -19,11 +19,11 @@ use voipfleet_protocol::identity::{self, tls};
 
 use crate::failpoint::{Step, Work, reach_in};
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::host::state_dir::{NodeConfig, StateDir, StateError};
 use crate::mailbox::{DialResult, Inbox, Outbox};
 use backoff::Backoff;
 use session::Session;
+use voipfleet_protocol::errors::chain;
 
 pub use fetch::FetchLimits;
 

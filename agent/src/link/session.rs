@@ -13,12 +13,13 @@ use voipfleet_proto::v1 as pb;
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::fleet_client::FleetClient;
+use voipfleet_protocol::limits::MAX_CONTROLLER_MESSAGE_BYTES;
 use voipfleet_protocol::session::{Answer, Attempt, Held, confirm_within, judge};
 use voipfleet_ruleset::ruleset::Digest;
 
 use super::connection_errors::explain;
 use super::dynamic_sets::Notices;
-use super::fetch::{FetchError, What, fetch};
+use super::fetch::{FetchError, Requested, fetch};
 use super::{Link, LinkError};
 use crate::failpoint::{Step, Work, reach_in};
 use crate::host;
@@ -26,8 +27,6 @@ use crate::mailbox::{Content, DialResult, Offered};
 
 /// How long the controller may take to answer Hello.
 const WELCOME_LIMIT: Duration = Duration::from_secs(20);
-/// The longest message that is taken: a chunk is 256 KiB.
-const MAX_MESSAGE: usize = 512 << 10;
 /// Messages on their way to the stream; a slow controller holds us up here, not in memory.
 const IN_FLIGHT: usize = 16;
 
@@ -62,7 +61,8 @@ impl Session {
         trial: Option<u64>,
     ) -> Result<Self, LinkError> {
         let address = link.config.controller.as_str();
-        let mut client = FleetClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let mut client =
+            FleetClient::new(channel).max_decoding_message_size(MAX_CONTROLLER_MESSAGE_BYTES);
         let (up, stream) = mpsc::channel(IN_FLIGHT);
         let hello = hello(link);
         let announced = announced(&hello);
@@ -268,7 +268,7 @@ fn take(link: &Link, client: &FleetClient<Channel>, offer: pb::Offer) -> Option<
         Answer::Take => {
             reach_in(Work::Apply, Step::Offered);
             let content = Box::pin(fetch(
-                What::Ruleset,
+                Requested::Ruleset,
                 client.clone(),
                 digest,
                 offer.size,

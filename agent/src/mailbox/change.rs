@@ -15,7 +15,7 @@ pub struct Change {
     pub noticed: Instant,
 }
 
-/// What changes reached of the filter table of one family.
+/// The reach and the author of changes in one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct FamilyChange {
     reach: Reach,

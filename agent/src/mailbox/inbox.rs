@@ -12,10 +12,10 @@ use tracing::warn;
 use voipfleet_protocol::session::{Attempt, Held};
 
 use super::Change;
-use crate::host::errors::chain;
 use crate::kernel::{KernelEvent, Watch};
-use crate::ledger::Live;
+use crate::ledger::SiteSets;
 use crate::probe::Failed;
+use voipfleet_protocol::errors::chain;
 
 /// The content of an offer.
 #[derive(Debug)]
@@ -46,8 +46,7 @@ pub struct Offered {
 /// Dynamic sets that arrived.
 #[derive(Debug, Clone)]
 pub struct ReceivedSets {
-    /// What they hold.
-    pub sets: Arc<Live>,
+    pub sets: Arc<SiteSets>,
     /// When the announcement arrived.
     pub received: Instant,
 }
@@ -64,7 +63,6 @@ pub struct Controllers {
 /// The controller confirmed a trial over a connection that came through the new rules.
 #[derive(Debug, Clone, Copy)]
 pub struct Confirmation {
-    /// What it confirms.
     pub attempt: Attempt,
     /// When it arrived.
     pub received: Instant,
@@ -81,7 +79,7 @@ pub struct ProbeResults {
     pub ended: Instant,
 }
 
-/// What became of the new connection of a trial.
+/// The result of dialling during a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DialResult {
     /// There is none, and why.
@@ -134,8 +132,8 @@ pub struct Inbox {
     dialled: Mutex<Option<(u64, DialResult)>>,
     /// Why the kernel announces no changes.
     polling_only: Mutex<Option<String>>,
-    /// What deltas may be based on.
-    last_dynamic_sets: Mutex<Option<Arc<Live>>>,
+    /// The base of deltas.
+    last_dynamic_sets: Mutex<Option<Arc<SiteSets>>>,
 }
 
 impl Inbox {
@@ -172,7 +170,7 @@ impl Inbox {
     }
 
     /// The dynamic sets that were handed over last.
-    pub(crate) fn last_dynamic_sets(&self) -> Option<Arc<Live>> {
+    pub(crate) fn last_dynamic_sets(&self) -> Option<Arc<SiteSets>> {
         let last = self
             .last_dynamic_sets
             .lock()
@@ -205,7 +203,7 @@ impl Inbox {
         *last = Some((nonce, dialled));
     }
 
-    /// What was last reported about that trial's connection.
+    /// The last report about that trial's connection.
     pub(crate) fn last_dialled(&self, nonce: u64) -> Option<DialResult> {
         let last = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
         last.as_ref()

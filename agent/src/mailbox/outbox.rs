@@ -8,7 +8,7 @@ use voipfleet_proto::v1 as pb;
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::ruleset::Digest;
 
-use crate::ledger::Live;
+use crate::ledger::SiteSets;
 
 /// Drift records kept for a controller that cannot be reached: about 300 KiB. Beyond it the oldest
 /// go.
@@ -52,7 +52,7 @@ enum Sent {
 pub struct Outbox {
     content: Mutex<Content>,
     filled: Notify,
-    live: Mutex<Option<Arc<Live>>>,
+    dynamic_sets: Mutex<Option<Arc<SiteSets>>>,
     trial: watch::Sender<Option<u64>>,
 }
 
@@ -91,7 +91,7 @@ impl Outbox {
         self.lock().last.clone()
     }
 
-    /// What the node holds, by its last status.
+    /// The confirmed generation in the last status.
     pub fn confirmed(&self) -> Option<Held> {
         let content = self.lock();
         let digest = Digest::try_from(content.last.confirmed_digest.as_slice()).ok()?;
@@ -100,14 +100,21 @@ impl Outbox {
     }
 
     /// The dynamic sets that the node holds from now on.
-    pub fn holds_live(&self, live: Option<Arc<Live>>) {
-        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
+    pub fn set_dynamic_sets(&self, sets: Option<Arc<SiteSets>>) {
+        let mut held = self
+            .dynamic_sets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *held = sets;
     }
 
     /// The dynamic sets that the node holds.
-    pub fn live(&self) -> Option<Arc<Live>> {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.clone()
+    pub fn dynamic_sets(&self) -> Option<Arc<SiteSets>> {
+        let held = self
+            .dynamic_sets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        held.clone()
     }
 
     /// A drift record; one with the id of an earlier takes its place.
@@ -159,7 +166,7 @@ impl Outbox {
         self.filled.notified().await;
     }
 
-    /// What was not sent in this session yet.
+    /// Messages that were not sent in this session yet.
     pub fn take(&self) -> Vec<pb::agent_message::Kind> {
         let mut content = self.lock();
         let mut messages = Vec::new();

@@ -1,8 +1,8 @@
 //! The site's probes: endpoints that must answer this node through its new rules before they are
 //! kept.
 //!
-//! Every probe makes a new connection or exchange, since connection tracking keeps older ones alive.
-//! Names are resolved on the node and through the new rules, as its own services do it.
+//! Every probe makes a new connection or exchange, since connection tracking keeps older ones
+//! alive. Names are resolved on the node and through the new rules, as its own services do it.
 
 mod datagram;
 mod dns;

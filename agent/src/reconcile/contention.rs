@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use voipfleet_ruleset::drift::{Class, Difference, Subject};
+use voipfleet_ruleset::drift::{Difference, DriftClass, DriftSubject, DriftTable};
 use voipfleet_ruleset::ruleset::Family;
 
 use crate::kernel::Author;
@@ -113,7 +113,7 @@ fn holds(found: &[Difference], before: &[Difference]) -> bool {
 
 /// The chains and sets that are contended, or were repaired just now.
 #[derive(Debug, Default)]
-pub(super) struct Contention(BTreeMap<Subject, Contest>);
+pub(super) struct Contention(BTreeMap<DriftSubject, Contest>);
 
 impl Contention {
     /// Takes differences that were found, with their authors. Gives those whose repair waits.
@@ -124,12 +124,12 @@ impl Contention {
         now: Instant,
         found: &[Difference],
         by: impl Fn(Family) -> Option<Author>,
-    ) -> BTreeSet<Subject> {
+    ) -> BTreeSet<DriftSubject> {
         let mut waiting = BTreeSet::new();
         for (subject, differences) in by_subject(found) {
             let contest = self.0.entry(subject.clone()).or_default();
             let waits = contest.drifted(now, &differences);
-            let by = by(subject.family).filter(|_| subject.table != "ipset");
+            let by = by(subject.family).filter(|_| subject.table != DriftTable::Ipset);
             contest.by = by.or(contest.by.take());
             if waits {
                 waiting.insert(subject);
@@ -153,9 +153,9 @@ impl Contention {
         &mut self,
         now: Instant,
         found: &[Difference],
-        inspected: impl Fn(&Subject) -> bool,
+        inspected: impl Fn(&DriftSubject) -> bool,
     ) {
-        let found: BTreeSet<Subject> = found.iter().map(Difference::subject).collect();
+        let found: BTreeSet<DriftSubject> = found.iter().map(Difference::subject).collect();
         self.0.retain(|subject, contest| {
             if !inspected(subject) || found.contains(subject) {
                 return true;
@@ -171,7 +171,7 @@ impl Contention {
     }
 
     /// Whether a repair of something of this kind waits.
-    pub(super) fn is_waiting(&self, now: Instant, of: impl Fn(&Subject) -> bool) -> bool {
+    pub(super) fn is_waiting(&self, now: Instant, of: impl Fn(&DriftSubject) -> bool) -> bool {
         self.0
             .iter()
             .any(|(subject, contest)| contest.is_waiting(now) && of(subject))
@@ -212,9 +212,12 @@ impl Contention {
     }
 }
 
-fn by_subject(differences: &[Difference]) -> BTreeMap<Subject, Vec<Difference>> {
-    let mut subjects: BTreeMap<Subject, Vec<Difference>> = BTreeMap::new();
-    for difference in differences.iter().filter(|d| d.class != Class::Unreadable) {
+fn by_subject(differences: &[Difference]) -> BTreeMap<DriftSubject, Vec<Difference>> {
+    let mut subjects: BTreeMap<DriftSubject, Vec<Difference>> = BTreeMap::new();
+    for difference in differences
+        .iter()
+        .filter(|d| d.class != DriftClass::Unreadable)
+    {
         subjects
             .entry(difference.subject())
             .or_default()

@@ -2,13 +2,13 @@ use super::*;
 
 fn difference(family: Family, chain: &str, observed: &str) -> Difference {
     Difference {
-        class: Class::Extra,
-        family,
-        table: "filter",
-        chain: chain.to_owned(),
-        rule: String::new(),
-        wanted: String::new(),
-        observed: observed.to_owned(),
+        observed: Some(observed.to_owned()),
+        ..Difference::new(
+            DriftClass::Extra,
+            family,
+            DriftTable::Filter,
+            chain.to_owned(),
+        )
     }
 }
 
@@ -79,15 +79,20 @@ fn alternating_edits_are_contention_and_varying_edits_become_it() {
 fn ever_new_chain_names_are_one_contention() {
     let mut contention = Contention::default();
     let (waits, ..) = fight(&mut contention, Instant::now(), 300, |round| {
-        difference(
-            Family::V6,
-            &format!("VF-X{round}"),
-            &format!(":VF-X{round} -"),
-        )
+        let name = format!("VF-X{round}");
+        Difference {
+            is_unwanted: true,
+            ..difference(Family::V6, &name, &format!(":{name} -"))
+        }
     });
     assert!(!waits.is_empty());
     assert_eq!(contention.0.len(), 1);
-    assert!(contention.describe().join("\n").contains("any VF-*"));
+    assert!(
+        contention
+            .describe()
+            .join("\n")
+            .contains("any unwanted VF-*")
+    );
 }
 
 #[test]
@@ -127,7 +132,7 @@ fn contention_ends_when_a_repair_lasts() {
 fn unreadable_tables_are_not_contention() {
     let mut contention = Contention::default();
     let (waits, ..) = fight(&mut contention, Instant::now(), 50, |_| Difference {
-        class: Class::Unreadable,
+        class: DriftClass::Unreadable,
         ..same(0)
     });
     assert!(waits.is_empty());

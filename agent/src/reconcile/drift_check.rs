@@ -1,10 +1,11 @@
 //! Drift: when the kernel is inspected, what differed, and what came of it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 use voipfleet_proto::v1 as pb;
-use voipfleet_ruleset::drift::{Class, Difference};
+use voipfleet_ruleset::drift::{Difference, DriftClass, DriftSubject, DriftTable};
 use voipfleet_ruleset::iptables::SetCount;
 use voipfleet_ruleset::ruleset::Family;
 
@@ -13,10 +14,10 @@ use super::node::Node;
 use super::repair::{Found, Repair};
 use crate::enforcement::inspect::{self, Inspection, Moment};
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::Confirmed;
 use crate::mailbox::{Change, Outbox};
+use voipfleet_protocol::errors::chain;
 
 /// While something is contended, events of its family come by the hundred: they start an
 /// inspection this often at most.
@@ -58,7 +59,7 @@ impl Drift {
         self.state
     }
 
-    /// What is contended, and why a repair left something; empty: neither.
+    /// Describes contention, and why a repair left something; empty: neither.
     pub(super) fn detail(&self) -> String {
         self.repair.describe(!self.records.is_empty())
     }
@@ -108,7 +109,7 @@ impl Drift {
     /// Whether a repair of rules of that family waits.
     fn is_waiting_for(&self, family: Family) -> bool {
         self.repair.is_waiting(Instant::now(), |subject| {
-            subject.table != "ipset" && subject.family == family
+            subject.table != DriftTable::Ipset && subject.family == family
         })
     }
 
@@ -146,7 +147,6 @@ impl Drift {
         outbox: &Outbox,
         change: Option<&Change>,
     ) -> Checked {
-        let noticed = change.map_or_else(Instant::now, |change| change.noticed);
         // Before an undo there is nothing to compare with; management rules are put back whole.
         if node.is_out_of_force() {
             self.repair.forget();
@@ -156,48 +156,24 @@ impl Drift {
             };
         }
         let parts = self.parts_to_read(change);
-        let expected = change.map(|change| {
-            let reached =
-                |family: &Family| change.reaches_ours(*family) && !self.is_waiting_for(*family);
-            Family::BOTH.into_iter().filter(reached).collect::<Vec<_>>()
-        });
+        let likely = self.likely_repairs(change);
         // During a trial, its ruleset counts: a repair must not end it.
         let (kernel, Some(running)) = node.kernel_and_running() else {
             self.repair.forget();
             return Checked::default();
         };
-        if let Some(families) = expected {
-            // The tool that will repair the rules starts while they are read. Under contention,
-            // a repair is not likely.
-            kernel.expect_restore(&families);
-        }
-        let mut moment = Moment::now();
-        if parts.sets {
-            moment.stepped = self.clock_steps.stepped(clock::now(), Instant::now());
-        }
+        // The tool that will repair the rules starts while they are read.
+        kernel.expect_restore(&likely);
+        let moment = self.moment(parts);
+        let noticed = change.map_or_else(Instant::now, |change| change.noticed);
         let found = inspect_and_renew(kernel, running, parts, moment);
-        self.count(&found);
-        let now = Instant::now();
-        self.last_check = Some(now);
-        self.repair.checked(now, &found.differences, |subject| {
-            parts.covers(subject.table, subject.family)
-        });
         let at_ms = clock::unix_ms(clock::now());
-        // A difference that others put right is no longer drift; its record says that we did not
-        // repair it.
-        self.records
-            .found(&found.differences, parts, change, noticed, at_ms);
-        if found.is_clean() && parts == Parts::ALL {
-            self.not_in_force = None;
-        }
-        let waiting = self.repair.waiting(now, &found.differences, |family| {
-            change.and_then(|change| change.author(family).cloned())
-        });
+        let waiting = self.take(&found, parts, change, noticed, at_ms);
         let repairs = |difference: &Difference| {
-            difference.class != Class::Unreadable && !waiting.contains(&difference.subject())
+            difference.class != DriftClass::Unreadable && !waiting.contains(&difference.subject())
         };
-        let mut checked = Checked::default();
-        if found.differences.iter().any(repairs) {
+        let repaired = found.differences.iter().any(repairs);
+        if repaired {
             let found = Found {
                 inspection: found,
                 parts,
@@ -208,18 +184,65 @@ impl Drift {
                 .repair
                 .run(kernel, running, found, &mut self.records, outbox);
             self.count(&left);
-            checked.repaired = true;
         } else if !found.is_clean() {
             send_records(outbox, self.records.unsent());
         }
         self.state = self.current_state();
-        checked.inspected = true;
-        checked
+        Checked {
+            inspected: true,
+            repaired,
+            fell_back: false,
+        }
     }
 
-    /// What of the kernel may have changed since the last inspection. A change of rules leaves
-    /// sets alone; and where a difference is left that should have been repaired, everything is
-    /// read, so that nothing is forgotten.
+    /// Families whose rules are probably repaired after a change. Under contention none is.
+    fn likely_repairs(&self, change: Option<&Change>) -> Vec<Family> {
+        let reached = |family: &Family| {
+            let reaches_ours = change.is_some_and(|change| change.reaches_ours(*family));
+            reaches_ours && !self.is_waiting_for(*family)
+        };
+        Family::BOTH.into_iter().filter(reached).collect()
+    }
+
+    /// The time of an inspection that begins now.
+    fn moment(&mut self, parts: Parts) -> Moment {
+        let mut moment = Moment::now();
+        if parts.sets {
+            moment.stepped = self.clock_steps.stepped(clock::now(), Instant::now());
+        }
+        moment
+    }
+
+    /// Takes what an inspection found. Gives the subjects whose repair waits.
+    fn take(
+        &mut self,
+        found: &Inspection,
+        parts: Parts,
+        change: Option<&Change>,
+        noticed: Instant,
+        at_ms: u64,
+    ) -> BTreeSet<DriftSubject> {
+        self.count(found);
+        let now = Instant::now();
+        self.last_check = Some(now);
+        self.repair.checked(now, &found.differences, |subject| {
+            parts.covers(subject.table, subject.family)
+        });
+        // A difference that others put right is no longer drift; its record says that we did not
+        // repair it.
+        self.records
+            .found(&found.differences, parts, change, noticed, at_ms);
+        if found.is_clean() && parts == Parts::ALL {
+            self.not_in_force = None;
+        }
+        self.repair.waiting(now, &found.differences, |family| {
+            change.and_then(|change| change.author(family).cloned())
+        })
+    }
+
+    /// The parts of the kernel that may have changed since the last inspection. A change of rules
+    /// leaves sets alone; and where a difference is left that should have been repaired, everything
+    /// is read, so that nothing is forgotten.
     fn parts_to_read(&self, change: Option<&Change>) -> Parts {
         let now = Instant::now();
         let waits = |difference: &Difference| {
@@ -251,7 +274,7 @@ impl Drift {
         });
     }
 
-    /// What runs was just proved.
+    /// The ruleset that runs was just proved.
     pub(super) fn is_clean_now(&mut self) {
         self.not_in_force = None;
         let now = Instant::now();
@@ -266,7 +289,7 @@ impl Drift {
     }
 
     fn current_state(&self) -> pb::DriftState {
-        if !self.records.all(|d| d.class != Class::Unreadable) {
+        if !self.records.all(|d| d.class != DriftClass::Unreadable) {
             pb::DriftState::Unreadable
         } else if self.repair.is_contended() {
             pb::DriftState::Contended
@@ -278,7 +301,7 @@ impl Drift {
     }
 }
 
-/// What a check did.
+/// The effects of a check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Checked {
     /// The kernel was compared with what runs.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 use voipfleet_proto::v1 as pb;
-use voipfleet_ruleset::drift::Difference;
+use voipfleet_ruleset::drift::{Difference, DriftTable};
 use voipfleet_ruleset::ruleset::Family;
 
 use crate::kernel::{Author, Parts};
@@ -132,18 +132,18 @@ fn record(
     };
     // ipset announces nothing: an event that came with it is about rules.
     let author = change
-        .filter(|_| difference.table != "ipset")
+        .filter(|_| difference.table != DriftTable::Ipset)
         .and_then(|change| change.author(difference.family));
     pb::DriftRecord {
         id,
         at_ms,
         class: pb::DriftClass::from(difference.class).into(),
         family: family.into(),
-        table: difference.table.to_owned(),
-        chain: difference.chain.clone(),
-        rule: difference.rule.clone(),
-        wanted: difference.wanted.clone(),
-        observed: difference.observed.clone(),
+        table: difference.table.to_string(),
+        chain: difference.chain.clone().unwrap_or_default(),
+        rule: difference.rule.clone().unwrap_or_default(),
+        wanted: difference.wanted.clone().unwrap_or_default(),
+        observed: difference.observed.clone().unwrap_or_default(),
         by: author.map(Author::to_wire),
         repaired_after_ms: None,
     }
@@ -177,20 +177,13 @@ fn log_drift(record: &pb::DriftRecord) {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_ruleset::drift::Class;
+    use voipfleet_ruleset::drift::DriftClass;
 
     use super::*;
 
     fn difference(chain: &str) -> Difference {
-        Difference {
-            class: Class::Missing,
-            family: Family::V4,
-            table: "filter",
-            chain: chain.to_owned(),
-            rule: String::new(),
-            wanted: String::new(),
-            observed: String::new(),
-        }
+        let chain = chain.to_owned();
+        Difference::new(DriftClass::Missing, Family::V4, DriftTable::Filter, chain)
     }
 
     #[test]

@@ -20,10 +20,10 @@ use crate::enforcement::write::{self, Effort};
 use crate::enforcement::{kernel_state, read_back};
 use crate::failpoint::{Step, reach};
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::kernel::{Kernel, KernelError, Parts};
-use crate::ledger::{Confirmed, Live};
+use crate::ledger::{Confirmed, SiteSets};
 use crate::mailbox::{Outbox, ReceivedSets};
+use voipfleet_protocol::errors::chain;
 
 /// What the kernel refused is tried again after this time at first, and after twice as long each
 /// time.
@@ -33,27 +33,27 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The dynamic sets that the node holds, and how far they are in force.
 #[derive(Debug, Default)]
 pub(super) struct DynamicSets {
-    held: Option<Arc<Live>>,
+    held: Option<Arc<SiteSets>>,
     /// Why the ones that were announced last are not held.
     refused: Option<String>,
-    /// Why what is held is not what was received last.
+    /// Why these are not the ones that were received last.
     damaged: Option<String>,
     /// Sources that a ruleset names and of which nothing is known.
     unknown: Vec<LiveName>,
     unfinished: Option<Unfinished>,
 }
 
-/// What is held is not in force.
+/// The sets that are held are not in force.
 #[derive(Debug)]
 struct Unfinished {
-    /// What was in force before.
+    /// The ruleset that was in force before.
     before: Arc<Ruleset>,
     why: String,
     retry_at: Instant,
     pause: Duration,
 }
 
-/// What became of dynamic sets that were received.
+/// The result of taking dynamic sets.
 pub(super) enum Taken {
     Refused,
     /// They are held already; the kernel may have lacked some.
@@ -63,12 +63,12 @@ pub(super) enum Taken {
 
 /// The kernel's sets were changed.
 pub(super) struct Written {
-    /// What was in force before.
+    /// The ruleset that was in force before.
     pub(super) before: Arc<Ruleset>,
     pub(super) counted: Counted,
 }
 
-/// What was counted while sets were written and read back.
+/// Elements that were counted while sets were written and read back.
 pub(super) enum Counted {
     /// There was nothing to write.
     Nothing,
@@ -88,7 +88,7 @@ impl DynamicSets {
         }
     }
 
-    pub(super) fn held(&self) -> Option<Arc<Live>> {
+    pub(super) fn held(&self) -> Option<Arc<SiteSets>> {
         self.held.clone()
     }
 
@@ -119,7 +119,7 @@ impl DynamicSets {
         self.damaged.is_none() && self.unknown.is_empty()
     }
 
-    /// What is wrong; empty: nothing.
+    /// Describes what is wrong; empty: nothing.
     pub(super) fn error(&self) -> String {
         let unfinished = self.unfinished.as_ref().map(|unfinished| &unfinished.why);
         let known = [self.refused.as_ref(), unfinished, self.damaged.as_ref()];
@@ -179,11 +179,11 @@ impl DynamicSets {
             .all_rulesets()
             .flat_map(|one| one.ruleset.live_names())
             .collect();
-        let live = new.after(self.held.as_deref(), &named);
-        if let Err(error) = node.ledger.keep_live(&live) {
+        let sets = new.after(self.held.as_deref(), &named);
+        if let Err(error) = node.ledger.keep_dynamic_sets(&sets) {
             let why = chain(&error);
             if let Some(held) = &self.held
-                && let Err(error) = node.ledger.keep_live(held)
+                && let Err(error) = node.ledger.keep_dynamic_sets(held)
             {
                 warn!(
                     reason = chain(&error),
@@ -194,9 +194,9 @@ impl DynamicSets {
             return Taken::Refused;
         }
         self.refused = None;
-        self.held = Some(Arc::new(live));
-        outbox.holds_live(self.held());
-        let ran = node.running().and_then(|running| running.live.clone());
+        self.held = Some(Arc::new(sets));
+        outbox.set_dynamic_sets(self.held());
+        let ran = node.running().and_then(|running| running.filled.clone());
         self.damaged = None;
         self.adopt(node, known_before.as_ref());
         let written = ran.and_then(|ran| self.enforce(node, ran));
@@ -209,18 +209,20 @@ impl DynamicSets {
         Taken::Changed(written)
     }
 
-    /// What is held now goes into the ruleset on trial and into the one to go back to.
+    /// Fills the held sets into the ruleset on trial and into the one to go back to.
     fn adopt(&mut self, node: &mut Node, before: Option<&LiveSets>) {
-        let known = self.held.as_ref().map(|live| live.known());
+        let known = self.held.as_ref().map(|held| held.known());
         let mut unknown = BTreeSet::new();
         for one in node.all_rulesets() {
-            let Confirmed { ruleset, live, .. } = one;
-            let ran = live.take();
+            let Confirmed {
+                ruleset, filled, ..
+            } = one;
+            let ran = filled.take();
             let in_kernel = || ran.iter().flat_map(|ran| ran.sets.clone()).collect();
             let earlier = ran.as_deref().zip(before);
             let (now, missing) =
                 dynamic_sets::effective_ruleset(ruleset, known.as_deref(), earlier, in_kernel);
-            *live = now;
+            *filled = now;
             unknown.extend(missing);
         }
         self.unknown = unknown.into_iter().collect();

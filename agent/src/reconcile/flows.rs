@@ -19,8 +19,8 @@ use voipfleet_ruleset::ruleset::Ruleset;
 
 use super::node::Node;
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::kernel::{ConntrackError, Cut};
+use voipfleet_protocol::errors::chain;
 
 /// Pauses between the walks after a push that cut something. Together they are longer than a SIP
 /// transaction, which ends after 64·T1 = 32 s (RFC 3261, timers B and F); after the last one no
@@ -41,7 +41,7 @@ const MAX_REPEATS: usize = 4;
 /// Sources that a log line names.
 const NAMED: usize = 10;
 
-/// What was cut, and which walks are due.
+/// The number of flows that were cut, and the walks that are due.
 #[derive(Debug, Default)]
 pub(super) struct Flows {
     /// Cut by the push of what is confirmed.
@@ -53,7 +53,7 @@ pub(super) struct Flows {
     warning: Option<String>,
 }
 
-/// What was in force before what is in force now.
+/// The rules before those in force now.
 #[derive(Debug, Clone, Copy)]
 enum Earlier<'r> {
     /// Another ruleset; none: nothing was closed.
@@ -72,7 +72,7 @@ struct Repeat {
     by: By,
 }
 
-/// What newly denies flows.
+/// The change that newly denies flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Push,

@@ -1,4 +1,4 @@
-//! What the node runs: a ruleset on trial, the confirmed one, or management rules in its place.
+//! The rules of the node: a ruleset on trial, the confirmed one, or management rules in its place.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use crate::enforcement::apply::{self, Failure};
 use crate::enforcement::management_rules::{self, ExistingRules, Fallback};
 use crate::enforcement::recovery::Recovered;
 use crate::failpoint::{Work, during};
-use crate::host::errors::chain;
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Ledger};
+use voipfleet_protocol::errors::chain;
 
 /// A ruleset on trial. The journal names it, and the ledger what to go back to.
 #[derive(Debug)]
 pub(super) struct Trial {
-    /// What runs.
+    /// The ruleset that runs.
     pub(super) candidate: Confirmed,
     /// When its offer arrived.
     pub(super) received: Instant,
@@ -35,13 +35,13 @@ pub(super) struct Node {
     pub(super) course: TrialState,
     pub(super) confirmed: Option<Confirmed>,
     pub(super) trial: Option<Trial>,
-    /// What runs in place of the confirmed ruleset, except during a trial.
+    /// The management rules that run in place of the confirmed ruleset, except during a trial.
     pub(super) fallback: Option<Fallback>,
     /// The controllers that the agent dials.
     pub(super) failsafe: Failsafe,
 }
 
-/// What an undo led back to.
+/// The state that an undo restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Undone {
     /// The confirmed ruleset, or no rules of ours where nothing was ever confirmed.
@@ -93,7 +93,7 @@ impl Node {
         self.course.undo_is_due() || self.is_in_fallback()
     }
 
-    /// What is confirmed and in force, except during a trial; none in fallback.
+    /// The confirmed generation, if it is in force except for a trial.
     pub(super) fn confirmed_in_force(&self) -> Option<Held> {
         self.course.confirmed().filter(|_| self.fallback.is_none())
     }

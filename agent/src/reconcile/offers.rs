@@ -11,8 +11,8 @@ use super::outcome::{Outcome, Undo};
 use crate::enforcement::apply::{self, Prepared, Rejection};
 use crate::failpoint::{Work, during};
 use crate::host::clock;
-use crate::host::errors::chain;
 use crate::mailbox::{Content, Offered};
+use voipfleet_protocol::errors::chain;
 
 impl Reconciler {
     pub(super) fn take_offer(&mut self, offered: Offered) {

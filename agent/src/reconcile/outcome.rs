@@ -3,7 +3,7 @@
 use voipfleet_proto::v1 as pb;
 use voipfleet_protocol::session::Held;
 
-/// What became of the last offer, or of the node where there was none.
+/// The fate of the last offer, or of the node where there was none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// Nothing was ever offered or confirmed.
@@ -38,7 +38,7 @@ pub(super) enum Undo {
 }
 
 impl Undo {
-    /// What failed, and what came of going back from it.
+    /// A failure, with the result of its rollback.
     pub(super) fn after(reason: String, undone: Result<(), String>) -> Self {
         match undone {
             Ok(()) => Undo::NotDue { reason },
@@ -77,7 +77,7 @@ impl Outcome {
         }
     }
 
-    /// Why it did not succeed.
+    /// The reason why it did not succeed.
     pub(super) fn error(&self) -> Option<String> {
         match self {
             Outcome::None | Outcome::Applying(_) | Outcome::OnTrial(_) | Outcome::Applied(_) => {
@@ -90,7 +90,7 @@ impl Outcome {
         }
     }
 
-    /// What it is once a rollback that had failed is done.
+    /// The outcome once a rollback that had failed is done.
     #[must_use]
     pub(super) fn undone(self, confirmed: Option<Held>) -> Self {
         match self {

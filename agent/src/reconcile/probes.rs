@@ -1,4 +1,4 @@
-//! What is reported about the probes of a trial.
+//! Descriptions of the probes of a trial.
 
 use std::fmt::Write as _;
 use std::time::Duration;

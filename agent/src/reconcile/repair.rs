@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use tracing::warn;
-use voipfleet_ruleset::drift::{Class, Difference, Subject};
+use voipfleet_ruleset::drift::{Difference, DriftClass, DriftSubject};
 use voipfleet_ruleset::ruleset::Family;
 
 use super::contention::Contention;
@@ -12,12 +12,12 @@ use super::drift_records::{DriftRecords, send_records};
 use crate::enforcement::inspect::{self, Inspection, Moment};
 use crate::enforcement::target::RepairScope;
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::errors::chain;
 use crate::kernel::{Author, Kernel, Parts};
 use crate::ledger::Confirmed;
 use crate::mailbox::Outbox;
+use voipfleet_protocol::errors::chain;
 
-/// What is repaired at once, and what waits.
+/// Repairs, and their contention.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
     contention: Contention,
@@ -25,13 +25,13 @@ pub(super) struct Repair {
     unrepaired: Option<String>,
 }
 
-/// What an inspection found.
+/// The result of an inspection.
 pub(super) struct Found<'a> {
     pub(super) inspection: Inspection,
-    /// What was inspected.
+    /// The parts that were inspected.
     pub(super) parts: Parts,
     /// Chains and sets whose repair waits.
-    pub(super) waiting: &'a BTreeSet<Subject>,
+    pub(super) waiting: &'a BTreeSet<DriftSubject>,
     /// Unix time in milliseconds.
     pub(super) at_ms: u64,
 }
@@ -43,7 +43,7 @@ impl Repair {
     }
 
     /// Whether a repair of something of this kind waits.
-    pub(super) fn is_waiting(&self, now: Instant, of: impl Fn(&Subject) -> bool) -> bool {
+    pub(super) fn is_waiting(&self, now: Instant, of: impl Fn(&DriftSubject) -> bool) -> bool {
         self.contention.is_waiting(now, of)
     }
 
@@ -61,22 +61,22 @@ impl Repair {
         &mut self,
         now: Instant,
         found: &[Difference],
-        inspected: impl Fn(&Subject) -> bool,
+        inspected: impl Fn(&DriftSubject) -> bool,
     ) {
         self.contention.checked(now, found, inspected);
     }
 
-    /// What to leave as it is for now.
+    /// Chains and sets whose repair waits.
     pub(super) fn waiting(
         &mut self,
         now: Instant,
         found: &[Difference],
         by: impl Fn(Family) -> Option<Author>,
-    ) -> BTreeSet<Subject> {
+    ) -> BTreeSet<DriftSubject> {
         self.contention.drifted(now, found, by)
     }
 
-    /// What is contended, and, where there `is_drift`, why the last repair left it.
+    /// Describes contention and, where there `is_drift`, why the last repair left it.
     pub(super) fn describe(&self, is_drift: bool) -> String {
         let contended = self.contention.describe();
         let unrepaired = self.unrepaired.as_ref().filter(|_| is_drift);
@@ -101,9 +101,9 @@ impl Repair {
             at_ms,
         } = found;
         let _work = during(Work::Repair);
-        reach(Step::Found);
+        reach(Step::DriftFound);
         let mut tried = inspection.differences.clone();
-        tried.retain(|d| d.class != Class::Unreadable && !waiting.contains(&d.subject()));
+        tried.retain(|d| d.class != DriftClass::Unreadable && !waiting.contains(&d.subject()));
         let scope = RepairScope {
             skip: Some(waiting),
             rewrite_chains: false,
@@ -124,7 +124,7 @@ impl Repair {
             send_records(outbox, records.repaired(&all.differences, parts, now));
             records.found(&all.differences, parts, None, now, at_ms);
             for difference in &all.differences {
-                if difference.class != Class::Unreadable && !tried.contains(difference) {
+                if difference.class != DriftClass::Unreadable && !tried.contains(difference) {
                     tried.push(difference.clone());
                 }
             }

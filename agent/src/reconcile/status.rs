@@ -15,7 +15,7 @@ use super::outcome::Outcome;
 use super::warnings::Warning;
 use crate::mailbox::Outbox;
 
-/// What is reported, and where to.
+/// Reports, and what they repeat.
 pub(super) struct Report {
     pub(super) outbox: Arc<Outbox>,
     /// The fate of the last offer.
@@ -24,7 +24,7 @@ pub(super) struct Report {
     pub(super) warnings: Vec<Warning>,
 }
 
-/// What a status is made of.
+/// The parts of the task that a status is made of.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) node: &'a Node,
@@ -139,7 +139,7 @@ fn status(
     }
 }
 
-/// What is wrong with an offer, and with the node: empty where nothing is.
+/// Problems of an offer, and of the node; empty: none.
 fn error(node: &Node, outcome: &Outcome) -> String {
     let error = outcome.error().unwrap_or_default();
     match (&node.fallback, outcome) {

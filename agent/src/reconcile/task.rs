@@ -17,22 +17,22 @@ use super::warnings::Warning;
 use crate::enforcement::apply::NodeId;
 use crate::enforcement::recovery::{self, Interrupted, Recovered};
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::errors::chain;
 use crate::host::systemd;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::mailbox::{Change, Controllers, Inbox, Outbox, ReceivedSets};
+use voipfleet_protocol::errors::chain;
 
 /// The inventory is refreshed every so many polls: it runs more programs, for what changes once in
 /// years.
 const POLLS_PER_INVENTORY: u32 = 20;
 
-/// What the task reports about the machine.
+/// Facts about the machine, which the task reports.
 pub trait Inventory: Send {
     /// Reads anew what seldom changes; programs of the machine may be run for it.
     fn refresh(&mut self, kernel: &mut dyn Kernel);
 
-    /// What was read last, with what costs nothing to read now.
+    /// The facts that were read last, with those that cost nothing to read now.
     fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts;
 }
 
@@ -110,7 +110,9 @@ impl Reconciler {
             settings,
         };
         task.settings.inventory.refresh(&mut *task.node.kernel);
-        task.report.outbox.holds_live(task.dynamic_sets.held());
+        task.report
+            .outbox
+            .set_dynamic_sets(task.dynamic_sets.held());
         if failed.is_some() {
             task.check_drift(None);
         } else {
@@ -238,7 +240,7 @@ impl Reconciler {
     }
 
     fn retry_dynamic_sets(&mut self) {
-        let _work = during(Work::Live);
+        let _work = during(Work::DynamicSets);
         let in_force = !self.node.is_out_of_force();
         let written = self.dynamic_sets.retry(&mut self.node);
         self.sets_written(written);
@@ -248,7 +250,7 @@ impl Reconciler {
     }
 
     fn take_dynamic_sets(&mut self, received: &ReceivedSets) {
-        let _work = during(Work::Live);
+        let _work = during(Work::DynamicSets);
         let site = &self.settings.node.site;
         let outbox = &self.report.outbox;
         let taken = self
@@ -259,7 +261,7 @@ impl Reconciler {
             Taken::Unchanged(written) => self.sets_written(written),
             Taken::Changed(written) => {
                 self.sets_written(written);
-                reach(Step::Told);
+                reach(Step::Reported);
             }
         }
         self.report_status(None, None);

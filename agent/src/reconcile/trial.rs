@@ -13,10 +13,10 @@ use super::outcome::{Outcome, Undo};
 use super::probes::{describe_failed, describe_unfinished};
 use super::warnings::Warning;
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::errors::chain;
 use crate::ledger::Confirmed;
 use crate::mailbox::{Confirmation, DialResult, ProbeResults};
 use crate::probe;
+use voipfleet_protocol::errors::chain;
 
 /// A rollback that failed is retried this soon: whoever is locked out does not wait for a poll.
 const UNDO_RETRY: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ impl Reconciler {
         self.is_proved();
         self.report.outcome = Outcome::OnTrial(held);
         self.report_status(None, Some(received));
-        reach(Step::Begun);
+        reach(Step::TrialBegun);
         self.report_facts();
     }
 
@@ -129,7 +129,7 @@ impl Reconciler {
                 );
             }
         }
-        reach(Step::Told);
+        reach(Step::Reported);
         self.report_status(Some(attempt.nonce), Some(received));
         self.report_facts();
     }
@@ -168,7 +168,7 @@ impl Reconciler {
             reason = self.report.outcome.error(),
             "rolled back"
         );
-        reach(Step::Told);
+        reach(Step::Reported);
         self.report_status(Some(attempt.nonce), Some(trial.received));
         self.report_facts();
     }
@@ -261,7 +261,7 @@ impl Reconciler {
         self.is_proved();
     }
 
-    /// What runs was just proved.
+    /// The ruleset that runs was just proved.
     fn is_proved(&mut self) {
         if self.dynamic_sets.is_in_force() {
             self.flows.had_gap();

@@ -1,6 +1,5 @@
 //! Apply, read back, go back, tear down: on the real kernel, with both backends.
 
-
 use crate::intercepted::{failing_at, intercepted};
 use crate::support::{
     Place, failsafe, held, in_namespace, install, on_both_backends, own, prepare, put_back, same,

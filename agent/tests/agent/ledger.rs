@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::{
-    Canonical, Confirmed, Journal, KeptLive, Ledger, LedgerError, Live, Management, Note,
+    Canonical, Confirmed, Journal, KeptSets, Ledger, LedgerError, Management, Note, SiteSets,
 };
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::drift::Wanted;
@@ -52,7 +52,7 @@ fn confirmed() -> Confirmed {
             tables,
             read_back: false,
         },
-        live: None,
+        filled: None,
     }
 }
 
@@ -71,7 +71,7 @@ fn note() -> Note {
     }
 }
 
-fn live() -> Live {
+fn live() -> SiteSets {
     let mut told = LiveSets::new(confirmed().ruleset.site);
     let until = Until::from_unix(1_796_083_200).unwrap();
     let ending = Expiring {
@@ -86,7 +86,7 @@ fn live() -> Live {
     let feed: LiveName = "feed:bad".parse().unwrap();
     earlier.insert(feed.clone(), LiveValue::default());
     // A source that is sent no more, and still named.
-    Live::new(told).after(Some(&Live::new(earlier)), &[feed].into())
+    SiteSets::new(told).after(Some(&SiteSets::new(earlier)), &[feed].into())
 }
 
 fn golden(name: &str) -> Vec<u8> {
@@ -110,9 +110,9 @@ fn files_of_format_version_1_are_read() {
         fs::write(folder.join("journal"), golden("journal-v1")).unwrap();
         fs::write(folder.join("management"), golden("management-v1")).unwrap();
         fs::write(folder.join("fallback"), golden("fallback-v1")).unwrap();
-        assert_eq!(ledger.live(), KeptLive::Never);
+        assert_eq!(ledger.dynamic_sets(), KeptSets::Never);
         fs::write(folder.join("live"), golden("live-v1")).unwrap();
-        assert_eq!(ledger.live(), KeptLive::Last(live()));
+        assert_eq!(ledger.dynamic_sets(), KeptSets::Last(live()));
         let management = Management::from(&confirmed());
         assert_eq!(ledger.management().unwrap().unwrap(), management);
         assert_eq!(ledger.fallback().unwrap(), note());
@@ -127,7 +127,7 @@ fn files_are_written_in_format_version_1() {
         ledger.confirm(&confirmed()).unwrap();
         ledger.begin(&journal()).unwrap();
         ledger.note_fallback(&note()).unwrap();
-        ledger.keep_live(&live()).unwrap();
+        ledger.keep_dynamic_sets(&live()).unwrap();
         for name in ["management", "fallback", "live"] {
             let written = fs::read(folder.join(name)).unwrap();
             assert!(written == golden(&format!("{name}-v1")), "{name}");
@@ -187,7 +187,7 @@ fn later_format_version_is_named_in_the_error() {
     in_ledger(|ledger, folder| {
         fs::write(folder.join("confirmed"), file).unwrap();
         let error = ledger.confirmed().unwrap_err();
-        let words = voipfleet_agent::host::errors::chain(&error);
+        let words = voipfleet_protocol::errors::chain(&error);
         assert!(
             words.contains("version 9") && words.contains("newer"),
             "{words}"

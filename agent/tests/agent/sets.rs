@@ -240,7 +240,7 @@ fn expired_element_is_neither_drift_nor_counted() {
 
 fn until_the_next_second() -> Duration {
     let since = clock::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    Duration::from_secs(since.as_secs() + 1) - since
+    Duration::from_nanos(u64::from(1_000_000_000 - since.subsec_nanos()))
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn unreadable_family_is_reported_and_the_rest_repaired() {
         let record = records.iter().find(|record| unreadable(record)).unwrap();
         assert_eq!(record.family(), pb::Family::V4);
         assert!(
-            record.observed.contains("look at it with nft"),
+            record.observed.contains("inspect it with nft"),
             "{record:?}"
         );
         let told = |state| move |status: &NodeStatus| status.drift() == state;

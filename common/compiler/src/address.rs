@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use voipfleet_ruleset::ruleset::{Expiring, distinct};
 
-/// What public lists carry and nobody may be denied for: "this network", private, carrier-grade
+/// Ranges that public lists carry by mistake: "this network", private, carrier-grade
 /// NAT, loopback, link-local, multicast and reserved (RFC 6890). The documentation networks are
 /// not among them: nothing is lost when they are denied.
 const PRIVATE_V4: [Ipv4Net; 9] = [

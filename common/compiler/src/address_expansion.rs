@@ -31,7 +31,7 @@ impl Members {
 }
 
 impl Sources<'_> {
-    /// What is behind `word`, which stands in `field`; of providers, this part.
+    /// What is behind `word` of `field`; of providers, this part.
     pub(super) fn members(
         &self,
         word: &AddressWord,
@@ -56,8 +56,8 @@ impl Sources<'_> {
                 return Err(CompileError::Meaningless {
                     place: field.to_owned(),
                     word: word.to_string(),
-                    reason: "it holds addresses that end, and what stands there does not end by \
-                             itself",
+                    reason: "it holds addresses that expire, and rules made from admins do not \
+                             expire",
                 });
             }
             members.nets.extend(addresses.nets.iter().map(IpNet::trunc));
@@ -77,7 +77,7 @@ impl Sources<'_> {
     /// Admins must get in when no name resolves and no list can be fetched.
     fn admin(&self, word: &AddressWord) -> Result<Members, CompileError> {
         let reason = match word {
-            AddressWord::World => "everybody would have SSH",
+            AddressWord::World => "SSH would be open to the world",
             AddressWord::Admins => "`admins` cannot refer to itself",
             _ => {
                 let members = self.members(word, ProviderPart::Signalling, "admins")?;

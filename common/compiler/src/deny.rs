@@ -27,9 +27,9 @@ struct Spared {
 
 /// The rules of the chain that drops what the site denies; none where it denies nothing.
 ///
-/// A list is somebody else's, and is not trusted with the site's own: the cluster, admins,
-/// tenants, providers and private ranges are not denied by it, nor tenants and providers to whom
-/// only a rule or a service opens something. What an operator wrote into
+/// A list comes from elsewhere and is not trusted with the site's own: the cluster, admins,
+/// tenants, providers and private ranges are not denied by it, nor tenants and providers that only
+/// a rule or a service opens something to. What an operator wrote into
 /// `deny` by hand is meant, so only the cluster and admins are not denied by that: a phone inside
 /// a tenant's network can be denied.
 ///
@@ -53,7 +53,7 @@ pub(super) fn rules(
                 return Err(CompileError::Meaningless {
                     place: "deny".to_owned(),
                     word: word.to_string(),
-                    reason: "a node that nobody reaches needs no policy",
+                    reason: "a node that denies the world needs no policy",
                 });
             }
             AddressWord::List(name) => lists.push(name),

@@ -1,4 +1,4 @@
-//! What of a site must not be denied because somebody else's list says so.
+//! Addresses of a site that a list from elsewhere must not deny.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::address::{count_touching, minimal, private_ranges, subtract, touching
 use super::sources::Sources;
 use super::{CompileError, NodeInput};
 
-/// Networks of a class that are told by name.
+/// Networks of a class that a message names.
 const EXAMPLES: usize = 5;
 /// An entry that holds more protected networks than these is as good as the world: what is left
 /// of it would be a list of its own.
@@ -31,7 +31,7 @@ pub enum Class {
     Providers,
     /// Private and reserved ranges.
     Private,
-    /// Nobody's alone: an entry that holds too much of what is protected.
+    /// An entry that holds too many protected networks.
     TooWide,
 }
 
@@ -154,7 +154,7 @@ pub struct Cleaned {
 }
 
 impl Protection {
-    /// That of a site, with what its DNS names stand for. Words that refer to nothing are an
+    /// That of a site, with the addresses of its DNS names. Words that refer to nothing are an
     /// error, as in a compile.
     pub fn of_site(
         site: &SiteName,

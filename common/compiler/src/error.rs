@@ -14,15 +14,15 @@ pub enum CompileError {
         "{place} refers to {word}, and there is no such document; apply it, or remove the word"
     )]
     Unresolved {
-        /// Where it stands: `services.sip.from`.
+        /// The field: `services.sip.from`.
         place: String,
         /// The word: `tenant:acme`.
         word: String,
     },
-    /// A word that has no meaning where it stands.
+    /// A word that has no meaning in its field.
     #[error("{place} cannot be {word}: {reason}")]
     Meaningless {
-        /// Where it stands.
+        /// The field.
         place: String,
         /// The word.
         word: String,
@@ -33,12 +33,12 @@ pub enum CompileError {
     #[error("there is no service {0}; `voipctl catalogue` lists them, and rules: opens others")]
     UnknownService(String),
     /// Nobody would have SSH.
-    #[error("admins of site {0} hold no address; nobody could reach its nodes")]
+    #[error("admins of site {0} hold no address; no one could reach its nodes")]
     NoAdmins(SiteName),
-    /// A back-end service would be open to everybody.
-    #[error("{place} opens {what} to the world; narrow from, or say dangerous: true on it")]
+    /// A back-end service would be open to the world.
+    #[error("{place} opens {what} to the world; narrow from, or set dangerous: true on it")]
     Exposed {
-        /// Where it stands.
+        /// The field.
         place: String,
         /// The service.
         what: &'static str,
@@ -60,7 +60,7 @@ pub enum CompileError {
     #[error("node {0} is given twice")]
     DuplicateNode(NodeName),
     /// Two rules of one name.
-    #[error("rule {0} stands twice in the site; rename one")]
+    #[error("rule {0} is defined twice in the site; rename one")]
     DuplicateRule(String),
     /// The site's own tests fail.
     #[error("{}", super::policy_tests::describe(.0))]

@@ -137,8 +137,8 @@ pub(crate) fn documents() -> Documents {
     documents
 }
 
-/// What `documents` mean for `site-a` while nobody blocks or opens anything and no name stands
-/// for an address: the effective rulesets.
+/// The effective rulesets of `documents` for `site-a` while operators block and open nothing and
+/// no name resolves.
 pub(crate) fn effective(
     documents: &Documents,
     nodes: &[NodeInput],
@@ -243,7 +243,7 @@ pub(crate) fn any_live() -> impl Strategy<Value = LiveSets> {
     })
 }
 
-/// Any word that may stand in `from`.
+/// Any word that `from` may have.
 pub(crate) fn any_word() -> impl Strategy<Value = AddressWord> {
     prop_oneof![
         Just(AddressWord::World),

@@ -2,12 +2,12 @@
 //!
 //! The order inside the chain: cluster members, what operators block, what they open, deny sets,
 //! established connections, invalid packets, RTP, limits of SIP, SIP, T.38, other services,
-//! custom rules, log, default verdict. Loopback and the failsafe rules stand before all of it,
+//! custom rules, log, default verdict. Loopback and the failsafe rules come before all of it,
 //! and are the agent's own.
 //!
 //! The same documents and roles give the same rulesets, whatever the order in which nodes,
 //! tenants and words are given, and whatever the live sources hold: those are only named. The
-//! site's own tests look at what the nodes would do with what they hold now.
+//! site's own tests run with what the live sources hold now.
 
 pub(crate) mod address;
 mod address_expansion;
@@ -199,7 +199,7 @@ fn admins(site: &Site, sources: &Sources<'_>) -> Result<Vec<IpNet>, CompileError
         return Err(CompileError::Meaningless {
             place: "admins".to_owned(),
             word: "networks as wide as the world".to_owned(),
-            reason: "everybody would have SSH",
+            reason: "SSH would be open to the world",
         });
     }
     if nets.len() > MAX_ADMINS {
@@ -223,7 +223,7 @@ fn common(
         Trust::Strict => None,
     };
     let rule = set_names::rule(RuleSubject::Cluster, &[], Verdict::Accept)?;
-    // Names that do not exist are told even where no rule would use them.
+    // Missing documents are reported even where no rule would use them.
     sources.members(&AddressWord::Clients, Signalling, "clients")?;
     Ok(chain::Common {
         cluster: cluster.and_then(|source| from_source(rule, &source)),
@@ -244,7 +244,7 @@ fn common(
     })
 }
 
-/// What operators block or open for a while: the rules always stand, and their sets are empty.
+/// What operators block or open for a while: the rules are always there, with empty sets.
 fn emergency(sources: &mut Sources<'_>) -> Result<Vec<Rule>, CompileError> {
     let mut rules = Vec::new();
     for (name, owner, subject, verdict) in [

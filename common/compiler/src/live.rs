@@ -76,8 +76,8 @@ pub(super) fn of_cluster(site: &Site) -> LiveName {
     LiveName::Cluster(site.cluster.interface.clone())
 }
 
-/// What is known of a site's live sources without asking anybody: its nodes are its cluster, and
-/// nobody blocks, allows or opens anything. Names and feeds are left unknown.
+/// What is known of a site's live sources without a controller: its nodes are its cluster, and
+/// nothing is blocked, allowed or opened by operators. Names and feeds are left unknown.
 pub fn at_rest(site: &SiteName, documents: &Documents, nodes: &[NodeInput]) -> LiveSets {
     let mut live = LiveSets::new(site.clone());
     for name in [LiveName::Allow, LiveName::Block, LiveName::Open] {

@@ -46,12 +46,12 @@ pub(super) struct Limit {
     pub(super) media: bool,
 }
 
-/// On which nodes an opening stands.
+/// The nodes that have an opening.
 #[derive(Debug, Clone)]
 pub(super) enum When {
     /// By the catalogue's roles.
     Roles(Roles),
-    /// On nodes with one of these; none: on every node.
+    /// On nodes with one of these; `None`: on every node.
     OneOf(BTreeSet<Role>),
     /// On nodes of the controller role that do not serve the web interface to clients.
     ControllerOnly,
@@ -91,7 +91,7 @@ pub(super) fn openings(
     Ok(openings)
 }
 
-/// Adds the openings of a service, and says whether the world is let in.
+/// Adds the openings of a service; returns whether it is open to the world.
 fn service_openings(
     effective: &Effective,
     sources: &mut Sources<'_>,
@@ -324,7 +324,7 @@ fn part_of(service: &Service) -> ProviderPart {
 pub(super) fn ssh_ports(effective: &[Effective]) -> Result<Vec<u16>, CompileError> {
     /// Of one multiport match.
     const LIMIT: usize = 15;
-    /// Where sshd listens unless it was told otherwise: a slip in services.ssh.ports must not
+    /// The default port of sshd: a slip in services.ssh.ports must not
     /// keep the admins out.
     const SSH: u16 = 22;
     let ssh = service("ssh").map(|ssh| ssh.name);

@@ -25,7 +25,7 @@ pub struct TestFailure {
     pub test: PolicyTest,
     /// The node on which it failed.
     pub node: NodeName,
-    /// What the node would do, and the rule that says so.
+    /// What the node would do, and the rule that decides.
     pub outcome: Outcome,
 }
 

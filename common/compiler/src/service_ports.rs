@@ -15,14 +15,14 @@ use super::{CompileError, set_names};
 /// The ports of SIP by the vendor's page: media never opens them, wherever SIP itself moves.
 const SIP_PORTS: [u16; 3] = [5050, 5060, 5061];
 
-/// Echo requests from everybody together: room for monitoring, none for a flood.
+/// Echo requests from all sources together: room for monitoring, none for a flood.
 const ECHO_LIMIT: Rate = Rate {
     count: 50,
     unit: RateUnit::Second,
     burst: 100,
 };
 
-/// Packets of one kind: the part of a rule that says where to.
+/// Packets of one kind: protocol and ports of a rule.
 #[derive(Debug, Clone)]
 pub(super) struct Flow {
     /// For labels: `udp`, `tcp:2`, `type-8`.

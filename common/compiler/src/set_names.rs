@@ -11,7 +11,7 @@ use voipfleet_ruleset::ruleset::{
 /// The longest stem of a set's name, and the longest label, in bytes.
 const STEM: usize = 26;
 const LABEL: usize = 80;
-/// Hexadecimal digits that stand for what was cut off.
+/// Hexadecimal digits of the hash that replaces the cut part.
 const MARK: usize = 8;
 
 /// Gives out stems: short names as they are, long ones cut, with a mark of the whole.
@@ -91,7 +91,7 @@ pub(super) fn rule(
     Ok(Rule::new(label(&text)?, verdict).about(subject))
 }
 
-/// How a label says that a provider's media networks are meant.
+/// The detail of a label that refers to providers' media networks.
 pub(super) fn part_detail(part: ProviderPart) -> &'static str {
     match part {
         ProviderPart::Signalling => "",
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_looks_like_a_cut_one_gets_its_own() {
+    fn a_name_like_a_cut_one_gets_a_stem_of_its_own() {
         let mut stems = Stems::default();
         let cut = stems
             .stem("t", "a-name-that-is-much-too-long-for-it")

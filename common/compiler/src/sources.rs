@@ -30,7 +30,7 @@ pub(super) struct Source {
     pub(super) is_world: bool,
 }
 
-/// Where words stand.
+/// The field that words are in.
 #[derive(Debug, Clone)]
 pub(super) struct Place<'a> {
     /// The field, for messages: `services.sip.from`.

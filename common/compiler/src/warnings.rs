@@ -1,4 +1,4 @@
-//! What compiles, and yet is not what somebody may think.
+//! Warnings about documents that compile and may not do what they seem to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,14 +31,14 @@ pub(super) fn service(effective: &Effective, from: &[AddressWord], warnings: &mu
     }
     if service.never_world && from.contains(&AddressWord::World) {
         warnings.push(format!(
-            "services.{}: it is open to the world, and says that it is dangerous",
+            "services.{}: open to the world, marked dangerous",
             service.name
         ));
     }
     let closes = effective.changes.from.is_some() && !from.contains(&AddressWord::World);
     if service.name == "web" && closes {
         warnings.push(
-            "services.web.from: ports 80 and 443 are closed to everybody else; phones outside \
+            "services.web.from: ports 80 and 443 are closed to all others; phones outside \
              these networks get no provisioning, and APIs and certificate renewal over HTTP fail"
                 .to_owned(),
         );
@@ -142,14 +142,14 @@ fn strict(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut V
     }
 }
 
-/// Names and lists of which nothing is known yet, or that stand for nothing.
+/// Names that resolve to nothing or are not resolved yet, and lists that are not fetched yet.
 pub(super) fn unknown(needed: &BTreeSet<LiveName>, live: &LiveSets, warnings: &mut Vec<String>) {
     for name in needed {
         let value = live.get(name);
         let what = match (name, value) {
             (LiveName::Name(host), None) => format!("{host} has not been resolved yet"),
             (LiveName::Name(host), Some(value)) if value.is_empty() => {
-                format!("{host} stands for no address now")
+                format!("{host} resolves to no address now")
             }
             (LiveName::Feed(list), None) => format!("list:{list} has not been fetched yet"),
             (LiveName::DenyFeed(list), None) => {

@@ -11,7 +11,7 @@ use super::diagnostic::quoted;
 pub(super) struct Problem {
     pub(super) message: String,
     pub(super) help: String,
-    /// Offset and length; none: all of it.
+    /// Offset and length; `None`: all of it.
     pub(super) part: Option<(usize, usize)>,
 }
 
@@ -114,7 +114,7 @@ fn prefix_length(ip: IpAddr, mask: &str, longest: u8) -> Result<u8, (String, Str
     }
     let help = match contiguous(!bits) {
         Some(length) => {
-            format!("it looks like a wildcard mask (as routers write them): write /{length}")
+            format!("this is a wildcard mask, as routers write them: write /{length}")
         }
         None => {
             "the bits of a mask are ones, then zeros, as in 255.255.255.0: write the networks one \
@@ -147,7 +147,7 @@ fn not_an_address(text: &str, address: &str) -> Problem {
     } else if address.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         "an IPv4 address is four numbers from 0 to 255: 198.51.100.7".to_owned()
     } else if address.contains('.') && address.bytes().any(|b| b.is_ascii_alphabetic()) {
-        "DNS names stand in the networks of a Tenant and in signalling and media of a Provider, \
+        "DNS names belong in networks of a Tenant, or in signalling and media of a Provider, \
          with two labels or more: write the address here"
             .to_owned()
     } else {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_told_with_what_to_do() {
+    fn an_invalid_network_is_refused_with_advice() {
         for (text, part, help) in [
             ("10.0.0.0/255.0.255.0", "255.0.255.0", "ones, then zeros"),
             ("10.0.0.0/0.0.0.255", "0.0.0.255", "write /24"),

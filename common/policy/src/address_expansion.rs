@@ -15,7 +15,7 @@ pub enum AddressSource<'d> {
     Provider(&'d ProviderName, ProviderPart),
     /// A list.
     List(&'d ListName),
-    /// The place where the word stands: it is an address itself.
+    /// The place of the word: it is an address itself.
     Literal,
     /// The site's nodes, whose addresses no document holds.
     Cluster,
@@ -30,7 +30,7 @@ pub struct Addresses<'d> {
     pub nets: &'d [IpNet],
     /// Prefixes with an end.
     pub expiring: &'d [Expiring],
-    /// DNS names that stand for addresses.
+    /// DNS names of further addresses.
     pub hosts: &'d [DnsName],
     /// Whether more is fetched from elsewhere.
     pub is_fetched: bool,
@@ -68,7 +68,7 @@ pub struct MissingDocument {
 pub struct Expansion<'d> {
     /// In the order of the documents. Empty for `world` and `local`, which name no document.
     pub addresses: Vec<Addresses<'d>>,
-    /// Documents that should have been looked at.
+    /// Documents that do not exist.
     pub missing: Vec<MissingDocument>,
 }
 

@@ -76,8 +76,8 @@ impl<'s> Run<'s> {
                 is_list: false,
             })
             .collect();
-        // What is YAML by its name is read first; it says which of the others are lists. Of those
-        // that nobody has named yet, one may still name another.
+        // Files that are YAML by name are read first; they name those that are lists. Of the rest,
+        // one may still name another.
         let mut named = BTreeSet::new();
         for by_name in [true, false] {
             for file in &mut files {
@@ -112,7 +112,7 @@ impl<'s> Run<'s> {
         }
     }
 
-    /// Collects the names that may be referred to, and tells documents that are defined twice.
+    /// Collects the names that may be referred to, and reports documents that are defined twice.
     fn scope(&mut self, stored: &Documents) {
         let names = |scope: &mut Scope, kind: Kind, name: &str| {
             match kind {
@@ -148,7 +148,7 @@ impl<'s> Run<'s> {
                             first.insert(key, file.source.path.clone());
                         }
                     }
-                    // Its kind is wrong, which is told: whoever refers to it means this one.
+                    // Its kind is wrong, which is reported: references to it mean this one.
                     (None, Some((name, _))) => {
                         for kind in Kind::ALL {
                             names(&mut self.scope, kind, name);
@@ -229,7 +229,7 @@ impl<'s> Run<'s> {
                 span,
                 format!("the file {} is not here", quoted(name)),
                 "unknown file",
-                format!("looked for {path}: give it along with this document"),
+                format!("no such source: {path}; pass it along with this document"),
             );
             return Vec::new();
         };
@@ -272,7 +272,7 @@ impl<'s> Run<'s> {
     }
 }
 
-/// Whether what is opened to a list is as good as open to everybody.
+/// Whether opening something to a list is as good as opening it to the world.
 fn is_wide(list: &List) -> bool {
     AddressSpace::of(list.nets()).is_wide()
 }

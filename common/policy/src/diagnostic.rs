@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use strsim::osa_distance;
 
-/// Mistakes of one severity that are told for one source; the rest is counted.
+/// Mistakes of one severity that are reported for one source; the rest is counted.
 pub const MAX_DIAGNOSTICS: usize = 500;
 
 /// The longest text of a source that a message repeats, in characters.
 const MAX_QUOTED: usize = 60;
 
-/// Mistakes of one source for which a nearest name is looked for, and among how many: each
+/// Mistakes of one source for which a nearest name is searched, and among how many: each
 /// comparison costs the product of two lengths.
 const MAX_SUGGESTIONS: usize = 100;
 const MAX_CANDIDATES: usize = 2000;
@@ -22,7 +22,7 @@ const MAX_CANDIDATES: usize = 2000;
 pub enum Severity {
     /// Nothing is stored.
     Error,
-    /// It is told, and the documents are taken.
+    /// It is reported, and the documents are accepted.
     Warning,
 }
 
@@ -82,8 +82,8 @@ impl Diagnostic {
         out
     }
 
-    /// The line of the mistake, what stands before the underlined text, and that text as far as
-    /// it stands in the line. A very long line is cut to the neighbourhood of the mistake.
+    /// The line of the mistake, the text before the underlined part, and that part as far as it
+    /// is in the line. A very long line is cut to the neighbourhood of the mistake.
     fn excerpt<'t>(&self, text: &'t str) -> Option<(String, &'t str, &'t str)> {
         const REACH: usize = 120;
         let head = text.get(..self.offset)?;

@@ -26,7 +26,7 @@ pub enum Document {
     List(List),
 }
 
-/// Every document of an installation, by kind and name: what a compile stands on.
+/// Every document of an installation, by kind and name: the input of a compile.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Documents {
     /// Sites.
@@ -73,7 +73,7 @@ pub struct Site {
 /// How the nodes of a site reach each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
-    /// The private network's interface; none: any interface.
+    /// The private network's interface; `None`: any interface.
     pub interface: Option<Interface>,
     /// What members may reach.
     pub trust: Trust,
@@ -190,7 +190,7 @@ pub struct Rollout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// It stops where it is, and waits for somebody to decide.
+    /// It stops where it is, and waits for an operator.
     Halt,
     /// The nodes that have it go back.
     Rollback,
@@ -229,7 +229,7 @@ pub struct Tenant {
     pub name: TenantName,
     /// Its networks, by a name of the operator's choice.
     pub networks: BTreeMap<String, Vec<IpNet>>,
-    /// DNS names that stand in its networks, by the same names; none that is empty.
+    /// DNS names of its networks, by network; no entry is empty.
     pub names: BTreeMap<String, Vec<DnsName>>,
 }
 
@@ -257,7 +257,7 @@ pub struct List {
     pub addresses: Vec<IpNet>,
     /// Its addresses with an end, ascending, none of `addresses`.
     pub expiring: Vec<Expiring>,
-    /// Where the controller fetches more; none: these are all.
+    /// Where the controller fetches more; `None`: these are all.
     pub feed: Option<Feed>,
 }
 

@@ -1,4 +1,4 @@
-//! Every document of an installation, and who needs whom.
+//! Every document of an installation, and which documents need which.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -155,7 +155,7 @@ pub struct Serves<'a> {
 }
 
 impl Site {
-    /// Every address word of the site, wherever it stands.
+    /// Every address word of the site, in any field.
     pub fn address_words(&self) -> impl Iterator<Item = &AddressWord> {
         self.admins.iter().chain(self.openings()).chain(&self.deny)
     }
@@ -169,8 +169,8 @@ impl Site {
             .chain(self.rules.iter().flat_map(|rule| &rule.from))
     }
 
-    /// Whose networks it serves: those of its own tenants and providers, and of those to whom it
-    /// opens something by their names. Whom it only denies it does not serve.
+    /// Its clients: its own tenants and providers, and those that it opens something to by name.
+    /// A tenant that is only denied is no client.
     pub fn serves(&self) -> Serves<'_> {
         let mut serves = Serves {
             tenants: self.tenants.iter().collect(),
@@ -186,7 +186,7 @@ impl Site {
         serves
     }
 
-    /// The documents that it stands on, itself among them.
+    /// The documents that it needs, itself among them.
     pub fn needs(&self) -> BTreeSet<(Kind, String)> {
         let mut needs = BTreeSet::from([(Kind::Site, self.name.to_string())]);
         needs.extend(self.tenants.iter().map(|n| (Kind::Tenant, n.to_string())));

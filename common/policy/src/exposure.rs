@@ -1,4 +1,4 @@
-//! What an opening lets whom reach, beyond what anybody can want.
+//! Openings that expose more than an operator can want.
 
 use ipnet::IpNet;
 use voipfleet_ruleset::ruleset::PortRange;
@@ -24,7 +24,7 @@ pub(super) struct Opened<'a> {
 }
 
 impl Decoder<'_> {
-    /// Tells an opening of a back-end service to the world, and what else looks like a mistake.
+    /// Reports a back-end service that is open to the world, and other likely mistakes.
     pub(super) fn exposure(&mut self, opened: &Opened<'_>) {
         if self.scope.is_none() || opened.from.is_empty() {
             return;
@@ -41,9 +41,9 @@ impl Decoder<'_> {
             _ => None,
         };
         let literals: Vec<(IpNet, Span)> = opened.from.iter().filter_map(literal).collect();
-        let mut whom = "every address";
+        let mut reach = "every address";
         if world.is_empty() && AddressSpace::of(literals.iter().map(|(net, _)| net)).is_wide() {
-            whom = "a sixteenth of all addresses, or more,";
+            reach = "a sixteenth of all addresses, or more,";
             world.extend(literals.first().map(|(_, span)| *span));
         }
         let Some(first) = world.first() else {
@@ -55,7 +55,7 @@ impl Decoder<'_> {
                     self.sink.error(
                         *span,
                         format!("{what} must not be open to the world"),
-                        format!("{whom} could reach `{}`", never.name),
+                        format!("{reach} could reach `{}`", never.name),
                         "name the sources that need it (cluster, admins, an address); if it must be \
                          so, write `dangerous: true` beside it",
                     );
@@ -129,7 +129,7 @@ impl Decoder<'_> {
     }
 }
 
-/// The back-end service that an opening reaches, and how to say so.
+/// The back-end service that an opening reaches, and how to word that.
 fn reached(opened: &Opened<'_>) -> Option<(&'static Service, String)> {
     if let Some(service) = opened.service.filter(|service| service.never_world) {
         return Some((service, format!("`{}`", service.name)));

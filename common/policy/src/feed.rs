@@ -24,11 +24,11 @@ pub struct Feed {
 impl Feed {
     /// What `refresh` may be, in milliseconds: a minute to a week.
     pub const REFRESH_MS: std::ops::RangeInclusive<u64> = 60_000..=604_800_000;
-    /// `refresh` of a feed that does not say it: an hour.
+    /// The default `refresh`: an hour.
     pub const DEFAULT_REFRESH_MS: u64 = 3_600_000;
     /// The highest `max_entries`.
     pub const MOST_ENTRIES: u32 = 500_000;
-    /// `max_entries` of a feed that does not say it.
+    /// The default `max_entries`.
     pub const DEFAULT_MAX_ENTRIES: u32 = 200_000;
 }
 
@@ -57,7 +57,7 @@ pub enum InvalidFeed {
     #[error("it does not start with https:// or http://")]
     Scheme,
     /// It has a user or a password.
-    #[error("it has a user or a password, which everybody who reads documents would see")]
+    #[error("it has a user or a password, which every reader of documents would see")]
     Credentials,
     /// Its host is none.
     #[error("its host is neither an address nor a DNS name")]
@@ -110,7 +110,7 @@ impl FromStr for FeedUrl {
         let bare = match authority.parse::<Host>() {
             Ok(Host::Name(_)) => true,
             Ok(Host::Address(address)) => address.is_ipv4(),
-            // An IPv6 address without a port stands in brackets, too.
+            // An IPv6 address is in brackets even without a port.
             Err(_) => {
                 authority.ends_with(']') && format!("{authority}:1").parse::<Endpoint>().is_ok()
             }

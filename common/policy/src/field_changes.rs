@@ -17,7 +17,7 @@ pub struct FieldChange {
 /// How a field differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
-    /// A single value, or a whole part; none: it is not written.
+    /// A single value, or a whole part; `None`: it is not written.
     Value {
         /// Before, as documents write it.
         before: Option<String>,
@@ -133,7 +133,7 @@ fn lists(at: &str, before: &[Tree], after: &[Tree], changes: &mut Vec<FieldChang
     });
 }
 
-/// Entries that have names, by them; none: some have not, or share one.
+/// Entries that have names, by them; `None`: some have not, or share one.
 fn by_name(list: &[Tree]) -> Option<Vec<(String, Tree)>> {
     let mut seen = BTreeSet::new();
     let named = list.iter().map(|item| {

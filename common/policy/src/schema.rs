@@ -18,7 +18,7 @@ pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) required: bool,
     pub(super) shape: Shape,
-    /// What it says, for the schema's readers.
+    /// Its description in the JSON schema.
     pub(super) about: &'static str,
 }
 
@@ -210,7 +210,7 @@ pub(super) static SERVICE: Table = Table {
         field(
             "dangerous",
             Shape::Flag,
-            "somebody has understood what opening it to the world means",
+            "the operator accepts the risk of opening it to the world",
         ),
     ],
 };
@@ -242,7 +242,7 @@ pub(super) static RULE: Table = Table {
         field(
             "dangerous",
             Shape::Flag,
-            "somebody has understood what opening it to the world means",
+            "the operator accepts the risk of opening it to the world",
         ),
     ],
 };
@@ -284,7 +284,7 @@ pub(super) static PROBE: Table = Table {
     ],
 };
 
-/// The fields of a probe that say what is tried; exactly one is given.
+/// The checks of a probe; exactly one is given.
 pub(super) const PROBE_CHECKS: &[&str] = &["tcp", "udp-sip", "dns", "icmp"];
 
 pub(super) static ROLLOUT: Table = Table {

@@ -30,7 +30,7 @@ impl Source {
             .collect()
     }
 
-    /// Whether its name says that it is YAML. `-` is what came through a pipe.
+    /// Whether it is YAML by its name. `-` came through a pipe.
     pub(super) fn is_yaml_by_name(&self) -> bool {
         self.path == "-"
             || self.path.rsplit_once('.').is_some_and(|(_, extension)| {
@@ -43,7 +43,7 @@ impl Source {
 
 /// Takes the bytes of a file as a source: at most [`MAX_SOURCE_BYTES`], and UTF-8.
 ///
-/// A caller that reads the bytes itself had better look at the file's length first.
+/// A caller that reads the bytes itself should check the file's length first.
 #[expect(
     clippy::result_large_err,
     reason = "once for each file of an operator, and the error is shown as it is"
@@ -60,7 +60,7 @@ pub fn read(path: &str, bytes: Vec<u8>) -> Result<Source, Diagnostic> {
     })
 }
 
-/// The refusal of a file of `length` bytes, for callers that look at it before they read it.
+/// The refusal of a file of `length` bytes, for callers that check it before they read the file.
 pub fn refuse_length(path: &str, length: u64) -> Option<Diagnostic> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     (length > MAX_SOURCE_BYTES).then(|| {

@@ -1,4 +1,4 @@
-//! Documents to trees: the fields of `schema` in their order, without those that say nothing.
+//! Documents to trees: the fields of `schema` in their order, without those at their default.
 
 use ipnet::IpNet;
 use voipfleet_ruleset::ruleset::{DnsName, Mode, PortRange, Probe, Rate, RateUnit, Until};

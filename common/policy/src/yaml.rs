@@ -1,4 +1,4 @@
-//! YAML text to a small tree of nodes that know where they stand.
+//! YAML text to a small tree of nodes with their places in the text.
 //!
 //! Bounded: no recursion, at most [`MAX_DEPTH`] levels and [`MAX_NODES`] nodes, and neither
 //! anchors nor aliases nor tags, so that nothing in a document can grow.
@@ -30,7 +30,7 @@ pub(super) enum Value<'s> {
     },
     Sequence(Vec<Node<'s>>),
     Mapping(Vec<Entry<'s>>),
-    /// Something whose mistake is told already.
+    /// Something whose mistake is already reported.
     Refused,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Entry<'s> {
 #[derive(Debug)]
 pub(super) struct Parsed<'s> {
     pub(super) root: Node<'s>,
-    /// Whether all of it could be read. Else `root` holds what stands before the mistake.
+    /// Whether all of it could be read. Otherwise `root` holds the part before the mistake.
     pub(super) whole: bool,
 }
 
@@ -119,7 +119,7 @@ pub(super) fn parse<'s>(text: &'s str, sink: &mut Sink) -> Vec<Parsed<'s>> {
     documents
 }
 
-/// Where an event stands.
+/// The place of an event.
 struct Place {
     node: Span,
     tag: Option<Span>,
@@ -150,7 +150,7 @@ struct Builder<'s> {
     frames: Vec<Frame<'s>>,
     root: Option<Node<'s>>,
     nodes: usize,
-    /// Anchors and tags are told once a document: a bomb is full of them.
+    /// Anchors and tags are reported once a document: a bomb is full of them.
     anchors_told: bool,
     tags_told: bool,
 }
@@ -285,7 +285,7 @@ impl<'s> Builder<'s> {
         }
     }
 
-    /// What stands before a mistake that ends a document.
+    /// The part before a mistake that ends a document.
     fn abandon(&mut self) -> Option<Parsed<'s>> {
         let mut sink = Sink::default();
         let root = if self.frames.is_empty() {
@@ -339,8 +339,8 @@ impl<'s> Frame<'s> {
     }
 }
 
-/// From the first character to the last. The end of a block collection is empty and stands on a
-/// later line, so that its last child says where it ends.
+/// From the first character to the last. The end of a block collection is empty and on a later
+/// line, so that the end of its last child is taken.
 fn collection_span(start: Span, last: Option<Span>, end: Span) -> Span {
     let end = if end.len() > 0 {
         end.end
@@ -357,13 +357,13 @@ fn later(a: Span, b: Span) -> Span {
     if b.end > a.end { b } else { a }
 }
 
-/// The entries without those whose key stood before.
+/// The entries without those whose key came before.
 fn distinct<'s>(entries: Vec<Entry<'s>>, sink: &mut Sink) -> Vec<Entry<'s>> {
     let mut seen: HashSet<Cow<'s, str>> = HashSet::with_capacity(entries.len());
     entries
         .into_iter()
         .filter(|entry| {
-            // The empty key stands for one whose mistake is told already.
+            // An empty key is one whose mistake is already reported.
             let new = entry.key.is_empty() || seen.insert(entry.key.clone());
             if !new {
                 sink.error(
@@ -383,7 +383,7 @@ fn too_deep(span: Span, sink: &mut Sink) {
         span,
         format!("lists and mappings are nested more than {MAX_DEPTH} deep"),
         "too deep",
-        "no document needs more than 6 levels: look for brackets or indentation that are never \
+        "no document needs more than 6 levels: check for brackets or indentation that are never \
          closed",
     );
 }

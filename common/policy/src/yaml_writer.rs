@@ -76,7 +76,7 @@ fn block_item(item: &Tree, indent: usize, out: &mut String) {
     if let Tree::Map(entries) = item {
         let mut block = String::new();
         block_map(entries, indent, &mut block);
-        // The first line stands behind the dash.
+        // The first line follows the dash.
         out.push_str(block.trim_start_matches(' '));
     }
 }
@@ -121,7 +121,7 @@ fn write_flow(value: &Tree, width: usize, out: &mut String) -> bool {
             out.push('}');
         }
     }
-    // Bytes are enough of a measure; what is long enough is not looked at to its end.
+    // Counting bytes is enough; a text that is long enough is not read to its end.
     out.len() <= width
 }
 

@@ -1,7 +1,7 @@
 //! The audit log's records, and the chain of hashes that holds them together.
 //!
 //! A record is the bytes of one JSON object. Its hash covers these bytes as they are, and the
-//! next record carries it as `prev`: whoever keeps the last hash can tell that a record was
+//! next record carries it as `prev`: with the last hash it can be proved that a record was
 //! altered, removed, added or moved.
 
 use std::fmt;
@@ -88,7 +88,7 @@ pub enum Kind {
     Result,
     /// A call was refused before anything was begun.
     Refused,
-    /// Something happened that nobody called for just then.
+    /// Something happened without a request.
     Event,
 }
 
@@ -100,7 +100,7 @@ pub enum Ending {
     Done,
     /// It was refused; nothing was changed.
     Refused,
-    /// It failed; `message` says how.
+    /// It failed; see `message`.
     Failed,
     /// Nobody knows: the controller or the connection ended first.
     Unknown,
@@ -142,7 +142,7 @@ pub struct Record {
     pub kind: Kind,
     /// The call, as in the proto file; or the name of the event.
     pub what: String,
-    /// Who did it; none: nobody just then.
+    /// Who did it; `None`: nobody just then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<Who>,
     /// The number of the request, as its caller was told; empty: none.
@@ -172,7 +172,7 @@ pub struct Record {
     /// Why it was refused or failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// How many of these there were, where one record stands for several.
+    /// How many of these there were, where one record counts several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }
@@ -210,7 +210,7 @@ pub fn pruned(last: Link) -> String {
 }
 
 impl Record {
-    /// The last record that was to go by this one; none: it is about something else.
+    /// The last record that was to go by this one; `None`: it is about something else.
     fn prunes(&self) -> Option<Link> {
         if self.what != PRUNE || self.kind == Kind::Refused {
             return None;
@@ -228,7 +228,7 @@ impl Record {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// A number is not the next one.
-    #[error("record {expected} is missing: record {found} stands in its place")]
+    #[error("record {expected} is missing: record {found} is in its place")]
     Missing {
         /// The number that should be there.
         expected: u64,
@@ -239,7 +239,7 @@ pub enum Broken {
     #[error("record {0} cannot be read: it was altered")]
     Unreadable(u64),
     /// A record under another's number.
-    #[error("record {found} stands in the place of record {expected}: records were moved")]
+    #[error("record {found} is in the place of record {expected}: records were moved")]
     Moved {
         /// The number that should be there.
         expected: u64,
@@ -252,14 +252,14 @@ pub enum Broken {
     /// The log has another record at a place that was verified before.
     #[error("record {0} is another one than was verified before: the log was rewritten")]
     Rewritten(u64),
-    /// The oldest records are not there, and nobody has asked for that.
+    /// The oldest records are missing, and no record of pruning accounts for them.
     #[error(
-        "records up to {0} are missing, and no record is left by which somebody pruned them: the \
+        "records up to {0} are missing, and no record says that they were pruned: the \
          beginning was cut off"
     )]
     Beginning(u64),
     /// There are records, and the log does not know its own end.
-    #[error("the log has lost its end: what was last written cannot be told")]
+    #[error("the log has lost its end: its last record is unknown")]
     NoEnd,
     /// The log ends before a place that was verified before.
     #[error("the log ends at record {found}, and record {known} was there: its end was cut off")]
@@ -276,7 +276,7 @@ pub enum Broken {
 pub struct Walk {
     from: Link,
     at: Link,
-    /// Whether a record says who removed what was before `from`.
+    /// Whether a record accounts for the removal of all before `from`.
     accounted: bool,
 }
 
@@ -290,7 +290,7 @@ impl Walk {
         }
     }
 
-    /// After the last record: whether somebody answers for what is missing before the first.
+    /// After the last record: whether a record accounts for what is missing before the first.
     pub fn end(&self) -> Result<(), Broken> {
         if self.accounted {
             Ok(())

@@ -4,4 +4,5 @@
 pub mod audit;
 pub mod errors;
 pub mod identity;
+pub mod limits;
 pub mod session;

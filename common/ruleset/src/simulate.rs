@@ -1,12 +1,12 @@
-//! What a node would do with a packet, and which rule says so.
+//! What a node would do with a packet, and which rule decides.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::ruleset::{
-    AddressSet, Chain, ConnectionState, FAILSAFE_CHAIN, Family, INPUT_CHAIN, Interface, Protocol,
-    Rule, Ruleset, SetStem, Verdict,
+    AddressSet, Chain, ConnectionState, FAILSAFE_CHAIN, Family, INPUT_CHAIN, Interface, Ports,
+    Protocol, Rule, Ruleset, SetStem, Verdict,
 };
 
 /// A packet that arrives at a node.
@@ -14,17 +14,17 @@ use crate::ruleset::{
 pub struct Packet {
     /// Its source.
     pub source: IpAddr,
-    /// The interface that it comes by; none: one that no rule names.
+    /// The interface that it arrives on; `None` for one that no rule names.
     pub in_interface: Option<Interface>,
     /// Its protocol.
     pub protocol: Protocol,
-    /// Its source port, where the protocol has ports; 0: one that no rule names.
-    pub source_port: u16,
+    /// Its source port, where the protocol has ports; `None` for one that no rule names.
+    pub source_port: Option<u16>,
     /// Its destination port, where the protocol has ports.
     pub destination_port: u16,
     /// Its type, if it is ICMP.
     pub icmp_type: Option<u8>,
-    /// What connection tracking says of it; none: it is not tracked (neighbour discovery).
+    /// Its connection tracking state; `None` if it is not tracked (neighbour discovery).
     pub state: Option<ConnectionState>,
 }
 
@@ -35,7 +35,7 @@ impl Packet {
             source,
             in_interface: None,
             protocol,
-            source_port: 0,
+            source_port: None,
             destination_port: port,
             icmp_type: None,
             state: Some(ConnectionState::New),
@@ -75,7 +75,7 @@ pub enum Decision {
     Pass,
 }
 
-/// A decision and the rule that gave it.
+/// A decision and the rule that made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The decision.
@@ -152,7 +152,7 @@ impl<'r> Simulator<'r> {
         })
     }
 
-    /// The decision of one chain; none: the packet comes back from its end.
+    /// The decision of one chain; `None`: the packet comes back from its end.
     fn walk(&self, name: &str, packet: &Packet, depth: usize) -> Option<Reached<'r>> {
         let mut chains = self.ruleset.chains.iter();
         let chain: &'r Chain = chains.find(|chain| chain.name.as_str() == name)?;
@@ -183,13 +183,13 @@ impl<'r> Simulator<'r> {
 
     fn matches(&self, rule: &Rule, packet: &Packet) -> bool {
         let has_ports = matches!(packet.protocol, Protocol::Tcp | Protocol::Udp);
-        let port = |ports: &crate::ruleset::Ports, port| {
-            ports.is_any() || (has_ports && ports.contains(port))
+        let port = |ports: &Ports, port: Option<u16>| {
+            ports.is_any() || (has_ports && port.is_some_and(|port| ports.contains(port)))
         };
         rule.scope.covers(packet.family())
             && (rule.in_interface.is_none() || rule.in_interface == packet.in_interface)
             && rule.protocol.is_none_or(|protocol| protocol == packet.protocol)
-            && port(&rule.destination_ports, packet.destination_port)
+            && port(&rule.destination_ports, Some(packet.destination_port))
             && port(&rule.source_ports, packet.source_port)
             && (rule.icmp_type.is_none() || rule.icmp_type == packet.icmp_type)
             && (rule.states.is_any()

@@ -51,18 +51,18 @@ pub async fn check(store: &dyn Store) -> Result<Link, CheckError> {
     Ok(walk.at())
 }
 
-/// Says loudly what is wrong. The controller runs all the same: a log that somebody damaged must
+/// Logs what is wrong. The controller runs all the same: a damaged log must
 /// not stop the emergency block that comes next.
 pub(super) async fn at_start(store: Arc<dyn Store>) {
     match check(store.as_ref()).await {
-        Ok(last) => tracing::info!(records = last.seq, "the audit log is whole"),
+        Ok(last) => tracing::info!(records = last.seq, "audit log verified"),
         Err(CheckError::Broken(broken)) => tracing::error!(
             %broken,
             "THE AUDIT LOG WAS TAMPERED WITH; compare it with a backup: voipctl audit verify"
         ),
         Err(CheckError::Store(StoreError::Closed)) => {}
         Err(error) => {
-            tracing::error!(error = %chain(&error), "the audit log could not be checked");
+            tracing::error!(error = %chain(&error), "audit log not verified");
         }
     }
 }

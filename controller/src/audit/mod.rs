@@ -1,5 +1,5 @@
-//! Who changed what: a hash-chained log in the store, written before a change is begun and
-//! before its end is told.
+//! The audit log: a hash chain in the store, written before a change begins and
+//! before its result is answered.
 
 pub mod check;
 mod event;
@@ -70,7 +70,7 @@ pub async fn anchor(store: &dyn Store) -> Result<Link, StoreError> {
 }
 
 impl Audit {
-    /// Opens the log of a store, and closes what an earlier run left open: nobody knows how
+    /// Opens the log of a store, and closes what an earlier run left open: it is unknown how
     /// that ended. The chain is checked in the background.
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (queue, appends) = mpsc::channel(QUEUE);
@@ -88,7 +88,7 @@ impl Audit {
         Ok(audit)
     }
 
-    /// Says once that the store was made of a backup.
+    /// Records once that the store was restored from a backup.
     async fn note_restore(&self, store: &dyn Store) -> Result<(), StoreError> {
         let read: Option<Read<u64>> = records::read(store, keys::RESTORED).await?;
         let Some(read) = read else {
@@ -123,7 +123,7 @@ impl Audit {
                     },
                 };
                 if let Err(error) = self.append(record).await {
-                    tracing::error!(error = %chain(&error), "the audit log was not closed");
+                    tracing::error!(error = %chain(&error), "audit log: open records not closed");
                     return Ok(());
                 }
             }
@@ -147,15 +147,15 @@ impl Audit {
     /// logged: it has happened all the same.
     pub async fn note(&self, event: Event) {
         if let Err(error) = self.append(event.record()).await {
-            tracing::error!(error = %chain(&error), "an event is missing in the audit log");
+            tracing::error!(error = %chain(&error), "audit log: event not recorded");
         }
     }
 
     /// Writes down a refusal, of which an operator gets a bounded number in a minute; the rest
-    /// of them become one record with their count. The refusal stands also where it cannot be
+    /// of them become one record with their count. The call is refused even where that cannot be
     /// written.
     ///
-    /// `key` is the hash of the key that the caller has proven: whoever had the name before, with
+    /// `key` is the hash of the key that the caller has proven: an earlier holder of the name, with
     /// another key, uses up nothing of its holder's.
     pub(crate) async fn refused(&self, key: &str, record: Record) {
         self.within(&self.flood, key.to_owned(), record).await;
@@ -195,7 +195,7 @@ impl Audit {
 
     async fn append_or_log(&self, record: Record) {
         if let Err(error) = self.append(record).await {
-            tracing::error!(error = %chain(&error), "a record is missing in the audit log");
+            tracing::error!(error = %chain(&error), "audit log: record not written");
         }
     }
 }

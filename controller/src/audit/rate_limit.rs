@@ -34,7 +34,7 @@ pub(super) struct Told {
     pub(super) write: bool,
     /// What an earlier window left.
     pub(super) more: Option<Record>,
-    /// Somebody must call [`Flood::end`] when the window is over.
+    /// [`Flood::end`] must be called when the window is over.
     pub(super) flush_later: bool,
 }
 

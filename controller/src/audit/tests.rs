@@ -57,7 +57,7 @@ async fn bytes(store: &dyn Store, seq: u64) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn every_manipulation_is_found() {
+async fn detects_every_manipulation() {
     let dir = recorded().await;
     let original = dir.path();
     assert!(tampered(original, async |_| Txn::new()).await.is_ok());
@@ -179,7 +179,7 @@ async fn twenty_writers_share_flushes_and_lose_nothing() {
         let record: Record = serde_json::from_slice(&entry.held.value).unwrap();
         let (writer, number) = record.what[1..].split_once('N').unwrap();
         let number: u32 = number.parse().unwrap();
-        // Each writer's records stand in its own order.
+        // Each writer's records keep their order.
         let before = seen.insert(writer.to_owned(), number);
         assert_eq!(number, before.map_or(0, |before| before + 1));
     }
@@ -187,10 +187,10 @@ async fn twenty_writers_share_flushes_and_lose_nothing() {
 }
 
 #[tokio::test]
-async fn a_beginning_or_an_end_that_was_cut_off_is_found() {
+async fn detects_a_missing_beginning_or_end() {
     let dir = recorded().await;
     let original = dir.path();
-    // With an anchor that says that they were pruned: nobody has asked for that.
+    // With an anchor as if they were pruned, which no operator asked for.
     let beginning = tampered(original, async |store: &dyn Store| {
         let anchor = Link {
             seq: 2,
@@ -219,7 +219,7 @@ async fn a_beginning_or_an_end_that_was_cut_off_is_found() {
 }
 
 #[tokio::test]
-async fn what_was_asked_for_before_a_crash_ends_as_unknown() {
+async fn open_records_end_as_unknown_after_a_crash() {
     let dir = tempfile::tempdir().unwrap();
     let (embedded, store) = open(dir.path()).await;
     let audit = Audit::open(Arc::clone(&store), system()).await.unwrap();
@@ -249,7 +249,7 @@ async fn what_was_asked_for_before_a_crash_ends_as_unknown() {
 }
 
 #[tokio::test]
-async fn a_log_whose_end_was_set_back_is_not_written_over() {
+async fn refuses_to_overwrite_records_after_the_head() {
     let dir = recorded().await;
     let (embedded, store) = open(dir.path()).await;
     let back = serde_json::to_vec(&Link::default()).unwrap();
@@ -262,7 +262,7 @@ async fn a_log_whose_end_was_set_back_is_not_written_over() {
 }
 
 #[tokio::test]
-async fn a_flood_of_refusals_becomes_a_count() {
+async fn many_refusals_become_a_count() {
     let dir = tempfile::tempdir().unwrap();
     let (embedded, store) = open(dir.path()).await;
     let audit = Audit::open(Arc::clone(&store), system()).await.unwrap();

@@ -16,7 +16,7 @@ const GROUP: usize = 32;
 /// Records in one read.
 const PAGE: usize = 1000;
 
-/// A record and who waits for it.
+/// A record, and its waiting caller.
 #[derive(Debug)]
 pub(super) struct Append {
     pub(super) record: Record,
@@ -55,7 +55,7 @@ impl Writer {
             }
             for (append, offset) in batch.drain(..).zip(0u64..) {
                 let answer = written.clone().map(|first| first.saturating_add(offset));
-                // The caller may have gone; the record stands all the same.
+                // The caller may have gone; the record is written all the same.
                 let _ = append.answer.send(answer);
             }
         }
@@ -128,7 +128,7 @@ impl Writer {
             Some(read) => (read.record, Expect::At(read.revision)),
             None => (super::anchor(store).await?, Expect::Absent),
         };
-        // Records after the head: it was set back or removed, or written by somebody else.
+        // Records after the head: it was set back or removed, or another process wrote.
         let mut after = keys::audit(link.seq);
         loop {
             let page = store.range(keys::ALL_AUDIT, Some(&after), PAGE).await?;
@@ -137,7 +137,7 @@ impl Writer {
                 let hash = Hash::of(&entry.held.value);
                 tracing::error!(
                     seq,
-                    "the audit log goes on after its recorded end; check it: voipctl audit verify"
+                    "audit log has records after its recorded end; check it: voipctl audit verify"
                 );
                 link = Link { seq, hash };
             }

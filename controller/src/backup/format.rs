@@ -75,7 +75,7 @@ pub enum FormatError {
     #[error("the backup cannot be read")]
     Io(#[from] io::Error),
     /// It is something else.
-    #[error("this is no backup of Voipfleet")]
+    #[error("this is not a Voipfleet backup")]
     Other,
     /// A later format.
     #[error("the backup has format {found}, and this controller reads {FORMAT}: upgrade it")]
@@ -99,7 +99,7 @@ pub enum FormatError {
         entries: u64,
     },
     /// It is not what was written.
-    #[error("the backup was altered or damaged: {what} what its last line says")]
+    #[error("the backup was altered or damaged: {what} its last line")]
     Altered {
         /// What differs.
         what: &'static str,
@@ -170,7 +170,7 @@ fn line_of(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     Ok(line)
 }
 
-/// Reads a backup entry by entry. Only when [`Reader::next`] has said that it is at the end is
+/// Reads a backup entry by entry. Only when [`Reader::next`] has reached the end is
 /// it known that the file is what was written.
 #[derive(Debug)]
 pub(crate) struct Reader<R> {
@@ -267,16 +267,16 @@ impl<R: BufRead> Reader<R> {
         let mut after = [0];
         if self.input.read(&mut after)? > 0 {
             return Err(FormatError::Altered {
-                what: "it goes on after",
+                what: "it continues after",
             });
         }
         let found = std::mem::take(&mut self.sum).seal();
         let what = if found.entries != wanted.entries {
-            "the number of entries is not"
+            "the number of entries differs from that in"
         } else if found.bytes != wanted.bytes {
-            "its length is not"
+            "its length differs from that in"
         } else if found.sha256 != wanted.sha256 {
-            "its checksum is not"
+            "its checksum differs from that in"
         } else {
             return Ok(());
         };

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// Why an address from elsewhere is not taken as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Space {
-    /// Used inside many networks: whose it is depends on who says it.
+    /// Used inside many networks: the same address means different hosts.
     Private,
     /// No packet from another machine has it as its source.
     Bogon,
@@ -25,7 +25,7 @@ const PRIVATE_V4: [Ipv4Net; 4] = [
     v4([100, 64, 0, 0], 10),  // RFC 6598, carrier-grade NAT
 ];
 
-// Networks for documentation (RFC 5737, RFC 3849) are left alone: nobody sends from them, and
+// Networks for documentation (RFC 5737, RFC 3849) are left alone: no host sends from them, and
 // laboratories do.
 const BOGON_V4: [Ipv4Net; 4] = [
     v4([0, 0, 0, 0], 8),      // RFC 791, "this network"
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_speaks_against_a_network() {
+    fn classifies_bogons() {
         for (net, wanted) in [
             ("192.0.2.7/32", None),
             ("203.0.113.0/24", None),

@@ -18,7 +18,7 @@ struct Ending {
     until: Option<u64>,
 }
 
-/// Takes out what is over at `now_ms`; says when to look again.
+/// Removes what has expired at `now_ms`; the time until the next check.
 pub(super) async fn sweep(store: &dyn Store, now_ms: u64) -> Result<Duration, StoreError> {
     let mut next: Option<u64> = None;
     let [blocks, allows] = ExceptionKind::ALL.map(keys::all_exceptions);
@@ -27,7 +27,7 @@ pub(super) async fn sweep(store: &dyn Store, now_ms: u64) -> Result<Duration, St
         loop {
             let page = store.range(prefix, after.as_deref(), PAGE).await?;
             for entry in &page.entries {
-                // What cannot be read is told where it is used.
+                // Unreadable records are logged where they are used.
                 let Ok(Ending { until: Some(until) }) = records::from_json(&entry.key, &entry.held)
                 else {
                     continue;
@@ -38,7 +38,7 @@ pub(super) async fn sweep(store: &dyn Store, now_ms: u64) -> Result<Duration, St
                         .delete(&entry.key);
                     // A conflict: it was prolonged or taken back in this moment.
                     if let Outcome::Committed { .. } = store.commit(txn).await? {
-                        tracing::info!(key = entry.key, "ended");
+                        tracing::info!(key = entry.key, "expired");
                     }
                 } else {
                     next = Some(next.map_or(until, |next| next.min(until)));

@@ -11,6 +11,7 @@ mod references;
 mod snapshot;
 mod sources;
 mod subscriptions;
+mod upkeep;
 
 pub use references::Used;
 pub use snapshot::SetsSnapshot;

@@ -1,4 +1,4 @@
-//! The task that computes live sets anew when the store says something else.
+//! The task that recomputes dynamic sets when the store changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ struct Stale {
 struct Follower<'l> {
     live: &'l DynamicSets,
     documents: Arc<Documents>,
-    /// Of the sites that were computed: most of what nodes say changes none of it.
+    /// Of computed sites: most status reports change none of it.
     nodes: HashMap<SiteName, Vec<NodeInput>>,
     stale: Stale,
     heard: Revision,
@@ -94,7 +94,7 @@ impl DynamicSets {
             // Not in the second before the end, again and again.
             Ok(left) => left.max(AGAIN),
             Err(error) => {
-                tracing::error!(error = %chain(&error), "what has ended stays in the store");
+                tracing::error!(error = %chain(&error), "expired records not removed; will retry");
                 AGAIN
             }
         }
@@ -138,7 +138,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Whether a node says other addresses than those that were computed with.
+    /// Whether a node reports other addresses than those last used.
     fn moved(&self, site: &SiteName, node: &str, change: &Change) -> bool {
         let known = self.nodes.get(site).into_iter().flatten();
         let known = known.into_iter().find(|known| known.name.as_str() == node);
@@ -163,7 +163,7 @@ impl Follower<'_> {
                     self.stale.every_site = true;
                 }
                 Err(error) => {
-                    tracing::error!(error = %chain(&error), "live sets stay as they are");
+                    tracing::error!(error = %chain(&error), "dynamic sets not recomputed; will retry");
                     return false;
                 }
             }
@@ -175,7 +175,7 @@ impl Follower<'_> {
                 continue;
             }
             if let Err(error) = self.compute(&site).await {
-                tracing::error!(%site, error = %chain(&error), "live sets stay as they are");
+                tracing::error!(%site, error = %chain(&error), "dynamic sets not recomputed; will retry");
                 self.stale.sites.insert(site);
             }
         }

@@ -87,7 +87,7 @@ impl Used {
     }
 }
 
-/// Reads documents and generations again whenever they change, until the controller stops. Nothing is said
+/// Reads documents and generations again whenever they change, until the controller stops. Nothing is sent
 /// before they were read once.
 pub(super) async fn follow(
     store: Arc<dyn Store>,
@@ -104,10 +104,7 @@ pub(super) async fn follow(
             Ok(used) => _ = out.send_if_modified(|old| change(old, used)),
             Err(error) => {
                 let error = chain(&error);
-                tracing::error!(
-                    error,
-                    "documents and generations cannot be read for their names and feeds"
-                );
+                tracing::error!(error, "cannot read which names and lists are in use");
             }
         }
         tokio::select! {

@@ -52,7 +52,7 @@ impl SetsSnapshot {
         }
     }
 
-    /// What a node that holds `from` is told.
+    /// The notice for a node that holds `from`.
     pub fn notice(&self, from: Option<Digest>) -> pb::LiveNotice {
         let delta = from.and_then(|from| Some((from, self.deltas.get(&from)?.clone())));
         let (delta_from, delta) = match delta {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_holds_an_older_value_is_told_the_difference() {
+    fn sends_a_delta_from_a_known_older_value() {
         let first = Arc::new(SetsSnapshot::new(sets([1, 2]), &VecDeque::new()));
         let second = SetsSnapshot::new(sets([2, 3]), &VecDeque::from([Arc::clone(&first)]));
         let notice = second.notice(Some(first.digest));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_or_too_much_is_to_be_fetched() {
+    fn sends_no_delta_from_unknown_or_too_distant_values() {
         let first = Arc::new(SetsSnapshot::new(sets([1]), &VecDeque::new()));
         let much = SetsSnapshot::new(sets(0..100_000), &VecDeque::from([Arc::clone(&first)]));
         for from in [None, Some(Digest::of(b"another")), Some(first.digest)] {

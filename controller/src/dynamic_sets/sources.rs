@@ -35,7 +35,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Starts; `feed_dir` is where files may come from if the options do not say.
+    /// Starts; `feed_dir` is the folder for files unless the options name one.
     pub async fn start(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
@@ -66,7 +66,7 @@ impl Sources {
     }
 
     /// Fetches a list now; with `shrink` it may have become as short as it likes. None: no
-    /// document says that it is fetched, or the controller stops.
+    /// document has a source for it, or the controller stops.
     pub async fn fetch(&self, list: ListName, shrink: bool) -> Option<FeedRecord> {
         let (done, answer) = oneshot::channel();
         self.asked.send(Asked { list, shrink, done }).await.ok()?;

@@ -1,4 +1,4 @@
-//! Every site's live sets as they are now, for those who wait for them to change.
+//! Every site's dynamic sets as they are now, and watches of their changes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ const KEPT_BYTES: usize = 8 * 1024 * 1024;
 /// And how many of them at most.
 const KEPT: usize = 8;
 
-/// The live sets of every site that somebody asked for.
+/// The dynamic sets of every site with a subscriber.
 #[derive(Debug, Clone)]
 pub struct DynamicSets {
     pub(super) inner: Arc<Inner>,
@@ -108,7 +108,7 @@ impl DynamicSets {
         let _ = computed.wait_for(|known| *known >= revision).await;
     }
 
-    /// The sites that somebody asked for.
+    /// The sites with a subscriber.
     pub(super) fn asked_for(&self) -> Vec<SiteName> {
         self.sites().keys().cloned().collect()
     }
@@ -136,7 +136,7 @@ impl DynamicSets {
             // The current one, and the one that most nodes hold.
             count <= 2 || (count <= KEPT && bytes <= KEPT_BYTES)
         });
-        tracing::debug!(%site, digest = %value.digest.short(), "live sets");
+        tracing::debug!(%site, digest = %value.digest.short(), "dynamic sets recomputed");
         entry.now.send_replace(Some(value));
     }
 

@@ -46,7 +46,7 @@ impl DriftLog {
     }
 
     /// Stores records, each with an id; answers the ids that are on disk now. A record that is known already is
-    /// written over: it may say by now that it was repaired.
+    /// replaced: it may have been repaired meanwhile.
     pub(super) async fn store(
         &mut self,
         store: &dyn Store,

@@ -1,8 +1,9 @@
-//! What an agent says, cut to sizes that the controller is ready to keep.
+//! Bounds on what agents report, so that no agent can fill the controller.
 
 use voipfleet_proto::v1::{
     Author, DriftRecord, DriftReport, Hello, NodeFacts, NodeState, NodeStatus, VoipNow,
 };
+use voipfleet_protocol::limits::{MAX_REPORTED_RECORDS, MAX_SHORT_SETS};
 use voipfleet_protocol::session::{Held, Progress};
 
 use crate::site_inputs::held;
@@ -15,8 +16,6 @@ const LONG: usize = 4096;
 const MAX_ADDRESSES: usize = 256;
 /// Warnings of one node.
 const MAX_WARNINGS: usize = 32;
-/// Drift records of one report: an agent's own reports are far shorter.
-const MAX_RECORDS: usize = 1000;
 /// Neighbours of one node.
 const MAX_NEIGHBOURS: usize = 32;
 /// Back ends and listeners of one node.
@@ -25,8 +24,6 @@ const MAX_PORTS: usize = 64;
 const MAX_NETWORKS: usize = 256;
 /// Roles, and files that were not understood: there are ten and four.
 const MAX_WORDS: usize = 16;
-/// Sets of one node that lack elements; an agent names fewer.
-const MAX_SHORT_SETS: usize = 32;
 /// The longest id of a drift record.
 const MAX_ID: usize = 128;
 
@@ -109,7 +106,7 @@ pub(super) fn bound_hello(hello: &mut Hello) {
 
 /// Bounds a drift report: what is over the limit is not acknowledged, and comes again.
 pub(super) fn bound_report(report: &mut DriftReport) {
-    report.records.truncate(MAX_RECORDS);
+    report.records.truncate(MAX_REPORTED_RECORDS);
     report.records.retain_mut(bound_record);
 }
 
@@ -161,13 +158,13 @@ pub(super) fn progress(state: NodeState) -> Option<Progress> {
     }
 }
 
-/// What a node says of its last attempt: the delivery, what it was, and how it ended or stands.
+/// A node's last attempt: the delivery, its content, and its state.
 pub(super) fn last_attempt(status: &NodeStatus) -> Option<(u64, Held, NodeState)> {
     let about = held(status.generation, &status.digest)?;
     Some((status.nonce, about, status.state()))
 }
 
-/// A status that an agent says at its start, in the light of the one before.
+/// An agent's first status of a session, combined with the last one before it.
 ///
 /// An agent that starts anew does not remember that it went back. The controller does: what
 /// could not be kept then is not offered again because of a restart.
@@ -216,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_does_not_make_a_failed_trial_forgotten() {
+    fn a_restarted_agent_does_not_hide_its_rollback() {
         let back = Some(status(NodeState::RolledBack, 7, 6));
         for (now, kept) in [
             (status(NodeState::Applied, 6, 6), true),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use voipfleet_proto::v1::Chunk;
+use voipfleet_protocol::limits::MAX_CHUNK_BYTES;
 use voipfleet_ruleset::ruleset::{Digest, Ruleset};
 
 use super::{FetchError, Fleet};
@@ -14,8 +15,6 @@ use crate::records::NodeId;
 use crate::rulesets;
 use crate::site_inputs::target;
 
-/// The largest chunk (design: at most 256 KiB).
-const CHUNK_BYTES: usize = 256 * 1024;
 /// Fetches of one node at the same time. It needs one; more are what a broken connection leaves
 /// behind. All nodes share a few turns, and no node may take them all.
 const OF_ONE_NODE: usize = 4;
@@ -38,7 +37,7 @@ impl Fleet {
             return Err(not_yours(id, digest, bytes.as_deref()));
         }
         let bytes = bytes.ok_or_else(|| {
-            tracing::error!(node = %id, %digest, "the ruleset that the node should run is missing");
+            tracing::error!(node = %id, %digest, "the node's current ruleset is missing from the store");
             FetchError::Lost
         })?;
         Ok(stream(bytes, turns))
@@ -102,7 +101,7 @@ fn stream<C: AsRef<[u8]> + Send + Sync + 'static>(content: C, turns: Turns) -> C
     tokio::spawn(async move {
         let _turns = turns;
         let sending = async {
-            for part in content.as_ref().chunks(CHUNK_BYTES) {
+            for part in content.as_ref().chunks(MAX_CHUNK_BYTES) {
                 let chunk = Chunk {
                     data: part.to_vec(),
                 };
@@ -112,7 +111,7 @@ fn stream<C: AsRef<[u8]> + Send + Sync + 'static>(content: C, turns: Turns) -> C
             }
         };
         if tokio::time::timeout(SENDING, sending).await.is_err() {
-            // Nobody may be reading any more.
+            // The reader may have gone.
             let _ = out.try_send(Err(FetchError::NotReading));
         }
     });
@@ -137,7 +136,7 @@ impl Drop for OwnTurn {
     }
 }
 
-/// A digest that is not of what the node should run. Whether it exists is told only
+/// Refuses a digest that is not of the node's ruleset. Whether it exists is revealed only
 /// of the node's own.
 fn not_yours(id: &NodeId, digest: Digest, bytes: Option<&[u8]>) -> FetchError {
     let was_own = bytes
@@ -146,7 +145,7 @@ fn not_yours(id: &NodeId, digest: Digest, bytes: Option<&[u8]>) -> FetchError {
     if was_own {
         return FetchError::Replaced;
     }
-    tracing::warn!(node = %id, %digest, "node asked for a ruleset that is not its own");
+    tracing::warn!(node = %id, %digest, "node asked for another node's ruleset");
     FetchError::OtherNode
 }
 
@@ -160,7 +159,7 @@ mod tests {
 
     /// One node that reads slowly must not keep the others from their rulesets.
     #[tokio::test]
-    async fn a_node_takes_few_of_the_turns() {
+    async fn one_node_cannot_take_all_fetch_turns() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Embedded::open(dir.path()).unwrap());
         let fleet = Fleet::new(store, clock::system(), CancellationToken::new());

@@ -1,4 +1,4 @@
-//! Who is connected, what each node is offered, and what it says.
+//! Connected nodes: what each is offered, and what it reports.
 
 mod drift;
 mod facts;
@@ -44,7 +44,7 @@ const OUTBOX: usize = 8;
 /// Rulesets that are sent at the same time: each holds its bytes in memory.
 const FETCHES: usize = 32;
 /// How long after its connection ended a node may take to be back. An agent dials anew within
-/// half a second, and once more within another; then it makes sure of its rules, and says Hello.
+/// half a second, and once more within another; then it checks its rules, and sends Hello.
 const REDIAL: Duration = Duration::from_secs(3);
 
 /// The fleet: shared by every session, the pushes and the operators' calls.
@@ -89,11 +89,11 @@ struct Live {
 /// What a session should bring its node to.
 #[derive(Debug, Clone, Default)]
 struct Wanted {
-    /// The transaction that said so: a rollout that was halted takes a node back to an earlier
-    /// generation, so that numbers do not tell what is newer.
+    /// The transaction that wrote it: a halted rollout takes a node back to an earlier
+    /// generation, so that generation numbers do not order these.
     revision: Revision,
     generation: Option<Arc<GenerationRecord>>,
-    /// Grows when somebody asks for another try.
+    /// Grows with each request for another try.
     tries: u64,
     /// How long the trial of another try may last, milliseconds; with its generation.
     confirm_within_ms: Option<(Generation, u64)>,
@@ -225,7 +225,7 @@ impl Fleet {
         self.inner.events.subscribe()
     }
 
-    /// How a node stands; none: not connected.
+    /// A node's present view; none: not connected.
     pub fn view(&self, id: &NodeId) -> Option<View> {
         self.registry().nodes.get(id).map(|live| live.view.clone())
     }
@@ -286,7 +286,7 @@ impl Fleet {
         sites
     }
 
-    /// Tells the sessions of a site what their nodes should run.
+    /// Sends the sessions of a site what their nodes should run.
     async fn spread(&self, site: &SiteName) -> Result<(), StoreError> {
         let Some(targets) = Targets::read(self.inner.store.as_ref(), site).await? else {
             return Ok(());
@@ -359,7 +359,7 @@ impl Fleet {
         own
     }
 
-    /// Changes what others see of a session, and tells them.
+    /// Changes a session's view, and notifies its watchers.
     fn update(&self, id: &NodeId, session: u64, change: impl FnOnce(&mut View)) {
         if let Some(live) = self
             .registry()
@@ -373,7 +373,7 @@ impl Fleet {
     }
 
     fn changed(&self, id: &NodeId) {
-        // Nobody listens while there is no push: fine.
+        // Without a push there is no receiver.
         let _ = self.inner.events.send(id.clone());
     }
 

@@ -25,7 +25,7 @@ pub struct View {
     pub live: Option<Digest>,
 }
 
-/// An offer and what the node last said of it.
+/// An offer and the node's last answer to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offered {
     /// Unique over all nodes and sessions.

@@ -1,4 +1,4 @@
-//! What a session tells its node of the site's live sets.
+//! Notices of a site's dynamic sets to one node.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use crate::records::NodeId;
 /// How long a notice may be unanswered before a newer one replaces it. An answer takes a few
 /// milliseconds, and after it the newer one can be a difference.
 const UNANSWERED: Duration = Duration::from_secs(1);
-/// How long after a node said that it could not take live sets it is told of them again.
+/// How long after a node failed to apply dynamic sets the notice is sent again.
 const AGAIN: Duration = Duration::from_secs(15);
 
 /// A node's live sets, as its session knows them.
 pub(super) struct Notices {
     live: watch::Receiver<Option<Arc<SetsSnapshot>>>,
-    /// What the node said it holds.
+    /// The digest that the node reported.
     held: Option<Digest>,
-    /// What it was told last in this session.
+    /// The last notice of this session.
     told: Option<Told>,
 }
 
@@ -41,7 +41,7 @@ enum Answer {
 }
 
 impl Notices {
-    /// For a node that says it holds `held`.
+    /// For a node that reported `held`.
     pub(super) fn new(live: &DynamicSets, id: &NodeId, held: Option<Digest>) -> Self {
         Self {
             live: live.subscribe(&id.site),
@@ -70,7 +70,7 @@ impl Notices {
                     return None;
                 }
                 match told.answer {
-                    // It may hold by now what it was told: it is not known what to start from.
+                    // It may or may not have applied the last notice: a delta has no certain base.
                     Answer::Awaited => None,
                     Answer::Held | Answer::Failed => self.held,
                 }
@@ -86,7 +86,7 @@ impl Notices {
         self.told = Some(Told { value, at, answer });
     }
 
-    /// Whether the node was told of these sources in this session: before, it takes no offer
+    /// Whether a notice of this session covered these sources: before, it takes no offer
     /// that names them.
     pub(super) fn told(&self, sources: &BTreeSet<LiveName>) -> bool {
         self.told.as_ref().is_some_and(|told| {
@@ -95,7 +95,7 @@ impl Notices {
         })
     }
 
-    /// What the node says that it holds, and why it could not take what it was told.
+    /// Takes the node's report: the digest it holds, and why it could not apply the last notice.
     pub(super) fn heard(&mut self, held: Option<Digest>, error: &str) {
         self.held = held;
         if let Some(told) = &mut self.told {

@@ -25,7 +25,7 @@ use crate::records::{self, NodeId, StatusRecord};
 use crate::site_inputs::{held, target};
 use crate::store::{Expect, Outcome, Revision, StoreError, Txn, keys};
 
-/// How long a node may take to say Hello.
+/// How long a node may take to send Hello.
 const HELLO: Duration = Duration::from_secs(10);
 /// How long a node may leave its inbox full.
 const READING: Duration = Duration::from_secs(30);
@@ -116,7 +116,7 @@ impl Session {
         let before = records::read_status(store, &key).await?.unwrap_or_default();
         let live_digest = Digest::try_from(hello.live_digest.as_slice()).ok();
         let status = facts::remember(before.status, hello.status);
-        // An agent that says less than before has not forgotten: keep what is known.
+        // A shorter report does not mean that the facts are gone: keep what is known.
         let facts = hello.facts.or(before.facts);
         let mut delivery = Delivery::new(confirmed);
         let mut offered = None;
@@ -225,7 +225,7 @@ impl Greeted {
                     None => return Ok(()),
                 },
                 changed = registered.wanted.changed() => {
-                    // The sender goes with the registration, and that says why in `end`.
+                    // The sender goes with the registration, whose reason comes through `end`.
                     if changed.is_ok() {
                         let next = registered.wanted.borrow_and_update().clone();
                         wanted = newest(wanted, next);
@@ -319,7 +319,7 @@ impl Greeted {
             Some(agent_message::Kind::Facts(found)) => self.hear_facts(found).await,
             Some(agent_message::Kind::Drift(report)) => self.hear_drift(report).await,
             Some(agent_message::Kind::Hello(_)) => Err(SessionEnd::SecondHello),
-            // Something that a newer agent says: nothing to do with it.
+            // A message of a newer agent: ignored.
             None => Ok(()),
         }
     }
@@ -330,7 +330,8 @@ impl Greeted {
         let progress = facts::progress(status.state());
         let answers = progress.is_some_and(|progress| {
             let about = held(status.generation, &status.digest);
-            self.delivery.hear(status.nonce, about, progress, confirmed)
+            let nonce = (status.nonce != 0).then_some(status.nonce);
+            self.delivery.hear(nonce, about, progress, confirmed)
         });
         let live = Digest::try_from(status.live_digest.as_slice()).ok();
         self.notices.heard(live, &status.live_error);
@@ -349,7 +350,7 @@ impl Greeted {
             facts::keep_count(before, &mut status);
         }
         self.stored.status = Some(status.clone());
-        // What lasts is on disk before anybody is told; what passes is told only.
+        // Lasting states are on disk before watchers see them; passing ones are not stored.
         if !working {
             self.store_status().await?;
         }
@@ -424,7 +425,7 @@ impl Greeted {
     }
 }
 
-/// What was said later of the two, and the newer wish.
+/// The later of the two, with the newer wish.
 fn newest(a: Wanted, b: Wanted) -> Wanted {
     let tries = a.tries.max(b.tries);
     let confirm_within_ms = b.confirm_within_ms.or(a.confirm_within_ms);

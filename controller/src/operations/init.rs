@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_leaves_nothing() {
+    fn a_failed_init_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let mut plan = plan(&data);
@@ -184,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_directory_is_used() {
+    fn init_accepts_an_empty_directory() {
         let dir = tempfile::tempdir().unwrap();
         init(&plan(dir.path()), NOW).unwrap();
     }
 
     #[test]
-    fn a_key_that_others_can_read_is_refused_with_the_remedy() {
+    fn refuses_keys_readable_by_others() {
         let dir = tempfile::tempdir().unwrap();
         let made = init(&plan(&dir.path().join("data")), NOW).unwrap();
         let open = fs::Permissions::from_mode(0o640);

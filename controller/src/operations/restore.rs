@@ -16,7 +16,7 @@ use crate::store::parts::Parts;
 use crate::store::{Entry, Filling, Revision, StoreError, Versioned, keys};
 
 /// How far the numbers of transactions jump: none that the lost controller has given since the
-/// backup comes again, so that nobody who knows one takes it for another.
+/// backup comes again, so that a known number never means another state.
 const JUMP: Revision = 1 << 32;
 
 /// What is made.
@@ -29,7 +29,7 @@ pub struct Restored {
     /// Entries of the store.
     pub entries: u64,
     /// Join tokens that were open when the backup was taken: whether they were used since,
-    /// nobody knows.
+    /// unknown.
     pub dropped_tokens: u64,
 }
 
@@ -49,7 +49,7 @@ pub enum RestoreError {
     },
     /// The keys are of another installation.
     #[error(
-        "{path} is a backup of another installation than the keys in {keys}; its CA has the \
+        "{path} is a backup of another installation than the keys in {keys}: its CA has the \
          SHA-256 {wanted}"
     )]
     OtherKeys {
@@ -183,7 +183,7 @@ fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
             entries += 1;
         }
     }
-    // The log goes on from where it was in the backup: it has to tell that time is missing.
+    // The log continues from where it was in the backup, and must show the gap.
     store.add(&Entry {
         key: keys::RESTORED.to_owned(),
         held: Versioned {
@@ -229,7 +229,7 @@ fn whole<T: DeserializeOwned>(entry: &Entry, parts: &PartsOfBackup) -> Result<T,
 }
 
 /// A rollout that was under way may have failed or been ended since: nothing of it goes on before
-/// somebody has looked.
+/// an operator has looked at it.
 fn hold_rollout(entry: &mut Entry, parts: &PartsOfBackup) -> Result<(), StoreError> {
     let Some(site) = entry.key.strip_prefix(keys::ALL_ROLLOUTS) else {
         return Ok(());

@@ -33,7 +33,7 @@ pub enum PkiError {
     #[error("the certificate could not be signed")]
     Sign(#[from] rcgen::Error),
     /// The request is no request, its signature is wrong, or its key is of another kind.
-    #[error("the certificate request is not acceptable: {0}")]
+    #[error("unacceptable certificate request: {0}")]
     Request(String),
     /// A certificate of our own that cannot be read.
     #[error("the CA certificate cannot be read")]
@@ -53,7 +53,7 @@ pub struct Issued {
     pub expires_ms: u64,
 }
 
-/// What a certificate says of its holder's key and its own time.
+/// A certificate's key and validity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
     /// SHA-256 of the public key (`SubjectPublicKeyInfo`), hexadecimal.
@@ -75,7 +75,7 @@ pub fn leaf(der: &[u8]) -> Option<Leaf> {
     })
 }
 
-/// Whom a certificate lets its holder be.
+/// What a certificate's holder may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Server,

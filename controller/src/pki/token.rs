@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_secret_matches() {
+    fn only_the_right_secret_matches() {
         let new = generate([1; 32]).unwrap();
         assert!(matches(new.token.secret(), &new.secret_hash));
         assert!(!matches("other", &new.secret_hash));

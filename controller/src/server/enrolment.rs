@@ -61,7 +61,7 @@ impl Enrolment for EnrolmentService {
         let code = code(&error);
         if code == Code::Internal {
             return Err(Status::internal(
-                "the controller could not enrol this machine; its log says why",
+                "the controller could not enrol this machine; check its log",
             ));
         }
         Err(Status::new(code, error.to_string()))

@@ -25,7 +25,7 @@ pub(crate) fn failed(error: StoreError) -> Status {
     Refusal::new(reason, message).into()
 }
 
-/// A failure whose cause only the log tells.
+/// A failure whose cause is only in the log.
 pub(crate) fn internal(message: &str) -> Status {
     Refusal::new(Reason::Internal, message)
         .hint("check the controller's log")

@@ -24,7 +24,7 @@ pub struct SiteNode {
     pub addresses: Vec<InterfaceAddress>,
     /// When it enrolled, Unix time.
     pub enrolled_ms: u64,
-    /// What it last said to have confirmed.
+    /// What it last reported as confirmed.
     pub confirmed: Option<Held>,
 }
 

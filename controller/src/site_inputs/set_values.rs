@@ -19,10 +19,10 @@ use crate::store::{Store, StoreError, keys};
 
 /// Beyond that: of calls at the same moment each may have found room.
 const AT_ONCE: usize = 1024;
-/// Everybody, in prefixes that a `hash:net` can hold.
+/// The whole address space, in prefixes that a `hash:net` can hold.
 const EVERYBODY: [&str; 4] = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"];
 
-/// A site's live sets as the store says they are at `now_ms`: the sources that the documents
+/// A site's dynamic sets as of `now_ms`: the sources that the documents
 /// need, for nodes with these addresses.
 pub async fn read(
     store: &dyn Store,
@@ -36,7 +36,7 @@ pub async fn read(
     Ok(gathered.await?.0)
 }
 
-/// What a site denies nobody of, though a fetched list has it: of each list, by whose it is.
+/// Entries of fetched lists that a site does not deny because it serves them, by list.
 pub(crate) type LeftOut = BTreeMap<ListName, Vec<Dropped>>;
 
 /// The same, with the sources in `named` besides: those that pushed rulesets name. And what of
@@ -69,7 +69,7 @@ pub(crate) async fn gather(
                 let record = feed(store, list).await?;
                 // It was fetched before something was opened to it.
                 if record.is_wide() {
-                    tracing::error!(%site, %list, "a fetched list is too wide to open to; it opens nothing");
+                    tracing::error!(%site, %list, "fetched list is too wide to open ports to; it opens nothing");
                     LiveValue::default()
                 } else {
                     LiveValue::new(record.elements(), [])
@@ -109,7 +109,7 @@ async fn denied(
     let protection = match Protection::of_site(site, documents, nodes, known) {
         Ok(protection) => protection,
         Err(error) => {
-            tracing::warn!(%site, error = %chain(&error), "no fetched list is denied");
+            tracing::warn!(%site, error = %chain(&error), "documents do not compile; fetched lists deny nothing");
             return feeds.into_keys().map(nothing).collect();
         }
     };
@@ -141,7 +141,7 @@ async fn exceptions(
                 Ok(record) => record,
                 Err(error) => {
                     // The others count all the same.
-                    tracing::error!(error = %chain(&error), "left out");
+                    tracing::error!(error = %chain(&error), "unreadable block or allow skipped");
                     continue;
                 }
             };

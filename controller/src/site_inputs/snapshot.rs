@@ -1,4 +1,4 @@
-//! What a compile stands on, read from the store.
+//! The input of a compile, read from the store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,15 +16,13 @@ use crate::store::{Store, StoreError};
 #[derive(Debug, thiserror::Error)]
 pub enum InputsError {
     /// No document of the site.
-    #[error("there is no site {0}; apply a document of kind Site with that name first")]
+    #[error("there is no site {0}")]
     UnknownSite(SiteName),
     /// Documents given to a dry run that would not be stored.
-    #[error(
-        "the given documents have mistakes, the first in {0}; see them: voipctl apply --dry-run"
-    )]
+    #[error("the given documents have errors, the first in {0}")]
     Sources(String),
     /// The checker's thread panicked.
-    #[error("the documents of site {0} could not be checked; the controller's log says why")]
+    #[error("the documents of site {0} could not be checked")]
     Broken(SiteName),
     /// The store failed.
     #[error(transparent)]

@@ -48,7 +48,7 @@ impl Targets {
         self.generations.get(&self.read.record.generation).cloned()
     }
 
-    /// The live sources that some node's rules should look at.
+    /// The dynamic sets that some node's rules should refer to.
     pub fn live(&self) -> BTreeSet<LiveName> {
         let all = self.generations.values();
         all.flat_map(|generation| &generation.live)
@@ -75,7 +75,7 @@ pub async fn current(
     Ok(records::read(store, &key).await?.map(|read| read.record))
 }
 
-/// The generation that a node should run, with the transaction that said so.
+/// The generation that a node should run, with the transaction that wrote it.
 pub async fn target(
     store: &dyn Store,
     id: &NodeId,

@@ -100,7 +100,7 @@ async fn misbehaving_servers_yield_descriptive_errors() {
         ),
         (
             Does::Sends(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n192.0.2.1\n".to_vec()),
-            "cannot be read to its end",
+            "the answer broke off",
         ),
         (
             Does::Sends(b"SSH-2.0-OpenSSH_9.9\r\n".to_vec()),
@@ -237,7 +237,7 @@ async fn file_feeds_are_read_from_the_feed_folder_only() {
     for (path, said) in [
         (secret.clone(), "folder for feeds"),
         (folder.join("link"), "folder for feeds"),
-        (folder.join("inner"), "no regular file"),
+        (folder.join("inner"), "not a regular file"),
         (folder.join("none"), "cannot be read"),
         ("/dev/zero".into(), "folder for feeds"),
     ] {

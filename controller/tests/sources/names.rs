@@ -216,16 +216,19 @@ async fn names_of_a_pushed_generation_are_resolved_without_their_document() {
 
 /// Records of names that nothing uses, each for a millisecond longer than the one after it.
 async fn unused(scene: &Scene, count: usize) {
-    let mut txn = Txn::new();
-    for n in 0..count {
-        let record = ResolvedRecord {
-            unused_since_ms: Some(scene.now() - HOUR + n as u64),
-            ..ResolvedRecord::default()
-        };
-        let key = keys::resolved(format!("h{n}.example.net"));
-        txn = txn.put(key, serde_json::to_vec(&record).unwrap());
+    let numbers: Vec<usize> = (0..count).collect();
+    for part in numbers.chunks(scene.store.limits().operations) {
+        let mut txn = Txn::new();
+        for n in part {
+            let record = ResolvedRecord {
+                unused_since_ms: Some(scene.now() - HOUR + *n as u64),
+                ..ResolvedRecord::default()
+            };
+            let key = keys::resolved(format!("h{n}.example.net"));
+            txn = txn.put(key, serde_json::to_vec(&record).unwrap());
+        }
+        scene.store.commit(txn).await.unwrap();
     }
-    scene.store.commit(txn).await.unwrap();
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ async fn a_connection_ends_with_its_certificate() {
     };
     let mut events = client.push(push).await.unwrap().into_inner();
     while let Ok(Some(_)) = events.message().await {}
-    logged("connection cut: its certificate has expired").await;
+    logged("connection closed: its certificate has expired").await;
 
     // Between the end and the cut nothing is answered.
     let pair = installation.pair(&ada, "voipfleet", installation.clock.now_ms());

@@ -288,7 +288,7 @@ async fn an_incomplete_backup_is_refused_before_anything_is_written() {
     for cut in [0, 1, 40, file.len() / 2, file.len() - 1] {
         let why = why(&file[..cut]);
         assert!(
-            why.contains("cut short") || why.contains("no backup"),
+            why.contains("cut short") || why.contains("not a Voipfleet backup"),
             "{cut}: {why}"
         );
     }

@@ -127,11 +127,10 @@ async fn ended(installation: &Installation, address: &str) -> RolloutReport {
             while events.message().await.unwrap().is_some() {}
         }
     };
-    let ended = tokio::time::timeout(LIMIT, ends).await;
-    match ended {
-        Ok(report) => report,
-        Err(_) => panic!("no end: {:?}", report(installation, address).await),
+    if let Ok(report) = tokio::time::timeout(LIMIT, ends).await {
+        return report;
     }
+    panic!("no end: {:?}", report(installation, address).await);
 }
 
 fn agents_run_their_targets(agents: &[RunningAgent], report: &RolloutReport) -> bool {

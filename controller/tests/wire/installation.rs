@@ -14,6 +14,7 @@ use voipfleet_controller::operations::init::{Plan, init};
 use voipfleet_controller::pki::Authority;
 use voipfleet_controller::run::{Controller, Options};
 use voipfleet_controller::settings::Files;
+use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::{
     AbortRolloutRequest, ApplyRequest, ApplyResponse, CreateTokenRequest, EnrolResponse,
@@ -401,5 +402,6 @@ async fn next(events: &mut Streaming<PushEvent>) -> Option<push_event::Kind> {
 pub(crate) fn refused(result: Result<impl std::fmt::Debug, Status>, code: Code) -> String {
     let status = result.unwrap_err();
     assert_eq!(status.code(), code, "{}", status.message());
-    status.message().to_owned()
+    let Refusal { message, hints, .. } = Refusal::of(&status);
+    [vec![message], hints].concat().join("; ")
 }

@@ -79,7 +79,7 @@ async fn rights_change_from_the_next_call_on() {
     let mut ben = client(&installation, &ben).await;
     ben.status(status()).await.unwrap();
     let message = refused(ben.apply(apply(SITE)).await, Code::PermissionDenied);
-    assert!(message.contains("it takes the role operator"), "{message}");
+    assert!(message.contains("this needs role operator"), "{message}");
     let mut admin = installation.operator().await;
     let bind = BindOperatorRequest {
         name: "ben".to_owned(),

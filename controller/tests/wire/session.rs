@@ -21,7 +21,7 @@ async fn a_node_reads_its_own_ruleset_only() {
     let (offer_a, offer_b) = (a.offer().await, b.offer().await);
     assert_ne!(offer_a.digest, offer_b.digest);
     let message = refused(a.fetch(&offer_b.digest).await, Code::PermissionDenied);
-    logged("node asked for a ruleset that is not its own").await;
+    logged("node asked for another node's ruleset").await;
     // Something that does not exist gets the same answer.
     assert_eq!(
         message,

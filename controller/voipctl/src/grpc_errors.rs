@@ -60,7 +60,11 @@ fn without_request(address: &str, operator: &str, status: &tonic::Status) -> Fai
         | Code::FailedPrecondition
         | Code::OutOfRange => Failure::input(message),
         Code::Unauthenticated | Code::PermissionDenied => {
-            Failure::controller(format!("permission denied for {operator}: {message}"))
+            // A refusal of the controller itself names the operator.
+            Failure::controller(match refusal.reason {
+                Some(_) => format!("permission denied: {message}"),
+                None => format!("permission denied for {operator}: {message}"),
+            })
         }
         Code::ResourceExhausted => {
             Failure::controller(format!("the controller is busy: {message}"))

@@ -1,6 +1,6 @@
 //! Edits from outside, each with the class that it is told as, and the repair.
 
-use voipfleet_ruleset::drift::{Class, Wanted, compare_rules};
+use voipfleet_ruleset::drift::{DriftClass, Wanted, compare_rules};
 use voipfleet_ruleset::iptables::{
     JUMP, Repair, Unreadable, filter_section, parse_save, repair_input,
 };
@@ -24,85 +24,97 @@ const OURS: &str = "\
 /// The edits, and each difference that they make: class, chain, label.
 type Case = (
     &'static [&'static str],
-    &'static [(Class, &'static str, &'static str)],
+    &'static [(DriftClass, &'static str, &'static str)],
 );
 
 const CASES: [Case; 20] = [
-    (&["-D VF-INPUT 3"], &[(Class::Missing, "VF-INPUT", "web")]),
+    (
+        &["-D VF-INPUT 3"],
+        &[(DriftClass::Missing, "VF-INPUT", "web")],
+    ),
     (
         &["-R VF-INPUT 4 -m comment --comment vf:default -j ACCEPT"],
-        &[(Class::Altered, "VF-INPUT", "default")],
+        &[(DriftClass::Altered, "VF-INPUT", "default")],
     ),
     (
         &[
             "-R VF-INPUT 2 -p udp -m multiport --dports 5060 -m comment --comment vf:other -j ACCEPT",
         ],
-        &[(Class::Altered, "VF-INPUT", "sip")],
+        &[(DriftClass::Altered, "VF-INPUT", "sip")],
     ),
     (
         &["-R VF-INPUT 3 -p tcp -j ACCEPT"],
-        &[(Class::Altered, "VF-INPUT", "web")],
+        &[(DriftClass::Altered, "VF-INPUT", "web")],
     ),
     (
         &["-I VF-INPUT 1 -j ACCEPT"],
-        &[(Class::Extra, "VF-INPUT", "")],
+        &[(DriftClass::Extra, "VF-INPUT", "")],
     ),
     (
         &["-A VF-INPUT -p icmp -j LOG"],
-        &[(Class::Extra, "VF-INPUT", "")],
+        &[(DriftClass::Extra, "VF-INPUT", "")],
     ),
     (
         &["-A VF-INPUT -p tcp -m multiport --dports 443 -m comment --comment vf:web -j ACCEPT"],
-        &[(Class::Extra, "VF-INPUT", "web")],
+        &[(DriftClass::Extra, "VF-INPUT", "web")],
     ),
     (
         &[
             "-D VF-INPUT 4",
             "-I VF-INPUT 2 -m comment --comment vf:default -j DROP",
         ],
-        &[(Class::Order, "VF-INPUT", "default")],
+        &[(DriftClass::Order, "VF-INPUT", "default")],
     ),
     (
         &["-F VF-INPUT"],
         &[
-            (Class::Missing, "VF-INPUT", "failsafe"),
-            (Class::Missing, "VF-INPUT", "sip"),
-            (Class::Missing, "VF-INPUT", "web"),
-            (Class::Missing, "VF-INPUT", "default"),
+            (DriftClass::Missing, "VF-INPUT", "failsafe"),
+            (DriftClass::Missing, "VF-INPUT", "sip"),
+            (DriftClass::Missing, "VF-INPUT", "web"),
+            (DriftClass::Missing, "VF-INPUT", "default"),
         ],
     ),
     (
         &["-F VF-INPUT", "-F VF-FAILSAFE", "-X VF-FAILSAFE"],
         &[
-            (Class::Missing, "VF-FAILSAFE", ""),
-            (Class::Missing, "VF-INPUT", "failsafe"),
-            (Class::Missing, "VF-INPUT", "sip"),
-            (Class::Missing, "VF-INPUT", "web"),
-            (Class::Missing, "VF-INPUT", "default"),
+            (DriftClass::Missing, "VF-FAILSAFE", ""),
+            (DriftClass::Missing, "VF-INPUT", "failsafe"),
+            (DriftClass::Missing, "VF-INPUT", "sip"),
+            (DriftClass::Missing, "VF-INPUT", "web"),
+            (DriftClass::Missing, "VF-INPUT", "default"),
         ],
     ),
     (
         &["-N VF-MINE", "-A VF-MINE -j ACCEPT"],
-        &[(Class::Extra, "VF-MINE", "")],
+        &[(DriftClass::Extra, "VF-MINE", "")],
     ),
-    (&["-D INPUT -j VF-INPUT"], &[(Class::Missing, "INPUT", "")]),
+    (
+        &["-D INPUT -j VF-INPUT"],
+        &[(DriftClass::Missing, "INPUT", "")],
+    ),
     (
         &["-R INPUT 2 -p tcp -j VF-INPUT"],
-        &[(Class::Altered, "INPUT", "")],
+        &[(DriftClass::Altered, "INPUT", "")],
     ),
-    (&["-A INPUT -j VF-INPUT"], &[(Class::Extra, "INPUT", "")]),
+    (
+        &["-A INPUT -j VF-INPUT"],
+        &[(DriftClass::Extra, "INPUT", "")],
+    ),
     (
         &["-I INPUT 1 -i lo -j ACCEPT"],
-        &[(Class::Bypass, "INPUT", "")],
+        &[(DriftClass::Bypass, "INPUT", "")],
     ),
     (
         &["-N opened", "-A opened -j ACCEPT", "-I INPUT 1 -j opened"],
-        &[(Class::Bypass, "INPUT", "")],
+        &[(DriftClass::Bypass, "INPUT", "")],
     ),
-    (&["-P INPUT DROP"], &[(Class::Policy, "INPUT", "")]),
+    (&["-P INPUT DROP"], &[(DriftClass::Policy, "INPUT", "")]),
     (
         &["-F INPUT", "-P INPUT DROP"],
-        &[(Class::Missing, "INPUT", ""), (Class::Policy, "INPUT", "")],
+        &[
+            (DriftClass::Missing, "INPUT", ""),
+            (DriftClass::Policy, "INPUT", ""),
+        ],
     ),
     // Nobody's business.
     (&["-I INPUT 1 -p udp -j DROP", "-A INPUT -j ACCEPT"], &[]),
@@ -143,9 +155,15 @@ fn told_and_repaired(backend: Backend) {
             }
             let observed = kernel.table(family).unwrap();
             let differences = compare_rules(&wanted, &observed);
-            let brief: Vec<(Class, &str, &str)> = differences
+            let brief: Vec<(DriftClass, &str, &str)> = differences
                 .iter()
-                .map(|d| (d.class, d.chain.as_str(), d.rule.as_str()))
+                .map(|d| {
+                    (
+                        d.class,
+                        d.chain.as_deref().unwrap_or_default(),
+                        d.rule.as_deref().unwrap_or_default(),
+                    )
+                })
                 .collect();
             assert_eq!(brief, told, "{family} {edits:?}: {differences:#?}");
 

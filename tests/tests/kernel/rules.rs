@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use voipfleet_ruleset::drift::{Class, Wanted, compare_rules, compare_sets};
+use voipfleet_ruleset::drift::{DriftClass, Wanted, compare_rules, compare_sets};
 use voipfleet_ruleset::iptables::{
     Failsafe, Slack, apply_input, as_read, read_rule, removal, restore_input, set_create_input,
     set_plan,
@@ -108,7 +108,10 @@ fn round_trip(kernel: &Kernel, ruleset: &Ruleset) -> anyhow::Result<()> {
         anyhow::ensure!(differences.is_empty(), "{differences:#?}");
         let differences = compare_rules(&wanted, &table);
         anyhow::ensure!(
-            differences.iter().map(|d| d.class).eq([Class::Missing]),
+            differences
+                .iter()
+                .map(|d| d.class)
+                .eq([DriftClass::Missing]),
             "only the jump was missing: {differences:#?}"
         );
         let removal = removal(&kernel.table(family)?).expect("something of ours");

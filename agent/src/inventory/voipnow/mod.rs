@@ -16,7 +16,7 @@ const MAX_WORD: usize = 64;
 /// The files of either hold one line.
 const MAX_FILE: u64 = 4 << 10;
 
-/// What is reported about VoipNow; none where it is not installed.
+/// The report about VoipNow; none where it is not installed.
 pub fn read(root: &Root, processes: &Processes) -> Option<pb::VoipNow> {
     let node_id = word(root, "/etc/voipnownode/nodeid");
     let version = word(root, "/usr/local/voipnow/.version");

@@ -20,7 +20,7 @@ const MAX_SOURCES: usize = 1024;
 /// flow counts twice.
 const MAX_KNOWN: usize = 16_384;
 
-/// What was cut.
+/// The flows that were cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cut {
     /// The number of flows.

@@ -19,7 +19,7 @@ use super::entry::Entry;
 /// The kernel fills at most 32 KiB at once (`netlink_recvmsg`).
 const BUFFER: usize = 64 << 10;
 
-/// What became of an entry.
+/// The result of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deleted {
     /// It is gone by our request.

@@ -19,8 +19,8 @@ use crate::support::in_namespace;
 use node::{Node, brief};
 
 /// One way to change something. In every text, `{ipt}` is iptables or ip6tables, `{nft}` nft's
-/// family, `{4}` the number of the family, `{inet}` ipset's word for it, `{src}` a stranger, `{one}`
-/// the same as the tools print it, and `{member}` what the list of denied sources has.
+/// family, `{4}` the number of the family, `{inet}` ipset's word for it, `{src}` a stranger,
+/// `{one}` the same as the tools print it, and `{member}` what the list of denied sources has.
 #[derive(Clone, Copy)]
 pub(crate) enum Step {
     /// A command.

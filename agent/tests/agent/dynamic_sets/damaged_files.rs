@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use voipfleet_agent::enforcement::recovery;
-use voipfleet_agent::ledger::{KeptLive, Live};
+use voipfleet_agent::ledger::{KeptSets, SiteSets};
 use voipfleet_proto::v1::NodeState;
 
 use super::{elements, first, is_as_wanted, naming, takes, with};
@@ -104,7 +104,7 @@ fn ledger_without_dynamic_sets_is_read() {
     on_both_backends(|place| {
         let (mut system, ledger) = (place.system(), place.ledger());
         install(&mut system, &ledger, 1, sample(1));
-        assert_eq!(ledger.live(), KeptLive::Never);
+        assert_eq!(ledger.dynamic_sets(), KeptSets::Never);
         let recovered = recovery::recover(&mut system, &ledger);
         assert!(recovered.failed.is_none());
         assert_eq!(recovered.dynamic_sets.damaged, None);
@@ -122,23 +122,23 @@ fn previous_dynamic_sets_are_kept_beside_the_last() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = voipfleet_agent::ledger::Ledger::open(folder.path()).unwrap();
     let (one, two) = (
-        Live::new(first()),
-        Live::new(with(&first(), "block", &["203.0.113.9/32"])),
+        SiteSets::new(first()),
+        SiteSets::new(with(&first(), "block", &["203.0.113.9/32"])),
     );
-    ledger.keep_live(&one).unwrap();
-    ledger.keep_live(&two).unwrap();
-    assert_eq!(ledger.live(), KeptLive::Last(two.clone()));
+    ledger.keep_dynamic_sets(&one).unwrap();
+    ledger.keep_dynamic_sets(&two).unwrap();
+    assert_eq!(ledger.dynamic_sets(), KeptSets::Last(two.clone()));
     for cut in [0, 30, 100] {
         let path = folder.path().join("live");
         let whole = std::fs::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, &whole[..cut]).unwrap();
-        let KeptLive::Earlier(live, why) = ledger.live() else {
+        let KeptSets::Earlier(live, why) = ledger.dynamic_sets() else {
             panic!("{cut}");
         };
         assert_eq!(live, one);
         assert!(why.contains("live.corrupt"), "{why}");
-        ledger.keep_live(&one).unwrap();
-        ledger.keep_live(&two).unwrap();
+        ledger.keep_dynamic_sets(&one).unwrap();
+        ledger.keep_dynamic_sets(&two).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Live sets cut live flows, as a push does.
+//! Dynamic sets cut live flows, as a push does.
 
 use voipfleet_proto::v1::NodeState;
 

@@ -15,7 +15,7 @@ use voipfleet_agent::enforcement::dynamic_sets;
 use voipfleet_agent::enforcement::inspect::inspect;
 use voipfleet_agent::host::clock;
 use voipfleet_agent::kernel::Kernel;
-use voipfleet_agent::ledger::{Confirmed, Ledger, Live};
+use voipfleet_agent::ledger::{Confirmed, Ledger, SiteSets};
 use voipfleet_agent::mailbox::ReceivedSets;
 use voipfleet_proto::v1::NodeStatus;
 use voipfleet_ruleset::ruleset::{Expiring, LiveName, LiveSets, LiveValue, Ruleset, Until};
@@ -85,7 +85,7 @@ fn without(live: &LiveSets, name: &str) -> LiveSets {
 /// Hands live sets to the agent, as the link does.
 fn give(agent: &Agent, live: &LiveSets) {
     agent.inbox.dynamic_sets(ReceivedSets {
-        sets: Arc::new(Live::new(live.clone())),
+        sets: Arc::new(SiteSets::new(live.clone())),
         received: Instant::now(),
     });
 }

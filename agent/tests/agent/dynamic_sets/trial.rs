@@ -1,4 +1,4 @@
-//! Live sets that change while a ruleset is on trial.
+//! Dynamic sets that change while a ruleset is on trial.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use voipfleet_agent::enforcement::apply::Prepared;
 use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Backend;
-use voipfleet_agent::ledger::{KeptLive, Ledger, Live, Management};
+use voipfleet_agent::ledger::{KeptSets, Ledger, Management, SiteSets};
 use voipfleet_ruleset::iptables::Failsafe;
 use voipfleet_ruleset::ruleset::{LiveSets, Ruleset};
 use voipfleet_testkit::files::copy_folder;
@@ -161,9 +161,9 @@ impl<'a> Bench<'a> {
 
     fn be_told(&self) {
         let (_, ledger) = self.parts();
-        let live = Live::new(self.live.clone());
-        if ledger.live() != KeptLive::Last(live.clone()) {
-            ledger.keep_live(&live).unwrap();
+        let live = SiteSets::new(self.live.clone());
+        if ledger.dynamic_sets() != KeptSets::Last(live.clone()) {
+            ledger.keep_dynamic_sets(&live).unwrap();
         }
     }
 
@@ -284,8 +284,8 @@ impl<'a> Bench<'a> {
             assert_eq!(confirmed.failsafe, self.failsafe, "{at}");
             let management = ledger.management().unwrap();
             assert_eq!(management, Some(Management::from(confirmed)), "{at}");
-            let live = Live::new(self.live.clone());
-            assert_eq!(ledger.live(), KeptLive::Last(live), "{at}");
+            let live = SiteSets::new(self.live.clone());
+            assert_eq!(ledger.dynamic_sets(), KeptSets::Last(live), "{at}");
         }
         assert_eq!(ledger.fallback(), None, "{at}");
     }

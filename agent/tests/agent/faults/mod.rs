@@ -81,7 +81,7 @@ async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
                 bench.be_confirmed(&own);
             }
         }
-        Work::Return => returned_until(bench, step, &at, &own).await,
+        Work::UndoAtStart => returned_until(bench, step, &at, &own).await,
         Work::Restore => {
             bench.be_confirmed(&own);
             bench.lose_the_kernel();
@@ -125,9 +125,9 @@ async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
             bench.check(&at);
         }
         Work::Refresh => refreshed_until(bench, step, &at, &own).await,
-        Work::Live => live_until(bench, step, &at, &own).await,
-        Work::Close => closed_until(bench, &at, &own),
-        Work::Reopen => {
+        Work::DynamicSets => live_until(bench, step, &at, &own).await,
+        Work::EnterFallback => closed_until(bench, &at, &own),
+        Work::LeaveFallback => {
             bench.be_confirmed(&own);
             close(bench);
             bench.confirmed = None;
@@ -153,7 +153,7 @@ async fn returned_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Fails
     let cut = if of_admins {
         Step::Written(File::Confirmed)
     } else {
-        Step::Begun
+        Step::TrialBegun
     };
     for _ in 0..2 {
         let is_reached = match step {
@@ -208,7 +208,7 @@ async fn live_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Failsafe)
     if bench.live == changed {
         changed = first();
     }
-    if step == Step::Written(File::Earlier) {
+    if step == Step::Written(File::PreviousSets) {
         bench.forget();
     } else {
         bench.be_confirmed(own);
@@ -216,7 +216,7 @@ async fn live_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Failsafe)
     // Sets that are not as they were left are all read and written.
     let flushed = matches!(step, Step::SetsFilled | Step::SetsReleased);
     bench.notice_until(at, &changed, flushed).await;
-    if is_past(Work::Live, step, Step::Renamed(File::Live)) {
+    if is_past(Work::DynamicSets, step, Step::Renamed(File::DynamicSets)) {
         bench.live = changed;
     }
     bench.check(at);

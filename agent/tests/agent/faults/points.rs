@@ -22,7 +22,7 @@ pub(super) const ALL: &[(Work, &[Step])] = &[
             Step::ReadRules(Family::V4),
             Step::ReadRules(Family::V6),
             Step::ReadSets,
-            Step::Begun,
+            Step::TrialBegun,
             Step::Dialled,
             Step::Welcomed,
             Step::Confirmed,
@@ -36,11 +36,11 @@ pub(super) const ALL: &[(Work, &[Step])] = &[
             Step::Synced(File::Confirmed),
             Step::Removed(File::Journal),
             Step::Gone(File::Journal),
-            Step::Told,
+            Step::Reported,
         ],
     ),
     (Work::Undo, ROLLED_BACK),
-    (Work::Return, ROLLED_BACK_AT_START),
+    (Work::UndoAtStart, ROLLED_BACK_AT_START),
     (Work::Restore, RESTORED),
     (Work::Settle, SETTLED),
     (
@@ -54,7 +54,7 @@ pub(super) const ALL: &[(Work, &[Step])] = &[
     (
         Work::Repair,
         &[
-            Step::Found,
+            Step::DriftFound,
             Step::SetsFilled,
             Step::Rules(Family::V4),
             Step::Rules(Family::V6),
@@ -81,7 +81,7 @@ pub(super) const ALL: &[(Work, &[Step])] = &[
         ],
     ),
     (
-        Work::Close,
+        Work::EnterFallback,
         &[
             Step::PutAside,
             Step::Rules(Family::V4),
@@ -94,26 +94,26 @@ pub(super) const ALL: &[(Work, &[Step])] = &[
         ],
     ),
     (
-        Work::Reopen,
+        Work::LeaveFallback,
         &[Step::Removed(File::Fallback), Step::Gone(File::Fallback)],
     ),
     (
-        Work::Live,
+        Work::DynamicSets,
         &[
-            Step::Noticed,
+            Step::Announced,
             Step::Fetched,
-            Step::Renamed(File::Earlier),
-            Step::Synced(File::Earlier),
-            Step::Written(File::Live),
-            Step::Renamed(File::Live),
-            Step::Synced(File::Live),
-            Step::Written(File::Earlier),
+            Step::Renamed(File::PreviousSets),
+            Step::Synced(File::PreviousSets),
+            Step::Written(File::DynamicSets),
+            Step::Renamed(File::DynamicSets),
+            Step::Synced(File::DynamicSets),
+            Step::Written(File::PreviousSets),
             Step::SetsChanged,
             Step::ReadSets,
             Step::SetsFilled,
             Step::SetsReleased,
             Step::FlowsCut,
-            Step::Told,
+            Step::Reported,
         ],
     ),
     (
@@ -123,10 +123,10 @@ pub(super) const ALL: &[(Work, &[Step])] = &[
             Step::Gone(File::Confirmed),
             Step::Removed(File::Management),
             Step::Gone(File::Management),
-            Step::Removed(File::Live),
-            Step::Gone(File::Live),
-            Step::Removed(File::Earlier),
-            Step::Gone(File::Earlier),
+            Step::Removed(File::DynamicSets),
+            Step::Gone(File::DynamicSets),
+            Step::Removed(File::PreviousSets),
+            Step::Gone(File::PreviousSets),
             Step::Rules(Family::V4),
             Step::Rules(Family::V6),
             Step::SetsReleased,
@@ -138,7 +138,7 @@ pub(super) const ALL: &[(Work, &[Step])] = &[
 ];
 
 const RESTORED: &[Step] = &[
-    Step::Noted,
+    Step::LedgerRead,
     Step::SetsFilled,
     Step::Rules(Family::V4),
     Step::Rules(Family::V6),
@@ -158,11 +158,11 @@ const ROLLED_BACK: &[Step] = &[
     Step::ReadSets,
     Step::Removed(File::Journal),
     Step::Gone(File::Journal),
-    Step::Told,
+    Step::Reported,
 ];
 
 const ROLLED_BACK_AT_START: &[Step] = &[
-    Step::Noted,
+    Step::LedgerRead,
     Step::Removed(File::Management),
     Step::Gone(File::Management),
     Step::SetsFilled,
@@ -177,7 +177,7 @@ const ROLLED_BACK_AT_START: &[Step] = &[
 ];
 
 const SETTLED: &[Step] = &[
-    Step::Noted,
+    Step::LedgerRead,
     Step::Removed(File::Journal),
     Step::Gone(File::Journal),
     Step::SetsFilled,

@@ -113,7 +113,7 @@ pub(super) const CHAINS: &[(&str, Change, &str)] = &[
     (
         "a chain twice",
         |r| r.chains.push(r.chains[1].clone()),
-        "stands twice",
+        "is given twice",
     ),
     (
         "a jump to a foreign chain",

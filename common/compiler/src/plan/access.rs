@@ -19,7 +19,7 @@ use crate::address::{minimal, subtract};
 /// Somebody who reaches more than before, or less.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    /// `tenant acme`, `provider trunkco`, `site site-a`, `world`; `nobody known`.
+    /// `tenant acme`, `provider trunkco`, `site site-a`, `world`; `unknown owner`.
     pub owner: Arc<str>,
     /// More, or else less.
     pub gains: bool,
@@ -40,8 +40,8 @@ pub struct Reach {
 
 /// Everybody.
 pub(super) const WORLD: &str = "world";
-/// For addresses that no document gives to anybody.
-const UNKNOWN: &str = "nobody known";
+/// For addresses that are in no document.
+const UNKNOWN: &str = "unknown owner";
 const EVERYTHING: &str = "everything";
 
 /// Where an opening lets in from.
@@ -171,7 +171,7 @@ impl<'r> Accesses<'r> {
             }
             let sources = self.sources(ruleset, &rule, pool);
             if closed {
-                // The default verdict is no denial of anybody.
+                // The default verdict denies no one in particular.
                 denied.extend(
                     sources
                         .into_iter()
@@ -218,11 +218,11 @@ impl<'r> Accesses<'r> {
     }
 
     /// Everything by who it concerns.
-    pub(super) fn told(self, before: &Owners, after: &Owners) -> Vec<Access> {
-        let mut told: BTreeMap<(bool, Arc<str>, Vec<IpNet>), Vec<Reach>> = BTreeMap::new();
-        let mut tell = |gains, by_owner: BTreeMap<Arc<str>, Vec<IpNet>>, reach: &[Reach]| {
+    pub(super) fn changes(self, before: &Owners, after: &Owners) -> Vec<Access> {
+        let mut changes: BTreeMap<(bool, Arc<str>, Vec<IpNet>), Vec<Reach>> = BTreeMap::new();
+        let mut add = |gains, by_owner: BTreeMap<Arc<str>, Vec<IpNet>>, reach: &[Reach]| {
             for (owner, nets) in by_owner {
-                let all = told.entry((gains, owner, nets)).or_default();
+                let all = changes.entry((gains, owner, nets)).or_default();
                 all.extend(reach.iter().cloned());
             }
         };
@@ -235,8 +235,8 @@ impl<'r> Accesses<'r> {
                     nodes: nodes.clone(),
                 })
                 .collect();
-            tell(false, lost(&was, &now, before), &reach);
-            tell(true, lost(&now, &was, after), &reach);
+            add(false, lost(&was, &now, before), &reach);
+            add(true, lost(&now, &was, after), &reach);
         }
         for ((was, now), nodes) in &self.denied {
             let (was, now) = (self.nets(was), self.nets(now));
@@ -249,10 +249,10 @@ impl<'r> Accesses<'r> {
             {
                 let mut by_owner = lost(closed, open, owners);
                 by_owner.remove(UNKNOWN);
-                tell(gains, by_owner, &reach);
+                add(gains, by_owner, &reach);
             }
         }
-        let mut all: Vec<Access> = told
+        let mut all: Vec<Access> = changes
             .into_iter()
             .map(|((gains, owner, networks), mut reach)| {
                 reach.sort_unstable_by(|a, b| (&a.what, &a.nodes).cmp(&(&b.what, &b.nodes)));

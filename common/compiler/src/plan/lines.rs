@@ -1,4 +1,4 @@
-//! A ruleset as lines that people read: one for each thing that it says.
+//! A ruleset as lines for people: one for each of its statements.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -164,7 +164,7 @@ impl Lines {
         self.users.get(stem).into_iter().flatten()
     }
 
-    /// Each subject with what only `was` says, and what only `self` does.
+    /// Each subject with the lines that only `was` has, and those that only `self` has.
     pub(super) fn differences(&self, was: &Self) -> Vec<(Subject, Vec<String>, Vec<String>)> {
         let subjects: BTreeSet<&Subject> = self
             .by_subject
@@ -301,8 +301,8 @@ pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-/// Everything else that a rule says. Families are left out where a set gives them: a rule
-/// stands where its set has members.
+/// The other conditions of a rule. Families are left out where a set implies them: a rule is in
+/// the tables in which its set has members.
 fn conditions(rule: &Rule, owners: &SetOwners<'_>) -> String {
     let mut words: Vec<String> = Vec::new();
     match (&rule.source_set, &rule.source) {

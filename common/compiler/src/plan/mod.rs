@@ -1,6 +1,6 @@
 //! What other rulesets would change on the nodes of a site, in words.
 //!
-//! Rules are compared by what they say, sets by their members, and access by address and port:
+//! Rules are compared by meaning, sets by their members, and access by address and port:
 //! an address that moves from one set to another, or into a wider prefix, loses nothing. Sets
 //! that several nodes share are compared once.
 
@@ -31,25 +31,25 @@ use sets::Pool;
 pub struct NodeChange<'r> {
     /// Its name.
     pub node: &'r NodeName,
-    /// What it has confirmed; none: nothing yet, everything is open there.
+    /// What it has confirmed; `None`: nothing yet, everything is open there.
     pub before: Option<&'r Ruleset>,
     /// What it would run.
     pub after: &'r Ruleset,
 }
 
-/// Everything that changes, alike on several nodes told once.
+/// Everything that changes; equal changes of several nodes are one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Settings and rules: mode, admins, probes, openings, limits.
     pub rules: Vec<RuleChange>,
     /// Members of sets.
     pub sets: Vec<SetChange>,
-    /// Who can reach what, and could not; and the other way round. Not told of nodes that ran
-    /// nothing: there, everything was open.
+    /// Access that is gained or lost. Left out for nodes that ran nothing: there, everything was
+    /// open.
     pub access: Vec<Access>,
 }
 
-/// What the rules say of one subject.
+/// Changes of the rules of one subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleChange {
     /// `sip`, `rule monitoring`, `limit sip`, `mode`, `admins`.
@@ -90,7 +90,7 @@ pub struct SetChange {
 pub struct Member {
     /// The prefix.
     pub net: IpNet,
-    /// When it leaves by itself; none: it stays.
+    /// When it leaves by itself; `None` if it stays.
     pub until: Option<Until>,
     /// Who asked for it: `tenant acme: offices`; empty: not known.
     pub owners: Vec<Arc<str>>,
@@ -113,8 +113,8 @@ impl Changes {
             let now = Lines::of(change.after);
             let was = change.before.map(Lines::of).unwrap_or_default();
             let differs = now.differences(&was);
-            let told = sets.compare(change, &was, &now, &mut pool);
-            if differs.is_empty() && !told {
+            let sets_differ = sets.compare(change, &was, &now, &mut pool);
+            if differs.is_empty() && !sets_differ {
                 let form = vec!["other order or form, the same meaning".to_owned()];
                 let key = (Subject::form(), Vec::new(), form);
                 rules.entry(key).or_default().push(node.clone());
@@ -137,8 +137,8 @@ impl Changes {
                     nodes,
                 })
                 .collect(),
-            sets: sets.told(&pool, before, after),
-            access: accesses.told(before, after),
+            sets: sets.changes(&pool, before, after),
+            access: accesses.changes(before, after),
         }
     }
 

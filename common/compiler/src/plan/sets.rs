@@ -14,7 +14,7 @@ use super::{Member, NodeChange, SetChange};
 /// A distinct set.
 pub(super) type Id = usize;
 
-/// Sets by what they hold: those of several nodes that are alike stand once.
+/// Sets by content: equal sets of several nodes are held once.
 #[derive(Debug, Default)]
 pub(super) struct Pool<'r> {
     sets: Vec<&'r AddressSet>,
@@ -105,8 +105,13 @@ impl<'r> Changed<'r> {
     }
 
     /// What changed, with who asked for it.
-    pub(super) fn told(self, pool: &Pool<'_>, before: &Owners, after: &Owners) -> Vec<SetChange> {
-        let mut told = Vec::new();
+    pub(super) fn changes(
+        self,
+        pool: &Pool<'_>,
+        before: &Owners,
+        after: &Owners,
+    ) -> Vec<SetChange> {
+        let mut changes = Vec::new();
         for ((stem, old, new), on) in self.changed {
             let members = |ids: Both| -> Vec<(IpNet, Option<Until>)> {
                 let sets = ids.into_iter().flatten().filter_map(|id| pool.get(id));
@@ -134,7 +139,7 @@ impl<'r> Changed<'r> {
                 };
                 members.into_iter().map(member).collect()
             };
-            told.push(SetChange {
+            changes.push(SetChange {
                 set: set_word(stem, of),
                 used_by: on.users.into_iter().collect(),
                 added: owned(after, come),
@@ -146,7 +151,7 @@ impl<'r> Changed<'r> {
                 nodes: on.nodes,
             });
         }
-        told
+        changes
     }
 }
 

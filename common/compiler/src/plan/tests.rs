@@ -145,7 +145,7 @@ fn access_is_by_port_and_not_by_rule() {
 }
 
 #[test]
-fn the_first_ruleset_of_a_node_tells_no_access() {
+fn the_first_ruleset_of_a_node_reports_no_access() {
     let after = rulesets(&documents());
     let changes: Vec<NodeChange<'_>> = after
         .iter()
@@ -166,7 +166,7 @@ fn the_first_ruleset_of_a_node_tells_no_access() {
 }
 
 proptest! {
-    /// What is told of a list of networks leads from the old one to the new one.
+    /// The reported changes of a list of networks lead from the old one to the new one.
     #[test]
     fn a_difference_leads_from_one_to_the_other(
         old in prop::collection::btree_set(small_net(), 0..40),
@@ -185,10 +185,10 @@ proptest! {
         prop_assert_eq!(made, new);
     }
 
-    /// A ruleset that differs changes something on its node, and what is told of its sets leads
-    /// from the old members to the new ones. Access is lost by nobody who has it still.
+    /// A ruleset that differs changes something on its node, and the reported changes of its sets
+    /// lead from the old members to the new ones. No one loses access that is still there.
     #[test]
-    fn what_differs_is_told(before in any_documents(), after in any_documents(), nodes in any_nodes()) {
+    fn every_difference_is_reported(before in any_documents(), after in any_documents(), nodes in any_nodes()) {
         let (Ok(was), Ok(now)) = (effective(&before, &nodes), effective(&after, &nodes)) else {
             return Ok(());
         };

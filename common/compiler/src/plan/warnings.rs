@@ -9,7 +9,7 @@ use voipfleet_ruleset::simulate::{Decision, Packet, Simulator};
 
 use super::{Access, Changes, NodeChange, RuleChange};
 
-/// Services that are meant for everybody.
+/// Services that are meant for the world.
 const FOR_EVERYBODY: [&str; 4] = ["rtp", "t38", "icmp", "icmpv6"];
 /// Names in one warning.
 const SHOWN: usize = 5;

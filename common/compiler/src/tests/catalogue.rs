@@ -81,7 +81,7 @@ fn from_its_interface(source: &str, protocol: Protocol, port: u16) -> Packet {
 }
 
 #[test]
-fn each_service_is_open_to_whom_the_catalogue_says() {
+fn each_service_is_open_as_the_catalogue_defines() {
     // Strict, so that cluster members too reach services and not everything.
     let documents = changed(|site| site.cluster.trust = Trust::Strict);
     let nodes = [all_roles(), node("sql-2", 2, &[Role::Sql])];
@@ -246,7 +246,7 @@ fn a_node_opens_only_what_its_roles_run() {
 }
 
 #[test]
-fn the_controllers_web_interface_is_for_admins_whatever_web_says() {
+fn the_controllers_web_interface_is_always_for_admins() {
     let documents = changed(|site| {
         let web = ServiceOverride {
             from: Some(vec![AddressWord::World]),

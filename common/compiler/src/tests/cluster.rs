@@ -68,7 +68,7 @@ fn without_an_interface_all_addresses_that_others_can_reach_are_members() {
 }
 
 #[test]
-fn a_node_without_the_interface_is_told() {
+fn a_node_without_the_interface_is_reported() {
     let mut nodes = two_nodes();
     nodes[1]
         .addresses
@@ -134,7 +134,7 @@ fn strict_members_reach_services_only() {
 }
 
 #[test]
-fn strict_tells_when_pbx_cannot_reach_sip() {
+fn strict_warns_when_pbx_cannot_reach_sip() {
     let mut documents = changed(|site| site.cluster.trust = Trust::Strict);
     let nodes = [
         node("sip-1", 1, &[Role::Sip]),
@@ -154,7 +154,7 @@ fn strict_tells_when_pbx_cannot_reach_sip() {
 }
 
 #[test]
-fn strict_tells_when_a_narrowed_service_shuts_members_out() {
+fn strict_warns_when_a_narrowed_service_shuts_members_out() {
     let nodes = [
         node("pbx-1", 1, &[Role::Pbx]),
         node("pbx-2", 2, &[Role::Pbx]),

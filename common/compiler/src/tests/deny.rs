@@ -20,9 +20,9 @@ fn a_list_cannot_deny_the_sites_own() {
         "198.51.100.0/28",   // holds an admin
         "203.0.113.7",       // a tenant's phone
         "192.0.2.0/24",      // a provider
-        "198.51.100.66",     // nobody's
+        "198.51.100.66",     // unknown
         "2001:db8:10::66",   // a tenant's phone
-        "2001:db8:bad::/48", // nobody's
+        "2001:db8:bad::/48", // unknown
     ]);
     let compiled = compiled(&documents, &[all_roles()]);
     let ruleset = ruleset(&compiled, "all-1");
@@ -216,7 +216,7 @@ fn an_admin_does_not_end() {
     let error = refused(&documents);
     assert_eq!(
         error.to_string(),
-        "admins cannot be list:voipbl: it holds addresses that end, and what stands there does \
-         not end by itself"
+        "admins cannot be list:voipbl: it holds addresses that expire, and rules made from \
+         admins do not expire"
     );
 }

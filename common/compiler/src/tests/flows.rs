@@ -60,7 +60,7 @@ fn failsafe() -> Failsafe {
 }
 
 #[test]
-fn a_removed_tenant_is_cut_and_nobody_else() {
+fn only_a_removed_tenant_is_cut() {
     let (before, failsafe) = (ruleset(&documents()), failsafe());
     let now = changed(|site| site.tenants.retain(|tenant| tenant.as_str() != "acme"));
     let denials = Denials::of_apply(Some(&before), &now, &failsafe, AT).unwrap();
@@ -121,7 +121,7 @@ fn what_the_node_began_in_its_own_interest_goes_on() {
 }
 
 #[test]
-fn a_denied_address_is_cut_whoever_began() {
+fn a_denied_address_is_cut_in_both_directions() {
     let (before, failsafe) = (ruleset(&documents()), failsafe());
     let now = changed(|site| {
         site.deny.extend([
@@ -409,7 +409,7 @@ proptest! {
             let newly = |state| {
                 let packet = Packet {
                     in_interface: Some(by.clone()),
-                    source_port: 40_000,
+                    source_port: Some(40_000),
                     state: Some(state),
                     ..Packet::new(source, protocol, port)
                 };

@@ -91,7 +91,7 @@ fn a_new_node_changes_no_ruleset() {
 #[test]
 fn what_an_operator_blocks_reaches_nothing_and_what_he_opens_does() {
     let block: (&str, &[&str]) = ("block", &["203.0.113.9", "10.0.0.1", "2001:db8:10::9"]);
-    let everybody: (&str, &[&str]) = ("open", &["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"]);
+    let world: (&str, &[&str]) = ("open", &["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"]);
     let blocked = with(&[block]);
     for (source, label) in [
         ("203.0.113.9", "block"),
@@ -101,7 +101,7 @@ fn what_an_operator_blocks_reaches_nothing_and_what_he_opens_does() {
         let outcome = send(&blocked, source, Protocol::Udp, 5060);
         assert_eq!(outcome.label, label, "{source}");
     }
-    // Members of the cluster stand above it, on the cluster's interface.
+    // Members of the cluster come before it, on the cluster's interface.
     let mut packet = Packet::new(address("10.0.0.1"), Protocol::Tcp, 3306);
     packet.in_interface = Some("eth1".parse().unwrap());
     assert_eq!(simulate(&blocked, &packet).label, "cluster");
@@ -110,7 +110,7 @@ fn what_an_operator_blocks_reaches_nothing_and_what_he_opens_does() {
     packet.state = Some(voipfleet_ruleset::ruleset::ConnectionState::Established);
     assert_eq!(simulate(&blocked, &packet).label, "block");
 
-    let open = with(&[everybody, block]);
+    let open = with(&[world, block]);
     for source in ["198.51.100.66", "198.51.100.200", "2001:db8:ffff::1"] {
         let outcome = send(&open, source, Protocol::Tcp, 3306);
         assert_eq!(outcome.label, "open", "{source}");
@@ -119,7 +119,7 @@ fn what_an_operator_blocks_reaches_nothing_and_what_he_opens_does() {
 }
 
 #[test]
-fn who_is_let_in_is_a_client_whom_no_list_denies() {
+fn an_allowed_address_is_a_client_and_no_list_denies_it() {
     let allow: (&str, &[&str]) = ("allow", &["198.51.100.64/28", "2001:db8:bad::/64"]);
     let feed: (&str, &[&str]) = ("deny-feed:voipbl", &["198.51.100.65", "198.51.100.128"]);
     let ruleset = with(&[allow, feed]);
@@ -151,7 +151,7 @@ fn who_is_let_in_is_a_client_whom_no_list_denies() {
 }
 
 #[test]
-fn names_open_what_is_open_to_whom_they_belong() {
+fn names_open_what_is_open_to_their_owner() {
     let ruleset = with(&[
         ("name:home.acme.example", &["198.18.77.7"]),
         (
@@ -210,7 +210,7 @@ fn tests_of_a_site_see_names_and_no_emergency() {
 }
 
 #[test]
-fn what_is_not_known_yet_is_told() {
+fn unknown_sources_are_reported() {
     let nodes = [all_roles()];
     let told = |values: &[(&str, &[&str])]| {
         effective_with(&with_names(), &nodes, &live(&nodes, values)).unwrap()
@@ -229,7 +229,7 @@ fn what_is_not_known_yet_is_told() {
         ("name:sip.trunkco.example", &["198.18.78.1"]),
         ("deny-feed:voipbl", &[]),
     ]);
-    assert!(warns(&some, "home.acme.example stands for no address now"));
+    assert!(warns(&some, "home.acme.example resolves to no address now"));
     assert!(!warns(&some, "sip.trunkco.example"));
     assert!(!warns(&some, "fetched"));
 }
@@ -285,7 +285,7 @@ fn a_fetched_list_loses_what_is_the_sites_own() {
         "198.51.100.8/30", // holds an admin
         "203.0.113.7",
         "203.0.113.8",
-        "198.18.78.0/31", // holds what a name stands for
+        "198.18.78.0/31", // holds the address of a name
         "10.9.0.0/16",
         "10.0.0.1",
     ]));

@@ -110,7 +110,7 @@ proptest! {
         prop_assert_eq!(reached, new);
     }
 
-    /// Whatever a delta says, what comes out is sound or an error.
+    /// Any delta gives sound live sets or an error.
     #[test]
     fn a_delta_of_others_makes_nothing_unsound(
         held in any_live(), old in any_live(), new in any_live(),

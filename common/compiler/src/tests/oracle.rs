@@ -11,7 +11,7 @@ use super::*;
 use crate::fixtures::{any_documents, any_live, any_nodes, effective_with};
 use crate::live::cluster;
 
-/// A first packet, and all that says whether it should get through.
+/// A first packet, and everything that decides whether it should get through.
 struct Reading<'a> {
     documents: &'a Documents,
     site: &'a Site,

@@ -80,7 +80,7 @@ fn the_chain_has_the_order_of_the_design() {
 }
 
 #[test]
-fn a_denied_source_is_cut_though_its_call_stands() {
+fn a_denied_source_is_cut_during_a_call() {
     let ruleset = single(&documents());
     let mut packet = Packet::new(address("198.51.100.66"), Protocol::Udp, 12_000);
     packet.state = Some(ConnectionState::Established);

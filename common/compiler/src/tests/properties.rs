@@ -12,7 +12,7 @@ fn digests(compiled: &Compiled) -> Vec<Digest> {
     compiled.rulesets.values().map(Ruleset::digest).collect()
 }
 
-/// The same documents as somebody else might have written them.
+/// The same documents in another order.
 fn shuffled(documents: &Documents) -> Documents {
     let mut documents = documents.clone();
     for site in documents.sites.values_mut() {

@@ -49,15 +49,15 @@ fn what_is_referred_to_must_be_there() {
 }
 
 #[test]
-fn admins_must_be_somebody_and_not_everybody() {
+fn admins_must_be_some_addresses_and_not_the_world() {
     for (admins, expected) in [
-        (vec![], "nobody could reach its nodes"),
-        (vec![AddressWord::Local], "nobody could reach its nodes"),
-        (vec![AddressWord::World], "everybody would have SSH"),
-        (vec![word("0.0.0.0/0")], "everybody would have SSH"),
+        (vec![], "no one could reach its nodes"),
+        (vec![AddressWord::Local], "no one could reach its nodes"),
+        (vec![AddressWord::World], "SSH would be open to the world"),
+        (vec![word("0.0.0.0/0")], "SSH would be open to the world"),
         (
             vec![word("0.0.0.0/1"), word("::1")],
-            "everybody would have SSH",
+            "SSH would be open to the world",
         ),
         (vec![AddressWord::Admins], "cannot refer to itself"),
         (
@@ -132,7 +132,7 @@ fn nor_by_a_rule_of_the_site() {
 }
 
 #[test]
-fn nobody_is_denied_by_word_of_the_world() {
+fn the_world_cannot_be_denied() {
     for word in [AddressWord::World, AddressWord::Local] {
         let error = refused(&changed(|site| site.deny = vec![word])).to_string();
         assert!(error.starts_with("deny cannot be"), "{error}");
@@ -282,7 +282,7 @@ fn in_observe_mode_tests_are_of_the_policy() {
 }
 
 #[test]
-fn fields_that_nothing_acts_on_yet_are_told() {
+fn fields_without_effect_are_reported() {
     let documents = changed(|site| {
         site.services
             .insert("dns".to_owned(), ServiceOverride::default());
@@ -311,7 +311,7 @@ fn every_node_gets_the_probes_of_its_site() {
 }
 
 #[test]
-fn closing_the_web_says_what_goes_with_it() {
+fn closing_the_web_warns_of_the_consequences() {
     let narrowed = compiled(
         &service("web", from(vec![AddressWord::Admins])),
         &[all_roles()],

@@ -50,7 +50,7 @@ fn documents() -> Documents {
 }
 
 #[test]
-fn whom_only_a_rule_or_service_names_is_the_sites_own_too() {
+fn clients_of_a_single_rule_or_service_are_the_sites_own() {
     let documents = documents();
     let site = "site-a".parse().unwrap();
     let nodes = [all_roles()];

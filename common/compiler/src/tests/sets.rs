@@ -116,7 +116,7 @@ fn every_address_written_with_length_0_fits_a_set() {
 }
 
 #[test]
-fn a_tenant_without_networks_is_told() {
+fn a_tenant_without_networks_is_reported() {
     let mut documents = web_from(vec![AddressWord::Tenant("acme".parse().unwrap())]);
     for tenant in documents.tenants.values_mut() {
         tenant.networks.clear();
@@ -221,7 +221,7 @@ fn every_element_is_traced_to_its_documents() {
         ),
         ("vf-admins-4", "198.51.100.10/32", &["site site-a: admins"]),
         ("vf-clients-4", "198.51.100.0/24", &[]),
-        // The nodes stand in no document.
+        // The nodes are in no document.
         ("vf-cluster-4", "10.0.0.1/32", &[]),
     ] {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What a node reads from bytes that anybody may have made.
+//! Hostile bytes: only sound rulesets are decoded.
 
 use proptest::prelude::*;
 use prost::Message as _;
@@ -196,7 +196,7 @@ proptest! {
     }
 }
 
-/// A field that stands so often that it fills all that may be sent.
+/// A field that is repeated until it fills all that may be sent.
 fn bomb(inside: &[u8], tag: u8) -> Vec<u8> {
     let mut field = vec![tag << 3 | 2, u8::try_from(inside.len()).unwrap()];
     field.extend(inside);

@@ -1,7 +1,7 @@
 //! The services of VoipNow: their ports, who reaches them by default, and on what that rests.
 //!
 //! Ports and exposures come from the vendor's page "Basic access rules"; each service's
-//! [`basis`](Service::basis) says where they do not.
+//! [`basis`](Service::basis) names the source where they do not.
 
 mod services;
 
@@ -21,17 +21,17 @@ pub struct Service {
     pub name: &'static str,
     /// Whether it is reached from outside the node, or reached by it.
     pub direction: Direction,
-    /// Where it stands in the chain.
+    /// Its part of the chain.
     pub group: Group,
     /// Its transports and ports. Empty for ICMP, and where a site's carriers decide.
     pub openings: &'static [Opening],
     /// Its ICMP types. Empty for services with ports.
     pub icmp: &'static [IcmpOpening],
-    /// Who reaches it by default; empty: nobody until the site says `from`.
+    /// Who reaches it by default; empty if it is closed until the site sets `from`.
     pub default_from: &'static [Exposure],
     /// The roles whose nodes run it.
     pub roles: Roles,
-    /// Opening it to the world is an error unless the site says `dangerous: true`.
+    /// Opening it to the world is an error unless the site sets `dangerous: true`.
     pub never_world: bool,
     /// It carries media: providers reach it from their media networks, not the signalling ones.
     pub media: bool,
@@ -50,7 +50,7 @@ pub enum Direction {
     Egress,
 }
 
-/// The part of the chain in which a service stands.
+/// A part of the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
     /// Voice media, first: most packets are of it.
@@ -110,7 +110,8 @@ pub enum Roles {
     All,
     /// Nodes with one of these.
     Of(&'static [Role]),
-    /// The vendor does not say. Closed by default; a site that opens it opens it on every node.
+    /// The vendor does not document it. Closed by default; a site that opens it opens it on every
+    /// node.
     Unpublished,
 }
 
@@ -199,7 +200,7 @@ mod tests {
     #[test]
     fn every_row_is_well_formed() {
         let names: BTreeSet<&str> = SERVICES.iter().map(|service| service.name).collect();
-        assert_eq!(names.len(), SERVICES.len(), "a name stands twice");
+        assert_eq!(names.len(), SERVICES.len(), "a name is given twice");
         for service in SERVICES {
             assert!(
                 voipfleet_ruleset::identifiers::is_name(service.name),

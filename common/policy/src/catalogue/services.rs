@@ -221,7 +221,7 @@ pub static SERVICES: &[Service] = &[
         roles: Roles::Unpublished,
         never_world: true,
         basis: INFERENCE,
-        note: "storage hosts; off until the site says from (cluster, as a rule). The vendor does \
+        note: "storage hosts; off until the site sets from (usually cluster). The vendor does \
                not publish the role that runs it: opened, it is open on every node",
         ..ROW
     },

@@ -4,7 +4,7 @@ use super::super::diagnostic::{Span, quoted};
 use super::super::feed::{Feed, FeedSource, InvalidFeed};
 use super::{Decoder, Fields};
 
-/// What a list says of addresses that are not in the document.
+/// Where a list gets addresses that are not in the document.
 pub(super) enum Elsewhere {
     /// Nothing.
     None,
@@ -81,7 +81,7 @@ impl Decoder<'_> {
                 self.sink.warning(
                     span,
                     format!("{} comes without encryption", quoted(text)),
-                    "whoever sits between can write into it",
+                    "anyone on the path can change it",
                     "use https:// if the other side has it",
                 );
                 Some(FeedSource::Url(url))
@@ -107,13 +107,13 @@ impl Decoder<'_> {
         }
     }
 
-    /// Tells fields that say something of a feed where there is none.
+    /// Reports fields of a feed in a list that has none.
     fn only_with_a_feed(&mut self, fields: &Fields<'_, '_>) {
         for name in ["refresh", "max_entries"] {
             if let Some(entry) = fields.entry(name) {
                 self.sink.error(
                     entry.key_span,
-                    format!("`{name}` says how a list is fetched, and this one is not"),
+                    format!("`{name}` applies to fetched lists only"),
                     "",
                     "add `url: https://…`, or `file:` and `refresh:` for a file of the \
                      controller's host; or remove it",

@@ -1,4 +1,4 @@
-//! From a tree of nodes to typed documents. Every mistake is told; decoding goes on after it.
+//! From a tree of nodes to typed documents. Decoding goes on after a mistake, to report them all.
 
 mod feed;
 mod networks;
@@ -34,19 +34,19 @@ pub(super) struct Scope {
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) document: Document,
-    /// What a list's `file:` says.
+    /// A list's `file:`.
     pub(super) file: Option<(String, Span)>,
 }
 
 /// Decodes one document after the other into one sink.
 pub(super) struct Decoder<'d> {
     pub(super) sink: &'d mut Sink,
-    /// Without it, references and exposure are not looked at: a stored document was checked when
+    /// Without it, references and exposure are not checked: a stored document was checked when
     /// it came in.
     pub(super) scope: Option<&'d Scope>,
 }
 
-/// What a document says that it is, however wrong the rest of it may be.
+/// The kind and name of a document, even if the rest of it is wrong.
 #[derive(Debug)]
 pub(super) struct Identity<'n> {
     pub(super) kind: Option<Kind>,
@@ -174,7 +174,7 @@ impl Decoder<'_> {
             }
         }
         for field in table.fields.iter().filter(|field| field.required) {
-            // A field that is there with a typing mistake is told once.
+            // A misspelt field is reported once.
             let there = known.iter().any(|(name, _)| *name == field.name);
             if !there && !meant.contains(&field.name) {
                 self.sink.error(
@@ -186,7 +186,7 @@ impl Decoder<'_> {
             }
         }
         known.retain(|(name, entry)| {
-            // A required list says itself that it may not be empty.
+            // A required list has a message of its own if it is empty.
             let told_elsewhere = table.field(name).is_some_and(|field| {
                 field.required && matches!(field.shape, Shape::AddressWords | Shape::Ports)
             });
@@ -194,7 +194,7 @@ impl Decoder<'_> {
                 self.sink.error(
                     entry.key_span,
                     format!("`{name}` has no value"),
-                    "nothing stands behind it",
+                    "it has no value",
                     "write a value, `[]` for an empty list, or remove the line",
                 );
                 return false;

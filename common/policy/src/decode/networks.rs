@@ -14,10 +14,10 @@ use super::super::yaml::{Node, Value};
 use super::feed::Elsewhere;
 use super::{Decoded, Decoder, Fields, looks_like_ipv6};
 
-/// The most DNS names of one document: each costs everybody a question every few minutes.
+/// The most DNS names of one document: each costs a query every few minutes.
 const MAX_HOSTS: usize = 256;
 
-/// Where somebody is: networks, and DNS names of hosts.
+/// Addresses of a client: networks, and DNS names of hosts.
 #[derive(Default)]
 struct Peers {
     networks: Vec<IpNet>,
@@ -89,23 +89,23 @@ impl Decoder<'_> {
         }
     }
 
-    /// A client with so many networks would be everybody, and no list could deny anything: what
-    /// is a client's is taken out of it.
+    /// With so many networks a client would be the world, and no list could deny anything: the
+    /// networks of clients are taken out of lists.
     fn networks_of_one<'n>(&mut self, span: Span, nets: impl Iterator<Item = &'n IpNet>) {
         let nets: Vec<&IpNet> = nets.collect();
-        let told = nets.iter().any(|net| is_world(net));
-        if self.scope.is_some() && !told && AddressSpace::of(nets).is_wide() {
+        let reported = nets.iter().any(|net| is_world(net));
+        if self.scope.is_some() && !reported && AddressSpace::of(nets).is_wide() {
             self.sink.error(
                 span,
                 "these networks together are as wide as the world",
                 "a sixteenth of IPv4, or as much of IPv6 as sixteen /16",
-                "services that are open to clients would be open to everybody: name the real \
+                "services that are open to clients would be open to the world: name the real \
                  networks, or open single services with `from: [world]`",
             );
         }
     }
 
-    /// Networks and hosts of a client. A network as wide as the world would open to everybody
+    /// Networks and hosts of a client. A network as wide as the world would open to everyone
     /// whatever is open to clients.
     fn peers(&mut self, node: &Node<'_>, what: &str) -> Peers {
         let mut peers = Peers::default();
@@ -127,7 +127,7 @@ impl Decoder<'_> {
                     item.span,
                     format!("{net} is as wide as the world"),
                     "not one client's network",
-                    "services that are open to clients would be open to everybody: name the real \
+                    "services that are open to clients would be open to the world: name the real \
                      networks, or open single services with `from: [world]`",
                 );
             }
@@ -232,7 +232,7 @@ impl Decoder<'_> {
             if word.is_empty() {
                 continue;
             }
-            // Where the word stands: `split` and `trim` gave a part of the same line.
+            // The place of the word: `split` and `trim` gave a part of the same line.
             let offset = start + line.find(word).unwrap_or(0);
             let span = Span::new(offset, offset + word.len());
             if word.contains(char::is_whitespace) {

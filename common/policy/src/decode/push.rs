@@ -1,4 +1,4 @@
-//! What a site says of a push: how it goes through the nodes, and what must work after it.
+//! How a push goes through the nodes of a site, and what must work after it.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ impl Default for Rollout {
 }
 
 impl Rollout {
-    /// A site that says nothing of stages: every node at once, and no failure stops it.
+    /// The default of a site without `rollout`: every node at once, and no failure stops it.
     pub fn at_once() -> Self {
         Self {
             canary: 0,

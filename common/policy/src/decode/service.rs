@@ -196,7 +196,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// Tells media ports that contain those of SIP: whoever may send media could signal.
+    /// Reports media ports that contain those of SIP: a source of media could also signal.
     fn media_ports(&mut self, name: &str, span: Span, ports: &[PortRange]) {
         let covered: Vec<String> = SIP_PORTS
             .iter()

@@ -119,7 +119,7 @@ impl Decoder<'_> {
                 span,
                 format!("two {what} have the name {}", quoted(name)),
                 "again here",
-                "give each a name of its own: reports tell them apart by it",
+                "give each a name of its own: reports identify them by it",
             );
         }
     }
@@ -130,7 +130,7 @@ impl Decoder<'_> {
             self.sink.error(
                 span,
                 "`admins` is empty",
-                "nobody could use SSH on the nodes any more",
+                "no one could reach SSH on the nodes any more",
                 "name the addresses from which you administer the nodes",
             );
             return Vec::new();
@@ -141,14 +141,14 @@ impl Decoder<'_> {
                 AddressWord::Net(net) if is_world(net) => self.sink.error(
                     *span,
                     format!("{net} is as wide as the world"),
-                    "everybody could try SSH on every node",
+                    "the whole Internet could try SSH on every node",
                     "name the networks from which you administer the nodes",
                 ),
                 AddressWord::Net(net) if self.scope.is_some() && is_no_source(net) => {
                     self.sink.error(
                         *span,
                         format!("no other machine has an address of {net}"),
-                        "nobody could use SSH by it",
+                        "no machine can connect from it",
                         "name the addresses from which you administer the nodes",
                     );
                 }
@@ -195,7 +195,7 @@ impl Decoder<'_> {
                 self.sink.error(
                     *span,
                     "admins, cluster and the node itself cannot be denied",
-                    "their rules stand above `deny`",
+                    "their rules come before `deny`",
                     "remove it here, or take the address out of `admins`",
                 );
             }
@@ -255,7 +255,7 @@ impl Decoder<'_> {
             if is_empty(node) {
                 self.sink.error(
                     node.span,
-                    "this rule is for nobody",
+                    "this rule admits no address",
                     "`from` is empty",
                     "name who may reach it, or remove the rule",
                 );

@@ -175,7 +175,7 @@ impl Decoder<'_> {
             let Some(text) = self.scalar(item, what) else {
                 continue;
             };
-            // Quotes stand around the text; escapes inside shift its parts.
+            // Quotes surround the text; escapes inside shift its parts.
             let quotes = item.span.len().saturating_sub(text.len());
             let mut at = quotes / 2;
             for part in text.split(',') {

@@ -1,4 +1,4 @@
-//! What somebody may throw at the parser: it stays bounded, and says so.
+//! Hostile input: the parser stays bounded and reports its limits.
 
 use std::fmt::Write as _;
 
@@ -26,7 +26,7 @@ fn a_long_list_in_a_file_is_taken() {
 }
 
 #[test]
-fn a_file_of_nothing_but_mistakes_is_told_in_part() {
+fn a_file_of_nothing_but_mistakes_is_reported_in_part() {
     let garbage = "not an address\n".repeat(300_000);
     let checked = checked(&[
         ("a.yaml", "kind: List\nname: long\nfile: long.txt\n"),

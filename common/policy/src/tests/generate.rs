@@ -32,7 +32,7 @@ fn name() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Networks that may be anybody's: neither the world nor multicast.
+/// Ordinary networks: neither the world nor multicast.
 fn net() -> impl Strategy<Value = IpNet> {
     let v4 = (any::<u32>(), 8_u8..=32).prop_map(|(bits, length)| {
         IpNet::new(
@@ -293,7 +293,7 @@ fn feed() -> impl Strategy<Value = Feed> {
     ]
     .prop_map(|url| FeedSource::Url(url.parse().unwrap()));
     let file = "(/[a-zA-Z0-9_ :#-]{1,9}){1,3}"
-        .prop_filter("told with its spaces", |path| path.trim() == path)
+        .prop_filter("reported with its spaces", |path| path.trim() == path)
         .prop_map(|path| FeedSource::File(path.parse().unwrap()));
     (
         prop_oneof![source, file],

@@ -106,7 +106,7 @@ fn anchors_tags_and_depth_are_shown() {
 }
 
 #[test]
-fn what_is_legal_and_looks_wrong_is_a_warning() {
+fn legal_but_suspicious_documents_are_warned_about() {
     let files = [(
         "a.yaml",
         "kind: Site\nname: a\nadmins: [192.0.2.1/24]\nservices:\n  sip: {from: [world]}\n\
@@ -165,7 +165,7 @@ fn a_backend_service_reaches_the_world_only_by_a_declared_will() {
 }
 
 #[test]
-fn admins_keep_ssh_and_nobody_else_gets_it_by_mistake() {
+fn only_admins_get_ssh() {
     let refused = |admins: &str, services: &str| {
         let text = format!("kind: Site\nname: a\nadmins: {admins}\nservices: {services}\n");
         checked(&[("a.yaml", &text)]).has_errors()
@@ -275,7 +275,7 @@ fn names_of_hosts_stand_where_they_are_resolved() {
 }
 
 #[test]
-fn a_list_says_where_it_is_fetched_from_and_how_often() {
+fn fetched_lists_name_a_source_and_an_interval() {
     for (fields, words) in [
         ("url: ftp://a.example/x", "does not start with https://"),
         ("url: https://me:secret@a.example/x", "a user or a password"),
@@ -303,9 +303,12 @@ fn a_list_says_where_it_is_fetched_from_and_how_often() {
         ),
         (
             "addresses: [192.0.2.1]\nrefresh: 1h",
-            "says how a list is fetched",
+            "applies to fetched lists only",
         ),
-        ("file: x.txt\nmax_entries: 5", "says how a list is fetched"),
+        (
+            "file: x.txt\nmax_entries: 5",
+            "applies to fetched lists only",
+        ),
         ("", "needs `addresses`, `file` or `url`"),
     ] {
         let text = format!("kind: List\nname: l\n{fields}\n");

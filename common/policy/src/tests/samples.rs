@@ -212,7 +212,7 @@ fn a_stored_document_satisfies_a_reference_and_a_removed_one_does_not() {
 }
 
 #[test]
-fn the_files_of_lists_are_named_for_who_reads_them() {
+fn the_files_of_lists_are_named_for_their_reader() {
     let all = sources(&FILES);
     assert_eq!(all[0].list_files(), ["policy/lists/voipbl.txt"]);
     assert!(all[1].list_files().is_empty());

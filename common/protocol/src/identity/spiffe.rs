@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_nobody() {
+    fn anything_else_is_no_identity() {
         for uri in [
             "https://voipfleet/controller",
             "spiffe://voipfleet/site/a/node/b/c",

@@ -23,7 +23,7 @@ const ALPN: &[u8] = b"h2";
 /// Certificates or keys that make no TLS configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A PEM text without what was looked for.
+    /// A PEM text without the expected part.
     #[error("the PEM text of the {what} cannot be read")]
     Pem {
         /// What the text should hold.
@@ -35,7 +35,7 @@ pub enum TlsError {
     /// Something that rustls refuses.
     #[error("the certificate and key do not work")]
     Rustls(#[from] rustls::Error),
-    /// A CA that verifies nobody.
+    /// A CA that cannot verify certificates.
     #[error("the CA certificate does not work")]
     Verifier(#[from] rustls::client::VerifierBuilderError),
     /// A certificate without an identity of ours.

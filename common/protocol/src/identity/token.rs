@@ -48,7 +48,7 @@ impl JoinToken {
         Ok(Self { ca, id, secret })
     }
 
-    /// The fingerprint of the CA that the controller must stand under.
+    /// The fingerprint of the controller's CA.
     pub fn ca_fingerprint(&self) -> [u8; 32] {
         self.ca
     }

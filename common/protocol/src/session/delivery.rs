@@ -2,7 +2,7 @@
 
 use super::Held;
 
-/// How far a node got with an offer, as its status says.
+/// How far a node got with an offer, by its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// It works on it.
@@ -22,7 +22,7 @@ pub enum Decision {
     Synced,
     /// The same offer is on its way.
     Outstanding,
-    /// It refused exactly that, and nobody asked to try again.
+    /// It refused exactly that, and no retry was requested.
     Refused,
     /// It has confirmed a later generation, or this one with other content: the controller
     /// has forgotten a push, and only a new one helps.
@@ -40,7 +40,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A session with a node that says what it has confirmed.
+    /// A session with a node that reports its confirmed content.
     pub fn new(confirmed: Option<Held>) -> Self {
         Self {
             confirmed,
@@ -59,7 +59,7 @@ impl Delivery {
     }
 
     /// The same, and the node has tried `held` and gone back. Trying is not free: the node may
-    /// be unreachable meanwhile. So it is not offered again by itself, only when somebody asks.
+    /// be unreachable meanwhile. So it is offered again only on request.
     #[must_use]
     pub fn with_rolled_back(mut self, held: Held) -> Self {
         self.refused = Some(held);
@@ -83,7 +83,7 @@ impl Delivery {
         self.outstanding
     }
 
-    /// The node should run `target`. `again`: somebody asks for another try of what it
+    /// The node should run `target`. `again` requests another try of what it
     /// refused. `nonce` must be one that was never used before.
     pub fn want(&mut self, target: Held, again: bool, nonce: u64) -> Decision {
         if let Some(confirmed) = self.confirmed {
@@ -105,11 +105,11 @@ impl Delivery {
         Decision::Offer
     }
 
-    /// The node says how it stands: `nonce` of the offer that it speaks of (0: none), what it
-    /// speaks of, and what it has confirmed. Tells whether that answers the outstanding offer.
+    /// The node reports progress on the offer with `nonce`, if on any, the content of that offer,
+    /// and its confirmed content. Returns whether that answers the outstanding offer.
     pub fn hear(
         &mut self,
-        nonce: u64,
+        nonce: Option<u64>,
         about: Option<Held>,
         progress: Progress,
         confirmed: Option<Held>,
@@ -118,7 +118,7 @@ impl Delivery {
         // A late word about an offer that was replaced must not count for the new one.
         let Some((_, held)) = self
             .outstanding
-            .filter(|(sent, held)| *sent == nonce && about == Some(*held))
+            .filter(|(sent, held)| Some(*sent) == nonce && about == Some(*held))
         else {
             return false;
         };
@@ -154,12 +154,17 @@ mod tests {
         let mut delivery = Delivery::new(None);
         assert_eq!(delivery.want(held(1, 1), false, 10), Decision::Offer);
         assert_eq!(delivery.want(held(1, 1), true, 11), Decision::Outstanding);
-        assert!(delivery.hear(10, Some(held(1, 1)), Progress::Refused, None));
+        assert!(delivery.hear(Some(10), Some(held(1, 1)), Progress::Refused, None));
         assert_eq!(delivery.want(held(1, 1), false, 12), Decision::Refused);
         assert_eq!(delivery.want(held(1, 1), true, 13), Decision::Offer);
         assert_eq!(delivery.want(held(2, 1), false, 14), Decision::Offer);
         // The answer to the replaced offer does not answer the new one.
-        assert!(!delivery.hear(13, Some(held(1, 1)), Progress::Applied, Some(held(1, 1))));
+        assert!(!delivery.hear(
+            Some(13),
+            Some(held(1, 1)),
+            Progress::Applied,
+            Some(held(1, 1))
+        ));
         assert_eq!(delivery.outstanding(), Some((14, held(2, 1))));
     }
 
@@ -210,7 +215,7 @@ mod tests {
                     Answer::Refuse(why) => panic!("offered what must be refused: {why}"),
                 };
                 assert!(node.map(|h| h.generation) >= before.map(|h| h.generation));
-                delivery.hear(nonce, Some(held), progress, *node);
+                delivery.hear(Some(nonce), Some(held), progress, *node);
             };
             for step in steps {
                 match step {

@@ -8,9 +8,7 @@ mod trial_model;
 use voipfleet_ruleset::ruleset::Digest;
 
 pub use delivery::{Decision, Delivery, Progress};
-pub use trial::{
-    Attempt, JournalState, MAX_CONFIRM_WITHIN, Reaction, Start, TrialState, confirm_within,
-};
+pub use trial::{Attempt, JournalState, Reaction, Start, TrialState, confirm_within};
 
 /// A site's numbered push; 0 is none.
 pub type Generation = u64;
@@ -29,9 +27,9 @@ pub struct Held {
 pub enum Answer {
     /// Fetch the ruleset and apply it.
     Take,
-    /// The same content under a newer number: note the number, and say applied.
+    /// The same content under a newer number: record the number, and report applied.
     Renumber,
-    /// It runs already: say applied.
+    /// It runs already: report applied.
     Same,
     /// Refuse it.
     Refuse(Refusal),

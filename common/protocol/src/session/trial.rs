@@ -9,22 +9,19 @@
 //!       journal gone
 //! ```
 //!
-//! The deadline is of trial and probes together. The caller does what is written on the arrows, in that order and durably, before it tells.
-//! So a start finds out by the journal alone that something was not confirmed.
+//! One deadline holds for trial and probes together. The caller does what is written on the arrows,
+//! in that order and durably, before it reports: at a start, the journal alone shows that something
+//! was not confirmed.
 
 use std::time::{Duration, Instant};
 
 use super::{Answer, Held, Refusal, judge};
-
-/// The longest trial, whatever a controller says: every trial ends.
-pub const MAX_CONFIRM_WITHIN: Duration = Duration::from_hours(1);
-/// A trial's length where the offer names none.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
+use crate::limits::{DEFAULT_CONFIRM_WITHIN, MAX_CONFIRM_WITHIN};
 
 /// How long a trial may last, from the milliseconds of an offer.
 pub fn confirm_within(milliseconds: u64) -> Duration {
     match milliseconds {
-        0 => CONFIRM_WITHIN,
+        0 => DEFAULT_CONFIRM_WITHIN,
         more => Duration::from_millis(more).min(MAX_CONFIRM_WITHIN),
     }
 }
@@ -38,7 +35,7 @@ pub struct Attempt {
     pub held: Held,
 }
 
-/// What the journal says at a start.
+/// The journal at a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JournalState {
     /// No change had begun.
@@ -92,7 +89,7 @@ enum Phase {
     UndoDue,
 }
 
-/// Where a node stands between its confirmed ruleset and an offer.
+/// The state of a node between its confirmed ruleset and an offer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TrialState {
     confirmed: Option<Held>,
@@ -100,7 +97,7 @@ pub struct TrialState {
 }
 
 impl TrialState {
-    /// After a start: with what the ledger has as confirmed, and what the journal says.
+    /// After a start, from the confirmed content of the ledger and the journal.
     pub fn start(confirmed: Option<Held>, noted: JournalState) -> (Self, Start) {
         let first = match noted {
             JournalState::Nothing => Start::Keep,
@@ -144,7 +141,7 @@ impl TrialState {
         }
     }
 
-    /// Whether the kernel must be put back before anything can be said of it.
+    /// Whether the kernel must be rolled back before its state is known.
     pub fn undo_is_due(&self) -> bool {
         self.phase == Phase::UndoDue
     }
@@ -193,7 +190,7 @@ impl TrialState {
     }
 
     /// The controller's confirmation was received then. True: it is of this trial and in time,
-    /// and the probes of what is tried must run. Anything else is late, said twice, or of
+    /// and the probes of what is tried must run. Anything else is late, a duplicate, or of
     /// something else.
     pub fn confirm(&mut self, confirmation: Attempt, received: Instant) -> bool {
         match self.phase {
@@ -207,7 +204,7 @@ impl TrialState {
 
     /// The probes of `probed` ended then. True: they are those of this trial, and in time; if
     /// all of them succeeded, what is tried must be written down as confirmed, else undone.
-    /// Anything else is late, said twice, or of something else.
+    /// Anything else is late, a duplicate, or of something else.
     pub fn probed(&self, probed: Attempt, ended: Instant) -> bool {
         match self.phase {
             Phase::Probing(attempt, deadline) => attempt == probed && ended < deadline,
@@ -374,7 +371,7 @@ mod tests {
 
     #[test]
     fn no_offer_makes_a_trial_that_does_not_end() {
-        assert_eq!(confirm_within(0), CONFIRM_WITHIN);
+        assert_eq!(confirm_within(0), DEFAULT_CONFIRM_WITHIN);
         assert_eq!(confirm_within(5000), WITHIN);
         assert_eq!(confirm_within(u64::MAX), MAX_CONFIRM_WITHIN);
     }

@@ -37,7 +37,7 @@ fn cuts_probes(held: Held) -> bool {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kernel {
-    /// Exactly this; none: nothing of ours.
+    /// Exactly this; `None`: nothing of ours.
     Runs(Option<Held>),
     /// A change was cut short.
     Between,
@@ -107,7 +107,7 @@ struct Probed {
 struct World {
     machine: Machine,
     agent: Option<TrialState>,
-    /// What the agent last said of its attempts: goes with Hello. Lost with the agent.
+    /// The last result that the agent reported: sent with Hello. Lost with the agent.
     rolled_back: Option<Attempt>,
     now: Instant,
     target: Held,
@@ -118,7 +118,7 @@ struct World {
     sent: Vec<Attempt>,
     /// Probes that run.
     probing: Vec<Attempt>,
-    /// Results that the agent has not looked at yet.
+    /// Results that the agent has not handled yet.
     results: Vec<Probed>,
     /// Everything of which the probes ever succeeded.
     answered: Vec<Held>,
@@ -216,13 +216,18 @@ impl World {
         self.undo()?;
         if let (Some(delivery), Some(last)) = (&mut self.delivery, self.rolled_back) {
             let refused = super::Progress::Refused;
-            delivery.hear(last.nonce, Some(last.held), refused, self.machine.confirmed);
+            delivery.hear(
+                Some(last.nonce),
+                Some(last.held),
+                refused,
+                self.machine.confirmed,
+            );
         }
         Ok(())
     }
 
     /// Probes that run end: nothing answers through rules that cut them, and what they do not
-    /// cut may fail for reasons of its own. They may say it twice.
+    /// cut may fail for reasons of its own. They may report it twice.
     fn probes_end(&mut self, at: usize, answers: bool, twice: bool) {
         let attempt = self.probing.remove(at);
         let through = self.machine.kernel == Kernel::Runs(Some(attempt.held));

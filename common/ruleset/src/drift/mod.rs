@@ -1,4 +1,4 @@
-//! What the kernel holds against what it should hold.
+//! Differences between what the kernel holds and what it should hold.
 
 mod sequence;
 
@@ -7,24 +7,24 @@ use std::fmt;
 
 use voipfleet_proto::v1 as pb;
 
-use self::sequence::Change;
+use self::sequence::RuleChange;
 use crate::iptables::words::{comment, is_ours};
 use crate::iptables::{
-    COMMENT_PREFIX, Change as ElementChange, JUMP, JumpState, KernelSet, SavedChain, Slack, Table,
-    UNWANTED_CHAINS, changes, header,
+    COMMENT_PREFIX, ElementChange, JUMP, JumpState, KernelSet, RepairPart, SavedChain, Slack,
+    Table, changes, header,
 };
 use crate::ruleset::{Family, Ruleset, SetName, Until};
 
 /// What kind of difference it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
+pub enum DriftClass {
     /// A rule, a chain or the jump is gone.
     Missing,
     /// A rule was changed in its place.
     Altered,
-    /// A rule or chain is there that nobody wants.
+    /// A rule or chain exists that the ruleset does not have.
     Extra,
-    /// A rule stands in another place.
+    /// A rule is in another place.
     Order,
     /// A chain has another policy.
     Policy,
@@ -32,43 +32,43 @@ pub enum Class {
     Set,
     /// Packets are accepted before our chain sees them.
     Bypass,
-    /// The tool's output says nothing certain.
+    /// The tool's output cannot be relied on.
     Unreadable,
 }
 
-impl Class {
+impl DriftClass {
     /// The word of `voipctl drift`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Class::Missing => "missing",
-            Class::Altered => "altered",
-            Class::Extra => "extra",
-            Class::Order => "order",
-            Class::Policy => "policy",
-            Class::Set => "set",
-            Class::Bypass => "bypass",
-            Class::Unreadable => "unreadable",
+            DriftClass::Missing => "missing",
+            DriftClass::Altered => "altered",
+            DriftClass::Extra => "extra",
+            DriftClass::Order => "order",
+            DriftClass::Policy => "policy",
+            DriftClass::Set => "set",
+            DriftClass::Bypass => "bypass",
+            DriftClass::Unreadable => "unreadable",
         }
     }
 }
 
-impl fmt::Display for Class {
+impl fmt::Display for DriftClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
 }
 
-impl From<Class> for pb::DriftClass {
-    fn from(class: Class) -> Self {
+impl From<DriftClass> for pb::DriftClass {
+    fn from(class: DriftClass) -> Self {
         match class {
-            Class::Missing => pb::DriftClass::Missing,
-            Class::Altered => pb::DriftClass::Altered,
-            Class::Extra => pb::DriftClass::Extra,
-            Class::Order => pb::DriftClass::Order,
-            Class::Policy => pb::DriftClass::Policy,
-            Class::Set => pb::DriftClass::Set,
-            Class::Bypass => pb::DriftClass::Bypass,
-            Class::Unreadable => pb::DriftClass::Unreadable,
+            DriftClass::Missing => pb::DriftClass::Missing,
+            DriftClass::Altered => pb::DriftClass::Altered,
+            DriftClass::Extra => pb::DriftClass::Extra,
+            DriftClass::Order => pb::DriftClass::Order,
+            DriftClass::Policy => pb::DriftClass::Policy,
+            DriftClass::Set => pb::DriftClass::Set,
+            DriftClass::Bypass => pb::DriftClass::Bypass,
+            DriftClass::Unreadable => pb::DriftClass::Unreadable,
         }
     }
 }
@@ -80,107 +80,133 @@ pub struct Wanted {
     pub family: Family,
     /// Our chains in the words of the node's own iptables-save.
     pub table: Table,
-    /// The policy of `INPUT`, `ACCEPT` or `DROP`, when the ruleset was proved on the live kernel;
-    /// none where it is nobody's concern.
+    /// The policy of `INPUT`, `ACCEPT` or `DROP`, when the ruleset was read back from the live
+    /// kernel; `None` where any policy will do.
     pub policy: Option<String>,
+}
+
+/// Where a difference is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DriftTable {
+    /// The filter table of iptables.
+    Filter,
+    /// The sets.
+    Ipset,
+}
+
+impl DriftTable {
+    /// The word of `voipctl drift`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Ipset => "ipset",
+        }
+    }
+}
+
+impl fmt::Display for DriftTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// One difference between kernel and ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// What kind it is.
-    pub class: Class,
+    pub class: DriftClass,
     /// Where: the family.
     pub family: Family,
-    /// `filter` or `ipset`.
-    pub table: &'static str,
-    /// The chain, or the set's kernel name.
-    pub chain: String,
-    /// The rule's label; empty where no rule of ours is meant.
-    pub rule: String,
-    /// As the tool prints it; empty: nothing.
-    pub wanted: String,
-    /// As the tool prints it; empty: nothing.
-    pub observed: String,
+    /// Rules or sets.
+    pub table: DriftTable,
+    /// The chain, or the set's kernel name; `None` for the whole table.
+    pub chain: Option<String>,
+    /// Whether it is a chain or set of ours by name that the ruleset does not name.
+    pub is_unwanted: bool,
+    /// The rule's label in the kernel; `None` where no rule of ours is meant.
+    pub rule: Option<String>,
+    /// As the tool prints it; `None` where nothing should be there.
+    pub wanted: Option<String>,
+    /// As the tool prints it; `None` where nothing is there.
+    pub observed: Option<String>,
 }
 
-/// What somebody can quarrel with us about: one chain of one family, or one set.
+impl Difference {
+    /// One in `chain`, with nothing wanted and nothing observed.
+    pub fn new(
+        class: DriftClass,
+        family: Family,
+        table: DriftTable,
+        chain: impl Into<Option<String>>,
+    ) -> Self {
+        Self {
+            class,
+            family,
+            table,
+            chain: chain.into(),
+            is_unwanted: false,
+            rule: None,
+            wanted: None,
+            observed: None,
+        }
+    }
+
+    /// What it is a difference of.
+    pub fn subject(&self) -> DriftSubject {
+        let part = match &self.chain {
+            None => RepairPart::Table,
+            Some(_) if self.is_unwanted => RepairPart::Unwanted,
+            Some(name) => RepairPart::Named(name.clone()),
+        };
+        DriftSubject {
+            table: self.table,
+            family: self.family,
+            part,
+        }
+    }
+}
+
+/// What a repair and its opponent contend for: one chain of one family, or one set.
 ///
 /// There are as many as the ruleset has chains and sets, and few more: the jump and the policy
-/// are chain `INPUT`, and all chains or sets that nobody wants are one, however many names are
-/// thought of for them.
+/// belong to chain `INPUT`, and all unwanted chains or sets are one subject, whatever their names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Subject {
-    /// `filter` or `ipset`.
-    pub table: &'static str,
+pub struct DriftSubject {
+    /// Rules or sets.
+    pub table: DriftTable,
     /// The family.
     pub family: Family,
-    /// The chain or the set; [`UNWANTED_CHAINS`] or [`UNWANTED_SETS`]; empty: the whole table.
-    pub name: String,
+    /// Which chain or set.
+    pub part: RepairPart,
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for DriftSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name.as_str() {
-            "" => write!(f, "table {}", self.table)?,
-            UNWANTED_CHAINS | UNWANTED_SETS => write!(f, "{} that is not wanted", self.name)?,
-            name => f.write_str(name)?,
+        match (&self.part, self.table) {
+            (RepairPart::Table, table) => write!(f, "table {table}")?,
+            (RepairPart::Unwanted, DriftTable::Filter) => f.write_str("any unwanted VF-*")?,
+            (RepairPart::Unwanted, DriftTable::Ipset) => f.write_str("any unwanted vf-*")?,
+            (RepairPart::Named(name), _) => f.write_str(name)?,
         }
         write!(f, " ({})", self.family)
     }
 }
 
-impl Difference {
-    /// What it is a difference of.
-    pub fn subject(&self) -> Subject {
-        let unwanted = self.wanted.is_empty() && self.rule.is_empty();
-        let name = match self.table {
-            FILTER if unwanted && self.observed.starts_with(':') => UNWANTED_CHAINS,
-            // A header has words, and an element has none.
-            IPSET if unwanted && self.observed.contains(' ') && !self.is_count() => UNWANTED_SETS,
-            _ => &self.chain,
-        };
-        Subject {
-            table: self.table,
-            family: self.family,
-            name: name.to_owned(),
-        }
-    }
-
-    /// Whether it stands for many others.
-    fn is_count(&self) -> bool {
-        self.observed.ends_with(MORE_ELEMENTS)
-    }
-}
-
-/// Sets of ours by name that no ruleset names.
-pub const UNWANTED_SETS: &str = "any vf-*";
-const MORE_ELEMENTS: &str = "more elements";
-
-/// Differences of one chain or set that are told one by one; the others of the same class
-/// become one record that says how many they are.
+/// Differences of one chain or set that are reported one by one; the others of the same class
+/// become one record with their number.
 pub const MAX_DIFFERENCES: usize = 100;
-
-const FILTER: &str = "filter";
-const IPSET: &str = "ipset";
 
 /// What differs in our chains and in the jump to them. `observed` is the whole filter table.
 ///
-/// A chain that is gone, or that nobody wants, is one difference with its declaration in
+/// A chain that is gone, or that is unwanted, is one difference with its declaration in
 /// place of a rule. A chain that was emptied is one missing rule after the other. The jump
 /// belongs to chain `INPUT`: missing, altered (it got conditions), extra (there again), or
-/// bypass (below a rule that can accept). So does the policy that stood there when the ruleset
-/// was proved: it decides whenever the jump does not stand.
+/// bypass (below a rule that can accept). So does the policy of `INPUT` when the
+/// ruleset was read back: it decides whenever the jump is missing.
 pub fn compare_rules(wanted: &Wanted, observed: &Table) -> Vec<Difference> {
     let mut differences = Vec::new();
-    let here = |class, chain: &str| Difference {
-        class,
-        family: wanted.family,
-        table: FILTER,
-        chain: chain.to_owned(),
-        rule: String::new(),
-        wanted: String::new(),
-        observed: String::new(),
+    let here = |class, chain: &str| {
+        Difference::new(class, wanted.family, DriftTable::Filter, chain.to_owned())
     };
     compare_jump(observed, here, &mut differences);
     let policy = observed
@@ -190,9 +216,9 @@ pub fn compare_rules(wanted: &Wanted, observed: &Table) -> Vec<Difference> {
         && wanted != found
     {
         differences.push(Difference {
-            wanted: format!(":INPUT {wanted}"),
-            observed: format!(":INPUT {found}"),
-            ..here(Class::Policy, "INPUT")
+            wanted: Some(format!(":INPUT {wanted}")),
+            observed: Some(format!(":INPUT {found}")),
+            ..here(DriftClass::Policy, "INPUT")
         });
     }
     let held: HashMap<&str, &SavedChain> = observed
@@ -203,22 +229,22 @@ pub fn compare_rules(wanted: &Wanted, observed: &Table) -> Vec<Difference> {
     for chain in &wanted.table.chains {
         let Some(found) = held.get(chain.name.as_str()) else {
             differences.push(Difference {
-                wanted: declaration(chain),
-                ..here(Class::Missing, &chain.name)
+                wanted: Some(declaration(chain)),
+                ..here(DriftClass::Missing, &chain.name)
             });
             continue;
         };
         if found.policy != chain.policy {
             differences.push(Difference {
-                wanted: declaration(chain),
-                observed: declaration(found),
-                ..here(Class::Policy, &chain.name)
+                wanted: Some(declaration(chain)),
+                observed: Some(declaration(found)),
+                ..here(DriftClass::Policy, &chain.name)
             });
         }
         if found.rules != chain.rules {
             let changed = sequence::changes(&chain.rules, &found.rules)
                 .into_iter()
-                .map(|change| describe(change, chain, found, here(Class::Extra, &chain.name)));
+                .map(|change| describe(change, chain, found, here(DriftClass::Extra, &chain.name)));
             differences.extend(capped(changed, "rules"));
         }
     }
@@ -231,8 +257,9 @@ pub fn compare_rules(wanted: &Wanted, observed: &Table) -> Vec<Difference> {
     for chain in &observed.chains {
         if is_ours(&chain.name) && !known.contains(chain.name.as_str()) {
             differences.push(Difference {
-                observed: declaration(chain),
-                ..here(Class::Extra, &chain.name)
+                is_unwanted: true,
+                observed: Some(declaration(chain)),
+                ..here(DriftClass::Extra, &chain.name)
             });
         }
     }
@@ -241,22 +268,23 @@ pub fn compare_rules(wanted: &Wanted, observed: &Table) -> Vec<Difference> {
 
 fn compare_jump(
     observed: &Table,
-    here: impl Fn(Class, &str) -> Difference,
+    here: impl Fn(DriftClass, &str) -> Difference,
     differences: &mut Vec<Difference>,
 ) {
     let jumps = observed.jumps();
-    let add = |class, wanted: &str, found: &str| Difference {
-        wanted: wanted.to_owned(),
-        observed: found.to_owned(),
+    let add = |class, wanted: Option<&str>, found: Option<&str>| Difference {
+        wanted: wanted.map(str::to_owned),
+        observed: found.map(str::to_owned),
         ..here(class, "INPUT")
     };
     match observed.jump() {
         JumpState::Right => {}
         JumpState::Missing if jumps.is_empty() => {
-            differences.push(add(Class::Missing, JUMP, ""));
+            differences.push(add(DriftClass::Missing, Some(JUMP), None));
         }
         JumpState::Missing => {
-            differences.extend(jumps.iter().map(|rule| add(Class::Altered, JUMP, rule)));
+            let altered = |rule: &&str| add(DriftClass::Altered, Some(JUMP), Some(rule));
+            differences.extend(jumps.iter().map(altered));
         }
         JumpState::Repeated => {
             let mut right = false;
@@ -265,37 +293,34 @@ fn compare_jump(
                 if rule == JUMP && !std::mem::replace(&mut right, true) {
                     continue;
                 }
-                differences.push(add(Class::Extra, "", rule));
+                differences.push(add(DriftClass::Extra, None, Some(rule)));
             }
         }
-        JumpState::Below { rule } => differences.push(add(Class::Bypass, JUMP, &rule)),
+        JumpState::Below { rule } => {
+            differences.push(add(DriftClass::Bypass, Some(JUMP), Some(&rule)))
+        }
     }
 }
 
 fn describe(
-    change: Change,
+    change: RuleChange,
     wanted: &SavedChain,
     observed: &SavedChain,
     blank: Difference,
 ) -> Difference {
     let (class, w, o) = match change {
-        Change::Missing(w) => (Class::Missing, Some(w), None),
-        Change::Extra(o) => (Class::Extra, None, Some(o)),
-        Change::Moved(w, o) => (Class::Order, Some(w), Some(o)),
-        Change::Altered(w, o) => (Class::Altered, Some(w), Some(o)),
+        RuleChange::Missing(w) => (DriftClass::Missing, Some(w), None),
+        RuleChange::Extra(o) => (DriftClass::Extra, None, Some(o)),
+        RuleChange::Moved(w, o) => (DriftClass::Order, Some(w), Some(o)),
+        RuleChange::Altered(w, o) => (DriftClass::Altered, Some(w), Some(o)),
     };
-    let text = |chain: &SavedChain, at: Option<usize>| {
-        at.and_then(|at| chain.rules.get(at))
-            .cloned()
-            .unwrap_or_default()
-    };
+    let text = |chain: &SavedChain, at: Option<usize>| chain.rules.get(at?).cloned();
     let (wanted, observed) = (text(wanted, w), text(observed, o));
-    let label = label(&wanted)
-        .or_else(|| label(&observed))
-        .unwrap_or_default();
+    let named = wanted.as_deref().and_then(label);
+    let rule = named.or_else(|| observed.as_deref().and_then(label));
     Difference {
         class,
-        rule: label,
+        rule,
         wanted,
         observed,
         ..blank
@@ -304,10 +329,10 @@ fn describe(
 
 /// What differs in our sets at `now`, Unix time in seconds: a record for each set that is
 /// missing, of another shape or not wanted, and for each element too few, too many, or with
-/// another end. Class [`Class::Set`] throughout.
+/// another end. DriftClass [`DriftClass::Set`] throughout.
 ///
-/// An element whose end has come is not missed, and one that is about to go is not told
-/// apart from one that is gone; `slack` says how much of that there is.
+/// An element that has expired is not missed, and one that is about to expire counts as gone;
+/// `slack` is the tolerance.
 pub fn compare_sets(
     wanted: &Ruleset,
     observed: &[KernelSet],
@@ -315,47 +340,51 @@ pub fn compare_sets(
     slack: Slack,
 ) -> Vec<Difference> {
     let mut differences = Vec::new();
-    let here = |name: &SetName, wanted: String, observed: String| Difference {
-        class: Class::Set,
-        family: name.family,
-        table: IPSET,
-        chain: name.kernel_name(),
-        rule: String::new(),
+    let here = |name: &SetName, wanted: Option<String>, observed: Option<String>| Difference {
         wanted,
         observed,
+        ..Difference::new(
+            DriftClass::Set,
+            name.family,
+            DriftTable::Ipset,
+            name.kernel_name(),
+        )
     };
     let mut held: BTreeMap<&SetName, &KernelSet> =
         observed.iter().map(|set| (&set.name, set)).collect();
     for set in &wanted.sets {
         let shape = header(set);
         let Some(found) = held.remove(&set.name) else {
-            differences.push(here(&set.name, shape, String::new()));
+            differences.push(here(&set.name, Some(shape), None));
             continue;
         };
         if found.header != shape {
-            differences.push(here(&set.name, shape, found.header.clone()));
+            differences.push(here(&set.name, Some(shape), Some(found.header.clone())));
         }
         let (mut gone, mut new, mut retimed) = (Vec::new(), Vec::new(), Vec::new());
         for change in changes(set, found, now, slack) {
             match change {
-                ElementChange::Missing(net, _) => gone.push((net.to_string(), String::new())),
-                ElementChange::Extra(net, _) => new.push((String::new(), net.to_string())),
-                // In words that are the same at the next look, while timers run.
+                ElementChange::Missing(net, _) => gone.push((Some(net.to_string()), None)),
+                ElementChange::Extra(net, _) => new.push((None, Some(net.to_string()))),
+                // Worded so that it is the same at the next inspection, while timers run.
                 ElementChange::Retimed { net, wanted, found } => retimed.push((
-                    format!("{net} {}", end(wanted)),
-                    format!("{net} {}", actual_end(wanted, found, now)),
+                    Some(format!("{net} {}", end(wanted))),
+                    Some(format!("{net} {}", actual_end(wanted, found, now))),
                 )),
             }
         }
-        for told in [gone, new, retimed] {
-            let told = told
+        for found in [gone, new, retimed] {
+            let found = found
                 .into_iter()
                 .map(|(wanted, observed)| here(&set.name, wanted, observed));
-            differences.extend(capped(told, "elements"));
+            differences.extend(capped(found, "elements"));
         }
     }
     for set in held.values() {
-        differences.push(here(&set.name, String::new(), set.header.clone()));
+        differences.push(Difference {
+            is_unwanted: true,
+            ..here(&set.name, None, Some(set.header.clone()))
+        });
     }
     differences
 }
@@ -374,25 +403,23 @@ fn actual_end(wanted: Option<Until>, found: Option<u32>, now: u64) -> &'static s
 
 /// The first [`MAX_DIFFERENCES`], and for each class of the rest one that counts them.
 fn capped(all: impl Iterator<Item = Difference>, what: &str) -> Vec<Difference> {
-    let mut told = Vec::new();
-    let mut rest: BTreeMap<Class, (usize, Difference)> = BTreeMap::new();
+    let mut first = Vec::new();
+    let mut rest: BTreeMap<DriftClass, (usize, Difference)> = BTreeMap::new();
     for difference in all {
-        if told.len() < MAX_DIFFERENCES {
-            told.push(difference);
+        if first.len() < MAX_DIFFERENCES {
+            first.push(difference);
         } else {
             rest.entry(difference.class).or_insert((0, difference)).0 += 1;
         }
     }
     for (number, mut difference) in rest.into_values() {
-        difference.rule.clear();
+        difference.rule = None;
         for side in [&mut difference.wanted, &mut difference.observed] {
-            if !side.is_empty() {
-                *side = format!("{number} more {what}");
-            }
+            *side = side.take().map(|_| format!("{number} more {what}"));
         }
-        told.push(difference);
+        first.push(difference);
     }
-    told
+    first
 }
 
 fn declaration(chain: &SavedChain) -> String {

@@ -7,12 +7,12 @@ use crate::iptables::words::comment;
 
 /// One change, with places in the wanted and in the observed list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    /// The wanted rule is nowhere.
+pub(super) enum RuleChange {
+    /// The wanted rule is gone.
     Missing(usize),
-    /// The observed rule is wanted nowhere.
+    /// The observed rule is not wanted.
     Extra(usize),
-    /// The wanted rule stands, but not where it should.
+    /// The wanted rule exists, but in another place.
     Moved(usize, usize),
     /// The wanted rule became the observed one.
     Altered(usize, usize),
@@ -22,9 +22,9 @@ pub(super) enum Change {
 /// last.
 ///
 /// The rules that were kept are a longest common subsequence. Of the rest, equal rules were
-/// moved. Then a rule of the same label was altered, wherever it stands, and so was what
+/// moved. Then a rule of the same label was altered, wherever it is now, and so was what
 /// replaced a rule in the same gap between two kept ones.
-pub(super) fn changes(wanted: &[String], observed: &[String]) -> Vec<Change> {
+pub(super) fn changes(wanted: &[String], observed: &[String]) -> Vec<RuleChange> {
     let kept = longest_common_subsequence(wanted, observed);
     let kept_wanted: HashSet<usize> = kept.iter().map(|(w, _)| *w).collect();
     let kept_observed: HashSet<usize> = kept.iter().map(|(_, o)| *o).collect();
@@ -43,7 +43,7 @@ pub(super) fn changes(wanted: &[String], observed: &[String]) -> Vec<Change> {
         |w| text(wanted, w),
         |o| text(observed, o),
     ) {
-        changes.push(Change::Moved(w, o));
+        changes.push(RuleChange::Moved(w, o));
     }
     let label = |list: &[String], at: usize| list.get(at).and_then(|rule| comment(rule));
     for (w, o) in pair(
@@ -52,18 +52,18 @@ pub(super) fn changes(wanted: &[String], observed: &[String]) -> Vec<Change> {
         |w| label(wanted, w),
         |o| label(observed, o),
     ) {
-        changes.push(Change::Altered(w, o));
+        changes.push(RuleChange::Altered(w, o));
     }
     let gap_of_wanted = |at: usize| Some(kept.partition_point(|(w, _)| *w < at));
     let gap_of_observed = |at: usize| Some(kept.partition_point(|(_, o)| *o < at));
     for (w, o) in pair(&mut gone, &mut new, gap_of_wanted, gap_of_observed) {
-        changes.push(Change::Altered(w, o));
+        changes.push(RuleChange::Altered(w, o));
     }
-    changes.extend(gone.into_iter().map(Change::Missing));
-    changes.extend(new.into_iter().map(Change::Extra));
+    changes.extend(gone.into_iter().map(RuleChange::Missing));
+    changes.extend(new.into_iter().map(RuleChange::Extra));
     changes.sort_by_key(|change| match change {
-        Change::Missing(w) | Change::Moved(w, _) | Change::Altered(w, _) => (0, *w),
-        Change::Extra(o) => (1, *o),
+        RuleChange::Missing(w) | RuleChange::Moved(w, _) | RuleChange::Altered(w, _) => (0, *w),
+        RuleChange::Extra(o) => (1, *o),
     });
     changes
 }
@@ -111,25 +111,33 @@ mod tests {
     fn each_edit_is_one_change() {
         for (wanted, observed, changed) in [
             ("abcd", "abcd", vec![]),
-            ("abcd", "xabcd", vec![Change::Extra(0)]),
-            ("abcd", "abxcd", vec![Change::Extra(2)]),
-            ("abcd", "abd", vec![Change::Missing(2)]),
-            ("abcd", "abxd", vec![Change::Altered(2, 2)]),
-            ("abcd", "bcda", vec![Change::Moved(0, 3)]),
-            ("abcd", "dabc", vec![Change::Moved(3, 0)]),
-            ("abcd", "aabcd", vec![Change::Extra(1)]),
-            ("abcd", "cabcd", vec![Change::Extra(0)]),
-            ("ab", "", vec![Change::Missing(0), Change::Missing(1)]),
-            ("", "ab", vec![Change::Extra(0), Change::Extra(1)]),
+            ("abcd", "xabcd", vec![RuleChange::Extra(0)]),
+            ("abcd", "abxcd", vec![RuleChange::Extra(2)]),
+            ("abcd", "abd", vec![RuleChange::Missing(2)]),
+            ("abcd", "abxd", vec![RuleChange::Altered(2, 2)]),
+            ("abcd", "bcda", vec![RuleChange::Moved(0, 3)]),
+            ("abcd", "dabc", vec![RuleChange::Moved(3, 0)]),
+            ("abcd", "aabcd", vec![RuleChange::Extra(1)]),
+            ("abcd", "cabcd", vec![RuleChange::Extra(0)]),
+            (
+                "ab",
+                "",
+                vec![RuleChange::Missing(0), RuleChange::Missing(1)],
+            ),
+            ("", "ab", vec![RuleChange::Extra(0), RuleChange::Extra(1)]),
             (
                 "abcd",
                 "axyd",
-                vec![Change::Altered(1, 1), Change::Altered(2, 2)],
+                vec![RuleChange::Altered(1, 1), RuleChange::Altered(2, 2)],
             ),
             (
                 "abcd",
                 "axyzbcd",
-                vec![Change::Extra(1), Change::Extra(2), Change::Extra(3)],
+                vec![
+                    RuleChange::Extra(1),
+                    RuleChange::Extra(2),
+                    RuleChange::Extra(3),
+                ],
             ),
         ] {
             assert_eq!(
@@ -154,7 +162,7 @@ mod tests {
             rule("c", "-j DROP"),
             rule("a", "-j ACCEPT"),
         ];
-        assert_eq!(changes(&wanted, &observed), [Change::Altered(0, 2)]);
+        assert_eq!(changes(&wanted, &observed), [RuleChange::Altered(0, 2)]);
     }
 
     proptest! {
@@ -165,8 +173,8 @@ mod tests {
         ) {
             let kept = longest_common_subsequence(&wanted, &observed);
             let changes = changes(&wanted, &observed);
-            let gone = changes.iter().filter(|c| !matches!(c, Change::Extra(_))).count();
-            let new = changes.iter().filter(|c| !matches!(c, Change::Missing(_))).count();
+            let gone = changes.iter().filter(|c| !matches!(c, RuleChange::Extra(_))).count();
+            let new = changes.iter().filter(|c| !matches!(c, RuleChange::Missing(_))).count();
             prop_assert_eq!(kept.len() + gone, wanted.len());
             prop_assert_eq!(kept.len() + new, observed.len());
         }

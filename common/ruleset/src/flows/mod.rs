@@ -117,7 +117,7 @@ impl<'r> Denials<'r> {
     /// Where the interface is not certain, a flow goes on that any of them may carry.
     fn newly_denies(&self, flow: &Flow<'_>, state: ConnectionState) -> bool {
         let mut packet = Packet {
-            source_port: flow.peer.port(),
+            source_port: Some(flow.peer.port()),
             state: Some(state),
             ..Packet::new(
                 flow.peer.ip().to_canonical(),

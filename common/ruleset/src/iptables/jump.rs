@@ -40,7 +40,7 @@ impl Table {
     /// from which one of these can be reached, be it through a chain of ours that is not meant
     /// to be entered there; and, where the policy is not DROP, if it leaves
     /// `INPUT` for good (`-j RETURN`, or `-g` to a chain that comes to its end). Rules that drop
-    /// some packets, as fail2ban's, may stand above us; one that drops all may not.
+    /// some packets, as fail2ban's, may be above us; one that drops all may not.
     pub fn jump(&self) -> JumpState {
         let Some(input) = self.chain("INPUT") else {
             return JumpState::Missing;
@@ -65,7 +65,7 @@ impl Table {
 }
 
 impl Table {
-    /// The rules of `INPUT` above our jump that may stand there: they drop some packets, and
+    /// The rules of `INPUT` above our jump that may stay there: they drop some packets, and
     /// accept none. None without a jump.
     pub fn tolerated(&self) -> Vec<&str> {
         let Some(input) = self.chain("INPUT") else {
@@ -89,8 +89,8 @@ impl Table {
 /// jump, without conditions, just above the first rule that can accept or ends all packets;
 /// none when it is right already. The chain `VF-INPUT` must exist by then.
 ///
-/// Rules are deleted by what they say and not by number, wherever that can be written: if
-/// somebody else edits `INPUT` in the meantime, the restore fails and is tried again, and no
+/// Rules are deleted by their text and not by number, wherever that can be written: if another
+/// program edits `INPUT` in the meantime, the restore fails and is tried again, and no
 /// foreign rule is lost.
 pub fn jump_edit(table: &Table) -> Option<String> {
     if table.jump() == JumpState::Right {
@@ -153,7 +153,7 @@ pub(super) fn retire(stale: &[&str], observed: &Table) -> String {
 
 /// Deletes the rules of `chain` that jump to one of the chosen chains.
 fn delete(lines: &mut String, chain: &SavedChain, chosen: impl Fn(&str) -> bool) {
-    // A comment may hold a line break or bytes that are no text: no restore can say such a
+    // A comment may hold a line break or bytes that are no text: no restore can write such a
     // rule. From the end, so that the numbers before it stay.
     for (place, rule) in chain.rules.iter().enumerate().rev() {
         if !can_be_said(rule) && jumps_to(rule, &chosen) {

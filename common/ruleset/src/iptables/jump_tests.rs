@@ -95,7 +95,7 @@ fn every_other_jump_is_put_right() {
 }
 
 #[test]
-fn what_decides_before_us_stands_below_us() {
+fn rules_that_accept_move_below_our_jump() {
     for rule in [
         // Seen on both backends: RETURN and -g hand the packet to the policy of INPUT.
         "-s 192.0.2.1/32 -j RETURN",
@@ -130,7 +130,7 @@ fn what_leaves_for_a_policy_of_drop_is_a_ban() {
 
 #[test]
 fn a_side_door_into_our_chains_is_a_bypass() {
-    // Past the deny sets, which stand in VF-INPUT.
+    // Past the deny sets, which are in VF-INPUT.
     let mut found = table(&["-s 192.0.2.1/32 -j f2b-sshd", JUMP_RULE]);
     found.chains[3].rules = vec!["-A f2b-sshd -j VF-SIP".to_owned()];
     let rule = "-A INPUT -s 192.0.2.1/32 -j f2b-sshd".to_owned();

@@ -15,12 +15,12 @@ pub(crate) mod words;
 
 pub use jump::{JUMP, JumpState, jump_edit, removal};
 pub(crate) use lcs::longest_common_subsequence;
-pub use repair::{Repair, UNWANTED_CHAINS, repair_input};
+pub use repair::{Repair, RepairPart, repair_input};
 pub(crate) use restore_text::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
 pub use restore_text::{Failsafe, apply_input, filter_section, restore_input};
 pub use rule_parser::{UnreadableRule, as_read, read_rule};
 pub use saved_tables::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
-pub(crate) use sets::{Change, changes, header};
+pub(crate) use sets::{ElementChange, changes, header};
 pub use sets::{
     KernelSet, SetCount, SetPlan, ShortSet, Slack, UnreadableSets, count_sets, parse_ipset_save,
     set_create_input, set_named, set_plan, set_renewal, set_shapes_input,

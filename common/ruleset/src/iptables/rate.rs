@@ -60,7 +60,7 @@ pub(super) fn as_printed(rate: Rate, scale: u64) -> Rate {
 /// again, at least one unit of the rate.
 ///
 /// iptables would take one unit alone, and forget at 20 a second a burst of 60 after one
-/// second in place of three: three times the rate for whoever sends in bursts.
+/// second in place of three: three times the rate for a source that sends in bursts.
 pub(super) fn memory_ms(limit: &SourceLimit) -> u64 {
     let unit = seconds(limit.above.unit) * 1000;
     let refill =

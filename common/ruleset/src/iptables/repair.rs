@@ -7,8 +7,17 @@ use super::lcs::longest_common_subsequence;
 use super::words::is_ours;
 use super::{SavedChain, Table, filter_section};
 
-/// Chains of ours by name that no ruleset names.
-pub const UNWANTED_CHAINS: &str = "any VF-*";
+/// A part of a table or of the sets that is repaired, or left alone, as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RepairPart {
+    /// All of it.
+    Table,
+    /// A chain or set that the ruleset names; `INPUT` means the jump and the policy.
+    Named(String),
+    /// Every chain or set of ours by name that the ruleset does not name.
+    Unwanted,
+}
+
 /// Edits of single rules that one chain is worth: each makes the tool count through the chain.
 const MAX_EDITS: usize = 200;
 
@@ -17,11 +26,10 @@ const MAX_EDITS: usize = 200;
 pub struct Repair<'a> {
     /// Our chains, in the words of the node's iptables-save.
     pub wanted: &'a Table,
-    /// The policy of `INPUT`; none: whatever it is.
+    /// The policy of `INPUT`; `None` leaves it as it is.
     pub policy: Option<&'a str>,
-    /// What to leave as it is: a chain, `INPUT` for the jump and the policy, or
-    /// [`UNWANTED_CHAINS`].
-    pub spares: &'a dyn Fn(&str) -> bool,
+    /// What to leave as it is.
+    pub spares: &'a dyn Fn(&RepairPart) -> bool,
     /// Chains that differ are written anew as a whole: it asks less of the tool.
     pub whole_chains: bool,
 }
@@ -52,17 +60,18 @@ impl<'a> Repair<'a> {
 /// filter table, those of `repair.wanted`; none when they are, and the jump and the policy are
 /// right.
 ///
-/// Both are in the words of the same iptables-save. Rules that stand where they should are left
-/// alone, and so keep their counters and what their matches remember. Chains of ours that are
+/// Both are as the same iptables-save prints them. Rules that are in their place are left alone,
+/// and so keep their counters and the memory of their matches. Chains of ours that are
 /// not wanted go, with every rule that jumps to them. The kernel takes all of it or nothing.
 ///
-/// Rules of ours are deleted by number. Where somebody changes the chain between the look and
-/// the repair, the wrong one may go; the look after the repair finds it.
+/// Rules of ours are deleted by number. If another program changes the chain between inspection
+/// and repair, the wrong rule may go; the inspection after the repair finds that.
 pub fn repair_input(repair: &Repair<'_>, observed: &Table) -> Option<String> {
     let wanted = repair.wanted;
     let mut declared = String::new();
     let mut rules = String::new();
-    for chain in wanted.chains.iter().filter(|c| !(repair.spares)(&c.name)) {
+    let spares = |name: &str| (repair.spares)(&RepairPart::Named(name.to_owned()));
+    for chain in wanted.chains.iter().filter(|chain| !spares(&chain.name)) {
         let found = observed.chain(&chain.name);
         if found.is_some_and(|found| found.rules == chain.rules) {
             continue;
@@ -80,13 +89,13 @@ pub fn repair_input(repair: &Repair<'_>, observed: &Table) -> Option<String> {
         .iter()
         .map(|chain| chain.name.as_str())
         .filter(|name| is_ours(name) && wanted.chain(name).is_none())
-        .filter(|_| !(repair.spares)(UNWANTED_CHAINS))
+        .filter(|_| !(repair.spares)(&RepairPart::Unwanted))
         .collect();
     for name in &stale {
         declare(&mut declared, name);
     }
     let mut lines = declared + &rules;
-    if !(repair.spares)("INPUT") {
+    if !spares("INPUT") {
         let policy = observed.chain("INPUT").and_then(|c| c.policy.as_deref());
         // A table that is made anew lets everything in.
         let policy = policy.unwrap_or("ACCEPT");
@@ -121,7 +130,7 @@ fn edits(wanted: &SavedChain, found: &SavedChain) -> Option<String> {
     let name = &wanted.name;
     let mut lines = String::new();
     let (mut w, mut o) = (0, 0);
-    // Where the next rule stands, from 1, after the lines so far.
+    // The number of the next rule, from 1, after the lines so far.
     let mut place = 1;
     // Deletions first, so that a rule is inserted before one that was there before: 1.8.4 on
     // older kernels does not find those of the same restore.
@@ -166,7 +175,7 @@ COMMIT
     }
 
     #[test]
-    fn what_is_right_is_left_alone() {
+    fn a_correct_table_needs_no_repair() {
         let wanted = parse_save(WANTED).unwrap();
         let ours = ":VF-SIP - [0:0]\n:VF-INPUT - [0:0]\n-A VF-SIP -p udp -j ACCEPT\n-A VF-INPUT -j VF-SIP\n";
         let right = observed(ours, "-A INPUT -j VF-INPUT\n");
@@ -214,7 +223,7 @@ COMMIT
                 "{input}"
             );
             let spared = Repair {
-                spares: &|name| name == "VF-A",
+                spares: &|part| *part == RepairPart::Named("VF-A".to_owned()),
                 ..Repair::of(&wanted, Some("ACCEPT"))
             };
             assert_eq!(
@@ -232,7 +241,7 @@ COMMIT
     }
 
     #[test]
-    fn a_chain_that_nobody_wants_goes_with_its_jumps() {
+    fn an_unwanted_chain_is_removed_with_its_jumps() {
         let wanted = parse_save(WANTED).unwrap();
         let ours = ":VF-SIP - [0:0]\n:VF-INPUT - [0:0]\n:VF-X - [0:0]\n-A VF-X -j DROP\n\
                     -A VF-SIP -p udp -j ACCEPT\n-A VF-INPUT -j VF-SIP\n-A FORWARD -j VF-X\n";

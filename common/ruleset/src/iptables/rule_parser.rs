@@ -25,7 +25,7 @@ pub struct UnreadableRule {
 }
 
 /// Reads `-A VF-… …` as iptables-save or ip6tables-save prints it. The rule's scope is
-/// `family` alone: a table does not tell what stands in the other one.
+/// `family` alone: a table does not show what the other one holds.
 pub fn read_rule(chain_line: &str, family: Family) -> Result<(ChainName, Rule), UnreadableRule> {
     let read = || {
         let words = split(chain_line).ok_or("a quote does not end")?;
@@ -83,7 +83,7 @@ struct Reader {
 
 fn set<T>(slot: &mut Option<T>, value: T, option: &str) -> Result<(), String> {
     if slot.replace(value).is_some() {
-        return Err(format!("{option} stands twice"));
+        return Err(format!("{option} is given twice"));
     }
     Ok(())
 }

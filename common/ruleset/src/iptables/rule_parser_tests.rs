@@ -69,7 +69,7 @@ fn both_spellings_mean_the_same() {
 }
 
 #[test]
-fn what_is_not_ours_is_told_apart() {
+fn foreign_rules_are_refused() {
     for (line, why) in [
         ("-A INPUT -m comment --comment vf:x -j ACCEPT", "\"INPUT\""),
         ("-A VF-X -j ACCEPT", "no comment"),

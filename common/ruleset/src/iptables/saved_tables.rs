@@ -25,11 +25,11 @@ pub struct SavedChain {
     pub rules: Vec<String>,
 }
 
-/// Output of iptables-save that says nothing certain about the kernel.
+/// Output of iptables-save that cannot be relied on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// The table holds what only `nft` can show.
-    #[error("the filter table holds what iptables cannot show: {0}; look at it with nft")]
+    #[error("the filter table holds rules that iptables cannot show: {0}; inspect it with nft")]
     Incompatible(String),
     /// The output has no end: the tool was stopped, or its output cut.
     #[error("the output of iptables-save ends without COMMIT")]
@@ -237,7 +237,7 @@ COMMIT
     }
 
     #[test]
-    fn a_line_break_in_somebodys_comment_is_part_of_the_rule() {
+    fn a_line_break_in_a_foreign_comment_is_part_of_the_rule() {
         // As iptables 1.8.9 prints it, both backends.
         let rule = "-A f2b -m comment --comment \"a\n-A VF-INPUT -j ACCEPT \\\" b\" -j ACCEPT";
         let text = format!("*filter\n:f2b - [0:0]\n:VF-INPUT - [0:0]\n{rule}\nCOMMIT\n");
@@ -249,7 +249,7 @@ COMMIT
     }
 
     #[test]
-    fn what_says_nothing_certain_is_unreadable() {
+    fn unreliable_output_is_unreadable() {
         let hidden = "# Table `filter' is incompatible, use 'nft' tool.\n";
         assert!(matches!(
             parse_save(hidden),

@@ -2,7 +2,7 @@
 
 use crate::ruleset::CHAIN_PREFIX;
 
-/// Options whose value can be any text, so also one that looks like an option.
+/// Options whose value can be any text, even one that could be an option.
 const TEXT_OPTIONS: [&str; 7] = [
     "--comment",
     "--log-prefix",
@@ -77,7 +77,7 @@ pub(crate) fn leaves_quote_open(line: &str, mut open: bool) -> bool {
     open
 }
 
-/// Where a rule of iptables-save sends a packet: what stands after `-j` or `-g`.
+/// Where a rule of iptables-save sends a packet: the word after `-j` or `-g`.
 pub fn target(rule: &str) -> Option<String> {
     let words = split(rule)?;
     let mut words = words.into_iter();

@@ -1,4 +1,4 @@
-//! What no single value of a ruleset can say of itself: references, order, bounds.
+//! What single values cannot check: references, order, bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -90,7 +90,7 @@ impl Ruleset {
         }
         let mut names = BTreeSet::new();
         if let Some(twice) = self.probes.iter().find(|p| !names.insert(&p.name)) {
-            return Err(invalid(format!("probe {} stands twice", twice.name)));
+            return Err(invalid(format!("probe {} is given twice", twice.name)));
         }
         self.check_chains()
     }
@@ -132,7 +132,7 @@ impl Ruleset {
                 return Err(invalid(format!("{FAILSAFE_CHAIN} is the agent's own")));
             }
             if chains.insert(&chain.name, chain).is_some() {
-                return Err(invalid(format!("chain {} stands twice", chain.name)));
+                return Err(invalid(format!("chain {} is given twice", chain.name)));
             }
         }
         let sets: BTreeSet<&SetName> = self.sets.iter().map(|set| &set.name).collect();
@@ -188,7 +188,7 @@ impl Ruleset {
 }
 
 impl Rule {
-    /// What stands in the way of rendering this rule, if anything does.
+    /// Why this rule cannot be rendered, if it cannot.
     fn check(&self) -> Result<(), &'static str> {
         let has_ports = !self.destination_ports.is_any() || !self.source_ports.is_any();
         if has_ports && !matches!(self.protocol, Some(Protocol::Tcp | Protocol::Udp)) {

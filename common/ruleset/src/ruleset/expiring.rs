@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_form_is_read_and_others_are_told_it() {
+    fn other_time_formats_are_refused_with_the_right_one() {
         let until: Until = "2026-12-01T00:00:00Z".parse().unwrap();
         assert_eq!(until.unix(), 1_796_083_200);
         assert_eq!(Until::from_unix(1_796_083_200), Some(until));

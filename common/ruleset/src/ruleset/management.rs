@@ -1,4 +1,4 @@
-//! The ruleset of a node that cannot run its own: whoever mends it gets in, nobody else does.
+//! The ruleset of a node that cannot run its own: open for repair by admins, closed otherwise.
 
 use ipnet::IpNet;
 
@@ -35,7 +35,7 @@ impl Ruleset {
                 ]),
                 ..rule("replies", Verdict::Accept)?
             },
-            // A server's answer to a broadcast is nobody's reply for connection tracking.
+            // Connection tracking does not match a server's answer to a broadcast.
             Rule {
                 scope: Scope::V4,
                 protocol: Some(Protocol::Udp),
@@ -68,7 +68,7 @@ mod tests {
     use crate::ruleset::Family;
 
     #[test]
-    fn it_lets_in_who_mends_it_and_nobody_else() {
+    fn only_admins_controllers_and_dhcp_get_in() {
         let ruleset = Ruleset::management(
             "site-a".parse().unwrap(),
             "sip1".parse().unwrap(),

@@ -100,8 +100,8 @@ pub struct Ruleset {
     pub ssh_ports: Vec<u16>,
     /// Address sets, ascending by (stem, family), each used by a rule.
     pub sets: Vec<AddressSet>,
-    /// Our chains; [`INPUT_CHAIN`] first. A chain stands before those that jump to it or
-    /// after: iptables-restore declares all of them first.
+    /// Our chains; [`INPUT_CHAIN`] first. A chain comes before or after those
+    /// that jump to it: iptables-restore declares all of them first.
     pub chains: Vec<Chain>,
     /// What must answer the node before this ruleset is kept; at most [`MAX_PROBES`].
     pub probes: Vec<Probe>,

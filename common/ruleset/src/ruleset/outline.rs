@@ -1,8 +1,7 @@
-//! A look at an encoded ruleset before it is read: each of its messages, were it empty, is two
-//! bytes of input and fifty of memory.
+//! Bounds on an encoded ruleset before it is decoded: an empty message is two bytes of input and
+//! fifty of memory.
 
-use prost::bytes::Buf;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use crate::protobuf::next_field;
 
 /// The most of everything that a ruleset may hold.
 #[derive(Debug, Clone, Copy)]
@@ -98,30 +97,15 @@ fn most(count: &mut usize, most: usize, what: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Visits the fields that have a length; ends at the first that cannot be read.
+/// Visits the fields that have content; ends at the first that cannot be read.
 fn fields(
     mut bytes: &[u8],
     mut visit: impl FnMut(u32, &[u8]) -> Result<(), String>,
 ) -> Result<(), String> {
-    while bytes.has_remaining() {
-        let Ok((tag, wire)) = decode_key(&mut bytes) else {
-            return Ok(());
-        };
-        if wire != WireType::LengthDelimited {
-            if skip_field(wire, tag, &mut bytes, DecodeContext::default()).is_err() {
-                return Ok(());
-            }
-            continue;
+    while let Some(field) = next_field(&mut bytes) {
+        if let Some(content) = field.content {
+            visit(field.tag, content)?;
         }
-        let length = decode_varint(&mut bytes).ok();
-        let content = length
-            .and_then(|length| usize::try_from(length).ok())
-            .and_then(|length| bytes.split_at_checked(length));
-        let Some((content, rest)) = content else {
-            return Ok(());
-        };
-        visit(tag, content)?;
-        bytes = rest;
     }
     Ok(())
 }

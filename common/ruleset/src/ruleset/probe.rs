@@ -161,7 +161,7 @@ impl FromStr for HostName {
     }
 }
 
-/// `HOST:PORT`; an IPv6 address stands in brackets.
+/// `HOST:PORT`, an IPv6 address in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// The host.

@@ -18,7 +18,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Whether the rule stands in the tables of `family`.
+    /// Whether the rule is in the tables of `family`.
     pub fn covers(self, family: Family) -> bool {
         matches!(
             (self, family),
@@ -156,7 +156,7 @@ pub struct Rule {
     pub label: Label,
     /// Which part of the policy it enforces; `None` for one that was read from a kernel.
     pub subject: Option<RuleSubject>,
-    /// The families that it stands in.
+    /// The families of the tables that it is in.
     pub scope: Scope,
     /// `-i`.
     pub in_interface: Option<Interface>,

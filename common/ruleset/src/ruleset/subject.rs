@@ -94,7 +94,7 @@ impl ProviderPart {
 /// Whose addresses a set holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetOwner {
-    /// All tenants and providers of the site, and whom operators let in.
+    /// All tenants and providers of the site, and addresses that operators let in as clients.
     Clients(ProviderPart),
     /// All tenants of the site.
     Tenants,

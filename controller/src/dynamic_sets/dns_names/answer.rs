@@ -13,7 +13,7 @@ pub const MAX_ADDRESSES: usize = 64;
 /// out some of its addresses at a time must not be cut between two answers.
 pub const GRACE_MS: u64 = 3600 * 1000;
 
-/// What the resolver said of a name.
+/// A resolver's answer for a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// Of its IPv4 addresses.
@@ -22,14 +22,14 @@ pub struct Answer {
     pub v6: Heard,
 }
 
-/// What the resolver said of a name's addresses of one family.
+/// A resolver's answer for one address family of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
     /// It has these; perhaps none.
     Addresses {
         /// The addresses.
         addresses: Vec<IpAddr>,
-        /// How long this is good for, seconds; none: nobody said.
+        /// The TTL, seconds; none: not given.
         ttl_s: Option<u32>,
     },
     /// No answer: why.
@@ -114,7 +114,7 @@ fn no_peer(address: IpAddr) -> bool {
     objection(&IpNet::from(address)) == Some(Space::Bogon)
 }
 
-/// Takes the addresses of a good answer; says how many there was no room for.
+/// Takes the addresses of a good answer; the number that did not fit.
 fn admit(record: &mut ResolvedRecord, now_ms: u64, good: &[IpAddr]) -> u32 {
     let mut beyond = 0;
     // Those that are held keep their places.

@@ -30,7 +30,7 @@ fn held(record: &ResolvedRecord) -> Vec<IpAddr> {
 }
 
 #[test]
-fn what_is_known_outlives_every_kind_of_failure() {
+fn known_addresses_outlive_every_kind_of_failure() {
     let mut record = ResolvedRecord::default();
     let first = take(&mut record, 1000, v4(&["192.0.2.1", "10.0.0.9"]));
     assert_eq!(
@@ -66,7 +66,7 @@ fn what_is_known_outlives_every_kind_of_failure() {
 }
 
 #[test]
-fn an_address_that_is_left_out_stays_a_while_and_comes_back_as_new() {
+fn missing_addresses_stay_for_a_grace_period() {
     let mut record = ResolvedRecord::default();
     take(&mut record, 0, v4(&["192.0.2.1", "192.0.2.2"]));
     // A rotation: each answer has one of them.
@@ -99,7 +99,7 @@ fn an_address_that_is_left_out_stays_a_while_and_comes_back_as_new() {
 }
 
 #[test]
-fn after_a_long_failure_the_old_addresses_get_their_grace_too() {
+fn old_addresses_get_their_grace_after_a_long_failure() {
     let mut record = ResolvedRecord::default();
     take(&mut record, 0, v4(&["192.0.2.1"]));
     take(&mut record, 1, failed("timed out"));
@@ -112,7 +112,7 @@ fn after_a_long_failure_the_old_addresses_get_their_grace_too() {
 }
 
 #[test]
-fn a_family_that_fails_keeps_its_own() {
+fn a_failing_family_keeps_its_addresses() {
     let mut record = ResolvedRecord::default();
     let both = Answer {
         v4: heard(&["192.0.2.1"]),
@@ -138,7 +138,7 @@ fn a_family_that_fails_keeps_its_own() {
 }
 
 #[test]
-fn a_name_has_at_most_64_addresses_and_those_held_keep_their_places() {
+fn a_name_holds_at_most_64_addresses() {
     let many: Vec<IpAddr> = (0..100u8).map(|n| IpAddr::from([192, 0, 2, n])).collect();
     let answer = |addresses: &[IpAddr]| Answer {
         v4: Heard::Addresses {

@@ -6,11 +6,12 @@ mod due;
 mod resolver;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use voipfleet_ruleset::ruleset::DnsName;
@@ -19,9 +20,9 @@ pub use answer::{Answer, Event, GRACE_MS, Heard, MAX_ADDRESSES};
 pub use resolver::Resolver;
 
 use super::references::Used;
+use super::upkeep::{self, Upkeep};
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
-use crate::errors::chain;
 use crate::limits::MAX_DNS_NAMES;
 use crate::records::{self, ResolvedRecord};
 use crate::store::{Pages, Store, StoreError, keys, write_batched};
@@ -33,11 +34,9 @@ const AT_ONCE: usize = 16;
 /// How old a stored record may become while every answer is the same, milliseconds: each one
 /// stored is a write to disk.
 const REFRESH_MS: u64 = 300 * 1000;
-/// How long a name stays that nothing uses, milliseconds: whoever takes it in again the same
-/// day starts with what was known.
+/// How long an unused name is remembered, milliseconds: a document that names it again the same
+/// day starts with its last addresses.
 const UNUSED_MS: u64 = 24 * 3600 * 1000;
-/// The wait after a failure of the store.
-const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Resolves names and keeps the records.
 #[derive(Debug)]
@@ -99,80 +98,16 @@ impl Names {
         })
     }
 
-    /// Resolves until it is stopped. What `used` says is resolved as soon as it says so.
-    pub async fn run(
-        mut self,
-        mut used: watch::Receiver<Option<Arc<Used>>>,
-        stop: CancellationToken,
-    ) {
-        // As if it had just changed: it may have been said before this began.
-        used.mark_changed();
-        loop {
-            self.ask();
-            let pause = self.pause();
-            let done = tokio::select! {
-                () = stop.cancelled() => return,
-                changed = used.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    let latest = used.borrow_and_update().clone();
-                    // None: what is used is not known yet, which is not "nothing".
-                    if let Some(latest) = latest {
-                        self.follow(&latest);
-                    }
-                    self.keep().await
-                }
-                Some(answer) = self.asked.join_next() => {
-                    self.hear(answer.ok());
-                    self.keep().await
-                }
-                () = tokio::time::sleep(pause) => self.keep().await,
-            };
-            if let Err(error) = done {
-                let error = chain(&error);
-                tracing::error!(
-                    error,
-                    "resolved names cannot be stored; they are tried again"
-                );
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(AFTER_FAILURE) => {}
-                }
-            }
-        }
-    }
-
-    /// Takes over which names are in use.
-    fn follow(&mut self, used: &Used) {
-        let now_ms = self.clock.now_ms();
-        for (name, held) in &mut self.held {
-            if used.names.contains(name) {
-                held.record.unused_since_ms = None;
-            } else {
-                held.record.unused_since_ms.get_or_insert(now_ms);
-            }
-        }
-        let resolved = self.fairly(used);
-        if resolved.len() < used.names.len() {
-            let names = used.names.len();
-            tracing::error!(
-                names,
-                most = MAX_DNS_NAMES,
-                "more names in documents than are resolved; those beyond keep what they had"
-            );
-        }
-        for held in self.held.values_mut() {
-            held.used = false;
-        }
-        for name in resolved {
-            self.held.entry(name).or_default().used = true;
-        }
+    /// Resolves the names in use until `stop`.
+    pub async fn run(self, used: watch::Receiver<Option<Arc<Used>>>, stop: CancellationToken) {
+        // Names are never asked for at once.
+        let (_, requests) = mpsc::channel(1);
+        upkeep::run(self, used, requests, stop).await;
     }
 
     /// Which of the names in use are resolved: where there are too many, those that were before,
-    /// then those of which something is known. Who comes later, comes last, by whatever name.
-    fn fairly(&self, used: &Used) -> Vec<DnsName> {
+    /// then those with a record: new names must not displace old ones.
+    fn names_to_resolve(&self, used: &Used) -> Vec<DnsName> {
         let mut names: Vec<&DnsName> = used.names.iter().collect();
         names.sort_by_key(|name| match self.held.get(*name) {
             Some(held) if held.used => 0,
@@ -180,40 +115,6 @@ impl Names {
             None => 2,
         });
         names.into_iter().take(MAX_DNS_NAMES).cloned().collect()
-    }
-
-    /// Asks for names that are due, new ones first.
-    fn ask(&mut self) {
-        let now_ms = self.clock.now_ms();
-        let mut due: Vec<(&DnsName, &mut Held)> = self
-            .held
-            .iter_mut()
-            .filter(|(_, held)| held.used && !held.asking && held.due_ms <= now_ms)
-            .collect();
-        due.sort_by_key(|(_, held)| held.due_ms);
-        let room = AT_ONCE.saturating_sub(self.asked.len());
-        for (name, held) in due.into_iter().take(room) {
-            held.asking = true;
-            let (resolver, name) = (Arc::clone(&self.resolver), name.clone());
-            self.asked.spawn(async move {
-                let answer = resolver.ask(name.as_str()).await;
-                (name, answer)
-            });
-        }
-    }
-
-    /// Takes an answer, and those that came with it.
-    fn hear(&mut self, first: Option<(DnsName, Answer)>) {
-        let mut next = first;
-        loop {
-            if let Some((name, answer)) = next {
-                self.take(&name, answer);
-            }
-            match self.asked.try_join_next() {
-                Some(answer) => next = answer.ok(),
-                None => return,
-            }
-        }
     }
 
     fn take(&mut self, name: &DnsName, answer: Answer) {
@@ -235,17 +136,8 @@ impl Names {
         }
     }
 
-    /// How long until a name is due or a record is to be removed.
-    fn pause(&self) -> Duration {
-        let now_ms = self.clock.now_ms();
-        let idle = self.held.values().filter(|held| held.used && !held.asking);
-        let next = idle.map(|held| held.due_ms).min();
-        let wait = next.map_or(due::MOST_MS, |due| due.saturating_sub(now_ms));
-        Duration::from_millis(wait.clamp(1, due::MOST_MS))
-    }
-
     /// The names that nothing has used for long; and of more than [`MAX_DNS_NAMES`] unused ones those
-    /// that were unused for longest, or whoever changes names again and again fills the store.
+    /// that were unused for longest: otherwise changing names again and again fills the store.
     fn outlived(&self, now_ms: u64) -> BTreeSet<DnsName> {
         let unused = self.held.iter().filter_map(|(name, held)| {
             let since = held.record.unused_since_ms?;
@@ -262,9 +154,93 @@ impl Names {
             });
         gone.map(|(_, (_, name))| name.clone()).collect()
     }
+}
+
+impl Upkeep for Names {
+    const WHAT: &'static str = "DNS names";
+    type Request = Infallible;
+    type Answer = (DnsName, Answer);
+
+    fn hurry(&mut self, request: Infallible) {
+        match request {}
+    }
+
+    fn questions(&mut self) -> &mut JoinSet<(DnsName, Answer)> {
+        &mut self.asked
+    }
+
+    /// Asks for names that are due, new ones first.
+    fn ask_due(&mut self) {
+        let now_ms = self.clock.now_ms();
+        let mut due: Vec<(&DnsName, &mut Held)> = self
+            .held
+            .iter_mut()
+            .filter(|(_, held)| held.used && !held.asking && held.due_ms <= now_ms)
+            .collect();
+        due.sort_by_key(|(_, held)| held.due_ms);
+        let room = AT_ONCE.saturating_sub(self.asked.len());
+        for (name, held) in due.into_iter().take(room) {
+            held.asking = true;
+            let (resolver, name) = (Arc::clone(&self.resolver), name.clone());
+            self.asked.spawn(async move {
+                let answer = resolver.ask(name.as_str()).await;
+                (name, answer)
+            });
+        }
+    }
+
+    /// How long until a name is due or a record is to be removed.
+    fn pause(&self) -> Duration {
+        let now_ms = self.clock.now_ms();
+        let idle = self.held.values().filter(|held| held.used && !held.asking);
+        let next = idle.map(|held| held.due_ms).min();
+        let wait = next.map_or(due::MOST_MS, |due| due.saturating_sub(now_ms));
+        Duration::from_millis(wait.clamp(1, due::MOST_MS))
+    }
+
+    /// Takes over which names are in use.
+    fn set_used(&mut self, used: &Used) {
+        let now_ms = self.clock.now_ms();
+        for (name, held) in &mut self.held {
+            if used.names.contains(name) {
+                held.record.unused_since_ms = None;
+            } else {
+                held.record.unused_since_ms.get_or_insert(now_ms);
+            }
+        }
+        let resolved = self.names_to_resolve(used);
+        if resolved.len() < used.names.len() {
+            let names = used.names.len();
+            tracing::error!(
+                names,
+                most = MAX_DNS_NAMES,
+                "too many DNS names; the excess is not refreshed"
+            );
+        }
+        for held in self.held.values_mut() {
+            held.used = false;
+        }
+        for name in resolved {
+            self.held.entry(name).or_default().used = true;
+        }
+    }
+
+    /// Takes an answer, and those that came with it.
+    fn hear(&mut self, first: Option<(DnsName, Answer)>) {
+        let mut next = first;
+        loop {
+            if let Some((name, answer)) = next {
+                self.take(&name, answer);
+            }
+            match self.asked.try_join_next() {
+                Some(answer) => next = answer.ok(),
+                None => return,
+            }
+        }
+    }
 
     /// Stores what has changed, and removes what nothing has used for long.
-    async fn keep(&mut self) -> Result<(), StoreError> {
+    async fn store_changes(&mut self) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
         let mut writes = Vec::new();
         let mut written = Vec::new();
@@ -325,7 +301,7 @@ fn tell(name: &DnsName, record: &ResolvedRecord, event: Event) -> audit::Event {
     let noted = |what| audit::Event::new(what).object(format!("Name/{name}"));
     match event {
         Event::Changed { added, removed } => {
-            tracing::info!(%name, ?added, ?removed, "a DNS name has other addresses");
+            tracing::info!(%name, ?added, ?removed, "DNS name has new addresses");
             let listed = |mark: &str, addresses: Vec<IpAddr>| {
                 let addresses = addresses.iter().map(|address| format!("{mark}{address}"));
                 addresses.collect::<Vec<_>>()
@@ -335,11 +311,11 @@ fn tell(name: &DnsName, record: &ResolvedRecord, event: Event) -> audit::Event {
         }
         Event::Failing => {
             let (error, addresses) = (&record.error, record.addresses.len());
-            tracing::warn!(%name, error, addresses, "a DNS name has no good answer; what was known stays");
+            tracing::warn!(%name, error, addresses, "DNS name not resolved; keeping its last good addresses");
             noted("NameFailing").failed(error)
         }
         Event::Recovered => {
-            tracing::info!(%name, "a DNS name has good answers again");
+            tracing::info!(%name, "DNS name resolved again after failures");
             noted("NameRecovered")
         }
     }

@@ -56,7 +56,7 @@ pub enum Fetched {
         parsed: Parsed,
         /// Its version; empty: none.
         etag: String,
-        /// When it last changed, as the source says it; empty: it does not.
+        /// The `Last-Modified` of the source; empty: none.
         last_modified: String,
     },
 }
@@ -74,7 +74,7 @@ pub enum FetchError {
     #[error("the server answered with status {0}")]
     Status(u16),
     /// It broke off.
-    #[error("it cannot be read to its end")]
+    #[error("the answer broke off")]
     Read(#[source] io::Error),
     /// Too long.
     #[error("it has more than {0} bytes")]
@@ -90,7 +90,7 @@ pub enum FetchError {
         folder: PathBuf,
     },
     /// A file that is none.
-    #[error("{0} is no regular file")]
+    #[error("{0} is not a regular file")]
     NoFile(PathBuf),
     /// A file.
     #[error("{file} cannot be read")]
@@ -115,7 +115,7 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Files may come from `folder` only: who writes documents may not read everything on the
+    /// Files may come only from `folder`: documents must not read everything on the
     /// controller's host. Servers are believed that one of `roots` vouches for.
     pub fn new(limits: Limits, folder: PathBuf, roots: Vec<Certificate<'static>>) -> Self {
         Self {
@@ -228,7 +228,7 @@ impl Fetcher {
         if !file.starts_with(&folder) {
             return Err(FetchError::Outside { file, folder });
         }
-        // A pipe would keep whoever opens it.
+        // Opening a pipe would block.
         if !file.metadata().map_err(unreadable(&file))?.is_file() {
             return Err(FetchError::NoFile(file));
         }
@@ -264,7 +264,10 @@ pub fn system_roots() -> Vec<Certificate<'static>> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         let error = chain(error);
-        tracing::warn!(error, "not all certificates of this machine can be read");
+        tracing::warn!(
+            error,
+            "some of this machine's CA certificates are unreadable"
+        );
     }
     let certificates = found.certs.iter();
     certificates

@@ -24,9 +24,9 @@ pub use take::{Allowed, Event, take};
 pub use ureq::tls::Certificate;
 
 use super::references::Used;
+use super::upkeep::{self, Upkeep};
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
-use crate::errors::chain;
 use crate::limits::MAX_FEEDS;
 use crate::records::{self, FeedRecord};
 use crate::store::{Pages, Store, StoreError, keys, transact};
@@ -43,8 +43,6 @@ const UNUSED_MS: u64 = 24 * 3600 * 1000;
 const MAX_WAITING: usize = 16;
 /// The longest time that is slept at once.
 const LONGEST: Duration = Duration::from_mins(10);
-/// The wait after a failure of the store.
-const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Fetch a list now.
 #[derive(Debug)]
@@ -101,7 +99,7 @@ struct Held {
 }
 
 #[derive(Debug)]
-struct Answer {
+pub(super) struct Answer {
     list: ListName,
     feed: Feed,
     shrink: bool,
@@ -142,61 +140,95 @@ impl Feeds {
         })
     }
 
-    /// Fetches until it is stopped: what `used` says, as soon as it says so and then again and
-    /// again, and what is `asked` for at once.
+    /// Fetches the lists in use until `stop`, and those that are `asked` for at once.
     pub async fn run(
-        mut self,
-        mut used: watch::Receiver<Option<Arc<Used>>>,
-        mut asked: mpsc::Receiver<Asked>,
+        self,
+        used: watch::Receiver<Option<Arc<Used>>>,
+        asked: mpsc::Receiver<Asked>,
         stop: CancellationToken,
     ) {
-        // As if it had just changed: it may have been said before this began.
-        used.mark_changed();
-        loop {
-            self.start();
-            let pause = self.pause();
-            let done = tokio::select! {
-                () = stop.cancelled() => return,
-                changed = used.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    let latest = used.borrow_and_update().clone();
-                    // None: what is used is not known yet, which is not "nothing".
-                    if let Some(latest) = latest {
-                        self.follow(&latest);
-                    }
-                    self.keep().await
-                }
-                Some(ask) = asked.recv() => {
-                    self.hurry(ask);
-                    Ok(())
-                }
-                Some(answer) = self.fetching.join_next() => {
-                    self.hear(answer.ok());
-                    self.keep().await
-                }
-                () = tokio::time::sleep(pause) => self.keep().await,
-            };
-            if let Err(error) = done {
-                let error = chain(&error);
-                tracing::error!(error, "a fetched list cannot be stored; it is tried again");
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(AFTER_FAILURE) => {}
-                }
+        upkeep::run(self, used, asked, stop).await;
+    }
+
+    /// The lists that nothing has had for long, and of more than [`MAX_FEEDS`] of them those that
+    /// were without a document for longest.
+    fn outlived(&self, now_ms: u64) -> BTreeSet<ListName> {
+        let unused = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.record.unused_since_ms != 0 && !held.fetching && !held.kept);
+        let since = unused.map(|(list, held)| (held.record.unused_since_ms, list));
+        let mut unused: Vec<(u64, &ListName)> = since.collect();
+        unused.sort_unstable();
+        let beyond = unused.len().saturating_sub(MAX_FEEDS);
+        let gone = unused
+            .into_iter()
+            .enumerate()
+            .filter(|(place, (since, _))| {
+                *place < beyond || now_ms.saturating_sub(*since) >= UNUSED_MS
+            });
+        gone.map(|(_, (_, list))| list.clone()).collect()
+    }
+}
+
+impl Upkeep for Feeds {
+    const WHAT: &'static str = "fetched lists";
+    type Request = Asked;
+    type Answer = Answer;
+
+    fn questions(&mut self) -> &mut JoinSet<Answer> {
+        &mut self.fetching
+    }
+
+    /// Starts to fetch what is due.
+    fn ask_due(&mut self) {
+        let now_ms = self.clock.now_ms();
+        for (list, held) in &mut self.held {
+            if self.fetching.len() >= AT_ONCE {
+                return;
             }
+            let Some(feed) = held.feed.clone().filter(|_| held.due_ms() <= now_ms) else {
+                continue;
+            };
+            if std::mem::replace(&mut held.fetching, true) {
+                continue;
+            }
+            let shrink = held.asked.take() == Some(Shrink::Yes);
+            // All but the elements, which do not matter for the request.
+            let known = FeedRecord {
+                v4: Vec::new(),
+                v6: Vec::new(),
+                ..held.record.clone()
+            };
+            let (fetcher, list) = (Arc::clone(&self.fetcher), list.clone());
+            self.fetching.spawn_blocking(move || Answer {
+                fetched: fetcher.fetch(&feed, &known),
+                list,
+                feed,
+                shrink,
+            });
         }
     }
 
-    fn follow(&mut self, used: &Used) {
+    fn pause(&self) -> Duration {
+        let now_ms = self.clock.now_ms();
+        let waiting = self.held.values();
+        let waiting = waiting.filter(|held| held.feed.is_some() && !held.fetching);
+        let next = waiting.map(Held::due_ms).min();
+        let left = next.map_or(LONGEST, |due| {
+            Duration::from_millis(due.saturating_sub(now_ms))
+        });
+        left.clamp(Duration::from_millis(10), LONGEST)
+    }
+
+    fn set_used(&mut self, used: &Used) {
         let now_ms = self.clock.now_ms();
         if used.feeds.len() > MAX_FEEDS {
             let lists = used.feeds.len();
             tracing::error!(
                 lists,
                 most = MAX_FEEDS,
-                "more lists with a source than are fetched; those beyond keep what they had"
+                "too many fetched lists; the excess is not refreshed"
             );
         }
         for (list, feed) in used.feeds.iter().take(MAX_FEEDS) {
@@ -240,48 +272,6 @@ impl Feeds {
         }
     }
 
-    fn hurry(&mut self, ask: Asked) {
-        let held = self.held.get_mut(&ask.list);
-        if let Some(held) = held.filter(|held| held.feed.is_some()) {
-            let shrink = if ask.shrink { Shrink::Yes } else { Shrink::No };
-            held.asked = held.asked.max(Some(shrink));
-            held.waiting.retain(|done| !done.is_closed());
-            if held.waiting.len() < MAX_WAITING {
-                held.waiting.push(ask.done);
-            }
-        }
-    }
-
-    /// Starts to fetch what is due.
-    fn start(&mut self) {
-        let now_ms = self.clock.now_ms();
-        for (list, held) in &mut self.held {
-            if self.fetching.len() >= AT_ONCE {
-                return;
-            }
-            let Some(feed) = held.feed.clone().filter(|_| held.due_ms() <= now_ms) else {
-                continue;
-            };
-            if std::mem::replace(&mut held.fetching, true) {
-                continue;
-            }
-            let shrink = held.asked.take() == Some(Shrink::Yes);
-            // All but the elements, which say nothing about how to ask.
-            let known = FeedRecord {
-                v4: Vec::new(),
-                v6: Vec::new(),
-                ..held.record.clone()
-            };
-            let (fetcher, list) = (Arc::clone(&self.fetcher), list.clone());
-            self.fetching.spawn_blocking(move || Answer {
-                fetched: fetcher.fetch(&feed, &known),
-                list,
-                feed,
-                shrink,
-            });
-        }
-    }
-
     fn hear(&mut self, answer: Option<Answer>) {
         let now_ms = self.clock.now_ms();
         let Some(answer) = answer else {
@@ -311,7 +301,7 @@ impl Feeds {
             },
         );
         held.unstored = true;
-        // Whoever asked after this one was begun waits for the next.
+        // Requests made after this fetch began wait for the next.
         if held.asked.is_none() {
             held.answered.append(&mut held.waiting);
         }
@@ -321,38 +311,19 @@ impl Feeds {
         }
     }
 
-    fn pause(&self) -> Duration {
-        let now_ms = self.clock.now_ms();
-        let waiting = self.held.values();
-        let waiting = waiting.filter(|held| held.feed.is_some() && !held.fetching);
-        let next = waiting.map(Held::due_ms).min();
-        let left = next.map_or(LONGEST, |due| {
-            Duration::from_millis(due.saturating_sub(now_ms))
-        });
-        left.clamp(Duration::from_millis(10), LONGEST)
+    fn hurry(&mut self, ask: Asked) {
+        let held = self.held.get_mut(&ask.list);
+        if let Some(held) = held.filter(|held| held.feed.is_some()) {
+            let shrink = if ask.shrink { Shrink::Yes } else { Shrink::No };
+            held.asked = held.asked.max(Some(shrink));
+            held.waiting.retain(|done| !done.is_closed());
+            if held.waiting.len() < MAX_WAITING {
+                held.waiting.push(ask.done);
+            }
+        }
     }
 
-    /// The lists that nothing has had for long, and of more than [`MAX_FEEDS`] of them those that
-    /// were without a document for longest.
-    fn outlived(&self, now_ms: u64) -> BTreeSet<ListName> {
-        let unused = self
-            .held
-            .iter()
-            .filter(|(_, held)| held.record.unused_since_ms != 0 && !held.fetching && !held.kept);
-        let since = unused.map(|(list, held)| (held.record.unused_since_ms, list));
-        let mut unused: Vec<(u64, &ListName)> = since.collect();
-        unused.sort_unstable();
-        let beyond = unused.len().saturating_sub(MAX_FEEDS);
-        let gone = unused
-            .into_iter()
-            .enumerate()
-            .filter(|(place, (since, _))| {
-                *place < beyond || now_ms.saturating_sub(*since) >= UNUSED_MS
-            });
-        gone.map(|(_, (_, list))| list.clone()).collect()
-    }
-
-    async fn keep(&mut self) -> Result<(), StoreError> {
+    async fn store_changes(&mut self) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
         let gone = self.outlived(now_ms);
         let lists: Vec<ListName> = self.held.keys().cloned().collect();
@@ -388,7 +359,7 @@ impl Feeds {
                 .await?;
                 held.unstored = false;
                 for done in held.answered.drain(..) {
-                    // Whoever has hung up needs no answer.
+                    // A caller that hung up needs no answer.
                     _ = done.send(held.record.clone());
                 }
             }
@@ -428,16 +399,16 @@ fn tell(list: &ListName, source: &str, record: &FeedRecord, event: Event) -> aud
     };
     match event {
         Event::Changed => {
-            tracing::info!(%list, source, entries, "a list was fetched");
+            tracing::info!(%list, source, entries, "list fetched");
             noted("ListFetched")
         }
         Event::Failing => {
             let error = &record.error;
-            tracing::warn!(%list, source, error, entries, "a list cannot be taken; what it had stays");
+            tracing::warn!(%list, source, error, entries, "list refused; keeping its last good content");
             noted("ListRefused").failed(error)
         }
         Event::Recovered => {
-            tracing::info!(%list, source, entries, "a list can be fetched again");
+            tracing::info!(%list, source, entries, "list fetched again after failures");
             noted("ListRecovered")
         }
     }

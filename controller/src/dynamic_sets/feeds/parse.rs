@@ -27,13 +27,13 @@ pub struct Parsed {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// A page for people.
-    #[error("what came is a web page, not a list of addresses; open the URL to see what it says")]
+    #[error("the answer is a web page, not a list of addresses; open the URL in a browser")]
     Page,
     /// Not a text at all.
-    #[error("what came is not text; an archive must be unpacked first")]
+    #[error("the answer is not text; archives must be unpacked first")]
     NotText,
     /// Something else.
-    #[error("{other} lines are no address and {good} are: for example {sample:?}")]
+    #[error("{other} lines are not addresses (for example {sample:?}) and {good} are")]
     Mostly {
         /// Lines that are none.
         other: u64,
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_formats_that_lists_come_in() {
+    fn parses_common_list_formats() {
         let body = "\u{feff}; Spamhaus DROP List\r\n# comment\r\n\r\n\
             192.0.2.0/25 ; SBL1\r\n\
             198.51.100.7\n\
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_is_counted_by_its_reason() {
+    fn dropped_lines_are_counted_by_reason() {
         let body = b"ip,country\n192.0.2.1\n10.0.0.0/8\n192.168.1.1\nfd00::/8\n127.0.0.1\n\
             224.0.0.0/4\n0.0.0.0/0\n::/0\n64.0.0.0/4\n\x1b[2Jevil\xff\n192.0.2.300\n";
         let parsed = parse(body, 100).unwrap();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_refused() {
+    fn refuses_content_that_is_not_a_list() {
         let page = b"\n <!DOCTYPE html><p>192.0.2.1</p>";
         assert_eq!(parse(page, 9), Err(Unfit::Page));
         assert_eq!(parse(b"PK\x03\x04\0\0", 9), Err(Unfit::NotText));
@@ -224,7 +224,7 @@ mod tests {
         let refused = parse(words.as_bytes(), 9).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "20 lines are no address and 1 are: for example \"no such list\""
+            "20 lines are not addresses (for example \"no such list\") and 1 are"
         );
         let too_many = Err(Unfit::TooMany { most: 1 });
         assert_eq!(parse(b"192.0.2.1\n192.0.2.2\n", 1), too_many);

@@ -1,6 +1,6 @@
 //! Where a feed's server may send the controller on to.
 //!
-//! Whoever writes documents decides where the controller fetches from, its own network included.
+//! Documents decide where the controller fetches from, its own network included.
 //! A server elsewhere does not: it must not learn by a redirect what answers inside.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -41,11 +41,11 @@ pub enum Astray {
         inward: Inward,
     },
     /// It leads nowhere.
-    #[error("it redirects to {0:?}, which is no URL")]
+    #[error("it redirects to {0:?}, which is not a URL")]
     NoUrl(String),
 }
 
-/// An address that not everybody can reach.
+/// An address that is not reachable from everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{address} is a {kind} address")]
 pub struct Inward {
@@ -115,7 +115,7 @@ impl Route {
         &self.at
     }
 
-    /// Goes on to where a server says.
+    /// Follows a redirect.
     pub(super) fn follow(&mut self, location: &HeaderValue) -> Result<(), Astray> {
         let no_url = || {
             let text = String::from_utf8_lossy(location.as_bytes());
@@ -135,7 +135,7 @@ impl Route {
     /// Resolves the host that is to be asked now.
     ///
     /// A proxy resolves by itself, and asks in the controller's place: of what it is asked for
-    /// only the addresses that stand in redirects can be judged here, and it has to keep the
+    /// only the addresses in redirects can be judged here, and it has to keep the
     /// names to itself that lead inwards. The proxy's own address is the operator's choice.
     pub(super) fn resolver(&self, proxy: Option<&Proxy>) -> Judge {
         let uri = self.at.parse::<Uri>();
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_not_everybody_reaches_is_told_by_its_kind() {
+    fn addresses_not_reachable_from_everywhere_are_classified() {
         for (address, kind) in [
             ("127.8.0.1", "loopback"),
             ("::1", "loopback"),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_a_redirect_is_judged_however_it_is_written_and_whoever_asks() {
+    fn redirect_addresses_are_judged_in_every_notation() {
         let follow = |from: &str, to: &str| Route::new(from).follow(&to.parse().unwrap());
         for to in [
             "http://169.254.169.254/latest",
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxys_own_address_is_not_judged() {
+    fn proxy_addresses_are_not_judged() {
         let mut route = Route::new("http://lists.example.net/a");
         let next = HeaderValue::from_static("http://other.example.net/");
         route.follow(&next).unwrap();

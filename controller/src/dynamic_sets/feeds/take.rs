@@ -64,7 +64,7 @@ pub fn take(
     }
 }
 
-/// Takes a good answer, and says whether it changes anything; else why it is not good.
+/// Takes a good answer; whether it changes anything. An error: why it is not good.
 fn accept(
     record: &mut FeedRecord,
     now_ms: u64,
@@ -81,7 +81,7 @@ fn accept(
         } => (parsed, etag, last_modified),
     };
     let (before, after) = (record.len(), parsed.elements.len());
-    // A list that has never held anything may say so itself: with comments at most.
+    // A list that has never held anything may be empty, apart from comments.
     if after == 0 && (before > 0 || parsed.dropped != Dropped::default()) {
         return Err("it holds no address that can be taken".to_owned());
     }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_good_elements_outlive_what_is_not_good() {
+    fn keeps_the_last_good_elements() {
         let mut record = FeedRecord::default();
         let first = take(&mut record, 5, "s", Ok(hosts(1000)), Allowed::default());
         assert_eq!(first, Some(Event::Changed));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_shrink_when_it_is_short_accepted_or_from_elsewhere() {
+    fn shrinking_needs_a_short_list_acceptance_or_a_new_source() {
         for (first, then, source, accept, taken) in [
             (50, 1, "s", false, true),
             (51, 5, "s", false, false),
@@ -209,8 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_opens_something_may_not_be_wide_and_no_list_may_be_the_world() {
-        // Each is a network that somebody may have.
+    fn refuses_wide_lists_for_openings_and_the_world_for_all() {
+        // Each is a network that is in use.
         let eights = |count: u8| {
             let lines: Vec<String> = (11..11 + count).map(|n| format!("{n}.0.0.0/8")).collect();
             let lines = lines.join("\n");

@@ -16,13 +16,13 @@ use super::{Caller, failed};
 use crate::audit;
 use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
 
-/// Records in an answer unless the caller says otherwise.
+/// Records in an answer by default.
 const DEFAULT_LIMIT: usize = 100;
 /// The most records in an answer.
 const MAX_LIMIT: usize = 1000;
 /// Records that are read at once.
 const PAGE: u64 = 500;
-/// Records that one call looks at; then the caller asks for more.
+/// Records that one call reads; then the caller asks for more.
 const LOOKED_AT: u64 = 100_000;
 /// Records in one answer of the whole log.
 const CHAIN_PAGE: usize = 2000;
@@ -62,7 +62,7 @@ impl Wanted<'_> {
 fn restricted(mut record: Record, reader: &Caller) -> Option<Record> {
     let sight = &reader.sight;
     let by = record.who.as_ref().map(|who| who.operator.as_str());
-    // What they did themselves they were told then.
+    // Their own actions hide nothing from them.
     if sight.is_all() || by == Some(reader.name.as_str()) {
         return Some(record);
     }
@@ -88,8 +88,8 @@ fn restricted(mut record: Record, reader: &Caller) -> Option<Record> {
         return None;
     }
     if !whole || count(&record) != before {
-        // The words may be about what was left out, and where somebody of another part of the
-        // installation called from is no business of theirs.
+        // The text may be about what was left out, and where an operator of another part of the
+        // installation called from is not shown either.
         record.detail.clear();
         record.message.clear();
         if let Some(who) = record.who.as_mut() {
@@ -175,7 +175,7 @@ impl AuditApi {
         Ok(answer)
     }
 
-    /// Records as they are stored, for whoever checks the chain.
+    /// Records as they are stored, for checking the chain.
     pub(super) async fn chain(
         &self,
         request: &v1::AuditChainRequest,

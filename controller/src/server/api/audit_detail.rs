@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_is_told_before_it_is_checked() {
+    fn records_requests_before_checking_them() {
         let block = v1::BlockRequest {
             address: "203.0.113.9".to_owned(),
             scope: Some(v1::SiteScope {

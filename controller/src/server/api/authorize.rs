@@ -253,9 +253,7 @@ fn audit_incomplete() -> Status {
 pub(super) fn not_permitted(name: &OperatorName, call: Call, refusal: &rights::Refusal) -> Status {
     let message = format!("operator {name} may not {}: {refusal}", call.words());
     Refusal::new(Reason::NotPermitted, message)
-        .hint(format!(
-            "ask an admin for rights: voipctl operator bind {name}"
-        ))
+        .hint("ask an admin for rights; show yours: voipctl operator whoami")
         .fact("operator", name)
         .into()
 }
@@ -263,9 +261,7 @@ pub(super) fn not_permitted(name: &OperatorName, call: Call, refusal: &rights::R
 fn unknown_caller(name: &OperatorName) -> Status {
     let message = format!("operator {name} is unknown here, or was added again with another key");
     Refusal::new(Reason::UnknownCaller, message)
-        .hint(format!(
-            "ask an admin to add the operator: voipctl operator add {name} --role ROLE"
-        ))
+        .hint("ask an admin to add the operator; see: voipctl operator add --help")
         .hint("the first admin is named in the controller's controller.json")
         .fact("operator", name)
         .into()

@@ -55,8 +55,8 @@ impl BackupApi {
         tokio::spawn(async move {
             let _turn = turn;
             if let Err(status) = send(&mut taking, &out).await {
-                tracing::warn!(reason = status.message(), "a backup broke off");
-                // Nobody may be reading any more.
+                tracing::warn!(reason = status.message(), "backup aborted");
+                // The reader may have gone.
                 let _ = out.try_send(Err(status));
             }
         });
@@ -68,7 +68,7 @@ async fn send(taking: &mut Taking, out: &Parts) -> Result<(), Status> {
     let mut sha256 = Sha256::new();
     let mut bytes = 0;
     while let Some(lines) = taking.next().await.map_err(|error| {
-        tracing::error!(error = %chain(&error), "the store cannot be backed up");
+        tracing::error!(error = %chain(&error), "cannot read the store for a backup");
         failed(error)
     })? {
         sha256.update(&lines);

@@ -24,7 +24,7 @@ pub(super) fn invalid(error: impl std::fmt::Display) -> Status {
     Refusal::new(Reason::InvalidRequest, error.to_string()).into()
 }
 
-/// Reads a name or number, or says what is wrong with it.
+/// Parses a name or number.
 pub(super) fn parse<T>(text: &str) -> Result<T, Status>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,

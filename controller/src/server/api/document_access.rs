@@ -1,4 +1,4 @@
-//! Which documents an operator may change, as they stand when it changes them.
+//! Which documents an operator may change, as they are when it changes them.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use super::{Caller, DocumentsApi};
 impl DocumentsApi {
     /// Checks documents that a caller gives without storing them: against what it may see, and
     /// that it might store them. After that a check against everything that is stored has
-    /// nothing of others left to say.
+    /// nothing of others to reveal.
     pub(super) async fn check_given(
         &self,
         caller: &Caller,
@@ -47,7 +47,7 @@ impl DocumentsApi {
 
 impl Caller {
     /// The documents that it may see or name, of all that are stored: what is checked against
-    /// these says nothing of the others.
+    /// these reveals nothing of the others.
     pub(super) fn sees<'d>(&self, stored: &'d Documents) -> Cow<'d, Documents> {
         if self.sight.is_all() {
             return Cow::Borrowed(stored);

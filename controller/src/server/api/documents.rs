@@ -110,7 +110,7 @@ impl DocumentsApi {
         })
     }
 
-    /// Deletes a document that nobody uses.
+    /// Deletes an unused document.
     pub(super) async fn delete(
         &self,
         caller: &Caller,

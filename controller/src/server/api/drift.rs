@@ -13,7 +13,7 @@ use super::{FleetApi, failed};
 use crate::records;
 use crate::store::keys;
 
-/// Records in an answer unless the operator says otherwise.
+/// Records in an answer by default.
 const DEFAULT_LIMIT: usize = 1000;
 /// The most records in an answer.
 const MAX_LIMIT: usize = 10_000;

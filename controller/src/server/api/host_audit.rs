@@ -1,4 +1,4 @@
-//! What machines say of their VoipNow, against the documents and the enrolment.
+//! The VoipNow configuration that machines report, compared with documents and enrolment.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use voipfleet_ruleset::ruleset::{PortRange, ProviderPart};
 use super::{FleetApi, failed};
 use crate::site_inputs::read_addresses;
 
-/// Roles of which no daemon can be told: `ic` is served by the web server of `http`.
+/// Roles without a daemon of their own: `ic` is served by the web server of `http`.
 const SILENT: [Role; 1] = [Role::Ic];
 
 impl FleetApi {

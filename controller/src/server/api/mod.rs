@@ -1,4 +1,4 @@
-//! The operator service: who may call, and one file for each group of calls.
+//! The operator service: authorisation, and one file for each group of calls.
 
 mod apply;
 mod audit;

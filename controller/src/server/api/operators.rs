@@ -177,7 +177,7 @@ impl OperatorsApi {
             .await
             .map_err(|_| internal("the certificate could not be signed"))?;
         issued.map_err(|error| {
-            tracing::error!(error = %crate::errors::chain(&error), "a certificate was not signed");
+            tracing::error!(error = %crate::errors::chain(&error), "certificate not signed");
             internal("the certificate could not be signed")
         })
     }
@@ -196,9 +196,7 @@ impl OperatorsApi {
         if name == self.admin || self.operator(&name).await?.is_some() {
             let message = format!("operator {name} already exists");
             return Err(Refusal::new(Reason::OperatorExists, message)
-                .hint(format!(
-                    "to change its rights: voipctl operator bind {name}"
-                ))
+                .hint("change its rights instead; see: voipctl operator bind --help")
                 .hint(format!(
                     "for another key, remove it first: voipctl operator remove {name}"
                 ))
@@ -212,7 +210,7 @@ impl OperatorsApi {
         if there.map_err(failed)?.entries.len() >= MAX_OPERATORS {
             let message = format!("there are {MAX_OPERATORS} operators, the most that may exist");
             return Err(Refusal::new(Reason::LimitReached, message)
-                .hint("remove some: voipctl operator remove NAME")
+                .hint("remove some; list them: voipctl operator list")
                 .into());
         }
         let issued = self.sign(csr, &name).await?;
@@ -393,7 +391,7 @@ fn csr(pem: &str) -> Result<Csr, Status> {
     Csr::parse(pem).map_err(|error| match error {
         PkiError::Request(_) => invalid(error),
         error => {
-            tracing::error!(error = %crate::errors::chain(&error), "a certificate request");
+            tracing::error!(error = %crate::errors::chain(&error), "cannot read a certificate request");
             internal("the certificate request could not be read")
         }
     })

@@ -37,7 +37,7 @@ fn for_tenants(node: NodeReport) -> NodeReport {
         peer: String::new(),
         differences: Vec::new(),
         sets: None,
-        // It tells whether something of anybody changed.
+        // It reveals whether anything of others changed.
         digest: Vec::new(),
         flows_cut: 0,
         ..node
@@ -57,7 +57,7 @@ pub(super) fn status(sight: &Sight, mut answer: StatusResponse) -> StatusRespons
             let nodes = std::mem::take(&mut site.nodes);
             site.nodes = nodes.into_iter().map(for_tenants).collect();
             if let Some(open) = &mut site.open {
-                // That and since when it is open concerns its tenants; who and why may name others.
+                // That and since when it is open concerns its tenants; operator and reason may name others.
                 hide(&mut open.reason);
                 hide(&mut open.by);
             }
@@ -66,7 +66,7 @@ pub(super) fn status(sight: &Sight, mut answer: StatusResponse) -> StatusRespons
     answer
 }
 
-/// Drift of sites that the caller sees. Rules name networks of everybody: a tenant's operator
+/// Drift of sites that the caller sees. Rules name networks of all tenants: a tenant's operator
 /// sees that and when a node was changed, not what.
 pub(super) fn drift(sight: &Sight, mut answer: DriftResponse) -> DriftResponse {
     answer
@@ -89,7 +89,7 @@ pub(super) fn drift(sight: &Sight, mut answer: DriftResponse) -> DriftResponse {
 
 /// Documents that the caller may read.
 ///
-/// Whether there are others is not told, only that there may be: what is not in the answer is not
+/// Whether there are others is not revealed, only that there may be: what is not in the answer is not
 /// known to be gone.
 pub(super) fn documents(sight: &Sight, mut answer: GetDocumentsResponse) -> GetDocumentsResponse {
     answer.complete &= sight.is_all();
@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    /// Whatever a node or a record says of others in these tests.
+    /// Text about others in these tests.
     const SECRET: &str = "globex 192.0.2.0/24";
 
     /// A tenant of site-a; site-b serves another one.
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_sees_that_its_nodes_stand_and_nothing_of_others() {
+    fn tenants_see_their_nodes_states_and_nothing_of_others() {
         let sites = vec![site("site-a"), site("site-b"), site("")];
         let seen = status(&acme(), StatusResponse { sites });
         assert_eq!(seen.sites.len(), 1);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_sees_that_there_was_drift_and_not_which() {
+    fn tenants_see_drift_without_its_rules() {
         let found = |site: &str| NodeDrift {
             site: site.to_owned(),
             node: "sip1".to_owned(),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_unknown_kind_is_shown_to_nobody_bound() {
+    fn hides_documents_of_unknown_kind_from_bound_operators() {
         let document = |kind: &str, name: &str| StoredDocument {
             kind: kind.to_owned(),
             name: name.to_owned(),

@@ -58,7 +58,7 @@ impl PlanApi {
                 .rulesets
                 .values()
                 .filter(|ruleset| only.as_ref().is_none_or(|only| *only == ruleset.node))
-                // The host has nobody who brings it what changes: it gets what holds now.
+                // No agent will update the host: it gets the present members.
                 .map(|ruleset| Ok(rendered(&ruleset.with_live(&live)?, now)))
                 .collect::<Result<_, Missing>>()
         });

@@ -53,7 +53,7 @@ impl<'a> Asked<'a> {
 }
 
 /// Why `new` documents ask for more than there is room for, in place of the `stored` ones that
-/// they replace and of those that go; none: they do not. Who asks for less than before may do so
+/// they replace and of those that go; none: they do not. Asking for less than before is allowed
 /// even where it is still too much.
 pub(super) fn beyond(
     stored: &Documents,

@@ -1,4 +1,4 @@
-//! What DNS names stand for, and what lists were fetched with.
+//! Addresses of DNS names, and the state of fetched lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub(super) struct SourcesApi {
 
 impl SourcesApi {
     /// The names and lists that documents have, or had until lately, as far as the caller sees
-    /// who has them.
+    /// their users.
     pub(super) async fn live_sources(
         &self,
         caller: &Caller,
@@ -143,7 +143,7 @@ impl SourcesApi {
         Ok(FetchFeedResponse { feed: Some(report) })
     }
 
-    /// What of a list is denied nobody in sites of which the caller sees everything.
+    /// Entries of a list that are not denied, in sites that the caller sees completely.
     fn left_out(&self, list: &ListName, sight: &Sight) -> Vec<FeedLeftOut> {
         let sites = self.fleet.live_sets().left_out(list);
         let seen = sites.into_iter().filter(|(site, _)| sight.whole_site(site));
@@ -159,7 +159,7 @@ impl SourcesApi {
     }
 }
 
-/// Who has each name, of those that may be seen.
+/// The visible users of each name.
 fn users(documents: &Documents, sight: &Sight) -> BTreeMap<DnsName, BTreeSet<String>> {
     let mut users: BTreeMap<DnsName, BTreeSet<String>> = BTreeMap::new();
     let mut add = |name: &DnsName, user: String| {

@@ -1,4 +1,4 @@
-//! How every node stands.
+//! The state of every node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::server::rpc_status::unknown_site;
 use tonic::Status;
 use voipfleet_controller_core::proposal::MAX_GENERATIONS_AHEAD;
 use voipfleet_proto::v1::{
-    DriftState, NodeReport, NodeState, SiteStatus, StatusRequest, StatusResponse, SyncState,
+    NodeReport, NodeState, NodeStatus, SiteStatus, StatusRequest, StatusResponse, SyncState,
 };
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
@@ -23,7 +23,7 @@ use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
 use crate::site_inputs::{Targets, held};
 use crate::store::{Store, StoreError, every, keys};
 
-/// What is known of a node.
+/// Everything known about a node.
 struct Known {
     record: NodeRecord,
     stored: StatusRecord,
@@ -128,8 +128,8 @@ impl FleetApi {
     }
 }
 
-/// What the last push says; the document's word before the first. A site that has nodes and no
-/// document has none.
+/// The mode of the last push; before the first, the document's. A site that has nodes and no document has
+/// none.
 fn mode(generation: Option<&GenerationRecord>, document: Option<Mode>) -> &'static str {
     let pushed = generation.map(|generation| {
         if generation.observe {
@@ -153,6 +153,12 @@ fn id(key: &str) -> Option<NodeId> {
     })
 }
 
+/// A node's state in one word, and what the controller itself has to say about it.
+struct Judgement {
+    state: SyncState,
+    error: Option<String>,
+}
+
 fn report(
     site: &SiteName,
     name: &NodeName,
@@ -160,90 +166,111 @@ fn report(
     targets: Option<&Targets>,
     now_ms: u64,
 ) -> NodeReport {
-    let Known {
-        record,
-        stored,
-        view,
-    } = known;
-    let status = view
-        .as_ref()
-        .and_then(|view| view.status.clone())
-        .or(stored.status);
-    let confirmed = match &view {
+    let status = match &known.view {
+        Some(view) if view.status.is_some() => view.status.clone(),
+        _ => known.stored.status.clone(),
+    };
+    let confirmed = match &known.view {
         Some(view) => view.confirmed,
         None => status
             .as_ref()
             .and_then(|status| held(status.confirmed_generation, &status.confirmed_digest)),
     };
+    let judgement = judge(site, name, &known, targets, confirmed);
+    assemble(
+        name,
+        known,
+        status.unwrap_or_default(),
+        confirmed,
+        judgement,
+        now_ms,
+    )
+}
+
+/// Compares what a node runs with what it should run.
+fn judge(
+    site: &SiteName,
+    name: &NodeName,
+    known: &Known,
+    targets: Option<&Targets>,
+    confirmed: Option<Held>,
+) -> Judgement {
     let newest = targets.and_then(Targets::newest);
-    let generation = targets.and_then(|targets| targets.of(name));
-    let target = generation
-        .as_ref()
+    let target = targets
+        .and_then(|targets| targets.of(name))
         .and_then(|generation| generation.held(name));
     let number = newest.as_ref().map_or(0, |newest| newest.number);
-    let behind = target.is_some_and(|target| target.generation < number);
     let late = newest
-        .filter(|newest| newest.held(name).is_none() || newest.at_ms < record.enrolled_ms)
-        .map(|generation| {
-            let number = generation.number;
+        .filter(|newest| newest.held(name).is_none() || newest.at_ms < known.record.enrolled_ms)
+        .map(|_| {
             format!(
                 "it enrolled after generation {number} was pushed; push again: voipctl push {site}"
             )
         });
-    let (mut state, mut error) = sync_state(view.as_ref(), target, confirmed, late);
+    let (state, error) = sync_state(known.view.as_ref(), target, confirmed, late);
+    let behind = target.is_some_and(|target| target.generation < number);
     if behind && state == SyncState::Synced {
-        state = SyncState::Stale;
-        error = Some(format!(
-            "generation {number} has not come to it; see how far it is: voipctl rollout status {site}"
-        ));
+        return Judgement {
+            state: SyncState::Stale,
+            error: Some(format!(
+                "generation {number} has not reached it yet; see: voipctl rollout status {site}"
+            )),
+        };
     }
-    let reported = status.as_ref().map(|s| s.error.clone()).unwrap_or_default();
+    Judgement { state, error }
+}
+
+fn assemble(
+    name: &NodeName,
+    known: Known,
+    status: NodeStatus,
+    confirmed: Option<Held>,
+    judgement: Judgement,
+    now_ms: u64,
+) -> NodeReport {
+    let Known {
+        record,
+        stored,
+        view,
+    } = known;
+    let connected = view.is_some();
+    let (facts, agent_version, peer) = match view {
+        Some(view) => (
+            view.facts.or(stored.facts),
+            view.agent_version,
+            view.peer.to_string(),
+        ),
+        None => (stored.facts, stored.agent_version, stored.peer),
+    };
     NodeReport {
         node: name.to_string(),
         roles: record.roles.iter().map(ToString::to_string).collect(),
-        state: state.into(),
+        state: judgement.state.into(),
         generation: confirmed.map_or(0, |held| held.generation),
         digest: confirmed
             .map(|held| held.digest.as_bytes().to_vec())
             .unwrap_or_default(),
-        drift: status
-            .as_ref()
-            .map_or(
-                DriftState::Unspecified,
-                voipfleet_proto::v1::NodeStatus::drift,
-            )
-            .into(),
-        // An open connection is proved by keepalive.
-        last_seen_ms: if view.is_some() {
+        drift: status.drift().into(),
+        // Keepalive proves an open connection.
+        last_seen_ms: if connected {
             now_ms
         } else {
             stored.last_seen_ms
         },
-        error: error.unwrap_or(reported),
-        drift_detail: status
-            .as_ref()
-            .map(|status| status.drift_detail.clone())
-            .unwrap_or_default(),
-        facts: view
-            .as_ref()
-            .and_then(|view| view.facts.clone())
-            .or(stored.facts),
-        agent_version: view
-            .as_ref()
-            .map_or(stored.agent_version, |view| view.agent_version.clone()),
-        connected: view.is_some(),
-        peer: view
-            .as_ref()
-            .map_or(stored.peer, |view| view.peer.to_string()),
+        error: judgement.error.unwrap_or(status.error),
+        drift_detail: status.drift_detail,
+        facts,
+        agent_version,
+        connected,
+        peer,
         enrolled_ms: record.enrolled_ms,
         certificate_expires_ms: record.expires_ms,
-        flows_cut: status.as_ref().map_or(0, |status| status.flows_cut),
+        flows_cut: status.flows_cut,
         differences: Vec::new(),
-        sets: status.and_then(|status| status.sets),
+        sets: status.sets,
     }
 }
 
-/// The one word for a node, and what the controller itself has to say about it.
 fn sync_state(
     view: Option<&View>,
     target: Option<Held>,
@@ -257,7 +284,7 @@ fn sync_state(
         return (SyncState::NotSent, late);
     };
     if confirmed == Some(target) {
-        // What it runs was made for the node that had its name, perhaps with other roles.
+        // It runs what was compiled for the earlier node of its name, perhaps with other roles.
         return match late {
             Some(_) => (SyncState::Stale, late),
             None => (SyncState::Synced, None),
@@ -268,12 +295,11 @@ fn sync_state(
         let what = if generation <= target.generation.saturating_add(MAX_GENERATIONS_AHEAD) {
             "push the site"
         } else {
-            "no push can come to that number: run voipfleet-agent teardown there, delete the \
-             node, and let it enrol again"
+            "no push will reach that number: run voipfleet-agent teardown there, delete the node, and \
+             enrol it again"
         };
-        let error = format!(
-            "it runs generation {generation} of a push that this controller does not know; {what}"
-        );
+        let error =
+            format!("it runs generation {generation} of a push unknown to this controller; {what}");
         return (SyncState::Error, Some(error));
     }
     let Some(offered) = view

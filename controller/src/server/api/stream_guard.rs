@@ -45,7 +45,7 @@ impl Access {
                 }
             }
             if let Some(status) = refused {
-                tracing::info!(operator = %caller.name, call = %caller.call, "stream ended: its caller lost the right to it");
+                tracing::info!(operator = %caller.name, call = %caller.call, "stream ended: its caller lost the right to the call");
                 // One that hung up needs no reason.
                 let _ = out.send(Err(status)).await;
             }
@@ -58,7 +58,7 @@ impl Access {
             .await
     }
 
-    /// Whether an operator may make a call, as its rights stand now.
+    /// Whether an operator may make a call by its present rights.
     pub(super) async fn may(
         &self,
         name: &OperatorName,

@@ -24,7 +24,7 @@ use crate::settings::Address;
 use crate::store::{Expect, Store, Txn, every, keys, transact, write_batched};
 
 const HOUR_MS: u64 = 3_600_000;
-/// How long a token is valid unless the operator says otherwise.
+/// How long a token is valid by default.
 const DEFAULT_TTL_MS: u64 = HOUR_MS;
 /// The longest that a token may be valid: it is a password for a place in the site.
 const MAX_TTL_MS: u64 = 30 * 24 * HOUR_MS;
@@ -207,7 +207,7 @@ impl TokensApi {
         if tokens.len() - old.len() >= MAX_TOKENS {
             let message = format!("there are {MAX_TOKENS} tokens, the most that may exist");
             return Err(Refusal::new(Reason::LimitReached, message)
-                .hint("revoke some: voipctl token revoke ID")
+                .hint("revoke some; list them: voipctl token list")
                 .into());
         }
         if !old.is_empty() {

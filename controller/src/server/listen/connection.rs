@@ -1,4 +1,4 @@
-//! An accepted connection and who is on its other end.
+//! An accepted connection and its peer.
 
 use std::future::Future as _;
 use std::io;
@@ -17,7 +17,7 @@ use voipfleet_protocol::identity::Identity;
 use super::per_source_limits::Slot;
 use crate::pki::authority::Leaf;
 
-/// How long a connection stays after its certificate's end, to say so.
+/// How long a connection stays open after its certificate's end, to answer with the reason.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The other end of a connection; every request carries it as an extension.
@@ -32,7 +32,7 @@ pub struct Peer {
 /// What a certificate proves.
 #[derive(Debug, Clone)]
 pub struct Proven {
-    /// Who it is.
+    /// Its proven identity.
     pub identity: Identity,
     /// The certificate's key, serial and end.
     pub leaf: Leaf,
@@ -71,7 +71,7 @@ impl Connection {
         };
         let ended = end.as_mut().poll(cx).is_ready();
         if ended {
-            tracing::info!(peer = %self.peer.address, "connection cut: its certificate has expired");
+            tracing::info!(peer = %self.peer.address, "connection closed: its certificate has expired");
         }
         ended
     }

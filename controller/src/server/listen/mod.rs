@@ -1,4 +1,4 @@
-//! TLS listeners with bounds: who may connect, how many, how fast.
+//! TLS listeners with bounds: which peers, how many, how fast.
 
 mod connection;
 mod per_source_limits;
@@ -46,7 +46,7 @@ pub struct Bounds {
     pub handshakes: usize,
 }
 
-/// Who may connect.
+/// Which peers may connect.
 #[derive(Debug, Clone)]
 pub enum Admission {
     /// Peers with a certificate of this trust domain.
@@ -146,7 +146,7 @@ impl Acceptor {
             let (tcp, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -161,7 +161,7 @@ impl Acceptor {
             let this = self.clone();
             tokio::spawn(async move {
                 match this.welcome(tcp, peer, slot).await {
-                    // The server is gone when nobody receives: then the connection goes too.
+                    // Without a receiver the server is gone: drop the connection.
                     Ok(connection) => drop(this.ready.send(Ok(connection)).await),
                     Err(reason) => tracing::warn!(%peer, reason, "connection refused"),
                 }
@@ -170,7 +170,7 @@ impl Acceptor {
     }
 
     /// Waits for a turn, first among the connections of the same source: one that dawdles keeps
-    /// up nobody else.
+    /// up no other.
     async fn welcome(
         &self,
         tcp: TcpStream,

@@ -1,4 +1,4 @@
-//! Who takes how much of a listener: one source may not shut out the others.
+//! Limits per source address: one source must not shut out the others.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -28,9 +28,9 @@ struct Taken {
 /// Why a connection is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Full {
-    #[error("too many are open")]
+    #[error("too many connections")]
     All,
-    #[error("too many from this address are not known yet")]
+    #[error("too many unauthenticated connections from this address")]
     Source,
 }
 
@@ -95,7 +95,7 @@ impl Slot {
         Arc::clone(&self.handshakes)
     }
 
-    /// The peer has proved who it is: its place no longer counts as its address's, behind which
+    /// The peer has proved its identity: its place no longer counts as its address's, behind which
     /// may be a whole site.
     pub(super) fn proven(&mut self) {
         self.own = None;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn one_source_does_not_take_all() {
+    fn one_source_cannot_take_all_connections() {
         let sources = Sources::new(8, 8);
         let mut held = Vec::new();
         for address in ["192.0.2.1", "::ffff:192.0.2.1"] {

@@ -43,12 +43,12 @@ macro_rules! calls {
                 match self { $(Self::$name => ScopeKind::$scope,)* }
             }
 
-            /// Whether it may change anything: then it stands in the audit log.
+            /// Whether it may change anything: then it is in the audit log.
             pub fn changes(self) -> bool {
                 match self { $(Self::$name => $changes,)* }
             }
 
-            /// Whether somebody may have to be cut off or let in with it at once.
+            /// Whether it cuts off or lets in addresses at once.
             pub fn is_emergency(self) -> bool {
                 matches!(
                     self,
@@ -69,12 +69,12 @@ macro_rules! calls {
     };
 }
 
-// A site is open to whoever may write its document: such an operator can push `mode: observe`
-// or an opening to the world, so panic-open takes no more than the same rights.
+// The right to write a site's document is the right to open it: such an operator can push
+// `mode: observe` or an opening to the world, so panic-open takes no more than the same rights.
 calls! {
     Apply: Operator, Tenants, true, "store documents";
     Push: Operator, Sites, true, "push a site";
-    Status: Viewer, Tenants, false, "see how nodes stand";
+    Status: Viewer, Tenants, false, "see the state of nodes";
     Drift: Viewer, Tenants, false, "see drift";
     GetDocuments: Viewer, Tenants, false, "read documents";
     Delete: Operator, Sites, true, "delete a document or a node";
@@ -106,7 +106,7 @@ calls! {
     ListBlocks: Viewer, Sites, false, "see blocks";
     Allow: Operator, Sites, true, "allow addresses for a while";
     Disallow: Operator, Sites, true, "take an allowance back";
-    PanicOpen: Operator, Sites, true, "open a site to everybody";
+    PanicOpen: Operator, Sites, true, "open a site to the world";
     PanicClose: Operator, Sites, true, "close a site again";
     LiveSources: Viewer, Sites, false, "see live sets";
     FetchFeed: Operator, All, true, "fetch a list now";

@@ -173,8 +173,7 @@ impl Sight {
         }
     }
 
-    /// Whether some site is seen whole: whoever changes its document may name any provider and
-    /// list in it.
+    /// Whether some site is seen whole: its document may name any provider and list.
     pub fn has_sites(&self) -> bool {
         self.all || !self.sites.is_empty()
     }
@@ -188,7 +187,7 @@ fn cut(text: &str) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No binding has the role.
-    #[error("it takes the role {needed}, and theirs is {found}")]
+    #[error("this needs role {needed}; they have {found}")]
     Role {
         /// The least role.
         needed: OperatorRole,
@@ -199,10 +198,10 @@ pub enum Refusal {
     #[error("they have no rights here")]
     Nobody,
     /// Only for roles that hold everywhere.
-    #[error("it takes the role {0} of everything, and theirs is of a part")]
+    #[error("this needs role {0} of everything; theirs is limited to a part")]
     NotAll(OperatorRole),
     /// Only for roles of sites.
-    #[error("it takes the role {0} of a site, and theirs is of a tenant")]
+    #[error("this needs role {0} of a site; theirs is limited to a tenant")]
     NotSites(OperatorRole),
     /// A site outside of what the role holds for.
     #[error("their role {1} does not hold for site {0}")]
@@ -212,11 +211,11 @@ pub enum Refusal {
     Document(DocumentKind, String),
     /// A tenant that other sites serve too.
     #[error(
-        "tenant {0} is served by other sites too: it takes a role for that tenant, or of everything"
+        "tenant {0} is served by other sites too: this needs a role of that tenant or of everything"
     )]
     SharedTenant(TenantName),
-    /// Providers and lists are everybody's.
-    #[error("{0} {1} is shared by sites: it takes a role of everything")]
+    /// Providers and lists are shared by all sites.
+    #[error("{0} {1} is shared by sites: this needs a role of everything")]
     Shared(DocumentKind, String),
 }
 

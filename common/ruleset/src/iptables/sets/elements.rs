@@ -9,7 +9,7 @@ use crate::ruleset::{AddressSet, Until};
 
 /// An element on which ruleset and kernel do not agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum ElementChange {
     /// Wanted, and not there. Without an end it stays.
     Missing(IpNet, Option<Until>),
     /// There, and not wanted or over. With a timer it goes by itself.
@@ -18,9 +18,9 @@ pub(crate) enum Change {
     Retimed {
         /// The element.
         net: IpNet,
-        /// When it should go; none: never.
+        /// When it should go; `None`: never.
         wanted: Option<Until>,
-        /// When it goes, in seconds from now; none: never.
+        /// When it goes, in seconds from now; `None`: never.
         found: Option<u32>,
     },
 }
@@ -98,24 +98,26 @@ pub(crate) fn changes(
     held: &KernelSet,
     now: u64,
     slack: Slack,
-) -> impl Iterator<Item = Change> {
+) -> impl Iterator<Item = ElementChange> {
     pairs(set, held).filter_map(move |pair| pair.change(now, slack))
 }
 
 impl Pair {
-    fn change(self, now: u64, slack: Slack) -> Option<Change> {
+    fn change(self, now: u64, slack: Slack) -> Option<ElementChange> {
         let net = self.net;
         let Some(wanted) = self.wanted else {
-            return self.held.map(|found| Change::Extra(net, found.end()));
+            return self
+                .held
+                .map(|found| ElementChange::Extra(net, found.end()));
         };
         let Some(found) = self.held else {
             let about_to_go = match wanted {
                 Stay::ForEver => false,
                 Stay::Until(until) => slack.covers(until.left(now)),
             };
-            return (!about_to_go).then_some(Change::Missing(net, wanted.end()));
+            return (!about_to_go).then_some(ElementChange::Missing(net, wanted.end()));
         };
-        let retimed = Change::Retimed {
+        let retimed = ElementChange::Retimed {
             net,
             wanted: wanted.end(),
             found: found.end(),
@@ -123,11 +125,13 @@ impl Pair {
         match (wanted, found) {
             (Stay::ForEver, Stay::ForEver) => None,
             (Stay::Until(until), Stay::Until(found)) => match until.left(now) {
-                0 => (!slack.covers(found.into())).then_some(Change::Extra(net, Some(found))),
+                0 => {
+                    (!slack.covers(found.into())).then_some(ElementChange::Extra(net, Some(found)))
+                }
                 left => (!slack.fits(left, found)).then_some(retimed),
             },
             (Stay::Until(until), Stay::ForEver) if until.left(now) == 0 => {
-                Some(Change::Extra(net, None))
+                Some(ElementChange::Extra(net, None))
             }
             _ => Some(retimed),
         }

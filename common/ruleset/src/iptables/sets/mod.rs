@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use crate::ruleset::{AddressSet, Expiring, Family, SetName};
 
-pub(crate) use elements::{Change, changes};
+pub(crate) use elements::{ElementChange, changes};
 pub use plan::{SetPlan, set_named, set_plan, set_renewal};
 pub use saved_sets::{UnreadableSets, parse_ipset_save};
 pub use set_counts::{SetCount, ShortSet, count_sets};
@@ -29,7 +29,7 @@ const DEFAULT_ROOM: usize = 4096;
 /// A set of ours as the kernel holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelSet {
-    /// Its name, with the family that the name says.
+    /// Its name, with the family from the name.
     pub name: SetName,
     /// Its shape as `ipset save` prints it, without what the kernel picks by itself:
     /// `hash:net family inet maxelem 1024`.

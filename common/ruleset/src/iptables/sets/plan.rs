@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use super::timer::seconds;
 use super::{
-    Change, KernelSet, Slack, TYPE, changes, create_filled, family_word, header, set_create_input,
+    ElementChange, KernelSet, Slack, TYPE, changes, create_filled, family_word, header,
+    set_create_input,
 };
 use crate::ruleset::{AddressSet, Digest, Family, Ruleset, SetName, Until};
 
@@ -16,7 +17,7 @@ use crate::ruleset::{AddressSet, Digest, Family, Ruleset, SetName, Until};
 pub struct SetPlan {
     /// Before the rules: what they will name is made and filled. Empty: nothing to do.
     pub before: String,
-    /// After the rules: elements and sets that nobody wants go. Empty: nothing to do.
+    /// After the rules: removal of unwanted elements and sets. Empty if there is nothing to do.
     pub after: String,
 }
 
@@ -69,12 +70,14 @@ fn delta(set: &AddressSet, old: &KernelSet, now: u64) -> Option<SetPlan> {
     let mut added = 0;
     for change in changes(set, old, now, Slack::EXACT) {
         match change {
-            Change::Missing(net, end) => {
+            ElementChange::Missing(net, end) => {
                 added += 1;
                 add(&mut plan.before, set, net, end, now);
             }
-            Change::Retimed { net, wanted, .. } => add(&mut plan.before, set, net, wanted, now),
-            Change::Extra(net, _) => {
+            ElementChange::Retimed { net, wanted, .. } => {
+                add(&mut plan.before, set, net, wanted, now)
+            }
+            ElementChange::Extra(net, _) => {
                 let _ = writeln!(plan.after, "del {} {net} -exist", set.name);
             }
         }
@@ -109,17 +112,17 @@ pub fn set_renewal(wanted: &Ruleset, observed: &[KernelSet], now: u64, stepped: 
         };
         for change in changes(set, held, now, Slack::EXACT) {
             match change {
-                Change::Retimed {
+                ElementChange::Retimed {
                     net,
                     wanted: Some(until),
                     found: Some(found),
                 } if stepped || Slack::DRIFT.fits(until.left(now), found) => {
                     add(&mut lines, set, net, Some(until), now);
                 }
-                Change::Missing(net, Some(until)) if stepped => {
+                ElementChange::Missing(net, Some(until)) if stepped => {
                     add(&mut lines, set, net, Some(until), now);
                 }
-                Change::Extra(net, Some(_)) if stepped && set.holds(&net) => {
+                ElementChange::Extra(net, Some(_)) if stepped && set.holds(&net) => {
                     let _ = writeln!(lines, "del {} {net} -exist", set.name);
                 }
                 _ => {}

@@ -12,7 +12,7 @@ use crate::ruleset::SetName;
 /// Options of a set that the kernel or the tool picks by itself.
 const PICKED: [&str; 3] = ["hashsize", "bucketsize", "initval"];
 
-/// Output of `ipset save` that says nothing certain about the kernel.
+/// Output of `ipset save` that cannot be relied on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the output of ipset save makes no sense: {text:?}")]
 pub struct UnreadableSets {
@@ -30,7 +30,7 @@ pub fn parse_ipset_save(text: &str) -> Result<Vec<KernelSet>, UnreadableSets> {
     let mut sets: Vec<KernelSet> = Vec::new();
     // Where the set of a name is; none: it is not ours.
     let mut places: HashMap<&str, Option<usize>> = HashMap::new();
-    // The elements of a set stand together: a name is looked up once for all of them.
+    // The elements of a set come together: its name is looked up once for all of them.
     let mut last: Option<(&str, Option<usize>)> = None;
     let mut lines = text.lines().enumerate();
     while let Some((index, line)) = lines.next() {
@@ -91,7 +91,7 @@ fn parts_quotes(line: &str) -> bool {
     line.bytes().filter(|byte| *byte == b'"').count() % 2 == 1
 }
 
-/// Takes one element with what stands behind it.
+/// Takes one element with its options.
 fn add<'a>(
     set: &mut KernelSet,
     element: &str,

@@ -96,7 +96,7 @@ fn only_our_sets_are_read_with_what_is_worth_comparing() {
 }
 
 #[test]
-fn what_says_nothing_certain_is_unreadable() {
+fn unreliable_output_is_unreadable() {
     for text in [
         "hello",
         "add vf-a-4 10.0.0.1",
@@ -233,7 +233,7 @@ fn held_for(set: &AddressSet, timers: &[(&str, u32)]) -> KernelSet {
 #[test]
 fn an_element_with_an_end_is_given_what_is_left_of_it() {
     let timed = timed(&[
-        ("10.0.0.1/32", 50), // stays, says another list
+        ("10.0.0.1/32", 50), // another list holds it for ever
         ("10.0.0.2/32", 600),
         ("10.0.0.3/32", 0),
         ("10.0.0.4/32", 9_000_000),
@@ -343,7 +343,7 @@ fn what_lives_is_counted_and_what_is_over_is_not() {
     let wanted = ruleset(vec![other.clone(), timed.clone()]);
     let count = |timers: &[(&str, u32)]| {
         let mut found = held_for(&timed, timers);
-        found.elements.extend(nets(&["192.0.2.1/32"])); // somebody else's
+        found.elements.extend(nets(&["192.0.2.1/32"])); // foreign
         count_sets(&wanted, &[found, held(&other)], NOW)
     };
     let whole = count(&[("10.0.0.2/32", 600), ("10.0.0.3/32", 600)]);

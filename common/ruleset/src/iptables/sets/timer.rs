@@ -8,7 +8,7 @@ pub(crate) const LONGEST: u32 = 2_147_483;
 /// How much of [`LONGEST`] may pass before it is given again.
 const RENEWED_AFTER: u32 = 24 * 60 * 60;
 
-/// How far a timer in the kernel may be from what the clock says.
+/// How far a timer in the kernel may be from the clock.
 ///
 /// The clock is corrected all the time and the kernel's timers are not, and between reading
 /// the clock and setting a timer a machine may be busy.
@@ -26,7 +26,7 @@ impl Slack {
         seconds: 3,
         of_longest: RENEWED_AFTER,
     };
-    /// What is further off was somebody else.
+    /// Anything further off is a foreign change.
     pub const DRIFT: Slack = Slack {
         seconds: 10,
         of_longest: 2 * RENEWED_AFTER,
@@ -51,7 +51,7 @@ impl Slack {
     }
 }
 
-/// The timer of an element that ends at `until`; none: it is over.
+/// The timer of an element that ends at `until`; `None`: it is over.
 pub(super) fn seconds(until: Until, now: u64) -> Option<u32> {
     // To ipset, 0 is for ever.
     let left = until.left(now);

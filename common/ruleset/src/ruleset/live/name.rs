@@ -26,7 +26,7 @@ pub enum LiveName {
     Feed(ListName),
     /// `name:HOST`: the addresses of a DNS name.
     Name(DnsName),
-    /// `open`: everybody, while an emergency has the site opened.
+    /// `open`: the world, while an emergency has the site open.
     Open,
 }
 
@@ -105,7 +105,7 @@ impl DnsName {
         &self.0
     }
 
-    /// The name that somebody wrote in letters of any case, with or without the final dot.
+    /// A name in letters of any case, with or without the final dot.
     pub fn written(text: &str) -> Result<Self, InvalidToken> {
         text.strip_suffix('.')
             .unwrap_or(text)

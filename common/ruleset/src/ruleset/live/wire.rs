@@ -6,6 +6,7 @@ use voipfleet_proto::v1 as pb;
 
 use super::name::MAX_LIVE_NAME;
 use super::{LiveChange, LiveDelta, LiveName, LiveSets, LiveValue};
+use crate::protobuf::put_bytes;
 use crate::ruleset::check::InvalidRuleset;
 use crate::ruleset::wire::direct;
 use crate::ruleset::{Digest, Expiring, Until, outline, wire};
@@ -45,14 +46,14 @@ impl LiveSets {
     /// The canonical encoding; its SHA-256 is the digest.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        direct::field(SITE, self.site.as_str().as_bytes(), &mut bytes);
+        put_bytes(SITE, self.site.as_str().as_bytes(), &mut bytes);
         let mut content = Vec::new();
         for (name, value) in &self.sources {
             content.clear();
-            direct::field(NAME, name.to_string().as_bytes(), &mut content);
+            put_bytes(NAME, name.to_string().as_bytes(), &mut content);
             direct::networks(ELEMENTS, &value.elements, &mut content);
             direct::expiring(EXPIRING, &value.expiring, &mut content);
-            direct::field(SOURCES, &content, &mut bytes);
+            put_bytes(SOURCES, &content, &mut bytes);
         }
         bytes
     }

@@ -2,9 +2,9 @@
 //! allocation for each, and a site's rulesets hold a million.
 
 use ipnet::IpNet;
-use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::super::Expiring;
+use crate::protobuf::{put_bytes, put_number};
 
 /// Field numbers of `Network` and `ExpiringNetwork` in `ruleset.proto`.
 const ADDRESS: u32 = 1;
@@ -12,28 +12,13 @@ const PREFIX_LENGTH: u32 = 2;
 const NETWORK: u32 = 1;
 const UNTIL: u32 = 2;
 
-/// Writes `field` of a message: its bytes as another message, text or bytes.
-pub(in crate::ruleset) fn field(tag: u32, content: &[u8], out: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(content.len() as u64, out);
-    out.extend_from_slice(content);
-}
-
-/// Writes a number; 0 is what a reader takes for one that is not there.
-pub(in crate::ruleset) fn number(tag: u32, value: u64, out: &mut Vec<u8>) {
-    if value != 0 {
-        encode_key(tag, WireType::Varint, out);
-        encode_varint(value, out);
-    }
-}
-
 /// Writes each network as `field`.
 pub(in crate::ruleset) fn networks(tag: u32, nets: &[IpNet], out: &mut Vec<u8>) {
     let mut one = Vec::with_capacity(32);
     for net in nets {
         one.clear();
         network(net, &mut one);
-        field(tag, &one, out);
+        put_bytes(tag, &one, out);
     }
 }
 
@@ -44,16 +29,16 @@ pub(in crate::ruleset) fn expiring(tag: u32, all: &[Expiring], out: &mut Vec<u8>
         net.clear();
         one.clear();
         network(&expiring.net, &mut net);
-        field(NETWORK, &net, &mut one);
-        number(UNTIL, expiring.until.unix(), &mut one);
-        field(tag, &one, out);
+        put_bytes(NETWORK, &net, &mut one);
+        put_number(UNTIL, expiring.until.unix(), &mut one);
+        put_bytes(tag, &one, out);
     }
 }
 
 fn network(net: &IpNet, out: &mut Vec<u8>) {
     match net {
-        IpNet::V4(net) => field(ADDRESS, &net.addr().octets(), out),
-        IpNet::V6(net) => field(ADDRESS, &net.addr().octets(), out),
+        IpNet::V4(net) => put_bytes(ADDRESS, &net.addr().octets(), out),
+        IpNet::V6(net) => put_bytes(ADDRESS, &net.addr().octets(), out),
     }
-    number(PREFIX_LENGTH, net.prefix_len().into(), out);
+    put_number(PREFIX_LENGTH, net.prefix_len().into(), out);
 }

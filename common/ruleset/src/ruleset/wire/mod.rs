@@ -17,6 +17,7 @@ use super::{
     ConnectionState, Digest, Mode, PortRange, Protocol, Rate, RateUnit, Rule, Ruleset, Scope,
     SetStem, Verdict,
 };
+use crate::protobuf::put_bytes;
 pub(super) use primitive::{parse, read_network};
 
 /// The field of `ruleset.proto` that holds the sets.
@@ -33,7 +34,7 @@ impl Ruleset {
         for set in &self.sets {
             content.clear();
             sets::write(set, &mut content);
-            direct::field(SETS, &content, &mut bytes);
+            put_bytes(SETS, &content, &mut bytes);
         }
         bytes.extend(tail(self).encode_to_vec());
         bytes

@@ -119,7 +119,7 @@ mod tests {
             check: None,
         };
         for (bad, why) in [
-            (vec![good(), good()], "stands twice"),
+            (vec![good(), good()], "is given twice"),
             (many(MAX_PROBES + 1).collect(), "more than 16 probes"),
             (vec![nothing], "tries nothing"),
             (vec![named("a b", tcp("192.0.2.1", 53))], "probe's name"),

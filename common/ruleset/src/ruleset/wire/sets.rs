@@ -9,6 +9,7 @@ use super::super::{AddressSet, Expiring, Family, LiveName, SetName, Until};
 use super::primitive::{parse, read_network};
 use super::subject::{read_set_owner, set_owner};
 use super::{direct, network};
+use crate::protobuf::{put_bytes, put_number};
 
 /// Field numbers of `AddressSet` in `ruleset.proto`.
 const STEM: u32 = 1;
@@ -44,16 +45,16 @@ pub(super) fn write(set: &AddressSet, out: &mut Vec<u8>) {
         Family::V4 => pb::Family::V4,
         Family::V6 => pb::Family::V6,
     };
-    direct::field(STEM, set.name.stem.as_str().as_bytes(), out);
-    direct::number(FAMILY, i32::from(family).unsigned_abs().into(), out);
-    direct::number(MAX_ELEMENTS_OF_SET, set.max_elements.into(), out);
+    put_bytes(STEM, set.name.stem.as_str().as_bytes(), out);
+    put_number(FAMILY, i32::from(family).unsigned_abs().into(), out);
+    put_number(MAX_ELEMENTS_OF_SET, set.max_elements.into(), out);
     direct::networks(ELEMENTS, &set.elements, out);
     direct::expiring(EXPIRING, &set.expiring, out);
     for name in &set.live {
-        direct::field(LIVE, name.to_string().as_bytes(), out);
+        put_bytes(LIVE, name.to_string().as_bytes(), out);
     }
     if let Some(owner) = &set.owner {
-        direct::field(OWNER, &set_owner(owner).encode_to_vec(), out);
+        put_bytes(OWNER, &set_owner(owner).encode_to_vec(), out);
     }
 }
 

@@ -23,7 +23,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// What is waited for.
 #[derive(Debug, Clone)]
 pub(super) enum Awaited {
-    /// What is said of one address now.
+    /// The block or allow of one address.
     Exception(ExceptionKind, IpNet),
     /// Whether the site is open.
     Open,
@@ -76,7 +76,7 @@ impl EmergencyApi {
     }
 
     /// Waits until every connected node of `sites` enforces what was committed as `revision`, or
-    /// has had its time; says how each stands. `lifted`: it is about something that is gone.
+    /// has had its time; the state of each. `lifted`: something was removed.
     pub(super) async fn enforced(
         &self,
         sites: &Sites,
@@ -116,7 +116,7 @@ impl EmergencyApi {
             }
             match tokio::time::timeout_at(end, events.recv()).await {
                 Ok(Ok(_) | Err(RecvError::Lagged(_))) => {
-                    // Many say something at once: each look is at all of them.
+                    // Many report at once: each round checks all of them.
                     while events.try_recv().is_ok() {}
                 }
                 // The next look is the last.

@@ -71,7 +71,7 @@ impl EmergencyApi {
                     return Err(refusal);
                 }
             }
-            // It cannot be told whose it is, and it is meant all the same.
+            // The owners are unknown, but the block is forced.
             Err(_) if order.forced => {}
             Err(refusal) => return Err(refusal),
         }
@@ -129,7 +129,7 @@ impl EmergencyApi {
         let (record, revision) = self.put_exception(caller, kind, order).await?;
         tracing::info!(
             operator = %caller.name, kind = kind.word(), net = %record.net, scope = %record.scope,
-            reason = record.reason, "exception made"
+            reason = record.reason, "block or allow added"
         );
         let awaited = Awaited::Exception(kind, order.net);
         let sites = self.outcome(sites, &awaited, revision, false);
@@ -159,7 +159,7 @@ impl EmergencyApi {
         for record in &lifted {
             tracing::info!(
                 operator = %caller.name, kind = kind.word(), net = %record.net,
-                scope = %record.scope, "exception taken back"
+                scope = %record.scope, "block or allow removed"
             );
             sites.extend(self.sites_of(&record.scope).await?);
         }
@@ -168,7 +168,7 @@ impl EmergencyApi {
         }
         let awaited = Awaited::Exception(kind, net);
         let sites = self.outcome(&sites, &awaited, revision, true).await?;
-        // What was said of every site still holds where one site's was taken back.
+        // A block of all sites still holds where one site's was removed.
         let left = self.exceptions(kind).await?;
         let still = left
             .iter()
@@ -230,7 +230,7 @@ impl EmergencyApi {
         })
     }
 
-    /// Opens a site to everybody.
+    /// Opens a site to everyone.
     pub(super) async fn open(
         &self,
         caller: &Caller,
@@ -248,7 +248,7 @@ impl EmergencyApi {
         caller.detail(&record.reason);
         let (record, revision) = self.put_open(&site, record).await?;
         tracing::warn!(
-            operator = %caller.name, %site, reason = record.reason, "site opened to everybody"
+            operator = %caller.name, %site, reason = record.reason, "site opened to everyone"
         );
         let sites = self.outcome(&sites, &Awaited::Open, revision, false);
         Ok(v1::EmergencyResponse {
@@ -260,7 +260,7 @@ impl EmergencyApi {
         })
     }
 
-    /// Closes a site that was opened to everybody.
+    /// Closes a site that was opened to everyone.
     pub(super) async fn close(
         &self,
         caller: &Caller,
@@ -271,7 +271,7 @@ impl EmergencyApi {
         let Some((record, revision)) = self.take_open(&site).await? else {
             return Ok(v1::EmergencyResponse::default());
         };
-        tracing::warn!(operator = %caller.name, %site, "site closed again");
+        tracing::warn!(operator = %caller.name, %site, "site closed");
         let sites = self.outcome(&sites, &Awaited::Open, revision, true);
         Ok(v1::EmergencyResponse {
             exceptions: Vec::new(),
@@ -282,7 +282,7 @@ impl EmergencyApi {
         })
     }
 
-    /// How the nodes of these sites stand to what was committed.
+    /// Whether the nodes of these sites enforce what was committed.
     async fn outcome(
         &self,
         sites: &BTreeSet<SiteName>,

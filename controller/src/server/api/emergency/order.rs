@@ -13,7 +13,7 @@ use voipfleet_ruleset::ruleset::Until;
 use crate::records::SiteScope;
 use crate::server::api::convert::{invalid, parse};
 
-/// How long it holds where nothing is said of that.
+/// The default duration.
 const USUAL: Duration = Duration::from_hours(1);
 /// The longest time that is taken for a time, and not for a mistake.
 const LONGEST: Duration = Duration::from_hours(24 * 366);
@@ -78,7 +78,7 @@ pub(super) fn net(text: &str) -> Result<IpNet, Status> {
     parse_network(text).map_err(invalid)
 }
 
-/// One site or every one; none: nothing was said.
+/// One site or every one; none: not given.
 pub(super) fn scope(scope: Option<v1::SiteScope>) -> Result<Option<SiteScope>, Status> {
     use v1::site_scope::Kind;
     Ok(match scope.and_then(|scope| scope.kind) {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_usual_and_never_less_than_asked() {
+    fn the_default_is_an_hour_and_seconds_round_up() {
         let order = Order::read(asked("192.0.2.66"), 1_500).unwrap();
         assert_eq!(order.net.to_string(), "192.0.2.66/32");
         assert_eq!((order.until, order.scope), (Some(3602), SiteScope::All));
@@ -166,10 +166,10 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn refuses_implausible_networks_and_durations() {
         for (change, words) in [
-            (asked("0.0.0.0/0"), "as wide as the world"),
-            (asked("::/3"), "as wide as the world"),
+            (asked("0.0.0.0/0"), "address space"),
+            (asked("::/3"), "address space"),
             (asked("127.0.0.1"), "no address of another machine"),
             (asked("pbx.example.net"), "address"),
             (
@@ -216,8 +216,9 @@ mod tests {
                 "366 days",
             ),
         ] {
-            let refusal = Order::read(change, 1_500).unwrap_err();
-            assert!(refusal.message().contains(words), "{}", refusal.message());
+            let refusal = Refusal::of(&Order::read(change, 1_500).unwrap_err());
+            let text = format!("{}; {}", refusal.message, refusal.hints.join("; "));
+            assert!(text.contains(words), "{text}");
         }
     }
 }

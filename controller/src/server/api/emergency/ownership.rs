@@ -17,7 +17,7 @@ use crate::site_inputs;
 /// Owners that a refusal names; it counts the others.
 const NAMED: usize = 5;
 
-/// Whom an address belongs to.
+/// The owners of an address.
 #[derive(Debug, Default)]
 pub(super) struct Hits {
     /// `tenant acme: offices (203.0.113.0/24)`, with the sites.
@@ -32,7 +32,7 @@ impl Hits {
         self.kinds.insert(owned.owner);
     }
 
-    /// Refuses to go on, and names whom it would hit.
+    /// A refusal that names the owners.
     pub(super) fn refusal(&self, net: &IpNet) -> Option<Status> {
         if self.owners.is_empty() {
             return None;
@@ -76,7 +76,7 @@ impl Hits {
 }
 
 impl EmergencyApi {
-    /// Whom `net` belongs to, in each of these sites. A site without a document serves nobody.
+    /// The owners of `net` in each of these sites. A site without a document has none.
     pub(super) async fn whose(
         &self,
         sites: &BTreeSet<SiteName>,

@@ -1,4 +1,4 @@
-//! The addresses of those whom a site serves or cannot do without.
+//! Addresses that a site serves or depends on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,10 +7,10 @@ use voipfleet_compiler::NodeInput;
 use voipfleet_policy::{AddressSource, AddressWord, Documents, Site};
 use voipfleet_ruleset::ruleset::{DnsName, ProviderPart};
 
-/// For whom a site has addresses.
+/// The kind of owner of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
-    /// Those who have SSH.
+    /// Sources with SSH access.
     Admins,
     /// Its nodes.
     Cluster,
@@ -29,10 +29,10 @@ pub(super) struct Served {
     pub(super) origin: String,
 }
 
-/// What the DNS names of documents stand for.
+/// The addresses of DNS names in documents.
 pub(super) type Resolved = BTreeMap<DnsName, Vec<IpNet>>;
 
-/// The words for a site's clients: also those to whom only a service or a rule opens something.
+/// The address words of a site's clients, including those that only a service or a rule names.
 fn client_words(site: &Site) -> impl Iterator<Item = (Owner, AddressWord)> {
     let serves = site.serves();
     let providers = serves.providers.into_iter().cloned();

@@ -19,7 +19,7 @@ use crate::store::{Expect, Revision, Store, every, keys, transact_at};
 const AT_ONCE: usize = 40;
 
 impl EmergencyApi {
-    /// Stores a block or allow; one that is there already ends when the newer one says.
+    /// Stores a block or allow; an existing one takes the newer end.
     pub(super) async fn put_exception(
         &self,
         caller: &Caller,
@@ -145,7 +145,7 @@ impl EmergencyApi {
         }
     }
 
-    /// Opens a site to everybody, or says anew until when.
+    /// Opens a site to everyone, or changes its end.
     pub(super) async fn put_open(
         &self,
         site: &SiteName,
@@ -194,7 +194,7 @@ impl EmergencyApi {
     }
 }
 
-/// The sites that are open to everybody.
+/// The sites that are open to everyone.
 pub(in crate::server::api) async fn open_sites(
     store: &dyn Store,
     now_ms: u64,

@@ -11,7 +11,7 @@ use crate::site_inputs::current;
 use crate::store::keys;
 
 impl EmergencyApi {
-    /// Whether the rules that a node confirmed look at a live source.
+    /// Whether the rules that a node confirmed refer to a dynamic set.
     pub(super) async fn has_place(&self, id: &NodeId, view: &View, source: &LiveName) -> bool {
         let Some(confirmed) = view.confirmed else {
             return false;
@@ -19,7 +19,7 @@ impl EmergencyApi {
         let key = keys::generation(&id.site, confirmed.generation);
         match records::read::<GenerationRecord>(self.store.as_ref(), &key).await {
             Ok(Some(read)) => read.record.live.contains(source),
-            // Pushed long ago, or by another controller: what it says of itself is waited for.
+            // Pushed long ago, or by another controller: wait for the node's own report.
             Ok(None) => true,
             Err(error) => {
                 failed(error);

@@ -1,3 +1,0 @@
-//! Errors as one line of text.
-
-pub use voipfleet_protocol::errors::chain;

@@ -1,0 +1,25 @@
+//! Bounds that controllers and agents share: what one side sends, the other must accept.
+
+use std::time::Duration;
+
+pub use voipfleet_ruleset::ruleset::live::{MAX_LIVE_BYTES, MAX_LIVE_SOURCES};
+pub use voipfleet_ruleset::ruleset::{MAX_PROBES, MAX_RULESET_BYTES};
+
+/// The longest trial, whatever an offer asks for: every trial ends.
+pub const MAX_CONFIRM_WITHIN: Duration = Duration::from_hours(1);
+/// A trial's length where the offer names none.
+pub const DEFAULT_CONFIRM_WITHIN: Duration = Duration::from_secs(30);
+
+/// The largest chunk of a ruleset or of live sets.
+pub const MAX_CHUNK_BYTES: usize = 256 << 10;
+/// The largest message from an agent.
+pub const MAX_AGENT_MESSAGE_BYTES: usize = 256 << 10;
+/// The largest message from a controller: a chunk fits.
+pub const MAX_CONTROLLER_MESSAGE_BYTES: usize = 512 << 10;
+
+/// Drift records of one report.
+pub const MAX_REPORTED_RECORDS: usize = 1000;
+/// Sets of one status that lack elements.
+pub const MAX_SHORT_SETS: usize = 32;
+
+const _: () = assert!(MAX_CHUNK_BYTES * 2 <= MAX_CONTROLLER_MESSAGE_BYTES);
