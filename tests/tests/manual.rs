@@ -9,6 +9,8 @@
     reason = "a page that cannot be read fails its test"
 )]
 
+#[path = "manual/architecture.rs"]
+mod architecture;
 #[path = "manual/commands.rs"]
 mod commands;
 #[path = "manual/links.rs"]

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use voipfleet_policy::{AddressSource, AddressWord, MissingDocument};
+use voipfleet_policy::{AddressSource, AddressWord, Documents, MissingDocument, Site};
 use voipfleet_ruleset::ruleset::{LiveName, ProviderPart};
 
 use super::CompileError;
 use super::live::of_cluster;
-use super::sources::Sources;
 
 /// What is behind a word.
 #[derive(Debug, Default)]
@@ -30,77 +29,76 @@ impl Members {
     }
 }
 
-impl Sources<'_> {
-    /// What is behind `word` of `field`; of providers, this part.
-    pub(super) fn members(
-        &self,
-        word: &AddressWord,
-        part: ProviderPart,
-        field: &str,
-    ) -> Result<Members, CompileError> {
-        if *word == AddressWord::Admins {
-            let mut members = Members::default();
-            for word in &self.site.admins {
-                members.extend(self.admin(word)?);
-            }
-            return Ok(members);
-        }
-        let expansion = self.site.expand(self.documents, word, &[part]);
-        if let Some(missing) = expansion.missing.first() {
-            return Err(unresolved(missing, field));
-        }
+/// What is behind `word` of `field`; of providers, this part.
+pub(super) fn members(
+    site: &Site,
+    documents: &Documents,
+    word: &AddressWord,
+    part: ProviderPart,
+    field: &str,
+) -> Result<Members, CompileError> {
+    if *word == AddressWord::Admins {
         let mut members = Members::default();
-        for addresses in expansion.addresses {
-            if !addresses.expiring.is_empty() {
-                // Of these, the agents make rules of their own, which no kernel ends.
-                return Err(CompileError::Meaningless {
-                    place: field.to_owned(),
-                    word: word.to_string(),
-                    reason: "it holds addresses that expire, and rules made from admins do not \
-                             expire",
-                });
+        for word in &site.admins {
+            members.extend(admin(site, documents, word)?);
+        }
+        return Ok(members);
+    }
+    let expansion = site.expand(documents, word, &[part]);
+    if let Some(missing) = expansion.missing.first() {
+        return Err(unresolved(missing, field));
+    }
+    let mut members = Members::default();
+    for addresses in expansion.addresses {
+        if !addresses.expiring.is_empty() {
+            // Of these, the agents make rules of their own, which no kernel ends.
+            return Err(CompileError::Meaningless {
+                place: field.to_owned(),
+                word: word.to_string(),
+                reason: "it holds addresses that expire, and rules made from admins do not \
+                         expire",
+            });
+        }
+        members.nets.extend(addresses.nets.iter().map(IpNet::trunc));
+        let hosts = addresses.hosts.iter().cloned();
+        members.live.extend(hosts.map(LiveName::Name));
+        match addresses.source {
+            AddressSource::Cluster => _ = members.live.insert(of_cluster(site)),
+            AddressSource::List(name) if addresses.is_fetched => {
+                members.live.insert(LiveName::Feed(name.clone()));
             }
-            members.nets.extend(addresses.nets.iter().map(IpNet::trunc));
-            let hosts = addresses.hosts.iter().cloned();
-            members.live.extend(hosts.map(LiveName::Name));
-            match addresses.source {
-                AddressSource::Cluster => _ = members.live.insert(of_cluster(self.site)),
-                AddressSource::List(name) if addresses.is_fetched => {
-                    members.live.insert(LiveName::Feed(name.clone()));
+            _ => {}
+        }
+    }
+    Ok(members)
+}
+
+/// Admins must get in when no name resolves and no list can be fetched.
+fn admin(site: &Site, documents: &Documents, word: &AddressWord) -> Result<Members, CompileError> {
+    let reason = match word {
+        AddressWord::World => "SSH would be open to the world",
+        AddressWord::Admins => "`admins` cannot refer to itself",
+        _ => {
+            let members = members(site, documents, word, ProviderPart::Signalling, "admins")?;
+            match members.live.first() {
+                None => return Ok(members),
+                Some(LiveName::Name(_)) => {
+                    "it has DNS names, and SSH must not hang on DNS; name the admins' \
+                     addresses in a list of its own"
                 }
-                _ => {}
+                Some(LiveName::Feed(_)) => {
+                    "it is fetched from elsewhere, and SSH must not hang on that; name the \
+                     admins' addresses"
+                }
+                Some(_) => "its members reach SSH anyway; name the addresses of people",
             }
         }
-        Ok(members)
-    }
-
-    /// Admins must get in when no name resolves and no list can be fetched.
-    fn admin(&self, word: &AddressWord) -> Result<Members, CompileError> {
-        let reason = match word {
-            AddressWord::World => "SSH would be open to the world",
-            AddressWord::Admins => "`admins` cannot refer to itself",
-            _ => {
-                let members = self.members(word, ProviderPart::Signalling, "admins")?;
-                match members.live.first() {
-                    None => return Ok(members),
-                    Some(LiveName::Name(_)) => {
-                        "it has DNS names, and SSH must not hang on DNS; name the admins' \
-                         addresses in a list of its own"
-                    }
-                    Some(LiveName::Feed(_)) => {
-                        "it is fetched from elsewhere, and SSH must not hang on that; name the \
-                         admins' addresses"
-                    }
-                    Some(_) => "its members reach SSH anyway; name the addresses of people",
-                }
-            }
-        };
-        Err(CompileError::Meaningless {
-            place: "admins".to_owned(),
-            word: word.to_string(),
-            reason,
-        })
-    }
+    };
+    Err(CompileError::Meaningless {
+        place: "admins".to_owned(),
+        word: word.to_string(),
+        reason,
+    })
 }
 
 pub(super) fn unresolved(missing: &MissingDocument, field: &str) -> CompileError {

@@ -86,8 +86,8 @@ pub struct Compiled {
     pub warnings: Vec<String>,
 }
 
-/// Compiles the documents of a site for its nodes, and runs the site's own tests on the result,
-/// with what the live sources hold. Nothing that is emitted hangs on that.
+/// Compiles the documents of a site for its nodes, and runs the site's own tests on the result
+/// with what the live sources hold. The rulesets do not depend on that.
 pub fn compile(
     site: &SiteName,
     documents: &Documents,
@@ -98,33 +98,12 @@ pub fn compile(
         .sites
         .get(site)
         .ok_or_else(|| CompileError::UnknownSite(site.clone()))?;
-    let mut by_name: BTreeMap<&NodeName, &NodeInput> = BTreeMap::new();
-    for node in nodes {
-        if by_name.insert(&node.name, node).is_some() {
-            return Err(CompileError::DuplicateNode(node.name.clone()));
-        }
-    }
-    let mut names = BTreeSet::new();
-    if let Some(twice) = policy.rules.iter().find(|rule| !names.insert(&rule.name)) {
-        return Err(CompileError::DuplicateRule(twice.name.clone()));
-    }
-    if policy.probes.len() > MAX_PROBES {
-        return Err(CompileError::TooMany {
-            what: "probes".to_owned(),
-            count: policy.probes.len(),
-            limit: MAX_PROBES,
-        });
-    }
-    let mut warnings = Vec::new();
+    let by_name = by_name(nodes)?;
     let needed = live::needed(site, documents);
-    let limit = MAX_LIVE_SOURCES - FIXED_SOURCES;
-    if needed.len() > limit {
-        return Err(CompileError::TooMany {
-            what: "DNS names and fetched lists".to_owned(),
-            count: needed.len(),
-            limit,
-        });
-    }
+    check_numbers(policy, needed.len())?;
+
+    // For all nodes: words become sets, services and custom rules become openings.
+    let mut warnings = Vec::new();
     let mut sources = Sources::new(policy, documents, &by_name, live);
     let admins = admins(policy, &sources)?;
     let effective = service_ports::effective(policy)?;
@@ -133,52 +112,107 @@ pub fn compile(
     warnings::site(policy, documents, &by_name, &mut warnings);
     warnings::empty(sources.empty(), &mut warnings);
     warnings::unknown(&needed, live, &mut warnings);
+    let shared = SharedParts {
+        policy,
+        admins,
+        ssh_ports: openings::ssh_ports(&effective)?,
+        sets: sources.address_sets(),
+        common,
+        openings,
+    };
 
-    let ssh_ports = openings::ssh_ports(&effective)?;
-    let sets = sources.address_sets();
+    // For each node: the openings of its roles, and the sets that they use.
     let mut rulesets = BTreeMap::new();
     for (name, node) in &by_name {
-        let here: Vec<&Opening> = openings
-            .iter()
-            .filter(|opening| opening.when.holds(&node.roles))
-            .collect();
-        let chains = chain::chains(&common, &here)?;
-        let rules = chains.iter().flat_map(|chain| &chain.rules);
-        let ruleset = Ruleset {
-            site: site.clone(),
-            node: node.name.clone(),
-            mode: policy.mode,
-            admins: admins.clone(),
-            ssh_ports: ssh_ports.clone(),
-            sets: used_sets(&sets, rules),
-            chains,
-            probes: policy.probes.clone(),
-        };
-        checked(&ruleset)?;
-        rulesets.insert((*name).clone(), ruleset);
+        rulesets.insert((*name).clone(), shared.ruleset(node)?);
     }
-    let run = run_tests(
-        policy,
-        by_name
-            .values()
-            .filter_map(|node| Some((&node.roles, rulesets.get(&node.name)?))),
-        &live::for_tests(live, &needed, policy, nodes),
-    );
+
+    // The tests are about the policy as it is enforced, also where it only observes.
+    let with_roles = by_name.values();
+    let with_roles = with_roles.filter_map(|node| Some((&node.roles, rulesets.get(&node.name)?)));
+    let known = live::for_tests(live, &needed, policy, nodes);
+    let run = run_tests(policy, with_roles, &known);
     if !run.failures.is_empty() {
         return Err(CompileError::Tests(run.failures));
     }
+    warnings.extend(
+        run.skipped.into_iter().map(|test| {
+            format!("tests: {test} was not run: no node has the role that it asks for")
+        }),
+    );
+
     if policy.mode == Mode::Observe {
         for ruleset in rulesets.values_mut() {
             ruleset.chains = chain::observe(std::mem::take(&mut ruleset.chains))?;
             checked(ruleset)?;
         }
     }
-    for test in run.skipped {
-        warnings.push(format!(
-            "tests: {test} was not run: no node has the role that it asks for"
-        ));
-    }
     Ok(Compiled { rulesets, warnings })
+}
+
+/// What the rulesets of all nodes of a site are made of.
+struct SharedParts<'a> {
+    policy: &'a Site,
+    admins: Vec<IpNet>,
+    ssh_ports: Vec<u16>,
+    sets: BTreeMap<SetName, AddressSet>,
+    common: chain::Common,
+    openings: Vec<Opening>,
+}
+
+impl SharedParts<'_> {
+    fn ruleset(&self, node: &NodeInput) -> Result<Ruleset, CompileError> {
+        let here: Vec<&Opening> = self
+            .openings
+            .iter()
+            .filter(|opening| opening.when.holds(&node.roles))
+            .collect();
+        let chains = chain::chains(&self.common, &here)?;
+        let rules = chains.iter().flat_map(|chain| &chain.rules);
+        let ruleset = Ruleset {
+            site: self.policy.name.clone(),
+            node: node.name.clone(),
+            mode: self.policy.mode,
+            admins: self.admins.clone(),
+            ssh_ports: self.ssh_ports.clone(),
+            sets: used_sets(&self.sets, rules),
+            chains,
+            probes: self.policy.probes.clone(),
+        };
+        checked(&ruleset)?;
+        Ok(ruleset)
+    }
+}
+
+fn by_name(nodes: &[NodeInput]) -> Result<BTreeMap<&NodeName, &NodeInput>, CompileError> {
+    let mut by_name = BTreeMap::new();
+    for node in nodes {
+        if by_name.insert(&node.name, node).is_some() {
+            return Err(CompileError::DuplicateNode(node.name.clone()));
+        }
+    }
+    Ok(by_name)
+}
+
+fn check_numbers(policy: &Site, live_sources: usize) -> Result<(), CompileError> {
+    let mut names = BTreeSet::new();
+    if let Some(twice) = policy.rules.iter().find(|rule| !names.insert(&rule.name)) {
+        return Err(CompileError::DuplicateRule(twice.name.clone()));
+    }
+    for (what, count, limit) in [
+        ("probes", policy.probes.len(), MAX_PROBES),
+        (
+            "DNS names and fetched lists",
+            live_sources,
+            MAX_LIVE_SOURCES - FIXED_SOURCES,
+        ),
+    ] {
+        if count > limit {
+            let what = what.to_owned();
+            return Err(CompileError::TooMany { what, count, limit });
+        }
+    }
+    Ok(())
 }
 
 fn checked(ruleset: &Ruleset) -> Result<(), CompileError> {

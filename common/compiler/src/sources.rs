@@ -11,7 +11,7 @@ use voipfleet_ruleset::ruleset::{
 };
 
 use super::address::{Elements, is_reachable};
-use super::address_expansion::{Members, unresolved};
+use super::address_expansion::{self, Members, unresolved};
 use super::set_names::Stems;
 use super::{CompileError, NodeInput};
 
@@ -60,7 +60,7 @@ pub(super) struct Sources<'a> {
     stems: Stems,
     resolved: BTreeMap<(AddressWord, ProviderPart), Option<Source>>,
     /// Words without an address, now and between pushes, even if they have a set.
-    nobody: BTreeSet<(AddressWord, ProviderPart)>,
+    without_address: BTreeSet<(AddressWord, ProviderPart)>,
     sets: BTreeMap<SetStem, (SetOwner, Content)>,
     /// Words without an address, and the fields that use them.
     empty: BTreeMap<String, BTreeSet<String>>,
@@ -78,7 +78,7 @@ impl<'a> Sources<'a> {
             documents,
             nodes,
             live,
-            nobody: BTreeSet::new(),
+            without_address: BTreeSet::new(),
             stems: Stems::default(),
             resolved: BTreeMap::new(),
             sets: BTreeMap::new(),
@@ -106,7 +106,7 @@ impl<'a> Sources<'a> {
                 AddressWord::Net(net) => literals.push(*net),
                 word => {
                     let source = self.word(word, place.part, place.field)?;
-                    if self.names_nobody(word, place.part) {
+                    if self.has_no_address(word, place.part) {
                         let fields = self.empty.entry(word.to_string()).or_default();
                         fields.insert(place.field.to_owned());
                     }
@@ -142,7 +142,7 @@ impl<'a> Sources<'a> {
         let has_own = !content.own.is_empty() || content.live.iter().any(|n| *n != LiveName::Allow);
         let source = self.add_set(owner, word.to_string(), content)?;
         if source.is_none() || !has_own {
-            self.nobody.insert(key.clone());
+            self.without_address.insert(key.clone());
         }
         let source = source.map(|source| Source {
             interface: match word {
@@ -192,8 +192,8 @@ impl<'a> Sources<'a> {
     }
 
     /// Whether a word that was resolved has no address, now or between pushes.
-    fn names_nobody(&self, word: &AddressWord, part: ProviderPart) -> bool {
-        self.nobody.contains(&Self::key(word, part))
+    fn has_no_address(&self, word: &AddressWord, part: ProviderPart) -> bool {
+        self.without_address.contains(&Self::key(word, part))
     }
 
     /// Adds a set, and gives the source that matches it; `None` if it never holds anything.
@@ -247,6 +247,16 @@ impl<'a> Sources<'a> {
     /// Words without an address, and the fields that use them.
     pub(super) fn empty(&self) -> &BTreeMap<String, BTreeSet<String>> {
         &self.empty
+    }
+
+    /// What is behind `word` of `field`; of providers, this part.
+    pub(super) fn members(
+        &self,
+        word: &AddressWord,
+        part: ProviderPart,
+        field: &str,
+    ) -> Result<Members, CompileError> {
+        address_expansion::members(self.site, self.documents, word, part, field)
     }
 
     /// A list.

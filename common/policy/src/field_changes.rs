@@ -59,16 +59,16 @@ fn compare(at: &str, before: Option<&Tree>, after: Option<&Tree>, changes: &mut 
     let empty_list = Tree::List(Vec::new());
     match (before, after) {
         (Some(Tree::Map(fields)), None) if !fields.is_empty() => {
-            compare(at, before, Some(&empty_map), changes)
+            compare(at, before, Some(&empty_map), changes);
         }
         (None, Some(Tree::Map(fields))) if !fields.is_empty() => {
-            compare(at, Some(&empty_map), after, changes)
+            compare(at, Some(&empty_map), after, changes);
         }
         (Some(Tree::List(list)), None) if !list.is_empty() => {
-            compare(at, before, Some(&empty_list), changes)
+            compare(at, before, Some(&empty_list), changes);
         }
         (None, Some(Tree::List(list))) if !list.is_empty() => {
-            compare(at, Some(&empty_list), after, changes)
+            compare(at, Some(&empty_list), after, changes);
         }
         (Some(Tree::Map(before)), Some(Tree::Map(after))) => maps(at, before, after, changes),
         (Some(Tree::List(before)), Some(Tree::List(after))) => lists(at, before, after, changes),

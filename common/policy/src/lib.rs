@@ -9,7 +9,6 @@ mod decode;
 mod diagnostic;
 mod document;
 mod documents;
-mod exposure;
 mod feed;
 mod field_changes;
 mod json_schema;

@@ -142,10 +142,10 @@ pub struct Record {
     pub kind: Kind,
     /// The call, as in the proto file; or the name of the event.
     pub what: String,
-    /// Who did it; `None`: nobody just then.
+    /// Who did it; `None` if it happened without a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<Who>,
-    /// The number of the request, as its caller was told; empty: none.
+    /// The number of the request, as returned to its caller; empty without one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request: String,
     /// The sites that it concerns.
@@ -166,7 +166,7 @@ pub struct Record {
     /// The record in which it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<u64>,
-    /// How it ended; none where it was only asked for.
+    /// How it ended; `None` in the record of the request itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Ending>,
     /// Why it was refused or failed.

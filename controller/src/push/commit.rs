@@ -224,7 +224,7 @@ mod tests {
     }
 
     async fn put_earlier(store: &dyn Store) -> u64 {
-        let key = keys::generation(&site(), 3);
+        let key = keys::generation(site(), 3);
         let mut tx = Transaction::new(store);
         tx.put_json(&key, &earlier()).unwrap();
         tx.commit().await.unwrap().unwrap()
@@ -240,11 +240,11 @@ mod tests {
         let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
         let revision = put_earlier(store.as_ref()).await;
         let mut proposed = rollback(revision);
-        let pruned = Txn::new().delete(keys::generation(&site(), 3));
+        let pruned = Txn::new().delete(keys::generation(site(), 3));
         store.commit(pruned).await.unwrap();
         let started = pushes.pipeline.commit(&mut proposed).await.unwrap();
         assert_eq!(started, None);
-        let current = store.get(&keys::current(&site())).await.unwrap();
+        let current = store.get(&keys::current(site())).await.unwrap();
         assert!(current.is_none());
 
         let revision = put_earlier(store.as_ref()).await;

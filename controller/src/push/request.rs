@@ -85,22 +85,17 @@ pub enum PushError {
         /// In words; never empty.
         violations: Vec<String>,
     },
-    #[error("site {0} has no generation {1}, or no longer; `voipctl history {0}` lists them")]
+    #[error("site {0} has no generation {1}, or no longer")]
     UnknownGeneration(SiteName, Generation),
-    #[error("there is no node {0}; `voipctl nodes` lists them")]
+    #[error("there is no node {0}")]
     UnknownNode(String),
     /// A rollback without anything to go back to.
     #[error(
-        "site {0} has no earlier generation with other content that its nodes applied without a \
-         failure; choose one: voipctl history {0}, then voipctl rollback {0} --to GEN"
+        "site {0} has no earlier generation with other content that its nodes applied without a failure"
     )]
     NothingBefore(SiteName),
     /// One rollout of a site at a time.
-    #[error(
-        "{site}: the rollout of generation {generation} by {by} is {state}, since {since}; watch it \
-         (voipctl rollout watch {site}), push after it (voipctl push {site} --queue), or end it \
-         (voipctl rollout abort {site})"
-    )]
+    #[error("{site}: the rollout of generation {generation} by {by} is {state} since {since}")]
     Busy {
         site: SiteName,
         generation: Generation,
@@ -110,29 +105,23 @@ pub enum PushError {
         since: String,
     },
     /// Others wait for their turn.
-    #[error(
-        "{site}: {waiting} queued before wait for their turn (voipctl rollout status {site}); push \
-         after them: voipctl push {site} --queue"
-    )]
+    #[error("{site}: pushes waiting for their turn: {waiting}")]
     Waiting { site: SiteName, waiting: usize },
-    #[error(
-        "{site}: {MAX_WAITING} pushes wait already, and no more may (voipctl rollout status \
-         {site}); wait for some of them"
-    )]
+    #[error("{site}: {MAX_WAITING} pushes are waiting, the most that may")]
     QueueFull { site: SiteName },
     /// A queued push would be dropped.
     #[error(
         "{site}: the rollout of generation {generation} is being rolled back, and no push may wait \
-         for that: see why (voipctl rollout status {site}), then push again"
+         for that"
     )]
     GoingBack {
         site: SiteName,
         generation: Generation,
     },
-    #[error("site {0} is being pushed by others; try again")]
+    #[error("site {0} was pushed concurrently")]
     Contended(SiteName),
     /// The compiler's thread panicked.
-    #[error("the compiler failed on site {0}; the controller's log says why")]
+    #[error("the compiler failed on site {0}")]
     Broken(SiteName),
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -14,13 +14,13 @@ const TRIES: usize = 20;
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    #[error("site {0} has no rollout; start one: voipctl push {0}")]
+    #[error("site {0} has no rollout")]
     None(SiteName),
     /// Its state does not allow it.
     #[error("site {0}")]
     Refused(SiteName, #[source] CommandRefusal),
     /// Others were faster, again and again.
-    #[error("the rollout of site {0} moves too fast; try again")]
+    #[error("the rollout of site {0} was modified concurrently")]
     Contended(SiteName),
     #[error(transparent)]
     Store(#[from] StoreError),

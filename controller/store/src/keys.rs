@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::ruleset::Digest;
 
-use crate::records::{ExceptionKind, SiteScope};
+use crate::exception::{ExceptionKind, SiteScope};
 
 /// The number of the documents' state, written by every change of one: whoever read several
 /// documents compares it.

@@ -7,13 +7,16 @@
 //! is stored.
 
 mod error;
+mod exception;
 mod follow;
 mod history;
 pub mod keys;
+mod limits;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod parts;
 pub mod records;
+mod revision;
 mod sled;
 mod store;
 #[cfg(any(test, feature = "testing"))]
@@ -24,8 +27,10 @@ mod watch;
 
 pub use error::{EngineError, StoreError};
 pub use follow::each_key;
+pub use limits::Limits;
+pub use revision::{Revision, Versioned};
 pub use sled::{Embedded, Filling};
-pub use store::{Entry, Page, Pages, Revision, Snapshot, Store, Versioned, every};
+pub use store::{Entry, Page, Pages, Snapshot, Store, every};
 pub use transact::{Decision, Transaction, transact, transact_at, write_batched};
-pub use txn::{Expect, Limits, MAX_KEY_BYTES, Outcome, Txn};
+pub use txn::{Expect, MAX_KEY_BYTES, Outcome, Txn};
 pub use watch::{Change, Changes, WatchError};

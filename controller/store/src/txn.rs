@@ -1,28 +1,11 @@
-//! Transactions: expectations and writes that happen together, and their limits.
+//! Transactions: expectations and writes that happen together.
 
 use std::collections::BTreeMap;
 
-use crate::{Revision, StoreError, Versioned};
+use crate::{Limits, Revision, StoreError, Versioned};
 
 /// The longest key, bytes.
 pub const MAX_KEY_BYTES: usize = 512;
-
-/// What one transaction of an engine may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Compares, puts and deletes together. etcd's default is 128.
-    pub operations: usize,
-    /// Keys and values together, bytes. etcd's default is 1.5 MiB.
-    pub bytes: usize,
-}
-
-impl Limits {
-    /// What every engine allows at least, and what is written against.
-    pub const STANDARD: Limits = Limits {
-        operations: 100,
-        bytes: 1024 * 1024,
-    };
-}
 
 /// What a transaction expects of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

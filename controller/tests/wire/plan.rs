@@ -124,11 +124,15 @@ async fn a_plan_reports_a_running_rollout() {
     installation.try_push(request(true)).await.unwrap();
     let push = installation.push().await;
     let offer = session.offer().await;
-    let told = plan(&installation, &[]).await.held;
-    assert!(told.contains("the rollout of generation 1 by"), "{told}");
+    let planned = plan(&installation, &[]).await;
+    let blocked = [vec![planned.held], planned.held_hints].concat().join("; ");
+    assert!(
+        blocked.contains("the rollout of generation 1 by"),
+        "{blocked}"
+    );
     installation.try_push(request(false)).await.unwrap();
     let answer = installation.try_push(request(true)).await.map(|_| ());
-    assert_eq!(refused(answer, Code::FailedPrecondition), told);
+    assert_eq!(refused(answer, Code::FailedPrecondition), blocked);
     session.apply(&offer).await;
     push.end().await;
     assert_eq!(plan(&installation, &[]).await.held, "");

@@ -392,7 +392,7 @@ async fn the_queue_is_bounded() {
     }
     let more = installation.operator().await.push(queue()).await;
     let message = refused(more.map(|_| ()), Code::FailedPrecondition);
-    assert!(message.contains("16 pushes wait already"), "{message}");
+    assert!(message.contains("16 pushes are waiting"), "{message}");
     assert_eq!(installation.rollout().await.waiting.len(), 16);
 }
 

@@ -292,7 +292,7 @@ fn nothing_inbound_is_made_of_egress() {
 }
 
 #[test]
-fn dhcpv6_servers_reach_every_node_from_its_own_link_and_nobody_else_does() {
+fn only_dhcpv6_servers_of_its_own_link_reach_a_node() {
     let compiled = compiled(&documents(), &[all_roles(), node("sql-2", 2, &[Role::Sql])]);
     for ruleset in compiled.rulesets.values() {
         let label = |source: &str, port| {

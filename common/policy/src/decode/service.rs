@@ -4,9 +4,9 @@ use voipfleet_ruleset::ruleset::{MAX_PORT_SLOTS, PortRange, Rate};
 
 use super::super::diagnostic::{Span, quoted};
 use super::super::document::{ServiceOverride, Transport};
-use super::super::exposure::Opened;
 use super::super::schema::{LIMIT, SERVICE};
 use super::super::yaml::{Entry, Node};
+use super::exposure::Opened;
 use super::values::is_empty;
 use super::{Decoder, Fields};
 use crate::catalogue::{self, Direction, SERVICES, Service};

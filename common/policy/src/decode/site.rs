@@ -9,11 +9,11 @@ use super::super::diagnostic::{Span, quoted};
 use super::super::document::{
     AddressWord, Cluster, CustomRule, DefaultVerdict, PolicyTest, Rollout, Site, Trust,
 };
-use super::super::exposure::Opened;
 use super::super::schema::{
     ACCEPT, CLUSTER, DEFAULTS, EXPECTATIONS, MODES, RULE, TEST, TEST_TARGET, TRUSTS,
 };
 use super::super::yaml::Node;
+use super::exposure::Opened;
 use super::values::is_empty;
 use super::{Decoder, Fields};
 use crate::Kind;

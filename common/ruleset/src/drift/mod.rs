@@ -297,7 +297,7 @@ fn compare_jump(
             }
         }
         JumpState::Below { rule } => {
-            differences.push(add(DriftClass::Bypass, Some(JUMP), Some(&rule)))
+            differences.push(add(DriftClass::Bypass, Some(JUMP), Some(&rule)));
         }
     }
 }
@@ -329,7 +329,7 @@ fn describe(
 
 /// What differs in our sets at `now`, Unix time in seconds: a record for each set that is
 /// missing, of another shape or not wanted, and for each element too few, too many, or with
-/// another end. DriftClass [`DriftClass::Set`] throughout.
+/// another end. All of them are of class [`DriftClass::Set`].
 ///
 /// An element that has expired is not missed, and one that is about to expire counts as gone;
 /// `slack` is the tolerance.

@@ -28,15 +28,15 @@ fn compare(input: &str, ours: &str) -> Vec<Difference> {
     compare_rules(&wanted, &table(input, ours))
 }
 
-fn text(field: &Option<String>) -> &str {
-    field.as_deref().unwrap_or_default()
+fn text(field: Option<&str>) -> &str {
+    field.unwrap_or_default()
 }
 
 /// Class, chain and label of each difference.
 fn brief(differences: &[Difference]) -> Vec<(DriftClass, &str, &str)> {
     differences
         .iter()
-        .map(|d| (d.class, text(&d.chain), text(&d.rule)))
+        .map(|d| (d.class, text(d.chain.as_deref()), text(d.rule.as_deref())))
         .collect()
 }
 
@@ -71,7 +71,7 @@ fn each_edit_of_our_chains_has_its_class() {
         let differences = compare(INPUT, &ours);
         // Two rules that changed places: either of them may count as the one that moved.
         let label = if class == DriftClass::Order {
-            text(&differences[0].rule)
+            text(differences[0].rule.as_deref())
         } else {
             label
         };
@@ -82,11 +82,11 @@ fn each_edit_of_our_chains_has_its_class() {
         &OURS.replace("\"vf:sip\" -j ACCEPT", "\"vf:sip\" -j DROP"),
     );
     assert!(
-        text(&differences[0].wanted).ends_with("-j ACCEPT"),
+        text(differences[0].wanted.as_deref()).ends_with("-j ACCEPT"),
         "{differences:?}"
     );
     assert!(
-        text(&differences[0].observed).ends_with("-j DROP"),
+        text(differences[0].observed.as_deref()).ends_with("-j DROP"),
         "{differences:?}"
     );
 }
@@ -139,7 +139,10 @@ fn each_edit_of_the_jump_has_its_class() {
         let differences = compare(input, OURS);
         assert_eq!(brief(&differences), [(class, "INPUT", "")], "{input}");
         assert_eq!(
-            (text(&differences[0].wanted), text(&differences[0].observed)),
+            (
+                text(differences[0].wanted.as_deref()),
+                text(differences[0].observed.as_deref())
+            ),
             (wanted, observed)
         );
     }
@@ -163,7 +166,11 @@ fn a_thousand_missing_rules_are_a_hundred_and_one_records() {
     assert_eq!(differences.len(), MAX_DIFFERENCES + 1);
     let last = &differences[MAX_DIFFERENCES];
     assert_eq!(
-        (last.class, text(&last.rule), text(&last.wanted)),
+        (
+            last.class,
+            text(last.rule.as_deref()),
+            text(last.wanted.as_deref())
+        ),
         (DriftClass::Missing, "", "900 more rules")
     );
     assert_eq!(last.observed, None);
@@ -198,7 +205,13 @@ fn sets_differ_by_shape_and_element() {
     let differences = compare_sets(&wanted, &observed, 0, Slack::DRIFT);
     let told: Vec<(&str, &str, &str)> = differences
         .iter()
-        .map(|d| (text(&d.chain), text(&d.wanted), text(&d.observed)))
+        .map(|d| {
+            (
+                text(d.chain.as_deref()),
+                text(d.wanted.as_deref()),
+                text(d.observed.as_deref()),
+            )
+        })
         .collect();
     assert_eq!(
         told,
@@ -245,8 +258,8 @@ fn what_time_takes_out_of_a_set_is_no_drift() {
             .into_iter()
             .map(|found| {
                 (
-                    text(&found.wanted).to_owned(),
-                    text(&found.observed).to_owned(),
+                    text(found.wanted.as_deref()).to_owned(),
+                    text(found.observed.as_deref()).to_owned(),
                 )
             })
             .collect()

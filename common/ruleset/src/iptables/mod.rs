@@ -17,7 +17,7 @@ pub use jump::{JUMP, JumpState, jump_edit, removal};
 pub(crate) use lcs::longest_common_subsequence;
 pub use repair::{Repair, RepairPart, repair_input};
 pub(crate) use restore_text::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
-pub use restore_text::{Failsafe, apply_input, filter_section, restore_input};
+pub use restore_text::{Failsafe, apply_input, restore_input};
 pub use rule_parser::{UnreadableRule, as_read, read_rule};
 pub use saved_tables::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
 pub(crate) use sets::{ElementChange, changes, header};
@@ -26,6 +26,11 @@ pub use sets::{
     set_create_input, set_named, set_plan, set_renewal, set_shapes_input,
 };
 pub use words::target;
+
+/// `lines` as whole input of `iptables-restore --noflush`.
+pub fn filter_section(lines: &str) -> String {
+    format!("*filter\n{lines}COMMIT\n")
+}
 
 /// The start of every comment of ours; the rule's label follows.
 pub const COMMENT_PREFIX: &str = "vf:";

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::jump::{jump_edit, retire};
 use super::rate::{SOURCE_LIMIT_SCALE, as_printed, memory_ms, unit_word};
 use super::words::is_ours;
-use super::{COMMENT_PREFIX, Table};
+use super::{COMMENT_PREFIX, Table, filter_section};
 use crate::ruleset::{
     ConnectionState, FAILSAFE_CHAIN, Family, INPUT_CHAIN, Ports, Protocol, Rate, Rule, Ruleset,
     SetName, SourceLimit, Verdict,
@@ -30,11 +30,6 @@ pub(crate) const DHCPV6_CLIENT: u16 = 546;
 pub struct Failsafe {
     /// The controllers that the agent dials.
     pub controllers: Vec<SocketAddr>,
-}
-
-/// `lines` as whole input of `iptables-restore --noflush`.
-pub fn filter_section(lines: &str) -> String {
-    format!("*filter\n{lines}COMMIT\n")
 }
 
 /// Our chains of `family` as input of `iptables-restore --noflush`: `*filter` to `COMMIT`,

@@ -1,4 +1,4 @@
-//! Plans, for operators: bounded, and said so where something is left out.
+//! Plans, for operators: bounded, with a count of what is left out.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

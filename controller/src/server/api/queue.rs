@@ -1,6 +1,8 @@
 //! A queued push, for the operator who waits with it.
 
 use std::time::Duration;
+use voipfleet_proto::refusal::Refusal;
+use voipfleet_proto::v1::Reason;
 
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -45,7 +47,7 @@ impl PushApi {
         let api = self.clone();
         tokio::spawn(async move {
             if let Err(end) = api.wait(&queued, wait_offline, &out).await {
-                // The listener may have gone.
+                // The operator may have hung up.
                 let _ = out.send(Err(end)).await;
             }
         });
@@ -57,14 +59,14 @@ impl PushApi {
         let stop = self.fleet.stop_token();
         // Before the first read: no change falls between.
         let mut changes = self.store.watch_from_now(&keys::queue(site)).await;
-        let mut told = None;
+        let mut sent = None;
         loop {
             let read = self.pushes.queue.read(site).await.map_err(failed)?;
             let queue = read.map(|read| read.record).unwrap_or_default();
             let Some(ahead) = queue.ahead(*number) else {
                 return self.after(queued, &queue, wait_offline, out).await;
             };
-            if told.replace(ahead) != Some(ahead) {
+            if sent.replace(ahead) != Some(ahead) {
                 let event = self.place(queued, ahead).await?;
                 if out.send(Ok(event)).await.is_err() {
                     return Ok(());
@@ -110,16 +112,17 @@ impl PushApi {
             Some(Fate::Started { .. }) => true,
             Some(Fate::Unchanged) => false,
             Some(Fate::Dropped { reason }) => {
-                return Err(Status::failed_precondition(format!(
-                    "{site}: the push queued as {number} was dropped, and nothing of it was \
-                     pushed: {reason}"
-                )));
+                let message = format!(
+                    "{site}: the push queued as {number} was dropped, and nothing of it was pushed: \
+                     {reason}"
+                );
+                return Err(gone(site, *number, message).into());
             }
             None => {
-                return Err(Status::failed_precondition(format!(
-                    "{site}: the push queued as {number} no longer waits; what became of it: \
-                     voipctl audit"
-                )));
+                let message = format!("{site}: the push queued as {number} no longer waits");
+                return Err(gone(site, *number, message)
+                    .hint("see what became of it: voipctl audit")
+                    .into());
             }
         };
         let events = self.fleet.events();
@@ -127,10 +130,13 @@ impl PushApi {
         // A push that changed nothing shows the rollout before it.
         let own = progress.filter(|progress| !changed || progress.ticket() == Some(*number));
         let Some(progress) = own else {
-            return Err(Status::aborted(format!(
-                "{site}: the rollout of the push queued as {number} is over, and another has begun; \
-                 see how it ended: voipctl history {site}"
-            )));
+            let message = format!(
+                "{site}: the rollout of the push queued as {number} is over, and another has begun"
+            );
+            return Err(Refusal::new(Reason::RolloutReplaced, message)
+                .hint(format!("see how it ended: voipctl history {site}"))
+                .fact("site", site)
+                .into());
         };
         let progress = progress.of_queued(changed, wait_offline);
         progress.run(events, out.clone()).await;
@@ -138,11 +144,19 @@ impl PushApi {
     }
 }
 
+fn gone(site: &SiteName, number: u64, message: String) -> Refusal {
+    Refusal::new(Reason::QueueEntryGone, message)
+        .fact("site", site)
+        .fact("ticket", number)
+}
+
 fn stopping(site: &SiteName) -> Status {
-    Status::unavailable(format!(
-        "controller is stopping; the push stays queued, and starts at its turn when the controller is \
-         back: voipctl rollout status {site}"
-    ))
+    let message = "controller is stopping; the push stays queued, and starts at its turn when the \
+                   controller is back";
+    Refusal::new(Reason::Stopping, message)
+        .hint(format!("check it then: voipctl rollout status {site}"))
+        .fact("site", site)
+        .into()
 }
 
 /// Waiting pushes, for a report.

@@ -1,5 +1,6 @@
 //! Rollouts: start, watch, pause, resume and abort.
 
+use crate::server::rpc_status::internal;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use voipfleet_proto::v1::{
 };
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::convert::{not_commanded, parse, refused};
+use super::convert::{no_rollout, not_commanded, parse, refused};
 use super::{Caller, failed, queue};
 use crate::clock::Clock;
 use crate::fleet::Fleet;
@@ -58,7 +59,7 @@ impl PushApi {
         });
         let outcome = pushing
             .await
-            .map_err(|_| Status::internal("the push broke off; the controller's log says why"))?
+            .map_err(|_| internal("the push broke off"))?
             .map_err(refused)?;
         let (proposed, started) = match outcome {
             PushOutcome::Started(proposed, started) => (*proposed, started),
@@ -100,7 +101,7 @@ impl PushApi {
         let site: SiteName = parse(site)?;
         let events: broadcast::Receiver<NodeId> = self.fleet.events();
         let progress = self.progress(&site).await.map_err(refused)?;
-        let progress = progress.ok_or_else(|| none(&site))?;
+        let progress = progress.ok_or_else(|| no_rollout(&site))?;
         let (out, answers) = mpsc::channel(EVENTS);
         tokio::spawn(progress.run(events, out));
         Ok(answers)
@@ -138,7 +139,7 @@ impl PushApi {
         } else {
             let site: SiteName = parse(&request.site)?;
             let read = self.pushes.rollouts.read(&site).await.map_err(failed)?;
-            let read = read.ok_or_else(|| none(&site))?;
+            let read = read.ok_or_else(|| no_rollout(&site))?;
             let queue = self.pushes.queue.read(&site).await.map_err(failed)?;
             answer.rollouts.push(RolloutReport {
                 waiting: queue
@@ -180,12 +181,6 @@ impl PushApi {
         caller.generations(Some(record.generation), Some(record.goal()));
         Ok(report(site.as_str(), &record))
     }
-}
-
-fn none(site: &SiteName) -> Status {
-    Status::not_found(format!(
-        "site {site} has no rollout; start one: voipctl push {site}"
-    ))
 }
 
 fn report(site: &str, record: &RolloutRecord) -> RolloutReport {

@@ -13,8 +13,9 @@ use prost::Message as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use crate::exception::{ExceptionKind, SiteScope};
 pub use documents::{DocumentsRecord, LastChange, StateEntry};
-pub use emergency::{ExceptionKind, ExceptionRecord, OpenRecord, SiteScope, is_over};
+pub use emergency::{ExceptionRecord, OpenRecord, is_over};
 pub use feed::{Dropped, FeedRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};
 pub use operator::{MAX_KEYS, OperatorKey, OperatorRecord};

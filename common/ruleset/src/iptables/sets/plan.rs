@@ -75,7 +75,7 @@ fn delta(set: &AddressSet, old: &KernelSet, now: u64) -> Option<SetPlan> {
                 add(&mut plan.before, set, net, end, now);
             }
             ElementChange::Retimed { net, wanted, .. } => {
-                add(&mut plan.before, set, net, wanted, now)
+                add(&mut plan.before, set, net, wanted, now);
             }
             ElementChange::Extra(net, _) => {
                 let _ = writeln!(plan.after, "del {} {net} -exist", set.name);

@@ -5,8 +5,8 @@
 //! ordinary [`Ruleset`].
 
 mod delta;
+mod invalid;
 mod name;
-mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use delta::{LiveChange, LiveDelta};
+pub use invalid::{InvalidLive, MAX_LIVE_BYTES, MAX_LIVE_SOURCES};
+pub(in crate::ruleset) use name::MAX_LIVE_NAME;
 pub use name::{DnsName, LiveName};
-pub use wire::{InvalidLive, MAX_LIVE_BYTES, MAX_LIVE_SOURCES};
 
 use super::{AddressSet, Expiring, Family, Ruleset, distinct, storable};
 use crate::identifiers::SiteName;

@@ -31,7 +31,7 @@ pub enum LiveName {
 }
 
 /// The most bytes of a name: `name:` and the longest DNS name.
-pub(super) const MAX_LIVE_NAME: usize = 5 + 253;
+pub(in crate::ruleset) const MAX_LIVE_NAME: usize = 5 + 253;
 
 fn invalid(text: &str) -> InvalidToken {
     InvalidToken {

@@ -2,6 +2,7 @@
 
 pub(in crate::ruleset) mod direct;
 mod from_proto;
+mod live;
 mod primitive;
 mod probe;
 pub(in crate::ruleset) mod sets;

@@ -170,7 +170,7 @@ mod tests {
         for (change, words) in [
             (asked("0.0.0.0/0"), "address space"),
             (asked("::/3"), "address space"),
-            (asked("127.0.0.1"), "no address of another machine"),
+            (asked("127.0.0.1"), "not an address of another machine"),
             (asked("pbx.example.net"), "address"),
             (
                 Asked {

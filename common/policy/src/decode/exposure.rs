@@ -3,11 +3,11 @@
 use ipnet::IpNet;
 use voipfleet_ruleset::ruleset::PortRange;
 
-use super::address_space::{AddressSpace, is_world};
-use super::decode::Decoder;
-use super::diagnostic::Span;
-use super::document::{AddressWord, Transport};
+use super::Decoder;
+use crate::address_space::{AddressSpace, is_world};
 use crate::catalogue::{Group, SERVICES, Service};
+use crate::diagnostic::Span;
+use crate::document::{AddressWord, Transport};
 
 /// An opening of a site: a service, or a rule of its own.
 pub(super) struct Opened<'a> {

@@ -4,12 +4,13 @@ use ipnet::IpNet;
 use prost::Message as _;
 use voipfleet_proto::v1 as pb;
 
-use super::name::MAX_LIVE_NAME;
-use super::{LiveChange, LiveDelta, LiveName, LiveSets, LiveValue};
+use super::{direct, network, parse, read_network, sets};
 use crate::protobuf::put_bytes;
-use crate::ruleset::check::InvalidRuleset;
-use crate::ruleset::wire::direct;
-use crate::ruleset::{Digest, Expiring, Until, outline, wire};
+use crate::ruleset::live::{
+    InvalidLive, LiveChange, LiveDelta, LiveName, LiveSets, LiveValue, MAX_LIVE_BYTES,
+    MAX_LIVE_NAME, MAX_LIVE_SOURCES,
+};
+use crate::ruleset::{Digest, Expiring, Until, outline};
 
 /// Field numbers of `LiveSets` and `LiveSource` in `ruleset.proto`.
 const SITE: u32 = 1;
@@ -18,29 +19,8 @@ const NAME: u32 = 1;
 const ELEMENTS: u32 = 2;
 const EXPIRING: u32 = 3;
 
-/// The longest encoded live sets that either side takes: room for about 2 million prefixes.
-pub const MAX_LIVE_BYTES: usize = 64 << 20;
-/// The most sources of a site.
-pub const MAX_LIVE_SOURCES: usize = 4096;
 /// Of all sources together.
 const MAX_ALL_ELEMENTS: usize = 1 << 21;
-
-/// Bytes or a delta that are no live sets that we would take.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not valid live sets: {0}")]
-pub struct InvalidLive(String);
-
-impl InvalidLive {
-    pub(super) fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
-    }
-}
-
-impl From<InvalidRuleset> for InvalidLive {
-    fn from(error: InvalidRuleset) -> Self {
-        Self(error.into_reason())
-    }
-}
 
 impl LiveSets {
     /// The canonical encoding; its SHA-256 is the digest.
@@ -66,15 +46,15 @@ impl LiveSets {
     /// Reads encoded live sets, and checks every value in them.
     pub fn decode(bytes: &[u8]) -> Result<Self, InvalidLive> {
         if bytes.len() > MAX_LIVE_BYTES {
-            return Err(InvalidLive(format!(
+            return Err(InvalidLive::new(format!(
                 "{} bytes is above {MAX_LIVE_BYTES}",
                 bytes.len()
             )));
         }
-        outline::check_live(bytes, MAX_LIVE_SOURCES, MAX_ALL_ELEMENTS).map_err(InvalidLive)?;
+        outline::check_live(bytes, MAX_LIVE_SOURCES, MAX_ALL_ELEMENTS).map_err(InvalidLive::new)?;
         let message =
-            pb::LiveSets::decode(bytes).map_err(|error| InvalidLive(error.to_string()))?;
-        let mut live = LiveSets::new(wire::parse(&message.site)?);
+            pb::LiveSets::decode(bytes).map_err(|error| InvalidLive::new(error.to_string()))?;
+        let mut live = LiveSets::new(parse(&message.site)?);
         let mut last: Option<LiveName> = None;
         for source in message.sources {
             let name = read_name(&source.name)?;
@@ -97,12 +77,14 @@ impl LiveSets {
     }
 
     /// Checks what no single value can: order and bounds.
-    pub(super) fn check(&self) -> Result<(), InvalidLive> {
+    pub(in crate::ruleset) fn check(&self) -> Result<(), InvalidLive> {
         if self.sources.len() > MAX_LIVE_SOURCES {
-            return Err(InvalidLive(format!("more than {MAX_LIVE_SOURCES} sources")));
+            return Err(InvalidLive::new(format!(
+                "more than {MAX_LIVE_SOURCES} sources"
+            )));
         }
         if self.len() > MAX_ALL_ELEMENTS {
-            return Err(InvalidLive(format!(
+            return Err(InvalidLive::new(format!(
                 "more than {MAX_ALL_ELEMENTS} addresses"
             )));
         }
@@ -111,7 +93,7 @@ impl LiveSets {
             ascending_ends(name, &value.expiring)?;
             let twice = |one: &&Expiring| value.elements.binary_search(&one.net).is_ok();
             if let Some(twice) = value.expiring.iter().find(twice) {
-                return Err(InvalidLive(format!(
+                return Err(InvalidLive::new(format!(
                     "{name} holds {} for ever and until {}",
                     twice.net, twice.until
                 )));
@@ -123,23 +105,31 @@ impl LiveSets {
 
 fn ascending(name: &LiveName, nets: &[IpNet]) -> Result<(), InvalidLive> {
     if nets.iter().any(|net| net.prefix_len() == 0) {
-        return Err(InvalidLive(format!("{name} holds a prefix of length 0")));
+        return Err(InvalidLive::new(format!(
+            "{name} holds a prefix of length 0"
+        )));
     }
     if nets.is_sorted_by(|a, b| a < b) {
         Ok(())
     } else {
-        Err(InvalidLive(format!("addresses of {name} do not ascend")))
+        Err(InvalidLive::new(format!(
+            "addresses of {name} do not ascend"
+        )))
     }
 }
 
 fn ascending_ends(name: &LiveName, ends: &[Expiring]) -> Result<(), InvalidLive> {
     if ends.iter().any(|one| one.net.prefix_len() == 0) {
-        return Err(InvalidLive(format!("{name} holds a prefix of length 0")));
+        return Err(InvalidLive::new(format!(
+            "{name} holds a prefix of length 0"
+        )));
     }
     if ends.is_sorted_by(|a, b| a.net < b.net) {
         Ok(())
     } else {
-        Err(InvalidLive(format!("addresses of {name} do not ascend")))
+        Err(InvalidLive::new(format!(
+            "addresses of {name} do not ascend"
+        )))
     }
 }
 
@@ -147,11 +137,11 @@ fn read_name(text: &str) -> Result<LiveName, InvalidLive> {
     if text.len() > MAX_LIVE_NAME {
         return Err(InvalidLive::new("the name of a source is too long"));
     }
-    Ok(wire::parse(text)?)
+    Ok(parse(text)?)
 }
 
 fn read_networks(nets: &[pb::Network]) -> Result<Vec<IpNet>, InvalidLive> {
-    let read = |net| wire::read_network(net).map_err(InvalidLive::from);
+    let read = |net| read_network(net).map_err(InvalidLive::from);
     nets.iter().map(read).collect()
 }
 
@@ -159,7 +149,7 @@ fn read_expiring(all: &[pb::ExpiringNetwork]) -> Result<Vec<Expiring>, InvalidLi
     let read = |one: &pb::ExpiringNetwork| {
         let wrong = || InvalidLive::new("an end is no time, or has no network");
         Ok(Expiring {
-            net: wire::read_network(one.network.as_ref().ok_or_else(wrong)?)?,
+            net: read_network(one.network.as_ref().ok_or_else(wrong)?)?,
             until: Until::from_unix(one.until).ok_or_else(wrong)?,
         })
     };
@@ -180,9 +170,9 @@ impl From<&LiveDelta> for pb::LiveDelta {
                     add_expiring,
                     remove,
                 } => {
-                    message.add = add.iter().map(wire::network).collect();
-                    message.add_expiring = add_expiring.iter().map(wire::sets::expiring).collect();
-                    message.remove = remove.iter().map(wire::network).collect();
+                    message.add = add.iter().map(network).collect();
+                    message.add_expiring = add_expiring.iter().map(sets::expiring).collect();
+                    message.remove = remove.iter().map(network).collect();
                 }
             }
             message
