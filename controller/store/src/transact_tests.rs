@@ -77,7 +77,9 @@ fn text(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     (0..length)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             b'a' + u8::try_from((state >> 33) % 26).unwrap()
         })
         .collect()
@@ -103,7 +105,10 @@ async fn a_large_value_is_written_within_the_limits_and_replaced() {
     let mut value = text(5_000_000, 1);
     put_large(&store, "k", &value).await;
     let counts = store.take_counts();
-    assert!(counts.operations <= Limits::STANDARD.operations, "{counts:?}");
+    assert!(
+        counts.operations <= Limits::STANDARD.operations,
+        "{counts:?}"
+    );
     assert!(counts.bytes <= Limits::STANDARD.bytes, "{counts:?}");
     assert_eq!(get_large(&store, "k").await.as_ref(), Some(&value));
     // A few bytes in the middle: a part or two are new, and those that they replace go.
@@ -156,7 +161,12 @@ async fn parts_about_to_be_referred_to_are_not_collected() {
 async fn a_record_of_ten_thousand_entries_changes_within_the_limits() {
     let store = Memory::default();
     let mut record: BTreeMap<String, String> = (0..10_000)
-        .map(|n| (format!("node-{n:05}"), format!("waiting since {n}, before {}", n * 7)))
+        .map(|n| {
+            (
+                format!("node-{n:05}"),
+                format!("waiting since {n}, before {}", n * 7),
+            )
+        })
         .collect();
     let write = async |record: &BTreeMap<String, String>| {
         let write = transact(&store, "the rollout", async |mut tx| {
@@ -172,11 +182,16 @@ async fn a_record_of_ten_thousand_entries_changes_within_the_limits() {
         }
         write(&record).await;
         let counts = store.take_counts();
-        assert!(counts.operations <= Limits::STANDARD.operations, "{counts:?}");
+        assert!(
+            counts.operations <= Limits::STANDARD.operations,
+            "{counts:?}"
+        );
         assert!(counts.bytes <= Limits::STANDARD.bytes, "{counts:?}");
     }
-    let read: records::Read<BTreeMap<String, String>> =
-        records::read(&store, "rollout/site-a").await.unwrap().unwrap();
+    let read: records::Read<BTreeMap<String, String>> = records::read(&store, "rollout/site-a")
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(read.record, record);
     assert!(store.count(&keys::parts("rollout/site-a")) > 1);
 }
