@@ -6,7 +6,8 @@ use voipfleet_ruleset::identifiers::SiteName;
 
 use super::{PushError, PushRequest};
 use crate::clock::Clock;
-use crate::records::{self, MAX_WAITING, QueueRecord, Queued, Read, RolloutRecord, RolloutState};
+use crate::limits::MAX_WAITING;
+use crate::records::{self, QueueRecord, Queued, Read, RolloutRecord, RolloutState};
 use crate::store::{Store, StoreError, keys, transact};
 
 /// Tries to queue or to push, while rollouts begin and end.

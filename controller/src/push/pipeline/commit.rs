@@ -12,7 +12,7 @@ use super::{Pipeline, Proposed};
 use crate::failpoint;
 use crate::push::{PushError, prune};
 use crate::records::{RolloutRecord, expected};
-use crate::store::{Expect, StoreError, Transaction, Txn, keys};
+use crate::store::{Expect, StoreError, Transaction, keys};
 
 /// What came of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,11 +54,7 @@ impl Pipeline {
         expect_heads(proposal, heads, &mut tx);
         store_generation(proposal, heads, &mut tx)?;
         if let Some(packed) = packed.take().filter(|_| proposal.changed) {
-            let store = self.store.as_ref();
-            let rulesets = packed.put(store, &stored(heads), Txn::new()).await?;
-            for (key, value) in rulesets.puts {
-                tx.put(key, value);
-            }
+            packed.stage(&stored(heads), &mut tx).await?;
         }
         let Some(rollout) = rollout else {
             let unchanged = !tx.writes() || tx.commit().await?.is_some();
@@ -171,7 +167,7 @@ mod tests {
     use crate::fleet::Fleet;
     use crate::push::{PushRequest, Pushes, RequestedContent};
     use crate::records::{Cause, GenerationRecord, Read};
-    use crate::store::{Embedded, Store};
+    use crate::store::{Embedded, Store, Txn};
 
     fn site() -> SiteName {
         "site-a".parse().unwrap()

@@ -216,7 +216,7 @@ async fn last_good(
 ) -> Result<Generation, PushError> {
     let entries = store.all(&keys::generations(site), MAX_GENERATIONS).await?;
     for entry in entries.into_iter().rev() {
-        let record: GenerationRecord = records::load(store, entry).await?;
+        let record: GenerationRecord = records::load(store, &entry).await?;
         if record.number >= newest.number || record.nodes == newest.nodes {
             continue;
         }

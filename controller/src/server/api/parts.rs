@@ -59,6 +59,7 @@ impl OperatorService {
                 clock: Arc::clone(&clock),
                 audit,
                 admin: admin.clone(),
+                documents: documents.clone(),
                 usage: DocumentUsage::default(),
             },
             documents: DocumentsApi {
@@ -76,7 +77,7 @@ impl OperatorService {
                 store: Arc::clone(&store),
                 clock: Arc::clone(&clock),
                 fleet: fleet.clone(),
-                documents,
+                documents: documents.clone(),
             },
             pushes: PushApi {
                 store: Arc::clone(&store),
@@ -98,6 +99,7 @@ impl OperatorService {
             tokens: TokensApi {
                 store: Arc::clone(&store),
                 clock: Arc::clone(&clock),
+                documents,
                 authority: Arc::clone(&authority),
                 enrol_address,
             },

@@ -12,7 +12,7 @@ use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::Digest;
 
 use super::fields::{invalid, parse};
-use crate::site_inputs::MAX_NODES;
+use crate::limits::MAX_NODES_PER_SITE;
 
 pub(super) fn digest(held: Option<Held>) -> Vec<u8> {
     held.map(|held| held.digest.as_bytes().to_vec())
@@ -83,8 +83,10 @@ fn staging(staging: &v1::BasisStaging) -> Result<Staging, Status> {
 
 /// A plan's precondition as voipctl sends it back.
 pub(super) fn precondition(basis: v1::PlanBasis) -> Result<Precondition, Status> {
-    if basis.nodes.len() > MAX_NODES {
-        return Err(invalid(format!("a plan of more than {MAX_NODES} nodes")));
+    if basis.nodes.len() > MAX_NODES_PER_SITE {
+        return Err(invalid(format!(
+            "a plan of more than {MAX_NODES_PER_SITE} nodes"
+        )));
     }
     let of_plan = basis.staging.as_ref();
     let of_plan = of_plan.ok_or_else(|| invalid("the plan has no staging; plan again"))?;

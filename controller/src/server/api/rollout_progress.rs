@@ -22,8 +22,7 @@ use crate::records::{
     self, GenerationRecord, NodeId, NodeProgress, Phase, RolloutRecord, RolloutState,
 };
 use crate::rollout::{Delivery, Rollouts, judge};
-use crate::site_inputs::MAX_NODES;
-use crate::store::{Store, keys};
+use crate::store::{Store, every, keys};
 
 /// An operator's view of a rollout.
 #[derive(Debug)]
@@ -65,7 +64,7 @@ impl PushApi {
             return Ok(None);
         };
         let mut roles = BTreeMap::new();
-        for entry in self.store.all(&keys::nodes(site), MAX_NODES).await? {
+        for entry in every(self.store.as_ref(), &keys::nodes(site)).await? {
             let node: records::NodeRecord = records::from_json(&entry.key, &entry.held)?;
             let name = keys::site_and_node(&entry.key).and_then(|(_, node)| node.parse().ok());
             if let Some(name) = name {
