@@ -6,7 +6,7 @@ pub const MAX_DOCUMENTS: usize = 50_000;
 pub const MAX_NODES_PER_SITE: usize = 10_000;
 /// Nodes of an installation.
 pub const MAX_NODES: usize = 100_000;
-/// Generations of one site: older ones are pruned.
+/// Generations of one site: more than pruning leaves.
 pub const MAX_GENERATIONS: usize = 10_000;
 /// Pushes that wait for one site.
 pub const MAX_WAITING: usize = 16;

@@ -39,7 +39,6 @@ pub struct Used {
 /// What is needed of a generation here.
 #[derive(Deserialize)]
 struct Named {
-    #[serde(default)]
     live: BTreeSet<LiveName>,
 }
 

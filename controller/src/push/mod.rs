@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::documents::Cache;
 use crate::fleet::Fleet;
 use crate::rollout::Rollouts;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Everything about pushes, over one store and one fleet.
 #[derive(Debug, Clone)]
@@ -80,12 +80,12 @@ impl Pushes {
         request: PushRequest,
         key_hash: &str,
     ) -> Result<PushOutcome, PushError> {
-        for _ in 0..queue::TRIES {
+        for _ in 0..store::ATTEMPTS {
             if let Some(ticket) = self.queue.enqueue(&request, key_hash).await? {
                 return Ok(PushOutcome::Queued(ticket));
             }
             match self.pipeline.push(request.clone()).await {
-                // A rollout has begun since.
+                // A rollout has begun since: it waits for that one.
                 Err(PushError::Busy { .. } | PushError::Waiting { .. }) => {}
                 other => {
                     let (proposed, started) = other?;

@@ -9,7 +9,7 @@ use crate::documents;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, RolloutRecord, TargetRecord};
 use crate::rulesets;
-use crate::store::parts::{Owner, Parts};
+use crate::store::parts::{self, Owner};
 use crate::store::{Store, StoreError, every, keys};
 
 /// Generations of a site that are kept.
@@ -60,15 +60,15 @@ async fn prune(store: &dyn Store, site: &SiteName) -> Result<usize, StoreError> 
     let mut generations = Vec::new();
     for (place, entry) in entries.into_iter().enumerate() {
         let key = entry.key.clone();
-        let parts = Parts::of(&key, &entry.held)?;
         let record: GenerationRecord = records::load(store, &entry).await?;
         let digests = record.nodes.values().map(|content| content.digest);
         if place < count && !wanted.contains(&record.number) {
             gone += 1;
             dropped.extend(digests);
             generations.push(keys::outcome(site, record.number));
+            // Those of failed attempts to store it too.
+            generations.extend(parts::keys_of(store, &key).await?);
             generations.push(key);
-            generations.extend(parts.iter().flat_map(Parts::keys));
         } else {
             kept.extend(digests);
         }

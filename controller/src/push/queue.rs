@@ -10,9 +10,6 @@ use crate::limits::MAX_WAITING;
 use crate::records::{self, QueueRecord, Queued, Read, RolloutRecord, RolloutState};
 use crate::store::{Store, StoreError, keys, transact};
 
-/// Tries to queue or to push, while rollouts begin and end.
-pub(super) const TRIES: usize = 20;
-
 /// The queues of all sites.
 #[derive(Debug, Clone)]
 pub struct PushQueue {
@@ -74,6 +71,7 @@ impl PushQueue {
                 confirm_within_ms: request.confirm_within_ms,
                 planned: precondition.map(|precondition| precondition.content.clone()),
             });
+            tx.find_parts(&key).await?;
             tx.put_large_json(&key, &key, &queue)?;
             Ok::<_, PushError>(tx.done(Some(number)))
         });
@@ -97,6 +95,7 @@ impl PushQueue {
             if let Some(mut queue) = tx.read::<QueueRecord>(&key).await?
                 && change(&mut queue)
             {
+                tx.find_parts(&key).await?;
                 tx.put_large_json(&key, &key, &queue)?;
             }
             Ok(tx.done(()))

@@ -4,12 +4,9 @@ use voipfleet_controller_core::rollout::state_machine::CommandRefusal;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::Rollouts;
-use super::persist::persist;
+use super::persist;
 use crate::records::RolloutRecord;
-use crate::store::StoreError;
-
-/// Tries to win against the rollout itself.
-const TRIES: usize = 20;
+use crate::store::{StoreError, transact_at};
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +52,9 @@ impl Rollouts {
         site: &SiteName,
         change: impl Fn(&mut RolloutRecord, u64) -> Result<(), CommandRefusal>,
     ) -> Result<RolloutRecord, CommandError> {
-        for _ in 0..TRIES {
+        let store = self.inner.store.as_ref();
+        let what = format!("the rollout of site {site}");
+        let changed = transact_at(store, &what, async |mut tx| {
             let Some(read) = self.read(site).await? else {
                 return Err(CommandError::None(site.clone()));
             };
@@ -66,18 +65,23 @@ impl Rollouts {
             let at_ms = self.inner.clock.now_ms();
             change(&mut next, at_ms)
                 .map_err(|refusal| CommandError::Refused(site.clone(), refusal))?;
-            if next == aged {
-                return Ok(next);
+            if next != aged {
+                persist::write(&mut tx, site, &read, &next, at_ms).await?;
             }
-            if let Some(revision) =
-                persist(self.inner.store.as_ref(), site, &read, &next, at_ms).await?
-            {
-                self.inner.timers.wrote(site, &next, revision, now);
-                let (state, reason) = (next.state.as_str(), &next.reason);
-                tracing::info!(%site, generation = next.generation, state, reason, "rollout");
-                return Ok(next);
+            Ok(tx.done((read.record, next, now)))
+        });
+        let ((before, next, now), revision) = changed.await.map_err(|error| match error {
+            CommandError::Store(StoreError::Contended { .. }) => {
+                CommandError::Contended(site.clone())
             }
+            other => other,
+        })?;
+        if let Some(revision) = revision {
+            persist::committed(&before, &next);
+            self.inner.timers.wrote(site, &next, revision, now);
+            let (state, reason) = (next.state.as_str(), &next.reason);
+            tracing::info!(%site, generation = next.generation, state, reason, "rollout");
         }
-        Err(CommandError::Contended(site.clone()))
+        Ok(next)
     }
 }

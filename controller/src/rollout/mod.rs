@@ -17,6 +17,8 @@ pub use commands::CommandError;
 pub(crate) use observation::{Delivery, absent, is_refusal, judge};
 
 use self::driver::SiteRollouts;
+#[cfg(test)]
+pub(crate) use self::persist::persist;
 use self::timers::Timers;
 use crate::audit::Audit;
 use crate::clock::Clock;

@@ -11,8 +11,8 @@ use crate::failpoint::{self, At};
 use crate::records::{self, GenerationRecord, QueueRecord, Read, RolloutRecord, TargetRecord};
 use crate::store::{Expect, Revision, Store, StoreError, Transaction, keys};
 
-/// Writes a step; none: the rollout or the targets have been changed since by others.
-pub(super) async fn persist(
+/// Commits a step; none: the rollout or the targets have been changed since by others.
+pub(crate) async fn persist(
     store: &dyn Store,
     site: &SiteName,
     before: &Read<RolloutRecord>,
@@ -20,20 +20,37 @@ pub(super) async fn persist(
     at_ms: u64,
 ) -> Result<Option<Revision>, StoreError> {
     let mut tx = Transaction::new(store);
+    write(&mut tx, site, before, after, at_ms).await?;
+    let revision = tx.commit().await?;
+    committed(&before.record, after);
+    Ok(revision)
+}
+
+/// Writes a step into a transaction.
+pub(super) async fn write(
+    tx: &mut Transaction<'_>,
+    site: &SiteName,
+    before: &Read<RolloutRecord>,
+    after: &RolloutRecord,
+    at_ms: u64,
+) -> Result<(), StoreError> {
     let key = keys::rollout(site);
     tx.expect(key.clone(), Expect::At(before.revision));
+    tx.find_parts(&key).await?;
     tx.put_large_json(&key, &key, after)?;
     let current = keys::current(site);
     let targets = after.targets();
     if tx.read::<TargetRecord>(&current).await?.as_ref() != Some(&targets) {
+        tx.find_parts(&current).await?;
         tx.put_large_json(&current, &current, &targets)?;
     }
     if before.record.back != after.back
         && let Some(number) = after.back
     {
-        let back = way_back(store, site, &before.record, after, number, at_ms).await?;
+        let back = way_back(tx.store(), site, &before.record, after, number, at_ms).await?;
         let key = keys::generation(site, number);
         tx.expect(key.clone(), Expect::Absent);
+        tx.find_parts(&key).await?;
         tx.put_large_json(&key, &key, &back)?;
     }
     if let Some(reason) = after.blocks_queue() {
@@ -42,6 +59,7 @@ pub(super) async fn persist(
         let queue: Option<QueueRecord> = tx.read(&key).await?;
         let mut queue = queue.unwrap_or_default();
         if queue.drop_all(&reason) {
+            tx.find_parts(&key).await?;
             tx.put_large_json(&key, &key, &queue)?;
         }
     }
@@ -53,11 +71,15 @@ pub(super) async fn persist(
             tx.put_json(&keys::outcome(site, number), &outcome)?;
         }
     }
-    let transition = Transition::between(&before.record, after).as_str();
-    failpoint::reach(transition, At::Decided);
-    let revision = tx.commit().await?;
-    failpoint::reach(transition, At::Committed);
-    Ok(revision)
+    let transition = Transition::between(&before.record, after);
+    failpoint::reach(transition.as_str(), At::Decided);
+    Ok(())
+}
+
+/// The transaction of a step is committed.
+pub(super) fn committed(before: &RolloutRecord, after: &RolloutRecord) {
+    let transition = Transition::between(before, after);
+    failpoint::reach(transition.as_str(), At::Committed);
 }
 
 /// The generation that holds what every node ran before the rollout.

@@ -31,6 +31,6 @@ pub use limits::Limits;
 pub use revision::{Revision, Versioned};
 pub use sled::{Embedded, Filling};
 pub use store::{Entry, Page, Pages, Snapshot, Store, every};
-pub use transact::{Decision, Transaction, transact, transact_at, write_batched};
+pub use transact::{ATTEMPTS, Decision, Transaction, transact, transact_at, write_batched};
 pub use txn::{Expect, MAX_KEY_BYTES, Outcome, Txn};
 pub use watch::{Change, Changes, WatchError};

@@ -191,6 +191,17 @@ pub async fn joined(store: &dyn Store, entry: &Entry) -> Result<Option<Versioned
     }
 }
 
+/// The keys of all parts that belong to `owner`, those of failed attempts to write it among them.
+pub async fn keys_of(store: &dyn Store, owner: &str) -> Result<Vec<String>, StoreError> {
+    let prefix = keys::parts(owner);
+    let mut found = Vec::new();
+    let mut pages = Pages::new(store, &prefix, PAGE);
+    while let Some(entries) = pages.next().await? {
+        found.extend(entries.into_iter().map(|entry| entry.key));
+    }
+    Ok(found)
+}
+
 /// The key that parts belong to, for one who removes some of them. Everything that refers to
 /// parts is read after it.
 #[derive(Debug)]
@@ -236,13 +247,8 @@ impl<'s> Owner<'s> {
     /// Removes its parts that are not in `used`; answers how many were found. A concurrent write
     /// of the owner may leave some of them.
     pub async fn collect(&mut self, used: &BTreeSet<String>) -> Result<usize, StoreError> {
-        let prefix = keys::parts(&self.key);
-        let mut useless = Vec::new();
-        let mut pages = Pages::new(self.store, &prefix, PAGE);
-        while let Some(entries) = pages.next().await? {
-            let keys = entries.into_iter().map(|entry| entry.key);
-            useless.extend(keys.filter(|key| !used.contains(key)));
-        }
+        let mut useless = keys_of(self.store, &self.key).await?;
+        useless.retain(|key| !used.contains(key));
         self.delete(&useless).await?;
         Ok(useless.len())
     }

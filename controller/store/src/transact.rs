@@ -12,9 +12,7 @@ use crate::{Expect, Outcome, Revision, Store, StoreError, Txn, Versioned, record
 
 /// Attempts before a transaction gives up. The losers of a conflict wait up to twice as long
 /// each time: all of them together half a second or so.
-const ATTEMPTS: u32 = 16;
-/// Replaced parts that go with the transaction that replaces them; the rest is collected later.
-const REPLACED: usize = 40;
+pub const ATTEMPTS: u32 = 16;
 /// The first wait after a conflict, at most. The attempt after the first conflict does not wait.
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(64);
@@ -29,8 +27,11 @@ pub struct Transaction<'s> {
     staged: BTreeMap<String, Vec<u8>>,
     /// Keys of parts that stay as long as the expectations hold.
     present: BTreeSet<String>,
-    /// Values that were read, and are in parts.
-    in_parts: BTreeMap<String, Parts>,
+    /// The keys of the parts that belong to keys that were read.
+    owned: BTreeMap<String, BTreeSet<String>>,
+    /// Parts that nothing will refer to. Those that do not fit stay until their owner is written
+    /// again.
+    replaced: BTreeSet<String>,
 }
 
 /// The end of one attempt.
@@ -49,7 +50,8 @@ impl<'s> Transaction<'s> {
             writes: BTreeMap::new(),
             staged: BTreeMap::new(),
             present: BTreeSet::new(),
-            in_parts: BTreeMap::new(),
+            owned: BTreeMap::new(),
+            replaced: BTreeSet::new(),
         }
     }
 
@@ -73,10 +75,25 @@ impl<'s> Transaction<'s> {
         };
         self.expect(key, Expect::At(held.revision));
         if let Some(parts) = parts {
-            self.present.extend(parts.keys());
-            self.in_parts.insert(key.to_owned(), parts);
+            self.own(key, parts.keys());
         }
         Ok(Some(held))
+    }
+
+    /// Finds every part of a key, those of failed attempts among them: [`Self::put_large`] then
+    /// removes what the new value does not need. The key is expected as it was read before.
+    pub async fn find_parts(&mut self, key: &str) -> Result<(), StoreError> {
+        let found = parts::keys_of(self.store, key).await?;
+        self.own(key, found);
+        Ok(())
+    }
+
+    fn own(&mut self, key: &str, parts: impl IntoIterator<Item = String>) {
+        let owned = self.owned.entry(key.to_owned()).or_default();
+        for part in parts {
+            self.present.insert(part.clone());
+            owned.insert(part);
+        }
     }
 
     /// Reads a JSON record, whether it is whole or in parts.
@@ -105,19 +122,18 @@ impl<'s> Transaction<'s> {
     /// Writes a value of any size. One that is too long for its key goes into parts, which
     /// belong to `owner`: a key that this transaction expects as it was read, and writes.
     pub fn put_large(&mut self, owner: &str, key: &str, value: Vec<u8>) {
-        let before = self.in_parts.get(key).filter(|_| owner == key);
-        let mut replaced = before.map(Parts::keys).unwrap_or_default();
+        let before = self.owned.get(key).filter(|_| owner == key);
+        let mut replaced = before.cloned().unwrap_or_default();
         if value.len() <= parts::INLINE_BYTES {
             self.put(key, value);
         } else {
             let parts = self.stage_parts(owner, &value);
-            let kept: BTreeSet<String> = parts.keys().into_iter().collect();
-            replaced.retain(|part| !kept.contains(part));
+            for part in parts.keys() {
+                replaced.remove(&part);
+            }
             self.put(key, parts.encode());
         }
-        for part in replaced.into_iter().take(REPLACED) {
-            self.delete(part);
-        }
+        self.replaced.extend(replaced);
     }
 
     /// Writes a JSON record of any size; see [`Self::put_large`].
@@ -160,9 +176,8 @@ impl<'s> Transaction<'s> {
 
     /// Removes a key with the parts that its value was in when it was read here.
     pub fn delete_large(&mut self, key: &str) {
-        for part in self.in_parts.get(key).map(Parts::keys).unwrap_or_default() {
-            self.delete(part);
-        }
+        self.replaced
+            .extend(self.owned.get(key).into_iter().flatten().cloned());
         self.delete(key);
     }
 
@@ -187,13 +202,21 @@ impl<'s> Transaction<'s> {
         let limits = self.store.limits();
         let small = txn.clone();
         txn.puts.extend(self.staged.clone());
-        let txn = if txn.operations() <= limits.operations && txn.bytes() <= limits.bytes {
+        let mut txn = if txn.operations() <= limits.operations && txn.bytes() <= limits.bytes {
             txn
         } else {
             let staged = self.staged.into_iter();
             write_batched(self.store, staged.map(|(key, value)| (key, Some(value)))).await?;
             small
         };
+        let mut bytes = txn.bytes();
+        for part in self.replaced {
+            bytes += part.len();
+            if txn.operations() == limits.operations || bytes > limits.bytes {
+                break;
+            }
+            txn.deletes.push(part);
+        }
         match self.store.commit(txn).await? {
             Outcome::Committed { revision } => Ok(Some(revision)),
             Outcome::Conflict => Ok(None),

@@ -338,7 +338,8 @@ impl Upkeep for Feeds {
                     self.store.as_ref(),
                     &key,
                     async |mut tx| -> Result<_, StoreError> {
-                        tx.get_large(&key).await?;
+                        tx.get(&key).await?;
+                        tx.find_parts(&key).await?;
                         tx.delete_large(&key);
                         Ok(tx.done(()))
                     },
@@ -351,7 +352,8 @@ impl Upkeep for Feeds {
                     self.store.as_ref(),
                     &key,
                     async |mut tx| -> Result<_, StoreError> {
-                        tx.get_large(&key).await?;
+                        tx.get(&key).await?;
+                        tx.find_parts(&key).await?;
                         tx.put_large(&key, &key, record.clone());
                         Ok(tx.done(()))
                     },

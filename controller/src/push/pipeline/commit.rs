@@ -52,7 +52,7 @@ impl Pipeline {
         let rollout = (!settled).then(|| self.rollout(proposal, heads, request.ticket));
         let mut tx = Transaction::new(self.store.as_ref());
         expect_heads(proposal, heads, &mut tx);
-        store_generation(proposal, heads, &mut tx)?;
+        store_generation(proposal, heads, &mut tx).await?;
         if let Some(packed) = packed.take().filter(|_| proposal.changed) {
             packed.stage(&stored(heads), &mut tx).await?;
         }
@@ -60,8 +60,8 @@ impl Pipeline {
             let unchanged = !tx.writes() || tx.commit().await?.is_some();
             return Ok(unchanged.then_some(StartedPush::Unchanged));
         };
-        claim.take(&mut tx)?;
-        store_rollout(proposal, &rollout, &mut tx)?;
+        claim.take(&mut tx).await?;
+        store_rollout(proposal, &rollout, &mut tx).await?;
         // Before it can be seen: it is this controller's, and not one to take over.
         self.rollouts.started(site, rollout.number);
         failpoint::reach("start", failpoint::At::Decided);
@@ -107,7 +107,7 @@ fn expect_heads(proposal: &Proposal, heads: &Heads, tx: &mut Transaction<'_>) {
     }
 }
 
-fn store_generation(
+async fn store_generation(
     proposal: &Proposal,
     heads: &Heads,
     tx: &mut Transaction<'_>,
@@ -123,18 +123,21 @@ fn store_generation(
         expected(heads.generation.as_ref())
     };
     tx.expect(key.clone(), expect);
+    tx.find_parts(&key).await?;
     tx.put_large_json(&key, &key, generation)
 }
 
-fn store_rollout(
+async fn store_rollout(
     proposal: &Proposal,
     rollout: &RolloutRecord,
     tx: &mut Transaction<'_>,
 ) -> Result<(), StoreError> {
     let site = &proposal.site;
     let key = keys::current(site);
+    tx.find_parts(&key).await?;
     tx.put_large_json(&key, &key, &rollout.targets())?;
     let key = keys::rollout(site);
+    tx.find_parts(&key).await?;
     tx.put_large_json(&key, &key, rollout)?;
     if rollout.state.has_ended() {
         let key = keys::outcome(site, rollout.generation);
@@ -151,6 +154,10 @@ fn stored(heads: &Heads) -> BTreeSet<Digest> {
         .map(|content| content.digest)
         .collect()
 }
+
+#[cfg(test)]
+#[path = "large_site_tests.rs"]
+mod large_site;
 
 #[cfg(test)]
 mod tests {

@@ -10,13 +10,10 @@ use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::push::{Compiler, PushError, PushRequest};
 use crate::rollout::Rollouts;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 pub use self::commit::StartedPush;
 pub use self::propose::Proposed;
-
-/// Tries to win against other pushes of the same site: each makes the whole proposal anew.
-const TRIES: usize = 5;
 
 #[derive(Debug, Clone)]
 pub struct Pipeline {
@@ -47,7 +44,7 @@ impl Pipeline {
     /// Proposes a push and commits it. If what the proposal was made of has changed since, the
     /// whole proposal is made anew. A dry run ends before the commit.
     pub async fn push(&self, request: PushRequest) -> Result<(Proposed, StartedPush), PushError> {
-        for _ in 0..TRIES {
+        for _ in 0..store::ATTEMPTS {
             if let Some(done) = self.attempt(&request).await? {
                 return Ok(done);
             }

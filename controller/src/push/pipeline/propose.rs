@@ -16,6 +16,7 @@ use voipfleet_ruleset::ruleset::{Mode, Ruleset};
 use super::Pipeline;
 use crate::clock;
 use crate::fleet::Fleet;
+use crate::limits::MAX_GENERATIONS;
 use crate::push::stored_content::generation;
 use crate::push::{Compiler, PushError, PushRequest, RequestedContent};
 use crate::records::{
@@ -25,9 +26,6 @@ use crate::rollout::{absent, is_refusal};
 use crate::rulesets::Packed;
 use crate::site_inputs::{SiteNode, Snapshot, Targets};
 use crate::store::{Store, StoreError, keys};
-
-/// The most generations of a site that are read: more than pruning leaves.
-const MAX_GENERATIONS: usize = 10_000;
 
 /// A proposal with what it takes to commit it.
 #[derive(Debug)]
@@ -64,7 +62,7 @@ struct Rulesets {
 }
 
 impl Heads {
-    async fn read(store: &dyn Store, request: &PushRequest) -> Result<Self, PushError> {
+    pub(super) async fn read(store: &dyn Store, request: &PushRequest) -> Result<Self, PushError> {
         let site = &request.site;
         let targets = Targets::read(store, site).await?;
         let generation = match &targets {
@@ -326,7 +324,7 @@ fn node_state(
 }
 
 /// What the site is at, with the generations that its nodes should run or have confirmed.
-async fn current(
+pub(super) async fn current(
     store: &dyn Store,
     site: &SiteName,
     heads: &Heads,

@@ -52,9 +52,10 @@ impl QueueClaim {
     }
 
     /// Adds to a transaction that the queue is as it was read, and takes the push off it.
-    pub(super) fn take(&self, tx: &mut Transaction<'_>) -> Result<(), StoreError> {
+    pub(super) async fn take(&self, tx: &mut Transaction<'_>) -> Result<(), StoreError> {
         tx.expect(self.key.clone(), self.expect);
         if let Some(left) = &self.left {
+            tx.find_parts(&self.key).await?;
             tx.put_large_json(&self.key, &self.key, left)?;
         }
         Ok(())

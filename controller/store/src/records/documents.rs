@@ -44,6 +44,5 @@ pub struct LastChange {
     /// When, Unix time.
     pub at_ms: u64,
     /// It deleted the document.
-    #[serde(default)]
     pub deleted: bool,
 }

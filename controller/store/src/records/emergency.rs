@@ -23,7 +23,6 @@ pub struct ExceptionRecord {
     /// Why.
     pub reason: String,
     /// It hits somebody whom the site serves, and that is meant.
-    #[serde(default)]
     pub forced: bool,
 }
 

@@ -14,7 +14,6 @@ pub struct OperatorRecord {
     pub bindings: Vec<Binding>,
     /// The keys whose certificates speak for it: an operator who was removed and added again
     /// is not brought back by the old certificate.
-    #[serde(default)]
     pub keys: Vec<OperatorKey>,
     /// When it was added, Unix time.
     pub added_ms: u64,

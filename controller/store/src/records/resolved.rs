@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 /// A DNS name and its addresses. What is known stays for as long as no better answer comes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct ResolvedRecord {
     /// Its addresses, those that are about to go among them; empty: it never had a good answer.
     pub addresses: BTreeMap<IpAddr, Seen>,
@@ -38,29 +37,6 @@ pub struct Seen {
     pub last_ms: u64,
     /// Since when good answers leave it out, Unix time: it goes when that has lasted; none: the
     /// last good answer had it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub missing_since_ms: Option<u64>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_of_an_earlier_version_is_read() {
-        let early = r#"{"addresses":{"192.0.2.7":{"first_ms":1,"last_ms":2}},"resolved_ms":2}"#;
-        let record: ResolvedRecord = serde_json::from_str(early).unwrap();
-        let seen = record.addresses[&"192.0.2.7".parse::<IpAddr>().unwrap()];
-        assert_eq!(
-            (seen.first_ms, seen.last_ms, seen.missing_since_ms),
-            (1, 2, None)
-        );
-        assert_eq!(record.failing_since_ms, None);
-
-        let written = serde_json::to_string(&record).unwrap();
-        assert_eq!(
-            serde_json::from_str::<ResolvedRecord>(&written).unwrap(),
-            record
-        );
-    }
 }
