@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::{LiveName, Ruleset, Until};
 
-pub use access::{Access, Reach};
+pub use access::{Access, NetworkOwner, Reach, Reachable};
 pub use owners::Owners;
 
 use access::Accesses;
