@@ -329,10 +329,10 @@ fn inspect_and_renew(
     moment: Moment,
 ) -> Inspection {
     let found = inspect::inspect_parts(kernel, running, parts, moment);
-    if found.renewal.is_empty() {
+    let Some(renewal) = &found.renewal else {
         return found;
-    }
-    if let Err(error) = kernel.ipset_restore(&found.renewal) {
+    };
+    if let Err(error) = kernel.ipset_restore(renewal) {
         warn!(reason = chain(&error), "timers of set elements not renewed");
     }
     inspect::inspect_parts(kernel, running, parts, Moment::now())

@@ -317,7 +317,12 @@ fn write_changes(
         .map(|set| KernelSet::written(set, now))
         .collect();
     let plan = set_plan(&changed, &expected, now);
-    let written = write_plan(kernel, &(plan.before + &plan.after), &changed, now);
+    let written = write_plan(
+        kernel,
+        &format!("{}{}", plan.before, plan.after),
+        &changed,
+        now,
+    );
     match written {
         Ok(Some(count)) => Ok(Counted::Some(count)),
         Ok(None) | Err(_) => write_all(kernel, running),
