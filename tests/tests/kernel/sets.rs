@@ -270,7 +270,10 @@ fn a_hundred_changes_of_a_hundred_thousand_touch_a_hundred() {
             &ruleset(vec![set("vf-deny-4", hosts(100, 100_000))]),
         );
         assert_eq!(
-            (plan.before.lines().count(), plan.after.to_string().lines().count()),
+            (
+                plan.before.lines().count(),
+                plan.after.to_string().lines().count()
+            ),
             (100, 100)
         );
     });
