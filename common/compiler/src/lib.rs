@@ -299,7 +299,7 @@ fn emergency(sources: &mut Sources<'_>) -> Result<Vec<Rule>, CompileError> {
             own: Elements::default(),
             live: [name].into(),
         };
-        let source = sources.add_set(owner, String::new(), content)?;
+        let source = sources.add_set(owner, None, content)?;
         let rule = set_names::rule(subject, &[], verdict)?;
         rules.extend(source.and_then(|source| from_source(rule, &source)));
     }
