@@ -55,7 +55,7 @@ pub(super) struct Sources<'a> {
     pub(super) site: &'a Site,
     pub(super) documents: &'a Documents,
     pub(super) nodes: &'a BTreeMap<&'a NodeName, &'a NodeInput>,
-    /// For warnings only: no ruleset depends on what live sources hold.
+    /// For warnings only: no ruleset depends on what dynamic sets hold.
     live: &'a LiveSets,
     stems: Stems,
     resolved: BTreeMap<(AddressWord, ProviderPart), Option<Source>>,
@@ -267,7 +267,7 @@ impl<'a> Sources<'a> {
         })
     }
 
-    /// What live sources hold, as far as it is known.
+    /// What dynamic sets hold, as far as it is known.
     pub(super) fn live_nets<'n>(
         &self,
         live: impl IntoIterator<Item = &'n LiveName>,

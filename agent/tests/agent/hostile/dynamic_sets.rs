@@ -83,12 +83,12 @@ const CONTENTS: &[(&str, Change, &str)] = &[
     (
         "a site's name",
         |l| l.site = "../x".to_owned(),
-        "not valid live sets",
+        "not valid dynamic sets",
     ),
     (
         "a shell's words",
         |l| l.sources[0].name = "$(reboot)".to_owned(),
-        "not a live source",
+        "not a dynamic set",
     ),
     (
         "a line",

@@ -196,7 +196,7 @@ pub enum Refusal {
     },
     /// The operator has no binding at all.
     #[error("they have no rights here")]
-    Nobody,
+    NoRights,
     /// Only for roles that hold everywhere.
     #[error("this needs role {0} of everything; theirs is limited to a part")]
     NotAll(OperatorRole),
@@ -245,7 +245,7 @@ pub fn decide(bindings: &[Binding], call: Call, target: &Target, uses: &Uses) ->
     let role = needed(call, target);
     let sight = Sight::new(bindings, role, uses);
     let found = bindings.iter().map(|binding| binding.role).max();
-    let found = found.ok_or(Refusal::Nobody)?;
+    let found = found.ok_or(Refusal::NoRights)?;
     if sight.is_nothing() {
         let needed = role;
         return Err(Refusal::Role { needed, found });

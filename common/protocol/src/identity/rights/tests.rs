@@ -44,7 +44,7 @@ fn a_role_holds_where_it_is_bound() {
     assert!(decide(&bound, Call::Push, &both, &uses()).is_err());
     assert_eq!(
         decide(&[], Call::Status, &Target::Visible, &uses()),
-        Err(Refusal::Nobody)
+        Err(Refusal::NoRights)
     );
 }
 
