@@ -11,7 +11,7 @@ use voipfleet_proto::v1::Reason;
 use voipfleet_protocol::audit::{self, Ending, Kind, Record, Who};
 use voipfleet_protocol::identity::Identity;
 use voipfleet_protocol::identity::rights::{
-    self, Allowed, Binding, Call, Sight, Target, Uses, decide,
+    self, Allowed, Binding, Call, Target, Uses, Visibility, decide,
 };
 use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 
@@ -49,7 +49,7 @@ pub struct Access {
 pub struct Caller {
     pub name: OperatorName,
     /// What it sees and may change with this call.
-    pub sight: Sight,
+    pub sight: Visibility,
     /// All its rights.
     pub bindings: Arc<[Binding]>,
     pub call: Call,
@@ -326,7 +326,7 @@ impl Access {
         self.check_rate(&proven, call, &record).await?;
         let caller = Caller {
             name: proven.name,
-            sight: allowed.sight,
+            sight: allowed.visibility,
             bindings,
             call,
             target,
@@ -386,7 +386,7 @@ impl Access {
         let Some(bindings) = self.bindings(name, &proven.leaf.key_hash).await? else {
             return Ok(Err(unknown_caller(name)));
         };
-        let everything = Sight::new(&bindings, call.role(), &Uses::new()).is_all();
+        let everything = Visibility::new(&bindings, call.role(), &Uses::new()).is_all();
         let uses = if everything {
             Arc::default()
         } else {
