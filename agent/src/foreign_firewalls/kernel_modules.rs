@@ -69,10 +69,10 @@ mod tests {
         let root = Root::new(folder.path());
         assert_eq!(modules(&root), None);
         std::fs::create_dir(root.path("/proc")).unwrap();
-        let line = "nf_conntrack 200704 1 nf_conntrack_sip, SiteSets 0x0\n";
+        let line = "nf_conntrack 200704 1 nf_conntrack_sip, Live 0x0\n";
         std::fs::write(root.path("/proc/modules"), line).unwrap();
         assert_eq!(modules(&root), None);
-        let line = format!("{line}nf_conntrack_sip 40960 0 - SiteSets 0x0\n");
+        let line = format!("{line}nf_conntrack_sip 40960 0 - Live 0x0\n");
         std::fs::write(root.path("/proc/modules"), line).unwrap();
         assert_eq!(
             modules(&root).unwrap().kind(),
