@@ -73,7 +73,7 @@ pub enum Step {
     /// Its content is what was offered, for this node.
     Checked,
     /// The preflight passed.
-    Staged,
+    PreflightPassed,
     /// A file is written beside the one that it replaces.
     Written(File),
     /// It has taken its place.
@@ -84,7 +84,7 @@ pub enum Step {
     /// It will not come back after a power cut.
     Gone(File),
     /// A corrupt file has another name.
-    PutAside,
+    CorruptRenamed,
     /// A start has read the ledger.
     LedgerRead,
     /// An inspection has found drift.

@@ -5,6 +5,7 @@
 //! for a kernel that another program flushed.
 
 use tracing::{error, warn};
+use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::iptables::{Failsafe, filter_section, jump_edit};
 use voipfleet_ruleset::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, Ruleset};
 
@@ -15,7 +16,6 @@ use crate::failpoint::{Work, during};
 use crate::host::clock;
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::{Confirmed, Ledger, Management, Note};
-use voipfleet_protocol::errors::chain;
 
 /// In the comment of every rule that only [`Ruleset::management`] has.
 const MARK: &str = "vf:management:";
@@ -145,7 +145,7 @@ fn known_management(
     }
 }
 
-/// Loads the management rules into both families. Gives what is in force then, or why one family
+/// Loads the management rules into both families. Returns what is in force then, or why one family
 /// is not protected.
 fn load(
     kernel: &mut dyn Kernel,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
+use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::drift::compare_sets;
 use voipfleet_ruleset::identifiers::SiteName;
 use voipfleet_ruleset::iptables::{
@@ -23,7 +24,6 @@ use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::{Confirmed, SiteSets};
 use crate::mailbox::{Outbox, ReceivedSets};
-use voipfleet_protocol::errors::chain;
 
 /// What the kernel refused is tried again after this time at first, and after twice as long each
 /// time.
@@ -104,7 +104,7 @@ impl DynamicSets {
             .map(|unfinished| unfinished.retry_at)
     }
 
-    /// All that should run was just proved to run. Gives whether that finishes what was refused.
+    /// All that should run was just proved to run. Returns whether that finishes what was refused.
     pub(super) fn is_in_force(&mut self) -> bool {
         self.unfinished.take().is_some()
     }

@@ -38,7 +38,11 @@ impl Report {
     /// that came.
     pub(super) fn send(&self, view: View<'_>, nonce: Option<u64>, since: Option<Instant>) {
         // Hello announces a trial by its nonce, whatever was reported last.
-        let on_trial = view.node.course.on_trial().map(|attempt| attempt.nonce);
+        let on_trial = view
+            .node
+            .trial_state
+            .on_trial()
+            .map(|attempt| attempt.nonce);
         let status = status(view, on_trial.or(nonce), &self.outcome, since);
         self.outbox.status(status);
     }

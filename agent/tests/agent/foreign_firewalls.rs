@@ -12,7 +12,7 @@ use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 fn look(place: &Place, kernel: &mut dyn Kernel) -> Vec<(NeighbourKind, String, String)> {
     let host = Host::at(place.folder.path(), place.runner());
     Findings::read(&host, kernel)
-        .neighbours
+        .foreign_firewalls
         .into_iter()
         .map(|found| (found.kind(), found.detail, found.advice))
         .collect()

@@ -175,7 +175,7 @@ fn truncated_file_is_detected_and_kept_aside() {
 fn read_only_ledger_renames_nothing() {
     in_ledger(|_, folder| {
         fs::write(folder.join("confirmed"), "x").unwrap();
-        assert!(Ledger::look_at(folder).confirmed().is_err());
+        assert!(Ledger::open_read_only(folder).confirmed().is_err());
         assert!(folder.join("confirmed").exists());
     });
 }

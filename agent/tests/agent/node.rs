@@ -235,7 +235,7 @@ impl<'a> Node<'a> {
     }
 
     pub(crate) fn confirmed(&self) -> Option<u64> {
-        let ledger = Ledger::look_at(&self.state.ledger());
+        let ledger = Ledger::open_read_only(&self.state.ledger());
         let confirmed = ledger.confirmed().unwrap();
         confirmed.map(|confirmed| confirmed.held.generation)
     }

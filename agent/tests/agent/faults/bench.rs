@@ -272,7 +272,7 @@ impl<'a> Bench<'a> {
 
     /// The ledger agrees with the kernel, and nothing is under way.
     pub(super) fn check_ledger(&self, at: &str) {
-        let ledger = Ledger::look_at(&self.node.state.ledger());
+        let ledger = Ledger::open_read_only(&self.node.state.ledger());
         assert_eq!(ledger.journal().unwrap(), None, "{at}");
         let confirmed = ledger.confirmed().unwrap();
         let held = confirmed.as_ref().map(|confirmed| confirmed.held);
