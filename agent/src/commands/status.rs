@@ -59,8 +59,7 @@ pub(super) fn status(arguments: &Status) -> anyhow::Result<ExitCode> {
             print(&line)?;
         }
     }
-    let clean = report.differences.is_empty() && report.fallback.is_none();
-    Ok(if clean {
+    Ok(if report.is_clean() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -68,6 +67,12 @@ pub(super) fn status(arguments: &Status) -> anyhow::Result<ExitCode> {
 }
 
 impl StatusReport {
+    /// Whether the node runs all that it should, with dynamic sets that are known.
+    fn is_clean(&self) -> bool {
+        let sets_are_known = self.dynamic_sets.error().is_none();
+        self.differences.is_empty() && self.fallback.is_none() && sets_are_known
+    }
+
     fn read(state: &StateDir, system: &mut System) -> anyhow::Result<Self> {
         let ledger = Ledger::open_read_only(&state.ledger());
         let mut confirmed = ledger.confirmed()?;

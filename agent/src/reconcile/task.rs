@@ -342,6 +342,9 @@ fn log_recovery(recovered: &Recovered) -> Vec<Warning> {
     if let Some(failed) = &recovered.failed {
         error!(reason = chain(failed), "confirmed ruleset not in force");
     }
+    if let Some(reason) = recovered.dynamic_sets.error() {
+        error!(reason, "dynamic sets incomplete");
+    }
     for warning in &warnings {
         warn!(reason = warning.to_string(), "start");
     }
