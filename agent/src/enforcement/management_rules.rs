@@ -6,8 +6,8 @@
 
 use tracing::{error, warn};
 use voipfleet_protocol::errors::chain;
-use voipfleet_ruleset::iptables::{Failsafe, filter_section, jump_edit};
-use voipfleet_ruleset::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, Ruleset};
+use voipfleet_ruleset::iptables::{Failsafe, filter_section, jump_edit, read_rule};
+use voipfleet_ruleset::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, RuleSubject, Ruleset};
 
 use super::target::{EnforceError, RepairScope, Target};
 use super::write::{self, Effort};
@@ -17,8 +17,6 @@ use crate::host::clock;
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::{Confirmed, Ledger, Management, Note};
 
-/// In the comment of every rule that only [`Ruleset::management`] has.
-const MARK: &str = "vf:management:";
 /// Where SSH listens if no ruleset tells.
 const SSH_PORT: u16 = 22;
 
@@ -234,7 +232,7 @@ fn protect(
     let table = kernel_state::read_rules(kernel, family)?;
     let rules = table.chain(INPUT_CHAIN).map(|chain| chain.rules.as_slice());
     let rules = rules.unwrap_or_default();
-    let is_management = rules.iter().any(|rule| rule.contains(MARK));
+    let is_management = rules.iter().any(|rule| is_management_rule(rule, family));
     if !rules.is_empty() && !is_management && existing == ExistingRules::Keep {
         // Rules protect nothing without the jump.
         if let Some(lines) = jump_edit(&table) {
@@ -251,15 +249,20 @@ fn protect(
     Ok(InForce::Management)
 }
 
+/// Whether this line of iptables-save is a rule that only [`Ruleset::management`] has. The kernel
+/// holds no more of a rule's subject than the first word of its label.
+fn is_management_rule(line: &str, family: Family) -> bool {
+    let subject = RuleSubject::Management.to_string();
+    read_rule(line, family).is_ok_and(|(_, rule)| {
+        let (first, _part) = rule.label.as_str().split_once(':').unwrap_or_default();
+        first == subject
+    })
+}
+
 /// Removes sets of a failed change, which no rule names any more. One that stays does no harm.
 fn release_sets(kernel: &mut dyn Kernel, target: Target<'_>) {
-    let only_sets = Parts {
-        v4: false,
-        v6: false,
-        sets: true,
-    };
     let effort = Effort::UntilRefused;
-    if let Err(error) = write::write(kernel, target, only_sets, effort) {
+    if let Err(error) = write::write(kernel, target, Parts::SETS, effort) {
         warn!(
             reason = chain(&error),
             "sets of the failed change not removed"
