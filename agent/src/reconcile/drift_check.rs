@@ -59,8 +59,8 @@ impl Drift {
         self.state
     }
 
-    /// Describes contention, and why a repair left something; empty: neither.
-    pub(super) fn detail(&self) -> String {
+    /// Describes contention, and why a repair left something; `None` where there is neither.
+    pub(super) fn detail(&self) -> Option<String> {
         self.repair.describe(!self.records.is_empty())
     }
 

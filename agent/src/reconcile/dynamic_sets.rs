@@ -119,8 +119,8 @@ impl DynamicSets {
         self.damaged.is_none() && self.unknown.is_empty()
     }
 
-    /// Describes what is wrong; empty: nothing.
-    pub(super) fn error(&self) -> String {
+    /// Describes what is wrong.
+    pub(super) fn error(&self) -> Option<String> {
         let unfinished = self.unfinished.as_ref().map(|unfinished| &unfinished.why);
         let known = [self.refused.as_ref(), unfinished, self.damaged.as_ref()];
         let unknown = dynamic_sets::describe_unknown(&self.unknown);
@@ -130,7 +130,7 @@ impl DynamicSets {
             .flatten()
             .map(String::as_str)
             .collect();
-        all.join("; ")
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// The digest of the dynamic sets, where they are kept and enforced.

@@ -77,12 +77,12 @@ impl Repair {
     }
 
     /// Describes contention and, where there `is_drift`, why the last repair left it.
-    pub(super) fn describe(&self, is_drift: bool) -> String {
+    pub(super) fn describe(&self, is_drift: bool) -> Option<String> {
         let contended = self.contention.describe();
         let unrepaired = self.unrepaired.as_ref().filter(|_| is_drift);
         let unrepaired = unrepaired.map(|why| format!("not repaired: {why}"));
         let lines: Vec<String> = contended.into_iter().chain(unrepaired).collect();
-        lines.join("\n")
+        (!lines.is_empty()).then(|| lines.join("\n"))
     }
 
     /// Puts right what was found, except what waits. Returns what is left.
