@@ -9,9 +9,11 @@
 //! work under way, by which one step of the code is several points here.
 
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, raise};
 use voipfleet_ruleset::ruleset::Family;
 
@@ -171,6 +173,8 @@ pub fn reach_in(work: Work, step: Step) {
         let file = std::fs::File::options()
             .create(true)
             .append(true)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(path);
         let _logged = file.and_then(|mut file| writeln!(file, "{name}"));
     }
