@@ -147,7 +147,7 @@ fn agent_reports_foreign_firewalls() {
         };
         assert_eq!(kinds(&facts), [NeighbourKind::Fail2ban]);
         assert!(facts.warnings.is_empty(), "{facts:?}");
-        let told = agent.outbox.take();
-        assert!(!told.iter().any(|message| matches!(message, Kind::Facts(_))));
+        let sent = agent.outbox.take();
+        assert!(!sent.iter().any(|message| matches!(message, Kind::Facts(_))));
     });
 }
