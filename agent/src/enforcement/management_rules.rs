@@ -289,3 +289,36 @@ pub fn leave_fallback(ledger: &Ledger, fallback: &mut Option<Fallback>) {
         warn!(reason = chain(&error), "record of the fallback not removed");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use voipfleet_ruleset::iptables::restore_input;
+
+    use super::*;
+
+    #[test]
+    fn only_a_parsed_label_makes_a_management_rule() {
+        let (ruleset, failsafe) = rules_of(None).unwrap();
+        for family in Family::BOTH {
+            let input = restore_input(&ruleset, &failsafe, family);
+            let rules: Vec<&str> = input
+                .lines()
+                .filter(|line| line.starts_with("-A VF-INPUT ") && line.contains("vf:management:"))
+                .collect();
+            assert!(!rules.is_empty());
+            for rule in rules {
+                assert!(is_management_rule(rule, family), "{rule}");
+            }
+        }
+        for other in [
+            "-A VF-INPUT -m comment --comment \"not vf:management:default\" -j DROP",
+            "-A VF-INPUT -m comment --comment \"vf:sip\" -j LOG --log-prefix \"vf:management:default\"",
+            "-A VF-INPUT -m comment --comment \"vf:management\" -j DROP",
+            "-A VF-INPUT -m comment --comment \"vf:managements:default\" -j DROP",
+            "-A VF-INPUT -m comment --comment \"vf:default\" -j DROP",
+            "vf:management:default",
+        ] {
+            assert!(!is_management_rule(other, Family::V4), "{other}");
+        }
+    }
+}
