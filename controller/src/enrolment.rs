@@ -1,6 +1,7 @@
 //! How a machine becomes a node: it shows a join token, and its key is signed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 use voipfleet_proto::v1::{EnrolRequest, EnrolResponse};
@@ -14,12 +15,10 @@ use crate::pki::authority::Request as Csr;
 use crate::pki::{Authority, Issued, PkiError, token};
 use crate::records::{self, NodeId, NodeRecord, Read, TokenRecord, TokenUse};
 use crate::settings::Address;
-use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
+use crate::store::{Expect, Store, StoreError, keys, transact};
 
 /// Machines that are signed for at the same time.
 const AT_ONCE: usize = 8;
-/// Tries to win against others that write the same token or node.
-const TRIES: usize = 5;
 
 /// Enrols machines.
 #[derive(Debug, Clone)]
@@ -111,8 +110,8 @@ impl Registrar {
     pub async fn enrol(&self, request: &EnrolRequest) -> Result<EnrolResponse, EnrolError> {
         let _turn = self.turns.try_acquire().map_err(|_| EnrolError::Busy)?;
         let token_key = keys::token(&request.token_id);
-        let mut told = false;
-        for _ in 0..TRIES {
+        let announced = AtomicBool::new(false);
+        let enrolled = transact(self.store.as_ref(), "the node", async |mut tx| {
             let token = self.token(&token_key, &request.token_secret).await?;
             let id = NodeId {
                 site: token.record.site.clone(),
@@ -123,19 +122,19 @@ impl Registrar {
             }
             let csr = Csr::parse(&request.csr_pem)?;
             let node_key = keys::node(&id.site, &id.node);
-            let held = self.store.get(&node_key).await?;
-            self.check_usable(&token.record, &id, &csr, held.is_some())?;
-            if let Some(held) = &held {
-                let node: NodeRecord = records::from_json(&node_key, held)?;
-                if node.key_hash != csr.key_hash() || node.token != request.token_id {
-                    return Err(EnrolError::Taken(id));
-                }
+            let known: Option<NodeRecord> = tx.read(&node_key).await?;
+            self.check_usable(&token.record, &id, &csr, known.is_some())?;
+            let other = |node: &NodeRecord| {
+                node.key_hash != csr.key_hash() || node.token != request.token_id
+            };
+            if known.as_ref().is_some_and(other) {
+                return Err(EnrolError::Taken(id));
             }
-            // A node without a record is worse than a machine that has to wait.
-            if !told {
+            // Before the node is a member: a member without a record is worse than a machine
+            // that has to wait.
+            if !announced.swap(true, Ordering::Relaxed) {
                 let event = joins("Enrolling", &id, &token.record, &request.token_id);
                 self.audit.append(event.record()).await?;
-                told = true;
             }
             let issued = self.sign(csr, &id).await?;
             let now_ms = self.clock.now_ms();
@@ -155,19 +154,20 @@ impl Registrar {
                 expires_ms: issued.expires_ms,
                 token: request.token_id.clone(),
             };
-            let txn = Txn::new()
-                .expect(token_key.clone(), Expect::At(token.revision))
-                .expect(node_key.clone(), (&held).into())
-                .put(token_key.clone(), records::to_json(&token_key, &used)?)
-                .put(node_key.clone(), records::to_json(&node_key, &node)?);
-            if let Outcome::Committed { .. } = self.store.commit(txn).await? {
-                tracing::info!(node = %id, token = request.token_id, "node enrolled");
-                let event = joins("Enrolled", &id, &token.record, &request.token_id);
-                self.audit.note(event).await;
-                return Ok(self.answer(&id, &token.record, issued));
-            }
-        }
-        Err(EnrolError::Busy)
+            tx.expect(token_key.clone(), Expect::At(token.revision));
+            tx.put_json(&token_key, &used)?;
+            tx.put_json(&node_key, &node)?;
+            Ok(tx.done((id, token.record, issued)))
+        })
+        .await;
+        let (id, token, issued) = enrolled.map_err(|error| match error {
+            EnrolError::Store(StoreError::Contended { .. }) => EnrolError::Busy,
+            error => error,
+        })?;
+        tracing::info!(node = %id, token = request.token_id, "node enrolled");
+        let event = joins("Enrolled", &id, &token, &request.token_id);
+        self.audit.note(event).await;
+        Ok(self.answer(&id, &token, issued))
     }
 
     /// The token, if the secret is right.

@@ -21,5 +21,6 @@ pub mod settings;
 pub mod site_inputs;
 mod site_tasks;
 
+pub use voipfleet_controller_core::limits;
 pub use voipfleet_store as store;
 pub use voipfleet_store::records;

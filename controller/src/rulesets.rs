@@ -9,13 +9,12 @@ use voipfleet_ruleset::protobuf;
 use voipfleet_ruleset::ruleset::{Digest, MAX_RULESET_BYTES, Ruleset};
 
 use crate::records::Content;
-use crate::store::{Store, StoreError, Txn, keys};
+use crate::store::{Store, StoreError, Transaction, keys};
 
 /// Sets of so many bytes are kept apart: beside its key a shorter one is not worth it.
 const APART: usize = 1024;
-/// The first byte of a ruleset in parts. No protobuf begins with it, and so no ruleset that was
-/// stored whole, as all of them once were.
-const IN_PARTS: u8 = 0;
+/// What is kept apart is cut into slices: one transaction takes several.
+const SLICE: usize = 256 * 1024;
 /// The field of `ruleset.proto` that holds the sets.
 const SETS: u32 = 6;
 
@@ -67,19 +66,23 @@ impl Packed {
         let digest = Digest::of(encoded);
         let mut parts = Vec::new();
         for (bytes, set) in cut(encoded) {
-            let set = set.map(|set| {
-                let digest = Digest::of(set);
-                self.sets.entry(digest).or_insert_with(|| set.to_vec());
-                digest.as_bytes().to_vec()
-            });
-            parts.push(Part {
-                bytes: bytes.to_vec(),
-                set: set.unwrap_or_default(),
-            });
+            let mut inline = bytes;
+            if bytes.len() > SLICE {
+                parts.extend(bytes.chunks(SLICE).map(|slice| self.apart(&[], slice)));
+                inline = &[];
+            }
+            for slice in set.unwrap_or_default().chunks(SLICE) {
+                parts.push(self.apart(std::mem::take(&mut inline), slice));
+            }
+            if !inline.is_empty() {
+                parts.push(Part {
+                    bytes: inline.to_vec(),
+                    set: Vec::new(),
+                });
+            }
         }
         let site = self.site.to_string();
-        let mut value = vec![IN_PARTS];
-        value.extend(InParts { site, parts }.encode_to_vec());
+        let value = InParts { site, parts }.encode_to_vec();
         self.rulesets.insert(digest, value);
         Content {
             digest,
@@ -87,30 +90,41 @@ impl Packed {
         }
     }
 
-    /// Adds what is not there yet to a transaction. `stored` are rulesets that stay whatever
-    /// happens before it is committed: those of the generation whose key it expects unchanged.
-    pub async fn put(
+    /// Keeps a slice apart, after bytes that are not.
+    fn apart(&mut self, bytes: &[u8], slice: &[u8]) -> Part {
+        let digest = Digest::of(slice);
+        self.sets.entry(digest).or_insert_with(|| slice.to_vec());
+        Part {
+            bytes: bytes.to_vec(),
+            set: digest.as_bytes().to_vec(),
+        }
+    }
+
+    /// Writes what is not there yet, before the transaction that refers to it or with it.
+    /// `stored` are rulesets that stay as long as the transaction's expectations hold. Those who
+    /// prune write the site's targets, which the transaction expects unchanged.
+    pub async fn stage(
         self,
-        store: &dyn Store,
         stored: &BTreeSet<Digest>,
-        mut txn: Txn,
-    ) -> Result<Txn, StoreError> {
+        tx: &mut Transaction<'_>,
+    ) -> Result<(), StoreError> {
+        let store = tx.store();
         let mut there = BTreeSet::new();
         for digest in stored {
             there.extend(sets_of(store, digest).await?);
         }
         for (digest, value) in self.rulesets {
             if !stored.contains(&digest) {
-                txn = txn.put(keys::ruleset(&digest), value);
+                tx.stage(keys::ruleset(&digest), value);
             }
         }
         for (digest, bytes) in self.sets {
             let key = keys::set(&self.site, &digest);
             if !there.contains(&key) {
-                txn = txn.put(key, bytes);
+                tx.stage(key, bytes);
             }
         }
-        Ok(txn)
+        Ok(())
     }
 }
 
@@ -155,9 +169,7 @@ pub async fn get(store: &dyn Store, digest: &Digest) -> Result<Option<Vec<u8>>, 
         key: key.clone(),
         why,
     };
-    let Some(stored) = in_parts(&key, &held.value)? else {
-        return Ok(Some(held.value));
-    };
+    let stored = in_parts(&key, &held.value)?;
     let mut encoded = Vec::new();
     for part in &stored.parts {
         encoded.extend_from_slice(&part.bytes);
@@ -189,17 +201,12 @@ impl Part {
     }
 }
 
-/// A stored value's parts; none: it is a whole ruleset.
-fn in_parts(key: &str, value: &[u8]) -> Result<Option<InParts>, StoreError> {
-    let Some((&IN_PARTS, parts)) = value.split_first() else {
-        return Ok(None);
-    };
-    InParts::decode(parts)
-        .map(Some)
-        .map_err(|error| StoreError::Value {
-            key: key.to_owned(),
-            source: error.into(),
-        })
+/// The parts of a stored ruleset.
+fn in_parts(key: &str, value: &[u8]) -> Result<InParts, StoreError> {
+    InParts::decode(value).map_err(|error| StoreError::Value {
+        key: key.to_owned(),
+        source: error.into(),
+    })
 }
 
 /// The keys of the sets that a stored ruleset names.
@@ -208,9 +215,7 @@ async fn sets_of(store: &dyn Store, digest: &Digest) -> Result<Vec<String>, Stor
     let Some(held) = store.get(&key).await? else {
         return Ok(Vec::new());
     };
-    let Some(stored) = in_parts(&key, &held.value)? else {
-        return Ok(Vec::new());
-    };
+    let stored = in_parts(&key, &held.value)?;
     let sets = stored.parts.iter();
     Ok(sets.filter_map(|part| part.key(&stored.site)).collect())
 }
@@ -246,7 +251,8 @@ mod tests {
     use voipfleet_proto::v1 as pb;
 
     use super::*;
-    use crate::store::Embedded;
+    use crate::store::Txn;
+    use crate::store::memory::Memory;
 
     fn network(number: u32) -> pb::Network {
         pb::Network {
@@ -285,31 +291,27 @@ mod tests {
         Packed::new("site-a".parse().unwrap())
     }
 
-    fn open() -> (tempfile::TempDir, Embedded) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Embedded::open(dir.path()).unwrap();
-        (dir, store)
-    }
-
     async fn count(store: &dyn Store, prefix: &str) -> usize {
         store.all(prefix, 10_000).await.unwrap().len()
     }
 
     async fn write(store: &dyn Store, packed: Packed, stored: &BTreeSet<Digest>) {
-        let txn = packed.put(store, stored, Txn::new()).await.unwrap();
-        store.commit(txn).await.unwrap();
+        let mut tx = Transaction::new(store);
+        packed.stage(stored, &mut tx).await.unwrap();
+        assert!(tx.commit().await.unwrap().is_some());
     }
 
     #[tokio::test]
     async fn thirty_nodes_share_a_set() {
-        let (_dir, store) = open();
+        let store = Memory::default();
         let mut all = packed();
         let rulesets: Vec<Vec<u8>> = (0..30)
             .map(|node| encoded(&format!("n{node}"), &[50_000, 3, 2_000]))
             .collect();
         let contents: Vec<Content> = rulesets.iter().map(|it| all.add_encoded(it)).collect();
         write(&store, all, &BTreeSet::new()).await;
-        assert_eq!(count(&store, "set/").await, 2);
+        // 400 KiB in two slices, and 16 KiB.
+        assert_eq!(count(&store, "set/").await, 3);
         let mut stored = 0;
         for entry in store.all("", 10_000).await.unwrap() {
             stored += entry.held.value.len();
@@ -324,21 +326,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_stored_whole_is_read() {
-        let (_dir, store) = open();
-        let whole = encoded("a", &[500]);
-        let digest = Digest::of(&whole);
-        let txn = Txn::new().put(keys::ruleset(&digest), whole.clone());
-        store.commit(txn).await.unwrap();
-        assert_eq!(get(&store, &digest).await.unwrap(), Some(whole));
-        let dropped = BTreeSet::from([digest]);
-        let goes = useless(&store, &dropped, &BTreeSet::new()).await.unwrap();
-        assert_eq!(goes, [keys::ruleset(&digest)]);
-    }
-
-    #[tokio::test]
     async fn a_set_goes_with_the_last_ruleset_that_names_it() {
-        let (_dir, store) = open();
+        let store = Memory::default();
         let mut first = packed();
         let old = first.add_encoded(&encoded("a", &[500, 600])).digest;
         write(&store, first, &BTreeSet::new()).await;
@@ -346,9 +335,9 @@ mod tests {
         let new = second.add_encoded(&encoded("a", &[500, 700])).digest;
         // What the first has already is not written again.
         let known = BTreeSet::from([old]);
-        let txn = second.put(&store, &known, Txn::new()).await.unwrap();
-        assert_eq!(txn.puts.len(), 2);
-        store.commit(txn).await.unwrap();
+        let before = count(&store, "").await;
+        write(&store, second, &known).await;
+        assert_eq!(count(&store, "").await, before + 2);
         assert_eq!(count(&store, "set/").await, 3);
 
         let kept = BTreeSet::from([new]);
@@ -364,7 +353,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_part_is_no_ruleset() {
-        let (_dir, store) = open();
+        let store = Memory::default();
         let mut packed = packed();
         let digest = packed.add_encoded(&encoded("a", &[500])).digest;
         write(&store, packed, &BTreeSet::new()).await;

@@ -26,7 +26,7 @@ pub(crate) const OBSERVED_CHAIN: &str = "VF-OBSERVED";
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) cluster: Option<Rule>,
-    /// What operators opening and open for a while.
+    /// Addresses that operators block and open for a while.
     pub(super) emergency: Vec<Rule>,
     /// The chain of what is denied; empty where nothing is.
     pub(super) deny: Vec<Rule>,

@@ -127,6 +127,35 @@ mod tests {
         assert_eq!(judged(&[]), (false, false));
     }
 
+    /// No prefix alone is the world here: 8192 prefixes of 16 bits hold as much as `2000::/3`.
+    #[test]
+    fn many_ipv6_prefixes_together_are_the_world() {
+        let sixteens = |count: u16| (0..count).map(|n| format!("{:x}::/16", 0x2000 + n));
+        let halves = |n: u16| ["0", "8000"].map(|half| format!("{n:x}:{half}::/17"));
+        for (nets, world) in [
+            (sixteens(8191).collect::<Vec<_>>(), false),
+            (sixteens(8192).collect(), true),
+            (sixteens(8191).chain(halves(0x4000)).collect(), true),
+            (
+                sixteens(8191)
+                    .chain(halves(0x4000).into_iter().take(1))
+                    .collect(),
+                false,
+            ),
+            (sixteens(8191).chain(halves(0x2000)).collect(), false),
+            (sixteens(8191).chain(halves(0xfc00)).collect(), false),
+        ] {
+            let nets: Vec<&str> = nets.iter().map(String::as_str).collect();
+            assert_eq!(
+                judged(&nets),
+                (true, world),
+                "{} {:?}",
+                nets.len(),
+                nets.last()
+            );
+        }
+    }
+
     #[test]
     fn unique_local_and_link_local_prefixes_never_count() {
         for internal in [

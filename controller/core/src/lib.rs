@@ -1,6 +1,7 @@
 //! What the controller decides, as pure functions: no store, clock, network or async runtime.
 
 pub mod generation;
+pub mod limits;
 pub mod precondition;
 pub mod proposal;
 pub mod queue;

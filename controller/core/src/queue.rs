@@ -3,10 +3,9 @@
 use serde::{Deserialize, Serialize};
 use voipfleet_protocol::session::Generation;
 
+use crate::limits::MAX_WAITING;
 use crate::precondition::PlannedContent;
 
-/// Waiting pushes of one site.
-pub const MAX_WAITING: usize = 16;
 /// Remembered pushes that no longer wait: as many as may wait, twice.
 const REMEMBERED: usize = 2 * MAX_WAITING;
 

@@ -1,6 +1,6 @@
 //! The one task that adds records: each batch of what waits is one transaction, one flush.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use voipfleet_protocol::audit::{Hash, Kind, Link, Record};
@@ -9,12 +9,10 @@ use super::AuditError;
 use crate::clock::Clock;
 use crate::errors::chain;
 use crate::records::{self, Read};
-use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
+use crate::store::{Expect, Store, StoreError, Transaction, keys, transact_at};
 
-/// Records that share one transaction.
-const GROUP: usize = 256;
-/// Tries to win against another writer of the same log.
-const TRIES: usize = 5;
+/// Records that share one transaction: each takes three operations, the end of the log two.
+const GROUP: usize = 32;
 /// Records in one read.
 const PAGE: usize = 1000;
 
@@ -65,28 +63,36 @@ impl Writer {
 
     /// The number of the first of the records.
     async fn write(&mut self, records: Vec<Record>) -> Result<u64, AuditError> {
-        let store_failed = |error| AuditError::Store(Arc::new(error));
-        for _ in 0..TRIES {
-            let head = match self.head {
+        // Until the commit is known to have succeeded, the end of the log has to be read again.
+        let known = Mutex::new(self.head.take());
+        let store = Arc::clone(&self.store);
+        let appended = transact_at(store.as_ref(), "the audit log", async |mut tx| {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let head = match known {
                 Some(head) => head,
-                None => self.load().await.map_err(store_failed)?,
+                None => self.load().await?,
             };
-            // Until the commit is known to have succeeded, the head must be read again.
-            self.head = None;
-            let (txn, link) = self.chained(head, &records).map_err(store_failed)?;
-            if let Outcome::Committed { revision } =
-                self.store.commit(txn).await.map_err(store_failed)?
-            {
-                let expect = Expect::At(revision);
-                self.head = Some(Head { link, expect });
-                return Ok(head.link.seq.saturating_add(1));
-            }
-        }
-        Err(AuditError::Contended)
+            let link = self.chained(&mut tx, head, &records)?;
+            Ok(tx.done((head.link.seq.saturating_add(1), link)))
+        })
+        .await;
+        let ((first, link), revision) = appended.map_err(|error| match error {
+            StoreError::Contended { .. } => AuditError::Contended,
+            error => AuditError::Store(Arc::new(error)),
+        })?;
+        let expect = revision.map(Expect::At);
+        self.head = expect.map(|expect| Head { link, expect });
+        Ok(first)
     }
 
-    fn chained(&self, head: Head, records: &[Record]) -> Result<(Txn, Link), StoreError> {
-        let mut txn = Txn::new().expect(keys::AUDIT_HEAD, head.expect);
+    /// Adds records to a transaction; returns the new end of the log.
+    fn chained(
+        &self,
+        tx: &mut Transaction<'_>,
+        head: Head,
+        records: &[Record],
+    ) -> Result<Link, StoreError> {
+        tx.expect(keys::AUDIT_HEAD, head.expect);
         let mut link = head.link;
         let at_ms = self.clock.now_ms();
         for record in records {
@@ -103,15 +109,16 @@ impl Writer {
                 hash: Hash::of(&bytes),
             };
             match (record.kind, record.asked) {
-                (Kind::Asked, _) => txn = txn.put(keys::audit_open(record.seq), "1"),
-                (Kind::Result, Some(asked)) => txn = txn.delete(keys::audit_open(asked)),
+                (Kind::Asked, _) => tx.put(keys::audit_open(record.seq), "1"),
+                (Kind::Result, Some(asked)) => tx.delete(keys::audit_open(asked)),
                 _ => {}
             }
-            // Nothing may exist there: a log whose head was set back is not overwritten.
-            txn = txn.expect(key.clone(), Expect::Absent).put(key, bytes);
+            // Nothing may stand there: a log whose head was set back is not written over.
+            tx.expect(key.clone(), Expect::Absent);
+            tx.put(key, bytes);
         }
-        let head = records::to_json(keys::AUDIT_HEAD, &link)?;
-        Ok((txn.put(keys::AUDIT_HEAD, head), link))
+        tx.put_json(keys::AUDIT_HEAD, &link)?;
+        Ok(link)
     }
 
     async fn load(&self) -> Result<Head, StoreError> {

@@ -8,13 +8,12 @@ use std::io::{self, BufRead, Read as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::store::parts::MAX_VALUE_BYTES;
-use crate::store::{Entry, Revision, Versioned};
+use crate::store::{Entry, Limits, Revision, Versioned};
 
 /// The format that is written and read.
 const FORMAT: u32 = 1;
 /// The longest line: a value in hexadecimal, and what is around it.
-const MAX_LINE_BYTES: u64 = 2 * MAX_VALUE_BYTES as u64 + 64 * 1024;
+const MAX_LINE_BYTES: u64 = 2 * Limits::STANDARD.bytes as u64 + 64 * 1024;
 
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

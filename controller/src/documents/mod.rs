@@ -1,4 +1,8 @@
 //! The documents of the installation: their present state, and every state that is still needed.
+//!
+//! A state is one value, all documents of it; it is cut into parts, of which most are those of
+//! the state before. So a change of any number of documents is one small commit: parts that are
+//! new, the list of parts, and the number of the state.
 
 mod cache;
 mod history;
@@ -9,27 +13,25 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Serializer as _;
 use voipfleet_policy::{Document, Documents, Kind};
 
 pub use cache::Cache;
-pub use history::{DocumentChange, document_history, documents_at, last_change};
+pub use history::documents_at;
 pub use prune::prune;
 
-use crate::records::{self, DocumentRecord, DocumentsRecord};
-use crate::store::{Entry, Expect, Revision, Store, StoreError, Txn, Versioned, keys};
+use crate::records::{self, DocumentsRecord, LastChange, StateEntry};
+use crate::store::parts::{self, Parts};
+use crate::store::{Expect, Revision, Store, StoreError, Transaction, Versioned, keys};
 
-/// The most documents of an installation.
-pub const MAX_DOCUMENTS: usize = 50_000;
-/// Tries to read all documents of one state while others change them.
-const TRIES: usize = 20;
+/// States whose deleted documents are remembered, and of which every one is kept.
+const RECENT: u64 = 200;
 
-/// The key of a document.
-pub fn key(kind: Kind, name: &str) -> String {
-    keys::document(lower(kind), name)
-}
+/// A document by its kind, in lower case, and name.
+type Name = (String, String);
 
-fn lower(kind: Kind) -> String {
-    kind.as_str().to_ascii_lowercase()
+fn name_of(kind: Kind, name: &str) -> Name {
+    (kind.as_str().to_ascii_lowercase(), name.to_owned())
 }
 
 /// Every document, as of one state. A copy shares them.
@@ -37,169 +39,222 @@ fn lower(kind: Kind) -> String {
 pub struct Stored {
     /// The state.
     pub version: DocumentsRecord,
-    /// What a transaction that stands on it expects of [`keys::DOCUMENTS`].
+    /// What a transaction that is based on it expects of [`keys::DOCUMENTS`].
     pub expect: Expect,
     /// The documents.
     pub documents: Arc<Documents>,
-    /// By key, the transaction that wrote a document.
-    revisions: Arc<BTreeMap<String, Revision>>,
+    /// By name, also of documents that were deleted lately.
+    changes: Arc<BTreeMap<Name, LastChange>>,
+    parts: Option<Parts>,
 }
 
 /// Reads the number of the present state, and what to expect of it.
 pub async fn version(store: &dyn Store) -> Result<(DocumentsRecord, Expect), StoreError> {
-    let held = store.get(keys::DOCUMENTS).await?;
-    let expect = Expect::from(&held);
-    Ok((held.as_ref().map(understand).unwrap_or_default(), expect))
+    let read = records::read(store, keys::DOCUMENTS).await?;
+    let expect = records::expected(read.as_ref());
+    Ok((read.map(|read| read.record).unwrap_or_default(), expect))
 }
 
-/// Before states were numbered, the value was the name of whoever changed a document last.
-fn understand(held: &Versioned) -> DocumentsRecord {
-    serde_json::from_slice(&held.value).unwrap_or_default()
+/// The documents of a state and their last changes; `None`: the state is no longer kept.
+async fn read_state(
+    store: &dyn Store,
+    version: u64,
+) -> Result<Option<(State, Option<Parts>)>, StoreError> {
+    if version == 0 {
+        return Ok(Some((State::default(), None)));
+    }
+    let key = keys::documents_state(version);
+    let Some((parts, held)) = parts::get(store, &key).await? else {
+        return Ok(None);
+    };
+    let state = off_the_async_threads(&key, {
+        let key = key.clone();
+        move || State::decode(&key, &held)
+    });
+    Ok(Some((state.await?, parts)))
+}
+
+async fn off_the_async_threads<T: Send + 'static>(
+    key: &str,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StoreError::Value {
+            key: key.to_owned(),
+            source: error.into(),
+        })?
+}
+
+/// A state as it is in memory.
+#[derive(Debug, Default)]
+struct State {
+    documents: Documents,
+    changes: BTreeMap<Name, LastChange>,
+}
+
+impl State {
+    fn decode(key: &str, held: &Versioned) -> Result<Self, StoreError> {
+        let entries: Vec<StateEntry> = records::from_json(key, held)?;
+        let mut state = Self::default();
+        for entry in entries {
+            state
+                .changes
+                .insert((entry.kind, entry.name), entry.changed);
+            state.documents.extend(entry.document);
+        }
+        Ok(state)
+    }
+}
+
+/// Writes the state after `changes`.
+fn encode(
+    documents: &Documents,
+    before: &BTreeMap<Name, LastChange>,
+    by: &LastChange,
+    changes: Vec<Change>,
+) -> serde_json::Result<Vec<u8>> {
+    let changes: BTreeMap<Name, Option<Document>> = changes
+        .into_iter()
+        .map(|change| match change {
+            Change::Put(document) => {
+                let name = name_of(document.kind(), document.name());
+                (name, Some(document))
+            }
+            Change::Delete(kind, name) => (name_of(kind, &name), None),
+        })
+        .collect();
+    let entry = |(kind, name): Name, changed: LastChange, document| StateEntry {
+        kind,
+        name,
+        changed,
+        document,
+    };
+    let unchanged = documents.iter().filter_map(|document| {
+        let name = name_of(document.kind(), document.name());
+        let changed = before.get(&name).filter(|_| !changes.contains_key(&name))?;
+        Some(entry(name, changed.clone(), Some(document)))
+    });
+    let oldest = by.version.saturating_sub(RECENT);
+    let deleted = before.iter().filter(|(name, changed)| {
+        changed.deleted && changed.version > oldest && !changes.contains_key(*name)
+    });
+    let deleted = deleted.map(|(name, changed)| entry(name.clone(), changed.clone(), None));
+    let changed = changes.iter().map(|(name, document)| {
+        let deleted = document.is_none();
+        let changed = LastChange {
+            deleted,
+            ..by.clone()
+        };
+        entry(name.clone(), changed, document.clone())
+    });
+    let mut value = Vec::new();
+    // An entry at a time: a copy of all documents would be large.
+    serde_json::Serializer::new(&mut value).collect_seq(unchanged.chain(changed).chain(deleted))?;
+    Ok(value)
 }
 
 impl Stored {
-    /// Reads all documents of one state; they are understood off the async threads, for long
-    /// lists take a while. [`Cache::read`] does it once for each state.
+    /// Reads all documents. [`Cache::read`] does it once for each state.
     pub async fn read(store: &dyn Store) -> Result<Self, StoreError> {
-        for _ in 0..TRIES {
-            let (version, expect) = version(store).await?;
-            let entries = store.all(keys::ALL_DOCUMENTS, MAX_DOCUMENTS).await?;
-            let (_, after) = self::version(store).await?;
-            if after != expect {
-                // Some of them may be of a later state.
-                continue;
-            }
-            let revisions = entries
-                .iter()
-                .map(|entry| (entry.key.clone(), entry.held.revision))
-                .collect();
-            let reading = tokio::task::spawn_blocking(move || documents(&entries));
-            let documents = reading.await.map_err(|_| StoreError::Corrupt {
-                key: keys::ALL_DOCUMENTS.to_owned(),
-                why: "its reader broke; the controller's log says why",
-            })??;
-            return Ok(Self {
-                version,
-                expect,
-                documents: Arc::new(documents),
-                revisions: Arc::new(revisions),
-            });
-        }
-        Err(StoreError::Contended {
-            what: "the set of documents".to_owned(),
+        let (version, expect) = version(store).await?;
+        let Some((state, parts)) = read_state(store, version.version).await? else {
+            let key = keys::documents_state(version.version);
+            let why = "it is missing, and is the present state";
+            return Err(StoreError::Corrupt { key, why });
+        };
+        Ok(Self {
+            version,
+            expect,
+            documents: Arc::new(state.documents),
+            changes: Arc::new(state.changes),
+            parts,
         })
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.revisions.len()
+        self.changes.values().filter(|one| !one.deleted).count()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.revisions.is_empty()
+        self.len() == 0
     }
 
-    /// The transaction that wrote a document; 0: there is none.
+    /// The revision of a document's last change; 0: there is no such document.
     pub fn revision(&self, kind: Kind, name: &str) -> Revision {
-        let revision = self.revisions.get(&key(kind, name));
-        revision.copied().unwrap_or_default()
+        let last = self.last_change(kind, name).filter(|last| !last.deleted);
+        last.map_or(0, |last| last.revision)
     }
 
-    /// The transaction that takes these documents to the next state.
-    pub fn change(
+    /// The last change of a document; `None`: it never was, or was deleted long ago.
+    pub fn last_change(&self, kind: Kind, name: &str) -> Option<&LastChange> {
+        self.changes.get(&name_of(kind, name))
+    }
+
+    /// Takes these documents to the next state, in a transaction. Answers with the revision of
+    /// the documents that it changes.
+    pub async fn change(
         &self,
+        tx: &mut Transaction<'_>,
         by: &str,
         at_ms: u64,
-        changes: impl IntoIterator<Item = Change>,
-    ) -> Result<Txn, StoreError> {
-        let next = DocumentsRecord {
+        changes: Vec<Change>,
+    ) -> Result<Revision, StoreError> {
+        let by = LastChange {
+            // Greater than those of all changes before, which were committed by now.
+            revision: tx.store().revision().await?.saturating_add(1),
             version: self.version.version.saturating_add(1),
             by: by.to_owned(),
             at_ms,
+            deleted: false,
         };
-        let mut txn = Txn::new()
-            .expect(keys::DOCUMENTS, self.expect)
-            .put(keys::DOCUMENTS, records::to_json(keys::DOCUMENTS, &next)?);
-        if self.version.version == 0 {
-            txn = self.with_baseline(txn)?;
+        let next = DocumentsRecord {
+            version: by.version,
+            by: by.by.clone(),
+            at_ms,
+        };
+        let key = keys::documents_state(next.version);
+        let revision = by.revision;
+        let value = off_the_async_threads(&key, {
+            let (documents, before) = (Arc::clone(&self.documents), Arc::clone(&self.changes));
+            let key = key.clone();
+            move || {
+                let encoded = encode(&documents, &before, &by, changes);
+                encoded.map_err(|error| StoreError::Value {
+                    key,
+                    source: error.into(),
+                })
+            }
+        });
+        let value = value.await?;
+        tx.expect(keys::DOCUMENTS, self.expect);
+        tx.put_json(keys::DOCUMENTS, &next)?;
+        // The present state stays as long as the expectation holds.
+        if let Some(parts) = &self.parts {
+            tx.keep_parts(parts);
         }
-        for change in changes {
-            let (kind, name) = change.of();
-            let versioned = keys::document_version(lower(kind), name, next.version);
-            let current = key(kind, name);
-            txn = match &change {
-                Change::Put(document) => {
-                    let value = records::to_json(&current, document)?;
-                    txn.put(current, value)
-                }
-                Change::Delete(..) => txn.delete(current),
-            };
-            let record = DocumentRecord {
-                by: by.to_owned(),
-                at_ms,
-                document: change.document(),
-            };
-            let value = records::to_json(&versioned, &record)?;
-            txn = txn.put(versioned, value);
-        }
-        Ok(txn)
-    }
-
-    /// What was stored before states were numbered is state 0.
-    fn with_baseline(&self, mut txn: Txn) -> Result<Txn, StoreError> {
-        for document in self.documents.iter() {
-            let versioned = keys::document_version(lower(document.kind()), document.name(), 0);
-            let record = DocumentRecord {
-                by: String::new(),
-                at_ms: 0,
-                document: Some(document),
-            };
-            let value = records::to_json(&versioned, &record)?;
-            txn = txn.put(versioned, value);
-        }
-        Ok(txn)
+        tx.put_large(keys::DOCUMENTS, &key, value);
+        Ok(revision)
     }
 }
 
-/// Understands documents as they are stored.
-fn documents(entries: &[Entry]) -> Result<Documents, StoreError> {
-    entries
-        .iter()
-        .map(|entry| records::from_json::<Document>(&entry.key, &entry.held))
-        .collect()
-}
-
-/// What becomes of a document.
+/// A change of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// It is made, or becomes this.
     Put(Document),
-    /// It goes.
+    /// It is deleted.
     Delete(Kind, String),
 }
 
 impl Change {
-    /// Its kind and name.
-    pub fn of(&self) -> (Kind, &str) {
-        match self {
-            Change::Put(document) => (document.kind(), document.name()),
-            Change::Delete(kind, name) => (*kind, name),
-        }
-    }
-
-    /// The name of the site that goes.
-    pub fn goes_site(&self) -> Option<String> {
+    /// The name of the site that is deleted.
+    pub fn deleted_site(&self) -> Option<String> {
         match self {
             Change::Delete(Kind::Site, name) => Some(name.clone()),
             _ => None,
-        }
-    }
-
-    fn document(&self) -> Option<Document> {
-        match self {
-            Change::Put(document) => Some(document.clone()),
-            Change::Delete(..) => None,
         }
     }
 }

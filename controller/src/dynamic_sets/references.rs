@@ -133,7 +133,7 @@ async fn read(store: &dyn Store) -> Result<Used, StoreError> {
         let page = page.await?;
         after = page.entries.last().map(|entry| entry.key.clone());
         for entry in page.entries {
-            used.add(records::load(store, entry).await?);
+            used.add(records::load(store, &entry).await?);
         }
         if !page.more {
             return Ok(used);

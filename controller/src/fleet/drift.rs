@@ -8,6 +8,8 @@ use voipfleet_proto::v1::DriftRecord;
 use crate::records::{self, NodeId};
 use crate::store::{Outcome, Store, StoreError, Txn, keys};
 
+/// Records in one transaction, which may remove as many old ones.
+const AT_ONCE: usize = 40;
 /// Records kept of one node.
 const KEPT: usize = 1000;
 
@@ -46,6 +48,20 @@ impl DriftLog {
     /// Stores records, each with an id; answers the ids that are on disk now. A record that is known already is
     /// replaced: it may have been repaired meanwhile.
     pub(super) async fn store(
+        &mut self,
+        store: &dyn Store,
+        mut records: Vec<DriftRecord>,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut ids = Vec::with_capacity(records.len());
+        while !records.is_empty() {
+            let rest = records.split_off(records.len().min(AT_ONCE));
+            ids.extend(self.store_some(store, records).await?);
+            records = rest;
+        }
+        Ok(ids)
+    }
+
+    async fn store_some(
         &mut self,
         store: &dyn Store,
         records: Vec<DriftRecord>,

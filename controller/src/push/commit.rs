@@ -11,7 +11,7 @@ use super::queue::QueueClaim;
 use super::{Pipeline, Proposed, PushError, prune};
 use crate::failpoint;
 use crate::records::{RolloutRecord, expected};
-use crate::store::{Expect, StoreError, Transaction, Txn, keys};
+use crate::store::{Expect, StoreError, Transaction, keys};
 
 /// What came of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +53,7 @@ impl Pipeline {
         expect_heads(proposal, heads, &mut tx);
         store_generation(proposal, heads, &mut tx)?;
         if let Some(packed) = packed.take().filter(|_| proposal.changed) {
-            let store = self.store.as_ref();
-            let rulesets = packed.put(store, &stored(heads), Txn::new()).await?;
-            for (key, value) in rulesets.puts {
-                tx.put(key, value);
-            }
+            packed.stage(&stored(heads), &mut tx).await?;
         }
         let Some(rollout) = rollout else {
             let unchanged = !tx.writes() || tx.commit().await?.is_some();
@@ -170,7 +166,7 @@ mod tests {
     use crate::fleet::Fleet;
     use crate::push::{PushRequest, Pushes, RequestedContent};
     use crate::records::{Cause, GenerationRecord, Read};
-    use crate::store::{Embedded, Store};
+    use crate::store::{Embedded, Store, Txn};
 
     fn site() -> SiteName {
         "site-a".parse().unwrap()
@@ -228,7 +224,7 @@ mod tests {
     }
 
     async fn put_earlier(store: &dyn Store) -> u64 {
-        let key = keys::generation(&site(), 3);
+        let key = keys::generation(site(), 3);
         let mut tx = Transaction::new(store);
         tx.put_json(&key, &earlier()).unwrap();
         tx.commit().await.unwrap().unwrap()
@@ -244,11 +240,11 @@ mod tests {
         let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
         let revision = put_earlier(store.as_ref()).await;
         let mut proposed = rollback(revision);
-        let pruned = Txn::new().delete(keys::generation(&site(), 3));
+        let pruned = Txn::new().delete(keys::generation(site(), 3));
         store.commit(pruned).await.unwrap();
         let started = pushes.pipeline.commit(&mut proposed).await.unwrap();
         assert_eq!(started, None);
-        let current = store.get(&keys::current(&site())).await.unwrap();
+        let current = store.get(&keys::current(site())).await.unwrap();
         assert!(current.is_none());
 
         let revision = put_earlier(store.as_ref()).await;

@@ -26,6 +26,11 @@ pub struct Compiler {
 }
 
 impl Compiler {
+    /// The present documents.
+    pub(super) fn documents(&self) -> &Cache {
+        &self.documents
+    }
+
     pub(super) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, documents: Cache) -> Self {
         Self {
             store,

@@ -79,7 +79,7 @@ impl HistoryReader {
         let entries = store.all(&keys::generations(site), MOST).await?;
         let mut generations: Vec<GenerationRecord> = Vec::with_capacity(entries.len());
         for entry in entries {
-            generations.push(records::load(store, entry).await?);
+            generations.push(records::load(store, &entry).await?);
         }
         let mut outcomes = BTreeMap::new();
         for record in &generations {
@@ -88,7 +88,8 @@ impl HistoryReader {
             outcomes.extend(read.map(|read| (record.number, read.record)));
         }
         let stored = nodes(store, site).await?;
-        let known = store.get(&keys::document("site", site)).await?.is_some();
+        let present = self.compiler.documents().read().await?;
+        let known = present.documents.sites.contains_key(site);
         if current.is_none() && !known {
             return Err(InputsError::UnknownSite(site.clone()).into());
         }

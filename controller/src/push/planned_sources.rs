@@ -65,10 +65,8 @@ pub(super) async fn read(
                 (nets, record.resolved_ms, record.error)
             }
             LiveName::Feed(list) | LiveName::DenyFeed(list) => {
-                let key = keys::feed(list);
-                let held = store.get(&key).await?;
-                let record = held.map(|held| records::from_protobuf::<FeedRecord>(&key, &held));
-                let record = record.transpose()?.unwrap_or_default();
+                let read = records::read_protobuf::<FeedRecord>(store, &keys::feed(list)).await?;
+                let record = read.unwrap_or_default();
                 if matches!(name, LiveName::Feed(_)) && record.is_wide() {
                     let why = "it is too wide for something to be opened to it, and opens nothing";
                     (Vec::new(), record.fetched_ms, why.to_owned())

@@ -210,7 +210,7 @@ async fn last_good(
 ) -> Result<Generation, PushError> {
     let entries = store.all(&keys::generations(site), MAX_GENERATIONS).await?;
     for entry in entries.into_iter().rev() {
-        let record: GenerationRecord = records::load(store, entry).await?;
+        let record: GenerationRecord = records::load(store, &entry).await?;
         if record.number >= newest.number || record.nodes == newest.nodes {
             continue;
         }
@@ -246,24 +246,23 @@ async fn compile(
             warnings: Vec::new(),
         });
     }
-    let (_, compiled) = compiler.compile(snapshot).await?;
+    let (_, output) = compiler.compile(snapshot).await?;
     // Encoding takes a while where sets are long: off the async threads.
     let packing = tokio::task::spawn_blocking(move || {
         let Compiled {
             mut rulesets,
             warnings,
             ..
-        } = compiled;
+        } = output;
         rulesets.retain(|name, _| needed.contains(name));
         let pack = |(name, ruleset): (NodeName, Ruleset)| {
             let content = packed.add(&ruleset);
             (name, (ruleset, content))
         };
-        let compiled = rulesets.into_iter().map(pack).collect();
         Rulesets {
-            compiled,
+            compiled: rulesets.into_iter().map(pack).collect(),
             packed,
-            // Of a rollback only what concerns late nodes would matter: it is said of them.
+            // The warnings are about all nodes, and a rollback compiles only late ones.
             warnings: if documents { warnings } else { Vec::new() },
         }
     });

@@ -9,13 +9,11 @@ use crate::documents;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, RolloutRecord, TargetRecord};
 use crate::rulesets;
-use crate::store::parts::Parts;
-use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
+use crate::store::parts::{Owner, Parts};
+use crate::store::{Store, StoreError, every, keys};
 
 /// Generations of a site that are kept.
 const KEPT: usize = 20;
-/// The most generations of a site that one pruning reads.
-const MOST: usize = 10_000;
 
 /// Prunes a site in a task of its own.
 pub(super) fn prune_in_background(store: Arc<dyn Store>, site: SiteName) {
@@ -39,11 +37,14 @@ async fn prune(store: &dyn Store, site: &SiteName) -> Result<usize, StoreError> 
     let current = keys::current(site);
     // Before the generations are read: a push that comes between makes the removal fail, and
     // prunes by itself.
+    let Some(mut owner) = Owner::read(store, &current).await? else {
+        return Ok(0);
+    };
     let Some(target) = records::read::<TargetRecord>(store, &current).await? else {
         return Ok(0);
     };
     // All of them: what the kept ones name must be known before anything goes.
-    let entries = store.all(&keys::generations(site), MOST).await?;
+    let entries = every(store, &keys::generations(site)).await?;
     let count = entries.len().saturating_sub(KEPT);
     if count == 0 {
         return Ok(0);
@@ -56,28 +57,28 @@ async fn prune(store: &dyn Store, site: &SiteName) -> Result<usize, StoreError> 
     let mut gone = 0;
     let mut dropped = BTreeSet::new();
     let mut kept = BTreeSet::new();
-    let mut txn = Txn::new().expect(current, Expect::At(target.revision));
+    let mut generations = Vec::new();
     for (place, entry) in entries.into_iter().enumerate() {
         let key = entry.key.clone();
         let parts = Parts::of(&key, &entry.held)?;
-        let record: GenerationRecord = records::load(store, entry).await?;
+        let record: GenerationRecord = records::load(store, &entry).await?;
         let digests = record.nodes.values().map(|content| content.digest);
         if place < count && !wanted.contains(&record.number) {
             gone += 1;
             dropped.extend(digests);
-            txn = txn.delete(keys::outcome(site, record.number)).delete(key);
-            txn.deletes.extend(parts.iter().flat_map(Parts::keys));
+            generations.push(keys::outcome(site, record.number));
+            generations.push(key);
+            generations.extend(parts.iter().flat_map(Parts::keys));
         } else {
             kept.extend(digests);
         }
     }
-    // A ruleset names its site and node, so that no other site can need it.
-    txn.deletes
-        .extend(rulesets::useless(store, &dropped, &kept).await?);
-    match store.commit(txn).await? {
-        Outcome::Committed { .. } => Ok(gone),
-        Outcome::Conflict => Ok(0),
-    }
+    // A ruleset names its site and node, so that no other site can need it. What refers to it
+    // is removed last: if the controller ends in between, the next pruning goes on.
+    let mut useless = rulesets::useless(store, &dropped, &kept).await?;
+    useless.extend(generations);
+    let removed = owner.delete(&useless).await?;
+    Ok(if removed { gone } else { 0 })
 }
 
 #[cfg(test)]
@@ -88,18 +89,19 @@ mod tests {
 
     use super::*;
     use crate::records::{Cause, Content};
-    use crate::store::Embedded;
+    use crate::store::Txn;
+    use crate::store::memory::Memory;
 
     /// Rulesets that kept generations name stay, however many generations there were.
     #[tokio::test]
     async fn rulesets_of_kept_generations_stay() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Embedded::open(dir.path()).unwrap();
+        let store = Memory::default();
         let site: SiteName = "site-a".parse().unwrap();
         let digest = |content: u64| Digest::of(&content.to_be_bytes());
         // A node that a rollout has not come to should run the 100th.
         let current = r#"{"generation":300,"nodes":{"b":100}}"#;
-        let mut txn = Txn::new().put(keys::current(&site), current);
+        let txn = Txn::new().put(keys::current(&site), current);
+        store.commit(txn).await.unwrap();
         for number in 1..=300 {
             // Two generations share each ruleset, and the newest has the oldest's.
             let digest = digest(if number == 300 { 0 } else { number / 2 });
@@ -116,13 +118,9 @@ mod tests {
             };
             let key = keys::generation(&site, number);
             let value = records::to_json(&key, &record).unwrap();
-            txn = txn.put(key, value).put(keys::ruleset(&digest), "x");
+            let txn = Txn::new().put(key, value).put(keys::ruleset(&digest), "");
+            store.commit(txn).await.unwrap();
         }
-        let done = store.commit(txn).await.unwrap();
-        assert!(
-            matches!(done, Outcome::Committed { .. }),
-            "nobody else writes"
-        );
         assert_eq!(prune(&store, &site).await.unwrap(), 279);
         let left = store.all(&keys::generations(&site), 100).await.unwrap();
         assert_eq!(left.len(), KEPT + 1);

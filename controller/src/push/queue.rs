@@ -8,8 +8,9 @@ use voipfleet_ruleset::identifiers::SiteName;
 use super::propose::Heads;
 use super::{PushError, PushRequest};
 use crate::clock::Clock;
+use crate::limits::MAX_WAITING;
 use crate::records::{
-    self, Fate, MAX_WAITING, QueueRecord, Queued, Read, RolloutRecord, RolloutState, expected,
+    self, Fate, QueueRecord, Queued, Read, RolloutRecord, RolloutState, expected,
 };
 use crate::store::{Expect, Store, StoreError, Transaction, keys, transact};
 

@@ -8,7 +8,7 @@ use voipfleet_policy::Source;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::SiteName;
 
-use crate::records::MAX_WAITING;
+use crate::limits::MAX_WAITING;
 use crate::site_inputs::InputsError;
 use crate::store::StoreError;
 

@@ -15,11 +15,11 @@ pub(crate) fn failed(error: StoreError) -> Status {
     tracing::error!(error = %chain(&error), "store failed");
     let message = error.to_string();
     let reason = match error {
+        StoreError::Contended { what } => return conflict(what),
         StoreError::Closed => {
             return Refusal::new(Reason::Stopping, "controller is stopping").into();
         }
         StoreError::OverLimit { .. } | StoreError::TooMany { .. } => Reason::LimitReached,
-        StoreError::Contended { .. } => Reason::Conflict,
         _ => Reason::StoreFailed,
     };
     Refusal::new(reason, message).into()
@@ -46,4 +46,32 @@ pub(crate) fn conflict(what: impl std::fmt::Display) -> Status {
         format!("{what} was modified concurrently"),
     )
     .into()
+}
+
+/// Why a call fails that reads and writes the store in a transaction.
+#[derive(Debug)]
+pub(crate) struct Failed(pub(crate) Status);
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Self(status)
+    }
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal.into())
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self(failed(error))
+    }
+}
+
+impl From<Failed> for Status {
+    fn from(failed: Failed) -> Self {
+        failed.0
+    }
 }

@@ -6,9 +6,9 @@ mod set_values;
 mod snapshot;
 mod targets;
 
-pub use nodes::{MAX_NODES, SiteNode, read_addresses};
+pub use nodes::{SiteNode, read_addresses};
 pub(crate) use nodes::{held, inputs, nodes};
+pub use set_values::read;
 pub(crate) use set_values::{LeftOut, gather, resolved};
-pub use set_values::{MAX_EXCEPTIONS, read};
 pub use snapshot::{InputsError, Snapshot};
 pub use targets::{Targets, current, target};

@@ -11,11 +11,9 @@ use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::Digest;
 
+use crate::limits::MAX_NODES_PER_SITE;
 use crate::records::{self, NodeRecord, StatusRecord};
 use crate::store::{Store, StoreError, keys};
-
-/// The most nodes of a site.
-pub const MAX_NODES: usize = 10_000;
 
 /// A node of the site.
 #[derive(Debug, Clone)]
@@ -48,7 +46,7 @@ pub(crate) async fn nodes(
     site: &SiteName,
 ) -> Result<BTreeMap<NodeName, SiteNode>, StoreError> {
     let mut nodes = BTreeMap::new();
-    for entry in store.all(&keys::nodes(site), MAX_NODES).await? {
+    for entry in store.all(&keys::nodes(site), MAX_NODES_PER_SITE).await? {
         let record: NodeRecord = records::from_json(&entry.key, &entry.held)?;
         if let Some(name) = name(&entry.key) {
             let node = SiteNode {
@@ -60,7 +58,7 @@ pub(crate) async fn nodes(
             nodes.insert(name, node);
         }
     }
-    for entry in store.all(&keys::statuses(site), MAX_NODES).await? {
+    for entry in store.all(&keys::statuses(site), MAX_NODES_PER_SITE).await? {
         let record: StatusRecord = records::from_protobuf(&entry.key, &entry.held)?;
         if let Some(node) = name(&entry.key).and_then(|name| nodes.get_mut(&name)) {
             node.addresses = record

@@ -10,14 +10,13 @@ use voipfleet_ruleset::identifiers::{ListName, SiteName};
 use voipfleet_ruleset::ruleset::{DnsName, Expiring, LiveName, LiveSets, LiveValue};
 
 use crate::errors::chain;
+use crate::limits::MAX_EXCEPTIONS;
 use crate::records::{
     self, ExceptionKind, ExceptionRecord, FeedRecord, OpenRecord, ResolvedRecord, SiteScope,
     is_over,
 };
 use crate::store::{Store, StoreError, keys};
 
-/// The most addresses that are blocked, or allowed, in one scope.
-pub const MAX_EXCEPTIONS: usize = 20_000;
 /// Beyond that: of calls at the same moment each may have found room.
 const AT_ONCE: usize = 1024;
 /// The whole address space, in prefixes that a `hash:net` can hold.
@@ -186,9 +185,6 @@ pub(crate) async fn resolved(store: &dyn Store, host: &DnsName) -> Result<LiveVa
 
 /// A list's source as last fetched; the default where it never gave anything.
 async fn feed(store: &dyn Store, list: &ListName) -> Result<FeedRecord, StoreError> {
-    let key = keys::feed(list);
-    match store.get(&key).await? {
-        Some(held) => records::from_protobuf(&key, &held),
-        None => Ok(FeedRecord::default()),
-    }
+    let read = records::read_protobuf(store, &keys::feed(list)).await?;
+    Ok(read.unwrap_or_default())
 }

@@ -112,7 +112,7 @@ pub enum StoreError {
     #[error("too much was written while the store was read; try again when there is less to do")]
     Outrun,
     /// Other writers changed what was read at every attempt.
-    #[error("conflict: {what} is being modified concurrently; try again")]
+    #[error("{what} was modified concurrently; try again")]
     Contended {
         /// What the transaction was about.
         what: String,

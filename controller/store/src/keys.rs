@@ -11,14 +11,10 @@ use crate::exception::{ExceptionKind, SiteScope};
 /// The number of the documents' state, written by every change of one: whoever read several
 /// documents compares it.
 pub const DOCUMENTS: &str = "documents";
-/// The oldest state of the documents of which nothing was pruned.
-pub const DOCUMENTS_WHOLE: &str = "documents-whole";
-/// The prefix of every version of every document.
-pub const ALL_DOCUMENT_VERSIONS: &str = "docver/";
+/// The prefix of every state of the documents.
+pub const ALL_DOCUMENTS_STATES: &str = "documents-state/";
 /// The prefix of every generation.
 pub const ALL_GENERATIONS: &str = "gen/";
-/// The prefix of every document.
-pub const ALL_DOCUMENTS: &str = "doc/";
 /// The prefix of every node.
 pub const ALL_NODES: &str = "node/";
 /// The prefix of every token.
@@ -41,25 +37,9 @@ pub const ALL_FEEDS: &str = "feed/";
 /// The prefix of every site that is open to everybody.
 pub const ALL_OPEN: &str = "open/";
 
-/// A document; `kind` in lower case.
-pub fn document(kind: impl Display, name: impl Display) -> String {
-    format!("doc/{kind}/{name}")
-}
-
-/// A document as the change that made state `version` left it; `kind` in lower case.
-pub fn document_version(kind: impl Display, name: impl Display, version: u64) -> String {
-    format!("docver/{kind}/{name}/{version:020}")
-}
-
-/// The versions of a document.
-pub fn document_versions(kind: impl Display, name: impl Display) -> String {
-    format!("docver/{kind}/{name}/")
-}
-
-/// The document's own key, and the state of all documents, in the key of a version.
-pub fn versioned_document(key: &str) -> Option<(&str, u64)> {
-    let (document, version) = key.strip_prefix("docver/")?.rsplit_once('/')?;
-    Some((document, version.parse().ok()?))
+/// All documents as of one state.
+pub fn documents_state(version: u64) -> String {
+    format!("{ALL_DOCUMENTS_STATES}{version:020}")
 }
 
 /// A node.

@@ -38,6 +38,7 @@ struct State {
     entries: BTreeMap<String, Versioned>,
     revision: Revision,
     counts: Counts,
+    last: Counts,
     conflicts: usize,
     unavailable: bool,
     /// Steps of the unrelated writers.
@@ -83,6 +84,11 @@ impl Memory {
     /// What was committed since the last call.
     pub fn take_counts(&self) -> Counts {
         std::mem::take(&mut self.lock().counts)
+    }
+
+    /// The last transaction.
+    pub fn last_commit(&self) -> Counts {
+        self.lock().last
     }
 
     /// How many keys there are under a prefix.
@@ -211,6 +217,11 @@ impl Store for Memory {
         state.counts.transactions += 1;
         state.counts.operations = state.counts.operations.max(txn.operations());
         state.counts.bytes = state.counts.bytes.max(txn.bytes());
+        state.last = Counts {
+            transactions: 1,
+            operations: txn.operations(),
+            bytes: txn.bytes(),
+        };
         let writes = txn.into_writes();
         if writes.is_empty() {
             let revision = state.revision;

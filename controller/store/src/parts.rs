@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use prost::Message as _;
 use voipfleet_ruleset::ruleset::Digest;
 
-use crate::{Expect, Outcome, Pages, Store, StoreError, Txn, Versioned, keys};
+use crate::{Entry, Expect, Outcome, Pages, Store, StoreError, Txn, Versioned, keys};
 
 /// Values up to so many bytes stay whole.
 pub const INLINE_BYTES: usize = 64 * 1024;
@@ -22,8 +22,8 @@ const MOST: usize = 256 * 1024;
 const BOUNDARY: u64 = (1 << 16) - 1;
 /// The first byte of a value in parts: no JSON and no protobuf begins with it.
 const IN_PARTS: u8 = 0;
-/// The longest value, bytes.
-pub const MAX_VALUE_BYTES: usize = 64 * 1024 * 1024;
+/// The longest value, bytes: all documents of an installation.
+const MAX_VALUE_BYTES: usize = 256 * 1024 * 1024;
 /// Keys in one read.
 const PAGE: usize = 64;
 /// Removals in one transaction.
@@ -176,56 +176,74 @@ async fn join(
     Ok(value.map(|value| Versioned { revision, value }))
 }
 
-/// Makes a value that was read as part of a range whole.
-pub async fn whole(store: &dyn Store, key: &str, held: Versioned) -> Result<Versioned, StoreError> {
-    let parts = Parts::of(key, &held)?;
-    join(store, parts.as_ref(), held)
-        .await?
-        .ok_or_else(|| StoreError::Corrupt {
-            key: key.to_owned(),
-            why: "a part of it is missing",
-        })
-}
-
-/// Removes the parts of an owner that are not in `used`, which was read after `owner` was found
-/// as `expect` says. Answers how many went; another writer of the owner stops it, and may leave
-/// some.
-pub async fn collect(
-    store: &dyn Store,
-    owner: &str,
-    found: &Versioned,
-    used: &BTreeSet<String>,
-) -> Result<usize, StoreError> {
-    let prefix = keys::parts(owner);
-    let mut useless = Vec::new();
-    let mut pages = Pages::new(store, &prefix, PAGE);
-    while let Some(entries) = pages.next().await? {
-        let keys = entries.into_iter().map(|entry| entry.key);
-        useless.extend(keys.filter(|key| !used.contains(key)));
-    }
-    delete(store, owner, found, &useless).await
-}
-
-/// Removes keys that belong to an owner in transactions within the limits, each of which writes
-/// the owner. Answers how many went.
-pub async fn delete(
-    store: &dyn Store,
-    owner: &str,
-    found: &Versioned,
-    useless: &[String],
-) -> Result<usize, StoreError> {
-    let mut expect = Expect::At(found.revision);
-    let mut gone = 0;
-    for batch in useless.chunks(BATCH) {
-        let mut txn = Txn::new()
-            .expect(owner, expect)
-            .put(owner, found.value.clone());
-        txn.deletes = batch.to_vec();
-        match store.commit(txn).await? {
-            Outcome::Committed { revision } => expect = Expect::At(revision),
-            Outcome::Conflict => break,
+/// Joins a value that was read as part of a range; `None`: it is whole.
+pub async fn joined(store: &dyn Store, entry: &Entry) -> Result<Option<Versioned>, StoreError> {
+    let Some(parts) = Parts::of(&entry.key, &entry.held)? else {
+        return Ok(None);
+    };
+    let (key, revision) = (entry.key.clone(), entry.held.revision);
+    match parts.join(store).await? {
+        Some(value) => Ok(Some(Versioned { revision, value })),
+        None => {
+            let why = "a part of it is missing";
+            Err(StoreError::Corrupt { key, why })
         }
-        gone += batch.len();
     }
-    Ok(gone)
+}
+
+/// The key that parts belong to, for one who removes some of them. Everything that refers to
+/// parts is read after it.
+#[derive(Debug)]
+pub struct Owner<'s> {
+    store: &'s dyn Store,
+    key: String,
+    held: Versioned,
+}
+
+impl<'s> Owner<'s> {
+    /// Reads it; `None`: there is none, and nothing refers to parts of it.
+    pub async fn read(store: &'s dyn Store, key: &str) -> Result<Option<Self>, StoreError> {
+        let held = store.get(key).await?;
+        Ok(held.map(|held| Self {
+            store,
+            key: key.to_owned(),
+            held,
+        }))
+    }
+
+    /// Its own parts, where it is a value in parts.
+    pub fn parts(&self) -> Result<Option<Parts>, StoreError> {
+        Parts::of(&self.key, &self.held)
+    }
+
+    /// Removes keys that refer to parts, or parts, in transactions within the limits. Each of
+    /// them writes the owner as it is: a commit that is about to refer to one of the keys
+    /// conflicts. False: the owner was written meanwhile, and some keys are left.
+    pub async fn delete(&mut self, useless: &[String]) -> Result<bool, StoreError> {
+        for batch in useless.chunks(BATCH) {
+            let mut txn = Txn::new()
+                .expect(self.key.clone(), Expect::At(self.held.revision))
+                .put(self.key.clone(), self.held.value.clone());
+            txn.deletes = batch.to_vec();
+            match self.store.commit(txn).await? {
+                Outcome::Committed { revision } => self.held.revision = revision,
+                Outcome::Conflict => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes its parts that are not in `used`; answers how many were found. A concurrent write
+    /// of the owner may leave some of them.
+    pub async fn collect(&mut self, used: &BTreeSet<String>) -> Result<usize, StoreError> {
+        let prefix = keys::parts(&self.key);
+        let mut useless = Vec::new();
+        let mut pages = Pages::new(self.store, &prefix, PAGE);
+        while let Some(entries) = pages.next().await? {
+            let keys = entries.into_iter().map(|entry| entry.key);
+            useless.extend(keys.filter(|key| !used.contains(key)));
+        }
+        self.delete(&useless).await?;
+        Ok(useless.len())
+    }
 }

@@ -155,3 +155,14 @@ impl<'a> Pages<'a> {
         Ok(Some(page.entries))
     }
 }
+
+/// Every entry under a prefix, however many there are.
+pub async fn every(store: &dyn Store, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+    const PAGE: usize = 1000;
+    let mut all = Vec::new();
+    let mut pages = Pages::new(store, prefix, PAGE);
+    while let Some(entries) = pages.next().await? {
+        all.extend(entries);
+    }
+    Ok(all)
+}

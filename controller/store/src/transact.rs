@@ -65,18 +65,24 @@ impl<'s> Transaction<'s> {
         Ok(held)
     }
 
-    /// Reads a JSON record, whether it is whole or in parts.
-    pub async fn read<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, StoreError> {
-        let Some((held, value)) = parts::get(self.store, key).await? else {
+    /// Reads a value, whether it is whole or in parts.
+    pub async fn get_large(&mut self, key: &str) -> Result<Option<Versioned>, StoreError> {
+        let Some((parts, held)) = parts::get(self.store, key).await? else {
             self.expect(key, Expect::Absent);
             return Ok(None);
         };
-        self.expect(key, Expect::At(value.revision));
-        if let Some(parts) = held {
+        self.expect(key, Expect::At(held.revision));
+        if let Some(parts) = parts {
             self.present.extend(parts.keys());
             self.in_parts.insert(key.to_owned(), parts);
         }
-        records::from_json(key, &value).map(Some)
+        Ok(Some(held))
+    }
+
+    /// Reads a JSON record, whether it is whole or in parts.
+    pub async fn read<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, StoreError> {
+        let held = self.get_large(key).await?;
+        held.map(|held| records::from_json(key, &held)).transpose()
     }
 
     /// Expects a key as it was read before. The first expectation of a key counts.
@@ -152,6 +158,14 @@ impl<'s> Transaction<'s> {
         self.writes.insert(key.into(), None);
     }
 
+    /// Removes a key with the parts that its value was in when it was read here.
+    pub fn delete_large(&mut self, key: &str) {
+        for part in self.in_parts.get(key).map(Parts::keys).unwrap_or_default() {
+            self.delete(part);
+        }
+        self.delete(key);
+    }
+
     /// Whether anything would be written.
     pub fn writes(&self) -> bool {
         !self.writes.is_empty() || !self.staged.is_empty()
@@ -176,7 +190,8 @@ impl<'s> Transaction<'s> {
         let txn = if txn.operations() <= limits.operations && txn.bytes() <= limits.bytes {
             txn
         } else {
-            write_all(self.store, self.staged).await?;
+            let staged = self.staged.into_iter();
+            write_batched(self.store, staged.map(|(key, value)| (key, Some(value)))).await?;
             small
         };
         match self.store.commit(txn).await? {
@@ -194,21 +209,25 @@ impl<'s> Transaction<'s> {
     }
 }
 
-/// Writes immutable values in transactions within the limits.
-async fn write_all(store: &dyn Store, values: BTreeMap<String, Vec<u8>>) -> Result<(), StoreError> {
+/// Writes values, and removes keys whose value is `None`, in as many transactions as it takes.
+/// Each of them is one moment, all of them together are not.
+pub async fn write_batched(
+    store: &dyn Store,
+    writes: impl IntoIterator<Item = (String, Option<Vec<u8>>)>,
+) -> Result<(), StoreError> {
     let limits = store.limits();
     let mut txn = Txn::new();
-    let mut bytes = 0;
-    for (key, value) in values {
-        let size = key.len() + value.len();
-        if txn.puts.len() == limits.operations || bytes + size > limits.bytes {
+    for (key, value) in writes {
+        let size = key.len() + value.as_ref().map_or(0, Vec::len);
+        if txn.operations() == limits.operations || txn.bytes() + size > limits.bytes {
             store.commit(std::mem::take(&mut txn)).await?;
-            bytes = 0;
         }
-        bytes += size;
-        txn = txn.put(key, value);
+        txn = match value {
+            Some(value) => txn.put(key, value),
+            None => txn.delete(key),
+        };
     }
-    if !txn.puts.is_empty() {
+    if txn.operations() > 0 {
         store.commit(txn).await?;
     }
     Ok(())
@@ -219,11 +238,21 @@ async fn write_all(store: &dyn Store, values: BTreeMap<String, Vec<u8>>) -> Resu
 /// writes nothing, nothing is committed. An error of its own ends the attempts.
 ///
 /// `what` names what is contended for, in the error after too many conflicts.
-pub async fn transact<'s, T, E, F, Fut>(
+pub async fn transact<'s, T, E, F, Fut>(store: &'s dyn Store, what: &str, decide: F) -> Result<T, E>
+where
+    E: From<StoreError>,
+    F: FnMut(Transaction<'s>) -> Fut,
+    Fut: Future<Output = Result<Decision<'s, T>, E>>,
+{
+    Ok(transact_at(store, what, decide).await?.0)
+}
+
+/// The same, with the revision that was committed; `None`: nothing was written.
+pub async fn transact_at<'s, T, E, F, Fut>(
     store: &'s dyn Store,
     what: &str,
     mut decide: F,
-) -> Result<T, E>
+) -> Result<(T, Option<Revision>), E>
 where
     E: From<StoreError>,
     F: FnMut(Transaction<'s>) -> Fut,
@@ -231,8 +260,11 @@ where
 {
     for attempt in 0..ATTEMPTS {
         let Decision { transaction, value } = decide(Transaction::new(store)).await?;
-        if !transaction.writes() || transaction.commit().await?.is_some() {
-            return Ok(value);
+        if !transaction.writes() {
+            return Ok((value, None));
+        }
+        if let Some(revision) = transaction.commit().await? {
+            return Ok((value, Some(revision)));
         }
         tokio::time::sleep(wait(attempt)).await;
     }
@@ -251,3 +283,7 @@ fn wait(attempt: u32) -> Duration {
     most.min(LONGEST_WAIT)
         .mul_f64(f64::from(u8::try_from(share).unwrap_or(u8::MAX)) / 256.0)
 }
+
+#[cfg(test)]
+#[path = "transact_tests.rs"]
+mod tests;

@@ -3,8 +3,9 @@ use std::sync::Arc;
 
 use hickory_resolver::proto::op::ResponseCode;
 use tokio::task::JoinHandle;
-use voipfleet_controller::dynamic_sets::dns_names::{GRACE_MS, MAX_NAMES, Names, Resolver};
+use voipfleet_controller::dynamic_sets::dns_names::{GRACE_MS, Names, Resolver};
 use voipfleet_controller::dynamic_sets::{SourceOptions, Sources, Used};
+use voipfleet_controller::limits::MAX_DNS_NAMES;
 use voipfleet_controller::records::{ResolvedRecord, from_json};
 use voipfleet_controller::store::{Pages, Txn, Versioned, keys};
 use voipfleet_protocol::audit::Record;
@@ -233,11 +234,11 @@ async fn unused(scene: &Scene, count: usize) {
 #[tokio::test]
 async fn too_many_remembered_names_drop_the_longest_unused_first() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
-    let all = 2 * MAX_NAMES + 5;
+    let all = 2 * MAX_DNS_NAMES + 5;
     unused(&scene, all).await;
     start(&scene, &dns).await;
     scene.use_(used(&[]));
-    let first_that_stays = all - MAX_NAMES;
+    let first_that_stays = all - MAX_DNS_NAMES;
     let gone = |held: Option<_>| held.is_none().then_some(());
     let last_that_goes = format!("h{}.example.net", first_that_stays - 1);
     scene.until(&keys::resolved(last_that_goes), gone).await;
@@ -246,7 +247,7 @@ async fn too_many_remembered_names_drop_the_longest_unused_first() {
     while let Some(page) = pages.next().await.unwrap() {
         left += page.len();
     }
-    assert_eq!(left, MAX_NAMES);
+    assert_eq!(left, MAX_DNS_NAMES);
     let stays = format!("h{first_that_stays}.example.net");
     let held = scene.store.get(&keys::resolved(stays)).await.unwrap();
     assert!(held.is_some());
@@ -262,7 +263,7 @@ async fn used_names_stay_resolved_beyond_the_limit() {
     until(&scene, HOST, |_| true).await;
 
     // They all sort before it.
-    let many: Vec<String> = (0..MAX_NAMES)
+    let many: Vec<String> = (0..MAX_DNS_NAMES)
         .map(|n| format!("a{n}.example.net"))
         .collect();
     let all: Vec<&str> = many.iter().map(String::as_str).chain([HOST]).collect();

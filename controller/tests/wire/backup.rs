@@ -255,9 +255,8 @@ async fn a_backup_is_consistent_during_writes() {
             .collect();
         assert_eq!(marks.len(), 2);
         assert_eq!(marks[0], marks[1]);
-        let history = voipfleet_controller::documents::document_history;
         let kind = voipfleet_policy::Kind::Tenant;
-        let last = history(&store, kind, "zeta").await.unwrap().pop().unwrap();
+        let last = documents.last_change(kind, "zeta").unwrap();
         assert_eq!(last.version, documents.version.version);
         store.close().await;
         let old = place.path(&format!("old-{number}"));

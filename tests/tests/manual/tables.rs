@@ -12,8 +12,8 @@ use super::root;
 const START: &str = "<!-- generated: ";
 const END: &str = "<!-- end -->";
 
-/// Compares the tables of a page with `make`, or rewrites them. Gives the names of all.
-fn check(page: &str, make: impl Fn(&str) -> Option<String>) -> BTreeSet<String> {
+/// Compares the tables of a page with those of the code, or rewrites them. Gives the names of all.
+fn check(page: &str, table_of: impl Fn(&str) -> Option<String>) -> BTreeSet<String> {
     let path = root().join("docs").join(page);
     let text = fs::read_to_string(&path).unwrap();
     let mut parts = text.split(START);
@@ -22,7 +22,7 @@ fn check(page: &str, make: impl Fn(&str) -> Option<String>) -> BTreeSet<String> 
     for part in parts {
         let (name, rest) = part.split_once(" -->").unwrap();
         let (_, after) = rest.split_once(END).unwrap();
-        let table = make(name).unwrap_or_else(|| panic!("{page}: no table is called {name}"));
+        let table = table_of(name).unwrap_or_else(|| panic!("{page}: no table is called {name}"));
         let _infallible = write!(made, "{START}{name} -->\n{table}{END}{after}");
         names.insert(name.to_owned());
     }

@@ -6,7 +6,8 @@ use voipfleet_proto::v1 as pb;
 use voipfleet_ruleset::iptables::{Failsafe, restore_input, set_create_input};
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{
-    AddressSet, Digest, Expiring, Family, MAX_RULESET_BYTES, Probe, ProbeCheck, Ruleset, Until,
+    AddressSet, Digest, Expiring, Family, MAX_RULESET_BYTES, Probe, ProbeCheck, ProviderPart,
+    Ruleset, SetOwner, Until,
 };
 
 use crate::fixtures::{any_net, documents, effective, node};
@@ -30,7 +31,10 @@ fn sound() -> pb::Ruleset {
 /// Every text in it.
 fn texts(ruleset: &mut pb::Ruleset) -> Vec<&mut String> {
     let mut texts = vec![&mut ruleset.site, &mut ruleset.node];
-    texts.extend(ruleset.sets.iter_mut().map(|set| &mut set.stem));
+    for set in &mut ruleset.sets {
+        texts.push(&mut set.stem);
+        texts.extend(set.owner.iter_mut().map(|owner| &mut owner.name));
+    }
     for probe in &mut ruleset.probes {
         texts.push(&mut probe.name);
         if let Some(pb::probe::Check::UdpSip(to)) = &mut probe.check {
@@ -45,6 +49,7 @@ fn texts(ruleset: &mut pb::Ruleset) -> Vec<&mut String> {
                 &mut rule.in_interface,
                 &mut rule.source_set,
             ]);
+            texts.extend(rule.subject.iter_mut().map(|subject| &mut subject.owner));
             texts.extend(rule.source_limit.iter_mut().map(|limit| &mut limit.name));
             if let Some(pb::verdict::Kind::Jump(text) | pb::verdict::Kind::Log(text)) = rule
                 .verdict
@@ -139,6 +144,32 @@ fn the_sound_one_is_read() {
     is_harmless(&bytes).unwrap();
 }
 
+/// One of each kind, but for those of one document in both parts.
+fn set_owners() -> Vec<SetOwner> {
+    let part = |part| {
+        [
+            SetOwner::Clients(part),
+            SetOwner::Providers(part),
+            SetOwner::Provider("trunkco".parse().unwrap(), part),
+        ]
+    };
+    let mut owners: Vec<SetOwner> = ProviderPart::BOTH.into_iter().flat_map(part).collect();
+    owners.extend([
+        SetOwner::Tenants,
+        SetOwner::Admins,
+        SetOwner::Cluster,
+        SetOwner::Tenant("acme".parse().unwrap()),
+        SetOwner::List("voipbl".parse().unwrap()),
+        SetOwner::Service("sip".to_owned()),
+        SetOwner::Custom("monitoring".to_owned()),
+        SetOwner::Deny,
+        SetOwner::DenyList("voipbl".parse().unwrap()),
+        SetOwner::Block,
+        SetOwner::Open,
+    ]);
+    owners
+}
+
 proptest! {
     /// What is written straight is what the messages encode to.
     #[test]
@@ -146,6 +177,7 @@ proptest! {
         nets in prop::collection::vec(any_net(), 0..30),
         ending in prop::collection::vec((any_net(), 1_u64..=1 << 34), 0..30),
         live in prop::sample::subsequence(vec!["allow", "block", "cluster:eth1"], 0..=3),
+        owner in prop::option::of(prop::sample::select(set_owners())),
     ) {
         let mut ruleset = Ruleset::decode(&sound().encode_to_vec()).unwrap();
         for set in &mut ruleset.sets {
@@ -156,6 +188,7 @@ proptest! {
             *set = AddressSet::new(set.name.clone(), nets.iter().copied())
                 .with_expiring(ending)
                 .with_live_names(live.iter().map(|name| name.parse().unwrap()));
+            set.owner.clone_from(&owner);
         }
         let bytes = ruleset.encode();
         prop_assert_eq!(&bytes, &pb::Ruleset::from(&ruleset).encode_to_vec());

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::jump::{jump_edit, retire};
-use super::lcs::longest_common_subsequence;
+use super::lcs::{common_count, longest_common_subsequence};
 use super::words::is_ours;
 use super::{SavedChain, Table, filter_section};
 
@@ -122,9 +122,13 @@ fn all(chain: &SavedChain) -> String {
 
 /// Lines that delete and insert single rules; none where the whole chain is less work.
 fn edits(wanted: &SavedChain, found: &SavedChain) -> Option<String> {
+    let rules = wanted.rules.len() + found.rules.len();
+    let most_kept = common_count(&wanted.rules, &found.rules);
+    if rules - 2 * most_kept > MAX_EDITS {
+        return None;
+    }
     let kept = longest_common_subsequence(&wanted.rules, &found.rules);
-    let changed = wanted.rules.len() + found.rules.len() - 2 * kept.len();
-    if kept.is_empty() || changed > MAX_EDITS {
+    if kept.is_empty() || rules - 2 * kept.len() > MAX_EDITS {
         return None;
     }
     let name = &wanted.name;

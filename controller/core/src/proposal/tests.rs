@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use voipfleet_ruleset::ruleset::{Digest, Mode};
 
 use super::*;
+use crate::precondition::LastChanges;
 
 const LIMIT_MS: u64 = 30_000;
 
@@ -263,7 +264,7 @@ proptest! {
         let proposal = propose(inputs.clone(), want);
         // A dry run, a plan and a push of the same inputs are one value.
         prop_assert_eq!(&proposal.generation, &again.generation);
-        prop_assert!(proposal.precondition.violations(&again.precondition, &Default::default()).is_empty());
+        prop_assert!(proposal.precondition.violations(&again.precondition, &LastChanges::default()).is_empty());
         let shown = &proposal.precondition.content.nodes;
         let stored: BTreeMap<NodeName, Digest> = proposal.generation.nodes.iter()
             .map(|(name, content)| (name.clone(), content.digest))

@@ -1,4 +1,4 @@
-//! Who goes when: a canary, then batches in which no role changes as a whole, where that can be.
+//! The order of nodes: a canary, then batches in which no role changes as a whole, if possible.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,9 +11,8 @@ const MAX_SWAPS: usize = 500;
 /// A node that a rollout has to order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// What it does.
     pub roles: BTreeSet<Role>,
-    /// It is connected: a canary that is offline would prove nothing.
+    /// A canary that is offline would prove nothing.
     pub connected: bool,
     /// The generation changes nothing on it but the number.
     pub unchanged: bool,
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_changed_comes_last_and_at_once() {
+    fn unchanged_nodes_come_last_and_at_once() {
         let mut nodes = site(&[("a", &["sip"], true), ("b", &["sip"], true)]);
         for name in ["c", "d", "e"] {
             let same = Candidate {
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_that_cannot_be_parted_are_named() {
+    fn roles_that_change_at_once_are_named() {
         let nodes = site(&[("a", &["sip"], true), ("b", &["sip"], true)]);
         let plan = plan_batches(&nodes, 0, 100);
         assert_eq!(names(&plan), [vec!["a", "b"]]);
@@ -249,10 +248,10 @@ mod tests {
     }
 
     proptest! {
-        /// Everybody has one place, no batch is too big, and with two batches or more of nodes
+        /// Every node has one place, no batch is too big, and with two batches or more of nodes
         /// that have one role each, no role of two nodes changes as a whole.
         #[test]
-        fn every_node_has_one_place(
+        fn every_node_is_in_one_batch(
             roles in prop::collection::vec((0_usize..3, any::<bool>(), any::<bool>()), 0..14),
             canary in 0_usize..3,
             batch in 1_usize..6,
@@ -285,7 +284,7 @@ mod tests {
                 && changing(first) > 0
                 && first.iter().any(|name| !nodes[name].connected)
             {
-                // Only where nobody else could have gone first.
+                // Only where no other node could have gone first.
                 for later in plan.batches.iter().skip(1).flatten() {
                     prop_assert!(nodes[later].unchanged || !nodes[later].connected);
                 }

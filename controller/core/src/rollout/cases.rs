@@ -1,4 +1,4 @@
-//! Single cases of the model's world.
+//! Single cases over the model's nodes.
 
 use super::model::{NEW, World, name};
 use super::record::{RolloutState, Stages};
@@ -66,7 +66,7 @@ fn a_wall_clock_that_jumps_fails_no_node() {
 /// The only node that changes fails, and that is allowed: those that take the number only have
 /// nothing to wait for.
 #[test]
-fn a_canary_that_was_the_only_change_holds_nobody_up() {
+fn a_failed_canary_that_was_the_only_change_does_not_block() {
     let stages = after_a_canary(2, 1);
     let mut world = World::new(3, &[true; 7], stages);
     for at in 1..3 {

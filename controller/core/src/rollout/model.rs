@@ -1,4 +1,4 @@
-//! Rollouts against a model of nodes that come, go, take, refuse and say nothing.
+//! Rollouts against a model of nodes that connect, leave, apply, refuse and stay silent.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ enum Step {
     Leave(usize),
     Takes(usize),
     Refuses(usize),
-    /// It took it, but nobody has heard of it yet.
+    /// It applied it, and the report is on its way.
     TakesUnheard(usize),
     Time(u64),
     Pause,
@@ -184,7 +184,7 @@ impl World {
             );
             assert!(released(record) <= released(before).max(record.nodes.len()));
         }
-        // Nobody but the canary is given other rules before one of the canary has taken them.
+        // Only the canary is given other rules before a node of it has applied them.
         let taken = |record: &RolloutRecord| record.count(|place| place == Phase::Applied) > 0;
         if record.stages.canary > 0 && record.back.is_none() && !taken(before) {
             for (name, step) in &record.nodes {
@@ -206,7 +206,7 @@ impl World {
         for (name, step) in &record.nodes {
             let target = record.target(step).unwrap_or_default();
             assert!([OLD, NEW, BACK].contains(&target), "{name} {target}");
-            // Nobody is sent back by number: only a new generation takes back.
+            // No node goes back by number: only a new generation rolls back.
             if step.phase == Phase::Applied && record.back.is_none() {
                 assert_eq!(target, NEW);
             }
@@ -325,11 +325,11 @@ proptest! {
             world.take(step);
             world.settle();
         }
-        // From here on nobody holds it, and nodes that are there answer.
+        // From here on it is not held, and connected nodes answer.
         drop(world.record.resume());
         world.go_on(size);
         if !world.record.state.has_ended() {
-            // It says that it waits, and for what; a node that comes is enough.
+            // Its reason is that it waits for a canary; a node that connects is enough.
             prop_assert!(world.record.stages.canary > 0 && world.record.working() == 0);
             prop_assert!(world.record.reason.contains("canary"), "{:?}", world.record);
             for at in 0..size {
@@ -338,7 +338,7 @@ proptest! {
             world.go_on(size);
         }
         prop_assert!(world.record.state.has_ended(), "{:?}", world.record);
-        // None is forgotten: whoever comes back gets, or has, what it should run.
+        // No node is forgotten: one that reconnects gets, or has, what it should run.
         for at in 0..size {
             world.connect(at);
         }
@@ -358,7 +358,7 @@ proptest! {
 
     /// Where all nodes answer well it ends with all of them on it.
     #[test]
-    fn a_good_generation_gets_everywhere(size in 1_usize..7, stages in stages()) {
+    fn a_good_generation_reaches_every_node(size in 1_usize..7, stages in stages()) {
         let mut world = World::new(size, &[true; 7], stages);
         let mut most = 0;
         for _ in 0..40 {
@@ -374,9 +374,9 @@ proptest! {
         prop_assert!(world.machines.values().all(|machine| machine.runs == NEW));
     }
 
-    /// A canary that fails leaves everybody else untouched.
+    /// A canary that fails leaves all other nodes untouched.
     #[test]
-    fn a_canary_that_fails_stops_it(size in 2_usize..7, silent in any::<bool>()) {
+    fn a_failed_canary_halts_the_rollout(size in 2_usize..7, silent in any::<bool>()) {
         let stages = Stages {
             canary: 1,
             batch: 3,
@@ -418,7 +418,7 @@ fn a_canary_that_is_offline_is_replaced() {
     world.settle();
     assert_eq!(world.record.order[0], [name(2)]);
     assert_eq!(world.record.working(), 1);
-    // It fails, and that is within the limit: it is still nobody else's turn but a canary's.
+    // It fails, and that is within the limit: it is still the turn of a canary.
     world.answer(2, false, true);
     world.settle();
     assert_eq!(world.record.order[0], [name(2), name(3)]);
@@ -428,7 +428,7 @@ fn a_canary_that_is_offline_is_replaced() {
     assert_eq!((world.target(&name(0)), world.record.failures()), (NEW, 1));
 }
 
-/// Where nobody is there it waits, says so, and can be ended.
+/// Without a connected node it waits, gives the reason, and can be ended.
 #[test]
 fn a_rollout_without_a_canary_waits() {
     let mut world = World::new(3, &[false; 7], staged(0));
@@ -458,7 +458,7 @@ fn a_rollout_without_a_canary_waits() {
 
 /// After a batch of offline nodes there is nothing to watch for.
 #[test]
-fn no_pause_follows_a_batch_that_released_nobody() {
+fn no_pause_follows_a_batch_of_offline_nodes() {
     let connected = [true, false, false, true, true, true, true];
     let mut world = World::new(5, &connected, staged(10_000));
     world.settle();
@@ -472,7 +472,7 @@ fn no_pause_follows_a_batch_that_released_nobody() {
 
 /// How it ends on nodes that were offline is known when they are back.
 #[test]
-fn nodes_that_come_after_the_end_count() {
+fn nodes_that_reconnect_after_the_end_count() {
     let mut world = World::new(
         3,
         &[false; 7],
@@ -485,7 +485,7 @@ fn nodes_that_come_after_the_end_count() {
     world.settle();
     assert_eq!(world.record.state, RolloutState::Done);
     let good = |world: &World| world.record.outcome(0).is_good_for(NEW);
-    assert!(!good(&world), "nobody has it");
+    assert!(!good(&world), "no node has it");
     world.connect(0);
     world.answer(0, true, true);
     world.settle();
@@ -501,9 +501,9 @@ fn nodes_that_come_after_the_end_count() {
     );
 }
 
-/// What it came to is said of the way there, and who does not go back is named.
+/// Figures are those of the way forward, and nodes that do not go back are named.
 #[test]
-fn figures_of_one_that_was_taken_back_stay_true() {
+fn figures_of_a_rolled_back_rollout_are_of_the_way_forward() {
     let stages = Stages {
         max_failures: 0,
         roll_back: true,

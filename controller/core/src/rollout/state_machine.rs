@@ -473,7 +473,7 @@ impl RolloutRecord {
         }
     }
 
-    /// A node whose batch has come gets the generation if it is there and there is room.
+    /// A node whose batch has come gets the generation if it is connected and there is room.
     pub(super) fn give_turn(
         &mut self,
         name: &NodeName,

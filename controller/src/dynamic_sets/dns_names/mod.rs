@@ -23,11 +23,10 @@ use super::references::Used;
 use super::upkeep::{self, Upkeep};
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
+use crate::limits::MAX_DNS_NAMES;
 use crate::records::{self, ResolvedRecord};
-use crate::store::{Pages, Store, StoreError, Txn, keys};
+use crate::store::{Pages, Store, StoreError, keys, write_batched};
 
-/// The most names that are resolved, and the most that are remembered though nothing uses them.
-pub const MAX_NAMES: usize = 10_000;
 /// Records that are read at once.
 const PAGE: usize = 1000;
 /// Questions at once.
@@ -115,7 +114,7 @@ impl Names {
             Some(_) => 1,
             None => 2,
         });
-        names.into_iter().take(MAX_NAMES).cloned().collect()
+        names.into_iter().take(MAX_DNS_NAMES).cloned().collect()
     }
 
     fn take(&mut self, name: &DnsName, answer: Answer) {
@@ -137,7 +136,7 @@ impl Names {
         }
     }
 
-    /// The names that nothing has used for long; and of more than [`MAX_NAMES`] unused ones those
+    /// The names that nothing has used for long; and of more than [`MAX_DNS_NAMES`] unused ones those
     /// that were unused for longest: otherwise changing names again and again fills the store.
     fn outlived(&self, now_ms: u64) -> BTreeSet<DnsName> {
         let unused = self.held.iter().filter_map(|(name, held)| {
@@ -146,7 +145,7 @@ impl Names {
         });
         let mut unused: Vec<(u64, &DnsName)> = unused.collect();
         unused.sort_unstable();
-        let beyond = unused.len().saturating_sub(MAX_NAMES);
+        let beyond = unused.len().saturating_sub(MAX_DNS_NAMES);
         let gone = unused
             .into_iter()
             .enumerate()
@@ -214,7 +213,7 @@ impl Upkeep for Names {
             let names = used.names.len();
             tracing::error!(
                 names,
-                most = MAX_NAMES,
+                most = MAX_DNS_NAMES,
                 "too many DNS names; the excess is not refreshed"
             );
         }
@@ -243,23 +242,21 @@ impl Upkeep for Names {
     /// Stores what has changed, and removes what nothing has used for long.
     async fn store_changes(&mut self) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
-        let mut txn = Txn::new();
+        let mut writes = Vec::new();
         let mut written = Vec::new();
         let gone = self.outlived(now_ms);
         for name in &gone {
-            txn = txn.delete(keys::resolved(name));
+            writes.push((keys::resolved(name), None));
         }
         for (name, held) in &self.held {
             let key = keys::resolved(name);
             if !gone.contains(name) && held.must_be_stored(now_ms) {
                 let value = records::to_json(&key, &held.record)?;
-                txn = txn.put(key, value);
+                writes.push((key, Some(value)));
                 written.push(name.clone());
             }
         }
-        if txn != Txn::new() {
-            self.store.commit(txn).await?;
-        }
+        write_batched(self.store.as_ref(), writes).await?;
         for name in written {
             if let Some(held) = self.held.get_mut(&name) {
                 held.stored = Some((held.record.clone(), now_ms));

@@ -27,12 +27,10 @@ use super::references::Used;
 use super::upkeep::{self, Upkeep};
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
+use crate::limits::MAX_FEEDS;
 use crate::records::{self, FeedRecord};
-use crate::store::{Pages, Store, StoreError, Txn, keys};
+use crate::store::{Pages, Store, StoreError, keys, transact};
 
-/// The most lists that are fetched, and the most that are remembered though neither a document
-/// nor a generation has them.
-pub const MAX_FEEDS: usize = 256;
 /// Records that are read at once: each may be some MiB.
 const PAGE: usize = 16;
 /// Lists that are fetched at once: each may take some ten MiB meanwhile.
@@ -120,7 +118,7 @@ impl Feeds {
         let mut pages = Pages::new(store.as_ref(), keys::ALL_FEEDS, PAGE);
         while let Some(page) = pages.next().await? {
             for entry in page {
-                let record: FeedRecord = records::from_protobuf(&entry.key, &entry.held)?;
+                let record: FeedRecord = records::load_protobuf(store.as_ref(), &entry).await?;
                 let list = entry.key.strip_prefix(keys::ALL_FEEDS);
                 if let Some(list) = list.and_then(|list| list.parse().ok()) {
                     let known = Held {
@@ -335,15 +333,30 @@ impl Upkeep for Feeds {
                 continue;
             };
             if gone.contains(&list) {
-                self.store
-                    .commit(Txn::new().delete(keys::feed(&list)))
-                    .await?;
+                let key = keys::feed(&list);
+                transact(
+                    self.store.as_ref(),
+                    &key,
+                    async |mut tx| -> Result<_, StoreError> {
+                        tx.get_large(&key).await?;
+                        tx.delete_large(&key);
+                        Ok(tx.done(()))
+                    },
+                )
+                .await?;
                 self.held.remove(&list);
             } else if held.unstored {
-                let record = held.record.encode_to_vec();
-                self.store
-                    .commit(Txn::new().put(keys::feed(&list), record))
-                    .await?;
+                let (key, record) = (keys::feed(&list), held.record.encode_to_vec());
+                transact(
+                    self.store.as_ref(),
+                    &key,
+                    async |mut tx| -> Result<_, StoreError> {
+                        tx.get_large(&key).await?;
+                        tx.put_large(&key, &key, record.clone());
+                        Ok(tx.done(()))
+                    },
+                )
+                .await?;
                 held.unstored = false;
                 for done in held.answered.drain(..) {
                     // A caller that hung up needs no answer.

@@ -1,6 +1,7 @@
 //! Apply: documents in, and those that a folder no longer has out, all of it or nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_policy::{self as policy, Document, Documents, Kind, Source};
@@ -12,13 +13,12 @@ use voipfleet_proto::v1::{
 };
 
 use super::convert::{diagnostic, invalid, parse, sources};
-use super::documents::{broken, contended, shown};
-use super::{Caller, DocumentsApi, failed, source_quotas};
-use crate::documents::{Change as Step, MAX_DOCUMENTS, Stored, last_change};
-use crate::store::Revision;
-
-/// Tries to win against others that change documents.
-const TRIES: usize = 20;
+use super::documents::{broken, shown};
+use super::{Caller, DocumentsApi, source_quotas};
+use crate::documents::{Change as Step, Stored};
+use crate::limits::MAX_DOCUMENTS;
+use crate::server::rpc_status::Failed;
+use crate::store::{Decision, Revision, Transaction, transact};
 
 /// Documents in conflict that the audit log names.
 const NAMED: usize = 5;
@@ -60,96 +60,96 @@ impl DocumentsApi {
         request: ApplyRequest,
     ) -> Result<ApplyResponse, Status> {
         let dry_run = request.dry_run;
-        let mut order = Order::of(request)?;
+        let order = Arc::new(Order::of(request)?);
         let _turn = self.documents.turn().await;
-        for _ in 0..TRIES {
-            let stored = self.read_documents().await?;
-            // Large files take a while: off the async threads.
-            let by = caller.clone();
-            let checking = tokio::task::spawn_blocking(move || {
-                let outcome = order.check(&by, &stored);
-                (order, stored, outcome)
-            });
-            let (given_back, stored, outcome) = checking.await.map_err(|_| broken())?;
-            order = given_back;
-            let outcome = outcome?;
-            if let Some((name, sites)) = outcome.used.first() {
-                return Err(in_use(name, sites, outcome.used.len()));
-            }
-            if outcome.total > MAX_DOCUMENTS {
-                let message = format!("there would be more than {MAX_DOCUMENTS} documents");
-                return Err(Refusal::new(Reason::LimitReached, message).into());
-            }
-            if let Some(beyond) = outcome.beyond {
-                return Err(Refusal::new(Reason::LimitReached, beyond).into());
-            }
-            let mut answer = ApplyResponse {
-                diagnostics: outcome.diagnostics.into_iter().map(diagnostic).collect(),
-                changes: outcome.changes,
-                conflicts: Vec::new(),
-            };
-            if !outcome.conflicts.is_empty() {
-                answer.changes.clear();
-                answer.conflicts = self.conflicts(outcome.conflicts).await?;
-                caller.changed_nothing(refused(&answer.conflicts));
-                return Ok(answer);
-            }
-            let sites: Vec<String> = outcome.steps.iter().filter_map(Step::goes_site).collect();
-            let count = outcome.steps.len();
-            let mut txn = self.change(caller, &stored, outcome.steps)?;
-            for site in &sites {
-                // Tokens first: one that is used after that makes the commit a conflict.
-                txn = self.with_what_is_of_site(site, txn).await?;
-                self.refuse_site_with_nodes(site).await?;
-            }
-            if count == 0 || dry_run {
-                let mistakes = answer.diagnostics.iter();
-                if mistakes
-                    .filter(|found| found.severity() == Severity::Error)
-                    .count()
-                    > 0
-                {
-                    caller.changed_nothing("the documents have mistakes; nothing was stored");
-                }
-                return Ok(answer);
-            }
-            if let Some(revision) = self.commit_documents(&stored, txn).await? {
-                for change in &mut answer.changes {
-                    if matches!(change.change(), Change::Created | Change::Changed) {
-                        change.revision = revision;
-                    }
-                }
-                tracing::info!(operator = %caller.name, count, "documents applied");
-                note(caller, &answer.changes);
-                return Ok(answer);
-            }
+        let apply = async |tx| self.apply_once(tx, caller, &order, dry_run).await;
+        let store = self.store.as_ref();
+        let (answer, changed) = transact(store, "the set of documents", apply).await?;
+        if let Some(before) = changed {
+            let count = answer.changes.len();
+            tracing::info!(operator = %caller.name, count, "documents applied");
+            note(caller, &answer.changes);
+            self.prune_documents(&before);
         }
-        Err(contended())
+        Ok(answer)
     }
 
-    /// The authors of documents that are not as the caller saw them.
-    async fn conflicts(
+    /// The answer, and the documents before where they are changed.
+    async fn apply_once<'s>(
         &self,
-        conflicts: Vec<(Name, Revision, Revision)>,
-    ) -> Result<Vec<DocumentConflict>, Status> {
-        let mut told = Vec::new();
-        for ((kind, name), expected, found) in conflicts {
-            let last = last_change(self.store.as_ref(), kind, &name).await;
-            let last = last.map_err(failed)?;
-            told.push(DocumentConflict {
-                kind: kind.to_string(),
-                expected,
-                found,
-                changed_ms: last.as_ref().map_or(0, |last| last.at_ms),
-                changed_by: last.map(|last| last.by).unwrap_or_default(),
-                name,
-            });
+        mut tx: Transaction<'s>,
+        caller: &Caller,
+        order: &Arc<Order>,
+        dry_run: bool,
+    ) -> Result<Decision<'s, (ApplyResponse, Option<Stored>)>, Failed> {
+        let stored = self.read_documents().await?;
+        // Large files take a while: off the async threads.
+        let (by, order) = (caller.clone(), Arc::clone(order));
+        let checking = tokio::task::spawn_blocking(move || {
+            let outcome = order.check(&by, &stored);
+            (stored, outcome)
+        });
+        let (stored, outcome) = checking.await.map_err(|_| broken())?;
+        let outcome = outcome?;
+        if let Some((name, sites)) = outcome.used.first() {
+            return Err(in_use(name, sites, outcome.used.len()).into());
         }
-        Ok(told)
+        if outcome.total > MAX_DOCUMENTS {
+            let message = format!("there would be more than {MAX_DOCUMENTS} documents");
+            return Err(Refusal::new(Reason::LimitReached, message).into());
+        }
+        if let Some(beyond) = outcome.beyond {
+            return Err(Refusal::new(Reason::LimitReached, beyond).into());
+        }
+        let mut answer = ApplyResponse {
+            diagnostics: outcome.diagnostics.into_iter().map(diagnostic).collect(),
+            changes: outcome.changes,
+            conflicts: Vec::new(),
+        };
+        if !outcome.conflicts.is_empty() {
+            answer.changes.clear();
+            answer.conflicts = conflicts(&stored, outcome.conflicts);
+            caller.changed_nothing(refused(&answer.conflicts));
+            return Ok(tx.done((answer, None)));
+        }
+        for site in outcome.steps.iter().filter_map(Step::deleted_site) {
+            self.refuse_site_with_nodes(&site).await?;
+        }
+        if outcome.steps.is_empty() || dry_run {
+            let mut found = answer.diagnostics.iter();
+            if found.any(|found| found.severity() == Severity::Error) {
+                caller.changed_nothing("the documents have mistakes; nothing was stored");
+            }
+            return Ok(tx.done((answer, None)));
+        }
+        let change = self.change(&mut tx, caller, &stored, outcome.steps);
+        let revision = change.await?;
+        for change in &mut answer.changes {
+            if matches!(change.change(), Change::Created | Change::Changed) {
+                change.revision = revision;
+            }
+        }
+        Ok(tx.done((answer, Some(stored))))
     }
 }
 
-/// Conflicts, for the audit log.
+/// Who changed documents that are not what a caller saw.
+fn conflicts(stored: &Stored, conflicts: Vec<(Name, Revision, Revision)>) -> Vec<DocumentConflict> {
+    let conflict = |((kind, name), expected, found): (Name, Revision, Revision)| {
+        let last = stored.last_change(kind, &name);
+        DocumentConflict {
+            kind: kind.to_string(),
+            expected,
+            found,
+            changed_ms: last.map_or(0, |last| last.at_ms),
+            changed_by: last.map(|last| last.by.clone()).unwrap_or_default(),
+            name,
+        }
+    };
+    conflicts.into_iter().map(conflict).collect()
+}
+
+/// What the audit log says of conflicts.
 fn refused(conflicts: &[DocumentConflict]) -> String {
     let names: Vec<String> = conflicts
         .iter()

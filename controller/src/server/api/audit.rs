@@ -29,7 +29,7 @@ const CHAIN_PAGE: usize = 2000;
 /// Results that are awaited at the same time.
 const MAX_OPEN: usize = 100_000;
 /// Records that are removed in one transaction.
-const PRUNED: usize = 1000;
+const PRUNED: usize = 90;
 
 struct Wanted<'r> {
     request: &'r v1::AuditRequest,

@@ -21,6 +21,7 @@ use super::failed;
 use super::target::Targeted;
 use crate::audit::{Audit, AuditError, ended};
 use crate::clock::Clock;
+use crate::documents::Cache;
 use crate::errors::chain;
 use crate::pki::authority::Leaf;
 use crate::records::{self, OperatorRecord, Read};
@@ -39,6 +40,7 @@ pub struct Access {
     /// Has every right whatever the store says: root on the controller's host decides, and operators
     /// cannot lock themselves out.
     pub(super) admin: OperatorName,
+    pub(super) documents: Cache,
     pub(super) usage: DocumentUsage,
 }
 
@@ -388,7 +390,7 @@ impl Access {
         let uses = if everything {
             Arc::default()
         } else {
-            self.usage.read(self.store.as_ref()).await?
+            self.usage.read(&self.documents).await?
         };
         Ok(decide(&bindings, call, target, &uses)
             .map(|allowed| (allowed, Arc::clone(&bindings)))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::server::rpc_status::{conflict, internal};
+use crate::server::rpc_status::internal;
 use tonic::Status;
 use voipfleet_policy::{Document, Kind};
 use voipfleet_proto::refusal::Refusal;
@@ -15,23 +15,21 @@ use voipfleet_ruleset::identifiers::SiteName;
 
 use super::apply::in_use;
 use super::convert::parse;
-use super::tokens::MAX_STORED as MAX_TOKENS;
 use super::{Caller, failed};
 use crate::clock::Clock;
 use crate::documents::{self, Cache, Change as Step, Stored};
 use crate::errors::chain;
+use crate::limits::MAX_NODES_PER_SITE;
 use crate::records::{self, ExceptionKind, SiteScope, TokenRecord};
-use crate::site_inputs::{MAX_EXCEPTIONS, MAX_NODES};
-use crate::store::{Expect, Outcome, Revision, Store, Txn, keys};
+use crate::server::rpc_status::Failed;
+use crate::store::{Entry, Expect, Pages, Revision, Store, Transaction, Txn, keys, transact};
 
-/// Tries to win against others that change documents.
-const TRIES: usize = 10;
+/// Entries in one read.
+const PAGE: usize = 500;
+/// Entries of a site that are deleted in one transaction: each takes two operations.
+const WITH_SITE: usize = 30;
 /// Changes of documents between two prunings of their versions; pushes prune them too.
 const PRUNE_EVERY: u64 = 100;
-
-pub(super) fn contended() -> Status {
-    conflict("a document")
-}
 
 pub(super) fn broken() -> Status {
     internal("the documents could not be checked")
@@ -121,65 +119,74 @@ impl DocumentsApi {
         let kind: Kind = parse(&request.kind)?;
         let name = &request.name;
         let _turn = self.documents.turn().await;
-        for _ in 0..TRIES {
+        let delete = async |mut tx| {
             let stored = self.read_documents().await?;
             if !stored.documents.contains(kind, name) {
                 let hint = format!("list them: voipctl get {kind}");
-                return Err(unknown_document(&kind, name, &hint));
+                return Err(Failed(unknown_document(&kind, name, &hint)));
             }
             caller.may_delete(&stored.documents, [(kind, name.as_str())])?;
             let users = stored.documents.users_of(kind, name);
             if !users.is_empty() {
-                return Err(in_use(&(kind, name.clone()), &users, 1));
+                return Err(Failed(in_use(&(kind, name.clone()), &users, 1)));
             }
-            let mut txn = self.change(caller, &stored, [Step::Delete(kind, name.clone())])?;
             if kind == Kind::Site {
-                // Tokens first: one that is used after that makes the commit a conflict.
-                txn = self.with_what_is_of_site(name, txn).await?;
                 self.refuse_site_with_nodes(name).await?;
             }
-            if self.commit_documents(&stored, txn).await?.is_some() {
-                tracing::info!(operator = %caller.name, %kind, name, "document deleted");
-                return Ok(());
-            }
-        }
-        Err(contended())
+            let step = Step::Delete(kind, name.clone());
+            self.change(&mut tx, caller, &stored, vec![step]).await?;
+            Ok(tx.done(stored))
+        };
+        let store = self.store.as_ref();
+        let before = transact(store, "the set of documents", delete).await?;
+        tracing::info!(operator = %caller.name, %kind, name, "document deleted");
+        self.prune_documents(&before);
+        Ok(())
     }
 
-    /// Removes what belongs to a deleted site: no machine may enrol into it, and one that gets
-    /// its name later begins without its blocks and allows, and closed.
-    pub(super) async fn with_what_is_of_site(
-        &self,
-        site: &str,
-        mut txn: Txn,
-    ) -> Result<Txn, Status> {
+    /// Deletes what belongs to a site that is deleted: its unused tokens, and its blocks, allows
+    /// and opening. A site that gets the name later begins without them.
+    async fn delete_site(&self, tx: &mut Transaction<'_>, site: &str) -> Result<(), Failed> {
+        let store = self.store.as_ref();
         let name: SiteName = parse(site)?;
-        txn = txn.delete(keys::open(&name));
+        tx.delete(keys::open(&name));
+        let mut useless = Vec::new();
         for kind in ExceptionKind::ALL {
             let prefix = keys::exceptions(kind, &SiteScope::One(name.clone()));
-            for entry in self
-                .store
-                .all(&prefix, 2 * MAX_EXCEPTIONS)
-                .await
-                .map_err(failed)?
-            {
-                txn = txn.delete(entry.key);
+            let mut pages = Pages::new(store, &prefix, PAGE);
+            while let Some(entries) = pages.next().await? {
+                useless.extend(entries);
             }
         }
-        let tokens = self.store.all(keys::ALL_TOKENS, MAX_TOKENS).await;
-        for entry in tokens.map_err(failed)? {
-            let token: TokenRecord = records::from_json(&entry.key, &entry.held).map_err(failed)?;
-            if token.site.as_str() == site && token.used.is_none() {
-                txn = txn
-                    .expect(entry.key.clone(), Expect::At(entry.held.revision))
-                    .delete(entry.key);
+        let mut pages = Pages::new(store, keys::ALL_TOKENS, PAGE);
+        while let Some(entries) = pages.next().await? {
+            for entry in entries {
+                let token: TokenRecord = records::from_json(&entry.key, &entry.held)?;
+                if token.site.as_str() == site && token.used.is_none() {
+                    useless.push(entry);
+                }
             }
         }
-        Ok(txn)
+        // Most sites have few. Those beyond that go first, in transactions of their own.
+        let first = useless.len().saturating_sub(WITH_SITE);
+        let first: Vec<Entry> = useless.drain(..first).collect();
+        for batch in first.chunks(WITH_SITE) {
+            let txn = batch.iter().fold(Txn::new(), |txn, entry| {
+                txn.expect(entry.key.clone(), Expect::At(entry.held.revision))
+                    .delete(entry.key.clone())
+            });
+            store.commit(txn).await?;
+        }
+        // A token that is used meanwhile makes the commit a conflict.
+        for entry in useless {
+            tx.expect(entry.key.clone(), Expect::At(entry.held.revision));
+            tx.delete(entry.key);
+        }
+        Ok(())
     }
 
     pub(super) async fn refuse_site_with_nodes(&self, site: &str) -> Result<(), Status> {
-        let nodes = self.store.all(&keys::nodes(site), MAX_NODES).await;
+        let nodes = self.store.all(&keys::nodes(site), MAX_NODES_PER_SITE).await;
         let nodes: Vec<String> = nodes
             .map_err(failed)?
             .iter()
@@ -202,36 +209,31 @@ impl DocumentsApi {
         self.documents.read().await.map_err(failed)
     }
 
-    pub(super) fn change(
+    /// Changes documents in a transaction, and deletes what belongs to sites that are deleted.
+    pub(super) async fn change(
         &self,
+        tx: &mut Transaction<'_>,
         caller: &Caller,
         stored: &Stored,
-        steps: impl IntoIterator<Item = Step>,
-    ) -> Result<Txn, Status> {
-        let by = caller.name.as_str();
-        let txn = stored.change(by, self.clock.now_ms(), steps);
-        txn.map_err(failed)
+        steps: Vec<Step>,
+    ) -> Result<Revision, Failed> {
+        for site in steps.iter().filter_map(Step::deleted_site) {
+            self.delete_site(tx, &site).await?;
+        }
+        let (by, now_ms) = (caller.name.as_str(), self.clock.now_ms());
+        Ok(stored.change(tx, by, now_ms, steps).await?)
     }
 
-    /// Commits a change of documents; none: they were modified concurrently.
-    pub(super) async fn commit_documents(
-        &self,
-        stored: &Stored,
-        txn: Txn,
-    ) -> Result<Option<Revision>, Status> {
-        let outcome = self.store.commit(txn).await.map_err(failed)?;
-        let Outcome::Committed { revision } = outcome else {
-            return Ok(None);
-        };
-        if stored.version.version.is_multiple_of(PRUNE_EVERY) {
+    /// Removes old states in the background, once in a while.
+    pub(super) fn prune_documents(&self, before: &Stored) {
+        if before.version.version.is_multiple_of(PRUNE_EVERY) {
             let store = Arc::clone(&self.store);
             tokio::spawn(async move {
                 if let Err(error) = documents::prune(store.as_ref()).await {
-                    tracing::warn!(error = %chain(&error), "old document versions not removed");
+                    tracing::warn!(error = %chain(&error), "old states of documents not removed");
                 }
             });
         }
-        Ok(Some(revision))
     }
 }
 

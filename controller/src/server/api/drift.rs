@@ -74,9 +74,9 @@ impl FleetApi {
 
     /// A site that is not there has no drift: an empty answer would look like a clean one.
     async fn require_site(&self, site: &SiteName) -> Result<(), Status> {
-        let document = self.store.get(&keys::document("site", site)).await;
+        let stored = self.documents.read().await.map_err(failed)?;
         let nodes = self.store.range(&keys::nodes(site), None, 1).await;
-        if document.map_err(failed)?.is_some() || !nodes.map_err(failed)?.entries.is_empty() {
+        if stored.documents.sites.contains_key(site) || !nodes.map_err(failed)?.entries.is_empty() {
             return Ok(());
         }
         Err(unknown_site(site))

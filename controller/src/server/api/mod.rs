@@ -16,6 +16,7 @@ mod host_audit;
 mod nodes;
 mod noop;
 mod operators;
+mod parts;
 mod plan;
 mod queue;
 mod redact;
@@ -31,7 +32,8 @@ mod target;
 mod tokens;
 
 pub use authorize::{Access, AuditedCall, Caller, REQUEST_ID};
-pub use service::{OperatorService, Parts};
+pub use parts::Parts;
+pub use service::OperatorService;
 
 use audit::AuditApi;
 use backup::BackupApi;

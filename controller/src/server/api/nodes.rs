@@ -1,6 +1,5 @@
 //! Nodes, as far as operators change them.
 
-use crate::server::rpc_status::conflict;
 use tonic::Status;
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::DeleteRequest;
@@ -10,10 +9,8 @@ use voipfleet_protocol::identity::rights::Target;
 use super::convert::{invalid, parse};
 use super::{Caller, FleetApi, failed};
 use crate::records::NodeId;
-use crate::store::{Expect, Outcome, Txn, keys};
-
-/// Drift records that one deletion removes; a node has at most a thousand.
-const MAX_RECORDS: usize = 10_000;
+use crate::server::rpc_status::Failed;
+use crate::store::{every, keys, transact, write_batched};
 
 /// Whether the kind of a Delete means a node.
 pub(super) fn is_node(kind: &str) -> bool {
@@ -49,30 +46,26 @@ impl FleetApi {
     pub(super) async fn delete_node(&self, caller: &Caller, name: &str) -> Result<(), Status> {
         let id = node_id(name)?;
         let key = keys::node(&id.site, &id.node);
-        let Some(held) = self.store.get(&key).await.map_err(failed)? else {
-            return Err(
-                Refusal::new(Reason::UnknownNode, format!("there is no node {id}"))
-                    .hint("list the nodes: voipctl nodes")
-                    .fact("site", id.site)
-                    .fact("node", id.node)
-                    .into(),
-            );
-        };
-        let mut txn = Txn::new()
-            .expect(key.clone(), Expect::At(held.revision))
-            .delete(key)
-            .delete(keys::status(&id.site, &id.node));
-        let records = self
-            .store
-            .all(&keys::node_drift(&id.site, &id.node), MAX_RECORDS)
-            .await
-            .map_err(failed)?;
-        for record in records {
-            txn = txn.delete(record.key);
-        }
-        if self.store.commit(txn).await.map_err(failed)? == Outcome::Conflict {
-            return Err(conflict(format_args!("node {id}")));
-        }
+        let store = self.store.as_ref();
+        transact(store, &format!("node {id}"), async |mut tx| {
+            if tx.get(&key).await?.is_none() {
+                return Err(Failed::from(
+                    Refusal::new(Reason::UnknownNode, format!("there is no node {id}"))
+                        .hint("list the nodes: voipctl nodes")
+                        .fact("site", &id.site)
+                        .fact("node", &id.node),
+                ));
+            }
+            tx.delete(&key);
+            tx.delete(keys::status(&id.site, &id.node));
+            Ok(tx.done(()))
+        })
+        .await?;
+        // Once the node is gone, no record of it is added.
+        let records = every(store, &keys::node_drift(&id.site, &id.node)).await;
+        let records = records.map_err(failed)?.into_iter();
+        let deletes = write_batched(store, records.map(|record| (record.key, None)));
+        deletes.await.map_err(failed)?;
         self.fleet.deleted(&id);
         tracing::info!(operator = %caller.name, node = %id, "node deleted");
         Ok(())

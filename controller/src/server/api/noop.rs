@@ -8,7 +8,7 @@ use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::NodeName;
 
 use super::PushApi;
-use super::rollout_progress::{push_state, tell, warning};
+use super::rollout_progress::{push_state, send, warning};
 use crate::fleet::Fleet;
 use crate::push::Proposed;
 use crate::records::NodeId;
@@ -114,10 +114,10 @@ impl UnchangedPush {
             by: request.by.clone(),
             ..PushStarted::default()
         };
-        tell(out, push_event::Kind::Started(started)).await?;
+        send(out, push_event::Kind::Started(started)).await?;
         for message in &proposal.warnings {
-            tell(out, warning(message.clone())).await?;
+            send(out, warning(message.clone())).await?;
         }
-        tell(out, push_event::Kind::Done(done)).await
+        send(out, push_event::Kind::Done(done)).await
     }
 }

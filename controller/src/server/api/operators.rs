@@ -14,14 +14,13 @@ use voipfleet_ruleset::identifiers::OperatorName;
 use super::convert::{invalid, parse};
 use super::{Caller, failed};
 use crate::clock::Clock;
+use crate::limits::MAX_OPERATORS;
 use crate::pki::authority::Request as Csr;
 use crate::pki::{Authority, Issued, PkiError};
 use crate::records::{self, OperatorKey, OperatorRecord, Read};
 use crate::settings::Address;
-use crate::store::{Entry, Expect, Outcome, Store, Txn, keys};
+use crate::store::{Entry, Expect, Outcome, Store, Txn, every, keys};
 
-/// The most operators of an installation.
-const MAX_OPERATORS: usize = 5000;
 /// The most bindings of an operator.
 const MAX_BINDINGS: usize = 100;
 /// The most sites or tenants of a binding.
@@ -235,7 +234,7 @@ impl OperatorsApi {
 
     /// Every operator, by name; the first admin among them.
     pub(super) async fn list(&self) -> Result<v1::ListOperatorsResponse, Status> {
-        let entries = self.store.all(keys::ALL_OPERATORS, 2 * MAX_OPERATORS).await;
+        let entries = every(self.store.as_ref(), keys::ALL_OPERATORS).await;
         let mut operators = Vec::new();
         let read = |entry: &Entry| {
             let name = entry.key.strip_prefix(keys::ALL_OPERATORS)?;

@@ -1,4 +1,4 @@
-//! Plans, for operators: bounded, and said so where something is left out.
+//! Plans, for operators: bounded, with a count of what is left out.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,10 +17,10 @@ use voipfleet_ruleset::ruleset::{Digest, LiveName, Until};
 
 use super::convert::{earlier, invalid, parse, refused, sources};
 use crate::clock::Clock;
+use crate::limits::MAX_NODES_PER_SITE;
 use crate::push::plan::{Compared, DocumentDifference, Plan};
 use crate::push::planned_sources::PlannedSource;
 use crate::push::{PushRequest, Pushes, RequestedContent};
-use crate::site_inputs::MAX_NODES;
 
 /// The most networks and entries of lists in one answer: a block list that is new as a whole
 /// comes with it.
@@ -339,8 +339,10 @@ fn staging(staging: &v1::BasisStaging) -> Result<Staging, Status> {
 
 /// A plan's precondition as voipctl sends it back.
 pub(super) fn precondition(basis: v1::PlanBasis) -> Result<Precondition, Status> {
-    if basis.nodes.len() > MAX_NODES {
-        return Err(invalid(format!("a plan of more than {MAX_NODES} nodes")));
+    if basis.nodes.len() > MAX_NODES_PER_SITE {
+        return Err(invalid(format!(
+            "a plan of more than {MAX_NODES_PER_SITE} nodes"
+        )));
     }
     let of_plan = basis.staging.as_ref();
     let of_plan = of_plan.ok_or_else(|| invalid("the plan has no staging; plan again"))?;

@@ -47,7 +47,7 @@ impl PushApi {
         let api = self.clone();
         tokio::spawn(async move {
             if let Err(end) = api.wait(&queued, wait_offline, &out).await {
-                // The listener may have gone.
+                // The operator may have hung up.
                 let _ = out.send(Err(end)).await;
             }
         });
@@ -59,14 +59,14 @@ impl PushApi {
         let stop = self.fleet.stop_token();
         // Before the first read: no change falls between.
         let mut changes = self.store.watch_from_now(&keys::queue(site)).await;
-        let mut told = None;
+        let mut sent = None;
         loop {
             let read = self.pushes.queue.read(site).await.map_err(failed)?;
             let queue = read.map(|read| read.record).unwrap_or_default();
             let Some(ahead) = queue.ahead(*number) else {
                 return self.after(queued, &queue, wait_offline, out).await;
             };
-            if told.replace(ahead) != Some(ahead) {
+            if sent.replace(ahead) != Some(ahead) {
                 let event = self.place(queued, ahead).await?;
                 if out.send(Ok(event)).await.is_err() {
                     return Ok(());

@@ -22,8 +22,7 @@ use crate::records::{
     self, GenerationRecord, NodeId, NodeProgress, Phase, RolloutRecord, RolloutState,
 };
 use crate::rollout::{Delivery, Rollouts, judge};
-use crate::site_inputs::MAX_NODES;
-use crate::store::{Store, keys};
+use crate::store::{Store, every, keys};
 
 /// An operator's view of a rollout.
 #[derive(Debug)]
@@ -37,9 +36,9 @@ pub(super) struct RolloutProgress {
     /// The generation that it goes back to, once it does.
     back: Option<Arc<GenerationRecord>>,
     roles: BTreeMap<NodeName, Vec<String>>,
-    told: BTreeMap<NodeName, (PushNodeState, String)>,
-    /// What it last waited for, as far as that was told.
-    told_reason: String,
+    sent: BTreeMap<NodeName, (PushNodeState, String)>,
+    /// The reason to wait that was sent last; empty: none.
+    sent_reason: String,
     warnings: Vec<String>,
     changed: bool,
     wait_offline: Duration,
@@ -65,7 +64,7 @@ impl PushApi {
             return Ok(None);
         };
         let mut roles = BTreeMap::new();
-        for entry in self.store.all(&keys::nodes(site), MAX_NODES).await? {
+        for entry in every(self.store.as_ref(), &keys::nodes(site)).await? {
             let node: records::NodeRecord = records::from_json(&entry.key, &entry.held)?;
             let name = keys::site_and_node(&entry.key).and_then(|(_, node)| node.parse().ok());
             if let Some(name) = name {
@@ -81,8 +80,8 @@ impl PushApi {
             generation: Arc::new(generation.record),
             back: None,
             roles,
-            told: BTreeMap::new(),
-            told_reason: String::new(),
+            sent: BTreeMap::new(),
+            sent_reason: String::new(),
             warnings: Vec::new(),
             changed: true,
             wait_offline: Duration::ZERO,
@@ -120,31 +119,31 @@ impl RolloutProgress {
         self
     }
 
-    /// Tells everything, until it has ended or the listener has gone.
+    /// Sends every event, until the rollout has ended or the operator has hung up.
     ///
     /// `events` must have been taken before the rollout was started.
     pub(super) async fn run(mut self, mut events: broadcast::Receiver<NodeId>, out: Out) {
         let stop = self.fleet.stop_token();
         let mut changes = self.store.watch_from_now(&keys::rollout(&self.site)).await;
-        if self.tell_start(&out).await.is_err() {
+        if self.send_start(&out).await.is_err() {
             return;
         }
         let mut until: Option<Instant> = None;
         loop {
             if let Err(end) = self.renew().await {
-                // The listener may have gone.
+                // The operator may have hung up.
                 let _ = out.send(Err(end)).await;
                 return;
             }
-            if self.tell_news(&out).await.is_err() {
+            if self.send_news(&out).await.is_err() {
                 return;
             }
             if self.record.state.has_ended() {
-                // Nodes that were offline get it when they are back: somebody may wait for that.
+                // Nodes that were offline get it when they reconnect: the operator may wait for that.
                 let end = *until.get_or_insert_with(|| Instant::now() + self.wait_offline);
                 if !self.awaited() || Instant::now() >= end {
-                    // The listener may have gone.
-                    let _ = self.tell_end(&out).await;
+                    // The operator may have hung up.
+                    let _ = self.send_end(&out).await;
                     return;
                 }
             }
@@ -165,7 +164,7 @@ impl RolloutProgress {
                     let end = Refusal::new(Reason::Stopping, message)
                         .hint(format!("watch it then: voipctl rollout watch {site}"))
                         .into();
-                    // The listener may have gone.
+                    // The operator may have hung up.
                     let _ = out.send(Err(end)).await;
                     return;
                 }
@@ -179,7 +178,7 @@ impl RolloutProgress {
         let read = read.map_err(failed)?;
         match read {
             Some(read) if read.record.number == self.record.number => self.record = read.record,
-            // Somebody waits for nodes of one that is over: it is as it was.
+            // The operator still waits for nodes of a rollout that is over: nothing else changes.
             _ if self.record.state.has_ended() => {}
             _ => {
                 let site = &self.site;
@@ -202,7 +201,7 @@ impl RolloutProgress {
         Ok(())
     }
 
-    /// Nobody waits for a node that was deleted after the rollout was over.
+    /// A node that was deleted after the rollout was over is not waited for.
     async fn deleted(&mut self) {
         for (name, step) in &mut self.record.nodes {
             let id = NodeId {
@@ -242,14 +241,14 @@ impl RolloutProgress {
             })
     }
 
-    /// How a node stands, in the words of a push.
+    /// A node's state, in the words of a push.
     fn state(&self, name: &NodeName, step: &NodeProgress) -> (PushNodeState, String) {
         let going_back = self.record.goes_back();
         let goal = match &self.back {
             Some(back) if going_back => back,
             _ => &self.generation,
         };
-        let said = || match (self.view(name), goal.held(name)) {
+        let delivered = || match (self.view(name), goal.held(name)) {
             (Some(view), Some(held)) => {
                 let (delivery, error) = judge(held, step.refused_before, &view);
                 (push_state(delivery), error)
@@ -261,12 +260,12 @@ impl RolloutProgress {
             // The rollout is over, and it is back: it takes it like after any push.
             Phase::Offline { .. } if self.record.state == RolloutState::Done => {
                 return match self.view(name) {
-                    Some(_) => said(),
+                    Some(_) => delivered(),
                     None => (PushNodeState::Offline, String::new()),
                 };
             }
             Phase::Offline { .. } => PushNodeState::Offline,
-            Phase::Working { .. } => match said().0 {
+            Phase::Working { .. } => match delivered().0 {
                 between @ (PushNodeState::Applying | PushNodeState::Trial) => between,
                 _ => PushNodeState::Sent,
             },
@@ -305,7 +304,7 @@ impl RolloutProgress {
         before.saturating_add(here)
     }
 
-    async fn tell_start(&mut self, out: &Out) -> Result<(), ()> {
+    async fn send_start(&mut self, out: &Out) -> Result<(), ()> {
         let record = &self.record;
         let nodes: Vec<PushNode> = record
             .nodes
@@ -313,7 +312,7 @@ impl RolloutProgress {
             .map(|(name, step)| self.event(name, step))
             .collect();
         for (node, name) in nodes.iter().zip(record.nodes.keys()) {
-            self.told
+            self.sent
                 .insert(name.clone(), (node.state(), node.error.clone()));
         }
         let started = PushStarted {
@@ -329,39 +328,39 @@ impl RolloutProgress {
                 .map(|batch| u32::try_from(batch.len()).unwrap_or(u32::MAX))
                 .collect(),
         };
-        tell(out, push_event::Kind::Started(started)).await?;
+        send(out, push_event::Kind::Started(started)).await?;
         for message in &self.warnings {
-            tell(out, warning(message.clone())).await?;
+            send(out, warning(message.clone())).await?;
         }
         Ok(())
     }
 
-    async fn tell_news(&mut self, out: &Out) -> Result<(), ()> {
+    async fn send_news(&mut self, out: &Out) -> Result<(), ()> {
         let mut news = Vec::new();
         for (name, step) in &self.record.nodes {
             let event = self.event(name, step);
             let now = (event.state(), event.error.clone());
-            if self.told.get(name) != Some(&now) {
+            if self.sent.get(name) != Some(&now) {
                 news.push((name.clone(), now, event));
             }
         }
         for (name, now, event) in news {
-            self.told.insert(name, now);
-            tell(out, push_event::Kind::Node(event)).await?;
+            self.sent.insert(name, now);
+            send(out, push_event::Kind::Node(event)).await?;
         }
-        // One that goes on says only what it waits for.
+        // A running rollout only sends what it waits for.
         let goes_on = self.record.state == RolloutState::Running;
-        if goes_on && self.record.reason != self.told_reason {
-            self.told_reason.clone_from(&self.record.reason);
-            if !self.told_reason.is_empty() {
-                let message = format!("the rollout of site {} {}", self.site, self.told_reason);
-                tell(out, warning(message)).await?;
+        if goes_on && self.record.reason != self.sent_reason {
+            self.sent_reason.clone_from(&self.record.reason);
+            if !self.sent_reason.is_empty() {
+                let message = format!("the rollout of site {} {}", self.site, self.sent_reason);
+                send(out, warning(message)).await?;
             }
         }
         Ok(())
     }
 
-    async fn tell_end(&self, out: &Out) -> Result<(), ()> {
+    async fn send_end(&self, out: &Out) -> Result<(), ()> {
         let states: Vec<PushNodeState> = self
             .record
             .nodes
@@ -395,7 +394,7 @@ impl RolloutProgress {
             state: self.record.state.as_str().to_owned(),
             why: self.record.reason.clone(),
         };
-        tell(out, push_event::Kind::Done(done)).await
+        send(out, push_event::Kind::Done(done)).await
     }
 }
 
@@ -412,7 +411,7 @@ pub(super) fn push_state(delivery: Delivery) -> PushNodeState {
     }
 }
 
-/// What the compiler has to say.
+/// A warning of the compiler.
 pub(super) fn warning(message: String) -> push_event::Kind {
     push_event::Kind::Diagnostic(Diagnostic {
         severity: Severity::Warning.into(),
@@ -421,7 +420,7 @@ pub(super) fn warning(message: String) -> push_event::Kind {
     })
 }
 
-pub(super) async fn tell(out: &Out, kind: push_event::Kind) -> Result<(), ()> {
+pub(super) async fn send(out: &Out, kind: push_event::Kind) -> Result<(), ()> {
     let event = PushEvent { kind: Some(kind) };
     out.send(Ok(event)).await.map_err(|_| ())
 }

@@ -18,12 +18,10 @@ use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::push::{PushOutcome, PushRequest, Pushes, StartedPush};
 use crate::records::{self, NodeId, NodeProgress, Phase, QueueRecord, RolloutRecord};
-use crate::store::{Store, keys};
+use crate::store::{Store, every, keys};
 
 /// Events of a push that voipctl has not read yet; more of them wait.
 pub(super) const EVENTS: usize = 64;
-/// The most sites of an installation in one answer.
-const MAX_SITES: usize = 50_000;
 
 /// The events of a push, for an operator.
 pub(super) type Events = mpsc::Receiver<Result<PushEvent, Status>>;
@@ -116,22 +114,22 @@ impl PushApi {
     ) -> Result<RolloutStatusResponse, Status> {
         let mut answer = RolloutStatusResponse::default();
         if request.site.is_empty() {
-            let queues = self.store.all(keys::ALL_QUEUES, MAX_SITES).await;
+            let queues = every(self.store.as_ref(), keys::ALL_QUEUES).await;
             let mut waiting = BTreeMap::new();
             for entry in queues.map_err(failed)? {
                 let site = entry.key.strip_prefix(keys::ALL_QUEUES);
                 let site = site.unwrap_or_default().to_owned();
-                let queue: QueueRecord = records::load(self.store.as_ref(), entry)
+                let queue: QueueRecord = records::load(self.store.as_ref(), &entry)
                     .await
                     .map_err(failed)?;
                 waiting.insert(site, queue::waiting(&queue));
             }
-            let entries = self.store.all(keys::ALL_ROLLOUTS, MAX_SITES).await;
+            let entries = every(self.store.as_ref(), keys::ALL_ROLLOUTS).await;
             for entry in entries.map_err(failed)? {
                 let site = entry.key.strip_prefix(keys::ALL_ROLLOUTS);
                 let site = site.unwrap_or_default().to_owned();
                 if caller.sight.whole_site(&parse::<SiteName>(&site)?) {
-                    let record = records::load(self.store.as_ref(), entry).await;
+                    let record = records::load(self.store.as_ref(), &entry).await;
                     answer.rollouts.push(RolloutReport {
                         waiting: waiting.remove(&site).unwrap_or_default(),
                         ..report(&site, &record.map_err(failed)?)

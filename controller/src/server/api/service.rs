@@ -1,146 +1,30 @@
 //! The gRPC service of operators: each call is authorised and recorded, then answered by its group.
 
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use voipfleet_proto::v1::{self, operator_server::Operator};
 use voipfleet_protocol::identity::rights::Call;
-use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::{
     Access, AuditApi, BackupApi, DocumentsApi, EmergencyApi, FleetApi, OperatorsApi, PlanApi,
     PushApi, SourcesApi, TokensApi, audit_detail, convert, nodes, redact,
 };
-use crate::audit::Audit;
-use crate::clock::Clock;
-use crate::dynamic_sets::Sources;
-use crate::fleet::Fleet;
-use crate::pki::Authority;
-use crate::push::Pushes;
 use crate::records::ExceptionKind;
-use crate::settings::Address;
-use crate::store::Store;
-
-/// What the service is made of.
-#[derive(Debug, Clone)]
-pub struct Parts {
-    pub store: Arc<dyn Store>,
-    pub clock: Arc<dyn Clock>,
-    pub authority: Arc<Authority>,
-    pub fleet: Fleet,
-    pub pushes: Pushes,
-    /// Where agents and operators connect.
-    pub address: Address,
-    /// Where machines enrol.
-    pub enrol_address: Address,
-    pub audit: Audit,
-    /// The first admin, who has every right whatever the store says.
-    pub admin: OperatorName,
-    pub sources: Sources,
-}
 
 /// The service.
 #[derive(Debug, Clone)]
 pub struct OperatorService {
-    access: Access,
-    documents: DocumentsApi,
-    fleet: FleetApi,
-    emergency: EmergencyApi,
-    pushes: PushApi,
-    plans: PlanApi,
-    operators: OperatorsApi,
-    tokens: TokensApi,
-    audit: AuditApi,
-    backups: BackupApi,
-    sources: SourcesApi,
-}
-
-impl OperatorService {
-    pub fn new(parts: Parts) -> Self {
-        let Parts {
-            store,
-            clock,
-            authority,
-            fleet,
-            pushes,
-            address,
-            enrol_address,
-            audit,
-            admin,
-            sources,
-        } = parts;
-        let documents = pushes.documents.clone();
-        Self {
-            access: Access {
-                store: Arc::clone(&store),
-                clock: Arc::clone(&clock),
-                audit,
-                admin: admin.clone(),
-                usage: super::document_usage::DocumentUsage::default(),
-            },
-            documents: DocumentsApi {
-                store: Arc::clone(&store),
-                clock: Arc::clone(&clock),
-                documents: documents.clone(),
-            },
-            fleet: FleetApi {
-                store: Arc::clone(&store),
-                clock: Arc::clone(&clock),
-                fleet: fleet.clone(),
-                documents: documents.clone(),
-            },
-            emergency: EmergencyApi {
-                store: Arc::clone(&store),
-                clock: Arc::clone(&clock),
-                fleet: fleet.clone(),
-                documents,
-            },
-            pushes: PushApi {
-                store: Arc::clone(&store),
-                clock: Arc::clone(&clock),
-                fleet: fleet.clone(),
-                pushes: pushes.clone(),
-            },
-            plans: PlanApi {
-                clock: Arc::clone(&clock),
-                pushes,
-            },
-            operators: OperatorsApi {
-                store: Arc::clone(&store),
-                clock: Arc::clone(&clock),
-                authority: Arc::clone(&authority),
-                address,
-                admin,
-            },
-            tokens: TokensApi {
-                store: Arc::clone(&store),
-                clock: Arc::clone(&clock),
-                authority: Arc::clone(&authority),
-                enrol_address,
-            },
-            audit: AuditApi {
-                store: Arc::clone(&store),
-            },
-            backups: BackupApi {
-                store: Arc::clone(&store),
-                clock,
-                authority,
-                turn: Arc::new(Semaphore::new(1)),
-            },
-            sources: SourcesApi {
-                store,
-                fleet,
-                sources,
-            },
-        }
-    }
-
-    /// Who may do what.
-    pub fn access(&self) -> &Access {
-        &self.access
-    }
+    pub(super) access: Access,
+    pub(super) documents: DocumentsApi,
+    pub(super) fleet: FleetApi,
+    pub(super) emergency: EmergencyApi,
+    pub(super) pushes: PushApi,
+    pub(super) plans: PlanApi,
+    pub(super) operators: OperatorsApi,
+    pub(super) tokens: TokensApi,
+    pub(super) audit: AuditApi,
+    pub(super) backups: BackupApi,
+    pub(super) sources: SourcesApi,
 }
 
 type Events = ReceiverStream<Result<v1::PushEvent, Status>>;

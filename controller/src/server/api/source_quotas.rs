@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use voipfleet_policy::{Document, Documents, Kind, Provider, Tenant};
 use voipfleet_ruleset::ruleset::DnsName;
 
-use crate::dynamic_sets::dns_names::MAX_NAMES;
-use crate::dynamic_sets::feeds::MAX_FEEDS;
+use crate::limits::{MAX_DNS_NAMES, MAX_FEEDS};
 
 /// What documents have resolved and fetched.
 #[derive(Default)]
@@ -75,9 +74,9 @@ pub(super) fn beyond(
     let mut before = Asked::default();
     before.stored(stored, |_, _| true);
     let (names, feeds) = (asked.names.len(), asked.feeds);
-    if names > MAX_NAMES && names > before.names.len() {
+    if names > MAX_DNS_NAMES && names > before.names.len() {
         return Some(format!(
-            "there would be {names} DNS names in all documents together, and {MAX_NAMES} are \
+            "there would be {names} DNS names in all documents together, and {MAX_DNS_NAMES} are \
              resolved at most: write networks in place of names"
         ));
     }

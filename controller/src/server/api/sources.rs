@@ -78,7 +78,8 @@ impl SourcesApi {
         let mut pages = Pages::new(self.store.as_ref(), keys::ALL_FEEDS, FEEDS);
         while let Some(page) = pages.next().await.map_err(failed)? {
             for entry in page {
-                let record = records::from_protobuf(&entry.key, &entry.held).map_err(failed)?;
+                let record = records::load_protobuf(self.store.as_ref(), &entry).await;
+                let record = record.map_err(failed)?;
                 let list = entry.key.strip_prefix(keys::ALL_FEEDS);
                 if let Some(list) = list.and_then(|list| list.parse::<ListName>().ok()) {
                     let report = feed_report(&list, record, &documents);

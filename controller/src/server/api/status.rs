@@ -21,10 +21,7 @@ use crate::documents::Cache;
 use crate::fleet::{Fleet, View};
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
 use crate::site_inputs::{Targets, held};
-use crate::store::{Store, StoreError, keys};
-
-/// The most nodes of an installation in one answer.
-const MAX_NODES: usize = 100_000;
+use crate::store::{Store, StoreError, every, keys};
 
 /// Everything known about a node.
 struct Known {
@@ -106,7 +103,7 @@ impl FleetApi {
             None => (keys::ALL_NODES.to_owned(), keys::ALL_STATUS.to_owned()),
         };
         let mut nodes: BTreeMap<SiteName, BTreeMap<NodeName, Known>> = BTreeMap::new();
-        for entry in self.store.all(&node_prefix, MAX_NODES).await? {
+        for entry in every(self.store.as_ref(), &node_prefix).await? {
             let record: NodeRecord = records::from_json(&entry.key, &entry.held)?;
             let Some(id) = id(&entry.key) else { continue };
             let view = self.fleet.view(&id);
@@ -120,7 +117,7 @@ impl FleetApi {
                 },
             );
         }
-        for entry in self.store.all(&status_prefix, MAX_NODES).await? {
+        for entry in every(self.store.as_ref(), &status_prefix).await? {
             let stored: StatusRecord = records::from_protobuf(&entry.key, &entry.held)?;
             let known = id(&entry.key).and_then(|id| nodes.get_mut(&id.site)?.get_mut(&id.node));
             if let Some(known) = known {

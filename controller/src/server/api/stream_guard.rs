@@ -70,7 +70,7 @@ impl Access {
             let message = format!("operator {name} was removed");
             return Err(Refusal::new(Reason::UnknownCaller, message).into());
         };
-        let uses = self.usage.read(self.store.as_ref()).await?;
+        let uses = self.usage.read(&self.documents).await?;
         decide(&bindings, call, target, &uses)
             .map(|_| ())
             .map_err(|refusal| not_permitted(name, call, &refusal))

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::server::rpc_status::conflict;
 use tonic::Status;
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::Reason;
@@ -16,21 +15,20 @@ use voipfleet_ruleset::role::Role;
 use super::convert::{invalid, parse};
 use super::{Caller, failed};
 use crate::clock::Clock;
+use crate::documents::Cache;
+use crate::limits::MAX_TOKENS;
 use crate::pki::{Authority, token};
 use crate::records::{self, TokenRecord};
+use crate::server::rpc_status::Failed;
 use crate::settings::Address;
-use crate::store::{Expect, Outcome, Store, Txn, keys};
+use crate::store::{Expect, Store, Txn, every, keys, transact, write_batched};
 
 const HOUR_MS: u64 = 3_600_000;
 /// How long a token is valid by default.
 const DEFAULT_TTL_MS: u64 = HOUR_MS;
 /// The longest that a token may be valid: it is a password for a place in the site.
 const MAX_TTL_MS: u64 = 30 * 24 * HOUR_MS;
-/// Tokens that are kept, used and expired ones among them.
-const MAX_TOKENS: usize = 10_000;
-/// The most that can be in the store: several operators may make one at once.
-pub(super) const MAX_STORED: usize = 2 * MAX_TOKENS;
-/// How long a token is kept after its end, to show which node used it.
+/// How long a token is kept after its end, to say who used it.
 const KEPT_MS: u64 = 30 * 24 * HOUR_MS;
 
 fn report(id: &str, record: &TokenRecord) -> TokenReport {
@@ -59,6 +57,7 @@ fn report(id: &str, record: &TokenRecord) -> TokenReport {
 pub(super) struct TokensApi {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) documents: Cache,
     pub(super) authority: Arc<Authority>,
     /// Where machines enrol.
     pub(super) enrol_address: Address,
@@ -93,15 +92,6 @@ impl TokensApi {
             node => Some(parse(node)?),
         };
         let site: SiteName = parse(&request.site)?;
-        let site_key = keys::document("site", &site);
-        let Some(document) = self.store.get(&site_key).await.map_err(failed)? else {
-            return Err(
-                Refusal::new(Reason::UnknownSite, format!("there is no site {site}"))
-                    .hint("apply its document first; see: voipctl apply --help")
-                    .fact("site", site)
-                    .into(),
-            );
-        };
         let now_ms = self.clock.now_ms();
         self.forget_old_tokens(now_ms).await?;
         let new = token::generate(self.authority.fingerprint()).map_err(invalid)?;
@@ -116,14 +106,26 @@ impl TokensApi {
             used: None,
         };
         let key = keys::token(new.token.id());
-        let value = records::to_json(&key, &record).map_err(failed)?;
-        let txn = Txn::new()
-            .expect(site_key, Expect::At(document.revision))
-            .expect(key.clone(), Expect::Absent)
-            .put(key, value);
-        if self.store.commit(txn).await.map_err(failed)? == Outcome::Conflict {
-            return Err(conflict(format_args!("site {}", record.site)));
-        }
+        transact(
+            self.store.as_ref(),
+            "the set of documents",
+            async |mut tx| {
+                let stored = self.documents.read().await?;
+                if !stored.documents.sites.contains_key(&record.site) {
+                    let message = format!("there is no site {}", record.site);
+                    return Err(Failed::from(
+                        Refusal::new(Reason::UnknownSite, message)
+                            .hint("apply its document first: voipctl apply -f PATH")
+                            .fact("site", &record.site),
+                    ));
+                }
+                tx.expect(keys::DOCUMENTS, stored.expect);
+                tx.expect(key.clone(), Expect::Absent);
+                tx.put_json(&key, &record)?;
+                Ok(tx.done(()))
+            },
+        )
+        .await?;
         let id = new.token.id();
         tracing::info!(operator = %caller.name, id, site = %record.site, "token created");
         caller.concerns(format!("Token/{id}"));
@@ -183,7 +185,7 @@ impl TokensApi {
     }
 
     async fn tokens(&self) -> Result<Vec<(String, TokenRecord)>, Status> {
-        let entries = self.store.all(keys::ALL_TOKENS, MAX_STORED).await;
+        let entries = every(self.store.as_ref(), keys::ALL_TOKENS).await;
         entries
             .map_err(failed)?
             .iter()
@@ -209,11 +211,9 @@ impl TokensApi {
                 .into());
         }
         if !old.is_empty() {
-            let txn = Txn {
-                deletes: old,
-                ..Txn::default()
-            };
-            self.store.commit(txn).await.map_err(failed)?;
+            let old = old.into_iter().map(|key| (key, None));
+            let deleted = write_batched(self.store.as_ref(), old).await;
+            deleted.map_err(failed)?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use crate::exception::{ExceptionKind, SiteScope};
-pub use documents::{DocumentRecord, DocumentsRecord};
+pub use documents::{DocumentsRecord, LastChange, StateEntry};
 pub use emergency::{ExceptionRecord, OpenRecord, is_over};
 pub use feed::{Dropped, FeedRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};
@@ -23,7 +23,7 @@ pub use resolved::{ResolvedRecord, Seen};
 pub use token::{TokenRecord, TokenUse};
 pub use voipfleet_controller_core::DocumentsVersion;
 pub use voipfleet_controller_core::generation::{Cause, Content, GenerationRecord};
-pub use voipfleet_controller_core::queue::{Ended, Fate, MAX_WAITING, QueueRecord, Queued};
+pub use voipfleet_controller_core::queue::{Ended, Fate, QueueRecord, Queued};
 pub use voipfleet_controller_core::rollout::{
     NodeProgress, OutcomeRecord, Phase, RolloutRecord, RolloutState, Stages, Tally,
 };
@@ -55,9 +55,9 @@ pub async fn read<T: DeserializeOwned>(
 }
 
 /// Understands a JSON record that was read as part of a range, whether it is whole or in parts.
-pub async fn load<T: DeserializeOwned>(store: &dyn Store, entry: Entry) -> Result<T, StoreError> {
-    let held = parts::whole(store, &entry.key, entry.held).await?;
-    from_json(&entry.key, &held)
+pub async fn load<T: DeserializeOwned>(store: &dyn Store, entry: &Entry) -> Result<T, StoreError> {
+    let joined = parts::joined(store, entry).await?;
+    from_json(&entry.key, joined.as_ref().unwrap_or(&entry.held))
 }
 
 /// Expects what was read.
@@ -90,6 +90,25 @@ pub fn from_protobuf<T: prost::Message + Default>(
         key: key.to_owned(),
         source: error.into(),
     })
+}
+
+/// Reads a protobuf record, whether it is whole or in parts.
+pub async fn read_protobuf<T: prost::Message + Default>(
+    store: &dyn Store,
+    key: &str,
+) -> Result<Option<T>, StoreError> {
+    let read = parts::get(store, key).await?;
+    read.map(|(_, held)| from_protobuf(key, &held)).transpose()
+}
+
+/// Understands a protobuf record that was read as part of a range, whether it is whole or in
+/// parts.
+pub async fn load_protobuf<T: prost::Message + Default>(
+    store: &dyn Store,
+    entry: &Entry,
+) -> Result<T, StoreError> {
+    let joined = parts::joined(store, entry).await?;
+    from_protobuf(&entry.key, joined.as_ref().unwrap_or(&entry.held))
 }
 
 /// Reads what a node last said of itself.

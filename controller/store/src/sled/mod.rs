@@ -26,10 +26,8 @@ use crate::{
 const FORMAT_KEY: &[u8] = b"\0format";
 const REVISION_KEY: &[u8] = b"\0revision";
 const FORMAT: u8 = 1;
-const LIMITS: Limits = Limits {
-    operations: 20_000,
-    bytes: 80 * 1024 * 1024,
-};
+/// sled would take more: what runs on it must run on any engine.
+const LIMITS: Limits = Limits::STANDARD;
 /// Pages that sled keeps in memory.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Commits waiting for the writer: more callers than this wait before they queue.

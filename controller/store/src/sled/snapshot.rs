@@ -219,7 +219,7 @@ mod tests {
 
     fn writes() -> impl Strategy<Value = Writes> {
         let write = (0..2_000u16, prop::option::weighted(0.7, any::<u8>()));
-        prop::collection::vec(prop::collection::vec(write, 1..200), 0..6)
+        prop::collection::vec(prop::collection::vec(write, 1..100), 0..6)
     }
 
     proptest! {
@@ -233,7 +233,9 @@ mod tests {
                 let dir = tempfile::tempdir().unwrap();
                 let store = Embedded::open(dir.path()).unwrap();
                 let every: Vec<_> = (0..1_000).map(|key| (key * 2, Some(1))).collect();
-                store.commit(txn(&every)).await.unwrap();
+                for some in every.chunks(100) {
+                    store.commit(txn(some)).await.unwrap();
+                }
                 for writes in &first {
                     store.commit(txn(writes)).await.unwrap();
                 }
@@ -258,14 +260,14 @@ mod tests {
     async fn a_slow_reader_is_outrun() {
         let dir = tempfile::tempdir().unwrap();
         let store = Embedded::open(dir.path()).unwrap();
-        let long = vec![0; ASIDE_BYTES / 8];
-        for key in 0..10 {
+        let long = vec![0; 1_000_000];
+        for key in 0..80 {
             let txn = Txn::new().put(format!("k/{key}"), long.clone());
             store.commit(txn).await.unwrap();
         }
         let mut snapshot = store.snapshot().await.unwrap();
         snapshot.next().await.unwrap();
-        for key in 0..10 {
+        for key in 0..80 {
             let txn = Txn::new().delete(format!("k/{key}"));
             store.commit(txn).await.unwrap();
         }

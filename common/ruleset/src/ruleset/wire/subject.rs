@@ -40,7 +40,8 @@ pub(super) fn subject(subject: &RuleSubject) -> pb::RuleSubject {
 pub(super) fn read_subject(message: &pb::RuleSubject) -> Result<RuleSubject, InvalidRuleset> {
     use pb::RuleKind as Kind;
     let owner = Owner(&message.owner);
-    Ok(match message.kind() {
+    let kind = Kind::try_from(message.kind).map_err(|_| unknown("rule", message.kind))?;
+    Ok(match kind {
         Kind::Unspecified => return Err(invalid("a rule's subject has no kind")),
         Kind::Cluster => owner.none(RuleSubject::Cluster)?,
         Kind::Block => owner.none(RuleSubject::Block)?,
@@ -94,7 +95,8 @@ pub(super) fn read_set_owner(message: &pb::SetOwner) -> Result<SetOwner, Invalid
     use ProviderPart::{Media, Signalling};
     use pb::SetKind as Kind;
     let name = Owner(&message.name);
-    Ok(match message.kind() {
+    let kind = Kind::try_from(message.kind).map_err(|_| unknown("set", message.kind))?;
+    Ok(match kind {
         Kind::Unspecified => return Err(invalid("a set's owner has no kind")),
         Kind::Clients => name.none(SetOwner::Clients(Signalling))?,
         Kind::ClientsMedia => name.none(SetOwner::Clients(Media))?,
@@ -114,6 +116,13 @@ pub(super) fn read_set_owner(message: &pb::SetOwner) -> Result<SetOwner, Invalid
         Kind::Block => name.none(SetOwner::Block)?,
         Kind::Open => name.none(SetOwner::Open)?,
     })
+}
+
+/// A kind that a newer compiler makes.
+fn unknown(what: &str, kind: i32) -> InvalidRuleset {
+    invalid(format!(
+        "{what} kind {kind} is not known to this agent; install a newer agent"
+    ))
 }
 
 /// A name on the wire; empty where the kind has none.
@@ -138,5 +147,30 @@ impl Owner<'_> {
         } else {
             Err(invalid("a rule or set has an owner that its kind has not"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_kinds_ask_for_a_newer_agent() {
+        for kind in [99, -1] {
+            let owner = String::new();
+            let rule = read_subject(&pb::RuleSubject { kind, owner }).unwrap_err();
+            let name = String::new();
+            let set = read_set_owner(&pb::SetOwner { kind, name }).unwrap_err();
+            for (what, error) in [("rule", rule), ("set", set)] {
+                assert_eq!(
+                    error.into_reason(),
+                    format!("{what} kind {kind} is not known to this agent; install a newer agent")
+                );
+            }
+        }
+        let unspecified = read_subject(&pb::RuleSubject::default()).unwrap_err();
+        assert_eq!(unspecified.into_reason(), "a rule's subject has no kind");
+        let unspecified = read_set_owner(&pb::SetOwner::default()).unwrap_err();
+        assert_eq!(unspecified.into_reason(), "a set's owner has no kind");
     }
 }

@@ -14,8 +14,7 @@ use voipfleet_ruleset::ruleset::{LiveName, LiveSets, LiveValue};
 use crate::fleet::View;
 use crate::records::{ExceptionKind, NodeId};
 use crate::server::api::{EmergencyApi, failed};
-use crate::site_inputs::MAX_NODES;
-use crate::store::{Revision, keys};
+use crate::store::{Revision, every, keys};
 
 /// How long the nodes may take. It takes them a fraction of a second; one that is in the middle of
 /// an apply may take longer.
@@ -65,7 +64,7 @@ impl EmergencyApi {
         let mut nodes = Sites::new();
         for site in sites {
             let prefix = keys::nodes(site);
-            let entries = self.store.all(&prefix, MAX_NODES).await.map_err(failed)?;
+            let entries = every(self.store.as_ref(), &prefix).await.map_err(failed)?;
             let names = entries
                 .iter()
                 .filter_map(|entry| keys::site_and_node(&entry.key)?.1.parse().ok());

@@ -26,12 +26,7 @@ use crate::clock::Clock;
 use crate::documents::Cache;
 use crate::fleet::Fleet;
 use crate::records::{ExceptionKind, ExceptionRecord, OpenRecord, SiteScope};
-use crate::store::{Revision, Store, keys};
-
-/// The most sites of an installation.
-const MAX_SITES: usize = 10_000;
-/// The most nodes of an installation.
-const MAX_NODES: usize = 100_000;
+use crate::store::{Revision, Store, every, keys};
 
 /// What a request with this scope is about; without one whatever its caller may touch.
 pub(super) fn target(scope: Option<v1::SiteScope>) -> Result<Target, Status> {
@@ -314,24 +309,15 @@ impl EmergencyApi {
 
     /// The sites of a scope that have a document or a node.
     async fn sites_of(&self, scope: &SiteScope) -> Result<BTreeSet<SiteName>, Status> {
-        let (documents, nodes) = match scope {
-            SiteScope::All => (keys::document("site", ""), keys::ALL_NODES.to_owned()),
-            SiteScope::One(site) => (keys::document("site", site), keys::nodes(site)),
+        let nodes = match scope {
+            SiteScope::All => keys::ALL_NODES.to_owned(),
+            SiteScope::One(site) => keys::nodes(site),
         };
-        let documents = self
-            .store
-            .all(&documents, MAX_SITES)
-            .await
-            .map_err(failed)?;
-        let nodes = self.store.all(&nodes, MAX_NODES).await.map_err(failed)?;
-        let document = |key: &str| key.rsplit('/').next()?.parse().ok();
-        let mut sites: BTreeSet<SiteName> = documents
-            .iter()
-            .filter_map(|entry| document(&entry.key))
-            .collect();
+        let stored = self.documents.read().await.map_err(failed)?;
+        let nodes = every(self.store.as_ref(), &nodes).await.map_err(failed)?;
+        let mut sites: BTreeSet<SiteName> = stored.documents.sites.keys().cloned().collect();
         let site = |key: &str| keys::site_and_node(key)?.0.parse::<SiteName>().ok();
         sites.extend(nodes.iter().filter_map(|entry| site(&entry.key)));
-        // A prefix of a key may be another site's name too.
         sites.retain(|site| scope.covers(site));
         Ok(sites)
     }

@@ -1,6 +1,5 @@
 //! Writing what was decided: each change is one transaction, and of two at once none is lost.
 
-use crate::server::rpc_status::conflict;
 use ipnet::IpNet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,17 +9,14 @@ use voipfleet_proto::v1::Reason;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::order::Order;
+use crate::limits::MAX_EXCEPTIONS;
 use crate::records::{self, ExceptionKind, ExceptionRecord, OpenRecord, Read, SiteScope, is_over};
 use crate::server::api::{Caller, EmergencyApi, failed};
-use crate::site_inputs::MAX_EXCEPTIONS;
-use crate::store::{Expect, Outcome, Revision, Store, Txn, keys};
+use crate::server::rpc_status::Failed;
+use crate::store::{Expect, Revision, Store, every, keys, transact_at};
 
-/// Tries against concurrent changes of the same key.
-const TRIES: usize = 16;
-
-fn contended() -> Status {
-    conflict("this address or site")
-}
+/// Blocks or allows of one address, in different sites, that one transaction deletes.
+const AT_ONCE: usize = 40;
 
 impl EmergencyApi {
     /// Stores a block or allow; an existing one takes the newer end.
@@ -40,19 +36,19 @@ impl EmergencyApi {
             reason: order.reason.clone(),
             forced: order.forced,
         };
-        for _ in 0..TRIES {
-            let held = self.store.get(&key).await.map_err(failed)?;
-            if held.is_none() {
-                self.has_room(kind, &order.scope).await?;
-            }
-            let txn = Txn::new()
-                .expect(&key, (&held).into())
-                .put(&key, records::to_json(&key, &record).map_err(failed)?);
-            if let Outcome::Committed { revision } = self.store.commit(txn).await.map_err(failed)? {
-                return Ok((record, revision));
-            }
-        }
-        Err(contended())
+        let ((), revision) = transact_at(
+            self.store.as_ref(),
+            kind.word(),
+            async |mut tx| -> Result<_, Failed> {
+                if tx.get(&key).await?.is_none() {
+                    self.has_room(kind, &order.scope).await?;
+                }
+                tx.put_json(&key, &record)?;
+                Ok(tx.done(()))
+            },
+        )
+        .await?;
+        Ok((record, revision.unwrap_or_default()))
     }
 
     async fn has_room(&self, kind: ExceptionKind, scope: &SiteScope) -> Result<(), Status> {
@@ -97,36 +93,56 @@ impl EmergencyApi {
         net: IpNet,
         scope: Option<&SiteScope>,
     ) -> Result<(Vec<ExceptionRecord>, Revision), Status> {
-        for _ in 0..TRIES {
-            let all =
-                all_of::<ExceptionRecord>(self.store.as_ref(), &keys::all_exceptions(kind)).await?;
-            let mut txn = Txn::new();
-            let mut lifted = Vec::new();
-            for (key, read) in &all {
-                let wanted = match (scope, &read.record.scope) {
-                    (Some(scope), found) => scope == found,
-                    (None, SiteScope::All) => caller.sight.is_all(),
-                    (None, SiteScope::One(site)) => caller.sight.whole_site(site),
-                };
-                if read.record.net == net && wanted {
-                    txn = txn.expect(key, Expect::At(read.revision)).delete(key);
-                    lifted.push(read.record.clone());
+        let mut all = Vec::new();
+        loop {
+            match transact_at(
+                self.store.as_ref(),
+                kind.word(),
+                async |mut tx| -> Result<_, Failed> {
+                    let prefix = keys::all_exceptions(kind);
+                    let all = all_of::<ExceptionRecord>(self.store.as_ref(), &prefix).await?;
+                    let mut lifted = Vec::new();
+                    for (key, read) in &all {
+                        let wanted = match (scope, &read.record.scope) {
+                            (Some(scope), found) => scope == found,
+                            (None, SiteScope::All) => caller.sight.is_all(),
+                            (None, SiteScope::One(site)) => caller.sight.whole_site(site),
+                        };
+                        // As many as one transaction takes: the caller may ask again for the rest.
+                        if read.record.net == net && wanted && lifted.len() < AT_ONCE {
+                            tx.expect(key, Expect::At(read.revision));
+                            tx.delete(key);
+                            lifted.push(read.record.clone());
+                        }
+                    }
+                    if lifted.is_empty() {
+                        // Nothing is shown of other sites.
+                        let mut seen = all;
+                        seen.retain(|(_, read)| match &read.record.scope {
+                            SiteScope::All => true,
+                            SiteScope::One(site) => caller.sight.whole_site(site),
+                        });
+                        return Err(Failed(not_there(kind, net, &seen)));
+                    }
+                    Ok(tx.done(lifted))
+                },
+            )
+            .await
+            {
+                Ok((lifted, revision)) => {
+                    let more = lifted.len() == AT_ONCE;
+                    all.extend(lifted);
+                    if !more {
+                        return Ok((all, revision.unwrap_or_default()));
+                    }
                 }
-            }
-            if lifted.is_empty() {
-                // Nothing about other sites is revealed.
-                let mut seen = all;
-                seen.retain(|(_, read)| match &read.record.scope {
-                    SiteScope::All => true,
-                    SiteScope::One(site) => caller.sight.whole_site(site),
-                });
-                return Err(not_there(kind, net, &seen));
-            }
-            if let Outcome::Committed { revision } = self.store.commit(txn).await.map_err(failed)? {
-                return Ok((lifted, revision));
+                Err(_) if !all.is_empty() => {
+                    let revision = self.store.revision().await.map_err(failed)?;
+                    return Ok((all, revision));
+                }
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(contended())
     }
 
     /// Opens a site to everyone, or changes its end.
@@ -137,26 +153,23 @@ impl EmergencyApi {
     ) -> Result<(OpenRecord, Revision), Status> {
         let key = keys::open(site);
         let now_ms = self.clock.now_ms();
-        for _ in 0..TRIES {
-            let held = self.store.get(&key).await.map_err(failed)?;
-            let before = match &held {
-                Some(held) => Some(records::from_json::<OpenRecord>(&key, held).map_err(failed)?),
-                None => None,
-            };
-            // It is open since it was first opened.
-            let since = before.filter(|before| !is_over(before.until, now_ms));
-            let record = OpenRecord {
-                at_ms: since.map_or(record.at_ms, |before| before.at_ms),
-                ..record.clone()
-            };
-            let txn = Txn::new()
-                .expect(&key, (&held).into())
-                .put(&key, records::to_json(&key, &record).map_err(failed)?);
-            if let Outcome::Committed { revision } = self.store.commit(txn).await.map_err(failed)? {
-                return Ok((record, revision));
-            }
-        }
-        Err(contended())
+        let (record, revision) = transact_at(
+            self.store.as_ref(),
+            site.as_str(),
+            async |mut tx| -> Result<_, Failed> {
+                let before = tx.read::<OpenRecord>(&key).await?;
+                // It is open since it was first opened.
+                let since = before.filter(|before| !is_over(before.until, now_ms));
+                let record = OpenRecord {
+                    at_ms: since.map_or(record.at_ms, |before| before.at_ms),
+                    ..record.clone()
+                };
+                tx.put_json(&key, &record)?;
+                Ok(tx.done(record))
+            },
+        )
+        .await?;
+        Ok((record, revision.unwrap_or_default()))
     }
 
     /// Closes a site that was opened; none: it is not open.
@@ -165,17 +178,19 @@ impl EmergencyApi {
         site: &SiteName,
     ) -> Result<Option<(OpenRecord, Revision)>, Status> {
         let key = keys::open(site);
-        for _ in 0..TRIES {
-            let read = records::read::<OpenRecord>(self.store.as_ref(), &key).await;
-            let Some(Read { revision, record }) = read.map_err(failed)? else {
-                return Ok(None);
-            };
-            let txn = Txn::new().expect(&key, Expect::At(revision)).delete(&key);
-            if let Outcome::Committed { revision } = self.store.commit(txn).await.map_err(failed)? {
-                return Ok(Some((record, revision)));
-            }
-        }
-        Err(contended())
+        let (record, revision) = transact_at(
+            self.store.as_ref(),
+            site.as_str(),
+            async |mut tx| -> Result<_, Failed> {
+                let record = tx.read::<OpenRecord>(&key).await?;
+                if record.is_some() {
+                    tx.delete(&key);
+                }
+                Ok(tx.done(record))
+            },
+        )
+        .await?;
+        Ok(record.map(|record| (record, revision.unwrap_or_default())))
     }
 }
 
@@ -196,9 +211,7 @@ async fn all_of<T: DeserializeOwned + Serialize>(
     store: &dyn Store,
     prefix: &str,
 ) -> Result<Vec<(String, Read<T>)>, Status> {
-    /// Of all scopes together.
-    const MOST: usize = 20 * MAX_EXCEPTIONS;
-    let entries = store.all(prefix, MOST).await.map_err(failed)?;
+    let entries = every(store, prefix).await.map_err(failed)?;
     let read = entries.into_iter().map(|entry| {
         let record = records::from_json(&entry.key, &entry.held).map_err(failed)?;
         let revision = entry.held.revision;
