@@ -2,37 +2,28 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use voipfleet_proto::v1::enrolment_server::EnrolmentServer;
-use voipfleet_proto::v1::fleet_server::FleetServer;
-use voipfleet_proto::v1::operator_server::OperatorServer;
 use voipfleet_protocol::identity::tls::{self, Credentials, TlsError};
 
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::dynamic_sets::{SourceOptions, Sources};
 use crate::enrolment::Registrar;
+use crate::errors::chain;
 use crate::fleet::Fleet;
 use crate::pki::{Authority, PkiError};
 use crate::push::{Pushes, QueueWorker, Rights};
 use crate::records::NodeId;
-use crate::server::api::{self, OperatorService, Parts};
-use crate::server::enrolment::{self, EnrolmentService};
-use crate::server::fleet_service::{self, FleetService};
-use crate::server::listen::{self, Admission, BindError, Bounds, Incoming};
+use crate::server::api::{OperatorService, Parts};
+use crate::server::listen::{self, Admission, BindError, Bounds};
+use crate::server::serve::{self, STOPPING, ServeError};
 use crate::settings::{self, Files, Settings, SettingsError};
 use crate::store::{Embedded, Store, StoreError};
 
-/// How long a stop waits for connections to end.
-const STOPPING: Duration = Duration::from_secs(10);
-/// Requests at once on one connection.
-const STREAMS: u32 = 64;
 /// The fleet and operator listener: design.md speaks of 5,000 agents on one controller.
 const FLEET: Bounds = Bounds {
     connections: 20_000,
@@ -43,8 +34,6 @@ const ENROLMENT: Bounds = Bounds {
     connections: 256,
     handshakes: 32,
 };
-/// How long an enrolment connection may last: it carries one request.
-const ENROLMENT_AGE: Duration = Duration::from_secs(30);
 
 /// Where a controller runs.
 #[derive(Debug, Clone)]
@@ -92,7 +81,7 @@ pub struct Controller {
     store: Embedded,
     fleet: Fleet,
     stop: CancellationToken,
-    servers: Vec<JoinHandle<Result<(), tonic::transport::Error>>>,
+    servers: Vec<JoinHandle<Result<(), ServeError>>>,
 }
 
 /// Opens an installation's store, off the async threads.
@@ -174,8 +163,8 @@ impl Controller {
         let fleet_incoming = listen(fleet_listener, fleet_tls, members, FLEET);
         let enrol_incoming = listen(enrol_listener, enrol_tls, Admission::Anyone, ENROLMENT);
         let servers = vec![
-            serve_fleet(fleet_incoming, &fleet, operators, &stop),
-            serve_enrolment(enrol_incoming, registrar, &stop),
+            serve::fleet(fleet_incoming, &fleet, operators, &stop),
+            serve::enrolment(enrol_incoming, registrar, &stop),
         ];
         let follower = fleet.clone();
         tokio::spawn(async move { rollouts.run(log).await });
@@ -224,7 +213,7 @@ impl Controller {
             for server in self.servers {
                 match server.await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "listener failed"),
+                    Ok(Err(error)) => tracing::warn!(error = %chain(&error), "listener failed"),
                     Err(error) => tracing::warn!(%error, "listener panicked"),
                 }
             }
@@ -239,42 +228,4 @@ impl Controller {
 
 fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
-}
-
-fn builder() -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(listen::KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(listen::KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(Some(STREAMS))
-}
-
-fn serve_fleet(
-    incoming: Incoming,
-    fleet: &Fleet,
-    operators: OperatorService,
-    stop: &CancellationToken,
-) -> JoinHandle<Result<(), tonic::transport::Error>> {
-    let agents = FleetServer::new(FleetService::new(fleet.clone()))
-        .max_decoding_message_size(fleet_service::MAX_MESSAGE_BYTES);
-    let operators = OperatorServer::new(operators)
-        .max_decoding_message_size(api::MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(api::MAX_ANSWER_BYTES);
-    let server = builder().add_service(agents).add_service(operators);
-    let stopped = stop.clone().cancelled_owned();
-    tokio::spawn(server.serve_with_incoming_shutdown(incoming, stopped))
-}
-
-fn serve_enrolment(
-    incoming: Incoming,
-    registrar: Registrar,
-    stop: &CancellationToken,
-) -> JoinHandle<Result<(), tonic::transport::Error>> {
-    let service = EnrolmentServer::new(EnrolmentService::new(registrar))
-        .max_decoding_message_size(enrolment::MAX_MESSAGE_BYTES);
-    let server = builder()
-        .max_connection_age(ENROLMENT_AGE)
-        .max_connection_age_grace(STOPPING)
-        .add_service(service);
-    let stopped = stop.clone().cancelled_owned();
-    tokio::spawn(server.serve_with_incoming_shutdown(incoming, stopped))
 }

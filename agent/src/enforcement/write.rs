@@ -24,7 +24,7 @@ pub enum Effort {
     AsFarAsPossible,
 }
 
-/// Makes the kernel hold `target`, whatever it holds now, and reads it back. Gives the canonical
+/// Makes the kernel hold `target`, whatever it holds now, and reads it back. Returns the canonical
 /// form.
 pub fn enforce(
     kernel: &mut dyn Kernel,
@@ -233,7 +233,7 @@ fn unload(kernel: &mut dyn Kernel, family: Family) -> Result<(), KernelError> {
     restore(kernel, family, observed, removal)
 }
 
-/// Removes all jumps, chains and sets of ours, in both families, as far as possible. Gives the
+/// Removes all jumps, chains and sets of ours, in both families, as far as possible. Returns the
 /// first failure.
 pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
     let families = Parts::ALL.families(|family| kernel.speaks(family));

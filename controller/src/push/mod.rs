@@ -2,13 +2,11 @@
 //! rollout. Plans, dry runs, pushes, queued pushes and rollbacks go through the same
 //! [`Pipeline`].
 
-mod commit;
 mod compile;
 pub mod history;
 mod pipeline;
 pub mod plan;
 pub mod planned_sources;
-mod propose;
 mod prune;
 mod queue;
 mod queue_worker;
@@ -17,12 +15,10 @@ mod stored_content;
 
 use std::sync::Arc;
 
-pub use commit::StartedPush;
 pub use compile::Compiler;
 pub use history::HistoryReader;
-pub use pipeline::Pipeline;
+pub use pipeline::{Pipeline, Proposed, StartedPush};
 pub use plan::Planner;
-pub use propose::Proposed;
 pub use queue::{PushQueue, Ticket};
 pub use queue_worker::{NoRight, QueueWorker, Rights};
 pub use request::{CONFIRM_WITHIN_MS, PushError, PushRequest, RequestedContent};

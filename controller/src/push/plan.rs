@@ -204,8 +204,8 @@ impl Planner {
 
     /// The documents that the proposed rulesets are made of.
     async fn documents_after(&self, proposed: &Proposed) -> Result<Arc<Documents>, StoreError> {
-        let documents = match &proposed.heads.earlier {
-            Some(earlier) => documents_of(self.store.as_ref(), &earlier.record).await?,
+        let documents = match proposed.earlier() {
+            Some(earlier) => documents_of(self.store.as_ref(), earlier).await?,
             None => None,
         };
         Ok(documents.map_or_else(|| Arc::clone(&proposed.documents), Arc::new))

@@ -5,3 +5,4 @@ pub mod enrolment;
 pub mod fleet_service;
 pub mod listen;
 pub(crate) mod rpc_status;
+pub mod serve;

@@ -8,12 +8,12 @@ use voipfleet_policy::{self as policy, Document, Documents, Kind, Source};
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{
-    ApplyRequest, ApplyResponse, Change, DocumentChange, DocumentConflict, DocumentRevision,
-    Severity,
+    ApplyRequest, ApplyResponse, Change, Diagnostic, DocumentChange, DocumentConflict,
+    DocumentRevision, Severity,
 };
 
-use super::convert::{diagnostic, invalid, parse, sources};
-use super::documents::{broken, shown};
+use super::documents::{broken, in_use};
+use super::fields::{invalid, parse, sources};
 use super::{Caller, DocumentsApi, source_quotas};
 use crate::documents::{Change as Step, Stored};
 use crate::limits::MAX_DOCUMENTS;
@@ -301,20 +301,21 @@ impl Outcome {
     }
 }
 
-/// The refusal to take away what sites still need.
-pub(super) fn in_use((kind, name): &Name, sites: &[String], more: usize) -> Status {
-    let also = match more.saturating_sub(1) {
-        0 => String::new(),
-        more => format!(" (and {more} more documents are in use)"),
-    };
-    let message = format!(
-        "{kind} {} is used by site {}{also}",
-        shown(name),
-        sites.join(", ")
-    );
-    Refusal::new(Reason::DocumentInUse, message)
-        .hint("remove it from the site's document first")
-        .fact("kind", kind)
-        .fact("name", shown(name))
-        .into()
+/// A mistake in a document.
+fn diagnostic(found: policy::Diagnostic) -> Diagnostic {
+    Diagnostic {
+        severity: match found.severity {
+            policy::Severity::Error => Severity::Error,
+            policy::Severity::Warning => Severity::Warning,
+        }
+        .into(),
+        path: found.path,
+        offset: found.offset as u64,
+        length: found.length as u64,
+        line: found.line,
+        column: found.column,
+        message: found.message,
+        label: found.label,
+        help: found.help,
+    }
 }

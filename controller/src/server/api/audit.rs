@@ -11,7 +11,7 @@ use voipfleet_proto::v1;
 use voipfleet_proto::v1::Reason;
 use voipfleet_protocol::audit::{Kind, Link, Record};
 
-use super::convert::{invalid, parse};
+use super::fields::{invalid, parse};
 use super::{Caller, failed};
 use crate::audit;
 use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};

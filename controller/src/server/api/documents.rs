@@ -10,11 +10,9 @@ use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{
     DeleteRequest, GetDocumentsRequest, GetDocumentsResponse, StoredDocument,
 };
-use voipfleet_protocol::identity::rights::Target;
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::apply::in_use;
-use super::convert::parse;
+use super::fields::parse;
 use super::{Caller, failed};
 use crate::clock::Clock;
 use crate::documents::{self, Cache, Change as Step, Stored};
@@ -45,17 +43,6 @@ fn unknown_document(kind: &dyn std::fmt::Display, name: &str, hint: &str) -> Sta
     .fact("kind", kind)
     .fact("name", name)
     .into()
-}
-
-/// What a request for documents is about.
-pub(super) fn got(request: &GetDocumentsRequest) -> Result<Target, Status> {
-    if request.kind.is_empty() || request.name.is_empty() {
-        return Ok(Target::Visible);
-    }
-    Ok(Target::Document(
-        parse(&request.kind)?,
-        request.name.clone(),
-    ))
 }
 
 /// Documents: reading, storing and deleting them.
@@ -240,4 +227,22 @@ impl DocumentsApi {
 /// What an operator typed, short enough to repeat.
 pub(super) fn shown(text: &str) -> String {
     text.chars().take(80).collect()
+}
+
+/// The refusal to take away what sites still need.
+pub(super) fn in_use((kind, name): &(Kind, String), sites: &[String], more: usize) -> Status {
+    let also = match more.saturating_sub(1) {
+        0 => String::new(),
+        more => format!(" (and {more} more documents are in use)"),
+    };
+    let message = format!(
+        "{kind} {} is used by site {}{also}",
+        shown(name),
+        sites.join(", ")
+    );
+    Refusal::new(Reason::DocumentInUse, message)
+        .hint("remove it from the site's document first")
+        .fact("kind", kind)
+        .fact("name", shown(name))
+        .into()
 }

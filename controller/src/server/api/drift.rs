@@ -8,7 +8,7 @@ use tonic::Status;
 use voipfleet_proto::v1::{DriftRecord, DriftRequest, DriftResponse, NodeDrift};
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::convert::parse;
+use super::fields::parse;
 use super::{FleetApi, failed};
 use crate::records;
 use crate::store::keys;

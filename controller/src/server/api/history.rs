@@ -9,8 +9,9 @@ use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use super::PlanApi;
-use super::convert::{invalid, parse, refused};
+use super::fields::{invalid, parse};
 use super::plan::{Room, changes, document, names};
+use super::refusals::refused;
 use crate::push::PushError;
 use crate::push::history::History;
 use crate::records::{Cause, GenerationRecord};

@@ -2,43 +2,12 @@
 
 use tonic::Status;
 use voipfleet_proto::refusal::Refusal;
-use voipfleet_proto::v1::DeleteRequest;
 use voipfleet_proto::v1::Reason;
-use voipfleet_protocol::identity::rights::Target;
 
-use super::convert::{invalid, parse};
+use super::target::node_id;
 use super::{Caller, FleetApi, failed};
-use crate::records::NodeId;
 use crate::server::rpc_status::Failed;
 use crate::store::{every, keys, transact, write_batched};
-
-/// Whether the kind of a Delete means a node.
-pub(super) fn is_node(kind: &str) -> bool {
-    kind.eq_ignore_ascii_case("node") || kind.eq_ignore_ascii_case("nodes")
-}
-
-/// What a Delete is about.
-pub(super) fn deleted(request: &DeleteRequest) -> Result<Target, Status> {
-    if is_node(&request.kind) {
-        let id = node_id(&request.name)?;
-        return Ok(Target::Node(id.site, id.node));
-    }
-    Ok(Target::Document(
-        parse(&request.kind)?,
-        request.name.clone(),
-    ))
-}
-
-fn node_id(name: &str) -> Result<NodeId, Status> {
-    let (site, node) = name.split_once('/').ok_or_else(|| {
-        let shown: String = name.chars().take(80).collect();
-        invalid(format!("{shown:?} is not SITE/NODE"))
-    })?;
-    Ok(NodeId {
-        site: parse(site)?,
-        node: parse(node)?,
-    })
-}
 
 impl FleetApi {
     /// Deletes a node, with everything that is known of it, and ends its session. Its rules

@@ -11,7 +11,7 @@ use voipfleet_protocol::identity::Identity;
 use voipfleet_protocol::identity::rights::{Binding, OperatorRole, Scope};
 use voipfleet_ruleset::identifiers::OperatorName;
 
-use super::convert::{invalid, parse};
+use super::fields::{invalid, parse};
 use super::{Caller, failed};
 use crate::clock::Clock;
 use crate::limits::MAX_OPERATORS;

@@ -7,12 +7,12 @@ use voipfleet_proto::v1::Reason;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status, async_trait};
-use voipfleet_proto::v1::{PushEvent, PushQueued, QueuedPush, push_event};
+use voipfleet_proto::v1::{PushEvent, PushQueued, push_event};
 use voipfleet_protocol::identity::rights::{Call, Target};
 use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 
 use super::authorize::Access;
-use super::convert::refused;
+use super::refusals::refused;
 use super::rollouts::{EVENTS, Events};
 use super::{PushApi, failed};
 use crate::push::{NoRight, Rights, Ticket};
@@ -157,15 +157,4 @@ fn stopping(site: &SiteName) -> Status {
         .hint(format!("check it then: voipctl rollout status {site}"))
         .fact("site", site)
         .into()
-}
-
-/// Waiting pushes, for a report.
-pub(super) fn waiting(queue: &QueueRecord) -> Vec<QueuedPush> {
-    let waiting = queue.waiting.iter().map(|queued| QueuedPush {
-        ticket: queued.ticket,
-        by: queued.by.clone(),
-        at_ms: queued.at_ms,
-        planned: queued.planned.is_some(),
-    });
-    waiting.collect()
 }

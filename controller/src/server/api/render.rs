@@ -8,7 +8,8 @@ use voipfleet_ruleset::ruleset::live::Missing;
 use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use super::PlanApi;
-use super::convert::{invalid, parse, refused};
+use super::fields::{invalid, parse};
+use super::refusals::refused;
 use crate::push::PushError;
 use crate::server::rpc_status::internal;
 use crate::site_inputs::{SiteNode, read_addresses};

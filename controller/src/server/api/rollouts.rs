@@ -7,13 +7,14 @@ use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
 use voipfleet_proto::v1::{
-    AbortRolloutRequest, PushEvent, RolloutBatch, RolloutNode, RolloutReport, RolloutStatusRequest,
-    RolloutStatusResponse,
+    AbortRolloutRequest, PushEvent, QueuedPush, RolloutBatch, RolloutNode, RolloutReport,
+    RolloutStatusRequest, RolloutStatusResponse,
 };
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::convert::{no_rollout, not_commanded, parse, refused};
-use super::{Caller, failed, queue};
+use super::fields::parse;
+use super::refusals::{no_rollout, not_commanded, refused};
+use super::{Caller, failed};
 use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::push::{PushOutcome, PushRequest, Pushes, StartedPush};
@@ -115,14 +116,14 @@ impl PushApi {
         let mut answer = RolloutStatusResponse::default();
         if request.site.is_empty() {
             let queues = every(self.store.as_ref(), keys::ALL_QUEUES).await;
-            let mut waiting = BTreeMap::new();
+            let mut queued = BTreeMap::new();
             for entry in queues.map_err(failed)? {
                 let site = entry.key.strip_prefix(keys::ALL_QUEUES);
                 let site = site.unwrap_or_default().to_owned();
                 let queue: QueueRecord = records::load(self.store.as_ref(), &entry)
                     .await
                     .map_err(failed)?;
-                waiting.insert(site, queue::waiting(&queue));
+                queued.insert(site, waiting(&queue));
             }
             let entries = every(self.store.as_ref(), keys::ALL_ROLLOUTS).await;
             for entry in entries.map_err(failed)? {
@@ -131,7 +132,7 @@ impl PushApi {
                 if caller.sight.whole_site(&parse::<SiteName>(&site)?) {
                     let record = records::load(self.store.as_ref(), &entry).await;
                     answer.rollouts.push(RolloutReport {
-                        waiting: waiting.remove(&site).unwrap_or_default(),
+                        waiting: queued.remove(&site).unwrap_or_default(),
                         ..report(&site, &record.map_err(failed)?)
                     });
                 }
@@ -142,9 +143,7 @@ impl PushApi {
             let read = read.ok_or_else(|| no_rollout(&site))?;
             let queue = self.pushes.queue.read(&site).await.map_err(failed)?;
             answer.rollouts.push(RolloutReport {
-                waiting: queue
-                    .map(|read| queue::waiting(&read.record))
-                    .unwrap_or_default(),
+                waiting: queue.map(|read| waiting(&read.record)).unwrap_or_default(),
                 ..report(site.as_str(), &read.record)
             });
         }
@@ -214,6 +213,17 @@ fn report(site: &str, record: &RolloutRecord) -> RolloutReport {
         failures: small(record.failed()),
         waiting: Vec::new(),
     }
+}
+
+/// Waiting pushes, for a report.
+fn waiting(queue: &QueueRecord) -> Vec<QueuedPush> {
+    let waiting = queue.waiting.iter().map(|queued| QueuedPush {
+        ticket: queued.ticket,
+        by: queued.by.clone(),
+        at_ms: queued.at_ms,
+        planned: queued.planned.is_some(),
+    });
+    waiting.collect()
 }
 
 fn word(step: &NodeProgress) -> &'static str {

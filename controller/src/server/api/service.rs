@@ -7,7 +7,7 @@ use voipfleet_protocol::identity::rights::Call;
 
 use super::{
     Access, AuditApi, BackupApi, DocumentsApi, EmergencyApi, FleetApi, OperatorsApi, PlanApi,
-    PushApi, SourcesApi, TokensApi, audit_detail, convert, nodes, redact,
+    PushApi, SourcesApi, TokensApi, audit_detail, push_request, redact, target,
 };
 use crate::records::ExceptionKind;
 
@@ -63,7 +63,7 @@ impl Operator for OperatorService {
                 given.await?;
                 // A dry run waits for nothing.
                 let queue = request.queue && !request.dry_run;
-                let order = convert::push_request(&caller, request)?;
+                let order = push_request::push_request(&caller, request)?;
                 let events = self.pushes.push(&caller, order, queue).await?;
                 Ok(self.access.guarded(&caller, ReceiverStream::new(events)))
             })
@@ -141,7 +141,7 @@ impl Operator for OperatorService {
         let request = self.access.request(Call::Delete, request);
         request
             .answer(|caller, request| async move {
-                if nodes::is_node(&request.kind) {
+                if target::is_node(&request.kind) {
                     self.fleet.delete_node(&caller, &request.name).await?;
                 } else {
                     self.documents.delete(&caller, &request).await?;
@@ -464,7 +464,7 @@ impl Operator for OperatorService {
             .detail(audit_detail::rollback);
         request
             .answer(|caller, request| async move {
-                let order = convert::rollback(&caller, &request)?;
+                let order = push_request::rollback(&caller, &request)?;
                 let events = self.pushes.push(&caller, order, false).await?;
                 Ok(self.access.guarded(&caller, ReceiverStream::new(events)))
             })

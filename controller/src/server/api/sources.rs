@@ -16,7 +16,7 @@ use voipfleet_protocol::identity::rights::Visibility;
 use voipfleet_ruleset::identifiers::ListName;
 use voipfleet_ruleset::ruleset::DnsName;
 
-use super::convert::parse;
+use super::fields::parse;
 use super::{Caller, failed};
 use crate::documents::Stored;
 use crate::dynamic_sets::Sources;

@@ -13,9 +13,9 @@ use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::ruleset::Mode;
 
-use super::convert::parse;
 use super::emergency::{open_site, open_sites};
 use super::failed;
+use super::fields::parse;
 use crate::clock::Clock;
 use crate::documents::Cache;
 use crate::fleet::{Fleet, View};

@@ -2,12 +2,12 @@
 
 use tonic::Status;
 use voipfleet_policy::Kind;
-use voipfleet_proto::v1;
+use voipfleet_proto::v1::{self, DeleteRequest, GetDocumentsRequest};
 use voipfleet_protocol::identity::rights::Target;
 use voipfleet_ruleset::identifiers::ListName;
 
-use super::convert::parse;
-use super::{documents, emergency, nodes};
+use super::fields::{invalid, parse, scope};
+use crate::records::{NodeId, SiteScope};
 
 /// A request of an operator.
 pub(super) trait Targeted {
@@ -41,9 +41,9 @@ targets! {
     RolloutStatusRequest StatusRequest
         => |request| site_or_visible(&request.site);
     AllowRequest BlockRequest LiftRequest
-        => |request| emergency::target(request.scope.clone());
-    GetDocumentsRequest => documents::got;
-    DeleteRequest => nodes::deleted;
+        => |request| site_scope(request.scope.clone());
+    GetDocumentsRequest => documents;
+    DeleteRequest => deleted;
     FetchFeedRequest => |request| {
         parse::<ListName>(&request.list)?;
         Ok(Target::Document(Kind::List, request.list.clone()))
@@ -60,4 +60,52 @@ fn site_or_visible(name: &str) -> Result<Target, Status> {
         "" => Ok(Target::Visible),
         name => site(name),
     }
+}
+
+/// What a request for documents is about.
+fn documents(request: &GetDocumentsRequest) -> Result<Target, Status> {
+    if request.kind.is_empty() || request.name.is_empty() {
+        return Ok(Target::Visible);
+    }
+    Ok(Target::Document(
+        parse(&request.kind)?,
+        request.name.clone(),
+    ))
+}
+
+/// Whether the kind of a Delete means a node.
+pub(super) fn is_node(kind: &str) -> bool {
+    kind.eq_ignore_ascii_case("node") || kind.eq_ignore_ascii_case("nodes")
+}
+
+/// What a Delete is about.
+fn deleted(request: &DeleteRequest) -> Result<Target, Status> {
+    if is_node(&request.kind) {
+        let id = node_id(&request.name)?;
+        return Ok(Target::Node(id.site, id.node));
+    }
+    Ok(Target::Document(
+        parse(&request.kind)?,
+        request.name.clone(),
+    ))
+}
+
+pub(super) fn node_id(name: &str) -> Result<NodeId, Status> {
+    let (site, node) = name.split_once('/').ok_or_else(|| {
+        let shown: String = name.chars().take(80).collect();
+        invalid(format!("{shown:?} is not SITE/NODE"))
+    })?;
+    Ok(NodeId {
+        site: parse(site)?,
+        node: parse(node)?,
+    })
+}
+
+/// What a request with this scope is about; without one whatever its caller may touch.
+fn site_scope(asked: Option<v1::SiteScope>) -> Result<Target, Status> {
+    Ok(match scope(asked)? {
+        None => Target::Visible,
+        Some(SiteScope::All) => Target::Installation,
+        Some(SiteScope::One(site)) => Target::site(site),
+    })
 }

@@ -12,7 +12,7 @@ use voipfleet_proto::v1::{
 use voipfleet_ruleset::identifiers::SiteName;
 use voipfleet_ruleset::role::Role;
 
-use super::convert::{invalid, parse};
+use super::fields::{invalid, parse};
 use super::{Caller, failed};
 use crate::clock::Clock;
 use crate::documents::Cache;

@@ -13,29 +13,19 @@ use std::sync::Arc;
 use crate::server::rpc_status::unknown_site;
 use tonic::Status;
 use voipfleet_proto::v1;
-use voipfleet_protocol::identity::rights::Target;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use self::enforcement::Awaited;
 use self::order::{Asked, Order};
 pub(super) use self::records::open_sites;
 use self::records::written;
-use super::convert::parse;
+use super::fields::{parse, scope};
 use super::{Caller, failed};
 use crate::clock::Clock;
 use crate::documents::Cache;
 use crate::fleet::Fleet;
 use crate::records::{ExceptionKind, ExceptionRecord, OpenRecord, SiteScope};
 use crate::store::{Revision, Store, every, keys};
-
-/// What a request with this scope is about; without one whatever its caller may touch.
-pub(super) fn target(scope: Option<v1::SiteScope>) -> Result<Target, Status> {
-    Ok(match order::scope(scope)? {
-        None => Target::Visible,
-        Some(SiteScope::All) => Target::Installation,
-        Some(SiteScope::One(site)) => Target::site(site),
-    })
-}
 
 /// Blocks, allows and open sites.
 #[derive(Debug, Clone)]
@@ -150,7 +140,7 @@ impl EmergencyApi {
         request: v1::LiftRequest,
     ) -> Result<v1::EmergencyResponse, Status> {
         let net = order::net(&request.address)?;
-        let scope = order::scope(request.scope)?;
+        let scope = scope(request.scope)?;
         caller.concerns(format!("{}/{}", kind.word(), written(&net)));
         let (lifted, revision) = self
             .take_exception(caller, kind, net, scope.as_ref())

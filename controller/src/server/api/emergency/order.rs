@@ -11,7 +11,7 @@ use voipfleet_proto::v1::Reason;
 use voipfleet_ruleset::ruleset::Until;
 
 use crate::records::SiteScope;
-use crate::server::api::convert::{invalid, parse};
+use crate::server::api::fields::{invalid, scope};
 
 /// The default duration.
 const USUAL: Duration = Duration::from_hours(1);
@@ -76,16 +76,6 @@ pub(super) fn net(text: &str) -> Result<IpNet, Status> {
         return Err(invalid("too long for an address"));
     }
     parse_network(text).map_err(invalid)
-}
-
-/// One site or every one; none: not given.
-pub(super) fn scope(scope: Option<v1::SiteScope>) -> Result<Option<SiteScope>, Status> {
-    use v1::site_scope::Kind;
-    Ok(match scope.and_then(|scope| scope.kind) {
-        None | Some(Kind::All(false)) => None,
-        Some(Kind::All(true)) => Some(SiteScope::All),
-        Some(Kind::Site(site)) => Some(SiteScope::One(parse(&site)?)),
-    })
 }
 
 /// When it ends, Unix time in seconds; none: it stays.

@@ -7,9 +7,10 @@ use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::Digest;
 
 use super::propose::{Heads, busy};
-use super::queue::QueueClaim;
-use super::{Pipeline, Proposed, PushError, prune};
+use super::queue_claim::QueueClaim;
+use super::{Pipeline, Proposed};
 use crate::failpoint;
+use crate::push::{PushError, prune};
 use crate::records::{RolloutRecord, expected};
 use crate::store::{Expect, StoreError, Transaction, keys};
 

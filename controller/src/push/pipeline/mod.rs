@@ -1,13 +1,19 @@
 //! The one way from a request to a stored generation: propose, check, commit.
 
+mod commit;
+mod propose;
+mod queue_claim;
+
 use std::sync::Arc;
 
-use super::commit::StartedPush;
-use super::{Compiler, Proposed, PushError, PushRequest};
 use crate::clock::Clock;
 use crate::fleet::Fleet;
+use crate::push::{Compiler, PushError, PushRequest};
 use crate::rollout::Rollouts;
 use crate::store::Store;
+
+pub use self::commit::StartedPush;
+pub use self::propose::Proposed;
 
 /// Tries to win against other pushes of the same site: each makes the whole proposal anew.
 const TRIES: usize = 5;

@@ -13,10 +13,11 @@ use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::ruleset::{Mode, Ruleset};
 
-use super::stored_content::generation;
-use super::{Compiler, Pipeline, PushError, PushRequest, RequestedContent};
+use super::Pipeline;
 use crate::clock;
 use crate::fleet::Fleet;
+use crate::push::stored_content::generation;
+use crate::push::{Compiler, PushError, PushRequest, RequestedContent};
 use crate::records::{
     self, Content, GenerationRecord, NodeId, OutcomeRecord, QueueRecord, Read, RolloutRecord,
 };
@@ -114,6 +115,11 @@ pub(super) fn busy(site: &SiteName, rollout: &RolloutRecord) -> Option<PushError
 }
 
 impl Proposed {
+    /// The generation whose content is wanted back; none: the documents are wanted.
+    pub fn earlier(&self) -> Option<&GenerationRecord> {
+        self.heads.earlier.as_ref().map(|read| &read.record)
+    }
+
     /// Why the push would be refused now, or would have to wait; none: it would start.
     pub fn blocked(&self) -> Option<PushError> {
         self.heads.blocked(&self.request.site)
