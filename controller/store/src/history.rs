@@ -197,12 +197,11 @@ impl Watcher {
             .transactions
             .partition_point(|(revision, _)| *revision <= self.after);
         let new = log.transactions.range(first..);
-        let mut taken = 0;
-        for (revision, writes) in new.take_while(|(revision, _)| *revision <= published) {
+        let new = new.take_while(|(revision, _)| *revision <= published);
+        for (taken, (revision, writes)) in new.enumerate() {
             if taken == WATCH_BATCH {
                 return Ok(());
             }
-            taken += 1;
             self.after = *revision;
             let writes = writes.iter();
             let writes = writes.filter(|write| write.key.starts_with(&self.prefix));

@@ -155,11 +155,10 @@ pub async fn get(
         }
         missing_at = Some(held.revision);
         let parts = Parts::of(key, &held)?;
-        match join(store, parts.as_ref(), held).await? {
-            Some(held) => return Ok(Some((parts, held))),
-            // It was replaced between the two reads, or it is damaged.
-            None => {}
+        if let Some(held) = join(store, parts.as_ref(), held).await? {
+            return Ok(Some((parts, held)));
         }
+        // It was replaced between the two reads, or it is damaged.
     }
 }
 
@@ -182,13 +181,10 @@ pub async fn joined(store: &dyn Store, entry: &Entry) -> Result<Option<Versioned
         return Ok(None);
     };
     let (key, revision) = (entry.key.clone(), entry.held.revision);
-    match parts.join(store).await? {
-        Some(value) => Ok(Some(Versioned { revision, value })),
-        None => {
-            let why = "a part of it is missing";
-            Err(StoreError::Corrupt { key, why })
-        }
-    }
+    let why = "a part of it is missing";
+    let joined = parts.join(store).await?;
+    let value = joined.ok_or(StoreError::Corrupt { key, why })?;
+    Ok(Some(Versioned { revision, value }))
 }
 
 /// The keys of all parts that belong to `owner`, those of failed attempts to write it among them.
