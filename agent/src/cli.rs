@@ -68,7 +68,8 @@ pub enum Command {
     /// The boot unit runs it before the network is up. A push that was not confirmed before the
     /// agent ended is rolled back.
     Restore(Tools),
-    /// Compare the kernel with the confirmed ruleset; exit with 1 if they differ
+    /// Compare the kernel with the confirmed ruleset; exit with 1 if it is not
+    /// fully in force
     ///
     /// Changes nothing, and may run beside the agent.
     Status(Status),

@@ -9,9 +9,11 @@
 //! work under way, by which one step of the code is several points here.
 
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, raise};
 use voipfleet_ruleset::ruleset::Family;
 
@@ -73,7 +75,7 @@ pub enum Step {
     /// Its content is what was offered, for this node.
     Checked,
     /// The preflight passed.
-    Staged,
+    PreflightPassed,
     /// A file is written beside the one that it replaces.
     Written(File),
     /// It has taken its place.
@@ -84,7 +86,7 @@ pub enum Step {
     /// It will not come back after a power cut.
     Gone(File),
     /// A corrupt file has another name.
-    PutAside,
+    CorruptRenamed,
     /// A start has read the ledger.
     LedgerRead,
     /// An inspection has found drift.
@@ -171,6 +173,8 @@ pub fn reach_in(work: Work, step: Step) {
         let file = std::fs::File::options()
             .create(true)
             .append(true)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(path);
         let _logged = file.and_then(|mut file| writeln!(file, "{name}"));
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 use voipfleet_proto::v1::{EnrolRequest, EnrolResponse};
-use voipfleet_protocol::audit::{Ending, Kind, Record, Who};
+use voipfleet_protocol::audit::{self, Ending, Kind, Record, Who};
 use voipfleet_protocol::identity::Identity;
 use voipfleet_ruleset::identifiers::NodeName;
 
@@ -243,9 +243,9 @@ impl Registrar {
         let refusal = Record {
             who: Some(who),
             objects: vec![format!("Token/{token}")],
-            detail: format!("node {node}"),
+            detail: Some(format!("node {node}")),
             result: Some(Ending::Refused),
-            message: why,
+            message: audit::text(why),
             ..Record::new(Kind::Refused, "Enrol")
         };
         self.audit.refused("", refusal).await;

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
+use voipfleet_protocol::errors::chain;
 
 use super::{find_tools, print, start_log};
 use crate::cli::Tools;
 use crate::enforcement::recovery::{self, Interrupted};
 use crate::host::state_dir::StateDir;
 use crate::ledger::Ledger;
-use voipfleet_protocol::errors::chain;
 
 pub(super) fn restore(tools: &Tools) -> anyhow::Result<ExitCode> {
     start_log(tools.log_format);

@@ -17,7 +17,7 @@ use crate::ledger::{Confirmed, Ledger};
 
 /// How the kernel differs from the confirmed ruleset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Drift {
+enum DriftSummary {
     /// Nothing is confirmed.
     None,
     Clean,
@@ -25,23 +25,23 @@ enum Drift {
     Unreadable,
 }
 
-impl Drift {
+impl DriftSummary {
     fn as_str(self) -> &'static str {
         match self {
-            Drift::None => "none",
-            Drift::Clean => "clean",
-            Drift::Drifted => "drifted",
-            Drift::Unreadable => "unreadable",
+            DriftSummary::None => "none",
+            DriftSummary::Clean => "clean",
+            DriftSummary::Drifted => "drifted",
+            DriftSummary::Unreadable => "unreadable",
         }
     }
 }
 
 /// The contents of the report.
-struct Report {
+struct StatusReport {
     config: Option<NodeConfig>,
     confirmed: Option<Confirmed>,
     dynamic_sets: StoredSets,
-    drift: Drift,
+    drift: DriftSummary,
     /// Why the node runs its management rules.
     fallback: Option<String>,
     differences: Vec<Difference>,
@@ -51,7 +51,7 @@ pub(super) fn status(arguments: &Status) -> anyhow::Result<ExitCode> {
     start_log(arguments.tools.log_format);
     let state = StateDir::at(&arguments.tools.state.state);
     let mut system = find_tools(&arguments.tools)?;
-    let report = Report::read(&state, &mut system)?;
+    let report = StatusReport::read(&state, &mut system)?;
     if arguments.json {
         print(&report.json(&system)?)?;
     } else {
@@ -59,17 +59,22 @@ pub(super) fn status(arguments: &Status) -> anyhow::Result<ExitCode> {
             print(&line)?;
         }
     }
-    let clean = report.differences.is_empty() && report.fallback.is_none();
-    Ok(if clean {
+    Ok(if report.is_clean() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-impl Report {
+impl StatusReport {
+    /// Whether the node runs all that it should, with dynamic sets that are known.
+    fn is_clean(&self) -> bool {
+        let sets_are_known = self.dynamic_sets.error().is_none();
+        self.differences.is_empty() && self.fallback.is_none() && sets_are_known
+    }
+
     fn read(state: &StateDir, system: &mut System) -> anyhow::Result<Self> {
-        let ledger = Ledger::look_at(&state.ledger());
+        let ledger = Ledger::open_read_only(&state.ledger());
         let mut confirmed = ledger.confirmed()?;
         let dynamic_sets = dynamic_sets::load(system, &ledger, confirmed.as_mut());
         let fallback = ledger.fallback().map(|note| describe_note(&note));
@@ -79,11 +84,11 @@ impl Report {
             .filter(|_| fallback.is_none())
             .map(|confirmed| inspect(system, confirmed));
         let drift = match &found {
-            None if fallback.is_some() => Drift::Drifted,
-            None => Drift::None,
-            Some(found) if found.is_unreadable() => Drift::Unreadable,
-            Some(found) if found.is_clean() => Drift::Clean,
-            Some(_) => Drift::Drifted,
+            None if fallback.is_some() => DriftSummary::Drifted,
+            None => DriftSummary::None,
+            Some(found) if found.is_unreadable() => DriftSummary::Unreadable,
+            Some(found) if found.is_clean() => DriftSummary::Clean,
+            Some(_) => DriftSummary::Drifted,
         };
         Ok(Self {
             config: state.config().ok(),

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::anyhow;
+use voipfleet_protocol::errors::chain;
 
 use super::{find_tools, print, start_log};
 use crate::cli::Teardown;
 use crate::enforcement::recovery;
 use crate::host::state_dir::StateDir;
 use crate::ledger::Ledger;
-use voipfleet_protocol::errors::chain;
 
 pub(super) fn teardown(arguments: &Teardown) -> anyhow::Result<ExitCode> {
     let tools = &arguments.tools;

@@ -69,9 +69,9 @@ impl Failure {
     /// Whether it may succeed a moment later.
     pub fn may_pass(&self) -> bool {
         match self {
-            Failure::Enforce(EnforceError::Stage(source) | EnforceError::Step { source, .. }) => {
-                !source.is_not_installed()
-            }
+            Failure::Enforce(
+                EnforceError::Preflight(source) | EnforceError::Step { source, .. },
+            ) => !source.is_not_installed(),
             Failure::Enforce(EnforceError::Differs(_)) => true,
             Failure::Ledger(_) => false,
         }
@@ -130,7 +130,7 @@ impl Prepared {
         let filled = effective(&ruleset, sets).map_err(Rejection::UnknownDynamicSet)?;
         let effective = filled.as_deref().unwrap_or(&ruleset);
         let preflight = preflight(kernel, effective, &failsafe).map_err(Rejection::Kernel)?;
-        reach(Step::Staged);
+        reach(Step::PreflightPassed);
         Ok(Self {
             held,
             ruleset,
@@ -176,7 +176,7 @@ impl Prepared {
     /// controller first.
     pub fn enforce(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
         self.write(kernel)?;
-        Ok(self.prove(kernel)?.0)
+        Ok(self.read_back(kernel)?.0)
     }
 
     /// Loads it into the kernel.
@@ -186,16 +186,16 @@ impl Prepared {
     }
 
     /// Reads it back, and counts the elements of its sets.
-    pub fn prove(self, kernel: &mut dyn Kernel) -> Result<(Confirmed, SetCount), EnforceError> {
-        let proof = read_back::read_back(kernel, self.target())?;
+    pub fn read_back(self, kernel: &mut dyn Kernel) -> Result<(Confirmed, SetCount), EnforceError> {
+        let read = read_back::read_back(kernel, self.target())?;
         let candidate = Confirmed {
             held: self.held,
             ruleset: self.ruleset,
             failsafe: self.failsafe,
-            canonical: proof.canonical,
+            canonical: read.canonical,
             filled: self.filled,
         };
-        Ok((candidate, proof.sets))
+        Ok((candidate, read.sets))
     }
 }
 
@@ -251,7 +251,7 @@ pub fn enforce_confirmed(
     Ok(())
 }
 
-/// Makes the failsafe chain of what runs keep other controllers open. Gives what runs then.
+/// Makes the failsafe chain of what runs keep other controllers open. Returns what runs then.
 ///
 /// Without a journal: the ruleset stays the same, and after a crash in between the next check or
 /// start repairs the chain.
@@ -261,7 +261,7 @@ pub fn refresh_failsafe(
     failsafe: Failsafe,
 ) -> Result<Confirmed, EnforceError> {
     let preflight = preflight(kernel, running.effective(), &failsafe)?;
-    reach(Step::Staged);
+    reach(Step::PreflightPassed);
     let prepared = Prepared {
         held: running.held,
         ruleset: running.ruleset.clone(),

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tracing::error;
 use voipfleet_ruleset::iptables::KernelSet;
 use voipfleet_ruleset::ruleset::{
     AddressSet, Expiring, LiveName, LiveSets, Ruleset, SetName, Until,
@@ -79,9 +78,6 @@ pub fn load(
             effective_ruleset(&confirmed.ruleset, known.as_deref(), None, in_kernel);
         confirmed.filled = filled;
         stored.unknown = missing;
-    }
-    if let Some(why) = stored.error() {
-        error!(reason = why, "dynamic sets incomplete");
     }
     stored
 }

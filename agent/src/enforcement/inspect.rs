@@ -20,7 +20,7 @@ pub struct Inspection {
     /// The elements of the sets; none where they were not read.
     pub sets: Option<SetCount>,
     /// Input of `ipset restore` for timers that are off only because time passed.
-    pub(crate) renewal: String,
+    pub(crate) renewal: Option<String>,
     /// The state that was read.
     read: KernelState,
 }

@@ -5,8 +5,9 @@
 //! for a kernel that another program flushed.
 
 use tracing::{error, warn};
-use voipfleet_ruleset::iptables::{Failsafe, filter_section, jump_edit};
-use voipfleet_ruleset::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, Ruleset};
+use voipfleet_protocol::errors::chain;
+use voipfleet_ruleset::iptables::{Failsafe, filter_section, jump_edit, read_rule};
+use voipfleet_ruleset::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, RuleSubject, Ruleset};
 
 use super::target::{EnforceError, RepairScope, Target};
 use super::write::{self, Effort};
@@ -15,10 +16,7 @@ use crate::failpoint::{Work, during};
 use crate::host::clock;
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::{Confirmed, Ledger, Management, Note};
-use voipfleet_protocol::errors::chain;
 
-/// In the comment of every rule that only [`Ruleset::management`] has.
-const MARK: &str = "vf:management:";
 /// Where SSH listens if no ruleset tells.
 const SSH_PORT: u16 = 22;
 
@@ -145,7 +143,7 @@ fn known_management(
     }
 }
 
-/// Loads the management rules into both families. Gives what is in force then, or why one family
+/// Loads the management rules into both families. Returns what is in force then, or why one family
 /// is not protected.
 fn load(
     kernel: &mut dyn Kernel,
@@ -234,7 +232,7 @@ fn protect(
     let table = kernel_state::read_rules(kernel, family)?;
     let rules = table.chain(INPUT_CHAIN).map(|chain| chain.rules.as_slice());
     let rules = rules.unwrap_or_default();
-    let is_management = rules.iter().any(|rule| rule.contains(MARK));
+    let is_management = rules.iter().any(|rule| is_management_rule(rule, family));
     if !rules.is_empty() && !is_management && existing == ExistingRules::Keep {
         // Rules protect nothing without the jump.
         if let Some(lines) = jump_edit(&table) {
@@ -251,15 +249,20 @@ fn protect(
     Ok(InForce::Management)
 }
 
+/// Whether this line of iptables-save is a rule that only [`Ruleset::management`] has. The kernel
+/// holds no more of a rule's subject than the first word of its label.
+fn is_management_rule(line: &str, family: Family) -> bool {
+    let subject = RuleSubject::Management.to_string();
+    read_rule(line, family).is_ok_and(|(_, rule)| {
+        let (first, _part) = rule.label.as_str().split_once(':').unwrap_or_default();
+        first == subject
+    })
+}
+
 /// Removes sets of a failed change, which no rule names any more. One that stays does no harm.
 fn release_sets(kernel: &mut dyn Kernel, target: Target<'_>) {
-    let only_sets = Parts {
-        v4: false,
-        v6: false,
-        sets: true,
-    };
     let effort = Effort::UntilRefused;
-    if let Err(error) = write::write(kernel, target, only_sets, effort) {
+    if let Err(error) = write::write(kernel, target, Parts::SETS, effort) {
         warn!(
             reason = chain(&error),
             "sets of the failed change not removed"
@@ -284,5 +287,38 @@ pub fn leave_fallback(ledger: &Ledger, fallback: &mut Option<Fallback>) {
         && let Err(error) = ledger.end_fallback()
     {
         warn!(reason = chain(&error), "record of the fallback not removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use voipfleet_ruleset::iptables::restore_input;
+
+    use super::*;
+
+    #[test]
+    fn only_a_parsed_label_makes_a_management_rule() {
+        let (ruleset, failsafe) = rules_of(None).unwrap();
+        for family in Family::BOTH {
+            let input = restore_input(&ruleset, &failsafe, family);
+            let rules: Vec<&str> = input
+                .lines()
+                .filter(|line| line.starts_with("-A VF-INPUT ") && line.contains("vf:management:"))
+                .collect();
+            assert!(!rules.is_empty());
+            for rule in rules {
+                assert!(is_management_rule(rule, family), "{rule}");
+            }
+        }
+        for other in [
+            "-A VF-INPUT -m comment --comment \"not vf:management:default\" -j DROP",
+            "-A VF-INPUT -m comment --comment \"vf:sip\" -j LOG --log-prefix \"vf:management:default\"",
+            "-A VF-INPUT -m comment --comment \"vf:management\" -j DROP",
+            "-A VF-INPUT -m comment --comment \"vf:managements:default\" -j DROP",
+            "-A VF-INPUT -m comment --comment \"vf:default\" -j DROP",
+            "vf:management:default",
+        ] {
+            assert!(!is_management_rule(other, Family::V4), "{other}");
+        }
     }
 }

@@ -16,15 +16,15 @@ use crate::ledger::Canonical;
 
 /// The result of a successful read-back.
 #[derive(Debug)]
-pub struct Proof {
+pub struct ReadBack {
     /// The canonical form of the rules.
     pub canonical: Canonical,
     /// The elements that it holds.
     pub sets: SetCount,
 }
 
-/// Proves that the kernel holds `target`.
-pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, EnforceError> {
+/// Reads the kernel back, and checks that it holds `target`.
+pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<ReadBack, EnforceError> {
     let needed = !target.ruleset.sets.is_empty();
     let mut observed = read_kernel(kernel, Parts::ALL, needed);
     let mut differences = Vec::new();
@@ -75,7 +75,7 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
         for (wanted, found) in canonical.tables.iter_mut().zip(tables) {
             wanted.policy = wanted.policy.take().or(found.policy);
         }
-        return Ok(Proof { canonical, sets });
+        return Ok(ReadBack { canonical, sets });
     }
     let tables = tables
         .try_into()
@@ -86,7 +86,7 @@ pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<Proof, E
         tables,
         read_back: true,
     };
-    Ok(Proof { canonical, sets })
+    Ok(ReadBack { canonical, sets })
 }
 
 /// The policy of `INPUT` that is kept from now on. Where the site only observes, every packet

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use voipfleet_protocol::errors::chain;
 use voipfleet_protocol::session::{JournalState, Start, TrialState};
 
 use super::apply::{Failure, enforce_confirmed, roll_back};
@@ -12,7 +13,6 @@ use super::write;
 use crate::failpoint::{Step, Work, during, reach};
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError};
-use voipfleet_protocol::errors::chain;
 
 /// The result of a start.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub struct Recovered {
     /// The ruleset that the node runs, or should.
     pub confirmed: Option<Confirmed>,
     /// The state between it and an offer.
-    pub course: TrialState,
+    pub trial_state: TrialState,
     /// A push that was cut short before it was confirmed, and is rolled back.
     pub interrupted: Option<Interrupted>,
     /// Why the confirmed ruleset is lost; the kernel was left alone.
@@ -153,8 +153,8 @@ impl Recovered {
             Err(_) => JournalState::Unreadable,
         };
         let held = self.confirmed.as_ref().map(|confirmed| confirmed.held);
-        let (course, first) = TrialState::start(held, noted);
-        self.course = course;
+        let (trial_state, first) = TrialState::start(held, noted);
+        self.trial_state = trial_state;
         let mut pauses = PAUSES.into_iter();
         let done = loop {
             let done = begin(kernel, ledger, first, self.confirmed.as_mut());
@@ -165,7 +165,7 @@ impl Recovered {
         };
         if first == Start::Undo {
             if done.is_ok() {
-                self.course.undone();
+                self.trial_state.undone();
             }
             self.interrupted = interrupted(journal);
         }

@@ -52,7 +52,7 @@ impl std::fmt::Display for EnforceStep {
 pub enum EnforceError {
     /// The preflight failed.
     #[error("preflight: {0}")]
-    Stage(#[from] KernelError),
+    Preflight(#[from] KernelError),
     /// A step was refused.
     #[error("{step}: {source}")]
     Step {

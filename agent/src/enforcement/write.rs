@@ -1,9 +1,8 @@
 //! Loads a ruleset into the kernel, or removes all rules and sets of ours, and reads that back.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use voipfleet_ruleset::iptables::{KernelSet, SetPlan, Table, removal};
+use voipfleet_ruleset::iptables::{KernelSet, SetPlan, SetRemoval, Table, destroy, removal};
 use voipfleet_ruleset::ruleset::Family;
 
 use super::kernel_state::{KernelState, read_kernel, read_rules, read_sets};
@@ -25,7 +24,7 @@ pub enum Effort {
     AsFarAsPossible,
 }
 
-/// Makes the kernel hold `target`, whatever it holds now, and reads it back. Gives the canonical
+/// Makes the kernel hold `target`, whatever it holds now, and reads it back. Returns the canonical
 /// form.
 pub fn enforce(
     kernel: &mut dyn Kernel,
@@ -57,7 +56,7 @@ pub(crate) fn write_over(
     mut read: KernelState,
 ) -> Result<(), EnforceError> {
     let mut first = Ok(());
-    let mut after = String::new();
+    let mut after = SetRemoval::default();
     if parts.sets {
         match fill(kernel, target, &mut read) {
             Ok(plan) => after = plan.after,
@@ -194,36 +193,34 @@ pub fn enforce_rules(
 /// again with what is left then. Only sets that foreign rules use stay.
 fn release(
     kernel: &mut dyn Kernel,
-    mut input: String,
+    mut removal: SetRemoval,
     release_timeout: Duration,
-    plan: impl Fn(&[KernelSet]) -> String,
+    plan: impl Fn(&[KernelSet]) -> SetRemoval,
 ) -> Result<(), KernelError> {
     let deadline = Instant::now() + release_timeout;
     let mut pause = Duration::from_millis(2);
-    while !input.is_empty() {
-        match kernel.ipset_restore(&input) {
+    while !removal.is_empty() {
+        match kernel.ipset_restore(&removal.to_string()) {
             Ok(()) => break,
-            Err(_) if Instant::now() >= deadline => return destroy_each(kernel, &input),
+            Err(_) if Instant::now() >= deadline => return destroy_each(kernel, &removal),
             Err(_) => std::thread::sleep(pause),
         }
         pause = (pause * 2).min(Duration::from_millis(250));
-        input = plan(&read_sets(kernel, true)?);
+        removal = plan(&read_sets(kernel, true)?);
     }
     Ok(())
 }
 
 /// ipset stops at the first command that fails; one by one, a set in use does not keep the rest.
-fn destroy_each(kernel: &mut dyn Kernel, input: &str) -> Result<(), KernelError> {
+fn destroy_each(kernel: &mut dyn Kernel, removal: &SetRemoval) -> Result<(), KernelError> {
     let mut first = Ok(());
-    let (destroyed, others): (Vec<&str>, Vec<&str>) =
-        input.lines().partition(|line| line.starts_with("destroy "));
-    if !others.is_empty() {
-        first = kernel.ipset_restore(&(others.join("\n") + "\n"));
+    if !removal.elements.is_empty() {
+        first = kernel.ipset_restore(&removal.elements);
     }
-    for line in destroyed {
-        let gone = kernel.ipset_restore(&format!("{line}\n"));
+    for name in &removal.sets {
+        let gone = kernel.ipset_restore(&destroy(name));
         first = first.and(gone.map_err(|source| KernelError::SetInUse {
-            set: line.trim_start_matches("destroy ").to_owned(),
+            set: name.to_string(),
             source: Box::new(source),
         }));
     }
@@ -236,7 +233,7 @@ fn unload(kernel: &mut dyn Kernel, family: Family) -> Result<(), KernelError> {
     restore(kernel, family, observed, removal)
 }
 
-/// Removes all jumps, chains and sets of ours, in both families, as far as possible. Gives the
+/// Removes all jumps, chains and sets of ours, in both families, as far as possible. Returns the
 /// first failure.
 pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
     let families = Parts::ALL.families(|family| kernel.speaks(family));
@@ -246,19 +243,17 @@ pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
         reach(Step::Rules(family));
         unloaded
     });
-    let destroy = |observed: &[KernelSet]| {
-        observed.iter().fold(String::new(), |mut lines, set| {
-            let _ = writeln!(lines, "destroy {}", set.name);
-            lines
-        })
+    let all = |observed: &[KernelSet]| SetRemoval {
+        elements: String::new(),
+        sets: observed.iter().map(|set| set.name.clone()).collect(),
     };
     let released = read_sets(kernel, false)
         .and_then(|observed| {
             release(
                 kernel,
-                destroy(&observed),
+                all(&observed),
                 RepairScope::WHOLE.release_timeout,
-                destroy,
+                all,
             )
         })
         .map_err(failed_at(EnforceStep::SetsAfter));

@@ -1,38 +1,38 @@
 //! Foreign chains in the filter table.
 
-use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use super::{ForeignFirewall, ForeignFirewallKind};
 use voipfleet_ruleset::iptables::{Table, target};
 use voipfleet_ruleset::ruleset::Family;
 
 use super::services::UFW;
-use super::{listed, neighbour};
+use super::{foreign_firewall, listed};
 
 /// A firewall that is recognised by the names of its chains.
 struct Known {
-    kind: NeighbourKind,
+    kind: ForeignFirewallKind,
     is: fn(&str) -> bool,
     advice: &'static str,
 }
 
 const KNOWN: [Known; 4] = [
     Known {
-        kind: NeighbourKind::Docker,
+        kind: ForeignFirewallKind::Docker,
         is: |chain| chain.starts_with("DOCKER"),
         advice: "ports that containers publish pass FORWARD, where the policy does not see them: \
                  publish on private addresses only, or filter in DOCKER-USER",
     },
     Known {
-        kind: NeighbourKind::Fail2ban,
+        kind: ForeignFirewallKind::Fail2ban,
         is: is_fail2ban,
         advice: "",
     },
     Known {
-        kind: NeighbourKind::Firewalld,
+        kind: ForeignFirewallKind::Firewalld,
         is: |chain| matches!(chain, "INPUT_ZONES" | "INPUT_direct" | "IN_public"),
         advice: "firewalld filters beside the policy: systemctl disable --now firewalld",
     },
     Known {
-        kind: NeighbourKind::Ufw,
+        kind: ForeignFirewallKind::Ufw,
         is: |chain| chain.starts_with("ufw-") || chain.starts_with("ufw6-"),
         advice: UFW,
     },
@@ -43,14 +43,15 @@ fn is_fail2ban(chain: &str) -> bool {
 }
 
 /// Firewalls by their chains, and rules above our jump that only drop.
-pub(super) fn find(saved: &[(Family, Table)]) -> Vec<Neighbour> {
-    let mut found: Vec<Neighbour> = KNOWN.iter().filter_map(|known| known.find(saved)).collect();
+pub(super) fn find(saved: &[(Family, Table)]) -> Vec<ForeignFirewall> {
+    let mut found: Vec<ForeignFirewall> =
+        KNOWN.iter().filter_map(|known| known.find(saved)).collect();
     found.extend(above_us(saved));
     found
 }
 
 impl Known {
-    fn find(&self, saved: &[(Family, Table)]) -> Option<Neighbour> {
+    fn find(&self, saved: &[(Family, Table)]) -> Option<ForeignFirewall> {
         let chains = saved.iter().flat_map(|(_, table)| &table.chains);
         let names = chains.map(|chain| chain.name.as_str());
         let mut names: Vec<String> = names
@@ -64,7 +65,7 @@ impl Known {
         }
         let mut detail = format!("chains {}", listed(&names));
         let mut advice = self.advice;
-        if self.kind == NeighbourKind::Fail2ban {
+        if self.kind == ForeignFirewallKind::Fail2ban {
             detail.push_str("; they stay above our rules as long as they only drop packets");
             if bans_every_port(saved) {
                 // The vendor's installer does it so (`iptables-allports`).
@@ -72,7 +73,7 @@ impl Known {
                           admins to `ignoreip`";
             }
         }
-        Some(neighbour(self.kind, detail, advice))
+        Some(foreign_firewall(self.kind, detail, advice))
     }
 }
 
@@ -84,7 +85,7 @@ fn bans_every_port(saved: &[(Family, Table)]) -> bool {
         .any(|rule| target(rule).is_some_and(|to| is_fail2ban(&to)) && !rule.contains("--dport"))
 }
 
-fn above_us(saved: &[(Family, Table)]) -> Option<Neighbour> {
+fn above_us(saved: &[(Family, Table)]) -> Option<ForeignFirewall> {
     let mut names = Vec::new();
     let mut rules = 0_usize;
     for (_, table) in saved {
@@ -110,8 +111,8 @@ fn above_us(saved: &[(Family, Table)]) -> Option<Neighbour> {
         _ => words.push(format!("{rules} rules")),
     }
     (!words.is_empty()).then(|| {
-        neighbour(
-            NeighbourKind::ForeignRules,
+        foreign_firewall(
+            ForeignFirewallKind::ForeignRules,
             format!(
                 "above our rules in INPUT: {}; they only drop packets",
                 words.join(", ")
@@ -132,7 +133,7 @@ mod tests {
         vec![(Family::V4, parse_save(&text).unwrap())]
     }
 
-    fn reported(rules: &str) -> Vec<(NeighbourKind, String, String)> {
+    fn reported(rules: &str) -> Vec<(ForeignFirewallKind, String, String)> {
         find(&saved(rules))
             .into_iter()
             .map(|found| (found.kind(), found.detail, found.advice))
@@ -153,11 +154,11 @@ mod tests {
              -A f2b-sshd -s 192.0.2.9/32 -j REJECT\n-A f2b-sshd -j RETURN\n",
         );
         assert_eq!(found.len(), 2, "{found:?}");
-        assert_eq!(found[0].0, NeighbourKind::Docker);
+        assert_eq!(found[0].0, ForeignFirewallKind::Docker);
         assert_eq!(found[0].1, "chains DOCKER, DOCKER-USER");
         assert_eq!(
             (found[1].0, found[1].2.as_str()),
-            (NeighbourKind::Fail2ban, "")
+            (ForeignFirewallKind::Fail2ban, "")
         );
     }
 
@@ -178,7 +179,7 @@ mod tests {
         assert_eq!(
             found,
             [(
-                NeighbourKind::ForeignRules,
+                ForeignFirewallKind::ForeignRules,
                 detail.to_owned(),
                 String::new()
             )]

@@ -1,10 +1,10 @@
 //! Rules and modules of the kernel that iptables does not show.
 
-use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use super::{ForeignFirewall, ForeignFirewallKind};
 use voipfleet_ruleset::iptables::parse_save;
 use voipfleet_ruleset::ruleset::Family;
 
-use super::neighbour;
+use super::foreign_firewall;
 use crate::host::Root;
 use crate::kernel::{Backend, Kernel};
 
@@ -12,7 +12,7 @@ use crate::kernel::{Backend, Kernel};
 const MAX_MODULES: u64 = 1 << 20;
 
 /// Rules of the other backend.
-pub(super) fn other_backend(kernel: &mut dyn Kernel) -> Vec<Neighbour> {
+pub(super) fn other_backend(kernel: &mut dyn Kernel) -> Vec<ForeignFirewall> {
     let (other, tool) = match kernel.backend() {
         Backend::Nft => ("legacy", "legacy-save"),
         Backend::Legacy => ("nft", "nft-save"),
@@ -33,8 +33,8 @@ pub(super) fn other_backend(kernel: &mut dyn Kernel) -> Vec<Neighbour> {
                 Family::V4 => "iptables",
                 Family::V6 => "ip6tables",
             };
-            neighbour(
-                NeighbourKind::OtherBackend,
+            foreign_firewall(
+                ForeignFirewallKind::OtherBackend,
                 format!(
                     "{family} packets also pass rules of the {other} backend, which this node's \
                      {program} does not show"
@@ -46,12 +46,12 @@ pub(super) fn other_backend(kernel: &mut dyn Kernel) -> Vec<Neighbour> {
 }
 
 /// Modules that rewrite SIP packets.
-pub(super) fn modules(root: &Root) -> Option<Neighbour> {
+pub(super) fn modules(root: &Root) -> Option<ForeignFirewall> {
     let modules = root.text("/proc/modules", MAX_MODULES)?;
     let sip = |line: &str| line.split(' ').next() == Some("nf_conntrack_sip");
     modules.lines().any(sip).then(|| {
-        neighbour(
-            NeighbourKind::NfConntrackSip,
+        foreign_firewall(
+            ForeignFirewallKind::NfConntrackSip,
             "the kernel module nf_conntrack_sip is loaded",
             "it rewrites SIP and breaks calls: modprobe -r nf_nat_sip nf_conntrack_sip, and keep \
              it out with `install nf_conntrack_sip /bin/true` in /etc/modprobe.d",
@@ -69,14 +69,14 @@ mod tests {
         let root = Root::new(folder.path());
         assert_eq!(modules(&root), None);
         std::fs::create_dir(root.path("/proc")).unwrap();
-        let line = "nf_conntrack 200704 1 nf_conntrack_sip, SiteSets 0x0\n";
+        let line = "nf_conntrack 200704 1 nf_conntrack_sip, Live 0x0\n";
         std::fs::write(root.path("/proc/modules"), line).unwrap();
         assert_eq!(modules(&root), None);
-        let line = format!("{line}nf_conntrack_sip 40960 0 - SiteSets 0x0\n");
+        let line = format!("{line}nf_conntrack_sip 40960 0 - Live 0x0\n");
         std::fs::write(root.path("/proc/modules"), line).unwrap();
         assert_eq!(
             modules(&root).unwrap().kind(),
-            NeighbourKind::NfConntrackSip
+            ForeignFirewallKind::NfConntrackSip
         );
     }
 }

@@ -8,7 +8,7 @@ mod nft_tables;
 mod services;
 mod vendor_script;
 
-use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use voipfleet_proto::v1::{Neighbour as ForeignFirewall, NeighbourKind as ForeignFirewallKind};
 use voipfleet_ruleset::iptables::{Table, parse_save};
 use voipfleet_ruleset::ruleset::Family;
 
@@ -16,12 +16,12 @@ use crate::host::Host;
 use crate::kernel::Kernel;
 
 /// The most that one node reports.
-const MAX_NEIGHBOURS: usize = 32;
+const MAX_REPORTED: usize = 32;
 /// The longest list of names in one detail.
 const MAX_NAMES: usize = 8;
 
 /// Finds all of them.
-pub fn find(host: &Host, kernel: &mut dyn Kernel) -> Vec<Neighbour> {
+pub fn find(host: &Host, kernel: &mut dyn Kernel) -> Vec<ForeignFirewall> {
     let saved: Vec<(Family, Table)> = Family::BOTH
         .into_iter()
         .filter(|family| kernel.speaks(*family))
@@ -40,22 +40,28 @@ pub fn find(host: &Host, kernel: &mut dyn Kernel) -> Vec<Neighbour> {
     found.extend(nft_tables::find(host, kernel.backend()));
     // A service may be found in several places: its unit is more useful than its chains.
     let mut kinds = Vec::new();
-    found.retain(|neighbour| {
+    found.retain(|firewall| {
         let only_once = !matches!(
-            neighbour.kind(),
-            NeighbourKind::NftTable | NeighbourKind::OtherBackend | NeighbourKind::VoipnowFirewall
+            firewall.kind(),
+            ForeignFirewallKind::NftTable
+                | ForeignFirewallKind::OtherBackend
+                | ForeignFirewallKind::VoipnowFirewall
         );
-        let twice = only_once && kinds.contains(&neighbour.kind);
-        kinds.push(neighbour.kind);
+        let twice = only_once && kinds.contains(&firewall.kind);
+        kinds.push(firewall.kind);
         !twice
     });
-    found.sort_by_key(|neighbour| (neighbour.advice.is_empty(), neighbour.kind));
-    found.truncate(MAX_NEIGHBOURS);
+    found.sort_by_key(|firewall| (firewall.advice.is_empty(), firewall.kind));
+    found.truncate(MAX_REPORTED);
     found
 }
 
-fn neighbour(kind: NeighbourKind, detail: impl Into<String>, advice: &str) -> Neighbour {
-    Neighbour {
+fn foreign_firewall(
+    kind: ForeignFirewallKind,
+    detail: impl Into<String>,
+    advice: &str,
+) -> ForeignFirewall {
+    ForeignFirewall {
         kind: kind.into(),
         detail: detail.into(),
         advice: advice.to_owned(),

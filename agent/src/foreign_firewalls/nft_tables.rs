@@ -1,8 +1,8 @@
 //! Tables of `nf_tables` that filter input beside iptables.
 
-use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use super::{ForeignFirewall, ForeignFirewallKind};
 
-use super::neighbour;
+use super::foreign_firewall;
 use crate::host::Host;
 use crate::kernel::Backend;
 
@@ -21,7 +21,7 @@ struct BaseChain {
 }
 
 /// The tables that filter input, but for those of iptables and those without any rule.
-pub(super) fn find(host: &Host, backend: Backend) -> Vec<Neighbour> {
+pub(super) fn find(host: &Host, backend: Backend) -> Vec<ForeignFirewall> {
     // nft would load nf_tables into a kernel that does without.
     if backend == Backend::Legacy && !host.root.exists("/sys/module/nf_tables") {
         return Vec::new();
@@ -62,19 +62,19 @@ fn has_rules(host: &Host, chain: &BaseChain) -> bool {
         .any(|line| !line.starts_with("type "))
 }
 
-fn describe(chain: &BaseChain) -> Neighbour {
+fn describe(chain: &BaseChain) -> ForeignFirewall {
     let BaseChain { family, table, .. } = chain;
     let detail = format!("table {family} {table} of nf_tables filters input too");
     match table.as_str() {
-        "firewalld" => neighbour(
-            NeighbourKind::Firewalld,
+        "firewalld" => foreign_firewall(
+            ForeignFirewallKind::Firewalld,
             detail,
             "it drops what its zones do not open, whatever the policy opens: systemctl disable \
              --now firewalld",
         ),
-        "f2b-table" => neighbour(NeighbourKind::Fail2ban, detail, ""),
-        _ => neighbour(
-            NeighbourKind::NftTable,
+        "f2b-table" => foreign_firewall(ForeignFirewallKind::Fail2ban, detail, ""),
+        _ => foreign_firewall(
+            ForeignFirewallKind::NftTable,
             detail,
             &format!(
                 "packets must pass both, so it may drop what the policy opens: see `nft list \

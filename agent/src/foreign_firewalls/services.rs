@@ -1,8 +1,8 @@
 //! Services of the distribution that load firewall rules.
 
-use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use super::{ForeignFirewall, ForeignFirewallKind};
 
-use super::neighbour;
+use super::foreign_firewall;
 use crate::host::{Host, Root};
 
 /// The longest file of saved rules, or of settings, that is searched.
@@ -10,7 +10,7 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// A service that loads firewall rules.
 struct Service {
-    kind: NeighbourKind,
+    kind: ForeignFirewallKind,
     units: &'static [&'static str],
     /// Where it keeps rules that it loads at boot.
     saved: &'static [&'static str],
@@ -19,28 +19,28 @@ struct Service {
 
 const SERVICES: [Service; 4] = [
     Service {
-        kind: NeighbourKind::Firewalld,
+        kind: ForeignFirewallKind::Firewalld,
         units: &["firewalld.service"],
         saved: &[],
         advice: "it drops what its zones do not open, whatever the policy opens: systemctl \
                  disable --now firewalld",
     },
     Service {
-        kind: NeighbourKind::IptablesServices,
+        kind: ForeignFirewallKind::IptablesServices,
         units: &["iptables.service", "ip6tables.service"],
         saved: &["/etc/sysconfig/iptables", "/etc/sysconfig/ip6tables"],
         advice: "it flushes the filter table when it starts, stops or reloads: systemctl disable \
                  iptables ip6tables; voipfleet-agent loads the policy at boot by itself",
     },
     Service {
-        kind: NeighbourKind::NetfilterPersistent,
+        kind: ForeignFirewallKind::NetfilterPersistent,
         units: &["netfilter-persistent.service"],
         saved: &["/etc/iptables/rules.v4", "/etc/iptables/rules.v6"],
         advice: "it replaces the filter table when it starts: systemctl disable \
                  netfilter-persistent; voipfleet-agent loads the policy at boot by itself",
     },
     Service {
-        kind: NeighbourKind::NftablesService,
+        kind: ForeignFirewallKind::NftablesService,
         units: &["nftables.service"],
         saved: &[],
         advice: "it flushes every table when it starts, stops or reloads, including those of \
@@ -56,8 +56,8 @@ struct State {
 }
 
 /// The services that are active, or will be at the next boot.
-pub(super) fn find(host: &Host) -> Vec<Neighbour> {
-    let mut found: Vec<Neighbour> = SERVICES
+pub(super) fn find(host: &Host) -> Vec<ForeignFirewall> {
+    let mut found: Vec<ForeignFirewall> = SERVICES
         .iter()
         .filter_map(|service| service.find(host))
         .collect();
@@ -66,7 +66,7 @@ pub(super) fn find(host: &Host) -> Vec<Neighbour> {
 }
 
 impl Service {
-    fn find(&self, host: &Host) -> Option<Neighbour> {
+    fn find(&self, host: &Host) -> Option<ForeignFirewall> {
         let mut words = Vec::new();
         for unit in self.units {
             match state(host, unit) {
@@ -92,7 +92,7 @@ impl Service {
         for file in self.saved.iter().filter(ours) {
             words.push(format!("{file} holds an old copy of our rules"));
         }
-        Some(neighbour(self.kind, words.join("; "), self.advice))
+        Some(foreign_firewall(self.kind, words.join("; "), self.advice))
     }
 }
 
@@ -118,7 +118,7 @@ fn state(host: &Host, unit: &str) -> State {
 }
 
 /// ufw's unit is active also where ufw is off: only its settings tell.
-fn ufw(root: &Root) -> Option<Neighbour> {
+fn ufw(root: &Root) -> Option<ForeignFirewall> {
     let settings = root.text("/etc/ufw/ufw.conf", MAX_FILE)?;
     let enabled = settings.lines().any(|line| {
         let value = line.trim().strip_prefix("ENABLED=");
@@ -128,7 +128,13 @@ fn ufw(root: &Root) -> Option<Neighbour> {
                 .eq_ignore_ascii_case("yes")
         })
     });
-    enabled.then(|| neighbour(NeighbourKind::Ufw, "/etc/ufw/ufw.conf has ENABLED=yes", UFW))
+    enabled.then(|| {
+        foreign_firewall(
+            ForeignFirewallKind::Ufw,
+            "/etc/ufw/ufw.conf has ENABLED=yes",
+            UFW,
+        )
+    })
 }
 
 /// The advice about ufw.
@@ -172,20 +178,26 @@ mod tests {
         write(&host, "/etc/ufw/ufw.conf", "ENABLED=yes\n");
         let found: Vec<_> = find(&host)
             .into_iter()
-            .map(|neighbour| (neighbour.kind(), neighbour.detail))
+            .map(|foreign_firewall| (foreign_firewall.kind(), foreign_firewall.detail))
             .collect();
         let wanted = [
-            (NeighbourKind::Firewalld, "firewalld.service is active"),
             (
-                NeighbourKind::IptablesServices,
+                ForeignFirewallKind::Firewalld,
+                "firewalld.service is active",
+            ),
+            (
+                ForeignFirewallKind::IptablesServices,
                 "ip6tables.service is active, and starts at boot",
             ),
             (
-                NeighbourKind::NetfilterPersistent,
+                ForeignFirewallKind::NetfilterPersistent,
                 "netfilter-persistent.service starts at boot; /etc/iptables/rules.v4 holds an old \
                  copy of our rules",
             ),
-            (NeighbourKind::Ufw, "/etc/ufw/ufw.conf has ENABLED=yes"),
+            (
+                ForeignFirewallKind::Ufw,
+                "/etc/ufw/ufw.conf has ENABLED=yes",
+            ),
         ];
         assert_eq!(
             found,
@@ -209,6 +221,6 @@ mod tests {
         fs::set_permissions(tool, fs::Permissions::from_mode(0o755)).unwrap();
         let found = find(&host);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0].kind(), NeighbourKind::Firewalld);
+        assert_eq!(found[0].kind(), ForeignFirewallKind::Firewalld);
     }
 }

@@ -1,8 +1,8 @@
 //! The vendor's own firewall script, and cron jobs that flush iptables.
 
-use voipfleet_proto::v1::{Neighbour, NeighbourKind};
+use super::{ForeignFirewall, ForeignFirewallKind};
 
-use super::neighbour;
+use super::foreign_firewall;
 use crate::host::Root;
 
 /// Where VoipNow 3 and 5 have it (the vendor's page "Network Security").
@@ -20,7 +20,7 @@ const CRON_FOLDER: &str = "/etc/cron.d";
 const MAX_FILE: u64 = 64 << 10;
 const MAX_CRONTABS: usize = 64;
 
-pub(super) fn find(root: &Root) -> Vec<Neighbour> {
+pub(super) fn find(root: &Root) -> Vec<ForeignFirewall> {
     let mut found = Vec::new();
     let mut crontabs: Vec<String> = CRONTABS.map(str::to_owned).into();
     let folder = root.names(CRON_FOLDER).into_iter();
@@ -32,8 +32,8 @@ pub(super) fn find(root: &Root) -> Vec<Neighbour> {
             .lines()
             .filter(|line| !line.trim_start().starts_with('#'));
         if jobs.any(flushes) {
-            found.push(neighbour(
-                NeighbourKind::VoipnowFirewall,
+            found.push(foreign_firewall(
+                ForeignFirewallKind::VoipnowFirewall,
                 format!("a cron job in {crontab} flushes iptables or runs voipnow_firewall"),
                 "the test mode of voipnow_firewall leaves such a job, which flushes every rule \
                  within 3 minutes: remove its line",
@@ -44,8 +44,8 @@ pub(super) fn find(root: &Root) -> Vec<Neighbour> {
         && let Some(script) = SCRIPTS.into_iter().find(|script| root.exists(script))
     {
         // Every VoipNow has it; it is a problem only when it is run.
-        found.push(neighbour(
-            NeighbourKind::VoipnowFirewall,
+        found.push(foreign_firewall(
+            ForeignFirewallKind::VoipnowFirewall,
             format!("{script} is installed, but no cron job runs it; do not run it"),
             "",
         ));

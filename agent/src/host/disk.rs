@@ -170,7 +170,7 @@ pub fn read_text(path: &Path, limit: usize) -> Result<Option<String>, DiskError>
         .transpose()
 }
 
-/// Gives a file or folder another name, durably.
+/// Renames a file or folder, durably.
 pub fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {
     fs::rename(from, to).map_err(failed("renamed", from))?;
     sync_parent(to)

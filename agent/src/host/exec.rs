@@ -209,7 +209,7 @@ pub struct Started {
 }
 
 impl Started {
-    /// Gives it its input, and waits for its end. Succeeds when it exits with 0. The time that
+    /// Writes its input, and waits for its end. Succeeds when it exits with 0. The time that
     /// it may take is counted from now.
     pub fn finish(mut self, input: &str) -> Result<Output, ExecError> {
         let deadline = Instant::now() + self.limit;

@@ -13,8 +13,8 @@ use crate::reconcile::Inventory;
 /// Foreign firewalls, VoipNow, and listeners.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Findings {
-    /// Others who work on the firewall.
-    pub neighbours: Vec<pb::Neighbour>,
+    /// Other programs that change the firewall.
+    pub foreign_firewalls: Vec<pb::Neighbour>,
     /// VoipNow, where it is installed.
     pub voipnow: Option<pb::VoipNow>,
     /// Sockets on ports that a policy opens to the world for media.
@@ -27,7 +27,7 @@ impl Findings {
     pub fn read(host: &Host, kernel: &mut dyn Kernel) -> Self {
         let processes = Processes::new(&host.root);
         Self {
-            neighbours: foreign_firewalls::find(host, kernel),
+            foreign_firewalls: foreign_firewalls::find(host, kernel),
             voipnow: voipnow::read(&host.root, &processes),
             listeners: voipnow::listeners(&host.root, &processes),
         }
@@ -58,12 +58,12 @@ impl Inventory for HostInventory {
 
     fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts {
         let Findings {
-            neighbours,
+            foreign_firewalls,
             voipnow,
             listeners,
         } = self.findings.clone();
         pb::NodeFacts {
-            neighbours,
+            neighbours: foreign_firewalls,
             voipnow,
             listeners,
             warnings: node_facts::warnings(kernel).into_iter().collect(),

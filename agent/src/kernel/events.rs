@@ -326,8 +326,8 @@ mod tests {
         let cut = &whole[..whole.len() - 4];
         assert_eq!(parse(cut, &mut open), [KernelEvent::Lost]);
         let bare = message(NEW_GENERATION, &[0; 4]);
-        let nobody = KernelEvent::Changed(Transaction::default());
-        assert_eq!(parse(&bare, &mut open), [nobody]);
+        let no_author = KernelEvent::Changed(Transaction::default());
+        assert_eq!(parse(&bare, &mut open), [no_author]);
     }
 
     proptest! {

@@ -239,16 +239,7 @@ pub trait Kernel: Send {
     }
 
     /// The output of the tools for `parts`. They may be run at the same time.
-    fn print(&mut self, parts: Parts) -> Printed {
-        let families = parts.families(|family| self.speaks(family));
-        Printed {
-            rules: families
-                .into_iter()
-                .map(|family| (family, self.save(family)))
-                .collect(),
-            sets: parts.sets.then(|| self.ipset_save()),
-        }
-    }
+    fn print(&mut self, parts: Parts) -> Printed;
 
     /// The rules of one family that the backend which is not ours holds; none where its tool
     /// is not installed.

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::ruleset::live::{MAX_LIVE_BYTES, Missing};
 use voipfleet_ruleset::ruleset::{Digest, LiveName, LiveSets, Ruleset};
 
 use super::format::{self, DynamicSetsFile, Kind};
 use super::{Corrupt, Ledger, LedgerError, content};
 use crate::host::disk;
-use voipfleet_protocol::errors::chain;
 
 pub(super) const LAST: &str = "live";
 /// The sets before [`LAST`]: most of them are still right, should that be damaged.
@@ -129,7 +129,7 @@ impl Ledger {
         format::decode::<DynamicSetsFile>(Kind::DynamicSets, &bytes)
             .and_then(SiteSets::try_from)
             .map(Some)
-            .or_else(|reason| self.put_aside(name, reason))
+            .or_else(|reason| self.rename_corrupt(name, reason))
     }
 
     /// Keeps the dynamic sets, beside those kept before. Durable on return.

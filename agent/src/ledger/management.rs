@@ -65,7 +65,7 @@ impl Ledger {
         format::decode::<ManagementFile>(Kind::Management, &bytes)
             .and_then(Management::try_from)
             .map(Some)
-            .or_else(|reason| self.put_aside(MANAGEMENT, reason))
+            .or_else(|reason| self.rename_corrupt(MANAGEMENT, reason))
     }
 
     /// Whether [`Self::management`] can be read.

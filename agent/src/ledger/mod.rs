@@ -156,7 +156,7 @@ impl Ledger {
     }
 
     /// The ledger in `folder`, for reading only: nothing is created or renamed.
-    pub fn look_at(folder: &Path) -> Self {
+    pub fn open_read_only(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
             keeper: false,
@@ -167,7 +167,7 @@ impl Ledger {
         self.folder.join(name)
     }
 
-    /// The confirmed ruleset, if there is one. A corrupt file is put aside and reported once;
+    /// The confirmed ruleset, if there is one. A corrupt file is renamed and reported once;
     /// then there is none.
     pub fn confirmed(&self) -> Result<Option<Confirmed>, LedgerError> {
         let Some(bytes) = disk::read(&self.file(CONFIRMED), MAX_FILE)? else {
@@ -176,7 +176,7 @@ impl Ledger {
         format::decode::<ConfirmedFile>(Kind::Confirmed, &bytes)
             .and_then(Confirmed::try_from)
             .map(Some)
-            .or_else(|reason| self.put_aside(CONFIRMED, reason))
+            .or_else(|reason| self.rename_corrupt(CONFIRMED, reason))
     }
 
     /// The change that has begun, if there is one. A corrupt file counts as a change of
@@ -188,16 +188,16 @@ impl Ledger {
         format::decode::<JournalFile>(Kind::Journal, &bytes)
             .and_then(Journal::try_from)
             .map(Some)
-            .or_else(|reason| self.put_aside(JOURNAL, reason))
+            .or_else(|reason| self.rename_corrupt(JOURNAL, reason))
     }
 
-    fn put_aside<T>(&self, name: &str, reason: Corrupt) -> Result<T, LedgerError> {
+    fn rename_corrupt<T>(&self, name: &str, reason: Corrupt) -> Result<T, LedgerError> {
         let mut path = self.file(name);
         // A later version's file is whole: the agent that wrote it can read it again.
         if self.keeper && !matches!(reason, Corrupt::Version(_)) {
             let kept = self.corrupt(name);
             disk::rename(&path, &kept)?;
-            reach_in(Work::EnterFallback, Step::PutAside);
+            reach_in(Work::EnterFallback, Step::CorruptRenamed);
             path = kept;
         }
         Err(LedgerError::Corrupt { path, reason })
@@ -207,7 +207,7 @@ impl Ledger {
         self.file(&format!("{name}.corrupt"))
     }
 
-    /// Where no confirmed ruleset can be read: whether there was one. Its file is put aside, or
+    /// Where no confirmed ruleset can be read: whether there was one. Its file is renamed, or
     /// of a later version.
     pub fn is_lost(&self) -> bool {
         self.file(CONFIRMED).exists() || self.corrupt(CONFIRMED).exists()
@@ -263,7 +263,7 @@ impl Ledger {
         Ok(disk::remove(&self.file(JOURNAL))?)
     }
 
-    /// Forgets everything, also what was put aside.
+    /// Forgets everything, also renamed corrupt files.
     pub fn purge(&self) -> Result<(), LedgerError> {
         for name in [CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK, LAST, EARLIER] {
             disk::remove(&self.file(name))?;

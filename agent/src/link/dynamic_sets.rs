@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use tracing::{debug, warn};
 use voipfleet_proto::v1 as pb;
 use voipfleet_proto::v1::fleet_client::FleetClient;
+use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::ruleset::live::{InvalidLive, LiveDelta};
 use voipfleet_ruleset::ruleset::{Digest, LiveSets};
 
@@ -21,7 +22,6 @@ use super::{Link, backoff};
 use crate::failpoint::{Step, Work, reach_in};
 use crate::ledger::SiteSets;
 use crate::mailbox::ReceivedSets;
-use voipfleet_protocol::errors::chain;
 
 /// Why announced dynamic sets are not here.
 #[derive(Debug, thiserror::Error)]

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use voipfleet_proto::channel;
+use voipfleet_protocol::errors::chain;
 use voipfleet_protocol::identity::{self, tls};
 
 use crate::failpoint::{Step, Work, reach_in};
@@ -23,7 +24,6 @@ use crate::host::state_dir::{NodeConfig, StateDir, StateError};
 use crate::mailbox::{DialResult, Inbox, Outbox};
 use backoff::Backoff;
 use session::Session;
-use voipfleet_protocol::errors::chain;
 
 pub use fetch::FetchLimits;
 

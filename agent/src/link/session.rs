@@ -113,7 +113,7 @@ impl Session {
         })
     }
 
-    /// Holds the session until it ends. Gives why.
+    /// Holds the session until it ends. Returns why.
     pub(super) async fn hold(mut self, link: &Link) -> LinkError {
         let address = link.config.controller.as_str();
         let trial = link.outbox.trial();
@@ -189,7 +189,7 @@ impl Session {
         }
     }
 
-    /// Gives the connection up without waiting. Its last messages are still delivered, if possible.
+    /// Abandons the connection without waiting. Its last messages are still delivered, if possible.
     fn end(self) {
         let Self {
             client,

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::warn;
+use voipfleet_protocol::errors::chain;
 use voipfleet_protocol::session::{Attempt, Held};
 
 use super::Change;
 use crate::kernel::{KernelEvent, Watch};
 use crate::ledger::SiteSets;
 use crate::probe::Failed;
-use voipfleet_protocol::errors::chain;
 
 /// The content of an offer.
 #[derive(Debug)]

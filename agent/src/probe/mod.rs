@@ -76,7 +76,7 @@ impl fmt::Display for Failed {
     }
 }
 
-/// Runs all probes on a thread of their own, each for at most `limit`, and gives `done` those
+/// Runs all probes on a thread of their own, each for at most `limit`, and passes `done` those
 /// that failed, in the order of the document.
 pub fn start(
     probes: Vec<Probe>,
@@ -98,7 +98,7 @@ pub fn start(
     thread.spawn(work).map(drop)
 }
 
-/// Runs all probes at the same time, and gives those that failed in their order.
+/// Runs all probes at the same time, and returns those that failed in their order.
 pub async fn run(probes: Vec<Probe>, limit: Duration) -> Vec<Failed> {
     let deadline = Instant::now() + limit;
     let ends = probes.into_iter().map(async |probe| {

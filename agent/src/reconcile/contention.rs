@@ -71,7 +71,7 @@ impl Contest {
         self.wait_until.is_some_and(|until| now < until)
     }
 
-    /// It differs from what it should be. Gives whether its repair waits.
+    /// It differs from what it should be. Returns whether its repair waits.
     fn drifted(&mut self, now: Instant, found: &[Difference]) -> bool {
         if self.is_waiting(now) {
             return true;
@@ -116,7 +116,7 @@ fn holds(found: &[Difference], before: &[Difference]) -> bool {
 pub(super) struct Contention(BTreeMap<DriftSubject, Contest>);
 
 impl Contention {
-    /// Takes differences that were found, with their authors. Gives those whose repair waits.
+    /// Takes differences that were found, with their authors. Returns those whose repair waits.
     ///
     /// What cannot be read is not repaired, and so not reverted either.
     pub(super) fn drifted(

@@ -12,7 +12,7 @@ fn difference(family: Family, chain: &str, observed: &str) -> Difference {
     }
 }
 
-fn nobody(_: Family) -> Option<Author> {
+fn no_author(_: Family) -> Option<Author> {
     None
 }
 
@@ -26,11 +26,11 @@ fn fight(
     let (mut waits, mut repairs) = (Vec::new(), 0);
     for round in 0..rounds {
         let found = [edit(round)];
-        if !contention.drifted(now, &found, nobody).is_empty() {
+        if !contention.drifted(now, &found, no_author).is_empty() {
             let until = contention.deadline().unwrap();
             waits.push(until - now);
             now = until;
-            assert!(contention.drifted(now, &found, nobody).is_empty());
+            assert!(contention.drifted(now, &found, no_author).is_empty());
         }
         contention.repaired(now, &found);
         repairs += 1;
@@ -104,7 +104,7 @@ fn other_subjects_are_repaired_during_contention() {
         difference(Family::V6, "VF-SIP", "x"),
         difference(Family::V4, "VF-INPUT", "x"),
     ];
-    let waiting = contention.drifted(now, &others, nobody);
+    let waiting = contention.drifted(now, &others, no_author);
     let waiting: Vec<String> = waiting.iter().map(ToString::to_string).collect();
     assert_eq!(waiting, ["VF-SIP (IPv4)"]);
     assert!(contention.is_waiting(now, |subject| subject.family == Family::V4));

@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::drift::{Difference, DriftClass, DriftSubject, DriftTable};
 use voipfleet_ruleset::iptables::SetCount;
 use voipfleet_ruleset::ruleset::Family;
 
 use super::drift_records::{DriftRecords, send_records};
 use super::node::Node;
-use super::repair::{Found, Repair};
+use super::repair::{Findings, Repair};
 use crate::enforcement::inspect::{self, Inspection, Moment};
 use crate::host::clock;
 use crate::kernel::{Kernel, Parts};
 use crate::ledger::Confirmed;
 use crate::mailbox::{Change, Outbox};
-use voipfleet_protocol::errors::chain;
 
 /// While something is contended, events of its family come by the hundred: they start an
 /// inspection this often at most.
@@ -59,8 +59,8 @@ impl Drift {
         self.state
     }
 
-    /// Describes contention, and why a repair left something; empty: neither.
-    pub(super) fn detail(&self) -> String {
+    /// Describes contention, and why a repair left something; `None` where there is neither.
+    pub(super) fn detail(&self) -> Option<String> {
         self.repair.describe(!self.records.is_empty())
     }
 
@@ -113,7 +113,7 @@ impl Drift {
         })
     }
 
-    /// Inspects what is due by `now`. Gives whether anything was.
+    /// Inspects what is due by `now`. Returns whether anything was.
     pub(super) fn run_due(&mut self, node: &mut Node, outbox: &Outbox, now: Instant) -> Checked {
         let mut checked = Checked::default();
         if self.repair.deadline().is_some_and(|at| at <= now) {
@@ -151,7 +151,7 @@ impl Drift {
         if node.is_out_of_force() {
             self.repair.forget();
             return Checked {
-                fell_back: !node.course.undo_is_due() && node.hold_fallback(),
+                fell_back: !node.trial_state.undo_is_due() && node.hold_fallback(),
                 ..Checked::default()
             };
         }
@@ -174,7 +174,7 @@ impl Drift {
         };
         let repaired = found.differences.iter().any(repairs);
         if repaired {
-            let found = Found {
+            let found = Findings {
                 inspection: found,
                 parts,
                 waiting: &waiting,
@@ -213,7 +213,7 @@ impl Drift {
         moment
     }
 
-    /// Takes what an inspection found. Gives the subjects whose repair waits.
+    /// Takes what an inspection found. Returns the subjects whose repair waits.
     fn take(
         &mut self,
         found: &Inspection,
@@ -329,10 +329,10 @@ fn inspect_and_renew(
     moment: Moment,
 ) -> Inspection {
     let found = inspect::inspect_parts(kernel, running, parts, moment);
-    if found.renewal.is_empty() {
+    let Some(renewal) = &found.renewal else {
         return found;
-    }
-    if let Err(error) = kernel.ipset_restore(&found.renewal) {
+    };
+    if let Err(error) = kernel.ipset_restore(renewal) {
         warn!(reason = chain(&error), "timers of set elements not renewed");
     }
     inspect::inspect_parts(kernel, running, parts, Moment::now())

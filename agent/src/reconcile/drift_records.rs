@@ -79,7 +79,7 @@ impl DriftRecords {
         }
     }
 
-    /// Takes what is left in `parts` after a repair, and gives the records to send: those of
+    /// Takes what is left in `parts` after a repair, and returns the records to send: those of
     /// repaired differences, and those of others that were not sent before.
     pub(super) fn repaired(
         &mut self,

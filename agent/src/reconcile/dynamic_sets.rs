@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
+use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::drift::compare_sets;
 use voipfleet_ruleset::identifiers::SiteName;
 use voipfleet_ruleset::iptables::{
@@ -23,7 +24,6 @@ use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::{Confirmed, SiteSets};
 use crate::mailbox::{Outbox, ReceivedSets};
-use voipfleet_protocol::errors::chain;
 
 /// What the kernel refused is tried again after this time at first, and after twice as long each
 /// time.
@@ -104,7 +104,7 @@ impl DynamicSets {
             .map(|unfinished| unfinished.retry_at)
     }
 
-    /// All that should run was just proved to run. Gives whether that finishes what was refused.
+    /// All that should run was just proved to run. Returns whether that finishes what was refused.
     pub(super) fn is_in_force(&mut self) -> bool {
         self.unfinished.take().is_some()
     }
@@ -119,8 +119,8 @@ impl DynamicSets {
         self.damaged.is_none() && self.unknown.is_empty()
     }
 
-    /// Describes what is wrong; empty: nothing.
-    pub(super) fn error(&self) -> String {
+    /// Describes what is wrong.
+    pub(super) fn error(&self) -> Option<String> {
         let unfinished = self.unfinished.as_ref().map(|unfinished| &unfinished.why);
         let known = [self.refused.as_ref(), unfinished, self.damaged.as_ref()];
         let unknown = dynamic_sets::describe_unknown(&self.unknown);
@@ -130,7 +130,7 @@ impl DynamicSets {
             .flatten()
             .map(String::as_str)
             .collect();
-        all.join("; ")
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// The digest of the dynamic sets, where they are kept and enforced.
@@ -317,7 +317,12 @@ fn write_changes(
         .map(|set| KernelSet::written(set, now))
         .collect();
     let plan = set_plan(&changed, &expected, now);
-    let written = write_plan(kernel, &(plan.before + &plan.after), &changed, now);
+    let written = write_plan(
+        kernel,
+        &format!("{}{}", plan.before, plan.after),
+        &changed,
+        now,
+    );
     match written {
         Ok(Some(count)) => Ok(Counted::Some(count)),
         Ok(None) | Err(_) => write_all(kernel, running),

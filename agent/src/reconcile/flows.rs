@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
+use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::flows::Denials;
 use voipfleet_ruleset::ruleset::Ruleset;
 
 use super::node::Node;
 use crate::host::clock;
 use crate::kernel::{ConntrackError, Cut};
-use voipfleet_protocol::errors::chain;
 
 /// Pauses between the walks after a push that cut something. Together they are longer than a SIP
 /// transaction, which ends after 64·T1 = 32 s (RFC 3261, timers B and F); after the last one no
@@ -106,7 +106,7 @@ impl Flows {
         self.gap.get_or_insert_with(|| Instant::now() + AFTER_GAP);
     }
 
-    /// Notes what came of a walk; gives how many were cut.
+    /// Notes what came of a walk; returns how many were cut.
     fn note(&mut self, walked: Result<Cut, ConntrackError>) -> u64 {
         let cut = match walked {
             Ok(cut) => cut,
@@ -219,7 +219,7 @@ impl Flows {
         });
     }
 
-    /// Cuts the flows that are denied now and were not `earlier`. Gives how many.
+    /// Cuts the flows that are denied now and were not `earlier`. Returns how many.
     fn walk(&mut self, node: &mut Node, earlier: Earlier<'_>, by: By) -> u64 {
         // Management rules, or a ruleset on trial: something else is in force.
         if node.is_in_fallback() || (node.trial.is_some() && by == By::Push) {

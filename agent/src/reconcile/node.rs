@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
+use voipfleet_protocol::errors::chain;
 use voipfleet_protocol::session::{Held, TrialState};
 use voipfleet_ruleset::iptables::Failsafe;
 
@@ -12,7 +13,6 @@ use crate::enforcement::recovery::Recovered;
 use crate::failpoint::{Work, during};
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, Ledger};
-use voipfleet_protocol::errors::chain;
 
 /// A ruleset on trial. The journal names it, and the ledger what to go back to.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Node {
     pub(super) kernel: Box<dyn Kernel>,
     pub(super) ledger: Ledger,
     /// Decides what follows; the fields below hold what it decides about.
-    pub(super) course: TrialState,
+    pub(super) trial_state: TrialState,
     pub(super) confirmed: Option<Confirmed>,
     pub(super) trial: Option<Trial>,
     /// The management rules that run in place of the confirmed ruleset, except during a trial.
@@ -57,7 +57,7 @@ impl Node {
         Self {
             kernel,
             ledger,
-            course: std::mem::take(&mut recovered.course),
+            trial_state: std::mem::take(&mut recovered.trial_state),
             failsafe: failsafe.cloned().unwrap_or_default(),
             confirmed,
             trial: None,
@@ -90,15 +90,17 @@ impl Node {
 
     /// Whether the kernel is known to hold something else than it should.
     pub(super) fn is_out_of_force(&self) -> bool {
-        self.course.undo_is_due() || self.is_in_fallback()
+        self.trial_state.undo_is_due() || self.is_in_fallback()
     }
 
     /// The confirmed generation, if it is in force except for a trial.
     pub(super) fn confirmed_in_force(&self) -> Option<Held> {
-        self.course.confirmed().filter(|_| self.fallback.is_none())
+        self.trial_state
+            .confirmed()
+            .filter(|_| self.fallback.is_none())
     }
 
-    /// Runs the management rules because of `reason`. Gives whether that is news.
+    /// Runs the management rules because of `reason`. Returns whether that is news.
     pub(super) fn fall_back(&mut self, reason: &str, existing: ExistingRules) -> bool {
         let confirmed = self.confirmed.as_ref();
         let mut fallback = management_rules::enter_fallback(
@@ -120,7 +122,7 @@ impl Node {
         news
     }
 
-    /// Puts the management rules back where something removed them. Gives whether there is news.
+    /// Puts the management rules back where something removed them. Returns whether there is news.
     pub(super) fn hold_fallback(&mut self) -> bool {
         let Some(fallback) = &self.fallback else {
             return false;
@@ -141,12 +143,12 @@ impl Node {
         Some(restored.map(|()| confirmed.held))
     }
 
-    /// Goes back to the confirmed ruleset, or to no rules of ours. Gives, too, whether the node
+    /// Goes back to the confirmed ruleset, or to no rules of ours. Also returns whether the node
     /// fell back to its management rules on the way.
     pub(super) fn undo(&mut self) -> (Result<Undone, String>, bool) {
         let _work = during(Work::Undo);
         self.trial = None;
-        self.course.give_up();
+        self.trial_state.give_up();
         // Without a confirmed ruleset, what failed must not stay in its place: the management
         // rules that ran before it come back.
         let closes = self.confirmed.is_none()
@@ -164,7 +166,7 @@ impl Node {
             }
             return (Err(why), fell_back);
         }
-        self.course.undone();
+        self.trial_state.undone();
         let undone = if closes {
             Undone::Closed
         } else {
@@ -195,11 +197,11 @@ impl Node {
             }
             return Err(error.into());
         }
-        self.course.renumbered(held);
+        self.trial_state.renumbered(held);
         Ok(())
     }
 
-    /// Makes the ruleset of `trial` the one to boot with. Gives the one before it.
+    /// Makes the ruleset of `trial` the one to boot with. Returns the one before it.
     pub(super) fn persist(&mut self, trial: Trial) -> Result<Option<Confirmed>, Failure> {
         if let Err(error) = self.ledger.confirm(&trial.candidate) {
             if let Err(error) = self.ledger.take_back(self.confirmed.as_ref()) {
@@ -214,7 +216,7 @@ impl Node {
             // The next start finds that the journal names what is confirmed.
             warn!(reason = chain(&error), "journal not removed");
         }
-        self.course.persisted();
+        self.trial_state.persisted();
         Ok(self.confirmed.replace(trial.candidate))
     }
 

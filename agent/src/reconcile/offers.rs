@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use tracing::{info, info_span, warn};
+use voipfleet_protocol::errors::chain;
 use voipfleet_protocol::session::{Attempt, Held, Reaction};
 
 use super::Reconciler;
@@ -12,14 +13,13 @@ use crate::enforcement::apply::{self, Prepared, Rejection};
 use crate::failpoint::{Work, during};
 use crate::host::clock;
 use crate::mailbox::{Content, Offered};
-use voipfleet_protocol::errors::chain;
 
 impl Reconciler {
     pub(super) fn take_offer(&mut self, offered: Offered) {
         let span = info_span!("apply", generation = offered.held.generation);
         let _inside = span.enter();
         let (held, nonce, received) = (offered.held, offered.nonce, offered.received);
-        let outcome = match self.node.course.offer(Attempt { nonce, held }) {
+        let outcome = match self.node.trial_state.offer(Attempt { nonce, held }) {
             Reaction::Try => return self.attempt(offered),
             // The link dials once more: this delivery needs a Hello of its own.
             Reaction::OnTrial => return self.report_status(Some(nonce), Some(received)),
@@ -44,7 +44,7 @@ impl Reconciler {
             Outcome::Applying(_) => {}
             _ => warn!(reason = outcome.error(), "not applied"),
         }
-        if self.node.course.on_trial().is_some() {
+        if self.node.trial_state.on_trial().is_some() {
             self.report.answer(self.view(), nonce, &outcome, received);
             return;
         }
@@ -55,7 +55,7 @@ impl Reconciler {
 
     /// The same content under a newer number. It was proved, so it needs no trial.
     fn renumber(&mut self, held: Held) -> Outcome {
-        let undone = match self.node.course.on_trial() {
+        let undone = match self.node.trial_state.on_trial() {
             Some(_) => self.undo(),
             None => self.undo_if_due(),
         };
@@ -87,19 +87,21 @@ impl Reconciler {
             }
         };
         // The journal names it now: an earlier trial is over.
-        self.node.course.begun(Attempt { nonce, held });
+        self.node.trial_state.begun(Attempt { nonce, held });
         self.node.trial = None;
         self.report.outcome = Outcome::Applying(held);
         let skipped_preflight = prepared.skipped_preflight().map(|why| chain(why));
         let kernel = &mut *self.node.kernel;
         let tried = prepared.write(kernel).and_then(|()| {
             let changed = Instant::now();
-            Ok((changed, prepared.prove(kernel)?))
+            Ok((changed, prepared.read_back(kernel)?))
         });
         match tried {
             Ok((changed, (candidate, sets))) => {
                 self.drift.set_counted(sets);
-                self.node.course.changed(changed, offered.confirm_within);
+                self.node
+                    .trial_state
+                    .changed(changed, offered.confirm_within);
                 self.begin_trial(Trial {
                     candidate,
                     received,
@@ -135,7 +137,7 @@ impl Reconciler {
             // The journal may be there without being durable, and the kernel does not change. But
             // only the journal tells the next start of a trial that goes on, or an undo that is
             // due.
-            if self.node.course.is_settled() {
+            if self.node.trial_state.is_settled() {
                 let _gone = self.node.ledger.settle();
             }
             return Err(rejection);

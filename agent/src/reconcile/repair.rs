@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use tracing::warn;
+use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::drift::{Difference, DriftClass, DriftSubject};
 use voipfleet_ruleset::ruleset::Family;
 
@@ -15,7 +16,6 @@ use crate::failpoint::{Step, Work, during, reach};
 use crate::kernel::{Author, Kernel, Parts};
 use crate::ledger::Confirmed;
 use crate::mailbox::Outbox;
-use voipfleet_protocol::errors::chain;
 
 /// Repairs, and their contention.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(super) struct Repair {
 }
 
 /// The result of an inspection.
-pub(super) struct Found<'a> {
+pub(super) struct Findings<'a> {
     pub(super) inspection: Inspection,
     /// The parts that were inspected.
     pub(super) parts: Parts,
@@ -77,24 +77,24 @@ impl Repair {
     }
 
     /// Describes contention and, where there `is_drift`, why the last repair left it.
-    pub(super) fn describe(&self, is_drift: bool) -> String {
+    pub(super) fn describe(&self, is_drift: bool) -> Option<String> {
         let contended = self.contention.describe();
         let unrepaired = self.unrepaired.as_ref().filter(|_| is_drift);
         let unrepaired = unrepaired.map(|why| format!("not repaired: {why}"));
         let lines: Vec<String> = contended.into_iter().chain(unrepaired).collect();
-        lines.join("\n")
+        (!lines.is_empty()).then(|| lines.join("\n"))
     }
 
-    /// Puts right what was found, except what waits. Gives what is left.
+    /// Puts right what was found, except what waits. Returns what is left.
     pub(super) fn run(
         &mut self,
         kernel: &mut dyn Kernel,
         running: &Confirmed,
-        found: Found<'_>,
+        found: Findings<'_>,
         records: &mut DriftRecords,
         outbox: &Outbox,
     ) -> Inspection {
-        let Found {
+        let Findings {
             inspection,
             mut parts,
             waiting,
@@ -143,7 +143,7 @@ impl Repair {
     }
 }
 
-/// Repairs what was found in `parts`. Gives what is left, and why.
+/// Repairs what was found in `parts`. Returns what is left, and why.
 fn repair_once(
     kernel: &mut dyn Kernel,
     running: &Confirmed,

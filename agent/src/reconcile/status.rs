@@ -38,7 +38,11 @@ impl Report {
     /// that came.
     pub(super) fn send(&self, view: View<'_>, nonce: Option<u64>, since: Option<Instant>) {
         // Hello announces a trial by its nonce, whatever was reported last.
-        let on_trial = view.node.course.on_trial().map(|attempt| attempt.nonce);
+        let on_trial = view
+            .node
+            .trial_state
+            .on_trial()
+            .map(|attempt| attempt.nonce);
         let status = status(view, on_trial.or(nonce), &self.outcome, since);
         self.outbox.status(status);
     }
@@ -54,12 +58,12 @@ impl Report {
         let last = self.outbox.last_status();
         let detail = view.drift.detail();
         if last.drift == i32::from(view.drift.state())
-            && last.drift_detail == detail
+            && last.drift_detail == detail.as_deref().unwrap_or_default()
             && last.sets == counted_sets(view)
         {
             return;
         }
-        if !detail.is_empty() && last.drift_detail != detail {
+        if let Some(detail) = detail.filter(|detail| last.drift_detail != *detail) {
             warn!(reason = detail.replace('\n', " "), "drift remains");
         }
         self.send(view, None, None);
@@ -130,12 +134,12 @@ fn status(
         elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         confirmed_generation: generation(confirmed),
         confirmed_digest: digest(confirmed),
-        drift_detail: drift.detail(),
+        drift_detail: drift.detail().unwrap_or_default(),
         flows_cut: view.flows.cut(),
         live_digest: sets_digest
             .map(|digest| digest.as_bytes().to_vec())
             .unwrap_or_default(),
-        live_error: view.dynamic_sets.error(),
+        live_error: view.dynamic_sets.error().unwrap_or_default(),
     }
 }
 

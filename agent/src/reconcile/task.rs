@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::iptables::Failsafe;
 
 use super::drift_check::{Checked, Drift};
@@ -21,7 +22,6 @@ use crate::host::systemd;
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::mailbox::{Change, Controllers, Inbox, Outbox, ReceivedSets};
-use voipfleet_protocol::errors::chain;
 
 /// The inventory is refreshed every so many polls: it runs more programs, for what changes once in
 /// years.
@@ -169,7 +169,7 @@ impl Reconciler {
     fn deadline(&self) -> Instant {
         let deadlines = [
             self.drift.deadline(),
-            self.node.course.deadline(),
+            self.node.trial_state.deadline(),
             self.flows.deadline(),
             self.dynamic_sets.deadline(),
             systemd::watchdog_interval().map(|interval| Instant::now() + interval),
@@ -198,14 +198,15 @@ impl Reconciler {
     fn poll(&mut self, now: Instant) {
         self.poll.next = now + self.poll.interval;
         self.poll.count = self.poll.count.wrapping_add(1);
-        if self.node.course.undo_is_due() {
+        if self.node.trial_state.undo_is_due() {
             self.retry_undo();
         } else if self.node.is_in_fallback() {
             self.retry_confirmed();
         }
         self.check_drift(None);
         // A program of the machine may take a minute, and whoever is locked out waits for the undo.
-        if self.poll.count.is_multiple_of(POLLS_PER_INVENTORY) && self.node.course.is_settled() {
+        if self.poll.count.is_multiple_of(POLLS_PER_INVENTORY) && self.node.trial_state.is_settled()
+        {
             self.settings.inventory.refresh(&mut *self.node.kernel);
         }
         self.report_facts();
@@ -317,7 +318,7 @@ impl Reconciler {
     }
 }
 
-/// Logs what a start found. Gives what operators should know of it.
+/// Logs what a start found. Returns what operators should know of it.
 fn log_recovery(recovered: &Recovered) -> Vec<Warning> {
     let mut warnings = Vec::new();
     match &recovered.interrupted {
@@ -340,6 +341,9 @@ fn log_recovery(recovered: &Recovered) -> Vec<Warning> {
     }
     if let Some(failed) = &recovered.failed {
         error!(reason = chain(failed), "confirmed ruleset not in force");
+    }
+    if let Some(reason) = recovered.dynamic_sets.error() {
+        error!(reason, "dynamic sets incomplete");
     }
     for warning in &warnings {
         warn!(reason = warning.to_string(), "start");

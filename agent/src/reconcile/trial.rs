@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
+use voipfleet_protocol::errors::chain;
 use voipfleet_protocol::session::Attempt;
 
 use super::Reconciler;
@@ -16,7 +17,6 @@ use crate::failpoint::{Step, Work, during, reach};
 use crate::ledger::Confirmed;
 use crate::mailbox::{Confirmation, DialResult, ProbeResults};
 use crate::probe;
-use voipfleet_protocol::errors::chain;
 
 /// A rollback that failed is retried this soon: whoever is locked out does not wait for a poll.
 const UNDO_RETRY: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ impl Reconciler {
         info!(seconds = trial.within.as_secs_f64(), "trial begins");
         let (held, received) = (trial.candidate.held, trial.received);
         self.node.trial = Some(trial);
-        self.is_proved();
+        self.running_was_read_back();
         self.report.outcome = Outcome::OnTrial(held);
         self.report_status(None, Some(received));
         reach(Step::TrialBegun);
@@ -41,10 +41,10 @@ impl Reconciler {
     pub(super) fn confirm(&mut self, confirmation: Confirmation) {
         let Confirmation { attempt, received } = confirmation;
         let generation = attempt.held.generation;
-        if self.node.course.probing() == Some(attempt) {
+        if self.node.trial_state.probing() == Some(attempt) {
             return; // confirmed again, over another connection of this trial
         }
-        if !self.node.course.confirm(attempt, received) {
+        if !self.node.trial_state.confirm(attempt, received) {
             warn!(
                 generation,
                 "confirmation ignored: late, or of another trial"
@@ -59,7 +59,8 @@ impl Reconciler {
     /// Starts the probes of what is on trial, which run on a thread of their own. Without any, it
     /// is kept at once.
     fn start_probes(&mut self, attempt: Attempt) {
-        let (Some(trial), Some(deadline)) = (&self.node.trial, self.node.course.deadline()) else {
+        let (Some(trial), Some(deadline)) = (&self.node.trial, self.node.trial_state.deadline())
+        else {
             return;
         };
         let probes = trial.candidate.ruleset.probes.clone();
@@ -86,7 +87,7 @@ impl Reconciler {
             failed,
             ended,
         } = results;
-        if !self.node.course.probed(attempt, ended) {
+        if !self.node.trial_state.probed(attempt, ended) {
             let generation = attempt.held.generation;
             info!(generation, "probes ignored: late, or of another trial");
         } else if failed.is_empty() {
@@ -136,13 +137,14 @@ impl Reconciler {
 
     /// Ends a trial whose time is over.
     pub(super) fn end_trial_in_time(&mut self) {
-        if !self.node.course.expired(Instant::now()) {
+        if !self.node.trial_state.expired(Instant::now()) {
             return;
         }
-        let (Some(attempt), Some(trial)) = (self.node.course.on_trial(), &self.node.trial) else {
+        let (Some(attempt), Some(trial)) = (self.node.trial_state.on_trial(), &self.node.trial)
+        else {
             return;
         };
-        let reason = if self.node.course.probing().is_some() {
+        let reason = if self.node.trial_state.probing().is_some() {
             describe_unfinished(&trial.candidate.ruleset.probes, trial.within)
         } else {
             let dialled = self.inbox.last_dialled(attempt.nonce);
@@ -176,7 +178,7 @@ impl Reconciler {
     /// The agent ends. A trial would go on without it until the next start, so it is rolled back
     /// now; a rollback that fails is left to that start, by the journal.
     pub(super) fn leave(&mut self) {
-        if let Some(attempt) = self.node.course.on_trial() {
+        if let Some(attempt) = self.node.trial_state.on_trial() {
             let generation = attempt.held.generation;
             warn!(generation, "rolling back: the agent ends during a trial");
             let _left_to_the_next_start = self.undo();
@@ -201,7 +203,7 @@ impl Reconciler {
 
     /// Until a failed undo is done, the kernel does not run what is confirmed.
     pub(super) fn undo_if_due(&mut self) -> Result<(), String> {
-        if self.node.course.undo_is_due() {
+        if self.node.trial_state.undo_is_due() {
             self.undo()
         } else {
             Ok(())
@@ -212,7 +214,7 @@ impl Reconciler {
     pub(super) fn retry_undo(&mut self) {
         if self.undo().is_ok() {
             let outcome = std::mem::take(&mut self.report.outcome);
-            self.report.outcome = outcome.undone(self.node.course.confirmed());
+            self.report.outcome = outcome.undone(self.node.trial_state.confirmed());
             self.report_status(None, None);
         }
     }
@@ -225,7 +227,7 @@ impl Reconciler {
         let description = fallback.describe();
         error!(reason = description, "running management rules only");
         self.drift.is_in_fallback();
-        let confirmed = self.node.course.confirmed();
+        let confirmed = self.node.trial_state.confirmed();
         self.report.outcome = Outcome::Fallback(confirmed, description);
         self.report_status(None, None);
     }
@@ -258,11 +260,11 @@ impl Reconciler {
     /// A confirmed ruleset is in force, and proved.
     fn back_in_force(&mut self) {
         self.node.leave_fallback();
-        self.is_proved();
+        self.running_was_read_back();
     }
 
     /// The ruleset that runs was just proved.
-    fn is_proved(&mut self) {
+    fn running_was_read_back(&mut self) {
         if self.dynamic_sets.is_in_force() {
             self.flows.had_gap();
         }

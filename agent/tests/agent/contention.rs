@@ -1,4 +1,4 @@
-//! Somebody who undoes every repair: backed off from, named, and no reason to leave the rest.
+//! A program that undoes every repair: backed off from, named, and no reason to leave the rest.
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;

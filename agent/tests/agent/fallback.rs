@@ -10,7 +10,10 @@ use voipfleet_agent::host::exec::Runner;
 use voipfleet_agent::kernel::System;
 use voipfleet_proto::v1::{DriftState, NodeState};
 use voipfleet_ruleset::ruleset::{Mode, Ruleset};
+use voipfleet_testkit::Intercept;
+use voipfleet_testkit::kernel::Call;
 
+use crate::intercepted::{announcing, await_call};
 use crate::offers::answer;
 use crate::reconciler::{Agent, NEVER, OFTEN, offer};
 use crate::support::{Place, install, on_both_backends, sample};
@@ -147,16 +150,14 @@ fn management_rules_are_repaired_without_drift_records() {
         reboot_with(place, sample(4));
         let system = without_ipset(place);
         let own = system.own_processes();
-        let agent = Agent::start_with(place, OFTEN, Box::new(system), own);
+        let kernel = Intercept::new(Box::new(system));
+        let (kernel, restored) = announcing(kernel, |call| matches!(call, Call::Restore(..)));
+        let agent = Agent::start_with(place, OFTEN, Box::new(kernel), own);
         let wanted = ours(place);
         assert!(wanted.contains("management:default"), "{wanted}");
         place.tool("iptables -F VF-INPUT");
         place.tool("ip6tables -D INPUT -j VF-INPUT");
-        let deadline = std::time::Instant::now() + crate::reconciler::LIMIT;
-        while ours(place) != wanted {
-            assert!(std::time::Instant::now() < deadline, "{}", ours(place));
-            // The agent does not report that it holds them, and legacy announces nothing.
-        }
+        await_call(&restored, || ours(place) == wanted);
         // The same content again does not count as applied while it is not in force.
         let status = answer(&agent, 7, 4, &sample(4));
         assert_eq!(status.state(), NodeState::Rejected);

@@ -1,7 +1,7 @@
 //! Live flows on real sockets: what a push newly denies ends, and nothing else does.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -13,8 +13,9 @@ use voipfleet_proto::v1::NodeState;
 use voipfleet_ruleset::flows::{Denials, Flow};
 use voipfleet_ruleset::iptables::Failsafe;
 use voipfleet_ruleset::ruleset::{AddressSet, Family, Ruleset, SetName};
+use voipfleet_testkit::kernel::Call;
 
-use crate::intercepted::intercepted;
+use crate::intercepted::{announcing, await_call, intercepted};
 use crate::reconciler::{Agent, LIMIT, NEVER, offer};
 use crate::support::{Place, in_namespace, on_both_backends, sample};
 
@@ -132,7 +133,7 @@ impl Wire {
     }
 }
 
-/// Somebody outside.
+/// A host outside.
 pub(crate) struct Peer(UdpSocket);
 
 impl Peer {
@@ -234,13 +235,18 @@ pub(crate) fn of(address: &str, port: &str) -> Vec<String> {
     entries(&[&printed(address), port])
 }
 
+/// An agent, and a message after each time that it cut flows.
+fn announcing_cuts(place: &Place) -> (Agent, Receiver<()>) {
+    let kernel = intercepted(place);
+    let (kernel, cuts) = announcing(kernel, |call| *call == Call::CutFlows);
+    let own = kernel.kernel.own_processes();
+    let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
+    (agent, cuts)
+}
+
 /// Waits until no flow to SIP is left of that source.
-pub(crate) fn await_end_of(source: &str) {
-    let deadline = Instant::now() + LIMIT;
-    while !of(source, "port=5060 ").is_empty() {
-        assert!(Instant::now() < deadline, "it goes on");
-        std::thread::sleep(Duration::from_millis(10)); // stays: the end of a flow is listed, not announced to us
-    }
+fn await_end_of(source: &str, cuts: &Receiver<()>) {
+    await_call(cuts, || of(source, "port=5060 ").is_empty());
 }
 
 /// The sample with other elements in some sets.
@@ -276,10 +282,14 @@ fn narrowed() -> Ruleset {
 }
 
 fn with_first(place: &Place) -> Agent {
-    let agent = Agent::start(place, NEVER);
+    announcing_cuts_with_first(place).0
+}
+
+fn announcing_cuts_with_first(place: &Place) -> (Agent, Receiver<()>) {
+    let (agent, cuts) = announcing_cuts(place);
     let status = agent.answer_to(offer(1, 1, &sample(1)));
     assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
-    agent
+    (agent, cuts)
 }
 
 #[test]
@@ -384,7 +394,7 @@ fn denied_address_loses_its_flows_and_its_neighbour_keeps_them() {
 fn late_reply_does_not_revive_a_cut_flow() {
     in_namespace(Backend::Nft, |place| {
         let wire = Wire::new();
-        let agent = with_first(place);
+        let (agent, cuts) = announcing_cuts_with_first(place);
         let sip = Service::new(5060);
         let (phone, neighbour) = (wire.peer(PHONE, 5062), wire.peer(NEIGHBOUR, 5062));
         sip.exchange(&phone);
@@ -393,7 +403,7 @@ fn late_reply_does_not_revive_a_cut_flow() {
         assert_eq!(status.flows_cut, 1);
         // As a proxy does that still handles a request of the phone.
         sip.call(&phone);
-        await_end_of(PHONE);
+        await_end_of(PHONE, &cuts);
         assert_eq!(
             agent.outbox.last_status().flows_cut,
             1,
@@ -441,8 +451,8 @@ fn flow_that_began_while_the_rules_were_gone_is_cut() {
         sip.exchange(&stranger);
         sip.exchange(&stranger);
         assert_eq!(of(STRANGER, "port=5060 ").len(), 1);
-        let agent = Agent::start(place, NEVER);
-        await_end_of(STRANGER);
+        let (agent, cuts) = announcing_cuts(place);
+        await_end_of(STRANGER, &cuts);
         sip.is_deaf_to(&[&stranger], &phone);
         assert_eq!(agent.outbox.last_status().flows_cut, 0, "no push did that");
     });

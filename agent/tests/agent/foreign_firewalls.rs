@@ -12,7 +12,7 @@ use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 fn look(place: &Place, kernel: &mut dyn Kernel) -> Vec<(NeighbourKind, String, String)> {
     let host = Host::at(place.folder.path(), place.runner());
     Findings::read(&host, kernel)
-        .neighbours
+        .foreign_firewalls
         .into_iter()
         .map(|found| (found.kind(), found.detail, found.advice))
         .collect()
@@ -147,7 +147,7 @@ fn agent_reports_foreign_firewalls() {
         };
         assert_eq!(kinds(&facts), [NeighbourKind::Fail2ban]);
         assert!(facts.warnings.is_empty(), "{facts:?}");
-        let told = agent.outbox.take();
-        assert!(!told.iter().any(|message| matches!(message, Kind::Facts(_))));
+        let sent = agent.outbox.take();
+        assert!(!sent.iter().any(|message| matches!(message, Kind::Facts(_))));
     });
 }

@@ -1,6 +1,7 @@
 //! The kernel of a place, with what a test wants to see of its calls or fail in them.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use voipfleet_ruleset::ruleset::Family;
 use voipfleet_testkit::Intercept;
 use voipfleet_testkit::kernel::Call;
 
-use crate::reconciler::Agent;
+use crate::reconciler::{Agent, LIMIT};
 use crate::support::Place;
 
 pub(crate) fn intercepted(place: &Place) -> Intercept<System> {
@@ -59,6 +60,29 @@ pub(crate) fn failing_while(
         Ok(())
     });
     (kernel, switch)
+}
+
+/// The same kernel, and a message after each call that `picks` picks.
+pub(crate) fn announcing(
+    kernel: Intercept<System>,
+    picks: fn(&Call<'_>) -> bool,
+) -> (Intercept<System>, Receiver<()>) {
+    let (sender, done) = channel();
+    let kernel = kernel.after(move |call| {
+        if picks(call) {
+            // The test may have seen enough.
+            let _unheard = sender.send(());
+        }
+    });
+    (kernel, done)
+}
+
+/// Waits until `check` holds, which can change with each message only.
+#[track_caller]
+pub(crate) fn await_call(calls: &Receiver<()>, mut check: impl FnMut() -> bool) {
+    while !check() {
+        calls.recv_timeout(LIMIT).expect("a call in time");
+    }
 }
 
 /// Whole inspections, and tools that changed something, both since the start.

@@ -72,21 +72,21 @@ fn note() -> Note {
 }
 
 fn live() -> SiteSets {
-    let mut told = LiveSets::new(confirmed().ruleset.site);
+    let mut sets = LiveSets::new(confirmed().ruleset.site);
     let until = Until::from_unix(1_796_083_200).unwrap();
     let ending = Expiring {
         net: "203.0.113.10/32".parse().unwrap(),
         until,
     };
     let blocked = LiveValue::new(["203.0.113.9/32".parse().unwrap()], [ending]);
-    told.insert("block".parse().unwrap(), blocked);
+    sets.insert("block".parse().unwrap(), blocked);
     let cluster = LiveValue::new(["10.20.0.11/32".parse().unwrap()], []);
-    told.insert("cluster".parse().unwrap(), cluster);
-    let mut earlier = told.clone();
+    sets.insert("cluster".parse().unwrap(), cluster);
+    let mut earlier = sets.clone();
     let feed: LiveName = "feed:bad".parse().unwrap();
     earlier.insert(feed.clone(), LiveValue::default());
     // A source that is sent no more, and still named.
-    SiteSets::new(told).after(Some(&SiteSets::new(earlier)), &[feed].into())
+    SiteSets::new(sets).after(Some(&SiteSets::new(earlier)), &[feed].into())
 }
 
 fn golden(name: &str) -> Vec<u8> {
@@ -175,7 +175,7 @@ fn truncated_file_is_detected_and_kept_aside() {
 fn read_only_ledger_renames_nothing() {
     in_ledger(|_, folder| {
         fs::write(folder.join("confirmed"), "x").unwrap();
-        assert!(Ledger::look_at(folder).confirmed().is_err());
+        assert!(Ledger::open_read_only(folder).confirmed().is_err());
         assert!(folder.join("confirmed").exists());
     });
 }

@@ -264,7 +264,7 @@ async fn broken_session_loses_no_report() {
     }
 }
 
-/// Dials as the link does, and sends Hello; gives what an operator would read.
+/// Dials as the link does, and sends Hello; returns what an operator would read.
 async fn refusal(controller: &FakeController, node: &Credentials) -> String {
     let address = controller.address.to_string();
     let config = Arc::new(tls::client(node.tls()).unwrap());

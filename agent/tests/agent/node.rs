@@ -7,7 +7,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,7 +23,7 @@ use voipfleet_testkit::controller::ControllerSession;
 use voipfleet_testkit::{Credentials, FakeController, TestCa};
 
 use crate::reconciler::LIMIT;
-use crate::support::{Place, same};
+use crate::support::Place;
 
 /// Long enough that no trial of a test ends by itself.
 pub(crate) const LONG: u64 = 600_000;
@@ -235,7 +234,7 @@ impl<'a> Node<'a> {
     }
 
     pub(crate) fn confirmed(&self) -> Option<u64> {
-        let ledger = Ledger::look_at(&self.state.ledger());
+        let ledger = Ledger::open_read_only(&self.state.ledger());
         let confirmed = ledger.confirmed().unwrap();
         confirmed.map(|confirmed| confirmed.held.generation)
     }
@@ -405,15 +404,6 @@ pub(crate) fn confirm(nonce: u64, ruleset: &Ruleset) -> Down {
         generation: nonce,
         digest: ruleset.digest().as_bytes().to_vec(),
     })
-}
-
-/// Looks until the kernel is as it was.
-pub(crate) async fn until_back(place: &Place, before: &str) {
-    let start = Instant::now();
-    while place.everything() != before && start.elapsed() < LIMIT {
-        tokio::time::sleep(Duration::from_millis(20)).await; // stays: legacy announces nothing
-    }
-    same(before, &place.everything());
 }
 
 pub(crate) fn run(test: impl Future<Output = ()>) {

@@ -9,7 +9,7 @@ use crate::intercepted::failing_at;
 use crate::reconciler::{Agent, NEVER, offer};
 use crate::support::{on_both_backends, sample};
 
-/// Gives an offer to the agent, and waits for what ends it.
+/// Offers it to the agent, and waits for what ends it.
 pub(crate) fn answer(agent: &Agent, nonce: u64, generation: u64, ruleset: &Ruleset) -> NodeStatus {
     agent.answer_to(offer(nonce, generation, ruleset))
 }

@@ -138,7 +138,7 @@ impl Agent {
 }
 
 impl Agent {
-    /// Waits for the first status that `chosen` chooses; gives all up to it.
+    /// Waits for the first status that `chosen` chooses; returns all up to it.
     pub(crate) fn statuses_until(&self, chosen: impl Fn(&NodeStatus) -> bool) -> Vec<NodeStatus> {
         let mut statuses = Vec::new();
         self.runtime.block_on(async {
@@ -183,7 +183,7 @@ impl Agent {
         self.reports_until(|| self.outbox.last_status().drift() == state);
     }
 
-    /// Waits for a warning with these words; gives it.
+    /// Waits for a warning with these words; returns it.
     pub(crate) fn warning_until(&self, words: &str) -> String {
         let mut found = None;
         let mut facts = self.outbox.hello().0;
@@ -211,7 +211,7 @@ impl Agent {
 }
 
 impl Agent {
-    /// Gives an offer to the agent, confirms its trial, and gives what ends it.
+    /// Offers it to the agent, confirms its trial, and returns the status that ends it.
     pub(crate) fn answer_to(&self, offered: Offered) -> NodeStatus {
         let attempt = Attempt {
             nonce: offered.nonce,
@@ -226,7 +226,7 @@ impl Agent {
         status
     }
 
-    /// Gives an offer to the agent, and waits until it is on trial.
+    /// Offers it to the agent, and waits until it is on trial.
     pub(crate) fn try_out(&self, offered: Offered) -> Attempt {
         let attempt = Attempt {
             nonce: offered.nonce,

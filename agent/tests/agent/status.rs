@@ -63,3 +63,30 @@ fn status_reports_each_difference_and_fails() {
         assert_eq!(report["differences"].as_array().map(Vec::len), Some(1));
     });
 }
+
+#[test]
+fn damaged_or_unknown_dynamic_sets_fail_the_status_and_are_reported_once() {
+    on_both_backends(|place| {
+        healthy_node(place);
+        let ledger = place.folder.path().join("ledger");
+        std::fs::write(ledger.join("live"), "damaged").unwrap();
+        let damaged = status(place, &["--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&damaged.stdout).unwrap();
+        assert_eq!(damaged.status.code(), Some(1), "{report}");
+        let error = report["live_error"].as_str().unwrap();
+        assert!(error.contains("on disk"), "{error}");
+        assert_eq!(String::from_utf8_lossy(&damaged.stderr), "");
+
+        for name in ["live", "live-earlier"] {
+            let path = ledger.join(name);
+            if path.exists() {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        let unknown = status(place, &[]);
+        assert_eq!(unknown.status.code(), Some(1), "{}", text(&unknown));
+        let words = "does not know the content of allow, block, cluster";
+        assert!(text(&unknown).contains(words), "{}", text(&unknown));
+        assert_eq!(String::from_utf8_lossy(&unknown.stderr), "");
+    });
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use voipfleet_proto::v1::NodeState;
+use voipfleet_proto::v1::{NodeState, NodeStatus};
 use voipfleet_testkit::kernel::Call;
 
 use crate::intercepted::failing_while;
@@ -57,6 +57,36 @@ fn failed_rollback_is_retried_before_the_next_poll() {
         agent.statuses_until(|status| status.error.ends_with("and is done now"));
         same(&before, &place.everything());
         assert!(place.ledger().journal().unwrap().is_none());
+    });
+}
+
+#[test]
+fn superseded_trial_that_cannot_be_undone_fails_the_offer_and_leaves_what_is_confirmed() {
+    on_both_backends(|place| {
+        let (kernel, stuck) = failing_while(place, |call| matches!(call, Call::Restore(..)));
+        let own = kernel.kernel.own_processes();
+        let agent = Agent::start_with(place, NEVER, Box::new(kernel), own);
+        let status = agent.answer_to(offer(1, 1, &sample(1)));
+        assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
+        let before = place.everything();
+        agent.try_out(offer(2, 2, &sample(2)));
+        stuck.store(true, Ordering::SeqCst);
+        // The confirmed content under a newer number ends the trial.
+        let status = agent.answer_to(offer(3, 3, &sample(1)));
+        assert_eq!((status.state(), status.generation), (NodeState::Failed, 3));
+        let words = "the rollback of an earlier push fails, and is being retried: ";
+        assert!(status.error.starts_with(words), "{}", status.error);
+        stuck.store(false, Ordering::SeqCst);
+        // Generation 3 never ran: the node reports what does.
+        let applied = |status: &NodeStatus| status.state() == NodeState::Applied;
+        let statuses = agent.statuses_until(applied);
+        let status = statuses.into_iter().find(applied).unwrap();
+        assert_eq!((status.generation, status.confirmed_generation), (1, 1));
+        assert_eq!(status.error, "");
+        same(&before, &place.everything());
+        assert!(place.ledger().journal().unwrap().is_none());
+        let status = agent.answer_to(offer(4, 3, &sample(1)));
+        assert_eq!((status.state(), status.generation), (NodeState::Applied, 3));
     });
 }
 

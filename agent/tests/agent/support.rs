@@ -88,7 +88,7 @@ impl Place {
         Ledger::open(&self.folder.path().join("ledger")).unwrap()
     }
 
-    /// Runs a tool as somebody else would.
+    /// Runs a tool as another program would.
     pub(crate) fn tool(&self, line: &str) -> String {
         let mut words = line.split_whitespace();
         let program = words.next().unwrap();

@@ -4,7 +4,7 @@
 use voipfleet_proto::v1::{ControllerMessage, Hello, NodeState};
 use voipfleet_testkit::controller::ControllerSession;
 
-use crate::node::{LONG, Node, announced, confirm, hear, run, say, until, until_back};
+use crate::node::{LONG, Node, announced, confirm, hear, run, say, until};
 use crate::support::{on_both_backends, same, sample};
 
 #[test]
@@ -57,7 +57,8 @@ fn lock_out_is_rolled_back_and_reported_afterwards() {
             node.offer(&session, 2, &sample(2), 2000).await;
             until(&mut session, NodeState::Trial).await;
             assert_ne!(place.everything(), blocked);
-            until_back(place, &blocked).await;
+            node.logs("rolled back").await;
+            same(&blocked, &place.everything());
             assert_eq!(node.confirmed(), Some(1));
 
             place.tool(&format!("iptables -D {block}"));
@@ -89,7 +90,8 @@ fn unreachable_controller_rolls_back() {
             until(&mut session, NodeState::Trial).await;
             // It accepts the new connection, and never answers on it.
             let silent = node.controller.sessions.recv().await.unwrap();
-            until_back(place, &before).await;
+            node.logs("rolled back").await;
+            same(&before, &place.everything());
             drop(silent);
             let (_session, hello) = node.session().await;
             let status = hello.status.unwrap();

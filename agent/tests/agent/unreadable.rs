@@ -22,9 +22,9 @@ fn unreadable_family_is_reported_and_the_rest_repaired() {
             record.observed.contains("inspect it with nft"),
             "{record:?}"
         );
-        let told = |state| move |status: &NodeStatus| status.drift() == state;
-        if !told(DriftState::Unreadable)(&agent.outbox.last_status()) {
-            agent.statuses_until(told(DriftState::Unreadable));
+        let has = |state| move |status: &NodeStatus| status.drift() == state;
+        if !has(DriftState::Unreadable)(&agent.outbox.last_status()) {
+            agent.statuses_until(has(DriftState::Unreadable));
         }
         // More polls than contention takes: it is none, and it is reported once.
         for round in 0..12 {
@@ -42,7 +42,7 @@ fn unreadable_family_is_reported_and_the_rest_repaired() {
             assert_eq!(state, DriftState::Unreadable);
         }
         place.tool("nft flush chain ip filter VF-INPUT");
-        agent.statuses_until(told(DriftState::Clean));
+        agent.statuses_until(has(DriftState::Clean));
     });
 }
 

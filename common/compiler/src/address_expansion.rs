@@ -1,4 +1,4 @@
-//! What is behind an address word when rulesets are made: networks, and live sources of more.
+//! What is behind an address word when rulesets are made: networks, and dynamic sets of more.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use super::live::of_cluster;
 pub(super) struct Members {
     /// Networks of the documents.
     pub(super) nets: Vec<IpNet>,
-    /// Live sources.
+    /// Dynamic sets.
     pub(super) live: BTreeSet<LiveName>,
 }
 

@@ -120,7 +120,8 @@ fn leave(
     part: ProviderPart,
     sources: &mut Sources<'_>,
 ) -> Result<Option<Rule>, CompileError> {
-    let details = [&*word.to_string(), set_names::part_detail(part)];
+    let text = word.to_string();
+    let details = [Some(text.as_str()), set_names::part_detail(part)];
     let rule = set_names::rule(RuleSubject::DenyExempt, &details, Verdict::Return)?;
     let source = sources.word(word, part, "deny")?;
     Ok(source.and_then(|source| {
@@ -159,7 +160,7 @@ fn denied_by_hand(
         own,
         live: members.live,
     };
-    let source = sources.add_set(SetOwner::Deny, String::new(), content)?;
+    let source = sources.add_set(SetOwner::Deny, None, content)?;
     let rule = set_names::rule(RuleSubject::Deny, &[], Verdict::Drop)?;
     Ok(source.and_then(|source| from_source(rule, &source)))
 }
@@ -183,7 +184,7 @@ fn denied_by_list(
             .into_iter()
             .collect(),
     };
-    let source = sources.add_set(SetOwner::DenyList(name.clone()), String::new(), content)?;
+    let source = sources.add_set(SetOwner::DenyList(name.clone()), None, content)?;
     let rule = set_names::rule(RuleSubject::DenyList(name.clone()), &[], Verdict::Drop)?;
     Ok(source.and_then(|source| from_source(rule, &source)))
 }

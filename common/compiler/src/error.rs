@@ -32,7 +32,7 @@ pub enum CompileError {
     /// The site names a service that the catalogue does not have.
     #[error("there is no service {0}; `voipctl catalogue` lists them, and rules: opens others")]
     UnknownService(String),
-    /// Nobody would have SSH.
+    /// No address would have SSH.
     #[error("admins of site {0} hold no address; no one could reach its nodes")]
     NoAdmins(SiteName),
     /// A back-end service would be open to the world.

@@ -148,7 +148,7 @@ pub(crate) fn effective(
     effective_with(documents, nodes, &live)
 }
 
-/// The same with these live sets; what is not in them is empty.
+/// The same with these dynamic sets; what is not in them is empty.
 pub(crate) fn effective_with(
     documents: &Documents,
     nodes: &[NodeInput],
@@ -226,7 +226,7 @@ fn any_hosts() -> impl Strategy<Value = Vec<DnsName>> {
     subsequence(HOSTS.to_vec(), 0..=2).prop_map(parse)
 }
 
-/// What the live sources of any documents for `site-a` hold, but for the cluster.
+/// What the dynamic sets of any documents for `site-a` hold, but for the cluster.
 pub(crate) fn any_live() -> impl Strategy<Value = LiveSets> {
     let names = ["allow", "block", "open"].map(str::to_owned).into_iter();
     let names = names.chain(HOSTS.map(|host| format!("name:{host}")));

@@ -6,8 +6,8 @@
 //! and are the agent's own.
 //!
 //! The same documents and roles give the same rulesets, whatever the order in which nodes,
-//! tenants and words are given, and whatever the live sources hold: those are only named. The
-//! site's own tests run with what the live sources hold now.
+//! tenants and words are given, and whatever the dynamic sets hold: those are only named. The
+//! site's own tests run with what the dynamic sets hold now.
 
 pub(crate) mod address;
 mod address_expansion;
@@ -51,7 +51,7 @@ use address::Elements;
 use openings::{Opening, from_source};
 use sources::{Content, Sources};
 
-/// Live sources of a site that are no DNS names and no fetched lists: `cluster` in two ways,
+/// Dynamic sets of a site that are no DNS names and no fetched lists: `cluster` in two ways,
 /// `allow`, `block`, `open`.
 const FIXED_SOURCES: usize = 5;
 /// The most admin networks that a ruleset carries for the agent's failsafe rules.
@@ -87,7 +87,7 @@ pub struct Compiled {
 }
 
 /// Compiles the documents of a site for its nodes, and runs the site's own tests on the result
-/// with what the live sources hold. The rulesets do not depend on that.
+/// with what the dynamic sets hold. The rulesets do not depend on that.
 pub fn compile(
     site: &SiteName,
     documents: &Documents,
@@ -299,7 +299,7 @@ fn emergency(sources: &mut Sources<'_>) -> Result<Vec<Rule>, CompileError> {
             own: Elements::default(),
             live: [name].into(),
         };
-        let source = sources.add_set(owner, String::new(), content)?;
+        let source = sources.add_set(owner, None, content)?;
         let rule = set_names::rule(subject, &[], verdict)?;
         rules.extend(source.and_then(|source| from_source(rule, &source)));
     }

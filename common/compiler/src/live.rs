@@ -1,4 +1,4 @@
-//! The live sources that a site's policy needs, and what of them is known without a controller.
+//! The dynamic sets that a site's policy needs, and what of them is known without a controller.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub fn cluster(nodes: &[NodeInput], interface: Option<&Interface>) -> LiveValue 
     LiveValue::new(addresses.map(|(_, address)| IpNet::from(address)), [])
 }
 
-/// The live sources that rulesets of `site` may name by its documents, and those that every site
+/// The dynamic sets that rulesets of `site` may name by its documents, and those that every site
 /// has. A site that there is not has none.
 pub fn needed(site: &SiteName, documents: &Documents) -> BTreeSet<LiveName> {
     let Some(policy) = documents.sites.get(site) else {
@@ -76,7 +76,7 @@ pub(super) fn of_cluster(site: &Site) -> LiveName {
     LiveName::Cluster(site.cluster.interface.clone())
 }
 
-/// What is known of a site's live sources without a controller: its nodes are its cluster, and
+/// What is known of a site's dynamic sets without a controller: its nodes are its cluster, and
 /// nothing is blocked, allowed or opened by operators. Names and feeds are left unknown.
 pub fn at_rest(site: &SiteName, documents: &Documents, nodes: &[NodeInput]) -> LiveSets {
     let mut live = LiveSets::new(site.clone());

@@ -200,9 +200,14 @@ fn custom_opening(
     for source in &from {
         for (index, flow) in flows.iter().enumerate() {
             // A custom rule has one transport: its name is label enough.
-            let part = if index == 0 { "" } else { flow.name.as_str() };
+            let part = (index > 0).then_some(flow.name.as_str());
             let subject = RuleSubject::Custom(rule.name.clone());
-            accepts.extend(accept(subject, &[part, &source.word], flow, source)?);
+            accepts.extend(accept(
+                subject,
+                &[part, source.word.as_deref()],
+                flow,
+                source,
+            )?);
         }
     }
     Ok(Opening {
@@ -218,13 +223,18 @@ fn accepts(service: &str, flows: &[Flow], from: &[Source]) -> Result<Vec<Rule>, 
     let subject = || RuleSubject::Service(service.to_owned());
     let mut rules = Vec::new();
     for flow in flows.iter().filter(|flow| flow.for_all) {
-        rules.extend(accept(subject(), &[&flow.name], flow, &Source::world())?);
+        rules.extend(accept(
+            subject(),
+            &[Some(&flow.name)],
+            flow,
+            &Source::world(),
+        )?);
     }
     for source in from {
         for flow in flows.iter().filter(|flow| !flow.for_all) {
             rules.extend(accept(
                 subject(),
-                &[&flow.name, &source.word],
+                &[Some(&flow.name), source.word.as_deref()],
                 flow,
                 source,
             )?);
@@ -235,7 +245,7 @@ fn accepts(service: &str, flows: &[Flow], from: &[Source]) -> Result<Vec<Rule>, 
 
 fn accept(
     subject: RuleSubject,
-    details: &[&str],
+    details: &[Option<&str>],
     flow: &Flow,
     source: &Source,
 ) -> Result<Option<Rule>, InvalidToken> {
@@ -273,7 +283,7 @@ fn limit(effective: &Effective) -> Result<Option<Limit>, CompileError> {
     for flow in effective.flows.iter().filter(|flow| !flow.for_all) {
         let rule = |verdict| {
             let subject = RuleSubject::Limit(service.name.to_owned());
-            flow.rule(subject, &[&flow.name], verdict)
+            flow.rule(subject, &[Some(&flow.name)], verdict)
         };
         limit.jumps.push(rule(Verdict::Jump(chain.clone()))?);
         let mut drop = rule(Verdict::Drop)?;
@@ -303,7 +313,7 @@ pub(super) fn exempt(
     let mut rules = Vec::new();
     for word in words {
         if let Some(source) = sources.word(word, part, "limit")? {
-            let details = [source.word.as_str(), set_names::part_detail(part)];
+            let details = [source.word.as_deref(), set_names::part_detail(part)];
             let rule = set_names::rule(RuleSubject::LimitExempt, &details, Verdict::Return)?;
             rules.extend(from_source(rule, &source));
         }

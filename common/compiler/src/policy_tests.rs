@@ -71,7 +71,7 @@ pub(super) fn describe(failures: &[TestFailure]) -> String {
 }
 
 /// Runs the site's tests on `nodes`: the roles and enforcing ruleset of each, also of a site
-/// that observes, with what the live sources hold. A test is for every node of its role.
+/// that observes, with what the dynamic sets hold. A test is for every node of its role.
 pub(super) fn run_tests<'a>(
     site: &Site,
     nodes: impl IntoIterator<Item = (&'a BTreeSet<Role>, &'a Ruleset)>,

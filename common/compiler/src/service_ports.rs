@@ -42,7 +42,7 @@ impl Flow {
     pub(super) fn rule(
         &self,
         subject: RuleSubject,
-        details: &[&str],
+        details: &[Option<&str>],
         verdict: Verdict,
     ) -> Result<Rule, InvalidToken> {
         let mut rule = set_names::rule(subject, details, verdict)?;

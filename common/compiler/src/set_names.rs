@@ -80,11 +80,11 @@ impl Stems {
 /// A rule without conditions, labelled with its subject and `details`.
 pub(super) fn rule(
     subject: RuleSubject,
-    details: &[&str],
+    details: &[Option<&str>],
     verdict: Verdict,
 ) -> Result<Rule, InvalidToken> {
     let mut text = subject.to_string();
-    for detail in details.iter().filter(|detail| !detail.is_empty()) {
+    for detail in details.iter().flatten() {
         text.push(':');
         text.push_str(detail);
     }
@@ -92,10 +92,10 @@ pub(super) fn rule(
 }
 
 /// The detail of a label that refers to providers' media networks.
-pub(super) fn part_detail(part: ProviderPart) -> &'static str {
+pub(super) fn part_detail(part: ProviderPart) -> Option<&'static str> {
     match part {
-        ProviderPart::Signalling => "",
-        ProviderPart::Media => "media",
+        ProviderPart::Signalling => None,
+        ProviderPart::Media => Some("media"),
     }
 }
 

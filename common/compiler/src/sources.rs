@@ -18,8 +18,8 @@ use super::{CompileError, NodeInput};
 /// Sources that a rule matches.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
-    /// The word, for the rule's label; empty for the world and for literal addresses.
-    pub(super) word: String,
+    /// The word, for the rule's label; `None` for the world and for literal addresses.
+    pub(super) word: Option<String>,
     /// The set; `None` for any source.
     pub(super) set: Option<SetStem>,
     /// The families in which the set has members, or may have some.
@@ -55,7 +55,7 @@ pub(super) struct Sources<'a> {
     pub(super) site: &'a Site,
     pub(super) documents: &'a Documents,
     pub(super) nodes: &'a BTreeMap<&'a NodeName, &'a NodeInput>,
-    /// For warnings only: no ruleset depends on what live sources hold.
+    /// For warnings only: no ruleset depends on what dynamic sets hold.
     live: &'a LiveSets,
     stems: Stems,
     resolved: BTreeMap<(AddressWord, ProviderPart), Option<Source>>,
@@ -119,7 +119,7 @@ impl<'a> Sources<'a> {
                 own: Elements::new(literals, Vec::new()),
                 live: BTreeSet::new(),
             };
-            sources.extend(self.add_set(place.literals.clone(), String::new(), content)?);
+            sources.extend(self.add_set(place.literals.clone(), None, content)?);
         }
         Ok(sources)
     }
@@ -140,7 +140,7 @@ impl<'a> Sources<'a> {
         };
         let content = self.content(word, key.1, field)?;
         let has_own = !content.own.is_empty() || content.live.iter().any(|n| *n != LiveName::Allow);
-        let source = self.add_set(owner, word.to_string(), content)?;
+        let source = self.add_set(owner, Some(word.to_string()), content)?;
         if source.is_none() || !has_own {
             self.without_address.insert(key.clone());
         }
@@ -200,7 +200,7 @@ impl<'a> Sources<'a> {
     pub(super) fn add_set(
         &mut self,
         owner: SetOwner,
-        word: String,
+        word: Option<String>,
         content: Content,
     ) -> Result<Option<Source>, CompileError> {
         let now = content.own.now();
@@ -267,7 +267,7 @@ impl<'a> Sources<'a> {
         })
     }
 
-    /// What live sources hold, as far as it is known.
+    /// What dynamic sets hold, as far as it is known.
     pub(super) fn live_nets<'n>(
         &self,
         live: impl IntoIterator<Item = &'n LiveName>,
@@ -316,7 +316,7 @@ fn set_owner(word: &AddressWord, part: ProviderPart) -> Option<SetOwner> {
 impl Source {
     pub(super) fn world() -> Self {
         Self {
-            word: String::new(),
+            word: None,
             set: None,
             scope: Scope::Both,
             interface: None,

@@ -148,7 +148,7 @@ pub struct ServiceOverride {
     pub limit: Option<Rate>,
     /// Keep its packets out of connection tracking.
     pub notrack: bool,
-    /// Somebody has understood what opening it to the world means.
+    /// The operator accepts the risk of opening it to the world.
     pub dangerous: bool,
 }
 
@@ -165,7 +165,7 @@ pub struct CustomRule {
     pub from: Vec<AddressWord>,
     /// On nodes of which role; empty: every node.
     pub roles: Vec<Role>,
-    /// Somebody has understood what opening it to the world means.
+    /// The operator accepts the risk of opening it to the world.
     pub dangerous: bool,
 }
 

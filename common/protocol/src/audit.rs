@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Said before every record's bytes, so that its hash is never that of something else.
+/// Hashed before every record's bytes, so that its hash is never that of something else.
 const DOMAIN: &[u8] = b"voipfleet audit record\n";
 
 /// The hash of a record; of none before the first.
@@ -82,7 +82,7 @@ pub struct Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Somebody asked for a change, which is about to be made.
+    /// An operator asked for a change, which is about to be made.
     Asked,
     /// How it ended.
     Result,
@@ -102,7 +102,7 @@ pub enum Ending {
     Refused,
     /// It failed; see `message`.
     Failed,
-    /// Nobody knows: the controller or the connection ended first.
+    /// The controller or the connection ended before the result was known.
     Unknown,
 }
 
@@ -129,7 +129,7 @@ pub struct Who {
     pub peer: String,
 }
 
-/// A record. Its fields are written in this order; what is empty is left out.
+/// A record. Its fields are written in this order; those without a value are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Its number, from 1, without gaps.
@@ -145,9 +145,9 @@ pub struct Record {
     /// Who did it; `None` if it happened without a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<Who>,
-    /// The number of the request, as returned to its caller; empty without one.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub request: String,
+    /// The number of the request, as returned to its caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// The sites that it concerns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sites: Vec<String>,
@@ -155,8 +155,8 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
     /// More about it, for people. Never a secret.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// The site's generation before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<u64>,
@@ -170,8 +170,8 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Ending>,
     /// Why it was refused or failed.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// How many of these there were, where one record counts several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
@@ -187,18 +187,23 @@ impl Record {
             kind,
             what: what.into(),
             who: None,
-            request: String::new(),
+            request: None,
             sites: Vec::new(),
             objects: Vec::new(),
-            detail: String::new(),
+            detail: None,
             before: None,
             after: None,
             asked: None,
             result: None,
-            message: String::new(),
+            message: None,
             count: None,
         }
     }
+}
+
+/// A text of a record; `None` where there is nothing to say.
+pub fn text(text: impl Into<String>) -> Option<String> {
+    Some(text.into()).filter(|text| !text.is_empty())
 }
 
 /// The call by which old records are removed; its records name the last of them.

@@ -10,7 +10,7 @@ pub const MAX_CONFIRM_WITHIN: Duration = Duration::from_hours(1);
 /// A trial's length where the offer names none.
 pub const DEFAULT_CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 
-/// The largest chunk of a ruleset or of live sets.
+/// The largest chunk of a ruleset or of dynamic sets.
 pub const MAX_CHUNK_BYTES: usize = 256 << 10;
 /// The largest message from an agent.
 pub const MAX_AGENT_MESSAGE_BYTES: usize = 256 << 10;

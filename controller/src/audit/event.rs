@@ -1,6 +1,6 @@
 //! What happened without a call just then: a rollout ended, a machine enrolled.
 
-use voipfleet_protocol::audit::{Ending, Kind, Record};
+use voipfleet_protocol::audit::{Ending, Kind, Record, text};
 
 /// An event for the log.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ impl Event {
     /// More about it, for people. Never a secret.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.0.detail = detail.into();
+        self.0.detail = text(detail);
         self
     }
 
@@ -48,14 +48,14 @@ impl Event {
     #[must_use]
     pub fn failed(mut self, why: impl Into<String>) -> Self {
         self.0.result = Some(Ending::Failed);
-        self.0.message = why.into();
+        self.0.message = text(why);
         self
     }
 
     /// The number of the request that began it.
     #[must_use]
     pub fn request(mut self, request: impl Into<String>) -> Self {
-        self.0.request = request.into();
+        self.0.request = text(request);
         self
     }
 

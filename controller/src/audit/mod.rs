@@ -11,7 +11,7 @@ mod writer;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use voipfleet_protocol::audit::{Ending, Kind, Link, Record};
+use voipfleet_protocol::audit::{Ending, Kind, Link, Record, text};
 
 pub use event::Event;
 use rate_limit::Flood;
@@ -112,13 +112,13 @@ impl Audit {
                 let asked = asked.and_then(|held| serde_json::from_slice(&held.value).ok());
                 let record = match asked {
                     Some(asked) => Record {
-                        message: "the controller ended before the result was known".to_owned(),
+                        message: text("the controller ended before the result was known"),
                         ..ended(asked, Ending::Unknown)
                     },
                     None => Record {
                         asked: Some(seq),
                         result: Some(Ending::Unknown),
-                        message: "what was asked for is not in the log any more".to_owned(),
+                        message: text("what was asked for is not in the log any more"),
                         ..Record::new(Kind::Result, "Unknown")
                     },
                 };
@@ -212,7 +212,8 @@ pub(crate) fn ended(asked: Record, result: Ending) -> Record {
 
 /// A record of bounded size.
 fn bounded(mut record: Record) -> Record {
-    for text in [&mut record.detail, &mut record.message, &mut record.what] {
+    let optional = [&mut record.detail, &mut record.message];
+    for text in optional.into_iter().flatten().chain([&mut record.what]) {
         if text.chars().count() > MAX_TEXT {
             *text = text.chars().take(MAX_TEXT).collect::<String>() + "…";
         }

@@ -43,11 +43,11 @@ fn summary((last, count): (Record, u64)) -> Record {
         let of = last.objects.join(", ");
         return Record {
             what: "SeveralEvents".to_owned(),
-            detail: format!(
+            detail: Some(format!(
                 "more events than {EACH} in a minute, the last of them {} of {of}; the \
                  controller's log has each",
                 last.what
-            ),
+            )),
             objects: Vec::new(),
             count: Some(count),
             ..last
@@ -56,12 +56,12 @@ fn summary((last, count): (Record, u64)) -> Record {
     Record {
         kind: Kind::Refused,
         what: "SeveralRefused".to_owned(),
-        request: String::new(),
-        detail: format!(
+        request: None,
+        detail: Some(format!(
             "more calls than {EACH} in a minute, the last of them {}",
             last.what
-        ),
-        message: "refused again and again".to_owned(),
+        )),
+        message: Some("refused again and again".to_owned()),
         count: Some(count),
         ..last
     }

@@ -8,7 +8,7 @@ use voipfleet_controller::dynamic_sets::feeds::{Asked, Feeds, Fetcher, Limits};
 use voipfleet_controller::limits::MAX_FEEDS;
 use voipfleet_controller::records::{FeedRecord, from_protobuf};
 use voipfleet_controller::site_inputs::read as live_sets;
-use voipfleet_controller::store::{Txn, Versioned, keys};
+use voipfleet_controller::store::{Txn, Versioned, keys, write_batched};
 use voipfleet_policy::{Documents, Feed, Source, check};
 use voipfleet_ruleset::ruleset::LiveName;
 
@@ -177,16 +177,17 @@ async fn a_new_source_is_fetched_at_once_and_an_unused_list_expires_after_a_day(
 async fn too_many_remembered_lists_drop_the_longest_unused_first() {
     let scene = Scene::new();
     let all = 4 * MAX_FEEDS + 3;
-    let mut txn = Txn::new();
+    let mut records = Vec::new();
     for n in 0..all {
         let record = FeedRecord {
             unused_since_ms: scene.now() - HOUR + n as u64,
             ..FeedRecord::default()
         };
         let key = keys::feed(format!("l{n}"));
-        txn = txn.put(key, record.encode_to_vec());
+        records.push((key, Some(record.encode_to_vec())));
     }
-    scene.store.commit(txn).await.unwrap();
+    let store = scene.store.as_ref();
+    write_batched(store, records).await.unwrap();
     start(&scene).await;
     // A generation may go back to the first of them.
     scene.use_(Used {

@@ -1,13 +1,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_resolver::proto::op::ResponseCode;
 use tokio::task::JoinHandle;
+use tokio_stream::StreamExt as _;
 use voipfleet_controller::dynamic_sets::dns_names::{GRACE_MS, Names, Resolver};
 use voipfleet_controller::dynamic_sets::{SourceOptions, Sources, Used};
 use voipfleet_controller::limits::MAX_DNS_NAMES;
 use voipfleet_controller::records::{ResolvedRecord, from_json};
-use voipfleet_controller::store::{Pages, Txn, Versioned, keys};
+use voipfleet_controller::store::{Txn, Versioned, every, keys};
 use voipfleet_protocol::audit::Record;
 
 use super::dns::{Dns, Says, addresses};
@@ -239,15 +241,20 @@ async fn too_many_remembered_names_drop_the_longest_unused_first() {
     start(&scene, &dns).await;
     scene.use_(used(&[]));
     let first_that_stays = all - MAX_DNS_NAMES;
-    let gone = |held: Option<_>| held.is_none().then_some(());
-    let last_that_goes = format!("h{}.example.net", first_that_stays - 1);
-    scene.until(&keys::resolved(last_that_goes), gone).await;
-    let mut left = 0;
-    let mut pages = Pages::new(scene.store.as_ref(), keys::ALL_RESOLVED, 999);
-    while let Some(page) = pages.next().await.unwrap() {
-        left += page.len();
-    }
-    assert_eq!(left, MAX_DNS_NAMES);
+    // The removals are several transactions: each of them is a change.
+    let mut changes = scene.store.watch_from_now(keys::ALL_RESOLVED).await;
+    let counted = async {
+        loop {
+            let left = every(scene.store.as_ref(), keys::ALL_RESOLVED).await;
+            if left.unwrap().len() == MAX_DNS_NAMES {
+                return;
+            }
+            _ = changes.next().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), counted)
+        .await
+        .unwrap();
     let stays = format!("h{first_that_stays}.example.net");
     let held = scene.store.get(&keys::resolved(stays)).await.unwrap();
     assert!(held.is_some());

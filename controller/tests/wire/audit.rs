@@ -111,7 +111,7 @@ async fn a_change_is_recorded_before_and_after() {
     );
     assert_eq!(
         (&push.sites, &push.request),
-        (&vec!["site-a".to_owned()], &request)
+        (&vec!["site-a".to_owned()], &Some(request))
     );
     let who = push.who.as_ref().unwrap();
     assert_eq!(who.operator, "ada");
@@ -120,7 +120,10 @@ async fn a_change_is_recorded_before_and_after() {
         "{who:?}"
     );
     assert!(
-        records[5].message.contains("no site site-z"),
+        records[5]
+            .message
+            .as_ref()
+            .is_some_and(|message| message.contains("no site site-z")),
         "{:?}",
         records[5]
     );
@@ -194,7 +197,7 @@ async fn refused_peers_and_request_details_are_recorded() {
     let who = stranger.who.as_ref().unwrap();
     assert!(who.operator.contains("node"), "{who:?}");
     let enrolment = of("Enrol", Kind::Refused);
-    assert_eq!(enrolment.detail, "node mallory");
+    assert_eq!(enrolment.detail.as_deref(), Some("node mallory"));
     assert!(
         enrolment
             .who
@@ -207,7 +210,10 @@ async fn refused_peers_and_request_details_are_recorded() {
     assert_eq!(of("Enrolling", Kind::Event).objects, ["Node/site-a/c"]);
     let asked = of("Block", Kind::Asked);
     assert_eq!(asked.objects, ["block/192.0.2.66"]);
-    assert_eq!(asked.detail, "for 1h, on every site: toll fraud");
+    assert_eq!(
+        asked.detail.as_deref(),
+        Some("for 1h, on every site: toll fraud")
+    );
 }
 
 /// Neither an operator's own refusals nor those of an earlier operator of that name count.

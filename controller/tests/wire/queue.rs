@@ -127,7 +127,8 @@ async fn audited(installation: &mut Installation) -> Vec<Record> {
         .iter()
         .map(|entry| -> Record { serde_json::from_slice(&entry.held.value).unwrap() });
     let of_queue = |record: &Record| {
-        record.what.starts_with("QueuedPush") || record.detail.starts_with("queued as")
+        let detail = record.detail.as_deref().unwrap_or_default();
+        record.what.starts_with("QueuedPush") || detail.starts_with("queued as")
     };
     records.filter(of_queue).collect()
 }
@@ -190,11 +191,17 @@ async fn queued_pushes_run_once_in_order() {
     let records = audited(&mut installation).await;
     let asked: Vec<_> = records.iter().filter(|r| r.what == "Push").collect();
     assert_eq!(asked.len(), 2);
-    assert_eq!(asked[1].detail, "queued as 2");
+    assert_eq!(asked[1].detail.as_deref(), Some("queued as 2"));
     let started: Vec<_> = records
         .iter()
         .filter(|record| record.what == "QueuedPushStarted")
-        .map(|record| (record.before, record.after, record.detail.as_str()))
+        .map(|record| {
+            (
+                record.before,
+                record.after,
+                record.detail.as_deref().unwrap_or_default(),
+            )
+        })
         .collect();
     assert_eq!(
         started,
@@ -287,7 +294,7 @@ async fn a_halted_rollout_drops_queued_pushes() {
     let dropped: Vec<_> = records
         .iter()
         .filter(|record| record.what == "QueuedPushDropped")
-        .map(|record| (record.result, record.detail.as_str()))
+        .map(|record| (record.result, record.detail.as_deref().unwrap_or_default()))
         .collect();
     assert_eq!(
         dropped,
@@ -417,5 +424,6 @@ async fn a_queued_push_is_dropped_when_its_operator_loses_the_right() {
     let records = audited(&mut installation).await;
     let end = records.last().unwrap();
     assert_eq!(end.what, "QueuedPushDropped");
-    assert!(end.message.contains("ben may not"), "{end:?}");
+    let message = end.message.as_deref().unwrap_or_default();
+    assert!(message.contains("ben may not"), "{end:?}");
 }

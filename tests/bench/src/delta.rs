@@ -100,7 +100,8 @@ fn one(kernel: &mut dyn Kernel, next: &Ruleset) -> Result<[Duration; 6]> {
     let count = count_sets(next, &observed, now);
     let beside = start.elapsed();
     let expected = usize::try_from(count.wanted - count.enforced)?;
-    let lines = plan.before.lines().count() + plan.after.lines().count();
+    let after = plan.after.to_string();
+    let lines = plan.before.lines().count() + after.lines().count();
     anyhow::ensure!(
         (expected, differences.len(), lines) == (HALF, 2 * HALF, 2 * HALF),
         "{lines} lines for {} differences",
@@ -109,7 +110,7 @@ fn one(kernel: &mut dyn Kernel, next: &Ruleset) -> Result<[Duration; 6]> {
 
     // The same lines, and back again, so that ours finds as much to do.
     let start = Instant::now();
-    kernel.ipset_restore(&(plan.before.clone() + &plan.after))?;
+    kernel.ipset_restore(&(plan.before.clone() + &after))?;
     let restore = start.elapsed();
     let back = |text: &str, from: &str, to: &str| -> String {
         let lines: Vec<String> = text
@@ -118,14 +119,14 @@ fn one(kernel: &mut dyn Kernel, next: &Ruleset) -> Result<[Duration; 6]> {
             .collect();
         lines.concat()
     };
-    kernel.ipset_restore(&(back(&plan.before, "add", "del") + &back(&plan.after, "del", "add")))?;
+    kernel.ipset_restore(&(back(&plan.before, "add", "del") + &back(&after, "del", "add")))?;
 
     let prepared =
         Prepared::preflight(kernel, held(next), next.clone(), None, Failsafe::default())?;
     let start = Instant::now();
     prepared.write(kernel)?;
     let write = start.elapsed();
-    prepared.prove(kernel)?;
+    prepared.read_back(kernel)?;
     let ours = start.elapsed();
     Ok([
         restore,

@@ -208,16 +208,17 @@ mod tests {
     fn documents_print_one_line_a_field() {
         let site = SiteBuilder::new("site-a")
             .admins(&["198.51.100.10"])
-            .tenants(&["acme"])
-            .rollout(json!({"canary": 1}));
+            .rollout(json!({"canary": 1}))
+            .tenants(&["acme"]);
         let tenant = TenantBuilder::new("acme").networks("offices", &["203.0.113.0/24"]);
         let text = site.clone() + tenant.clone();
         assert_eq!(
             text,
-            "kind: Site\nname: site-a\nadmins: [\"198.51.100.10\"]\ntenants: [\"acme\"]\n\
-             rollout: {\"canary\":1}\n---\nkind: Tenant\nname: acme\n\
+            "kind: Site\nname: site-a\nadmins: [\"198.51.100.10\"]\nrollout: {\"canary\":1}\n\
+             tenants: [\"acme\"]\n---\nkind: Tenant\nname: acme\n\
              networks: {\"offices\":[\"203.0.113.0/24\"]}\n"
         );
+        // The fields above are in alphabetical order: the parser may sort them.
         let read = Document::read_all(&text);
         assert_eq!(read, [site.into(), tenant.into()]);
         let changed = read[1]

@@ -1,6 +1,8 @@
 //! A kernel whose calls a test sees, and can let fail.
 
-use voipfleet_agent::kernel::{Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch};
+use voipfleet_agent::kernel::{
+    Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, Parts, Printed,
+};
 use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::ruleset::Family;
 
@@ -12,6 +14,8 @@ pub enum Call<'a> {
     RestoreSets(&'a str),
     SaveSets,
     SaveSetsOf(&'a [String]),
+    /// Only hooks after the call see it.
+    CutFlows,
 }
 
 impl Call<'_> {
@@ -26,7 +30,8 @@ type After = Box<dyn FnMut(&Call<'_>) + Send>;
 
 /// Passes every call on to a kernel, with hooks around those of [`Call`].
 ///
-/// `print` is left to the trait: it consists of calls that the hooks see.
+/// The parts of a `print` are calls of their own: the hooks before them run before the first of
+/// them, and those after them when all have ended, sets last.
 pub struct Intercept<K: Kernel + ?Sized + 'static> {
     pub kernel: Box<K>,
     before: Vec<Before<K>>,
@@ -74,17 +79,26 @@ impl<K: Kernel + ?Sized + 'static> Intercept<K> {
         call: Call<'_>,
         run: impl FnOnce(&mut K) -> Result<T, KernelError>,
     ) -> Result<T, KernelError> {
+        self.run_before(&call)?;
+        let answer = run(&mut self.kernel);
+        self.run_after(&call);
+        answer
+    }
+
+    fn run_before(&mut self, call: &Call<'_>) -> Result<(), KernelError> {
         if let Call::Restore(family, _) | Call::Save(family) = call {
-            assert!(self.speaks(family), "{call:?}");
+            assert!(self.speaks(*family), "{call:?}");
         }
         for hook in &mut self.before {
-            hook(&mut self.kernel, &call)?;
+            hook(&mut self.kernel, call)?;
         }
-        let answer = run(&mut self.kernel);
+        Ok(())
+    }
+
+    fn run_after(&mut self, call: &Call<'_>) {
         for hook in &mut self.after {
-            hook(&call);
+            hook(call);
         }
-        answer
     }
 }
 
@@ -128,6 +142,37 @@ impl<K: Kernel + ?Sized + 'static> Kernel for Intercept<K> {
             kernel.ipset_save_of(names)
         })
     }
+    fn print(&mut self, parts: Parts) -> Printed {
+        let mut allowed = Parts {
+            v4: false,
+            v6: false,
+            sets: false,
+        };
+        let mut refused = Printed::default();
+        for family in parts.families(|family| self.speaks(family)) {
+            match self.run_before(&Call::Save(family)) {
+                Ok(()) if family == Family::V4 => allowed.v4 = true,
+                Ok(()) => allowed.v6 = true,
+                Err(error) => refused.rules.push((family, Err(error))),
+            }
+        }
+        if parts.sets {
+            match self.run_before(&Call::SaveSets) {
+                Ok(()) => allowed.sets = true,
+                Err(error) => refused.sets = Some(Err(error)),
+            }
+        }
+        let mut printed = self.kernel.print(allowed);
+        for family in allowed.families(|_| true) {
+            self.run_after(&Call::Save(family));
+        }
+        if allowed.sets {
+            self.run_after(&Call::SaveSets);
+        }
+        printed.rules.append(&mut refused.rules);
+        printed.sets = printed.sets.or(refused.sets);
+        printed
+    }
     fn save_other_backend(&mut self, family: Family) -> Option<String> {
         self.kernel.save_other_backend(family)
     }
@@ -136,7 +181,9 @@ impl<K: Kernel + ?Sized + 'static> Kernel for Intercept<K> {
             // EINVAL is what the kernel answers then.
             return Err(ConntrackError::List(std::io::Error::from_raw_os_error(22)));
         }
-        self.kernel.cut_flows(picks)
+        let cut = self.kernel.cut_flows(picks);
+        self.run_after(&Call::CutFlows);
+        cut
     }
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch> {
         if self.without_scratch {

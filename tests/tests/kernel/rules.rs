@@ -122,7 +122,7 @@ fn round_trip(kernel: &Kernel, ruleset: &Ruleset) -> anyhow::Result<()> {
         sets: Vec::new(),
         ..ruleset.clone()
     };
-    ipset_restore(&set_plan(&nothing, &sets, 0).after)?;
+    ipset_restore(&set_plan(&nothing, &sets, 0).after.to_string())?;
     anyhow::ensure!(saved_sets()?.is_empty());
     Ok(())
 }

@@ -47,7 +47,7 @@ impl Netlink {
         })
     }
 
-    /// Calls `each` with every entry of both families. Gives how many could not be parsed.
+    /// Calls `each` with every entry of both families. Returns how many could not be parsed.
     pub(super) fn list(
         &mut self,
         mut each: impl FnMut(Vec<ConntrackAttribute>),

@@ -1,5 +1,6 @@
 //! Harmless edits: no record, and no write to the kernel.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -323,7 +324,7 @@ fn nothing_comes_of_them(place: &Place) {
             let enough = inspections.load(Ordering::SeqCst) + 2;
             let deadline = Instant::now() + LIMIT;
             while inspections.load(Ordering::SeqCst) < enough {
-                assert!(Instant::now() < deadline, "{what}: nobody looks");
+                assert!(Instant::now() < deadline, "{what}: no inspection");
                 // The events are read meanwhile.
                 let records = agent.records_within(OFTEN / 10);
                 assert!(records.is_empty(), "{what}: {records:#?}");
@@ -346,6 +347,88 @@ fn nothing_comes_of_them(place: &Place) {
             );
             assert_eq!(writes.load(Ordering::SeqCst), written + 1, "{what}");
         }
+    }
+}
+
+fn texts(step: &Step) -> Vec<&'static str> {
+    match *step {
+        Run(line) | Lines(line) => vec![line],
+        Feed(line, input) => vec![line, input],
+        Step::Handle(chain, rule, command) => vec![chain, rule, command],
+        Whole(_) | Packet => Vec::new(),
+    }
+}
+
+/// Each of these words is in a step of the table.
+#[track_caller]
+fn covers(events: &[Event], groups: &[(&str, &str)]) {
+    let steps = events.iter().flat_map(|(_, steps)| *steps);
+    let texts: Vec<&str> = steps.flat_map(texts).collect();
+    for (group, word) in groups {
+        let covered = texts.iter().any(|text| text.contains(word));
+        assert!(covered, "no event of the group: {group}");
+    }
+}
+
+#[test]
+fn harmless_events_cover_every_group() {
+    covers(
+        EVENTS,
+        &[
+            ("counters are zeroed", "{ipt} -Z"),
+            ("rules are listed", "{ipt} -n -L"),
+            ("rules are printed", "{ipt} -S"),
+            ("rules are saved", "{ipt}-save"),
+            ("our rules are loaded anew", ":VF-SITE1"),
+            ("a rule of ours is replaced by itself", "{ipt} -R VF-INPUT"),
+            ("our jump is put back at once", "-D INPUT -j VF-INPUT"),
+            ("chains of others", "{ipt} -N audit"),
+            ("bans", "{ipt} -I f2b-sshd 1"),
+            ("jails above us", "-I INPUT 1 -j f2b-sip"),
+            ("refusals above us", "{ipt} -I INPUT 1 -s {src} -j DROP"),
+            ("logs above us", "{ipt} -I INPUT 1 -j LOG"),
+            ("accepts below us", "{ipt} -A INPUT -s {src} -j ACCEPT"),
+            ("copies of our rules", ":copy"),
+            ("Docker", ":DOCKER"),
+            ("table nat", "-t nat"),
+            ("table mangle", "-t mangle"),
+            ("table raw", "-t raw"),
+            ("policies of other chains", "{ipt} -P FORWARD"),
+            ("sets of others", "ipset create others"),
+            ("sets with nearly our name", "ipset create vfclients"),
+            ("elements of ours again", "ipset add -exist vf-list-1"),
+            ("sets are listed", "ipset list"),
+            ("interfaces", "ip link add"),
+        ],
+    );
+    let has = |of: fn(&Step) -> bool| EVENTS.iter().any(|(_, steps)| steps.iter().any(of));
+    assert!(has(|step| matches!(step, Whole(_))), "whole restores");
+    assert!(has(|step| matches!(step, Packet)), "packets");
+}
+
+#[test]
+fn harmless_events_of_nft_cover_every_group() {
+    covers(
+        NFT_EVENTS,
+        &[
+            ("rules are listed", "nft list ruleset"),
+            ("rules are checked", "nft -c -f -"),
+            ("counters are reset", "nft reset counters"),
+            ("tables of all families", "nft add table inet"),
+            ("sets of nft", "nft add element"),
+            ("tables of bridges", "nft add table bridge"),
+            ("tables of devices", "nft add table netdev"),
+            ("our name in another table", "others VF-INPUT"),
+            ("the other backend", "{ipt}-legacy"),
+        ],
+    );
+}
+
+#[test]
+fn harmless_events_have_distinct_names() {
+    for events in [EVENTS, NFT_EVENTS] {
+        let names: BTreeSet<&str> = events.iter().map(|(what, _)| *what).collect();
+        assert_eq!(names.len(), events.len());
     }
 }
 

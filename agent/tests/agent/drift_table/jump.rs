@@ -108,7 +108,7 @@ pub(super) const EDITS: &[Edit] = &[
         &["-A INPUT -i eth7 -j ACCEPT"],
     ),
     above(
-        "an ACCEPT for everybody above us",
+        "an ACCEPT for every source above us",
         &[Run("{ipt} -I INPUT 1 -j ACCEPT")],
         &["-A INPUT -j ACCEPT"],
     ),
@@ -163,7 +163,7 @@ pub(super) const EDITS: &[Edit] = &[
         &["-A INPUT -s {one} -j RETURN"],
     ),
     above(
-        "a queue that lets pass while nobody listens",
+        "a queue that lets pass while no program listens",
         &[Run(
             "{ipt} -I INPUT 1 -p udp -j NFQUEUE --queue-num 3 --queue-bypass",
         )],

@@ -134,17 +134,24 @@ pub(crate) fn table(backend: Backend, poll: Duration, edits: &'static [Edit]) {
     });
 }
 
+const TABLES: [&[Edit]; 5] = [
+    rules::EDITS,
+    jump::EDITS,
+    tables::EDITS,
+    nft::EDITS,
+    sets::EDITS,
+];
+
 /// Every edit whose drift is repaired and recorded.
 fn recorded_edits() -> impl Iterator<Item = &'static Edit> {
-    [
-        rules::EDITS,
-        jump::EDITS,
-        tables::EDITS,
-        nft::EDITS,
-        sets::EDITS,
-    ]
-    .into_iter()
-    .flatten()
+    TABLES.into_iter().flatten()
+}
+
+#[test]
+fn no_table_of_edits_is_empty() {
+    for (number, edits) in TABLES.iter().enumerate() {
+        assert!(!edits.is_empty(), "table {number}");
+    }
 }
 
 #[test]

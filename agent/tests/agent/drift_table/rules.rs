@@ -52,7 +52,7 @@ pub(super) const EDITS: &[Edit] = &[
         &[(Altered, "VF-SITE1", "rtp")],
     ),
     edit(
-        "a source is widened to everybody",
+        "a source is widened to every address",
         &[Run(
             "{ipt} -R VF-SIP 1 -p udp -m multiport --dports 5060 -m comment --comment \
                vf:sip:clients -j ACCEPT",
@@ -245,7 +245,7 @@ pub(super) const EDITS: &[Edit] = &[
         ],
     ),
     edit(
-        "a chain is loaded anew with a rule of somebody else",
+        "a chain is loaded anew with a foreign rule",
         &[Lines(":VF-SITE1 - [0:0]\n-A VF-SITE1 -j ACCEPT")],
         &[(Altered, "VF-SITE1", "rtp")],
     ),

@@ -99,9 +99,9 @@ fn dynamic_sets_are_restored_at_boot_without_a_controller() {
         same(&before, &place.everything());
         // And a start reports them.
         let agent = Agent::start(place, NEVER);
-        let told = agent.outbox.last_status().live_digest;
+        let reported = agent.outbox.last_status().live_digest;
         let blocked = with(&first(), "block", &["203.0.113.9/32"]);
-        assert_eq!(told, blocked.digest().as_bytes());
+        assert_eq!(reported, blocked.digest().as_bytes());
         recovery::teardown(&mut system, &ledger, true).unwrap();
         let left = std::fs::read_dir(place.folder.path().join("ledger")).unwrap();
         assert_eq!(left.count(), 0, "purged");

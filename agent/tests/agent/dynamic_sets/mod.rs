@@ -110,7 +110,7 @@ fn wanted(place: &Place) -> Confirmed {
 
 /// The kernel holds what that node's ledger has.
 fn is_kept(node: &Node<'_>) {
-    let ledger = Ledger::look_at(&node.state.ledger());
+    let ledger = Ledger::open_read_only(&node.state.ledger());
     let mut system = node.place.system();
     let mut confirmed = ledger.confirmed().unwrap().expect("a confirmed ruleset");
     dynamic_sets::load(&mut system, &ledger, Some(&mut confirmed));

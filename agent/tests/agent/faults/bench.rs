@@ -156,10 +156,10 @@ impl<'a> Bench<'a> {
     /// Nothing of ours is there, and nothing is remembered but live sets.
     pub(super) fn start_over(&mut self) {
         self.forget();
-        self.be_told();
+        self.keep_dynamic_sets();
     }
 
-    fn be_told(&self) {
+    fn keep_dynamic_sets(&self) {
         let (_, ledger) = self.parts();
         let live = SiteSets::new(self.live.clone());
         if ledger.dynamic_sets() != KeptSets::Last(live.clone()) {
@@ -180,7 +180,7 @@ impl<'a> Bench<'a> {
         if self.confirmed.is_some() && self.failsafe == *failsafe {
             return;
         }
-        self.be_told();
+        self.keep_dynamic_sets();
         let (variant, generation) = (1, self.next_generation());
         let (mut system, ledger) = self.parts();
         let ruleset = ruleset(variant);
@@ -272,7 +272,7 @@ impl<'a> Bench<'a> {
 
     /// The ledger agrees with the kernel, and nothing is under way.
     pub(super) fn check_ledger(&self, at: &str) {
-        let ledger = Ledger::look_at(&self.node.state.ledger());
+        let ledger = Ledger::open_read_only(&self.node.state.ledger());
         assert_eq!(ledger.journal().unwrap(), None, "{at}");
         let confirmed = ledger.confirmed().unwrap();
         let held = confirmed.as_ref().map(|confirmed| confirmed.held);

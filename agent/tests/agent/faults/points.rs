@@ -11,7 +11,7 @@ pub(super) const ALL: &[(Work, &[Step])] = &[
             Step::Offered,
             Step::Fetched,
             Step::Checked,
-            Step::Staged,
+            Step::PreflightPassed,
             Step::Written(File::Journal),
             Step::Renamed(File::Journal),
             Step::Synced(File::Journal),
@@ -64,7 +64,7 @@ pub(super) const ALL: &[(Work, &[Step])] = &[
     (
         Work::Refresh,
         &[
-            Step::Staged,
+            Step::PreflightPassed,
             Step::SetsFilled,
             Step::Rules(Family::V4),
             Step::Rules(Family::V6),
@@ -83,7 +83,7 @@ pub(super) const ALL: &[(Work, &[Step])] = &[
     (
         Work::EnterFallback,
         &[
-            Step::PutAside,
+            Step::CorruptRenamed,
             Step::Rules(Family::V4),
             Step::ReadRules(Family::V4),
             Step::Rules(Family::V6),

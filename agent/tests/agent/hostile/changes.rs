@@ -212,7 +212,7 @@ pub(super) const SETS: &[(&str, Change, &str)] = &[
         "set's stem",
     ),
     (
-        "a set that nobody uses",
+        "a set that no rule uses",
         |r| r.sets[0].stem = "-exist".to_owned(),
         "not a valid ruleset",
     ),

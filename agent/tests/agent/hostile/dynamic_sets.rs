@@ -23,7 +23,7 @@ use crate::support::{on_both_backends, same};
 const MEMORY: u64 = 384 << 20;
 
 impl Victim<'_> {
-    async fn told(&mut self, live: &LiveSets) {
+    async fn announces(&mut self, live: &LiveSets) {
         self.node.notice(&self.session, live, None).await;
         until_live(&mut self.session, live).await;
     }
@@ -37,8 +37,8 @@ impl Victim<'_> {
         assert_eq!(status.state(), NodeState::Applied, "{name}");
         self.is_unchanged(name);
         let good = with(&first(), "block", &["203.0.113.9/32"]);
-        self.told(&good).await;
-        self.told(&first()).await;
+        self.announces(&good).await;
+        self.announces(&first()).await;
         same(&self.before, &self.node.place.everything());
     }
 
@@ -83,12 +83,12 @@ const CONTENTS: &[(&str, Change, &str)] = &[
     (
         "a site's name",
         |l| l.site = "../x".to_owned(),
-        "not valid live sets",
+        "not valid dynamic sets",
     ),
     (
         "a shell's words",
         |l| l.sources[0].name = "$(reboot)".to_owned(),
-        "not a live source",
+        "not a dynamic set",
     ),
     (
         "a line",
@@ -142,7 +142,7 @@ fn malformed_dynamic_sets_are_refused() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
-            victim.told(&first()).await;
+            victim.announces(&first()).await;
             let mut victim = victim.takes(&naming(1)).await;
             for (name, change, words) in CONTENTS {
                 let content = encoded(change);
@@ -232,7 +232,7 @@ fn wrong_delta_falls_back_to_a_full_fetch() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
-            victim.told(&first()).await;
+            victim.announces(&first()).await;
             let mut victim = victim.takes(&naming(1)).await;
             let wanted = with(&first(), "block", &["203.0.113.66/32"]);
             let delta_of = |delta: pb::LiveDelta| LiveNotice {
@@ -254,7 +254,7 @@ fn wrong_delta_falls_back_to_a_full_fetch() {
                 ("to another digest", (&other.delta_from(&first())).into()),
                 ("nothing", pb::LiveDelta::default()),
                 (
-                    "a source that nobody has is gone",
+                    "an unknown source is gone",
                     pb::LiveDelta {
                         changes: vec![change("name:a.example.net", |c| c.gone = true)],
                     },
@@ -293,7 +293,7 @@ fn flood_of_announcements_ends_with_the_newest_sets() {
     on_both_backends(|place| {
         run(async {
             let mut victim = Victim::start(place).await;
-            victim.told(&first()).await;
+            victim.announces(&first()).await;
             let mut victim = victim.takes(&naming(1)).await;
             // Most of them have no base, and their content is not served.
             let nowhere = with(&first(), "block", &["203.0.113.67/32"]);
@@ -308,7 +308,7 @@ fn flood_of_announcements_ends_with_the_newest_sets() {
                 victim.say(Down::Live(notice)).await;
             }
             let last = with(&first(), "block", &["203.0.113.66/32"]);
-            victim.told(&last).await;
+            victim.announces(&last).await;
             assert!(victim.node.place.everything().contains("203.0.113.66"));
             let peak = victim.node.peak_memory();
             assert!(peak < MEMORY, "{peak} bytes");

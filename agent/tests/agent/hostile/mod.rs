@@ -86,7 +86,7 @@ impl<'a> Victim<'a> {
         }
     }
 
-    /// The node refuses it with these words, and nothing has changed. Gives how often it was
+    /// The node refuses it with these words, and nothing has changed. Returns how often it was
     /// offered: a node may find a connection dead that is flooded on a busy machine, and dial
     /// anew.
     async fn refuses(&mut self, name: &str, offer: Offer, words: &str) -> usize {

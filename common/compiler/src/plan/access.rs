@@ -1,13 +1,14 @@
 //! Who can reach what, before and after: by address and port, whatever the sets and rules are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use voipfleet_policy::AddressSpace;
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::{
-    Family, INPUT_CHAIN, PortRange, Protocol, Rule, Ruleset, SetName, Verdict,
+    Family, INPUT_CHAIN, PortRange, Protocol, Rule, RuleSubject, Ruleset, SetName, Verdict,
 };
 
 use super::lines::{Subject, enforced, protocol_name};
@@ -16,33 +17,70 @@ use super::sets::{Id, Pool};
 use crate::DENY_CHAIN;
 use crate::address::{minimal, subtract};
 
-/// Somebody who reaches more than before, or less.
+/// An owner of networks that reaches more than before, or less.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    /// `tenant acme`, `provider trunkco`, `site site-a`, `world`; `unknown owner`.
-    pub owner: Arc<str>,
+    /// Whose networks they are.
+    pub owner: NetworkOwner,
     /// More, or else less.
     pub gains: bool,
-    /// Which of its networks; of `world`, none are listed.
+    /// Which of its networks; none are listed of the world.
     pub networks: Vec<IpNet>,
     /// What, and where.
     pub reach: Vec<Reach>,
 }
 
+/// Whose networks reach something.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NetworkOwner {
+    /// `tenant acme`, `provider trunkco`, `site site-a`.
+    Named(Arc<str>),
+    /// Addresses that are in no document.
+    Unknown,
+    /// So much of the address space that it has no owner.
+    World,
+}
+
+impl fmt::Display for NetworkOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Named(name) => name,
+            Self::Unknown => "unknown owner",
+            Self::World => "world",
+        })
+    }
+}
+
 /// Services on nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
-    /// `sip 5060/udp,tcp`; `everything`, of what is denied now or no longer.
-    pub what: Vec<String>,
+    /// Ascending by text.
+    pub what: Vec<Reachable>,
     /// Ascending.
     pub nodes: Vec<NodeName>,
 }
 
-/// Everybody.
-pub(super) const WORLD: &str = "world";
-/// For addresses that are in no document.
-const UNKNOWN: &str = "unknown owner";
-const EVERYTHING: &str = "everything";
+/// Ports or all of a node, as far as one part of the policy opens them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reachable {
+    /// `sip 5060/udp,tcp`; `everything`, of what is denied now or no longer.
+    pub text: String,
+    /// The part of the policy; `None` where the rules do not name it, and of everything.
+    pub subject: Option<RuleSubject>,
+}
+
+impl fmt::Display for Reachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The part of the policy that opens something, in the order of its text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct OpenedBy {
+    text: String,
+    subject: Option<RuleSubject>,
+}
 
 /// Where an opening lets in from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,7 +105,7 @@ enum Kind {
 struct Opening {
     kind: Kind,
     range: PortRange,
-    subject: String,
+    opened_by: OpenedBy,
     source: Source,
 }
 
@@ -77,7 +115,7 @@ type Pair = (Vec<Source>, Vec<Source>);
 /// What changed, each pair of sources once.
 #[derive(Debug, Default)]
 pub(super) struct Accesses<'r> {
-    opened: BTreeMap<Pair, BTreeMap<Vec<String>, Vec<NodeName>>>,
+    opened: BTreeMap<Pair, BTreeMap<Vec<Reachable>, Vec<NodeName>>>,
     denied: BTreeMap<Pair, Vec<NodeName>>,
     pool: BTreeMap<Id, &'r voipfleet_ruleset::ruleset::AddressSet>,
 }
@@ -97,7 +135,7 @@ impl<'r> Accesses<'r> {
             let nodes = self.denied.entry((was_denied, now_denied)).or_default();
             nodes.push(node.clone());
         }
-        let mut changed: BTreeMap<Pair, Vec<(Kind, PortRange, String)>> = BTreeMap::new();
+        let mut changed: BTreeMap<Pair, Vec<(Kind, PortRange, OpenedBy)>> = BTreeMap::new();
         let kinds: BTreeSet<Kind> = was.iter().chain(&now).map(|opening| opening.kind).collect();
         for kind in kinds {
             let of = |openings: &[Opening]| -> Vec<usize> {
@@ -120,29 +158,30 @@ impl<'r> Accesses<'r> {
                     continue;
                 };
                 let range = PortRange { first, last };
-                let covering = |all: &[usize], openings: &'_ [Opening]| -> Vec<(Source, String)> {
-                    let openings = all.iter().filter_map(|at| openings.get(*at));
-                    let mut found: Vec<(Source, String)> = openings
-                        .filter(|o| o.range.first <= first && last <= o.range.last)
-                        .map(|o| (o.source, o.subject.clone()))
-                        .collect();
-                    found.sort_unstable();
-                    found.dedup();
-                    found
-                };
+                let covering =
+                    |all: &[usize], openings: &'_ [Opening]| -> Vec<(Source, OpenedBy)> {
+                        let openings = all.iter().filter_map(|at| openings.get(*at));
+                        let mut found: Vec<(Source, OpenedBy)> = openings
+                            .filter(|o| o.range.first <= first && last <= o.range.last)
+                            .map(|o| (o.source, o.opened_by.clone()))
+                            .collect();
+                        found.sort_unstable();
+                        found.dedup();
+                        found
+                    };
                 let (was, now) = (covering(&was_here, &was), covering(&now_here, &now));
                 let pair = (sources(&was), sources(&now));
                 if pair.0 == pair.1 {
                     continue;
                 }
-                let subjects: BTreeSet<&String> = was
+                let openers: BTreeSet<&OpenedBy> = was
                     .iter()
                     .filter(|(source, _)| !pair.1.contains(source))
                     .chain(now.iter().filter(|(source, _)| !pair.0.contains(source)))
-                    .map(|(_, subject)| subject)
+                    .map(|(_, opened_by)| opened_by)
                     .collect();
                 let parts = changed.entry(pair.clone()).or_default();
-                parts.extend(subjects.into_iter().map(|s| (kind, range, s.clone())));
+                parts.extend(openers.into_iter().map(|o| (kind, range, o.clone())));
             }
         }
         for (pair, parts) in changed {
@@ -179,14 +218,17 @@ impl<'r> Accesses<'r> {
                 );
                 continue;
             }
-            let subject = Subject::of(&rule).text;
+            let opened_by = OpenedBy {
+                text: Subject::of(&rule).text,
+                subject: rule.subject.clone(),
+            };
             for source in sources {
                 for (kind, range) in packets(&rule) {
-                    let subject = subject.clone();
+                    let opened_by = opened_by.clone();
                     openings.push(Opening {
                         kind,
                         range,
-                        subject,
+                        opened_by,
                         source,
                     });
                 }
@@ -219,8 +261,8 @@ impl<'r> Accesses<'r> {
 
     /// Everything by who it concerns.
     pub(super) fn changes(self, before: &Owners, after: &Owners) -> Vec<Access> {
-        let mut changes: BTreeMap<(bool, Arc<str>, Vec<IpNet>), Vec<Reach>> = BTreeMap::new();
-        let mut add = |gains, by_owner: BTreeMap<Arc<str>, Vec<IpNet>>, reach: &[Reach]| {
+        let mut changes: BTreeMap<(bool, NetworkOwner, Vec<IpNet>), Vec<Reach>> = BTreeMap::new();
+        let mut add = |gains, by_owner: BTreeMap<NetworkOwner, Vec<IpNet>>, reach: &[Reach]| {
             for (owner, nets) in by_owner {
                 let all = changes.entry((gains, owner, nets)).or_default();
                 all.extend(reach.iter().cloned());
@@ -241,14 +283,17 @@ impl<'r> Accesses<'r> {
         for ((was, now), nodes) in &self.denied {
             let (was, now) = (self.nets(was), self.nets(now));
             let reach = [Reach {
-                what: vec![EVERYTHING.to_owned()],
+                what: vec![Reachable {
+                    text: "everything".to_owned(),
+                    subject: None,
+                }],
                 nodes: nodes.clone(),
             }];
             for (gains, closed, open, owners) in
                 [(false, &now, &was, after), (true, &was, &now, after)]
             {
                 let mut by_owner = lost(closed, open, owners);
-                by_owner.remove(UNKNOWN);
+                by_owner.remove(&NetworkOwner::Unknown);
                 add(gains, by_owner, &reach);
             }
         }
@@ -265,7 +310,7 @@ impl<'r> Accesses<'r> {
             })
             .collect();
         // What the world gains or loses is what an operator must see.
-        all.sort_by_key(|access| &*access.owner != WORLD);
+        all.sort_by_key(|access| access.owner != NetworkOwner::World);
         all
     }
 
@@ -301,24 +346,25 @@ fn everywhere() -> Vec<IpNet> {
 }
 
 /// Who owns what is in the first and not in the second.
-fn lost(from: &[IpNet], to: &[IpNet], owners: &Owners) -> BTreeMap<Arc<str>, Vec<IpNet>> {
+fn lost(from: &[IpNet], to: &[IpNet], owners: &Owners) -> BTreeMap<NetworkOwner, Vec<IpNet>> {
     let is_world = |nets: &[IpNet]| nets.first().is_some_and(|net| net.prefix_len() == 0);
-    let mut by_owner: BTreeMap<Arc<str>, Vec<IpNet>> = BTreeMap::new();
+    let mut by_owner: BTreeMap<NetworkOwner, Vec<IpNet>> = BTreeMap::new();
     if is_world(to) {
         return by_owner;
     }
     if is_world(from) {
-        by_owner.insert(WORLD.into(), Vec::new());
+        by_owner.insert(NetworkOwner::World, Vec::new());
         return by_owner;
     }
     for net in subtract(from, to) {
         let mut known = false;
         for (owner, part) in owners.parts(&net) {
             known = true;
-            by_owner.entry(Arc::clone(owner)).or_default().push(part);
+            let owner = NetworkOwner::Named(Arc::clone(owner));
+            by_owner.entry(owner).or_default().push(part);
         }
         if !known {
-            by_owner.entry(UNKNOWN.into()).or_default().push(net);
+            by_owner.entry(NetworkOwner::Unknown).or_default().push(net);
         }
     }
     for nets in by_owner.values_mut() {
@@ -327,7 +373,7 @@ fn lost(from: &[IpNet], to: &[IpNet], owners: &Owners) -> BTreeMap<Arc<str>, Vec
     by_owner
 }
 
-fn sources(of: &[(Source, String)]) -> Vec<Source> {
+fn sources(of: &[(Source, OpenedBy)]) -> Vec<Source> {
     let mut sources: Vec<Source> = of.iter().map(|(source, _)| *source).collect();
     sources.dedup();
     sources
@@ -354,18 +400,18 @@ fn packets(rule: &Rule) -> Vec<(Kind, PortRange)> {
 }
 
 /// `sip 5060/udp,tcp`, ascending.
-fn named(parts: Vec<(Kind, PortRange, String)>) -> Vec<String> {
-    let mut by_subject: BTreeMap<String, BTreeMap<Kind, Vec<PortRange>>> = BTreeMap::new();
-    for (kind, range, subject) in parts {
-        let ranges = by_subject
-            .entry(subject)
+fn named(parts: Vec<(Kind, PortRange, OpenedBy)>) -> Vec<Reachable> {
+    let mut by_opener: BTreeMap<OpenedBy, BTreeMap<Kind, Vec<PortRange>>> = BTreeMap::new();
+    for (kind, range, opened_by) in parts {
+        let ranges = by_opener
+            .entry(opened_by)
             .or_default()
             .entry(kind)
             .or_default();
         ranges.push(range);
     }
     let mut all = Vec::new();
-    for (subject, kinds) in by_subject {
+    for (opened_by, kinds) in by_opener {
         let mut texts: Vec<(String, Vec<&str>)> = Vec::new();
         for (kind, ranges) in kinds {
             let (what, name) = match kind {
@@ -388,11 +434,11 @@ fn named(parts: Vec<(Kind, PortRange, String)>) -> Vec<String> {
                 }
             })
             .collect();
-        all.push(
-            format!("{subject} {}", texts.join(" "))
-                .trim_end()
-                .to_owned(),
-        );
+        let text = format!("{} {}", opened_by.text, texts.join(" "));
+        all.push(Reachable {
+            text: text.trim_end().to_owned(),
+            subject: opened_by.subject,
+        });
     }
     all
 }

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::{LiveName, Ruleset, Until};
 
-pub use access::{Access, Reach};
+pub use access::{Access, NetworkOwner, Reach, Reachable};
 pub use owners::Owners;
 
 use access::Accesses;
@@ -73,9 +73,9 @@ pub struct SetChange {
     pub added: Vec<Member>,
     /// Ascending.
     pub removed: Vec<Member>,
-    /// Live sources whose addresses it holds now besides.
+    /// Dynamic sets whose addresses it holds now besides.
     pub live_added: Vec<LiveName>,
-    /// Live sources whose addresses it no longer holds.
+    /// Dynamic sets whose addresses it no longer holds.
     pub live_removed: Vec<LiveName>,
     /// Members of its own before.
     pub before: usize,

@@ -76,7 +76,10 @@ fn shown(changes: &Changes) -> Vec<String> {
         let reach: Vec<String> = access
             .reach
             .iter()
-            .map(|reach| format!("{} on {}", reach.what.join(", "), names(&reach.nodes)))
+            .map(|reach| {
+                let what: Vec<&str> = reach.what.iter().map(|what| &*what.text).collect();
+                format!("{} on {}", what.join(", "), names(&reach.nodes))
+            })
             .collect();
         lines.push(format!(
             "{} {} [{}] {}",
@@ -198,9 +201,9 @@ proptest! {
             .map(|(node, after)| NodeChange { node, before: was.rulesets.get(node), after })
             .collect();
         let changes = Changes::of(&pairs, &owners(&before), &owners(&after));
-        let told = changes.nodes();
+        let reported = changes.nodes();
         for pair in &pairs {
-            prop_assert_eq!(told.contains(pair.node), pair.before != Some(pair.after));
+            prop_assert_eq!(reported.contains(pair.node), pair.before != Some(pair.after));
             let members = |ruleset: &Ruleset, set: &str| -> BTreeSet<(IpNet, Option<Until>)> {
                 let sets = ruleset.sets.iter();
                 let sets = sets.filter(|one| lines::set_word(&one.name.stem, one.owner.as_ref()) == set);

@@ -1,16 +1,16 @@
 //! What an operator must not overlook in a plan.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use voipfleet_ruleset::identifiers::NodeName;
-use voipfleet_ruleset::ruleset::{Protocol, Ruleset};
+use voipfleet_ruleset::ruleset::{Mode, Protocol, RuleSubject, Ruleset};
 use voipfleet_ruleset::simulate::{Decision, Packet, Simulator};
 
-use super::{Access, Changes, NodeChange, RuleChange};
+use super::{Access, Changes, NetworkOwner, NodeChange, Reachable};
 
-/// Services that are meant for the world.
-const FOR_EVERYBODY: [&str; 4] = ["rtp", "t38", "icmp", "icmpv6"];
+/// Services of the catalogue that are meant for the world.
+const PUBLIC_SERVICES: [&str; 4] = ["rtp", "t38", "icmp", "icmpv6"];
 /// Names in one warning.
 const SHOWN: usize = 5;
 
@@ -56,49 +56,77 @@ impl Changes {
                 ));
             }
         }
-        warnings.extend(self.rules.iter().filter_map(setting));
+        warnings.extend(mode(nodes));
+        warnings.extend(admins(nodes));
         warnings.extend(self.access.iter().flat_map(opened));
         warnings.extend(provisioning(&self.access));
         warnings
     }
 }
 
-fn setting(change: &RuleChange) -> Option<String> {
-    let on = some(change.nodes.iter().map(ToString::to_string));
-    match change.subject.as_str() {
-        "admins" if !change.removed.is_empty() => Some(format!(
-            "admins: {} would lose SSH on {on}",
-            some(change.removed.iter().cloned())
-        )),
-        "mode" if change.added == ["observe"] && !change.removed.is_empty() => Some(format!(
-            "mode: nothing would be dropped any more on {on}, only counted and logged"
-        )),
-        "mode" if change.added == ["enforce"] && !change.removed.is_empty() => Some(format!(
-            "mode: what was only counted and logged would be dropped on {on}"
-        )),
-        _ => None,
+/// Nodes whose mode changes.
+fn mode(nodes: &[NodeChange<'_>]) -> Vec<String> {
+    let turning = |mode: Mode| -> Vec<String> {
+        let turning = nodes.iter().filter(|change| {
+            let before = change.before.map(|before| before.mode);
+            change.after.mode == mode && before.is_some_and(|before| before != mode)
+        });
+        turning.map(|change| change.node.to_string()).collect()
+    };
+    let (observing, enforcing) = (turning(Mode::Observe), turning(Mode::Enforce));
+    let mut warnings = Vec::new();
+    if !observing.is_empty() {
+        warnings.push(format!(
+            "mode: nothing would be dropped any more on {}, only counted and logged",
+            some(observing.into_iter())
+        ));
     }
+    if !enforcing.is_empty() {
+        warnings.push(format!(
+            "mode: what was only counted and logged would be dropped on {}",
+            some(enforcing.into_iter())
+        ));
+    }
+    warnings
+}
+
+/// Admins that a change takes away, and where.
+fn admins(nodes: &[NodeChange<'_>]) -> Vec<String> {
+    let mut losers: BTreeMap<BTreeSet<String>, Vec<&NodeName>> = BTreeMap::new();
+    for change in nodes {
+        let before = change.before.map(|before| before.admins.as_slice());
+        let removed: BTreeSet<String> = before
+            .unwrap_or_default()
+            .iter()
+            .filter(|net| !change.after.admins.contains(net))
+            .map(ToString::to_string)
+            .collect();
+        if !removed.is_empty() {
+            losers.entry(removed).or_default().push(change.node);
+        }
+    }
+    let warning = |(removed, nodes): (BTreeSet<String>, Vec<&NodeName>)| {
+        format!(
+            "admins: {} would lose SSH on {}",
+            some(removed.into_iter()),
+            some(nodes.iter().map(ToString::to_string))
+        )
+    };
+    losers.into_iter().map(warning).collect()
 }
 
 /// What the world gains.
 fn opened(access: &Access) -> Vec<String> {
-    if !access.gains || &*access.owner != super::access::WORLD {
+    if !access.gains || access.owner != NetworkOwner::World {
         return Vec::new();
     }
     let mut warnings = Vec::new();
     for reach in &access.reach {
-        let what: Vec<&String> = reach
-            .what
-            .iter()
-            .filter(|what| {
-                let service = what.split(' ').next().unwrap_or_default();
-                !FOR_EVERYBODY.contains(&service)
-            })
-            .collect();
+        let what: Vec<&Reachable> = reach.what.iter().filter(|what| !is_public(what)).collect();
         if !what.is_empty() {
             warnings.push(format!(
                 "the world would reach {} on {}",
-                some(what.into_iter().cloned()),
+                some(what.into_iter().map(ToString::to_string)),
                 some(reach.nodes.iter().map(ToString::to_string))
             ));
         }
@@ -106,9 +134,17 @@ fn opened(access: &Access) -> Vec<String> {
     warnings
 }
 
-/// Who would lose what phones are provisioned by.
+fn is_public(what: &Reachable) -> bool {
+    let Some(RuleSubject::Service(name)) = &what.subject else {
+        return false;
+    };
+    PUBLIC_SERVICES.contains(&name.as_str())
+}
+
+/// The owners that would lose what phones are provisioned by.
 fn provisioning(access: &[Access]) -> Option<String> {
-    let is_web = |what: &String| what.starts_with("web ");
+    let web = RuleSubject::Service("web".to_owned());
+    let is_web = |what: &Reachable| what.subject.as_ref() == Some(&web);
     let losers: BTreeSet<String> = access
         .iter()
         .filter(|access| !access.gains)

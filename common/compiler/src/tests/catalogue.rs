@@ -12,7 +12,7 @@ const MEDIA: [&str; 2] = ["192.0.2.200", "2001:db8:72::3"];
 const ADMIN: [&str; 2] = ["198.51.100.10", "2001:db8:ad::7"];
 const MEMBER: [&str; 2] = ["10.0.0.2", "fd00:a::2"];
 const STRANGER: [&str; 2] = ["198.51.100.200", "2001:db8:ffff::1"];
-const EVERYBODY: [[&str; 2]; 6] = [TENANT, SIGNALLING, MEDIA, ADMIN, MEMBER, STRANGER];
+const ALL_SOURCES: [[&str; 2]; 6] = [TENANT, SIGNALLING, MEDIA, ADMIN, MEMBER, STRANGER];
 
 /// The vendor's page and the domain's table, by hand: service, protocol, ports, who gets through.
 type Row = (
@@ -39,14 +39,19 @@ const EXPECTED: &[Row] = &[
         &[5050],
         &[TENANT, SIGNALLING, MEMBER],
     ),
-    ("rtp", Protocol::Udp, &[10_000, 15_000, 20_000], &EVERYBODY),
+    (
+        "rtp",
+        Protocol::Udp,
+        &[10_000, 15_000, 20_000],
+        &ALL_SOURCES,
+    ),
     ("rtp", Protocol::Udp, &[9999, 20_001], &[]),
     ("rtp", Protocol::Tcp, &[10_000], &[]),
     (
         "t38",
         Protocol::Udp,
         &[4000, 5049, 5051, 5059, 5062, 5999],
-        &EVERYBODY,
+        &ALL_SOURCES,
     ),
     ("t38", Protocol::Udp, &[3999, 6000], &[]),
     (
@@ -87,7 +92,7 @@ fn each_service_is_open_as_the_catalogue_defines() {
     let nodes = [all_roles(), node("sql-2", 2, &[Role::Sql])];
     let ruleset = ruleset(&compiled(&documents, &nodes), "all-1").clone();
     for (service, protocol, ports, allowed) in EXPECTED {
-        for source in EVERYBODY {
+        for source in ALL_SOURCES {
             for (source, port) in source
                 .iter()
                 .flat_map(|s| ports.iter().map(move |p| (s, p)))

@@ -33,7 +33,7 @@ fn with_names() -> Documents {
     documents
 }
 
-/// Live sets that hold these.
+/// Dynamic sets that hold these.
 fn live(nodes: &[NodeInput], values: &[(&str, &[&str])]) -> LiveSets {
     let mut live = at_rest(&"site-a".parse().unwrap(), &with_names(), nodes);
     for (name, held) in values {
@@ -42,7 +42,7 @@ fn live(nodes: &[NodeInput], values: &[(&str, &[&str])]) -> LiveSets {
     live
 }
 
-/// A single node with every role, and with what the live sources hold.
+/// A single node with every role, and with what the dynamic sets hold.
 fn with(values: &[(&str, &[&str])]) -> Ruleset {
     let nodes = [all_roles()];
     let live = live(&nodes, values);
@@ -212,10 +212,10 @@ fn tests_of_a_site_see_names_and_no_emergency() {
 #[test]
 fn unknown_sources_are_reported() {
     let nodes = [all_roles()];
-    let told = |values: &[(&str, &[&str])]| {
+    let warnings = |values: &[(&str, &[&str])]| {
         effective_with(&with_names(), &nodes, &live(&nodes, values)).unwrap()
     };
-    let nothing = told(&[]);
+    let nothing = warnings(&[]);
     assert!(warns(
         &nothing,
         "home.acme.example has not been resolved yet"
@@ -224,7 +224,7 @@ fn unknown_sources_are_reported() {
         &nothing,
         "list:voipbl has not been fetched yet: nothing of it is denied"
     ));
-    let some = told(&[
+    let some = warnings(&[
         ("name:home.acme.example", &[]),
         ("name:sip.trunkco.example", &["198.18.78.1"]),
         ("deny-feed:voipbl", &[]),
@@ -298,9 +298,9 @@ fn a_fetched_list_loses_what_is_the_sites_own() {
             "198.51.100.66"
         ])
     );
-    let told: Vec<String> = cleaned.dropped.iter().map(ToString::to_string).collect();
+    let dropped: Vec<String> = cleaned.dropped.iter().map(ToString::to_string).collect();
     assert_eq!(
-        told,
+        dropped,
         [
             "the cluster 1 (10.0.0.1/32)",
             "admins 1 (198.51.100.8/30)",
@@ -336,7 +336,7 @@ fn digests(compiled: &Compiled) -> Vec<Digest> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Nothing that is emitted hangs on what live sources hold, nor on the nodes' addresses.
+    /// Nothing that is emitted hangs on what dynamic sets hold, nor on the nodes' addresses.
     #[test]
     fn digests_hang_on_documents_and_roles_alone(
         documents in any_documents(),

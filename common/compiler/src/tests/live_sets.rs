@@ -1,4 +1,4 @@
-//! Live sets beside the rulesets that name them, as the compiler makes them.
+//! Dynamic sets beside the rulesets that name them, as the compiler makes them.
 
 use std::collections::BTreeSet;
 
@@ -110,7 +110,7 @@ proptest! {
         prop_assert_eq!(reached, new);
     }
 
-    /// Any delta gives sound live sets or an error.
+    /// Any delta gives sound dynamic sets or an error.
     #[test]
     fn a_delta_of_others_makes_nothing_unsound(
         held in any_live(), old in any_live(), new in any_live(),
@@ -214,7 +214,7 @@ fn a_source_that_is_not_known_is_not_empty() {
     assert_eq!(missing, Missing(LiveName::Open));
     assert_eq!(
         missing.to_string(),
-        "nothing is known of the live source open"
+        "nothing is known of the dynamic set open"
     );
     let known = live.only(&ruleset.live_names());
     assert!(ruleset.with_live(&known).is_ok());
@@ -235,11 +235,11 @@ fn rulesets_with_bad_names_of_sources_are_refused() {
         sets.nth(family).unwrap().live = live.iter().map(|name| (*name).to_owned()).collect();
     };
     for (live, words) in [
-        (&["blok"][..], "is not a live source"),
+        (&["blok"][..], "is not a dynamic set"),
         (&["name:EXAMPLE.net"], "is not a DNS name"),
         (&["block", "allow"], "do not ascend"),
         (&["block", "block"], "do not ascend"),
-        (&["allow", "block"], "differ in their live sources or owner"),
+        (&["allow", "block"], "differ in their dynamic sets or owner"),
     ] {
         let mut message = pb::Ruleset::from(&sound);
         clients(&mut message, 0, live);

@@ -26,7 +26,7 @@ use super::fixtures::{documents, effective, node};
 use super::live::at_rest;
 use super::{CompileError, Compiled, NodeInput, compile};
 
-/// What the nodes run when no live source but the cluster holds anything.
+/// What the nodes run when no dynamic set but the cluster holds anything.
 fn compiled(documents: &Documents, nodes: &[NodeInput]) -> Compiled {
     effective(documents, nodes).expect("the documents compile")
 }

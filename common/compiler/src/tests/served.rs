@@ -73,9 +73,9 @@ fn clients_of_a_single_rule_or_service_are_the_sites_own() {
     ]));
     // Whom the site denies by name it does not serve.
     assert_eq!(cleaned.nets, nets(&["192.0.2.68", "192.0.2.81"]));
-    let told: Vec<String> = cleaned.dropped.iter().map(ToString::to_string).collect();
+    let dropped: Vec<String> = cleaned.dropped.iter().map(ToString::to_string).collect();
     assert_eq!(
-        told,
+        dropped,
         [
             "tenants 2 (192.0.2.65/32, 198.18.77.1/32)",
             "providers 3 (198.18.78.1/32, 203.0.113.17/32, 203.0.113.33/32)",

@@ -156,7 +156,7 @@ impl Decoder<'_> {
         kind
     }
 
-    /// The fields of a mapping. Tells unknown, missing and empty ones.
+    /// The fields of a mapping. Reports unknown, missing and empty ones.
     fn fields<'n, 's>(
         &mut self,
         node: &'n Node<'s>,
@@ -208,7 +208,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// Tells a field that does not exist, and gives back the one that was probably meant.
+    /// Reports a field that does not exist, and gives back the one that was probably meant.
     fn unknown_field(&mut self, entry: &Entry<'_>, table: &'static Table) -> Option<&'static str> {
         let names = table.fields.iter().map(|field| field.name);
         let all = names.clone().collect::<Vec<_>>().join(", ");

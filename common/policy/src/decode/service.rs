@@ -124,7 +124,7 @@ impl Decoder<'_> {
         known
     }
 
-    /// Whether what is changed fits the service; else it is told.
+    /// Whether the changed fields fit the service; if not, that is reported.
     fn fits(
         &mut self,
         known: &Service,

@@ -50,7 +50,7 @@ impl Decoder<'_> {
         names
     }
 
-    /// Tells a reference to a document that is neither given nor stored.
+    /// Reports a reference to a document that is neither given nor stored.
     pub(super) fn must_exist(&mut self, kind: Kind, name: &str, span: Span) {
         let Some(scope) = self.scope else {
             return;

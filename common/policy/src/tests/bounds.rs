@@ -227,8 +227,8 @@ fn a_document_has_a_bounded_number_of_dns_names() {
         ] {
             let found = checked(&[("a.yaml", &text)]);
             assert_eq!(!found.has_errors(), fine, "{text}");
-            let told = "257 DNS names are too many for one document";
-            assert!(fine || found.diagnostics[0].message == told);
+            let message = "257 DNS names are too many for one document";
+            assert!(fine || found.diagnostics[0].message == message);
         }
     }
     // One that came in before there was a limit.

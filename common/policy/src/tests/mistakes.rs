@@ -326,7 +326,7 @@ fn fetched_lists_name_a_source_and_an_interval() {
             .message
             .contains("without encryption")
     );
-    // Nobody reads the controller's file on the operator's machine.
+    // A file of the controller is not read on the operator's machine.
     let own = "kind: List\nname: l\nfile: /srv/x.txt\nrefresh: 1h\n";
     let all = sources(&[("a.yaml", own)]);
     assert_eq!(all[0].list_files(), Vec::<String>::new());

@@ -168,7 +168,7 @@ fn what_a_site_need_not_say_has_its_default() {
             confirm_within_ms: 30_000
         }
     );
-    // Whoever asks for stages gets careful ones.
+    // A site that asks for stages gets careful ones.
     let text = "kind: Site\nname: a\nadmins: 192.0.2.1\nrollout: {canary: 2}\n";
     let asked = checked_site(text).rollout;
     assert_eq!((asked.canary, asked.batch), (2, Batch::Percent(25)));

@@ -201,7 +201,7 @@ fn sets_differ_by_shape_and_element() {
                  create vf-z-6 hash:net family inet6 maxelem 7\n";
     let observed = crate::iptables::parse_ipset_save(saved).unwrap();
     let differences = compare_sets(&wanted, &observed, 0, Slack::DRIFT);
-    let told: Vec<(&str, &str, &str)> = differences
+    let reported: Vec<(&str, &str, &str)> = differences
         .iter()
         .map(|d| {
             (
@@ -212,7 +212,7 @@ fn sets_differ_by_shape_and_element() {
         })
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             ("vf-a-4", "192.0.2.1/32", ""),
             ("vf-a-4", "", "192.0.2.2/32"),
@@ -248,7 +248,7 @@ fn what_time_takes_out_of_a_set_is_no_drift() {
         probes: Vec::new(),
         chains: Vec::new(),
     };
-    let told = |elements: &str, after: u64| -> Vec<(String, String)> {
+    let drifted = |elements: &str, after: u64| -> Vec<(String, String)> {
         let saved =
             format!("create vf-deny-4 hash:net family inet maxelem 1024 timeout 0\n{elements}");
         let observed = crate::iptables::parse_ipset_save(&saved).unwrap();
@@ -264,23 +264,30 @@ fn what_time_takes_out_of_a_set_is_no_drift() {
     };
     let none: Vec<(String, String)> = Vec::new();
     let one = "add vf-deny-4 10.0.0.1 timeout";
-    assert_eq!(told(&format!("{one} 599\n"), 0), none, "one is about to go");
-    assert_eq!(told(&format!("{one} 100\n"), 500), none);
-    assert_eq!(told("", 600), none, "both are over");
     assert_eq!(
-        told(&format!("{one} 3\n"), 601),
+        drifted(&format!("{one} 599\n"), 0),
+        none,
+        "one is about to go"
+    );
+    assert_eq!(drifted(&format!("{one} 100\n"), 500), none);
+    assert_eq!(drifted("", 600), none, "both are over");
+    assert_eq!(
+        drifted(&format!("{one} 3\n"), 601),
         none,
         "and one is a little late"
     );
     let whole = |wanted: &str, found: &str| vec![(wanted.to_owned(), found.to_owned())];
-    assert_eq!(told("", 0), whole("10.0.0.1/32", ""), "before its end");
+    assert_eq!(drifted("", 0), whole("10.0.0.1/32", ""), "before its end");
     let end = format!("10.0.0.1/32 until {}", until(600));
     for (timer, words) in [
         (900, "10.0.0.1/32 for longer"),
         (60, "10.0.0.1/32 for a shorter time"),
         (0, "10.0.0.1/32 for ever"),
     ] {
-        assert_eq!(told(&format!("{one} {timer}\n"), 0), whole(&end, words));
+        assert_eq!(drifted(&format!("{one} {timer}\n"), 0), whole(&end, words));
     }
-    assert_eq!(told(&format!("{one} 60\n"), 700), whole("", "10.0.0.1/32"));
+    assert_eq!(
+        drifted(&format!("{one} 60\n"), 700),
+        whole("", "10.0.0.1/32")
+    );
 }

@@ -156,16 +156,17 @@ fn delete(lines: &mut String, chain: &SavedChain, chosen: impl Fn(&str) -> bool)
     // A comment may hold a line break or bytes that are no text: no restore can write such a
     // rule. From the end, so that the numbers before it stay.
     for (place, rule) in chain.rules.iter().enumerate().rev() {
-        if !can_be_said(rule) && jumps_to(rule, &chosen) {
+        if !fits_one_line(rule) && jumps_to(rule, &chosen) {
             let _ = writeln!(lines, "-D {} {}", chain.name, place + 1);
         }
     }
-    for rule in references(chain, chosen).filter(|rule| can_be_said(rule)) {
+    for rule in references(chain, chosen).filter(|rule| fits_one_line(rule)) {
         let _ = writeln!(lines, "-D{}", rule.strip_prefix("-A").unwrap_or(rule));
     }
 }
 
-fn can_be_said(rule: &str) -> bool {
+/// Whether a line of restore input can hold the rule.
+fn fits_one_line(rule: &str) -> bool {
     !rule.contains(['\n', char::REPLACEMENT_CHARACTER])
 }
 

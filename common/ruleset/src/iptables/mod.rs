@@ -22,8 +22,8 @@ pub use rule_parser::{UnreadableRule, as_read, read_rule};
 pub use saved_tables::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
 pub(crate) use sets::{ElementChange, changes, header};
 pub use sets::{
-    KernelSet, SetCount, SetPlan, ShortSet, Slack, UnreadableSets, count_sets, parse_ipset_save,
-    set_create_input, set_named, set_plan, set_renewal, set_shapes_input,
+    KernelSet, SetCount, SetPlan, SetRemoval, ShortSet, Slack, UnreadableSets, count_sets, destroy,
+    parse_ipset_save, set_create_input, set_named, set_plan, set_renewal, set_shapes_input,
 };
 pub use words::target;
 

@@ -11,7 +11,7 @@ use super::{
 const MAX_ADMINS: usize = 256;
 const MAX_SSH_PORTS: usize = 15;
 const MAX_SETS: usize = 4096;
-/// Live sources that sets name, of all sets together.
+/// Names of dynamic sets in all sets together.
 const MAX_LIVE_NAMES: usize = 1 << 16;
 const MAX_CHAINS: usize = 256;
 const MAX_RULES: usize = 50_000;
@@ -95,12 +95,12 @@ impl Ruleset {
         self.check_chains()
     }
 
-    /// Both families of a set belong to the same owner and live sources.
+    /// Both families of a set belong to the same owner and dynamic sets.
     fn check_live_names(&self) -> Result<(), InvalidRuleset> {
         let names: usize = self.sets.iter().map(|set| set.live.len()).sum();
         if names > MAX_LIVE_NAMES {
             return Err(invalid(format!(
-                "sets name more than {MAX_LIVE_NAMES} live sources"
+                "sets name more than {MAX_LIVE_NAMES} dynamic sets"
             )));
         }
         if let Some(set) = self
@@ -109,7 +109,7 @@ impl Ruleset {
             .find(|set| !set.live.is_sorted_by(|a, b| a < b))
         {
             return Err(invalid(format!(
-                "the live sources of set {} do not ascend",
+                "the dynamic sets of set {} do not ascend",
                 set.name
             )));
         }
@@ -118,7 +118,7 @@ impl Ruleset {
             .find(|(a, b)| a.name.stem == b.name.stem && (a.live != b.live || a.owner != b.owner))
         {
             Some((set, other)) => Err(invalid(format!(
-                "sets {} and {} differ in their live sources or owner",
+                "sets {} and {} differ in their dynamic sets or owner",
                 set.name, other.name
             ))),
             None => Ok(()),

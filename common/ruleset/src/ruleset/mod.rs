@@ -121,7 +121,7 @@ pub struct AddressSet {
     /// Prefixes that the kernel takes out by itself, ascending, distinct, none of `elements`.
     /// With any, over or not, the kernel's set has timers; without, it has none.
     pub expiring: Vec<Expiring>,
-    /// Live sources whose content it holds besides, ascending, distinct.
+    /// Dynamic sets whose content it holds besides, ascending, distinct.
     pub live: Vec<LiveName>,
 }
 
@@ -158,7 +158,7 @@ impl AddressSet {
         self
     }
 
-    /// The same set, which holds the content of these live sources besides.
+    /// The same set, which holds the content of these dynamic sets besides.
     #[must_use]
     pub fn with_live_names(mut self, names: impl IntoIterator<Item = LiveName>) -> Self {
         self.live.extend(names);

@@ -33,7 +33,7 @@ const PROBES: u32 = 8;
 const ELEMENTS_OF_SET: u32 = 4;
 const EXPIRING_OF_SET: u32 = 5;
 const LIVE_OF_SET: u32 = 6;
-/// Of encoded live sets and of their sources.
+/// Of encoded dynamic sets and of each.
 const SOURCES: u32 = 2;
 const ELEMENTS_OF_SOURCE: u32 = 2;
 const EXPIRING_OF_SOURCE: u32 = 3;
@@ -52,7 +52,7 @@ pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
                 ELEMENTS_OF_SET | EXPIRING_OF_SET => {
                     most(&mut elements, bounds.elements, "elements of sets")
                 }
-                LIVE_OF_SET => most(&mut live_names, bounds.live_names, "live sources of sets"),
+                LIVE_OF_SET => most(&mut live_names, bounds.live_names, "names of dynamic sets"),
                 _ => Ok(()),
             })
         }
@@ -74,7 +74,7 @@ pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
     })
 }
 
-/// The same for encoded live sets: their sources, and the elements of all of these.
+/// The same for encoded dynamic sets: their number, and the elements of all of these.
 pub(super) fn check_live(bytes: &[u8], sources: usize, elements: usize) -> Result<(), String> {
     let (mut found, mut all) = (0, 0);
     fields(bytes, |tag, content| match tag {

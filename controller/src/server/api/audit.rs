@@ -90,8 +90,8 @@ fn restricted(mut record: Record, reader: &Caller) -> Option<Record> {
     if !whole || count(&record) != before {
         // The text may be about what was left out, and where an operator of another part of the
         // installation called from is not shown either.
-        record.detail.clear();
-        record.message.clear();
+        record.detail = None;
+        record.message = None;
         if let Some(who) = record.who.as_mut() {
             who.peer.clear();
             who.serial.clear();

@@ -8,10 +8,10 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::Reason;
-use voipfleet_protocol::audit::{Ending, Kind, Record, Who};
+use voipfleet_protocol::audit::{self, Ending, Kind, Record, Who};
 use voipfleet_protocol::identity::Identity;
 use voipfleet_protocol::identity::rights::{
-    self, Allowed, Binding, Call, Sight, Target, Uses, decide,
+    self, Allowed, Binding, Call, Target, Uses, Visibility, decide,
 };
 use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 
@@ -49,7 +49,7 @@ pub struct Access {
 pub struct Caller {
     pub name: OperatorName,
     /// What it sees and may change with this call.
-    pub sight: Sight,
+    pub sight: Visibility,
     /// All its rights.
     pub bindings: Arc<[Binding]>,
     pub call: Call,
@@ -103,14 +103,14 @@ impl Caller {
 
     /// Sets the detail of the result's audit record. Never a secret.
     pub fn detail(&self, detail: impl Into<String>) {
-        self.with_record(|record| record.detail = detail.into());
+        self.with_record(|record| record.detail = audit::text(detail));
     }
 
     /// Records that the call was answered but changed nothing.
     pub fn changed_nothing(&self, why: impl Into<String>) {
         self.with_record(|record| {
             record.result = Some(Ending::Failed);
-            record.message = why.into();
+            record.message = audit::text(why);
         });
     }
 
@@ -200,7 +200,7 @@ impl AuditedCall {
         };
         let mut record = ended(record, ending);
         if let Some(status) = error {
-            status.message().clone_into(&mut record.message);
+            record.message = audit::text(status.message());
         }
         // In a task of its own: a caller that hangs up now leaves no open record behind.
         let audit = self.audit.clone();
@@ -214,7 +214,7 @@ impl Drop for AuditedCall {
         // Without a runtime the controller has ended; its next start closes the record.
         if let (true, Ok(runtime)) = (self.open, tokio::runtime::Handle::try_current()) {
             let record = Record {
-                message: "the caller hung up before the result was known".to_owned(),
+                message: audit::text("the caller hung up before the result was known"),
                 ..ended(self.caller.record(), Ending::Unknown)
             };
             let audit = self.audit.clone();
@@ -238,7 +238,7 @@ fn refusal_record(record: Record, status: &Status) -> Record {
     Record {
         kind: Kind::Refused,
         result: Some(Ending::Refused),
-        message: status.message().to_owned(),
+        message: audit::text(status.message()),
         ..record
     }
 }
@@ -317,7 +317,7 @@ impl Access {
             Err(status) => return Err(self.refuse_stranger(request, call, id, status).await),
         };
         let target = request.get_ref().target()?;
-        let record = asked_record(call, &target, detail, &proven, id);
+        let record = asked_record(call, &target, detail, &proven, id.clone());
         let (allowed, bindings) = match self.check_rights(&proven, call, &target).await? {
             Ok(decided) => decided,
             Err(status) => {
@@ -328,11 +328,11 @@ impl Access {
         self.check_rate(&proven, call, &record).await?;
         let caller = Caller {
             name: proven.name,
-            sight: allowed.sight,
+            sight: allowed.visibility,
             bindings,
             call,
             target,
-            request: record.request.clone(),
+            request: id,
             peer: proven.peer,
             key_hash: proven.leaf.key_hash,
             certificate_expires_ms: proven.leaf.expires_ms,
@@ -388,7 +388,7 @@ impl Access {
         let Some(bindings) = self.bindings(name, &proven.leaf.key_hash).await? else {
             return Ok(Err(unknown_caller(name)));
         };
-        let everything = Sight::new(&bindings, call.role(), &Uses::new()).is_all();
+        let everything = Visibility::new(&bindings, call.role(), &Uses::new()).is_all();
         let uses = if everything {
             Arc::default()
         } else {
@@ -433,7 +433,7 @@ impl Access {
         };
         let record = Record {
             who: Some(who),
-            request: id,
+            request: Some(id),
             ..Record::new(Kind::Refused, call.as_str())
         };
         self.refuse(key, record, status).await
@@ -441,7 +441,10 @@ impl Access {
 
     /// Records that a call was refused, and why.
     async fn refuse(&self, key: &str, record: Record, status: Status) -> Status {
-        let status = with_request_id(status, &record.request);
+        let status = match &record.request {
+            Some(id) => with_request_id(status, id),
+            None => status,
+        };
         self.audit
             .refused(key, refusal_record(record, &status))
             .await;
@@ -482,17 +485,17 @@ fn asked_record(
             serial: proven.leaf.serial.clone(),
             peer: proven.peer.to_string(),
         }),
-        request: id,
+        request: Some(id),
         sites,
         objects,
-        detail: detail.detail,
+        detail: audit::text(detail.detail),
         ..Record::new(Kind::Asked, call.as_str())
     }
 }
 
 /// Appends the record of a call that may change something.
 async fn record_asked(mut audited: AuditedCall, record: Record) -> Result<AuditedCall, Status> {
-    let (call, id) = (audited.caller.call, record.request.clone());
+    let (call, id) = (audited.caller.call, audited.caller.request.clone());
     // In a task of its own: a caller that hangs up now leaves no open record behind.
     let appending = tokio::spawn(async move {
         let seq = audited.audit.append(record).await?;

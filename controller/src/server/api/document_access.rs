@@ -7,7 +7,9 @@ use voipfleet_policy::{Documents, Kind};
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
 use voipfleet_proto::v1::Reason;
-use voipfleet_protocol::identity::rights::{Call, OperatorRole, Sight, Target, Use, Uses, decide};
+use voipfleet_protocol::identity::rights::{
+    Call, OperatorRole, Target, Use, Uses, Visibility, decide,
+};
 
 use super::{Caller, DocumentsApi};
 
@@ -55,8 +57,8 @@ impl Caller {
         Cow::Owned(restrict(&self.sight_of(stored, self.call.role()), stored))
     }
 
-    fn sight_of(&self, stored: &Documents, role: OperatorRole) -> Sight {
-        Sight::new(&self.bindings, role, &uses_of(stored))
+    fn sight_of(&self, stored: &Documents, role: OperatorRole) -> Visibility {
+        Visibility::new(&self.bindings, role, &uses_of(stored))
     }
 
     /// Whether it may store all of these documents.
@@ -102,7 +104,7 @@ fn uses_of(documents: &Documents) -> Uses {
 
 /// The documents that may be read, of all that are stored; and with a site, those that its
 /// document may name.
-fn restrict(sight: &Sight, documents: &Documents) -> Documents {
+fn restrict(sight: &Visibility, documents: &Documents) -> Documents {
     let mut seen = Documents::default();
     for (name, site) in &documents.sites {
         if sight.whole_site(name) {

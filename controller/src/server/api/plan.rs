@@ -183,7 +183,7 @@ pub(super) fn changes(changes: Changes, room: &mut Room) -> v1::RulesetDifferenc
                 .reach
                 .into_iter()
                 .map(|reach| v1::AccessReach {
-                    what: reach.what,
+                    what: reach.what.into_iter().map(|what| what.text).collect(),
                     nodes: names(&reach.nodes),
                 })
                 .collect(),

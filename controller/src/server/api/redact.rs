@@ -1,7 +1,7 @@
 //! Answers without what their caller may not see.
 
 use voipfleet_proto::v1::{DriftResponse, GetDocumentsResponse, NodeReport, StatusResponse};
-use voipfleet_protocol::identity::rights::Sight;
+use voipfleet_protocol::identity::rights::Visibility;
 use voipfleet_ruleset::identifiers::SiteName;
 
 /// How much of a site an operator sees.
@@ -13,7 +13,7 @@ enum Part {
     Nothing,
 }
 
-fn part(sight: &Sight, site: &str) -> Part {
+fn part(sight: &Visibility, site: &str) -> Part {
     match site.parse::<SiteName>() {
         Ok(site) if sight.whole_site(&site) => Part::Whole,
         Ok(site) if sight.site(&site) => Part::Tenants,
@@ -48,7 +48,7 @@ fn for_tenants(node: NodeReport) -> NodeReport {
 }
 
 /// Sites that the caller sees, and of them what it sees.
-pub(super) fn status(sight: &Sight, mut answer: StatusResponse) -> StatusResponse {
+pub(super) fn status(sight: &Visibility, mut answer: StatusResponse) -> StatusResponse {
     answer
         .sites
         .retain(|site| part(sight, &site.site) != Part::Nothing);
@@ -68,7 +68,7 @@ pub(super) fn status(sight: &Sight, mut answer: StatusResponse) -> StatusRespons
 
 /// Drift of sites that the caller sees. Rules name networks of all tenants: a tenant's operator
 /// sees that and when a node was changed, not what.
-pub(super) fn drift(sight: &Sight, mut answer: DriftResponse) -> DriftResponse {
+pub(super) fn drift(sight: &Visibility, mut answer: DriftResponse) -> DriftResponse {
     answer
         .records
         .retain(|found| part(sight, &found.site) != Part::Nothing);
@@ -91,7 +91,10 @@ pub(super) fn drift(sight: &Sight, mut answer: DriftResponse) -> DriftResponse {
 ///
 /// Whether there are others is not revealed, only that there may be: what is not in the answer is not
 /// known to be gone.
-pub(super) fn documents(sight: &Sight, mut answer: GetDocumentsResponse) -> GetDocumentsResponse {
+pub(super) fn documents(
+    sight: &Visibility,
+    mut answer: GetDocumentsResponse,
+) -> GetDocumentsResponse {
     answer.complete &= sight.is_all();
     answer.documents.retain(|found| {
         found
@@ -115,7 +118,7 @@ mod tests {
     const SECRET: &str = "globex 192.0.2.0/24";
 
     /// A tenant of site-a; site-b serves another one.
-    fn acme() -> Sight {
+    fn acme() -> Visibility {
         let serves = |tenant: &str| Use {
             tenants: [tenant.parse().unwrap()].into(),
             ..Use::default()
@@ -128,7 +131,7 @@ mod tests {
             role: OperatorRole::Viewer,
             scope: Scope::Tenants(["acme".parse().unwrap()].into()),
         };
-        Sight::new(&[binding], OperatorRole::Viewer, &uses)
+        Visibility::new(&[binding], OperatorRole::Viewer, &uses)
     }
 
     fn site(name: &str) -> SiteStatus {

@@ -12,7 +12,7 @@ use voipfleet_proto::v1::{
     FeedLeftOut, FeedReport, FetchFeedRequest, FetchFeedResponse, LiveSourcesResponse,
     ResolvedAddress, ResolvedName,
 };
-use voipfleet_protocol::identity::rights::Sight;
+use voipfleet_protocol::identity::rights::Visibility;
 use voipfleet_ruleset::identifiers::ListName;
 use voipfleet_ruleset::ruleset::DnsName;
 
@@ -144,7 +144,7 @@ impl SourcesApi {
     }
 
     /// Entries of a list that are not denied, in sites that the caller sees completely.
-    fn left_out(&self, list: &ListName, sight: &Sight) -> Vec<FeedLeftOut> {
+    fn left_out(&self, list: &ListName, sight: &Visibility) -> Vec<FeedLeftOut> {
         let sites = self.fleet.live_sets().left_out(list);
         let seen = sites.into_iter().filter(|(site, _)| sight.whole_site(site));
         seen.flat_map(|(site, dropped)| {
@@ -160,7 +160,7 @@ impl SourcesApi {
 }
 
 /// The visible users of each name.
-fn users(documents: &Documents, sight: &Sight) -> BTreeMap<DnsName, BTreeSet<String>> {
+fn users(documents: &Documents, sight: &Visibility) -> BTreeMap<DnsName, BTreeSet<String>> {
     let mut users: BTreeMap<DnsName, BTreeSet<String>> = BTreeMap::new();
     let mut add = |name: &DnsName, user: String| {
         users.entry(name.clone()).or_default().insert(user);

@@ -13,7 +13,7 @@ fn record(what: &str, seconds: i64, result: Option<Ending>) -> Record {
             serial: "4f".to_owned(),
             peer: "192.0.2.7:51000".to_owned(),
         }),
-        request: "00c0ffee00c0ffee".to_owned(),
+        request: Some("00c0ffee00c0ffee".to_owned()),
         sites: vec!["site-a".to_owned()],
         result,
         ..Record::new(Kind::Result, what)
@@ -33,26 +33,26 @@ fn records() -> Vec<Record> {
         },
         Record {
             who: None,
-            request: String::new(),
+            request: None,
             objects: vec!["Node/site-a/sip1".to_owned()],
-            detail: "as sip with token 4e".to_owned(),
+            detail: Some("as sip with token 4e".to_owned()),
             ..record("Enrolled", 600, Some(Ending::Done))
         },
         Record {
             kind: Kind::Refused,
-            message: "their role operator does not hold for site site-a".to_owned(),
+            message: Some("their role operator does not hold for site site-a".to_owned()),
             ..record("Push", 3600, Some(Ending::Refused))
         },
         Record {
             kind: Kind::Refused,
             count: Some(4000),
-            message: "refused again and again".to_owned(),
+            message: Some("refused again and again".to_owned()),
             ..record("SeveralRefused", 7200, Some(Ending::Refused))
         },
         Record {
             sites: Vec::new(),
             objects: (0..5).map(|n| format!("Tenant/t{n}")).collect(),
-            message: "the controller ended before the result was known".to_owned(),
+            message: Some("the controller ended before the result was known".to_owned()),
             ..record("Apply", 90_000, Some(Ending::Unknown))
         },
     ]

@@ -60,7 +60,7 @@ impl Use {
 
 /// What the caller of an allowed call sees and may touch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Sight {
+pub struct Visibility {
     all: bool,
     sites: BTreeSet<SiteName>,
     tenants: BTreeSet<TenantName>,
@@ -71,40 +71,40 @@ pub struct Sight {
     shared: BTreeSet<(DocumentKind, String)>,
 }
 
-impl Sight {
+impl Visibility {
     /// What bindings with at least `role` make visible.
     pub fn new(bindings: &[Binding], role: OperatorRole, uses: &Uses) -> Self {
-        let mut sight = Self::default();
+        let mut visibility = Self::default();
         for binding in bindings.iter().filter(|binding| binding.role >= role) {
             match &binding.scope {
-                Scope::All => sight.all = true,
-                Scope::Sites(names) => sight.sites.extend(names.iter().cloned()),
-                Scope::Tenants(names) => sight.tenants.extend(names.iter().cloned()),
+                Scope::All => visibility.all = true,
+                Scope::Sites(names) => visibility.sites.extend(names.iter().cloned()),
+                Scope::Tenants(names) => visibility.tenants.extend(names.iter().cloned()),
             }
         }
-        if sight.all {
-            return sight;
+        if visibility.all {
+            return visibility;
         }
         for (site, used) in uses {
-            let own = sight.sites.contains(site);
+            let own = visibility.sites.contains(site);
             for tenant in &used.tenants {
-                let alone = sight.served.entry(tenant.clone()).or_insert(true);
+                let alone = visibility.served.entry(tenant.clone()).or_insert(true);
                 *alone &= own;
             }
             if own {
-                sight.shared.extend(used.shared.iter().cloned());
+                visibility.shared.extend(used.shared.iter().cloned());
             }
-            if !sight.tenants.is_disjoint(&used.tenants) {
-                sight.serving.insert(site.clone());
+            if !visibility.tenants.is_disjoint(&used.tenants) {
+                visibility.serving.insert(site.clone());
             }
         }
         let seen: BTreeSet<&TenantName> = uses
             .iter()
-            .filter(|(site, _)| sight.sites.contains(*site))
+            .filter(|(site, _)| visibility.sites.contains(*site))
             .flat_map(|(_, used)| &used.tenants)
             .collect();
-        sight.served.retain(|tenant, _| seen.contains(tenant));
-        sight
+        visibility.served.retain(|tenant, _| seen.contains(tenant));
+        visibility
     }
 
     /// Whether it is everything.
@@ -196,7 +196,7 @@ pub enum Refusal {
     },
     /// The operator has no binding at all.
     #[error("they have no rights here")]
-    Nobody,
+    NoRights,
     /// Only for roles that hold everywhere.
     #[error("this needs role {0} of everything; theirs is limited to a part")]
     NotAll(OperatorRole),
@@ -223,7 +223,7 @@ pub enum Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowed {
     /// What its caller sees.
-    pub sight: Sight,
+    pub visibility: Visibility,
 }
 
 /// Allowed, and how far; or not, and why.
@@ -243,22 +243,22 @@ fn needed(call: Call, target: &Target) -> OperatorRole {
 /// Decides whether an operator with these bindings may make a call.
 pub fn decide(bindings: &[Binding], call: Call, target: &Target, uses: &Uses) -> Decision {
     let role = needed(call, target);
-    let sight = Sight::new(bindings, role, uses);
+    let visibility = Visibility::new(bindings, role, uses);
     let found = bindings.iter().map(|binding| binding.role).max();
-    let found = found.ok_or(Refusal::Nobody)?;
-    if sight.is_nothing() {
+    let found = found.ok_or(Refusal::NoRights)?;
+    if visibility.is_nothing() {
         let needed = role;
         return Err(Refusal::Role { needed, found });
     }
     match call.scope() {
-        _ if sight.all => return Ok(Allowed { sight }),
+        _ if visibility.all => return Ok(Allowed { visibility }),
         ScopeKind::All => return Err(Refusal::NotAll(role)),
-        ScopeKind::Sites if sight.sites.is_empty() => return Err(Refusal::NotSites(role)),
+        ScopeKind::Sites if visibility.sites.is_empty() => return Err(Refusal::NotSites(role)),
         ScopeKind::Sites | ScopeKind::Tenants => {}
     }
     let tenants_too = call.scope() == ScopeKind::Tenants;
     let in_site = |site: &SiteName| {
-        let seen = sight.whole_site(site) || (tenants_too && sight.site(site));
+        let seen = visibility.whole_site(site) || (tenants_too && visibility.site(site));
         let refusal = || Refusal::Site(site.clone(), role);
         seen.then_some(()).ok_or_else(refusal)
     };
@@ -267,12 +267,12 @@ pub fn decide(bindings: &[Binding], call: Call, target: &Target, uses: &Uses) ->
         Target::Installation => return Err(Refusal::NotAll(role)),
         Target::Sites(sites) => sites.iter().try_for_each(in_site)?,
         Target::Node(site, _) => in_site(site)?,
-        Target::Document(kind, name) if call.changes() => sight.write(*kind, name, true)?,
+        Target::Document(kind, name) if call.changes() => visibility.write(*kind, name, true)?,
         Target::Document(kind, name) => {
-            if !sight.document(*kind, name) {
+            if !visibility.document(*kind, name) {
                 return Err(Refusal::Document(*kind, cut(name)));
             }
         }
     }
-    Ok(Allowed { sight })
+    Ok(Allowed { visibility })
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use voipfleet_ruleset::identifiers::{SiteName, TenantName};
 
 pub use call::{Call, ScopeKind};
-pub use decision::{Allowed, Decision, Refusal, Sight, Target, Use, Uses, decide};
+pub use decision::{Allowed, Decision, Refusal, Target, Use, Uses, Visibility, decide};
 
 /// What an operator may do, each with everything of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

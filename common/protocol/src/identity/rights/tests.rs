@@ -44,7 +44,7 @@ fn a_role_holds_where_it_is_bound() {
     assert!(decide(&bound, Call::Push, &both, &uses()).is_err());
     assert_eq!(
         decide(&[], Call::Status, &Target::Visible, &uses()),
-        Err(Refusal::Nobody)
+        Err(Refusal::NoRights)
     );
 }
 
@@ -64,44 +64,60 @@ fn a_higher_role_elsewhere_gives_nothing_here() {
 #[test]
 fn a_tenant_sees_its_sites_in_part_and_pushes_none() {
     let bound = [tenants(OperatorRole::Operator, &["acme"])];
-    let Ok(Allowed { sight }) = decide(&bound, Call::Status, &at("site-a"), &uses()) else {
+    let Ok(Allowed { visibility }) = decide(&bound, Call::Status, &at("site-a"), &uses()) else {
         panic!("refused");
     };
     let site = "site-a".parse().unwrap();
-    assert!(sight.site(&site) && !sight.whole_site(&site));
-    assert!(sight.tenant(&"acme".parse().unwrap()));
-    assert!(!sight.tenant(&"both".parse().unwrap()));
+    assert!(visibility.site(&site) && !visibility.whole_site(&site));
+    assert!(visibility.tenant(&"acme".parse().unwrap()));
+    assert!(!visibility.tenant(&"both".parse().unwrap()));
     assert!(
-        !sight.document(DocumentKind::Site, "site-a") && !sight.document(DocumentKind::List, "la")
+        !visibility.document(DocumentKind::Site, "site-a")
+            && !visibility.document(DocumentKind::List, "la")
     );
     assert!(decide(&bound, Call::Status, &at("site-b"), &uses()).is_err());
     assert!(decide(&bound, Call::Push, &at("site-a"), &uses()).is_err());
-    assert!(sight.write(DocumentKind::Tenant, "acme", true).is_ok());
-    assert!(sight.write(DocumentKind::Tenant, "new", false).is_err());
-    assert!(sight.write(DocumentKind::Tenant, "globex", true).is_err());
+    assert!(visibility.write(DocumentKind::Tenant, "acme", true).is_ok());
+    assert!(
+        visibility
+            .write(DocumentKind::Tenant, "new", false)
+            .is_err()
+    );
+    assert!(
+        visibility
+            .write(DocumentKind::Tenant, "globex", true)
+            .is_err()
+    );
 }
 
 #[test]
 fn a_tenant_that_other_sites_serve_is_read_and_not_written() {
     let bound = [sites(OperatorRole::Operator, &["site-a"])];
-    let sight = Sight::new(&bound, OperatorRole::Operator, &uses());
-    assert!(sight.write(DocumentKind::Tenant, "acme", true).is_ok());
-    assert!(sight.document(DocumentKind::Tenant, "both"));
-    let shared = sight.write(DocumentKind::Tenant, "both", true);
+    let visibility = Visibility::new(&bound, OperatorRole::Operator, &uses());
+    assert!(visibility.write(DocumentKind::Tenant, "acme", true).is_ok());
+    assert!(visibility.document(DocumentKind::Tenant, "both"));
+    let shared = visibility.write(DocumentKind::Tenant, "both", true);
     assert!(
         matches!(shared, Err(Refusal::SharedTenant(_))),
         "{shared:?}"
     );
-    assert!(!sight.document(DocumentKind::Tenant, "globex"));
-    let foreign = sight.write(DocumentKind::Tenant, "globex", true);
+    assert!(!visibility.document(DocumentKind::Tenant, "globex"));
+    let foreign = visibility.write(DocumentKind::Tenant, "globex", true);
     assert!(matches!(foreign, Err(Refusal::Document(..))), "{foreign:?}");
-    assert!(sight.write(DocumentKind::Tenant, "new", false).is_ok());
+    assert!(visibility.write(DocumentKind::Tenant, "new", false).is_ok());
     // There, but of no site of theirs.
-    assert!(sight.write(DocumentKind::Tenant, "new", true).is_err());
-    assert!(sight.document(DocumentKind::List, "la") && !sight.document(DocumentKind::List, "lb"));
-    assert!(sight.write(DocumentKind::List, "la", true).is_err());
-    assert!(sight.write(DocumentKind::List, "new", false).is_err());
-    assert!(sight.write(DocumentKind::Site, "site-b", false).is_err());
+    assert!(visibility.write(DocumentKind::Tenant, "new", true).is_err());
+    assert!(
+        visibility.document(DocumentKind::List, "la")
+            && !visibility.document(DocumentKind::List, "lb")
+    );
+    assert!(visibility.write(DocumentKind::List, "la", true).is_err());
+    assert!(visibility.write(DocumentKind::List, "new", false).is_err());
+    assert!(
+        visibility
+            .write(DocumentKind::Site, "site-b", false)
+            .is_err()
+    );
 }
 
 #[test]

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use crate::ruleset::{AddressSet, Expiring, Family, SetName};
 
 pub(crate) use elements::{ElementChange, changes};
-pub use plan::{SetPlan, set_named, set_plan, set_renewal};
+pub use plan::{SetPlan, SetRemoval, destroy, set_named, set_plan, set_renewal};
 pub use saved_sets::{UnreadableSets, parse_ipset_save};
 pub use set_counts::{SetCount, ShortSet, count_sets};
 pub use timer::Slack;

@@ -1,7 +1,7 @@
 //! What turns the kernel's sets into those of a ruleset.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use ipnet::IpNet;
 
@@ -15,10 +15,40 @@ use crate::ruleset::{AddressSet, Digest, Family, Ruleset, SetName, Until};
 /// What to give `ipset restore` before and after the rules change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SetPlan {
-    /// Before the rules: what they will name is made and filled. Empty: nothing to do.
+    /// Lines that make and fill what the rules will name.
     pub before: String,
-    /// After the rules: removal of unwanted elements and sets. Empty if there is nothing to do.
-    pub after: String,
+    /// What goes when no rule names it any more.
+    pub after: SetRemoval,
+}
+
+/// Elements and sets that go. As text, it is input of `ipset restore`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SetRemoval {
+    /// Lines that delete elements of sets that stay.
+    pub elements: String,
+    /// Sets to destroy. The kernel keeps those that a rule still names.
+    pub sets: Vec<SetName>,
+}
+
+impl SetRemoval {
+    /// Whether nothing goes.
+    pub fn is_empty(&self) -> bool {
+        self.elements.is_empty() && self.sets.is_empty()
+    }
+}
+
+impl fmt::Display for SetRemoval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.elements)?;
+        self.sets
+            .iter()
+            .try_for_each(|name| f.write_str(&destroy(name)))
+    }
+}
+
+/// The line that destroys a set.
+pub fn destroy(name: &SetName) -> String {
+    format!("destroy {name}\n")
 }
 
 /// What turns the sets `observed` into those of `wanted` at `now`, Unix time in seconds: only
@@ -40,33 +70,37 @@ pub fn set_plan(wanted: &Ruleset, observed: &[KernelSet], now: u64) -> SetPlan {
         let same_shape = old.header == header(set);
         if same_shape && let Some(delta) = delta(set, old, now) {
             plan.before.push_str(&delta.before);
-            plan.after.push_str(&delta.after);
+            plan.after.elements.push_str(&delta.after);
         } else if same_kind(&old.header, set.name.family) {
             let temporary = temporary_name(&set.name);
             if held.remove(&temporary).is_some() {
-                let _ = writeln!(plan.before, "destroy {temporary}");
+                plan.before.push_str(&destroy(&temporary));
             }
             create_filled(&mut plan.before, &temporary, set, now);
             let _ = writeln!(plan.before, "swap {temporary} {}", set.name);
             // The old shape has the temporary name now; rules follow the content.
-            let _ = writeln!(plan.before, "destroy {temporary}");
+            plan.before.push_str(&destroy(&temporary));
         } else {
             // The kernel swaps only sets of one type and family. No rule of ours can name
             // a set of another, so that it can go at once.
-            let _ = writeln!(plan.before, "destroy {}", set.name);
+            plan.before.push_str(&destroy(&set.name));
             plan.before.push_str(&set_create_input([set], now));
         }
     }
-    for name in held.keys() {
-        let _ = writeln!(plan.after, "destroy {name}");
-    }
+    plan.after.sets = held.into_keys().cloned().collect();
     plan
 }
 
-/// The elements that differ, one by one. None: old and new ones stand together for a while,
-/// and do not fit.
-fn delta(set: &AddressSet, old: &KernelSet, now: u64) -> Option<SetPlan> {
-    let mut plan = SetPlan::default();
+/// The lines for one set, before and after the rules.
+#[derive(Default)]
+struct Delta {
+    before: String,
+    after: String,
+}
+
+/// The elements that differ, one by one. `None`: the set does not hold old and new ones together.
+fn delta(set: &AddressSet, old: &KernelSet, now: u64) -> Option<Delta> {
+    let mut plan = Delta::default();
     let mut added = 0;
     for change in changes(set, old, now, Slack::EXACT) {
         match change {
@@ -101,8 +135,13 @@ fn add(lines: &mut String, set: &AddressSet, net: IpNet, end: Option<Until>, now
 /// Input of `ipset restore` that sets timers right which only the course of time has put
 /// wrong: kernel and clock drift apart, and the longest timer is shorter than some elements
 /// live. Where the clock was `stepped` since they were set, all of them; elements with an end
-/// that it brought back or made pass, too. Empty: nothing to do.
-pub fn set_renewal(wanted: &Ruleset, observed: &[KernelSet], now: u64, stepped: bool) -> String {
+/// that it brought back or made pass, too. `None` where all timers are right.
+pub fn set_renewal(
+    wanted: &Ruleset,
+    observed: &[KernelSet],
+    now: u64,
+    stepped: bool,
+) -> Option<String> {
     let mut lines = String::new();
     for set in wanted.sets.iter().filter(|set| !set.expiring.is_empty()) {
         let shape = header(set);
@@ -129,7 +168,7 @@ pub fn set_renewal(wanted: &Ruleset, observed: &[KernelSet], now: u64, stepped: 
             }
         }
     }
-    lines
+    (!lines.is_empty()).then_some(lines)
 }
 
 /// The set of `wanted` that has this kernel name, or is built under it.

@@ -114,7 +114,10 @@ fn a_set_of_the_same_shape_changes_by_what_differs() {
     let new = set("vf-clients-4", &["10.0.0.0/8", "192.0.2.2/32"]);
     let plan = set_plan(&ruleset(vec![new.clone()]), &[held(&old)], NOW);
     assert_eq!(plan.before, "add vf-clients-4 192.0.2.2/32 -exist\n");
-    assert_eq!(plan.after, "del vf-clients-4 192.0.2.1/32 -exist\n");
+    assert_eq!(
+        plan.after.to_string(),
+        "del vf-clients-4 192.0.2.1/32 -exist\n"
+    );
     assert_eq!(
         set_plan(&ruleset(vec![new.clone()]), &[held(&new)], NOW),
         SetPlan::default()
@@ -133,8 +136,8 @@ fn another_shape_is_built_beside_and_swapped_in() {
     );
     let plan = set_plan(&wanted, &[old.clone()], NOW);
     assert_eq!(
-        (plan.before.as_str(), plan.after.as_str()),
-        (built.as_str(), "")
+        (plan.before.as_str(), plan.after.is_empty()),
+        (built.as_str(), true)
     );
     // A crash left the temporary set behind.
     let left = KernelSet {
@@ -143,12 +146,12 @@ fn another_shape_is_built_beside_and_swapped_in() {
     };
     let plan = set_plan(&wanted, &[old, left.clone()], NOW);
     assert_eq!(plan.before, format!("destroy {temporary}\n{built}"));
-    assert_eq!(plan.after, "");
+    assert!(plan.after.is_empty());
     // And it goes when nothing has to be built.
     let plan = set_plan(&wanted, &[held(&wanted.sets[0]), left], NOW);
     assert_eq!(
-        (plan.before, plan.after),
-        (String::new(), format!("destroy {temporary}\n"))
+        (plan.before.as_str(), plan.after.to_string()),
+        ("", format!("destroy {temporary}\n"))
     );
 }
 
@@ -196,7 +199,8 @@ fn new_sets_come_before_and_unwanted_ones_go_after() {
         plan.before,
         "create vf-a-4 hash:net family inet maxelem 1024 -exist\nadd vf-a-4 10.0.0.1/32 -exist\n"
     );
-    assert_eq!(plan.after, "destroy vf-b-6\n");
+    assert_eq!(plan.after.sets, [name("vf-b-6")]);
+    assert_eq!(plan.after.to_string(), "destroy vf-b-6\n");
 }
 
 #[test]
@@ -244,7 +248,7 @@ fn an_element_with_an_end_is_given_what_is_left_of_it() {
     assert_eq!(set_create_input([&timed], NOW), made);
     let wanted = ruleset(vec![timed.clone()]);
     let plan = set_plan(&wanted, &[], NOW);
-    assert_eq!((plan.before.as_str(), plan.after.as_str()), (made, ""));
+    assert_eq!((plan.before.as_str(), plan.after.is_empty()), (made, true));
     // A minute later, the timers have run with the clock.
     let later = held_for(&timed, &[("10.0.0.2/32", 540), ("10.0.0.4/32", 2_147_423)]);
     assert_eq!(
@@ -279,9 +283,9 @@ fn timers_that_others_changed_are_set_again() {
         "add vf-deny-4 10.0.0.1/32 timeout 0 -exist\nadd vf-deny-4 10.0.0.2/32 timeout 600 -exist\n\
          add vf-deny-4 10.0.0.3/32 timeout 600 -exist\n"
     );
-    assert_eq!(plan.after, "del vf-deny-4 10.0.0.9/32 -exist\n");
+    assert_eq!(plan.after.elements, "del vf-deny-4 10.0.0.9/32 -exist\n");
     // None of it is the work of time.
-    assert_eq!(set_renewal(&wanted, &[found], NOW, false), "");
+    assert_eq!(set_renewal(&wanted, &[found], NOW, false), None);
 }
 
 #[test]
@@ -302,7 +306,7 @@ fn what_time_puts_wrong_is_put_right_unseen() {
         ],
     );
     assert_eq!(
-        set_renewal(&wanted, std::slice::from_ref(&found), NOW, false),
+        set_renewal(&wanted, std::slice::from_ref(&found), NOW, false).unwrap(),
         "add vf-deny-4 10.0.0.2/32 timeout 600 -exist\n\
          add vf-deny-4 10.0.0.3/32 timeout 2147483 -exist\n"
     );
@@ -310,10 +314,10 @@ fn what_time_puts_wrong_is_put_right_unseen() {
     let found = held_for(&timed, &[("10.0.0.2/32", 5), ("10.0.0.3/32", 2_147_000)]);
     assert_eq!(
         set_renewal(&wanted, std::slice::from_ref(&found), NOW - 600, false),
-        ""
+        None
     );
     assert_eq!(
-        set_renewal(&wanted, &[found], NOW - 600, true),
+        set_renewal(&wanted, &[found], NOW - 600, true).unwrap(),
         "add vf-deny-4 10.0.0.2/32 timeout 1200 -exist\n\
          add vf-deny-4 10.0.0.4/32 timeout 1200 -exist\n"
     );
@@ -326,7 +330,7 @@ fn what_time_puts_wrong_is_put_right_unseen() {
         ],
     );
     assert_eq!(
-        set_renewal(&wanted, &[found], NOW + 700, true),
+        set_renewal(&wanted, &[found], NOW + 700, true).unwrap(),
         "del vf-deny-4 10.0.0.2/32 -exist\n"
     );
 }
@@ -442,7 +446,7 @@ proptest! {
         prop_assert_eq!(differences, []);
         let count = count_sets(&wanted, &observed, NOW);
         prop_assert_eq!(count.enforced, count.wanted);
-        prop_assert_eq!(set_renewal(&wanted, &observed, NOW, true), "");
+        prop_assert_eq!(set_renewal(&wanted, &observed, NOW, true), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! From some live sets to newer ones: what was added and removed.
+//! From some dynamic sets to newer ones: what was added and removed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{InvalidLive, LiveName, LiveSets, LiveValue};
 use crate::ruleset::Expiring;
 
-/// From some live sets of a site to newer ones.
+/// From some dynamic sets of a site to newer ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LiveDelta {
     /// The sources that change.
@@ -74,8 +74,8 @@ impl LiveSets {
         LiveDelta { changes }
     }
 
-    /// What `delta` makes of these; an error where it is not from these. Whoever knows the
-    /// digest of what should come out compares it.
+    /// What `delta` makes of these; an error where it is not from these. The caller
+    /// compares the digest of the result where it knows it.
     pub fn apply_delta(&self, delta: &LiveDelta) -> Result<LiveSets, InvalidLive> {
         let mut new = self.clone();
         for (name, change) in &delta.changes {

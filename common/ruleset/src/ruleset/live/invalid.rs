@@ -1,14 +1,14 @@
-//! What live sets must not be.
+//! What dynamic sets must not be.
 
 use crate::ruleset::check::InvalidRuleset;
 
-/// The longest encoded live sets that either side takes: room for about 2 million prefixes.
+/// The longest encoded dynamic sets that either side takes: room for about 2 million prefixes.
 pub const MAX_LIVE_BYTES: usize = 64 << 20;
 /// The most sources of a site.
 pub const MAX_LIVE_SOURCES: usize = 4096;
-/// Bytes or a delta that are no live sets that we would take.
+/// Bytes or a delta that are no dynamic sets that we would take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not valid live sets: {0}")]
+#[error("not valid dynamic sets: {0}")]
 pub struct InvalidLive(String);
 
 impl InvalidLive {

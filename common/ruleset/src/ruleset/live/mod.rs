@@ -1,6 +1,6 @@
-//! Live sets: addresses that change between pushes, apart from the rulesets that use them.
+//! Dynamic sets: addresses that change between pushes, apart from the rulesets that use them.
 //!
-//! A set of a ruleset may name live sources beside its own elements. What these hold travels
+//! A set of a ruleset may name dynamic sets beside its own elements. What these hold travels
 //! apart and is in no digest of a ruleset. Both together are the *effective* ruleset, an
 //! ordinary [`Ruleset`].
 
@@ -21,7 +21,7 @@ pub use name::{DnsName, LiveName};
 use super::{AddressSet, Expiring, Family, Ruleset, distinct, storable};
 use crate::identifiers::SiteName;
 
-/// What one live source holds.
+/// What one dynamic set holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LiveValue {
     /// Prefixes of both families that stay, ascending, distinct, none with length 0.
@@ -59,7 +59,7 @@ impl LiveValue {
     }
 }
 
-/// What the live sources of a site hold.
+/// What the dynamic sets of a site hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveSets {
     /// The site.
@@ -68,13 +68,13 @@ pub struct LiveSets {
     pub sources: BTreeMap<LiveName, Arc<LiveValue>>,
 }
 
-/// A live source of which nothing is known: it is never taken as empty.
+/// A dynamic set of which nothing is known: it is never taken as empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("nothing is known of the live source {0}")]
+#[error("nothing is known of the dynamic set {0}")]
 pub struct Missing(pub LiveName);
 
 impl LiveSets {
-    /// Live sets without a source.
+    /// No dynamic set.
     pub fn new(site: SiteName) -> Self {
         Self {
             site,
@@ -114,13 +114,13 @@ impl LiveSets {
 }
 
 impl Ruleset {
-    /// The live sources that its sets name.
+    /// The dynamic sets that its sets name.
     pub fn live_names(&self) -> BTreeSet<LiveName> {
         let names = self.sets.iter().flat_map(|set| &set.live);
         names.cloned().collect()
     }
 
-    /// The effective ruleset: each set holds its own elements and those of its live sources, and
+    /// The effective ruleset: each set holds its own elements and those of its dynamic sets, and
     /// names no source. Its digest is another one.
     pub fn with_live(&self, live: &LiveSets) -> Result<Ruleset, Missing> {
         let sets = self.sets.iter().map(|set| set.with_live(live));
@@ -138,7 +138,7 @@ impl Ruleset {
 }
 
 impl AddressSet {
-    /// Its own elements and those of its live sources, which it names no more.
+    /// Its own elements and those of its dynamic sets, which it names no more.
     fn with_live(&self, live: &LiveSets) -> Result<AddressSet, Missing> {
         let mut elements = self.elements.clone();
         let mut expiring = self.expiring.clone();

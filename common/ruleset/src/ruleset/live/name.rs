@@ -1,4 +1,4 @@
-//! What live sources are called.
+//! What dynamic sets are called.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::identifiers::ListName;
 use crate::ruleset::{HostName, Interface, InvalidToken};
 
-/// A live source: where addresses come from that change between pushes. Its text is its name on
+/// A dynamic set: where addresses come from that change between pushes. Its text is its name on
 /// the wire and in records; names sort as their texts do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -35,7 +35,7 @@ pub(in crate::ruleset) const MAX_LIVE_NAME: usize = 5 + 253;
 
 fn invalid(text: &str) -> InvalidToken {
     InvalidToken {
-        what: "live source: allow, block, open, cluster, cluster:IFACE, name:HOST, feed:LIST or \
+        what: "dynamic set: allow, block, open, cluster, cluster:IFACE, name:HOST, feed:LIST or \
                deny-feed:LIST",
         text: text.chars().take(80).collect(),
     }

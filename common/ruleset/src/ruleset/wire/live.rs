@@ -1,4 +1,4 @@
-//! Live sets as canonical protobuf, and back with every value checked again.
+//! Dynamic sets as canonical protobuf, and back with every value checked again.
 
 use ipnet::IpNet;
 use prost::Message as _;
@@ -43,7 +43,7 @@ impl LiveSets {
         Digest::of(&self.encode())
     }
 
-    /// Reads encoded live sets, and checks every value in them.
+    /// Reads encoded dynamic sets, and checks every value in them.
     pub fn decode(bytes: &[u8]) -> Result<Self, InvalidLive> {
         if bytes.len() > MAX_LIVE_BYTES {
             return Err(InvalidLive::new(format!(

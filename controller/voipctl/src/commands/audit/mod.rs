@@ -17,7 +17,7 @@ use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, duration, first_names, or_dash, or_null, thousands};
+use crate::format::{Moment, duration, first_names, or_dash, thousands};
 use crate::table::{Cell, Table};
 
 /// `voipctl audit`
@@ -126,14 +126,14 @@ impl From<Record> for Shown {
             kind: record.kind,
             what: record.what,
             who: record.who,
-            request: or_null(record.request),
+            request: record.request,
             sites: record.sites,
             objects: record.objects,
-            detail: or_null(record.detail),
+            detail: record.detail,
             generation_before: record.before,
             generation_after: record.after,
             result: record.result,
-            message: or_null(record.message),
+            message: record.message,
             count: record.count,
             prev: record.prev,
         }
