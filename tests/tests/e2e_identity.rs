@@ -207,7 +207,7 @@ fn a_node_cannot_be_another_one_nor_read_its_ruleset() -> Result<()> {
             ensure!(!refused.message().is_empty(), "it does not say why");
             anyhow::Ok(())
         })?;
-        logged(lab, "controller", at, &["a ruleset that is not its own"])?;
+        logged(lab, "controller", at, &["another node's ruleset"])?;
         logged(lab, "controller", at, &["Hello names another node"])?;
         logged(lab, "controller", at, &["only operators may"])?;
         lab.wait_synced()?;

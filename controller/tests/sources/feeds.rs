@@ -8,7 +8,7 @@ use voipfleet_controller::dynamic_sets::feeds::{Asked, Feeds, Fetcher, Limits};
 use voipfleet_controller::limits::MAX_FEEDS;
 use voipfleet_controller::records::{FeedRecord, from_protobuf};
 use voipfleet_controller::site_inputs::read as live_sets;
-use voipfleet_controller::store::{Txn, Versioned, keys, write_batched};
+use voipfleet_controller::store::{Versioned, keys, write_batched};
 use voipfleet_policy::{Documents, Feed, Source, check};
 use voipfleet_ruleset::ruleset::LiveName;
 
