@@ -259,9 +259,9 @@ async fn back_up(data: PathBuf, file: &Path) -> anyhow::Result<()> {
     // Opening a store creates it: first make sure that there is an installation.
     let settings = Settings::load(&files)?;
     let authority = Authority::load(files.clone(), settings.trust_domain()?)?;
-    let store = open_store(&files)
-        .await
-        .context("cannot open the store; if the controller is running, use: voipctl backup FILE")?;
+    let store = open_store(&files).await.context(
+        "cannot open the store; while the controller runs, back it up with voipctl backup",
+    )?;
     let now_ms = clock::system().now_ms();
     let mut options = std::fs::OpenOptions::new();
     let file = options

@@ -35,30 +35,25 @@ pub struct Registrar {
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
     /// No such id, or another secret: the answer does not reveal which.
-    #[error("unknown token; create a new one: voipctl token create --site SITE --role ROLE")]
+    #[error("unknown token; ask an operator for a new one")]
     UnknownToken,
     /// Its time is over.
-    #[error(
-        "the token expired at {at}; create a new one: voipctl token create --site {site} --role ROLE"
-    )]
+    #[error("the token expired at {at}; create a new one: {create}")]
     Expired {
         /// When, RFC 3339.
         at: String,
-        /// Its site.
-        site: String,
+        /// The command for another one.
+        create: String,
     },
     /// It was used.
-    #[error(
-        "the token was used by node {node} at {at}; create a new one: voipctl token create --site \
-         {site} --role ROLE"
-    )]
+    #[error("the token was used by node {node} at {at}; create a new one: {create}")]
     Used {
         /// The node that it enrolled.
         node: NodeId,
         /// When, RFC 3339.
         at: String,
-        /// Its site.
-        site: String,
+        /// The command for another one.
+        create: String,
     },
     /// The name is no name.
     #[error(transparent)]
@@ -84,6 +79,16 @@ pub enum EnrolError {
     /// Too many at once.
     #[error("too many machines are enrolling; try again later")]
     Busy,
+}
+
+/// How an operator creates a token like this one.
+fn create_command(token: &TokenRecord) -> String {
+    let mut command = format!("voipctl token create --site {}", token.site);
+    for role in &token.roles {
+        command.push_str(" --role ");
+        command.push_str(role.code());
+    }
+    command
 }
 
 impl Registrar {
@@ -190,7 +195,6 @@ impl Registrar {
         csr: &Csr,
         enrolled: bool,
     ) -> Result<(), EnrolError> {
-        let site = token.site.to_string();
         let ended = token.expires_ms <= self.clock.now_ms();
         if let Some(used) = &token.used {
             let same = used.node == id.node && used.key_hash == csr.key_hash();
@@ -203,13 +207,13 @@ impl Registrar {
                     node: used.node.clone(),
                 },
                 at: clock::show(used.at_ms),
-                site,
+                create: create_command(token),
             });
         }
         if ended {
             return Err(EnrolError::Expired {
                 at: clock::show(token.expires_ms),
-                site,
+                create: create_command(token),
             });
         }
         Ok(())

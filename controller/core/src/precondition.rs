@@ -2,6 +2,7 @@
 //! If-Match of a push.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use voipfleet_policy::{Batch, OnFailure, Rollout};
@@ -61,19 +62,109 @@ pub struct LastChanges {
     pub pushed_by: Option<String>,
 }
 
+/// One thing that is no longer as a plan assumed. An operator of `None` is unknown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Violation {
+    Pushed {
+        generation: Generation,
+        by: Option<String>,
+    },
+    GenerationsGone,
+    RolloutChanged {
+        then: Rollout,
+        now: Rollout,
+        by: Option<String>,
+    },
+    ModeChanged {
+        observe: bool,
+        by: Option<String>,
+    },
+    NodeDeleted(NodeName),
+    NodeEnrolled(NodeName),
+    NodeRuns {
+        node: NodeName,
+        /// None: nothing any more.
+        generation: Option<Generation>,
+    },
+    /// The documents changed, and these nodes get other rules.
+    RulesByDocuments {
+        nodes: Vec<NodeName>,
+        by: Option<String>,
+    },
+    /// Rules depend on roles and addresses of the site's nodes too.
+    RulesByNodes {
+        nodes: Vec<NodeName>,
+    },
+}
+
+impl Violation {
+    /// What changed.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::Pushed { generation, .. } => format!("generation {generation}"),
+            Self::GenerationsGone => "generations".to_owned(),
+            Self::RolloutChanged { .. } => "rollout".to_owned(),
+            Self::ModeChanged { .. } => "mode".to_owned(),
+            Self::NodeDeleted(node) | Self::NodeEnrolled(node) | Self::NodeRuns { node, .. } => {
+                format!("node {node}")
+            }
+            Self::RulesByDocuments { nodes, .. } | Self::RulesByNodes { nodes } => {
+                format!("rules of {}", names(nodes))
+            }
+        }
+    }
+
+    /// How it changed.
+    pub fn description(&self) -> String {
+        match self {
+            Self::Pushed { by, .. } => format!("pushed by {}", operator(by.as_deref())),
+            Self::GenerationsGone => "gone".to_owned(),
+            Self::RolloutChanged { then, now, by } => format!(
+                "changed by {} from {} to {}",
+                operator(by.as_deref()),
+                in_words(then),
+                in_words(now)
+            ),
+            Self::ModeChanged { observe, by } => {
+                let mode = if *observe { "observe" } else { "enforce" };
+                format!("changed by {} to {mode}", operator(by.as_deref()))
+            }
+            Self::NodeDeleted(_) => "deleted".to_owned(),
+            Self::NodeEnrolled(_) => "enrolled".to_owned(),
+            Self::NodeRuns { generation, .. } => match generation {
+                Some(number) => format!("now runs generation {number}"),
+                None => "no longer runs anything".to_owned(),
+            },
+            Self::RulesByDocuments { by, .. } => format!(
+                "different since {} changed the documents",
+                operator(by.as_deref())
+            ),
+            Self::RulesByNodes { .. } => "different since the site's nodes changed".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject(), self.description())
+    }
+}
+
 impl Precondition {
-    /// What no longer holds, in words; empty: it holds.
-    pub fn violations(&self, now: &Self, last: &LastChanges) -> Vec<String> {
-        let pushed_by = operator(last.pushed_by.as_deref());
-        let documents_by = operator(last.documents_by.as_deref());
+    /// What no longer holds; empty: it holds.
+    pub fn violations(&self, now: &Self, last: &LastChanges) -> Vec<Violation> {
+        let documents_by = last.documents_by.as_deref();
         let mut violations = Vec::new();
         let states = self.state.as_ref().zip(now.state.as_ref());
         if let Some((then, now)) = states
             && now.generation != then.generation
         {
             violations.push(match now.generation {
-                Some(number) => format!("{pushed_by} pushed generation {number}"),
-                None => "the site's generations are gone".to_owned(),
+                Some(generation) => Violation::Pushed {
+                    generation,
+                    by: last.pushed_by.clone(),
+                },
+                None => Violation::GenerationsGone,
             });
         }
         let (then, now) = (&self.content, &now.content);
@@ -81,11 +172,11 @@ impl Precondition {
         let mut changed = Vec::new();
         for (name, wanted) in &then.nodes {
             let Some(wanted_now) = now.nodes.get(name) else {
-                violations.push(format!("node {name} was deleted"));
+                violations.push(Violation::NodeDeleted(name.clone()));
                 continue;
             };
             if wanted_now != wanted {
-                changed.push(name);
+                changed.push(name.clone());
             }
             if let Some((then, now)) = states {
                 violations.extend(now.confirmed_otherwise(then, name));
@@ -93,16 +184,15 @@ impl Precondition {
         }
         let enrolled = now.nodes.keys();
         let enrolled = enrolled.filter(|name| !then.nodes.contains_key(*name));
-        violations.extend(enrolled.map(|name| format!("node {name} enrolled")));
+        violations.extend(enrolled.cloned().map(Violation::NodeEnrolled));
         if !changed.is_empty() {
-            let names = names(&changed);
             violations.push(if now.documents == then.documents {
-                // Rules depend on roles and addresses of nodes too.
-                format!("the rules for {names} are different: the site's nodes changed")
+                Violation::RulesByNodes { nodes: changed }
             } else {
-                format!(
-                    "{documents_by} changed the documents, and the rules for {names} are different"
-                )
+                Violation::RulesByDocuments {
+                    nodes: changed,
+                    by: documents_by.map(str::to_owned),
+                }
             });
         }
         violations
@@ -110,33 +200,34 @@ impl Precondition {
 }
 
 impl SiteState {
-    /// How what `name` has confirmed differs from an earlier state, in words; none: not at all.
-    fn confirmed_otherwise(&self, then: &Self, name: &NodeName) -> Option<String> {
+    /// How what `name` has confirmed differs from an earlier state; none: not at all.
+    fn confirmed_otherwise(&self, then: &Self, name: &NodeName) -> Option<Violation> {
         let held = |state: &Self| state.confirmed.get(name).copied();
         let digest = |held: Option<Held>| held.map(|held| held.digest);
         let (then, now) = (held(then), held(self));
-        if digest(then) == digest(now) {
-            return None;
-        }
-        Some(match now {
-            Some(held) => format!("node {name} now runs generation {}", held.generation),
-            None => format!("node {name} no longer runs anything"),
+        (digest(then) != digest(now)).then(|| Violation::NodeRuns {
+            node: name.clone(),
+            generation: now.map(|held| held.generation),
         })
     }
 }
 
 impl Staging {
-    fn violations(&self, now: &Self, by: &str) -> Vec<String> {
+    fn violations(&self, now: &Self, by: Option<&str>) -> Vec<Violation> {
+        let by = || by.map(str::to_owned);
         let mut violations = Vec::new();
         if now.rollout != self.rollout {
-            let (then, now) = (in_words(&self.rollout), in_words(&now.rollout));
-            violations.push(format!(
-                "{by} changed the site's rollout from {then} to {now}"
-            ));
+            violations.push(Violation::RolloutChanged {
+                then: self.rollout.clone(),
+                now: now.rollout.clone(),
+                by: by(),
+            });
         }
         if now.observe != self.observe {
-            let mode = if now.observe { "observe" } else { "enforce" };
-            violations.push(format!("{by} changed the site's mode to {mode}"));
+            violations.push(Violation::ModeChanged {
+                observe: now.observe,
+                by: by(),
+            });
         }
         violations
     }
@@ -164,7 +255,7 @@ fn operator(name: Option<&str>) -> &str {
     name.unwrap_or("an unknown operator")
 }
 
-fn names(nodes: &[&NodeName]) -> String {
+fn names(nodes: &[NodeName]) -> String {
     let shown = nodes.iter().take(SHOWN).map(|name| name.as_str());
     let shown: Vec<&str> = shown.collect();
     let shown = shown.join(", ");
@@ -235,7 +326,8 @@ mod tests {
             documents_by: Some("ben".to_owned()),
             pushed_by: Some("ada".to_owned()),
         };
-        then.violations(now, &last)
+        let found = then.violations(now, &last);
+        found.iter().map(ToString::to_string).collect()
     }
 
     fn set_wanted(precondition: &mut Precondition, node: &str, wanted: &str) {
@@ -260,18 +352,18 @@ mod tests {
         assert_eq!(
             violations(&then, &now),
             [
-                "ada pushed generation 7",
-                "node a now runs generation 7",
-                "node d was deleted",
-                "node c enrolled",
-                "ben changed the documents, and the rules for b are different",
+                "generation 7: pushed by ada",
+                "node a: now runs generation 7",
+                "node d: deleted",
+                "node c: enrolled",
+                "rules of b: different since ben changed the documents",
             ]
         );
         now = then.clone();
         set_wanted(&mut now, "b", "other");
         assert_eq!(
             violations(&then, &now),
-            ["the rules for b are different: the site's nodes changed"]
+            ["rules of b: different since the site's nodes changed"]
         );
     }
 
@@ -289,7 +381,7 @@ mod tests {
         set_wanted(&mut now, "a", "other");
         assert_eq!(
             violations(&queued, &now),
-            ["ben changed the documents, and the rules for a are different"]
+            ["rules of a: different since ben changed the documents"]
         );
     }
 
@@ -300,10 +392,10 @@ mod tests {
         now.content.staging.rollout.canary = 2;
         now.content.staging.observe = true;
         let found = violations(&then, &now);
-        let start = "ben changed the site's rollout from {canary: 0,";
+        let start = "rollout: changed by ben from {canary: 0,";
         assert!(found[0].starts_with(start), "{found:?}");
         assert!(found[0].contains("to {canary: 2,"), "{found:?}");
-        assert_eq!(found[1], "ben changed the site's mode to observe");
+        assert_eq!(found[1], "mode: changed by ben to observe");
     }
 
     /// Another site's tenant was changed: nothing that this plan says is wrong.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use voipfleet_compiler::CompileError;
-use voipfleet_controller_core::precondition::Precondition;
+use voipfleet_controller_core::precondition::{Precondition, Violation};
 use voipfleet_policy::Source;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::SiteName;
@@ -79,11 +79,11 @@ pub enum PushError {
         source: CompileError,
     },
     /// The precondition of the plan that was confirmed does not hold.
-    #[error("the plan of {site} no longer holds: {}", .violations.join("; "))]
+    #[error("the plan of {site} no longer holds: {}", listed(.violations))]
     Stale {
         site: SiteName,
-        /// In words; never empty.
-        violations: Vec<String>,
+        /// Never empty.
+        violations: Vec<Violation>,
     },
     #[error("site {0} has no generation {1}, or no longer")]
     UnknownGeneration(SiteName, Generation),
@@ -125,4 +125,9 @@ pub enum PushError {
     Broken(SiteName),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+fn listed(violations: &[Violation]) -> String {
+    let violations: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    violations.join("; ")
 }

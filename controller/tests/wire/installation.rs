@@ -402,6 +402,15 @@ async fn next(events: &mut Streaming<PushEvent>) -> Option<push_event::Kind> {
 pub(crate) fn refused(result: Result<impl std::fmt::Debug, Status>, code: Code) -> String {
     let status = result.unwrap_err();
     assert_eq!(status.code(), code, "{}", status.message());
-    let Refusal { message, hints, .. } = Refusal::of(&status);
-    [vec![message], hints].concat().join("; ")
+    let Refusal {
+        message,
+        hints,
+        changed,
+        ..
+    } = Refusal::of(&status);
+    let changed = changed.iter();
+    let changed = changed.map(|changed| format!("{}: {}", changed.subject, changed.description));
+    [vec![message], changed.collect(), hints]
+        .concat()
+        .join("; ")
 }

@@ -159,10 +159,7 @@ async fn a_push_with_a_plan_pushes_exactly_that_plan() {
         installation.try_push(agreed(&planned)).await.map(|_| ()),
         Code::Aborted,
     );
-    assert!(
-        message.contains("the rules for a are different"),
-        "{message}"
-    );
+    assert!(message.contains("rules of a: different"), "{message}");
     installation.apply(&wider()).await;
     let push = installation.try_push(agreed(&planned)).await.unwrap();
     assert_eq!(push.started.generation, 1);
@@ -182,7 +179,10 @@ async fn a_stale_plan_is_refused_with_the_change() {
     };
     installation.apply(&wider()).await;
     let message = stale(&planned).await;
-    assert!(message.contains("ada changed the documents"), "{message}");
+    assert!(
+        message.contains("since ada changed the documents"),
+        "{message}"
+    );
     assert_eq!(installation.status().await.generation, 0);
 
     // The same rules in other batches are not what was shown.
@@ -191,7 +191,7 @@ async fn a_stale_plan_is_refused_with_the_change() {
     installation.apply(&staged).await;
     let message = stale(&planned).await;
     assert!(
-        message.contains("ada changed the site's rollout from {canary: 0, batch: 100%"),
+        message.contains("rollout: changed by ada from {canary: 0, batch: 100%"),
         "{message}"
     );
     installation.apply(&wider()).await;
@@ -199,12 +199,12 @@ async fn a_stale_plan_is_refused_with_the_change() {
     let planned = plan(&installation, &[]).await;
     installation.enrol("b").await;
     let message = stale(&planned).await;
-    assert!(message.contains("node b enrolled"), "{message}");
+    assert!(message.contains("node b: enrolled"), "{message}");
 
     let planned = plan(&installation, &[]).await;
     let push = installation.push().await;
     let message = stale(&planned).await;
-    assert!(message.contains("ada pushed generation 1"), "{message}");
+    assert!(message.contains("generation 1: pushed by ada"), "{message}");
     let planned = plan(&installation, &[]).await;
     let offer = session.offer().await;
     session.apply(&offer).await;
@@ -213,7 +213,7 @@ async fn a_stale_plan_is_refused_with_the_change() {
         .await;
     let message = stale(&planned).await;
     assert!(
-        message.contains("node a now runs generation 1"),
+        message.contains("node a: now runs generation 1"),
         "{message}"
     );
     drop(push);
@@ -324,7 +324,7 @@ async fn earlier_generations_are_listed_shown_and_compared() {
         ..RollbackRequest::default()
     };
     let message = refused(client.rollback(stale).await.map(|_| ()), Code::Aborted);
-    assert!(message.contains("node b enrolled"), "{message}");
+    assert!(message.contains("node b: enrolled"), "{message}");
     let done = &history.generations[0];
     assert_eq!((done.result.as_str(), done.applied), ("done", Some(1)));
     refused(client.diff_generations(request(1, 9)).await, Code::NotFound);

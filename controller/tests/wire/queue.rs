@@ -357,7 +357,7 @@ async fn a_queued_plan_is_pushed_at_its_turn_or_refused() {
     assert_eq!(end.code(), Code::FailedPrecondition);
     let message = end.message();
     assert!(
-        message.contains("ada changed the documents, and the rules for a are different"),
+        message.contains("rules of a: different since ada changed the documents"),
         "{message}"
     );
     assert_eq!(generations(&installation).await, [1, 2]);

@@ -55,15 +55,12 @@ pub enum CommandRefusal {
     #[error("the rollout of generation {0} is being rolled back; wait for its end")]
     GoingBack(Generation),
     /// It was restored from a backup while it went back.
-    #[error(
-        "the rollout of generation {0} was being rolled back, and is held; let it finish: voipctl \
-         rollout resume SITE"
-    )]
+    #[error("the rollout of generation {0} was being rolled back, and is held")]
     HeldBack(Generation),
     /// No node ran anything before it.
     #[error("before generation {0} the nodes ran nothing: there is nothing to roll back to")]
     NothingBefore(Generation),
-    #[error("the rollout of generation {0} is done; roll back with: voipctl rollback SITE")]
+    #[error("the rollout of generation {0} is done")]
     Done(Generation),
 }
 

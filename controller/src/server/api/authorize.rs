@@ -261,7 +261,9 @@ pub(super) fn not_permitted(name: &OperatorName, call: Call, refusal: &rights::R
 fn unknown_caller(name: &OperatorName) -> Status {
     let message = format!("operator {name} is unknown here, or was added again with another key");
     Refusal::new(Reason::UnknownCaller, message)
-        .hint("ask an admin to add the operator; see: voipctl operator add --help")
+        .hint(format!(
+            "ask an admin to add the operator: voipctl operator add {name}"
+        ))
         .hint("the first admin is named in the controller's controller.json")
         .fact("operator", name)
         .into()

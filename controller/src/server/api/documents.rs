@@ -184,12 +184,14 @@ impl DocumentsApi {
             return Ok(());
         }
         let message = format!("site {site} still has nodes: {}", nodes.join(", "));
-        Err(Refusal::new(Reason::SiteHasNodes, message)
-            .hint(format!(
-                "delete each of them first: voipctl delete node {site}/NODE"
+        let first = nodes.iter().take(1);
+        let refusal = Refusal::new(Reason::SiteHasNodes, message);
+        let refusal = first.fold(refusal, |refusal, node| {
+            refusal.hint(format!(
+                "delete each of them first, such as: voipctl delete node {site}/{node}"
             ))
-            .fact("site", site)
-            .into())
+        });
+        Err(refusal.fact("site", site).into())
     }
 
     pub(super) async fn read_documents(&self) -> Result<Stored, Status> {

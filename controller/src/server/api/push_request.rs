@@ -57,7 +57,7 @@ pub(super) fn push_request(
     if !request.sources.is_empty() && !request.dry_run {
         let message = "a push takes documents only in a dry run";
         return Err(Refusal::new(Reason::InvalidRequest, message)
-            .hint("apply them first: voipctl apply -f PATH")
+            .hint("apply them first, with voipctl apply")
             .into());
     }
     let site = parse(&request.site)?;

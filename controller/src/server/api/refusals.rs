@@ -5,6 +5,8 @@ use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::Reason;
 use voipfleet_ruleset::identifiers::SiteName;
 
+use voipfleet_controller_core::rollout::state_machine::CommandRefusal;
+
 use super::failed;
 use crate::errors::chain;
 use crate::push::PushError;
@@ -20,7 +22,9 @@ pub(super) fn refused(error: PushError) -> Status {
             return failed(error);
         }
         PushError::Inputs(InputsError::UnknownSite(site)) => refusal(Reason::UnknownSite)
-            .hint("apply a document of kind Site with that name first: voipctl apply -f PATH")
+            .hint(format!(
+                "apply a document of kind Site with the name {site} first"
+            ))
             .fact("site", site),
         PushError::Inputs(InputsError::Sources(_)) => {
             refusal(Reason::InvalidDocuments).hint("show all of them: voipctl apply --dry-run")
@@ -39,8 +43,7 @@ pub(super) fn refused(error: PushError) -> Status {
             .fact("generation", number),
         PushError::Compile { site, .. } => refusal(Reason::DoesNotCompile).fact("site", site),
         PushError::NothingBefore(site) => refusal(Reason::NoEarlierGeneration)
-            .hint(format!("list the generations: voipctl history {site}"))
-            .hint(format!("choose one: voipctl rollback {site} --to GEN"))
+            .hint(format!("choose a generation: voipctl history {site}"))
             .fact("site", site),
         PushError::Busy {
             site,
@@ -74,9 +77,15 @@ pub(super) fn refused(error: PushError) -> Status {
             .fact("site", site)
             .fact("generation", generation),
         PushError::Contended(site) => refusal(Reason::Conflict).fact("site", site),
-        PushError::Stale { site, .. } => refusal(Reason::PlanStale)
-            .hint(format!("make a new plan: voipctl plan {site}"))
-            .fact("site", site),
+        PushError::Stale { site, violations } => {
+            let message = format!("the plan of {site} no longer holds");
+            let refusal = Refusal::new(Reason::PlanStale, message)
+                .hint(format!("make a new plan: voipctl plan {site}"))
+                .fact("site", site);
+            violations.iter().fold(refusal, |refusal, violation| {
+                refusal.changed(violation.subject(), violation.description())
+            })
+        }
     }
     .into()
 }
@@ -87,7 +96,19 @@ pub(super) fn not_commanded(error: CommandError) -> Status {
     let (reason, site) = match error {
         CommandError::Store(error) => return failed(error),
         CommandError::None(site) => return no_rollout(&site),
-        CommandError::Refused(site, _) => (Reason::RolloutState, site),
+        CommandError::Refused(site, why) => {
+            let refusal = Refusal::new(Reason::RolloutState, message);
+            let refusal = match why {
+                CommandRefusal::HeldBack(_) => {
+                    refusal.hint(format!("let it finish: voipctl rollout resume {site}"))
+                }
+                CommandRefusal::Done(_) => {
+                    refusal.hint(format!("roll back: voipctl rollback {site}"))
+                }
+                _ => refusal,
+            };
+            return refusal.fact("site", site).into();
+        }
         CommandError::Contended(site) => (Reason::Conflict, site),
     };
     Refusal::new(reason, message).fact("site", site).into()

@@ -93,7 +93,9 @@ fn deleted(request: &DeleteRequest) -> Result<Target, Status> {
 pub(super) fn node_id(name: &str) -> Result<NodeId, Status> {
     let (site, node) = name.split_once('/').ok_or_else(|| {
         let shown: String = name.chars().take(80).collect();
-        invalid(format!("{shown:?} is not SITE/NODE"))
+        invalid(format!(
+            "{shown:?} is not a site and a node, such as site-a/sip1"
+        ))
     })?;
     Ok(NodeId {
         site: parse(site)?,

@@ -115,7 +115,10 @@ impl TokensApi {
                     let message = format!("there is no site {}", record.site);
                     return Err(Failed::from(
                         Refusal::new(Reason::UnknownSite, message)
-                            .hint("apply its document first: voipctl apply -f PATH")
+                            .hint(format!(
+                                "apply a document of kind Site with the name {} first",
+                                record.site
+                            ))
                             .fact("site", &record.site),
                     ));
                 }

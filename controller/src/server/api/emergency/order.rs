@@ -58,7 +58,7 @@ impl Order {
         }
         let scope = scope(asked.scope)?.ok_or_else(|| {
             let refusal = Refusal::new(Reason::InvalidRequest, "no site given");
-            Status::from(refusal.hint("add --site SITE or --all"))
+            Status::from(refusal.hint("name one with --site, or every one with --all"))
         })?;
         Ok(Self {
             net,
@@ -110,7 +110,7 @@ pub(super) fn reason(text: &str) -> Result<String, Status> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Refusal::new(Reason::InvalidRequest, "no reason given")
-            .hint("add --reason TEXT")
+            .hint("give one with --reason")
             .into());
     }
     if text.chars().count() > MAX_REASON {
