@@ -142,7 +142,10 @@ async fn an_unknown_operator_is_refused_and_recorded() {
     let channel = pair.connect(&installation.address()).await.unwrap();
     let mut client = voipfleet_proto::v1::operator_client::OperatorClient::new(channel);
     let message = refused(client.apply(apply(SITE)).await, Code::PermissionDenied);
-    assert!(message.contains("voipctl operator add ben"), "{message}");
+    assert!(
+        message.contains("voipctl operator add ben --role viewer"),
+        "{message}"
+    );
     let read = client.get_documents(GetDocumentsRequest::default()).await;
     refused(read, Code::PermissionDenied);
     let records = records(&mut installation).await;

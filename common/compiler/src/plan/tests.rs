@@ -168,6 +168,85 @@ fn the_first_ruleset_of_a_node_reports_no_access() {
     assert_eq!(clients.unwrap().before, 0);
 }
 
+fn warnings(before: &Documents, after: &Documents) -> Vec<String> {
+    let (was, now) = (rulesets(before), rulesets(after));
+    let nodes: Vec<NodeChange<'_>> = now
+        .iter()
+        .map(|(node, after)| NodeChange {
+            node,
+            before: was.get(node),
+            after,
+        })
+        .collect();
+    let changes = Changes::of(&nodes, &owners(before), &owners(after));
+    changes.warnings(&nodes, None, 0)
+}
+
+#[test]
+fn a_change_of_mode_is_a_warning() {
+    let enforced = documents();
+    let mut observed = enforced.clone();
+    observed.sites.values_mut().next().unwrap().mode = Mode::Observe;
+    assert_eq!(
+        warnings(&enforced, &observed),
+        ["mode: nothing would be dropped any more on http1, sip1, only counted and logged"]
+    );
+    assert_eq!(
+        warnings(&observed, &enforced),
+        ["mode: what was only counted and logged would be dropped on http1, sip1"]
+    );
+}
+
+#[test]
+fn lost_admins_are_a_warning() {
+    let after = documents();
+    let mut before = after.clone();
+    let site = before.sites.values_mut().next().unwrap();
+    site.admins.push(word("198.51.100.99"));
+    assert_eq!(
+        warnings(&before, &after),
+        [
+            "admins: 198.51.100.99/32 would lose SSH on http1, sip1",
+            "site site-a would lose ports 80 and 443: phones there get no provisioning, and APIs \
+             and certificate renewal over HTTP fail"
+        ]
+    );
+    assert_eq!(warnings(&after, &before), [""; 0]);
+}
+
+/// A rule of the site is no service of its name.
+#[test]
+fn the_world_is_a_warning_but_for_public_services() {
+    let mut before = documents();
+    let site = before.sites.values_mut().next().unwrap();
+    site.rules.first_mut().unwrap().name = "rtp".to_owned();
+    site.services.entry("web".to_owned()).or_default().from = Some(vec![AddressWord::Tenants]);
+    site.services.entry("rtp".to_owned()).or_default().from = Some(vec![AddressWord::Tenants]);
+    let mut after = before.clone();
+    let site = after.sites.values_mut().next().unwrap();
+    for service in ["rtp", "web"] {
+        let service = site.services.get_mut(service).unwrap();
+        service.from = Some(vec![AddressWord::World]);
+    }
+    let rule = site.rules.first_mut().unwrap();
+    rule.from = vec![AddressWord::World];
+    rule.dangerous = true;
+    assert_eq!(
+        warnings(&before, &after),
+        [
+            "the world would reach rule rtp 9100/tcp on sip1",
+            "the world would reach web 80,443/tcp on http1"
+        ]
+    );
+    assert_eq!(
+        warnings(&after, &before),
+        [
+            "world would lose ports 80 and 443: phones there get no provisioning, and APIs and \
+          certificate renewal over HTTP fail"
+        ]
+    );
+}
+
 proptest! {
     /// The reported changes of a list of networks lead from the old one to the new one.
     #[test]

@@ -262,7 +262,7 @@ fn unknown_caller(name: &OperatorName) -> Status {
     let message = format!("operator {name} is unknown here, or was added again with another key");
     Refusal::new(Reason::UnknownCaller, message)
         .hint(format!(
-            "ask an admin to add the operator: voipctl operator add {name}"
+            "ask an admin to add the operator: voipctl operator add {name} --role viewer"
         ))
         .hint("the first admin is named in the controller's controller.json")
         .fact("operator", name)
