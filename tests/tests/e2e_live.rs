@@ -232,7 +232,7 @@ fn a_stranger_is_let_in_and_shut_out_and_a_site_is_opened_and_closed() -> Result
         let own = own.context("there is no stranger")?;
         let addresses = [own.v4.to_string(), own.v6.to_string()];
         let nowhere = lab.voipctl(&["allow", &addresses[0], "--reason", "a new phone"])?;
-        refused(&nowhere, "name one with --site")?;
+        refused(&nowhere, "no site given")?;
         for address in &addresses {
             let line = [
                 "allow",

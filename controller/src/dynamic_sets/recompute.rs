@@ -76,14 +76,15 @@ impl DynamicSets {
                 change = changes.next() => {
                     let Some(change) = change else { return };
                     follower.hear(change);
-                    // What came at the same time is computed once.
-                    while let Some(Some(change)) = changes.next().now_or_never() {
-                        follower.hear(change);
-                    }
                 }
                 () = self.inner.asked.notified() => {}
                 () = tokio::time::sleep_until(next) => {}
                 () = self.inner.stop.cancelled() => return,
+            }
+            // Changes that came at the same time are computed once, and before a site that was
+            // just asked for.
+            while let Some(Some(change)) = changes.next().now_or_never() {
+                follower.hear(change);
             }
         }
     }
@@ -109,9 +110,12 @@ impl Follower<'_> {
             return;
         };
         self.heard = change.revision;
+        if change.key == keys::DOCUMENTS {
+            self.stale.documents = true;
+            return;
+        }
         let mut parts = change.key.splitn(3, '/');
         match (parts.next(), parts.next(), parts.next()) {
-            (Some("doc"), ..) => self.stale.documents = true,
             (Some("block" | "allow"), Some(scope), _) => {
                 self.stale.ends = true;
                 match scope.parse() {

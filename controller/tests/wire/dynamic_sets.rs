@@ -3,7 +3,7 @@
 use tonic::Code;
 use voipfleet_proto::v1::{DeleteRequest, InterfaceAddress, agent_message};
 use voipfleet_ruleset::ruleset::{LiveName, LiveSets, LiveValue};
-use voipfleet_testkit::documents::SiteBuilder;
+use voipfleet_testkit::documents::{SiteBuilder, TenantBuilder};
 use voipfleet_testkit::{AgentSession, FakeAgent};
 
 use super::installation::{connected, refused};
@@ -60,6 +60,31 @@ async fn members_follow_enrolment_and_deletion_without_a_push() {
     };
     installation.operator().await.delete(request).await.unwrap();
     until_cluster(&mut a, held, &[A]).await;
+}
+
+/// Documents that are applied change what a site needs, before any push.
+#[tokio::test]
+async fn applied_documents_change_the_sources_without_a_push() {
+    let (installation, _, mut a) = connected().await;
+    let notice = a.notice().await;
+    let held = a.take_live(&notice, None).await;
+    let mut held = until_cluster(&mut a, held, &[A]).await;
+    let name = LiveName::Name("sbc.carrier.example".parse().unwrap());
+    assert!(held.get(&name).is_none());
+
+    let tenant = TenantBuilder::new("acme").networks("sbc", &["sbc.carrier.example"]);
+    let site = SiteBuilder::new("site-a")
+        .admins(&["10.9.0.0/16"])
+        .tenants(&["acme"]);
+    installation.apply(&(site + tenant)).await;
+    while held.get(&name).is_none() {
+        let notice = a.notice().await;
+        held = a.take_live(&notice, Some(&held)).await;
+    }
+    assert!(
+        held.get(&name).is_some_and(LiveValue::is_empty),
+        "not resolved yet"
+    );
 }
 
 #[tokio::test]
