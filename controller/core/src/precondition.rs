@@ -256,7 +256,7 @@ fn operator(name: Option<&str>) -> &str {
 }
 
 fn names(nodes: &[NodeName]) -> String {
-    let shown = nodes.iter().take(SHOWN).map(|name| name.as_str());
+    let shown = nodes.iter().take(SHOWN).map(NodeName::as_str);
     let shown: Vec<&str> = shown.collect();
     let shown = shown.join(", ");
     match nodes.len().saturating_sub(SHOWN) {

@@ -124,33 +124,32 @@ fn encode(
             Change::Delete(kind, name) => (name_of(kind, &name), None),
         })
         .collect();
-    let entry = |(kind, name): Name, changed: LastChange, document| StateEntry {
+    let entry = |(kind, name): Name, last: LastChange, document| StateEntry {
         kind,
         name,
-        changed,
+        changed: last,
         document,
     };
-    let unchanged = documents.iter().filter_map(|document| {
+    let kept = documents.iter().filter_map(|document| {
         let name = name_of(document.kind(), document.name());
-        let changed = before.get(&name).filter(|_| !changes.contains_key(&name))?;
-        Some(entry(name, changed.clone(), Some(document)))
+        let last = before.get(&name).filter(|_| !changes.contains_key(&name))?;
+        Some(entry(name, last.clone(), Some(document)))
     });
     let oldest = by.version.saturating_sub(RECENT);
-    let deleted = before.iter().filter(|(name, changed)| {
-        changed.deleted && changed.version > oldest && !changes.contains_key(*name)
+    let deleted = before.iter().filter(|(name, last)| {
+        last.deleted && last.version > oldest && !changes.contains_key(*name)
     });
-    let deleted = deleted.map(|(name, changed)| entry(name.clone(), changed.clone(), None));
-    let changed = changes.iter().map(|(name, document)| {
-        let deleted = document.is_none();
-        let changed = LastChange {
-            deleted,
+    let deleted = deleted.map(|(name, last)| entry(name.clone(), last.clone(), None));
+    let written = changes.iter().map(|(name, document)| {
+        let last = LastChange {
+            deleted: document.is_none(),
             ..by.clone()
         };
-        entry(name.clone(), changed, document.clone())
+        entry(name.clone(), last, document.clone())
     });
     let mut value = Vec::new();
     // An entry at a time: a copy of all documents would be large.
-    serde_json::Serializer::new(&mut value).collect_seq(unchanged.chain(changed).chain(deleted))?;
+    serde_json::Serializer::new(&mut value).collect_seq(kept.chain(written).chain(deleted))?;
     Ok(value)
 }
 

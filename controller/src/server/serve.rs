@@ -47,11 +47,11 @@ pub fn fleet(
     let operators = OperatorServer::new(operators)
         .max_decoding_message_size(api::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(api::MAX_ANSWER_BYTES);
-    let server = builder().add_service(agents).add_service(operators);
+    let router = builder().add_service(agents).add_service(operators);
     let stopped = stop.clone().cancelled_owned();
     tokio::spawn(async move {
-        let served = server.serve_with_incoming_shutdown(incoming, stopped);
-        served.await.map_err(ServeError)
+        let ended = router.serve_with_incoming_shutdown(incoming, stopped);
+        ended.await.map_err(ServeError)
     })
 }
 
@@ -63,13 +63,13 @@ pub fn enrolment(
 ) -> JoinHandle<Result<(), ServeError>> {
     let service = EnrolmentServer::new(EnrolmentService::new(registrar))
         .max_decoding_message_size(enrolment::MAX_MESSAGE_BYTES);
-    let server = builder()
+    let router = builder()
         .max_connection_age(ENROLMENT_AGE)
         .max_connection_age_grace(STOPPING)
         .add_service(service);
     let stopped = stop.clone().cancelled_owned();
     tokio::spawn(async move {
-        let served = server.serve_with_incoming_shutdown(incoming, stopped);
-        served.await.map_err(ServeError)
+        let ended = router.serve_with_incoming_shutdown(incoming, stopped);
+        ended.await.map_err(ServeError)
     })
 }

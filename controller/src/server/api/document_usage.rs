@@ -9,11 +9,14 @@ use super::failed;
 use crate::documents::Cache;
 use crate::records::DocumentsVersion;
 
+/// The uses of one state of the documents.
+type OfState = (DocumentsVersion, Arc<Uses>);
+
 /// Which documents the sites use. Clones share one cache.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DocumentUsage {
     /// As read last, with the state of the documents.
-    last: Arc<Mutex<Option<(DocumentsVersion, Arc<Uses>)>>>,
+    last: Arc<Mutex<Option<OfState>>>,
 }
 
 impl DocumentUsage {

@@ -115,9 +115,9 @@ impl PushApi {
     ) -> Result<RolloutStatusResponse, Status> {
         let mut answer = RolloutStatusResponse::default();
         if request.site.is_empty() {
-            let queues = every(self.store.as_ref(), keys::ALL_QUEUES).await;
+            let stored = every(self.store.as_ref(), keys::ALL_QUEUES).await;
             let mut queued = BTreeMap::new();
-            for entry in queues.map_err(failed)? {
+            for entry in stored.map_err(failed)? {
                 let site = entry.key.strip_prefix(keys::ALL_QUEUES);
                 let site = site.unwrap_or_default().to_owned();
                 let queue: QueueRecord = records::load(self.store.as_ref(), &entry)
