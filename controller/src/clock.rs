@@ -15,8 +15,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// Since an arbitrary moment of this run; only grows.
     fn monotonic(&self) -> Duration;
 
-    /// Returns when so much monotonic time has passed.
-    async fn sleep(&self, time: Duration);
+    /// Returns at this moment of [`Clock::monotonic`]; at once if it has passed.
+    async fn sleep_until(&self, end: Duration);
 }
 
 /// The machine's clock.
@@ -35,8 +35,8 @@ impl Clock for SystemClock {
         START.get_or_init(Instant::now).elapsed()
     }
 
-    async fn sleep(&self, time: Duration) {
-        tokio::time::sleep(time).await;
+    async fn sleep_until(&self, end: Duration) {
+        tokio::time::sleep(end.saturating_sub(self.monotonic())).await;
     }
 }
 

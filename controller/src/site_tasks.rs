@@ -17,6 +17,9 @@ use crate::store::{Store, each_key};
 pub(crate) enum Next {
     /// It did something, and there may be more to do.
     Now,
+    /// At this moment of the monotonic clock, or when something changes. A moment, since time
+    /// passes between the decision and the sleep.
+    At(Duration),
     /// After so long, or when something changes.
     After(Duration),
     /// When something changes.
@@ -60,23 +63,24 @@ pub(crate) async fn run_all<T, F>(
 
 async fn run(mut task: impl SiteTask, clock: Arc<dyn Clock>, stop: CancellationToken) {
     loop {
-        let sleep = match task.turn().await {
+        let end = match task.turn().await {
             Next::Now => continue,
-            Next::After(time) => Some(time),
+            Next::At(end) => Some(end),
+            Next::After(time) => Some(clock.monotonic().saturating_add(time)),
             Next::OnChange => None,
         };
         tokio::select! {
-            () = sleep_for(clock.as_ref(), sleep) => {}
+            () = sleep_until(clock.as_ref(), end) => {}
             alive = task.changed() => if !alive { return },
             () = stop.cancelled() => return,
         }
     }
 }
 
-/// Sleeps so long; none: forever.
-async fn sleep_for(clock: &dyn Clock, time: Option<Duration>) {
-    match time {
-        Some(time) => clock.sleep(time).await,
+/// Sleeps until then; none: forever.
+async fn sleep_until(clock: &dyn Clock, end: Option<Duration>) {
+    match end {
+        Some(end) => clock.sleep_until(end).await,
         None => std::future::pending().await,
     }
 }

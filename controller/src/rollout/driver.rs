@@ -78,8 +78,8 @@ impl Driver {
             if fresh || self.has_old_refusals(&read.record) {
                 self.act(&read.record, None).await;
             }
-            let wakes = next.wakes_after_ms().map(Duration::from_millis);
-            return Ok(wakes.map_or(Next::OnChange, Next::After));
+            let left = next.wakes_after_ms().map(Duration::from_millis);
+            return Ok(left.map_or(Next::OnChange, |left| Next::At(now.saturating_add(left))));
         }
         if let Some(revision) = persist(store, site, &read, &next, at_ms).await? {
             inner.timers.wrote(site, &next, revision, now);

@@ -190,9 +190,8 @@ async fn names_of_a_pushed_generation_are_resolved_without_their_document() {
     };
     let number = |number| keys::generation("site-a", number);
     let named = format!(r#","live":["block","name:{HOST}","deny-feed:bl"]"#);
-    // One from before generations said what they name, too.
     let txn = Txn::new()
-        .put(number(1), record(""))
+        .put(number(1), record(r#","live":[]"#))
         .put(number(2), record(&named));
     scene.store.commit(txn).await.unwrap();
     let options = SourceOptions {

@@ -54,9 +54,8 @@ impl TestClock {
         self.started.elapsed() + Duration::from_millis(*self.ms.borrow())
     }
 
-    /// Returns when so much monotonic time has passed, or was added.
-    pub async fn sleep(&self, time: Duration) {
-        let end = self.monotonic() + time;
+    /// Returns at this moment of [`monotonic`](Self::monotonic), also if time is added.
+    pub async fn sleep_until(&self, end: Duration) {
         let mut advanced = self.ms.subscribe();
         while let Some(left) = end.checked_sub(self.monotonic())
             && !left.is_zero()
@@ -80,7 +79,7 @@ impl voipfleet_controller::clock::Clock for TestClock {
         TestClock::monotonic(self)
     }
 
-    async fn sleep(&self, time: Duration) {
-        TestClock::sleep(self, time).await;
+    async fn sleep_until(&self, end: Duration) {
+        TestClock::sleep_until(self, end).await;
     }
 }

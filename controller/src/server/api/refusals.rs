@@ -23,7 +23,7 @@ pub(super) fn refused(error: PushError) -> Status {
         }
         PushError::Inputs(InputsError::UnknownSite(site)) => refusal(Reason::UnknownSite)
             .hint(format!(
-                "apply a document of kind Site with the name {site} first"
+                "apply a document of kind Site with the name {site} first; see: voipctl apply --help"
             ))
             .fact("site", site),
         PushError::Inputs(InputsError::Sources(_)) => {

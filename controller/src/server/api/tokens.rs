@@ -116,7 +116,7 @@ impl TokensApi {
                     return Err(Failed::from(
                         Refusal::new(Reason::UnknownSite, message)
                             .hint(format!(
-                                "apply a document of kind Site with the name {} first",
+                                "apply a document of kind Site with the name {} first; see: voipctl apply --help",
                                 record.site
                             ))
                             .fact("site", &record.site),
