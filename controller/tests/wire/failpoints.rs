@@ -203,7 +203,7 @@ async fn killed_at(step: &'static str, at: At) {
     assert_eq!(end.state, wanted, "{point}: {end:?}");
     let settled = async {
         while !agents_run_their_targets(&agents, &report(&installation, &process.address).await) {
-            // Stays a poll: another process announces nothing about a rollout that has ended,
+            // A poll: another process announces nothing about a rollout that has ended,
             // and learns only then what nodes did that were at work at its end.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

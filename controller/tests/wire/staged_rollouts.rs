@@ -250,7 +250,7 @@ async fn a_restarted_controller_skips_no_batch() {
     installation.stop().await;
     installation.run().await;
     address.send_replace(installation.address());
-    // Stays: the absence of an event has no event. It is longer than the wait for a broken
+    // The absence of an event has no event to await. This is longer than the wait for a broken
     // connection.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let report = installation.rollout().await;

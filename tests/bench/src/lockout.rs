@@ -78,11 +78,17 @@ fn watch(address: SocketAddr, start: Instant) -> Result<(Duration, Duration)> {
             voipfleet_packets::enter("vf-office")?;
             let mut begun = start.elapsed();
             while TcpStream::connect_timeout(&address, REFUSED).is_ok() {
-                ensure!(start.elapsed() < PATIENCE, "nobody is locked out");
+                ensure!(
+                    start.elapsed() < PATIENCE,
+                    "the user is not locked out in time"
+                );
                 begun = start.elapsed();
             }
             while TcpStream::connect_timeout(&address, TRIED).is_err() {
-                ensure!(start.elapsed() < PATIENCE, "nobody is let in again");
+                ensure!(
+                    start.elapsed() < PATIENCE,
+                    "the user is not let in again in time"
+                );
             }
             Ok((begun, start.elapsed()))
         });
