@@ -201,8 +201,8 @@ impl File {
             "journal" => Some(File::Journal),
             "management" => Some(File::Management),
             "fallback" => Some(File::Fallback),
-            "live" => Some(File::DynamicSets),
-            "live-earlier" => Some(File::PreviousSets),
+            "dynamic-sets" => Some(File::DynamicSets),
+            "dynamic-sets-previous" => Some(File::PreviousSets),
             _ => None,
         }
     }

@@ -170,8 +170,8 @@ impl Controller {
         tokio::spawn(async move { rollouts.run(log).await });
         tokio::spawn(async move { queue_worker.run().await });
         tokio::spawn(async move { follower.follow().await });
-        let live_sets = fleet.live_sets().clone();
-        tokio::spawn(async move { live_sets.follow().await });
+        let dynamic_sets = fleet.dynamic_sets().clone();
+        tokio::spawn(async move { dynamic_sets.follow().await });
         tracing::info!(%address, %enrol_address, "controller started");
         Ok(Self {
             address,

@@ -115,8 +115,8 @@ impl StatusReport {
             "iptables": system.version(),
             "drift": self.drift.as_str(),
             "fallback": self.fallback,
-            "live_digest": sets.map(|sets| sets.digest.to_string()),
-            "live_error": self.dynamic_sets.error(),
+            "dynamic_digest": sets.map(|sets| sets.digest.to_string()),
+            "dynamic_error": self.dynamic_sets.error(),
             "differences": differences,
         }))
     }

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::iptables::{Failsafe, SetCount};
-use voipfleet_ruleset::ruleset::live::Missing;
-use voipfleet_ruleset::ruleset::{Digest, LiveSets, Ruleset};
+use voipfleet_ruleset::ruleset::dynamic_sets::Missing;
+use voipfleet_ruleset::ruleset::{Digest, DynamicSets, Ruleset};
 
 use super::preflight::{Preflight, preflight};
 use super::read_back;
@@ -124,7 +124,7 @@ impl Prepared {
         kernel: &dyn Kernel,
         held: Held,
         ruleset: Ruleset,
-        sets: Option<&LiveSets>,
+        sets: Option<&DynamicSets>,
         failsafe: Failsafe,
     ) -> Result<Self, Rejection> {
         let filled = effective(&ruleset, sets).map_err(Rejection::UnknownDynamicSet)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use voipfleet_ruleset::iptables::KernelSet;
 use voipfleet_ruleset::ruleset::{
-    AddressSet, Expiring, LiveName, LiveSets, Ruleset, SetName, Until,
+    AddressSet, DynamicSetName, DynamicSets, Expiring, Ruleset, SetName, Until,
 };
 
 use super::kernel_state;
@@ -25,7 +25,7 @@ pub struct StoredSets {
     /// Why these are not the ones that were received last.
     pub damaged: Option<String>,
     /// Sources that the ruleset names and of which nothing is known.
-    pub unknown: Vec<LiveName>,
+    pub unknown: Vec<DynamicSetName>,
 }
 
 impl StoredSets {
@@ -88,18 +88,19 @@ pub fn load(
 /// are taken from there: large sources seldom change.
 pub(crate) fn effective_ruleset(
     ruleset: &Ruleset,
-    known: Option<&LiveSets>,
-    earlier: Option<(&Ruleset, &LiveSets)>,
+    known: Option<&DynamicSets>,
+    earlier: Option<(&Ruleset, &DynamicSets)>,
     in_kernel: impl FnOnce() -> Vec<AddressSet>,
-) -> (Option<Arc<Ruleset>>, Vec<LiveName>) {
-    let names = ruleset.live_names();
+) -> (Option<Arc<Ruleset>>, Vec<DynamicSetName>) {
+    let names = ruleset.dynamic_names();
     if names.is_empty() {
         return (None, Vec::new());
     }
-    let nothing = LiveSets::new(ruleset.site.clone());
+    let nothing = DynamicSets::new(ruleset.site.clone());
     let known = known.unwrap_or(&nothing);
-    let is_missing = |name: &LiveName| !known.sources.contains_key(name);
-    let missing: BTreeSet<LiveName> = names.iter().filter(|n| is_missing(n)).cloned().collect();
+    let is_missing = |name: &DynamicSetName| !known.sources.contains_key(name);
+    let missing: BTreeSet<DynamicSetName> =
+        names.iter().filter(|n| is_missing(n)).cloned().collect();
     let filled;
     let all = if missing.is_empty() {
         known
@@ -107,13 +108,13 @@ pub(crate) fn effective_ruleset(
         filled = known.only(&names);
         &filled
     };
-    let same = |name: &LiveName, before: &LiveSets| {
+    let same = |name: &DynamicSetName, before: &DynamicSets| {
         let (before, now) = (before.sources.get(name), all.sources.get(name));
         before.zip(now).is_some_and(|(b, n)| Arc::ptr_eq(b, n))
     };
     let unchanged = |set: &AddressSet| {
         let (ran, before) = earlier?;
-        let still = set.live.iter().all(|name| same(name, before));
+        let still = set.dynamic.iter().all(|name| same(name, before));
         let mut sets = ran.sets.iter();
         sets.find(|ran| still && ran.name == set.name).cloned()
     };
@@ -121,11 +122,11 @@ pub(crate) fn effective_ruleset(
     let mut changed = ruleset.clone();
     for (set, kept) in changed.sets.iter_mut().zip(&kept) {
         if kept.is_some() {
-            set.live.clear();
+            set.dynamic.clear();
         }
     }
     // Every name is there now.
-    let Ok(mut effective) = changed.with_live(all) else {
+    let Ok(mut effective) = changed.with_dynamic(all) else {
         return (None, missing.into_iter().collect());
     };
     for (set, kept) in effective.sets.iter_mut().zip(kept) {
@@ -136,7 +137,7 @@ pub(crate) fn effective_ruleset(
     if !missing.is_empty() {
         let in_kernel = in_kernel();
         for (set, of) in effective.sets.iter_mut().zip(&ruleset.sets) {
-            if of.live.iter().any(|name| missing.contains(name)) {
+            if of.dynamic.iter().any(|name| missing.contains(name)) {
                 keep(set, in_kernel.iter().find(|one| one.name == set.name));
             }
         }
@@ -170,7 +171,7 @@ fn as_address_set(set: &KernelSet, now: u64) -> AddressSet {
 }
 
 /// Sources of which nothing is known; none where there are none.
-pub(crate) fn describe_unknown(missing: &[LiveName]) -> Option<String> {
+pub(crate) fn describe_unknown(missing: &[DynamicSetName]) -> Option<String> {
     if missing.is_empty() {
         return None;
     }

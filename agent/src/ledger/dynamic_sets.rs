@@ -5,35 +5,35 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use voipfleet_protocol::errors::chain;
-use voipfleet_ruleset::ruleset::live::{MAX_LIVE_BYTES, Missing};
-use voipfleet_ruleset::ruleset::{Digest, LiveName, LiveSets, Ruleset};
+use voipfleet_ruleset::ruleset::dynamic_sets::{MAX_DYNAMIC_SETS_BYTES, Missing};
+use voipfleet_ruleset::ruleset::{Digest, DynamicSetName, DynamicSets, Ruleset};
 
 use super::format::{self, DynamicSetsFile, Kind};
 use super::{Corrupt, Ledger, LedgerError, content};
 use crate::host::disk;
 
-pub(super) const LAST: &str = "live";
+pub(super) const LAST: &str = "dynamic-sets";
 /// The sets before [`LAST`]: most of them are still right, should that be damaged.
-pub(super) const EARLIER: &str = "live-earlier";
+pub(super) const PREVIOUS: &str = "dynamic-sets-previous";
 /// Both parts, and what frames them.
-const MAX_FILE: usize = 2 * MAX_LIVE_BYTES + 4096;
+const MAX_FILE: usize = 2 * MAX_DYNAMIC_SETS_BYTES + 4096;
 
 /// The dynamic sets of the site, as this node received them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteSets {
     /// The sets that the controller sent last.
-    pub received: LiveSets,
+    pub received: DynamicSets,
     pub digest: Digest,
     /// Sources that it sends no more, but that a ruleset of this node names, as they were sent
     /// last. An unknown source is never taken as empty.
-    pub kept: LiveSets,
+    pub kept: DynamicSets,
 }
 
 impl SiteSets {
     /// Without sources that are sent no more.
-    pub fn new(received: LiveSets) -> Self {
+    pub fn new(received: DynamicSets) -> Self {
         let digest = received.digest();
-        let kept = LiveSets::new(received.site.clone());
+        let kept = DynamicSets::new(received.site.clone());
         Self {
             received,
             digest,
@@ -43,8 +43,8 @@ impl SiteSets {
 
     /// The same after `earlier`: those of `names` that are sent no more are kept.
     #[must_use]
-    pub fn after(&self, earlier: Option<&SiteSets>, names: &BTreeSet<LiveName>) -> Self {
-        let mut kept = LiveSets::new(self.received.site.clone());
+    pub fn after(&self, earlier: Option<&SiteSets>, names: &BTreeSet<DynamicSetName>) -> Self {
+        let mut kept = DynamicSets::new(self.received.site.clone());
         for name in names {
             if self.received.sources.contains_key(name) {
                 continue;
@@ -65,7 +65,7 @@ impl SiteSets {
     }
 
     /// All that is known.
-    pub fn known(&self) -> Cow<'_, LiveSets> {
+    pub fn known(&self) -> Cow<'_, DynamicSets> {
         if self.kept.sources.is_empty() {
             return Cow::Borrowed(&self.received);
         }
@@ -80,13 +80,13 @@ impl SiteSets {
 /// `ruleset` with its dynamic sets; none: it names none.
 pub(crate) fn effective(
     ruleset: &Ruleset,
-    sets: Option<&LiveSets>,
+    sets: Option<&DynamicSets>,
 ) -> Result<Option<Arc<Ruleset>>, Missing> {
-    let Some(first) = ruleset.sets.iter().find_map(|set| set.live.first()) else {
+    let Some(first) = ruleset.sets.iter().find_map(|set| set.dynamic.first()) else {
         return Ok(None);
     };
     let sets = sets.ok_or_else(|| Missing(first.clone()))?;
-    ruleset.with_live(sets).map(Arc::new).map(Some)
+    ruleset.with_dynamic(sets).map(Arc::new).map(Some)
 }
 
 /// The dynamic sets in the ledger.
@@ -110,7 +110,7 @@ impl Ledger {
             Ok(None) => None,
             Err(error) => Some(chain(&error)),
         };
-        match (self.read_dynamic_sets(EARLIER), last) {
+        match (self.read_dynamic_sets(PREVIOUS), last) {
             (Ok(Some(sets)), last) => {
                 let gone = || format!("{} is gone", self.file(LAST).display());
                 KeptSets::Earlier(sets, last.unwrap_or_else(gone))
@@ -135,7 +135,7 @@ impl Ledger {
     /// Keeps the dynamic sets, beside those kept before. Durable on return.
     pub fn keep_dynamic_sets(&self, sets: &SiteSets) -> Result<(), LedgerError> {
         let file = format::encode(Kind::DynamicSets, &DynamicSetsFile::from(sets));
-        let (last, earlier) = (self.file(LAST), self.file(EARLIER));
+        let (last, earlier) = (self.file(LAST), self.file(PREVIOUS));
         disk::keep_copy(&last, &earlier)?;
         disk::replace(&last, &file)?;
         if !earlier.exists() {
@@ -150,7 +150,7 @@ impl From<&SiteSets> for DynamicSetsFile {
         let kept = Some(&sets.kept).filter(|kept| !kept.sources.is_empty());
         Self {
             received: sets.received.encode(),
-            kept: kept.map(LiveSets::encode).unwrap_or_default(),
+            kept: kept.map(DynamicSets::encode).unwrap_or_default(),
         }
     }
 }
@@ -159,10 +159,10 @@ impl TryFrom<DynamicSetsFile> for SiteSets {
     type Error = Corrupt;
 
     fn try_from(file: DynamicSetsFile) -> Result<Self, Corrupt> {
-        let read = |bytes: &[u8]| LiveSets::decode(bytes).map_err(|why| content(&why));
+        let read = |bytes: &[u8]| DynamicSets::decode(bytes).map_err(|why| content(&why));
         let received = read(&file.received)?;
         let kept = if file.kept.is_empty() {
-            LiveSets::new(received.site.clone())
+            DynamicSets::new(received.site.clone())
         } else {
             read(&file.kept)?
         };

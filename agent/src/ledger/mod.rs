@@ -19,7 +19,7 @@ use crate::failpoint::{Step, Work, reach_in};
 use crate::host::clock;
 use crate::host::disk::{self, DiskError};
 use crate::kernel::{Backend, Kernel};
-use dynamic_sets::{EARLIER, LAST};
+use dynamic_sets::{LAST, PREVIOUS};
 use format::{CanonicalFile, ChainFile, ConfirmedFile, JournalFile, Kind};
 use management::{FALLBACK, MANAGEMENT};
 
@@ -265,7 +265,7 @@ impl Ledger {
 
     /// Forgets everything, also renamed corrupt files.
     pub fn purge(&self) -> Result<(), LedgerError> {
-        for name in [CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK, LAST, EARLIER] {
+        for name in [CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK, LAST, PREVIOUS] {
             disk::remove(&self.file(name))?;
             disk::remove(&self.corrupt(name))?;
         }

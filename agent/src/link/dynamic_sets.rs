@@ -14,8 +14,8 @@ use tracing::{debug, warn};
 use voipfleet_proto::v1 as pb;
 use voipfleet_proto::v1::fleet_client::FleetClient;
 use voipfleet_protocol::errors::chain;
-use voipfleet_ruleset::ruleset::live::{InvalidLive, LiveDelta};
-use voipfleet_ruleset::ruleset::{Digest, LiveSets};
+use voipfleet_ruleset::ruleset::dynamic_sets::{DynamicSetsDelta, InvalidDynamicSets};
+use voipfleet_ruleset::ruleset::{Digest, DynamicSets};
 
 use super::fetch::{FetchError, FetchLimits, Requested, fetch};
 use super::{Link, backoff};
@@ -31,7 +31,7 @@ enum SetsError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
-    Invalid(#[from] InvalidLive),
+    Invalid(#[from] InvalidDynamicSets),
     #[error("cannot decode the dynamic sets")]
     Gone(#[source] tokio::task::JoinError),
 }
@@ -40,7 +40,7 @@ type Content = Pin<Box<dyn Future<Output = Result<Arc<SiteSets>, SetsError>> + S
 
 /// A fetch in progress.
 struct Fetch {
-    notice: pb::LiveNotice,
+    notice: pb::DynamicSetsNotice,
     received: Instant,
     content: Content,
     /// How often that failed.
@@ -52,7 +52,7 @@ struct Fetch {
 pub(super) struct Notices {
     now: Option<Fetch>,
     /// The newest of those that arrived meanwhile.
-    waiting: Option<(pb::LiveNotice, Instant)>,
+    waiting: Option<(pb::DynamicSetsNotice, Instant)>,
 }
 
 impl Notices {
@@ -61,7 +61,7 @@ impl Notices {
         &mut self,
         link: &Link,
         client: &FleetClient<Channel>,
-        notice: pb::LiveNotice,
+        notice: pb::DynamicSetsNotice,
     ) {
         reach_in(Work::DynamicSets, Step::Announced);
         let received = Instant::now();
@@ -76,7 +76,7 @@ impl Notices {
         &mut self,
         link: &Link,
         client: &FleetClient<Channel>,
-        notice: pb::LiveNotice,
+        notice: pb::DynamicSetsNotice,
         received: Instant,
     ) {
         let content = Box::pin(fetch_announced(link, client, &notice));
@@ -142,7 +142,7 @@ impl Notices {
 fn fetch_announced(
     link: &Link,
     client: &FleetClient<Channel>,
-    notice: &pb::LiveNotice,
+    notice: &pb::DynamicSetsNotice,
 ) -> impl Future<Output = Result<Arc<SiteSets>, SetsError>> + Send + 'static {
     let held = [link.inbox.last_dynamic_sets(), link.outbox.dynamic_sets()];
     let limits = link.fetch_limits;
@@ -167,8 +167,8 @@ fn fetch_announced(
     }
 }
 
-fn change(base: &SiteSets, delta: &pb::LiveDelta) -> Result<SiteSets, InvalidLive> {
-    let delta = LiveDelta::try_from(delta)?;
+fn change(base: &SiteSets, delta: &pb::DynamicSetsDelta) -> Result<SiteSets, InvalidDynamicSets> {
+    let delta = DynamicSetsDelta::try_from(delta)?;
     Ok(SiteSets::new(base.received.apply_delta(&delta)?))
 }
 
@@ -179,8 +179,8 @@ async fn whole(
     limits: FetchLimits,
 ) -> Result<Arc<SiteSets>, SetsError> {
     let content = fetch(Requested::DynamicSets, client, digest, size, limits).await?;
-    let received = on_worker(move || LiveSets::decode(&content)).await??;
-    let kept = LiveSets::new(received.site.clone());
+    let received = on_worker(move || DynamicSets::decode(&content)).await??;
+    let kept = DynamicSets::new(received.site.clone());
     Ok(Arc::new(SiteSets {
         received,
         digest,

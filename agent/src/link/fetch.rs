@@ -5,8 +5,8 @@ use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use voipfleet_proto::v1::fleet_client::FleetClient;
-use voipfleet_proto::v1::{Chunk, FetchLiveSetsRequest, FetchRulesetRequest};
-use voipfleet_protocol::limits::{MAX_CHUNK_BYTES, MAX_LIVE_BYTES, MAX_RULESET_BYTES};
+use voipfleet_proto::v1::{Chunk, FetchDynamicSetsRequest, FetchRulesetRequest};
+use voipfleet_protocol::limits::{MAX_CHUNK_BYTES, MAX_DYNAMIC_SETS_BYTES, MAX_RULESET_BYTES};
 use voipfleet_ruleset::ruleset::Digest;
 
 /// Chunks are this long at least, but for the last ones. A controller sends [`MAX_CHUNK_BYTES`].
@@ -27,7 +27,7 @@ impl Requested {
     fn most(self) -> usize {
         match self {
             Requested::Ruleset => MAX_RULESET_BYTES,
-            Requested::DynamicSets => MAX_LIVE_BYTES,
+            Requested::DynamicSets => MAX_DYNAMIC_SETS_BYTES,
         }
     }
 
@@ -41,7 +41,7 @@ impl Requested {
             Requested::Ruleset => client.fetch_ruleset(FetchRulesetRequest { digest }).await,
             Requested::DynamicSets => {
                 client
-                    .fetch_live_sets(FetchLiveSetsRequest { digest })
+                    .fetch_dynamic_sets(FetchDynamicSetsRequest { digest })
                     .await
             }
         }

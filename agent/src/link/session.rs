@@ -132,7 +132,7 @@ impl Session {
                             fetched = None;
                             fetching = take(link, &self.client, offer);
                         }
-                        Some(Down::Live(notice)) => notices.take(link, &self.client, notice),
+                        Some(Down::DynamicSets(notice)) => notices.take(link, &self.client, notice),
                         Some(Down::DriftAck(ack)) => link.outbox.acknowledged(&ack.ids),
                         Some(Down::Confirm(confirm)) => self.confirm(link, &confirm),
                         // Of a newer controller, or repeated.
@@ -242,7 +242,7 @@ fn hello(link: &Link) -> pb::Hello {
         boot_id: host::boot_id(),
         generation: status.confirmed_generation,
         digest: status.confirmed_digest.clone(),
-        live_digest: status.live_digest.clone(),
+        dynamic_digest: status.dynamic_digest.clone(),
         facts: Some(facts),
         status: Some(status),
     }

@@ -12,7 +12,7 @@ use voipfleet_ruleset::identifiers::SiteName;
 use voipfleet_ruleset::iptables::{
     KernelSet, SetCount, Slack, count_sets, parse_ipset_save, set_plan,
 };
-use voipfleet_ruleset::ruleset::{AddressSet, Digest, LiveName, LiveSets, Ruleset};
+use voipfleet_ruleset::ruleset::{AddressSet, Digest, DynamicSetName, DynamicSets, Ruleset};
 
 use super::node::Node;
 use crate::enforcement::dynamic_sets::{self, StoredSets};
@@ -32,14 +32,14 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// The dynamic sets that the node holds, and how far they are in force.
 #[derive(Debug, Default)]
-pub(super) struct DynamicSets {
+pub(super) struct HeldSets {
     held: Option<Arc<SiteSets>>,
     /// Why the ones that were announced last are not held.
     refused: Option<String>,
     /// Why these are not the ones that were received last.
     damaged: Option<String>,
     /// Sources that a ruleset names and of which nothing is known.
-    unknown: Vec<LiveName>,
+    unknown: Vec<DynamicSetName>,
     unfinished: Option<Unfinished>,
 }
 
@@ -78,7 +78,7 @@ pub(super) enum Counted {
     All(SetCount),
 }
 
-impl DynamicSets {
+impl HeldSets {
     pub(super) fn new(stored: StoredSets) -> Self {
         Self {
             held: stored.held,
@@ -177,7 +177,7 @@ impl DynamicSets {
         }
         let named = node
             .all_rulesets()
-            .flat_map(|one| one.ruleset.live_names())
+            .flat_map(|one| one.ruleset.dynamic_names())
             .collect();
         let sets = new.after(self.held.as_deref(), &named);
         if let Err(error) = node.ledger.keep_dynamic_sets(&sets) {
@@ -210,7 +210,7 @@ impl DynamicSets {
     }
 
     /// Fills the held sets into the ruleset on trial and into the one to go back to.
-    fn adopt(&mut self, node: &mut Node, before: Option<&LiveSets>) {
+    fn adopt(&mut self, node: &mut Node, before: Option<&DynamicSets>) {
         let known = self.held.as_ref().map(|held| held.known());
         let mut unknown = BTreeSet::new();
         for one in node.all_rulesets() {

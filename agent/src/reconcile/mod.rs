@@ -1,7 +1,7 @@
 //! The task that owns the kernel: one thread; nothing else in the agent changes rules.
 //!
 //! [`Reconciler`] is the loop. Its parts own their state: `Node` (what runs, and what to go back
-//! to), `Drift` with `Repair` and `DriftRecords`, `Flows`, `DynamicSets` and `Report`.
+//! to), `Drift` with `Repair` and `DriftRecords`, `Flows`, `HeldSets` and `Report`.
 
 mod contention;
 mod drift_check;

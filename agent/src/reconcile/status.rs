@@ -8,7 +8,7 @@ use voipfleet_proto::v1 as pb;
 use voipfleet_protocol::session::Held;
 
 use super::drift_check::Drift;
-use super::dynamic_sets::DynamicSets;
+use super::dynamic_sets::HeldSets;
 use super::flows::Flows;
 use super::node::Node;
 use super::outcome::Outcome;
@@ -30,7 +30,7 @@ pub(super) struct View<'a> {
     pub(super) node: &'a Node,
     pub(super) drift: &'a Drift,
     pub(super) flows: &'a Flows,
-    pub(super) dynamic_sets: &'a DynamicSets,
+    pub(super) dynamic_sets: &'a HeldSets,
 }
 
 impl Report {
@@ -136,10 +136,10 @@ fn status(
         confirmed_digest: digest(confirmed),
         drift_detail: drift.detail().unwrap_or_default(),
         flows_cut: view.flows.cut(),
-        live_digest: sets_digest
+        dynamic_digest: sets_digest
             .map(|digest| digest.as_bytes().to_vec())
             .unwrap_or_default(),
-        live_error: view.dynamic_sets.error().unwrap_or_default(),
+        dynamic_error: view.dynamic_sets.error().unwrap_or_default(),
     }
 }
 

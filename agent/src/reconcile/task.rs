@@ -9,7 +9,7 @@ use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::iptables::Failsafe;
 
 use super::drift_check::{Checked, Drift};
-use super::dynamic_sets::{Counted, DynamicSets, Taken, Written};
+use super::dynamic_sets::{Counted, HeldSets, Taken, Written};
 use super::flows::Flows;
 use super::node::Node;
 use super::outcome::Outcome;
@@ -53,7 +53,7 @@ pub struct Reconciler {
     pub(super) node: Node,
     pub(super) drift: Drift,
     pub(super) flows: Flows,
-    pub(super) dynamic_sets: DynamicSets,
+    pub(super) dynamic_sets: HeldSets,
     pub(super) report: Report,
     pub(super) poll: Poll,
 }
@@ -92,7 +92,7 @@ impl Reconciler {
         let mut recovered = recovery::recover(&mut *kernel, &ledger);
         let warnings = log_recovery(&recovered);
         let failed = recovered.failed.take();
-        let dynamic_sets = DynamicSets::new(std::mem::take(&mut recovered.dynamic_sets));
+        let dynamic_sets = HeldSets::new(std::mem::take(&mut recovered.dynamic_sets));
         let node = Node::new(kernel, ledger, &mut recovered);
         let confirmed = node.confirmed.as_ref().map(|confirmed| confirmed.held);
         let mut task = Self {

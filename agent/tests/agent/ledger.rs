@@ -14,7 +14,8 @@ use voipfleet_ruleset::drift::Wanted;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::iptables::{Failsafe, parse_save, restore_input};
 use voipfleet_ruleset::ruleset::{
-    Chain, Expiring, Family, LiveName, LiveSets, LiveValue, Mode, Rule, Ruleset, Until, Verdict,
+    Chain, DynamicSet, DynamicSetName, DynamicSets, Expiring, Family, Mode, Rule, Ruleset, Until,
+    Verdict,
 };
 
 fn confirmed() -> Confirmed {
@@ -71,20 +72,20 @@ fn note() -> Note {
     }
 }
 
-fn live() -> SiteSets {
-    let mut sets = LiveSets::new(confirmed().ruleset.site);
+fn dynamic() -> SiteSets {
+    let mut sets = DynamicSets::new(confirmed().ruleset.site);
     let until = Until::from_unix(1_796_083_200).unwrap();
     let ending = Expiring {
         net: "203.0.113.10/32".parse().unwrap(),
         until,
     };
-    let blocked = LiveValue::new(["203.0.113.9/32".parse().unwrap()], [ending]);
+    let blocked = DynamicSet::new(["203.0.113.9/32".parse().unwrap()], [ending]);
     sets.insert("block".parse().unwrap(), blocked);
-    let cluster = LiveValue::new(["10.20.0.11/32".parse().unwrap()], []);
+    let cluster = DynamicSet::new(["10.20.0.11/32".parse().unwrap()], []);
     sets.insert("cluster".parse().unwrap(), cluster);
     let mut earlier = sets.clone();
-    let feed: LiveName = "feed:bad".parse().unwrap();
-    earlier.insert(feed.clone(), LiveValue::default());
+    let feed: DynamicSetName = "feed:bad".parse().unwrap();
+    earlier.insert(feed.clone(), DynamicSet::default());
     // A source that is sent no more, and still named.
     SiteSets::new(sets).after(Some(&SiteSets::new(earlier)), &[feed].into())
 }
@@ -111,8 +112,8 @@ fn files_of_format_version_1_are_read() {
         fs::write(folder.join("management"), golden("management-v1")).unwrap();
         fs::write(folder.join("fallback"), golden("fallback-v1")).unwrap();
         assert_eq!(ledger.dynamic_sets(), KeptSets::Never);
-        fs::write(folder.join("live"), golden("live-v1")).unwrap();
-        assert_eq!(ledger.dynamic_sets(), KeptSets::Last(live()));
+        fs::write(folder.join("dynamic-sets"), golden("dynamic-sets-v1")).unwrap();
+        assert_eq!(ledger.dynamic_sets(), KeptSets::Last(dynamic()));
         let management = Management::from(&confirmed());
         assert_eq!(ledger.management().unwrap().unwrap(), management);
         assert_eq!(ledger.fallback().unwrap(), note());
@@ -127,8 +128,8 @@ fn files_are_written_in_format_version_1() {
         ledger.confirm(&confirmed()).unwrap();
         ledger.begin(&journal()).unwrap();
         ledger.note_fallback(&note()).unwrap();
-        ledger.keep_dynamic_sets(&live()).unwrap();
-        for name in ["management", "fallback", "live"] {
+        ledger.keep_dynamic_sets(&dynamic()).unwrap();
+        for name in ["management", "fallback", "dynamic-sets"] {
             let written = fs::read(folder.join(name)).unwrap();
             assert!(written == golden(&format!("{name}-v1")), "{name}");
         }

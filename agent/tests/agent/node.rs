@@ -16,9 +16,9 @@ use voipfleet_agent::ledger::Ledger;
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
 use voipfleet_proto::v1::{
-    Confirm, ControllerMessage, Hello, LiveNotice, NodeState, NodeStatus, Offer, Welcome,
+    Confirm, ControllerMessage, DynamicSetsNotice, Hello, NodeState, NodeStatus, Offer, Welcome,
 };
-use voipfleet_ruleset::ruleset::{Digest, LiveSets, Ruleset};
+use voipfleet_ruleset::ruleset::{Digest, DynamicSets, Ruleset};
 use voipfleet_testkit::controller::ControllerSession;
 use voipfleet_testkit::{Credentials, FakeController, TestCa};
 
@@ -202,19 +202,19 @@ impl<'a> Node<'a> {
         say(session, Down::Offer(offer)).await;
     }
 
-    /// Notices live sets; as a delta from others, or as a whole to be fetched.
+    /// Notices dynamic sets; as a delta from others, or as a whole to be fetched.
     pub(crate) async fn notice(
         &self,
         session: &ControllerSession,
-        live: &LiveSets,
-        from: Option<&LiveSets>,
+        dynamic: &DynamicSets,
+        from: Option<&DynamicSets>,
     ) {
         if from.is_none() {
-            let content = live.encode();
+            let content = dynamic.encode();
             let chunks = content.chunks(256 << 10).map(<[u8]>::to_vec).collect();
-            self.controller.serve(live.digest().as_bytes(), chunks);
+            self.controller.serve(dynamic.digest().as_bytes(), chunks);
         }
-        say(session, Down::Live(notice_of(live, from))).await;
+        say(session, Down::DynamicSets(notice_of(dynamic, from))).await;
     }
 
     /// Offers it, and confirms it on the session that announces its trial.
@@ -368,27 +368,32 @@ pub(crate) async fn until(session: &mut ControllerSession, state: NodeState) -> 
     }
 }
 
-/// A notice of live sets, with the delta from others.
-pub(crate) fn notice_of(live: &LiveSets, from: Option<&LiveSets>) -> LiveNotice {
-    LiveNotice {
-        digest: live.digest().as_bytes().to_vec(),
-        size: live.encode().len() as u64,
-        delta: from.map(|from| (&live.delta_from(from)).into()),
+/// A notice of dynamic sets, with the delta from others.
+pub(crate) fn notice_of(dynamic: &DynamicSets, from: Option<&DynamicSets>) -> DynamicSetsNotice {
+    DynamicSetsNotice {
+        digest: dynamic.digest().as_bytes().to_vec(),
+        size: dynamic.encode().len() as u64,
+        delta: from.map(|from| (&dynamic.delta_from(from)).into()),
         delta_from: from.map_or_else(Vec::new, |from| from.digest().as_bytes().to_vec()),
     }
 }
 
-/// Hears statuses until the node enforces these live sets.
-pub(crate) async fn until_live(session: &mut ControllerSession, live: &LiveSets) -> NodeStatus {
-    until_digest(session, live.digest()).await
+/// Hears statuses until the node enforces these dynamic sets.
+pub(crate) async fn until_live(
+    session: &mut ControllerSession,
+    dynamic: &DynamicSets,
+) -> NodeStatus {
+    until_digest(session, dynamic.digest()).await
 }
 
 pub(crate) async fn until_digest(session: &mut ControllerSession, digest: Digest) -> NodeStatus {
     loop {
         match hear(session).await {
-            Some(Up::Status(status)) if status.live_digest == digest.as_bytes() => return status,
+            Some(Up::Status(status)) if status.dynamic_digest == digest.as_bytes() => {
+                return status;
+            }
             Some(_) => {}
-            None => panic!("the session ended before the live sets were in force"),
+            None => panic!("the session ended before the dynamic sets were in force"),
         }
     }
 }

@@ -44,8 +44,8 @@ fn status_of_a_healthy_node_with_dynamic_sets_reports_no_drift() {
         let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
         assert!(json.status.success(), "{report}");
         assert_eq!(report["drift"], "clean");
-        assert_eq!(report["live_digest"], digest);
-        assert_eq!(report["live_error"], serde_json::Value::Null);
+        assert_eq!(report["dynamic_digest"], digest);
+        assert_eq!(report["dynamic_error"], serde_json::Value::Null);
         assert_eq!(report["differences"], serde_json::json!([]));
     });
 }
@@ -69,15 +69,15 @@ fn damaged_or_unknown_dynamic_sets_fail_the_status_and_are_reported_once() {
     on_both_backends(|place| {
         healthy_node(place);
         let ledger = place.folder.path().join("ledger");
-        std::fs::write(ledger.join("live"), "damaged").unwrap();
+        std::fs::write(ledger.join("dynamic-sets"), "damaged").unwrap();
         let damaged = status(place, &["--json"]);
         let report: serde_json::Value = serde_json::from_slice(&damaged.stdout).unwrap();
         assert_eq!(damaged.status.code(), Some(1), "{report}");
-        let error = report["live_error"].as_str().unwrap();
+        let error = report["dynamic_error"].as_str().unwrap();
         assert!(error.contains("on disk"), "{error}");
         assert_eq!(String::from_utf8_lossy(&damaged.stderr), "");
 
-        for name in ["live", "live-earlier"] {
+        for name in ["dynamic-sets", "dynamic-sets-previous"] {
             let path = ledger.join(name);
             if path.exists() {
                 std::fs::remove_file(path).unwrap();

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use voipfleet_policy::{AddressSource, AddressWord, Documents, MissingDocument, Site};
-use voipfleet_ruleset::ruleset::{LiveName, ProviderPart};
+use voipfleet_ruleset::ruleset::{DynamicSetName, ProviderPart};
 
 use super::CompileError;
-use super::live::of_cluster;
+use super::dynamic_sets::of_cluster;
 
 /// What is behind a word.
 #[derive(Debug, Default)]
@@ -15,17 +15,17 @@ pub(super) struct Members {
     /// Networks of the documents.
     pub(super) nets: Vec<IpNet>,
     /// Dynamic sets.
-    pub(super) live: BTreeSet<LiveName>,
+    pub(super) dynamic: BTreeSet<DynamicSetName>,
 }
 
 impl Members {
     pub(super) fn is_empty(&self) -> bool {
-        self.nets.is_empty() && self.live.is_empty()
+        self.nets.is_empty() && self.dynamic.is_empty()
     }
 
     pub(super) fn extend(&mut self, others: Members) {
         self.nets.extend(others.nets);
-        self.live.extend(others.live);
+        self.dynamic.extend(others.dynamic);
     }
 }
 
@@ -61,11 +61,11 @@ pub(super) fn members(
         }
         members.nets.extend(addresses.nets.iter().map(IpNet::trunc));
         let hosts = addresses.hosts.iter().cloned();
-        members.live.extend(hosts.map(LiveName::Name));
+        members.dynamic.extend(hosts.map(DynamicSetName::Name));
         match addresses.source {
-            AddressSource::Cluster => _ = members.live.insert(of_cluster(site)),
+            AddressSource::Cluster => _ = members.dynamic.insert(of_cluster(site)),
             AddressSource::List(name) if addresses.is_fetched => {
-                members.live.insert(LiveName::Feed(name.clone()));
+                members.dynamic.insert(DynamicSetName::Feed(name.clone()));
             }
             _ => {}
         }
@@ -80,13 +80,13 @@ fn admin(site: &Site, documents: &Documents, word: &AddressWord) -> Result<Membe
         AddressWord::Admins => "`admins` cannot refer to itself",
         _ => {
             let members = members(site, documents, word, ProviderPart::Signalling, "admins")?;
-            match members.live.first() {
+            match members.dynamic.first() {
                 None => return Ok(members),
-                Some(LiveName::Name(_)) => {
+                Some(DynamicSetName::Name(_)) => {
                     "it has DNS names, and SSH must not hang on DNS; name the admins' \
                      addresses in a list of its own"
                 }
-                Some(LiveName::Feed(_)) => {
+                Some(DynamicSetName::Feed(_)) => {
                     "it is fetched from elsewhere, and SSH must not hang on that; name the \
                      admins' addresses"
                 }

@@ -3,7 +3,9 @@
 use ipnet::IpNet;
 use voipfleet_policy::{AddressSpace, AddressWord, Site};
 use voipfleet_ruleset::identifiers::ListName;
-use voipfleet_ruleset::ruleset::{LiveName, ProviderPart, Rule, RuleSubject, SetOwner, Verdict};
+use voipfleet_ruleset::ruleset::{
+    DynamicSetName, ProviderPart, Rule, RuleSubject, SetOwner, Verdict,
+};
 
 use super::CompileError;
 use super::address::{Elements, minimal, private_ranges};
@@ -145,7 +147,7 @@ fn denied_by_hand(
         &[&spared.cluster, &spared.admins],
         warnings,
     );
-    let resolved = sources.live_nets(&members.live);
+    let resolved = sources.dynamic_nets(&members.dynamic);
     let all = Elements::new(own.now().into_iter().chain(resolved).collect(), Vec::new());
     for served in [&spared.tenants, &spared.providers] {
         let count = all.count_touching(&served.all());
@@ -158,7 +160,7 @@ fn denied_by_hand(
     }
     let content = Content {
         own,
-        live: members.live,
+        dynamic: members.dynamic,
     };
     let source = sources.add_set(SetOwner::Deny, None, content)?;
     let rule = set_names::rule(RuleSubject::Deny, &[], Verdict::Drop)?;
@@ -179,8 +181,8 @@ fn denied_by_list(
     }
     let content = Content {
         own: clean(&format!("deny: list:{name}"), nets, &spared.all(), warnings),
-        live: is_fetched
-            .then(|| LiveName::DenyFeed(name.clone()))
+        dynamic: is_fetched
+            .then(|| DynamicSetName::DenyFeed(name.clone()))
             .into_iter()
             .collect(),
     };

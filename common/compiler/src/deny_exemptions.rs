@@ -6,7 +6,7 @@ use std::fmt;
 use ipnet::IpNet;
 use voipfleet_policy::{AddressWord, Documents, Site};
 use voipfleet_ruleset::identifiers::SiteName;
-use voipfleet_ruleset::ruleset::{LiveSets, ProviderPart};
+use voipfleet_ruleset::ruleset::{DynamicSets, ProviderPart};
 
 use super::address::{count_touching, minimal, private_ranges, subtract, touching};
 use super::sources::Sources;
@@ -117,7 +117,7 @@ impl Protected {
         let (mut fixed, mut changing) = (Vec::new(), Vec::new());
         for (word, part) in words {
             let members = sources.members(word, *part, "deny")?;
-            changing.extend(sources.live_nets(&members.live));
+            changing.extend(sources.dynamic_nets(&members.dynamic));
             fixed.extend(members.nets);
         }
         Ok(Self::new(class, fixed, changing))
@@ -160,14 +160,14 @@ impl Protection {
         site: &SiteName,
         documents: &Documents,
         nodes: &[NodeInput],
-        live: &LiveSets,
+        dynamic: &DynamicSets,
     ) -> Result<Self, CompileError> {
         let policy = documents
             .sites
             .get(site)
             .ok_or_else(|| CompileError::UnknownSite(site.clone()))?;
         let by_name = nodes.iter().map(|node| (&node.name, node)).collect();
-        let sources = Sources::new(policy, documents, &by_name, live);
+        let sources = Sources::new(policy, documents, &by_name, dynamic);
         Ok(Self::new(&[
             Protected::new(Class::Cluster, Vec::new(), sources.cluster_nets()),
             Protected::of(

@@ -14,10 +14,10 @@ use voipfleet_policy::{
 use voipfleet_ruleset::identifiers::ListName;
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{
-    DnsName, Expiring, LiveSets, LiveValue, Mode, PortRange, Rate, RateUnit, Until, distinct,
+    DnsName, DynamicSet, DynamicSets, Expiring, Mode, PortRange, Rate, RateUnit, Until, distinct,
 };
 
-use super::{CompileError, Compiled, InterfaceAddress, NodeInput, compile, live};
+use super::{CompileError, Compiled, InterfaceAddress, NodeInput, compile, dynamic_sets};
 
 /// Prefixes from text.
 pub(crate) fn nets(texts: &[&str]) -> Vec<IpNet> {
@@ -144,21 +144,21 @@ pub(crate) fn effective(
     nodes: &[NodeInput],
 ) -> Result<Compiled, CompileError> {
     let site = "site-a".parse().unwrap();
-    let live = live::at_rest(&site, documents, nodes);
-    effective_with(documents, nodes, &live)
+    let dynamic = dynamic_sets::at_rest(&site, documents, nodes);
+    effective_with(documents, nodes, &dynamic)
 }
 
 /// The same with these dynamic sets; what is not in them is empty.
 pub(crate) fn effective_with(
     documents: &Documents,
     nodes: &[NodeInput],
-    live: &LiveSets,
+    dynamic: &DynamicSets,
 ) -> Result<Compiled, CompileError> {
     let site = "site-a".parse().unwrap();
-    let mut compiled = compile(&site, documents, nodes, live)?;
-    let live = live.only(&live::needed(&site, documents));
+    let mut compiled = compile(&site, documents, nodes, dynamic)?;
+    let dynamic = dynamic.only(&dynamic_sets::needed(&site, documents));
     for ruleset in compiled.rulesets.values_mut() {
-        *ruleset = ruleset.with_live(&live).unwrap();
+        *ruleset = ruleset.with_dynamic(&dynamic).unwrap();
     }
     Ok(compiled)
 }
@@ -227,7 +227,7 @@ fn any_hosts() -> impl Strategy<Value = Vec<DnsName>> {
 }
 
 /// What the dynamic sets of any documents for `site-a` hold, but for the cluster.
-pub(crate) fn any_live() -> impl Strategy<Value = LiveSets> {
+pub(crate) fn any_dynamic() -> impl Strategy<Value = DynamicSets> {
     let names = ["allow", "block", "open"].map(str::to_owned).into_iter();
     let names = names.chain(HOSTS.map(|host| format!("name:{host}")));
     let lists = LISTS.map(|list| [format!("feed:{list}"), format!("deny-feed:{list}")]);
@@ -235,11 +235,11 @@ pub(crate) fn any_live() -> impl Strategy<Value = LiveSets> {
     let value = || prop::collection::vec(small_net(), 0..4);
     let values = prop::collection::vec(value(), names.len());
     values.prop_map(move |values| {
-        let mut live = LiveSets::new("site-a".parse().unwrap());
+        let mut dynamic = DynamicSets::new("site-a".parse().unwrap());
         for (name, nets) in names.iter().zip(values) {
-            live.insert(name.parse().unwrap(), LiveValue::new(nets, []));
+            dynamic.insert(name.parse().unwrap(), DynamicSet::new(nets, []));
         }
-        live
+        dynamic
     })
 }
 

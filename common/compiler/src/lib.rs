@@ -15,10 +15,10 @@ mod chain;
 mod cluster;
 mod deny;
 mod deny_exemptions;
+pub mod dynamic_sets;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;
-pub mod live;
 mod openings;
 pub mod plan;
 mod policy_tests;
@@ -35,10 +35,10 @@ use ipnet::IpNet;
 use voipfleet_policy::{AddressSpace, AddressWord, Documents, Site, Trust, is_no_source};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::role::Role;
-use voipfleet_ruleset::ruleset::live::MAX_LIVE_SOURCES;
+use voipfleet_ruleset::ruleset::dynamic_sets::MAX_DYNAMIC_SETS;
 use voipfleet_ruleset::ruleset::{
-    AddressSet, Family, LiveName, LiveSets, MAX_PROBES, Mode, ProviderPart, Rule, RuleSubject,
-    Ruleset, SetName, SetOwner, Verdict,
+    AddressSet, DynamicSetName, DynamicSets, Family, MAX_PROBES, Mode, ProviderPart, Rule,
+    RuleSubject, Ruleset, SetName, SetOwner, Verdict,
 };
 
 pub(crate) use deny::DENY_CHAIN;
@@ -92,26 +92,26 @@ pub fn compile(
     site: &SiteName,
     documents: &Documents,
     nodes: &[NodeInput],
-    live: &LiveSets,
+    dynamic: &DynamicSets,
 ) -> Result<Compiled, CompileError> {
     let policy = documents
         .sites
         .get(site)
         .ok_or_else(|| CompileError::UnknownSite(site.clone()))?;
     let by_name = by_name(nodes)?;
-    let needed = live::needed(site, documents);
+    let needed = dynamic_sets::needed(site, documents);
     check_numbers(policy, needed.len())?;
 
     // For all nodes: words become sets, services and custom rules become openings.
     let mut warnings = Vec::new();
-    let mut sources = Sources::new(policy, documents, &by_name, live);
+    let mut sources = Sources::new(policy, documents, &by_name, dynamic);
     let admins = admins(policy, &sources)?;
     let effective = service_ports::effective(policy)?;
     let common = common(policy, &mut sources, &mut warnings)?;
     let openings = openings::openings(policy, &effective, &by_name, &mut sources, &mut warnings)?;
     warnings::site(policy, documents, &by_name, &mut warnings);
     warnings::empty(sources.empty(), &mut warnings);
-    warnings::unknown(&needed, live, &mut warnings);
+    warnings::unknown(&needed, dynamic, &mut warnings);
     let shared = SharedParts {
         policy,
         admins,
@@ -130,7 +130,7 @@ pub fn compile(
     // The tests are about the policy as it is enforced, also where it only observes.
     let with_roles = by_name.values();
     let with_roles = with_roles.filter_map(|node| Some((&node.roles, rulesets.get(&node.name)?)));
-    let known = live::for_tests(live, &needed, policy, nodes);
+    let known = dynamic_sets::for_tests(dynamic, &needed, policy, nodes);
     let run = run_tests(policy, with_roles, &known);
     if !run.failures.is_empty() {
         return Err(CompileError::Tests(run.failures));
@@ -194,7 +194,7 @@ fn by_name(nodes: &[NodeInput]) -> Result<BTreeMap<&NodeName, &NodeInput>, Compi
     Ok(by_name)
 }
 
-fn check_numbers(policy: &Site, live_sources: usize) -> Result<(), CompileError> {
+fn check_numbers(policy: &Site, dynamic_sets: usize) -> Result<(), CompileError> {
     let mut names = BTreeSet::new();
     if let Some(twice) = policy.rules.iter().find(|rule| !names.insert(&rule.name)) {
         return Err(CompileError::DuplicateRule(twice.name.clone()));
@@ -203,8 +203,8 @@ fn check_numbers(policy: &Site, live_sources: usize) -> Result<(), CompileError>
         ("probes", policy.probes.len(), MAX_PROBES),
         (
             "DNS names and fetched lists",
-            live_sources,
-            MAX_LIVE_SOURCES - FIXED_SOURCES,
+            dynamic_sets,
+            MAX_DYNAMIC_SETS - FIXED_SOURCES,
         ),
     ] {
         if count > limit {
@@ -283,13 +283,13 @@ fn emergency(sources: &mut Sources<'_>) -> Result<Vec<Rule>, CompileError> {
     let mut rules = Vec::new();
     for (name, owner, subject, verdict) in [
         (
-            LiveName::Block,
+            DynamicSetName::Block,
             SetOwner::Block,
             RuleSubject::Block,
             Verdict::Drop,
         ),
         (
-            LiveName::Open,
+            DynamicSetName::Open,
             SetOwner::Open,
             RuleSubject::Open,
             Verdict::Accept,
@@ -297,7 +297,7 @@ fn emergency(sources: &mut Sources<'_>) -> Result<Vec<Rule>, CompileError> {
     ] {
         let content = Content {
             own: Elements::default(),
-            live: [name].into(),
+            dynamic: [name].into(),
         };
         let source = sources.add_set(owner, None, content)?;
         let rule = set_names::rule(subject, &[], verdict)?;

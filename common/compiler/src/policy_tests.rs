@@ -6,7 +6,7 @@ use std::fmt;
 use voipfleet_policy::{PolicyTest, Site, Transport};
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::role::Role;
-use voipfleet_ruleset::ruleset::{Family, Interface, LiveSets, Protocol, Ruleset, SetName};
+use voipfleet_ruleset::ruleset::{DynamicSets, Family, Interface, Protocol, Ruleset, SetName};
 use voipfleet_ruleset::simulate::{Decision, Outcome, Packet, contains, simulate};
 
 /// What became of a site's tests.
@@ -75,7 +75,7 @@ pub(super) fn describe(failures: &[TestFailure]) -> String {
 pub(super) fn run_tests<'a>(
     site: &Site,
     nodes: impl IntoIterator<Item = (&'a BTreeSet<Role>, &'a Ruleset)>,
-    live: &LiveSets,
+    dynamic: &DynamicSets,
 ) -> TestRun {
     let mut run = TestRun::default();
     let mut unmet: BTreeSet<usize> = (0..site.tests.len()).collect();
@@ -90,8 +90,8 @@ pub(super) fn run_tests<'a>(
             continue;
         }
         // One node's effective ruleset at a time: its sets may be long.
-        let live = live.only(&ruleset.live_names());
-        let Ok(ruleset) = &ruleset.with_live(&live) else {
+        let dynamic = dynamic.only(&ruleset.dynamic_names());
+        let Ok(ruleset) = &ruleset.with_dynamic(&dynamic) else {
             continue;
         };
         for (index, test) in tests {

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use voipfleet_policy::{AddressSpace, AddressWord, Documents, List, MissingDocument, Site, Trust};
 use voipfleet_ruleset::identifiers::{ListName, NodeName};
 use voipfleet_ruleset::ruleset::{
-    AddressSet, Family, Interface, LiveName, LiveSets, ProviderPart, Scope, SetName, SetOwner,
-    SetStem,
+    AddressSet, DynamicSetName, DynamicSets, Family, Interface, ProviderPart, Scope, SetName,
+    SetOwner, SetStem,
 };
 
 use super::address::{Elements, is_reachable};
@@ -47,7 +47,7 @@ pub(super) struct Content {
     /// Until the next push.
     pub(super) own: Elements,
     /// Where more comes from between pushes.
-    pub(super) live: BTreeSet<LiveName>,
+    pub(super) dynamic: BTreeSet<DynamicSetName>,
 }
 
 /// Resolves words, each once.
@@ -56,7 +56,7 @@ pub(super) struct Sources<'a> {
     pub(super) documents: &'a Documents,
     pub(super) nodes: &'a BTreeMap<&'a NodeName, &'a NodeInput>,
     /// For warnings only: no ruleset depends on what dynamic sets hold.
-    live: &'a LiveSets,
+    dynamic: &'a DynamicSets,
     stems: Stems,
     resolved: BTreeMap<(AddressWord, ProviderPart), Option<Source>>,
     /// Words without an address, now and between pushes, even if they have a set.
@@ -71,13 +71,13 @@ impl<'a> Sources<'a> {
         site: &'a Site,
         documents: &'a Documents,
         nodes: &'a BTreeMap<&'a NodeName, &'a NodeInput>,
-        live: &'a LiveSets,
+        dynamic: &'a DynamicSets,
     ) -> Self {
         Self {
             site,
             documents,
             nodes,
-            live,
+            dynamic,
             without_address: BTreeSet::new(),
             stems: Stems::default(),
             resolved: BTreeMap::new(),
@@ -117,7 +117,7 @@ impl<'a> Sources<'a> {
         if !literals.is_empty() {
             let content = Content {
                 own: Elements::new(literals, Vec::new()),
-                live: BTreeSet::new(),
+                dynamic: BTreeSet::new(),
             };
             sources.extend(self.add_set(place.literals.clone(), None, content)?);
         }
@@ -139,7 +139,8 @@ impl<'a> Sources<'a> {
             return Ok(None);
         };
         let content = self.content(word, key.1, field)?;
-        let has_own = !content.own.is_empty() || content.live.iter().any(|n| *n != LiveName::Allow);
+        let has_own =
+            !content.own.is_empty() || content.dynamic.iter().any(|n| *n != DynamicSetName::Allow);
         let source = self.add_set(owner, Some(word.to_string()), content)?;
         if source.is_none() || !has_own {
             self.without_address.insert(key.clone());
@@ -164,15 +165,15 @@ impl<'a> Sources<'a> {
         if let AddressWord::List(name) = word {
             // The set of a list, alone of all, holds addresses that end.
             let list = self.list(name, field)?;
-            let feed = list.feed.iter().map(|_| LiveName::Feed(name.clone()));
+            let feed = list.feed.iter().map(|_| DynamicSetName::Feed(name.clone()));
             return Ok(Content {
                 own: Elements::new(list.addresses.clone(), list.expiring.clone()),
-                live: feed.collect(),
+                dynamic: feed.collect(),
             });
         }
         let mut members = self.members(word, part, field)?;
         if *word == AddressWord::Clients {
-            members.live.insert(LiveName::Allow);
+            members.dynamic.insert(DynamicSetName::Allow);
         }
         Ok(Content::from(members))
     }
@@ -205,7 +206,7 @@ impl<'a> Sources<'a> {
     ) -> Result<Option<Source>, CompileError> {
         let now = content.own.now();
         let has =
-            |family| !content.live.is_empty() || now.iter().any(|net| Family::of(net) == family);
+            |family| !content.dynamic.is_empty() || now.iter().any(|net| Family::of(net) == family);
         let scope = match (has(Family::V4), has(Family::V6)) {
             (true, true) => Scope::Both,
             (true, false) => Scope::V4,
@@ -235,8 +236,8 @@ impl<'a> Sources<'a> {
                 let set = AddressSet::new(name.clone(), content.own.lasting.iter().copied())
                     .with_owner(owner.clone())
                     .with_expiring(content.own.expiring.iter().copied())
-                    .with_live_names(content.live.iter().cloned());
-                if !set.is_empty() || !set.live.is_empty() {
+                    .with_dynamic_names(content.dynamic.iter().cloned());
+                if !set.is_empty() || !set.dynamic.is_empty() {
                     sets.insert(name, set);
                 }
             }
@@ -268,12 +269,13 @@ impl<'a> Sources<'a> {
     }
 
     /// What dynamic sets hold, as far as it is known.
-    pub(super) fn live_nets<'n>(
+    pub(super) fn dynamic_nets<'n>(
         &self,
-        live: impl IntoIterator<Item = &'n LiveName>,
+        dynamic: impl IntoIterator<Item = &'n DynamicSetName>,
     ) -> impl Iterator<Item = IpNet> {
-        live.into_iter()
-            .filter_map(|name| self.live.get(name))
+        dynamic
+            .into_iter()
+            .filter_map(|name| self.dynamic.get(name))
             .flat_map(|value| {
                 let ending = value.expiring.iter().map(|one| &one.net);
                 value.elements.iter().chain(ending).copied()
@@ -293,7 +295,7 @@ impl From<Members> for Content {
     fn from(members: Members) -> Self {
         Self {
             own: Elements::new(members.nets, Vec::new()),
-            live: members.live,
+            dynamic: members.dynamic,
         }
     }
 }

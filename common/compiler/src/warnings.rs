@@ -6,7 +6,7 @@ use voipfleet_policy::catalogue::{Direction, Roles, service as of_catalogue};
 use voipfleet_policy::{AddressWord, Documents, Site, Trust};
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::role::Role;
-use voipfleet_ruleset::ruleset::{Interface, LiveName, LiveSets, PortRange};
+use voipfleet_ruleset::ruleset::{DynamicSetName, DynamicSets, Interface, PortRange};
 
 use super::NodeInput;
 use super::service_ports::Effective;
@@ -143,16 +143,20 @@ fn strict(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut V
 }
 
 /// Names that resolve to nothing or are not resolved yet, and lists that are not fetched yet.
-pub(super) fn unknown(needed: &BTreeSet<LiveName>, live: &LiveSets, warnings: &mut Vec<String>) {
+pub(super) fn unknown(
+    needed: &BTreeSet<DynamicSetName>,
+    dynamic: &DynamicSets,
+    warnings: &mut Vec<String>,
+) {
     for name in needed {
-        let value = live.get(name);
+        let value = dynamic.get(name);
         let what = match (name, value) {
-            (LiveName::Name(host), None) => format!("{host} has not been resolved yet"),
-            (LiveName::Name(host), Some(value)) if value.is_empty() => {
+            (DynamicSetName::Name(host), None) => format!("{host} has not been resolved yet"),
+            (DynamicSetName::Name(host), Some(value)) if value.is_empty() => {
                 format!("{host} resolves to no address now")
             }
-            (LiveName::Feed(list), None) => format!("list:{list} has not been fetched yet"),
-            (LiveName::DenyFeed(list), None) => {
+            (DynamicSetName::Feed(list), None) => format!("list:{list} has not been fetched yet"),
+            (DynamicSetName::DenyFeed(list), None) => {
                 warnings.push(format!(
                     "list:{list} has not been fetched yet: nothing of it is denied until then"
                 ));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub use voipfleet_ruleset::ruleset::live::{MAX_LIVE_BYTES, MAX_LIVE_SOURCES};
+pub use voipfleet_ruleset::ruleset::dynamic_sets::{MAX_DYNAMIC_SETS, MAX_DYNAMIC_SETS_BYTES};
 pub use voipfleet_ruleset::ruleset::{MAX_PROBES, MAX_RULESET_BYTES};
 
 /// The longest trial, whatever an offer asks for: every trial ends.

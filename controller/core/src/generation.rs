@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use voipfleet_protocol::session::{Generation, Held};
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::Digest;
-use voipfleet_ruleset::ruleset::live::LiveName;
+use voipfleet_ruleset::ruleset::dynamic_sets::DynamicSetName;
 
 use crate::DocumentsVersion;
 
@@ -27,7 +27,7 @@ pub struct GenerationRecord {
     pub documents: Option<DocumentsVersion>,
     pub cause: Cause,
     /// Dynamic sets that its rulesets name.
-    pub live: BTreeSet<LiveName>,
+    pub dynamic: BTreeSet<DynamicSetName>,
     pub nodes: BTreeMap<NodeName, Content>,
 }
 

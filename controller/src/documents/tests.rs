@@ -110,7 +110,7 @@ async fn pruning_keeps_the_states_of_generations() {
         observe: false,
         documents: Some(7),
         cause: Cause::Push,
-        live: std::collections::BTreeSet::new(),
+        dynamic: std::collections::BTreeSet::new(),
         nodes: BTreeMap::new(),
     };
     let key = keys::generation("site-a", 1);

@@ -16,4 +16,4 @@ mod upkeep;
 pub use references::Used;
 pub use snapshot::SetsSnapshot;
 pub use sources::{SourceOptions, Sources};
-pub use subscriptions::DynamicSets;
+pub use subscriptions::Subscriptions;

@@ -11,9 +11,9 @@ use voipfleet_compiler::NodeInput;
 use voipfleet_policy::Documents;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
-use voipfleet_ruleset::ruleset::LiveName;
+use voipfleet_ruleset::ruleset::DynamicSetName;
 
-use super::{DynamicSets, expiry};
+use super::{Subscriptions, expiry};
 use crate::documents::Stored;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, StatusRecord};
@@ -34,7 +34,7 @@ struct Stale {
 }
 
 struct Follower<'l> {
-    live: &'l DynamicSets,
+    dynamic: &'l Subscriptions,
     documents: Arc<Documents>,
     /// Of computed sites: most status reports change none of it.
     nodes: HashMap<SiteName, Vec<NodeInput>>,
@@ -42,13 +42,13 @@ struct Follower<'l> {
     heard: Revision,
 }
 
-impl DynamicSets {
+impl Subscriptions {
     /// Follows the store until the controller stops.
     pub async fn follow(&self) {
         // Before anything is read: what changes meanwhile is read again.
         let mut changes = self.inner.store.watch_from_now("").await;
         let mut follower = Follower {
-            live: self,
+            dynamic: self,
             documents: Arc::default(),
             nodes: HashMap::new(),
             stale: Stale {
@@ -160,7 +160,7 @@ impl Follower<'_> {
     /// Computes what is stale; false: some of it could not be.
     async fn refresh(&mut self) -> bool {
         if self.stale.documents {
-            match Stored::read(self.live.inner.store.as_ref()).await {
+            match Stored::read(self.dynamic.inner.store.as_ref()).await {
                 Ok(stored) => {
                     self.documents = stored.documents;
                     self.stale.documents = false;
@@ -174,7 +174,7 @@ impl Follower<'_> {
         }
         let every = std::mem::take(&mut self.stale.every_site);
         let sites = std::mem::take(&mut self.stale.sites);
-        for site in self.live.asked_for() {
+        for site in self.dynamic.asked_for() {
             if !every && !sites.contains(&site) && self.nodes.contains_key(&site) {
                 continue;
             }
@@ -187,7 +187,7 @@ impl Follower<'_> {
     }
 
     async fn compute(&mut self, site: &SiteName) -> Result<(), StoreError> {
-        let inner = &self.live.inner;
+        let inner = &self.dynamic.inner;
         let store = inner.store.as_ref();
         let nodes = site_inputs::nodes(store, site).await?;
         let named = named(store, site, &nodes).await?;
@@ -195,30 +195,30 @@ impl Follower<'_> {
         let now_ms = inner.clock.now_ms();
         let (sets, left_out) =
             site_inputs::gather(store, site, &self.documents, &nodes, &named, now_ms).await?;
-        let live = self.live.clone();
-        tokio::task::spawn_blocking(move || live.publish(sets))
+        let dynamic = self.dynamic.clone();
+        tokio::task::spawn_blocking(move || dynamic.publish(sets))
             .await
             .map_err(|_| StoreError::Closed)?;
-        self.live.leave_out(site, left_out);
+        self.dynamic.leave_out(site, left_out);
         self.nodes.insert(site.clone(), nodes);
         Ok(())
     }
 }
 
-/// The live sources that rulesets name which nodes should run, or run still.
+/// The dynamic sets that rulesets name which nodes should run, or run still.
 async fn named(
     store: &dyn Store,
     site: &SiteName,
     nodes: &BTreeMap<NodeName, SiteNode>,
-) -> Result<BTreeSet<LiveName>, StoreError> {
+) -> Result<BTreeSet<DynamicSetName>, StoreError> {
     let targets = Targets::read(store, site).await?;
-    let mut named = targets.as_ref().map(Targets::live).unwrap_or_default();
+    let mut named = targets.as_ref().map(Targets::dynamic).unwrap_or_default();
     let confirmed = nodes.values().filter_map(|node| node.confirmed);
     let numbers: BTreeSet<Generation> = confirmed.map(|held| held.generation).collect();
     for number in numbers {
         let key = keys::generation(site, number);
         if let Some(read) = records::read::<GenerationRecord>(store, &key).await? {
-            named.extend(read.record.live);
+            named.extend(read.record.dynamic);
         }
     }
     Ok(named)

@@ -10,7 +10,7 @@ use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use voipfleet_policy::{AddressWord, Documents, Feed};
 use voipfleet_ruleset::identifiers::ListName;
-use voipfleet_ruleset::ruleset::live::{DnsName, LiveName};
+use voipfleet_ruleset::ruleset::dynamic_sets::{DnsName, DynamicSetName};
 
 use crate::documents::Stored;
 use crate::errors::chain;
@@ -39,7 +39,7 @@ pub struct Used {
 /// What is needed of a generation here.
 #[derive(Deserialize)]
 struct Named {
-    live: BTreeSet<LiveName>,
+    dynamic: BTreeSet<DynamicSetName>,
 }
 
 impl Used {
@@ -72,11 +72,11 @@ impl Used {
     }
 
     fn add(&mut self, named: Named) {
-        for source in named.live {
+        for source in named.dynamic {
             match source {
-                LiveName::Name(name) => _ = self.names.insert(name),
-                LiveName::DenyFeed(list) => _ = self.kept.insert(list),
-                LiveName::Feed(list) => {
+                DynamicSetName::Name(name) => _ = self.names.insert(name),
+                DynamicSetName::DenyFeed(list) => _ = self.kept.insert(list),
+                DynamicSetName::Feed(list) => {
                     self.opened.insert(list.clone());
                     self.kept.insert(list);
                 }

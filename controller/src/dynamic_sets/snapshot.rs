@@ -1,33 +1,33 @@
-//! A site's live sets at one moment, ready to be sent.
+//! A site's dynamic sets at one moment, ready to be sent.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use prost::Message as _;
 use voipfleet_proto::v1 as pb;
-use voipfleet_ruleset::ruleset::{Digest, LiveSets};
+use voipfleet_ruleset::ruleset::{Digest, DynamicSets};
 
 /// The longest delta that is sent in a notice, bytes: an agent takes messages of up to 512 KiB.
 /// A longer one costs no less than fetching the whole.
 const MAX_DELTA_BYTES: usize = 128 * 1024;
 
-/// A site's live sets, shared by the sessions of its nodes.
+/// A site's dynamic sets, shared by the sessions of its nodes.
 #[derive(Debug)]
 pub struct SetsSnapshot {
     /// What they hold.
-    pub sets: LiveSets,
+    pub sets: DynamicSets,
     /// Their digest.
     pub digest: Digest,
     /// Their canonical encoding.
     pub bytes: Arc<[u8]>,
     /// What leads here from older ones.
-    deltas: HashMap<Digest, pb::LiveDelta>,
+    deltas: HashMap<Digest, pb::DynamicSetsDelta>,
 }
 
 impl SetsSnapshot {
     /// Encodes `sets`, and compares them with older ones. What did not change is shared with
     /// the newest of these.
-    pub(super) fn new(mut sets: LiveSets, before: &VecDeque<Arc<SetsSnapshot>>) -> Self {
+    pub(super) fn new(mut sets: DynamicSets, before: &VecDeque<Arc<SetsSnapshot>>) -> Self {
         if let Some(newest) = before.front() {
             for (name, value) in &mut sets.sources {
                 if let Some(same) = newest.sets.sources.get(name).filter(|old| *old == value) {
@@ -40,7 +40,7 @@ impl SetsSnapshot {
         let deltas = before
             .iter()
             .filter_map(|old| {
-                let delta = pb::LiveDelta::from(&sets.delta_from(&old.sets));
+                let delta = pb::DynamicSetsDelta::from(&sets.delta_from(&old.sets));
                 (delta.encoded_len() <= MAX_DELTA_BYTES).then_some((old.digest, delta))
             })
             .collect();
@@ -53,13 +53,13 @@ impl SetsSnapshot {
     }
 
     /// The notice for a node that holds `from`.
-    pub fn notice(&self, from: Option<Digest>) -> pb::LiveNotice {
+    pub fn notice(&self, from: Option<Digest>) -> pb::DynamicSetsNotice {
         let delta = from.and_then(|from| Some((from, self.deltas.get(&from)?.clone())));
         let (delta_from, delta) = match delta {
             Some((from, delta)) => (from.as_bytes().to_vec(), Some(delta)),
             None => (Vec::new(), None),
         };
-        pb::LiveNotice {
+        pb::DynamicSetsNotice {
             digest: self.digest.as_bytes().to_vec(),
             size: self.bytes.len() as u64,
             delta,
@@ -70,17 +70,17 @@ impl SetsSnapshot {
 
 #[cfg(test)]
 mod tests {
-    use voipfleet_ruleset::ruleset::live::LiveDelta;
-    use voipfleet_ruleset::ruleset::{LiveName, LiveValue};
+    use voipfleet_ruleset::ruleset::dynamic_sets::DynamicSetsDelta;
+    use voipfleet_ruleset::ruleset::{DynamicSet, DynamicSetName};
 
     use super::*;
 
-    fn sets(blocked: impl IntoIterator<Item = u32>) -> LiveSets {
-        let mut sets = LiveSets::new("site-a".parse().unwrap());
+    fn sets(blocked: impl IntoIterator<Item = u32>) -> DynamicSets {
+        let mut sets = DynamicSets::new("site-a".parse().unwrap());
         let host = |n: u32| ipnet::IpNet::from(std::net::IpAddr::from(n.to_be_bytes()));
         let blocked = blocked.into_iter().map(host);
-        sets.insert(LiveName::Block, LiveValue::new(blocked, []));
-        sets.insert(LiveName::Allow, LiveValue::new([host(7)], []));
+        sets.insert(DynamicSetName::Block, DynamicSet::new(blocked, []));
+        sets.insert(DynamicSetName::Allow, DynamicSet::new([host(7)], []));
         sets
     }
 
@@ -91,10 +91,10 @@ mod tests {
         let notice = second.notice(Some(first.digest));
         assert_eq!(notice.digest, second.digest.as_bytes());
         assert_eq!(notice.delta_from, first.digest.as_bytes());
-        let delta = LiveDelta::try_from(&notice.delta.unwrap()).unwrap();
+        let delta = DynamicSetsDelta::try_from(&notice.delta.unwrap()).unwrap();
         assert_eq!(first.sets.apply_delta(&delta).unwrap(), second.sets);
         let [old, new] = [&first, &Arc::new(second)]
-            .map(|value| Arc::clone(value.sets.sources.get(&LiveName::Allow).unwrap()));
+            .map(|value| Arc::clone(value.sets.sources.get(&DynamicSetName::Allow).unwrap()));
         assert!(Arc::ptr_eq(&old, &new), "what stays is held once");
     }
 

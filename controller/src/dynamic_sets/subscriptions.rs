@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use voipfleet_compiler::Dropped;
 use voipfleet_ruleset::identifiers::{ListName, SiteName};
-use voipfleet_ruleset::ruleset::{Digest, LiveSets};
+use voipfleet_ruleset::ruleset::{Digest, DynamicSets};
 
 use super::SetsSnapshot;
 use crate::clock::Clock;
@@ -22,7 +22,7 @@ const KEPT: usize = 8;
 
 /// The dynamic sets of every site with a subscriber.
 #[derive(Debug, Clone)]
-pub struct DynamicSets {
+pub struct Subscriptions {
     pub(super) inner: Arc<Inner>,
 }
 
@@ -46,8 +46,8 @@ struct Site {
     left_out: LeftOut,
 }
 
-impl DynamicSets {
-    /// Over a store. Nothing is computed before [`DynamicSets::follow`] runs.
+impl Subscriptions {
+    /// Over a store. Nothing is computed before [`Subscriptions::follow`] runs.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -61,7 +61,7 @@ impl DynamicSets {
         }
     }
 
-    /// A site's live sets, now and whenever they change; none until they were computed.
+    /// A site's dynamic sets, now and whenever they change; none until they were computed.
     pub fn subscribe(&self, site: &SiteName) -> watch::Receiver<Option<Arc<SetsSnapshot>>> {
         let mut sites = self.sites();
         let known = sites.contains_key(site);
@@ -114,7 +114,7 @@ impl DynamicSets {
     }
 
     /// Makes `sets` a site's current value. Takes a while for long feeds.
-    pub(super) fn publish(&self, sets: LiveSets) {
+    pub(super) fn publish(&self, sets: DynamicSets) {
         let site = sets.site.clone();
         let before = self.sites().get(&site).map(|entry| entry.kept.clone());
         let value = Arc::new(SetsSnapshot::new(sets, &before.unwrap_or_default()));

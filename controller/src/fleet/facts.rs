@@ -84,9 +84,9 @@ fn bound_voipnow(voipnow: &mut VoipNow) {
 pub(super) fn bound_status(status: &mut NodeStatus) {
     cut(&mut status.error, LONG);
     cut(&mut status.drift_detail, LONG);
-    cut(&mut status.live_error, LONG);
+    cut(&mut status.dynamic_error, LONG);
     status.digest.truncate(32);
-    status.live_digest.truncate(32);
+    status.dynamic_digest.truncate(32);
     status.confirmed_digest.truncate(32);
     if let Some(sets) = &mut status.sets {
         sets.short.truncate(MAX_SHORT_SETS);

@@ -1,4 +1,4 @@
-//! Sending rulesets and live sets to the nodes that they are for.
+//! Sending rulesets and dynamic sets to the nodes that they are for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -43,15 +43,15 @@ impl Fleet {
         Ok(stream(bytes, turns))
     }
 
-    /// The chunks of the live sets of the node's site, if they are the current ones or were so
+    /// The chunks of the dynamic sets of the node's site, if they are the current ones or were so
     /// not long ago.
-    pub(crate) async fn fetch_live(
+    pub(crate) async fn fetch_dynamic(
         &self,
         id: &NodeId,
         digest: Digest,
     ) -> Result<Chunks, FetchError> {
         let turns = self.turns(id).await?;
-        let value = self.inner.live_sets.find(&id.site, &digest);
+        let value = self.inner.dynamic_sets.find(&id.site, &digest);
         let value = value.ok_or(FetchError::NotCurrent)?;
         Ok(stream(Arc::clone(&value.bytes), turns))
     }

@@ -29,7 +29,7 @@ pub(crate) use session::Inbox;
 use session::Session;
 
 use crate::clock::Clock;
-use crate::dynamic_sets::DynamicSets;
+use crate::dynamic_sets::Subscriptions;
 use crate::errors::chain;
 use crate::pki::authority::Leaf;
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord};
@@ -59,7 +59,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     live: Mutex<Registry>,
     events: broadcast::Sender<NodeId>,
-    live_sets: DynamicSets,
+    dynamic_sets: Subscriptions,
     fetches: Arc<Semaphore>,
     fetching: Mutex<HashMap<NodeId, usize>>,
     /// Nodes that were connected to an earlier run dial anew from here on.
@@ -123,13 +123,13 @@ impl Fleet {
             last_nonce: clock.now_ms() << 16,
             ..Registry::default()
         };
-        let live_sets = DynamicSets::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
+        let dynamic_sets = Subscriptions::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
         Self {
             inner: Arc::new(Inner {
                 store,
                 clock,
                 live: Mutex::new(registry),
-                live_sets,
+                dynamic_sets,
                 events: broadcast::channel(EVENT_BACKLOG).0,
                 fetches: Arc::new(Semaphore::new(FETCHES)),
                 fetching: Mutex::default(),
@@ -140,9 +140,9 @@ impl Fleet {
         }
     }
 
-    /// What the sites' live sets are.
-    pub fn live_sets(&self) -> &DynamicSets {
-        &self.inner.live_sets
+    /// What the sites' dynamic sets are.
+    pub fn dynamic_sets(&self) -> &Subscriptions {
+        &self.inner.dynamic_sets
     }
 
     /// Brings what nodes should run to their sessions, as it changes, until the fleet stops.

@@ -21,8 +21,8 @@ pub struct View {
     pub status: Option<NodeStatus>,
     /// Addresses, backend, warnings.
     pub facts: Option<NodeFacts>,
-    /// The live sets that it holds and enforces, as far as its ruleset names them.
-    pub live: Option<Digest>,
+    /// The dynamic sets that it holds and enforces, as far as its ruleset names them.
+    pub dynamic: Option<Digest>,
 }
 
 /// An offer and the node's last answer to it.

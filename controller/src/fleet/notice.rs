@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use voipfleet_proto::v1::LiveNotice;
-use voipfleet_ruleset::ruleset::{Digest, LiveName};
+use voipfleet_proto::v1::DynamicSetsNotice;
+use voipfleet_ruleset::ruleset::{Digest, DynamicSetName};
 
-use crate::dynamic_sets::{DynamicSets, SetsSnapshot};
+use crate::dynamic_sets::{SetsSnapshot, Subscriptions};
 use crate::records::NodeId;
 
 /// How long a notice may be unanswered before a newer one replaces it. An answer takes a few
@@ -18,9 +18,9 @@ const UNANSWERED: Duration = Duration::from_secs(1);
 /// How long after a node failed to apply dynamic sets the notice is sent again.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// A node's live sets, as its session knows them.
+/// A node's dynamic sets, as its session knows them.
 pub(super) struct Notices {
-    live: watch::Receiver<Option<Arc<SetsSnapshot>>>,
+    dynamic: watch::Receiver<Option<Arc<SetsSnapshot>>>,
     /// The digest that the node reported.
     held: Option<Digest>,
     /// The last notice of this session.
@@ -42,17 +42,17 @@ enum Answer {
 
 impl Notices {
     /// For a node that reported `held`.
-    pub(super) fn new(live: &DynamicSets, id: &NodeId, held: Option<Digest>) -> Self {
+    pub(super) fn new(dynamic: &Subscriptions, id: &NodeId, held: Option<Digest>) -> Self {
         Self {
-            live: live.subscribe(&id.site),
+            dynamic: dynamic.subscribe(&id.site),
             held,
             told: None,
         }
     }
 
     /// What to send now, if anything.
-    pub(super) fn next(&mut self) -> Option<LiveNotice> {
-        let now = self.live.borrow_and_update().clone()?;
+    pub(super) fn next(&mut self) -> Option<DynamicSetsNotice> {
+        let now = self.dynamic.borrow_and_update().clone()?;
         let from = match &self.told {
             None if self.held == Some(now.digest) => {
                 self.tell(now, Answer::Held);
@@ -88,7 +88,7 @@ impl Notices {
 
     /// Whether a notice of this session covered these sources: before, it takes no offer
     /// that names them.
-    pub(super) fn told(&self, sources: &BTreeSet<LiveName>) -> bool {
+    pub(super) fn told(&self, sources: &BTreeSet<DynamicSetName>) -> bool {
         self.told.as_ref().is_some_and(|told| {
             let known = &told.value.sets.sources;
             sources.iter().all(|source| known.contains_key(source))
@@ -112,7 +112,7 @@ impl Notices {
     pub(super) async fn changed(&mut self) {
         let wait = self.told.as_ref().and_then(|told| {
             let newer =
-                self.live.borrow().as_ref().map(|now| now.digest) != Some(told.value.digest);
+                self.dynamic.borrow().as_ref().map(|now| now.digest) != Some(told.value.digest);
             match told.answer {
                 Answer::Awaited if newer => Some(told.at + UNANSWERED),
                 Answer::Failed => Some(told.at + AGAIN),
@@ -127,7 +127,7 @@ impl Notices {
         };
         tokio::select! {
             // The sender lives as long as the fleet.
-            _ = self.live.changed() => {}
+            _ = self.dynamic.changed() => {}
             () = overdue => {}
         }
     }

@@ -114,7 +114,7 @@ impl Session {
         let store = self.fleet.inner.store.as_ref();
         let key = keys::status(&self.id.site, &self.id.node);
         let before = records::read_status(store, &key).await?.unwrap_or_default();
-        let live_digest = Digest::try_from(hello.live_digest.as_slice()).ok();
+        let dynamic_digest = Digest::try_from(hello.dynamic_digest.as_slice()).ok();
         let status = facts::remember(before.status, hello.status);
         // A shorter report does not mean that the facts are gone: keep what is known.
         let facts = hello.facts.or(before.facts);
@@ -144,7 +144,7 @@ impl Session {
                 offered,
                 status: status.clone(),
                 facts: facts.clone(),
-                live: live_digest,
+                dynamic: dynamic_digest,
             },
         );
         let greeted = Greeted {
@@ -153,7 +153,7 @@ impl Session {
             number: registered.session,
             out: self.out.clone(),
             delivery,
-            notices: Notices::new(&self.fleet.inner.live_sets, &self.id, live_digest),
+            notices: Notices::new(&self.fleet.inner.dynamic_sets, &self.id, dynamic_digest),
             tries: 0,
             stored: StatusRecord {
                 status,
@@ -210,12 +210,13 @@ impl Greeted {
         let mut wanted = self.first_wanted(&mut registered).await?;
         loop {
             if let Some(notice) = self.notices.next() {
-                self.send(controller_message::Kind::Live(notice)).await?;
+                self.send(controller_message::Kind::DynamicSets(notice))
+                    .await?;
             }
             let sources = wanted
                 .generation
                 .as_ref()
-                .map(|generation| &generation.live);
+                .map(|generation| &generation.dynamic);
             if self.notices.told(sources.unwrap_or(&BTreeSet::new())) {
                 self.offer(&wanted).await?;
             }
@@ -333,8 +334,8 @@ impl Greeted {
             let nonce = (status.nonce != 0).then_some(status.nonce);
             self.delivery.hear(nonce, about, progress, confirmed)
         });
-        let live = Digest::try_from(status.live_digest.as_slice()).ok();
-        self.notices.heard(live, &status.live_error);
+        let dynamic = Digest::try_from(status.dynamic_digest.as_slice()).ok();
+        self.notices.heard(dynamic, &status.dynamic_error);
         let working = progress == Some(voipfleet_protocol::session::Progress::Working);
         // An unasked status repeats the last error with every change of drift.
         if status.nonce != 0 && !status.error.is_empty() {
@@ -356,7 +357,7 @@ impl Greeted {
         }
         self.fleet.update(&self.id, self.number, |view| {
             view.confirmed = confirmed;
-            view.live = live;
+            view.dynamic = dynamic;
             if answers && let Some(offered) = &mut view.offered {
                 offered.answer = Some(status.clone());
             }

@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 use voipfleet_compiler::{Compiled, compile};
 use voipfleet_policy::Source;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
-use voipfleet_ruleset::ruleset::LiveSets;
+use voipfleet_ruleset::ruleset::DynamicSets;
 
 use super::PushError;
 use crate::clock::Clock;
@@ -50,7 +50,10 @@ impl Compiler {
     }
 
     /// Reads a site and compiles it, with what its dynamic sets hold now.
-    pub async fn compile_site(&self, site: &SiteName) -> Result<(LiveSets, Compiled), PushError> {
+    pub async fn compile_site(
+        &self,
+        site: &SiteName,
+    ) -> Result<(DynamicSets, Compiled), PushError> {
         let snapshot = self.snapshot(site, Vec::new()).await?;
         self.compile(&snapshot).await
     }
@@ -61,7 +64,7 @@ impl Compiler {
         site: &SiteName,
         name: NodeName,
         node: SiteNode,
-    ) -> Result<(LiveSets, Compiled), PushError> {
+    ) -> Result<(DynamicSets, Compiled), PushError> {
         let mut snapshot = self.snapshot(site, Vec::new()).await?;
         snapshot.nodes.insert(name, node);
         self.compile(&snapshot).await
@@ -70,23 +73,23 @@ impl Compiler {
     pub(super) async fn compile(
         &self,
         snapshot: &Snapshot,
-    ) -> Result<(LiveSets, Compiled), PushError> {
+    ) -> Result<(DynamicSets, Compiled), PushError> {
         let site = snapshot.site.clone();
         let broken = || PushError::Broken(snapshot.site.clone());
         let _permit = self.permits.acquire().await.map_err(|_| broken())?;
         let (store, now_ms) = (self.store.as_ref(), self.clock.now_ms());
         let documents = Arc::clone(&snapshot.documents);
         let nodes = snapshot.inputs();
-        let live = site_inputs::read(store, &site, &documents, &nodes, now_ms).await?;
+        let dynamic = site_inputs::read(store, &site, &documents, &nodes, now_ms).await?;
         let compiling = tokio::task::spawn_blocking(move || {
-            let compiled = compile(&site, &documents, &nodes, &live);
-            (live, compiled)
+            let compiled = compile(&site, &documents, &nodes, &dynamic);
+            (dynamic, compiled)
         });
-        let (live, compiled) = compiling.await.map_err(|_| broken())?;
+        let (dynamic, compiled) = compiling.await.map_err(|_| broken())?;
         let compiled = compiled.map_err(|source| PushError::Compile {
             site: snapshot.site.clone(),
             source,
         })?;
-        Ok((live, compiled))
+        Ok((dynamic, compiled))
     }
 }

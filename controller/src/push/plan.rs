@@ -174,10 +174,10 @@ impl Planner {
         let mut used = BTreeSet::new();
         let mut known = BTreeSet::new();
         for (name, ruleset) in wanted {
-            used.extend(ruleset.live_names());
+            used.extend(ruleset.dynamic_names());
             match running.get(name) {
-                Some(Running::Same) => known.extend(ruleset.live_names()),
-                Some(Running::Other(before)) => known.extend(before.live_names()),
+                Some(Running::Same) => known.extend(ruleset.dynamic_names()),
+                Some(Running::Other(before)) => known.extend(before.dynamic_names()),
                 Some(Running::Nothing | Running::Unknown) | None => {}
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use voipfleet_ruleset::ruleset::LiveName;
+use voipfleet_ruleset::ruleset::DynamicSetName;
 
 use crate::records::{self, FeedRecord, ResolvedRecord};
 use crate::store::{Store, StoreError, keys};
@@ -15,7 +15,7 @@ const SHOWN: usize = 20;
 /// A DNS name or feed that rules use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedSource {
-    pub name: LiveName,
+    pub name: DynamicSetName,
     /// The first of its addresses.
     pub first: Vec<IpNet>,
     /// How many there are.
@@ -52,29 +52,32 @@ impl PlannedSource {
 /// Reads those of `used` that are names or feeds. `known` are used by what nodes run.
 pub(super) async fn read(
     store: &dyn Store,
-    used: BTreeSet<LiveName>,
-    known: &BTreeSet<LiveName>,
+    used: BTreeSet<DynamicSetName>,
+    known: &BTreeSet<DynamicSetName>,
 ) -> Result<Vec<PlannedSource>, StoreError> {
     let mut all = Vec::new();
     for name in used {
         let (nets, at_ms, error) = match &name {
-            LiveName::Name(host) => {
+            DynamicSetName::Name(host) => {
                 let read = records::read::<ResolvedRecord>(store, &keys::resolved(host)).await?;
                 let record = read.map(|read| read.record).unwrap_or_default();
                 let nets: Vec<IpNet> = record.addresses.keys().map(|ip| (*ip).into()).collect();
                 (nets, record.resolved_ms, record.error)
             }
-            LiveName::Feed(list) | LiveName::DenyFeed(list) => {
+            DynamicSetName::Feed(list) | DynamicSetName::DenyFeed(list) => {
                 let read = records::read_protobuf::<FeedRecord>(store, &keys::feed(list)).await?;
                 let record = read.unwrap_or_default();
-                if matches!(name, LiveName::Feed(_)) && record.is_wide() {
+                if matches!(name, DynamicSetName::Feed(_)) && record.is_wide() {
                     let why = "it is too wide for something to be opened to it, and opens nothing";
                     (Vec::new(), record.fetched_ms, why.to_owned())
                 } else {
                     (record.elements(), record.fetched_ms, record.error)
                 }
             }
-            LiveName::Cluster(_) | LiveName::Block | LiveName::Allow | LiveName::Open => continue,
+            DynamicSetName::Cluster(_)
+            | DynamicSetName::Block
+            | DynamicSetName::Allow
+            | DynamicSetName::Open => continue,
         };
         all.push(PlannedSource {
             added: !known.contains(&name),

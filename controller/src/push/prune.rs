@@ -113,7 +113,7 @@ mod tests {
                 observe: false,
                 documents: None,
                 cause: Cause::Push,
-                live: BTreeSet::new(),
+                dynamic: BTreeSet::new(),
                 nodes: BTreeMap::from([("a".parse().unwrap(), Content { digest, size: 1 })]),
             };
             let key = keys::generation(&site, number);

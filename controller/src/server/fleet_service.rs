@@ -8,7 +8,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::fleet_server;
 use voipfleet_proto::v1::{
-    AgentMessage, Chunk, ControllerMessage, FetchLiveSetsRequest, FetchRulesetRequest, Reason,
+    AgentMessage, Chunk, ControllerMessage, FetchDynamicSetsRequest, FetchRulesetRequest, Reason,
 };
 use voipfleet_protocol::identity::Identity;
 use voipfleet_ruleset::ruleset::Digest;
@@ -129,7 +129,7 @@ fn chunks(fetched: Result<Chunks, FetchError>) -> Result<Response<Answers<Chunk>
 impl fleet_server::Fleet for FleetService {
     type SessionStream = Answers<ControllerMessage>;
     type FetchRulesetStream = Answers<Chunk>;
-    type FetchLiveSetsStream = Answers<Chunk>;
+    type FetchDynamicSetsStream = Answers<Chunk>;
 
     async fn session(
         &self,
@@ -154,12 +154,12 @@ impl fleet_server::Fleet for FleetService {
         chunks(self.fleet.fetch(&id, digest).await)
     }
 
-    async fn fetch_live_sets(
+    async fn fetch_dynamic_sets(
         &self,
-        request: Request<FetchLiveSetsRequest>,
-    ) -> Result<Response<Self::FetchLiveSetsStream>, Status> {
+        request: Request<FetchDynamicSetsRequest>,
+    ) -> Result<Response<Self::FetchDynamicSetsStream>, Status> {
         let (id, ..) = self.node(&request).await?;
         let digest = digest(&request.get_ref().digest)?;
-        chunks(self.fleet.fetch_live(&id, digest).await)
+        chunks(self.fleet.fetch_dynamic(&id, digest).await)
     }
 }

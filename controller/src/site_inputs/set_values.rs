@@ -1,13 +1,13 @@
-//! What a site's live sets are made of, out of the store.
+//! What a site's dynamic sets are made of, out of the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use voipfleet_compiler::live::{cluster, needed};
+use voipfleet_compiler::dynamic_sets::{cluster, needed};
 use voipfleet_compiler::{Dropped, NodeInput, Protection};
 use voipfleet_policy::Documents;
 use voipfleet_ruleset::identifiers::{ListName, SiteName};
-use voipfleet_ruleset::ruleset::{DnsName, Expiring, LiveName, LiveSets, LiveValue};
+use voipfleet_ruleset::ruleset::{DnsName, DynamicSet, DynamicSetName, DynamicSets, Expiring};
 
 use crate::errors::chain;
 use crate::limits::MAX_EXCEPTIONS;
@@ -30,7 +30,7 @@ pub async fn read(
     documents: &Documents,
     nodes: &[NodeInput],
     now_ms: u64,
-) -> Result<LiveSets, StoreError> {
+) -> Result<DynamicSets, StoreError> {
     let named = BTreeSet::new();
     let gathered = gather(store, site, documents, nodes, &named, now_ms);
     Ok(gathered.await?.0)
@@ -46,38 +46,38 @@ pub(crate) async fn gather(
     site: &SiteName,
     documents: &Documents,
     nodes: &[NodeInput],
-    named: &BTreeSet<LiveName>,
+    named: &BTreeSet<DynamicSetName>,
     now_ms: u64,
-) -> Result<(LiveSets, LeftOut), StoreError> {
-    let mut sets = LiveSets::new(site.clone());
+) -> Result<(DynamicSets, LeftOut), StoreError> {
+    let mut sets = DynamicSets::new(site.clone());
     let mut feeds = BTreeMap::new();
     // A site without an interface of the cluster, and one that had none at its last push.
     let always = needed(site, documents)
         .into_iter()
-        .chain([LiveName::Cluster(None)]);
+        .chain([DynamicSetName::Cluster(None)]);
     for name in always.chain(named.clone()) {
         if sets.sources.contains_key(&name) {
             continue;
         }
         let value = match &name {
-            LiveName::Cluster(interface) => cluster(nodes, interface.as_ref()),
-            LiveName::Block => exceptions(store, ExceptionKind::Block, site, now_ms).await?,
-            LiveName::Allow => exceptions(store, ExceptionKind::Allow, site, now_ms).await?,
-            LiveName::Open => open(store, site, now_ms).await?,
-            LiveName::Name(host) => resolved(store, host).await?,
-            LiveName::Feed(list) => {
+            DynamicSetName::Cluster(interface) => cluster(nodes, interface.as_ref()),
+            DynamicSetName::Block => exceptions(store, ExceptionKind::Block, site, now_ms).await?,
+            DynamicSetName::Allow => exceptions(store, ExceptionKind::Allow, site, now_ms).await?,
+            DynamicSetName::Open => open(store, site, now_ms).await?,
+            DynamicSetName::Name(host) => resolved(store, host).await?,
+            DynamicSetName::Feed(list) => {
                 let record = feed(store, list).await?;
                 // It was fetched before something was opened to it.
                 if record.is_wide() {
                     tracing::error!(%site, %list, "fetched list is too wide to open ports to; it opens nothing");
-                    LiveValue::default()
+                    DynamicSet::default()
                 } else {
-                    LiveValue::new(record.elements(), [])
+                    DynamicSet::new(record.elements(), [])
                 }
             }
-            LiveName::DenyFeed(list) => {
+            DynamicSetName::DenyFeed(list) => {
                 let elements = feed(store, list).await?.elements();
-                feeds.insert(name, LiveValue::new(elements, []));
+                feeds.insert(name, DynamicSet::new(elements, []));
                 continue;
             }
         };
@@ -85,7 +85,7 @@ pub(crate) async fn gather(
     }
     let mut left_out = LeftOut::new();
     for (name, (value, dropped)) in denied(site, documents, nodes, &sets, feeds).await {
-        if let (LiveName::DenyFeed(list), false) = (&name, dropped.is_empty()) {
+        if let (DynamicSetName::DenyFeed(list), false) = (&name, dropped.is_empty()) {
             left_out.insert(list.clone(), dropped);
         }
         sets.insert(name, value);
@@ -99,11 +99,11 @@ async fn denied(
     site: &SiteName,
     documents: &Documents,
     nodes: &[NodeInput],
-    known: &LiveSets,
-    feeds: BTreeMap<LiveName, LiveValue>,
-) -> BTreeMap<LiveName, (LiveValue, Vec<Dropped>)> {
-    let nothing = |name| (name, (LiveValue::default(), Vec::new()));
-    if feeds.values().all(LiveValue::is_empty) {
+    known: &DynamicSets,
+    feeds: BTreeMap<DynamicSetName, DynamicSet>,
+) -> BTreeMap<DynamicSetName, (DynamicSet, Vec<Dropped>)> {
+    let nothing = |name| (name, (DynamicSet::default(), Vec::new()));
+    if feeds.values().all(DynamicSet::is_empty) {
         return feeds.into_keys().map(nothing).collect();
     }
     let protection = match Protection::of_site(site, documents, nodes, known) {
@@ -118,7 +118,7 @@ async fn denied(
             .into_iter()
             .map(|(name, value)| {
                 let cleaned = protection.clean(value.elements);
-                (name, (LiveValue::new(cleaned.nets, []), cleaned.dropped))
+                (name, (DynamicSet::new(cleaned.nets, []), cleaned.dropped))
             })
             .collect()
     });
@@ -131,7 +131,7 @@ async fn exceptions(
     kind: ExceptionKind,
     site: &SiteName,
     now_ms: u64,
-) -> Result<LiveValue, StoreError> {
+) -> Result<DynamicSet, StoreError> {
     let mut lasting = Vec::new();
     let mut ending = Vec::new();
     for scope in [SiteScope::All, SiteScope::One(site.clone())] {
@@ -155,29 +155,29 @@ async fn exceptions(
             }
         }
     }
-    Ok(LiveValue::new(lasting, ending))
+    Ok(DynamicSet::new(lasting, ending))
 }
 
-async fn open(store: &dyn Store, site: &SiteName, now_ms: u64) -> Result<LiveValue, StoreError> {
+async fn open(store: &dyn Store, site: &SiteName, now_ms: u64) -> Result<DynamicSet, StoreError> {
     let read = records::read::<OpenRecord>(store, &keys::open(site)).await?;
     let Some(record) = read.map(|read| read.record) else {
-        return Ok(LiveValue::default());
+        return Ok(DynamicSet::default());
     };
     if is_over(record.until, now_ms) {
-        return Ok(LiveValue::default());
+        return Ok(DynamicSet::default());
     }
     let everybody = EVERYBODY.iter().filter_map(|net| net.parse().ok());
     Ok(match record.end() {
-        Some(until) => LiveValue::new([], everybody.map(|net| Expiring { net, until })),
-        None => LiveValue::new(everybody, []),
+        Some(until) => DynamicSet::new([], everybody.map(|net| Expiring { net, until })),
+        None => DynamicSet::new(everybody, []),
     })
 }
 
 /// The addresses of a name as last heard; none where it never had a good answer.
-pub(crate) async fn resolved(store: &dyn Store, host: &DnsName) -> Result<LiveValue, StoreError> {
+pub(crate) async fn resolved(store: &dyn Store, host: &DnsName) -> Result<DynamicSet, StoreError> {
     let read = records::read::<ResolvedRecord>(store, &keys::resolved(host)).await?;
     let addresses = read.into_iter().flat_map(|read| read.record.addresses);
-    Ok(LiveValue::new(
+    Ok(DynamicSet::new(
         addresses.map(|(address, _)| IpNet::from(address)),
         [],
     ))

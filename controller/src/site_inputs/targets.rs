@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
-use voipfleet_ruleset::ruleset::LiveName;
+use voipfleet_ruleset::ruleset::DynamicSetName;
 
 use crate::records::{self, GenerationRecord, NodeId, Read, TargetRecord};
 use crate::store::{Revision, Store, StoreError, keys};
@@ -49,9 +49,9 @@ impl Targets {
     }
 
     /// The dynamic sets that some node's rules should refer to.
-    pub fn live(&self) -> BTreeSet<LiveName> {
+    pub fn dynamic(&self) -> BTreeSet<DynamicSetName> {
         let all = self.generations.values();
-        all.flat_map(|generation| &generation.live)
+        all.flat_map(|generation| &generation.dynamic)
             .cloned()
             .collect()
     }

@@ -7,10 +7,10 @@ use voipfleet_controller::dynamic_sets::Used;
 use voipfleet_controller::dynamic_sets::feeds::{Asked, Feeds, Fetcher, Limits};
 use voipfleet_controller::limits::MAX_FEEDS;
 use voipfleet_controller::records::{FeedRecord, from_protobuf};
-use voipfleet_controller::site_inputs::read as live_sets;
+use voipfleet_controller::site_inputs::read as dynamic_sets;
 use voipfleet_controller::store::{Versioned, keys, write_batched};
 use voipfleet_policy::{Documents, Feed, Source, check};
-use voipfleet_ruleset::ruleset::LiveName;
+use voipfleet_ruleset::ruleset::DynamicSetName;
 
 use super::fetch::feed;
 use super::scene::{HOUR, MINUTE, Scene};
@@ -234,9 +234,11 @@ async fn a_list_with_openings_is_checked_again() {
 
     // It opens nothing all the same.
     let site = "a".parse().unwrap();
-    let live = live_sets(scene.store.as_ref(), &site, &documents, &[], scene.now());
-    let live = live.await.unwrap();
-    let value = live.get(&LiveName::Feed("bl".parse().unwrap())).unwrap();
+    let dynamic = dynamic_sets(scene.store.as_ref(), &site, &documents, &[], scene.now());
+    let dynamic = dynamic.await.unwrap();
+    let value = dynamic
+        .get(&DynamicSetName::Feed("bl".parse().unwrap()))
+        .unwrap();
     assert!(value.is_empty());
     scene.stop.cancel();
 }

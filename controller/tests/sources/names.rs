@@ -183,15 +183,15 @@ async fn unanswered_names_do_not_delay_others() {
 async fn names_of_a_pushed_generation_are_resolved_without_their_document() {
     let (scene, dns) = (Scene::new(), Dns::start().await);
     dns.say(HOST, addresses(&["192.0.2.1"]));
-    let record = |live: &str| {
+    let record = |dynamic: &str| {
         format!(
-            r#"{{"number":1,"at_ms":1,"by":"ada","confirm_within_ms":1000,"nodes":{{}}{live}}}"#
+            r#"{{"number":1,"at_ms":1,"by":"ada","confirm_within_ms":1000,"nodes":{{}}{dynamic}}}"#
         )
     };
     let number = |number| keys::generation("site-a", number);
-    let named = format!(r#","live":["block","name:{HOST}","deny-feed:bl"]"#);
+    let named = format!(r#","dynamic":["block","name:{HOST}","deny-feed:bl"]"#);
     let txn = Txn::new()
-        .put(number(1), record(r#","live":[]"#))
+        .put(number(1), record(r#","dynamic":[]"#))
         .put(number(2), record(&named));
     scene.store.commit(txn).await.unwrap();
     let options = SourceOptions {

@@ -1,28 +1,28 @@
-//! Live sets: what nodes are told without a push.
+//! Dynamic sets: what nodes are told without a push.
 
 use tonic::Code;
 use voipfleet_proto::v1::{DeleteRequest, InterfaceAddress, agent_message};
-use voipfleet_ruleset::ruleset::{LiveName, LiveSets, LiveValue};
+use voipfleet_ruleset::ruleset::{DynamicSet, DynamicSetName, DynamicSets};
 use voipfleet_testkit::documents::{SiteBuilder, TenantBuilder};
 use voipfleet_testkit::{AgentSession, FakeAgent};
 
 use super::installation::{connected, refused};
 
-fn cluster(sets: &LiveSets) -> Vec<String> {
-    let members = sets.get(&LiveName::Cluster(None)).unwrap();
+fn cluster(sets: &DynamicSets) -> Vec<String> {
+    let members = sets.get(&DynamicSetName::Cluster(None)).unwrap();
     members.elements.iter().map(ToString::to_string).collect()
 }
 
-/// Takes live sets until the cluster is this.
+/// Takes dynamic sets until the cluster is this.
 async fn until_cluster(
     session: &mut AgentSession,
-    mut held: LiveSets,
+    mut held: DynamicSets,
     wanted: &[&str],
-) -> LiveSets {
+) -> DynamicSets {
     while cluster(&held) != wanted {
         let notice = session.notice().await;
         assert!(notice.delta.is_some(), "what it holds is known");
-        held = session.take_live(&notice, Some(&held)).await;
+        held = session.take_dynamic(&notice, Some(&held)).await;
     }
     held
 }
@@ -35,10 +35,14 @@ async fn members_follow_enrolment_and_deletion_without_a_push() {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
     assert_eq!((notice.delta.clone(), notice.delta_from.len()), (None, 0));
-    let held = a.take_live(&notice, None).await;
+    let held = a.take_dynamic(&notice, None).await;
     let held = until_cluster(&mut a, held, &[A]).await;
-    for name in [LiveName::Block, LiveName::Allow, LiveName::Open] {
-        assert!(held.get(&name).is_some_and(LiveValue::is_empty));
+    for name in [
+        DynamicSetName::Block,
+        DynamicSetName::Allow,
+        DynamicSetName::Open,
+    ] {
+        assert!(held.get(&name).is_some_and(DynamicSet::is_empty));
     }
 
     let node_b = installation.enrol("b").await;
@@ -67,9 +71,9 @@ async fn members_follow_enrolment_and_deletion_without_a_push() {
 async fn applied_documents_change_the_sources_without_a_push() {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
-    let held = a.take_live(&notice, None).await;
+    let held = a.take_dynamic(&notice, None).await;
     let mut held = until_cluster(&mut a, held, &[A]).await;
-    let name = LiveName::Name("sbc.carrier.example".parse().unwrap());
+    let name = DynamicSetName::Name("sbc.carrier.example".parse().unwrap());
     assert!(held.get(&name).is_none());
 
     let tenant = TenantBuilder::new("acme").networks("sbc", &["sbc.carrier.example"]);
@@ -79,10 +83,10 @@ async fn applied_documents_change_the_sources_without_a_push() {
     installation.apply(&(site + tenant)).await;
     while held.get(&name).is_none() {
         let notice = a.notice().await;
-        held = a.take_live(&notice, Some(&held)).await;
+        held = a.take_dynamic(&notice, Some(&held)).await;
     }
     assert!(
-        held.get(&name).is_some_and(LiveValue::is_empty),
+        held.get(&name).is_some_and(DynamicSet::is_empty),
         "not resolved yet"
     );
 }
@@ -97,7 +101,7 @@ async fn live_sets_come_before_the_first_offer() {
     let mut held = None;
     let mut notice = a.notice().await;
     loop {
-        let taken = a.take_live(&notice, held.as_ref()).await;
+        let taken = a.take_dynamic(&notice, held.as_ref()).await;
         let done = cluster(&taken) == [A];
         held = Some(taken);
         if done {
@@ -108,7 +112,7 @@ async fn live_sets_come_before_the_first_offer() {
     drop(a);
     // Back with the same: nothing is to be told, and an offer comes at once.
     let mut hello = node.hello();
-    hello.live_digest = held.unwrap().digest().as_bytes().to_vec();
+    hello.dynamic_digest = held.unwrap().digest().as_bytes().to_vec();
     let mut a = node.open(&installation.address(), hello).await.unwrap();
     a.next().await.unwrap();
     a.offer().await;
@@ -119,7 +123,7 @@ async fn live_sets_come_before_the_first_offer() {
 async fn a_delta_starts_from_the_sets_that_the_node_holds() {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
-    let held = a.take_live(&notice, None).await;
+    let held = a.take_dynamic(&notice, None).await;
     let held = until_cluster(&mut a, held, &[A]).await;
     let _b = installation
         .enrol("b")
@@ -129,7 +133,7 @@ async fn a_delta_starts_from_the_sets_that_the_node_holds() {
         .unwrap();
     let refused = a.notice().await;
     let digest = held.digest();
-    a.report_live(digest.as_bytes(), "the disk is full")
+    a.report_dynamic(digest.as_bytes(), "the disk is full")
         .await
         .unwrap();
     let _c = installation
@@ -143,7 +147,7 @@ async fn a_delta_starts_from_the_sets_that_the_node_holds() {
         notice = a.notice().await;
     }
     assert_eq!(notice.delta_from, digest.as_bytes());
-    let held = a.take_live(&notice, Some(&held)).await;
+    let held = a.take_dynamic(&notice, Some(&held)).await;
     until_cluster(&mut a, held, &[A, B, "10.0.0.99/32"]).await;
 }
 
@@ -151,10 +155,10 @@ async fn a_delta_starts_from_the_sets_that_the_node_holds() {
 async fn a_node_fetches_live_sets_of_its_own_site_only() {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
-    a.fetch_live(&notice.digest).await.unwrap();
-    let message = refused(a.fetch_live(&[7; 32]).await, Code::FailedPrecondition);
+    a.fetch_dynamic(&notice.digest).await.unwrap();
+    let message = refused(a.fetch_dynamic(&[7; 32]).await, Code::FailedPrecondition);
     assert!(message.contains("next notice"), "{message}");
-    refused(a.fetch_live(b"short").await, Code::InvalidArgument);
+    refused(a.fetch_dynamic(b"short").await, Code::InvalidArgument);
     // Another site's value is as unknown as one that does not exist.
     let other = SiteBuilder::new("site-b").admins(&["198.51.100.10"]);
     installation.apply(&other.to_string()).await;
@@ -166,7 +170,13 @@ async fn a_node_fetches_live_sets_of_its_own_site_only() {
     let stranger = enrolled.unwrap();
     let mut z = stranger.connect(&installation.address()).await.unwrap();
     let theirs = z.notice().await;
-    z.fetch_live(&theirs.digest).await.unwrap();
-    refused(z.fetch_live(&notice.digest).await, Code::FailedPrecondition);
-    refused(a.fetch_live(&theirs.digest).await, Code::FailedPrecondition);
+    z.fetch_dynamic(&theirs.digest).await.unwrap();
+    refused(
+        z.fetch_dynamic(&notice.digest).await,
+        Code::FailedPrecondition,
+    );
+    refused(
+        a.fetch_dynamic(&theirs.digest).await,
+        Code::FailedPrecondition,
+    );
 }

@@ -7,7 +7,7 @@ use voipfleet_proto::v1::{
     ListBlocksRequest, ListBlocksResponse, PanicCloseRequest, PanicOpenRequest, SiteScope,
     StatusRequest, site_scope,
 };
-use voipfleet_ruleset::ruleset::{LiveName, LiveSets};
+use voipfleet_ruleset::ruleset::{DynamicSetName, DynamicSets};
 use voipfleet_testkit::AgentSession;
 
 use super::installation::{Installation, SITE, connected, refused};
@@ -46,11 +46,11 @@ fn stands(answer: &EmergencyResponse) -> Vec<(String, EnforcementState, String)>
         .collect()
 }
 
-/// A node that runs what was pushed, connected; and the live sets that it holds.
-async fn with_place() -> (Installation, AgentSession, LiveSets) {
+/// A node that runs what was pushed, connected; and the dynamic sets that it holds.
+async fn with_place() -> (Installation, AgentSession, DynamicSets) {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
-    let mut held = a.take_live(&notice, None).await;
+    let mut held = a.take_dynamic(&notice, None).await;
     let push = installation.push().await;
     let offer = a.offer().await;
     a.apply(&offer).await;
@@ -58,7 +58,7 @@ async fn with_place() -> (Installation, AgentSession, LiveSets) {
     // Its own address may have come later than its connection.
     while a.pending_notices() > 0 {
         let notice = a.notice().await;
-        held = a.take_live(&notice, Some(&held)).await;
+        held = a.take_dynamic(&notice, Some(&held)).await;
     }
     (installation, a, held)
 }
@@ -66,7 +66,7 @@ async fn with_place() -> (Installation, AgentSession, LiveSets) {
 /// Takes what the node is told until `done`, while a call goes on.
 async fn while_taking<T>(
     session: &mut AgentSession,
-    held: &mut LiveSets,
+    held: &mut DynamicSets,
     call: impl Future<Output = T>,
 ) -> T {
     let mut call = std::pin::pin!(call);
@@ -75,14 +75,14 @@ async fn while_taking<T>(
             answer = &mut call => return answer,
             notice = session.notice() => {
                 let from = (!notice.delta_from.is_empty()).then_some(&*held);
-                *held = session.take_live(&notice, from).await;
+                *held = session.take_dynamic(&notice, from).await;
             }
         }
     }
 }
 
-fn blocked(sets: &LiveSets) -> Vec<String> {
-    let value = sets.get(&LiveName::Block).unwrap();
+fn blocked(sets: &DynamicSets) -> Vec<String> {
+    let value = sets.get(&DynamicSetName::Block).unwrap();
     let lasting = value.elements.iter().map(ToString::to_string);
     let ending = value.expiring.iter().map(|one| one.net.to_string());
     lasting.chain(ending).collect()
@@ -110,7 +110,7 @@ async fn a_block_returns_once_the_nodes_enforce_it() {
         (exception.address.as_str(), exception.by.as_str()),
         (FRAUD, "ada")
     );
-    let value = held.get(&LiveName::Block).unwrap();
+    let value = held.get(&DynamicSetName::Block).unwrap();
     let end = value.expiring.first().unwrap().until.unix();
     assert_eq!(
         end * 1000,
@@ -124,7 +124,7 @@ async fn a_block_returns_once_the_nodes_enforce_it() {
     };
     let call = async { client.block(forever).await.unwrap().into_inner() };
     while_taking(&mut a, &mut held, call).await;
-    let value = held.get(&LiveName::Block).unwrap();
+    let value = held.get(&DynamicSetName::Block).unwrap();
     assert_eq!((value.elements.len(), value.expiring.len()), (1, 0));
     let call = async { client.unblock(lift(FRAUD)).await.unwrap().into_inner() };
     let answer = while_taking(&mut a, &mut held, call).await;
@@ -140,7 +140,7 @@ async fn a_node_that_does_not_enforce_it_is_named_with_its_reason() {
     let call = client.block(block(FRAUD));
     let refuse = async {
         a.notice().await;
-        a.report_live(held.digest().as_bytes(), "the kernel said no")
+        a.report_dynamic(held.digest().as_bytes(), "the kernel said no")
             .await
             .unwrap();
         std::future::pending::<()>().await;
@@ -272,7 +272,7 @@ async fn blocks_survive_a_restart_and_expire() {
     installation.run().await;
     assert_eq!(listed(&installation).await.blocks[0].address, FRAUD);
     let mut hello = node.hello();
-    hello.live_digest = held.digest().as_bytes().to_vec();
+    hello.dynamic_digest = held.digest().as_bytes().to_vec();
     let mut a = node.open(&installation.address(), hello).await.unwrap();
     a.next().await.unwrap();
     // Its hour is over: it goes from the store with the next decision.
@@ -302,7 +302,7 @@ async fn an_opened_site_is_reported_and_can_be_closed() {
     let call = async { client.panic_open(request).await.unwrap().into_inner() };
     let answer = while_taking(&mut a, &mut held, call).await;
     assert_eq!(stands(&answer)[0].1, EnforcementState::Enforced);
-    let open = held.get(&LiveName::Open).unwrap();
+    let open = held.get(&DynamicSetName::Open).unwrap();
     let open: Vec<_> = open
         .expiring
         .iter()
@@ -334,7 +334,7 @@ async fn an_opened_site_is_reported_and_can_be_closed() {
     };
     let answer = while_taking(&mut a, &mut held, call).await;
     assert!(answer.changed);
-    assert!(held.get(&LiveName::Open).unwrap().is_empty());
+    assert!(held.get(&DynamicSetName::Open).unwrap().is_empty());
     let again = client.panic_close(close).await.unwrap().into_inner();
     assert!(!again.changed);
 }

@@ -353,7 +353,7 @@ fn table(own_token: &str, foreign_token: &str) -> Vec<Row> {
 #[rustfmt::skip]
 fn table_of_live_sets_and_rollouts() -> Vec<Row> {
     vec![
-        row!("LiveSources",  "+++ +++ --", live_sources(v1::LiveSourcesRequest {})),
+        row!("ListDynamicSets",  "+++ +++ --", list_dynamic_sets(v1::ListDynamicSetsRequest {})),
         row!("FetchFeed",    "-++ --- --", fetch_feed(fetch("list-a"))),
         row!("FetchFeed",    "-++ --- --", fetch_feed(fetch("list-b"))),
         row!("FetchFeed",    "-00 --- --", fetch_feed(fetch("none"))),

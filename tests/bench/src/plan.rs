@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
-use voipfleet_compiler::{InterfaceAddress, NodeInput, compile, live};
+use voipfleet_compiler::{InterfaceAddress, NodeInput, compile, dynamic_sets};
 use voipfleet_policy::{Documents, Source, check};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::role::Role;
@@ -30,8 +30,8 @@ pub(crate) fn run(times: usize) -> Result<()> {
         Ok(Owners::of(policy, documents))
     };
     let rulesets = |documents: &Documents| -> Result<BTreeMap<NodeName, Ruleset>> {
-        let live = live::at_rest(&site, documents, &nodes);
-        Ok(compile(&site, documents, &nodes, &live)?.rulesets)
+        let dynamic = dynamic_sets::at_rest(&site, documents, &nodes);
+        Ok(compile(&site, documents, &nodes, &dynamic)?.rulesets)
     };
     let stored: BTreeMap<NodeName, Vec<u8>> = rulesets(&before)?
         .into_iter()

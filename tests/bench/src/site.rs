@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, bail};
-use voipfleet_compiler::{InterfaceAddress, NodeInput, compile, live};
+use voipfleet_compiler::{InterfaceAddress, NodeInput, compile, dynamic_sets};
 use voipfleet_policy::{Documents, Severity, Source, check};
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::Ruleset;
@@ -66,9 +66,9 @@ pub(crate) fn ruleset(rules: usize, denied: usize) -> Result<Ruleset> {
         }],
     };
     let (site, nodes) = ("site-a".parse()?, std::slice::from_ref(&node));
-    let live = live::at_rest(&site, &documents, nodes);
-    let compiled = compile(&site, &documents, nodes, &live)?;
+    let dynamic = dynamic_sets::at_rest(&site, &documents, nodes);
+    let compiled = compile(&site, &documents, nodes, &dynamic)?;
     let ruleset = compiled.rulesets.get(&node.name);
     let ruleset = ruleset.context("the compiler forgot the node")?;
-    Ok(ruleset.with_live(&live)?)
+    Ok(ruleset.with_dynamic(&dynamic)?)
 }

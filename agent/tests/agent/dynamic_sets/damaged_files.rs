@@ -39,9 +39,9 @@ fn damaged_dynamic_sets_fall_back_to_the_previous_ones() {
         let cluster = ran(place);
         for gone in [false, true] {
             if gone {
-                std::fs::remove_file(file(place, "live")).unwrap();
+                std::fs::remove_file(file(place, "dynamic-sets")).unwrap();
             } else {
-                damage(place, "live");
+                damage(place, "dynamic-sets");
             }
             let (mut system, ledger) = (place.system(), place.ledger());
             recovery::teardown(&mut system, &ledger, false).unwrap();
@@ -53,11 +53,11 @@ fn damaged_dynamic_sets_fall_back_to_the_previous_ones() {
             // It reports that, and takes what it is sent.
             let agent = Agent::start(place, NEVER);
             let status = agent.outbox.last_status();
-            assert!(status.live_error.contains("damaged"), "{status:?}");
-            assert_eq!(status.live_digest, b"");
+            assert!(status.dynamic_error.contains("damaged"), "{status:?}");
+            assert_eq!(status.dynamic_digest, b"");
             let blocked = with(&first(), "block", &["203.0.113.9/32"]);
             let status = takes(&agent, &blocked);
-            assert_eq!(status.live_error, "");
+            assert_eq!(status.dynamic_error, "");
             is_as_wanted(place);
         }
     });
@@ -68,15 +68,15 @@ fn lost_dynamic_sets_keep_the_kernels_elements_and_are_empty_at_boot() {
     on_both_backends(|place| {
         let cluster = ran(place);
         let before = place.everything();
-        damage(place, "live");
-        damage(place, "live-earlier");
+        damage(place, "dynamic-sets");
+        damage(place, "dynamic-sets-previous");
         // The agent alone was restarted.
         let agent = Agent::start(place, NEVER);
         crate::support::same(&before, &place.everything());
         let status = agent.outbox.last_status();
-        assert!(status.live_error.contains("lost"), "{status:?}");
+        assert!(status.dynamic_error.contains("lost"), "{status:?}");
         let words = "does not know the content of allow, block, cluster";
-        assert!(status.live_error.contains(words), "{status:?}");
+        assert!(status.dynamic_error.contains(words), "{status:?}");
         assert_eq!(status.state(), NodeState::Applied);
         drop(agent);
         // The machine was.
@@ -93,7 +93,7 @@ fn lost_dynamic_sets_keep_the_kernels_elements_and_are_empty_at_boot() {
         }
         let agent = Agent::start(place, NEVER);
         let status = takes(&agent, &first());
-        assert_eq!(status.live_error, "");
+        assert_eq!(status.dynamic_error, "");
         assert_eq!(elements(place, "vf-clients-4"), cluster);
         is_as_wanted(place);
     });
@@ -111,7 +111,7 @@ fn ledger_without_dynamic_sets_is_read() {
         let agent = Agent::start(place, NEVER);
         let status = agent.outbox.last_status();
         assert_eq!(
-            (status.live_digest, status.live_error),
+            (status.dynamic_digest, status.dynamic_error),
             (vec![], String::new())
         );
     });
@@ -129,15 +129,15 @@ fn previous_dynamic_sets_are_kept_beside_the_last() {
     ledger.keep_dynamic_sets(&two).unwrap();
     assert_eq!(ledger.dynamic_sets(), KeptSets::Last(two.clone()));
     for cut in [0, 30, 100] {
-        let path = folder.path().join("live");
+        let path = folder.path().join("dynamic-sets");
         let whole = std::fs::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, &whole[..cut]).unwrap();
-        let KeptSets::Earlier(live, why) = ledger.dynamic_sets() else {
+        let KeptSets::Earlier(dynamic, why) = ledger.dynamic_sets() else {
             panic!("{cut}");
         };
-        assert_eq!(live, one);
-        assert!(why.contains("live.corrupt"), "{why}");
+        assert_eq!(dynamic, one);
+        assert!(why.contains("dynamic-sets.corrupt"), "{why}");
         ledger.keep_dynamic_sets(&one).unwrap();
         ledger.keep_dynamic_sets(&two).unwrap();
     }

@@ -14,7 +14,7 @@ use crate::intercepted::{failing_while, recorded};
 use crate::reconciler::{Agent, LIMIT, NEVER, OFTEN, offer};
 use crate::support::{Place, in_namespace, on_both_backends, same};
 
-/// An agent that runs the ruleset that names live sources.
+/// An agent that runs the ruleset that names dynamic sets.
 fn with_first(place: &Place) -> Agent {
     let agent = Agent::start(place, NEVER);
     takes(&agent, &first());
@@ -48,7 +48,7 @@ fn change_of_dynamic_sets_writes_only_its_elements() {
         given.lock().unwrap().clear();
         let blocked = with(&first(), "block", &["203.0.113.9/32", "2001:db8:10::9/128"]);
         let status = takes(&agent, &blocked);
-        assert_eq!(status.live_error, "");
+        assert_eq!(status.dynamic_error, "");
         assert_eq!((status.generation, status.confirmed_generation), (1, 1));
         assert_eq!(status.drift(), DriftState::Clean);
         let lines = [
@@ -99,7 +99,7 @@ fn dynamic_sets_are_restored_at_boot_without_a_controller() {
         same(&before, &place.everything());
         // And a start reports them.
         let agent = Agent::start(place, NEVER);
-        let reported = agent.outbox.last_status().live_digest;
+        let reported = agent.outbox.last_status().dynamic_digest;
         let blocked = with(&first(), "block", &["203.0.113.9/32"]);
         assert_eq!(reported, blocked.digest().as_bytes());
         recovery::teardown(&mut system, &ledger, true).unwrap();
@@ -224,17 +224,17 @@ fn refused_dynamic_sets_are_reported_and_retried() {
         stuck.store(true, Ordering::SeqCst);
         let blocked = with(&first(), "block", &["203.0.113.9/32"]);
         give(&agent, &blocked);
-        let failed = |status: &NodeStatus| !status.live_error.is_empty();
+        let failed = |status: &NodeStatus| !status.dynamic_error.is_empty();
         let statuses = agent.statuses_until(failed);
         let status = statuses.iter().find(|status| failed(status)).unwrap();
-        assert!(status.live_error.contains("out of memory"), "{status:?}");
-        assert_eq!(status.live_digest, b"");
+        assert!(status.dynamic_error.contains("out of memory"), "{status:?}");
+        assert_eq!(status.dynamic_digest, b"");
         assert_eq!(status.state(), NodeState::Applied);
         same(&before, &place.everything());
         stuck.store(false, Ordering::SeqCst);
         let digest = blocked.digest();
-        let statuses = agent.statuses_until(|status| status.live_digest == digest.as_bytes());
-        assert_eq!(statuses.last().unwrap().live_error, "");
+        let statuses = agent.statuses_until(|status| status.dynamic_digest == digest.as_bytes());
+        assert_eq!(statuses.last().unwrap().dynamic_error, "");
         is_as_wanted(place);
     });
 }
@@ -261,11 +261,11 @@ fn dynamic_sets_of_another_site_are_refused() {
         foreign.site = "site-b".parse().unwrap();
         give(&agent, &with(&foreign, "block", &["203.0.113.9/32"]));
         let words = "those of site site-b, not site-a";
-        agent.statuses_until(|status| status.live_error.contains(words));
+        agent.statuses_until(|status| status.dynamic_error.contains(words));
         same(&before, &place.everything());
         let held = first();
         assert_eq!(
-            agent.outbox.last_status().live_digest,
+            agent.outbox.last_status().dynamic_digest,
             held.digest().as_bytes()
         );
         // A push that may rest on them waits for better ones.

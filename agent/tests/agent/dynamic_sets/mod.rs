@@ -18,7 +18,9 @@ use voipfleet_agent::kernel::Kernel;
 use voipfleet_agent::ledger::{Confirmed, Ledger, SiteSets};
 use voipfleet_agent::mailbox::ReceivedSets;
 use voipfleet_proto::v1::NodeStatus;
-use voipfleet_ruleset::ruleset::{Expiring, LiveName, LiveSets, LiveValue, Ruleset, Until};
+use voipfleet_ruleset::ruleset::{
+    DynamicSet, DynamicSetName, DynamicSets, Expiring, Ruleset, Until,
+};
 
 use crate::node::Node;
 use crate::reconciler::Agent;
@@ -34,67 +36,67 @@ pub(crate) fn naming(variant: u16) -> Ruleset {
         } else {
             ["block", "deny-feed:bad"]
         };
-        set.live = names.iter().map(|name| name.parse().unwrap()).collect();
+        set.dynamic = names.iter().map(|name| name.parse().unwrap()).collect();
     }
     Ruleset::decode(&ruleset.encode()).expect("a sound ruleset")
 }
 
 /// What those sources hold at first.
-pub(crate) fn first() -> LiveSets {
-    let mut live = LiveSets::new(own().site);
+pub(crate) fn first() -> DynamicSets {
+    let mut dynamic = DynamicSets::new(own().site);
     for (name, nets) in [
         ("allow", &[][..]),
         ("block", &[]),
         ("cluster", &["10.20.0.11/32", "2001:db8:20::11/128"]),
         ("deny-feed:bad", &["198.18.66.0/24", "2001:db8:66:1::/64"]),
     ] {
-        live = with(&live, name, nets);
+        dynamic = with(&dynamic, name, nets);
     }
-    live
+    dynamic
 }
 
 /// The same, where a source holds these.
-pub(crate) fn with(live: &LiveSets, name: &str, nets: &[&str]) -> LiveSets {
+pub(crate) fn with(dynamic: &DynamicSets, name: &str, nets: &[&str]) -> DynamicSets {
     let nets = nets.iter().map(|net| net.parse::<IpNet>().unwrap());
-    holding(live, name, LiveValue::new(nets, []))
+    holding(dynamic, name, DynamicSet::new(nets, []))
 }
 
-fn holding(live: &LiveSets, name: &str, value: LiveValue) -> LiveSets {
-    let mut live = live.clone();
-    live.insert(name.parse().unwrap(), value);
-    live
+fn holding(dynamic: &DynamicSets, name: &str, value: DynamicSet) -> DynamicSets {
+    let mut dynamic = dynamic.clone();
+    dynamic.insert(name.parse().unwrap(), value);
+    dynamic
 }
 
 /// The same, where a source holds these until so many seconds from now.
-fn ending(live: &LiveSets, name: &str, nets: &[&str], left: u64) -> LiveSets {
+fn ending(dynamic: &DynamicSets, name: &str, nets: &[&str], left: u64) -> DynamicSets {
     let until = Until::from_unix(clock::unix(clock::now()) + left).unwrap();
     let one = |net: &&str| Expiring {
         net: net.parse().unwrap(),
         until,
     };
-    holding(live, name, LiveValue::new([], nets.iter().map(one)))
+    holding(dynamic, name, DynamicSet::new([], nets.iter().map(one)))
 }
 
-fn without(live: &LiveSets, name: &str) -> LiveSets {
-    let mut live = live.clone();
-    let name: LiveName = name.parse().unwrap();
-    live.sources.remove(&name).expect("a source");
-    live
+fn without(dynamic: &DynamicSets, name: &str) -> DynamicSets {
+    let mut dynamic = dynamic.clone();
+    let name: DynamicSetName = name.parse().unwrap();
+    dynamic.sources.remove(&name).expect("a source");
+    dynamic
 }
 
-/// Hands live sets to the agent, as the link does.
-fn give(agent: &Agent, live: &LiveSets) {
+/// Hands dynamic sets to the agent, as the link does.
+fn give(agent: &Agent, dynamic: &DynamicSets) {
     agent.inbox.dynamic_sets(ReceivedSets {
-        sets: Arc::new(SiteSets::new(live.clone())),
+        sets: Arc::new(SiteSets::new(dynamic.clone())),
         received: Instant::now(),
     });
 }
 
 /// The same, and waits until they are in force.
-pub(crate) fn takes(agent: &Agent, live: &LiveSets) -> NodeStatus {
-    give(agent, live);
-    let digest = live.digest();
-    let is = |status: &NodeStatus| status.live_digest == digest.as_bytes();
+pub(crate) fn takes(agent: &Agent, dynamic: &DynamicSets) -> NodeStatus {
+    give(agent, dynamic);
+    let digest = dynamic.digest();
+    let is = |status: &NodeStatus| status.dynamic_digest == digest.as_bytes();
     let statuses = agent.statuses_until(is);
     statuses.into_iter().find(is).unwrap()
 }

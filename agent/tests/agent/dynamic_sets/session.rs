@@ -12,7 +12,7 @@ fn announced_dynamic_sets_are_fetched_or_derived_from_the_delta() {
         run(async {
             let mut node = Node::start(place).await;
             let (mut session, hello) = node.session().await;
-            assert_eq!(hello.live_digest, b"");
+            assert_eq!(hello.dynamic_digest, b"");
             node.notice(&session, &first(), None).await;
             until_live(&mut session, &first()).await;
             let mut session = node.push(session, 1, &naming(1)).await;
@@ -41,7 +41,7 @@ fn announced_dynamic_sets_are_fetched_or_derived_from_the_delta() {
             node.kill();
             node.run();
             let (mut session, hello) = node.session().await;
-            assert_eq!(hello.live_digest, two.digest().as_bytes());
+            assert_eq!(hello.dynamic_digest, two.digest().as_bytes());
             same(&blocked, &place.everything());
             node.notice(&session, &first(), Some(&two)).await;
             until_live(&mut session, &first()).await;
@@ -61,13 +61,13 @@ fn offer_waits_for_dynamic_sets_announced_before_it() {
                 .map(|i| format!("100.{}.{}.{}/32", 64 + i / 65_536, i / 256 % 256, i % 256))
                 .collect();
             let many: Vec<&str> = many.iter().map(String::as_str).collect();
-            let live = with(&first(), "deny-feed:bad", &many);
-            node.notice(&session, &live, None).await;
+            let dynamic = with(&first(), "deny-feed:bad", &many);
+            node.notice(&session, &dynamic, None).await;
             node.offer(&session, 1, &naming(1), LONG).await;
             until(&mut session, NodeState::Trial).await;
             let (mut session, hello) = node.session().await;
             assert_eq!(announced(&hello), Some(1));
-            assert_eq!(hello.live_digest, live.digest().as_bytes());
+            assert_eq!(hello.dynamic_digest, dynamic.digest().as_bytes());
             crate::node::say(&session, confirm(1, &naming(1))).await;
             let status = until(&mut session, NodeState::Applied).await;
             let sets = status.sets.unwrap();
@@ -84,20 +84,20 @@ fn missing_dynamic_sets_are_fetched_again_and_block_offers() {
         run(async {
             let mut node = Node::start(place).await;
             let (mut session, _) = node.session().await;
-            let live = first();
+            let dynamic = first();
             // The delta has no base, and the full content is not served.
-            node.notice(&session, &live, Some(&live)).await;
+            node.notice(&session, &dynamic, Some(&dynamic)).await;
             node.offer(&session, 1, &naming(1), LONG).await;
             let status = until(&mut session, NodeState::Rejected).await;
             let words = "the dynamic sets that it needs are missing: the content of the dynamic \
                          sets was refused";
             assert!(status.error.contains(words), "{}", status.error);
-            assert!(status.live_error.contains("was refused"), "{status:?}");
+            assert!(status.dynamic_error.contains("was refused"), "{status:?}");
             assert!(!place.has_ours());
             node.controller
-                .serve(live.digest().as_bytes(), vec![live.encode()]);
-            let status = until_live(&mut session, &live).await;
-            assert_eq!(status.live_error, "");
+                .serve(dynamic.digest().as_bytes(), vec![dynamic.encode()]);
+            let status = until_live(&mut session, &dynamic).await;
+            assert_eq!(status.dynamic_error, "");
             node.push(session, 2, &naming(1)).await;
             is_kept(&node);
         });

@@ -32,7 +32,7 @@ fn dynamic_sets_change_both_the_trial_and_the_confirmed_ruleset() {
         assert!(elements(place, "vf-list-2-4").contains(&"203.0.113.9".to_owned()));
         let status = agent.status_of(attempt, |state| state != NodeState::Trial);
         assert_eq!(status.state(), NodeState::RolledBack, "{}", status.error);
-        assert_eq!(status.live_digest, blocked.digest().as_bytes());
+        assert_eq!(status.dynamic_digest, blocked.digest().as_bytes());
         same(&after, &place.everything());
         is_as_wanted(place);
 

@@ -8,7 +8,7 @@ use voipfleet_agent::enforcement::recovery;
 use voipfleet_agent::kernel::Backend;
 use voipfleet_agent::ledger::{KeptSets, Ledger, Management, SiteSets};
 use voipfleet_ruleset::iptables::Failsafe;
-use voipfleet_ruleset::ruleset::{LiveSets, Ruleset};
+use voipfleet_ruleset::ruleset::{DynamicSets, Ruleset};
 use voipfleet_testkit::files::copy_folder;
 
 use crate::dynamic_sets::{first, naming};
@@ -16,7 +16,7 @@ use crate::node::{Node, announced, confirm, program, was_killed};
 use crate::support::{Place, held, in_namespace, same};
 
 /// Two rulesets that differ in all that is written anywhere: rules, sets, chains, admins. Both
-/// name live sources.
+/// name dynamic sets.
 pub(super) fn ruleset(variant: u16) -> Ruleset {
     let mut ruleset = naming(variant);
     let admin = format!("198.51.100.{}/32", 10 + variant);
@@ -47,11 +47,11 @@ pub(super) struct Bench<'a> {
     pub(super) confirmed: Option<Pushed>,
     /// What the failsafe chain keeps open then.
     pub(super) failsafe: Failsafe,
-    /// What live sources hold then.
-    pub(super) live: LiveSets,
+    /// What dynamic sets hold then.
+    pub(super) dynamic: DynamicSets,
     generation: u64,
     /// What the kernel prints of a ruleset on its own, beside the rules of others.
-    printed: Vec<(Option<u16>, Failsafe, LiveSets, String)>,
+    printed: Vec<(Option<u16>, Failsafe, DynamicSets, String)>,
 }
 
 /// Runs `work` in another namespace.
@@ -106,7 +106,7 @@ impl<'a> Bench<'a> {
             node,
             confirmed: None,
             failsafe,
-            live: first(),
+            dynamic: first(),
             generation: 0,
             printed: Vec::new(),
         }
@@ -128,32 +128,32 @@ impl<'a> Bench<'a> {
     /// What the kernel must print.
     pub(super) fn wanted(&mut self) -> String {
         let variant = self.confirmed.map(|confirmed| confirmed.variant);
-        let known = |(of, failsafe, live, _): &&(Option<u16>, Failsafe, LiveSets, String)| {
-            let same = *failsafe == self.failsafe && *live == self.live;
+        let known = |(of, failsafe, dynamic, _): &&(Option<u16>, Failsafe, DynamicSets, String)| {
+            let same = *failsafe == self.failsafe && *dynamic == self.dynamic;
             *of == variant && (variant.is_none() || same)
         };
         if let Some((.., text)) = self.printed.iter().find(known) {
             return text.clone();
         }
-        let (failsafe, live) = (self.failsafe.clone(), self.live.clone());
+        let (failsafe, dynamic) = (self.failsafe.clone(), self.dynamic.clone());
         let text = elsewhere(self.place.backend, move |place| {
             place.add_foreign_rules();
             if let Some(variant) = variant {
                 let (mut system, ruleset) = (place.system(), ruleset(variant));
                 let held = held(1, &ruleset);
                 let prepared =
-                    Prepared::preflight(&system, held, ruleset, Some(&live), failsafe).unwrap();
+                    Prepared::preflight(&system, held, ruleset, Some(&dynamic), failsafe).unwrap();
                 prepared.enforce(&mut system).unwrap();
             }
             place.everything()
         });
-        let (failsafe, live) = (self.failsafe.clone(), self.live.clone());
-        let entry = (variant, failsafe, live, text.clone());
+        let (failsafe, dynamic) = (self.failsafe.clone(), self.dynamic.clone());
+        let entry = (variant, failsafe, dynamic, text.clone());
         self.printed.push(entry);
         text
     }
 
-    /// Nothing of ours is there, and nothing is remembered but live sets.
+    /// Nothing of ours is there, and nothing is remembered but dynamic sets.
     pub(super) fn start_over(&mut self) {
         self.forget();
         self.keep_dynamic_sets();
@@ -161,9 +161,9 @@ impl<'a> Bench<'a> {
 
     fn keep_dynamic_sets(&self) {
         let (_, ledger) = self.parts();
-        let live = SiteSets::new(self.live.clone());
-        if ledger.dynamic_sets() != KeptSets::Last(live.clone()) {
-            ledger.keep_dynamic_sets(&live).unwrap();
+        let dynamic = SiteSets::new(self.dynamic.clone());
+        if ledger.dynamic_sets() != KeptSets::Last(dynamic.clone()) {
+            ledger.keep_dynamic_sets(&dynamic).unwrap();
         }
     }
 
@@ -185,8 +185,8 @@ impl<'a> Bench<'a> {
         let (mut system, ledger) = self.parts();
         let ruleset = ruleset(variant);
         let held = held(generation, &ruleset);
-        let (live, open) = (Some(&self.live), failsafe.clone());
-        let prepared = Prepared::preflight(&system, held, ruleset, live, open).unwrap();
+        let (dynamic, open) = (Some(&self.dynamic), failsafe.clone());
+        let prepared = Prepared::preflight(&system, held, ruleset, dynamic, open).unwrap();
         ledger
             .confirm(&prepared.enforce(&mut system).unwrap())
             .unwrap();
@@ -229,17 +229,23 @@ impl<'a> Bench<'a> {
         assert!(was_killed(status), "{failpoint}: {status}");
     }
 
-    /// Notices live sets, until the agent dies at `failpoint`.
-    pub(super) async fn notice_until(&mut self, failpoint: &str, live: &LiveSets, flushed: bool) {
+    /// Notices dynamic sets, until the agent dies at `failpoint`.
+    pub(super) async fn notice_until(
+        &mut self,
+        failpoint: &str,
+        dynamic: &DynamicSets,
+        flushed: bool,
+    ) {
         self.node.run_until(Some(failpoint));
         let (session, hello) = self.node.session().await;
-        let from = (hello.live_digest == self.live.digest().as_bytes()).then_some(&self.live);
+        let from =
+            (hello.dynamic_digest == self.dynamic.digest().as_bytes()).then_some(&self.dynamic);
         if flushed {
             for set in ["vf-clients-4", "vf-clients-6"] {
                 self.place.tool(&format!("ipset flush {set}"));
             }
         }
-        self.node.notice(&session, live, from).await;
+        self.node.notice(&session, dynamic, from).await;
         let status = self.node.ended_in_trial(None).await;
         assert!(was_killed(status), "{failpoint}: {status}");
     }
@@ -284,8 +290,8 @@ impl<'a> Bench<'a> {
             assert_eq!(confirmed.failsafe, self.failsafe, "{at}");
             let management = ledger.management().unwrap();
             assert_eq!(management, Some(Management::from(confirmed)), "{at}");
-            let live = SiteSets::new(self.live.clone());
-            assert_eq!(ledger.dynamic_sets(), KeptSets::Last(live), "{at}");
+            let dynamic = SiteSets::new(self.dynamic.clone());
+            assert_eq!(ledger.dynamic_sets(), KeptSets::Last(dynamic), "{at}");
         }
         assert_eq!(ledger.fallback(), None, "{at}");
     }

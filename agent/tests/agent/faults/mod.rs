@@ -196,7 +196,7 @@ fn is_past(work: Work, step: Step, other: Step) -> bool {
 /// step, else on one that runs a ruleset with earlier ones.
 async fn live_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Failsafe) {
     let mut changed = with(
-        &bench.live,
+        &bench.dynamic,
         "block",
         &["203.0.113.66/32", "2001:db8:66:2::1/128"],
     );
@@ -205,7 +205,7 @@ async fn live_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Failsafe)
         "cluster",
         &["10.20.0.12/32", "2001:db8:20::12/128"],
     );
-    if bench.live == changed {
+    if bench.dynamic == changed {
         changed = first();
     }
     if step == Step::Written(File::PreviousSets) {
@@ -217,7 +217,7 @@ async fn live_until(bench: &mut Bench<'_>, step: Step, at: &str, own: &Failsafe)
     let flushed = matches!(step, Step::SetsFilled | Step::SetsReleased);
     bench.notice_until(at, &changed, flushed).await;
     if is_past(Work::DynamicSets, step, Step::Renamed(File::DynamicSets)) {
-        bench.live = changed;
+        bench.dynamic = changed;
     }
     bench.check(at);
 }

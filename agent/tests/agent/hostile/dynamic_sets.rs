@@ -1,4 +1,4 @@
-//! Notices of live sets that no controller of ours sends.
+//! Notices of dynamic sets that no controller of ours sends.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -7,9 +7,9 @@ use prost::Message as _;
 use voipfleet_proto::v1 as pb;
 use voipfleet_proto::v1::agent_message::Kind as Up;
 use voipfleet_proto::v1::controller_message::Kind as Down;
-use voipfleet_proto::v1::{LiveNotice, NodeState, NodeStatus};
-use voipfleet_ruleset::ruleset::live::MAX_LIVE_BYTES;
-use voipfleet_ruleset::ruleset::{Digest, LiveSets};
+use voipfleet_proto::v1::{DynamicSetsNotice, NodeState, NodeStatus};
+use voipfleet_ruleset::ruleset::dynamic_sets::MAX_DYNAMIC_SETS_BYTES;
+use voipfleet_ruleset::ruleset::{Digest, DynamicSets};
 
 use super::Victim;
 use voipfleet_testkit::controller::Served;
@@ -19,21 +19,21 @@ use crate::node::{hear, run, until_live};
 use crate::reconciler::LIMIT;
 use crate::support::{on_both_backends, same};
 
-/// The agent, and a few times the longest live sets.
+/// The agent, and a few times the longest dynamic sets.
 const MEMORY: u64 = 384 << 20;
 
 impl Victim<'_> {
-    async fn announces(&mut self, live: &LiveSets) {
-        self.node.notice(&self.session, live, None).await;
-        until_live(&mut self.session, live).await;
+    async fn announces(&mut self, dynamic: &DynamicSets) {
+        self.node.notice(&self.session, dynamic, None).await;
+        until_live(&mut self.session, dynamic).await;
     }
 
     /// The node refuses that announcement with these words, keeps what it held, and takes the next
     /// good one.
-    async fn takes_not(&mut self, name: &str, notice: LiveNotice, words: &str) {
-        self.say(Down::Live(notice)).await;
+    async fn takes_not(&mut self, name: &str, notice: DynamicSetsNotice, words: &str) {
+        self.say(Down::DynamicSets(notice)).await;
         let status = self.until_error(name, words).await;
-        assert_eq!(status.live_digest, first().digest().as_bytes(), "{name}");
+        assert_eq!(status.dynamic_digest, first().digest().as_bytes(), "{name}");
         assert_eq!(status.state(), NodeState::Applied, "{name}");
         self.is_unchanged(name);
         let good = with(&first(), "block", &["203.0.113.9/32"]);
@@ -47,8 +47,10 @@ impl Victim<'_> {
         let error = async {
             loop {
                 match hear(&mut self.session).await {
-                    Some(Up::Status(status)) if status.live_error.contains(words) => return status,
-                    Some(Up::Status(status)) => last = status.live_error,
+                    Some(Up::Status(status)) if status.dynamic_error.contains(words) => {
+                        return status;
+                    }
+                    Some(Up::Status(status)) => last = status.dynamic_error,
                     Some(_) => {}
                     None => panic!("{name}: the session ended"),
                 }
@@ -59,8 +61,8 @@ impl Victim<'_> {
     }
 }
 
-fn encoded(change: impl FnOnce(&mut pb::LiveSets)) -> Vec<u8> {
-    let mut message = pb::LiveSets::decode(first().encode().as_slice()).unwrap();
+fn encoded(change: impl FnOnce(&mut pb::DynamicSets)) -> Vec<u8> {
+    let mut message = pb::DynamicSets::decode(first().encode().as_slice()).unwrap();
     change(&mut message);
     message.encode_to_vec()
 }
@@ -72,7 +74,7 @@ fn net(address: &[u8], prefix_length: u32) -> pb::Network {
     }
 }
 
-type Change = fn(&mut pb::LiveSets);
+type Change = fn(&mut pb::DynamicSets);
 
 const CONTENTS: &[(&str, Change, &str)] = &[
     (
@@ -148,16 +150,16 @@ fn malformed_dynamic_sets_are_refused() {
                 let content = encoded(change);
                 let digest = Digest::of(&content).as_bytes().to_vec();
                 victim.node.controller.serve(&digest, vec![content.clone()]);
-                let notice = LiveNotice {
+                let notice = DynamicSetsNotice {
                     digest,
                     size: content.len() as u64,
-                    ..LiveNotice::default()
+                    ..DynamicSetsNotice::default()
                 };
                 victim.takes_not(name, notice, words).await;
             }
             let whole = with(&first(), "block", &["203.0.113.66/32"]).encode();
             let digest = Digest::of(&whole).as_bytes().to_vec();
-            let (size, most) = (whole.len() as u64, MAX_LIVE_BYTES as u64);
+            let (size, most) = (whole.len() as u64, MAX_DYNAMIC_SETS_BYTES as u64);
             for (name, digest, size, served, words) in [
                 (
                     "no digest",
@@ -214,10 +216,10 @@ fn malformed_dynamic_sets_are_refused() {
                 ),
             ] {
                 victim.node.controller.serve_as(&digest, served);
-                let notice = LiveNotice {
+                let notice = DynamicSetsNotice {
                     digest,
                     size,
-                    ..LiveNotice::default()
+                    ..DynamicSetsNotice::default()
                 };
                 victim.takes_not(name, notice, words).await;
             }
@@ -235,16 +237,16 @@ fn wrong_delta_falls_back_to_a_full_fetch() {
             victim.announces(&first()).await;
             let mut victim = victim.takes(&naming(1)).await;
             let wanted = with(&first(), "block", &["203.0.113.66/32"]);
-            let delta_of = |delta: pb::LiveDelta| LiveNotice {
+            let delta_of = |delta: pb::DynamicSetsDelta| DynamicSetsNotice {
                 digest: wanted.digest().as_bytes().to_vec(),
                 size: wanted.encode().len() as u64,
                 delta: Some(delta),
                 delta_from: first().digest().as_bytes().to_vec(),
             };
-            let change = |name: &str, change: fn(&mut pb::LiveChange)| {
-                let mut one = pb::LiveChange {
+            let change = |name: &str, change: fn(&mut pb::DynamicSetChange)| {
+                let mut one = pb::DynamicSetChange {
                     name: name.to_owned(),
-                    ..pb::LiveChange::default()
+                    ..pb::DynamicSetChange::default()
                 };
                 change(&mut one);
                 one
@@ -252,22 +254,22 @@ fn wrong_delta_falls_back_to_a_full_fetch() {
             let other = with(&first(), "block", &["198.51.100.10/32"]);
             for (name, delta) in [
                 ("to another digest", (&other.delta_from(&first())).into()),
-                ("nothing", pb::LiveDelta::default()),
+                ("nothing", pb::DynamicSetsDelta::default()),
                 (
                     "an unknown source is gone",
-                    pb::LiveDelta {
+                    pb::DynamicSetsDelta {
                         changes: vec![change("name:a.example.net", |c| c.gone = true)],
                     },
                 ),
                 (
                     "no source",
-                    pb::LiveDelta {
+                    pb::DynamicSetsDelta {
                         changes: vec![change("", |c| c.gone = true)],
                     },
                 ),
                 (
                     "every source is gone",
-                    pb::LiveDelta {
+                    pb::DynamicSetsDelta {
                         changes: ["allow", "block", "cluster", "deny-feed:bad"]
                             .map(|name| change(name, |c| c.gone = true))
                             .to_vec(),
@@ -275,7 +277,7 @@ fn wrong_delta_falls_back_to_a_full_fetch() {
                 ),
                 (
                     "one that is there is added",
-                    pb::LiveDelta {
+                    pb::DynamicSetsDelta {
                         changes: vec![change("cluster", |c| {
                             c.add = vec![net(&[10, 20, 0, 11], 32)];
                         })],
@@ -299,13 +301,13 @@ fn flood_of_announcements_ends_with_the_newest_sets() {
             let nowhere = with(&first(), "block", &["203.0.113.67/32"]);
             for number in 0..2000_u32 {
                 let noise = number.to_be_bytes().repeat(8);
-                let notice = LiveNotice {
+                let notice = DynamicSetsNotice {
                     digest: noise.clone(),
                     size: 64 << 20,
                     delta: Some((&nowhere.delta_from(&first())).into()),
                     delta_from: noise,
                 };
-                victim.say(Down::Live(notice)).await;
+                victim.say(Down::DynamicSets(notice)).await;
             }
             let last = with(&first(), "block", &["203.0.113.66/32"]);
             victim.announces(&last).await;

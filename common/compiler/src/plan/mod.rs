@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use voipfleet_ruleset::identifiers::NodeName;
-use voipfleet_ruleset::ruleset::{LiveName, Ruleset, Until};
+use voipfleet_ruleset::ruleset::{DynamicSetName, Ruleset, Until};
 
 pub use access::{Access, NetworkOwner, Reach, Reachable};
 pub use owners::Owners;
@@ -74,9 +74,9 @@ pub struct SetChange {
     /// Ascending.
     pub removed: Vec<Member>,
     /// Dynamic sets whose addresses it holds now besides.
-    pub live_added: Vec<LiveName>,
+    pub dynamic_added: Vec<DynamicSetName>,
     /// Dynamic sets whose addresses it no longer holds.
-    pub live_removed: Vec<LiveName>,
+    pub dynamic_removed: Vec<DynamicSetName>,
     /// Members of its own before.
     pub before: usize,
     /// Members of its own after.

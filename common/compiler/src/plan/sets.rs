@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use voipfleet_ruleset::identifiers::NodeName;
-use voipfleet_ruleset::ruleset::{AddressSet, Family, LiveName, Ruleset, SetName, SetStem, Until};
+use voipfleet_ruleset::ruleset::{
+    AddressSet, DynamicSetName, Family, Ruleset, SetName, SetStem, Until,
+};
 
 use super::lines::{Lines, set_word};
 use super::owners::Owners;
@@ -29,7 +31,7 @@ impl<'r> Pool<'r> {
             known.is_some_and(|known| {
                 known.elements == set.elements
                     && known.expiring == set.expiring
-                    && known.live == set.live
+                    && known.dynamic == set.dynamic
             })
         };
         // Neighbours are most often alike.
@@ -117,18 +119,19 @@ impl<'r> Changed<'r> {
                 let sets = ids.into_iter().flatten().filter_map(|id| pool.get(id));
                 sets.flat_map(members).collect()
             };
-            let live = |ids: Both| -> Vec<LiveName> {
+            let dynamic = |ids: Both| -> Vec<DynamicSetName> {
                 let sets = ids.into_iter().flatten().filter_map(|id| pool.get(id));
-                let names: BTreeSet<&LiveName> = sets.flat_map(|set| &set.live).collect();
+                let names: BTreeSet<&DynamicSetName> = sets.flat_map(|set| &set.dynamic).collect();
                 names.into_iter().cloned().collect()
             };
             let mut both = new.into_iter().chain(old).flatten();
             let of = both.find_map(|id| pool.get(id)?.owner.as_ref());
-            let (live_old, live_new) = (live(old), live(new));
-            let only = |these: &[LiveName], others: &[LiveName]| -> Vec<LiveName> {
-                let these = these.iter().filter(|name| !others.contains(name));
-                these.cloned().collect()
-            };
+            let (dynamic_old, dynamic_new) = (dynamic(old), dynamic(new));
+            let only =
+                |these: &[DynamicSetName], others: &[DynamicSetName]| -> Vec<DynamicSetName> {
+                    let these = these.iter().filter(|name| !others.contains(name));
+                    these.cloned().collect()
+                };
             let (old, new) = (members(old), members(new));
             let (gone, come) = difference(&old, &new);
             let owned = |owners: &Owners, members: Vec<(IpNet, Option<Until>)>| {
@@ -144,8 +147,8 @@ impl<'r> Changed<'r> {
                 used_by: on.users.into_iter().collect(),
                 added: owned(after, come),
                 removed: owned(before, gone),
-                live_added: only(&live_new, &live_old),
-                live_removed: only(&live_old, &live_new),
+                dynamic_added: only(&dynamic_new, &dynamic_old),
+                dynamic_removed: only(&dynamic_old, &dynamic_new),
                 before: old.len(),
                 after: new.len(),
                 nodes: on.nodes,

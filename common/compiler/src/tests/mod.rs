@@ -3,9 +3,9 @@
 mod catalogue;
 mod cluster;
 mod deny;
+mod dynamic_sets;
+mod dynamic_values;
 mod flows;
-mod live;
-mod live_sets;
 mod oracle;
 mod order;
 mod properties;
@@ -22,8 +22,8 @@ use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{Mode, Protocol, Rule, Ruleset, SetName};
 use voipfleet_ruleset::simulate::{Decision, Outcome, Packet, simulate};
 
+use super::dynamic_sets::at_rest;
 use super::fixtures::{documents, effective, node};
-use super::live::at_rest;
 use super::{CompileError, Compiled, NodeInput, compile};
 
 /// What the nodes run when no dynamic set but the cluster holds anything.
@@ -34,8 +34,8 @@ fn compiled(documents: &Documents, nodes: &[NodeInput]) -> Compiled {
 /// What the nodes are sent.
 fn emitted(documents: &Documents, nodes: &[NodeInput]) -> Compiled {
     let site = "site-a".parse().unwrap();
-    let live = at_rest(&site, documents, nodes);
-    compile(&site, documents, nodes, &live).expect("the documents compile")
+    let dynamic = at_rest(&site, documents, nodes);
+    compile(&site, documents, nodes, &dynamic).expect("the documents compile")
 }
 
 fn refused(documents: &Documents) -> CompileError {

@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use voipfleet_policy::catalogue::{Direction, Group, Roles, SERVICES, Service};
 use voipfleet_policy::{AddressWord, Transport, Trust};
-use voipfleet_ruleset::ruleset::{DnsName, Interface, LiveName, LiveSets, PortRange};
+use voipfleet_ruleset::ruleset::{DnsName, DynamicSetName, DynamicSets, Interface, PortRange};
 
 use super::*;
-use crate::fixtures::{any_documents, any_live, any_nodes, effective_with};
-use crate::live::cluster;
+use crate::dynamic_sets::cluster;
+use crate::fixtures::{any_documents, any_dynamic, any_nodes, effective_with};
 
 /// A first packet, and everything that decides whether it should get through.
 struct Reading<'a> {
@@ -17,7 +17,7 @@ struct Reading<'a> {
     site: &'a Site,
     nodes: &'a [NodeInput],
     node: &'a NodeInput,
-    live: &'a LiveSets,
+    dynamic: &'a DynamicSets,
     source: IpAddr,
     on_cluster_interface: bool,
     transport: Transport,
@@ -33,8 +33,8 @@ impl Reading<'_> {
         if self.site.cluster.trust == Trust::Full && self.is_member_here() {
             return true;
         }
-        if self.is_live(&LiveName::Block) || self.is_live(&LiveName::Open) {
-            return !self.is_live(&LiveName::Block);
+        if self.is_dynamic(&DynamicSetName::Block) || self.is_dynamic(&DynamicSetName::Open) {
+            return !self.is_dynamic(&DynamicSetName::Block);
         }
         if self.site.deny.iter().any(|word| self.is_denied_by(word)) {
             return false;
@@ -119,7 +119,7 @@ impl Reading<'_> {
                 let list = &self.documents.lists[name];
                 let inside = |net: &IpNet| net.contains(&self.source);
                 let fetched =
-                    list.feed.is_some() && self.is_live(&LiveName::DenyFeed(name.clone()));
+                    list.feed.is_some() && self.is_dynamic(&DynamicSetName::DenyFeed(name.clone()));
                 let own = self.is_own(&AddressWord::Clients) || self.is_named();
                 let own_entry = list.nets().any(inside) && !self.is_private();
                 (own_entry || fetched) && !spared && !own
@@ -194,15 +194,15 @@ impl Reading<'_> {
             })
     }
 
-    fn is_live(&self, name: &LiveName) -> bool {
-        let held = self.live.get(name).into_iter();
+    fn is_dynamic(&self, name: &DynamicSetName) -> bool {
+        let held = self.dynamic.get(name).into_iter();
         let mut nets = held.flat_map(|value| &value.elements);
         nets.any(|net| net.contains(&self.source))
     }
 
     fn is_host(&self, names: &[DnsName]) -> bool {
         let mut names = names.iter();
-        names.any(|name| self.is_live(&LiveName::Name(name.clone())))
+        names.any(|name| self.is_dynamic(&DynamicSetName::Name(name.clone())))
     }
 
     /// Whether the source is among those that `word` names.
@@ -214,7 +214,7 @@ impl Reading<'_> {
             AddressWord::Clients => {
                 self.is(&AddressWord::Tenants, media)
                     || self.is(&AddressWord::Providers, media)
-                    || self.is_live(&LiveName::Allow)
+                    || self.is_dynamic(&DynamicSetName::Allow)
             }
             AddressWord::Tenants => {
                 let mut names = self.site.tenants.iter();
@@ -242,7 +242,7 @@ impl Reading<'_> {
             AddressWord::List(name) => {
                 let list = &self.documents.lists[name];
                 list.nets().any(|net| net.contains(&self.source))
-                    || (list.feed.is_some() && self.is_live(&LiveName::Feed(name.clone())))
+                    || (list.feed.is_some() && self.is_dynamic(&DynamicSetName::Feed(name.clone())))
             }
             AddressWord::Net(net) => net.contains(&self.source),
         }
@@ -250,7 +250,7 @@ impl Reading<'_> {
 }
 
 /// Addresses on both sides of every edge in the documents.
-fn addresses(documents: &Documents, nodes: &[NodeInput], live: &LiveSets) -> Vec<IpAddr> {
+fn addresses(documents: &Documents, nodes: &[NodeInput], dynamic: &DynamicSets) -> Vec<IpAddr> {
     let site = documents.sites.values().next().unwrap();
     let mut nets: Vec<IpNet> = Vec::new();
     let words = site.admins.iter().chain(&site.deny);
@@ -278,7 +278,7 @@ fn addresses(documents: &Documents, nodes: &[NodeInput], live: &LiveSets) -> Vec
             .values()
             .flat_map(voipfleet_policy::List::nets),
     );
-    nets.extend(live.sources.values().flat_map(|value| &value.elements));
+    nets.extend(dynamic.sources.values().flat_map(|value| &value.elements));
     nets.extend(
         nodes
             .iter()
@@ -328,17 +328,17 @@ proptest! {
     fn the_rules_do_what_the_documents_say(
         documents in any_documents(),
         nodes in any_nodes().prop_filter("needs a node", |nodes| !nodes.is_empty()),
-        live in any_live(),
+        dynamic in any_dynamic(),
         packets in prop::collection::vec(any::<(Index, Index, Index, bool, bool)>(), 200),
     ) {
         let documents = enforced(documents);
         let site = documents.sites.values().next().unwrap();
-        let mut live = live;
+        let mut dynamic = dynamic;
         let interface = site.cluster.interface.clone();
         let members = cluster(&nodes, interface.as_ref());
-        live.insert(LiveName::Cluster(interface), members);
-        let compiled = effective_with(&documents, &nodes, &live).unwrap();
-        let (addresses, ports) = (addresses(&documents, &nodes, &live), ports(site));
+        dynamic.insert(DynamicSetName::Cluster(interface), members);
+        let compiled = effective_with(&documents, &nodes, &dynamic).unwrap();
+        let (addresses, ports) = (addresses(&documents, &nodes, &dynamic), ports(site));
         for (node, source, port, tcp, on_cluster_interface) in packets {
             let node = node.get(&nodes);
             let reading = Reading {
@@ -346,7 +346,7 @@ proptest! {
                 site,
                 nodes: &nodes,
                 node,
-                live: &live,
+                dynamic: &dynamic,
                 source: *source.get(&addresses),
                 on_cluster_interface,
                 transport: if tcp { Transport::Tcp } else { Transport::Udp },

@@ -1,7 +1,7 @@
 //! Whose networks a site serves: no list denies them.
 
 use voipfleet_policy::{Documents, Source, check};
-use voipfleet_ruleset::ruleset::LiveValue;
+use voipfleet_ruleset::ruleset::DynamicSet;
 
 use super::{Protocol, all_roles, at_rest, gets_through, ruleset};
 use crate::Protection;
@@ -54,14 +54,14 @@ fn clients_of_a_single_rule_or_service_are_the_sites_own() {
     let documents = documents();
     let site = "site-a".parse().unwrap();
     let nodes = [all_roles()];
-    let mut live = at_rest(&site, &documents, &nodes);
+    let mut dynamic = at_rest(&site, &documents, &nodes);
     for (host, held) in [
         ("name:pbx.watcher.example", "198.18.77.1"),
         ("name:media.besides.example", "198.18.78.1"),
     ] {
-        live.insert(host.parse().unwrap(), LiveValue::new(nets(&[held]), []));
+        dynamic.insert(host.parse().unwrap(), DynamicSet::new(nets(&[held]), []));
     }
-    let protection = Protection::of_site(&site, &documents, &nodes, &live).unwrap();
+    let protection = Protection::of_site(&site, &documents, &nodes, &dynamic).unwrap();
     let cleaned = protection.clean(nets(&[
         "192.0.2.65",
         "192.0.2.68",
@@ -84,11 +84,11 @@ fn clients_of_a_single_rule_or_service_are_the_sites_own() {
 
     // Nor does a node deny them by a list of the documents, or by one that is out of date.
     let voipbl = nets(&["192.0.2.66", "198.18.77.1", "198.18.66.6"]);
-    live.insert(
+    dynamic.insert(
         "deny-feed:voipbl".parse().unwrap(),
-        LiveValue::new(voipbl, []),
+        DynamicSet::new(voipbl, []),
     );
-    let compiled = effective_with(&documents, &nodes, &live).unwrap();
+    let compiled = effective_with(&documents, &nodes, &dynamic).unwrap();
     let ruleset = ruleset(&compiled, "all-1");
     for (source, passes) in [
         ("192.0.2.65", true),

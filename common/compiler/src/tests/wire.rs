@@ -176,7 +176,7 @@ proptest! {
     fn long_lists_are_written_as_messages_are(
         nets in prop::collection::vec(any_net(), 0..30),
         ending in prop::collection::vec((any_net(), 1_u64..=1 << 34), 0..30),
-        live in prop::sample::subsequence(vec!["allow", "block", "cluster:eth1"], 0..=3),
+        dynamic in prop::sample::subsequence(vec!["allow", "block", "cluster:eth1"], 0..=3),
         owner in prop::option::of(prop::sample::select(set_owners())),
     ) {
         let mut ruleset = Ruleset::decode(&sound().encode_to_vec()).unwrap();
@@ -187,7 +187,7 @@ proptest! {
             });
             *set = AddressSet::new(set.name.clone(), nets.iter().copied())
                 .with_expiring(ending)
-                .with_live_names(live.iter().map(|name| name.parse().unwrap()));
+                .with_dynamic_names(dynamic.iter().map(|name| name.parse().unwrap()));
             set.owner.clone_from(&owner);
         }
         let bytes = ruleset.encode();

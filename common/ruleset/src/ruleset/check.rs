@@ -12,7 +12,7 @@ const MAX_ADMINS: usize = 256;
 const MAX_SSH_PORTS: usize = 15;
 const MAX_SETS: usize = 4096;
 /// Names of dynamic sets in all sets together.
-const MAX_LIVE_NAMES: usize = 1 << 16;
+const MAX_DYNAMIC_SET_NAMES: usize = 1 << 16;
 const MAX_CHAINS: usize = 256;
 const MAX_RULES: usize = 50_000;
 /// Of all sets together.
@@ -28,7 +28,7 @@ pub(super) const BOUNDS: Bounds = Bounds {
     ssh_ports: MAX_SSH_PORTS * 3, // bytes of a port above 16383
     sets: MAX_SETS,
     elements: MAX_ALL_ELEMENTS,
-    live_names: MAX_LIVE_NAMES,
+    dynamic_names: MAX_DYNAMIC_SET_NAMES,
     chains: MAX_CHAINS,
     rules: MAX_RULES,
     rule: MAX_RULE_BYTES,
@@ -79,7 +79,7 @@ impl Ruleset {
         if self.sets.len() > MAX_SETS || !self.sets.is_sorted_by(|a, b| a.name < b.name) {
             return Err(invalid(format!("sets must ascend, at most {MAX_SETS}")));
         }
-        self.check_live_names()?;
+        self.check_dynamic_names()?;
         if self.chains.len() > MAX_CHAINS || self.rule_count() > MAX_RULES {
             return Err(invalid(format!(
                 "more than {MAX_CHAINS} chains or {MAX_RULES} rules"
@@ -96,17 +96,17 @@ impl Ruleset {
     }
 
     /// Both families of a set belong to the same owner and dynamic sets.
-    fn check_live_names(&self) -> Result<(), InvalidRuleset> {
-        let names: usize = self.sets.iter().map(|set| set.live.len()).sum();
-        if names > MAX_LIVE_NAMES {
+    fn check_dynamic_names(&self) -> Result<(), InvalidRuleset> {
+        let names: usize = self.sets.iter().map(|set| set.dynamic.len()).sum();
+        if names > MAX_DYNAMIC_SET_NAMES {
             return Err(invalid(format!(
-                "sets name more than {MAX_LIVE_NAMES} dynamic sets"
+                "sets name more than {MAX_DYNAMIC_SET_NAMES} dynamic sets"
             )));
         }
         if let Some(set) = self
             .sets
             .iter()
-            .find(|set| !set.live.is_sorted_by(|a, b| a < b))
+            .find(|set| !set.dynamic.is_sorted_by(|a, b| a < b))
         {
             return Err(invalid(format!(
                 "the dynamic sets of set {} do not ascend",
@@ -114,9 +114,9 @@ impl Ruleset {
             )));
         }
         let mut sets = self.sets.iter().zip(self.sets.iter().skip(1));
-        match sets
-            .find(|(a, b)| a.name.stem == b.name.stem && (a.live != b.live || a.owner != b.owner))
-        {
+        match sets.find(|(a, b)| {
+            a.name.stem == b.name.stem && (a.dynamic != b.dynamic || a.owner != b.owner)
+        }) {
             Some((set, other)) => Err(invalid(format!(
                 "sets {} and {} differ in their dynamic sets or owner",
                 set.name, other.name

@@ -5,8 +5,8 @@
 
 mod check;
 mod digest;
+pub mod dynamic_sets;
 mod expiring;
-pub mod live;
 mod management;
 mod outline;
 mod ports;
@@ -20,9 +20,9 @@ use ipnet::IpNet;
 
 pub use check::InvalidRuleset;
 pub use digest::Digest;
+pub use dynamic_sets::{DnsName, DynamicSet, DynamicSetName, DynamicSets};
 pub use expiring::distinct;
 pub use expiring::{Expiring, InvalidUntil, Until};
-pub use live::{DnsName, LiveName, LiveSets, LiveValue};
 pub use ports::{InvalidPorts, MAX_PORT_SLOTS, PortRange, Ports};
 pub use probe::{Endpoint, Host, HostName, MAX_PROBES, Probe, ProbeCheck, ProbeName};
 pub use rule::{
@@ -122,7 +122,7 @@ pub struct AddressSet {
     /// With any, over or not, the kernel's set has timers; without, it has none.
     pub expiring: Vec<Expiring>,
     /// Dynamic sets whose content it holds besides, ascending, distinct.
-    pub live: Vec<LiveName>,
+    pub dynamic: Vec<DynamicSetName>,
 }
 
 impl AddressSet {
@@ -145,7 +145,7 @@ impl AddressSet {
             max_elements: 0,
             elements,
             expiring: Vec::new(),
-            live: Vec::new(),
+            dynamic: Vec::new(),
         };
         set.make_room();
         set
@@ -160,10 +160,10 @@ impl AddressSet {
 
     /// The same set, which holds the content of these dynamic sets besides.
     #[must_use]
-    pub fn with_live_names(mut self, names: impl IntoIterator<Item = LiveName>) -> Self {
-        self.live.extend(names);
-        self.live.sort_unstable();
-        self.live.dedup();
+    pub fn with_dynamic_names(mut self, names: impl IntoIterator<Item = DynamicSetName>) -> Self {
+        self.dynamic.extend(names);
+        self.dynamic.sort_unstable();
+        self.dynamic.dedup();
         self
     }
 

@@ -13,7 +13,7 @@ pub(super) struct Bounds {
     /// Of all sets.
     pub(super) elements: usize,
     /// Of all sets.
-    pub(super) live_names: usize,
+    pub(super) dynamic_names: usize,
     pub(super) chains: usize,
     /// Of all chains.
     pub(super) rules: usize,
@@ -32,7 +32,7 @@ const CHAINS: u32 = 7;
 const PROBES: u32 = 8;
 const ELEMENTS_OF_SET: u32 = 4;
 const EXPIRING_OF_SET: u32 = 5;
-const LIVE_OF_SET: u32 = 6;
+const DYNAMIC_SETS_OF_SET: u32 = 6;
 /// Of encoded dynamic sets and of each.
 const SOURCES: u32 = 2;
 const ELEMENTS_OF_SOURCE: u32 = 2;
@@ -42,7 +42,7 @@ const RULES_OF_CHAIN: u32 = 2;
 /// Counts what is there, without reading it. Bytes that are no protobuf are left to the decoder.
 pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
     let (mut admins, mut sets, mut elements, mut chains, mut rules) = (0, 0, 0, 0, 0);
-    let (mut probes, mut live_names) = (0, 0);
+    let (mut probes, mut dynamic_names) = (0, 0);
     fields(bytes, |tag, content| match tag {
         ADMINS => most(&mut admins, bounds.admins, "admins"),
         SSH_PORTS if content.len() > bounds.ssh_ports => Err("too many SSH ports".to_owned()),
@@ -52,7 +52,11 @@ pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
                 ELEMENTS_OF_SET | EXPIRING_OF_SET => {
                     most(&mut elements, bounds.elements, "elements of sets")
                 }
-                LIVE_OF_SET => most(&mut live_names, bounds.live_names, "names of dynamic sets"),
+                DYNAMIC_SETS_OF_SET => most(
+                    &mut dynamic_names,
+                    bounds.dynamic_names,
+                    "names of dynamic sets",
+                ),
                 _ => Ok(()),
             })
         }
@@ -75,7 +79,7 @@ pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
 }
 
 /// The same for encoded dynamic sets: their number, and the elements of all of these.
-pub(super) fn check_live(bytes: &[u8], sources: usize, elements: usize) -> Result<(), String> {
+pub(super) fn check_dynamic(bytes: &[u8], sources: usize, elements: usize) -> Result<(), String> {
     let (mut found, mut all) = (0, 0);
     fields(bytes, |tag, content| match tag {
         SOURCES => {

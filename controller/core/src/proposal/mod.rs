@@ -152,10 +152,10 @@ pub struct RolloutStart {
 /// Decides what a push of a site would store.
 pub fn propose(inputs: Inputs, want: Want) -> Proposal {
     let mut warnings = inputs.warnings;
-    let mut live: BTreeSet<_> = inputs
+    let mut dynamic: BTreeSet<_> = inputs
         .compiled
         .values()
-        .flat_map(|(ruleset, _)| ruleset.live_names())
+        .flat_map(|(ruleset, _)| ruleset.dynamic_names())
         .collect();
     let mut compiled = BTreeMap::new();
     let mut contents = BTreeMap::new();
@@ -169,7 +169,7 @@ pub fn propose(inputs: Inputs, want: Want) -> Proposal {
         Want::Documents => (inputs.observe, Some(inputs.documents), Cause::Push),
         Want::Rollback(earlier) => {
             warnings.extend(late_nodes(&compiled, earlier.number));
-            live.extend(earlier.live);
+            dynamic.extend(earlier.dynamic);
             let kept = earlier.nodes.into_iter();
             contents.extend(kept.filter(|(name, _)| inputs.nodes.contains_key(name)));
             let cause = Cause::Rollback { to: earlier.number };
@@ -187,7 +187,7 @@ pub fn propose(inputs: Inputs, want: Want) -> Proposal {
         observe,
         documents,
         cause,
-        live,
+        dynamic,
         nodes: contents.clone(),
     };
     let rollback_to = match cause {

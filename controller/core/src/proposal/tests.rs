@@ -46,7 +46,7 @@ fn record(number: Generation, nodes: &[(usize, &str)]) -> GenerationRecord {
         observe: false,
         documents: Some(4),
         cause: Cause::Push,
-        live: BTreeSet::new(),
+        dynamic: BTreeSet::new(),
         nodes: nodes
             .iter()
             .map(|(at, text)| (name(*at), content(text)))

@@ -49,7 +49,7 @@ impl RolloutRecord {
         // A rollout goes back only if some node ran something before.
         let to = self.before().unwrap_or(self.generation);
         let model = earlier.get(&to);
-        let live = earlier.values().flat_map(|record| record.live.iter());
+        let dynamic = earlier.values().flat_map(|record| record.dynamic.iter());
         WayBack {
             generation: GenerationRecord {
                 number,
@@ -59,7 +59,7 @@ impl RolloutRecord {
                 observe: model.is_some_and(|model| model.observe),
                 documents: model.and_then(|model| model.documents),
                 cause: Cause::Rollback { to },
-                live: live.cloned().collect(),
+                dynamic: dynamic.cloned().collect(),
                 nodes,
             },
             missing,

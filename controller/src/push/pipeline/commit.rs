@@ -189,7 +189,7 @@ mod tests {
             observe: false,
             documents: Some(1),
             cause: Cause::Push,
-            live: BTreeSet::new(),
+            dynamic: BTreeSet::new(),
             nodes: BTreeMap::new(),
         }
     }

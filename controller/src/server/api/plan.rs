@@ -10,7 +10,7 @@ use voipfleet_policy::{Difference, FieldChange, Source};
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::NodeName;
-use voipfleet_ruleset::ruleset::{LiveName, Until};
+use voipfleet_ruleset::ruleset::{DynamicSetName, Until};
 
 use super::fields::{invalid, parse, sources};
 use super::plan_basis;
@@ -90,7 +90,7 @@ fn answer(plan: Plan) -> v1::PlanResponse {
             .map(|nodes| step(nodes))
             .collect(),
         to: proposal.rollback_to.unwrap_or_default(),
-        live: plan.sources.into_iter().map(source).collect(),
+        dynamic: plan.sources.into_iter().map(source).collect(),
         site,
         held: held.message,
         held_hints: held.hints,
@@ -157,8 +157,9 @@ pub(super) fn changes(changes: Changes, room: &mut Room) -> v1::RulesetDifferenc
     for set in changes.sets {
         let (added, more_added) = room.take(set.added);
         let (removed, more_removed) = room.take(set.removed);
-        let live =
-            |names: &[LiveName]| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
+        let dynamic = |names: &[DynamicSetName]| -> Vec<String> {
+            names.iter().map(ToString::to_string).collect()
+        };
         sets.push(v1::SetDifference {
             set: set.set,
             used_by: set.used_by,
@@ -168,8 +169,8 @@ pub(super) fn changes(changes: Changes, room: &mut Room) -> v1::RulesetDifferenc
             after: set.after as u64,
             nodes: names(&set.nodes),
             more: more_added + more_removed,
-            live_added: live(&set.live_added),
-            live_removed: live(&set.live_removed),
+            dynamic_added: dynamic(&set.dynamic_added),
+            dynamic_removed: dynamic(&set.dynamic_removed),
         });
     }
     let mut access = Vec::new();

@@ -4,7 +4,7 @@ use tonic::Status;
 use voipfleet_proto::v1::{RenderRequest, RenderResponse, RenderedNode};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::iptables::{Failsafe, Table, apply_input, set_create_input};
-use voipfleet_ruleset::ruleset::live::Missing;
+use voipfleet_ruleset::ruleset::dynamic_sets::Missing;
 use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use super::PlanApi;
@@ -22,7 +22,7 @@ impl PlanApi {
             "" => None,
             node => Some(parse(node)?),
         };
-        let (live, compiled) = match &only {
+        let (dynamic, compiled) = match &only {
             Some(node) if !request.roles.is_empty() => {
                 let host = SiteNode {
                     roles: request
@@ -60,7 +60,7 @@ impl PlanApi {
                 .values()
                 .filter(|ruleset| only.as_ref().is_none_or(|only| *only == ruleset.node))
                 // No agent will update the host: it gets the present members.
-                .map(|ruleset| Ok(rendered(&ruleset.with_live(&live)?, now)))
+                .map(|ruleset| Ok(rendered(&ruleset.with_dynamic(&dynamic)?, now)))
                 .collect::<Result<_, Missing>>()
         });
         let nodes = rendering

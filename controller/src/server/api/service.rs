@@ -96,13 +96,13 @@ impl Operator for OperatorService {
             .await
     }
 
-    async fn live_sources(
+    async fn list_dynamic_sets(
         &self,
-        request: Request<v1::LiveSourcesRequest>,
-    ) -> Result<Response<v1::LiveSourcesResponse>, Status> {
-        let request = self.access.request(Call::LiveSources, request);
+        request: Request<v1::ListDynamicSetsRequest>,
+    ) -> Result<Response<v1::ListDynamicSetsResponse>, Status> {
+        let request = self.access.request(Call::ListDynamicSets, request);
         request
-            .answer(|caller, _| async move { self.sources.live_sources(&caller).await })
+            .answer(|caller, _| async move { self.sources.list_dynamic_sets(&caller).await })
             .await
     }
 

@@ -9,7 +9,7 @@ use voipfleet_policy::{Documents, Kind, Provider};
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{
-    FeedLeftOut, FeedReport, FetchFeedRequest, FetchFeedResponse, LiveSourcesResponse,
+    FeedLeftOut, FeedReport, FetchFeedRequest, FetchFeedResponse, ListDynamicSetsResponse,
     ResolvedAddress, ResolvedName,
 };
 use voipfleet_protocol::identity::rights::Visibility;
@@ -40,10 +40,10 @@ pub(super) struct SourcesApi {
 impl SourcesApi {
     /// The names and lists that documents have, or had until lately, as far as the caller sees
     /// their users.
-    pub(super) async fn live_sources(
+    pub(super) async fn list_dynamic_sets(
         &self,
         caller: &Caller,
-    ) -> Result<LiveSourcesResponse, Status> {
+    ) -> Result<ListDynamicSetsResponse, Status> {
         let sight = &caller.sight;
         let stored = Stored::read(self.store.as_ref()).await.map_err(failed)?;
         let documents = stored.documents;
@@ -91,7 +91,7 @@ impl SourcesApi {
         for (list, report) in &mut feeds {
             report.left_out = self.left_out(list, sight);
         }
-        Ok(LiveSourcesResponse {
+        Ok(ListDynamicSetsResponse {
             names: names.into_values().collect(),
             feeds: feeds.into_values().collect(),
         })
@@ -145,7 +145,7 @@ impl SourcesApi {
 
     /// Entries of a list that are not denied, in sites that the caller sees completely.
     fn left_out(&self, list: &ListName, sight: &Visibility) -> Vec<FeedLeftOut> {
-        let sites = self.fleet.live_sets().left_out(list);
+        let sites = self.fleet.dynamic_sets().left_out(list);
         let seen = sites.into_iter().filter(|(site, _)| sight.whole_site(site));
         seen.flat_map(|(site, dropped)| {
             dropped.into_iter().map(move |one| FeedLeftOut {

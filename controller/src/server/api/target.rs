@@ -28,7 +28,7 @@ macro_rules! targets {
 }
 
 targets! {
-    ApplyRequest LiveSourcesRequest RenewOperatorRequest RevokeTokenRequest WhoAmIRequest
+    ApplyRequest ListDynamicSetsRequest RenewOperatorRequest RevokeTokenRequest WhoAmIRequest
         => |_| Ok(Target::Visible);
     AddOperatorRequest AuditChainRequest BackupRequest BindOperatorRequest ListOperatorsRequest
     PruneAuditRequest RemoveOperatorRequest

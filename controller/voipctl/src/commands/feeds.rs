@@ -82,9 +82,9 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let controller = session.controller().await?;
     let (reports, fetched) = match args.verb {
         None => {
-            let request = v1::LiveSourcesRequest {};
+            let request = v1::ListDynamicSetsRequest {};
             let answer = controller
-                .answer(controller.calls().live_sources(request))
+                .answer(controller.calls().list_dynamic_sets(request))
                 .await?;
             (answer.feeds, false)
         }

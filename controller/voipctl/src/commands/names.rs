@@ -91,9 +91,9 @@ impl State {
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
-    let request = v1::LiveSourcesRequest {};
+    let request = v1::ListDynamicSetsRequest {};
     let answer = controller
-        .answer(controller.calls().live_sources(request))
+        .answer(controller.calls().list_dynamic_sets(request))
         .await?;
     let names = Names {
         names: answer.names.into_iter().map(ResolvedName::from).collect(),

@@ -124,7 +124,7 @@ fn everything() -> v1::PlanResponse {
                 nodes: texts(&["pbx1", "new1", "old1", "wk1"]),
             },
         ],
-        live: vec![
+        dynamic: vec![
             v1::PlannedSource {
                 source: "name:sbc.example.net".to_owned(),
                 addresses: texts(&["192.0.2.9/32"]),
@@ -177,8 +177,8 @@ fn changes() -> v1::RulesetDifferences {
             after: 1_001,
             nodes: texts(&["sip1"]),
             more: 0,
-            live_added: texts(&["name:sbc.example.net"]),
-            live_removed: Vec::new(),
+            dynamic_added: texts(&["name:sbc.example.net"]),
+            dynamic_removed: Vec::new(),
         }],
         access: vec![
             v1::AccessDifference {

@@ -13,7 +13,7 @@ fn address(text: &str, missing: u64) -> v1::ResolvedAddress {
     }
 }
 
-fn sources() -> v1::LiveSourcesResponse {
+fn sources() -> v1::ListDynamicSetsResponse {
     let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
     let names = vec![
         v1::ResolvedName {
@@ -101,7 +101,7 @@ fn sources() -> v1::LiveSourcesResponse {
             ..Default::default()
         },
     ];
-    v1::LiveSourcesResponse { names, feeds }
+    v1::ListDynamicSetsResponse { names, feeds }
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ impl FakeAgent {
                 confirmed_digest: digest,
                 ..NodeStatus::default()
             }),
-            live_digest: Vec::new(),
+            dynamic_digest: Vec::new(),
         }
     }
 

@@ -113,12 +113,12 @@ impl AgentSession {
         let mut notices = std::mem::take(&mut self.notices);
         loop {
             let message = match notices.pop_front() {
-                Some(notice) => Some(Kind::Live(notice)),
+                Some(notice) => Some(Kind::DynamicSets(notice)),
                 None => self.read().await?,
             };
             match message {
                 Some(Kind::Offer(offer)) => self.take_offer(&offer, refuses, history).await?,
-                Some(Kind::Live(notice)) => self.report_live(&notice.digest, "").await?,
+                Some(Kind::DynamicSets(notice)) => self.report_dynamic(&notice.digest, "").await?,
                 Some(_) => {}
                 None => return Ok(()),
             }

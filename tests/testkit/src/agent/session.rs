@@ -7,10 +7,11 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use voipfleet_proto::v1::fleet_client::FleetClient;
 use voipfleet_proto::v1::{
-    AgentMessage, Chunk, ControllerMessage, DriftReport, FetchLiveSetsRequest, FetchRulesetRequest,
-    LiveNotice, NodeState, NodeStatus, Offer, agent_message, controller_message,
+    AgentMessage, Chunk, ControllerMessage, DriftReport, DynamicSetsNotice,
+    FetchDynamicSetsRequest, FetchRulesetRequest, NodeState, NodeStatus, Offer, agent_message,
+    controller_message,
 };
-use voipfleet_ruleset::ruleset::{LiveSets, Ruleset};
+use voipfleet_ruleset::ruleset::{DynamicSets, Ruleset};
 
 use super::FakeAgent;
 use crate::BoxError;
@@ -26,7 +27,7 @@ pub struct AgentSession {
     pub(super) out: mpsc::Sender<AgentMessage>,
     pub(super) answers: Streaming<ControllerMessage>,
     /// Notices of dynamic sets that were read while another message was awaited.
-    pub(super) notices: VecDeque<LiveNotice>,
+    pub(super) notices: VecDeque<DynamicSetsNotice>,
 }
 
 impl AgentSession {
@@ -34,7 +35,9 @@ impl AgentSession {
     pub async fn next(&mut self) -> Result<Option<controller_message::Kind>, Status> {
         loop {
             match self.read().await? {
-                Some(controller_message::Kind::Live(notice)) => self.notices.push_back(notice),
+                Some(controller_message::Kind::DynamicSets(notice)) => {
+                    self.notices.push_back(notice)
+                }
                 other => return Ok(other),
             }
         }
@@ -47,12 +50,12 @@ impl AgentSession {
     }
 
     /// The next notice of dynamic sets.
-    pub async fn notice(&mut self) -> LiveNotice {
+    pub async fn notice(&mut self) -> DynamicSetsNotice {
         if let Some(notice) = self.notices.pop_front() {
             return notice;
         }
         match self.read().await.unwrap() {
-            Some(controller_message::Kind::Live(notice)) => notice,
+            Some(controller_message::Kind::DynamicSets(notice)) => notice,
             other => panic!("a notice of dynamic sets was expected: {other:?}"),
         }
     }
@@ -62,36 +65,40 @@ impl AgentSession {
         self.notices.len()
     }
 
-    pub async fn fetch_live(&mut self, digest: &[u8]) -> Result<LiveSets, Status> {
-        let request = FetchLiveSetsRequest {
+    pub async fn fetch_dynamic(&mut self, digest: &[u8]) -> Result<DynamicSets, Status> {
+        let request = FetchDynamicSetsRequest {
             digest: digest.to_vec(),
         };
-        let chunks = self.client.fetch_live_sets(request).await?.into_inner();
-        let sets = LiveSets::decode(&assembled(chunks).await?).unwrap();
+        let chunks = self.client.fetch_dynamic_sets(request).await?.into_inner();
+        let sets = DynamicSets::decode(&assembled(chunks).await?).unwrap();
         assert_eq!(sets.digest().as_bytes().as_slice(), digest);
         Ok(sets)
     }
 
     /// Follows a notice of dynamic sets from those that it holds, and reports it.
-    pub async fn take_live(&mut self, notice: &LiveNotice, held: Option<&LiveSets>) -> LiveSets {
+    pub async fn take_dynamic(
+        &mut self,
+        notice: &DynamicSetsNotice,
+        held: Option<&DynamicSets>,
+    ) -> DynamicSets {
         let sets = match &notice.delta {
             Some(delta) => {
                 let held = held.unwrap();
                 assert_eq!(held.digest().as_bytes().as_slice(), notice.delta_from);
                 held.apply_delta(&delta.try_into().unwrap()).unwrap()
             }
-            None => self.fetch_live(&notice.digest).await.unwrap(),
+            None => self.fetch_dynamic(&notice.digest).await.unwrap(),
         };
         assert_eq!(sets.digest().as_bytes().as_slice(), notice.digest);
-        self.report_live(&notice.digest, "").await.unwrap();
+        self.report_dynamic(&notice.digest, "").await.unwrap();
         sets
     }
 
     /// Reports the dynamic sets that it holds, and why it did not take the noticed ones.
-    pub async fn report_live(&mut self, digest: &[u8], error: &str) -> Result<(), BoxError> {
+    pub async fn report_dynamic(&mut self, digest: &[u8], error: &str) -> Result<(), BoxError> {
         let status = NodeStatus {
-            live_digest: digest.to_vec(),
-            live_error: error.to_owned(),
+            dynamic_digest: digest.to_vec(),
+            dynamic_error: error.to_owned(),
             ..self.status()
         };
         self.send(agent_message::Kind::Status(status)).await

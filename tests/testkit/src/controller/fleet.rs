@@ -9,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use voipfleet_proto::v1::fleet_server::Fleet;
 use voipfleet_proto::v1::{
-    AgentMessage, Chunk, ControllerMessage, FetchLiveSetsRequest, FetchRulesetRequest,
+    AgentMessage, Chunk, ControllerMessage, FetchDynamicSetsRequest, FetchRulesetRequest,
 };
 
 use super::Contents;
@@ -65,7 +65,7 @@ impl FleetDouble {
 impl Fleet for FleetDouble {
     type SessionStream = ReceiverStream<Result<ControllerMessage, Status>>;
     type FetchRulesetStream = Chunks;
-    type FetchLiveSetsStream = Chunks;
+    type FetchDynamicSetsStream = Chunks;
 
     async fn session(
         &self,
@@ -87,11 +87,11 @@ impl Fleet for FleetDouble {
         self.fetch(&request.into_inner().digest, "no such ruleset")
     }
 
-    async fn fetch_live_sets(
+    async fn fetch_dynamic_sets(
         &self,
-        request: Request<FetchLiveSetsRequest>,
+        request: Request<FetchDynamicSetsRequest>,
     ) -> Result<Response<Chunks>, Status> {
-        self.fetch(&request.into_inner().digest, "no such live sets")
+        self.fetch(&request.into_inner().digest, "no such dynamic sets")
     }
 }
 

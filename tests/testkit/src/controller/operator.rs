@@ -30,7 +30,7 @@ pub struct Script {
     pub history: v1::HistoryResponse,
     pub generation: v1::ShowGenerationResponse,
     pub differences: v1::DiffGenerationsResponse,
-    pub sources: v1::LiveSourcesResponse,
+    pub sources: v1::ListDynamicSetsResponse,
     pub rollouts: v1::RolloutStatusResponse,
     /// Refuses every call.
     pub refusal: Option<Status>,
@@ -187,7 +187,7 @@ calls! {
 
     status(StatusRequest) -> v1::StatusResponse: |script, _| script.status.clone();
     drift(DriftRequest) -> v1::DriftResponse: |script, _| script.drift.clone();
-    live_sources(LiveSourcesRequest) -> v1::LiveSourcesResponse: |script, _| script.sources.clone();
+    list_dynamic_sets(ListDynamicSetsRequest) -> v1::ListDynamicSetsResponse: |script, _| script.sources.clone();
     fetch_feed(FetchFeedRequest) -> v1::FetchFeedResponse: |script, _| v1::FetchFeedResponse {
         feed: script.sources.feeds.first().cloned(),
     };

@@ -108,7 +108,7 @@ calls! {
     Disallow: Operator, Sites, true, "take an allowance back";
     PanicOpen: Operator, Sites, true, "open a site to the world";
     PanicClose: Operator, Sites, true, "close a site again";
-    LiveSources: Viewer, Sites, false, "see dynamic sets";
+    ListDynamicSets: Viewer, Sites, false, "see dynamic sets";
     FetchFeed: Operator, All, true, "fetch a list now";
     Backup: Admin, All, true, "take a backup";
 }

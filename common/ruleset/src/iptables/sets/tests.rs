@@ -184,7 +184,7 @@ fn elements_that_do_not_fit_together_are_swapped() {
         max_elements: 2,
         elements: nets(&["10.0.0.1/32", "10.0.0.2/32"]),
         expiring: Vec::new(),
-        live: Vec::new(),
+        dynamic: Vec::new(),
     }]);
     let mut old = held(&wanted.sets[0]);
     old.elements = nets(&["10.0.0.3/32"]);

@@ -1,8 +1,8 @@
 //! Rulesets as canonical protobuf; back from it in [`from_proto`], with every value checked again.
 
 pub(in crate::ruleset) mod direct;
+mod dynamic_sets;
 mod from_proto;
-mod live;
 mod primitive;
 mod probe;
 pub(in crate::ruleset) mod sets;

@@ -5,7 +5,7 @@ use prost::Message as _;
 use voipfleet_proto::v1 as pb;
 
 use super::super::check::{InvalidRuleset, invalid};
-use super::super::{AddressSet, Expiring, Family, LiveName, SetName, Until};
+use super::super::{AddressSet, DynamicSetName, Expiring, Family, SetName, Until};
 use super::primitive::{parse, read_network};
 use super::subject::{read_set_owner, set_owner};
 use super::{direct, network};
@@ -34,7 +34,7 @@ pub(super) fn encode(set: &AddressSet) -> pb::AddressSet {
         max_elements: set.max_elements,
         elements: set.elements.iter().map(network).collect(),
         expiring: set.expiring.iter().map(expiring).collect(),
-        live: set.live.iter().map(LiveName::to_string).collect(),
+        dynamic: set.dynamic.iter().map(DynamicSetName::to_string).collect(),
         owner: set.owner.as_ref().map(set_owner),
     }
 }
@@ -50,7 +50,7 @@ pub(super) fn write(set: &AddressSet, out: &mut Vec<u8>) {
     put_number(MAX_ELEMENTS_OF_SET, set.max_elements.into(), out);
     direct::networks(ELEMENTS, &set.elements, out);
     direct::expiring(EXPIRING, &set.expiring, out);
-    for name in &set.live {
+    for name in &set.dynamic {
         put_bytes(LIVE, name.to_string().as_bytes(), out);
     }
     if let Some(owner) = &set.owner {
@@ -112,8 +112,8 @@ pub(super) fn read(message: &pb::AddressSet) -> Result<AddressSet, InvalidRulese
         max_elements: message.max_elements,
         elements,
         expiring,
-        live: message
-            .live
+        dynamic: message
+            .dynamic
             .iter()
             .map(|name| parse(name))
             .collect::<Result<_, _>>()?,

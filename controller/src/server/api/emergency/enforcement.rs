@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use voipfleet_proto::v1::{EnforcementState, NodeEnforcement, SiteEnforcement};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
-use voipfleet_ruleset::ruleset::{LiveName, LiveSets, LiveValue};
+use voipfleet_ruleset::ruleset::{DynamicSet, DynamicSetName, DynamicSets};
 
 use crate::fleet::View;
 use crate::records::{ExceptionKind, NodeId};
@@ -30,20 +30,20 @@ pub(super) enum Awaited {
 }
 
 impl Awaited {
-    fn source(&self) -> LiveName {
+    fn source(&self) -> DynamicSetName {
         match self {
-            Awaited::Exception(ExceptionKind::Block, _) => LiveName::Block,
-            Awaited::Exception(ExceptionKind::Allow, _) => LiveName::Allow,
-            Awaited::Open => LiveName::Open,
+            Awaited::Exception(ExceptionKind::Block, _) => DynamicSetName::Block,
+            Awaited::Exception(ExceptionKind::Allow, _) => DynamicSetName::Allow,
+            Awaited::Open => DynamicSetName::Open,
         }
     }
 
-    /// The part of live sets that it is about.
-    fn part(&self, sets: &LiveSets) -> LiveValue {
+    /// The part of dynamic sets that it is about.
+    fn part(&self, sets: &DynamicSets) -> DynamicSet {
         let value = sets.get(&self.source()).cloned().unwrap_or_default();
         match self {
             Awaited::Open => value,
-            Awaited::Exception(_, net) => LiveValue {
+            Awaited::Exception(_, net) => DynamicSet {
                 elements: value.elements.into_iter().filter(|e| e == net).collect(),
                 expiring: value
                     .expiring
@@ -70,7 +70,7 @@ impl EmergencyApi {
                 .filter_map(|entry| keys::site_and_node(&entry.key)?.1.parse().ok());
             nodes.insert(site.clone(), names.collect());
             // Computed from here on, if it was not yet.
-            drop(self.fleet.live_sets().subscribe(site));
+            drop(self.fleet.dynamic_sets().subscribe(site));
         }
         Ok(nodes)
     }
@@ -86,8 +86,8 @@ impl EmergencyApi {
     ) -> Vec<SiteEnforcement> {
         let end = Instant::now() + WAIT;
         let mut events = self.fleet.events();
-        let live = self.fleet.live_sets();
-        let caught_up = tokio::time::timeout_at(end, live.caught_up(revision)).await;
+        let dynamic = self.fleet.dynamic_sets();
+        let caught_up = tokio::time::timeout_at(end, dynamic.caught_up(revision)).await;
         loop {
             let mut answer = Vec::new();
             let mut waiting = false;
@@ -140,9 +140,11 @@ impl EmergencyApi {
             };
             return report(&id.node, state, "");
         }
-        let live = self.fleet.live_sets();
-        let wanted = live.subscribe(&id.site).borrow().clone();
-        let held = view.live.and_then(|digest| live.find(&id.site, &digest));
+        let dynamic = self.fleet.dynamic_sets();
+        let wanted = dynamic.subscribe(&id.site).borrow().clone();
+        let held = view
+            .dynamic
+            .and_then(|digest| dynamic.find(&id.site, &digest));
         let same = match (wanted, held) {
             (Some(wanted), Some(held)) => awaited.part(&wanted.sets) == awaited.part(&held.sets),
             _ => false,
@@ -153,7 +155,7 @@ impl EmergencyApi {
         let error = view
             .status
             .as_ref()
-            .map(|status| status.live_error.as_str());
+            .map(|status| status.dynamic_error.as_str());
         report(
             &id.node,
             EnforcementState::Waiting,

@@ -2,7 +2,7 @@
 
 use tonic::Status;
 use voipfleet_ruleset::identifiers::SiteName;
-use voipfleet_ruleset::ruleset::{LiveName, Mode};
+use voipfleet_ruleset::ruleset::{DynamicSetName, Mode};
 
 use crate::fleet::View;
 use crate::records::{self, GenerationRecord, NodeId};
@@ -12,13 +12,18 @@ use crate::store::keys;
 
 impl EmergencyApi {
     /// Whether the rules that a node confirmed refer to a dynamic set.
-    pub(super) async fn has_place(&self, id: &NodeId, view: &View, source: &LiveName) -> bool {
+    pub(super) async fn has_place(
+        &self,
+        id: &NodeId,
+        view: &View,
+        source: &DynamicSetName,
+    ) -> bool {
         let Some(confirmed) = view.confirmed else {
             return false;
         };
         let key = keys::generation(&id.site, confirmed.generation);
         match records::read::<GenerationRecord>(self.store.as_ref(), &key).await {
-            Ok(Some(read)) => read.record.live.contains(source),
+            Ok(Some(read)) => read.record.dynamic.contains(source),
             // Pushed long ago, or by another controller: wait for the node's own report.
             Ok(None) => true,
             Err(error) => {

@@ -20,14 +20,14 @@ pub(super) struct Plan<'p> {
     nodes: Vec<Foreseen<'p>>,
     /// The batches, the canary first.
     batches: Vec<&'p [String]>,
-    live: Vec<LiveSource<'p>>,
+    dynamic: Vec<DynamicSet<'p>>,
     warnings: &'p [String],
     /// Why a push would have to wait, or be refused.
     held: Option<String>,
 }
 
 #[derive(Serialize)]
-struct LiveSource<'p> {
+struct DynamicSet<'p> {
     source: &'p str,
     addresses: &'p [String],
     entries: u64,
@@ -83,8 +83,8 @@ struct Members<'p> {
     used_by: &'p [String],
     added: Vec<Member<'p>>,
     removed: Vec<Member<'p>>,
-    live_added: &'p [String],
-    live_removed: &'p [String],
+    dynamic_added: &'p [String],
+    dynamic_removed: &'p [String],
     before: u64,
     after: u64,
     nodes: &'p [String],
@@ -137,7 +137,7 @@ impl<'p> Plan<'p> {
             rulesets: plan.changes.as_ref().map(Rulesets::of).unwrap_or_default(),
             nodes: plan.nodes.iter().map(node).collect(),
             batches: plan.steps.iter().map(|step| &*step.nodes).collect(),
-            live: plan.live.iter().map(source).collect(),
+            dynamic: plan.dynamic.iter().map(source).collect(),
             warnings: &plan.warnings,
             held: or_null(plan.held.clone()),
         }
@@ -183,8 +183,8 @@ impl<'p> Rulesets<'p> {
             used_by: &set.used_by,
             added: set.added.iter().map(member).collect(),
             removed: set.removed.iter().map(member).collect(),
-            live_added: &set.live_added,
-            live_removed: &set.live_removed,
+            dynamic_added: &set.dynamic_added,
+            dynamic_removed: &set.dynamic_removed,
             before: set.before,
             after: set.after,
             nodes: &set.nodes,
@@ -210,8 +210,8 @@ impl<'p> Rulesets<'p> {
     }
 }
 
-fn source(source: &v1::PlannedSource) -> LiveSource<'_> {
-    LiveSource {
+fn source(source: &v1::PlannedSource) -> DynamicSet<'_> {
+    DynamicSet {
         source: &source.source,
         addresses: &source.addresses,
         entries: source.entries,

@@ -164,7 +164,7 @@ pub fn show(plan: &v1::PlanResponse, session: &mut Session<'_>) {
     if let Some(changes) = &plan.changes {
         page.rulesets(changes, plan.nodes.len());
     }
-    live_sources(plan, session.now, &mut page);
+    dynamic_sets(plan, session.now, &mut page);
     nodes(plan, &mut page);
     let changes = page.finish();
     session.console.data(&changes);
@@ -235,12 +235,12 @@ fn node_summary(plan: &v1::PlanResponse) -> String {
 }
 
 /// The present addresses of names and feeds, which change without a push.
-fn live_sources(plan: &v1::PlanResponse, now: jiff::Timestamp, page: &mut Page<'_>) {
-    if plan.live.is_empty() {
+fn dynamic_sets(plan: &v1::PlanResponse, now: jiff::Timestamp, page: &mut Page<'_>) {
+    if plan.dynamic.is_empty() {
         return;
     }
     page.title("names and feeds");
-    for source in &plan.live {
+    for source in &plan.dynamic {
         let new = if source.added { ", new" } else { "" };
         let what = match source.addresses.len() as u64 {
             0 => "nothing".to_owned(),

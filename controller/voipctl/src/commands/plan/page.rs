@@ -190,13 +190,18 @@ impl<'p> Page<'p> {
         );
         let members =
             |members: &[v1::SetMember]| -> Vec<String> { members.iter().map(member).collect() };
-        let live = |names: &[String]| -> Vec<String> {
+        let dynamic = |names: &[String]| -> Vec<String> {
             names
                 .iter()
                 .map(|name| format!("the addresses of {name}"))
                 .collect()
         };
-        self.list(2, &live(&set.live_removed), &live(&set.live_added), 0);
+        self.list(
+            2,
+            &dynamic(&set.dynamic_removed),
+            &dynamic(&set.dynamic_added),
+            0,
+        );
         self.list(2, &members(&set.removed), &members(&set.added), set.more);
     }
 

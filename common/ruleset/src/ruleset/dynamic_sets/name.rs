@@ -12,7 +12,7 @@ use crate::ruleset::{HostName, Interface, InvalidToken};
 /// the wire and in records; names sort as their texts do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum LiveName {
+pub enum DynamicSetName {
     /// `allow`: what operators let in for a while, as if it were a client's.
     Allow,
     /// `block`: what operators block.
@@ -31,7 +31,7 @@ pub enum LiveName {
 }
 
 /// The most bytes of a name: `name:` and the longest DNS name.
-pub(in crate::ruleset) const MAX_LIVE_NAME: usize = 5 + 253;
+pub(in crate::ruleset) const MAX_DYNAMIC_SET_NAME: usize = 5 + 253;
 
 fn invalid(text: &str) -> InvalidToken {
     InvalidToken {
@@ -41,7 +41,7 @@ fn invalid(text: &str) -> InvalidToken {
     }
 }
 
-impl FromStr for LiveName {
+impl FromStr for DynamicSetName {
     type Err = InvalidToken;
 
     fn from_str(text: &str) -> Result<Self, InvalidToken> {
@@ -64,7 +64,7 @@ impl FromStr for LiveName {
     }
 }
 
-impl fmt::Display for LiveName {
+impl fmt::Display for DynamicSetName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Allow => f.write_str("allow"),
@@ -79,7 +79,7 @@ impl fmt::Display for LiveName {
     }
 }
 
-impl TryFrom<String> for LiveName {
+impl TryFrom<String> for DynamicSetName {
     type Error = InvalidToken;
 
     fn try_from(text: String) -> Result<Self, InvalidToken> {
@@ -87,8 +87,8 @@ impl TryFrom<String> for LiveName {
     }
 }
 
-impl From<LiveName> for String {
-    fn from(name: LiveName) -> Self {
+impl From<DynamicSetName> for String {
+    fn from(name: DynamicSetName) -> Self {
         name.to_string()
     }
 }

@@ -5,28 +5,28 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use voipfleet_policy::{AddressWord, Documents, Site};
 use voipfleet_ruleset::identifiers::SiteName;
-use voipfleet_ruleset::ruleset::{DnsName, Interface, LiveName, LiveSets, LiveValue};
+use voipfleet_ruleset::ruleset::{DnsName, DynamicSet, DynamicSetName, DynamicSets, Interface};
 
 use super::NodeInput;
 
 /// The addresses by which the nodes of a site reach each other: what `cluster` holds.
-pub fn cluster(nodes: &[NodeInput], interface: Option<&Interface>) -> LiveValue {
+pub fn cluster(nodes: &[NodeInput], interface: Option<&Interface>) -> DynamicSet {
     let addresses = nodes
         .iter()
         .flat_map(|node| node.cluster_addresses(interface));
-    LiveValue::new(addresses.map(|(_, address)| IpNet::from(address)), [])
+    DynamicSet::new(addresses.map(|(_, address)| IpNet::from(address)), [])
 }
 
 /// The dynamic sets that rulesets of `site` may name by its documents, and those that every site
 /// has. A site that there is not has none.
-pub fn needed(site: &SiteName, documents: &Documents) -> BTreeSet<LiveName> {
+pub fn needed(site: &SiteName, documents: &Documents) -> BTreeSet<DynamicSetName> {
     let Some(policy) = documents.sites.get(site) else {
         return BTreeSet::new();
     };
     let mut names = BTreeSet::from([
-        LiveName::Allow,
-        LiveName::Block,
-        LiveName::Open,
+        DynamicSetName::Allow,
+        DynamicSetName::Block,
+        DynamicSetName::Open,
         of_cluster(policy),
     ]);
     let of_tenant = |name| {
@@ -37,7 +37,7 @@ pub fn needed(site: &SiteName, documents: &Documents) -> BTreeSet<LiveName> {
         let provider = documents.providers.get(name).into_iter();
         provider.flat_map(|found| found.signalling_names.iter().chain(&found.media_names))
     };
-    let host = |name: &DnsName| LiveName::Name(name.clone());
+    let host = |name: &DnsName| DynamicSetName::Name(name.clone());
     names.extend(policy.tenants.iter().flat_map(of_tenant).map(host));
     names.extend(policy.providers.iter().flat_map(of_provider).map(host));
     for word in policy.address_words() {
@@ -46,15 +46,15 @@ pub fn needed(site: &SiteName, documents: &Documents) -> BTreeSet<LiveName> {
             AddressWord::Provider(name) => names.extend(of_provider(name).map(host)),
             AddressWord::List(name) if is_fetched(documents, word) => {
                 names.insert(if policy.deny.contains(word) {
-                    LiveName::DenyFeed(name.clone())
+                    DynamicSetName::DenyFeed(name.clone())
                 } else {
-                    LiveName::Feed(name.clone())
+                    DynamicSetName::Feed(name.clone())
                 });
                 let mut opened = policy.services.values().filter_map(|s| s.from.as_ref());
                 if opened.any(|from| from.contains(word))
                     || policy.rules.iter().any(|rule| rule.from.contains(word))
                 {
-                    names.insert(LiveName::Feed(name.clone()));
+                    names.insert(DynamicSetName::Feed(name.clone()));
                 }
             }
             _ => {}
@@ -72,39 +72,47 @@ fn is_fetched(documents: &Documents, word: &AddressWord) -> bool {
 }
 
 /// The cluster's source, as the site has it.
-pub(super) fn of_cluster(site: &Site) -> LiveName {
-    LiveName::Cluster(site.cluster.interface.clone())
+pub(super) fn of_cluster(site: &Site) -> DynamicSetName {
+    DynamicSetName::Cluster(site.cluster.interface.clone())
 }
 
 /// What is known of a site's dynamic sets without a controller: its nodes are its cluster, and
 /// nothing is blocked, allowed or opened by operators. Names and feeds are left unknown.
-pub fn at_rest(site: &SiteName, documents: &Documents, nodes: &[NodeInput]) -> LiveSets {
-    let mut live = LiveSets::new(site.clone());
-    for name in [LiveName::Allow, LiveName::Block, LiveName::Open] {
-        live.insert(name, LiveValue::default());
+pub fn at_rest(site: &SiteName, documents: &Documents, nodes: &[NodeInput]) -> DynamicSets {
+    let mut dynamic = DynamicSets::new(site.clone());
+    for name in [
+        DynamicSetName::Allow,
+        DynamicSetName::Block,
+        DynamicSetName::Open,
+    ] {
+        dynamic.insert(name, DynamicSet::default());
     }
     if let Some(policy) = documents.sites.get(site) {
         let interface = policy.cluster.interface.as_ref();
-        live.insert(of_cluster(policy), cluster(nodes, interface));
+        dynamic.insert(of_cluster(policy), cluster(nodes, interface));
     }
-    live
+    dynamic
 }
 
 /// What a site's own tests run with: what is known, and nothing of what is not. They are about
 /// the policy, so what operators block, allow or open for a while is left out; else an emergency
 /// would keep the next push from the nodes.
 pub(super) fn for_tests(
-    live: &LiveSets,
-    needed: &BTreeSet<LiveName>,
+    dynamic: &DynamicSets,
+    needed: &BTreeSet<DynamicSetName>,
     policy: &Site,
     nodes: &[NodeInput],
-) -> LiveSets {
-    let mut known = live.only(needed);
-    for name in [LiveName::Allow, LiveName::Block, LiveName::Open] {
-        known.insert(name, LiveValue::default());
+) -> DynamicSets {
+    let mut known = dynamic.only(needed);
+    for name in [
+        DynamicSetName::Allow,
+        DynamicSetName::Block,
+        DynamicSetName::Open,
+    ] {
+        known.insert(name, DynamicSet::default());
     }
     let name = of_cluster(policy);
-    if live.get(&name).is_none() {
+    if dynamic.get(&name).is_none() {
         let interface = policy.cluster.interface.as_ref();
         known.insert(name, cluster(nodes, interface));
     }

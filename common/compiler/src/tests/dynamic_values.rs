@@ -2,17 +2,17 @@
 
 use super::*;
 use crate::Protection;
-use crate::fixtures::{any_documents, any_live, any_nodes, effective_with, feed, nets, word};
-use crate::live::needed;
+use crate::dynamic_sets::needed;
+use crate::fixtures::{any_documents, any_dynamic, any_nodes, effective_with, feed, nets, word};
 use proptest::prelude::*;
 use voipfleet_policy::{AddressWord, ServiceOverride, Trust};
-use voipfleet_ruleset::ruleset::{Digest, LiveName, LiveSets, LiveValue};
+use voipfleet_ruleset::ruleset::{Digest, DynamicSet, DynamicSetName, DynamicSets};
 
 fn named(ruleset: &Ruleset, set: &str) -> Vec<String> {
     let name = SetName::from_kernel_name(set).unwrap();
     let set = ruleset.sets.iter().find(|set| set.name == name);
     let set = set.expect("the set is there");
-    set.live.iter().map(ToString::to_string).collect()
+    set.dynamic.iter().map(ToString::to_string).collect()
 }
 
 /// The fixture with names of hosts, and with a fetched list that is denied.
@@ -34,19 +34,19 @@ fn with_names() -> Documents {
 }
 
 /// Dynamic sets that hold these.
-fn live(nodes: &[NodeInput], values: &[(&str, &[&str])]) -> LiveSets {
-    let mut live = at_rest(&"site-a".parse().unwrap(), &with_names(), nodes);
+fn dynamic(nodes: &[NodeInput], values: &[(&str, &[&str])]) -> DynamicSets {
+    let mut dynamic = at_rest(&"site-a".parse().unwrap(), &with_names(), nodes);
     for (name, held) in values {
-        live.insert(name.parse().unwrap(), LiveValue::new(nets(held), []));
+        dynamic.insert(name.parse().unwrap(), DynamicSet::new(nets(held), []));
     }
-    live
+    dynamic
 }
 
 /// A single node with every role, and with what the dynamic sets hold.
 fn with(values: &[(&str, &[&str])]) -> Ruleset {
     let nodes = [all_roles()];
-    let live = live(&nodes, values);
-    let compiled = effective_with(&with_names(), &nodes, &live).unwrap();
+    let dynamic = dynamic(&nodes, values);
+    let compiled = effective_with(&with_names(), &nodes, &dynamic).unwrap();
     ruleset(&compiled, "all-1").clone()
 }
 
@@ -70,7 +70,7 @@ fn sets_name_where_more_comes_from() {
     }
     assert!(elements(&ruleset, "vf-cluster-4").is_empty());
     let names = needed(&"site-a".parse().unwrap(), &with_names());
-    assert_eq!(ruleset.live_names(), names);
+    assert_eq!(ruleset.dynamic_names(), names);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn an_allowed_address_is_a_client_and_no_list_denies_it() {
     let site = documents.sites.values_mut().next().unwrap();
     site.deny.push(word("198.51.100.66"));
     let nodes = [all_roles()];
-    let compiled = effective_with(&documents, &nodes, &live(&nodes, &[allow])).unwrap();
+    let compiled = effective_with(&documents, &nodes, &dynamic(&nodes, &[allow])).unwrap();
     let outcome = send(
         super::ruleset(&compiled, "all-1"),
         "198.51.100.66",
@@ -200,12 +200,12 @@ fn tests_of_a_site_see_names_and_no_emergency() {
     let site = documents.sites.values_mut().next().unwrap();
     site.tests[0].from = address("198.18.77.7");
     let nodes = [all_roles()];
-    let error = effective_with(&documents, &nodes, &live(&nodes, &[])).unwrap_err();
+    let error = effective_with(&documents, &nodes, &dynamic(&nodes, &[])).unwrap_err();
     assert!(error.to_string().contains("phones register"), "{error}");
     let resolved: (&str, &[&str]) = ("name:home.acme.example", &["198.18.77.7"]);
     for emergency in ["block", "open", "allow"] {
-        let live = live(&nodes, &[resolved, (emergency, &["198.18.77.7"])]);
-        assert!(effective_with(&documents, &nodes, &live).is_ok());
+        let dynamic = dynamic(&nodes, &[resolved, (emergency, &["198.18.77.7"])]);
+        assert!(effective_with(&documents, &nodes, &dynamic).is_ok());
     }
 }
 
@@ -213,7 +213,7 @@ fn tests_of_a_site_see_names_and_no_emergency() {
 fn unknown_sources_are_reported() {
     let nodes = [all_roles()];
     let warnings = |values: &[(&str, &[&str])]| {
-        effective_with(&with_names(), &nodes, &live(&nodes, values)).unwrap()
+        effective_with(&with_names(), &nodes, &dynamic(&nodes, values)).unwrap()
     };
     let nothing = warnings(&[]);
     assert!(warns(
@@ -247,8 +247,8 @@ fn a_word_with_nothing_but_names_is_not_empty() {
     };
     site.services.insert("web".to_owned(), web);
     let nodes = [all_roles()];
-    let live = live(&nodes, &[("name:home.acme.example", &["198.18.77.7"])]);
-    let compiled = effective_with(&documents, &nodes, &live).unwrap();
+    let dynamic = dynamic(&nodes, &[("name:home.acme.example", &["198.18.77.7"])]);
+    let compiled = effective_with(&documents, &nodes, &dynamic).unwrap();
     assert!(!warns(&compiled, "holds no address"));
     assert!(!warns(&compiled, "has no network"));
     let ruleset = ruleset(&compiled, "all-1");
@@ -277,9 +277,9 @@ fn ssh_hangs_on_no_name_and_no_feed() {
 #[test]
 fn a_fetched_list_loses_what_is_the_sites_own() {
     let nodes = [all_roles()];
-    let live = live(&nodes, &[("name:sip.trunkco.example", &["198.18.78.1"])]);
+    let dynamic = dynamic(&nodes, &[("name:sip.trunkco.example", &["198.18.78.1"])]);
     let site = "site-a".parse().unwrap();
-    let protection = Protection::of_site(&site, &with_names(), &nodes, &live).unwrap();
+    let protection = Protection::of_site(&site, &with_names(), &nodes, &dynamic).unwrap();
     let cleaned = protection.clean(nets(&[
         "198.51.100.66",
         "198.51.100.8/30", // holds an admin
@@ -318,7 +318,7 @@ fn an_entry_that_holds_too_much_of_the_sites_own_is_dropped_whole() {
     let many = (0_u32..2000).map(|i| ipnet::IpNet::from(IpAddr::V4((0x2D00_0000 + i * 4).into())));
     acme.networks.insert("many".to_owned(), many.collect());
     let site = "site-a".parse().unwrap();
-    let protection = Protection::of_site(&site, &documents, &[], &LiveSets::new(site.clone()));
+    let protection = Protection::of_site(&site, &documents, &[], &DynamicSets::new(site.clone()));
     let cleaned = protection
         .unwrap()
         .clean(nets(&["45.0.0.0/16", "45.1.0.0/16"]));
@@ -341,21 +341,21 @@ proptest! {
     fn digests_hang_on_documents_and_roles_alone(
         documents in any_documents(),
         nodes in any_nodes(),
-        live in any_live(),
+        dynamic in any_dynamic(),
     ) {
         let site = "site-a".parse().unwrap();
-        let compiled = compile(&site, &documents, &nodes, &live).unwrap();
+        let compiled = compile(&site, &documents, &nodes, &dynamic).unwrap();
         let mut moved = nodes.clone();
         for node in &mut moved {
             node.addresses.truncate(1);
         }
-        let unknown = LiveSets::new(site.clone());
+        let unknown = DynamicSets::new(site.clone());
         let again = compile(&site, &documents, &moved, &unknown).unwrap();
         prop_assert_eq!(digests(&compiled), digests(&again));
         let names = needed(&site, &documents);
         for ruleset in compiled.rulesets.values() {
-            prop_assert!(ruleset.live_names().is_subset(&names));
-            prop_assert!(ruleset.live_names().contains(&LiveName::Block));
+            prop_assert!(ruleset.dynamic_names().is_subset(&names));
+            prop_assert!(ruleset.dynamic_names().contains(&DynamicSetName::Block));
         }
     }
 }

@@ -13,24 +13,24 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-pub use delta::{LiveChange, LiveDelta};
-pub use invalid::{InvalidLive, MAX_LIVE_BYTES, MAX_LIVE_SOURCES};
-pub(in crate::ruleset) use name::MAX_LIVE_NAME;
-pub use name::{DnsName, LiveName};
+pub use delta::{DynamicSetChange, DynamicSetsDelta};
+pub use invalid::{InvalidDynamicSets, MAX_DYNAMIC_SETS, MAX_DYNAMIC_SETS_BYTES};
+pub(in crate::ruleset) use name::MAX_DYNAMIC_SET_NAME;
+pub use name::{DnsName, DynamicSetName};
 
 use super::{AddressSet, Expiring, Family, Ruleset, distinct, storable};
 use crate::identifiers::SiteName;
 
 /// What one dynamic set holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LiveValue {
+pub struct DynamicSet {
     /// Prefixes of both families that stay, ascending, distinct, none with length 0.
     pub elements: Vec<IpNet>,
     /// Prefixes with an end, ascending, distinct, none of `elements`.
     pub expiring: Vec<Expiring>,
 }
 
-impl LiveValue {
+impl DynamicSet {
     /// Holds these, sorted and distinct; a prefix of length 0 becomes its two halves. What stays
     /// wins, and then the later end.
     pub fn new(
@@ -61,19 +61,19 @@ impl LiveValue {
 
 /// What the dynamic sets of a site hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LiveSets {
+pub struct DynamicSets {
     /// The site.
     pub site: SiteName,
     /// The sources; one that is not among them is unknown, which is not empty.
-    pub sources: BTreeMap<LiveName, Arc<LiveValue>>,
+    pub sources: BTreeMap<DynamicSetName, Arc<DynamicSet>>,
 }
 
 /// A dynamic set of which nothing is known: it is never taken as empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("nothing is known of the dynamic set {0}")]
-pub struct Missing(pub LiveName);
+pub struct Missing(pub DynamicSetName);
 
-impl LiveSets {
+impl DynamicSets {
     /// No dynamic set.
     pub fn new(site: SiteName) -> Self {
         Self {
@@ -83,18 +83,18 @@ impl LiveSets {
     }
 
     /// Sets what a source holds.
-    pub fn insert(&mut self, name: LiveName, value: LiveValue) {
+    pub fn insert(&mut self, name: DynamicSetName, value: DynamicSet) {
         self.sources.insert(name, Arc::new(value));
     }
 
     /// What a source holds.
-    pub fn get(&self, name: &LiveName) -> Option<&LiveValue> {
+    pub fn get(&self, name: &DynamicSetName) -> Option<&DynamicSet> {
         self.sources.get(name).map(AsRef::as_ref)
     }
 
     /// The same, with `names` only, each of which is there: empty where it was not known.
     #[must_use]
-    pub fn only(&self, names: &BTreeSet<LiveName>) -> Self {
+    pub fn only(&self, names: &BTreeSet<DynamicSetName>) -> Self {
         let value = |name| self.sources.get(name).cloned().unwrap_or_default();
         Self {
             site: self.site.clone(),
@@ -115,15 +115,15 @@ impl LiveSets {
 
 impl Ruleset {
     /// The dynamic sets that its sets name.
-    pub fn live_names(&self) -> BTreeSet<LiveName> {
-        let names = self.sets.iter().flat_map(|set| &set.live);
+    pub fn dynamic_names(&self) -> BTreeSet<DynamicSetName> {
+        let names = self.sets.iter().flat_map(|set| &set.dynamic);
         names.cloned().collect()
     }
 
     /// The effective ruleset: each set holds its own elements and those of its dynamic sets, and
     /// names no source. Its digest is another one.
-    pub fn with_live(&self, live: &LiveSets) -> Result<Ruleset, Missing> {
-        let sets = self.sets.iter().map(|set| set.with_live(live));
+    pub fn with_dynamic(&self, dynamic: &DynamicSets) -> Result<Ruleset, Missing> {
+        let sets = self.sets.iter().map(|set| set.with_dynamic(dynamic));
         Ok(Ruleset {
             site: self.site.clone(),
             node: self.node.clone(),
@@ -139,11 +139,11 @@ impl Ruleset {
 
 impl AddressSet {
     /// Its own elements and those of its dynamic sets, which it names no more.
-    fn with_live(&self, live: &LiveSets) -> Result<AddressSet, Missing> {
+    fn with_dynamic(&self, dynamic: &DynamicSets) -> Result<AddressSet, Missing> {
         let mut elements = self.elements.clone();
         let mut expiring = self.expiring.clone();
-        for name in &self.live {
-            let value = live.get(name).ok_or_else(|| Missing(name.clone()))?;
+        for name in &self.dynamic {
+            let value = dynamic.get(name).ok_or_else(|| Missing(name.clone()))?;
             let family = self.name.family;
             elements.extend(value.elements.iter().filter(|n| Family::of(n) == family));
             expiring.extend(
@@ -163,7 +163,7 @@ impl AddressSet {
             max_elements: 0,
             elements,
             expiring,
-            live: Vec::new(),
+            dynamic: Vec::new(),
         };
         set.make_room();
         set.max_elements = set.max_elements.max(self.max_elements);

@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{InvalidLive, LiveName, LiveSets, LiveValue};
+use super::{DynamicSet, DynamicSetName, DynamicSets, InvalidDynamicSets};
 use crate::ruleset::Expiring;
 
 /// From some dynamic sets of a site to newer ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LiveDelta {
+pub struct DynamicSetsDelta {
     /// The sources that change.
-    pub changes: BTreeMap<LiveName, LiveChange>,
+    pub changes: BTreeMap<DynamicSetName, DynamicSetChange>,
 }
 
 /// What becomes of one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LiveChange {
+pub enum DynamicSetChange {
     /// It is no source of the site any more.
     Gone,
     /// It changes; one that was not there begins empty. Each list ascends, without repeats.
@@ -31,7 +31,7 @@ pub enum LiveChange {
     },
 }
 
-impl LiveDelta {
+impl DynamicSetsDelta {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
@@ -42,8 +42,8 @@ impl LiveDelta {
         self.changes
             .values()
             .map(|change| match change {
-                LiveChange::Gone => 0,
-                LiveChange::Changed {
+                DynamicSetChange::Gone => 0,
+                DynamicSetChange::Changed {
                     add,
                     add_expiring,
                     remove,
@@ -53,16 +53,16 @@ impl LiveDelta {
     }
 }
 
-impl LiveSets {
+impl DynamicSets {
     /// What leads from `old` to these.
-    pub fn delta_from(&self, old: &LiveSets) -> LiveDelta {
+    pub fn delta_from(&self, old: &DynamicSets) -> DynamicSetsDelta {
         let mut changes = BTreeMap::new();
         for name in old.sources.keys() {
             if !self.sources.contains_key(name) {
-                changes.insert(name.clone(), LiveChange::Gone);
+                changes.insert(name.clone(), DynamicSetChange::Gone);
             }
         }
-        let nothing = LiveValue::default();
+        let nothing = DynamicSet::default();
         for (name, new) in &self.sources {
             let before = old.sources.get(name);
             if before.is_some_and(|old| Arc::ptr_eq(old, new) || old == new) {
@@ -71,21 +71,21 @@ impl LiveSets {
             let change = change(before.map_or(&nothing, AsRef::as_ref), new);
             changes.insert(name.clone(), change);
         }
-        LiveDelta { changes }
+        DynamicSetsDelta { changes }
     }
 
     /// What `delta` makes of these; an error where it is not from these. The caller
     /// compares the digest of the result where it knows it.
-    pub fn apply_delta(&self, delta: &LiveDelta) -> Result<LiveSets, InvalidLive> {
+    pub fn apply_delta(&self, delta: &DynamicSetsDelta) -> Result<DynamicSets, InvalidDynamicSets> {
         let mut new = self.clone();
         for (name, change) in &delta.changes {
             match change {
-                LiveChange::Gone => {
+                DynamicSetChange::Gone => {
                     if new.sources.remove(name).is_none() {
                         return Err(not_from_these(name));
                     }
                 }
-                LiveChange::Changed {
+                DynamicSetChange::Changed {
                     add,
                     add_expiring,
                     remove,
@@ -102,11 +102,11 @@ impl LiveSets {
     }
 }
 
-fn not_from_these(name: &LiveName) -> InvalidLive {
-    InvalidLive::new(format!("a change of {name} is not one of what is held"))
+fn not_from_these(name: &DynamicSetName) -> InvalidDynamicSets {
+    InvalidDynamicSets::new(format!("a change of {name} is not one of what is held"))
 }
 
-fn change(old: &LiveValue, new: &LiveValue) -> LiveChange {
+fn change(old: &DynamicSet, new: &DynamicSet) -> DynamicSetChange {
     let stayed = |net: &IpNet| old.elements.binary_search(net).is_ok();
     let ended = |one: &Expiring| old.expiring.binary_search(one).is_ok();
     let gone = |net: &&IpNet| {
@@ -120,7 +120,7 @@ fn change(old: &LiveValue, new: &LiveValue) -> LiveChange {
     let ending = old.expiring.iter().map(|one| &one.net);
     remove.extend(ending.filter(gone));
     remove.sort();
-    LiveChange::Changed {
+    DynamicSetChange::Changed {
         add: copied(new.elements.iter().filter(|net| !stayed(net))),
         add_expiring: copied(new.expiring.iter().filter(|one| !ended(one))),
         remove,
@@ -133,11 +133,11 @@ fn copied<'a, T: Copy + 'a>(all: impl Iterator<Item = &'a T>) -> Vec<T> {
 
 /// None: what is to be removed is not there, or what is to be added is.
 fn changed(
-    old: LiveValue,
+    old: DynamicSet,
     add: &[IpNet],
     add_expiring: &[Expiring],
     remove: &[IpNet],
-) -> Option<LiveValue> {
+) -> Option<DynamicSet> {
     let held = |net: &IpNet| {
         old.elements.binary_search(net).is_ok()
             || old
@@ -161,7 +161,7 @@ fn changed(
     {
         return None;
     }
-    let LiveValue {
+    let DynamicSet {
         mut elements,
         mut expiring,
     } = old;
@@ -171,5 +171,5 @@ fn changed(
     expiring.retain(|one| !removed(&one.net) && !added(&one.net) && !ends(&one.net));
     expiring.extend(add_expiring);
     expiring.sort();
-    Some(LiveValue { elements, expiring })
+    Some(DynamicSet { elements, expiring })
 }

@@ -8,7 +8,7 @@ use prost::Message as _;
 use voipfleet_proto::v1 as pb;
 use voipfleet_ruleset::identifiers::SiteName;
 use voipfleet_ruleset::role::Role;
-use voipfleet_ruleset::ruleset::live::*;
+use voipfleet_ruleset::ruleset::dynamic_sets::*;
 use voipfleet_ruleset::ruleset::{AddressSet, Expiring, Ruleset, Until};
 
 use crate::fixtures::{any_net, documents, effective, node};
@@ -17,7 +17,7 @@ fn site() -> SiteName {
     "site-a".parse().unwrap()
 }
 
-fn any_value() -> impl Strategy<Value = LiveValue> {
+fn any_value() -> impl Strategy<Value = DynamicSet> {
     let expiring = (any_net(), 1_u64..4).prop_map(|(net, until)| Expiring {
         net,
         until: Until::from_unix(until).unwrap(),
@@ -26,7 +26,7 @@ fn any_value() -> impl Strategy<Value = LiveValue> {
         prop::collection::vec(any_net(), 0..8),
         prop::collection::vec(expiring, 0..8),
     )
-        .prop_map(|(elements, expiring)| LiveValue::new(elements, expiring))
+        .prop_map(|(elements, expiring)| DynamicSet::new(elements, expiring))
 }
 
 const NAMES: [&str; 9] = [
@@ -41,20 +41,20 @@ const NAMES: [&str; 9] = [
     "open",
 ];
 
-fn any_live() -> impl Strategy<Value = LiveSets> {
+fn any_dynamic() -> impl Strategy<Value = DynamicSets> {
     let name = prop::sample::select(NAMES.to_vec());
     prop::collection::btree_map(name, any_value(), 0..NAMES.len()).prop_map(|sources| {
-        let mut live = LiveSets::new(site());
+        let mut dynamic = DynamicSets::new(site());
         for (name, value) in sources {
-            live.insert(name.parse().unwrap(), value);
+            dynamic.insert(name.parse().unwrap(), value);
         }
-        live
+        dynamic
     })
 }
 
 #[test]
 fn names_come_back_and_sort_as_their_texts_do() {
-    let read: Vec<LiveName> = NAMES.iter().map(|name| name.parse().unwrap()).collect();
+    let read: Vec<DynamicSetName> = NAMES.iter().map(|name| name.parse().unwrap()).collect();
     assert!(read.is_sorted_by(|a, b| a < b), "{read:?}");
     for (name, text) in read.iter().zip(NAMES) {
         assert_eq!(name.to_string(), text);
@@ -83,7 +83,7 @@ fn names_come_back_and_sort_as_their_texts_do() {
         "deny-feed",
         "other",
     ] {
-        assert!(bad.parse::<LiveName>().is_err(), "{bad:?}");
+        assert!(bad.parse::<DynamicSetName>().is_err(), "{bad:?}");
     }
     let written = DnsName::written("SIP.Example.NET.").unwrap();
     assert_eq!(written.as_str(), "sip.example.net");
@@ -91,19 +91,19 @@ fn names_come_back_and_sort_as_their_texts_do() {
 
 proptest! {
     #[test]
-    fn what_is_encoded_comes_back(live in any_live()) {
-        let bytes = live.encode();
-        prop_assert_eq!(LiveSets::decode(&bytes).unwrap(), live.clone());
-        prop_assert_eq!(pb::LiveSets::decode(&bytes[..]).unwrap().encode_to_vec(), bytes.clone());
-        prop_assert_eq!(live.digest(), voipfleet_ruleset::ruleset::Digest::of(&bytes));
+    fn what_is_encoded_comes_back(dynamic in any_dynamic()) {
+        let bytes = dynamic.encode();
+        prop_assert_eq!(DynamicSets::decode(&bytes).unwrap(), dynamic.clone());
+        prop_assert_eq!(pb::DynamicSets::decode(&bytes[..]).unwrap().encode_to_vec(), bytes.clone());
+        prop_assert_eq!(dynamic.digest(), voipfleet_ruleset::ruleset::Digest::of(&bytes));
     }
 
     #[test]
-    fn a_delta_leads_from_old_to_new(old in any_live(), new in any_live()) {
+    fn a_delta_leads_from_old_to_new(old in any_dynamic(), new in any_dynamic()) {
         let delta = new.delta_from(&old);
         prop_assert_eq!(delta.is_empty(), old == new);
-        let message = pb::LiveDelta::from(&delta);
-        let read = LiveDelta::try_from(&message).unwrap();
+        let message = pb::DynamicSetsDelta::from(&delta);
+        let read = DynamicSetsDelta::try_from(&message).unwrap();
         prop_assert_eq!(&read, &delta);
         let reached = old.apply_delta(&read).unwrap();
         prop_assert_eq!(reached.digest(), new.digest());
@@ -113,47 +113,47 @@ proptest! {
     /// Any delta gives sound dynamic sets or an error.
     #[test]
     fn a_delta_of_others_makes_nothing_unsound(
-        held in any_live(), old in any_live(), new in any_live(),
+        held in any_dynamic(), old in any_dynamic(), new in any_dynamic(),
     ) {
         if let Ok(reached) = held.apply_delta(&new.delta_from(&old)) {
-            prop_assert_eq!(LiveSets::decode(&reached.encode()).unwrap(), reached);
+            prop_assert_eq!(DynamicSets::decode(&reached.encode()).unwrap(), reached);
         }
     }
 
     #[test]
     fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        if let Ok(live) = LiveSets::decode(&bytes) {
-            prop_assert_eq!(live.encode(), bytes);
+        if let Ok(dynamic) = DynamicSets::decode(&bytes) {
+            prop_assert_eq!(dynamic.encode(), bytes);
         }
     }
 
     #[test]
-    fn changed_bytes(live in any_live(), changes in prop::collection::vec(
+    fn changed_bytes(dynamic in any_dynamic(), changes in prop::collection::vec(
         (any::<prop::sample::Index>(), 0_usize..4, prop::collection::vec(any::<u8>(), 0..4)),
         1..4,
     )) {
-        let mut bytes = live.encode();
+        let mut bytes = dynamic.encode();
         for (at, gone, new) in changes {
             let at = at.index(bytes.len());
             let end = (at + gone).min(bytes.len());
             bytes.splice(at..end, new);
         }
-        if let Ok(live) = LiveSets::decode(&bytes) {
-            prop_assert_eq!(live.encode(), bytes);
+        if let Ok(dynamic) = DynamicSets::decode(&bytes) {
+            prop_assert_eq!(dynamic.encode(), bytes);
         }
     }
 
     /// The effective ruleset holds exactly what is in either part, for as long.
     #[test]
-    fn effective_is_both(own in any_value(), live in any_live()) {
-        let names: Vec<LiveName> = live.sources.keys().cloned().collect();
+    fn effective_is_both(own in any_value(), dynamic in any_dynamic()) {
+        let names: Vec<DynamicSetName> = dynamic.sources.keys().cloned().collect();
         let ruleset = with_sources(&own, &names);
-        prop_assert_eq!(ruleset.live_names(), live.sources.keys().cloned().collect());
+        prop_assert_eq!(ruleset.dynamic_names(), dynamic.sources.keys().cloned().collect());
         prop_assert_eq!(&Ruleset::decode(&ruleset.encode()).unwrap(), &ruleset);
-        let effective = ruleset.with_live(&live).unwrap();
-        prop_assert!(effective.live_names().is_empty());
+        let effective = ruleset.with_dynamic(&dynamic).unwrap();
+        prop_assert!(effective.dynamic_names().is_empty());
         prop_assert_eq!(&Ruleset::decode(&effective.encode()).unwrap(), &effective);
-        let values = || live.sources.values().map(AsRef::as_ref).chain([&own]);
+        let values = || dynamic.sources.values().map(AsRef::as_ref).chain([&own]);
         let until = |set: &[AddressSet], net: &IpNet| -> Option<u64> {
             let all = set.iter().filter(|set| set.name.stem.as_str() == "clients");
             all.filter_map(|set| end_in(&set.elements, &set.expiring, net)).max()
@@ -172,12 +172,12 @@ proptest! {
     }
 
     #[test]
-    fn live_values_change_no_digest(a in any_live(), b in any_live()) {
-        let ruleset = with_sources(&LiveValue::default(), &[LiveName::Block]);
+    fn live_values_change_no_digest(a in any_dynamic(), b in any_dynamic()) {
+        let ruleset = with_sources(&DynamicSet::default(), &[DynamicSetName::Block]);
         let digest = ruleset.digest();
-        for mut live in [a, b] {
-            live.sources.entry(LiveName::Block).or_default();
-            ruleset.with_live(&live).unwrap();
+        for mut dynamic in [a, b] {
+            dynamic.sources.entry(DynamicSetName::Block).or_default();
+            ruleset.with_dynamic(&dynamic).unwrap();
             prop_assert_eq!(ruleset.digest(), digest);
         }
     }
@@ -191,7 +191,7 @@ fn end_in(elements: &[IpNet], expiring: &[Expiring], net: &IpNet) -> Option<u64>
 }
 
 /// A ruleset whose set `clients` holds `own` in both families, and names these sources.
-fn with_sources(own: &LiveValue, names: &[LiveName]) -> Ruleset {
+fn with_sources(own: &DynamicSet, names: &[DynamicSetName]) -> Ruleset {
     let nodes = [node("sip1", 1, &[Role::Sip])];
     let compiled = effective(&documents(), &nodes).unwrap();
     let mut ruleset = compiled.rulesets.into_values().next().unwrap();
@@ -199,7 +199,7 @@ fn with_sources(own: &LiveValue, names: &[LiveName]) -> Ruleset {
         if set.name.stem.as_str() == "clients" {
             *set = AddressSet::new(set.name.clone(), own.elements.iter().copied())
                 .with_expiring(own.expiring.iter().copied())
-                .with_live_names(names.iter().cloned());
+                .with_dynamic_names(names.iter().cloned());
         }
     }
     ruleset
@@ -207,34 +207,37 @@ fn with_sources(own: &LiveValue, names: &[LiveName]) -> Ruleset {
 
 #[test]
 fn a_source_that_is_not_known_is_not_empty() {
-    let ruleset = with_sources(&LiveValue::default(), &[LiveName::Open, LiveName::Block]);
-    let mut live = LiveSets::new(site());
-    live.insert(LiveName::Block, LiveValue::default());
-    let missing = ruleset.with_live(&live).unwrap_err();
-    assert_eq!(missing, Missing(LiveName::Open));
+    let ruleset = with_sources(
+        &DynamicSet::default(),
+        &[DynamicSetName::Open, DynamicSetName::Block],
+    );
+    let mut dynamic = DynamicSets::new(site());
+    dynamic.insert(DynamicSetName::Block, DynamicSet::default());
+    let missing = ruleset.with_dynamic(&dynamic).unwrap_err();
+    assert_eq!(missing, Missing(DynamicSetName::Open));
     assert_eq!(
         missing.to_string(),
         "nothing is known of the dynamic set open"
     );
-    let known = live.only(&ruleset.live_names());
-    assert!(ruleset.with_live(&known).is_ok());
+    let known = dynamic.only(&ruleset.dynamic_names());
+    assert!(ruleset.with_dynamic(&known).is_ok());
 }
 
 #[test]
 fn the_whole_internet_is_two_halves() {
-    let value = LiveValue::new(["0.0.0.0/0".parse().unwrap()], []);
+    let value = DynamicSet::new(["0.0.0.0/0".parse().unwrap()], []);
     let held: Vec<String> = value.elements.iter().map(IpNet::to_string).collect();
     assert_eq!(held, ["0.0.0.0/1", "128.0.0.0/1"]);
 }
 
 #[test]
 fn rulesets_with_bad_names_of_sources_are_refused() {
-    let sound = with_sources(&LiveValue::default(), &[LiveName::Block]);
-    let clients = |message: &mut pb::Ruleset, family: usize, live: &[&str]| {
+    let sound = with_sources(&DynamicSet::default(), &[DynamicSetName::Block]);
+    let clients = |message: &mut pb::Ruleset, family: usize, dynamic: &[&str]| {
         let mut sets = message.sets.iter_mut().filter(|s| s.stem == "clients");
-        sets.nth(family).unwrap().live = live.iter().map(|name| (*name).to_owned()).collect();
+        sets.nth(family).unwrap().dynamic = dynamic.iter().map(|name| (*name).to_owned()).collect();
     };
-    for (live, words) in [
+    for (dynamic, words) in [
         (&["blok"][..], "is not a dynamic set"),
         (&["name:EXAMPLE.net"], "is not a DNS name"),
         (&["block", "allow"], "do not ascend"),
@@ -242,7 +245,7 @@ fn rulesets_with_bad_names_of_sources_are_refused() {
         (&["allow", "block"], "differ in their dynamic sets or owner"),
     ] {
         let mut message = pb::Ruleset::from(&sound);
-        clients(&mut message, 0, live);
+        clients(&mut message, 0, dynamic);
         let error = Ruleset::decode(&message.encode_to_vec()).unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
     }
@@ -256,7 +259,7 @@ fn what_would_fill_the_memory_is_refused_by_its_outline() {
         bytes.extend(content);
         bytes
     };
-    let half = MAX_LIVE_BYTES / 2;
+    let half = MAX_DYNAMIC_SETS_BYTES / 2;
     for (bytes, words) in [
         (field(2, &[]).repeat(half), "more than 4096 sources"),
         (
@@ -267,9 +270,9 @@ fn what_would_fill_the_memory_is_refused_by_its_outline() {
             field(2, &field(3, &[]).repeat(half - 9)),
             "more than 2097152 addresses",
         ),
-        (vec![0; MAX_LIVE_BYTES + 1], "is above"),
+        (vec![0; MAX_DYNAMIC_SETS_BYTES + 1], "is above"),
     ] {
-        let error = LiveSets::decode(&bytes).unwrap_err().to_string();
+        let error = DynamicSets::decode(&bytes).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
 }
