@@ -20,6 +20,7 @@ pub(super) struct Plan<'p> {
     nodes: Vec<Foreseen<'p>>,
     /// The batches, the canary first.
     batches: Vec<&'p [String]>,
+    #[serde(rename = "live")]
     dynamic: Vec<DynamicSet<'p>>,
     warnings: &'p [String],
     /// Why a push would have to wait, or be refused.
@@ -83,7 +84,9 @@ struct Members<'p> {
     used_by: &'p [String],
     added: Vec<Member<'p>>,
     removed: Vec<Member<'p>>,
+    #[serde(rename = "live_added")]
     dynamic_added: &'p [String],
+    #[serde(rename = "live_removed")]
     dynamic_removed: &'p [String],
     before: u64,
     after: u64,
