@@ -111,6 +111,7 @@ async fn pruning_keeps_the_states_of_generations() {
         documents: Some(7),
         cause: Cause::Push,
         dynamic: std::collections::BTreeSet::new(),
+        changes: crate::records::GenerationChanges::default(),
         nodes: BTreeMap::new(),
     };
     let key = keys::generation("site-a", 1);

@@ -13,7 +13,7 @@ use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::DocumentsVersion;
-use crate::generation::{Cause, Content, GenerationRecord};
+use crate::generation::{Cause, Content, GenerationChanges, GenerationRecord};
 use crate::precondition::{PlannedContent, Precondition, SiteState, Staging};
 use crate::rollout::batches::{BatchPlan, Candidate, plan_batches};
 use crate::rollout::state_machine::{NodeReport, Observation, Presence};
@@ -57,6 +57,9 @@ pub struct Inputs {
     pub confirm_within_ms: Option<u64>,
     /// The state of the documents.
     pub documents: DocumentsVersion,
+    /// The site's documents that were changed since the current generation was made: `Tenant/acme`;
+    /// none: not known.
+    pub changed_documents: Option<Vec<String>>,
     /// How the site's document wants a push to go through the nodes.
     pub rollout: Rollout,
     /// The site's document wants rules that only count and log.
@@ -165,9 +168,11 @@ pub fn propose(inputs: Inputs, want: Want) -> Proposal {
             compiled.insert(name, ruleset);
         }
     }
+    let mut changed_documents = inputs.changed_documents;
     let (observe, documents, cause) = match want {
         Want::Documents => (inputs.observe, Some(inputs.documents), Cause::Push),
         Want::Rollback(earlier) => {
+            changed_documents = None;
             warnings.extend(late_nodes(&compiled, earlier.number));
             dynamic.extend(earlier.dynamic);
             let kept = earlier.nodes.into_iter();
@@ -188,6 +193,11 @@ pub fn propose(inputs: Inputs, want: Want) -> Proposal {
         documents,
         cause,
         dynamic,
+        changes: GenerationChanges::between(
+            inputs.current.as_ref().map(|current| &current.generation),
+            &contents,
+        )
+        .with_documents(changed_documents),
         nodes: contents.clone(),
     };
     let rollback_to = match cause {
@@ -314,6 +324,8 @@ impl Proposal {
             refused_before: refused.map(|(_, nonce)| nonce),
             error: String::new(),
             flows_cut: 0,
+            began_ms: None,
+            forward: None,
         }
     }
 

@@ -173,7 +173,7 @@ mod tests {
     use crate::clock;
     use crate::fleet::Fleet;
     use crate::push::{PushRequest, Pushes, RequestedContent};
-    use crate::records::{Cause, GenerationRecord, Read};
+    use crate::records::{Cause, GenerationChanges, GenerationRecord, Read};
     use crate::store::{Embedded, Store, Txn};
 
     fn site() -> SiteName {
@@ -190,6 +190,7 @@ mod tests {
             documents: Some(1),
             cause: Cause::Push,
             dynamic: BTreeSet::new(),
+            changes: GenerationChanges::default(),
             nodes: BTreeMap::new(),
         }
     }
@@ -203,6 +204,7 @@ mod tests {
             by: "ada".to_owned(),
             confirm_within_ms: None,
             documents: 1,
+            changed_documents: None,
             rollout: Rollout::at_once(),
             observe: false,
             current: None,

@@ -61,6 +61,7 @@ fn site_inputs(ssh_port: u16, packed: &mut Packed) -> Inputs {
         by: "ada".to_owned(),
         confirm_within_ms: None,
         documents: 1,
+        changed_documents: None,
         rollout: Rollout {
             canary: 1,
             batch: Batch::Count(5000),

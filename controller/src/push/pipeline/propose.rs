@@ -146,6 +146,7 @@ impl Pipeline {
             by: request.by.clone(),
             confirm_within_ms: request.confirm_within_ms,
             documents: snapshot.version,
+            changed_documents: changed_documents(&snapshot, &heads),
             rollout: policy.map_or_else(Rollout::at_once, |policy| policy.rollout.clone()),
             observe: policy.is_some_and(|policy| policy.mode == Mode::Observe),
             current: current(store, &request.site, &heads, &nodes).await?,
@@ -163,6 +164,15 @@ impl Pipeline {
             packed: Some(rulesets.packed),
         })
     }
+}
+
+/// Documents of the site that were changed since its generation was made; none: not known.
+fn changed_documents(snapshot: &Snapshot, heads: &Heads) -> Option<Vec<String>> {
+    let since = match &heads.generation {
+        Some(read) => read.record.documents?,
+        None => 0,
+    };
+    Some(snapshot.stored.changed_since(&snapshot.site, since))
 }
 
 /// Refuses a push whose confirmed plan no longer holds.
@@ -220,7 +230,7 @@ async fn last_good(
         }
         let key = keys::outcome(site, record.number);
         let outcome: Option<Read<OutcomeRecord>> = records::read(store, &key).await?;
-        if outcome.is_some_and(|read| read.record.is_good_for(record.number)) {
+        if outcome.is_some_and(|read| read.record.is_good()) {
             return Ok(record.number);
         }
     }

@@ -22,10 +22,12 @@ pub use operator::{MAX_KEYS, OperatorKey, OperatorRecord};
 pub use resolved::{ResolvedRecord, Seen};
 pub use token::{TokenRecord, TokenUse};
 pub use voipfleet_controller_core::DocumentsVersion;
-pub use voipfleet_controller_core::generation::{Cause, Content, GenerationRecord};
+pub use voipfleet_controller_core::generation::{
+    Cause, Content, GenerationChanges, GenerationRecord,
+};
 pub use voipfleet_controller_core::queue::{Ended, Fate, QueueRecord, Queued};
 pub use voipfleet_controller_core::rollout::{
-    NodeProgress, OutcomeRecord, Phase, RolloutRecord, RolloutState, Stages, Tally,
+    ForwardResult, NodeProgress, OutcomeRecord, Phase, RolloutRecord, RolloutState, Stages, Tally,
 };
 pub use voipfleet_controller_core::target::TargetRecord;
 
