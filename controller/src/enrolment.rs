@@ -65,7 +65,10 @@ pub enum EnrolError {
         only: NodeName,
     },
     /// There is such a node.
-    #[error("node {0} already exists; delete it first: voipctl delete node {0}")]
+    #[error(
+        "node {0} already exists; to enrol this machine under another name: --node NAME; if it \
+         replaces the old one: voipctl delete node {0}"
+    )]
     Taken(NodeId),
     /// The certificate request is not acceptable, or signing failed.
     #[error(transparent)]

@@ -339,7 +339,7 @@ impl Greeted {
         let working = progress == Some(voipfleet_protocol::session::Progress::Working);
         // An unasked status repeats the last error with every change of drift.
         if status.nonce != 0 && !status.error.is_empty() {
-            let state = status.state().as_str_name();
+            let state = status.state().word();
             tracing::warn!(
                 generation = status.generation,
                 state,
@@ -386,8 +386,17 @@ impl Greeted {
                 .insert(DriftLog::load(store.as_ref(), &self.id).await?),
         };
         for record in &report.records {
-            let class = record.class().as_str_name();
-            tracing::warn!(class, chain = record.chain, rule = record.rule, "drift");
+            let author = record.by.as_ref();
+            let starter = author.and_then(|author| author.started_by.as_ref());
+            tracing::warn!(
+                class = record.class().word(),
+                chain = record.chain,
+                rule = record.rule,
+                by = author.map(|author| author.comm.as_str()),
+                started_by = starter.map(|starter| starter.comm.as_str()),
+                repaired_after_ms = record.repaired_after_ms,
+                "drift"
+            );
         }
         let ids = log.store(store.as_ref(), report.records).await?;
         self.send(controller_message::Kind::DriftAck(DriftAck { ids }))

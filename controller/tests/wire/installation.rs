@@ -157,7 +157,11 @@ impl Installation {
     }
 
     pub(crate) async fn run(&mut self) {
-        let controller = Controller::start(self.options()).await.unwrap();
+        self.run_with(self.options()).await;
+    }
+
+    pub(crate) async fn run_with(&mut self, options: Options) {
+        let controller = Controller::start(options).await.unwrap();
         self.controller = Some(controller);
     }
 
@@ -328,6 +332,8 @@ impl Installation {
         let site = sites.remove(0);
         SiteState {
             generation: site.generation,
+            unpushed: site.unpushed,
+            unpushed_documents: site.unpushed_documents,
             nodes: site
                 .nodes
                 .into_iter()
@@ -339,6 +345,8 @@ impl Installation {
 
 pub(crate) struct SiteState {
     pub(crate) generation: u64,
+    pub(crate) unpushed: Option<u32>,
+    pub(crate) unpushed_documents: Vec<String>,
     pub(crate) nodes: std::collections::BTreeMap<String, NodeReport>,
 }
 

@@ -33,6 +33,8 @@ mod push;
 #[cfg(test)]
 mod queue;
 #[cfg(test)]
+mod reports;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod restart;

@@ -162,7 +162,7 @@ async fn a_node_enrolled_after_a_push_needs_another_push() {
     assert!(away.error.contains("voipctl push site-a"), "{}", away.error);
     let _new = new.connect(&installation.address()).await.unwrap();
     let here = &installation.status().await.nodes["b"];
-    assert_eq!(here.state(), SyncState::NotSent);
+    assert_eq!(here.state(), SyncState::Unprotected);
     assert!(here.error.contains("voipctl push site-a"), "{}", here.error);
 
     // Another machine takes the name: what is stored was made for the first one.

@@ -68,7 +68,8 @@ impl DocumentsApi {
         if let Some(before) = changed {
             let count = answer.changes.len();
             tracing::info!(operator = %caller.name, count, "documents applied");
-            note(caller, &answer.changes);
+            let after = self.read_documents().await?;
+            note(caller, &answer.changes, &before.documents, &after.documents);
             self.prune_documents(&before);
         }
         Ok(answer)
@@ -163,12 +164,31 @@ fn refused(conflicts: &[DocumentConflict]) -> String {
     )
 }
 
-/// Which documents were changed, for the audit log.
-fn note(caller: &Caller, changes: &[DocumentChange]) {
+/// Which documents were changed, and the sites that used one of them or do now, for the audit
+/// log.
+fn note(caller: &Caller, changes: &[DocumentChange], before: &Documents, after: &Documents) {
     for change in changes {
         if change.change() != Change::Unchanged {
             caller.concerns(format!("{}/{}", change.kind, change.name));
+            if let Ok(kind) = change.kind.parse() {
+                concern_sites(caller, kind, &change.name, [before, after]);
+            }
         }
+    }
+}
+
+/// Adds the sites to the audit record that a document is of, or that use it.
+pub(super) fn concern_sites<'d>(
+    caller: &Caller,
+    kind: Kind,
+    name: &str,
+    states: impl IntoIterator<Item = &'d Documents>,
+) {
+    if kind == Kind::Site {
+        return caller.concerns_sites([name.to_owned()]);
+    }
+    for documents in states {
+        caller.concerns_sites(documents.users_of(kind, name));
     }
 }
 

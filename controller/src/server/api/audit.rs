@@ -51,6 +51,7 @@ impl Wanted<'_> {
         };
         let wanted = !asked_only
             && (request.site.is_empty() || record.sites.contains(&request.site))
+            && (request.request.is_empty() || record.request.as_ref() == Some(&request.request))
             && (request.who.is_empty() || who == Some(request.who.as_str()))
             && (request.what.is_empty() || record.what.eq_ignore_ascii_case(&request.what))
             && (request.since_ms..until).contains(&record.at_ms);
@@ -67,6 +68,7 @@ fn restricted(mut record: Record, reader: &Caller) -> Option<Record> {
         return Some(record);
     }
     let count = |record: &Record| (record.sites.len(), record.objects.len());
+    let of_documents = !record.objects.is_empty() && record.objects.iter().all(|o| is_document(o));
     let before = count(&record);
     record
         .sites
@@ -84,7 +86,10 @@ fn restricted(mut record: Record, reader: &Caller) -> Option<Record> {
         // Nodes and tokens are of the record's sites.
         document.unwrap_or(whole)
     });
-    if record.sites.is_empty() && record.objects.is_empty() {
+    // A change of documents that are all of others is none of its reader's, though it concerns a
+    // site that serves them too.
+    let of_others = of_documents && record.objects.is_empty() && !whole;
+    if of_others || (record.sites.is_empty() && record.objects.is_empty()) {
         return None;
     }
     if !whole || count(&record) != before {
@@ -98,6 +103,11 @@ fn restricted(mut record: Record, reader: &Caller) -> Option<Record> {
         }
     }
     Some(record)
+}
+
+fn is_document(object: &str) -> bool {
+    let kind = object.split_once('/').map(|(kind, _)| kind);
+    kind.is_some_and(|kind| kind.parse::<policy::Kind>().is_ok())
 }
 
 fn link(link: Link) -> v1::AuditLink {

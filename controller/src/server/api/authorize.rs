@@ -94,9 +94,16 @@ impl Caller {
 
     /// Adds a site to the result's audit record.
     pub fn concerns_site(&self, site: &SiteName) {
+        self.concerns_sites([site.to_string()]);
+    }
+
+    /// Adds sites to the result's audit record.
+    pub fn concerns_sites(&self, sites: impl IntoIterator<Item = String>) {
         self.with_record(|record| {
-            if !record.sites.iter().any(|known| known == site.as_str()) {
-                record.sites.push(site.to_string());
+            for site in sites {
+                if !record.sites.contains(&site) {
+                    record.sites.push(site);
+                }
             }
         });
     }
@@ -343,7 +350,7 @@ impl Access {
             audit: self.audit.clone(),
             open: false,
         };
-        if call.changes() {
+        if call.changes() && !request.get_ref().is_dry_run() {
             record_asked(audited, record).await
         } else {
             Ok(audited)

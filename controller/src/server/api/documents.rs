@@ -87,7 +87,7 @@ impl DocumentsApi {
             return Err(unknown_document(
                 &kind,
                 &request.name,
-                "list the documents: voipctl get",
+                "list the documents: voipctl get all",
             ));
         }
         Ok(GetDocumentsResponse {
@@ -126,6 +126,7 @@ impl DocumentsApi {
         };
         let store = self.store.as_ref();
         let before = transact(store, "the set of documents", delete).await?;
+        super::apply::concern_sites(caller, kind, name, [before.documents.as_ref()]);
         tracing::info!(operator = %caller.name, %kind, name, "document deleted");
         self.prune_documents(&before);
         Ok(())

@@ -69,6 +69,7 @@ impl FleetApi {
         }
         Ok(DriftResponse {
             records: newest.into_values().collect(),
+            sums: Vec::new(),
         })
     }
 

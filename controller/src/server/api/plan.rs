@@ -94,6 +94,7 @@ fn answer(plan: Plan) -> v1::PlanResponse {
         site,
         held: held.message,
         held_hints: held.hints,
+        observe: proposal.generation.observe,
     }
 }
 

@@ -5,7 +5,7 @@ use voipfleet_proto::v1::{RenderRequest, RenderResponse, RenderedNode};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::iptables::{Failsafe, Table, apply_input, set_create_input};
 use voipfleet_ruleset::ruleset::dynamic_sets::Missing;
-use voipfleet_ruleset::ruleset::{Family, Ruleset};
+use voipfleet_ruleset::ruleset::{Digest, Family, Ruleset};
 
 use super::PlanApi;
 use super::fields::{invalid, parse};
@@ -59,8 +59,12 @@ impl PlanApi {
                 .rulesets
                 .values()
                 .filter(|ruleset| only.as_ref().is_none_or(|only| *only == ruleset.node))
-                // No agent will update the host: it gets the present members.
-                .map(|ruleset| Ok(rendered(&ruleset.with_dynamic(&dynamic)?, now)))
+                .map(|ruleset| {
+                    // No agent will update the host: it gets the present members. The digest is
+                    // that of the ruleset which a push would bring, as in a node's status.
+                    let whole = ruleset.with_dynamic(&dynamic)?;
+                    Ok(rendered(&whole, &ruleset.digest(), now))
+                })
                 .collect::<Result<_, Missing>>()
         });
         let nodes = rendering
@@ -74,7 +78,7 @@ impl PlanApi {
 /// On a host without rules of ours: chains, rules and the jump to them. Without an agent there
 /// is no controller to keep open. What ends by itself is given what is left of it at `now`,
 /// Unix time in seconds.
-fn rendered(ruleset: &Ruleset, now: u64) -> RenderedNode {
+fn rendered(ruleset: &Ruleset, digest: &Digest, now: u64) -> RenderedNode {
     let restore = |family| {
         apply_input(
             ruleset,
@@ -85,7 +89,7 @@ fn rendered(ruleset: &Ruleset, now: u64) -> RenderedNode {
     };
     RenderedNode {
         node: ruleset.node.to_string(),
-        digest: ruleset.digest().as_bytes().to_vec(),
+        digest: digest.as_bytes().to_vec(),
         ipset: set_create_input(&ruleset.sets, now),
         iptables: restore(Family::V4),
         ip6tables: restore(Family::V6),

@@ -53,10 +53,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<v1::PushRequest>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        let request = self
-            .access
-            .request(Call::Push, request)
-            .detail(audit_detail::push);
+        let request = self.access.request(Call::Push, request);
         request
             .answer(|caller, request| async move {
                 let given = self.documents.check_given(&caller, &request.sources);
@@ -90,6 +87,7 @@ impl Operator for OperatorService {
         let request = self.access.request(Call::Drift, request);
         request
             .answer(|caller, request| async move {
+                let request = redact::drift_request(&caller.sight, request);
                 let answer = self.fleet.drift(&request).await?;
                 Ok(redact::drift(&caller.sight, answer))
             })
@@ -235,7 +233,10 @@ impl Operator for OperatorService {
     ) -> Result<Response<v1::HistoryResponse>, Status> {
         let request = self.access.request(Call::History, request);
         request
-            .answer(|_, request| async move { self.plans.history(&request).await })
+            .answer(|caller, request| async move {
+                let answer = self.plans.history(&request).await?;
+                Ok(redact::history(&caller.sight, answer))
+            })
             .await
     }
 
@@ -381,7 +382,7 @@ impl Operator for OperatorService {
         let request = self
             .access
             .request(Call::Unblock, request)
-            .detail(audit_detail::lift);
+            .detail(audit_detail::unblock);
         request
             .answer(|caller, request| async move {
                 self.emergency
@@ -421,7 +422,7 @@ impl Operator for OperatorService {
         let request = self
             .access
             .request(Call::Disallow, request)
-            .detail(audit_detail::lift);
+            .detail(audit_detail::disallow);
         request
             .answer(|caller, request| async move {
                 self.emergency

@@ -7,7 +7,7 @@ use crate::server::rpc_status::unknown_site;
 use tonic::Status;
 use voipfleet_controller_core::proposal::MAX_GENERATIONS_AHEAD;
 use voipfleet_proto::v1::{
-    NodeReport, NodeState, NodeStatus, SiteStatus, StatusRequest, StatusResponse, SyncState,
+    DriftState, NodeReport, NodeState, NodeStatus, SiteStatus, StatusRequest, StatusResponse, SyncState,
 };
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
@@ -17,11 +17,14 @@ use super::emergency::{open_site, open_sites};
 use super::failed;
 use super::fields::parse;
 use crate::clock::Clock;
-use crate::documents::Cache;
+use crate::documents::{Cache, Stored};
 use crate::fleet::{Fleet, View};
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
 use crate::site_inputs::{Targets, held};
 use crate::store::{Store, StoreError, every, keys};
+
+/// Documents that were changed since the last push and are named.
+const UNPUSHED_NAMED: usize = 5;
 
 /// Everything known about a node.
 struct Known {
@@ -46,7 +49,8 @@ impl FleetApi {
             "" => None,
             site => Some(parse(site)?),
         };
-        let modes = self.modes().await?;
+        let documents = self.documents.read().await.map_err(failed)?;
+        let modes = modes(&documents);
         let mut nodes = self.nodes(only.as_ref()).await.map_err(failed)?;
         let mut sites: BTreeSet<SiteName> = modes.keys().cloned().collect();
         sites.extend(nodes.keys().cloned());
@@ -65,6 +69,7 @@ impl FleetApi {
             let generation = targets.as_ref().and_then(Targets::newest);
             let known = nodes.remove(&site).unwrap_or_default();
             let now_ms = self.clock.now_ms();
+            let unpushed = unpushed(&documents, &site, generation.as_deref());
             answer.sites.push(SiteStatus {
                 generation: generation
                     .as_ref()
@@ -73,6 +78,14 @@ impl FleetApi {
                 nodes: known
                     .into_iter()
                     .map(|(name, known)| report(&site, &name, known, targets.as_ref(), now_ms))
+                    .collect(),
+                unpushed: unpushed
+                    .as_ref()
+                    .map(|names| u32::try_from(names.len()).unwrap_or(u32::MAX)),
+                unpushed_documents: unpushed
+                    .into_iter()
+                    .flatten()
+                    .take(UNPUSHED_NAMED)
                     .collect(),
                 open: open
                     .get(&site)
@@ -84,14 +97,6 @@ impl FleetApi {
             self.compare(&mut answer).await?;
         }
         Ok(answer)
-    }
-
-    async fn modes(&self) -> Result<BTreeMap<SiteName, Mode>, Status> {
-        let stored = self.documents.read().await.map_err(failed)?;
-        let sites = stored.documents.sites.iter();
-        Ok(sites
-            .map(|(name, site)| (name.clone(), site.mode))
-            .collect())
     }
 
     async fn nodes(
@@ -126,6 +131,24 @@ impl FleetApi {
         }
         Ok(nodes)
     }
+}
+
+fn modes(stored: &Stored) -> BTreeMap<SiteName, Mode> {
+    let sites = stored.documents.sites.iter();
+    sites
+        .map(|(name, site)| (name.clone(), site.mode))
+        .collect()
+}
+
+/// Documents of a site that were changed since its generation was made: a push would bring them
+/// to the nodes. None: the site was never pushed, or it is not known what its generation was made of.
+fn unpushed(
+    documents: &Stored,
+    site: &SiteName,
+    generation: Option<&GenerationRecord>,
+) -> Option<Vec<String>> {
+    let since = generation?.documents?;
+    Some(documents.changed_since(site, since))
 }
 
 /// The mode of the last push; before the first, the document's. A site that has nodes and no document has
@@ -208,6 +231,15 @@ fn judge(
             )
         });
     let (state, error) = sync_state(known.view.as_ref(), target, confirmed, late);
+    if state == SyncState::NotSent && confirmed.is_none() {
+        let error = error.unwrap_or_else(|| {
+            format!("it has no ruleset yet; push: voipctl push {site}")
+        });
+        return Judgement {
+            state: SyncState::Unprotected,
+            error: Some(error),
+        };
+    }
     let behind = target.is_some_and(|target| target.generation < number);
     if behind && state == SyncState::Synced {
         return Judgement {
@@ -250,7 +282,13 @@ fn assemble(
         digest: confirmed
             .map(|held| held.digest.as_bytes().to_vec())
             .unwrap_or_default(),
-        drift: status.drift().into(),
+        drift: match status.drift() {
+            DriftState::Unspecified => DriftState::Unspecified,
+            known if connected => known,
+            // It was so when the node was last heard of.
+            _ => DriftState::Unknown,
+        }
+        .into(),
         // Keepalive proves an open connection.
         last_seen_ms: if connected {
             now_ms

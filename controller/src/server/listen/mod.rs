@@ -130,6 +130,11 @@ pub fn accept(
     ReceiverStream::new(connections)
 }
 
+/// An IPv4 peer of an IPv6 listener by its own address, not as `::ffff:192.0.2.1`.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
 #[derive(Clone)]
 struct Acceptor {
     tls: TlsAcceptor,
@@ -144,7 +149,7 @@ impl Acceptor {
     async fn run(&self, listener: TcpListener) {
         loop {
             let (tcp, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
+                Ok((tcp, peer)) => (tcp, canonical(peer)),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
