@@ -3,14 +3,15 @@
 mod enroll;
 mod restore;
 mod run;
+mod set_controller;
 mod status;
 mod teardown;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
+use voipfleet_log::Form;
 
 use crate::cli::{Cli, Command, LogFormat, Tools};
 use crate::host::exec::Runner;
@@ -20,6 +21,7 @@ use crate::kernel::System;
 pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Enroll(arguments) => enroll::enroll(&arguments),
+        Command::SetController(arguments) => set_controller::set_controller(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Restore(arguments) => restore::restore(&arguments),
         Command::Status(arguments) => status::status(&arguments),
@@ -33,16 +35,11 @@ fn print(line: &str) -> anyhow::Result<()> {
 }
 
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false);
-    // A second start in one process (tests) keeps the first.
-    let _started = match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    let form = match format {
+        LogFormat::Text => Form::Text,
+        LogFormat::Json => Form::Json,
     };
+    voipfleet_log::start(form, false);
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -158,14 +158,10 @@ pub(super) fn send_records(outbox: &Outbox, records: Vec<pb::DriftRecord>) {
 }
 
 fn log_drift(record: &pb::DriftRecord) {
-    let class = record.class().as_str_name();
-    let class = class
-        .trim_start_matches("DRIFT_CLASS_")
-        .to_ascii_lowercase();
     let author = record.by.as_ref();
     let starter = author.and_then(|author| author.started_by.as_ref());
     warn!(
-        class,
+        class = record.class().word(),
         chain = record.chain,
         rule = record.rule,
         by = author.map(|author| author.comm.as_str()),
