@@ -105,7 +105,7 @@ pub(super) const WORDS: &[&str] = &[
     "local",
 ];
 
-const DURATION: &str = "^[0-9]+(ms|s|m|h)$";
+const DURATION: &str = "^[0-9]+(ms|s|m|h|d|w)$";
 const RATE: &str = "^[0-9]+/(s|m|h)$";
 const INTERFACE: &str = "^[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,14}$";
 const TARGET: &str = "^.+:[0-9]+$";

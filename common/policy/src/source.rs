@@ -30,6 +30,13 @@ impl Source {
             .collect()
     }
 
+    /// Whether it holds nothing but comments and the marks between documents.
+    pub fn is_empty(&self) -> bool {
+        self.text.lines().map(str::trim).all(|line| {
+            line.is_empty() || line.starts_with('#') || matches!(line, "---" | "...")
+        })
+    }
+
     /// Whether it is YAML by its name. `-` came through a pipe.
     pub(super) fn is_yaml_by_name(&self) -> bool {
         self.path == "-"
