@@ -197,6 +197,41 @@ fn a_change_of_mode_is_a_warning() {
     );
 }
 
+/// In mode observe nothing is dropped: a plan must not threaten with it.
+#[test]
+fn observed_rules_close_nothing() {
+    let mut before = documents();
+    let site = before.sites.values_mut().next().unwrap();
+    site.mode = Mode::Observe;
+    let mut after = before.clone();
+    let site = after.sites.values_mut().next().unwrap();
+    site.admins = vec![word("198.51.100.99")];
+    site.tenants.clear();
+    assert_eq!(warnings(&before, &after), [""; 0]);
+
+    let first = |documents: &Documents| {
+        let rulesets = rulesets(documents);
+        let nodes: Vec<NodeChange<'_>> = rulesets
+            .iter()
+            .map(|(node, after)| NodeChange {
+                node,
+                before: None,
+                after,
+            })
+            .collect();
+        let operator = Some("203.0.113.200".parse().unwrap());
+        Changes::of(&nodes, &owners(documents), &owners(documents)).warnings(&nodes, operator, 0)
+    };
+    assert_eq!(
+        first(&before),
+        ["first rules on http1, sip1, in mode observe: nothing is closed, only counted and logged"]
+    );
+    assert_eq!(
+        first(&documents()).first().unwrap(),
+        "first rules on http1, sip1: what they do not open is closed there from then on"
+    );
+}
+
 #[test]
 fn lost_admins_are_a_warning() {
     let after = documents();
