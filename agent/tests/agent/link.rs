@@ -300,7 +300,7 @@ async fn refused_certificate_is_explained() {
     );
 
     let words = refusal(&controller, &ca.issue(NODE, 2021)).await;
-    assert!(words.contains("it has expired; enrol again"), "{words}");
+    assert!(words.contains("it has expired; delete the node"), "{words}");
 
     let impostor = FakeController::start(&ca.issue(NODE, 2100)).await;
     let words = refusal(&impostor, &ca.issue(NODE, 2100)).await;

@@ -15,6 +15,8 @@ mod drift_table;
 #[cfg(test)]
 mod dynamic_sets;
 #[cfg(test)]
+mod enrolment;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod fallback;
@@ -44,6 +46,8 @@ mod offers;
 mod peer;
 #[cfg(test)]
 mod probes;
+#[cfg(test)]
+mod proxy;
 #[cfg(test)]
 mod reconciler;
 #[cfg(test)]

@@ -261,6 +261,7 @@ pub(crate) fn enrolled(folder: &Path, issued: &Credentials, controller: SocketAd
         node: "sip1".parse().unwrap(),
         roles: vec!["sip".to_owned()],
         controller: controller.to_string(),
+        proxy: None,
     };
     let text = serde_json::to_string(&config).unwrap();
     std::fs::write(state.config_file(), text).unwrap();

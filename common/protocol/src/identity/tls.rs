@@ -60,6 +60,12 @@ impl fmt::Debug for Credentials<'_> {
     }
 }
 
+/// The peer of a machine that enrols is a controller's listener for agents and operators, which does
+/// not show its CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is the listener for agents and operators, not the one for enrolment")]
+pub struct NotEnrolmentListener;
+
 /// SHA-256 of a certificate's DER: what a join token carries of the CA.
 pub fn fingerprint(certificate: &[u8]) -> [u8; 32] {
     Sha256::digest(certificate).into()
@@ -210,6 +216,13 @@ impl ServerCertVerifier for ControllerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if matches!(self.anchor, Anchor::Fingerprint(_)) && intermediates.is_empty() {
+            // Nothing is proved by that: it only explains why nothing can be.
+            if let Ok((_, Identity::Controller)) = of_certificate(end_entity) {
+                let why = OtherError(Arc::new(NotEnrolmentListener));
+                return Err(CertificateError::Other(why).into());
+            }
+        }
         let roots = self.anchored(intermediates)?;
         rustls::client::verify_server_cert_signed_by_trust_anchor(
             &ParsedCertificate::try_from(end_entity)?,
