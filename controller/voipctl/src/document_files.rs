@@ -13,6 +13,18 @@ use crate::failure::Failure;
 use crate::format::first_names;
 use crate::workspace::{Files, REVISIONS};
 
+/// The hint where a file holds nothing.
+const EMPTY: &str = "a document begins with `kind:` and `name:`; see: voipctl schema";
+
+/// A path for people.
+fn named(path: &Path) -> String {
+    if path.as_os_str() == "-" {
+        "stdin".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
 /// The documents of a command, as read.
 #[derive(Debug, Default)]
 pub struct DocumentFiles {
@@ -58,6 +70,7 @@ pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<DocumentFiles, F
             found.read(path)?;
         }
     }
+    found.must_hold_documents(paths)?;
     found.read_lists()?;
     for (folder, mut others) in skipped {
         // Without the files that Lists refer to.
@@ -111,6 +124,23 @@ impl DocumentFiles {
             MAX_MESSAGE_BYTES / (1024 * 1024)
         ))
         .hint("apply them in several steps, lists and tenants first"))
+    }
+
+    /// An empty file is a mistake of whoever wrote it, not a set of documents.
+    fn must_hold_documents(&self, paths: &[PathBuf]) -> Result<(), Failure> {
+        let empty = |source: &&Source| source.is_empty();
+        if self.diagnostics.is_empty() && self.sources.iter().all(Source::is_empty) {
+            let paths: Vec<String> = paths.iter().map(|path| named(path)).collect();
+            return Err(Failure::input(format!("no documents in {}", paths.join(", "))).hint(EMPTY));
+        }
+        let given = |source: &&Source| paths.iter().any(|path| *path == Path::new(&source.path));
+        match self.sources.iter().filter(empty).find(given) {
+            Some(source) => {
+                let path = named(Path::new(&source.path));
+                Err(Failure::input(format!("no document in {path}")).hint(EMPTY))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Reads the files to which Lists refer with `file:`. A missing file is left to the check,

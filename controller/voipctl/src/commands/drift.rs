@@ -31,6 +31,18 @@ pub struct Args {
 #[derive(Serialize)]
 struct Records {
     records: Vec<Record>,
+    /// Of sites of which the caller sees its tenants only.
+    sums: Vec<Sum>,
+}
+
+/// Drift of a node, counted.
+#[derive(Serialize)]
+struct Sum {
+    site: String,
+    node: String,
+    records: u32,
+    unrepaired: u32,
+    newest: Moment,
 }
 
 #[derive(Serialize)]
@@ -80,16 +92,25 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         limit: args.limit.saturating_add(1),
     };
     let answer = controller.answer(controller.calls().drift(request)).await?;
+    let sums: Vec<Sum> = answer.sums.into_iter().map(Sum::from).collect();
     let mut records: Vec<Record> = answer.records.into_iter().map(record).collect();
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let more = records.len() > limit;
     records.truncate(limit);
-    let found = !records.is_empty();
+    let found = !records.is_empty() || !sums.is_empty();
     if let Some(site) = args.site.as_ref().filter(|_| !found) {
         fetch(Some(site), session).await?;
     }
     if session.format.is_table() {
-        if found {
+        for sum in &sums {
+            session.console.data(&sum.line(session.now));
+        }
+        if !sums.is_empty() {
+            session
+                .console
+                .note("what was changed is not shown: it may concern others than your tenants");
+        }
+        if !records.is_empty() {
             let (unrepaired, repaired): (Vec<_>, Vec<_>) = records
                 .iter()
                 .partition(|record| record.repaired_after_ms.is_none());
@@ -103,11 +124,11 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
                 .map(|record| record.block(session.now, site.is_empty()))
                 .collect();
             session.console.data(&blocks.join("\n"));
-        } else {
+        } else if !found {
             session.console.note("no drift recorded");
         }
     } else {
-        session.print(&Records { records })?;
+        session.print(&Records { records, sums })?;
     }
     if more {
         session.console.hint(&format!(
@@ -123,6 +144,32 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     } else {
         ExitStatus::Done
     })
+}
+
+impl From<v1::DriftSum> for Sum {
+    fn from(sum: v1::DriftSum) -> Self {
+        Self {
+            site: sum.site,
+            node: sum.node,
+            records: sum.records,
+            unrepaired: sum.unrepaired,
+            newest: Moment::of(sum.newest_ms),
+        }
+    }
+}
+
+impl Sum {
+    /// `site-a/sip1: 27 changes, the last 3m ago, all repaired`.
+    fn line(&self, now: jiff::Timestamp) -> String {
+        let changes = count(self.records, "change");
+        let repaired = match self.unrepaired {
+            0 => "all repaired".to_owned(),
+            open => format!("{} not repaired", thousands(open.into())),
+        };
+        let newest = self.newest.relative(now);
+        let (site, node) = (printable(&self.site), printable(&self.node));
+        format!("{site}/{node}: {changes}, the last {newest}, {repaired}\n")
+    }
 }
 
 fn record(drift: v1::NodeDrift) -> Record {

@@ -14,7 +14,7 @@ use crate::table::{Cell, Table};
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Exit with status 1 if a list cannot be fetched
+    /// Exit with status 1 if a list cannot be fetched, or never was
     #[arg(long)]
     exit_code: bool,
 
@@ -107,10 +107,12 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     };
     let bad = feeds.feeds.iter().filter(|feed| feed.state.is_bad());
     let bad = bad.count();
+    let pending = feeds.feeds.iter().filter(|feed| feed.state == State::Pending);
+    let pending = pending.count();
     if !session.print(&feeds)? {
         if !fetched {
             let all = count(feeds.feeds.len(), "list");
-            session.console.note(&summary(&all, bad));
+            session.console.note(&summary(&all, bad, pending));
         }
         for feed in &feeds.feeds {
             for line in feed.remarks(session.now) {
@@ -126,7 +128,8 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         let text = feeds.table(session.now).render(session.console.out());
         session.console.data(&text);
     }
-    Ok(if (args.exit_code || fetched) && bad > 0 {
+    let unanswered = args.exit_code && pending > 0;
+    Ok(if unanswered || ((args.exit_code || fetched) && bad > 0) {
         ExitStatus::NotEverywhere
     } else {
         ExitStatus::Done

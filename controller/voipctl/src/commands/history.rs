@@ -47,6 +47,8 @@ pub(super) struct Entry<'a> {
     changed_nodes: &'a [String],
     added_nodes: &'a [String],
     removed_nodes: &'a [String],
+    changed_documents: &'a [String],
+    changed_document_count: Option<u32>,
 }
 
 impl<'a> Entry<'a> {
@@ -71,6 +73,8 @@ impl<'a> Entry<'a> {
             changed_nodes: &entry.changed_nodes,
             added_nodes: &entry.added_nodes,
             removed_nodes: &entry.removed_nodes,
+            changed_documents: &entry.changed_documents,
+            changed_document_count: entry.changed_document_count,
         }
     }
 }
@@ -156,8 +160,30 @@ pub(super) fn result(entry: &v1::HistoryEntry) -> String {
     }
 }
 
-/// `3 nodes, + sip4, - sip1`.
+/// `tenant/acme, site/site-a; 3 nodes, + sip4, - sip1`.
 pub(super) fn changed(entry: &v1::HistoryEntry) -> String {
+    const NAMED: usize = 2;
+    let names: Vec<String> = entry
+        .changed_documents
+        .iter()
+        .map(|name| name.to_lowercase())
+        .collect();
+    let mut documents = names.iter().take(NAMED).cloned().collect::<Vec<_>>();
+    let all = entry.changed_document_count.unwrap_or_default();
+    let all = usize::try_from(all).unwrap_or(usize::MAX).max(names.len());
+    if let more @ 1.. = all.saturating_sub(documents.len()) {
+        documents.push(format!("{} more", thousands(more as u64)));
+    }
+    let nodes = changed_nodes(entry);
+    if documents.is_empty() {
+        nodes
+    } else {
+        format!("{}; {nodes}", documents.join(", "))
+    }
+}
+
+/// `3 nodes, + sip4, - sip1`.
+fn changed_nodes(entry: &v1::HistoryEntry) -> String {
     let short = |nodes: &[String]| match nodes {
         [] => None,
         [one] => Some(one.clone()),

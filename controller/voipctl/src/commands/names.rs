@@ -12,7 +12,7 @@ use crate::table::{Cell, Table};
 /// `voipctl names`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Exit with status 1 if a name cannot be resolved
+    /// Exit with status 1 if a name has no good answer, or none yet
     #[arg(long)]
     exit_code: bool,
 }
@@ -100,9 +100,11 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     };
     let bad = names.names.iter().filter(|name| name.state.is_bad());
     let bad = bad.count();
+    let pending = names.names.iter().filter(|name| name.state == State::Pending);
+    let pending = pending.count();
     if !session.print(&names)? {
         let all = count(names.names.len(), "name");
-        session.console.note(&summary(&all, bad));
+        session.console.note(&summary(&all, bad, pending));
         for name in &names.names {
             for line in name.remarks(session.now) {
                 session.console.note(&line);
@@ -111,7 +113,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         let text = names.table(session.now).render(session.console.out());
         session.console.data(&text);
     }
-    Ok(if args.exit_code && bad > 0 {
+    Ok(if args.exit_code && bad + pending > 0 {
         ExitStatus::NotEverywhere
     } else {
         ExitStatus::Done
@@ -195,11 +197,18 @@ impl ResolvedName {
     }
 }
 
-/// `5 names, 2 failing`.
-pub(super) fn summary(all: &str, bad: usize) -> String {
-    match bad {
-        0 => format!("{all}, none failing"),
-        bad => format!("{all}, {} failing", thousands(bad as u64)),
+/// `5 names, 2 failing, 1 without an answer yet`.
+pub(super) fn summary(all: &str, bad: usize, pending: usize) -> String {
+    let failing = match bad {
+        0 => "none failing".to_owned(),
+        bad => format!("{} failing", thousands(bad as u64)),
+    };
+    match pending {
+        0 => format!("{all}, {failing}"),
+        pending => {
+            let pending = thousands(pending as u64);
+            format!("{all}, {failing}, {pending} without an answer yet")
+        }
     }
 }
 

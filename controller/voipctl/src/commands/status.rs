@@ -11,8 +11,7 @@ use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
 use crate::format::{
-    Moment, by_text, count, first_names, node_list, or_dash, or_null, printable, short_digest,
-    thousands,
+    Moment, by_text, count, first_names, node_list, or_null, printable, thousands,
 };
 use crate::labels;
 use crate::table::{Cell, Table};
@@ -23,7 +22,7 @@ pub struct Args {
     /// The site [default: every site]
     site: Option<SiteName>,
 
-    /// Exit with status 1 unless every node is synced and clean
+    /// Exit with status 1 unless no site is open and every node is connected, synced and clean
     #[arg(long)]
     exit_code: bool,
 }
@@ -36,6 +35,9 @@ struct SiteEntry<'r> {
     mode: Option<String>,
     /// Null: not open to the world.
     open: Option<emergency::OpenEntry>,
+    /// Documents changed since the generation; null: not known.
+    unpushed: Option<u32>,
+    unpushed_documents: &'r [String],
     nodes: Vec<NodeEntry<'r>>,
 }
 
@@ -79,7 +81,12 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         if !session.print_event(&as_json(site))? {
             let gap = if index > 0 { "\n" } else { "" };
             let width = session.console.out().width();
-            let text = format!("{gap}{}{}", headline(site, width), open_line(site, session));
+            let text = format!(
+                "{gap}{}{}{}",
+                headline(site, width),
+                open_line(site, session),
+                unpushed_line(site, session)
+            );
             session.console.data(&(text + &render(site, session)));
         }
         if site.open.is_some() {
@@ -87,7 +94,8 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
             session.console.hint(&close);
         }
     }
-    let right = sites.iter().flat_map(|site| &site.nodes).all(is_right);
+    let closed = sites.iter().all(|site| site.open.is_none());
+    let right = closed && sites.iter().flat_map(|site| &site.nodes).all(is_right);
     Ok(if args.exit_code && !right {
         ExitStatus::NotEverywhere
     } else {
@@ -157,7 +165,8 @@ pub fn report_no_nodes(sites: &[&str], session: &mut Session<'_>) {
 
 fn is_right(node: &v1::NodeReport) -> bool {
     let whole = |sets: &v1::SetCount| sets.enforced == sets.wanted;
-    node.state() == SyncState::Synced
+    node.connected
+        && node.state() == SyncState::Synced
         && node.drift() == v1::DriftState::Clean
         && node.sets.as_ref().is_none_or(whole)
 }
@@ -168,6 +177,8 @@ fn as_json(site: &v1::SiteStatus) -> SiteEntry<'_> {
         generation: site.generation,
         mode: or_null(site.mode.clone()),
         open: site.open.clone().map(emergency::OpenEntry::of),
+        unpushed: site.unpushed,
+        unpushed_documents: &site.unpushed_documents,
         nodes: site.nodes.iter().map(node_as_json).collect(),
     }
 }
@@ -212,6 +223,7 @@ fn headline(site: &v1::SiteStatus, width: Option<usize>) -> String {
         SyncState::Synced,
         SyncState::Stale,
         SyncState::NotSent,
+        SyncState::Unprotected,
         SyncState::Error,
         SyncState::Offline,
         SyncState::Unspecified,
@@ -293,22 +305,40 @@ fn open_line(site: &v1::SiteStatus, session: &Session<'_>) -> String {
     session.console.out().toned(Tone::Bad, &text) + "\n"
 }
 
+/// Documents that were changed and not pushed, if there are any.
+fn unpushed_line(site: &v1::SiteStatus, session: &Session<'_>) -> String {
+    let Some(number) = site.unpushed.filter(|number| *number > 0) else {
+        return String::new();
+    };
+    let mut names: Vec<String> = site
+        .unpushed_documents
+        .iter()
+        .map(|name| printable(name).to_lowercase())
+        .collect();
+    let more = usize::try_from(number).unwrap_or(usize::MAX);
+    if let more @ 1.. = more.saturating_sub(names.len()) {
+        names.push(format!("{} more", thousands(more as u64)));
+    }
+    let documents = count(number, "document");
+    let (generation, site) = (site.generation, &site.site);
+    let text = format!(
+        "{documents} changed since generation {generation} ({}): voipctl push {site}",
+        names.join(", ")
+    );
+    session.console.out().toned(Tone::Attention, &text) + "\n"
+}
+
 fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
-    let mut table = Table::new(&[
-        "node", "roles", "state", "gen", "digest", "backend", "drift", "seen",
-    ]);
+    let mut table = Table::new(&["node", "roles", "state", "gen", "drift", "seen"]);
     let mut problems = Vec::new();
     for node in &site.nodes {
         let (state, tone) = labels::sync(node.state);
         let (drift, drift_tone) = labels::drift(node.drift);
-        let backend = node.facts.as_ref().map(|facts| facts.backend.as_str());
         table.row([
             node.node.as_str().into(),
             node.roles.join(",").into(),
             Cell::toned(state, tone),
             Cell::id((node.generation > 0).then_some(node.generation)),
-            short_digest(&node.digest).into(),
-            or_dash(backend.unwrap_or_default()).into(),
             Cell::toned(drift.unwrap_or("-"), drift_tone),
             seen(node, session),
         ]);

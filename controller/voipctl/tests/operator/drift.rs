@@ -79,7 +79,33 @@ fn records() -> v1::DriftResponse {
                 },
             ),
         ],
+        ..Default::default()
     }
+}
+
+/// A tenant's operator sees how often nodes were changed, in a line each.
+#[tokio::test]
+async fn sums_in_place_of_records() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        script.drift.sums = vec![v1::DriftSum {
+            site: "site-a".to_owned(),
+            node: "sip1".to_owned(),
+            records: 27,
+            unrepaired: 0,
+            newest_ms: ago(180),
+        }];
+    });
+    let shown = fixture.run(&["drift", "site-a", "--exit-code"]).await;
+    assert_eq!(
+        (shown.status, shown.out.as_str()),
+        (1, "site-a/sip1: 27 changes, the last 3m ago, all repaired\n"),
+        "{shown}"
+    );
+    assert!(shown.err.contains("others than your tenants"), "{shown}");
+    let json = fixture.run(&["drift", "site-a", "-o", "json"]).await;
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(value["sums"][0]["records"], 27, "{value}");
 }
 
 #[tokio::test]

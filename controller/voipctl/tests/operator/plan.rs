@@ -116,6 +116,7 @@ fn everything() -> v1::PlanResponse {
         to: 0,
         held: String::new(),
         held_hints: Vec::new(),
+        observe: false,
         steps: vec![
             v1::PlannedStep {
                 nodes: texts(&["sip1"]),
@@ -274,6 +275,86 @@ async fn full_plan_as_json() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&plan).unwrap());
 }
 
+/// What is wrong with the documents is said before the question, not after the answer.
+#[tokio::test]
+async fn warnings_about_documents_come_with_the_plan() {
+    let fixture = fixture(everything()).await;
+    fixture.write("acme.yaml", "kind: Tenant\nname: acme\nnetworks: {a: [100.64.7.7/24]}\n");
+    let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
+    fixture.script(|script| {
+        script.apply.diagnostics = vec![v1::Diagnostic {
+            severity: v1::Severity::Warning.into(),
+            path: file.clone(),
+            offset: 41,
+            length: 13,
+            line: 3,
+            column: 15,
+            message: "100.64.7.7/24 has bits behind its prefix".to_owned(),
+            ..Default::default()
+        }];
+    });
+    let shown = fixture.run(&["plan", "site-a", "-f", &file]).await;
+    assert!(shown.err.contains("bits behind its prefix"), "{shown}");
+    let json = fixture.run(&["plan", "site-a", "-f", &file, "-o", "json"]).await;
+    let plan: Value = serde_json::from_str(&json.out).unwrap();
+    let message = plan["diagnostics"][0]["message"].as_str().unwrap();
+    assert!(message.contains("bits behind"), "{plan}");
+    let asked = fixture
+        .run_on(Terminal::Plain(120, "n\n"), &["push", "site-a", "-f", &file])
+        .await;
+    let (warning, question) = (asked.err.find("bits behind"), asked.err.find("[y/N]"));
+    assert!(warning.is_some() && warning < question, "{asked}");
+}
+
+/// 300 tenants that gain the same are one line, and 30 nodes that change too.
+#[tokio::test]
+async fn equal_changes_are_grouped() {
+    let names: Vec<String> = (1..=30).map(|n| format!("sip{n}")).collect();
+    let access = (1..=300).map(|n| v1::AccessDifference {
+        owner: format!("tenant t{n}"),
+        gains: true,
+        networks: texts(&["198.18.0.0/24"]),
+        reach: vec![v1::AccessReach {
+            what: texts(&["sip 5060/udp,tcp"]),
+            nodes: names.clone(),
+        }],
+        more: 0,
+    });
+    let changed = |name: &String| node(name, v1::PlannedState::Changed, true, 7);
+    let fixture = fixture(v1::PlanResponse {
+        site: "site-a".to_owned(),
+        generation: 8,
+        current: 7,
+        changed: true,
+        documents_at: 8,
+        changes: Some(v1::RulesetDifferences {
+            access: access.collect(),
+            ..Default::default()
+        }),
+        nodes: names.iter().map(changed).collect(),
+        ..Default::default()
+    })
+    .await;
+    let shown = fixture.run_on(Terminal::Plain(80, ""), &["plan", "site-a"]).await;
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn first_rules_in_observe_mode_close_nothing() {
+    let fixture = fixture(v1::PlanResponse {
+        site: "site-a".to_owned(),
+        generation: 1,
+        changed: true,
+        observe: true,
+        nodes: vec![node("pbx1", v1::PlannedState::First, true, 0)],
+        ..Default::default()
+    })
+    .await;
+    let shown = fixture.run(&["plan", "site-a"]).await;
+    assert!(shown.out.contains("nothing is closed"), "{shown}");
+    assert!(!shown.out.contains("do not open is closed"), "{shown}");
+}
+
 #[tokio::test]
 async fn empty_plan() {
     let fixture = fixture(nothing()).await;
@@ -427,7 +508,7 @@ async fn rollback_shows_its_plan_and_asks() {
         .run_on(Terminal::Plain(80, "\n"), &["rollback", "site-a"])
         .await;
     assert_eq!((no.status, asked_for(&fixture, "RollbackRequest")), (1, 0));
-    let head = "site-a: rolling back to 5 would create generation 8 (now: 7)\n";
+    let head = "site-a: rolling back to 5 would create generation 8 (now: 7):";
     assert!(no.out.starts_with(head), "{no}");
     let yes = fixture
         .run_on(Terminal::Plain(80, "y\n"), &["rollback", "site-a"])

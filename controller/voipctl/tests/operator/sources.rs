@@ -140,6 +140,22 @@ async fn exit_code_reports_failing_sources() {
         assert_eq!(fixture.run(&[command]).await.status, 0);
         assert_eq!(fixture.run(&[command, "--exit-code"]).await.status, 1);
     }
+    // Nothing fails, and nothing was ever answered.
+    fixture.script(|script| {
+        script.sources.names = vec![v1::ResolvedName {
+            name: "sbc.example.net".to_owned(),
+            ..Default::default()
+        }];
+        script.sources.feeds = vec![v1::FeedReport {
+            list: "drop".to_owned(),
+            ..Default::default()
+        }];
+    });
+    for command in ["names", "feeds"] {
+        let pending = fixture.run(&[command, "--exit-code"]).await;
+        assert_eq!(pending.status, 1, "{pending}");
+        assert!(pending.err.contains("1 without an answer yet"), "{pending}");
+    }
 }
 
 #[tokio::test]

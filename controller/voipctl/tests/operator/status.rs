@@ -235,6 +235,44 @@ async fn exit_code_reports_problems() {
             .status,
         0
     );
+    // Everything else is right, and everyone is let in.
+    fixture.script(|script| script.status.sites[0].open = Some(v1::OpenSite::default()));
+    let open = fixture.run(&["status", "--exit-code"]).await;
+    assert_eq!(open.status, 1, "{open}");
+    fixture.script(|script| {
+        script.status.sites[0].open = None;
+        script.status.sites[0].nodes[0].connected = false;
+    });
+    let gone = fixture.run(&["status", "--exit-code"]).await;
+    assert_eq!(gone.status, 1, "{gone}");
+}
+
+#[tokio::test]
+async fn changes_that_were_not_pushed() {
+    let fixture = fixture().await;
+    fixture.script(|script| {
+        script.status.sites[0].unpushed = Some(7);
+        script.status.sites[0].unpushed_documents = vec!["Tenant/acme".to_owned()];
+    });
+    let shown = fixture.run(&["status"]).await;
+    let line = "7 documents changed since generation 7 (tenant/acme, 6 more): voipctl push site-a\n";
+    assert!(shown.out.contains(line), "{shown}");
+    let json = fixture.run(&["status", "-o", "json"]).await;
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(value["unpushed"], 7, "{value}");
+}
+
+/// 80 columns are what a terminal has: no table falls apart there.
+#[tokio::test]
+async fn tables_fit_80_columns() {
+    let fixture = fixture().await;
+    for command in ["status", "nodes"] {
+        let shown = fixture.run_on(Terminal::Plain(80, ""), &[command]).await;
+        let header = shown.out.lines().find(|line| line.starts_with("NODE"));
+        assert!(header.is_some(), "{shown}");
+        let rows = shown.out.lines().skip_while(|line| !line.starts_with("NODE"));
+        assert!(rows.take(5).all(|row| row.chars().count() <= 80), "{shown}");
+    }
 }
 
 #[tokio::test]

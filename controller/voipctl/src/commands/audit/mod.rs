@@ -1,6 +1,7 @@
 //! `voipctl audit`: who changed what, and whether the log is intact.
 
 mod chain;
+mod kinds;
 mod prune;
 mod verify;
 
@@ -53,6 +54,10 @@ struct List {
     #[arg(long, value_name = "NAME")]
     what: Option<String>,
 
+    /// Only the request with this id, which errors of the controller end with
+    #[arg(long, value_name = "ID")]
+    request: Option<String>,
+
     /// Only from this time on: 2h (ago), 7d, or 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<TimeArg>,
@@ -83,6 +88,15 @@ impl std::str::FromStr for TimeArg {
         duration(text).map(Self::Ago).map_err(|_| {
             "expected how long ago, such as 2h or 7d, or a time: 2026-11-23T12:00:00Z".to_owned()
         })
+    }
+}
+
+impl std::fmt::Display for TimeArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ago(ago) => write!(f, "{}s", ago.as_secs()),
+            Self::At(at) => write!(f, "{at}"),
+        }
     }
 }
 
@@ -174,6 +188,27 @@ impl Shown {
     }
 }
 
+impl List {
+    /// The options that select records, as they were given: ` --site site-a`.
+    fn filters(&self) -> String {
+        let mut text = String::new();
+        let options = [
+            ("site", self.site.as_ref().map(ToString::to_string)),
+            ("who", self.who.as_ref().map(ToString::to_string)),
+            ("what", self.what.clone()),
+            ("request", self.request.clone()),
+            ("since", self.since.map(|time| time.to_string())),
+            ("until", self.until.map(|time| time.to_string())),
+        ];
+        for (name, value) in options {
+            if let Some(value) = value {
+                let _ = write!(text, " --{name} {value}");
+            }
+        }
+        text
+    }
+}
+
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     match args.verb {
@@ -189,10 +224,13 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
         records: Vec<Shown>,
     }
     let controller = session.controller().await?;
+    let filters = args.filters();
+    let what = args.what.clone();
     let mut request = v1::AuditRequest {
         site: args.site.map(String::from).unwrap_or_default(),
         who: args.who.map(String::from).unwrap_or_default(),
         what: args.what.unwrap_or_default(),
+        request: args.request.unwrap_or_default(),
         since_ms: args.since.map_or(0, |since| since.ms(session.now)),
         until_ms: args.until.map_or(0, |until| until.ms(session.now)),
         limit: args.limit,
@@ -220,6 +258,9 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
         }
     }
     let more = request.before != 0;
+    if let Some(what) = what.filter(|_| records.is_empty()) {
+        kinds::check(&what, &controller).await?;
+    }
     if session.format.is_table() {
         if records.is_empty() {
             session.console.note("no matching records");
@@ -230,7 +271,7 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
             let ten = args.limit.saturating_mul(10).min(100_000);
             session
                 .console
-                .hint(&format!("for older records: voipctl audit -n {ten}"));
+                .hint(&format!("for older records: voipctl audit{filters} -n {ten}"));
         }
     } else {
         session.print(&Records { records })?;

@@ -110,11 +110,32 @@ pub(super) fn problems(
             let kind = labels::neighbour(neighbour.kind);
             format!("{kind}: {}\n  fix: {}", neighbour.detail, neighbour.advice)
         });
-    let differences = node.differences.iter().map(|difference| {
-        let (what, fix) = describe(difference);
+    let differences = joined(&node.differences).into_iter().map(|difference| {
+        let (what, fix) = describe(&difference);
         format!("{what}\n  fix: {fix}")
     });
     neighbours.chain(differences)
+}
+
+/// The differences, with listeners that the same part of the policy opens as one: a daemon may
+/// have many ports.
+fn joined(differences: &[v1::Difference]) -> Vec<v1::Difference> {
+    let mut all: Vec<v1::Difference> = Vec::new();
+    for one in differences {
+        let alike = |known: &&mut v1::Difference| {
+            one.kind() == DifferenceKind::OpenListener
+                && known.kind == one.kind
+                && known.documented == one.documented
+        };
+        match all.iter_mut().find(alike) {
+            Some(known) => {
+                known.found.push_str(", ");
+                known.found.push_str(&one.found);
+            }
+            None => all.push(one.clone()),
+        }
+    }
+    all
 }
 
 /// Other facts about a host.
@@ -187,7 +208,7 @@ fn describe(difference: &v1::Difference) -> (String, &'static str) {
             "add it to a tenant or to the admins, or remove it from /etc/voipnow/local.conf",
         ),
         DifferenceKind::OpenListener => (
-            format!("{found} is open to the world through {documented}"),
+            format!("open to the world through {documented}: {found}"),
             "bind it to a private address, or move it to another port",
         ),
         DifferenceKind::Unspecified => (

@@ -121,6 +121,20 @@ fn written(address: &v1::InterfaceAddress) -> String {
     network(&address.address, address.prefix_length)
 }
 
+/// `192.0.2.1 (+3)`: the first one, IPv4 before IPv6, and how many more there are.
+fn first_address(addresses: &[v1::InterfaceAddress]) -> String {
+    let first = addresses.iter().min_by_key(|address| address.address.len());
+    let more = match addresses.len().saturating_sub(1) {
+        0 => String::new(),
+        more => format!(" (+{more})"),
+    };
+    first.map_or_else(String::new, |first| {
+        let net = written(first);
+        let address = net.split_once('/').map_or(net.as_str(), |(address, _)| address);
+        format!("{address}{more}")
+    })
+}
+
 /// `192.0.2.1/24`; the raw bytes if they are not an address.
 fn network(bytes: &[u8], prefix_length: u32) -> String {
     let ip = <[u8; 4]>::try_from(bytes)
@@ -146,16 +160,11 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
     let mut notes = Vec::new();
     for node in &site.nodes {
         let facts = node.facts.clone().unwrap_or_default();
-        let addresses: Vec<String> = facts
-            .addresses
-            .iter()
-            .map(|address| format!("{} {}", address.interface, written(address)))
-            .collect();
         let backend = [facts.backend.as_str(), facts.iptables_version.as_str()].join(" ");
         table.row([
             node.node.as_str().into(),
             node.roles.join(",").into(),
-            or_dash(&addresses.join("\n")).into(),
+            or_dash(&first_address(&facts.addresses)).into(),
             or_dash(backend.trim()).into(),
             or_dash(&node.agent_version).into(),
             seen(node, session),

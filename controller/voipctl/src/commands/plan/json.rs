@@ -1,6 +1,7 @@
 //! A plan as JSON. The names are a contract.
 
 use serde::Serialize;
+use voipfleet_policy::Diagnostic;
 use voipfleet_proto::v1;
 
 use crate::format::{Moment, or_null};
@@ -25,6 +26,9 @@ pub(super) struct Plan<'p> {
     warnings: &'p [String],
     /// Why a push would have to wait, or be refused.
     held: Option<String>,
+    observe: bool,
+    /// Warnings about the documents of `-f`.
+    diagnostics: &'p [Diagnostic],
 }
 
 #[derive(Serialize)]
@@ -129,8 +133,10 @@ struct Foreseen<'p> {
 }
 
 impl<'p> Plan<'p> {
-    pub(super) fn of(plan: &'p v1::PlanResponse) -> Self {
+    pub(super) fn of(plan: &'p v1::PlanResponse, diagnostics: &'p [Diagnostic]) -> Self {
         Self {
+            diagnostics,
+            observe: plan.observe,
             site: &plan.site,
             generation: plan.generation,
             current: plan.current,
