@@ -225,6 +225,7 @@ impl Installation {
             roles: vec!["sip".to_owned()],
             ttl_ms: 0,
             node: node.to_owned(),
+            replaces: false,
         };
         let answer = self.operator().await.create_token(request).await.unwrap();
         answer.into_inner().token

@@ -47,8 +47,9 @@ async fn ipv4_peers_are_named_by_their_own_address() {
     };
     installation.run_with(options).await;
     let port = installation.address().rsplit_once(':').unwrap().1.to_owned();
-    let channel = installation.admin.connect(&format!("127.0.0.1:{port}"));
-    let mut operator = OperatorClient::new(channel.await.unwrap());
+    let address = format!("127.0.0.1:{port}");
+    let channel = installation.admin.connect(&address).await.unwrap();
+    let mut operator = OperatorClient::new(channel);
     operator.who_am_i(WhoAmIRequest {}).await.unwrap();
     operator.apply(apply(SITE)).await.unwrap();
     let records = records(&mut operator, AuditRequest::default()).await;
