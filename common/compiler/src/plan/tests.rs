@@ -203,6 +203,7 @@ fn observed_rules_close_nothing() {
     let mut before = documents();
     let site = before.sites.values_mut().next().unwrap();
     site.mode = Mode::Observe;
+    site.tests.clear();
     let mut after = before.clone();
     let site = after.sites.values_mut().next().unwrap();
     site.admins = vec![word("198.51.100.99")];

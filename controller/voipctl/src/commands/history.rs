@@ -106,15 +106,15 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         return Ok(ExitStatus::Done);
     }
     let mut table = Table::new(&[
-        "gen", "pushed", "by", "cause", "running", "result", "changed",
+        "gen", "pushed", "by", "cause", "runs", "result", "changed",
     ]);
     for entry in &answer.generations {
         table.row([
             Cell::id(Some(entry.generation)),
             Moment::of(entry.at_ms).relative(session.now).into(),
             entry.by.as_str().into(),
-            cause(entry).into(),
-            format!("{} of {}", entry.running, entry.nodes).into(),
+            short_cause(entry).into(),
+            format!("{}/{}", entry.running, entry.nodes).into(),
             or_dash(&short_result(entry)).into(),
             changed(entry).into(),
         ]);
@@ -122,6 +122,19 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let text = table.render(session.console.out());
     session.console.data(&text);
     Ok(ExitStatus::Done)
+}
+
+/// `push`, `back to 4`, with the mode if nothing is enforced.
+fn short_cause(entry: &v1::HistoryEntry) -> String {
+    let cause = match entry.rollback_to {
+        0 => "push".to_owned(),
+        to => format!("back to {to}"),
+    };
+    if entry.observe {
+        format!("{cause}, observe")
+    } else {
+        cause
+    }
 }
 
 /// `push`, `rollback to 4`, with the mode if nothing is enforced.

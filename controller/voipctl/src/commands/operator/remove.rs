@@ -16,12 +16,19 @@ pub(super) async fn run(
     struct Removed {
         removed: String,
     }
+    let controller = session.controller().await?;
+    let mut calls = controller.calls();
+    let known = controller.answer(calls.list_operators(v1::ListOperatorsRequest {}));
+    let known = known.await?.operators;
+    if !known.iter().any(|operator| operator.name == name.as_str()) {
+        return Err(Failure::input(format!("no operator named {name}"))
+            .hint("to list the operators: voipctl operator list"));
+    }
     let question = format!("remove operator {name}? (its certificate will be rejected at once)");
     if !session.confirm(&question)? {
         session.console.note("nothing was changed");
         return Ok(ExitStatus::NotEverywhere);
     }
-    let controller = session.controller().await?;
     let removed = name.to_string();
     let request = v1::RemoveOperatorRequest {
         name: removed.clone(),

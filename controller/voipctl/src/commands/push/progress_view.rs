@@ -185,6 +185,7 @@ impl ProgressView {
             node.state(),
             PushNodeState::Waiting | PushNodeState::Offline | PushNodeState::Untouched
         );
+        let idle = idle || node.taken_back;
         if self.dry_run || self.batches < 2 || idle || node.batch <= self.batch {
             return;
         }

@@ -19,7 +19,10 @@ pub(super) async fn run(
 ) -> Result<ExitStatus, Failure> {
     let asks = !session.yes && !args.dry_run;
     if asks {
-        plan::require_prompt(&format!("voipctl plan {site}"), session)?;
+        let files = args.files.iter().map(|path| format!(" {}", path.display()));
+        let files: String = files.collect();
+        let with = if files.is_empty() { "" } else { " -f" };
+        plan::require_prompt(&format!("voipctl plan {site}{with}{files}"), session)?;
     }
     let read = if args.files.is_empty() {
         None
