@@ -37,7 +37,7 @@ fn print(line: &str) -> anyhow::Result<()> {
 fn start_log(format: LogFormat) {
     let form = match format {
         LogFormat::Text => Form::Text,
-        LogFormat::Json => Form::Json,
+        LogFormat::Json => Form::FlatJson,
     };
     voipfleet_log::start(form, false);
 }

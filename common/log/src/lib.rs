@@ -19,8 +19,10 @@ use tracing_subscriber::registry::LookupSpan;
 pub enum Form {
     /// For people.
     Text,
-    /// One JSON object per line.
+    /// One JSON object per line, with the event's fields in `fields`.
     Json,
+    /// One JSON object per line, with the event's fields beside the others.
+    FlatJson,
 }
 
 /// Writes what happens to standard error from now on; `RUST_LOG` selects it. A second start in one
@@ -34,6 +36,7 @@ pub fn start(form: Form, with_target: bool) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_target(with_target);
+    let flat = form == Form::FlatJson;
     let _started = match (form, journal) {
         (Form::Text, false) => lines
             .with_ansi(io::stderr().is_terminal() && !plain)
@@ -44,13 +47,13 @@ pub fn start(form: Form, with_target: bool) {
                 Format::default().without_time().with_target(with_target),
             ))
             .try_init(),
-        (Form::Json, false) => lines.json().flatten_event(true).try_init(),
-        (Form::Json, true) => lines
+        (_, false) => lines.json().flatten_event(flat).try_init(),
+        (_, true) => lines
             .fmt_fields(JsonFields::new())
             .event_format(Prioritised(
                 Format::default()
                     .json()
-                    .flatten_event(true)
+                    .flatten_event(flat)
                     .with_target(with_target),
             ))
             .try_init(),
