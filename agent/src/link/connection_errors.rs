@@ -21,8 +21,8 @@ pub fn explain(error: &(dyn Error + 'static), controller: &str) -> String {
     }
     if let Some(proxy) = causes(error).find_map(|error| error.downcast_ref::<ProxyError>()) {
         return format!(
-            "{}; the controller is {controller}. To set another proxy, or none: voipfleet-agent \
-             set-controller {controller} --proxy URL|--no-proxy",
+            "{}; to use another proxy, or none: --proxy URL or --no-proxy, of voipfleet-agent enroll, \
+             or of voipfleet-agent set-controller {controller} once the node is enrolled",
             chain(proxy)
         );
     }

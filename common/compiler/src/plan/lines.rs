@@ -306,10 +306,11 @@ pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
 fn conditions(rule: &Rule, owners: &SetOwners<'_>) -> String {
     let mut words: Vec<String> = Vec::new();
     match (&rule.source_set, &rule.source) {
-        (Some(stem), _) => words.push(format!(
-            "from {}",
-            set_word(stem, owners.get(stem).copied())
-        )),
+        (Some(stem), _) => words.push(match owners.get(stem).copied() {
+            Some(SetOwner::Block) => "from blocked addresses".to_owned(),
+            Some(SetOwner::Open) => "from everyone, while the site is open".to_owned(),
+            owner => format!("from {}", set_word(stem, owner)),
+        }),
         (None, Some(net)) => words.push(format!("from {net}")),
         (None, None) if rule.verdict == Verdict::Accept && rule.states.is_any() => {
             words.push("from world".to_owned());

@@ -523,3 +523,37 @@ pub(super) async fn send(out: &Out, kind: push_event::Kind) -> Result<(), ()> {
     let event = PushEvent { kind: Some(kind) };
     out.send(Ok(event)).await.map_err(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_of_a_turn_does_not_go_backwards() {
+        use PushNodeState::{Applied, Applying, Offline, RolledBack, Trial};
+        let sent = |state, began_ms| Sent {
+            state,
+            error: String::new(),
+            began_ms,
+        };
+        // The session that a node opens for its trial begins without an answer.
+        for (last, next) in [
+            (Applying, PushNodeState::Sent),
+            (Trial, PushNodeState::Sent),
+            (Trial, Applying),
+            (Trial, Trial),
+        ] {
+            assert!(sent(last, Some(1)).covers(&sent(next, Some(1))), "{next:?}");
+        }
+        for (last, next) in [
+            (Offline, PushNodeState::Sent),
+            (PushNodeState::Sent, Applying),
+            (Trial, Applied),
+            (Trial, RolledBack),
+        ] {
+            assert!(!sent(last, Some(1)).covers(&sent(next, Some(1))), "{next:?}");
+        }
+        // Another turn begins anew, such as that of the way back.
+        assert!(!sent(Trial, Some(1)).covers(&sent(PushNodeState::Sent, Some(2))));
+    }
+}

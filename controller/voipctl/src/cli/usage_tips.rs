@@ -40,6 +40,14 @@ fn file_without_option(error: &clap::Error, line: &[OsString]) -> Option<String>
 mod tests {
     use super::super::read;
 
+    /// A context from the environment is no part of the usage.
+    #[test]
+    fn usage_names_only_what_a_command_needs() {
+        let line = ["voipctl", "push"].map(Into::into);
+        let error = read(&line).unwrap_err().to_string();
+        assert!(error.contains("Usage: voipctl push <SITE>..."), "{error}");
+    }
+
     #[test]
     fn document_without_its_option_gets_a_tip() {
         let line = ["voipctl", "apply", "acme.yaml"].map(Into::into);

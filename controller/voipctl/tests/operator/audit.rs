@@ -268,6 +268,10 @@ async fn prune_saves_records_first() {
         "2280h",
         file.to_str().unwrap(),
     ];
+    // One that was refused leaves nothing in the way of the next.
+    let refused = fixture.run_on(Terminal::Plain(80, "n\n"), &line).await;
+    assert_eq!(refused.status, 1, "{refused}");
+    assert!(!file.exists());
     let outcome = fixture.run_on(Terminal::Plain(80, "y\n"), &line).await;
     insta::assert_snapshot!(outcome.to_string());
     // 95 days: the records of 96 days and more ago.
