@@ -64,7 +64,10 @@ impl fmt::Display for ProxyError {
                 proxy,
                 target,
                 status,
-            } => write!(f, "the proxy {proxy} does not connect to {target}: {status}"),
+            } => write!(
+                f,
+                "the proxy {proxy} does not connect to {target}: {status}"
+            ),
             Self::NoProxy { proxy } => write!(f, "what answers at {proxy} is not an HTTP proxy"),
         }
     }
@@ -182,7 +185,11 @@ impl Proxy {
 /// `407 Proxy Authentication Required`, without control characters.
 fn words(status: &str) -> String {
     let words = status.split_once(' ').map_or(status, |(_, words)| words);
-    words.chars().filter(|c| !c.is_control()).take(120).collect()
+    words
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(120)
+        .collect()
 }
 
 /// The head of an answer; byte by byte, since what follows it is not ours.
@@ -273,7 +280,13 @@ mod tests {
         let plain: Proxy = "[2001:db8::1]:3128".parse().unwrap();
         assert_eq!(plain.address(), "[2001:db8::1]:3128");
         assert_eq!("proxy".parse::<Proxy>().unwrap().address(), "proxy:3128");
-        for bad in ["", "https://proxy:3128", "socks5://proxy", "http://proxy/x", "a b"] {
+        for bad in [
+            "",
+            "https://proxy:3128",
+            "socks5://proxy",
+            "http://proxy/x",
+            "a b",
+        ] {
             assert!(bad.parse::<Proxy>().is_err(), "{bad}");
         }
     }

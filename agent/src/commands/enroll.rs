@@ -62,7 +62,9 @@ fn proxy(given: &ProxyArgs, controller: &str) -> anyhow::Result<Option<Proxy>> {
     let Some(url) = either("HTTPS_PROXY", "https_proxy") else {
         return Ok(None);
     };
-    let host = controller.rsplit_once(':').map_or(controller, |(host, _)| host);
+    let host = controller
+        .rsplit_once(':')
+        .map_or(controller, |(host, _)| host);
     if either("NO_PROXY", "no_proxy").is_some_and(|list| is_exempt(&list, host)) {
         return Ok(None);
     }

@@ -37,7 +37,8 @@ async fn port_of_agents_and_operators_is_recognised() {
     let address = controller.address.to_string();
     let words = refused(&state, &address, &token(&ca)).await.to_string();
     assert!(
-        words.contains("is the controller's port for agents and operators") && words.contains("7444"),
+        words.contains("is the controller's port for agents and operators")
+            && words.contains("7444"),
         "{words}"
     );
     assert!(!words.contains("intercepted"), "{words}");

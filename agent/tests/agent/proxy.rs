@@ -38,7 +38,11 @@ async fn proxy(target: Option<SocketAddr>) -> (Proxy, mpsc::UnboundedReceiver<St
     (url.parse().unwrap(), heads)
 }
 
-async fn serve(mut tcp: TcpStream, target: Option<SocketAddr>, heard: mpsc::UnboundedSender<String>) {
+async fn serve(
+    mut tcp: TcpStream,
+    target: Option<SocketAddr>,
+    heard: mpsc::UnboundedSender<String>,
+) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(tcp.read_u8().await.unwrap());
@@ -127,11 +131,16 @@ async fn link_goes_through_the_proxy() {
     let _session = session(&mut controller).await;
     let head = heads.recv().await.unwrap();
     assert!(
-        head.starts_with("CONNECT fw.example.invalid:7443 HTTP/1.1\r\nHost: fw.example.invalid:7443\r\n"),
+        head.starts_with(
+            "CONNECT fw.example.invalid:7443 HTTP/1.1\r\nHost: fw.example.invalid:7443\r\n"
+        ),
         "{head}"
     );
     // ada:p@ss
-    assert!(head.contains("Proxy-Authorization: Basic YWRhOnBAc3M=\r\n"), "{head}");
+    assert!(
+        head.contains("Proxy-Authorization: Basic YWRhOnBAc3M=\r\n"),
+        "{head}"
+    );
     // What must stay reachable through any rules is the proxy.
     let kept_open = linked.kept_open.recv().await.unwrap();
     assert_eq!(kept_open, [proxy.address().parse().unwrap()]);
@@ -146,13 +155,19 @@ async fn failures_of_the_proxy_are_explained() {
     let unreachable: Proxy = gone.local_addr().unwrap().to_string().parse().unwrap();
     drop(gone);
     for (proxy, words) in [
-        (refusing, "does not connect to fw.example:7443: 403 Forbidden"),
+        (
+            refusing,
+            "does not connect to fw.example:7443: 403 Forbidden",
+        ),
         (unreachable, "cannot be reached: connection refused"),
     ] {
         let dialled =
             channel::connect_through(Some(&proxy), "fw.example:7443", Arc::clone(&config)).await;
         let text = explain(&*dialled.unwrap_err(), "fw.example:7443");
-        assert!(text.to_lowercase().contains(&words.to_lowercase()), "{text}");
+        assert!(
+            text.to_lowercase().contains(&words.to_lowercase()),
+            "{text}"
+        );
         assert!(text.contains(&format!("the proxy {proxy}")), "{text}");
         assert!(text.contains("set-controller"), "{text}");
         assert!(!text.contains("p@ss"), "{text}");

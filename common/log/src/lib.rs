@@ -133,14 +133,19 @@ mod tests {
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
             .with_ansi(false)
-            .event_format(Prioritised(Format::default().without_time().with_target(false)))
+            .event_format(Prioritised(
+                Format::default().without_time().with_target(false),
+            ))
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(node = "sip1", "drift");
             tracing::info!("agent started");
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(text, "<4> WARN drift node=\"sip1\"\n<6> INFO agent started\n");
+        assert_eq!(
+            text,
+            "<4> WARN drift node=\"sip1\"\n<6> INFO agent started\n"
+        );
     }
 
     #[test]

@@ -32,9 +32,10 @@ impl Source {
 
     /// Whether it holds nothing but comments and the marks between documents.
     pub fn is_empty(&self) -> bool {
-        self.text.lines().map(str::trim).all(|line| {
-            line.is_empty() || line.starts_with('#') || matches!(line, "---" | "...")
-        })
+        self.text
+            .lines()
+            .map(str::trim)
+            .all(|line| line.is_empty() || line.starts_with('#') || matches!(line, "---" | "..."))
     }
 
     /// Whether it is YAML by its name. `-` came through a pipe.

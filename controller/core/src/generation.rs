@@ -50,10 +50,7 @@ impl GenerationChanges {
     const NAMED: usize = 50;
 
     /// The difference between a generation and the nodes of the next one.
-    pub fn between(
-        before: Option<&GenerationRecord>,
-        after: &BTreeMap<NodeName, Content>,
-    ) -> Self {
+    pub fn between(before: Option<&GenerationRecord>, after: &BTreeMap<NodeName, Content>) -> Self {
         let old = |name: &NodeName| before.and_then(|before| before.nodes.get(name));
         let mut changes = Self::default();
         for (name, content) in after {

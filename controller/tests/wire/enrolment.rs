@@ -136,7 +136,10 @@ async fn a_replacing_token_takes_the_place_of_a_node() {
     // Who may not delete the node may not replace it.
     let ben = add(&installation, "ben", of_site("operator", "site-a")).await;
     let mut ben = client(&installation, &ben).await;
-    refused(ben.create_token(replacing.clone()).await, Code::PermissionDenied);
+    refused(
+        ben.create_token(replacing.clone()).await,
+        Code::PermissionDenied,
+    );
     let made = operator.create_token(replacing).await.unwrap().into_inner();
     let addresses = old.addresses.clone();
     let enrol_address = installation.enrol_address();

@@ -46,7 +46,12 @@ async fn ipv4_peers_are_named_by_their_own_address() {
         ..installation.options()
     };
     installation.run_with(options).await;
-    let port = installation.address().rsplit_once(':').unwrap().1.to_owned();
+    let port = installation
+        .address()
+        .rsplit_once(':')
+        .unwrap()
+        .1
+        .to_owned();
     let address = format!("127.0.0.1:{port}");
     let channel = installation.admin.connect(&address).await.unwrap();
     let mut operator = OperatorClient::new(channel);
@@ -155,7 +160,9 @@ async fn audit_of_a_site_has_the_changes_of_its_documents() {
     let mut reader = client(&installation, &reader).await;
     let globex = "{kind: Tenant, name: globex, networks: {a: [198.51.101.0/24]}}";
     let both = format!("{}\n---\n{SITE}", globex);
-    installation.apply(&both.replace("[acme]", "[acme, globex]")).await;
+    installation
+        .apply(&both.replace("[acme]", "[acme, globex]"))
+        .await;
     let more = "{kind: Tenant, name: globex, networks: {a: [198.51.102.0/24]}}";
     installation.apply(more).await;
     let seen = records(&mut reader, of_site("site-a")).await;
@@ -163,7 +170,9 @@ async fn audit_of_a_site_has_the_changes_of_its_documents() {
     assert!(!format!("{seen:?}").contains("globex"), "{seen:?}");
     let applies = seen.iter().filter(|record| record.what == "Apply");
     assert!(
-        applies.clone().all(|record| record.objects == ["Tenant/acme"]),
+        applies
+            .clone()
+            .all(|record| record.objects == ["Tenant/acme"]),
         "{seen:?}"
     );
 }

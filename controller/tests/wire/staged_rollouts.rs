@@ -90,11 +90,15 @@ async fn a_failed_rollout_rolls_back_what_it_changed() {
     assert!(names.ends_with(&["d", "e"]), "{nodes:?}");
     assert_eq!(done.waiting as usize, names.len(), "{nodes:?}");
     assert_eq!(done.rolled_back + done.waiting, 5, "{nodes:?}");
-    let taken_back = |name: usize| nodes[name].state() == PushNodeState::RolledBack && nodes[name].taken_back;
+    let taken_back =
+        |name: usize| nodes[name].state() == PushNodeState::RolledBack && nodes[name].taken_back;
     assert!(taken_back(0), "{nodes:?}");
     assert!(!taken_back(1), "it went back by itself: {nodes:?}");
     assert!(nodes[1].error.contains("the probe dns failed"), "{nodes:?}");
-    assert!(nodes[0].error.is_empty() && nodes[4].error.is_empty(), "{nodes:?}");
+    assert!(
+        nodes[0].error.is_empty() && nodes[4].error.is_empty(),
+        "{nodes:?}"
+    );
     let report = installation.rollout().await;
     assert_eq!(report.failures, 1, "{}", report.why);
     let request = HistoryRequest {
@@ -108,7 +112,10 @@ async fn a_failed_rollout_rolls_back_what_it_changed() {
     };
     // The other one of its batch may have taken it before the end.
     assert!(matches!(failed.applied, Some(1 | 2)), "{failed:?}");
-    assert_eq!((failed.failed, failed.result.as_str()), (Some(1), "rolled_back"));
+    assert_eq!(
+        (failed.failed, failed.result.as_str()),
+        (Some(1), "rolled_back")
+    );
     // The generation that it went back to runs everywhere.
     assert_eq!((back.applied, back.failed), (Some(5), Some(0)), "{back:?}");
     assert_eq!((back.running, back.result.as_str()), (5, "done"));
@@ -246,7 +253,10 @@ async fn an_abort_can_roll_back_what_was_changed() {
     push.until("a", PushNodeState::Applied).await;
     assert_eq!(installation.abort(true).await.state, "rolling_back");
     let (done, _) = push.end().await;
-    assert_eq!((done.state.as_str(), done.rolled_back, done.waiting), ("rolled_back", 1, 4));
+    assert_eq!(
+        (done.state.as_str(), done.rolled_back, done.waiting),
+        ("rolled_back", 1, 4)
+    );
     assert_eq!(agents[0].confirmed().unwrap(), (3, before));
 }
 

@@ -131,7 +131,9 @@ impl DocumentFiles {
         let empty = |source: &&Source| source.is_empty();
         if self.diagnostics.is_empty() && self.sources.iter().all(Source::is_empty) {
             let paths: Vec<String> = paths.iter().map(|path| named(path)).collect();
-            return Err(Failure::input(format!("no documents in {}", paths.join(", "))).hint(EMPTY));
+            return Err(
+                Failure::input(format!("no documents in {}", paths.join(", "))).hint(EMPTY),
+            );
         }
         let given = |source: &&Source| paths.iter().any(|path| *path == Path::new(&source.path));
         match self.sources.iter().filter(empty).find(given) {

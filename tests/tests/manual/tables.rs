@@ -225,7 +225,9 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
     }
     if let Some(pattern) = schema["pattern"].as_str() {
         return match pattern {
-            "^[0-9]+(ms|s|m|h|d|w)$" => "a duration: `500ms`, `30s`, `10m`, `2h`, `7d`, `2w`".to_owned(),
+            "^[0-9]+(ms|s|m|h|d|w)$" => {
+                "a duration: `500ms`, `30s`, `10m`, `2h`, `7d`, `2w`".to_owned()
+            }
             "^[0-9]+/(s|m|h)$" => "a rate: `20/s`".to_owned(),
             "^.+:[0-9]+$" => "`HOST:PORT`".to_owned(),
             "^https?://.+$" => "a URL".to_owned(),

@@ -47,7 +47,10 @@ impl Changes {
         warnings.extend(mode(nodes));
         warnings.extend(admins(nodes));
         // Where rules only observe, nobody gains or loses anything.
-        if nodes.iter().any(|change| change.after.mode == Mode::Enforce) {
+        if nodes
+            .iter()
+            .any(|change| change.after.mode == Mode::Enforce)
+        {
             warnings.extend(self.access.iter().flat_map(opened));
             warnings.extend(provisioning(&self.access));
         }

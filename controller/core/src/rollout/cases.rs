@@ -107,8 +107,14 @@ fn way_back_remembers_untouched_nodes_and_the_cause() {
     assert_eq!((failed.error.as_str(), failed.took_ms), ("refused", 250));
     assert!(!failed.is_untouched());
     assert!(forward(1).is_untouched() && forward(2).is_untouched());
-    let (outcome, back) = (world.record.outcome(0), world.record.back_outcome(0).unwrap());
-    assert_eq!((outcome.applied, outcome.failed, outcome.untouched), (0, 1, 2));
+    let (outcome, back) = (
+        world.record.outcome(0),
+        world.record.back_outcome(0).unwrap(),
+    );
+    assert_eq!(
+        (outcome.applied, outcome.failed, outcome.untouched),
+        (0, 1, 2)
+    );
     assert_eq!((back.applied, back.failed, back.untouched), (3, 0, 0));
     assert!(back.is_good() && !outcome.is_good());
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use voipfleet_proto::v1::{
-    DriftRequest, DriftResponse, DriftSum, GetDocumentsResponse, HistoryResponse, NodeDrift, NodeReport,
-    StatusResponse,
+    DriftRequest, DriftResponse, DriftSum, GetDocumentsResponse, HistoryResponse, NodeDrift,
+    NodeReport, StatusResponse,
 };
 use voipfleet_protocol::identity::rights::Visibility;
 use voipfleet_ruleset::identifiers::SiteName;

@@ -19,8 +19,7 @@ use super::{PushApi, failed};
 use crate::fleet::{Fleet, View, of_site};
 use crate::push::{Proposed, PushError};
 use crate::records::{
-    self, ForwardResult, GenerationRecord, NodeId, NodeProgress, Phase, RolloutRecord,
-    RolloutState,
+    self, ForwardResult, GenerationRecord, NodeId, NodeProgress, Phase, RolloutRecord, RolloutState,
 };
 use crate::rollout::{Delivery, Rollouts, judge};
 use crate::store::{Store, every, keys};
@@ -551,7 +550,10 @@ mod tests {
             (Trial, Applied),
             (Trial, RolledBack),
         ] {
-            assert!(!sent(last, Some(1)).covers(&sent(next, Some(1))), "{next:?}");
+            assert!(
+                !sent(last, Some(1)).covers(&sent(next, Some(1))),
+                "{next:?}"
+            );
         }
         // Another turn begins anew, such as that of the way back.
         assert!(!sent(Trial, Some(1)).covers(&sent(PushNodeState::Sent, Some(2))));

@@ -7,7 +7,8 @@ use crate::server::rpc_status::unknown_site;
 use tonic::Status;
 use voipfleet_controller_core::proposal::MAX_GENERATIONS_AHEAD;
 use voipfleet_proto::v1::{
-    DriftState, NodeReport, NodeState, NodeStatus, SiteStatus, StatusRequest, StatusResponse, SyncState,
+    DriftState, NodeReport, NodeState, NodeStatus, SiteStatus, StatusRequest, StatusResponse,
+    SyncState,
 };
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
@@ -232,9 +233,8 @@ fn judge(
         });
     let (state, error) = sync_state(known.view.as_ref(), target, confirmed, late);
     if state == SyncState::NotSent && confirmed.is_none() {
-        let error = error.unwrap_or_else(|| {
-            format!("it has no ruleset yet; push: voipctl push {site}")
-        });
+        let error =
+            error.unwrap_or_else(|| format!("it has no ruleset yet; push: voipctl push {site}"));
         return Judgement {
             state: SyncState::Unprotected,
             error: Some(error),

@@ -72,7 +72,7 @@ targets! {
     PanicCloseRequest PanicOpenRequest PauseRolloutRequest PlanRequest RenderRequest
     ResumeRolloutRequest ShowGenerationRequest WatchRolloutRequest
         => |request| site(&request.site);
-    AuditRequest DriftRequest ListBlocksRequest ListTokensRequest 
+    AuditRequest DriftRequest ListBlocksRequest ListTokensRequest
     RolloutStatusRequest StatusRequest
         => |request| site_or_visible(&request.site);
     AllowRequest BlockRequest LiftRequest

@@ -55,11 +55,7 @@ fn report(id: &str, record: &TokenRecord) -> TokenReport {
 }
 
 /// Who lets a machine take a node's place could as well delete the node.
-fn may_replace(
-    caller: &Caller,
-    site: &SiteName,
-    node: Option<&NodeName>,
-) -> Result<(), Status> {
+fn may_replace(caller: &Caller, site: &SiteName, node: Option<&NodeName>) -> Result<(), Status> {
     let Some(node) = node else {
         let message = "a token that replaces a node needs the name of that node";
         return Err(Refusal::new(Reason::InvalidRequest, message)

@@ -31,7 +31,9 @@ fn file_without_option(error: &clap::Error, line: &[OsString]) -> Option<String>
     let named = line.iter().filter_map(|word| word.to_str());
     let command = named.into_iter().find(|word| WITH_FILES.contains(word))?;
     let path = std::path::Path::new(argument);
-    let is_document = path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml");
+    let is_document = path
+        .extension()
+        .is_some_and(|ext| ext == "yaml" || ext == "yml");
     (is_document || path.exists())
         .then(|| format!("to pass documents: voipctl {command} -f {argument}"))
 }

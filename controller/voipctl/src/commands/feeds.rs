@@ -107,7 +107,10 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     };
     let bad = feeds.feeds.iter().filter(|feed| feed.state.is_bad());
     let bad = bad.count();
-    let pending = feeds.feeds.iter().filter(|feed| feed.state == State::Pending);
+    let pending = feeds
+        .feeds
+        .iter()
+        .filter(|feed| feed.state == State::Pending);
     let pending = pending.count();
     if !session.print(&feeds)? {
         if !fetched {

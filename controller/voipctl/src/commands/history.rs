@@ -105,9 +105,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
             .hint(&format!("to see what a push would do: voipctl plan {site}"));
         return Ok(ExitStatus::Done);
     }
-    let mut table = Table::new(&[
-        "gen", "pushed", "by", "cause", "runs", "result", "changed",
-    ]);
+    let mut table = Table::new(&["gen", "pushed", "by", "cause", "runs", "result", "changed"]);
     for entry in &answer.generations {
         table.row([
             Cell::id(Some(entry.generation)),

@@ -100,7 +100,10 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     };
     let bad = names.names.iter().filter(|name| name.state.is_bad());
     let bad = bad.count();
-    let pending = names.names.iter().filter(|name| name.state == State::Pending);
+    let pending = names
+        .names
+        .iter()
+        .filter(|name| name.state == State::Pending);
     let pending = pending.count();
     if !session.print(&names)? {
         let all = count(names.names.len(), "name");

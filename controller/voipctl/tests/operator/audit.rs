@@ -110,7 +110,15 @@ async fn filters_reach_the_controller_and_the_hint() {
         script.operators.audit.records = records().iter().map(bytes).collect();
         script.operators.audit.next = 1;
     });
-    let line = ["audit", "--site", "site-a", "--request", "0123abcd", "-n", "1"];
+    let line = [
+        "audit",
+        "--site",
+        "site-a",
+        "--request",
+        "0123abcd",
+        "-n",
+        "1",
+    ];
     let shown = fixture.run(&line).await;
     let hint = "voipctl audit --site site-a --request 0123abcd -n 10";
     assert!(shown.err.contains(hint), "{shown}");
@@ -123,7 +131,10 @@ async fn unknown_kind_lists_the_kinds() {
     let fixture = Fixture::new().await;
     let shown = fixture.run(&["audit", "--what", "Foo"]).await;
     assert_eq!(shown.status, 2, "{shown}");
-    assert!(shown.err.contains("no call or event is named Foo"), "{shown}");
+    assert!(
+        shown.err.contains("no call or event is named Foo"),
+        "{shown}"
+    );
     assert!(shown.err.contains("AbortRollout"), "{shown}");
     let known = fixture.run(&["audit", "--what", "push"]).await;
     assert_eq!(known.status, 0, "{known}");

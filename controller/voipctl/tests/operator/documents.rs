@@ -369,7 +369,9 @@ async fn delete_asks_first() {
     });
     let deletes = || {
         let asked = fixture.requests().into_iter();
-        asked.filter(|asked| asked.starts_with("DeleteRequest")).count()
+        asked
+            .filter(|asked| asked.starts_with("DeleteRequest"))
+            .count()
     };
     let mut shown = fixture.run(&["delete", "list", "voipbl"]).await.to_string();
     let no = Terminal::Plain(80, "n\n");
@@ -388,7 +390,9 @@ async fn delete_asks_first() {
     assert_eq!(deletes(), 0);
     // What is not there is not asked about.
     let yes = Terminal::Plain(80, "yes\n");
-    let nope = fixture.run_on(yes, &["delete", "node", "site-a/nope"]).await;
+    let nope = fixture
+        .run_on(yes, &["delete", "node", "site-a/nope"])
+        .await;
     assert_eq!((nope.status, deletes()), (2, 0), "{nope}");
     assert!(!nope.err.contains("[y/N]"), "{nope}");
     shown.push_str(&nope.to_string());

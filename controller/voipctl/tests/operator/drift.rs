@@ -99,7 +99,10 @@ async fn sums_in_place_of_records() {
     let shown = fixture.run(&["drift", "site-a", "--exit-code"]).await;
     assert_eq!(
         (shown.status, shown.out.as_str()),
-        (1, "site-a/sip1: 27 changes, the last 3m ago, all repaired\n"),
+        (
+            1,
+            "site-a/sip1: 27 changes, the last 3m ago, all repaired\n"
+        ),
         "{shown}"
     );
     assert!(shown.err.contains("others than your tenants"), "{shown}");

@@ -120,7 +120,10 @@ async fn history_fits_80_columns() {
         .run_on(Terminal::Plain(80, ""), &["history", "site-a"])
         .await;
     assert!(shown.out.starts_with("GEN  PUSHED"), "{shown}");
-    assert!(shown.out.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    assert!(
+        shown.out.lines().all(|line| line.chars().count() <= 80),
+        "{shown}"
+    );
 }
 
 #[tokio::test]

@@ -279,7 +279,10 @@ async fn full_plan_as_json() {
 #[tokio::test]
 async fn warnings_about_documents_come_with_the_plan() {
     let fixture = fixture(everything()).await;
-    fixture.write("acme.yaml", "kind: Tenant\nname: acme\nnetworks: {a: [100.64.7.7/24]}\n");
+    fixture.write(
+        "acme.yaml",
+        "kind: Tenant\nname: acme\nnetworks: {a: [100.64.7.7/24]}\n",
+    );
     let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
     fixture.script(|script| {
         script.apply.diagnostics = vec![v1::Diagnostic {
@@ -295,12 +298,17 @@ async fn warnings_about_documents_come_with_the_plan() {
     });
     let shown = fixture.run(&["plan", "site-a", "-f", &file]).await;
     assert!(shown.err.contains("bits behind its prefix"), "{shown}");
-    let json = fixture.run(&["plan", "site-a", "-f", &file, "-o", "json"]).await;
+    let json = fixture
+        .run(&["plan", "site-a", "-f", &file, "-o", "json"])
+        .await;
     let plan: Value = serde_json::from_str(&json.out).unwrap();
     let message = plan["diagnostics"][0]["message"].as_str().unwrap();
     assert!(message.contains("bits behind"), "{plan}");
     let asked = fixture
-        .run_on(Terminal::Plain(120, "n\n"), &["push", "site-a", "-f", &file])
+        .run_on(
+            Terminal::Plain(120, "n\n"),
+            &["push", "site-a", "-f", &file],
+        )
         .await;
     let (warning, question) = (asked.err.find("bits behind"), asked.err.find("[y/N]"));
     assert!(warning.is_some() && warning < question, "{asked}");
@@ -335,7 +343,9 @@ async fn equal_changes_are_grouped() {
         ..Default::default()
     })
     .await;
-    let shown = fixture.run_on(Terminal::Plain(80, ""), &["plan", "site-a"]).await;
+    let shown = fixture
+        .run_on(Terminal::Plain(80, ""), &["plan", "site-a"])
+        .await;
     insta::assert_snapshot!(shown);
 }
 

@@ -93,7 +93,9 @@ async fn fixture(push: Vec<Kind>) -> Fixture {
 /// The requests that start a push.
 fn pushes(fixture: &Fixture) -> Vec<String> {
     let asked = fixture.requests().into_iter();
-    asked.filter(|asked| asked.starts_with("PushRequest")).collect()
+    asked
+        .filter(|asked| asked.starts_with("PushRequest"))
+        .collect()
 }
 
 fn batched(name: &str, batch: u32, state: PushNodeState) -> v1::PushNode {
@@ -143,7 +145,10 @@ async fn rollback_names_the_cause_and_blames_no_other_node() {
     let shown = fixture.run(&["push", "site-a", "--yes"]).await;
     assert_eq!(shown.status, 1);
     assert!(!shown.err.contains("sip3"), "{shown}");
-    assert!(!shown.to_string().contains("a probe was unreachable"), "{shown}");
+    assert!(
+        !shown.to_string().contains("a probe was unreachable"),
+        "{shown}"
+    );
     insta::assert_snapshot!(shown);
 }
 
@@ -152,16 +157,25 @@ async fn rollback_names_the_cause_and_blames_no_other_node() {
 async fn equal_errors_are_shown_once() {
     let words = "probe trunk: no answer from sip.carrier.example:5060 within 3 s";
     let names: Vec<String> = (1..=12).map(|n| format!("sip{n}")).collect();
-    let nodes = names.iter().map(|name| node(name, PushNodeState::Sent, "", 0));
+    let nodes = names
+        .iter()
+        .map(|name| node(name, PushNodeState::Sent, "", 0));
     let mut events = vec![started(true, nodes.collect())];
     let failed = |name: &String| Kind::Node(node(name, PushNodeState::RolledBack, words, 3_100));
     events.extend(names.iter().map(failed));
     events.push(done(0, 0, 12, 0, true));
     let fixture = fixture(events).await;
     let shown = fixture.run(&["push", "site-a", "--yes"]).await;
-    assert_eq!(shown.to_string().matches("no answer from").count(), 1, "{shown}");
+    assert_eq!(
+        shown.to_string().matches("no answer from").count(),
+        1,
+        "{shown}"
+    );
     assert_eq!(shown.err.matches("hint:").count(), 1, "{shown}");
-    assert!(shown.err.contains("12 nodes (sip1, sip2, sip3 and 9 more)"), "{shown}");
+    assert!(
+        shown.err.contains("12 nodes (sip1, sip2, sip3 and 9 more)"),
+        "{shown}"
+    );
 }
 
 /// A log of CI says what was pushed, and every danger of it.
@@ -196,11 +210,21 @@ async fn push_with_yes_prints_the_sum_and_all_warnings() {
     });
     for command in ["push", "rollback"] {
         let shown = fixture.run(&[command, "site-a", "--yes"]).await;
-        assert!(shown.out.starts_with("site-a: rolling back to 5 would create"), "{shown}");
-        assert!(shown.out.contains("its node changes, 1 warning\n"), "{shown}");
+        assert!(
+            shown
+                .out
+                .starts_with("site-a: rolling back to 5 would create"),
+            "{shown}"
+        );
+        assert!(
+            shown.out.contains("its node changes, 1 warning\n"),
+            "{shown}"
+        );
         assert_eq!(shown.err.matches(warning).count(), 1, "{shown}");
     }
-    let json = fixture.run(&["push", "site-a", "--yes", "-o", "json"]).await;
+    let json = fixture
+        .run(&["push", "site-a", "--yes", "-o", "json"])
+        .await;
     let first: Value = serde_json::from_str(json.out.lines().next().unwrap()).unwrap();
     assert_eq!(first["event"], "plan");
     assert_eq!(first["changed_nodes"][0], "sip1");
@@ -315,10 +339,18 @@ async fn dry_run() {
             }
         }
     });
-    let json = fixture.run(&["push", "site-a", "--dry-run", "-o", "json"]).await;
-    let events = json.out.lines().map(|line| serde_json::from_str(line).unwrap());
+    let json = fixture
+        .run(&["push", "site-a", "--dry-run", "-o", "json"])
+        .await;
+    let events = json
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
     let events: Vec<Value> = events.collect();
-    assert!(events.iter().all(|event| event["dry_run"] == true), "{json}");
+    assert!(
+        events.iter().all(|event| event["dry_run"] == true),
+        "{json}"
+    );
 }
 
 #[tokio::test]

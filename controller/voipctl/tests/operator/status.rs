@@ -255,7 +255,8 @@ async fn changes_that_were_not_pushed() {
         script.status.sites[0].unpushed_documents = vec!["Tenant/acme".to_owned()];
     });
     let shown = fixture.run(&["status"]).await;
-    let line = "7 documents changed since generation 7 (tenant/acme, 6 more): voipctl push site-a\n";
+    let line =
+        "7 documents changed since generation 7 (tenant/acme, 6 more): voipctl push site-a\n";
     assert!(shown.out.contains(line), "{shown}");
     let json = fixture.run(&["status", "-o", "json"]).await;
     let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
@@ -270,7 +271,10 @@ async fn tables_fit_80_columns() {
         let shown = fixture.run_on(Terminal::Plain(80, ""), &[command]).await;
         let header = shown.out.lines().find(|line| line.starts_with("NODE"));
         assert!(header.is_some(), "{shown}");
-        let rows = shown.out.lines().skip_while(|line| !line.starts_with("NODE"));
+        let rows = shown
+            .out
+            .lines()
+            .skip_while(|line| !line.starts_with("NODE"));
         assert!(rows.take(5).all(|row| row.chars().count() <= 80), "{shown}");
     }
 }

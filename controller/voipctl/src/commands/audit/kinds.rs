@@ -19,7 +19,9 @@ pub(super) async fn check(what: &str, controller: &Controller) -> Result<(), Fai
         .filter(|call| call.changes())
         .map(ToString::to_string)
         .collect();
-    let is_call = Call::ALL.iter().any(|call| call.as_str().eq_ignore_ascii_case(what));
+    let is_call = Call::ALL
+        .iter()
+        .any(|call| call.as_str().eq_ignore_ascii_case(what));
     let request = v1::AuditRequest {
         limit: RECENT,
         ..v1::AuditRequest::default()

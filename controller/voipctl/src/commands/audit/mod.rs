@@ -269,9 +269,9 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
         session.console.data(&text);
         if more {
             let ten = args.limit.saturating_mul(10).min(100_000);
-            session
-                .console
-                .hint(&format!("for older records: voipctl audit{filters} -n {ten}"));
+            session.console.hint(&format!(
+                "for older records: voipctl audit{filters} -n {ten}"
+            ));
         }
     } else {
         session.print(&Records { records })?;

@@ -130,7 +130,9 @@ fn first_address(addresses: &[v1::InterfaceAddress]) -> String {
     };
     first.map_or_else(String::new, |first| {
         let net = written(first);
-        let address = net.split_once('/').map_or(net.as_str(), |(address, _)| address);
+        let address = net
+            .split_once('/')
+            .map_or(net.as_str(), |(address, _)| address);
         format!("{address}{more}")
     })
 }

@@ -193,7 +193,11 @@ impl<'p> Page<'p> {
             (0, after) => format!(" {}, new", count(after, "entry")),
             (before, after) => format!(" {} → {}", thousands(before), count(after, "entry")),
         };
-        self.line(1, Tone::Plain, &format!("{}{used}:{entries} {nodes}", set.set));
+        self.line(
+            1,
+            Tone::Plain,
+            &format!("{}{used}:{entries} {nodes}", set.set),
+        );
         let members =
             |members: &[v1::SetMember]| -> Vec<String> { members.iter().map(member).collect() };
         let dynamic = |names: &[String]| -> Vec<String> {
@@ -282,7 +286,9 @@ fn dynamic_set(name: &str) -> String {
     match name.parse() {
         Ok(DynamicSetName::Allow) => "addresses allowed for a while (voipctl allow)".to_owned(),
         Ok(DynamicSetName::Block) => "blocked addresses (voipctl block)".to_owned(),
-        Ok(DynamicSetName::Open) => "everyone, while the site is open (voipctl panic-open)".to_owned(),
+        Ok(DynamicSetName::Open) => {
+            "everyone, while the site is open (voipctl panic-open)".to_owned()
+        }
         Ok(DynamicSetName::Cluster(_)) => "addresses of the site's nodes".to_owned(),
         Ok(DynamicSetName::DenyFeed(list) | DynamicSetName::Feed(list)) => {
             format!("entries of the fetched list {list}")
