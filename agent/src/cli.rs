@@ -147,11 +147,14 @@ pub struct Enroll {
 /// How to reach the controller.
 #[derive(Debug, Args)]
 pub struct ProxyArgs {
-    /// HTTP proxy to the controller, kept for later: http://[USER:PASSWORD@]HOST:PORT
-    /// [default: $HTTPS_PROXY when enrolling, else as it is]
-    #[arg(long, value_name = "URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "HTTP proxy to the controller, kept for later: http://[USER:PASSWORD@]HOST:PORT \
+                [default: $HTTPS_PROXY when enrolling, else as it is]"
+    )]
     pub proxy: Option<Proxy>,
-    /// Connect directly, whatever HTTPS_PROXY says
+    /// Connect directly, whatever the environment says
     #[arg(long, conflicts_with = "proxy")]
     pub no_proxy: bool,
 }

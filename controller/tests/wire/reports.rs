@@ -159,7 +159,7 @@ async fn audit_of_a_site_has_the_changes_of_its_documents() {
     let reader = add(&installation, "ben", of_tenant("viewer", "acme")).await;
     let mut reader = client(&installation, &reader).await;
     let globex = "{kind: Tenant, name: globex, networks: {a: [198.51.101.0/24]}}";
-    let both = format!("{}\n---\n{SITE}", globex);
+    let both = format!("{globex}\n---\n{SITE}");
     installation
         .apply(&both.replace("[acme]", "[acme, globex]"))
         .await;

@@ -37,8 +37,13 @@ pub struct Cli {
     )]
     pub output: Format,
 
-    /// The context file [default: $VOIPCTL_CONFIG, or in the XDG config folder]
-    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = GLOBAL,
+        help = "The context file [default: $VOIPCTL_CONFIG, or in the XDG config folder]"
+    )]
     pub context: Option<PathBuf>,
 
     /// Do not ask for confirmation

@@ -14,7 +14,7 @@ const RECENT: u32 = 1000;
 
 /// Fails if there is no call, and no event in the newest records, of this name.
 pub(super) async fn check(what: &str, controller: &Controller) -> Result<(), Failure> {
-    let mut calls: BTreeSet<String> = Call::ALL
+    let calls: BTreeSet<String> = Call::ALL
         .iter()
         .filter(|call| call.changes())
         .map(ToString::to_string)
@@ -37,11 +37,11 @@ pub(super) async fn check(what: &str, controller: &Controller) -> Result<(), Fai
     if is_call || events.iter().any(|name| name.eq_ignore_ascii_case(what)) {
         return Ok(());
     }
-    let names = |set: &mut BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
+    let names = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
     let mut failure = Failure::input(format!("no call or event is named {what}"))
-        .detail(format!("calls: {}", names(&mut calls)));
+        .detail(format!("calls: {}", names(&calls)));
     if !events.is_empty() {
-        failure = failure.detail(format!("events so far: {}", names(&mut events.clone())));
+        failure = failure.detail(format!("events so far: {}", names(&events)));
     }
     Err(failure.hint("names are as in the column WHAT: voipctl audit"))
 }
