@@ -68,8 +68,10 @@ impl DocumentsApi {
         if let Some(before) = changed {
             let count = answer.changes.len();
             tracing::info!(operator = %caller.name, count, "documents applied");
-            let after = self.read_documents().await?;
-            note(caller, &answer.changes, &before.documents, &after.documents);
+            // They are stored, whether or not they can be read again.
+            let after = self.read_documents().await.ok();
+            let states = [Some(&before), after.as_ref()];
+            note(caller, &answer.changes, &states);
             self.prune_documents(&before);
         }
         Ok(answer)
@@ -166,12 +168,14 @@ fn refused(conflicts: &[DocumentConflict]) -> String {
 
 /// Which documents were changed, and the sites that used one of them or do now, for the audit
 /// log.
-fn note(caller: &Caller, changes: &[DocumentChange], before: &Documents, after: &Documents) {
+fn note(caller: &Caller, changes: &[DocumentChange], states: &[Option<&Stored>]) {
     for change in changes {
         if change.change() != Change::Unchanged {
             caller.concerns(format!("{}/{}", change.kind, change.name));
             if let Ok(kind) = change.kind.parse() {
-                concern_sites(caller, kind, &change.name, [before, after]);
+                let states = states.iter().flatten();
+                let documents = states.map(|state| state.documents.as_ref());
+                concern_sites(caller, kind, &change.name, documents);
             }
         }
     }

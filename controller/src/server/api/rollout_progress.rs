@@ -349,11 +349,19 @@ impl RolloutProgress {
 
     fn newest(&self, name: &NodeName, step: &NodeProgress) -> Sent {
         let (state, error) = self.state(name, step);
-        Sent {
+        let mut newest = Sent {
             state,
             error,
             began_ms: step.began_ms,
+        };
+        let applying = self.sent.get(name).is_some_and(|last| {
+            last.state == PushNodeState::Applying && last.began_ms == newest.began_ms
+        });
+        if applying && newest.state == PushNodeState::Sent && self.view(name).is_none() {
+            // It dials anew for its trial: its last word over the old connection may be lost.
+            newest.state = PushNodeState::Trial;
         }
+        newest
     }
 
     /// Unix time, by the clock at the begin of the watch.
