@@ -107,9 +107,25 @@ async fn node_without_a_ruleset_is_unprotected_and_an_offline_one_unknown() {
         "{:?}",
         status.nodes["a"].error
     );
+    // Rules that are not there are not clean.
     let clean = NodeStatus {
         drift: DriftState::Clean.into(),
         ..NodeStatus::default()
+    };
+    let bare = agent_message::Kind::Status(clean.clone());
+    session.send(bare).await.unwrap();
+    let push = installation.push().await;
+    let offer = session.offer().await;
+    assert_eq!(
+        installation.status().await.nodes["a"].drift(),
+        DriftState::Unspecified
+    );
+    session.apply(&offer).await;
+    push.end().await;
+    let clean = NodeStatus {
+        confirmed_generation: offer.generation,
+        confirmed_digest: offer.digest,
+        ..clean
     };
     let clean = agent_message::Kind::Status(clean);
     session.send(clean).await.unwrap();

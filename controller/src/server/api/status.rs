@@ -284,6 +284,8 @@ fn assemble(
             .unwrap_or_default(),
         drift: match status.drift() {
             DriftState::Unspecified => DriftState::Unspecified,
+            // There is nothing that it could differ from.
+            DriftState::Clean if confirmed.is_none() => DriftState::Unspecified,
             known if connected => known,
             // It was so when the node was last heard of.
             _ => DriftState::Unknown,
