@@ -12,7 +12,7 @@ use voipfleet_proto::v1::{
     DocumentRevision, Severity,
 };
 
-use super::documents::{broken, in_use};
+use super::documents::{broken, concern_sites, in_use};
 use super::fields::{invalid, parse, sources};
 use super::{Caller, DocumentsApi, source_quotas};
 use crate::documents::{Change as Step, Stored};
@@ -178,21 +178,6 @@ fn note(caller: &Caller, changes: &[DocumentChange], states: &[Option<&Stored>])
                 concern_sites(caller, kind, &change.name, documents);
             }
         }
-    }
-}
-
-/// Adds the sites to the audit record that a document is of, or that use it.
-pub(super) fn concern_sites<'d>(
-    caller: &Caller,
-    kind: Kind,
-    name: &str,
-    states: impl IntoIterator<Item = &'d Documents>,
-) {
-    if kind == Kind::Site {
-        return caller.concerns_sites([name.to_owned()]);
-    }
-    for documents in states {
-        caller.concerns_sites(documents.users_of(kind, name));
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::server::rpc_status::internal;
 use tonic::Status;
-use voipfleet_policy::{Document, Kind};
+use voipfleet_policy::{Document, Documents, Kind};
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{
@@ -126,7 +126,7 @@ impl DocumentsApi {
         };
         let store = self.store.as_ref();
         let before = transact(store, "the set of documents", delete).await?;
-        super::apply::concern_sites(caller, kind, name, [before.documents.as_ref()]);
+        concern_sites(caller, kind, name, [before.documents.as_ref()]);
         tracing::info!(operator = %caller.name, %kind, name, "document deleted");
         self.prune_documents(&before);
         Ok(())
@@ -224,6 +224,21 @@ impl DocumentsApi {
                 }
             });
         }
+    }
+}
+
+/// Adds the sites to the audit record that a document is of, or that use it.
+pub(super) fn concern_sites<'d>(
+    caller: &Caller,
+    kind: Kind,
+    name: &str,
+    states: impl IntoIterator<Item = &'d Documents>,
+) {
+    if kind == Kind::Site {
+        return caller.concerns_sites([name.to_owned()]);
+    }
+    for documents in states {
+        caller.concerns_sites(documents.users_of(kind, name));
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::overview::Overview;
+use super::overview::{Overview, Warned};
 use super::site_streams::SiteStreams;
 use super::{Args, announce, rehearse, report_fields, site_selection, store_documents};
 use crate::Session;
@@ -18,9 +18,6 @@ use crate::format::count;
 
 /// The sites to push, each with what its plan was based on.
 type Targets = BTreeMap<SiteName, Option<v1::PlanBasis>>;
-
-/// Warnings that the plan of each site has shown already.
-pub(super) type Warned = BTreeMap<SiteName, Vec<String>>;
 
 /// What comes of a step before the pushes.
 enum Prepared<T> {

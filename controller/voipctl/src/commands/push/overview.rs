@@ -7,7 +7,6 @@ use voipfleet_proto::v1::push_event::Kind;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::advice::AdviceList;
-use super::multi_site::Warned;
 use super::progress_view::ProgressView;
 use super::rollout_watch::queue_position;
 use super::{Args, exit_status, json};
@@ -15,6 +14,9 @@ use crate::Session;
 use crate::console::Progress;
 use crate::diagnostics::{of_wire, show};
 use crate::failure::{ExitStatus, Failure, chain};
+
+/// Warnings that the plan of each site has shown already.
+pub(super) type Warned = BTreeMap<SiteName, Vec<String>>;
 
 /// The progress of all sites.
 pub(super) struct Overview<'a> {
