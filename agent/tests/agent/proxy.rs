@@ -41,13 +41,13 @@ async fn proxy(target: Option<SocketAddr>) -> (Proxy, mpsc::UnboundedReceiver<St
 async fn serve(
     mut tcp: TcpStream,
     target: Option<SocketAddr>,
-    heard: mpsc::UnboundedSender<String>,
+    requests: mpsc::UnboundedSender<String>,
 ) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(tcp.read_u8().await.unwrap());
     }
-    heard.send(String::from_utf8(head).unwrap()).unwrap();
+    requests.send(String::from_utf8(head).unwrap()).unwrap();
     let Some(target) = target else {
         let refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
         tcp.write_all(refusal).await.unwrap();

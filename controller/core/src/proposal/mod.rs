@@ -27,6 +27,7 @@ pub const MAX_GENERATIONS_AHEAD: Generation = 1_000_000;
 
 /// What the nodes of a site should get.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "made once for each push")]
 pub enum Want {
     /// What the documents say.
     Documents,
