@@ -289,6 +289,7 @@ fn table(chains: Vec<ChainFile>) -> Table {
     };
     Table {
         chains: chains.into_iter().map(chain).collect(),
+        ..Table::default()
     }
 }
 

@@ -241,7 +241,15 @@ pub fn compare_rules(wanted: &Wanted, observed: &Table) -> Vec<Difference> {
                 ..here(DriftClass::Policy, &chain.name)
             });
         }
-        if found.rules != chain.rules {
+        let mut hidden = observed.hidden_in(&chain.name).peekable();
+        if hidden.peek().is_some() {
+            // The rules around them are not known word by word.
+            let extra = hidden.map(|hidden| Difference {
+                observed: Some(hidden.text.clone()),
+                ..here(DriftClass::Extra, &chain.name)
+            });
+            differences.extend(capped(extra, "rules"));
+        } else if found.rules != chain.rules {
             let changed = sequence::changes(&chain.rules, &found.rules)
                 .into_iter()
                 .map(|change| describe(change, chain, found, here(DriftClass::Extra, &chain.name)));

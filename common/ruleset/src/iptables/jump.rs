@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use super::words::{is_ours, options, split, target};
-use super::{SavedChain, Table, filter_section};
+use super::{HiddenCause, SavedChain, Table, filter_section};
 use crate::ruleset::INPUT_CHAIN;
 
 /// The jump as iptables-save prints it.
@@ -85,6 +85,17 @@ impl Table {
     }
 }
 
+impl Table {
+    /// Whether iptables can delete a rule of that chain by its text. It compares the text with each
+    /// rule of the chain, and fails at one whose library is missing. Where only nft has words for
+    /// one, the text of the others is not known, except that of our jump.
+    fn can_delete_by_text(&self, chain: &str, rule: &str) -> bool {
+        let mut hidden = self.hidden_in(chain).peekable();
+        hidden.peek().is_none()
+            || (rule == JUMP && hidden.all(|hidden| hidden.cause == HiddenCause::NftOnly))
+    }
+}
+
 /// Lines for a `*filter` section of `iptables-restore --noflush` that leave exactly one
 /// jump, without conditions, just above the first rule that can accept or ends all packets;
 /// none when it is right already. The chain `VF-INPUT` must exist by then.
@@ -99,7 +110,7 @@ pub fn jump_edit(table: &Table) -> Option<String> {
     let mut lines = String::new();
     let mut place = None;
     if let Some(input) = table.chain("INPUT") {
-        delete(&mut lines, input, is_ours);
+        delete(&mut lines, table, input, is_ours);
         let before_us = BeforeUs::of(table);
         place = input
             .rules
@@ -130,7 +141,7 @@ pub fn removal(table: &Table) -> Option<String> {
             let _ = writeln!(declared, ":{} - [0:0]", chain.name);
             let _ = writeln!(removed, "-X {}", chain.name);
         } else {
-            delete(&mut deleted, chain, is_ours);
+            delete(&mut deleted, table, chain, is_ours);
         }
     }
     let lines = declared + &deleted + &removed;
@@ -143,7 +154,9 @@ pub(super) fn retire(stale: &[&str], observed: &Table) -> String {
     let mut lines = String::new();
     let foreign = |chain: &&SavedChain| !is_ours(&chain.name) && chain.name != "INPUT";
     for chain in observed.chains.iter().filter(foreign) {
-        delete(&mut lines, chain, |target| stale.contains(&target));
+        delete(&mut lines, observed, chain, |target| {
+            stale.contains(&target)
+        });
     }
     for name in stale {
         let _ = writeln!(lines, "-X {name}");
@@ -152,15 +165,16 @@ pub(super) fn retire(stale: &[&str], observed: &Table) -> String {
 }
 
 /// Deletes the rules of `chain` that jump to one of the chosen chains.
-fn delete(lines: &mut String, chain: &SavedChain, chosen: impl Fn(&str) -> bool) {
+fn delete(lines: &mut String, table: &Table, chain: &SavedChain, chosen: impl Fn(&str) -> bool) {
+    let by_text = |rule: &str| fits_one_line(rule) && table.can_delete_by_text(&chain.name, rule);
     // A comment may hold a line break or bytes that are no text: no restore can write such a
     // rule. From the end, so that the numbers before it stay.
     for (place, rule) in chain.rules.iter().enumerate().rev() {
-        if !fits_one_line(rule) && jumps_to(rule, &chosen) {
+        if !by_text(rule) && jumps_to(rule, &chosen) {
             let _ = writeln!(lines, "-D {} {}", chain.name, place + 1);
         }
     }
-    for rule in references(chain, chosen).filter(|rule| fits_one_line(rule)) {
+    for rule in references(chain, chosen).filter(|rule| by_text(rule)) {
         let _ = writeln!(lines, "-D{}", rule.strip_prefix("-A").unwrap_or(rule));
     }
 }

@@ -18,6 +18,7 @@ fn table(input: &[&str]) -> Table {
             chain("outer", &["-p tcp -g inner"]),
             chain("inner", &["-j f2b-sshd", "-j ACCEPT"]),
         ],
+        ..Table::default()
     }
 }
 

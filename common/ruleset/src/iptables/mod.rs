@@ -19,7 +19,10 @@ pub use repair::{Repair, RepairPart, repair_input};
 pub(crate) use restore_text::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
 pub use restore_text::{Failsafe, apply_input, restore_input};
 pub use rule_parser::{UnreadableRule, as_read, read_rule};
-pub use saved_tables::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
+pub use saved_tables::{
+    HiddenCause, HiddenRule, MAX_SAVE_BYTES, SavedChain, Table, Unprintable, Unreadable,
+    listed_chains, parse_listing, parse_save,
+};
 pub(crate) use sets::{ElementChange, changes, header};
 pub use sets::{
     KernelSet, SetCount, SetPlan, SetRemoval, ShortSet, Slack, UnreadableSets, count_sets, destroy,

@@ -75,14 +75,7 @@ impl PlanApi {
 /// is no controller to keep open. What ends by itself is given what is left of it at `now`,
 /// Unix time in seconds.
 fn rendered(ruleset: &Ruleset, now: u64) -> RenderedNode {
-    let restore = |family| {
-        apply_input(
-            ruleset,
-            &Failsafe::default(),
-            family,
-            &Table { chains: Vec::new() },
-        )
-    };
+    let restore = |family| apply_input(ruleset, &Failsafe::default(), family, &Table::default());
     RenderedNode {
         node: ruleset.node.to_string(),
         digest: ruleset.digest().as_bytes().to_vec(),
