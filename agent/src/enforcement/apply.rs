@@ -51,6 +51,15 @@ pub enum Rejection {
     #[error("this node's kernel refuses it: {0}")]
     Kernel(#[source] KernelError),
     /// Without a journal, a crash could not be rolled back.
+    /// Another program holds the lock of the node's tools.
+    #[error("nothing was changed: {0}")]
+    Locked(#[source] KernelError),
+    /// What cannot be read can be neither changed nor put back.
+    #[error(
+        "nothing was changed, because this node's rules or sets cannot be read: {0}; see \
+         `nft -a list ruleset` and `ipset list` on the node"
+    )]
+    Unreadable(#[source] KernelError),
     #[error("cannot write the journal")]
     Journal(#[source] LedgerError),
 }
@@ -129,7 +138,10 @@ impl Prepared {
     ) -> Result<Self, Rejection> {
         let filled = effective(&ruleset, sets).map_err(Rejection::UnknownDynamicSet)?;
         let effective = filled.as_deref().unwrap_or(&ruleset);
-        let preflight = preflight(kernel, effective, &failsafe).map_err(Rejection::Kernel)?;
+        let preflight = preflight(kernel, effective, &failsafe).map_err(|error| match error {
+            KernelError::Locked { .. } => Rejection::Locked(error),
+            _ => Rejection::Kernel(error),
+        })?;
         reach(Step::PreflightPassed);
         Ok(Self {
             held,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::Root;
 
@@ -143,6 +144,27 @@ impl Processes {
             }
         }
         Sockets(owners)
+    }
+}
+
+impl Processes {
+    /// The processes that have the file open.
+    pub fn with_file(&self, path: &Path) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut left = MAX_LINKS;
+        for pid in self.ids() {
+            let Ok(links) = std::fs::read_dir(self.root.path(&format!("/proc/{pid}/fd"))) else {
+                continue;
+            };
+            let is_open = links.take(left).filter_map(Result::ok).any(|link| {
+                left -= 1;
+                std::fs::read_link(link.path()).is_ok_and(|to| to == path)
+            });
+            if is_open {
+                found.push(pid);
+            }
+        }
+        found
     }
 }
 

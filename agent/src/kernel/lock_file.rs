@@ -21,7 +21,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Author, KernelEvent, Reach, Transaction};
+use super::{Author, KernelEvent, Reach, Transaction, lock};
 use crate::host::Processes;
 use crate::host::exec::OwnProcesses;
 
@@ -113,6 +113,8 @@ impl LockFile {
 
     /// Watches the file itself; one that is not there is waited for.
     fn watch_file(&mut self) {
+        // Each time that another user opens it would look like a change.
+        lock::close_to_others(&self.path);
         let events = MaskFlags::FAN_OPEN | MaskFlags::FAN_CLOSE;
         let marked = self.fanotify.as_ref().is_some_and(|fanotify| {
             let group = &fanotify.get_ref().0;

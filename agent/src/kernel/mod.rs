@@ -6,6 +6,9 @@ mod events;
 mod lock;
 mod lock_file;
 mod scratch;
+mod lock_holder;
+mod nft_listing;
+mod our_sets;
 mod system;
 mod watch;
 
@@ -25,6 +28,8 @@ pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};
 pub use lock_file::{LOCK_FILE, LockFile, LockFileError, Notifier};
 pub use system::System;
 pub use watch::{Watch, WatchError};
+pub use lock_holder::LockHolder;
+pub use our_sets::{OurSets, SetObstacle, sets_from};
 
 /// Which kernel interface the node's iptables uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +127,8 @@ pub enum KernelError {
     Unsettled { family: Family },
     /// Another program holds the xtables lock.
     #[error(
-        "another program has held {LOCK_FILE} for {} s; find it with `fuser -v {LOCK_FILE}`",
+        "another program has held {LOCK_FILE} for {} s: {holder}; let it end, or stop it, then try \
+         again",
         waited.as_secs()
     )]
     Locked {
@@ -130,6 +136,8 @@ pub enum KernelError {
         waited: Duration,
     },
     /// The thread of a scratch namespace is gone.
+        /// The program.
+        holder: LockHolder,
     #[error("the scratch network namespace is gone")]
     ScratchGone,
 }

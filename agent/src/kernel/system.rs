@@ -10,13 +10,15 @@ use voipfleet_ruleset::ruleset::Family;
 use super::lock::{self, XtablesLock};
 use super::scratch::Scratch;
 use super::{
-    Backend, ConntrackError, Cut, Kernel, KernelError, LOCK_FILE, NoScratch, Parts, Printed,
-    conntrack,
+    Backend, ConntrackError, Cut, Kernel, KernelError, LOCK_FILE, Listing, LockHolder, NftForm,
+    NoScratch, Parts, Printed, conntrack,
 };
 use crate::host::exec::{ExecError, OwnProcesses, Runner, Started};
 
 /// How long a tool waits for the xtables lock.
 const LOCK_WAIT: [&str; 2] = ["-w", "10"];
+/// What they say then, since 1.4.20: `Another app is currently holding the xtables lock`.
+const LOCK_REFUSAL: &str = "holding the xtables lock";
 /// How long we do.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -150,6 +152,12 @@ fn with_line(source: ExecError, input: &str) -> KernelError {
     let ExecError::Refused { words, .. } = &source else {
         return source.into();
     };
+    if words.contains(LOCK_REFUSAL) {
+        return KernelError::Locked {
+            waited: LOCK_LIMIT,
+            holder: LockHolder::of(LOCK_FILE.as_ref()),
+        };
+    }
     let number = words.split("line").skip(1).find_map(|rest| {
         let rest = rest.trim_start_matches([' ', ':']);
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
