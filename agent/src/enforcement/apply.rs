@@ -9,6 +9,7 @@ use voipfleet_ruleset::iptables::{Failsafe, SetCount};
 use voipfleet_ruleset::ruleset::dynamic_sets::Missing;
 use voipfleet_ruleset::ruleset::{Digest, DynamicSets, Ruleset};
 
+use super::kernel_state::{KernelState, read_kernel};
 use super::preflight::{Preflight, preflight};
 use super::read_back;
 use super::target::{EnforceError, RepairScope, Target};
@@ -50,7 +51,6 @@ pub enum Rejection {
     /// The preflight failed.
     #[error("this node's kernel refuses it: {0}")]
     Kernel(#[source] KernelError),
-    /// Without a journal, a crash could not be rolled back.
     /// Another program holds the lock of the node's tools.
     #[error("nothing was changed: {0}")]
     Locked(#[source] KernelError),
@@ -60,6 +60,7 @@ pub enum Rejection {
          `nft -a list ruleset` and `ipset list` on the node"
     )]
     Unreadable(#[source] KernelError),
+    /// Without a journal, a crash could not be rolled back.
     #[error("cannot write the journal")]
     Journal(#[source] LedgerError),
 }
@@ -125,6 +126,8 @@ pub struct Prepared {
     /// The ruleset with its dynamic sets; none where it names none.
     filled: Option<Arc<Ruleset>>,
     preflight: Preflight,
+    /// What the kernel holds; none: it is read when it is changed.
+    before: Option<KernelState>,
 }
 
 impl Prepared {
@@ -149,7 +152,20 @@ impl Prepared {
             failsafe,
             filled,
             preflight,
+            before: None,
         })
+    }
+
+    /// Reads what the kernel holds, before anything is noted or changed.
+    pub fn read_kernel(&mut self, kernel: &mut dyn Kernel) -> Result<(), Rejection> {
+        let read = self.read(kernel).complete();
+        self.before = Some(read.map_err(Rejection::Unreadable)?);
+        Ok(())
+    }
+
+    fn read(&self, kernel: &mut dyn Kernel) -> KernelState {
+        let needed = !self.target().ruleset.sets.is_empty();
+        read_kernel(kernel, Parts::ALL, needed)
     }
 
     /// Why there was no preflight.
@@ -186,15 +202,17 @@ impl Prepared {
 
     /// Enforces it, and reads it back. It is not confirmed by that: a new connection must reach the
     /// controller first.
-    pub fn enforce(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
+    pub fn enforce(mut self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
         self.write(kernel)?;
         Ok(self.read_back(kernel)?.0)
     }
 
     /// Loads it into the kernel.
-    pub fn write(&self, kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
+    pub fn write(&mut self, kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
+        let before = self.before.take();
+        let before = before.unwrap_or_else(|| self.read(kernel));
         let effort = Effort::UntilRefused;
-        write::write(kernel, self.target(), Parts::ALL, effort)
+        write::write_over(kernel, self.target(), Parts::ALL, effort, before)
     }
 
     /// Reads it back, and counts the elements of its sets.
@@ -280,6 +298,7 @@ pub fn refresh_failsafe(
         failsafe,
         filled: running.filled.clone(),
         preflight,
+        before: None,
     };
     let mut refreshed = prepared.enforce(kernel)?;
     refreshed.canonical.keep_policies(&running.canonical);

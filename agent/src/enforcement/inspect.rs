@@ -1,5 +1,7 @@
 //! Compares the kernel with the ruleset that should run, and repairs differences.
 
+use std::collections::BTreeMap;
+
 use voipfleet_ruleset::drift::{Difference, DriftClass, DriftTable, compare_rules, compare_sets};
 use voipfleet_ruleset::iptables::{SetCount, Slack, count_sets, set_renewal};
 use voipfleet_ruleset::ruleset::Family;
@@ -62,6 +64,15 @@ impl Inspection {
             ..Difference::new(DriftClass::Unreadable, family, table, None)
         });
     }
+    /// Whether the rules of `family` could not be read.
+    pub(crate) fn is_unreadable_in(&self, family: Family) -> bool {
+        self.differences.iter().any(|difference| {
+            difference.class == DriftClass::Unreadable
+                && difference.table == DriftTable::Filter
+                && difference.family == family
+        })
+    }
+
 }
 
 /// Compares the kernel with the ruleset that should run.
@@ -85,6 +96,7 @@ pub(crate) fn inspect_parts(
             inspection.differences.extend(differences);
             true
         }
+    inspection.obstacles = Obstacles::of(&mut read);
         Err(why) => {
             inspection.unreadable(*family, DriftTable::Filter, why);
             false

@@ -6,7 +6,7 @@
 
 use tracing::{error, warn};
 use voipfleet_protocol::errors::chain;
-use voipfleet_ruleset::iptables::{Failsafe, filter_section, jump_edit, read_rule};
+use voipfleet_ruleset::iptables::{Failsafe, filter_section, jump_edit, parse_listing, read_rule};
 use voipfleet_ruleset::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, RuleSubject, Ruleset};
 
 use super::target::{EnforceError, RepairScope, Target};
@@ -229,7 +229,18 @@ fn protect(
     if !kernel.speaks(family) {
         return Ok(InForce::Ruleset); // none of its packets come in
     }
-    let table = kernel_state::read_rules(kernel, family)?;
+    let table = match kernel_state::read_rules(kernel, family) {
+        Ok(table) => table,
+        // Whatever else the table holds.
+        Err(error)
+            if existing == ExistingRules::Keep
+                && error.is_unprintable()
+                && has_ruleset(kernel, family) =>
+        {
+            return Ok(InForce::Ruleset);
+        }
+        Err(error) => return Err(error.into()),
+    };
     let rules = table.chain(INPUT_CHAIN).map(|chain| chain.rules.as_slice());
     let rules = rules.unwrap_or_default();
     let is_management = rules.iter().any(|rule| is_management_rule(rule, family));
@@ -254,6 +265,21 @@ fn protect(
 fn is_management_rule(line: &str, family: Family) -> bool {
     let subject = RuleSubject::Management.to_string();
     read_rule(line, family).is_ok_and(|(_, rule)| {
+/// Whether the rules of a ruleset are there, in a table that cannot be read as a whole.
+fn has_ruleset(kernel: &mut dyn Kernel, family: Family) -> bool {
+    let listing = kernel.list(family, Some(INPUT_CHAIN), None).ok();
+    let listing = listing.filter(|listing| listing.refused.is_none());
+    let table = listing.and_then(|listing| parse_listing(&listing.text).ok());
+    let chain = table.as_ref().and_then(|table| table.chain(INPUT_CHAIN));
+    chain.is_some_and(|chain| {
+        let management = chain
+            .rules
+            .iter()
+            .any(|rule| is_management_rule(rule, family));
+        !chain.rules.is_empty() && !management
+    })
+}
+
         let (first, _part) = rule.label.as_str().split_once(':').unwrap_or_default();
         first == subject
     })

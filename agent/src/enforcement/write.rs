@@ -74,10 +74,18 @@ pub(crate) fn write_over(
         reach(Step::Rules(family));
         loaded
     }));
-    first?;
+    if first.is_err() && effort == Effort::UntilRefused {
+        return first;
+    }
+    // Also where rules were refused: else elements of two rulesets would be in force together.
+    // Sets that refused rules still name stay.
+    let timeout = match &first {
+        Ok(()) => target.scope.release_timeout,
+        Err(_) => RepairScope::REPAIR_RELEASE_TIMEOUT,
+    };
     let plan = |observed: &[KernelSet]| target.set_plan(observed).after;
-    release(kernel, after, target.scope.release_timeout, plan)
-        .map_err(failed_at(EnforceStep::SetsAfter))?;
+    let released = release(kernel, after, timeout, plan);
+    first.and(released.map_err(failed_at(EnforceStep::SetsAfter)))?;
     reach(Step::SetsReleased);
     Ok(())
 }

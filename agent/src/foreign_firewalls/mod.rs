@@ -9,11 +9,11 @@ mod services;
 mod vendor_script;
 
 use voipfleet_proto::v1::{Neighbour as ForeignFirewall, NeighbourKind as ForeignFirewallKind};
-use voipfleet_ruleset::iptables::{Table, parse_save};
+use voipfleet_ruleset::iptables::Table;
 use voipfleet_ruleset::ruleset::Family;
 
 use crate::host::Host;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, read_table};
 
 /// The most that one node reports.
 const MAX_REPORTED: usize = 32;
@@ -27,10 +27,7 @@ pub fn find(host: &Host, kernel: &mut dyn Kernel) -> Vec<ForeignFirewall> {
         .filter(|family| kernel.speaks(*family))
         .collect::<Vec<_>>()
         .into_iter()
-        .filter_map(|family| {
-            let text = kernel.save(family).ok()?;
-            Some((family, parse_save(&text).ok()?))
-        })
+        .filter_map(|family| Some((family, read_table(kernel, family).ok()?)))
         .collect();
     let mut found = services::find(host);
     found.extend(vendor_script::find(&host.root));

@@ -3,12 +3,13 @@
 mod author;
 mod conntrack;
 mod events;
+mod filter_table;
 mod lock;
 mod lock_file;
-mod scratch;
 mod lock_holder;
 mod nft_listing;
 mod our_sets;
+mod scratch;
 mod system;
 mod watch;
 
@@ -25,11 +26,12 @@ use crate::host::exec::ExecError;
 pub use author::Author;
 pub use conntrack::{ConntrackError, Cut};
 pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};
+pub use filter_table::{read_table, table_from};
 pub use lock_file::{LOCK_FILE, LockFile, LockFileError, Notifier};
-pub use system::System;
-pub use watch::{Watch, WatchError};
 pub use lock_holder::LockHolder;
 pub use our_sets::{OurSets, SetObstacle, sets_from};
+pub use system::System;
+pub use watch::{Watch, WatchError};
 
 /// Which kernel interface the node's iptables uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,10 +136,10 @@ pub enum KernelError {
     Locked {
         /// How long it was waited for.
         waited: Duration,
-    },
-    /// The thread of a scratch namespace is gone.
         /// The program.
         holder: LockHolder,
+    },
+    /// The thread of a scratch namespace is gone.
     #[error("the scratch network namespace is gone")]
     ScratchGone,
 }
@@ -194,6 +196,24 @@ impl Parts {
     }
 }
 
+/// What `iptables -S` printed.
+#[derive(Debug)]
+pub struct Listing {
+    /// Where it failed, that is what it printed before.
+    pub text: String,
+    /// Why it failed, with the tool's words.
+    pub refused: Option<ExecError>,
+}
+
+/// The forms in which nft lists a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NftForm {
+    /// For programs.
+    Json,
+    /// For people, with the handles of the rules.
+    Text,
+}
+
 /// The output of the tools for the requested parts of the kernel.
 #[derive(Debug, Default)]
 pub struct Printed {
@@ -235,11 +255,29 @@ pub trait Kernel: Send {
     /// `iptables-save` of the filter table of one family.
     fn save(&mut self, family: Family) -> Result<String, KernelError>;
 
+    /// `iptables -S` of the filter table of one family; of one chain; of one rule, counted from 1.
+    /// On a table that iptables-save cannot print, it still prints the chains without such rules.
+    fn list(
+        &mut self,
+        family: Family,
+        chain: Option<&str>,
+        rule: Option<usize>,
+    ) -> Result<Listing, KernelError>;
+
+    /// The filter table of one family as nft lists it, without counters.
+    fn nft_list(&mut self, family: Family, form: NftForm) -> Result<String, KernelError>;
+
     /// `ipset restore`: line by line, so that the lines before a bad one take effect.
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError>;
 
     /// `ipset save` of all sets.
     fn ipset_save(&mut self) -> Result<String, KernelError>;
+
+    /// The names of all sets, a line for each.
+    fn ipset_names(&mut self) -> Result<String, KernelError>;
+
+    /// The type and size of one set: fails for one that this ipset does not understand.
+    fn ipset_header(&mut self, name: &str) -> Result<String, KernelError>;
 
     /// `ipset save` of the sets of these names, which are there.
     fn ipset_save_of(&mut self, _names: &[String]) -> Result<String, KernelError> {

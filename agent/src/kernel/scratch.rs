@@ -6,7 +6,9 @@ use nix::sched::{CloneFlags, unshare};
 use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::ruleset::Family;
 
-use super::{Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, Parts, Printed};
+use super::{
+    Backend, ConntrackError, Cut, Kernel, KernelError, Listing, NftForm, NoScratch, Parts, Printed,
+};
 
 type Job<K> = Box<dyn FnOnce(&mut K) + Send>;
 
@@ -96,6 +98,20 @@ impl<K: Kernel + Clone + 'static> Kernel for Scratch<K> {
         self.ask(move |kernel| kernel.save(family))
     }
 
+    fn list(
+        &mut self,
+        family: Family,
+        chain: Option<&str>,
+        rule: Option<usize>,
+    ) -> Result<Listing, KernelError> {
+        let chain = chain.map(str::to_owned);
+        self.ask(move |kernel| kernel.list(family, chain.as_deref(), rule))
+    }
+
+    fn nft_list(&mut self, family: Family, form: NftForm) -> Result<String, KernelError> {
+        self.ask(move |kernel| kernel.nft_list(family, form))
+    }
+
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
         let input = input.to_owned();
         self.ask(move |kernel| kernel.ipset_restore(&input))
@@ -103,6 +119,15 @@ impl<K: Kernel + Clone + 'static> Kernel for Scratch<K> {
 
     fn ipset_save(&mut self) -> Result<String, KernelError> {
         self.ask(K::ipset_save)
+    }
+
+    fn ipset_names(&mut self) -> Result<String, KernelError> {
+        self.ask(K::ipset_names)
+    }
+
+    fn ipset_header(&mut self, name: &str) -> Result<String, KernelError> {
+        let name = name.to_owned();
+        self.ask(move |kernel| kernel.ipset_header(&name))
     }
 
     fn ipset_save_of(&mut self, names: &[String]) -> Result<String, KernelError> {

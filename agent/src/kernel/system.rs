@@ -13,7 +13,7 @@ use super::{
     Backend, ConntrackError, Cut, Kernel, KernelError, LOCK_FILE, Listing, LockHolder, NftForm,
     NoScratch, Parts, Printed, conntrack,
 };
-use crate::host::exec::{ExecError, OwnProcesses, Runner, Started};
+use crate::host::exec::{Ended, ExecError, OwnProcesses, Runner, Started};
 
 /// How long a tool waits for the xtables lock.
 const LOCK_WAIT: [&str; 2] = ["-w", "10"];
@@ -230,6 +230,54 @@ impl Kernel for System {
         Ok(self.runner.run(&program, &["-t", "filter"], "")?.stdout)
     }
 
+    fn list(
+        &mut self,
+        family: Family,
+        chain: Option<&str>,
+        rule: Option<usize>,
+    ) -> Result<Listing, KernelError> {
+        // Legacy takes its lock even to print. What it prints is as good without, as that of
+        // iptables-save, which takes none.
+        let stand_in = match (&self.held, self.backend) {
+            (None, Backend::Legacy) => lock::stand_in(),
+            _ => None,
+        };
+        let lock_file = match (&self.held, &stand_in) {
+            (Some(held), _) => Some(held.stand_in()),
+            (None, file) => file.as_ref().map(lock::path_of),
+        };
+        let runner = lock_file
+            .into_iter()
+            .fold(self.runner.clone(), Runner::with_lock_file);
+        let rule = rule.map(|number| number.to_string());
+        let mut arguments = vec!["-w", "-t", "filter", "-S"];
+        arguments.extend(chain);
+        arguments.extend(rule.as_deref());
+        let program = iptables(family);
+        let Ended { output, failed } = runner.start(program, &arguments)?.end("")?;
+        Ok(Listing {
+            text: output.stdout,
+            refused: failed.map(|how| ExecError::Refused {
+                program: program.to_owned(),
+                how,
+                words: output.words,
+            }),
+        })
+    }
+
+    fn nft_list(&mut self, family: Family, form: NftForm) -> Result<String, KernelError> {
+        let form = match form {
+            NftForm::Json => "-j",
+            NftForm::Text => "-a",
+        };
+        let family = match family {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        };
+        let arguments = ["-s", form, "list", "table", family, "filter"];
+        Ok(self.runner.run("nft", &arguments, "")?.stdout)
+    }
+
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
         self.runner
             .run("ipset", &["restore"], input)
@@ -241,9 +289,20 @@ impl Kernel for System {
         Ok(self.runner.run("ipset", &["save"], "")?.stdout)
     }
 
+    fn ipset_names(&mut self) -> Result<String, KernelError> {
+        Ok(self.runner.run("ipset", &["list", "-n"], "")?.stdout)
+    }
+
+    fn ipset_header(&mut self, name: &str) -> Result<String, KernelError> {
+        Ok(self.runner.run("ipset", &["list", "-t", name], "")?.stdout)
+    }
+
     fn ipset_save_of(&mut self, names: &[String]) -> Result<String, KernelError> {
-        if names.len() > MOST_SAVES {
-            return self.ipset_save();
+        // One that this ipset does not understand keeps it from saving all.
+        if names.len() > MOST_SAVES
+            && let Ok(all) = self.ipset_save()
+        {
+            return Ok(all);
         }
         let mut all = String::new();
         for name in names {

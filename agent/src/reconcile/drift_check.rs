@@ -1,9 +1,9 @@
 //! Drift: when the kernel is inspected, what differed, and what came of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{error, info, warn};
 use voipfleet_proto::v1 as pb;
 use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::drift::{Difference, DriftClass, DriftSubject, DriftTable};
@@ -15,7 +15,7 @@ use super::node::Node;
 use super::repair::{Findings, Repair};
 use crate::enforcement::inspect::{self, Inspection, Moment};
 use crate::host::clock;
-use crate::kernel::{Kernel, Parts};
+use crate::kernel::{Author, Kernel, Parts};
 use crate::ledger::Confirmed;
 use crate::mailbox::{Change, Outbox};
 
@@ -166,7 +166,9 @@ impl Drift {
         kernel.expect_restore(&likely);
         let moment = self.moment(parts);
         let noticed = change.map_or_else(Instant::now, |change| change.noticed);
-        let found = inspect_and_renew(kernel, running, parts, moment);
+        let mut found = inspect_and_renew(kernel, running, parts, moment);
+        let seen = std::mem::take(&mut found.obstacles);
+        let mut obstacles_changed = self.take_obstacles(seen, change);
         let at_ms = clock::unix_ms(clock::now());
         let waiting = self.take(&found, parts, change, noticed, at_ms);
         let repairs = |difference: &Difference| {
@@ -180,7 +182,7 @@ impl Drift {
                 waiting: &waiting,
                 at_ms,
             };
-            let left = self
+            let mut left = self
                 .repair
                 .run(kernel, running, found, &mut self.records, outbox);
             self.count(&left);
@@ -337,3 +339,6 @@ fn inspect_and_renew(
     }
     inspect::inspect_parts(kernel, running, parts, Moment::now())
 }
+    /// Other foreign rules or sets than before cannot be printed.
+    pub(super) obstacles_changed: bool,
+        self.obstacles_changed |= other.obstacles_changed;

@@ -13,6 +13,7 @@ use super::flows::Flows;
 use super::node::Node;
 use super::outcome::Outcome;
 use super::warnings::Warning;
+use crate::enforcement::management_rules::Fallback;
 use crate::mailbox::Outbox;
 
 /// Reports, and what they repeat.

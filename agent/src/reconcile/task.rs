@@ -116,7 +116,7 @@ impl Reconciler {
         if failed.is_some() {
             task.check_drift(None);
         } else {
-            task.drift.count_sets(&mut task.node);
+            task.drift.look_around(&mut task.node);
         }
         // Another program may have let something in while no agent ran, or the agent was killed
         // before it cut what it had just confirmed.
@@ -234,6 +234,9 @@ impl Reconciler {
     }
 
     /// Before an inspection: dynamic sets that are not in force yet are not drift.
+        if checked.obstacles_changed {
+            self.report_facts();
+        }
     fn finish_dynamic_sets(&mut self) {
         if self.dynamic_sets.deadline().is_some() {
             self.retry_dynamic_sets();

@@ -61,4 +61,6 @@ mod trial_link;
 #[cfg(test)]
 mod unreadable;
 #[cfg(test)]
+mod unprintable;
+#[cfg(test)]
 mod watch;

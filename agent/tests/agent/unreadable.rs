@@ -1,27 +1,49 @@
-//! Rules of nft that iptables has no words for, in the table that it should print.
+//! Rules and sets that cannot be read in any way, and rules with bytes that are no text.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use voipfleet_agent::enforcement::inspect::inspect;
-use voipfleet_agent::kernel::Backend;
-use voipfleet_proto::v1::{self as pb, DriftClass, DriftRecord, DriftState, NodeStatus};
+use voipfleet_proto::v1::{self as pb, DriftClass, DriftRecord, DriftState, NodeState, NodeStatus};
+use voipfleet_ruleset::ruleset::Family;
+use voipfleet_testkit::kernel::Call;
 
-use crate::reconciler::{Agent, NEVER, OFTEN};
-use crate::support::{in_namespace, install, on_both_backends, sample};
+use crate::intercepted::failing_while;
+use crate::reconciler::{Agent, NEVER, OFTEN, offer};
+use crate::support::{Place, confirmed, install, on_both_backends, same, sample};
+
+/// An agent that runs generation 1, and a switch that makes a part of the kernel unreadable.
+fn unreadable(place: &Place, picks: fn(&Call<'_>) -> bool) -> (Agent, Arc<AtomicBool>) {
+    place.add_foreign_rules();
+    let (kernel, hidden) = failing_while(place, picks);
+    let own = kernel.kernel.own_processes();
+    let agent = Agent::start_with(place, OFTEN, Box::new(kernel), own);
+    let status = agent.answer_to(offer(1, 1, &sample(1)));
+    assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
+    (agent, hidden)
+}
+
+fn rules_of_v4(call: &Call<'_>) -> bool {
+    matches!(call, Call::Save(Family::V4) | Call::List(Family::V4))
+}
+
+fn rules(call: &Call<'_>) -> bool {
+    matches!(call, Call::Save(_) | Call::List(_))
+}
+
+fn sets(call: &Call<'_>) -> bool {
+    matches!(call, Call::SaveSets | Call::SaveSetsOf(_) | Call::ListSets)
+}
 
 #[test]
 fn unreadable_family_is_reported_and_the_rest_repaired() {
-    in_namespace(Backend::Nft, |place| {
-        let (mut system, ledger) = (place.system(), place.ledger());
-        install(&mut system, &ledger, 1, sample(1));
-        let agent = Agent::start(place, OFTEN);
-        place.tool("nft insert rule ip filter VF-INPUT ct count over 5 accept");
+    on_both_backends(|place| {
+        let (agent, hidden) = unreadable(place, rules_of_v4);
+        hidden.store(true, Ordering::SeqCst);
         let unreadable = |record: &DriftRecord| record.class() == DriftClass::Unreadable;
         let records = agent.records_until(|records| records.iter().any(unreadable));
         let record = records.iter().find(|record| unreadable(record)).unwrap();
         assert_eq!(record.family(), pb::Family::V4);
-        assert!(
-            record.observed.contains("inspect it with nft"),
-            "{record:?}"
-        );
         let has = |state| move |status: &NodeStatus| status.drift() == state;
         if !has(DriftState::Unreadable)(&agent.outbox.last_status()) {
             agent.statuses_until(has(DriftState::Unreadable));

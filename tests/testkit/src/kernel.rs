@@ -1,7 +1,7 @@
 //! A kernel whose calls a test sees, and can let fail.
 
 use voipfleet_agent::kernel::{
-    Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, Parts, Printed,
+    Backend, ConntrackError, Cut, Kernel, KernelError, Listing, NftForm, NoScratch, Parts, Printed,
 };
 use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::ruleset::Family;
@@ -11,9 +11,13 @@ use voipfleet_ruleset::ruleset::Family;
 pub enum Call<'a> {
     Restore(Family, &'a str),
     Save(Family),
+    /// A way around `Save`: iptables or nft lists the table or a part of it.
+    List(Family),
     RestoreSets(&'a str),
     SaveSets,
     SaveSetsOf(&'a [String]),
+    /// The names of the sets, or the header of one.
+    ListSets,
     /// Only hooks after the call see it.
     CutFlows,
 }
@@ -128,6 +132,25 @@ impl<K: Kernel + ?Sized + 'static> Kernel for Intercept<K> {
     }
     fn save(&mut self, family: Family) -> Result<String, KernelError> {
         self.around(Call::Save(family), |kernel| kernel.save(family))
+    }
+    fn list(
+        &mut self,
+        family: Family,
+        chain: Option<&str>,
+        rule: Option<usize>,
+    ) -> Result<Listing, KernelError> {
+        self.around(Call::List(family), |kernel| {
+            kernel.list(family, chain, rule)
+        })
+    }
+    fn nft_list(&mut self, family: Family, form: NftForm) -> Result<String, KernelError> {
+        self.around(Call::List(family), |kernel| kernel.nft_list(family, form))
+    }
+    fn ipset_names(&mut self) -> Result<String, KernelError> {
+        self.around(Call::ListSets, Kernel::ipset_names)
+    }
+    fn ipset_header(&mut self, name: &str) -> Result<String, KernelError> {
+        self.around(Call::ListSets, |kernel| kernel.ipset_header(name))
     }
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
         self.around(Call::RestoreSets(input), |kernel| {
