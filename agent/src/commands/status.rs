@@ -44,6 +44,10 @@ struct StatusReport {
     drift: DriftSummary,
     /// Why the node runs its management rules.
     fallback: Option<String>,
+    /// How packets come in past our rules.
+    open: Vec<String>,
+    /// Foreign rules and sets that the tools cannot print.
+    warnings: Vec<String>,
     differences: Vec<Difference>,
 }
 
@@ -90,13 +94,19 @@ impl StatusReport {
             Some(found) if found.is_clean() => DriftSummary::Clean,
             Some(_) => DriftSummary::Drifted,
         };
+        let found = found.unwrap_or_default();
+        let open = found.open.iter();
         Ok(Self {
             config: state.config().ok(),
             confirmed,
             dynamic_sets,
             drift,
             fallback,
-            differences: found.map(|found| found.differences).unwrap_or_default(),
+            open: open
+                .map(|(family, why)| format!("{family}: {why}"))
+                .collect(),
+            warnings: found.obstacles.describe(|_| None),
+            differences: found.differences,
         })
     }
 
@@ -115,6 +125,8 @@ impl StatusReport {
             "iptables": system.version(),
             "drift": self.drift.as_str(),
             "fallback": self.fallback,
+            "open": self.open,
+            "warnings": self.warnings,
             "dynamic_digest": sets.map(|sets| sets.digest.to_string()),
             "dynamic_error": self.dynamic_sets.error(),
             "differences": differences,
@@ -143,7 +155,12 @@ impl StatusReport {
         let (backend, version) = (system.backend(), system.version());
         field("backend", &format_args!("{backend} (iptables {version})"));
         field("drift", &self.drift.as_str());
-        let details = self.fallback.iter().cloned();
+        let open = self.open.iter().map(|why| format!("open now: {why}"));
+        let warnings = self
+            .warnings
+            .iter()
+            .map(|warning| format!("warning: {warning}"));
+        let details = open.chain(self.fallback.iter().cloned()).chain(warnings);
         let details = details.chain(self.dynamic_sets.error());
         let differences = self.differences.iter();
         let details = details.chain(differences.map(|found| describe_difference(found, 0)));

@@ -7,6 +7,8 @@ use voipfleet_ruleset::iptables::{SetCount, Slack, count_sets, set_renewal};
 use voipfleet_ruleset::ruleset::Family;
 
 use super::kernel_state::{KernelState, read_kernel};
+use super::obstacles::Obstacles;
+use super::openness::{Openness, openness};
 use super::target::{EnforceError, RepairScope, Target};
 use super::write::{self, Effort};
 use crate::host::clock;
@@ -23,6 +25,10 @@ pub struct Inspection {
     pub sets: Option<SetCount>,
     /// Input of `ipset restore` for timers that are off only because time passed.
     pub(crate) renewal: Option<String>,
+    /// What could be read only by other means than iptables-save and ipset save.
+    pub obstacles: Obstacles,
+    /// Why packets come in that the ruleset does not let in, by family.
+    pub open: BTreeMap<Family, Openness>,
     /// The state that was read.
     read: KernelState,
 }
@@ -58,12 +64,6 @@ impl Inspection {
         self.differences.iter().any(unreadable)
     }
 
-    fn unreadable(&mut self, family: Family, table: DriftTable, why: &KernelError) {
-        self.differences.push(Difference {
-            observed: Some(why.to_string()),
-            ..Difference::new(DriftClass::Unreadable, family, table, None)
-        });
-    }
     /// Whether the rules of `family` could not be read.
     pub(crate) fn is_unreadable_in(&self, family: Family) -> bool {
         self.differences.iter().any(|difference| {
@@ -73,6 +73,12 @@ impl Inspection {
         })
     }
 
+    fn unreadable(&mut self, family: Family, table: DriftTable, why: &KernelError) {
+        self.differences.push(Difference {
+            observed: Some(why.to_string()),
+            ..Difference::new(DriftClass::Unreadable, family, table, None)
+        });
+    }
 }
 
 /// Compares the kernel with the ruleset that should run.
@@ -90,13 +96,18 @@ pub(crate) fn inspect_parts(
     let mut inspection = Inspection::default();
     let needed = !running.effective().sets.is_empty();
     let mut read = read_kernel(kernel, parts, needed);
+    inspection.obstacles = Obstacles::of(&mut read);
     read.tables.retain(|family, table| match table {
         Ok(observed) => {
-            let differences = compare_rules(running.canonical.of(*family), observed);
-            inspection.differences.extend(differences);
+            let wanted = running.canonical.of(*family);
+            if let Some(why) = openness(running.ruleset.mode, wanted, observed) {
+                inspection.open.insert(*family, why);
+            }
+            inspection
+                .differences
+                .extend(compare_rules(wanted, observed));
             true
         }
-    inspection.obstacles = Obstacles::of(&mut read);
         Err(why) => {
             inspection.unreadable(*family, DriftTable::Filter, why);
             false

@@ -43,6 +43,11 @@ pub enum Protection {
 }
 
 impl Fallback {
+    /// Whether nothing protects the node that should.
+    pub fn is_open(&self) -> bool {
+        matches!(self.protection, Protection::Refused(_))
+    }
+
     /// For the log, the operator and the controller.
     pub fn describe(&self) -> String {
         let since = i64::try_from(clock::unix_ms(self.note.since))
@@ -260,11 +265,6 @@ fn protect(
     Ok(InForce::Management)
 }
 
-/// Whether this line of iptables-save is a rule that only [`Ruleset::management`] has. The kernel
-/// holds no more of a rule's subject than the first word of its label.
-fn is_management_rule(line: &str, family: Family) -> bool {
-    let subject = RuleSubject::Management.to_string();
-    read_rule(line, family).is_ok_and(|(_, rule)| {
 /// Whether the rules of a ruleset are there, in a table that cannot be read as a whole.
 fn has_ruleset(kernel: &mut dyn Kernel, family: Family) -> bool {
     let listing = kernel.list(family, Some(INPUT_CHAIN), None).ok();
@@ -280,6 +280,11 @@ fn has_ruleset(kernel: &mut dyn Kernel, family: Family) -> bool {
     })
 }
 
+/// Whether this line of iptables-save is a rule that only [`Ruleset::management`] has. The kernel
+/// holds no more of a rule's subject than the first word of its label.
+fn is_management_rule(line: &str, family: Family) -> bool {
+    let subject = RuleSubject::Management.to_string();
+    read_rule(line, family).is_ok_and(|(_, rule)| {
         let (first, _part) = rule.label.as_str().split_once(':').unwrap_or_default();
         first == subject
     })

@@ -330,6 +330,16 @@ impl KernelError {
         }
     }
 
+    /// Whether a tool could not print what the kernel holds: another way may be open.
+    pub(crate) fn is_unprintable(&self) -> bool {
+        matches!(
+            self,
+            KernelError::Exec(ExecError::Refused { .. })
+                | KernelError::Rules { .. }
+                | KernelError::Sets(_)
+        )
+    }
+
     /// Whether the tool itself is missing.
     pub fn is_not_installed(&self) -> bool {
         matches!(self, KernelError::Exec(ExecError::NotInstalled { .. }))

@@ -14,6 +14,8 @@ use super::drift_records::{DriftRecords, send_records};
 use super::node::Node;
 use super::repair::{Findings, Repair};
 use crate::enforcement::inspect::{self, Inspection, Moment};
+use crate::enforcement::obstacles::Obstacles;
+use crate::enforcement::openness::Openness;
 use crate::host::clock;
 use crate::kernel::{Author, Kernel, Parts};
 use crate::ledger::Confirmed;
@@ -32,6 +34,12 @@ pub(super) struct Drift {
     counted: Option<SetCount>,
     /// Why the confirmed ruleset was not in force at the start; until it is.
     not_in_force: Option<String>,
+    /// What the tools cannot print, so that ours was read around it.
+    obstacles: Obstacles,
+    /// Who made the rules of a family unprintable, where it is known.
+    obstacle_authors: BTreeMap<Family, Author>,
+    /// How packets come in past our rules, by family.
+    open: BTreeMap<Family, Openness>,
     /// Changes that were announced and not inspected yet.
     pending: Option<Change>,
     last_check: Option<Instant>,
@@ -49,6 +57,9 @@ impl Drift {
             state: pb::DriftState::Clean,
             counted: None,
             not_in_force,
+            obstacles: Obstacles::default(),
+            obstacle_authors: BTreeMap::new(),
+            open: BTreeMap::new(),
             pending: None,
             last_check: None,
             clock_steps,
@@ -70,6 +81,21 @@ impl Drift {
 
     pub(super) fn not_in_force(&self) -> Option<&str> {
         self.not_in_force.as_deref()
+    }
+
+    /// What the tools cannot print, a line for each.
+    pub(super) fn obstacles(&self) -> Vec<String> {
+        let author = |family| self.obstacle_authors.get(&family).map(Author::describe);
+        self.obstacles.describe(author)
+    }
+
+    /// Why packets come in past our rules, as far as it is known; `None` where they do not.
+    pub(super) fn open(&self) -> Option<String> {
+        let open = self.open.iter();
+        let lines: Vec<String> = open
+            .map(|(family, why)| format!("{family}: {why}"))
+            .collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
     }
 
     /// Sets were counted elsewhere.
@@ -150,6 +176,7 @@ impl Drift {
         // Before an undo there is nothing to compare with; management rules are put back whole.
         if node.is_out_of_force() {
             self.repair.forget();
+            self.open.clear();
             return Checked {
                 fell_back: !node.trial_state.undo_is_due() && node.hold_fallback(),
                 ..Checked::default()
@@ -186,14 +213,63 @@ impl Drift {
                 .repair
                 .run(kernel, running, found, &mut self.records, outbox);
             self.count(&left);
-        } else if !found.is_clean() {
-            send_records(outbox, self.records.unsent());
+            self.take_open(&left, parts);
+            let seen = std::mem::take(&mut left.obstacles);
+            obstacles_changed |= self.take_obstacles(seen, change);
+        } else {
+            self.take_open(&found, parts);
+            if !found.is_clean() {
+                send_records(outbox, self.records.unsent());
+            }
         }
         self.state = self.current_state();
         Checked {
             inspected: true,
             repaired,
             fell_back: false,
+            obstacles_changed,
+        }
+    }
+
+    /// Takes what the tools could not print. Returns whether that is news.
+    fn take_obstacles(&mut self, seen: Obstacles, change: Option<&Change>) -> bool {
+        let before = self.obstacles();
+        for (family, why) in &seen.tables {
+            if why.is_none() {
+                self.obstacle_authors.remove(family);
+            } else if !self.obstacles.has_unprintable(*family)
+                && let Some(author) = change.and_then(|change| change.author(*family))
+            {
+                self.obstacle_authors.insert(*family, author.clone());
+            }
+        }
+        self.obstacles.update(seen);
+        let now = self.obstacles();
+        for line in now.iter().filter(|line| !before.contains(line)) {
+            warn!(
+                reason = line,
+                "foreign rules or sets that cannot be printed"
+            );
+        }
+        now != before
+    }
+
+    /// Takes how the kernel lets packets in past our rules, of the parts that were inspected.
+    fn take_open(&mut self, left: &Inspection, parts: Parts) {
+        let was_open = self.open();
+        self.open.retain(|family, _| {
+            let inspected = parts.covers(DriftTable::Filter, *family);
+            !inspected || left.is_unreadable_in(*family)
+        });
+        let open = left.open.iter();
+        self.open
+            .extend(open.map(|(family, why)| (*family, why.clone())));
+        match (was_open, self.open()) {
+            (before, Some(now)) if before.as_ref() != Some(&now) => {
+                error!(reason = now, "this node is open");
+            }
+            (Some(_), None) => info!("this node is closed again"),
+            _ => {}
         }
     }
 
@@ -276,9 +352,22 @@ impl Drift {
         });
     }
 
+    /// Takes what the kernel holds besides a ruleset that was just put in force.
+    pub(super) fn look_around(&mut self, node: &mut Node) {
+        let (kernel, Some(running)) = node.kernel_and_running() else {
+            return;
+        };
+        let mut found = inspect::inspect_parts(kernel, running, Parts::ALL, Moment::now());
+        let seen = std::mem::take(&mut found.obstacles);
+        self.take_obstacles(seen, None);
+        self.take_open(&found, Parts::ALL);
+        self.counted = found.sets;
+    }
+
     /// The ruleset that runs was just proved.
     pub(super) fn is_clean_now(&mut self) {
         self.not_in_force = None;
+        self.open.clear();
         let now = Instant::now();
         self.repair.checked(now, &[], |_| true);
         self.records.found(&[], Parts::ALL, None, now, 0);
@@ -312,6 +401,8 @@ pub(super) struct Checked {
     pub(super) repaired: bool,
     /// The node fell back to its management rules, or they were refused.
     pub(super) fell_back: bool,
+    /// Other foreign rules or sets than before cannot be printed.
+    pub(super) obstacles_changed: bool,
 }
 
 impl Checked {
@@ -319,6 +410,7 @@ impl Checked {
         self.inspected |= other.inspected;
         self.repaired |= other.repaired;
         self.fell_back |= other.fell_back;
+        self.obstacles_changed |= other.obstacles_changed;
     }
 }
 
@@ -339,6 +431,3 @@ fn inspect_and_renew(
     }
     inspect::inspect_parts(kernel, running, parts, Moment::now())
 }
-    /// Other foreign rules or sets than before cannot be printed.
-    pub(super) obstacles_changed: bool,
-        self.obstacles_changed |= other.obstacles_changed;

@@ -61,6 +61,7 @@ impl Report {
         if last.drift == i32::from(view.drift.state())
             && last.drift_detail == detail.as_deref().unwrap_or_default()
             && last.sets == counted_sets(view)
+            && last.open == open(view)
         {
             return;
         }
@@ -151,6 +152,19 @@ fn error(node: &Node, outcome: &Outcome) -> String {
         (Some(fallback), Outcome::Rejected(..) | Outcome::RolledBack(..) | Outcome::Failed(..)) => {
             format!("{error}; {}", fallback.describe())
         }
+/// Why packets come in past our rules; empty: they do not.
+fn open(view: View<'_>) -> String {
+    let fallback = view
+        .node
+        .fallback
+        .as_ref()
+        .filter(|_| view.node.is_in_fallback());
+    let refused = fallback
+        .filter(|fallback| fallback.is_open())
+        .map(Fallback::describe);
+    refused.or_else(|| view.drift.open()).unwrap_or_default()
+}
+
         _ => error,
     }
 }

@@ -41,6 +41,8 @@ mod node;
 #[cfg(test)]
 mod offers;
 #[cfg(test)]
+mod openness;
+#[cfg(test)]
 mod peer;
 #[cfg(test)]
 mod probes;
@@ -59,8 +61,8 @@ mod trial;
 #[cfg(test)]
 mod trial_link;
 #[cfg(test)]
-mod unreadable;
-#[cfg(test)]
 mod unprintable;
+#[cfg(test)]
+mod unreadable;
 #[cfg(test)]
 mod watch;
