@@ -147,11 +147,11 @@ fn status(
 
 /// Problems of an offer, and of the node; empty: none.
 fn error(node: &Node, outcome: &Outcome) -> String {
+        open: open(view),
+        undo_due: node.trial_state.undo_is_due(),
     let error = outcome.error().unwrap_or_default();
     match (&node.fallback, outcome) {
         (Some(fallback), Outcome::Rejected(..) | Outcome::RolledBack(..) | Outcome::Failed(..)) => {
-            format!("{error}; {}", fallback.describe())
-        }
 /// Why packets come in past our rules; empty: they do not.
 fn open(view: View<'_>) -> String {
     let fallback = view
@@ -165,6 +165,8 @@ fn open(view: View<'_>) -> String {
     refused.or_else(|| view.drift.open()).unwrap_or_default()
 }
 
+            format!("{error}; {}", fallback.describe())
+        }
         _ => error,
     }
 }

@@ -63,8 +63,91 @@ fn unreadable_family_is_reported_and_the_rest_repaired() {
             let state = agent.outbox.last_status().drift();
             assert_eq!(state, DriftState::Unreadable);
         }
-        place.tool("nft flush chain ip filter VF-INPUT");
-        agent.statuses_until(has(DriftState::Clean));
+        hidden.store(false, Ordering::SeqCst);
+        agent.drift_until(DriftState::Clean);
+    });
+}
+
+#[test]
+fn push_to_a_kernel_that_cannot_be_read_changes_nothing() {
+    on_both_backends(|place| {
+        for picks in [rules_of_v4, rules, sets] {
+            let (agent, hidden) = unreadable(place, picks);
+            let before = place.everything();
+            hidden.store(true, Ordering::SeqCst);
+            let status = agent.answer_to(offer(2, 2, &sample(2)));
+            assert_eq!(status.state(), NodeState::Rejected, "{}", status.error);
+            assert!(
+                status.error.contains("nothing was changed"),
+                "{}",
+                status.error
+            );
+            assert_eq!(status.confirmed_generation, 1);
+            same(&before, &place.everything());
+            assert!(place.ledger().journal().unwrap().is_none());
+            hidden.store(false, Ordering::SeqCst);
+            drop(agent);
+            place.tool("iptables -F");
+            place.tool("iptables -X");
+            place.tool("ip6tables -F");
+            place.tool("ip6tables -X");
+            place.tool("ipset destroy");
+            std::fs::remove_dir_all(place.folder.path().join("ledger")).unwrap();
+        }
+    });
+}
+
+#[test]
+fn confirmed_ruleset_is_what_runs_where_a_restart_cannot_read_the_rules() {
+    on_both_backends(|place| {
+        let (agent, _) = unreadable(place, rules);
+        drop(agent);
+        let before = place.everything();
+        // Our own chain can still be listed.
+        let (kernel, hidden) = failing_while(place, |call| matches!(call, Call::Save(_)));
+        hidden.store(true, Ordering::SeqCst);
+        let own = kernel.kernel.own_processes();
+        let agent = Agent::start_with(place, OFTEN, Box::new(kernel), own);
+        agent.drift_until(DriftState::Clean);
+        let status = agent.outbox.last_status();
+        assert_eq!(
+            (status.state(), status.confirmed_generation),
+            (NodeState::Applied, 1)
+        );
+        assert_eq!((status.error.as_str(), status.open.as_str()), ("", ""));
+        same(&before, &place.everything());
+        assert_eq!(confirmed(place), Some(1));
+    });
+}
+
+#[test]
+fn no_failure_leaves_sets_of_two_generations() {
+    on_both_backends(|place| {
+        place.add_foreign_rules();
+        let (kernel, stuck) = failing_while(place, |call| matches!(call, Call::Restore(..)));
+        let own = kernel.kernel.own_processes();
+        let agent = Agent::start_with(place, OFTEN, Box::new(kernel), own);
+        let status = agent.answer_to(offer(1, 1, &sample(1)));
+        assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
+        let before = place.everything();
+        // Its sets are filled, and its rules cannot be loaded.
+        stuck.store(true, Ordering::SeqCst);
+        let status = agent.answer_to(offer(2, 2, &sample(2)));
+        assert_eq!(status.state(), NodeState::Failed, "{}", status.error);
+        same(&before, &place.everything());
+        stuck.store(false, Ordering::SeqCst);
+
+        // Its rules were loaded, and those before cannot be: the sets are those before.
+        agent.try_out(offer(3, 3, &sample(3)));
+        stuck.store(true, Ordering::SeqCst);
+        let status = agent.answer_to(offer(4, 4, &sample(1)));
+        assert!(status.undo_due, "{}", status.error);
+        let saved = place.tool("ipset save vf-clients-4");
+        assert!(saved.contains("add vf-clients-4 10.0.1.1"), "{saved}");
+        assert!(!saved.contains("10.0.3.1"), "{saved}");
+        stuck.store(false, Ordering::SeqCst);
+        agent.statuses_until(|status| !status.undo_due);
+        same(&before, &place.everything());
     });
 }
 
