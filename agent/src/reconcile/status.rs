@@ -98,6 +98,11 @@ impl Report {
         {
             warnings.push(Warning::NoScratchNamespace);
         }
+        warnings.extend(view.dynamic_sets.unkept().map(|why| Warning::Unkept {
+            description: why.to_owned(),
+        }));
+        let obstacles = view.drift.obstacles().into_iter();
+        warnings.extend(obstacles.map(|description| Warning::Obstacle { description }));
         warnings.extend(more);
         let count = self.outbox.dropped();
         if count > 0 {
@@ -142,16 +147,11 @@ fn status(
             .map(|digest| digest.as_bytes().to_vec())
             .unwrap_or_default(),
         dynamic_error: view.dynamic_sets.error().unwrap_or_default(),
+        open: open(view),
+        undo_due: node.trial_state.undo_is_due(),
     }
 }
 
-/// Problems of an offer, and of the node; empty: none.
-fn error(node: &Node, outcome: &Outcome) -> String {
-        open: open(view),
-        undo_due: node.trial_state.undo_is_due(),
-    let error = outcome.error().unwrap_or_default();
-    match (&node.fallback, outcome) {
-        (Some(fallback), Outcome::Rejected(..) | Outcome::RolledBack(..) | Outcome::Failed(..)) => {
 /// Why packets come in past our rules; empty: they do not.
 fn open(view: View<'_>) -> String {
     let fallback = view
@@ -165,6 +165,11 @@ fn open(view: View<'_>) -> String {
     refused.or_else(|| view.drift.open()).unwrap_or_default()
 }
 
+/// Problems of an offer, and of the node; empty: none.
+fn error(node: &Node, outcome: &Outcome) -> String {
+    let error = outcome.error().unwrap_or_default();
+    match (&node.fallback, outcome) {
+        (Some(fallback), Outcome::Rejected(..) | Outcome::RolledBack(..) | Outcome::Failed(..)) => {
             format!("{error}; {}", fallback.describe())
         }
         _ => error,

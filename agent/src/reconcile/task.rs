@@ -204,6 +204,9 @@ impl Reconciler {
             self.retry_confirmed();
         }
         self.check_drift(None);
+        if self.dynamic_sets.retry_keeping(&self.node, now) {
+            self.report_status(None, None); // the facts follow
+        }
         // A program of the machine may take a minute, and whoever is locked out waits for the undo.
         if self.poll.count.is_multiple_of(POLLS_PER_INVENTORY) && self.node.trial_state.is_settled()
         {
@@ -231,12 +234,12 @@ impl Reconciler {
         if checked.inspected {
             self.report.send_drift(self.view());
         }
-    }
-
-    /// Before an inspection: dynamic sets that are not in force yet are not drift.
         if checked.obstacles_changed {
             self.report_facts();
         }
+    }
+
+    /// Before an inspection: dynamic sets that are not in force yet are not drift.
     fn finish_dynamic_sets(&mut self) {
         if self.dynamic_sets.deadline().is_some() {
             self.retry_dynamic_sets();
@@ -257,6 +260,7 @@ impl Reconciler {
         let _work = during(Work::DynamicSets);
         let site = &self.settings.node.site;
         let outbox = &self.report.outbox;
+        let was_kept = self.dynamic_sets.unkept().is_none();
         let taken = self
             .dynamic_sets
             .take(received, site, &mut self.node, outbox);
@@ -269,6 +273,9 @@ impl Reconciler {
             }
         }
         self.report_status(None, None);
+        if was_kept != self.dynamic_sets.unkept().is_none() {
+            self.report_facts();
+        }
     }
 
     fn sets_written(&mut self, written: Option<Written>) {

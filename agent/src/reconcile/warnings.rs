@@ -21,6 +21,10 @@ pub(super) enum Warning {
     NoPreflight { reason: String },
     /// Flows that should be cut go on.
     Flows { description: String },
+    /// Dynamic sets are enforced, and not on disk.
+    Unkept { description: String },
+    /// A foreign rule or set that the tools cannot print.
+    Obstacle { description: String },
     /// The canonical form was read from the live kernel.
     NoScratchNamespace,
     /// No events announce changes of the rules.
@@ -53,9 +57,10 @@ impl fmt::Display for Warning {
             Warning::NotInForce { reason } => {
                 write!(f, "the confirmed ruleset is not in force: {reason}")
             }
-            Warning::Fallback { description } | Warning::Flows { description } => {
-                f.write_str(description)
-            }
+            Warning::Fallback { description }
+            | Warning::Flows { description }
+            | Warning::Unkept { description }
+            | Warning::Obstacle { description } => f.write_str(description),
             Warning::NoPreflight { reason } => {
                 write!(f, "rulesets are loaded without a preflight: {reason}")
             }

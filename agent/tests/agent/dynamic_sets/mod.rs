@@ -4,6 +4,7 @@ mod damaged_files;
 mod denied_flows;
 mod kernel;
 mod large_feed;
+mod read_only_disk;
 mod session;
 mod trial;
 
