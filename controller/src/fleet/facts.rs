@@ -85,6 +85,7 @@ pub(super) fn bound_status(status: &mut NodeStatus) {
     cut(&mut status.error, LONG);
     cut(&mut status.drift_detail, LONG);
     cut(&mut status.dynamic_error, LONG);
+    cut(&mut status.open, LONG);
     status.digest.truncate(32);
     status.dynamic_digest.truncate(32);
     status.confirmed_digest.truncate(32);
@@ -164,6 +165,13 @@ pub(super) fn last_attempt(status: &NodeStatus) -> Option<(u64, Held, NodeState)
     Some((status.nonce, about, status.state()))
 }
 
+/// Whether a node tried something and went back, or must still do so. It is not offered again by
+/// itself.
+pub(super) fn went_back(status: &NodeStatus) -> bool {
+    status.state() == NodeState::RolledBack
+        || (status.state() == NodeState::Failed && status.undo_due)
+}
+
 /// An agent's first status of a session, combined with the last one before it.
 ///
 /// An agent that starts anew does not remember that it went back. The controller does: what
@@ -183,8 +191,14 @@ pub(super) fn remember(before: Option<NodeStatus>, now: Option<NodeStatus>) -> O
         NodeState::Applied => now.generation == now.confirmed_generation,
         _ => false,
     };
-    if before.state() == NodeState::RolledBack && same_confirmed && says_nothing_new {
+    if went_back(&before) && same_confirmed && says_nothing_new {
+        // An agent undoes at its start what it could not undo before.
+        if !now.undo_due {
+            before.set_state(NodeState::RolledBack);
+        }
+        before.undo_due = now.undo_due;
         before.drift = now.drift;
+        before.open = now.open;
         return Some(before);
     }
     Some(now)
@@ -244,6 +258,16 @@ mod tests {
                 flows_cut
             );
         }
+        // What it could not undo by then is undone at its start, and not tried again either.
+        let stuck = Some(NodeStatus {
+            undo_due: true,
+            ..status(NodeState::Failed, 7, 6)
+        });
+        assert!(went_back(stuck.as_ref().unwrap()));
+        let now = Some(status(NodeState::Applied, 6, 6));
+        let remembered = remember(stuck, now).unwrap();
+        assert_eq!(remembered.state(), NodeState::RolledBack);
+        assert!(!remembered.undo_due && remembered.generation == 7);
         // Killed in the trial, it may try again.
         let tried = Some(status(NodeState::Trial, 7, 6));
         let now = Some(status(NodeState::Applied, 6, 6));

@@ -121,12 +121,13 @@ impl Session {
         let mut delivery = Delivery::new(confirmed);
         let mut offered = None;
         if let Some((nonce, held, state)) = status.as_ref().and_then(facts::last_attempt) {
-            match state {
-                NodeState::Trial => delivery = delivery.with_trial(nonce, held),
-                NodeState::RolledBack => delivery = delivery.with_rolled_back(held),
-                _ => {}
+            let went_back = status.as_ref().is_some_and(facts::went_back);
+            if state == NodeState::Trial {
+                delivery = delivery.with_trial(nonce, held);
+            } else if went_back {
+                delivery = delivery.with_rolled_back(held);
             }
-            if matches!(state, NodeState::Trial | NodeState::RolledBack) {
+            if state == NodeState::Trial || went_back {
                 // Of an earlier session, but as good as heard in this one.
                 offered = Some(Offered {
                     nonce,
@@ -349,6 +350,11 @@ impl Greeted {
         }
         if let Some(before) = &self.stored.status {
             facts::keep_count(before, &mut status);
+            match (before.open.is_empty(), status.open.is_empty()) {
+                (true, false) => tracing::error!(reason = status.open, "node is open"),
+                (false, true) => tracing::info!("node is closed again"),
+                _ => {}
+            }
         }
         self.stored.status = Some(status.clone());
         // Lasting states are on disk before watchers see them; passing ones are not stored.

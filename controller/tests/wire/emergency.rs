@@ -5,7 +5,7 @@ use voipfleet_controller::store::{Embedded, Store as _};
 use voipfleet_proto::v1::{
     BlockRequest, DeleteRequest, EmergencyResponse, EnforcementState, LiftRequest,
     ListBlocksRequest, ListBlocksResponse, PanicCloseRequest, PanicOpenRequest, SiteScope,
-    StatusRequest, site_scope,
+    StatusRequest, SyncState, site_scope,
 };
 use voipfleet_ruleset::ruleset::{DynamicSetName, DynamicSets};
 use voipfleet_testkit::AgentSession;
@@ -160,6 +160,47 @@ async fn a_node_that_does_not_enforce_it_is_named_with_its_reason() {
         1,
         "it is decided all the same"
     );
+}
+
+#[tokio::test]
+async fn an_open_node_is_not_synced_and_enforces_no_block() {
+    let (installation, mut a, mut held) = with_place().await;
+    let why = "IPv4: INPUT does not jump to VF-INPUT";
+    let digest = held.digest();
+    a.report_open(digest.as_bytes(), why).await.unwrap();
+    let node = |status: &voipfleet_proto::v1::NodeReport| (status.state(), status.error.clone());
+    let open = (SyncState::Open, format!("open now: {why}"));
+    installation
+        .until_status(|status| node(&status.nodes["a"]) == open)
+        .await;
+    let mut client = installation.operator().await;
+    let call = async { client.block(block(FRAUD)).await.unwrap().into_inner() };
+    let taking = async {
+        let notice = a.notice().await;
+        let from = (!notice.delta_from.is_empty()).then_some(&held);
+        held = a.follow(&notice, from).await;
+        a.report_open(held.digest().as_bytes(), why).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let answer = tokio::select! {
+        answer = call => answer,
+        () = taking => unreachable!(),
+    };
+    let [(_, state, error)] = &stands(&answer)[..] else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(*state, EnforcementState::Waiting);
+    assert!(error.contains(why), "{error}");
+    // It is closed again.
+    let digest = held.digest();
+    a.report_open(digest.as_bytes(), "").await.unwrap();
+    let synced = |status: &voipfleet_proto::v1::NodeReport| status.state() == SyncState::Synced;
+    installation
+        .until_status(|status| synced(&status.nodes["a"]))
+        .await;
+    let call = async { client.block(block(FRAUD)).await.unwrap().into_inner() };
+    let answer = while_taking(&mut a, &mut held, call).await;
+    assert_eq!(stands(&answer)[0].1, EnforcementState::Enforced);
 }
 
 #[tokio::test]

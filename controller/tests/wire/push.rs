@@ -1,5 +1,7 @@
 use tonic::Code;
-use voipfleet_proto::v1::{DeleteRequest, NodeState, PushNodeState, PushRequest, SyncState};
+use voipfleet_proto::v1::{
+    DeleteRequest, NodeState, NodeStatus, PushNodeState, PushRequest, SyncState,
+};
 
 use super::installation::{
     Installation, NETWORK, SITE, acme, apply, connected, refused, site, with_network,
@@ -143,6 +145,43 @@ async fn a_push_does_not_wait_for_a_deleted_node() {
     let (done, nodes) = push.end().await;
     assert_eq!((done.failed, done.offline), (2, 0), "{nodes:?}");
     assert!(nodes[0].error.contains("deleted"), "{nodes:?}");
+}
+
+/// What failed in its trial and could not be undone at once is not offered again by itself, not in
+/// another session, and not by an agent that started anew.
+#[tokio::test]
+async fn a_trial_whose_undo_is_late_is_not_offered_again_by_itself() {
+    let (installation, node, mut session) = connected().await;
+    let push = installation.push().await;
+    let offer = session.offer().await;
+    session.report(&offer, NodeState::Trial, "").await;
+    session
+        .report_stuck(&offer, "the rollback failed too")
+        .await;
+    assert_eq!(push.end().await.0.failed, 1);
+    let stuck = session.about(&offer, NodeState::Failed, "the rollback failed too");
+    drop(session);
+    for (undo_due, restarted) in [(true, false), (false, true)] {
+        let mut hello = node.hello();
+        if !restarted {
+            hello.status = Some(NodeStatus {
+                undo_due,
+                ..stuck.clone()
+            });
+        }
+        let mut session = node.welcomed(&installation.address(), hello).await.unwrap();
+        // Else it would be stale: an offer would be on its way.
+        let state = installation.status().await.nodes["a"].state();
+        assert_eq!(state, SyncState::Error, "restarted: {restarted}");
+        // A push asks for it again: nothing was offered before.
+        if restarted {
+            let push = installation.push().await;
+            let again = session.offer().await;
+            assert_ne!(again.nonce, offer.nonce);
+            session.apply(&again).await;
+            assert_eq!(push.end().await.0.applied, 1);
+        }
+    }
 }
 
 /// A node that enrolled after the push must not look protected.

@@ -6,7 +6,7 @@ use voipfleet_proto::v1::{
 
 use crate::console::style::Tone;
 
-/// `synced`, `stale`, `not_sent`, `error`, `offline`.
+/// `synced`, `stale`, `not_sent`, `error`, `offline`, `open`.
 pub fn sync(state: i32) -> (&'static str, Tone) {
     match SyncState::try_from(state).unwrap_or_default() {
         SyncState::Synced => ("synced", Tone::Good),
@@ -14,6 +14,7 @@ pub fn sync(state: i32) -> (&'static str, Tone) {
         SyncState::NotSent => ("not_sent", Tone::Attention),
         SyncState::Error => ("error", Tone::Bad),
         SyncState::Offline => ("offline", Tone::Attention),
+        SyncState::Open => ("open", Tone::Bad),
         SyncState::Unspecified => ("unknown", Tone::Attention),
     }
 }

@@ -207,6 +207,13 @@ fn judge(
                 "it enrolled after generation {number} was pushed; push again: voipctl push {site}"
             )
         });
+    let open = known.view.as_ref().and_then(|view| open(view, target));
+    if let Some(why) = open {
+        return Judgement {
+            state: SyncState::Open,
+            error: Some(why),
+        };
+    }
     let (state, error) = sync_state(known.view.as_ref(), target, confirmed, late);
     let behind = target.is_some_and(|target| target.generation < number);
     if behind && state == SyncState::Synced {
@@ -269,6 +276,14 @@ fn assemble(
         differences: Vec::new(),
         sets: status.sets,
     }
+}
+
+/// Why packets come in past the rules of a connected node that should have some.
+fn open(view: &View, target: Option<Held>) -> Option<String> {
+    target?;
+    let status = view.status.as_ref()?;
+    let why = Some(&status.open).filter(|why| !why.is_empty())?;
+    Some(format!("open now: {why}"))
 }
 
 fn sync_state(

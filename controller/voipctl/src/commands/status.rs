@@ -213,6 +213,7 @@ fn headline(site: &v1::SiteStatus, width: Option<usize>) -> String {
         SyncState::Stale,
         SyncState::NotSent,
         SyncState::Error,
+        SyncState::Open,
         SyncState::Offline,
         SyncState::Unspecified,
     ] {

@@ -81,6 +81,17 @@ impl AgentSession {
         notice: &DynamicSetsNotice,
         held: Option<&DynamicSets>,
     ) -> DynamicSets {
+        let sets = self.follow(notice, held).await;
+        self.report_dynamic(&notice.digest, "").await.unwrap();
+        sets
+    }
+
+    /// Follows a notice of dynamic sets from those that it holds.
+    pub async fn follow(
+        &mut self,
+        notice: &DynamicSetsNotice,
+        held: Option<&DynamicSets>,
+    ) -> DynamicSets {
         let sets = match &notice.delta {
             Some(delta) => {
                 let held = held.unwrap();
@@ -90,7 +101,6 @@ impl AgentSession {
             None => self.fetch_dynamic(&notice.digest).await.unwrap(),
         };
         assert_eq!(sets.digest().as_bytes().as_slice(), notice.digest);
-        self.report_dynamic(&notice.digest, "").await.unwrap();
         sets
     }
 
@@ -102,6 +112,27 @@ impl AgentSession {
             ..self.status()
         };
         self.send(agent_message::Kind::Status(status)).await
+    }
+
+    /// Reports that packets come in past its rules, whose sets it holds; an empty `why` ends it.
+    pub async fn report_open(&mut self, digest: &[u8], why: &str) -> Result<(), BoxError> {
+        let status = NodeStatus {
+            dynamic_digest: digest.to_vec(),
+            open: why.to_owned(),
+            ..self.status()
+        };
+        self.send(agent_message::Kind::Status(status)).await
+    }
+
+    /// Reports that an offer failed, and that it cannot be undone yet.
+    pub async fn report_stuck(&mut self, offer: &Offer, error: &str) {
+        let status = NodeStatus {
+            undo_due: true,
+            ..self.about(offer, NodeState::Failed, error)
+        };
+        self.send(agent_message::Kind::Status(status))
+            .await
+            .unwrap();
     }
 
     /// The next message, which must be an offer.
@@ -155,7 +186,7 @@ impl AgentSession {
     }
 
     /// The status about an offer.
-    pub(super) fn about(&self, offer: &Offer, state: NodeState, error: &str) -> NodeStatus {
+    pub fn about(&self, offer: &Offer, state: NodeState, error: &str) -> NodeStatus {
         NodeStatus {
             nonce: offer.nonce,
             generation: offer.generation,

@@ -149,8 +149,15 @@ impl EmergencyApi {
             (Some(wanted), Some(held)) => awaited.part(&wanted.sets) == awaited.part(&held.sets),
             _ => false,
         };
-        if same {
-            return report(&id.node, EnforcementState::Enforced, "");
+        let open = view.status.as_ref().map(|status| status.open.as_str());
+        match open.filter(|open| !open.is_empty() && !lifted) {
+            // The sets hold it, and no packet comes to the rules that name them.
+            Some(why) if same => {
+                let why = format!("this node is open now: {why}");
+                return report(&id.node, EnforcementState::Waiting, &why);
+            }
+            _ if same => return report(&id.node, EnforcementState::Enforced, ""),
+            _ => {}
         }
         let error = view
             .status
