@@ -25,9 +25,10 @@ impl LockHolder {
             (pid != std::process::id()).then(|| Author::named(pid, comm).looked_up(&processes))
         };
         let locked = || {
-            let inode = std::fs::metadata(path).ok()?.ino();
+            let file = std::fs::metadata(path).ok()?;
             let locks = root.text("/proc/locks", MAX_LOCKS)?;
-            holders(&locks, inode).into_iter().find_map(read)
+            let file = place(file.dev(), file.ino());
+            holders(&locks, &file).into_iter().find_map(read)
         };
         // The process that took it may have ended, and left it to one that inherited it.
         let opened = || processes.with_file(path).into_iter().find_map(read);
@@ -49,16 +50,24 @@ impl fmt::Display for LockHolder {
     }
 }
 
-/// The processes in `/proc/locks` that hold the file of that inode. A line is `7: FLOCK  ADVISORY
-/// WRITE 4711 00:17:1053 0 EOF`, and has an arrow where the process waits.
-fn holders(locks: &str, inode: u64) -> Vec<u32> {
+/// A file as `/proc/locks` writes it: the numbers of its device, and its inode, which another file
+/// system may have too.
+fn place(device: u64, inode: u64) -> String {
+    // As glibc's major() and minor() take a device apart.
+    let major = ((device >> 32) & 0xffff_f000) | ((device >> 8) & 0xfff);
+    let minor = ((device >> 12) & 0xffff_ff00) | (device & 0xff);
+    format!("{major:02x}:{minor:02x}:{inode}")
+}
+
+/// The processes in `/proc/locks` that hold that file. A line is `7: FLOCK  ADVISORY  WRITE 4711
+/// 00:17:1053 0 EOF`, and has an arrow where the process waits.
+fn holders(locks: &str, place: &str) -> Vec<u32> {
     let holder = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let [_, "FLOCK" | "POSIX" | "OFDLCK", _, _, pid, file, ..] = words[..] else {
             return None;
         };
-        let of_file = file.rsplit(':').next()?.parse() == Ok(inode);
-        of_file.then(|| pid.parse().ok()).flatten()
+        (file == place).then(|| pid.parse().ok()).flatten()
     };
     locks.lines().filter_map(holder).collect()
 }
@@ -72,10 +81,11 @@ mod tests {
         let locks = "1: FLOCK  ADVISORY  WRITE 4711 00:17:1053 0 EOF\n\
                      1: -> FLOCK  ADVISORY  WRITE 4712 00:17:1053 0 EOF\n\
                      2: POSIX  ADVISORY  READ 4713 fe:01:1054 0 EOF\n\
-                     3: FLOCK  ADVISORY  WRITE -1 00:17:1053 0 EOF\nnonsense\n";
-        assert_eq!(holders(locks, 1053), [4711]);
-        assert_eq!(holders(locks, 1054), [4713]);
-        assert!(holders(locks, 1).is_empty());
+                     3: FLOCK  ADVISORY  WRITE -1 00:17:1053 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 4714 00:18:1053 0 EOF\nnonsense\n";
+        assert_eq!(holders(locks, &place(0x17, 1053)), [4711]);
+        assert_eq!(holders(locks, &place(0xfe01, 1054)), [4713]);
+        assert!(holders(locks, &place(0x17, 1)).is_empty());
     }
 
     #[test]

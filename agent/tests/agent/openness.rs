@@ -34,7 +34,10 @@ fn node_whose_jump_is_fought_over_reports_that_it_is_open_and_is_closed_in_secon
         assert!(status.open.contains(words), "{}", status.open);
         assert_eq!(status.drift(), DriftState::Contended);
         // For long enough that the intervals would grow: nothing else tells of their length.
-        std::thread::sleep(Duration::from_secs(5));
+        let fought = Instant::now();
+        while fought.elapsed() < Duration::from_secs(5) {
+            agent.records_within(Duration::from_millis(100));
+        }
         drop(meddler);
         let stopped = Instant::now();
         let jumps = || {
@@ -44,7 +47,7 @@ fn node_whose_jump_is_fought_over_reports_that_it_is_open_and_is_closed_in_secon
         };
         while jumps().is_err() {
             assert!(stopped.elapsed() < Duration::from_secs(4), "still open");
-            std::thread::sleep(Duration::from_millis(20));
+            agent.records_within(Duration::from_millis(20));
         }
         agent.reports_until(|| !is_open(&agent.outbox.last_status()));
     });
