@@ -11,6 +11,7 @@ pub mod v1 {
 
 #[cfg(feature = "grpc")]
 pub mod channel;
+mod drift;
 #[cfg(feature = "grpc")]
 pub mod refusal;
 

@@ -56,6 +56,22 @@ impl Inspection {
         self.differences.iter().any(unreadable)
     }
 
+    /// Those of `parts` that could be read.
+    pub(crate) fn readable(&self, parts: Parts) -> Parts {
+        let is_read = |table: DriftTable, family: Family| {
+            !self.differences.iter().any(|difference| {
+                difference.class == DriftClass::Unreadable
+                    && difference.table == table
+                    && (difference.family == family || table == DriftTable::Ipset)
+            })
+        };
+        Parts {
+            v4: parts.v4 && is_read(DriftTable::Filter, Family::V4),
+            v6: parts.v6 && is_read(DriftTable::Filter, Family::V6),
+            sets: parts.sets && is_read(DriftTable::Ipset, Family::V4),
+        }
+    }
+
     fn unreadable(&mut self, family: Family, table: DriftTable, why: &KernelError) {
         self.differences.push(Difference {
             observed: Some(why.to_string()),

@@ -6,6 +6,7 @@ mod events;
 mod lock;
 mod lock_file;
 mod scratch;
+mod set_fingerprints;
 mod system;
 mod watch;
 
@@ -23,6 +24,7 @@ pub use author::Author;
 pub use conntrack::{ConntrackError, Cut};
 pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};
 pub use lock_file::{LOCK_FILE, LockFile, LockFileError, Notifier};
+pub use set_fingerprints::SetFingerprints;
 pub use system::System;
 pub use watch::{Watch, WatchError};
 
@@ -157,12 +159,28 @@ impl Parts {
         sets: true,
     };
 
+    pub const NONE: Parts = Parts {
+        v4: false,
+        v6: false,
+        sets: false,
+    };
+
     /// The sets only.
     pub const SETS: Parts = Parts {
         v4: false,
         v6: false,
         sets: true,
     };
+
+    /// Those of both.
+    #[must_use]
+    pub fn and(self, other: Parts) -> Parts {
+        Parts {
+            v4: self.v4 || other.v4,
+            v6: self.v6 || other.v6,
+            sets: self.sets || other.sets,
+        }
+    }
 
     /// Whether a table of a family belongs to it; the sets of both families are one part.
     pub fn covers(self, table: DriftTable, family: Family) -> bool {
@@ -240,6 +258,18 @@ pub trait Kernel: Send {
 
     /// The output of the tools for `parts`. They may be run at the same time.
     fn print(&mut self, parts: Parts) -> Printed;
+
+    /// What a change of our sets shows in, read at little cost; none where the kernel cannot be
+    /// asked.
+    fn set_fingerprints(&mut self) -> Option<SetFingerprints> {
+        None
+    }
+
+    /// What every change of the rules of one family shows in; none where the kernel announces
+    /// changes, or the rules cannot be read.
+    fn rules_fingerprint(&mut self, _family: Family) -> Option<u64> {
+        None
+    }
 
     /// The rules of one family that the backend which is not ours holds; none where its tool
     /// is not installed.

@@ -1,6 +1,8 @@
 //! The real kernel: iptables, ip6tables and ipset of this machine.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use super::lock::{self, XtablesLock};
 use super::scratch::Scratch;
 use super::{
     Backend, ConntrackError, Cut, Kernel, KernelError, LOCK_FILE, NoScratch, Parts, Printed,
-    conntrack,
+    SetFingerprints, conntrack, set_fingerprints,
 };
 use crate::host::exec::{ExecError, OwnProcesses, Runner, Started};
 
@@ -138,6 +140,21 @@ impl System {
     }
 }
 
+/// A hash of what `iptables-save` printed, but for times and counters.
+fn without_counters(saved: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for line in saved.lines().filter(|line| !line.starts_with('#')) {
+        // Counters of a chain come last, in brackets.
+        let line = match line.strip_prefix(':') {
+            Some(chain) => chain.split(" [").next().unwrap_or_default(),
+            None => line,
+        };
+        hasher.write(line.as_bytes());
+        hasher.write_u8(b'\n');
+    }
+    hasher.finish()
+}
+
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread
         .join()
@@ -262,6 +279,17 @@ impl Kernel for System {
                 .collect();
             Printed { rules, sets }
         })
+    }
+
+    fn set_fingerprints(&mut self) -> Option<SetFingerprints> {
+        set_fingerprints::read().ok()
+    }
+
+    fn rules_fingerprint(&mut self, family: Family) -> Option<u64> {
+        if self.backend == Backend::Nft || !self.speaks(family) {
+            return None;
+        }
+        self.save(family).ok().map(|saved| without_counters(&saved))
     }
 
     fn save_other_backend(&mut self, family: Family) -> Option<String> {

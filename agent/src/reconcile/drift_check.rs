@@ -11,7 +11,10 @@ use voipfleet_ruleset::iptables::SetCount;
 use voipfleet_ruleset::ruleset::Family;
 
 use super::drift_records::{DriftRecords, send_records};
+use super::look_pace::LookPace;
+use super::looks::Looks;
 use super::node::Node;
+use super::quick_look::QuickLook;
 use super::repair::{Findings, Repair};
 use crate::enforcement::inspect::{self, Inspection, Moment};
 use crate::host::clock;
@@ -34,13 +37,17 @@ pub(super) struct Drift {
     not_in_force: Option<String>,
     /// Changes that were announced and not inspected yet.
     pending: Option<Change>,
+    /// How soon announced changes are inspected.
+    pace: LookPace,
+    looks: Looks,
+    quick_look: QuickLook,
     last_check: Option<Instant>,
     clock_steps: clock::Steps,
 }
 
 impl Drift {
     /// `not_in_force` is why the start did not put the confirmed ruleset in force.
-    pub(super) fn new(not_in_force: Option<String>) -> Self {
+    pub(super) fn new(not_in_force: Option<String>, poll_interval: Duration) -> Self {
         let mut clock_steps = clock::Steps::default();
         clock_steps.stepped(clock::now(), Instant::now());
         Self {
@@ -50,6 +57,9 @@ impl Drift {
             counted: None,
             not_in_force,
             pending: None,
+            pace: LookPace::default(),
+            looks: Looks::new(Instant::now()),
+            quick_look: QuickLook::new(poll_interval),
             last_check: None,
             clock_steps,
         }
@@ -90,10 +100,12 @@ impl Drift {
         }
     }
 
-    /// When the next inspection is due: something was announced, or a wait between repairs ends.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    /// When the next inspection is due: something was announced, a wait between repairs ends, or
+    /// it is time for a quick look.
+    pub(super) fn deadline(&self) -> Instant {
         let waits = [self.repair.deadline(), self.announced_deadline()];
-        waits.into_iter().flatten().min()
+        let waits = waits.into_iter().flatten();
+        waits.fold(self.quick_look.deadline(), Instant::min)
     }
 
     fn announced_deadline(&self) -> Option<Instant> {
@@ -102,7 +114,7 @@ impl Drift {
         let contended = Family::BOTH.iter().any(contended);
         match self.last_check {
             Some(last) if contended => Some(last + CONTENDED_PACE),
-            _ => Some(pending.noticed),
+            _ => Some(self.pace.due(pending.noticed, may_touch_ours(pending))),
         }
     }
 
@@ -124,9 +136,59 @@ impl Drift {
         if self.announced_deadline().is_some_and(|at| at <= now)
             && let Some(change) = self.pending.take()
         {
-            checked.add(self.check(node, outbox, Some(&change)));
+            let found = self.check(node, outbox, Some(&change));
+            if found.is_clean || found == Checked::default() {
+                self.pace.found_nothing(now, may_touch_ours(&change));
+            }
+            checked.add(found);
         }
         checked
+    }
+
+    /// Whether an inspection is due by `now`.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let waits = [self.repair.deadline(), self.announced_deadline()];
+        waits.into_iter().flatten().any(|at| at <= now)
+    }
+
+    /// Looks for what nothing announces, where it is time for it, and inspects what is not as it
+    /// was.
+    pub(super) fn look_quickly(
+        &mut self,
+        node: &mut Node,
+        outbox: &Outbox,
+        now: Instant,
+    ) -> Checked {
+        if now < self.quick_look.deadline() {
+            return Checked::default();
+        }
+        let out_of_force = node.is_out_of_force();
+        let (kernel, running) = node.kernel_and_running();
+        if out_of_force || running.is_none() {
+            self.quick_look.forget();
+            return Checked::default();
+        }
+        let changed = self.quick_look.run_due(kernel, &mut self.looks, now);
+        if changed == Parts::NONE {
+            return Checked::default();
+        }
+        // What was announced meanwhile names its author.
+        self.note(Change::unannounced(changed));
+        let change = self.pending.take();
+        self.check(node, outbox, change.as_ref())
+    }
+
+    /// No quick look now: what runs is not all in the kernel yet.
+    pub(super) fn put_off_quick_look(&mut self) {
+        self.quick_look.put_off();
+    }
+
+    /// Before all is inspected: tells which sets have changed since the last quick look.
+    pub(super) fn look_at_sets(&mut self, node: &mut Node) {
+        if !node.is_out_of_force() && node.running().is_some() {
+            self.quick_look
+                .sets_changed(&mut *node.kernel, &mut self.looks);
+        }
     }
 
     /// Inspects the kernel because of a change, or because it is time to, and repairs it.
@@ -165,41 +227,47 @@ impl Drift {
         // The tool that will repair the rules starts while they are read.
         kernel.expect_restore(&likely);
         let moment = self.moment(parts);
-        let noticed = change.map_or_else(Instant::now, |change| change.noticed);
+        let began = Instant::now();
         let found = inspect_and_renew(kernel, running, parts, moment);
         let at_ms = clock::unix_ms(clock::now());
-        let waiting = self.take(&found, parts, change, noticed, at_ms);
+        let waiting = self.take(&found, parts, change, at_ms);
+        self.looks.inspected(found.readable(parts), began);
         let repairs = |difference: &Difference| {
             difference.class != DriftClass::Unreadable && !waiting.contains(&difference.subject())
         };
+        let is_clean = found.is_clean();
         let repaired = found.differences.iter().any(repairs);
         if repaired {
             let found = Findings {
                 inspection: found,
                 parts,
                 waiting: &waiting,
+                looks: &self.looks,
                 at_ms,
             };
             let left = self
                 .repair
                 .run(kernel, running, found, &mut self.records, outbox);
             self.count(&left);
-        } else if !found.is_clean() {
+        } else if !is_clean {
             send_records(outbox, self.records.unsent());
         }
         self.state = self.current_state();
         Checked {
             inspected: true,
+            is_clean,
             repaired,
             fell_back: false,
         }
     }
 
     /// Families whose rules are probably repaired after a change. Under contention none is.
+    /// Nor is one in a storm of changes that others make to what is theirs.
     fn likely_repairs(&self, change: Option<&Change>) -> Vec<Family> {
+        let now = Instant::now();
         let reached = |family: &Family| {
             let reaches_ours = change.is_some_and(|change| change.reaches_ours(*family));
-            reaches_ours && !self.is_waiting_for(*family)
+            reaches_ours && !self.is_waiting_for(*family) && self.pace.is_calm(now)
         };
         Family::BOTH.into_iter().filter(reached).collect()
     }
@@ -219,7 +287,6 @@ impl Drift {
         found: &Inspection,
         parts: Parts,
         change: Option<&Change>,
-        noticed: Instant,
         at_ms: u64,
     ) -> BTreeSet<DriftSubject> {
         self.count(found);
@@ -230,8 +297,9 @@ impl Drift {
         });
         // A difference that others put right is no longer drift; its record says that we did not
         // repair it.
+        let since = |difference: &Difference| self.looks.since(difference, change);
         self.records
-            .found(&found.differences, parts, change, noticed, at_ms);
+            .found(&found.differences, parts, change, since, at_ms);
         if found.is_clean() && parts == Parts::ALL {
             self.not_in_force = None;
         }
@@ -240,7 +308,7 @@ impl Drift {
         })
     }
 
-    /// The parts of the kernel that may have changed since the last inspection. A change of rules
+    /// The parts of the kernel that have changed since the last inspection. A change of rules
     /// leaves sets alone; and where a difference is left that should have been repaired, everything
     /// is read, so that nothing is forgotten.
     fn parts_to_read(&self, change: Option<&Change>) -> Parts {
@@ -250,11 +318,9 @@ impl Drift {
             self.repair.is_waiting(now, |of| *of == subject)
         };
         match change {
-            Some(change) if self.records.all(waits) && self.not_in_force.is_none() => Parts {
-                v4: change.touches(Family::V4),
-                v6: change.touches(Family::V6),
-                sets: false,
-            },
+            Some(change) if self.records.all(waits) && self.not_in_force.is_none() => {
+                change.parts()
+            }
             _ => Parts::ALL,
         }
     }
@@ -279,7 +345,9 @@ impl Drift {
         self.not_in_force = None;
         let now = Instant::now();
         self.repair.checked(now, &[], |_| true);
-        self.records.found(&[], Parts::ALL, None, now, 0);
+        self.looks.inspected(Parts::ALL, now);
+        let since = |difference: &Difference| self.looks.since(difference, None);
+        self.records.found(&[], Parts::ALL, None, since, 0);
         self.state = self.current_state();
     }
 
@@ -301,11 +369,19 @@ impl Drift {
     }
 }
 
+/// Whether a change may have touched our chains, or the jump to them.
+fn may_touch_ours(change: &Change) -> bool {
+    let mut families = Family::BOTH.iter();
+    families.any(|family| change.reaches_ours(*family))
+}
+
 /// The effects of a check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Checked {
     /// The kernel was compared with what runs.
     pub(super) inspected: bool,
+    /// Nothing of what was compared last differed.
+    is_clean: bool,
     /// Something was put right, or tried to.
     pub(super) repaired: bool,
     /// The node fell back to its management rules, or they were refused.
@@ -314,6 +390,7 @@ pub(super) struct Checked {
 
 impl Checked {
     fn add(&mut self, other: Checked) {
+        self.is_clean = other.is_clean;
         self.inspected |= other.inspected;
         self.repaired |= other.repaired;
         self.fell_back |= other.fell_back;

@@ -98,7 +98,10 @@ impl Reconciler {
         let mut task = Self {
             inbox,
             node,
-            drift: Drift::new(failed.as_ref().map(|failed| chain(failed))),
+            drift: Drift::new(
+                failed.as_ref().map(|failed| chain(failed)),
+                settings.poll_interval,
+            ),
             flows: Flows::default(),
             dynamic_sets,
             report: Report {
@@ -168,7 +171,7 @@ impl Reconciler {
 
     fn deadline(&self) -> Instant {
         let deadlines = [
-            self.drift.deadline(),
+            Some(self.drift.deadline()),
             self.node.trial_state.deadline(),
             self.flows.deadline(),
             self.dynamic_sets.deadline(),
@@ -180,10 +183,17 @@ impl Reconciler {
 
     fn run_due(&mut self) {
         let now = Instant::now();
-        if self.drift.deadline().is_some_and(|at| at <= now) {
+        if self.drift.is_due(now) {
             self.finish_dynamic_sets();
             let outbox = &self.report.outbox;
             let checked = self.drift.run_due(&mut self.node, outbox, now);
+            self.drift_checked(checked);
+        }
+        if self.dynamic_sets.deadline().is_some() {
+            self.drift.put_off_quick_look();
+        } else {
+            let outbox = &self.report.outbox;
+            let checked = self.drift.look_quickly(&mut self.node, outbox, now);
             self.drift_checked(checked);
         }
         if self.dynamic_sets.deadline().is_some_and(|at| at <= now) {
@@ -203,6 +213,7 @@ impl Reconciler {
         } else if self.node.is_in_fallback() {
             self.retry_confirmed();
         }
+        self.drift.look_at_sets(&mut self.node);
         self.check_drift(None);
         // A program of the machine may take a minute, and whoever is locked out waits for the undo.
         if self.poll.count.is_multiple_of(POLLS_PER_INVENTORY) && self.node.trial_state.is_settled()

@@ -51,9 +51,13 @@ mod sets;
 #[cfg(test)]
 mod status;
 #[cfg(test)]
+mod storms;
+#[cfg(test)]
 mod stuck_rollback;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tampering;
 #[cfg(test)]
 mod trial;
 #[cfg(test)]

@@ -118,9 +118,13 @@ impl<'a> Node<'a> {
         self.place.folder.path().join("state")
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.agent.as_ref().expect("a running agent").child.id()
+    }
+
     /// The most memory that the agent had at any time, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let pid = self.agent.as_ref().expect("a running agent").child.id();
+        let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = peak.unwrap().trim().trim_end_matches(" kB");

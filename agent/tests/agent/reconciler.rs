@@ -1,7 +1,8 @@
 //! A reconciler at work in a test.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use voipfleet_agent::host::Host;
@@ -29,6 +30,8 @@ pub(crate) struct Agent {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
     thread: Option<std::thread::JoinHandle<()>>,
+    /// Differences of acts that tests have seen, as they were then.
+    seen: Mutex<BTreeSet<(String, Option<u64>)>>,
     pub(crate) runtime: tokio::runtime::Runtime,
 }
 
@@ -89,6 +92,7 @@ impl Agent {
             inbox,
             outbox,
             thread: Some(thread),
+            seen: Mutex::default(),
             runtime,
         }
     }
@@ -103,9 +107,7 @@ impl Agent {
             let wait = async {
                 loop {
                     for message in self.outbox.take() {
-                        if let Kind::Drift(report) = message {
-                            records.extend(report.records);
-                        }
+                        records.extend(self.differences(message));
                     }
                     if enough(&records) {
                         return;
@@ -129,11 +131,20 @@ impl Agent {
         });
         let mut records = Vec::new();
         for message in self.outbox.take() {
-            if let Kind::Drift(report) = message {
-                records.extend(report.records);
-            }
+            records.extend(self.differences(message));
         }
         records
+    }
+
+    /// The drift of a message, a record for each difference that is new or was repaired since.
+    fn differences(&self, message: Kind) -> Vec<DriftRecord> {
+        let Kind::Drift(report) = message else {
+            return Vec::new();
+        };
+        let mut seen = self.seen.lock().unwrap();
+        let each = report.records.iter().flat_map(DriftRecord::split);
+        each.filter(|it| seen.insert((it.id.clone(), it.repaired_after_ms)))
+            .collect()
     }
 }
 

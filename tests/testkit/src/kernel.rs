@@ -1,7 +1,7 @@
 //! A kernel whose calls a test sees, and can let fail.
 
 use voipfleet_agent::kernel::{
-    Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, Parts, Printed,
+    Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, Parts, Printed, SetFingerprints,
 };
 use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::ruleset::Family;
@@ -172,6 +172,12 @@ impl<K: Kernel + ?Sized + 'static> Kernel for Intercept<K> {
         printed.rules.append(&mut refused.rules);
         printed.sets = printed.sets.or(refused.sets);
         printed
+    }
+    fn set_fingerprints(&mut self) -> Option<SetFingerprints> {
+        self.kernel.set_fingerprints()
+    }
+    fn rules_fingerprint(&mut self, family: Family) -> Option<u64> {
+        self.kernel.rules_fingerprint(family)
     }
     fn save_other_backend(&mut self, family: Family) -> Option<String> {
         self.kernel.save_other_backend(family)
