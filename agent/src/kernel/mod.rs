@@ -1,5 +1,6 @@
 //! The node's firewall in the kernel, through the node's own tools.
 
+mod audit_records;
 mod author;
 mod conntrack;
 mod events;

@@ -5,6 +5,8 @@ mod apply;
 #[cfg(test)]
 mod boot;
 #[cfg(test)]
+mod containers;
+#[cfg(test)]
 mod contention;
 #[cfg(test)]
 mod disruption;
