@@ -70,7 +70,22 @@ impl StatusReport {
     /// Whether the node runs all that it should, with dynamic sets that are known.
     fn is_clean(&self) -> bool {
         let sets_are_known = self.dynamic_sets.error().is_none();
-        self.differences.is_empty() && self.fallback.is_none() && sets_are_known
+        let runs_all = self.differences.is_empty() && self.fallback.is_none();
+        runs_all && sets_are_known && !self.is_unprotected()
+    }
+
+    /// Whether the node was enrolled and has no rules of ours: everything is as it was before.
+    fn is_unprotected(&self) -> bool {
+        self.config.is_some() && self.confirmed.is_none() && self.fallback.is_none()
+    }
+
+    fn unprotected(&self) -> Option<String> {
+        let config = self.config.as_ref().filter(|_| self.is_unprotected())?;
+        Some(format!(
+            "unprotected: this node has no ruleset yet; a connected agent is given one by itself \
+             once the site was pushed: voipctl push {}",
+            config.site
+        ))
     }
 
     fn read(state: &StateDir, system: &mut System) -> anyhow::Result<Self> {
@@ -114,6 +129,7 @@ impl StatusReport {
             "backend": system.backend().as_str(),
             "iptables": system.version(),
             "drift": self.drift.as_str(),
+            "unprotected": self.is_unprotected(),
             "fallback": self.fallback,
             "dynamic_digest": sets.map(|sets| sets.digest.to_string()),
             "dynamic_error": self.dynamic_sets.error(),
@@ -143,7 +159,8 @@ impl StatusReport {
         let (backend, version) = (system.backend(), system.version());
         field("backend", &format_args!("{backend} (iptables {version})"));
         field("drift", &self.drift.as_str());
-        let details = self.fallback.iter().cloned();
+        let details = self.unprotected().into_iter();
+        let details = details.chain(self.fallback.iter().cloned());
         let details = details.chain(self.dynamic_sets.error());
         let differences = self.differences.iter();
         let details = details.chain(differences.map(|found| describe_difference(found, 0)));
