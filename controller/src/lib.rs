@@ -10,6 +10,7 @@ pub mod enrolment;
 pub mod errors;
 pub mod failpoint;
 pub mod fleet;
+mod log_limit;
 pub mod operations;
 pub mod pki;
 pub mod push;

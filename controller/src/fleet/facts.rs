@@ -1,9 +1,12 @@
 //! Bounds on what agents report, so that no agent can fill the controller.
 
+use prost::Message as _;
 use voipfleet_proto::v1::{
     Author, DriftRecord, DriftReport, Hello, NodeFacts, NodeState, NodeStatus, VoipNow,
 };
-use voipfleet_protocol::limits::{MAX_REPORTED_RECORDS, MAX_SHORT_SETS};
+use voipfleet_protocol::limits::{
+    MAX_ACT_BYTES, MAX_ACT_DIFFERENCES, MAX_REPORTED_RECORDS, MAX_SHORT_SETS,
+};
 use voipfleet_protocol::session::{Held, Progress};
 
 use crate::site_inputs::held;
@@ -124,7 +127,36 @@ fn bound_record(record: &mut DriftRecord) -> bool {
     if let Some(author) = &mut record.by {
         bound_author(author);
     }
+    bound_differences(record);
     !record.id.is_empty() && record.id.len() <= MAX_ID
+}
+
+/// Leaves out differences of an act that have no room in a record.
+fn bound_differences(record: &mut DriftRecord) {
+    let mut more = std::mem::take(&mut record.more);
+    let number = more.len();
+    more.truncate(MAX_ACT_DIFFERENCES.saturating_sub(1));
+    let mut room = MAX_ACT_BYTES.saturating_sub(record.encoded_len());
+    for mut difference in more {
+        for text in [
+            &mut difference.table,
+            &mut difference.chain,
+            &mut difference.rule,
+            &mut difference.wanted,
+            &mut difference.observed,
+        ] {
+            cut(text, LONG);
+        }
+        // With its tag and length.
+        let size = difference.encoded_len() + 8;
+        if size > room {
+            break;
+        }
+        room -= size;
+        record.more.push(difference);
+    }
+    let left_out = u32::try_from(number - record.more.len()).unwrap_or(u32::MAX);
+    record.left_out = record.left_out.saturating_add(left_out);
 }
 
 fn bound_author(author: &mut Author) {

@@ -31,6 +31,7 @@ use session::Session;
 use crate::clock::Clock;
 use crate::dynamic_sets::Subscriptions;
 use crate::errors::chain;
+use crate::log_limit::{LogLimit, short};
 use crate::pki::authority::Leaf;
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord};
 use crate::site_inputs::Targets;
@@ -66,6 +67,8 @@ struct Inner {
     started: Instant,
     stop: CancellationToken,
     sessions: TaskTracker,
+    /// Lines of the log that nodes cause.
+    node_lines: LogLimit,
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +139,7 @@ impl Fleet {
                 started: Instant::now(),
                 stop,
                 sessions: TaskTracker::new(),
+                node_lines: LogLimit::new("node"),
             }),
         }
     }
@@ -199,14 +203,23 @@ impl Fleet {
         }
         let (out, messages) = mpsc::channel(OUTBOX);
         let session = Session::new(self.clone(), id.clone(), peer, leaf, out.clone());
+        let fleet = self.clone();
         self.inner.sessions.spawn(async move {
             if let Err(end) = session.run(inbound).await {
-                tracing::info!(node = %id, %peer, reason = %chain(&end), "session ended");
+                if fleet.may_log(&id) {
+                    let reason = chain(&end);
+                    tracing::info!(node = %id, %peer, reason = short(&reason), "session ended");
+                }
                 // A full outbox means that the node does not read: it learns by the closing.
                 let _ = out.try_send(Err(end));
             }
         });
         Ok(messages)
+    }
+
+    /// Whether a node may cause one more line of the log.
+    pub(crate) fn may_log(&self, id: &NodeId) -> bool {
+        self.inner.node_lines.admits(&id.to_string())
     }
 
     /// Ends every session; returns when the last one has ended.

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _};
 use tracing::Instrument as _;
 use voipfleet_proto::v1::{
-    AgentMessage, Confirm, ControllerMessage, DriftAck, DriftReport, Hello, NodeFacts, NodeState,
-    NodeStatus, Offer, Welcome, agent_message, controller_message,
+    AgentMessage, Confirm, ControllerMessage, DriftAck, DriftRecord, DriftReport, Hello, NodeFacts,
+    NodeState, NodeStatus, Offer, Welcome, agent_message, controller_message,
 };
 use voipfleet_protocol::session::{Decision, Delivery};
 use voipfleet_ruleset::ruleset::Digest;
@@ -20,6 +20,7 @@ use super::drift::DriftLog;
 use super::notice::Notices;
 use super::{End, Fleet, NotAdmitted, Offered, Registered, SessionEnd, View, Wanted, facts};
 use crate::errors::chain;
+use crate::log_limit::short;
 use crate::pki::authority::Leaf;
 use crate::records::{self, NodeId, StatusRecord};
 use crate::site_inputs::{held, target};
@@ -177,14 +178,18 @@ impl Greeted {
         registered: Registered,
         leaf: &Leaf,
     ) -> Result<(), SessionEnd> {
-        tracing::info!(peer = self.stored.peer, "node connected");
+        if self.may_log() {
+            tracing::info!(peer = self.stored.peer, "node connected");
+        }
         let ended = self.serve(inbound, registered, leaf).await;
         if self.fleet.unregister(&self.id, self.number) {
             self.stored.last_seen_ms = self.fleet.inner.clock.now_ms();
             if let Err(error) = self.store_status().await {
                 tracing::warn!(error = %chain(&error), "last_seen not stored");
             }
-            tracing::info!("node disconnected");
+            if self.may_log() {
+                tracing::info!("node disconnected");
+            }
         }
         ended
     }
@@ -246,7 +251,9 @@ impl Greeted {
         match why {
             Some(End::Deleted) => NotAdmitted::Deleted.into(),
             Some(End::Replaced(by)) => {
-                tracing::info!(old = self.stored.peer, new = %by, "session replaced by a newer one");
+                if self.may_log() {
+                    tracing::info!(old = self.stored.peer, new = %by, "session replaced by a newer one");
+                }
                 SessionEnd::Replaced(*by)
             }
             None => SessionEnd::Stopping,
@@ -338,12 +345,12 @@ impl Greeted {
         self.notices.heard(dynamic, &status.dynamic_error);
         let working = progress == Some(voipfleet_protocol::session::Progress::Working);
         // An unasked status repeats the last error with every change of drift.
-        if status.nonce != 0 && !status.error.is_empty() {
+        if status.nonce != 0 && !status.error.is_empty() && self.may_log() {
             let state = status.state().as_str_name();
             tracing::warn!(
                 generation = status.generation,
                 state,
-                error = status.error,
+                error = short(&status.error),
                 "status"
             );
         }
@@ -386,12 +393,19 @@ impl Greeted {
                 .insert(DriftLog::load(store.as_ref(), &self.id).await?),
         };
         for record in &report.records {
-            let class = record.class().as_str_name();
-            tracing::warn!(class, chain = record.chain, rule = record.rule, "drift");
+            if self.fleet.may_log(&self.id) {
+                log_drift(record);
+            }
         }
-        let ids = log.store(store.as_ref(), report.records).await?;
+        let now_ms = self.fleet.inner.clock.now_ms();
+        let ids = log.store(store.as_ref(), report.records, now_ms).await?;
         self.send(controller_message::Kind::DriftAck(DriftAck { ids }))
             .await
+    }
+
+    /// Whether this node may cause one more line of the log.
+    fn may_log(&self) -> bool {
+        self.fleet.may_log(&self.id)
     }
 
     async fn store_status(&mut self) -> Result<(), StoreError> {
@@ -424,6 +438,25 @@ impl Greeted {
             Err(_) => Err(SessionEnd::NotReading),
         }
     }
+}
+
+fn log_drift(record: &DriftRecord) {
+    let class = record.class().as_str_name();
+    let class = class
+        .trim_start_matches("DRIFT_CLASS_")
+        .to_ascii_lowercase();
+    let author = record.by.as_ref();
+    let starter = author.and_then(|author| author.started_by.as_ref());
+    tracing::warn!(
+        class,
+        chain = short(&record.chain),
+        rule = short(&record.rule),
+        differences = record.count(),
+        by = author.map(|author| short(&author.comm)),
+        started_by = starter.map(|starter| short(&starter.comm)),
+        repaired_after_ms = record.all_repaired_after_ms(),
+        "drift"
+    );
 }
 
 /// The later of the two, with the newer wish.

@@ -61,7 +61,10 @@ impl FleetService {
         match self.fleet.admit(&id, &proven.leaf).await {
             Ok(()) => Ok((id, peer.clone(), proven.leaf.clone())),
             Err(refusal) => {
-                tracing::warn!(node = %id, peer = %peer.address, reason = %chain(&refusal), "node refused");
+                if self.fleet.may_log(&id) {
+                    let reason = chain(&refusal);
+                    tracing::warn!(node = %id, peer = %peer.address, reason, "node refused");
+                }
                 Err(not_admitted(refusal))
             }
         }

@@ -11,6 +11,8 @@ mod backup;
 #[cfg(test)]
 mod concurrent_operators;
 #[cfg(test)]
+mod drift;
+#[cfg(test)]
 mod dynamic_sets;
 #[cfg(test)]
 mod emergency;

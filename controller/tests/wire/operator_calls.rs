@@ -190,7 +190,7 @@ async fn tokens_and_drift_of_an_unknown_site_are_not_found() {
     assert!(message.contains("voipctl apply"), "{message}");
     let drift = DriftRequest {
         site: "site-a".to_owned(),
-        limit: 0,
+        ..DriftRequest::default()
     };
     refused(client.drift(drift.clone()).await, Code::NotFound);
     installation.apply(SITE).await;

@@ -81,6 +81,12 @@ pub(super) fn drift(sight: &Visibility, mut answer: DriftResponse) -> DriftRespo
             hide(&mut record.rule);
             hide(&mut record.wanted);
             hide(&mut record.observed);
+            for more in &mut record.more {
+                hide(&mut more.chain);
+                hide(&mut more.rule);
+                hide(&mut more.wanted);
+                hide(&mut more.observed);
+            }
             record.by = None;
         }
     }
@@ -108,7 +114,8 @@ pub(super) fn documents(
 #[cfg(test)]
 mod tests {
     use voipfleet_proto::v1::{
-        Author, Difference, DriftRecord, NodeDrift, NodeFacts, OpenSite, SiteStatus, StoredDocument,
+        Author, Difference, DriftDifference, DriftRecord, NodeDrift, NodeFacts, OpenSite,
+        SiteStatus, StoredDocument,
     };
     use voipfleet_protocol::identity::rights::{Binding, OperatorRole, Scope, Use, Uses};
 
@@ -188,6 +195,13 @@ mod tests {
                 rule: SECRET.to_owned(),
                 wanted: SECRET.to_owned(),
                 observed: SECRET.to_owned(),
+                more: vec![DriftDifference {
+                    chain: SECRET.to_owned(),
+                    rule: SECRET.to_owned(),
+                    wanted: SECRET.to_owned(),
+                    observed: SECRET.to_owned(),
+                    ..DriftDifference::default()
+                }],
                 by: Some(Author {
                     comm: SECRET.to_owned(),
                     ..Author::default()
@@ -196,7 +210,11 @@ mod tests {
             }),
         };
         let records = vec![found("site-a"), found("site-b")];
-        let seen = drift(&acme(), DriftResponse { records });
+        let answer = DriftResponse {
+            records,
+            ..DriftResponse::default()
+        };
+        let seen = drift(&acme(), answer);
         assert_eq!(seen.records.len(), 1);
         assert_eq!(seen.records[0].record.as_ref().unwrap().at_ms, 7);
         assert!(!format!("{seen:?}").contains(SECRET), "{seen:?}");

@@ -22,6 +22,7 @@ use per_source_limits::{Slot, Sources};
 pub use connection::{Connection, Peer, Proven};
 
 use crate::clock::Clock;
+use crate::log_limit::{LogLimit, short};
 use crate::pki::authority;
 
 /// How long a TLS handshake may take.
@@ -120,6 +121,7 @@ pub fn accept(
         clock,
         sources: Sources::new(bounds.connections, bounds.handshakes),
         handshakes: Arc::new(Semaphore::new(bounds.handshakes)),
+        lines: LogLimit::new("listener"),
     };
     tokio::spawn(async move {
         tokio::select! {
@@ -138,9 +140,17 @@ struct Acceptor {
     clock: Arc<dyn Clock>,
     sources: Sources,
     handshakes: Arc<Semaphore>,
+    lines: LogLimit,
 }
 
 impl Acceptor {
+    /// Of a stranger's lines only the first of each second are written.
+    fn log_refusal(&self, peer: SocketAddr, reason: &str) {
+        if self.lines.admits("strangers") {
+            tracing::warn!(%peer, reason = short(reason), "connection refused");
+        }
+    }
+
     async fn run(&self, listener: TcpListener) {
         loop {
             let (tcp, peer) = match listener.accept().await {
@@ -154,7 +164,7 @@ impl Acceptor {
             let slot = match self.sources.take(peer.ip()) {
                 Ok(slot) => slot,
                 Err(full) => {
-                    tracing::warn!(%peer, reason = %full, "connection refused");
+                    self.log_refusal(peer, &full.to_string());
                     continue;
                 }
             };
@@ -163,7 +173,7 @@ impl Acceptor {
                 match this.welcome(tcp, peer, slot).await {
                     // Without a receiver the server is gone: drop the connection.
                     Ok(connection) => drop(this.ready.send(Ok(connection)).await),
-                    Err(reason) => tracing::warn!(%peer, reason, "connection refused"),
+                    Err(reason) => this.log_refusal(peer, &reason),
                 }
             });
         }
