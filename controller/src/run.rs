@@ -16,7 +16,7 @@ use crate::enrolment::Registrar;
 use crate::errors::chain;
 use crate::fleet::Fleet;
 use crate::pki::{Authority, PkiError};
-use crate::push::{Pushes, QueueWorker, Rights};
+use crate::push::{Joiner, Pushes, QueueWorker, Rights};
 use crate::records::NodeId;
 use crate::server::api::{OperatorService, Parts};
 use crate::server::listen::{self, Admission, BindError, Bounds};
@@ -154,6 +154,7 @@ impl Controller {
         let rollouts = pushes.rollouts.clone();
         let log = audit.clone();
         let rights: Arc<dyn Rights> = Arc::new(operators.access().clone());
+        let joiner = Joiner::new(&pushes, audit.clone());
         let queue_worker = QueueWorker::new(&pushes, rights, audit);
         let listen = |listener, tls, admission, bounds| {
             let clock = Arc::clone(&listening);
@@ -169,6 +170,7 @@ impl Controller {
         let follower = fleet.clone();
         tokio::spawn(async move { rollouts.run(log).await });
         tokio::spawn(async move { queue_worker.run().await });
+        tokio::spawn(async move { joiner.run().await });
         tokio::spawn(async move { follower.follow().await });
         let dynamic_sets = fleet.dynamic_sets().clone();
         tokio::spawn(async move { dynamic_sets.follow().await });

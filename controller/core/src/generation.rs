@@ -29,6 +29,9 @@ pub struct GenerationRecord {
     /// Dynamic sets that its rulesets name.
     pub dynamic: BTreeSet<DynamicSetName>,
     pub nodes: BTreeMap<NodeName, Content>,
+    /// Nodes that were added since, each with the time at which it enrolled.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joined: BTreeMap<NodeName, u64>,
 }
 
 /// Why a generation was made.
@@ -53,6 +56,17 @@ pub struct Content {
 }
 
 impl GenerationRecord {
+    /// Whether it was made, or completed, after a node enrolled at that time.
+    pub fn knows(&self, node: &NodeName, enrolled_ms: u64) -> bool {
+        self.at_ms >= enrolled_ms || self.joined.get(node) == Some(&enrolled_ms)
+    }
+
+    /// Whether it holds a ruleset for the machine that enrolled as this node at that time, and
+    /// not for an earlier one of its name.
+    pub fn is_for(&self, node: &NodeName, enrolled_ms: u64) -> bool {
+        self.nodes.contains_key(node) && self.knows(node, enrolled_ms)
+    }
+
     /// What a node should hold; none: the node is not part of it.
     pub fn held(&self, node: &NodeName) -> Option<Held> {
         self.nodes.get(node).map(|content| Held {

@@ -112,6 +112,7 @@ async fn pruning_keeps_the_states_of_generations() {
         cause: Cause::Push,
         dynamic: std::collections::BTreeSet::new(),
         nodes: BTreeMap::new(),
+        joined: BTreeMap::new(),
     };
     let key = keys::generation("site-a", 1);
     let value = records::to_json(&key, &generation).unwrap();

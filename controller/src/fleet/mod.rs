@@ -8,12 +8,12 @@ mod notice;
 mod refusal;
 mod session;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +69,8 @@ struct Inner {
     sessions: TaskTracker,
     /// Lines of the log that nodes cause.
     node_lines: LogLimit,
+    late: Mutex<BTreeSet<NodeId>>,
+    late_came: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +142,8 @@ impl Fleet {
                 stop,
                 sessions: TaskTracker::new(),
                 node_lines: LogLimit::new("node"),
+                late: Mutex::default(),
+                late_came: Notify::new(),
             }),
         }
     }
@@ -190,6 +194,13 @@ impl Fleet {
         }
     }
 
+    /// When a node enrolled, Unix time.
+    async fn enrolled_ms(&self, id: &NodeId) -> Result<u64, StoreError> {
+        let key = keys::node(&id.site, &id.node);
+        let read = records::read::<NodeRecord>(self.inner.store.as_ref(), &key).await?;
+        Ok(read.map_or(0, |read| read.record.enrolled_ms))
+    }
+
     /// Runs a session in a task of its own. Its last message is why it ended.
     pub(crate) fn serve(
         &self,
@@ -215,6 +226,21 @@ impl Fleet {
             }
         });
         Ok(messages)
+    }
+
+    /// A node connected that enrolled after what it should run was pushed.
+    fn came_late(&self, id: &NodeId) {
+        let late = &self.inner.late;
+        let mut late = late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.insert(id.clone());
+        self.inner.late_came.notify_one();
+    }
+
+    /// Waits for nodes that connected and enrolled after what they should run was pushed.
+    pub(crate) async fn late_nodes(&self) -> BTreeSet<NodeId> {
+        self.inner.late_came.notified().await;
+        let late = &self.inner.late;
+        std::mem::take(&mut *late.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether a node may cause one more line of the log.
@@ -312,10 +338,14 @@ impl Fleet {
                     }
                     wanted.revision = targets.revision();
                     let generation = targets.of(&id.node);
-                    let number = |known: &Option<Arc<GenerationRecord>>| {
-                        known.as_ref().map(|generation| generation.number)
+                    // A node that enrolled late is added to a generation that is there.
+                    let content = |known: &Option<Arc<GenerationRecord>>| {
+                        known.as_ref().map(|generation| {
+                            let joined = generation.joined.get(&id.node).copied();
+                            (generation.number, generation.held(&id.node), joined)
+                        })
                     };
-                    let other = number(&wanted.generation) != number(&generation);
+                    let other = content(&wanted.generation) != content(&generation);
                     if other {
                         wanted.generation = generation;
                     }

@@ -22,7 +22,7 @@ use super::{End, Fleet, NotAdmitted, Offered, Registered, SessionEnd, View, Want
 use crate::errors::chain;
 use crate::log_limit::short;
 use crate::pki::authority::Leaf;
-use crate::records::{self, NodeId, StatusRecord};
+use crate::records::{self, GenerationRecord, NodeId, StatusRecord};
 use crate::site_inputs::{held, target};
 use crate::store::{Expect, Outcome, Revision, StoreError, Txn, keys};
 
@@ -59,6 +59,8 @@ struct Greeted {
     delivery: Delivery,
     notices: Notices,
     tries: u64,
+    /// When the node enrolled, Unix time.
+    enrolled_ms: u64,
     stored: StatusRecord,
     /// This session's last write of the node's status.
     written: Option<Revision>,
@@ -156,6 +158,7 @@ impl Session {
             delivery,
             notices: Notices::new(&self.fleet.inner.dynamic_sets, &self.id, dynamic_digest),
             tries: 0,
+            enrolled_ms: 0,
             stored: StatusRecord {
                 status,
                 facts,
@@ -202,6 +205,7 @@ impl Greeted {
     ) -> Result<(), SessionEnd> {
         // Deleted between the first look and the Hello: from here on a deletion ends it.
         self.fleet.admit(&self.id, leaf).await?;
+        self.enrolled_ms = self.fleet.enrolled_ms(&self.id).await?;
         self.store_status().await?;
         self.send(controller_message::Kind::Welcome(Welcome {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -213,6 +217,10 @@ impl Greeted {
             .saturating_sub(self.fleet.inner.clock.now_ms());
         let mut expiry = pin!(tokio::time::sleep(Duration::from_millis(left)));
         let mut wanted = self.first_wanted(&mut registered).await?;
+        let known = wanted.generation.as_ref();
+        if known.is_some_and(|known| !known.is_for(&self.id.node, self.enrolled_ms)) {
+            self.fleet.came_late(&self.id);
+        }
         loop {
             if let Some(notice) = self.notices.next() {
                 self.send(controller_message::Kind::DynamicSets(notice))
@@ -278,7 +286,10 @@ impl Greeted {
     async fn offer(&mut self, wanted: &Wanted) -> Result<(), SessionEnd> {
         let again = wanted.tries > self.tries;
         self.tries = wanted.tries;
-        let Some(generation) = &wanted.generation else {
+        let made_for_it = |generation: &&Arc<GenerationRecord>| {
+            generation.is_for(&self.id.node, self.enrolled_ms)
+        };
+        let Some(generation) = wanted.generation.as_ref().filter(made_for_it) else {
             return Ok(());
         };
         let (Some(target), Some(content)) = (

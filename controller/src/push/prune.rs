@@ -115,6 +115,7 @@ mod tests {
                 cause: Cause::Push,
                 dynamic: BTreeSet::new(),
                 nodes: BTreeMap::from([("a".parse().unwrap(), Content { digest, size: 1 })]),
+                joined: BTreeMap::new(),
             };
             let key = keys::generation(&site, number);
             let value = records::to_json(&key, &record).unwrap();

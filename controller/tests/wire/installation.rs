@@ -209,6 +209,11 @@ impl Installation {
 
     /// A token for `site-a`, which is made if it is not there.
     pub(crate) async fn token(&self, node: &str) -> String {
+        self.token_for(node, &["sip"]).await
+    }
+
+    /// A token for nodes of these roles.
+    async fn token_for(&self, node: &str, roles: &[&str]) -> String {
         let site = GetDocumentsRequest {
             kind: "Site".to_owned(),
             name: "site-a".to_owned(),
@@ -218,7 +223,7 @@ impl Installation {
         }
         let request = CreateTokenRequest {
             site: "site-a".to_owned(),
-            roles: vec!["sip".to_owned()],
+            roles: roles.iter().map(ToString::to_string).collect(),
             ttl_ms: 0,
             node: node.to_owned(),
         };
@@ -229,7 +234,12 @@ impl Installation {
     /// Enrols a node of `site-a` with an address in 10.0.0.0/24, which ends with the code of the
     /// name's last letter.
     pub(crate) async fn enrol(&self, name: &str) -> FakeAgent {
-        let token = self.token("").await;
+        self.enrol_as(name, &["sip"]).await
+    }
+
+    /// The same with other roles.
+    pub(crate) async fn enrol_as(&self, name: &str, roles: &[&str]) -> FakeAgent {
+        let token = self.token_for("", roles).await;
         let last = name.bytes().last().unwrap();
         let address = InterfaceAddress {
             interface: "eth1".to_owned(),

@@ -23,6 +23,8 @@ mod failpoints;
 #[cfg(test)]
 mod installation;
 #[cfg(test)]
+mod late_nodes;
+#[cfg(test)]
 mod log;
 #[cfg(test)]
 mod operator_calls;

@@ -145,60 +145,6 @@ async fn a_push_does_not_wait_for_a_deleted_node() {
     assert!(nodes[0].error.contains("deleted"), "{nodes:?}");
 }
 
-/// A node that enrolled after the push must not look protected.
-#[tokio::test]
-async fn a_node_enrolled_after_a_push_needs_another_push() {
-    let (installation, _, mut session) = connected().await;
-    let push = installation.push().await;
-    let offer = session.offer().await;
-    session.apply(&offer).await;
-    push.end().await;
-    assert_eq!(installation.status().await.nodes["a"].error, "");
-
-    installation.clock.advance_ms(1000);
-    let new = installation.enrol("b").await;
-    let away = &installation.status().await.nodes["b"];
-    assert_eq!(away.state(), SyncState::Offline);
-    assert!(away.error.contains("voipctl push site-a"), "{}", away.error);
-    let _new = new.connect(&installation.address()).await.unwrap();
-    let here = &installation.status().await.nodes["b"];
-    assert_eq!(here.state(), SyncState::NotSent);
-    assert!(here.error.contains("voipctl push site-a"), "{}", here.error);
-
-    // Another machine takes the name: what is stored was made for the first one.
-    for name in ["site-a/a", "site-a/b"] {
-        let request = DeleteRequest {
-            kind: "node".to_owned(),
-            name: name.to_owned(),
-        };
-        installation.operator().await.delete(request).await.unwrap();
-    }
-    let again = installation.enrol("a").await;
-    let mut session = again.connect(&installation.address()).await.unwrap();
-    let offer = session.offer().await;
-    session.apply(&offer).await;
-    installation
-        .until_status(|site| site.nodes["a"].generation != 0)
-        .await;
-    let state = &installation.status().await.nodes["a"];
-    assert_eq!(state.state(), SyncState::Stale);
-    assert!(
-        state.error.contains("voipctl push site-a"),
-        "{}",
-        state.error
-    );
-    let push = installation.push().await;
-    assert_eq!((push.started.generation, push.started.changed), (2, true));
-    let offer = session.offer().await;
-    session.apply(&offer).await;
-    push.end().await;
-    let state = &installation.status().await.nodes["a"];
-    assert_eq!(
-        (state.state(), state.error.as_str()),
-        (SyncState::Synced, "")
-    );
-}
-
 #[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let installation = Installation::start().await;

@@ -189,6 +189,7 @@ pub fn propose(inputs: Inputs, want: Want) -> Proposal {
         cause,
         dynamic,
         nodes: contents.clone(),
+        joined: BTreeMap::new(),
     };
     let rollback_to = match cause {
         Cause::Push => None,
@@ -360,7 +361,6 @@ fn number(
 ) -> (GenerationRecord, bool) {
     let last = current.map_or(0, |current| current.number);
     let ahead = ahead(current, last, nodes);
-    let newest_ms = nodes.values().map(|node| node.enrolled_ms).max();
     let unchanged = |current: &&GenerationRecord| {
         let digests = |record: &GenerationRecord| -> Vec<_> {
             let nodes = record.nodes.iter();
@@ -371,7 +371,9 @@ fn number(
         digests(current) == digests(&candidate)
             && current.observe == candidate.observe
             // A node that enrolled again under its old name needs the generation too.
-            && newest_ms.is_none_or(|newest| current.at_ms >= newest)
+            && nodes
+                .iter()
+                .all(|(name, node)| current.knows(name, node.enrolled_ms))
             && ahead.is_none()
     };
     if let Some(current) = current.filter(unchanged) {

@@ -47,6 +47,7 @@ fn record(number: Generation, nodes: &[(usize, &str)]) -> GenerationRecord {
         documents: Some(4),
         cause: Cause::Push,
         dynamic: BTreeSet::new(),
+        joined: BTreeMap::new(),
         nodes: nodes
             .iter()
             .map(|(at, text)| (name(*at), content(text)))

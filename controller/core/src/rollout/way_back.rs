@@ -61,6 +61,7 @@ impl RolloutRecord {
                 cause: Cause::Rollback { to },
                 dynamic: dynamic.cloned().collect(),
                 nodes,
+                joined: BTreeMap::new(),
             },
             missing,
         }

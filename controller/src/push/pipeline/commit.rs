@@ -191,6 +191,7 @@ mod tests {
             cause: Cause::Push,
             dynamic: BTreeSet::new(),
             nodes: BTreeMap::new(),
+            joined: BTreeMap::new(),
         }
     }
 

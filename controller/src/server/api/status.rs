@@ -201,10 +201,15 @@ fn judge(
         .and_then(|generation| generation.held(name));
     let number = newest.as_ref().map_or(0, |newest| newest.number);
     let late = newest
-        .filter(|newest| newest.held(name).is_none() || newest.at_ms < known.record.enrolled_ms)
+        .filter(|newest| !newest.is_for(name, known.record.enrolled_ms))
         .map(|_| {
+            let gets_it = match known.view {
+                Some(_) => "gets it once no rollout is under way or halted",
+                None => "gets it when it connects",
+            };
             format!(
-                "it enrolled after generation {number} was pushed; push again: voipctl push {site}"
+                "it enrolled after generation {number} was pushed, and {gets_it}; to give it the \
+                 present documents: voipctl push {site}"
             )
         });
     let (state, error) = sync_state(known.view.as_ref(), target, confirmed, late);
