@@ -260,6 +260,12 @@ pub trait Kernel: Send {
     /// The output of the tools for `parts`. They may be run at the same time.
     fn print(&mut self, parts: Parts) -> Printed;
 
+    /// How often rules or sets were written here: what a fingerprint was compared with before is
+    /// no longer what should be there.
+    fn writes(&self) -> u64 {
+        0
+    }
+
     /// What a change of our sets shows in, read at little cost; none where the kernel cannot be
     /// asked.
     fn set_fingerprints(&mut self) -> Option<SetFingerprints> {

@@ -39,6 +39,7 @@ pub struct System {
     held: Option<XtablesLock>,
     /// Restores that were started before their input is known.
     waiting: BTreeMap<Family, Started>,
+    writes: u64,
 }
 
 impl Clone for System {
@@ -51,6 +52,7 @@ impl Clone for System {
             ipv6: self.ipv6,
             held: None,
             waiting: BTreeMap::new(),
+            writes: self.writes,
         }
     }
 }
@@ -118,6 +120,7 @@ impl System {
             ipv6,
             held: None,
             waiting: BTreeMap::new(),
+            writes: 0,
         })
     }
 
@@ -197,6 +200,7 @@ impl Kernel for System {
     }
 
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
+        self.writes += 1;
         let started = match self.waiting.remove(&family) {
             Some(started) => started,
             None => self.start_restore(family)?,
@@ -240,6 +244,7 @@ impl Kernel for System {
     }
 
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
+        self.writes += 1;
         self.runner
             .run("ipset", &["restore"], input)
             .map(drop)
@@ -279,6 +284,10 @@ impl Kernel for System {
                 .collect();
             Printed { rules, sets }
         })
+    }
+
+    fn writes(&self) -> u64 {
+        self.writes
     }
 
     fn set_fingerprints(&mut self) -> Option<SetFingerprints> {

@@ -31,10 +31,10 @@ struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ActKey {
     table: DriftTable,
-    /// What started the tool, or the tool itself; none: unknown.
-    pid: Option<u32>,
-    /// The tool.
-    comm: String,
+    /// What started the tool, where it could be read before the tool ended.
+    starter: Option<u32>,
+    /// The tool; none: unknown.
+    tool: Option<String>,
 }
 
 #[derive(Debug)]
@@ -54,11 +54,11 @@ pub(super) struct Act {
 
 impl ActKey {
     pub(super) fn of(table: DriftTable, author: Option<&Author>) -> Self {
-        let process = author.map(|author| author.started_by.as_ref().unwrap_or(&author.process));
+        let starter = author.and_then(|author| author.started_by.as_ref());
         Self {
             table,
-            pid: process.map(|process| process.pid).filter(|pid| *pid != 0),
-            comm: author.map_or_else(String::new, |author| author.process.comm.clone()),
+            starter: starter.map(|starter| starter.pid),
+            tool: author.map(|author| author.process.comm.clone()),
         }
     }
 }
@@ -92,7 +92,7 @@ impl Act {
     }
 
     fn may_go_on(&self, now: Instant) -> bool {
-        self.key.pid.is_some() && now < self.last + PAUSE && now < self.began + LONGEST
+        self.key.tool.is_some() && now < self.last + PAUSE && now < self.began + LONGEST
     }
 
     /// Whether nothing can be added to it any more, and all has been reported.

@@ -153,6 +153,7 @@ mod tests {
     use voipfleet_ruleset::ruleset::Family;
 
     use super::*;
+    use crate::host::Process;
     use crate::kernel::{Author, KernelEvent, Reach, Transaction};
     use crate::mailbox::Inbox;
 
@@ -161,10 +162,15 @@ mod tests {
         Difference::new(DriftClass::Missing, Family::V4, DriftTable::Filter, chain)
     }
 
-    /// A change of our rules by the process with this id.
-    fn change(pid: u32) -> Change {
+    /// A change of our rules by a tool that the process with this id started.
+    fn change(starter: u32) -> Change {
         let (inbox, now) = (Inbox::default(), Instant::now());
-        let author = Some(Box::new(Author::named(pid, "iptables".to_owned())));
+        let mut author = Author::named(4711, "iptables".to_owned());
+        author.started_by = Some(Process {
+            pid: starter,
+            ..Process::default()
+        });
+        let author = Some(Box::new(author));
         let (v4, v6) = (Reach::Ours, Reach::Ours);
         inbox.changed(&KernelEvent::Changed(Transaction { author, v4, v6 }), now);
         inbox.wait(now).change.unwrap()

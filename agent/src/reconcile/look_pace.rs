@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// accept.
 const OTHERS: Allowance = Allowance::new(4, Duration::from_secs(1));
 /// Looks at changes that may touch them.
-const OURS: Allowance = Allowance::new(10, Duration::from_millis(500));
+const OURS: Allowance = Allowance::new(10, Duration::from_secs(1));
 
 /// Looks that may find nothing: so many in a row, then one in each interval.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +100,7 @@ mod tests {
             assert_eq!(pace.due(start, true), start, "a few are made at once");
             pace.found_nothing(start, true);
         }
-        let next = start + Duration::from_millis(500);
+        let next = start + Duration::from_secs(1);
         assert_eq!(pace.due(start, true), next);
         assert!(!pace.is_calm(start) && pace.is_calm(next));
         // A change of ours in a storm of others is not held back by it.
@@ -114,8 +114,8 @@ mod tests {
             }
             now += Duration::from_millis(50);
         }
-        assert!((19..=20).contains(&looks), "{looks}");
-        let calm = now + Duration::from_secs(5);
+        assert!((9..=10).contains(&looks), "{looks}");
+        let calm = now + Duration::from_secs(20);
         for _ in 0..10 {
             assert_eq!(pace.due(calm, true), calm);
             pace.found_nothing(calm, true);

@@ -23,8 +23,10 @@ const REMEMBERED: usize = 8;
 /// What was seen last, and when to look again.
 #[derive(Debug)]
 pub(super) struct QuickLook {
-    sets: Option<SetFingerprints>,
-    rules: BTreeMap<Family, u64>,
+    /// With the agent's own writes until then: after another one, what was seen before it would
+    /// hide a change back to it.
+    sets: Option<(u64, SetFingerprints)>,
+    rules: BTreeMap<Family, (u64, u64)>,
     of_sets: Turns,
     of_rules: Turns,
 }
@@ -117,12 +119,15 @@ impl QuickLook {
     /// Looks at the sets now.
     pub(super) fn sets_changed(&mut self, kernel: &mut dyn Kernel, looks: &mut Looks) -> bool {
         let began = Instant::now();
-        let seen = kernel.set_fingerprints();
+        let writes = kernel.writes();
+        let seen = kernel.set_fingerprints().map(|seen| (writes, seen));
         let before = std::mem::replace(&mut self.sets, seen);
         let changed = match (&self.sets, before) {
-            (Some(seen), Some(before)) => seen.changed_since(&before),
+            (Some((_, seen)), Some((before, sets))) if before == writes => {
+                seen.changed_since(&sets)
+            }
             // The first ones, of which nothing is known.
-            (Some(seen), None) => seen.changed_since(&SetFingerprints::default()),
+            (Some((_, seen)), _) => seen.changed_since(&SetFingerprints::default()),
             (None, _) => BTreeSet::new(),
         };
         let any = !changed.is_empty();
@@ -142,6 +147,7 @@ impl QuickLook {
             self.rules.remove(&family);
             return false;
         };
+        let seen = (kernel.writes(), seen);
         let same = self.rules.insert(family, seen) == Some(seen);
         if same {
             looks.saw_rules(family, began);

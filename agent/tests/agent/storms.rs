@@ -46,8 +46,8 @@ fn looks_in_a_storm_are_few_and_an_edit_of_ours_is_repaired_in_it() {
         }
         let looks = seen.try_iter().count();
         let families = 2;
-        // 14 at once, then two in each second; and those of quick looks, with what they find.
-        let most = families * (14 + 2 * 6 + 2 * 6);
+        // 14 at once, then one of each kind in each second, and those of quick looks.
+        let most = families * (14 + 2 * 6 + 6);
         assert!(looks <= most, "{looks} looks at {changes} changes");
         assert!(agent.records_within(Duration::ZERO).is_empty());
         place.tool("iptables -D VF-SIP 1");

@@ -86,6 +86,7 @@ fn record_counts_from_the_last_look_before_the_change() {
                     .contains("entries: 0")
                 {
                     seen_empty = Instant::now();
+                    assert!(flushed.elapsed() < LIMIT, "it stays empty");
                     continue;
                 }
                 break repaired_act(&agent);

@@ -20,7 +20,7 @@ pub const MAX_CONTROLLER_MESSAGE_BYTES: usize = 512 << 10;
 /// The longest drift record: an act with the first of its differences.
 pub const MAX_ACT_BYTES: usize = 64 << 10;
 /// Differences of one drift record.
-pub const MAX_ACT_DIFFERENCES: usize = 100;
+pub const MAX_ACT_DIFFERENCES: usize = 128;
 /// Drift records of one report.
 pub const MAX_REPORTED_RECORDS: usize = 1000;
 /// Sets of one status that lack elements.

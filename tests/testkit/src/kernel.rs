@@ -173,6 +173,9 @@ impl<K: Kernel + ?Sized + 'static> Kernel for Intercept<K> {
         printed.sets = printed.sets.or(refused.sets);
         printed
     }
+    fn writes(&self) -> u64 {
+        self.kernel.writes()
+    }
     fn set_fingerprints(&mut self) -> Option<SetFingerprints> {
         self.kernel.set_fingerprints()
     }

@@ -27,7 +27,7 @@ fn by_process(comm: &str, unit: &str) -> v1::DriftRecord {
 }
 
 /// A flush of a chain by a process that a job of cron started.
-fn flush(seconds_ago: u64) -> v1::DriftRecord {
+fn flush(seconds_ago: i64) -> v1::DriftRecord {
     let rule = |number: u32| v1::DriftDifference {
         class: v1::DriftClass::Missing.into(),
         family: v1::Family::V4.into(),
