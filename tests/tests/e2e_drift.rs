@@ -148,7 +148,7 @@ fn restore(lab: &Lab, family: Family, lines: &[String]) -> Result<()> {
 /// for the kernel to hold exactly what it held before.
 fn noticed_and_repaired(
     lab: &Lab,
-    known: usize,
+    known: &[DriftRecord],
     class: &str,
     family: Family,
     before: &Rules,
@@ -156,9 +156,7 @@ fn noticed_and_repaired(
 ) -> Result<DriftRecord> {
     let mut seen = Vec::new();
     let record = lab.wait("a repaired drift record", || {
-        let records = lab.drift()?;
-        let new = records.len().saturating_sub(known);
-        seen = records.into_iter().take(new).collect();
+        seen = DriftRecord::newer(lab.drift()?, known);
         Ok(seen
             .iter()
             .find(|record| {
@@ -184,14 +182,14 @@ fn edits_of_rules(lab: &Lab) -> Result<()> {
         for family in Family::BOTH {
             let before = lab.rules(NODE)?;
             let target = Target::find(&before, family)?;
-            let known = lab.drift()?.len();
+            let known = lab.drift()?;
             restore(lab, family, &(edit.lines)(&target))?;
             let undo: Vec<String> = edit.undo.iter().map(|&line| line.to_owned()).collect();
             let is_right = |now: &Rules| match edit.undo.first() {
                 None => *now == before,
                 Some(accept) => is_above(now, &before, family, &target.jump, accept),
             };
-            let record = noticed_and_repaired(lab, known, edit.class, family, &before, is_right)
+            let record = noticed_and_repaired(lab, &known, edit.class, family, &before, is_right)
                 .with_context(|| format!("{} ({family})", edit.what))?;
             check_texts(edit, &target, &record)
                 .with_context(|| format!("{} ({family}): {record:#?}", edit.what))?;
@@ -280,10 +278,10 @@ fn edits_of_sets(lab: &Lab) -> Result<()> {
             ("a member added", format!("ipset add {set} {stranger}")),
             ("a set emptied", format!("ipset flush {set}")),
         ] {
-            let known = lab.drift()?.len();
+            let known = lab.drift()?;
             lab.edit(NODE, &edit)?;
             let record =
-                noticed_and_repaired(lab, known, "set", family, &before, |now| now == &before)
+                noticed_and_repaired(lab, &known, "set", family, &before, |now| now == &before)
                     .with_context(|| format!("{what} ({family})"))?;
             ensure!(
                 record.chain.as_ref() == Some(&set),
