@@ -8,24 +8,43 @@ use super::author;
 use crate::format::{Moment, count, printable, thousands, took};
 use crate::labels;
 
-/// `sip1  12s ago  23 rules of VF-INPUT missing, by cron (root), back after 53 ms`.
-pub(super) fn line(found: &NodeDrift, now: jiff::Timestamp, with_site: bool) -> String {
-    let record = found.record.clone().unwrap_or_default();
-    let node = if with_site {
-        format!("{}/{}", found.site, found.node)
-    } else {
-        found.node.clone()
-    };
-    // A clock that is ahead does not make it come from the future.
-    let at = Moment::of(match record.received_ms {
-        0 => record.at_ms,
-        received_ms => record.at_ms.min(received_ms),
-    });
-    let what = what(&record);
-    let by = author::brief(record.by.as_ref());
-    let fate = fate(&record);
-    let age = at.relative(now);
-    printable(&format!("{node}  {age}  {what}, by {by}, {fate}")).replace('\n', " ")
+/// How lines are shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lines {
+    pub(super) now: jiff::Timestamp,
+    pub(super) with_site: bool,
+    /// Of the terminal; none: there is none.
+    pub(super) width: Option<usize>,
+}
+
+impl Lines {
+    /// `sip1  12s ago  23 rules of VF-INPUT missing, by cron (root), back after 53 ms`; without
+    /// what is known of the author where that has no room.
+    pub(super) fn of(self, found: &NodeDrift) -> String {
+        let record = found.record.clone().unwrap_or_default();
+        let by = record.by.as_ref();
+        let whole = self.by(found, &record, &author::brief(by));
+        let fits = |width| whole.chars().count() <= width;
+        if self.width.is_none_or(fits) {
+            return whole;
+        }
+        self.by(found, &record, author::name(by).unwrap_or("unknown"))
+    }
+
+    fn by(self, found: &NodeDrift, record: &DriftRecord, by: &str) -> String {
+        let node = if self.with_site {
+            format!("{}/{}", found.site, found.node)
+        } else {
+            found.node.clone()
+        };
+        // A clock that is ahead does not make it come from the future.
+        let at = Moment::of(match record.received_ms {
+            0 => record.at_ms,
+            received_ms => record.at_ms.min(received_ms),
+        });
+        let (age, what, fate) = (at.relative(self.now), what(record), fate(record));
+        printable(&format!("{node}  {age}  {what}, by {by}, {fate}")).replace('\n', " ")
+    }
 }
 
 fn fate(record: &DriftRecord) -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
-use self::act::{details, line};
+use self::act::{Lines, details};
 use self::json::Records;
 use self::repetition::repetitions;
 use super::status::fetch;
@@ -161,13 +161,17 @@ fn show(records: &[v1::NodeDrift], args: &Args, session: &mut Session<'_>) {
         count(records.len(), "act"),
         thousands(open.len() as u64)
     ));
-    let with_site = args.site.is_none();
+    let lines = Lines {
+        now: session.now,
+        with_site: args.site.is_none(),
+        width: session.console.out().width(),
+    };
     let mut text = String::new();
     for found in open.into_iter().chain(repaired) {
         if args.verbose && !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&line(found, session.now, with_site));
+        text.push_str(&lines.of(found));
         text.push('\n');
         if args.verbose {
             text.push_str(&details(found));
