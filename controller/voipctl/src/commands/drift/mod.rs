@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     since: Option<Duration>,
 
-    /// Show each difference, as it should be and as it was found
+    /// Show each difference, as wanted and as found
     #[arg(short, long)]
     verbose: bool,
 
