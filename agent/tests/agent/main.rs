@@ -29,6 +29,8 @@ mod hostile;
 #[cfg(test)]
 mod intercepted;
 #[cfg(test)]
+mod jump_order;
+#[cfg(test)]
 mod ledger;
 #[cfg(test)]
 mod link;

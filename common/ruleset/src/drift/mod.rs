@@ -287,17 +287,14 @@ fn compare_jump(
             differences.extend(jumps.iter().map(altered));
         }
         JumpState::Repeated => {
-            let mut right = false;
-            for rule in jumps {
-                // The first plain one is the jump itself.
-                if rule == JUMP && !std::mem::replace(&mut right, true) {
-                    continue;
-                }
-                differences.push(add(DriftClass::Extra, None, Some(rule)));
-            }
+            let needless = observed.needless_jumps().into_iter();
+            differences.extend(needless.map(|rule| add(DriftClass::Extra, None, Some(rule))));
         }
         JumpState::Below { rule } => {
             differences.push(add(DriftClass::Bypass, Some(JUMP), Some(&rule)));
+        }
+        JumpState::Displaced { rule } => {
+            differences.push(add(DriftClass::Order, Some(JUMP), Some(&rule)));
         }
     }
 }

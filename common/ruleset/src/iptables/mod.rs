@@ -3,7 +3,9 @@
 //! The oldest tools that must take what is written here are iptables 1.4.21 (legacy) and
 //! 1.8.4 (nft), and ipset 6.38.
 
+mod foreign_targets;
 mod jump;
+mod jump_order;
 mod lcs;
 mod rate;
 mod repair;
@@ -13,7 +15,9 @@ mod saved_tables;
 mod sets;
 pub(crate) mod words;
 
-pub use jump::{JUMP, JumpState, jump_edit, removal};
+pub use foreign_targets::{TargetEffect, target_effect};
+pub use jump::{JumpState, jump_edit, removal};
+pub use jump_order::{JUMP, Overruled};
 pub(crate) use lcs::longest_common_subsequence;
 pub use repair::{Repair, RepairPart, repair_input};
 pub(crate) use restore_text::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
