@@ -5,7 +5,7 @@ pub mod voipnow;
 
 use voipfleet_proto::v1 as pb;
 
-use crate::foreign_firewalls;
+use crate::foreign_firewalls::{ForeignFirewalls, Protected};
 use crate::host::{Host, Processes};
 use crate::kernel::Kernel;
 use crate::reconcile::Inventory;
@@ -25,9 +25,20 @@ impl Findings {
     /// Reads all of it: some twenty small files, the tables of both families, and one pass over
     /// the processes.
     pub fn read(host: &Host, kernel: &mut dyn Kernel) -> Self {
+        let mut foreign = ForeignFirewalls::default();
+        foreign.refresh(host);
+        foreign.check(host, kernel, Protected::NOTHING);
+        Self {
+            foreign_firewalls: foreign.found(),
+            ..Self::of_machine(host)
+        }
+    }
+
+    /// The same without foreign firewalls.
+    fn of_machine(host: &Host) -> Self {
         let processes = Processes::new(&host.root);
         Self {
-            foreign_firewalls: foreign_firewalls::find(host, kernel),
+            foreign_firewalls: Vec::new(),
             voipnow: voipnow::read(&host.root, &processes),
             listeners: voipnow::listeners(&host.root, &processes),
         }
@@ -39,6 +50,7 @@ impl Findings {
 pub struct HostInventory {
     host: Host,
     findings: Findings,
+    foreign: ForeignFirewalls,
 }
 
 impl HostInventory {
@@ -47,23 +59,27 @@ impl HostInventory {
         Self {
             host,
             findings: Findings::default(),
+            foreign: ForeignFirewalls::default(),
         }
     }
 }
 
 impl Inventory for HostInventory {
-    fn refresh(&mut self, kernel: &mut dyn Kernel) {
-        self.findings = Findings::read(&self.host, kernel);
+    fn refresh(&mut self, _kernel: &mut dyn Kernel) {
+        self.findings = Findings::of_machine(&self.host);
+        self.foreign.refresh(&self.host);
+    }
+
+    fn check_foreign(&mut self, kernel: &mut dyn Kernel, protected: Protected<'_>) -> bool {
+        self.foreign.check(&self.host, kernel, protected)
     }
 
     fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts {
         let Findings {
-            foreign_firewalls,
-            voipnow,
-            listeners,
+            voipnow, listeners, ..
         } = self.findings.clone();
         pb::NodeFacts {
-            neighbours: foreign_firewalls,
+            neighbours: self.foreign.found(),
             voipnow,
             listeners,
             warnings: node_facts::warnings(kernel).into_iter().collect(),

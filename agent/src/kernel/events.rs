@@ -14,7 +14,9 @@ use crate::host::{Processes, comm_text};
 /// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h.
 const NFTABLES_GROUP: u32 = 7;
 /// `NFNL_SUBSYS_NFTABLES << 8`; the message's kind, `enum nf_tables_msg_types`, is below it.
-const NFTABLES: u16 = 10 << 8;
+pub(super) const NFTABLES: u16 = 10 << 8;
+/// The length of `struct nfgenmsg`.
+pub(super) const NETFILTER_HEADER: usize = 4;
 /// `NFT_MSG_NEWGEN`: the last message of every transaction.
 const NEW_GENERATION: u16 = NFTABLES | 15;
 /// `NFT_MSG_NEWTABLE` and `NFT_MSG_DELTABLE`.
@@ -191,7 +193,6 @@ fn is_kernel(from: &SocketAddr) -> bool {
 /// The events in one datagram, after what came of the transaction that is `open`. One that is
 /// cut short counts as lost.
 fn parse(mut datagram: &[u8], open: &mut Transaction) -> Vec<KernelEvent> {
-    const NETFILTER_HEADER: usize = 4; // struct nfgenmsg
     let mut events = Vec::new();
     while !datagram.is_empty() {
         let Ok(message) = NetlinkBuffer::new_checked(datagram) else {
@@ -223,7 +224,7 @@ fn parse(mut datagram: &[u8], open: &mut Transaction) -> Vec<KernelEvent> {
 }
 
 /// The attributes of a message, up to the first that is malformed.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(|attribute| {
         let attribute = attribute.ok()?;
         let value = attribute

@@ -5,6 +5,7 @@ mod conntrack;
 mod events;
 mod lock;
 mod lock_file;
+mod nft_generation;
 mod scratch;
 mod system;
 mod watch;
@@ -23,6 +24,8 @@ pub use author::Author;
 pub use conntrack::{ConntrackError, Cut};
 pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};
 pub use lock_file::{LOCK_FILE, LockFile, LockFileError, Notifier};
+pub use nft_generation::nft_generation;
+pub use scratch::in_empty_namespace;
 pub use system::System;
 pub use watch::{Watch, WatchError};
 

@@ -59,6 +59,18 @@ impl<K: Kernel + Clone + 'static> Scratch<K> {
     }
 }
 
+/// Does `work` in an empty network namespace, which is gone afterwards. Programs that it starts run
+/// there.
+pub fn in_empty_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, NoScratch> {
+    let entered = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| unshare(CloneFlags::CLONE_NEWNET).map(|()| work()));
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    entered.map_err(|error| NoScratch(error.into()))
+}
+
 fn work<K>(todo: &Receiver<Job<K>>, mut kernel: K) {
     while let Ok(job) = todo.recv() {
         job(&mut kernel);

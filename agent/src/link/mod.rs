@@ -119,7 +119,10 @@ impl Link {
             if matches!(ended, LinkError::Trial) {
                 continue;
             }
-            let why = chain(&ended);
+            let why = match self.outbox.cut_off() {
+                Some(by) => format!("{}; {by}", chain(&ended)),
+                None => chain(&ended),
+            };
             if why != last_logged {
                 // Once for each change: a night without a controller is one line.
                 warn!(reason = why, "no session with the controller");

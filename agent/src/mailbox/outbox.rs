@@ -8,6 +8,7 @@ use voipfleet_proto::v1 as pb;
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::ruleset::Digest;
 
+use crate::foreign_firewalls::cut_off_from_controller;
 use crate::ledger::SiteSets;
 
 /// Drift records kept for a controller that cannot be reached: about 300 KiB. Beyond it the oldest
@@ -134,6 +135,11 @@ impl Outbox {
     /// How many records were dropped since the start.
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
+    }
+
+    /// What was last found to cut the node off from its controller.
+    pub fn cut_off(&self) -> Option<String> {
+        cut_off_from_controller(&self.lock().facts.neighbours)
     }
 
     /// Facts about the node; sent only when they differ.

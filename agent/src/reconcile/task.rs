@@ -18,19 +18,28 @@ use super::warnings::Warning;
 use crate::enforcement::apply::NodeId;
 use crate::enforcement::recovery::{self, Interrupted, Recovered};
 use crate::failpoint::{Step, Work, during, reach};
+use crate::foreign_firewalls::Protected;
 use crate::host::systemd;
 use crate::kernel::Kernel;
-use crate::ledger::Ledger;
+use crate::ledger::{Confirmed, Ledger};
 use crate::mailbox::{Change, Controllers, Inbox, Outbox, ReceivedSets};
 
 /// The inventory is refreshed every so many polls: it runs more programs, for what changes once in
 /// years.
 const POLLS_PER_INVENTORY: u32 = 20;
 
+/// How often foreign firewalls are looked at: no event announces an element of a set, nor a change of
+/// legacy tables other than `filter`.
+const FOREIGN_INTERVAL: Duration = Duration::from_secs(3);
+
 /// Facts about the machine, which the task reports.
 pub trait Inventory: Send {
     /// Reads anew what seldom changes; programs of the machine may be run for it.
     fn refresh(&mut self, kernel: &mut dyn Kernel);
+
+    /// Reads what foreign firewalls have in the kernel, as far as it may have changed, and whom they cut
+    /// off. Returns whether that is not what it was.
+    fn check_foreign(&mut self, kernel: &mut dyn Kernel, protected: Protected<'_>) -> bool;
 
     /// The facts that were read last, with those that cost nothing to read now.
     fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts;
@@ -63,6 +72,8 @@ pub(super) struct Poll {
     interval: Duration,
     next: Instant,
     count: u32,
+    /// When foreign firewalls are looked at.
+    foreign: Instant,
 }
 
 impl Poll {
@@ -71,6 +82,7 @@ impl Poll {
             interval,
             next: Instant::now() + interval,
             count: 0,
+            foreign: Instant::now() + FOREIGN_INTERVAL,
         }
     }
 
@@ -110,6 +122,7 @@ impl Reconciler {
             settings,
         };
         task.settings.inventory.refresh(&mut *task.node.kernel);
+        task.read_foreign();
         task.report
             .outbox
             .set_dynamic_sets(task.dynamic_sets.held());
@@ -175,7 +188,8 @@ impl Reconciler {
             systemd::watchdog_interval().map(|interval| Instant::now() + interval),
         ];
         let earliest = deadlines.into_iter().flatten().min();
-        earliest.map_or(self.poll.next, |at| at.min(self.poll.next))
+        let poll = self.poll.next.min(self.poll.foreign);
+        earliest.map_or(poll, |at| at.min(poll))
     }
 
     fn run_due(&mut self) {
@@ -191,6 +205,9 @@ impl Reconciler {
         }
         if self.poll.next <= now {
             self.poll(now);
+        }
+        if self.poll.foreign <= now {
+            self.check_foreign(now);
         }
         self.flows.run_due(&mut self.node);
     }
@@ -208,8 +225,30 @@ impl Reconciler {
         if self.poll.count.is_multiple_of(POLLS_PER_INVENTORY) && self.node.trial_state.is_settled()
         {
             self.settings.inventory.refresh(&mut *self.node.kernel);
+            self.read_foreign();
         }
         self.report_facts();
+    }
+
+    /// Looks for whom foreign firewalls cut off. Whoever is locked out by a trial waits for its undo, not
+    /// for this.
+    fn check_foreign(&mut self, now: Instant) {
+        self.poll.foreign = now + FOREIGN_INTERVAL;
+        if self.node.trial_state.is_settled() && self.read_foreign() {
+            self.report_facts();
+        }
+    }
+
+    fn read_foreign(&mut self) -> bool {
+        let controllers = self.node.failsafe.controllers.clone();
+        let dynamic = self.dynamic_sets.digest_in_force(&self.node);
+        let (kernel, running) = self.node.kernel_and_running();
+        let protected = Protected {
+            ruleset: running.map(Confirmed::effective),
+            revision: (running.map(|running| running.held.digest), dynamic),
+            controllers: &controllers,
+        };
+        self.settings.inventory.check_foreign(kernel, protected)
     }
 
     /// Inspects the kernel now, and repairs it.

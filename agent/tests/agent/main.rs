@@ -7,6 +7,8 @@ mod boot;
 #[cfg(test)]
 mod contention;
 #[cfg(test)]
+mod cut_offs;
+#[cfg(test)]
 mod disruption;
 #[cfg(test)]
 mod drift;
@@ -48,6 +50,8 @@ mod peer;
 mod probes;
 #[cfg(test)]
 mod reconciler;
+#[cfg(test)]
+mod saved_files;
 #[cfg(test)]
 mod sets;
 #[cfg(test)]

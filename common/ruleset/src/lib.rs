@@ -3,6 +3,7 @@
 
 pub mod drift;
 pub mod flows;
+pub mod foreign;
 pub mod identifiers;
 pub mod iptables;
 pub mod protobuf;

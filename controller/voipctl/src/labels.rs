@@ -1,7 +1,8 @@
 //! Words and colours for the wire's states; the words in JSON are a contract.
 
 use voipfleet_proto::v1::{
-    DifferenceKind, DriftClass, DriftState, Family, NeighbourKind, PushNodeState, SyncState,
+    CutOffKind, DifferenceKind, DriftClass, DriftState, Family, NeighbourKind, PushNodeState,
+    SyncState,
 };
 
 use crate::console::style::Tone;
@@ -142,7 +143,26 @@ pub fn neighbour(kind: i32) -> &'static str {
         NeighbourKind::Fail2ban => "fail2ban",
         NeighbourKind::NftTable => "nft-table",
         NeighbourKind::ForeignRules => "foreign-rules",
+        NeighbourKind::SavedRules => "saved-rules",
+        NeighbourKind::Crowdsec => "crowdsec",
+        NeighbourKind::Podman => "podman",
+        NeighbourKind::Lxd => "lxd",
+        NeighbourKind::Libvirt => "libvirt",
         NeighbourKind::Unspecified => "unknown",
+    }
+}
+
+/// Whose address a foreign firewall cuts off.
+pub fn cut_off(kind: CutOffKind) -> &'static str {
+    match kind {
+        CutOffKind::Controller => "controller",
+        CutOffKind::Admin => "admin",
+        CutOffKind::Cluster => "cluster",
+        CutOffKind::Tenant => "tenant",
+        CutOffKind::Provider => "provider",
+        CutOffKind::Client => "client",
+        CutOffKind::Other => "other",
+        CutOffKind::Unspecified => "unknown",
     }
 }
 
