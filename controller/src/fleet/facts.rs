@@ -52,12 +52,28 @@ pub(super) fn bound_facts(facts: &mut NodeFacts) {
     for neighbour in &mut facts.neighbours {
         cut(&mut neighbour.detail, LONG);
         cut(&mut neighbour.advice, LONG);
+        neighbour.cut_off.truncate(MAX_WORDS);
+        for one in &mut neighbour.cut_off {
+            cut(&mut one.name, SHORT);
+            bound_ports(&mut one.ports);
+            if let Some(network) = &mut one.network {
+                network.address.truncate(16);
+            }
+        }
+        bound_ports(&mut neighbour.closed_ports);
     }
     facts.listeners.truncate(MAX_PORTS);
     for listener in &mut facts.listeners {
         cut(&mut listener.process, SHORT);
     }
     facts.voipnow.iter_mut().for_each(bound_voipnow);
+}
+
+fn bound_ports(ports: &mut Vec<String>) {
+    ports.truncate(MAX_PORTS);
+    for range in ports {
+        cut(range, SHORT);
+    }
 }
 
 fn bound_voipnow(voipnow: &mut VoipNow) {

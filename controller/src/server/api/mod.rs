@@ -5,6 +5,7 @@ mod audit;
 mod audit_detail;
 mod authorize;
 mod backup;
+mod cut_off_names;
 mod document_access;
 mod document_usage;
 mod documents;

@@ -13,6 +13,7 @@ use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::ruleset::Mode;
 
+use super::cut_off_names;
 use super::emergency::{open_site, open_sites};
 use super::failed;
 use super::fields::parse;
@@ -79,6 +80,10 @@ impl FleetApi {
                     .map(|record| open_site(&site, record.clone())),
                 site: site.to_string(),
             });
+        }
+        let stored = self.documents.read().await.map_err(failed)?;
+        for site in &mut answer.sites {
+            cut_off_names::name(&stored.documents, site);
         }
         if request.compare {
             self.compare(&mut answer).await?;

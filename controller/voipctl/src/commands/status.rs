@@ -9,6 +9,7 @@ use voipfleet_ruleset::identifiers::SiteName;
 use super::emergency;
 use crate::Session;
 use crate::console::style::Tone;
+use crate::cut_offs::cut_offs;
 use crate::failure::{ExitStatus, Failure};
 use crate::format::{
     Moment, by_text, count, first_names, node_list, or_dash, or_null, printable, short_digest,
@@ -54,7 +55,7 @@ struct NodeEntry<'r> {
     connected: bool,
     error: Option<String>,
     flows_cut: u64,
-    warnings: Vec<&'r str>,
+    warnings: Vec<String>,
 }
 
 /// Set elements in the node's kernel, and in its ruleset.
@@ -335,12 +336,15 @@ fn problem(node: &v1::NodeReport) -> Option<String> {
     or_null(parts.join("\n"))
 }
 
-/// A node's warnings, without those that its error repeats.
-fn warnings(node: &v1::NodeReport) -> impl Iterator<Item = &str> {
-    let warnings = node.facts.iter().flat_map(|facts| &facts.warnings);
+/// A node's warnings, without those that its error repeats, and whom foreign firewalls cut off.
+fn warnings(node: &v1::NodeReport) -> impl Iterator<Item = String> {
+    let facts = node.facts.iter();
+    let warnings = facts.clone().flat_map(|facts| &facts.warnings);
+    let cut_offs = facts.flat_map(cut_offs);
     warnings
-        .map(String::as_str)
         .filter(|warning| node.error.lines().all(|line| line != *warning))
+        .cloned()
+        .chain(cut_offs)
 }
 
 /// `connected`, or how long ago the node was last seen.

@@ -45,6 +45,7 @@ fn neighbour(kind: v1::NeighbourKind, detail: &str, advice: &str) -> v1::Neighbo
         kind: kind.into(),
         detail: detail.to_owned(),
         advice: advice.to_owned(),
+        ..Default::default()
     }
 }
 
