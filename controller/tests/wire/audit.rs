@@ -322,6 +322,10 @@ impl Store for Faulty {
         self.store.snapshot().await
     }
 
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.store.probe().await
+    }
+
     fn watch(&self, prefix: &str, after: Revision) -> Changes {
         self.store.watch(prefix, after)
     }
