@@ -10,6 +10,7 @@ pub mod enrolment;
 pub mod errors;
 pub mod failpoint;
 pub mod fleet;
+mod open_files;
 pub mod operations;
 pub mod pki;
 pub mod push;

@@ -15,6 +15,7 @@ use crate::dynamic_sets::{SourceOptions, Sources};
 use crate::enrolment::Registrar;
 use crate::errors::chain;
 use crate::fleet::Fleet;
+use crate::open_files;
 use crate::pki::{Authority, PkiError};
 use crate::push::{Pushes, QueueWorker, Rights};
 use crate::records::NodeId;
@@ -23,17 +24,6 @@ use crate::server::listen::{self, Admission, BindError, Bounds};
 use crate::server::serve::{self, STOPPING, ServeError};
 use crate::settings::{self, Files, Settings, SettingsError};
 use crate::store::{Embedded, Store, StoreError};
-
-/// The fleet and operator listener: design.md speaks of 5,000 agents on one controller.
-const FLEET: Bounds = Bounds {
-    connections: 20_000,
-    handshakes: 256,
-};
-/// The enrolment listener, whose peers have no certificate.
-const ENROLMENT: Bounds = Bounds {
-    connections: 256,
-    handshakes: 32,
-};
 
 /// Where a controller runs.
 #[derive(Debug, Clone)]
@@ -159,9 +149,11 @@ impl Controller {
             let clock = Arc::clone(&listening);
             listen::accept(listener, tls, admission, bounds, clock, stop.clone())
         };
-        let members = Admission::Members(domain);
-        let fleet_incoming = listen(fleet_listener, fleet_tls, members, FLEET);
-        let enrol_incoming = listen(enrol_listener, enrol_tls, Admission::Anyone, ENROLMENT);
+        let (for_members, for_enrolment) =
+            Bounds::of(open_files::for_connections(open_files::raise()));
+        let members = Admission::Members(domain, fleet.last_peers().await?);
+        let fleet_incoming = listen(fleet_listener, fleet_tls, members, for_members);
+        let enrol_incoming = listen(enrol_listener, enrol_tls, Admission::Anyone, for_enrolment);
         let servers = vec![
             serve::fleet(fleet_incoming, &fleet, operators, &stop),
             serve::enrolment(enrol_incoming, registrar, &stop),

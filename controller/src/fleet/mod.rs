@@ -3,6 +3,7 @@
 mod drift;
 mod facts;
 mod fetch;
+mod last_peers;
 mod node_view;
 mod notice;
 mod refusal;

@@ -340,6 +340,7 @@ fn by_ada<T>(installation: &Installation, message: T) -> Request<T> {
             identity: Identity::Operator("ada".parse().unwrap()),
             leaf: authority::leaf(&certificates[0]).unwrap(),
         }),
+        excess: None,
     });
     request
 }

@@ -11,6 +11,8 @@ mod backup;
 #[cfg(test)]
 mod concurrent_operators;
 #[cfg(test)]
+mod connections;
+#[cfg(test)]
 mod dynamic_sets;
 #[cfg(test)]
 mod emergency;
@@ -32,6 +34,8 @@ mod plan;
 mod push;
 #[cfg(test)]
 mod queue;
+#[cfg(test)]
+mod raw_http2;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
