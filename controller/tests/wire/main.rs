@@ -3,6 +3,8 @@
 //! The modules are under `cfg(test)` so that clippy takes their helpers for what they are.
 
 #[cfg(test)]
+mod answers;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod authentication;
@@ -30,6 +32,8 @@ mod operator_calls;
 mod operators;
 #[cfg(test)]
 mod plan;
+#[cfg(test)]
+mod process;
 #[cfg(test)]
 mod push;
 #[cfg(test)]

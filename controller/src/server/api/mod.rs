@@ -53,5 +53,3 @@ pub(crate) use crate::server::rpc_status::failed;
 
 /// The largest request of an operator.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
-/// The largest answer to an operator.
-pub const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
