@@ -74,6 +74,7 @@ async fn networks(installation: &Installation) -> String {
     let request = GetDocumentsRequest {
         kind: "tenant".to_owned(),
         name: "acme".to_owned(),
+        ..Default::default()
     };
     let found = client.get_documents(request).await.unwrap().into_inner();
     found.documents[0].yaml.clone()

@@ -212,6 +212,7 @@ impl Installation {
         let site = GetDocumentsRequest {
             kind: "Site".to_owned(),
             name: "site-a".to_owned(),
+            ..Default::default()
         };
         if self.operator().await.get_documents(site).await.is_err() {
             self.apply(SITE).await;

@@ -175,7 +175,11 @@ fn drift(site: &str) -> v1::DriftRequest {
 
 fn get(kind: &str, name: &str) -> v1::GetDocumentsRequest {
     let (kind, name) = (kind.to_owned(), name.to_owned());
-    v1::GetDocumentsRequest { kind, name }
+    v1::GetDocumentsRequest {
+        kind,
+        name,
+        ..Default::default()
+    }
 }
 
 fn delete(kind: &str, name: &str) -> v1::DeleteRequest {

@@ -218,6 +218,7 @@ mod tests {
         let answer = GetDocumentsResponse {
             documents: documents_of,
             complete: true,
+            ..GetDocumentsResponse::default()
         };
         let seen = documents(&acme(), answer);
         assert_eq!(seen.documents, [document("Tenant", "acme")]);
