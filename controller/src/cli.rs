@@ -15,14 +15,20 @@ use voipfleet_ruleset::identifiers::OperatorName;
 use crate::backup;
 use crate::clock;
 use crate::dynamic_sets::SourceOptions;
+use crate::errors::chain;
 use crate::operations::init::{Made, Plan, init};
 use crate::operations::restore::{self, Restored};
 use crate::pki::Authority;
-use crate::run::{Controller, Options, open_store};
+use crate::run::{Controller, Options, StartError, open_store};
 use crate::settings::{Address, Files, Settings};
+use crate::store::{Health, StoreError, StoreFailure};
 
 const PORT: u16 = 7443;
 const ENROL_PORT: u16 = 7444;
+/// The exit status of any failure but those of the store.
+const FAILED: u8 = 1;
+/// The exit status where the store cannot be opened or written: `EX_IOERR` of sysexits.h.
+const STORE_FAILED: u8 = 74;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +37,7 @@ Examples:
   voipfleet-controller backup --data /var/lib/voipfleet /root/voipfleet.backup
 
 Log lines go to stderr; RUST_LOG selects them, for example RUST_LOG=warn. Exit status: 0 done, 1 failed,
-2 bad usage.";
+2 bad usage, 74 the store cannot be opened or written (disk full, failing or damaged).";
 
 const INIT_EXAMPLES: &str = "\
 Examples:
@@ -234,12 +240,43 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         clock: clock::system(),
     })
     .await?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failure = controller.failed() => Some(failure),
+    };
+    match failure {
+        None => {
+            let health = controller.health();
+            controller.stop().await;
+            match &*health.borrow() {
+                Health::Failed(failure) => Err(failure.clone().into()),
+                Health::Writable | Health::Refusing(_) => Ok(()),
+            }
+        }
+        Some(failure) => {
+            tracing::error!(
+                reason = %chain(&failure),
+                "the controller ends: its store cannot be written; what was acknowledged is on disk"
+            );
+            controller.abandon().await;
+            Err(failure.into())
+        }
     }
-    controller.stop().await;
-    Ok(())
+}
+
+/// The exit status of a failure.
+pub fn exit_status(error: &anyhow::Error) -> u8 {
+    let opened = match error.downcast_ref::<StartError>() {
+        Some(StartError::Store(error)) => Some(error),
+        _ => error.downcast_ref::<StoreError>(),
+    };
+    let not_opened = opened.is_some_and(|error| !matches!(error, StoreError::InUse { .. }));
+    if not_opened || error.is::<StoreFailure>() {
+        STORE_FAILED
+    } else {
+        FAILED
+    }
 }
 
 fn log_to_stderr(format: LogFormat) {

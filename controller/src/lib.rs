@@ -12,6 +12,7 @@ pub mod failpoint;
 pub mod fleet;
 mod open_files;
 pub mod operations;
+pub mod panics;
 pub mod pki;
 pub mod push;
 pub mod rollout;
@@ -21,6 +22,8 @@ pub mod server;
 pub mod settings;
 pub mod site_inputs;
 mod site_tasks;
+mod store_health;
+mod systemd;
 
 pub use voipfleet_controller_core::limits;
 pub use voipfleet_store as store;

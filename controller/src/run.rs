@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use voipfleet_protocol::identity::tls::{self, Credentials, TlsError};
@@ -15,7 +16,6 @@ use crate::dynamic_sets::{SourceOptions, Sources};
 use crate::enrolment::Registrar;
 use crate::errors::chain;
 use crate::fleet::Fleet;
-use crate::open_files;
 use crate::pki::{Authority, PkiError};
 use crate::push::{Pushes, QueueWorker, Rights};
 use crate::records::NodeId;
@@ -23,7 +23,11 @@ use crate::server::api::{OperatorService, Parts};
 use crate::server::listen::{self, Admission, BindError, Bounds};
 use crate::server::serve::{self, STOPPING, ServeError};
 use crate::settings::{self, Files, Settings, SettingsError};
-use crate::store::{Embedded, Store, StoreError};
+use crate::store::{Embedded, Health, Store, StoreError, StoreFailure, Supervised};
+use crate::{open_files, store_health, systemd};
+
+/// How long callers get their last answers after the store failed.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Where a controller runs.
 #[derive(Debug, Clone)]
@@ -69,6 +73,7 @@ pub struct Controller {
     address: SocketAddr,
     enrol_address: SocketAddr,
     store: Embedded,
+    supervised: Supervised,
     fleet: Fleet,
     stop: CancellationToken,
     servers: Vec<JoinHandle<Result<(), ServeError>>>,
@@ -105,7 +110,8 @@ impl Controller {
         let address = local(&fleet_listener, options.listen);
         let enrol_address = local(&enrol_listener, options.enrol_listen);
         let embedded = open_store(files).await?;
-        let store: Arc<dyn Store> = Arc::new(embedded.clone());
+        let supervised = Supervised::new(Arc::new(embedded.clone()));
+        let store: Arc<dyn Store> = Arc::new(supervised.clone());
 
         let stop = CancellationToken::new();
         let clock = Arc::clone(&options.clock);
@@ -164,15 +170,43 @@ impl Controller {
         tokio::spawn(async move { follower.follow().await });
         let dynamic_sets = fleet.dynamic_sets().clone();
         tokio::spawn(async move { dynamic_sets.follow().await });
+        tokio::spawn(store_health::watch(supervised.clone(), stop.clone()));
         tracing::info!(%address, %enrol_address, "controller started");
+        systemd::ready();
         Ok(Self {
             address,
             enrol_address,
             store: embedded,
+            supervised,
             fleet,
             stop,
             servers,
         })
+    }
+
+    /// Whether the store can be written, also after the controller has stopped.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.supervised.health()
+    }
+
+    /// Returns when the store has failed: then the process must end, and no write that was not
+    /// acknowledged can be told from one that was lost.
+    pub async fn failed(&self) -> StoreFailure {
+        self.supervised.failed().await
+    }
+
+    /// Ends after the store has failed: callers learn that the controller stops, and the store
+    /// is left as it is.
+    pub async fn abandon(self) {
+        self.supervised.closing();
+        self.stop.cancel();
+        let answered = async {
+            for server in self.servers {
+                // It ends with the process at the latest.
+                let _ = server.await;
+            }
+        };
+        let _cut = tokio::time::timeout(LAST_ANSWERS, answered).await;
     }
 
     /// What it stores; to be read and watched beside it.
@@ -199,6 +233,8 @@ impl Controller {
     /// the store.
     pub async fn stop(self) {
         tracing::info!("controller is stopping");
+        systemd::stopping();
+        self.supervised.closing();
         self.stop.cancel();
         let ending = async {
             self.fleet.stopped().await;

@@ -57,6 +57,18 @@ pub enum AuditError {
     Closed,
 }
 
+impl AuditError {
+    /// That the store's disk is full, where that is why.
+    pub fn full_disk(&self) -> Option<String> {
+        match self {
+            AuditError::Store(error) if matches!(**error, StoreError::Full { .. }) => {
+                Some(error.to_string())
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The last record; the default where there is none.
 pub async fn head(store: &dyn Store) -> Result<Link, StoreError> {
     let read: Option<Read<Link>> = records::read(store, keys::AUDIT_HEAD).await?;

@@ -389,7 +389,11 @@ impl Greeted {
             let class = record.class().as_str_name();
             tracing::warn!(class, chain = record.chain, rule = record.rule, "drift");
         }
-        let ids = log.store(store.as_ref(), report.records).await?;
+        let ids = match log.store(store.as_ref(), report.records).await {
+            // What is not acknowledged comes again in the next session.
+            Err(StoreError::Full { .. }) => Vec::new(),
+            stored => stored?,
+        };
         self.send(controller_message::Kind::DriftAck(DriftAck { ids }))
             .await
     }
@@ -410,8 +414,14 @@ impl Greeted {
         let txn = txn.put(key, records::status_bytes(&self.stored));
         // A conflict means that the node was deleted or enrolled again in this moment, or that
         // a newer session has written: the last words of an old one must not undo its news.
-        if let Outcome::Committed { revision } = store.commit(txn).await? {
-            self.written = Some(revision);
+        match store.commit(txn).await {
+            Ok(Outcome::Committed { revision }) => self.written = Some(revision),
+            Ok(Outcome::Conflict) => {}
+            // The node says it again in its next session; one that ends now would undo a trial.
+            Err(error @ StoreError::Full { .. }) => {
+                tracing::debug!(error = %chain(&error), "status not stored");
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }

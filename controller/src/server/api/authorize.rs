@@ -503,21 +503,24 @@ async fn record_asked(mut audited: AuditedCall, record: Record) -> Result<Audite
         audited.open = true;
         Ok::<_, AuditError>(audited)
     });
-    let unavailable = || {
-        let message = "the audit log cannot be written, so nothing was changed";
+    let unavailable = |reason: &str| {
+        let message = format!("{reason}, so nothing was changed");
         let refusal = Refusal::new(Reason::AuditUnavailable, message)
             .hint("check the controller's disk and log");
         with_request_id(refusal.into(), &id)
     };
+    let not_written = "the audit log cannot be written";
     match appending.await {
         Ok(Ok(audited)) => Ok(audited),
         Ok(Err(error)) => {
             tracing::error!(error = %chain(&error), %call, "audit log cannot be written; call refused");
-            Err(unavailable())
+            // A full disk is the one cause with a remedy of its own.
+            let full = error.full_disk();
+            Err(unavailable(full.as_deref().unwrap_or(not_written)))
         }
         Err(panic) => {
             tracing::error!(error = %panic, %call, "audit log writer panicked; call refused");
-            Err(unavailable())
+            Err(unavailable(not_written))
         }
     }
 }
