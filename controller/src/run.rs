@@ -146,6 +146,7 @@ impl Controller {
             audit: audit.clone(),
             admin: settings.admin.clone(),
             sources,
+            health: supervised.health(),
         });
         let rollouts = pushes.rollouts.clone();
         let log = audit.clone();

@@ -13,7 +13,7 @@ use voipfleet_controller::push::Pushes;
 use voipfleet_controller::server::api::{OperatorService, Parts, REQUEST_ID};
 use voipfleet_controller::server::listen::{Peer, Proven};
 use voipfleet_controller::store::{
-    Changes, Embedded, Limits, Outcome, Page, Revision, Snapshot, Store, StoreError, Txn,
+    Changes, Embedded, Health, Limits, Outcome, Page, Revision, Snapshot, Store, StoreError, Txn,
     Versioned, keys,
 };
 use voipfleet_proto::v1::operator_client::OperatorClient;
@@ -380,6 +380,7 @@ async fn a_change_without_an_audit_record_is_not_made_or_not_acknowledged() {
         audit,
         admin: "ada".parse().unwrap(),
         sources: sources.await.unwrap(),
+        health: tokio::sync::watch::channel(Health::default()).1,
     });
     fault.store(FAIL_ALL, Ordering::SeqCst);
     let answer = service.apply(by_ada(&installation, apply(SITE))).await;

@@ -51,4 +51,6 @@ mod session;
 #[cfg(test)]
 mod staged_rollouts;
 #[cfg(test)]
+mod store_failure;
+#[cfg(test)]
 mod trial;

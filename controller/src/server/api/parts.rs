@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::document_usage::DocumentUsage;
@@ -18,7 +18,7 @@ use crate::fleet::Fleet;
 use crate::pki::Authority;
 use crate::push::Pushes;
 use crate::settings::Address;
-use crate::store::Store;
+use crate::store::{Health, Store};
 
 /// What the service is made of.
 #[derive(Debug, Clone)]
@@ -36,6 +36,8 @@ pub struct Parts {
     /// The first admin, who has every right whatever the store says.
     pub admin: OperatorName,
     pub sources: Sources,
+    /// Whether the store can be written.
+    pub health: watch::Receiver<Health>,
 }
 
 impl OperatorService {
@@ -51,6 +53,7 @@ impl OperatorService {
             audit,
             admin,
             sources,
+            health,
         } = parts;
         let documents = pushes.documents.clone();
         Self {
@@ -72,6 +75,7 @@ impl OperatorService {
                 clock: Arc::clone(&clock),
                 fleet: fleet.clone(),
                 documents: documents.clone(),
+                health,
             },
             emergency: EmergencyApi {
                 store: Arc::clone(&store),

@@ -167,7 +167,13 @@ mod tests {
     #[test]
     fn tenants_see_their_nodes_states_and_nothing_of_others() {
         let sites = vec![site("site-a"), site("site-b"), site("")];
-        let seen = status(&acme(), StatusResponse { sites });
+        let seen = status(
+            &acme(),
+            StatusResponse {
+                sites,
+                ..StatusResponse::default()
+            },
+        );
         assert_eq!(seen.sites.len(), 1);
         assert_eq!(
             (seen.sites[0].generation, seen.sites[0].nodes.len()),

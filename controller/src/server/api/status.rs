@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::server::rpc_status::unknown_site;
+use tokio::sync::watch;
 use tonic::Status;
 use voipfleet_controller_core::proposal::MAX_GENERATIONS_AHEAD;
 use voipfleet_proto::v1::{
@@ -21,7 +22,7 @@ use crate::documents::Cache;
 use crate::fleet::{Fleet, View};
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
 use crate::site_inputs::{Targets, held};
-use crate::store::{Store, StoreError, every, keys};
+use crate::store::{Health, Store, StoreError, every, keys};
 
 /// Everything known about a node.
 struct Known {
@@ -37,6 +38,7 @@ pub(super) struct FleetApi {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) fleet: Fleet,
     pub(super) documents: Cache,
+    pub(super) health: watch::Receiver<Health>,
 }
 
 impl FleetApi {
@@ -56,7 +58,10 @@ impl FleetApi {
             }
             sites = BTreeSet::from([only]);
         }
-        let mut answer = StatusResponse::default();
+        let mut answer = StatusResponse {
+            store_error: self.health.borrow().reason().unwrap_or_default(),
+            ..StatusResponse::default()
+        };
         let open = open_sites(self.store.as_ref(), self.clock.now_ms());
         let open: BTreeMap<SiteName, _> = open.await?.into_iter().collect();
         for site in sites {

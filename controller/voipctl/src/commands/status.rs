@@ -36,6 +36,8 @@ struct SiteEntry<'r> {
     mode: Option<String>,
     /// Null: not open to the world.
     open: Option<emergency::OpenEntry>,
+    /// Why the controller's store cannot be written; null: it can.
+    store_error: Option<&'r str>,
     nodes: Vec<NodeEntry<'r>>,
 }
 
@@ -74,9 +76,10 @@ struct ShortEntry<'r> {
 
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
-    let sites = fetch(args.site.as_ref(), session).await?;
+    let v1::StatusResponse { sites, store_error } = ask(args.site.as_ref(), false, session).await?;
+    let store_error = (!store_error.is_empty()).then_some(store_error.as_str());
     for (index, site) in sites.iter().enumerate() {
-        if !session.print_event(&as_json(site))? {
+        if !session.print_event(&as_json(site, store_error))? {
             let gap = if index > 0 { "\n" } else { "" };
             let width = session.console.out().width();
             let text = format!("{gap}{}{}", headline(site, width), open_line(site, session));
@@ -88,7 +91,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         }
     }
     let right = sites.iter().flat_map(|site| &site.nodes).all(is_right);
-    Ok(if args.exit_code && !right {
+    Ok(if args.exit_code && (!right || store_error.is_some()) {
         ExitStatus::NotEverywhere
     } else {
         ExitStatus::Done
@@ -100,7 +103,7 @@ pub async fn fetch(
     site: Option<&SiteName>,
     session: &mut Session<'_>,
 ) -> Result<Vec<v1::SiteStatus>, Failure> {
-    ask(site, false, session).await
+    Ok(ask(site, false, session).await?.sites)
 }
 
 /// The same, with the differences between hosts and documents.
@@ -108,23 +111,29 @@ pub async fn fetch_compared(
     site: Option<&SiteName>,
     session: &mut Session<'_>,
 ) -> Result<Vec<v1::SiteStatus>, Failure> {
-    ask(site, true, session).await
+    Ok(ask(site, true, session).await?.sites)
 }
 
 async fn ask(
     site: Option<&SiteName>,
     compare: bool,
     session: &mut Session<'_>,
-) -> Result<Vec<v1::SiteStatus>, Failure> {
+) -> Result<v1::StatusResponse, Failure> {
     let controller = session.controller().await?;
     let request = v1::StatusRequest {
         site: site.map(ToString::to_string).unwrap_or_default(),
         compare,
     };
-    let sites = controller
+    let answer = controller
         .answer(controller.calls().status(request))
-        .await?
-        .sites;
+        .await?;
+    if !answer.store_error.is_empty() {
+        let reason = printable(&answer.store_error);
+        session.console.warning(&format!(
+            "the controller's store cannot be written, so nothing can be changed: {reason}"
+        ));
+    }
+    let sites = &answer.sites;
     if sites.is_empty() {
         if let Some(site) = site {
             return Err(Failure::input(format!("no site named {site}"))
@@ -141,7 +150,7 @@ async fn ask(
         .map(|site| site.site.as_str())
         .collect();
     report_no_nodes(&empty, session);
-    Ok(sites)
+    Ok(answer)
 }
 
 /// Reports sites without nodes, and how to enrol one.
@@ -162,12 +171,13 @@ fn is_right(node: &v1::NodeReport) -> bool {
         && node.sets.as_ref().is_none_or(whole)
 }
 
-fn as_json(site: &v1::SiteStatus) -> SiteEntry<'_> {
+fn as_json<'r>(site: &'r v1::SiteStatus, store_error: Option<&'r str>) -> SiteEntry<'r> {
     SiteEntry {
         site: &site.site,
         generation: site.generation,
         mode: or_null(site.mode.clone()),
         open: site.open.clone().map(emergency::OpenEntry::of),
+        store_error,
         nodes: site.nodes.iter().map(node_as_json).collect(),
     }
 }

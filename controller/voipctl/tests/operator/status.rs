@@ -141,6 +141,7 @@ fn fleet() -> v1::StatusResponse {
             nodes: vec![http, pbx, sip, never],
             ..Default::default()
         }],
+        ..Default::default()
     }
 }
 
@@ -158,6 +159,40 @@ async fn wide_terminal() {
             .run_on(Terminal::Plain(120, ""), &["status", "site-a"])
             .await
     );
+}
+
+/// Whoever looks at the fleet learns that nothing can be changed.
+#[tokio::test]
+async fn a_store_that_cannot_be_written() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        script.status = fleet();
+        script.status.sites[0].nodes.truncate(0);
+        script.status.sites[0]
+            .nodes
+            .push(node("sip1", &["sip"], v1::SyncState::Synced));
+        script.status.store_error =
+            "the disk of the store in /srv/\u{1b}[2Jstore is full (12 KiB free)".to_owned();
+    });
+    let shown = fixture
+        .run(&["status", "site-a", "--exit-code", "-o", "json"])
+        .await;
+    assert_eq!(shown.status, 1, "{shown}");
+    assert!(
+        shown
+            .err
+            .contains("the controller's store cannot be written"),
+        "{shown}"
+    );
+    assert!(!shown.err.contains('\u{1b}'), "{shown}");
+    let json: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
+    let reason = json["store_error"].as_str().unwrap();
+    assert!(reason.contains("is full"), "{shown}");
+    fixture.script(|script| script.status.store_error = String::new());
+    let shown = fixture
+        .run(&["status", "site-a", "--exit-code", "-o", "json"])
+        .await;
+    assert_eq!((shown.status, shown.err.as_str()), (0, ""), "{shown}");
 }
 
 #[tokio::test]
