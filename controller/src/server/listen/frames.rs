@@ -1,7 +1,8 @@
 //! HTTP/2 frames as they pass: which requests are open, and how many frames carry none.
 //!
 //! The HTTP/2 library answers PING and SETTINGS frames for as long as they come, whoever sends
-//! them. Here they are counted, and a peer that sends nothing else is cut off.
+//! them, and refuses requests beyond its bound one by one. Here they are counted, and a peer that
+//! sends nothing else is cut off.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -156,7 +157,10 @@ impl Frames {
             }
             _ => empty = empty.saturating_add(1),
         });
-        *left = left.checked_sub(empty).ok_or(Flood)?;
+        *left = left
+            .checked_sub(empty)
+            .filter(|left| *left > 0)
+            .ok_or(Flood)?;
         Ok(())
     }
 
@@ -171,6 +175,10 @@ impl Frames {
         outbound.pass(bytes, |head| {
             if head.kind == RST_STREAM || head.ends_its_stream() {
                 open.remove(&head.stream);
+            }
+            // A request beyond those that may be open at once.
+            if head.kind == RST_STREAM {
+                *left = left.saturating_sub(1);
             }
             if matches!(head.kind, DATA | HEADERS) {
                 *left = left.saturating_add(PER_ANSWER).min(BURST);
@@ -260,8 +268,14 @@ mod tests {
             let mut frames = started();
             let flood = frame(kind, 0, 0, 8);
             let sent = (0..10 * BURST).take_while(|_| frames.inbound(&flood).is_ok());
-            assert_eq!(sent.count(), BURST as usize - 1, "{kind}");
+            assert_eq!(sent.count(), BURST as usize - 2, "{kind}");
         }
+        let mut frames = started();
+        let refused = (1..1000).map(|number| 2 * number + 1).take_while(|stream| {
+            frames.outbound(&frame(RST_STREAM, 0, *stream, 4));
+            frames.inbound(&frame(HEADERS, 5, *stream + 2, 100)).is_ok()
+        });
+        assert_eq!(refused.count(), BURST as usize - 2);
         let mut frames = started();
         frames.inbound(&frame(HEADERS, 4, 1, 100)).unwrap();
         let empty = frame(DATA, 0, 1, 0);
