@@ -2,6 +2,9 @@
 
 use voipfleet_protocol::identity::rights::Call;
 
+/// Answers of one caller that are made at the same time.
+pub(super) const MAKING: u32 = 2;
+
 const SERVICE: &str = "/voipfleet.v1.Operator/";
 
 /// The operator's call that a request's path names; none of another service.
@@ -15,6 +18,15 @@ pub(super) fn of_path(path: &str) -> Option<Call> {
 pub(super) fn is_heavy(call: Call) -> bool {
     let streams = matches!(call, Call::WatchRollout | Call::Backup);
     !call.changes() && !streams && call != Call::WhoAmI
+}
+
+/// How many of a caller's answers the making of one counts for: those that hold whole documents
+/// or rulesets are made one after the other.
+pub(super) fn weight(call: Call) -> u32 {
+    match call {
+        Call::GetDocuments | Call::Render | Call::ShowGeneration => MAKING,
+        _ => 1,
+    }
 }
 
 #[cfg(test)]

@@ -87,14 +87,17 @@ where
                 .hint("end some of the calls that are under way");
             return Box::pin(std::future::ready(Ok(refused(refusal))));
         }
-        let heavy = calls::of_path(request.uri().path()).is_some_and(calls::is_heavy);
+        let call = calls::of_path(request.uri().path());
+        let weight = call
+            .filter(|call| calls::is_heavy(*call))
+            .map(calls::weight);
         let caller = peer.and_then(|peer| peer.proven.as_ref());
         let caller = caller.map(|proven| proven.identity.clone());
-        let Some(caller) = caller.filter(|_| heavy) else {
+        let (Some(caller), Some(weight)) = (caller, weight) else {
             return Box::pin(inner.call(request));
         };
         let shares = self.shares.clone();
-        Box::pin(async move { bounded(&mut inner, &shares, &caller, request).await })
+        Box::pin(async move { bounded(&mut inner, &shares, (&caller, weight), request).await })
     }
 }
 
@@ -106,13 +109,13 @@ fn refused(refusal: Refusal) -> Response<Body> {
 async fn bounded<S>(
     inner: &mut S,
     shares: &Shares,
-    caller: &Identity,
+    (caller, weight): (&Identity, u32),
     request: Request<Body>,
 ) -> Result<Response<Body>, Infallible>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    let mut turn = match shares.turn(caller).await {
+    let mut turn = match shares.turn(caller, weight).await {
         Ok(turn) => turn,
         Err(refusal) => {
             tracing::warn!(%caller, path = request.uri().path(), "call refused: too many are under way");
@@ -140,7 +143,8 @@ async fn made(mut body: Body) -> Result<Made, Status> {
     let mut trailers = None;
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         match frame?.into_data() {
-            Ok(bytes) => data.push(bytes),
+            // The encoder reserves twice what it needs: only that is kept.
+            Ok(bytes) => data.push(Bytes::copy_from_slice(&bytes)),
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }

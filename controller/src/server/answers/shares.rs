@@ -10,10 +10,10 @@ use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::Reason;
 use voipfleet_protocol::identity::Identity;
 
+use super::calls::MAKING;
+
 /// Heavy calls of one caller whose answers are made or unread.
 const CALLS: usize = 4;
-/// Of these, answers that are made at the same time.
-const MAKING: usize = 2;
 /// Heavy calls of all callers.
 const ALL_CALLS: usize = 16;
 /// How long a call waits for its turn.
@@ -65,12 +65,13 @@ impl Shares {
     }
 
     /// A turn for a heavy call, which waits for those before it.
-    pub(super) async fn turn(&self, caller: &Identity) -> Result<Turn, Refusal> {
+    pub(super) async fn turn(&self, caller: &Identity, weight: u32) -> Result<Turn, Refusal> {
         let share = self.share(caller);
         let turn = async {
             // The caller's own first: one that waits for itself keeps up no other.
             let own = Arc::clone(&share.calls).acquire_owned().await.ok()?;
-            let making = Arc::clone(&share.making).acquire_owned().await.ok()?;
+            let making = Arc::clone(&share.making);
+            let making = making.acquire_many_owned(weight).await.ok()?;
             let all = Arc::clone(&self.0.calls).acquire_owned().await.ok()?;
             Some((vec![own, all], making))
         };
@@ -101,7 +102,7 @@ impl Shares {
         callers.retain(|_, share| share.strong_count() > 0);
         let share = Arc::new(Share {
             calls: Arc::new(Semaphore::new(CALLS)),
-            making: Arc::new(Semaphore::new(MAKING)),
+            making: Arc::new(Semaphore::new(MAKING as usize)),
             bytes: Arc::new(Semaphore::new(CALLER_BYTES / UNIT)),
         });
         callers.insert(caller.clone(), Arc::downgrade(&share));
@@ -145,24 +146,24 @@ mod tests {
         let ada = operator("ada");
         let mut held = Vec::new();
         for _ in 0..CALLS {
-            let mut turn = shares.turn(&ada).await.unwrap();
+            let mut turn = shares.turn(&ada, 1).await.unwrap();
             turn.made(100).unwrap();
             held.push(turn);
         }
-        let busy = shares.turn(&ada).await.unwrap_err();
+        let busy = shares.turn(&ada, 1).await.unwrap_err();
         assert_eq!(busy.reason, Some(Reason::Busy));
         for name in ["ben", "cid", "dan"] {
             for _ in 0..CALLS {
-                let mut turn = shares.turn(&operator(name)).await.unwrap();
+                let mut turn = shares.turn(&operator(name), 1).await.unwrap();
                 turn.made(100).unwrap();
                 held.push(turn);
             }
         }
         assert_eq!(held.len(), ALL_CALLS);
-        shares.turn(&operator("eve")).await.unwrap_err();
+        shares.turn(&operator("eve"), 2).await.unwrap_err();
         held.clear();
-        shares.turn(&operator("eve")).await.unwrap();
-        shares.turn(&ada).await.unwrap();
+        shares.turn(&operator("eve"), 2).await.unwrap();
+        shares.turn(&ada, 1).await.unwrap();
         assert_eq!(
             shares.0.callers.lock().unwrap().len(),
             1,
@@ -174,15 +175,15 @@ mod tests {
     async fn unread_bytes_of_a_caller_are_bounded() {
         let shares = Shares::new();
         let ada = operator("ada");
-        let mut first = shares.turn(&ada).await.unwrap();
+        let mut first = shares.turn(&ada, 1).await.unwrap();
         first.made(CALLER_BYTES - 1000).unwrap();
-        let mut second = shares.turn(&ada).await.unwrap();
+        let mut second = shares.turn(&ada, 1).await.unwrap();
         let busy = second.made(2000).unwrap_err();
         assert_eq!(busy.reason, Some(Reason::Busy));
-        let mut other = shares.turn(&operator("ben")).await.unwrap();
+        let mut other = shares.turn(&operator("ben"), 2).await.unwrap();
         other.made(CALLER_BYTES).unwrap();
         drop((first, second));
-        let mut third = shares.turn(&ada).await.unwrap();
+        let mut third = shares.turn(&ada, 1).await.unwrap();
         third.made(CALLER_BYTES).unwrap();
     }
 }

@@ -134,7 +134,7 @@ mod tests {
 
     async fn turn(shares: &Shares) -> Turn {
         let ada = Identity::Operator("ada".parse().unwrap());
-        shares.turn(&ada).await.unwrap()
+        shares.turn(&ada, 1).await.unwrap()
     }
 
     async fn next(body: &mut Unread) -> Option<Frame<Bytes>> {
