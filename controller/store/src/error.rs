@@ -54,6 +54,22 @@ pub enum StoreError {
          --keys DIR"
     )]
     Damaged(#[source] EngineError),
+    /// The engine opened with less than was once acknowledged.
+    #[error(
+        "the store in {path} is damaged: revision {acknowledged} was acknowledged, and it is at \
+         {found}; restore a backup: voipfleet-controller restore FILE --data DIR --keys DIR (to go \
+         on without what is lost, remove {file})"
+    )]
+    WentBack {
+        /// The store's directory.
+        path: String,
+        /// The file that says so.
+        file: String,
+        /// The last revision that is known to have been on disk.
+        acknowledged: Revision,
+        /// The revision now.
+        found: Revision,
+    },
     /// A value differs from what was written.
     #[error(
         "the value of {key:?} in the store is damaged ({why}); restore a backup: \

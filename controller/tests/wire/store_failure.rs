@@ -294,11 +294,8 @@ async fn a_damaged_store_is_reported_without_a_stack() {
                 match ada.list_blocks(blocks("site-a")).await {
                     Ok(_) => {
                         let now = blocked(&mut ada).await;
-                        println!(
-                            "damage {damage}: starts with {} of {} blocks",
-                            now.len(),
-                            before.len()
-                        );
+                        assert_eq!(now, before, "{damage}: blocks are lost");
+                        println!("damage {damage}: starts with all blocks");
                     }
                     Err(status) => println!("damage {damage}: {}", status.message()),
                 }

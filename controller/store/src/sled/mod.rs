@@ -5,6 +5,7 @@ mod frame;
 mod gate;
 mod room;
 mod snapshot;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,6 +20,7 @@ pub use database::OPENING_THREAD;
 use gate::Gate;
 use room::Room;
 use snapshot::{Frozen, Snapshots};
+use witness::Witness;
 
 use crate::history::{History, Write};
 use crate::{
@@ -77,6 +79,7 @@ struct Writer {
     snapshots: Snapshots,
     revision: Revision,
     room: Room,
+    witness: Witness,
 }
 
 impl Embedded {
@@ -97,6 +100,7 @@ impl Embedded {
             }
         }
         let revision = last_revision(&tree)?;
+        let witness = Witness::open(path, revision)?;
         let tree = Arc::new(RwLock::new(Some(tree)));
         let (queue, requests) = mpsc::channel(QUEUE);
         let history = History::new(revision);
@@ -108,6 +112,7 @@ impl Embedded {
             snapshots: snapshots.clone(),
             revision,
             room: Room::new(path),
+            witness,
         };
         std::thread::Builder::new()
             .name("store".to_owned())
@@ -162,6 +167,7 @@ impl Embedded {
 impl Writer {
     fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut closed = None;
+        let mut flushed = true;
         while closed.is_none() {
             let Some(first) = requests.blocking_recv() else {
                 break;
@@ -180,7 +186,10 @@ impl Writer {
                     next = requests.try_recv().ok();
                 }
             }
-            self.acknowledge(done);
+            flushed = self.acknowledge(done);
+        }
+        if flushed {
+            self.witness.write(self.revision);
         }
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = None;
         // The file lock goes with the database, so that whoever awaits the end may reopen.
@@ -191,8 +200,9 @@ impl Writer {
     }
 
     /// Flushes, then tells callers and watchers. A conflict may have been judged against a
-    /// commit of the same group, so it too is told only when that is on disk.
-    fn acknowledge(&mut self, done: Vec<Answered>) {
+    /// commit of the same group, so it too is told only when that is on disk. False: nothing came
+    /// to disk.
+    fn acknowledge(&mut self, done: Vec<Answered>) -> bool {
         // After an error a flush of sled may wait for ever, and proves nothing.
         let broken = |(_, result): &Answered| {
             matches!(result, Err(StoreError::Failed(_) | StoreError::Damaged(_)))
@@ -205,6 +215,7 @@ impl Writer {
         };
         if flushed.is_ok() {
             self.room.flushed();
+            self.witness.note(self.revision);
             self.history.publish(self.revision);
         }
         for (answer, result) in done {
@@ -215,6 +226,7 @@ impl Writer {
             // The caller may have gone; the commit stands all the same.
             let _ = answer.send(result);
         }
+        flushed.is_ok()
     }
 
     /// Writes as a commit does, outside of what callers can read. The revision stays.
