@@ -5,6 +5,7 @@ pub mod drift;
 pub mod flows;
 pub mod identifiers;
 pub mod iptables;
+pub mod kernel_feature;
 pub mod protobuf;
 pub mod role;
 pub mod ruleset;

@@ -113,6 +113,7 @@ pub(crate) fn ruleset() -> impl Strategy<Value = Ruleset> {
             sets: sets(&chains, &elements),
             chains,
             probes: Vec::new(),
+            without_ipv6: false,
         }
     })
 }

@@ -362,7 +362,9 @@ pub fn compare_sets(
             differences.push(here(&set.name, Some(shape), Some(found.header.clone())));
         }
         let (mut gone, mut new, mut retimed) = (Vec::new(), Vec::new(), Vec::new());
-        for change in changes(set, found, now, slack) {
+        let begins = |change: &ElementChange| slack.may_begin(set, change.net(), now);
+        let changed = changes(set, found, now, slack).into_iter();
+        for change in changed.filter(|change| !begins(change)) {
             match change {
                 ElementChange::Missing(net, _) => gone.push((Some(net.to_string()), None)),
                 ElementChange::Extra(net, _) => new.push((None, Some(net.to_string()))),

@@ -194,6 +194,7 @@ fn sets_differ_by_shape_and_element() {
             set("vf-c-4", &[]),
         ],
         probes: Vec::new(),
+        without_ipv6: false,
         chains: Vec::new(),
     };
     let saved = "create vf-a-4 hash:net family inet maxelem 1024\nadd vf-a-4 10.0.0.0/8\n\
@@ -246,6 +247,7 @@ fn what_time_takes_out_of_a_set_is_no_drift() {
         ssh_ports: vec![22],
         sets: vec![set],
         probes: Vec::new(),
+        without_ipv6: false,
         chains: Vec::new(),
     };
     let drifted = |elements: &str, after: u64| -> Vec<(String, String)> {

@@ -16,7 +16,9 @@ pub(crate) mod words;
 pub use jump::{JUMP, JumpState, jump_edit, removal};
 pub(crate) use lcs::longest_common_subsequence;
 pub use repair::{Repair, RepairPart, repair_input};
-pub(crate) use restore_text::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
+pub(crate) use restore_text::{
+    DHCP_CLIENT, DHCP_SERVER, DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY, reject_word,
+};
 pub use restore_text::{Failsafe, apply_input, restore_input};
 pub use rule_parser::{UnreadableRule, as_read, read_rule};
 pub use saved_tables::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};

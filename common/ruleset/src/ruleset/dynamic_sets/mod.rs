@@ -133,6 +133,7 @@ impl Ruleset {
             sets: sets.collect::<Result<_, _>>()?,
             chains: self.chains.clone(),
             probes: self.probes.clone(),
+            without_ipv6: self.without_ipv6,
         })
     }
 }
@@ -163,8 +164,10 @@ impl AddressSet {
             max_elements: 0,
             elements,
             expiring,
+            scheduled: self.scheduled.clone(),
             dynamic: Vec::new(),
         };
+        set.without_covered();
         set.make_room();
         set.max_elements = set.max_elements.max(self.max_elements);
         Ok(set)

@@ -49,6 +49,7 @@ impl TryFrom<pb::Ruleset> for Ruleset {
                 .iter()
                 .map(read_probe)
                 .collect::<Result<_, _>>()?,
+            without_ipv6: message.without_ipv6,
         };
         ruleset.check()?;
         Ok(ruleset)

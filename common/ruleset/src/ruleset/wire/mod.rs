@@ -96,6 +96,7 @@ fn tail(ruleset: &Ruleset) -> pb::Ruleset {
             })
             .collect(),
         probes: ruleset.probes.iter().map(probe::probe).collect(),
+        without_ipv6: ruleset.without_ipv6,
         ..pb::Ruleset::default()
     }
 }
@@ -107,6 +108,7 @@ impl From<&Ruleset> for pb::Ruleset {
             sets: ruleset.sets.iter().map(sets::encode).collect(),
             chains: tail.chains,
             probes: tail.probes,
+            without_ipv6: tail.without_ipv6,
             ..head(ruleset)
         }
     }
