@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::address_space::AddressSpace;
 use super::decode::{Decoded, Decoder, Scope, identity};
 use super::diagnostic::{Diagnostic, Severity, Sink, Span, quoted};
-use super::document::{Document, Documents, List};
+use super::document::{Dated, Document, Documents, List};
 use super::source::{MAX_SOURCE_BYTES, Source, named_files, normal, resolve, too_large};
 use super::yaml::{self, Parsed};
 use crate::Kind;
@@ -210,7 +210,7 @@ impl<'s> Run<'s> {
     /// A list with the addresses of its file.
     fn list(&mut self, index: usize, mut list: List, file: Option<(String, Span)>) -> List {
         if let Some((name, span)) = file {
-            list.extend(self.list_file(index, &name, span), []);
+            list.extend(self.list_file(index, &name, span), Dated::default());
         }
         if is_wide(&list) {
             self.scope.wide_lists.insert(list.name.to_string());

@@ -45,8 +45,8 @@ pub(super) enum Shape {
     Pattern(&'static str),
     /// An IP address.
     Address,
-    /// A list of addresses, prefixes and DNS names, or one.
-    Peers,
+    /// A list of addresses and prefixes, alone or as mappings of this table, and DNS names, or one.
+    Peers(&'static Table),
     /// An address or prefix.
     Network,
     /// A list of addresses and prefixes, alone or as mappings of this table, or one.
@@ -63,8 +63,10 @@ pub(super) enum Shape {
     Mappings(&'static Table),
     /// A mapping from names to mappings.
     MappingByName(&'static Table),
-    /// A mapping from names to lists of addresses, prefixes and DNS names.
-    PeersByName,
+    /// A mapping from names to lists as those of `Peers`.
+    PeersByName(&'static Table),
+    /// `none`, or a mapping of this table.
+    NoneOrMapping(&'static Table),
 }
 
 const fn field(name: &'static str, shape: Shape, about: &'static str) -> Field {
@@ -129,6 +131,12 @@ pub(super) static SITE: Table = Table {
             "how its nodes reach each other",
         ),
         field(
+            "ipv6",
+            Shape::NoneOrMapping(&IPV6),
+            "`none` where no node has IPv6, or which nodes have none: `{nodes: [sql1], roles: [sql]}`; \
+             ip6tables are not run there",
+        ),
+        field(
             "mode",
             Shape::Choice(MODES),
             "enforce, or observe: count and log what would be dropped",
@@ -183,6 +191,18 @@ pub(super) static CLUSTER: Table = Table {
             "trust",
             Shape::Choice(TRUSTS),
             "full, or strict: only the services that the catalogue opens to the cluster",
+        ),
+    ],
+};
+
+pub(super) static IPV6: Table = Table {
+    what: "ipv6",
+    fields: &[
+        field("nodes", Shape::Names, "nodes without IPv6"),
+        field(
+            "roles",
+            Shape::Choices(ROLES),
+            "roles whose nodes have no IPv6",
         ),
     ],
 };
@@ -370,8 +390,9 @@ pub(super) static TENANT: Table = Table {
         required("name", Shape::Name, "the tenant's name"),
         required(
             "networks",
-            Shape::PeersByName,
-            "its networks, by a name of your choice; DNS names are resolved by the controller",
+            Shape::PeersByName(&DATED_NETWORK),
+            "its networks, by a name of your choice; DNS names are resolved by the controller; \
+             `{address: 203.0.113.0/24, from: 2026-12-01T00:00:00Z}` is one that begins or ends",
         ),
     ],
 };
@@ -383,10 +404,15 @@ pub(super) static PROVIDER: Table = Table {
         required("name", Shape::Name, "the provider's name"),
         field(
             "signalling",
-            Shape::Peers,
+            Shape::Peers(&DATED_NETWORK),
             "where its signalling comes from; DNS names are resolved by the controller",
         ),
-        field("media", Shape::Peers, "where its media comes from"),
+        field(
+            "media",
+            Shape::Peers(&DATED_NETWORK),
+            "where its media comes from; `{address: 192.0.2.128/25, until: 2026-12-01T00:00:00Z}` is \
+             a network that ends, `from` one that begins",
+        ),
     ],
 };
 
@@ -397,15 +423,16 @@ pub(super) static LIST: Table = Table {
         required("name", Shape::Name, "the list's name"),
         field(
             "addresses",
-            Shape::Entries(&LIST_ENTRY),
+            Shape::Entries(&DATED_NETWORK),
             "its addresses; `{address: 198.51.100.7, until: 2026-12-01T00:00:00Z}` is one that \
              ends",
         ),
         field(
             "file",
             Shape::Text,
-            "a text file with one address a line and # comments, relative to this document's \
-             folder; with refresh, a path on the controller's host",
+            "a text file with one address, prefix or range a line, or comma separated values with it \
+             first, and # comments, relative to this document's folder; with refresh, a path on the \
+             controller's host",
         ),
         field(
             "url",
@@ -428,10 +455,15 @@ pub(super) static LIST: Table = Table {
     ],
 };
 
-pub(super) static LIST_ENTRY: Table = Table {
-    what: "an address with an end",
+pub(super) static DATED_NETWORK: Table = Table {
+    what: "an address with dates",
     fields: &[
         required("address", Shape::Network, "an address or prefix"),
+        field(
+            "from",
+            Shape::Time,
+            "when the nodes add it to their sets by themselves, in UTC; at once, if absent",
+        ),
         field(
             "until",
             Shape::Time,

@@ -1,13 +1,14 @@
 //! Documents to trees: the fields of `schema` in their order, without those at their default.
 
 use ipnet::IpNet;
+use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{DnsName, Mode, PortRange, Probe, Rate, RateUnit, Until};
 
 use super::address::written;
 use super::decode::written_duration;
 use super::document::{
-    AddressWord, Batch, CustomRule, DefaultVerdict, Document, List, OnFailure, PolicyTest,
-    Provider, Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
+    AddressWord, Batch, CustomRule, Dated, DefaultVerdict, Document, Ipv6, List, OnFailure,
+    PolicyTest, Provider, Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
 };
 use super::feed::FeedSource;
 use super::yaml_writer::Tree;
@@ -65,6 +66,7 @@ fn site_fields(site: &Site, entries: &mut Vec<Entry>) {
         }),
     ));
     entries.push(entry("cluster", Tree::Map(cluster)));
+    entries.extend(ipv6(&site.ipv6));
     entries.push(entry(
         "mode",
         text(match site.mode {
@@ -91,6 +93,20 @@ fn site_fields(site: &Site, entries: &mut Vec<Entry>) {
     entries.extend(filled("probes", &site.probes, probe));
     entries.push(entry("rollout", rollout(&site.rollout)));
     entries.extend(filled("tests", &site.tests, test));
+}
+
+/// Which nodes have no IPv6, if any.
+fn ipv6(ipv6: &Ipv6) -> Option<Entry> {
+    let (nodes, roles) = match ipv6 {
+        Ipv6::None => return Some(entry("ipv6", text("none"))),
+        Ipv6::NoneOn { nodes, roles } => (nodes, roles),
+    };
+    let nodes: Vec<&str> = nodes.iter().map(|node| node.as_str()).collect();
+    let roles: Vec<Role> = roles.iter().copied().collect();
+    let mut fields = Vec::new();
+    fields.extend(filled("nodes", &nodes, |node| text(node)));
+    fields.extend(filled("roles", &roles, |role| text(role.code())));
+    (!fields.is_empty()).then(|| entry("ipv6", Tree::Map(fields)))
 }
 
 fn rollout(rollout: &Rollout) -> Tree {
@@ -190,29 +206,63 @@ fn test(test: &PolicyTest) -> Tree {
 }
 
 fn tenant_networks(tenant: &Tenant) -> Entry {
+    let none = Dated::default();
     let networks = tenant.networks.iter().map(|(name, networks)| {
         let hosts = tenant.names.get(name).map_or(&[][..], Vec::as_slice);
-        entry(name, peers(networks, hosts))
+        let dated = tenant.dated.get(name).unwrap_or(&none);
+        entry(name, peers(networks, dated, hosts))
     });
     entry("networks", Tree::Map(networks.collect()))
 }
 
-/// Networks, and behind them DNS names.
-fn peers(networks: &[IpNet], names: &[DnsName]) -> Tree {
+/// Networks, those with dates, and behind them DNS names.
+fn peers(networks: &[IpNet], dated: &Dated, names: &[DnsName]) -> Tree {
+    let mut with_dates = dates(dated);
+    with_dates.sort_unstable();
     let names = names.iter().map(|name| text(name.as_str()));
-    Tree::List(networks.iter().map(network).chain(names).collect())
+    let networks = networks.iter().map(network);
+    let with_dates = with_dates.into_iter().map(dated_network);
+    Tree::List(networks.chain(with_dates).chain(names).collect())
+}
+
+/// A network with its beginning and its end.
+type WithDates = (IpNet, Option<Until>, Option<Until>);
+
+fn dates(dated: &Dated) -> Vec<WithDates> {
+    let ending = dated.expiring.iter();
+    let ending = ending.map(|one| (one.net, None, Some(one.until)));
+    let beginning = dated.scheduled.iter();
+    let beginning = beginning.map(|one| (one.net, Some(one.from), one.until));
+    ending.chain(beginning).collect()
+}
+
+fn dated_network((net, from, until): WithDates) -> Tree {
+    if from.is_none() && until.is_none() {
+        return network(&net);
+    }
+    let time =
+        |name, time: Option<Until>| time.map(|time| entry(name, Tree::Text(time.to_string())));
+    let mut fields = vec![entry("address", network(&net))];
+    fields.extend(time("from", from));
+    fields.extend(time("until", until));
+    Tree::Map(fields)
 }
 
 fn provider_networks(provider: &Provider, entries: &mut Vec<Entry>) {
     let Provider {
         signalling, media, ..
     } = provider;
-    for (field, networks, names) in [
-        ("signalling", signalling, &provider.signalling_names),
-        ("media", media, &provider.media_names),
+    for (field, networks, dated, names) in [
+        (
+            "signalling",
+            signalling,
+            &provider.signalling_dated,
+            &provider.signalling_names,
+        ),
+        ("media", media, &provider.media_dated, &provider.media_names),
     ] {
-        if !networks.is_empty() || !names.is_empty() {
-            entries.push(entry(field, peers(networks, names)));
+        if !networks.is_empty() || !dated.is_empty() || !names.is_empty() {
+            entries.push(entry(field, peers(networks, dated, names)));
         }
     }
 }
@@ -237,23 +287,10 @@ fn list_fields(list: &List, entries: &mut Vec<Entry>) {
 
 /// In the order of the addresses, whether they end or not.
 fn list_addresses(addresses: &List) -> Entry {
-    let lasting = addresses.addresses.iter().map(|net| (*net, None));
-    let ending = addresses
-        .expiring
-        .iter()
-        .map(|one| (one.net, Some(one.until)));
-    let mut entries: Vec<(IpNet, Option<Until>)> = lasting.chain(ending).collect();
+    let lasting = addresses.addresses.iter().map(|net| (*net, None, None));
+    let mut entries: Vec<WithDates> = lasting.chain(dates(&addresses.dated)).collect();
     entries.sort_unstable();
-    entry(
-        "addresses",
-        list(&entries, |(net, until)| match until {
-            None => network(net),
-            Some(until) => Tree::Map(vec![
-                entry("address", network(net)),
-                entry("until", Tree::Text(until.to_string())),
-            ]),
-        }),
-    )
+    entry("addresses", list(&entries, |one| dated_network(*one)))
 }
 
 fn network(net: &IpNet) -> Tree {

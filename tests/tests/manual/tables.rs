@@ -217,9 +217,14 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
             None => format!("{}, or a list", value(one, mapping, field)),
         };
     }
-    if schema["anyOf"].is_array() {
+    if let [one, _mapping] = schema["anyOf"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+    {
         return format!(
-            "an address or prefix, or a [mapping](#{})",
+            "{}, or a [mapping](#{})",
+            value(one, mapping, field),
             anchor(mapping, field)
         );
     }
@@ -245,10 +250,13 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
         Some("object") if schema.get("properties").is_some() => {
             format!("a [mapping](#{})", anchor(mapping, field))
         }
+        Some("object") if schema["additionalProperties"]["anyOf"].is_array() => format!(
+            "lists of addresses, prefixes, DNS names and [mappings](#{}), by name",
+            anchor(mapping, field)
+        ),
         Some("object") if inner(schema).is_some() => {
             format!("[mappings](#{}) by name", anchor(mapping, field))
         }
-        Some("object") => "lists of addresses, prefixes and DNS names, by name".to_owned(),
         _ => panic!("{mapping}.{field} has no words"),
     }
 }
@@ -256,10 +264,9 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
 /// Of the heading above a mapping's table.
 fn anchor(mapping: &str, field: &str) -> String {
     let inside = mapping.split_once('.').map_or("", |(_, inside)| inside);
-    let name = if mapping == "List" {
-        format!("list-{field}")
-    } else {
-        field.to_owned()
+    let name = match mapping {
+        "Tenant" | "Provider" | "List" => format!("{}-{field}", mapping.to_lowercase()),
+        _ => field.to_owned(),
     };
     if inside.is_empty() {
         name

@@ -272,6 +272,8 @@ impl Decoder<'_> {
             Value::Sequence(_) | Value::Mapping(_) => {
                 let help = if looks_like_ipv6(node) {
                     "put an IPv6 address that ends with `:` into quotes"
+                } else if matches!(node.value, Value::Mapping(_)) {
+                    "write one value, without braces"
                 } else {
                     "write one value, without brackets"
                 };

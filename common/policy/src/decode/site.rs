@@ -7,12 +7,12 @@ use voipfleet_ruleset::ruleset::Mode;
 use super::super::address_space::{is_no_source, is_world};
 use super::super::diagnostic::{Span, quoted};
 use super::super::document::{
-    AddressWord, Cluster, CustomRule, DefaultVerdict, PolicyTest, Rollout, Site, Trust,
+    AddressWord, Cluster, CustomRule, DefaultVerdict, Ipv6, PolicyTest, Rollout, Site, Trust,
 };
 use super::super::schema::{
-    ACCEPT, CLUSTER, DEFAULTS, EXPECTATIONS, MODES, RULE, TEST, TEST_TARGET, TRUSTS,
+    ACCEPT, CLUSTER, DEFAULTS, EXPECTATIONS, IPV6, MODES, RULE, TEST, TEST_TARGET, TRUSTS,
 };
-use super::super::yaml::Node;
+use super::super::yaml::{Node, Value};
 use super::exposure::Opened;
 use super::values::is_empty;
 use super::{Decoder, Fields};
@@ -39,6 +39,10 @@ impl Decoder<'_> {
         let cluster = fields
             .get("cluster")
             .map(|node| self.cluster(node))
+            .unwrap_or_default();
+        let ipv6 = fields
+            .get("ipv6")
+            .map(|node| self.ipv6(node))
             .unwrap_or_default();
         let mode = fields
             .get("mode")
@@ -78,6 +82,7 @@ impl Decoder<'_> {
             providers,
             admins,
             cluster,
+            ipv6,
             mode,
             default,
             services,
@@ -227,6 +232,37 @@ impl Decoder<'_> {
             cluster.trust = Trust::Strict;
         }
         cluster
+    }
+
+    /// `none`, or the nodes that have none.
+    fn ipv6(&mut self, node: &Node<'_>) -> Ipv6 {
+        if let Value::Scalar { text, .. } = &node.value {
+            if text == "none" {
+                return Ipv6::None;
+            }
+            self.sink.error(
+                node.span,
+                format!("{} is no value for `ipv6`", quoted(text)),
+                "",
+                "write `none` if no node has IPv6, or name those that have none: `{nodes: [sql1]}` \
+                 or `{roles: [sql]}`; remove it where all have IPv6",
+            );
+            return Ipv6::default();
+        }
+        let Some(fields) = self.fields(node, &IPV6) else {
+            return Ipv6::default();
+        };
+        let nodes = fields.get("nodes").map(|node| {
+            let names = self.one_or_many(node, "nodes").iter();
+            names.filter_map(|node| self.name(node, "nodes")).collect()
+        });
+        let roles = fields
+            .get("roles")
+            .map(|node| self.distinct(node, "roles", Self::role));
+        Ipv6::NoneOn {
+            nodes: nodes.unwrap_or_default(),
+            roles: roles.unwrap_or_default().into_iter().collect(),
+        }
     }
 
     fn rule(&mut self, node: &Node<'_>, names: &mut BTreeSet<String>) -> Option<CustomRule> {

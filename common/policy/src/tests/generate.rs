@@ -9,7 +9,7 @@ use proptest::option;
 use proptest::prelude::*;
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{
-    DnsName, Expiring, Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit, Until,
+    DnsName, Expiring, Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit, Scheduled, Until,
 };
 
 use super::super::*;
@@ -242,6 +242,7 @@ fn site() -> impl Strategy<Value = Site> {
         vec(owned_word(), 1..20),
         (interface, any::<bool>()),
         (any::<bool>(), any::<bool>()),
+        ipv6(),
     );
     let body = (
         services(),
@@ -260,6 +261,7 @@ fn site() -> impl Strategy<Value = Site> {
             interface: head.4.0,
             trust: if head.4.1 { Trust::Full } else { Trust::Strict },
         },
+        ipv6: head.6,
         mode: if head.5.0 {
             Mode::Enforce
         } else {
@@ -277,6 +279,47 @@ fn site() -> impl Strategy<Value = Site> {
         rollout: body.4,
         tests: body.5,
     })
+}
+
+fn ipv6() -> impl Strategy<Value = Ipv6> {
+    let nodes = btree_set(name().prop_map(|name| name.parse().unwrap()), 0..3);
+    let roles = btree_set(role(), 0..3);
+    prop_oneof![
+        1 => Just(Ipv6::None),
+        3 => (nodes, roles).prop_map(|(nodes, roles)| Ipv6::NoneOn { nodes, roles }),
+    ]
+}
+
+/// Networks that end or begin, none of `lasting`.
+fn dated(lasting: Vec<IpNet>) -> impl Strategy<Value = Dated> {
+    let moment = || (1_u64..=200_000_000_000).prop_map(|at| Until::from_unix(at).unwrap());
+    let expiring = btree_map(net(), moment(), 0..4);
+    let scheduled = vec((net(), moment(), option::of(1_u64..1_000_000)), 0..4);
+    (expiring, scheduled).prop_map(move |(expiring, scheduled)| {
+        let lasts = |net: &IpNet| lasting.contains(net);
+        let expiring = expiring.into_iter().filter(|(net, _)| !lasts(net));
+        let scheduled = scheduled.into_iter().filter(|(net, ..)| !lasts(net));
+        let mut scheduled: Vec<Scheduled> = scheduled
+            .map(|(net, from, length)| Scheduled {
+                net,
+                from,
+                until: length.and_then(|length| Until::from_unix(from.unix() + length)),
+            })
+            .collect();
+        scheduled.sort_unstable();
+        scheduled.dedup();
+        Dated {
+            expiring: expiring
+                .map(|(net, until)| Expiring { net, until })
+                .collect(),
+            scheduled,
+        }
+    })
+}
+
+/// Networks with and without dates.
+fn networks() -> impl Strategy<Value = (Vec<IpNet>, Dated)> {
+    vec(net(), 0..8).prop_flat_map(|nets| (Just(nets.clone()), dated(nets)))
 }
 
 fn hosts() -> impl Strategy<Value = Vec<DnsName>> {
@@ -308,47 +351,47 @@ fn feed() -> impl Strategy<Value = Feed> {
 }
 
 pub(crate) fn document() -> impl Strategy<Value = Document> {
-    let networks = btree_map(name(), (vec(net(), 0..8), hosts()), 0..4);
-    let tenant = (name(), networks).prop_map(|(name, networks)| {
+    let tenants = btree_map(name(), (networks(), hosts()), 0..4);
+    let tenant = (name(), tenants).prop_map(|(name, networks)| {
         let names = networks.iter().filter(|(_, (_, hosts))| !hosts.is_empty());
+        let with_dates = networks
+            .iter()
+            .filter(|(_, ((_, dated), _))| !dated.is_empty());
+        let dated = with_dates.map(|(name, ((_, dated), _))| (name.clone(), dated.clone()));
         Document::Tenant(Tenant {
             name: name.parse().unwrap(),
             names: names
                 .map(|(name, (_, hosts))| (name.clone(), hosts.clone()))
                 .collect(),
+            dated: dated.collect(),
             networks: networks
                 .into_iter()
-                .map(|(name, (nets, _))| (name, nets))
+                .map(|(name, ((nets, _), _))| (name, nets))
                 .collect(),
         })
     });
-    let part = || (vec(net(), 0..8), hosts());
+    let part = || (networks(), hosts());
     let provider = (name(), part(), part()).prop_map(|(name, signalling, media)| {
         Document::Provider(Provider {
             name: name.parse().unwrap(),
-            signalling: signalling.0,
-            media: media.0,
+            signalling: signalling.0.0,
+            media: media.0.0,
+            signalling_dated: signalling.0.1,
+            media_dated: media.0.1,
             signalling_names: signalling.1,
             media_names: media.1,
         })
     });
-    let until = (1_u64..=253_402_207_200).prop_map(|at| Until::from_unix(at).unwrap());
-    let expiring = btree_map(net(), until, 0..10);
-    let list = (
-        name(),
-        btree_set(net(), 0..40),
-        expiring,
-        option::of(feed()),
-    )
-        .prop_map(|(name, addresses, expiring, feed)| {
+    let addresses = btree_set(net(), 0..40).prop_flat_map(|addresses| {
+        let addresses: Vec<IpNet> = addresses.into_iter().collect();
+        (Just(addresses.clone()), dated(addresses))
+    });
+    let list =
+        (name(), addresses, option::of(feed())).prop_map(|(name, (addresses, dated), feed)| {
             Document::List(List {
                 name: name.parse().unwrap(),
-                expiring: expiring
-                    .into_iter()
-                    .filter(|(net, _)| !addresses.contains(net))
-                    .map(|(net, until)| Expiring { net, until })
-                    .collect(),
-                addresses: addresses.into_iter().collect(),
+                addresses,
+                dated,
                 feed,
             })
         });

@@ -2,6 +2,7 @@
 
 mod bounds;
 pub(super) mod generate;
+mod hosts;
 mod mistakes;
 mod round_trip;
 mod samples;
