@@ -3,8 +3,8 @@
 use voipfleet_policy::DefaultVerdict;
 use voipfleet_policy::catalogue::Group;
 use voipfleet_ruleset::ruleset::{
-    Chain, ConnectionState, ConnectionStates, INPUT_CHAIN, Mode, Rate, RateUnit, Rule, RuleSubject,
-    Verdict,
+    Chain, ConnectionState, ConnectionStates, Family, INPUT_CHAIN, Mode, Rate, RateUnit, Rule,
+    RuleSubject, Scope, Verdict,
 };
 
 use super::CompileError;
@@ -155,6 +155,16 @@ pub(super) fn observe(chains: Vec<Chain>) -> Result<Vec<Chain>, CompileError> {
         )?);
     }
     Ok(observed)
+}
+
+/// Leaves the rules of IPv6 out.
+pub(super) fn only_ipv4(chains: &mut [Chain]) {
+    for chain in chains {
+        chain.rules.retain(|rule| rule.scope.covers(Family::V4));
+        for rule in &mut chain.rules {
+            rule.scope = Scope::V4;
+        }
+    }
 }
 
 fn log(subject: RuleSubject, mode: Mode) -> Result<Rule, CompileError> {

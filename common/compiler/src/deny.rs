@@ -143,7 +143,7 @@ fn denied_by_hand(
 ) -> Result<Option<Rule>, CompileError> {
     let own = clean(
         "deny",
-        Elements::new(members.nets, Vec::new()),
+        members.elements(),
         &[&spared.cluster, &spared.admins],
         warnings,
     );
@@ -174,7 +174,8 @@ fn denied_by_list(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Rule>, CompileError> {
     let list = sources.list(name, "deny")?;
-    let nets = Elements::new(list.addresses.clone(), list.expiring.clone());
+    let nets = Elements::new(list.addresses.clone(), list.dated.expiring.clone())
+        .with_scheduled(list.dated.scheduled.clone());
     let is_fetched = list.feed.is_some();
     if nets.is_empty() && !is_fetched {
         warnings.push(format!("deny: list:{name} holds no address"));

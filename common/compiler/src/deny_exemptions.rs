@@ -118,7 +118,7 @@ impl Protected {
         for (word, part) in words {
             let members = sources.members(word, *part, "deny")?;
             changing.extend(sources.dynamic_nets(&members.dynamic));
-            fixed.extend(members.nets);
+            fixed.extend(members.all_nets());
         }
         Ok(Self::new(class, fixed, changing))
     }

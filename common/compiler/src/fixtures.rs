@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use voipfleet_policy::catalogue::{Direction, SERVICES};
 use voipfleet_policy::{
-    AddressWord, Cluster, CustomRule, DefaultVerdict, Documents, Feed, FeedSource, List,
-    PolicyTest, Provider, Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
+    AddressWord, Cluster, CustomRule, Dated, DefaultVerdict, Documents, Feed, FeedSource, Ipv6,
+    List, PolicyTest, Provider, Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
 };
 use voipfleet_ruleset::identifiers::ListName;
 use voipfleet_ruleset::role::Role;
@@ -43,6 +43,7 @@ pub(crate) fn plain_site(name: &str) -> Site {
         providers: Vec::new(),
         admins: vec![word("198.51.100.10"), word("2001:db8:ad::/64")],
         cluster: Cluster::default(),
+        ipv6: Ipv6::default(),
         mode: Mode::Enforce,
         default: DefaultVerdict::Drop,
         services: BTreeMap::new(),
@@ -102,6 +103,7 @@ pub(crate) fn documents() -> Documents {
             name: name.parse().unwrap(),
             networks: BTreeMap::from([(network.to_owned(), nets(prefixes))]),
             names: BTreeMap::new(),
+            dated: BTreeMap::new(),
         };
         documents.tenants.insert(tenant.name.clone(), tenant);
     }
@@ -111,6 +113,8 @@ pub(crate) fn documents() -> Documents {
         media: nets(&["192.0.2.128/25", "2001:db8:72::/64"]),
         signalling_names: Vec::new(),
         media_names: Vec::new(),
+        signalling_dated: Dated::default(),
+        media_dated: Dated::default(),
     };
     documents.providers.insert(provider.name.clone(), provider);
     for (name, addresses) in [
@@ -128,7 +132,7 @@ pub(crate) fn documents() -> Documents {
         let list = List {
             name: name.parse().unwrap(),
             addresses,
-            expiring: Vec::new(),
+            dated: Dated::default(),
             feed: None,
         };
         documents.lists.insert(list.name.clone(), list);
@@ -406,6 +410,7 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
                         .into_iter()
                         .filter(|(_, hosts)| !hosts.is_empty())
                         .collect(),
+                    dated: BTreeMap::new(),
                 };
                 documents.tenants.insert(tenant.name.clone(), tenant);
             }
@@ -416,6 +421,8 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
                     media: media.0,
                     signalling_names: signalling.1,
                     media_names: media.1,
+                    signalling_dated: Dated::default(),
+                    media_dated: Dated::default(),
                 };
                 documents.providers.insert(provider.name.clone(), provider);
             }
@@ -427,10 +434,13 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
                 let ends = !admins.contains(&AddressWord::List(name.clone()));
                 let list = List {
                     name,
-                    expiring: distinct(expiring, &addresses)
-                        .into_iter()
-                        .filter(|_| ends)
-                        .collect(),
+                    dated: Dated {
+                        expiring: distinct(expiring, &addresses)
+                            .into_iter()
+                            .filter(|_| ends)
+                            .collect(),
+                        scheduled: Vec::new(),
+                    },
                     addresses,
                     feed: fetched.then(|| feed("https://lists.example.net/x")),
                 };

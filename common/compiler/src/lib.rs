@@ -167,7 +167,11 @@ impl SharedParts<'_> {
             .iter()
             .filter(|opening| opening.when.holds(&node.roles))
             .collect();
-        let chains = chain::chains(&self.common, &here)?;
+        let without_ipv6 = self.policy.ipv6.is_none_on(&node.name, &node.roles);
+        let mut chains = chain::chains(&self.common, &here)?;
+        if without_ipv6 {
+            chain::only_ipv4(&mut chains);
+        }
         let rules = chains.iter().flat_map(|chain| &chain.rules);
         let ruleset = Ruleset {
             site: self.policy.name.clone(),
@@ -178,6 +182,7 @@ impl SharedParts<'_> {
             sets: used_sets(&self.sets, rules),
             chains,
             probes: self.policy.probes.clone(),
+            without_ipv6,
         };
         checked(&ruleset)?;
         Ok(ruleset)

@@ -85,6 +85,8 @@ pub(super) fn run_tests<'a>(
             .iter()
             .enumerate()
             .filter(|(_, test)| roles.contains(&test.role))
+            // No packet of IPv6 comes to a node without it.
+            .filter(|(_, test)| test.from.is_ipv4() || !ruleset.without_ipv6)
             .peekable();
         if tests.peek().is_none() {
             continue;

@@ -163,11 +163,11 @@ impl<'a> Sources<'a> {
         field: &str,
     ) -> Result<Content, CompileError> {
         if let AddressWord::List(name) = word {
-            // The set of a list, alone of all, holds addresses that end.
             let list = self.list(name, field)?;
             let feed = list.feed.iter().map(|_| DynamicSetName::Feed(name.clone()));
             return Ok(Content {
-                own: Elements::new(list.addresses.clone(), list.expiring.clone()),
+                own: Elements::new(list.addresses.clone(), list.dated.expiring.clone())
+                    .with_scheduled(list.dated.scheduled.clone()),
                 dynamic: feed.collect(),
             });
         }
@@ -236,6 +236,7 @@ impl<'a> Sources<'a> {
                 let set = AddressSet::new(name.clone(), content.own.lasting.iter().copied())
                     .with_owner(owner.clone())
                     .with_expiring(content.own.expiring.iter().copied())
+                    .with_scheduled(content.own.scheduled.iter().copied())
                     .with_dynamic_names(content.dynamic.iter().cloned());
                 if !set.is_empty() || !set.dynamic.is_empty() {
                     sets.insert(name, set);
@@ -294,7 +295,7 @@ impl<'a> Sources<'a> {
 impl From<Members> for Content {
     fn from(members: Members) -> Self {
         Self {
-            own: Elements::new(members.nets, Vec::new()),
+            own: members.elements(),
             dynamic: members.dynamic,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use voipfleet_policy::catalogue::{Direction, Roles, service as of_catalogue};
-use voipfleet_policy::{AddressWord, Documents, Site, Trust};
+use voipfleet_policy::{AddressWord, Documents, Ipv6, Site, Trust};
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{DynamicSetName, DynamicSets, Interface, PortRange};
@@ -63,7 +63,9 @@ pub(super) fn site(
     for name in &site.tenants {
         let tenant = documents.tenants.get(name);
         if tenant.is_some_and(|tenant| {
-            tenant.names.is_empty() && tenant.networks.values().all(Vec::is_empty)
+            tenant.names.is_empty()
+                && tenant.dated.is_empty()
+                && tenant.networks.values().all(Vec::is_empty)
         }) {
             warnings.push(format!(
                 "tenant {name} has no network: nothing is open to it"
@@ -74,13 +76,43 @@ pub(super) fn site(
         let Some(provider) = documents.providers.get(name) else {
             continue;
         };
-        if provider.signalling.is_empty() && provider.signalling_names.is_empty() {
+        if provider.signalling.is_empty()
+            && provider.signalling_dated.is_empty()
+            && provider.signalling_names.is_empty()
+        {
             warnings.push(format!(
                 "provider {name} has no signalling network: SIP is not open to it"
             ));
         }
     }
     cluster(site, nodes, warnings);
+    ipv6(site, nodes, warnings);
+}
+
+/// Nodes that should have no IPv6 and have, and nodes that there are not.
+fn ipv6(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut Vec<String>) {
+    for (name, node) in nodes {
+        if !site.ipv6.is_none_on(name, &node.roles) {
+            continue;
+        }
+        let addresses = node
+            .reachable()
+            .filter(|address| address.net.addr().is_ipv6());
+        let addresses: Vec<String> = addresses
+            .map(|address| format!("{} on {}", address.net.addr(), address.interface))
+            .collect();
+        if !addresses.is_empty() {
+            warnings.push(format!(
+                "DANGER: ipv6: node {name} has IPv6 ({}), and nothing filters it there: everything \
+                 that listens is open by IPv6; take the node out of ipv6, or its addresses away",
+                addresses.join(", ")
+            ));
+        }
+    }
+    if let Ipv6::NoneOn { nodes: named, .. } = &site.ipv6 {
+        let unknown = named.iter().filter(|name| !nodes.contains_key(name));
+        warnings.extend(unknown.map(|name| format!("ipv6.nodes: there is no node {name}")));
+    }
 }
 
 fn cluster(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut Vec<String>) {

@@ -325,6 +325,7 @@ impl<'r> Accesses<'r> {
                     if let Some(set) = self.pool.get(id) {
                         nets.extend(set.elements.iter().copied());
                         nets.extend(set.expiring.iter().map(|one| one.net));
+                        nets.extend(set.scheduled.iter().map(|one| one.net));
                     }
                 }
             }

@@ -142,6 +142,9 @@ impl Lines {
             "ssh ports",
             ruleset.ssh_ports.iter().map(ToString::to_string),
         );
+        if ruleset.without_ipv6 {
+            self.set(Rank::Mode, "ipv6", ["none".to_owned()]);
+        }
         self.set(
             Rank::Access,
             "probes",

@@ -148,7 +148,7 @@ impl Owners {
             .iter()
             .filter(|word| is_ours(word))
             .flat_map(|word| site.expand(documents, word, &ProviderPart::BOTH).addresses)
-            .flat_map(|addresses| addresses.nets.iter().copied())
+            .flat_map(|addresses| addresses.all_nets().copied())
             .collect();
         let owner = self.owner(format!("site {}", site.name), Some(&place), origin);
         self.own(owner, &nets);

@@ -24,19 +24,7 @@ impl Changes {
         now: u64,
     ) -> Vec<String> {
         let mut warnings = Vec::new();
-        let first: Vec<&NodeName> = nodes
-            .iter()
-            .filter(|change| change.before.is_none())
-            .map(|change| change.node)
-            .collect();
-        if !first.is_empty() {
-            warnings.push(format!(
-                "{} {} under no ruleset yet: what these rules do not open is closed there, and was \
-                 open",
-                some(first.iter().map(ToString::to_string)),
-                if first.len() == 1 { "is" } else { "are" }
-            ));
-        }
+        warnings.extend(first(nodes));
         if let Some(address) = operator {
             let cut: Vec<String> = nodes
                 .iter()
@@ -62,6 +50,31 @@ impl Changes {
         warnings.extend(provisioning(&self.access));
         warnings
     }
+}
+
+/// Nodes that run nothing yet, and what that means for them.
+fn first(nodes: &[NodeChange<'_>]) -> Vec<String> {
+    let of_mode = |mode: Mode| -> Vec<String> {
+        let first = nodes.iter().filter(|change| change.before.is_none());
+        first
+            .filter(|change| change.after.mode == mode)
+            .map(|change| change.node.to_string())
+            .collect()
+    };
+    let warning = |nodes: Vec<String>, meaning: &str| {
+        let are = if nodes.len() == 1 { "is" } else { "are" };
+        let named = some(nodes.into_iter());
+        (!named.is_empty()).then(|| format!("{named} {are} under no ruleset yet: {meaning}"))
+    };
+    let enforced = warning(
+        of_mode(Mode::Enforce),
+        "what these rules do not open is closed there",
+    );
+    let observed = warning(
+        of_mode(Mode::Observe),
+        "the site only observes, so that nothing is closed there",
+    );
+    enforced.into_iter().chain(observed).collect()
 }
 
 /// Nodes whose mode changes.
@@ -167,7 +180,7 @@ fn provisioning(access: &[Access]) -> Option<String> {
 }
 
 /// The first few, and how many more.
-fn some(names: impl ExactSizeIterator<Item = String>) -> String {
+pub(super) fn some(names: impl ExactSizeIterator<Item = String>) -> String {
     let more = names.len().saturating_sub(SHOWN);
     let names: Vec<String> = names.take(SHOWN).collect();
     let names = names.join(", ");

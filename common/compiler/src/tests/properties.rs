@@ -38,7 +38,7 @@ fn shuffled(documents: &Documents) -> Documents {
     }
     documents.lists.values_mut().for_each(|list| {
         list.addresses.reverse();
-        list.expiring.reverse();
+        list.dated.expiring.reverse();
     });
     documents
 }

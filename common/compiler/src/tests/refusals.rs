@@ -128,7 +128,7 @@ fn nor_by_a_rule_of_the_site() {
         "{error}"
     );
     compiled(&rule(Transport::Tcp, 3000, 4000, true), &[all_roles()]);
-    compiled(&rule(Transport::Udp, 3000, 4000, false), &[all_roles()]);
+    compiled(&rule(Transport::Udp, 3000, 3400, false), &[all_roles()]);
 }
 
 #[test]

@@ -160,6 +160,7 @@ fn long_names_get_sets_of_their_own() {
             name: name.parse().unwrap(),
             networks: [("hq".to_owned(), nets(&[network]))].into(),
             names: std::collections::BTreeMap::new(),
+            dated: std::collections::BTreeMap::new(),
         };
         words.push(AddressWord::Tenant(tenant.name.clone()));
         documents.tenants.insert(tenant.name.clone(), tenant);
