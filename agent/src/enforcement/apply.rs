@@ -222,7 +222,7 @@ pub fn enforce_confirmed(
     ledger: &Ledger,
     confirmed: &mut Confirmed,
 ) -> Result<(), Failure> {
-    let fits = confirmed.canonical.fits(kernel);
+    let fits = confirmed.canonical.fits(kernel, &confirmed.ruleset);
     let mut known = true;
     if !fits {
         match preflight(kernel, confirmed.effective(), &confirmed.failsafe)

@@ -152,7 +152,10 @@ fn keep(set: &mut AddressSet, held: Option<&AddressSet>) {
     };
     let elements = set.elements.iter().chain(&held.elements).copied();
     let expiring = set.expiring.iter().chain(&held.expiring).copied();
-    *set = AddressSet::new(set.name.clone(), elements).with_expiring(expiring);
+    let scheduled = set.scheduled.iter().copied();
+    *set = AddressSet::new(set.name.clone(), elements)
+        .with_expiring(expiring)
+        .with_scheduled(scheduled);
 }
 
 /// A set of the kernel as one of a ruleset at `now`, Unix time in seconds.

@@ -78,7 +78,7 @@ pub(crate) fn inspect_parts(
 ) -> Inspection {
     let mut inspection = Inspection::default();
     let needed = !running.effective().sets.is_empty();
-    let mut read = read_kernel(kernel, parts, needed);
+    let mut read = read_kernel(kernel, parts.of(&running.ruleset), needed);
     read.tables.retain(|family, table| match table {
         Ok(observed) => {
             let differences = compare_rules(running.canonical.of(*family), observed);

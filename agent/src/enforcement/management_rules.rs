@@ -193,8 +193,14 @@ fn rules_of(management: Option<Management>) -> Result<(Ruleset, Failsafe), Inval
         ssh_ports,
         failsafe,
         mode: _,
+        without_ipv6,
     } = management;
-    Ruleset::management(site, node, admins, ssh_ports).map(|ruleset| (ruleset, failsafe))
+    let ruleset = Ruleset::management(site, node, admins, ssh_ports)?;
+    let ruleset = Ruleset {
+        without_ipv6,
+        ..ruleset
+    };
+    Ok((ruleset, failsafe))
 }
 
 fn admins_anywhere() -> Result<Management, InvalidToken> {
@@ -216,6 +222,7 @@ fn admins_anywhere() -> Result<Management, InvalidToken> {
         .collect(),
         ssh_ports: vec![SSH_PORT],
         failsafe: Failsafe::default(),
+        without_ipv6: false,
     })
 }
 
@@ -226,7 +233,7 @@ fn protect(
     existing: ExistingRules,
     mode: Mode,
 ) -> Result<InForce, EnforceError> {
-    if !kernel.speaks(family) {
+    if !kernel.speaks(family) || !target.ruleset.filters(family) {
         return Ok(InForce::Ruleset); // none of its packets come in
     }
     let table = kernel_state::read_rules(kernel, family)?;

@@ -52,7 +52,7 @@ fn print(
     failsafe: &Failsafe,
     family: Family,
 ) -> Result<Wanted, KernelError> {
-    if !scratch.speaks(family) {
+    if !scratch.speaks(family) || !ruleset.filters(family) {
         return Ok(Wanted {
             family,
             table: Table::default(),

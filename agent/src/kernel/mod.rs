@@ -164,6 +164,15 @@ impl Parts {
         sets: true,
     };
 
+    /// Without the rules of a family that `ruleset` does not filter: its tools may be broken.
+    #[must_use]
+    pub fn of(self, ruleset: &Ruleset) -> Self {
+        Self {
+            v6: self.v6 && ruleset.filters(Family::V6),
+            ..self
+        }
+    }
+
     /// Whether a table of a family belongs to it; the sets of both families are one part.
     pub fn covers(self, table: DriftTable, family: Family) -> bool {
         match (table, family) {
@@ -250,6 +259,17 @@ pub trait Kernel: Send {
     /// to others are left alone.
     fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError>;
 
+    /// Shows the TCP and UDP flows of the node that are tracked, without those that `cut_flows`
+    /// leaves alone.
+    fn list_flows(&mut self, see: &mut dyn FnMut(&Flow<'_>)) -> Result<(), ConntrackError> {
+        let see = std::cell::RefCell::new(see);
+        self.cut_flows(&|flow| {
+            (*see.borrow_mut())(flow);
+            false
+        })
+        .map(drop)
+    }
+
     /// The same tools in an empty network namespace of their own, gone when dropped.
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch>;
 }
@@ -281,6 +301,25 @@ impl KernelError {
             held: held.map_or(0, KernelSet::len),
             room: set.max_elements,
             source: Box::new(self),
+        }
+    }
+
+    /// Whether a tool waited in vain for the xtables lock.
+    pub fn is_lock_wait(&self) -> bool {
+        match self {
+            KernelError::Locked { .. } => true,
+            KernelError::Exec(ExecError::Refused { words, .. }) => words.contains("xtables lock"),
+            _ => false,
+        }
+    }
+
+    /// Whether the kernel has no such table, or the node no such tool: nothing can be in it.
+    pub fn has_no_table(&self) -> bool {
+        // `can't initialize ip6tables table `filter': Table does not exist`
+        let says_so = |words: &str| words.contains("able does not exist");
+        match self {
+            KernelError::Exec(ExecError::Refused { words, .. }) => says_so(words),
+            error => error.is_not_installed(),
         }
     }
 

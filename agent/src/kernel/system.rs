@@ -101,9 +101,16 @@ impl System {
         let (backend, version, v4) = ask("iptables")?;
         let ipv6 = has_ipv6();
         if ipv6 {
-            let (backend_of_v6, _, v6) = ask("ip6tables")?;
-            if backend != backend_of_v6 {
-                return Err(KernelError::Mixed { v4, v6 });
+            match ask("ip6tables") {
+                Ok((other, _, v6)) if other != backend => {
+                    return Err(KernelError::Mixed { v4, v6 });
+                }
+                Ok(_) => {}
+                // A ruleset of a site that has no IPv6 here does without.
+                Err(error) if error.is_not_installed() => {
+                    tracing::warn!("ip6tables is not installed");
+                }
+                Err(error) => return Err(error),
             }
         }
         let help = runner.run("iptables-restore", &["--help"], "")?;

@@ -70,6 +70,9 @@ pub(super) struct ConfirmedFile {
     pub(super) controllers: Vec<String>,
     #[prost(message, optional, tag = "5")]
     pub(super) canonical: Option<CanonicalFile>,
+    /// Where SSH listened, whatever the ruleset says.
+    #[prost(uint32, repeated, tag = "6")]
+    pub(super) listening_ssh_ports: Vec<u32>,
 }
 
 /// Our chains in the words of one version of iptables.
@@ -134,6 +137,12 @@ pub(super) struct ManagementFile {
     /// `IP:PORT`.
     #[prost(string, repeated, tag = "6")]
     pub(super) controllers: Vec<String>,
+    /// Where SSH listened, whatever the ruleset says.
+    #[prost(uint32, repeated, tag = "7")]
+    pub(super) listening_ssh_ports: Vec<u32>,
+    /// Only IPv4 is filtered.
+    #[prost(bool, tag = "8")]
+    pub(super) without_ipv6: bool,
 }
 
 /// The node does not run what is confirmed.
