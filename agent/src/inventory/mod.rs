@@ -1,14 +1,19 @@
 //! Facts about the machine for the controller: read, never changed.
 
+mod kernel_features;
 pub mod node_facts;
+mod sockets;
 pub mod voipnow;
 
 use voipfleet_proto::v1 as pb;
+use voipfleet_ruleset::ruleset::Family;
 
 use crate::foreign_firewalls;
 use crate::host::{Host, Processes};
 use crate::kernel::Kernel;
 use crate::reconcile::Inventory;
+use kernel_features::KernelFeatures;
+use sockets::Sockets;
 
 /// Foreign firewalls, VoipNow, and listeners.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,6 +44,8 @@ impl Findings {
 pub struct HostInventory {
     host: Host,
     findings: Findings,
+    sockets: Sockets,
+    features: KernelFeatures,
 }
 
 impl HostInventory {
@@ -47,6 +54,8 @@ impl HostInventory {
         Self {
             host,
             findings: Findings::default(),
+            sockets: Sockets::default(),
+            features: KernelFeatures::default(),
         }
     }
 }
@@ -56,7 +65,17 @@ impl Inventory for HostInventory {
         self.findings = Findings::read(&self.host, kernel);
     }
 
-    fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts {
+    fn refresh_sockets(&mut self, kernel: &mut dyn Kernel) {
+        let processes = Processes::new(&self.host.root);
+        self.sockets.refresh(&self.host.root, &processes, kernel);
+        self.features.refresh(kernel);
+    }
+
+    fn ssh_ports(&self) -> &[u16] {
+        self.sockets.ssh_ports()
+    }
+
+    fn facts(&self, kernel: &dyn Kernel, families: &[Family]) -> pb::NodeFacts {
         let Findings {
             foreign_firewalls,
             voipnow,
@@ -66,7 +85,12 @@ impl Inventory for HostInventory {
             neighbours: foreign_firewalls,
             voipnow,
             listeners,
-            warnings: node_facts::warnings(kernel).into_iter().collect(),
+            sockets: self.sockets.found().to_vec(),
+            missing_features: self.features.missing().to_vec(),
+            warnings: node_facts::warnings(kernel)
+                .into_iter()
+                .chain(self.features.warnings(families))
+                .collect(),
             ..node_facts::gather(kernel)
         }
     }

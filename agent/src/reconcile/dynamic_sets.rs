@@ -311,6 +311,7 @@ fn write_changes(
         sets: after.into_iter().cloned().collect(),
         chains: Vec::new(),
         probes: Vec::new(),
+        without_ipv6: false,
     };
     let expected: Vec<KernelSet> = before
         .iter()

@@ -129,6 +129,7 @@ impl Reconciler {
         }
         let ruleset = apply::check_content(&self.settings.node, held, &content)?;
         drop(content); // a large one need not stay beside what was read from it
+        self.follow_ssh();
         let failsafe = self.node.failsafe.clone();
         let sets = self.dynamic_sets.held();
         let sets = sets.as_ref().map(|sets| &sets.received);

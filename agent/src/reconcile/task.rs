@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, warn};
 use voipfleet_proto::v1 as pb;
 use voipfleet_protocol::errors::chain;
-use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::ruleset::Family;
 
 use super::drift_check::{Checked, Drift};
 use super::dynamic_sets::{Counted, HeldSets, Taken, Written};
@@ -18,8 +18,8 @@ use super::warnings::Warning;
 use crate::enforcement::apply::NodeId;
 use crate::enforcement::recovery::{self, Interrupted, Recovered};
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::systemd;
-use crate::kernel::Kernel;
+use crate::host::{clock, systemd};
+use crate::kernel::{Kernel, Parts};
 use crate::ledger::Ledger;
 use crate::mailbox::{Change, Controllers, Inbox, Outbox, ReceivedSets};
 
@@ -27,13 +27,23 @@ use crate::mailbox::{Change, Controllers, Inbox, Outbox, ReceivedSets};
 /// years.
 const POLLS_PER_INVENTORY: u32 = 20;
 
+/// An element may begin in years.
+const LONGEST_WAIT_S: u64 = 24 * 3600;
+
 /// Facts about the machine, which the task reports.
 pub trait Inventory: Send {
     /// Reads anew what seldom changes; programs of the machine may be run for it.
     fn refresh(&mut self, kernel: &mut dyn Kernel);
 
-    /// The facts that were read last, with those that cost nothing to read now.
-    fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts;
+    /// Reads anew what listens on the machine.
+    fn refresh_sockets(&mut self, kernel: &mut dyn Kernel);
+
+    /// The ports on which SSH was found to listen.
+    fn ssh_ports(&self) -> &[u16];
+
+    /// The facts that were read last, with those that cost nothing to read now. `families` are those
+    /// that the node filters.
+    fn facts(&self, kernel: &dyn Kernel, families: &[Family]) -> pb::NodeFacts;
 }
 
 /// How the task behaves.
@@ -110,6 +120,7 @@ impl Reconciler {
             settings,
         };
         task.settings.inventory.refresh(&mut *task.node.kernel);
+        task.follow_ssh();
         task.report
             .outbox
             .set_dynamic_sets(task.dynamic_sets.held());
@@ -132,6 +143,7 @@ impl Reconciler {
     /// Works until the inbox asks it to stop. The confirmed rules stay.
     pub fn run(mut self) {
         loop {
+            self.wake_for_beginnings();
             let requests = self.inbox.wait(self.deadline());
             systemd::alive();
             if let Some(confirmation) = requests.confirmation {
@@ -163,6 +175,17 @@ impl Reconciler {
                 self.drift.note(change);
             }
             self.run_due();
+        }
+    }
+
+    /// The kernel ends elements of sets by itself; those that begin are added by an inspection.
+    fn wake_for_beginnings(&mut self) {
+        let now = clock::unix(clock::now());
+        let running = self.node.running();
+        let next = running.and_then(|running| running.effective().next_beginning(now));
+        if let Some(next) = next {
+            let at = Instant::now() + Duration::from_secs(next.left(now).min(LONGEST_WAIT_S));
+            self.poll.at_latest(at);
         }
     }
 
@@ -209,7 +232,21 @@ impl Reconciler {
         {
             self.settings.inventory.refresh(&mut *self.node.kernel);
         }
+        if self.node.trial_state.is_settled() {
+            self.follow_ssh();
+            self.node.refresh_failsafe();
+        }
         self.report_facts();
+    }
+
+    /// Finds out what listens, so that the failsafe chain keeps open to admins where SSH really is.
+    pub(super) fn follow_ssh(&mut self) {
+        let inventory = &mut self.settings.inventory;
+        inventory.refresh_sockets(&mut *self.node.kernel);
+        // Nothing found is no proof: a server may be about to start.
+        if !inventory.ssh_ports().is_empty() {
+            self.node.failsafe.ssh_ports = inventory.ssh_ports().to_vec();
+        }
     }
 
     /// Inspects the kernel now, and repairs it.
@@ -285,9 +322,7 @@ impl Reconciler {
         let mut addresses = controllers.addresses;
         addresses.sort_unstable();
         addresses.dedup();
-        self.node.failsafe = Failsafe {
-            controllers: addresses,
-        };
+        self.node.failsafe.controllers = addresses;
         self.node.refresh_failsafe();
         // The link may have given up waiting.
         let _heard = controllers.done.send(());
@@ -308,7 +343,11 @@ impl Reconciler {
     }
 
     pub(super) fn report_facts(&mut self) {
-        let facts = self.settings.inventory.facts(&*self.node.kernel);
+        let running = self.node.running();
+        let filters = |family| running.is_none_or(|running| running.ruleset.filters(family));
+        let families = Parts::ALL.families(filters);
+        let inventory = &self.settings.inventory;
+        let facts = inventory.facts(&*self.node.kernel, &families);
         let polling_only = self.inbox.polling_reason().map(|reason| {
             let interval = self.poll.interval;
             Warning::PollingOnly { interval, reason }

@@ -98,6 +98,11 @@ impl Wire {
         wait.recv().unwrap()
     }
 
+    /// A connection of the first peer to a port of the node.
+    pub(crate) fn connect(&self, port: u16) -> TcpStream {
+        self.outside(move || TcpStream::connect((NODE, port)).unwrap())
+    }
+
     /// A UDP socket of a peer.
     pub(crate) fn peer(&self, address: &str, port: u16) -> Peer {
         let address = SocketAddr::new(address.parse().unwrap(), port);
@@ -146,7 +151,7 @@ impl Peer {
         node.parse().unwrap()
     }
 
-    fn send(&self, port: u16, words: &str) {
+    pub(crate) fn send(&self, port: u16, words: &str) {
         let to = (self.node(), port);
         self.0.send_to(words.as_bytes(), to).unwrap();
     }
@@ -165,7 +170,7 @@ impl Service {
         Self { socket, port }
     }
 
-    fn receive(&self) -> (String, SocketAddr) {
+    pub(crate) fn receive(&self) -> (String, SocketAddr) {
         let mut buffer = [0; 64];
         let (length, from) = self.socket.recv_from(&mut buffer).expect("a datagram");
         (

@@ -27,6 +27,8 @@ mod foreign_firewalls;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod hosts;
+#[cfg(test)]
 mod intercepted;
 #[cfg(test)]
 mod ledger;
