@@ -311,3 +311,23 @@ async fn a_burst_of_failures_is_counted_in_the_audit_log() {
     assert_eq!(record(number).await.what, "NameChanged");
     scene.stop.cancel();
 }
+
+/// A resolver that never answers is known to do so long before its questions time out.
+#[tokio::test]
+async fn a_first_answer_that_does_not_come_is_on_record() {
+    let (scene, dns) = (Scene::new(), Dns::start().await);
+    let running = start(&scene, &dns).await;
+    dns.say(HOST, Says::Nothing);
+    let asked_ms = scene.now();
+    scene.use_(used(&[HOST]));
+    // What is asked was taken over before.
+    while dns.asked().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    scene.pass(6000);
+    let record = until(&scene, HOST, |_| true).await;
+    assert_eq!(record.asked_since_ms, Some(asked_ms));
+    assert!(record.addresses.is_empty() && record.failing_since_ms.is_none());
+    scene.stop.cancel();
+    running.await.unwrap();
+}

@@ -207,6 +207,7 @@ fn resolved_name(
         beyond: record.beyond,
         unused_since_ms: record.unused_since_ms.unwrap_or_default(),
         used_by: used_by.into_iter().collect(),
+        asked_since_ms: record.asked_since_ms.unwrap_or_default(),
     }
 }
 

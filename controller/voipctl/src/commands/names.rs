@@ -17,6 +17,9 @@ pub struct Args {
     exit_code: bool,
 }
 
+/// How long a first answer may take, milliseconds: resolvers answer in less than a second.
+const FIRST_ANSWER_MS: u64 = 10_000;
+
 /// The names are a contract.
 #[derive(Serialize)]
 struct Names {
@@ -53,9 +56,9 @@ pub(super) enum State {
     Fresh,
     /// The last answer was bad; the previous one stays in use.
     Stale,
-    /// There was never a good answer.
+    /// There was never a good answer; or none at all for longer than a resolver takes.
     Unknown,
-    /// It was not asked for yet.
+    /// Its first answer is awaited.
     Pending,
     /// No document uses it.
     Unused,
@@ -95,8 +98,10 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let answer = controller
         .answer(controller.calls().list_dynamic_sets(request))
         .await?;
+    let names = answer.names.into_iter();
+    let names = names.map(|name| ResolvedName::at(name, session.now));
     let names = Names {
-        names: answer.names.into_iter().map(ResolvedName::from).collect(),
+        names: names.collect(),
     };
     let bad = names.names.iter().filter(|name| name.state.is_bad());
     let bad = bad.count();
@@ -118,9 +123,18 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     })
 }
 
-impl From<v1::ResolvedName> for ResolvedName {
-    fn from(name: v1::ResolvedName) -> Self {
+impl ResolvedName {
+    /// A name as it is `now`: a first answer that is awaited for too long counts as a bad one.
+    fn at(name: v1::ResolvedName, now: jiff::Timestamp) -> Self {
         let known = !name.addresses.is_empty();
+        let now_ms = u64::try_from(now.as_millisecond()).unwrap_or_default();
+        let silent =
+            name.asked_since_ms > 0 && now_ms.saturating_sub(name.asked_since_ms) > FIRST_ANSWER_MS;
+        let (failing_ms, error) = if silent {
+            (name.asked_since_ms, "no answer yet".to_owned())
+        } else {
+            (name.failing_since_ms, name.error)
+        };
         let addresses = name.addresses.into_iter().map(|address| ResolvedAddress {
             address: address.address,
             first_seen: Moment::of(address.first_ms),
@@ -129,11 +143,11 @@ impl From<v1::ResolvedName> for ResolvedName {
         });
         Self {
             name: name.name,
-            state: State::new(name.unused_since_ms, name.failing_since_ms, known),
+            state: State::new(name.unused_since_ms, failing_ms, known),
             addresses: addresses.collect(),
             answered: Moment::of(name.resolved_ms),
-            failing_since: Moment::of(name.failing_since_ms),
-            error: or_null(name.error),
+            failing_since: Moment::of(failing_ms),
+            error: or_null(error),
             refused: name.refused,
             beyond: name.beyond,
             used_by: name.used_by,
