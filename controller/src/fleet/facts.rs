@@ -20,6 +20,11 @@ const MAX_WARNINGS: usize = 32;
 const MAX_NEIGHBOURS: usize = 32;
 /// Back ends and listeners of one node.
 const MAX_PORTS: usize = 64;
+/// Sockets of one node, and users of each.
+const MAX_SOCKETS: usize = 128;
+const MAX_USERS: usize = 32;
+/// Missing features of one node, in two families.
+const MAX_FEATURES: usize = 32;
 /// Trusted networks of one node.
 const MAX_NETWORKS: usize = 256;
 /// Roles, and files that were not understood: there are ten and four.
@@ -56,6 +61,20 @@ pub(super) fn bound_facts(facts: &mut NodeFacts) {
     facts.listeners.truncate(MAX_PORTS);
     for listener in &mut facts.listeners {
         cut(&mut listener.process, SHORT);
+    }
+    facts.sockets.truncate(MAX_SOCKETS);
+    for socket in &mut facts.sockets {
+        cut(&mut socket.process, SHORT);
+        socket.users.truncate(MAX_USERS);
+        for user in &mut socket.users {
+            user.truncate(16);
+        }
+    }
+    facts.missing_features.truncate(MAX_FEATURES);
+    for missing in &mut facts.missing_features {
+        cut(&mut missing.feature, SHORT);
+        cut(&mut missing.module, SHORT);
+        cut(&mut missing.error, LONG);
     }
     facts.voipnow.iter_mut().for_each(bound_voipnow);
 }

@@ -29,6 +29,8 @@ mod operators;
 #[cfg(test)]
 mod plan;
 #[cfg(test)]
+mod plan_of_hosts;
+#[cfg(test)]
 mod push;
 #[cfg(test)]
 mod queue;

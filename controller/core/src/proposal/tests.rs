@@ -34,6 +34,7 @@ fn ruleset(node: &NodeName) -> Ruleset {
         sets: Vec::new(),
         chains: Vec::new(),
         probes: Vec::new(),
+        without_ipv6: false,
     }
 }
 

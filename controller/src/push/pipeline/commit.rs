@@ -211,6 +211,8 @@ mod tests {
             warnings: Vec::new(),
         };
         Proposed {
+            hosts: std::collections::BTreeMap::new(),
+            dynamic: voipfleet_ruleset::ruleset::DynamicSets::new("site-a".parse().unwrap()),
             request: PushRequest {
                 content: RequestedContent::Generation(3),
                 ..PushRequest::new(site(), "ada")

@@ -42,6 +42,7 @@ fn site_inputs(ssh_port: u16, packed: &mut Packed) -> Inputs {
             sets: Vec::new(),
             chains: Vec::new(),
             probes: Vec::new(),
+            without_ipv6: false,
         };
         let content = packed.add(&ruleset);
         compiled.insert(name.clone(), (ruleset, content));
@@ -97,6 +98,8 @@ async fn push(pushes: &Pushes, store: &dyn Store, ssh_port: u16) -> Proposal {
         .await
         .unwrap();
     let mut proposed = Proposed {
+        hosts: std::collections::BTreeMap::new(),
+        dynamic: voipfleet_ruleset::ruleset::DynamicSets::new("site-a".parse().unwrap()),
         request,
         proposal: propose(inputs, Want::Documents),
         documents: Arc::default(),

@@ -11,7 +11,7 @@ use voipfleet_controller_core::rollout::state_machine::Presence;
 use voipfleet_policy::{Documents, Rollout};
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
-use voipfleet_ruleset::ruleset::{Mode, Ruleset};
+use voipfleet_ruleset::ruleset::{DynamicSets, Mode, Ruleset};
 
 use super::Pipeline;
 use crate::clock;
@@ -34,6 +34,10 @@ pub struct Proposed {
     pub proposal: Proposal,
     /// The documents that it is made of.
     pub documents: Arc<Documents>,
+    /// The site's nodes, as they last reported.
+    pub hosts: BTreeMap<NodeName, SiteNode>,
+    /// What the site's dynamic sets hold now.
+    pub dynamic: DynamicSets,
     pub(super) heads: Heads,
     /// The compiled rulesets as they will be stored; none: they were handed over to a commit.
     pub(super) packed: Option<Packed>,
@@ -59,6 +63,7 @@ struct Rulesets {
     compiled: BTreeMap<NodeName, (Ruleset, Content)>,
     packed: Packed,
     warnings: Vec<String>,
+    dynamic: DynamicSets,
 }
 
 impl Heads {
@@ -159,6 +164,8 @@ impl Pipeline {
             request: request.clone(),
             proposal,
             documents: snapshot.documents,
+            hosts: snapshot.nodes,
+            dynamic: rulesets.dynamic,
             heads,
             packed: Some(rulesets.packed),
         })
@@ -248,9 +255,10 @@ async fn compile(
             compiled: BTreeMap::new(),
             packed,
             warnings: Vec::new(),
+            dynamic: compiler.dynamic_sets(snapshot).await?,
         });
     }
-    let (_, output) = compiler.compile(snapshot).await?;
+    let (dynamic, output) = compiler.compile(snapshot).await?;
     // Encoding takes a while where sets are long: off the async threads.
     let packing = tokio::task::spawn_blocking(move || {
         let Compiled {
@@ -268,6 +276,7 @@ async fn compile(
             packed,
             // The warnings are about all nodes, and a rollback compiles only late ones.
             warnings: if documents { warnings } else { Vec::new() },
+            dynamic,
         }
     });
     packing.await.map_err(|_| PushError::Broken(site.clone()))

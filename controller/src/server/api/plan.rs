@@ -204,6 +204,7 @@ fn member(member: &Member) -> v1::SetMember {
         network: member.net.to_string(),
         owners: member.owners.iter().map(ToString::to_string).collect(),
         until: member.until.map_or(0, Until::unix),
+        from: member.from.map_or(0, Until::unix),
     }
 }
 

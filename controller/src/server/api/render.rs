@@ -33,6 +33,8 @@ impl PlanApi {
                     addresses: read_addresses(&request.addresses),
                     enrolled_ms: 0,
                     confirmed: None,
+                    listeners: Vec::new(),
+                    missing_features: Vec::new(),
                 };
                 let compiled = self.pushes.compiler.compile_with(&site, node.clone(), host);
                 compiled.await.map_err(refused)?
