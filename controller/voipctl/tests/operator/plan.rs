@@ -16,6 +16,7 @@ fn member(network: &str, owner: &str) -> v1::SetMember {
         network: network.to_owned(),
         owners: texts(&[owner]),
         until: 0,
+        from: 0,
     }
 }
 
@@ -442,4 +443,53 @@ async fn rollback_shows_its_plan_and_asks() {
         last.contains("to: 5,") && last.contains("generation: 7"),
         "{last}"
     );
+}
+
+/// A carrier moves its media, and the machines have something to say.
+#[tokio::test]
+async fn dates_of_networks_and_daemons_of_hosts_are_shown() {
+    let fixture = Fixture::new().await;
+    let switch = 1_917_648_000;
+    fixture.script(|script| {
+        script.plan = v1::PlanResponse {
+            changes: Some(v1::RulesetDifferences {
+                sets: vec![v1::SetDifference {
+                    set: "clients-media".to_owned(),
+                    used_by: texts(&["rtp 10000-20000/udp"]),
+                    added: vec![
+                        v1::SetMember {
+                            until: switch + 86_400,
+                            ..member("192.0.2.128/25", "provider trunkco: media")
+                        },
+                        v1::SetMember {
+                            from: switch,
+                            ..member("198.18.128.0/18", "provider trunkco: media")
+                        },
+                    ],
+                    removed: vec![member("192.0.2.128/25", "provider trunkco: media")],
+                    before: 3,
+                    after: 4,
+                    nodes: texts(&["pbx1"]),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
+            documents: Vec::new(),
+            steps: Vec::new(),
+            dynamic: Vec::new(),
+            nodes: vec![node("pbx1", v1::PlannedState::Changed, true, 7)],
+            warnings: texts(&[
+                "zabbix_agentd on 10050/tcp of pbx1 is in use by 198.51.100.77, which these rules do \
+                 not let in: it would be closed to them; open it in services or rules if they need \
+                 it",
+                "ssh: the SSH server of pbx1 listens on 42422, which services.ssh.ports does not \
+                 name: the agent keeps it open to admins, and it is closed to others",
+            ]),
+            ..everything()
+        };
+    });
+    let shown = fixture
+        .run_on(Terminal::Plain(80, ""), &["plan", "site-a"])
+        .await;
+    insta::assert_snapshot!(shown.to_string());
 }

@@ -99,6 +99,7 @@ struct Member<'p> {
     network: &'p str,
     owners: &'p [String],
     until: Moment,
+    from: Moment,
 }
 
 #[derive(Serialize)]
@@ -229,6 +230,7 @@ fn member(member: &v1::SetMember) -> Member<'_> {
         network: &member.network,
         owners: &member.owners,
         until: Moment::of(member.until.saturating_mul(1000)),
+        from: Moment::of(member.from.saturating_mul(1000)),
     }
 }
 

@@ -228,11 +228,14 @@ impl<'p> Page<'p> {
 
 /// `203.0.113.0/24 (tenant acme: offices)`.
 fn member(member: &v1::SetMember) -> String {
-    let until = jiff::Timestamp::from_second(i64::try_from(member.until).unwrap_or(0));
-    let until = match until {
-        Ok(until) if member.until > 0 => format!(" until {until}"),
-        _ => String::new(),
+    let time = |word: &str, seconds: u64| {
+        let time = jiff::Timestamp::from_second(i64::try_from(seconds).unwrap_or(0));
+        match time {
+            Ok(time) if seconds > 0 => format!(" {word} {time}"),
+            _ => String::new(),
+        }
     };
+    let until = time("from", member.from) + &time("until", member.until);
     let owners = if member.owners.is_empty() {
         String::new()
     } else {
