@@ -8,7 +8,7 @@ use super::address_space::AddressSpace;
 use super::decode::{Decoded, Decoder, Scope, identity};
 use super::diagnostic::{Diagnostic, Severity, Sink, Span, quoted};
 use super::document::{Document, Documents, List};
-use super::source::{MAX_SOURCE_BYTES, Source, named_files, normal, resolve, too_large};
+use super::source::{MAX_SOURCE_BYTES, Source, is_below, named_files, normal, resolve, too_large};
 use super::yaml::{self, Parsed};
 use crate::Kind;
 
@@ -224,6 +224,18 @@ impl<'s> Run<'s> {
             return Vec::new();
         };
         let path = resolve(&file.source.path, name);
+        if !is_below(&file.source.path, &path) {
+            file.sink.error(
+                span,
+                format!(
+                    "the file {} is outside of this document's folder",
+                    quoted(name)
+                ),
+                "not read",
+                "move it into the document's folder, or into one below it",
+            );
+            return Vec::new();
+        }
         let Some(&target) = self.paths.get(&path) else {
             file.sink.error(
                 span,

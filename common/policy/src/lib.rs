@@ -33,5 +33,5 @@ pub use document::*;
 pub use feed::{Feed, FeedFile, FeedSource, FeedUrl, InvalidFeed};
 pub use field_changes::{Difference, FieldChange, differences};
 pub use json_schema::json_schema;
-pub use source::{MAX_SOURCE_BYTES, Source, read, refuse_length};
+pub use source::{MAX_SOURCE_BYTES, Source, list_sources, read, refuse_length};
 pub use yaml::{MAX_DEPTH, MAX_NODES};

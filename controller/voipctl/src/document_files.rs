@@ -116,15 +116,42 @@ impl DocumentFiles {
     /// Reads the files to which Lists refer with `file:`. A missing file is left to the check,
     /// which reports the line.
     fn read_lists(&mut self) -> Result<(), Failure> {
-        let named: Vec<String> = self.sources.iter().flat_map(Source::list_files).collect();
-        for path in named {
-            let path = PathBuf::from(path);
-            if path.is_file() {
-                self.read(&path)?;
+        let mut named: Vec<(PathBuf, PathBuf)> = Vec::new();
+        for source in &self.sources {
+            let folder = Path::new(&source.path).parent().unwrap_or(Path::new(""));
+            let files = source.list_files().into_iter().map(PathBuf::from);
+            named.extend(files.map(|file| (folder.to_owned(), file)));
+        }
+        for (folder, file) in named {
+            if file.is_file() {
+                refuse_link(&folder, &file)?;
+                self.read(&file)?;
             }
         }
         Ok(())
     }
+}
+
+/// A file may not be reached by a link that leads out of the document's folder: documents may come
+/// from strangers.
+fn refuse_link(folder: &Path, file: &Path) -> Result<(), Failure> {
+    let unreadable =
+        |error: io::Error| Failure::input(format!("cannot read {}", file.display())).because(error);
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let folder = folder.canonicalize().map_err(unreadable)?;
+    let real = file.canonicalize().map_err(unreadable)?;
+    if real.starts_with(&folder) {
+        return Ok(());
+    }
+    Err(Failure::input(format!(
+        "{} is a link that leads out of its document's folder",
+        file.display()
+    ))
+    .hint("put the file itself there"))
 }
 
 /// Reads at most one byte more than a source may have: enough to see that it is too long.

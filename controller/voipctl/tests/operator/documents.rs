@@ -369,3 +369,56 @@ async fn delete_asks_first() {
     assert_eq!(fixture.requests().len(), 2);
     insta::assert_snapshot!(shown);
 }
+
+/// Documents may come from strangers: what they name is read from their own folder only.
+#[tokio::test]
+async fn files_of_lists_are_read_from_the_documents_folder_only() {
+    let fixture = Fixture::new().await;
+    fixture.write("secret.txt", "root:x:0:0\n");
+    for file in ["../secret.txt", "/etc/passwd", "lists/../../secret.txt"] {
+        let text = format!("kind: List\nname: voipbl\nfile: {file}\n");
+        fixture.write("policy/lists.yml", text);
+        let folder = fixture.path("policy");
+        let line = ["apply", "-f", folder.to_str().unwrap()];
+        let shown = fixture.run(&line).await.to_string();
+        assert!(!shown.contains("root:"), "{file}: {shown}");
+        let asked = fixture.requests();
+        assert!(!asked.last().unwrap().contains("root:"), "{file}");
+    }
+    fixture.write(
+        "policy/lists.yml",
+        "kind: List\nname: voipbl\nfile: own.txt\n",
+    );
+    let link = fixture.path("policy/own.txt");
+    std::os::unix::fs::symlink(fixture.path("secret.txt"), &link).unwrap();
+    let before = fixture.requests().len();
+    let folder = fixture.path("policy");
+    let line = ["apply", "-f", folder.to_str().unwrap()];
+    let shown = fixture.run(&line).await.to_string();
+    assert!(
+        shown.contains("a link that leads out of its document's folder"),
+        "{shown}"
+    );
+    assert_eq!(fixture.requests().len(), before);
+    // Of a file that is no list nothing is shown but the place.
+    std::fs::remove_file(&link).unwrap();
+    fixture.write("policy/own.txt", "192.0.2.1\nkey: hunter2\n");
+    let text = std::fs::read_to_string(fixture.path("policy/own.txt")).unwrap();
+    let sources = [
+        (
+            "policy/lists.yml",
+            "kind: List\nname: voipbl\nfile: own.txt\n",
+        ),
+        ("policy/own.txt", &text),
+    ];
+    let sources = sources.map(|(path, text)| voipfleet_policy::Source {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    });
+    let checked = voipfleet_policy::check(&sources, &voipfleet_policy::Documents::default());
+    let said = format!("{:?}", checked.diagnostics);
+    assert!(
+        said.contains("this line is no address") && !said.contains("hunter2"),
+        "{said}"
+    );
+}
