@@ -153,6 +153,8 @@ impl Controller {
         });
         let rollouts = pushes.rollouts.clone();
         let log = audit.clone();
+        let exemptions = audit.clone();
+        let audit_of_clock = audit.clone();
         let rights: Arc<dyn Rights> = Arc::new(operators.access().clone());
         let queue_worker = QueueWorker::new(&pushes, rights, audit);
         let listen = |listener, tls, admission, bounds| {
@@ -171,7 +173,7 @@ impl Controller {
         tokio::spawn(async move { queue_worker.run().await });
         tokio::spawn(async move { follower.follow().await });
         let dynamic_sets = fleet.dynamic_sets().clone();
-        tokio::spawn(async move { dynamic_sets.follow().await });
+        tokio::spawn(async move { dynamic_sets.follow(&exemptions).await });
         tracing::info!(%address, %enrol_address, "controller started");
         Ok(Self {
             address,

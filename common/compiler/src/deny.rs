@@ -8,7 +8,7 @@ use voipfleet_ruleset::ruleset::{
 };
 
 use super::CompileError;
-use super::address::{Elements, minimal, private_ranges};
+use super::address::{Elements, minimal};
 use super::address_expansion::Members;
 use super::deny_exemptions::{Class, Protected, providers_besides, tenants_besides};
 use super::openings::from_source;
@@ -202,7 +202,7 @@ impl Spared {
             )?,
             tenants: Protected::tenants(sources)?,
             providers: Protected::providers(sources)?,
-            private: Protected::new(Class::Private, private_ranges(), Vec::new()),
+            private: Protected::private(),
         })
     }
 

@@ -4,6 +4,7 @@
 
 mod bogons;
 pub mod dns_names;
+mod exemption_log;
 mod expiry;
 pub mod feeds;
 mod recompute;

@@ -1,23 +1,22 @@
 //! The task that recomputes dynamic sets when the store changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use voipfleet_compiler::NodeInput;
-use voipfleet_policy::Documents;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::ruleset::DynamicSetName;
 
-use super::{Subscriptions, expiry};
+use super::{Subscriptions, exemption_log, expiry};
+use crate::audit::Audit;
 use crate::documents::Stored;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, StatusRecord};
-use crate::site_inputs::{self, SiteNode, Targets, read_addresses};
+use crate::site_inputs::{self, Present, Served, SiteNode, Targets, read_addresses};
 use crate::store::{Change, Revision, Store, StoreError, Versioned, WatchError, keys};
 
 /// How long after a failure of the store it is tried again.
@@ -35,27 +34,35 @@ struct Stale {
 
 struct Follower<'l> {
     dynamic: &'l Subscriptions,
-    documents: Arc<Documents>,
+    audit: &'l Audit,
+    present: Present,
+    /// By what was pushed and confirmed last; none: nothing.
+    served: HashMap<SiteName, Option<Served>>,
     /// Of computed sites: most status reports change none of it.
     nodes: HashMap<SiteName, Vec<NodeInput>>,
     stale: Stale,
+    /// The keys of what was over at the last look.
+    over: BTreeSet<String>,
     heard: Revision,
 }
 
 impl Subscriptions {
     /// Follows the store until the controller stops.
-    pub async fn follow(&self) {
+    pub async fn follow(&self, audit: &Audit) {
         // Before anything is read: what changes meanwhile is read again.
         let mut changes = self.inner.store.watch_from_now("").await;
         let mut follower = Follower {
             dynamic: self,
-            documents: Arc::default(),
+            audit,
+            present: Present::default(),
+            served: HashMap::new(),
             nodes: HashMap::new(),
             stale: Stale {
                 documents: true,
                 ends: true,
                 ..Stale::default()
             },
+            over: BTreeSet::new(),
             heard: 0,
         };
         let mut look = Instant::now();
@@ -65,7 +72,10 @@ impl Subscriptions {
                 self.inner.computed.send_replace(follower.heard);
             }
             if std::mem::take(&mut follower.stale.ends) || look <= Instant::now() {
-                look = Instant::now() + self.sweep().await;
+                look = Instant::now() + follower.sweep().await;
+                if follower.stale.every_site {
+                    continue;
+                }
             }
             let next = if whole {
                 look
@@ -88,23 +98,33 @@ impl Subscriptions {
             }
         }
     }
+}
 
-    async fn sweep(&self) -> Duration {
-        let now_ms = self.inner.clock.now_ms();
-        match expiry::sweep(self.inner.store.as_ref(), now_ms).await {
-            // Not in the second before the end, again and again.
-            Ok(left) => left.max(AGAIN),
+impl Follower<'_> {
+    /// Looks at what has ended; returns the time until the next look.
+    async fn sweep(&mut self) -> Duration {
+        let inner = &self.dynamic.inner;
+        match expiry::sweep(inner.store.as_ref(), inner.clock.now_ms()).await {
+            Ok(swept) => {
+                let over = std::mem::replace(&mut self.over, swept.over);
+                for key in self.over.difference(&over) {
+                    tracing::info!(key, "expired");
+                }
+                // Also where a clock was set back and something is not over any more.
+                self.stale.every_site |= self.over != over;
+                // Not in the second before the end, again and again.
+                swept.wait.max(AGAIN)
+            }
             Err(error) => {
-                tracing::error!(error = %chain(&error), "expired records not removed; will retry");
+                tracing::error!(error = %chain(&error), "ended records not looked at; will retry");
                 AGAIN
             }
         }
     }
-}
 
-impl Follower<'_> {
     fn hear(&mut self, change: Result<Change, WatchError>) {
         let Ok(change) = change else {
+            self.served.clear();
             self.stale.documents = true;
             self.stale.ends = true;
             return;
@@ -129,6 +149,13 @@ impl Follower<'_> {
             }
             (Some("node" | "current"), Some(site), _) => {
                 self.stale.sites.extend(site.parse::<SiteName>());
+            }
+            // A rollout ended, or a push that changes no ruleset agreed to newer documents.
+            (Some("outcome" | "gen"), Some(site), _) => {
+                if let Ok(site) = site.parse::<SiteName>() {
+                    self.served.remove(&site);
+                    self.stale.sites.insert(site);
+                }
             }
             (Some("status"), Some(site), Some(node)) => {
                 if let Ok(site) = site.parse()
@@ -162,7 +189,7 @@ impl Follower<'_> {
         if self.stale.documents {
             match Stored::read(self.dynamic.inner.store.as_ref()).await {
                 Ok(stored) => {
-                    self.documents = stored.documents;
+                    self.present.replace(stored);
                     self.stale.documents = false;
                     self.stale.every_site = true;
                 }
@@ -193,13 +220,30 @@ impl Follower<'_> {
         let named = named(store, site, &nodes).await?;
         let nodes = site_inputs::inputs(&nodes);
         let now_ms = inner.clock.now_ms();
-        let (sets, left_out) =
-            site_inputs::gather(store, site, &self.documents, &nodes, &named, now_ms).await?;
+        let served = match self.served.get(site) {
+            Some(served) => served.clone(),
+            None => {
+                let served = Served::read(store, site, &self.present).await?;
+                self.served.insert(site.clone(), served.clone());
+                served
+            }
+        };
+        let documents = &self.present.documents;
+        let served = served.as_ref().map(|served| served.documents.as_ref());
+        let gathered = site_inputs::gather(store, site, documents, served, &nodes, &named, now_ms);
+        let (sets, left_out) = gathered.await?;
         let dynamic = self.dynamic.clone();
         tokio::task::spawn_blocking(move || dynamic.publish(sets))
             .await
             .map_err(|_| StoreError::Closed)?;
-        self.dynamic.leave_out(site, left_out);
+        let before = self.dynamic.leave_out(site, left_out.clone());
+        // What was so when the controller started was recorded when it became so.
+        if self.nodes.contains_key(site) {
+            for (list, event) in exemption_log::events(site, &before, &left_out) {
+                let about = format!("{site}/{list}");
+                self.audit.note_some(&about, event).await;
+            }
+        }
         self.nodes.insert(site.clone(), nodes);
         Ok(())
     }

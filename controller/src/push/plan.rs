@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use voipfleet_compiler::Dropped;
 use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
 use voipfleet_controller_core::proposal::ProposedNode;
 use voipfleet_policy::{Document, Documents, FieldChange, Kind, Site, differences};
-use voipfleet_ruleset::identifiers::{NodeName, SiteName};
+use voipfleet_ruleset::identifiers::{ListName, NodeName, SiteName};
 use voipfleet_ruleset::ruleset::Ruleset;
 
 use super::planned_sources::{self, PlannedSource};
@@ -16,6 +17,7 @@ use super::{Pipeline, Proposed, PushError, PushRequest};
 use crate::clock::Clock;
 use crate::documents::documents_at;
 use crate::records::GenerationRecord;
+use crate::site_inputs;
 use crate::store::{Store, StoreError};
 
 /// Renders proposals.
@@ -40,6 +42,8 @@ pub struct Plan {
     pub changes: Changes,
     /// DNS names and feeds that the rules would use.
     pub sources: Vec<PlannedSource>,
+    /// What fetched lists would lose, because the site would serve it.
+    pub exemptions: BTreeMap<ListName, Vec<Dropped>>,
     /// The proposal's and the plan's own.
     pub warnings: Vec<String>,
 }
@@ -94,6 +98,7 @@ impl Planner {
         let after = self.documents_after(&proposed).await?;
         let mut warnings = proposed.proposal.warnings.clone();
         warnings.extend(together(&proposed));
+        let exemptions = site_inputs::lost(self.store.as_ref(), &request.site, &after).await?;
         let sources = self.sources(&wanted, &running).await?;
         warnings.extend(sources.iter().filter_map(PlannedSource::warning));
         let comparison = Comparison {
@@ -117,6 +122,7 @@ impl Planner {
             documents,
             changes,
             sources,
+            exemptions,
             warnings,
         })
     }

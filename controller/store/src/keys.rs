@@ -25,6 +25,8 @@ pub const ALL_CURRENT: &str = "current/";
 pub const ALL_STATUS: &str = "status/";
 /// The prefix of every site's running or last rollout.
 pub const ALL_ROLLOUTS: &str = "rollout/";
+/// The prefix of how the rollout of each generation ended.
+pub const ALL_OUTCOMES: &str = "outcome/";
 /// The prefix of every site's queue of pushes.
 pub const ALL_QUEUES: &str = "queue/";
 /// The prefix of every drift record.

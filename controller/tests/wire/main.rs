@@ -11,6 +11,8 @@ mod backup;
 #[cfg(test)]
 mod concurrent_operators;
 #[cfg(test)]
+mod deny_lists;
+#[cfg(test)]
 mod dynamic_sets;
 #[cfg(test)]
 mod emergency;

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tonic::Status;
+use voipfleet_compiler::Dropped;
 use voipfleet_compiler::plan::{Changes, Member};
 use voipfleet_controller_core::proposal::ProposedNode;
 use voipfleet_policy::{Difference, FieldChange, Source};
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
-use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::identifiers::{ListName, NodeName};
 use voipfleet_ruleset::ruleset::{DynamicSetName, Until};
 
 use super::fields::{invalid, parse, sources};
@@ -54,7 +55,10 @@ impl PlanApi {
             ..PushRequest::new(parse(&request.site)?, by)
         };
         let plan = self.pushes.planner.plan(&request, operator).await;
-        Ok(answer(plan.map_err(refused)?))
+        let mut plan = plan.map_err(refused)?;
+        let exemptions = exemptions(&plan, sight);
+        plan.warnings.extend(exemptions);
+        Ok(sight.redact(answer(plan)))
     }
 }
 

@@ -54,6 +54,8 @@ struct Feed {
     error: Option<String>,
     shrunk_to: Option<u64>,
     dropped: Dropped,
+    /// Where the entries came from, if the documents name another source.
+    fetched_from: Option<String>,
     left_out: Vec<LeftOut>,
     unused_since: Moment,
 }
@@ -155,6 +157,7 @@ impl From<v1::FeedReport> for Feed {
                 too_wide: feed.too_wide,
                 twice: feed.twice,
             },
+            fetched_from: or_null(feed.fetched_from),
             left_out: feed.left_out.into_iter().map(LeftOut::from).collect(),
             unused_since: Moment::of(feed.unused_since_ms),
         }
@@ -198,6 +201,11 @@ impl Feed {
             let lines_of = count(*not_addresses, "line");
             let examples = examples.join(", ");
             lines.push(format!("{list}: {lines_of} without an address: {examples}"));
+        }
+        if let Some(from) = &self.fetched_from {
+            lines.push(format!(
+                "{list}: its entries still come from {from}; the new source counts once it is pushed"
+            ));
         }
         for left_out in &self.left_out {
             let LeftOut {
