@@ -259,6 +259,7 @@ impl Registrar {
             node: id.node.to_string(),
             roles: token.roles.iter().map(ToString::to_string).collect(),
             controller: self.controller.to_string(),
+            clock_ms: self.clock.now_ms(),
         }
     }
 }

@@ -1,15 +1,16 @@
 //! `voipfleet-agent enroll`
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use voipfleet_protocol::identity::JoinToken;
 
 use super::{print, runtime};
 use crate::cli::Enroll;
 use crate::host::disk;
 use crate::host::state_dir::StateDir;
-use crate::link::enrolment::{self, Request};
+use crate::link::enrolment::{self, Enrolled, Request};
 
 /// The longest file with a token.
 const MAX_TOKEN_FILE: usize = 4096;
@@ -34,7 +35,10 @@ pub(super) fn enroll(arguments: &Enroll) -> anyhow::Result<ExitCode> {
         node: arguments.node.clone(),
         force: arguments.force,
     };
-    let config = runtime()?.block_on(enrolment::enroll(&state, request))?;
+    let Enrolled {
+        config,
+        clock_ahead_ms,
+    } = runtime()?.block_on(enrolment::enroll(&state, request))?;
     print(&format!(
         "enrolled as {}/{} ({}) with the controller at {}; next: voipfleet-agent run",
         config.site,
@@ -42,5 +46,14 @@ pub(super) fn enroll(arguments: &Enroll) -> anyhow::Result<ExitCode> {
         config.roles.join(", "),
         config.controller
     ))?;
+    if let Some(ahead_ms) = clock_ahead_ms {
+        let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
+        let line = format!(
+            "warning: this machine's clock is {} s {side} the controller's; check time \
+             synchronization on both",
+            ahead_ms.unsigned_abs() / 1000
+        );
+        writeln!(std::io::stderr(), "{line}").context("cannot write to standard error")?;
+    }
     Ok(ExitCode::SUCCESS)
 }

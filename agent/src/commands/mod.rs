@@ -8,13 +8,16 @@ mod teardown;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, LogFormat, Tools};
+use crate::host::clock::FleetClock;
 use crate::host::exec::Runner;
 use crate::kernel::System;
+use crate::ledger::Ledger;
 
 /// Runs the subcommand that the command line names.
 pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -51,6 +54,15 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start the async runtime")
+}
+
+/// The tools, with the ends of set elements measured by the controller's clock as the ledger knows
+/// it.
+fn with_fleet_clock(system: System, ledger: &Ledger, clock: &Arc<FleetClock>) -> System {
+    if let Some(reading) = ledger.clock() {
+        clock.restore(reading);
+    }
+    system.measured_by(Arc::clone(clock))
 }
 
 fn find_tools(tools: &Tools) -> anyhow::Result<System> {

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{find_tools, runtime, start_log};
+use super::{find_tools, runtime, start_log, with_fleet_clock};
 use crate::cli::Run;
 use crate::enforcement::apply::NodeId;
 use crate::host::exec::Runner;
@@ -44,6 +44,7 @@ pub(super) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     let (backend, own) = (system.backend(), system.own_processes());
     let watch = runtime.block_on(async { Watch::open(backend, own, Path::new(LOCK_FILE)) });
     let ledger = Ledger::open(&state.ledger())?;
+    let system = with_fleet_clock(system, &ledger, inbox.clock());
     let settings = settings(arguments, &config);
     let (to_kernel, reports) = (Arc::clone(&inbox), Arc::clone(&outbox));
     let reconciler = Reconciler::start(Box::new(system), ledger, settings, to_kernel, reports);

@@ -1,11 +1,12 @@
 //! `voipfleet-agent status`
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::json;
 use voipfleet_ruleset::drift::Difference;
 
-use super::{find_tools, print, start_log};
+use super::{find_tools, print, start_log, with_fleet_clock};
 use crate::cli::Status;
 use crate::enforcement::dynamic_sets::{self, StoredSets};
 use crate::enforcement::inspect::inspect;
@@ -50,8 +51,10 @@ struct StatusReport {
 pub(super) fn status(arguments: &Status) -> anyhow::Result<ExitCode> {
     start_log(arguments.tools.log_format);
     let state = StateDir::at(&arguments.tools.state.state);
-    let mut system = find_tools(&arguments.tools)?;
-    let report = StatusReport::read(&state, &mut system)?;
+    let ledger = Ledger::open_read_only(&state.ledger());
+    let system = find_tools(&arguments.tools)?;
+    let mut system = with_fleet_clock(system, &ledger, &Arc::default());
+    let report = StatusReport::read(&state, &ledger, &mut system)?;
     if arguments.json {
         print(&report.json(&system)?)?;
     } else {
@@ -73,10 +76,9 @@ impl StatusReport {
         self.differences.is_empty() && self.fallback.is_none() && sets_are_known
     }
 
-    fn read(state: &StateDir, system: &mut System) -> anyhow::Result<Self> {
-        let ledger = Ledger::open_read_only(&state.ledger());
+    fn read(state: &StateDir, ledger: &Ledger, system: &mut System) -> anyhow::Result<Self> {
         let mut confirmed = ledger.confirmed()?;
-        let dynamic_sets = dynamic_sets::load(system, &ledger, confirmed.as_mut());
+        let dynamic_sets = dynamic_sets::load(system, ledger, confirmed.as_mut());
         let fallback = ledger.fallback().map(|note| describe_note(&note));
         // Differences from a ruleset that is known not to run mean nothing.
         let found = confirmed

@@ -14,7 +14,6 @@ use super::read_back;
 use super::target::{EnforceError, RepairScope, Target};
 use super::write::{self, Effort};
 use crate::failpoint::{Step, reach};
-use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, NoScratch, Parts};
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError, effective};
 
@@ -159,7 +158,7 @@ impl Prepared {
         ledger.begin(&journal).map_err(Rejection::Journal)
     }
 
-    fn target(&self) -> Target<'_> {
+    fn target(&self, now: u64) -> Target<'_> {
         Target {
             ruleset: self.filled.as_deref().unwrap_or(&self.ruleset),
             failsafe: &self.failsafe,
@@ -167,7 +166,7 @@ impl Prepared {
                 Preflight::Passed(canonical) => Some(canonical),
                 Preflight::Skipped(_) => None,
             },
-            now: clock::unix(clock::now()),
+            now,
             scope: RepairScope::WHOLE,
         }
     }
@@ -182,12 +181,14 @@ impl Prepared {
     /// Loads it into the kernel.
     pub fn write(&self, kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
         let effort = Effort::UntilRefused;
-        write::write(kernel, self.target(), Parts::ALL, effort)
+        let target = self.target(kernel.now());
+        write::write(kernel, target, Parts::ALL, effort)
     }
 
     /// Reads it back, and counts the elements of its sets.
     pub fn read_back(self, kernel: &mut dyn Kernel) -> Result<(Confirmed, SetCount), EnforceError> {
-        let read = read_back::read_back(kernel, self.target())?;
+        let now = kernel.now();
+        let read = read_back::read_back(kernel, self.target(now))?;
         let candidate = Confirmed {
             held: self.held,
             ruleset: self.ruleset,
@@ -239,7 +240,7 @@ pub fn enforce_confirmed(
         ruleset: confirmed.effective(),
         failsafe: &confirmed.failsafe,
         canonical: known.then_some(&confirmed.canonical),
-        now: clock::unix(clock::now()),
+        now: kernel.now(),
         scope: RepairScope::WHOLE,
     };
     let mut canonical = write::enforce(kernel, target, Effort::AsFarAsPossible)?;

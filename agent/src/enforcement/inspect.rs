@@ -7,7 +7,6 @@ use voipfleet_ruleset::ruleset::Family;
 use super::kernel_state::{KernelState, read_kernel};
 use super::target::{EnforceError, RepairScope, Target};
 use super::write::{self, Effort};
-use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Confirmed;
 
@@ -36,9 +35,9 @@ pub(crate) struct Moment {
 
 impl Moment {
     /// Now, with a clock that was not set.
-    pub(crate) fn now() -> Self {
+    pub(crate) fn now(kernel: &dyn Kernel) -> Self {
         Self {
-            now: clock::unix(clock::now()),
+            now: kernel.now(),
             stepped: false,
         }
     }
@@ -66,7 +65,8 @@ impl Inspection {
 
 /// Compares the kernel with the ruleset that should run.
 pub fn inspect(kernel: &mut dyn Kernel, running: &Confirmed) -> Inspection {
-    inspect_parts(kernel, running, Parts::ALL, Moment::now())
+    let moment = Moment::now(kernel);
+    inspect_parts(kernel, running, Parts::ALL, moment)
 }
 
 /// Compares `parts` of the kernel with the ruleset that should run.
@@ -128,7 +128,7 @@ pub(crate) fn repair(
         ruleset: running.effective(),
         failsafe: &running.failsafe,
         canonical: Some(&running.canonical),
-        now: clock::unix(clock::now()),
+        now: kernel.now(),
         scope,
     };
     let differs = |family: Family, table: DriftTable| {

@@ -156,7 +156,7 @@ fn load(
         ruleset: &ruleset,
         failsafe: &failsafe,
         canonical: None,
-        now: clock::unix(clock::now()),
+        now: kernel.now(),
         scope: RepairScope::WHOLE,
     };
     // A refusal of one family must not leave the other one open.

@@ -17,6 +17,7 @@ use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
 use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
+use crate::host::clock;
 use crate::host::exec::ExecError;
 
 pub use author::Author;
@@ -206,6 +207,11 @@ pub trait Kernel: Send {
     /// Whether there are packets of `family` to filter. With `ipv6.disable=1` the kernel has none
     /// of IPv6, and ip6tables only fails.
     fn speaks(&self, family: Family) -> bool;
+
+    /// Unix time in seconds, by the clock that ends of set elements are moments of.
+    fn now(&self) -> u64 {
+        clock::unix(clock::now())
+    }
 
     /// `iptables-restore --noflush` of one family: all of `input` takes effect, or nothing.
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError>;

@@ -1,6 +1,7 @@
 //! The real kernel: iptables, ip6tables and ipset of this machine.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::{
     Backend, ConntrackError, Cut, Kernel, KernelError, LOCK_FILE, NoScratch, Parts, Printed,
     conntrack,
 };
+use crate::host::clock::FleetClock;
 use crate::host::exec::{ExecError, OwnProcesses, Runner, Started};
 
 /// How long a tool waits for the xtables lock.
@@ -33,6 +35,7 @@ pub struct System {
     /// Whether `iptables-restore` takes `-w`: not in 1.4.21, nor needed with nft.
     restore_waits: bool,
     ipv6: bool,
+    clock: Arc<FleetClock>,
     /// The xtables lock, while it is held for the tools.
     held: Option<XtablesLock>,
     /// Restores that were started before their input is known.
@@ -47,6 +50,7 @@ impl Clone for System {
             version: self.version.clone(),
             restore_waits: self.restore_waits,
             ipv6: self.ipv6,
+            clock: Arc::clone(&self.clock),
             held: None,
             waiting: BTreeMap::new(),
         }
@@ -91,6 +95,13 @@ fn read_version(program: &'static str, text: &str) -> Result<(Backend, String), 
 }
 
 impl System {
+    /// Measures the ends of set elements by this clock.
+    #[must_use]
+    pub fn measured_by(mut self, clock: Arc<FleetClock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Finds the tools, and asks iptables what it is.
     pub fn find(runner: Runner) -> Result<Self, KernelError> {
         let ask = |program: &'static str| -> Result<(Backend, String, String), KernelError> {
@@ -114,6 +125,7 @@ impl System {
             version,
             restore_waits,
             ipv6,
+            clock: Arc::default(),
             held: None,
             waiting: BTreeMap::new(),
         })
@@ -173,6 +185,10 @@ impl Kernel for System {
 
     fn version(&self) -> &str {
         &self.version
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.now()
     }
 
     fn speaks(&self, family: Family) -> bool {

@@ -25,6 +25,7 @@ pub(super) enum Kind {
     Management = 3,
     Fallback = 4,
     DynamicSets = 5,
+    Clock = 6,
 }
 
 /// The version that is written. A reader takes this one only, until there is a second.
@@ -114,6 +115,21 @@ pub(super) struct JournalFile {
     /// Unix time in milliseconds.
     #[prost(uint64, tag = "4")]
     pub(super) begun_ms: u64,
+}
+
+/// The controller's clock, as it was last heard.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ClockFile {
+    /// The controller's, Unix time.
+    #[prost(uint64, tag = "1")]
+    pub(super) fleet_ms: u64,
+    /// This machine's wall clock then, Unix time.
+    #[prost(uint64, tag = "2")]
+    pub(super) wall_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub(super) since_boot_ms: u64,
+    #[prost(string, tag = "4")]
+    pub(super) boot_id: String,
 }
 
 /// The input of the management rules.

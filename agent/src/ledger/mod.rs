@@ -1,6 +1,7 @@
 //! The node's memory on disk: the confirmed ruleset, and a change that has begun.
 
 mod dynamic_sets;
+mod fleet_clock;
 mod format;
 mod management;
 
@@ -20,6 +21,7 @@ use crate::host::clock;
 use crate::host::disk::{self, DiskError};
 use crate::kernel::{Backend, Kernel};
 use dynamic_sets::{LAST, PREVIOUS};
+use fleet_clock::CLOCK;
 use format::{CanonicalFile, ChainFile, ConfirmedFile, JournalFile, Kind};
 use management::{FALLBACK, MANAGEMENT};
 
@@ -265,7 +267,9 @@ impl Ledger {
 
     /// Forgets everything, also renamed corrupt files.
     pub fn purge(&self) -> Result<(), LedgerError> {
-        for name in [CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK, LAST, PREVIOUS] {
+        for name in [
+            CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK, LAST, PREVIOUS, CLOCK,
+        ] {
             disk::remove(&self.file(name))?;
             disk::remove(&self.corrupt(name))?;
         }

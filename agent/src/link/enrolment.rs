@@ -13,12 +13,15 @@ use voipfleet_protocol::identity::{self, Identity, JoinToken, tls};
 use voipfleet_ruleset::identifiers::{InvalidName, NodeName};
 
 use super::connection_errors::explain;
+use crate::host::clock;
 use crate::host::disk::{self, DiskError};
 use crate::host::state_dir::{NodeConfig, StateDir, StateError};
 
 /// How long the controller may take to sign.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const MAX_TEXT: usize = 1 << 20;
+/// A clock that is further off is worth a warning.
+const TOLERATED_MS: u64 = 5000;
 
 /// The enrolment failed.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,14 @@ pub struct Request<'a> {
     pub force: bool,
 }
 
+/// How an enrolment ended.
+#[derive(Debug)]
+pub struct Enrolled {
+    pub config: NodeConfig,
+    /// How far this machine's clock is ahead of the controller's, if that is too much.
+    pub clock_ahead_ms: Option<i64>,
+}
+
 /// The first label of a hostname, in small letters, as a node name.
 pub fn node_name(hostname: &str) -> Result<NodeName, InvalidName> {
     let label = hostname.split('.').next().unwrap_or_default();
@@ -73,7 +84,7 @@ pub fn node_name(hostname: &str) -> Result<NodeName, InvalidName> {
 
 /// Enrols. The key is made here, and stays here; a run that lost the controller's answer is
 /// repeated with the same key, by which the controller recognises it.
-pub async fn enroll(state: &StateDir, request: Request<'_>) -> Result<NodeConfig, EnrollError> {
+pub async fn enroll(state: &StateDir, request: Request<'_>) -> Result<Enrolled, EnrollError> {
     if !request.force
         && let (Ok(config), Ok(_)) = (state.config(), state.identity())
     {
@@ -89,9 +100,20 @@ pub async fn enroll(state: &StateDir, request: Request<'_>) -> Result<NodeConfig
     let pending = Pending::open(state)?;
     let key = pending.key()?;
     let answer = ask(&request, &node, &key).await?;
+    let clock_ahead_ms = clock_ahead(answer.clock_ms, clock::unix_ms(clock::now()));
     let config = check(&answer, &node, request.token, &key)?;
     pending.finish(state, &answer, &config)?;
-    Ok(config)
+    Ok(Enrolled {
+        config,
+        clock_ahead_ms,
+    })
+}
+
+/// How far `now_ms` is ahead of the controller's clock; none: it is right, or not known.
+fn clock_ahead(controller_ms: u64, now_ms: u64) -> Option<i64> {
+    let signed = |ms| i64::try_from(ms).unwrap_or(i64::MAX);
+    let ahead_ms = signed(now_ms).saturating_sub(signed(controller_ms));
+    (controller_ms > 0 && ahead_ms.unsigned_abs() > TOLERATED_MS).then_some(ahead_ms)
 }
 
 async fn ask(
@@ -256,6 +278,19 @@ mod tests {
         pending.finish(&state, &answer, &config).unwrap();
         assert_eq!(state.identity().unwrap().key_pem, key.serialize_pem());
         assert_eq!(state.config().unwrap(), config);
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_named() {
+        for (controller_ms, wanted) in [
+            (0, None),
+            (95_000, None),
+            (105_000, None),
+            (94_000, Some(6000)),
+            (7_300_000, Some(-7_200_000)),
+        ] {
+            assert_eq!(clock_ahead(controller_ms, 100_000), wanted);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use voipfleet_protocol::errors::chain;
 use voipfleet_protocol::session::{Attempt, Held};
 
 use super::Change;
+use crate::host::clock::FleetClock;
 use crate::kernel::{KernelEvent, Watch};
 use crate::ledger::SiteSets;
 use crate::probe::Failed;
@@ -132,6 +133,7 @@ pub struct Inbox {
     dialled: Mutex<Option<(u64, DialResult)>>,
     /// Why the kernel announces no changes.
     polling_only: Mutex<Option<String>>,
+    clock: Arc<FleetClock>,
     /// The base of deltas.
     last_dynamic_sets: Mutex<Option<Arc<SiteSets>>>,
 }
@@ -140,6 +142,11 @@ impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Requests> {
         // Nothing under the lock can panic half-way.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The controller's clock: the link hears it, and the kernel's set elements end by it.
+    pub fn clock(&self) -> &Arc<FleetClock> {
+        &self.clock
     }
 
     /// Hands over an offer; it replaces an older one that waits.

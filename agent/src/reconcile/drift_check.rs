@@ -1,7 +1,7 @@
 //! Drift: when the kernel is inspected, what differed, and what came of it.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::warn;
 use voipfleet_proto::v1 as pb;
@@ -41,8 +41,6 @@ pub(super) struct Drift {
 impl Drift {
     /// `not_in_force` is why the start did not put the confirmed ruleset in force.
     pub(super) fn new(not_in_force: Option<String>) -> Self {
-        let mut clock_steps = clock::Steps::default();
-        clock_steps.stepped(clock::now(), Instant::now());
         Self {
             repair: Repair::default(),
             records: DriftRecords::new(clock::unix_ms(clock::now())),
@@ -51,7 +49,7 @@ impl Drift {
             not_in_force,
             pending: None,
             last_check: None,
-            clock_steps,
+            clock_steps: clock::Steps::default(),
         }
     }
 
@@ -164,7 +162,7 @@ impl Drift {
         };
         // The tool that will repair the rules starts while they are read.
         kernel.expect_restore(&likely);
-        let moment = self.moment(parts);
+        let moment = self.moment(kernel, parts);
         let noticed = change.map_or_else(Instant::now, |change| change.noticed);
         let found = inspect_and_renew(kernel, running, parts, moment);
         let at_ms = clock::unix_ms(clock::now());
@@ -205,10 +203,11 @@ impl Drift {
     }
 
     /// The time of an inspection that begins now.
-    fn moment(&mut self, parts: Parts) -> Moment {
-        let mut moment = Moment::now();
+    fn moment(&mut self, kernel: &dyn Kernel, parts: Parts) -> Moment {
+        let mut moment = Moment::now(kernel);
         if parts.sets {
-            moment.stepped = self.clock_steps.stepped(clock::now(), Instant::now());
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(moment.now);
+            moment.stepped = self.clock_steps.stepped(now, Instant::now());
         }
         moment
     }
@@ -269,9 +268,9 @@ impl Drift {
     /// Counts the elements in the kernel where no inspection did.
     pub(super) fn count_sets(&mut self, node: &mut Node) {
         let (kernel, running) = node.kernel_and_running();
-        self.counted = running.and_then(|running| {
-            inspect::inspect_parts(kernel, running, Parts::SETS, Moment::now()).sets
-        });
+        let moment = Moment::now(kernel);
+        self.counted = running
+            .and_then(|running| inspect::inspect_parts(kernel, running, Parts::SETS, moment).sets);
     }
 
     /// The ruleset that runs was just proved.
@@ -335,5 +334,6 @@ fn inspect_and_renew(
     if let Err(error) = kernel.ipset_restore(renewal) {
         warn!(reason = chain(&error), "timers of set elements not renewed");
     }
-    inspect::inspect_parts(kernel, running, parts, Moment::now())
+    let moment = Moment::now(kernel);
+    inspect::inspect_parts(kernel, running, parts, moment)
 }

@@ -20,7 +20,6 @@ use crate::enforcement::target::{EnforceError, EnforceStep, RepairScope, Target,
 use crate::enforcement::write::{self, Effort};
 use crate::enforcement::{kernel_state, read_back};
 use crate::failpoint::{Step, reach};
-use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::{Confirmed, SiteSets};
 use crate::mailbox::{Outbox, ReceivedSets};
@@ -301,7 +300,7 @@ fn write_changes(
     if after.is_empty() {
         return Ok(Counted::Nothing);
     }
-    let now = clock::unix(clock::now());
+    let now = kernel.now();
     let changed = Ruleset {
         site: wanted.site.clone(),
         node: wanted.node.clone(),
@@ -352,7 +351,7 @@ fn write_plan(
 /// Writes whatever differs in any set, and reads all of them back.
 fn write_all(kernel: &mut dyn Kernel, running: &Confirmed) -> Result<Counted, EnforceError> {
     let wanted = running.effective();
-    let now = clock::unix(clock::now());
+    let now = kernel.now();
     let target = Target {
         ruleset: wanted,
         failsafe: &running.failsafe,

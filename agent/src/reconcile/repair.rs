@@ -156,6 +156,7 @@ fn repair_once(
     if let Some(why) = &why {
         warn!(reason = why, "drift not repaired");
     }
-    let left = inspect::inspect_parts(kernel, running, parts, Moment::now());
+    let moment = Moment::now(kernel);
+    let left = inspect::inspect_parts(kernel, running, parts, moment);
     (left, why)
 }

@@ -136,6 +136,9 @@ fn status(
         confirmed_digest: digest(confirmed),
         drift_detail: drift.detail().unwrap_or_default(),
         flows_cut: view.flows.cut(),
+        // The link says when it is sent.
+        clock_ms: 0,
+        fleet_time_s: node.kernel.now(),
         dynamic_digest: sets_digest
             .map(|digest| digest.as_bytes().to_vec())
             .unwrap_or_default(),

@@ -18,7 +18,7 @@ use super::warnings::Warning;
 use crate::enforcement::apply::NodeId;
 use crate::enforcement::recovery::{self, Interrupted, Recovered};
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::systemd;
+use crate::host::{clock, systemd};
 use crate::kernel::Kernel;
 use crate::ledger::Ledger;
 use crate::mailbox::{Change, Controllers, Inbox, Outbox, ReceivedSets};
@@ -63,6 +63,8 @@ pub(super) struct Poll {
     interval: Duration,
     next: Instant,
     count: u32,
+    /// Of the machine's own clock, which the controller compares with its own.
+    wall: clock::Steps,
 }
 
 impl Poll {
@@ -71,6 +73,7 @@ impl Poll {
             interval,
             next: Instant::now() + interval,
             count: 0,
+            wall: clock::Steps::default(),
         }
     }
 
@@ -198,11 +201,15 @@ impl Reconciler {
     fn poll(&mut self, now: Instant) {
         self.poll.next = now + self.poll.interval;
         self.poll.count = self.poll.count.wrapping_add(1);
+        if self.poll.wall.stepped(clock::now(), now) {
+            self.report_status(None, None);
+        }
         if self.node.trial_state.undo_is_due() {
             self.retry_undo();
         } else if self.node.is_in_fallback() {
             self.retry_confirmed();
         }
+        self.keep_clock();
         self.check_drift(None);
         // A program of the machine may take a minute, and whoever is locked out waits for the undo.
         if self.poll.count.is_multiple_of(POLLS_PER_INVENTORY) && self.node.trial_state.is_settled()
@@ -261,6 +268,7 @@ impl Reconciler {
             Taken::Refused => {}
             Taken::Unchanged(written) => self.sets_written(written),
             Taken::Changed(written) => {
+                self.keep_clock();
                 self.sets_written(written);
                 reach(Step::Reported);
             }
@@ -279,6 +287,18 @@ impl Reconciler {
         }
         self.flows.cut_by_dynamic_sets(&mut self.node, before);
         reach(Step::FlowsCut);
+    }
+
+    /// Keeps the controller's clock for the next start, where it is not what was kept.
+    fn keep_clock(&self) {
+        if let Some(reading) = self.inbox.clock().to_keep()
+            && let Err(error) = self.node.ledger.keep_clock(&reading)
+        {
+            warn!(
+                reason = chain(&error),
+                "the controller's clock is not kept for the next start"
+            );
+        }
     }
 
     fn keep_open(&mut self, controllers: Controllers) {

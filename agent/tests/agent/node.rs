@@ -198,6 +198,7 @@ impl<'a> Node<'a> {
             digest,
             size: content.len() as u64,
             confirm_within_ms: within_ms,
+            ..Offer::default()
         };
         say(session, Down::Offer(offer)).await;
     }
@@ -339,7 +340,14 @@ pub(crate) async fn next(controller: &mut FakeController) -> Option<(ControllerS
         Some(other) => panic!("the first word is not Hello: {other:?}"),
     };
     let controller_version = "test".to_owned();
-    say(&session, Down::Welcome(Welcome { controller_version })).await;
+    say(
+        &session,
+        Down::Welcome(Welcome {
+            controller_version,
+            ..Welcome::default()
+        }),
+    )
+    .await;
     Some((session, hello))
 }
 
@@ -375,6 +383,7 @@ pub(crate) fn notice_of(dynamic: &DynamicSets, from: Option<&DynamicSets>) -> Dy
         size: dynamic.encode().len() as u64,
         delta: from.map(|from| (&dynamic.delta_from(from)).into()),
         delta_from: from.map_or_else(Vec::new, |from| from.digest().as_bytes().to_vec()),
+        ..DynamicSetsNotice::default()
     }
 }
 

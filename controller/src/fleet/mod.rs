@@ -1,5 +1,6 @@
 //! Connected nodes: what each is offered, and what it reports.
 
+mod clock_skew;
 mod drift;
 mod facts;
 mod fetch;

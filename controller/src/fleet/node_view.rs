@@ -23,6 +23,8 @@ pub struct View {
     pub facts: Option<NodeFacts>,
     /// The dynamic sets that it holds and enforces, as far as its ruleset names them.
     pub dynamic: Option<Digest>,
+    /// How far the node's clock is ahead of the controller's, milliseconds; none: not said.
+    pub clock_skew_ms: Option<i64>,
 }
 
 /// An offer and the node's last answer to it.

@@ -16,6 +16,7 @@ use voipfleet_proto::v1::{
 use voipfleet_protocol::session::{Decision, Delivery};
 use voipfleet_ruleset::ruleset::Digest;
 
+use super::clock_skew::ClockSkew;
 use super::drift::DriftLog;
 use super::notice::Notices;
 use super::{End, Fleet, NotAdmitted, Offered, Registered, SessionEnd, View, Wanted, facts};
@@ -57,6 +58,7 @@ struct Greeted {
     out: Outbox,
     delivery: Delivery,
     notices: Notices,
+    clock_skew: ClockSkew,
     tries: u64,
     stored: StatusRecord,
     /// This session's last write of the node's status.
@@ -115,6 +117,8 @@ impl Session {
         let key = keys::status(&self.id.site, &self.id.node);
         let before = records::read_status(store, &key).await?.unwrap_or_default();
         let dynamic_digest = Digest::try_from(hello.dynamic_digest.as_slice()).ok();
+        let mut clock_skew = ClockSkew::default();
+        let clock_skew_ms = clock_skew.hear(hello.clock_ms, self.fleet.inner.clock.now_ms());
         let status = facts::remember(before.status, hello.status);
         // A shorter report does not mean that the facts are gone: keep what is known.
         let facts = hello.facts.or(before.facts);
@@ -145,6 +149,7 @@ impl Session {
                 status: status.clone(),
                 facts: facts.clone(),
                 dynamic: dynamic_digest,
+                clock_skew_ms,
             },
         );
         let greeted = Greeted {
@@ -154,6 +159,7 @@ impl Session {
             out: self.out.clone(),
             delivery,
             notices: Notices::new(&self.fleet.inner.dynamic_sets, &self.id, dynamic_digest),
+            clock_skew,
             tries: 0,
             stored: StatusRecord {
                 status,
@@ -200,6 +206,7 @@ impl Greeted {
         self.store_status().await?;
         self.send(controller_message::Kind::Welcome(Welcome {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
+            clock_ms: 0,
         }))
         .await?;
         let stop = self.fleet.inner.stop.clone();
@@ -310,6 +317,7 @@ impl Greeted {
                 .confirm_within_ms
                 .filter(|(number, _)| *number == generation.number)
                 .map_or(generation.confirm_within_ms, |(_, asked)| asked),
+            clock_ms: 0,
         }))
         .await
     }
@@ -327,6 +335,8 @@ impl Greeted {
 
     async fn hear_status(&mut self, mut status: NodeStatus) -> Result<(), SessionEnd> {
         facts::bound_status(&mut status);
+        let now_ms = self.fleet.inner.clock.now_ms();
+        let clock_skew_ms = self.clock_skew.hear(status.clock_ms, now_ms);
         let confirmed = held(status.confirmed_generation, &status.confirmed_digest);
         let progress = facts::progress(status.state());
         let answers = progress.is_some_and(|progress| {
@@ -358,6 +368,7 @@ impl Greeted {
         self.fleet.update(&self.id, self.number, |view| {
             view.confirmed = confirmed;
             view.dynamic = dynamic;
+            view.clock_skew_ms = clock_skew_ms.or(view.clock_skew_ms);
             if answers && let Some(offered) = &mut view.offered {
                 offered.answer = Some(status.clone());
             }
@@ -416,7 +427,14 @@ impl Greeted {
         Ok(())
     }
 
-    async fn send(&self, kind: controller_message::Kind) -> Result<(), SessionEnd> {
+    async fn send(&self, mut kind: controller_message::Kind) -> Result<(), SessionEnd> {
+        let clock_ms = self.fleet.inner.clock.now_ms();
+        match &mut kind {
+            controller_message::Kind::Welcome(welcome) => welcome.clock_ms = clock_ms,
+            controller_message::Kind::Offer(offer) => offer.clock_ms = clock_ms,
+            controller_message::Kind::DynamicSets(notice) => notice.clock_ms = clock_ms,
+            controller_message::Kind::DriftAck(_) | controller_message::Kind::Confirm(_) => {}
+        }
         let message = ControllerMessage { kind: Some(kind) };
         match tokio::time::timeout(READING, self.out.send(Ok(message))).await {
             Ok(Ok(())) => Ok(()),

@@ -109,6 +109,9 @@ impl<K: Kernel + ?Sized + 'static> Kernel for Intercept<K> {
     fn version(&self) -> &str {
         self.kernel.version()
     }
+    fn now(&self) -> u64 {
+        self.kernel.now()
+    }
     fn speaks(&self, family: Family) -> bool {
         !(self.without_ipv6 && family == Family::V6) && self.kernel.speaks(family)
     }

@@ -1,5 +1,6 @@
 //! Dynamic sets, from the announcement to the kernel.
 
+mod clocks;
 mod damaged_files;
 mod denied_flows;
 mod kernel;

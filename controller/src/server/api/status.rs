@@ -78,6 +78,7 @@ impl FleetApi {
                     .get(&site)
                     .map(|record| open_site(&site, record.clone())),
                 site: site.to_string(),
+                expiries: Vec::new(),
             });
         }
         if request.compare {
@@ -234,6 +235,7 @@ fn assemble(
         view,
     } = known;
     let connected = view.is_some();
+    let clock_skew_ms = view.as_ref().and_then(|view| view.clock_skew_ms);
     let (facts, agent_version, peer) = match view {
         Some(view) => (
             view.facts.or(stored.facts),
@@ -268,6 +270,7 @@ fn assemble(
         flows_cut: status.flows_cut,
         differences: Vec::new(),
         sets: status.sets,
+        clock_skew_ms,
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use voipfleet_proto::v1::{self, SyncState};
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::emergency;
+use super::{clock_skew, emergency, expiries};
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
@@ -54,6 +54,8 @@ struct NodeEntry<'r> {
     connected: bool,
     error: Option<String>,
     flows_cut: u64,
+    /// How far the node's clock is ahead of the controller's; null: not known.
+    clock_skew_ms: Option<i64>,
     warnings: Vec<&'r str>,
 }
 
@@ -200,6 +202,7 @@ fn node_as_json(node: &v1::NodeReport) -> NodeEntry<'_> {
         connected: node.connected,
         error: or_null(node.error.clone()),
         flows_cut: node.flows_cut,
+        clock_skew_ms: node.clock_skew_ms,
         warnings: warnings(node).collect(),
     }
 }
@@ -331,6 +334,7 @@ fn problem(node: &v1::NodeReport) -> Option<String> {
     let mut parts: Vec<String> = or_null(node.error.clone()).into_iter().collect();
     parts.extend(or_null(node.drift_detail.clone()));
     parts.extend(node.sets.as_ref().and_then(shortfall));
+    parts.extend(clock_skew::warning(node).map(|warning| format!("warning: {warning}")));
     parts.extend(warnings(node).map(|warning| format!("warning: {warning}")));
     or_null(parts.join("\n"))
 }

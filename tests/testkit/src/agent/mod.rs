@@ -116,6 +116,7 @@ impl FakeAgent {
                 ..NodeStatus::default()
             }),
             dynamic_digest: Vec::new(),
+            clock_ms: 0,
         }
     }
 

@@ -167,7 +167,7 @@ impl AgentSession {
     }
 
     /// A status that only names what is confirmed.
-    fn status(&self) -> NodeStatus {
+    pub fn status(&self) -> NodeStatus {
         let (generation, digest) = self.agent.confirmed.clone().unwrap_or_default();
         NodeStatus {
             confirmed_generation: generation,

@@ -11,6 +11,7 @@ use voipfleet_ruleset::identifiers::SiteName;
 
 use self::host::{DifferenceEntry, Listener, Neighbour, VoipNow};
 use super::status::{fetch_compared, seen};
+use super::{clock_skew, expiries};
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
@@ -47,6 +48,7 @@ struct NodeEntry {
     last_seen: Moment,
     enrolled: Moment,
     certificate_expires: Moment,
+    clock_skew_ms: Option<i64>,
     warnings: Vec<String>,
     neighbours: Vec<Neighbour>,
     voipnow: Option<VoipNow>,
@@ -109,6 +111,7 @@ fn as_json(site: &str, node: v1::NodeReport) -> NodeEntry {
         last_seen: Moment::of(node.last_seen_ms),
         enrolled: Moment::of(node.enrolled_ms),
         certificate_expires: Moment::of(node.certificate_expires_ms),
+        clock_skew_ms: node.clock_skew_ms,
         warnings: facts.warnings,
         neighbours: facts.neighbours.into_iter().map(Into::into).collect(),
         voipnow: facts.voipnow.map(Into::into),
@@ -162,6 +165,7 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
             certificate(node.certificate_expires_ms, session.now),
         ]);
         let name = node.node.as_str();
+        problems.extend(clock_skew::warning(node).map(|warning| (name, warning)));
         problems.extend(facts.warnings.iter().map(|warning| (name, warning.clone())));
         problems.extend(host::problems(node, &facts).map(|text| (name, text)));
         notes.extend(host::remarks(&facts).map(|text| (name, text)));
