@@ -4,6 +4,7 @@ pub mod audit;
 pub mod backup;
 pub mod cli;
 pub mod clock;
+mod clock_watch;
 pub mod documents;
 pub mod dynamic_sets;
 pub mod enrolment;

@@ -11,6 +11,7 @@ use voipfleet_protocol::identity::tls::{self, Credentials, TlsError};
 
 use crate::audit::Audit;
 use crate::clock::Clock;
+use crate::clock_watch;
 use crate::dynamic_sets::{SourceOptions, Sources};
 use crate::enrolment::Registrar;
 use crate::errors::chain;
@@ -168,6 +169,12 @@ impl Controller {
             serve::fleet(fleet_incoming, &fleet, operators, &stop),
             serve::enrolment(enrol_incoming, registrar, &stop),
         ];
+        let watched =
+            clock_watch::watch(Arc::clone(&listening), audit_of_clock.clone(), stop.clone());
+        tokio::spawn(watched);
+        let clock = Arc::clone(&listening);
+        tokio::spawn(certificate.keep(clock, audit_of_clock, stop.clone()));
+        tokio::spawn(first_admin.follow(stop.clone()));
         let follower = fleet.clone();
         tokio::spawn(async move { rollouts.run(log).await });
         tokio::spawn(async move { queue_worker.run().await });

@@ -17,7 +17,7 @@ use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, duration, first_names, or_dash, thousands};
+use crate::format::{Moment, duration, first_names, millis, or_dash, thousands};
 use crate::table::{Cell, Table};
 
 /// `voipctl audit`
@@ -87,13 +87,30 @@ impl std::str::FromStr for TimeArg {
 }
 
 impl TimeArg {
-    /// Unix time, milliseconds.
+    /// Unix time, milliseconds, by this machine's clock.
     fn ms(self, now: Timestamp) -> u64 {
         let at = match self {
             Self::At(at) => at,
             Self::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH),
         };
         u64::try_from(at.as_millisecond()).unwrap_or_default()
+    }
+
+    /// Unix time, milliseconds; 0: it is given as how long ago.
+    fn at_ms(self) -> u64 {
+        match self {
+            Self::At(at) => u64::try_from(at.as_millisecond()).unwrap_or_default(),
+            Self::Ago(_) => 0,
+        }
+    }
+
+    /// Milliseconds ago; 0: it is given as a time. The controller, whose clock stamps the records,
+    /// makes a time of it.
+    fn ago_ms(self) -> u64 {
+        match self {
+            Self::At(_) => 0,
+            Self::Ago(ago) => millis(ago).max(1),
+        }
     }
 }
 
@@ -193,8 +210,10 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
         site: args.site.map(String::from).unwrap_or_default(),
         who: args.who.map(String::from).unwrap_or_default(),
         what: args.what.unwrap_or_default(),
-        since_ms: args.since.map_or(0, |since| since.ms(session.now)),
-        until_ms: args.until.map_or(0, |until| until.ms(session.now)),
+        since_ms: args.since.map_or(0, TimeArg::at_ms),
+        until_ms: args.until.map_or(0, TimeArg::at_ms),
+        since_ago_ms: args.since.map_or(0, TimeArg::ago_ms),
+        until_ago_ms: args.until.map_or(0, TimeArg::ago_ms),
         limit: args.limit,
         before: 0,
     };
