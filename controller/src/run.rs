@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use voipfleet_protocol::identity::tls::{self, Credentials, TlsError};
+use voipfleet_protocol::identity::tls::TlsError;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
@@ -22,7 +22,7 @@ use crate::records::NodeId;
 use crate::server::api::{OperatorService, Parts};
 use crate::server::listen::{self, Admission, BindError, Bounds};
 use crate::server::serve::{self, STOPPING, ServeError};
-use crate::settings::{self, Files, Settings, SettingsError};
+use crate::settings::{Files, Settings, SettingsError};
 use crate::store::{Embedded, Store, StoreError};
 
 /// The fleet and operator listener: design.md speaks of 5,000 agents on one controller.
@@ -100,17 +100,18 @@ impl Controller {
         let settings = Settings::load(files)?;
         let domain = settings.trust_domain()?;
         let authority = Arc::new(Authority::load(files.clone(), domain.clone())?);
-        let certificate_pem = settings::read(&files.server_certificate())?;
-        let key_pem = settings::read(&files.server_key())?;
-        let credentials = Credentials {
-            certificate_pem: &certificate_pem,
-            key_pem: &key_pem,
-            ca_pem: authority.ca_pem(),
+        let certificate = {
+            let (authority, files) = (Arc::clone(&authority), files.clone());
+            let (settings, now_ms) = (settings.clone(), options.clock.now_ms());
+            let opening = tokio::task::spawn_blocking(move || {
+                ServerCertificate::open(authority, files, &settings, now_ms)
+            });
+            Arc::new(opening.await.map_err(|_| StoreError::Closed)??)
         };
-        let mut fleet_tls = tls::server(credentials)?;
+        let mut fleet_tls = certificate.shown().server(authority.ca_pem())?;
         // A resumed session would not check the peer's certificate again, which may have expired.
         fleet_tls.send_tls13_tickets = 0;
-        let enrol_tls = tls::enrolment_server(credentials)?;
+        let enrol_tls = certificate.shown().enrolment_server()?;
         let fleet_listener = listen::bind(options.listen, "agents and operators").await?;
         let enrol_listener = listen::bind(options.enrol_listen, "enrolment").await?;
         let address = local(&fleet_listener, options.listen);
@@ -150,6 +151,7 @@ impl Controller {
             enrol_address: settings.enrol_address.clone(),
             audit: audit.clone(),
             admin: settings.admin.clone(),
+            certificate: Arc::clone(&certificate),
             sources,
         });
         let rollouts = pushes.rollouts.clone();

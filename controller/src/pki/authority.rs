@@ -6,9 +6,10 @@ use std::time::Duration;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SerialNumber,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm, SigningKey,
 };
 use voipfleet_protocol::identity::{Identity, TrustDomain, tls};
+use voipfleet_ruleset::identifiers::OperatorName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::settings::{self, Files, SettingsError};
@@ -32,12 +33,19 @@ pub enum PkiError {
     /// The signing library refused.
     #[error("the certificate could not be signed")]
     Sign(#[from] rcgen::Error),
+    /// A certificate cannot be kept.
+    #[error("{path} cannot be written")]
+    Write {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     /// The request is no request, its signature is wrong, or its key is of another kind.
     #[error("unacceptable certificate request: {0}")]
     Request(String),
-    /// A certificate of our own that cannot be read.
-    #[error("the CA certificate cannot be read")]
-    Ca(#[from] tls::TlsError),
+    /// A certificate or key of our own that cannot be read.
+    #[error("a certificate or key of this installation cannot be read")]
+    Own(#[from] tls::TlsError),
 }
 
 /// A certificate that was just signed.
@@ -208,17 +216,20 @@ pub struct Authority {
     domain: TrustDomain,
     ca_pem: String,
     fingerprint: [u8; 32],
+    /// Unix time.
+    expires_ms: u64,
 }
 
 impl Authority {
     /// Reads the certificate; the key stays on disk.
     pub fn load(files: Files, domain: TrustDomain) -> Result<Self, PkiError> {
         let ca_pem = settings::read(&files.ca_certificate())?;
-        let fingerprint = tls::certificates(&ca_pem, "CA certificate")?
-            .first()
-            .map(|ca| tls::fingerprint(ca))
-            .unwrap_or_default();
+        let certificates = tls::certificates(&ca_pem, "CA certificate")?;
+        let first = certificates.first();
+        let fingerprint = first.map(|ca| tls::fingerprint(ca)).unwrap_or_default();
+        let expires_ms = first.and_then(|ca| leaf(ca)).map_or(0, |ca| ca.expires_ms);
         Ok(Self {
+            expires_ms,
             files,
             domain,
             ca_pem,
@@ -236,6 +247,11 @@ impl Authority {
         self.fingerprint
     }
 
+    /// When the CA's certificate ends, Unix time; 0: it cannot be read.
+    pub fn expires_ms(&self) -> u64 {
+        self.expires_ms
+    }
+
     /// The trust domain of every certificate that it signs.
     pub fn domain(&self) -> &TrustDomain {
         &self.domain
@@ -248,8 +264,7 @@ impl Authority {
         identity: &Identity,
         now_ms: u64,
     ) -> Result<Issued, PkiError> {
-        let key = KeyPair::from_pem(&settings::read(&self.files.ca_key())?)?;
-        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, key)?;
+        let issuer = self.issuer()?;
         let signed = CertificateSigningRequestParams {
             params: leaf_params(identity, &self.domain, Purpose::Client, &[], now_ms)?,
             public_key: csr.parsed.clone().public_key,

@@ -9,6 +9,8 @@ mod authentication;
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod concurrent_operators;
 #[cfg(test)]
 mod deny_lists;
