@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -16,6 +17,7 @@ use crate::backup;
 use crate::clock;
 use crate::dynamic_sets::SourceOptions;
 use crate::operations::init::{Made, Plan, init};
+use crate::operations::new_admin;
 use crate::operations::restore::{self, Restored};
 use crate::pki::Authority;
 use crate::run::{Controller, Options, open_store};
@@ -44,6 +46,13 @@ Examples:
   voipfleet-controller run --data /var/lib/voipfleet
   voipfleet-controller run --data /var/lib/voipfleet --listen 192.0.2.10:7443 \\
       --enrol-listen 192.0.2.10:7444 --resolver 192.0.2.53:53 --log-format json";
+
+const NEW_ADMIN_EXAMPLES: &str = "\
+Example:
+  voipfleet-controller new-admin --data /var/lib/voipfleet --context /root/admin.yaml
+
+The operator that controller.json names gets a new key and certificate. A running controller takes
+them at once, a stopped one when it starts; the audit log names who ran this.";
 
 const RESTORE_EXAMPLES: &str = "\
 Example:
@@ -76,6 +85,9 @@ enum Command {
         /// Backup file; must not exist
         file: PathBuf,
     },
+    /// Make a context file for the first admin: lost, stolen or expired ones are replaced by it
+    #[command(after_help = NEW_ADMIN_EXAMPLES)]
+    NewAdmin(NewAdminArgs),
     /// Create an installation from a backup and the keys of the lost one
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
@@ -91,6 +103,19 @@ struct RestoreArgs {
     /// Directory with copies of controller.json, ca/ and server/ of the lost data directory
     #[arg(long, value_name = "DIR")]
     keys: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct NewAdminArgs {
+    /// Data directory
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// New context file; must not exist
+    #[arg(long, value_name = "FILE")]
+    context: PathBuf,
+    /// Keep the first admin's other certificates; without this, they are refused from now on
+    #[arg(long)]
+    keep_others: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -160,6 +185,7 @@ impl Cli {
             Command::Init(args) => initialize(args),
             Command::Run(args) => run(args).await,
             Command::Backup { data, file } => back_up(data, &file).await,
+            Command::NewAdmin(args) => new_admin(args).await,
             Command::Restore(args) => restore(args).await,
         }
     }
@@ -252,6 +278,43 @@ fn log_to_stderr(format: LogFormat) {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),
     }
+}
+
+/// How long a running controller may take.
+const TAKING: Duration = Duration::from_secs(10);
+
+async fn new_admin(args: NewAdminArgs) -> anyhow::Result<()> {
+    let files = Files::new(args.data);
+    let now_ms = clock::system().now_ms();
+    let context = Some(args.context);
+    let making = tokio::task::spawn_blocking(move || {
+        new_admin::make(&files, context, args.keep_others, now_ms)
+    });
+    let made = making.await??;
+    let file = made.context.display();
+    let (name, ends) = (&made.name, clock::show(made.expires_ms));
+    writeln!(
+        io::stdout(),
+        "Created {file}: context of operator {name}, the first admin, until {ends}"
+    )?;
+    let taken = async {
+        while made.handed_over.exists() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    if tokio::time::timeout(TAKING, taken).await.is_ok() {
+        writeln!(
+            io::stdout(),
+            "The controller has taken it: export VOIPCTL_CONFIG={file}"
+        )?;
+    } else {
+        writeln!(
+            io::stderr(),
+            "the controller has not taken it yet: if it does not run, it will when it starts; else see \
+             its log"
+        )?;
+    }
+    Ok(())
 }
 
 async fn back_up(data: PathBuf, file: &Path) -> anyhow::Result<()> {

@@ -16,7 +16,8 @@ use crate::dynamic_sets::{SourceOptions, Sources};
 use crate::enrolment::Registrar;
 use crate::errors::chain;
 use crate::fleet::Fleet;
-use crate::pki::{Authority, PkiError};
+use crate::operations::new_admin::FirstAdmin;
+use crate::pki::{Authority, PkiError, ServerCertificate};
 use crate::push::{Pushes, QueueWorker, Rights};
 use crate::records::NodeId;
 use crate::server::api::{OperatorService, Parts};
@@ -122,6 +123,8 @@ impl Controller {
         let stop = CancellationToken::new();
         let clock = Arc::clone(&options.clock);
         let audit = Audit::open(Arc::clone(&store), Arc::clone(&clock)).await?;
+        let first_admin = FirstAdmin::new(files, &store, &audit, settings.admin.clone());
+        first_admin.take_new().await?;
         let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
         let registrar = Registrar::new(
             Arc::clone(&store),

@@ -62,6 +62,11 @@ impl Files {
         self.root.join("feeds")
     }
 
+    /// A new certificate of the first admin that the controller has not taken yet, mode 0600.
+    pub fn new_admin(&self) -> PathBuf {
+        self.root.join("new-admin.json")
+    }
+
     /// The first admin's context for voipctl, unless `init` was told another place.
     pub fn admin_context(&self) -> PathBuf {
         self.root.join("admin.yaml")

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use tonic::{Code, Status, Streaming};
 use voipfleet_controller::clock::Clock;
 use voipfleet_controller::dynamic_sets::SourceOptions;
 use voipfleet_controller::operations::init::{Plan, init};
+use voipfleet_controller::operations::new_admin;
 use voipfleet_controller::pki::Authority;
 use voipfleet_controller::run::{Controller, Options};
 use voipfleet_controller::settings::Files;
@@ -42,6 +44,18 @@ pub(crate) struct Installation {
     pub(crate) admin: Credentials,
     controller: Option<Controller>,
     _dir: tempfile::TempDir,
+}
+
+/// Those of a context file of the first admin.
+pub(crate) fn credentials(context: &str) -> Credentials {
+    let context: Context = serde_saphyr::from_str(context).unwrap();
+    assert_eq!(context.controller, "127.0.0.1:7443");
+    assert_eq!(context.operator, "ada");
+    Credentials {
+        certificate: context.certificate,
+        key: context.key,
+        ca: context.ca,
+    }
 }
 
 /// The network of tenant acme in [`SITE`].
@@ -106,6 +120,11 @@ pub(crate) async fn connected() -> (Installation, FakeAgent, AgentSession) {
 
 impl Installation {
     pub(crate) async fn start() -> Self {
+        Self::start_made_at(|now_ms| now_ms).await
+    }
+
+    /// One that was made at another time than now.
+    pub(crate) async fn start_made_at(made_at: impl FnOnce(u64) -> u64) -> Self {
         super::log::keep();
         let dir = tempfile::tempdir().unwrap();
         let address: voipfleet_controller::settings::Address = "127.0.0.1:7443".parse().unwrap();
@@ -119,18 +138,10 @@ impl Installation {
                 admin: "ada".parse().unwrap(),
                 context: None,
             },
-            clock.now_ms(),
+            made_at(clock.now_ms()),
         )
         .unwrap();
-        let text = std::fs::read_to_string(&made.context).unwrap();
-        let context: Context = serde_saphyr::from_str(&text).unwrap();
-        assert_eq!(context.controller, "127.0.0.1:7443");
-        assert_eq!(context.operator, "ada");
-        let admin = Credentials {
-            certificate: context.certificate,
-            key: context.key,
-            ca: context.ca,
-        };
+        let admin = credentials(&std::fs::read_to_string(&made.context).unwrap());
         let mut installation = Self {
             clock,
             files: made.files,
@@ -196,6 +207,22 @@ impl Installation {
             key: key_pem,
             ca: self.admin.ca.clone(),
         }
+    }
+
+    /// A context that root makes for the first admin at a time, once the controller has taken it;
+    /// the other certificates go on being good.
+    pub(crate) async fn admin_issued(&self, at_ms: u64) -> Credentials {
+        let context = self.files.root().join(format!("admin-{at_ms}.yaml"));
+        let (files, path) = (&self.files, context.clone());
+        let made = new_admin::make(files, Some(path), true, at_ms).unwrap();
+        let taken = async {
+            // Nothing announces that a file is gone.
+            while made.handed_over.exists() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken).await.unwrap();
+        credentials(&std::fs::read_to_string(context).unwrap())
     }
 
     pub(crate) async fn operator(&self) -> OperatorClient<Channel> {

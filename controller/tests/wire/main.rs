@@ -23,6 +23,8 @@ mod enrolment;
 #[cfg(test)]
 mod failpoints;
 #[cfg(test)]
+mod host_commands;
+#[cfg(test)]
 mod installation;
 #[cfg(test)]
 mod log;
