@@ -10,6 +10,7 @@ mod document_usage;
 mod documents;
 mod drift;
 mod emergency;
+mod expiries;
 mod fields;
 mod history;
 mod host_audit;

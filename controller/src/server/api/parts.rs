@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::document_usage::DocumentUsage;
+use super::expiries::Expiries;
 use super::service::OperatorService;
 use super::{
     Access, AuditApi, BackupApi, DocumentsApi, EmergencyApi, FleetApi, OperatorsApi, PlanApi,
@@ -15,7 +16,7 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::dynamic_sets::Sources;
 use crate::fleet::Fleet;
-use crate::pki::Authority;
+use crate::pki::{Authority, ServerCertificate};
 use crate::push::Pushes;
 use crate::settings::Address;
 use crate::store::Store;
@@ -36,6 +37,7 @@ pub struct Parts {
     /// The first admin, who has every right whatever the store says.
     pub admin: OperatorName,
     pub sources: Sources,
+    pub certificate: Arc<ServerCertificate>,
 }
 
 impl OperatorService {
@@ -51,6 +53,7 @@ impl OperatorService {
             audit,
             admin,
             sources,
+            certificate,
         } = parts;
         let documents = pushes.documents.clone();
         Self {
@@ -61,6 +64,12 @@ impl OperatorService {
                 admin: admin.clone(),
                 documents: documents.clone(),
                 usage: DocumentUsage::default(),
+            },
+            expiries: Expiries {
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                authority: Arc::clone(&authority),
+                certificate,
             },
             documents: DocumentsApi {
                 store: Arc::clone(&store),
@@ -105,6 +114,7 @@ impl OperatorService {
             },
             audit: AuditApi {
                 store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
             },
             backups: BackupApi {
                 store: Arc::clone(&store),

@@ -98,6 +98,7 @@ fn answer(plan: Plan) -> v1::PlanResponse {
         site,
         held: held.message,
         held_hints: held.hints,
+        expiries: Vec::new(),
     }
 }
 

@@ -5,6 +5,8 @@ use tonic::{Request, Response, Status};
 use voipfleet_proto::v1::{self, operator_server::Operator};
 use voipfleet_protocol::identity::rights::Call;
 
+use super::expiries::Expiries;
+use super::fields::parse;
 use super::{
     Access, AuditApi, BackupApi, DocumentsApi, EmergencyApi, FleetApi, OperatorsApi, PlanApi,
     PushApi, SourcesApi, TokensApi, audit_detail, push_request, redact, target,
@@ -15,6 +17,7 @@ use crate::records::ExceptionKind;
 #[derive(Debug, Clone)]
 pub struct OperatorService {
     pub(super) access: Access,
+    pub(super) expiries: Expiries,
     pub(super) documents: DocumentsApi,
     pub(super) fleet: FleetApi,
     pub(super) emergency: EmergencyApi,
@@ -78,7 +81,9 @@ impl Operator for OperatorService {
         request
             .answer(|caller, request| async move {
                 let answer = self.fleet.status(&request).await?;
-                Ok(redact::status(&caller.sight, answer))
+                let mut answer = redact::status(&caller.sight, answer);
+                self.expiries.fill(&caller, &mut answer).await?;
+                Ok(answer)
             })
             .await
     }

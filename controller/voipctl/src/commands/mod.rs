@@ -11,6 +11,7 @@ pub mod delete;
 pub mod diff;
 pub mod drift;
 pub mod emergency;
+pub mod expiries;
 pub mod export;
 pub mod feeds;
 pub mod get;

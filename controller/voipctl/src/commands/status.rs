@@ -37,6 +37,8 @@ struct SiteEntry<'r> {
     /// Null: not open to the world.
     open: Option<emergency::OpenEntry>,
     nodes: Vec<NodeEntry<'r>>,
+    /// Certificates that end within 60 days.
+    expiries: Vec<expiries::Expiry<'r>>,
 }
 
 #[derive(Serialize)]
@@ -88,6 +90,9 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
             let close = format!("close the site: voipctl panic-close {}", site.site);
             session.console.hint(&close);
         }
+    }
+    if session.format.is_table() {
+        expiries::warn(sites.iter().map(|site| site.expiries.as_slice()), session);
     }
     let right = sites.iter().flat_map(|site| &site.nodes).all(is_right);
     Ok(if args.exit_code && !right {
@@ -171,6 +176,7 @@ fn as_json(site: &v1::SiteStatus) -> SiteEntry<'_> {
         mode: or_null(site.mode.clone()),
         open: site.open.clone().map(emergency::OpenEntry::of),
         nodes: site.nodes.iter().map(node_as_json).collect(),
+        expiries: expiries::as_json(&site.expiries),
     }
 }
 

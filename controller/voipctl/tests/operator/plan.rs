@@ -142,6 +142,7 @@ fn everything() -> v1::PlanResponse {
                 added: false,
             },
         ],
+        expiries: Vec::new(),
     }
 }
 

@@ -78,6 +78,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
             );
             session.console.data(&text);
         }
+        expiries::warn(sites.iter().map(|site| site.expiries.as_slice()), session);
     } else {
         let nodes = sites.iter().flat_map(|site| {
             site.nodes

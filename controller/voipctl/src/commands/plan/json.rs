@@ -3,6 +3,7 @@
 use serde::Serialize;
 use voipfleet_proto::v1;
 
+use crate::commands::expiries::{self, Expiry};
 use crate::format::{Moment, or_null};
 
 /// A plan.
@@ -23,6 +24,8 @@ pub(super) struct Plan<'p> {
     #[serde(rename = "live")]
     dynamic: Vec<DynamicSet<'p>>,
     warnings: &'p [String],
+    /// Certificates that end within 60 days.
+    expiries: Vec<Expiry<'p>>,
     /// Why a push would have to wait, or be refused.
     held: Option<String>,
 }
@@ -142,6 +145,7 @@ impl<'p> Plan<'p> {
             batches: plan.steps.iter().map(|step| &*step.nodes).collect(),
             dynamic: plan.dynamic.iter().map(source).collect(),
             warnings: &plan.warnings,
+            expiries: expiries::as_json(&plan.expiries),
             held: or_null(plan.held.clone()),
         }
     }

@@ -11,6 +11,7 @@ use voipfleet_ruleset::identifiers::SiteName;
 pub use json::{Documents, Rulesets};
 
 use super::apply::{self, Applied};
+use super::expiries;
 use crate::Session;
 use crate::client::Controller;
 use crate::console::style::Tone;
@@ -159,6 +160,7 @@ pub fn show(plan: &v1::PlanResponse, session: &mut Session<'_>) {
     for warning in &plan.warnings {
         session.console.warning(warning);
     }
+    expiries::warn([plan.expiries.as_slice()], session);
     let mut page = Page::new(session.console.out());
     page.documents(&plan.documents);
     if let Some(changes) = &plan.changes {
