@@ -18,7 +18,7 @@ pub use documents::{DocumentsRecord, LastChange, StateEntry};
 pub use emergency::{ExceptionRecord, OpenRecord, is_over};
 pub use feed::{Dropped, FeedRecord};
 pub use node::{NodeId, NodeRecord, StatusRecord};
-pub use operator::{MAX_KEYS, OperatorKey, OperatorRecord};
+pub use operator::{MAX_KEYS, OperatorKey, OperatorRecord, Taken};
 pub use resolved::{ResolvedRecord, Seen};
 pub use token::{TokenRecord, TokenUse};
 pub use voipfleet_controller_core::DocumentsVersion;
