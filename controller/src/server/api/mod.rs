@@ -20,6 +20,7 @@ mod operators;
 mod parts;
 mod plan;
 mod plan_basis;
+mod plan_sight;
 mod push_request;
 mod queue;
 mod redact;

@@ -15,6 +15,7 @@ use voipfleet_ruleset::ruleset::{DynamicSetName, Until};
 
 use super::fields::{invalid, parse, sources};
 use super::plan_basis;
+use super::plan_sight::PlanSight;
 use super::push_request::earlier;
 use super::refusals::refused;
 use crate::clock::Clock;
@@ -40,6 +41,7 @@ impl PlanApi {
         by: &str,
         request: v1::PlanRequest,
         operator: Option<IpAddr>,
+        sight: &PlanSight,
     ) -> Result<v1::PlanResponse, Status> {
         let sources: Vec<Source> = sources(request.sources)?;
         let content = match request.to {
@@ -100,6 +102,25 @@ fn answer(plan: Plan) -> v1::PlanResponse {
         held_hints: held.hints,
         expiries: Vec::new(),
     }
+}
+
+/// What fetched lists would lose, a line for each list.
+fn exemptions(plan: &Plan, sight: &PlanSight) -> Vec<String> {
+    let line = |(list, dropped): (&ListName, &Vec<Dropped>)| {
+        let shown = dropped.iter().map(|dropped| {
+            if sight.shows_list(list.as_str()) {
+                dropped.to_string()
+            } else {
+                format!("{} {}", dropped.class, dropped.entries)
+            }
+        });
+        let shown: Vec<String> = shown.collect();
+        format!(
+            "deny: list:{list}: not denied, since the site serves them: {}",
+            shown.join("; ")
+        )
+    };
+    plan.exemptions.iter().map(line).collect()
 }
 
 fn step(nodes: &[NodeName]) -> v1::PlannedStep {

@@ -227,9 +227,13 @@ impl Operator for OperatorService {
             .answer(|caller, request| async move {
                 let given = self.documents.check_given(&caller, &request.sources);
                 given.await?;
-                self.plans
-                    .plan(caller.name.as_str(), request, Some(caller.peer.ip()))
-                    .await
+                let site = parse(&request.site)?;
+                let seen = self.documents.plan_sight(&caller, &request).await?;
+                let by = caller.name.as_str();
+                let peer = Some(caller.peer.ip());
+                let mut plan = self.plans.plan(by, request, peer, &seen).await?;
+                plan.expiries = self.expiries.of_site(&caller, &site).await?;
+                Ok(plan)
             })
             .await
     }
