@@ -246,6 +246,7 @@ fn welcome(plan: &Plan, made: &Made) -> String {
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     log_to_stderr(args.log_format);
+    keep_memory_private();
     // Registered before anything starts: an early signal must not be lost.
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle signals")?;
@@ -266,6 +267,14 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     controller.stop().await;
     Ok(())
+}
+
+/// The CA's key is in memory while a certificate is signed: no core dump may hold it, and no other
+/// process of this user may read it.
+fn keep_memory_private() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "cannot keep other processes from reading this one's memory");
+    }
 }
 
 fn log_to_stderr(format: LogFormat) {

@@ -8,9 +8,12 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm, SigningKey,
 };
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject as _;
 use voipfleet_protocol::identity::{Identity, TrustDomain, tls};
 use voipfleet_ruleset::identifiers::OperatorName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::settings::{self, Files, SettingsError};
 
@@ -278,6 +281,81 @@ impl Authority {
             serial: leaf.serial,
             expires_ms: leaf.expires_ms,
         })
+    }
+}
+
+impl Authority {
+    /// The CA with its key, for one signature.
+    fn issuer(&self) -> Result<Issuer<'static, SecretKey>, PkiError> {
+        let pem = Zeroizing::new(settings::read(&self.files.ca_key())?);
+        let key = SecretKey::read(&pem)?;
+        Ok(Issuer::from_ca_cert_pem(&self.ca_pem, key)?)
+    }
+
+    /// A new certificate for the server's key, which stays, reached under `hosts`. Blocks.
+    pub fn renew_server(
+        &self,
+        key_pem: &str,
+        hosts: &[&str],
+        now_ms: u64,
+    ) -> Result<String, PkiError> {
+        let key = SecretKey::read(key_pem)?;
+        let identity = Identity::Controller;
+        let params = leaf_params(&identity, &self.domain, Purpose::Server, hosts, now_ms)?;
+        Ok(params.signed_by(&key, &self.issuer()?)?.pem())
+    }
+
+    /// A key and a certificate for an operator. Blocks.
+    pub fn operator(&self, name: &OperatorName, now_ms: u64) -> Result<(Pair, Leaf), PkiError> {
+        let identity = Identity::Operator(name.clone());
+        let key = SecretKey(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
+        let params = leaf_params(&identity, &self.domain, Purpose::Client, &[], now_ms)?;
+        let signed = params.signed_by(&key, &self.issuer()?)?;
+        let leaf = leaf(signed.der())
+            .ok_or_else(|| PkiError::Request("the new certificate cannot be read".to_owned()))?;
+        let pair = Pair {
+            certificate_pem: signed.pem(),
+            key_pem: key.0.serialize_pem(),
+        };
+        Ok((pair, leaf))
+    }
+}
+
+/// A private key that is wiped from memory when it is no longer needed.
+struct SecretKey(KeyPair);
+
+impl SecretKey {
+    fn read(pem: &str) -> Result<Self, PkiError> {
+        let mut der =
+            PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|source| tls::TlsError::Pem {
+                what: "private key",
+                source,
+            })?;
+        let key = KeyPair::try_from(&der);
+        der.zeroize();
+        Ok(Self(key?))
+    }
+}
+
+impl Drop for SecretKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl PublicKeyData for SecretKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        PublicKeyData::algorithm(&self.0)
+    }
+}
+
+impl SigningKey for SecretKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.0.sign(message)
     }
 }
 
