@@ -161,6 +161,9 @@ struct RunArgs {
     /// Folder for lists with `file:` and `refresh:` [default: DIR/feeds]
     #[arg(long, value_name = "DIR")]
     feed_dir: Option<PathBuf>,
+    /// Let lists come from link-local addresses, where clouds keep machines' credentials
+    #[arg(long)]
+    feed_link_local: bool,
     /// Format of log lines
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -257,6 +260,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         sources: SourceOptions {
             resolvers: args.resolver,
             feed_dir: args.feed_dir,
+            feed_link_local: args.feed_link_local,
         },
         clock: clock::system(),
     })

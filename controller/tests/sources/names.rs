@@ -197,6 +197,7 @@ async fn names_of_a_pushed_generation_are_resolved_without_their_document() {
     let options = SourceOptions {
         resolvers: vec![dns.address],
         feed_dir: None,
+        feed_link_local: false,
     };
     let (store, audit) = (Arc::clone(&scene.store), scene.audit().await);
     let folder = scene.dir.path().join("feeds");

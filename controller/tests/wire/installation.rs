@@ -162,6 +162,7 @@ impl Installation {
             sources: SourceOptions {
                 resolvers: vec!["127.0.0.1:9".parse().unwrap()],
                 feed_dir: None,
+                feed_link_local: false,
             },
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
         }
