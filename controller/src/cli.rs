@@ -361,13 +361,30 @@ async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     let RestoreArgs { file, data, keys } = args;
     let restoring = tokio::task::spawn_blocking(move || restore::restore(&file, &data, &keys));
     let restored = restoring.await??;
-    io::stdout().write_all(restored_words(&restored).as_bytes())?;
+    io::stdout().write_all(restored_words(&restored, clock::system().now_ms()).as_bytes())?;
     Ok(())
 }
 
-fn restored_words(restored: &Restored) -> String {
+/// `3 days`, `5 hours`, `2 minutes`.
+fn age(ms: u64) -> String {
+    let minutes = ms / 60_000;
+    let (number, unit) = match minutes {
+        0..120 => (minutes, "minute"),
+        120..2880 => (minutes / 60, "hour"),
+        _ => (minutes / 1440, "day"),
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {unit}{plural}")
+}
+
+fn restored_words(restored: &Restored, now_ms: u64) -> String {
     let data = restored.files.root().display();
     let taken = clock::show(restored.header.at_ms);
+    let age = age(now_ms.saturating_sub(restored.header.at_ms));
+    let operators = match restored.operators.as_slice() {
+        [] => "no operator but the first admin".to_owned(),
+        names => names.join(", "),
+    };
     let tokens = match restored.dropped_tokens {
         0 => String::new(),
         open => format!(
@@ -375,7 +392,9 @@ fn restored_words(restored: &Restored) -> String {
         ),
     };
     format!(
-        "Restored {} entries of {taken} into {data}\n{tokens}\n\
+        "Restored {} entries of {taken} ({age} old) into {data}\n{tokens}\
+         The backup knows these operators, also those that were removed since: {operators}.\n\
+         Remove again whoever left: voipctl operator remove NAME\n\n\
          Start the controller under the address of the lost one:\n\n  \
          voipfleet-controller run --data {data}\n\n\
          Agents reconnect by themselves. Changes since {taken} are lost: check voipctl status, \
