@@ -120,7 +120,12 @@ impl Controller {
         let stop = CancellationToken::new();
         let clock = Arc::clone(&options.clock);
         let audit = Audit::open(Arc::clone(&store), Arc::clone(&clock)).await?;
-        let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
+        let fleet = Fleet::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Some(audit.clone()),
+            stop.clone(),
+        );
         let registrar = Registrar::new(
             Arc::clone(&store),
             Arc::clone(&clock),
@@ -154,7 +159,7 @@ impl Controller {
         let rollouts = pushes.rollouts.clone();
         let log = audit.clone();
         let rights: Arc<dyn Rights> = Arc::new(operators.access().clone());
-        let queue_worker = QueueWorker::new(&pushes, rights, audit);
+        let queue_worker = QueueWorker::new(&pushes, rights, audit.clone());
         let listen = |listener, tls, admission, bounds| {
             let clock = Arc::clone(&listening);
             listen::accept(listener, tls, admission, bounds, clock, stop.clone())
@@ -171,7 +176,7 @@ impl Controller {
         tokio::spawn(async move { queue_worker.run().await });
         tokio::spawn(async move { follower.follow().await });
         let dynamic_sets = fleet.dynamic_sets().clone();
-        tokio::spawn(async move { dynamic_sets.follow().await });
+        tokio::spawn(async move { dynamic_sets.follow(Some(audit)).await });
         tracing::info!(%address, %enrol_address, "controller started");
         Ok(Self {
             address,

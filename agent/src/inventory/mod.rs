@@ -3,6 +3,8 @@
 pub mod node_facts;
 pub mod voipnow;
 
+use std::collections::BTreeSet;
+
 use voipfleet_proto::v1 as pb;
 
 use crate::foreign_firewalls;
@@ -54,6 +56,10 @@ impl HostInventory {
 impl Inventory for HostInventory {
     fn refresh(&mut self, kernel: &mut dyn Kernel) {
         self.findings = Findings::read(&self.host, kernel);
+    }
+
+    fn interfaces(&self) -> Option<BTreeSet<String>> {
+        node_facts::interfaces()
     }
 
     fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts {

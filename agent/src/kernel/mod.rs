@@ -1,5 +1,6 @@
 //! The node's firewall in the kernel, through the node's own tools.
 
+mod address_events;
 mod author;
 mod conntrack;
 mod events;
@@ -19,6 +20,7 @@ use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
 use crate::host::exec::ExecError;
 
+pub use address_events::{AddressEvents, AddressEventsError};
 pub use author::Author;
 pub use conntrack::{ConntrackError, Cut};
 pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};

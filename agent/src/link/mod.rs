@@ -56,6 +56,8 @@ pub struct Link {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) fetch_limits: FetchLimits,
+    /// Random, of this run of the agent: a copy of this machine has another one.
+    pub(crate) instance: String,
 }
 
 impl Link {
@@ -73,6 +75,7 @@ impl Link {
             inbox,
             outbox,
             fetch_limits,
+            instance: format!("{:032x}", rand::random::<u128>()),
         }
     }
 

@@ -135,6 +135,12 @@ impl Session {
                         Some(Down::DynamicSets(notice)) => notices.take(link, &self.client, notice),
                         Some(Down::DriftAck(ack)) => link.outbox.acknowledged(&ack.ids),
                         Some(Down::Confirm(confirm)) => self.confirm(link, &confirm),
+                        Some(Down::Ping(ping)) => {
+                            let pong = pb::Pong { nonce: ping.nonce };
+                            if send(&self.up, Up::Pong(pong)).await.is_err() {
+                                return closed(address);
+                            }
+                        }
                         // Of a newer controller, or repeated.
                         Some(Down::Welcome(_)) | None => {}
                     },
@@ -240,6 +246,7 @@ fn hello(link: &Link) -> pb::Hello {
         node: link.config.node.to_string(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: host::boot_id(),
+        instance: link.instance.clone(),
         generation: status.confirmed_generation,
         digest: status.confirmed_digest.clone(),
         dynamic_digest: status.dynamic_digest.clone(),

@@ -13,9 +13,12 @@ use voipfleet_protocol::errors::chain;
 use voipfleet_protocol::session::{Attempt, Held};
 
 use super::Change;
-use crate::kernel::{KernelEvent, Watch};
+use crate::kernel::{AddressEvents, KernelEvent, Watch};
 use crate::ledger::SiteSets;
 use crate::probe::Failed;
+
+/// How long after a change of an address others that belong to it may come.
+const SETTLING: Duration = Duration::from_millis(20);
 
 /// The content of an offer.
 #[derive(Debug)]
@@ -108,6 +111,8 @@ pub struct Requests {
     pub controllers: Option<Controllers>,
     /// Kernel events.
     pub change: Option<Change>,
+    /// Interfaces or addresses of the machine may have changed.
+    pub addresses_changed: bool,
 }
 
 impl Requests {
@@ -120,6 +125,7 @@ impl Requests {
             && self.offer.is_none()
             && self.controllers.is_none()
             && self.change.is_none()
+            && !self.addresses_changed
     }
 }
 
@@ -239,6 +245,27 @@ impl Inbox {
                 Ok(event) => self.changed(&event, Instant::now()),
                 Err(error) => return self.polling_only(&error),
             }
+        }
+    }
+
+    /// Reports that interfaces or addresses of the machine may have changed.
+    pub fn addresses_changed(&self) {
+        self.lock().addresses_changed = true;
+        self.filled.notify_one();
+    }
+
+    /// Reports what `events` announces, until it cannot announce any more: then addresses are
+    /// read at each poll only. Several changes at once are reported together.
+    pub async fn follow_addresses(self: Arc<Self>, mut events: AddressEvents) {
+        loop {
+            if let Err(error) = events.next().await {
+                let reason = chain(&error);
+                warn!(reason, "no events for changes of addresses; polling only");
+                return;
+            }
+            let settled = tokio::time::Instant::now() + SETTLING;
+            while let Ok(Ok(())) = tokio::time::timeout_at(settled, events.next()).await {}
+            self.addresses_changed();
         }
     }
 

@@ -8,6 +8,7 @@ mod drift_check;
 mod drift_records;
 mod dynamic_sets;
 mod flows;
+mod interfaces;
 mod node;
 mod offers;
 mod outcome;

@@ -10,6 +10,7 @@ use voipfleet_protocol::session::Held;
 use super::drift_check::Drift;
 use super::dynamic_sets::HeldSets;
 use super::flows::Flows;
+use super::interfaces::{Interfaces, Of};
 use super::node::Node;
 use super::outcome::Outcome;
 use super::warnings::Warning;
@@ -31,6 +32,7 @@ pub(super) struct View<'a> {
     pub(super) drift: &'a Drift,
     pub(super) flows: &'a Flows,
     pub(super) dynamic_sets: &'a HeldSets,
+    pub(super) interfaces: &'a Interfaces,
 }
 
 impl Report {
@@ -140,6 +142,7 @@ fn status(
             .map(|digest| digest.as_bytes().to_vec())
             .unwrap_or_default(),
         dynamic_error: view.dynamic_sets.error().unwrap_or_default(),
+        missing_interfaces: view.interfaces.missing(node, Of::Members),
     }
 }
 

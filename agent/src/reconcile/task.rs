@@ -1,5 +1,6 @@
 //! The loop of the task: offers, trials, checks for drift, reports.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use voipfleet_ruleset::iptables::Failsafe;
 use super::drift_check::{Checked, Drift};
 use super::dynamic_sets::{Counted, HeldSets, Taken, Written};
 use super::flows::Flows;
+use super::interfaces::{Interfaces, Of};
 use super::node::Node;
 use super::outcome::Outcome;
 use super::status::{Report, View};
@@ -34,6 +36,9 @@ pub trait Inventory: Send {
 
     /// The facts that were read last, with those that cost nothing to read now.
     fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts;
+
+    /// The machine's network interfaces; none: not known.
+    fn interfaces(&self) -> Option<BTreeSet<String>>;
 }
 
 /// How the task behaves.
@@ -56,6 +61,7 @@ pub struct Reconciler {
     pub(super) dynamic_sets: HeldSets,
     pub(super) report: Report,
     pub(super) poll: Poll,
+    pub(super) interfaces: Interfaces,
 }
 
 /// Inspections without an event.
@@ -107,6 +113,7 @@ impl Reconciler {
                 warnings,
             },
             poll: Poll::new(settings.poll_interval),
+            interfaces: Interfaces::default(),
             settings,
         };
         task.settings.inventory.refresh(&mut *task.node.kernel);
@@ -124,6 +131,7 @@ impl Reconciler {
         if task.node.fallback.is_some() {
             task.report_fallback();
         }
+        task.interfaces.set(task.settings.inventory.interfaces());
         task.report_facts();
         task.report_status(None, None);
         task
@@ -161,6 +169,10 @@ impl Reconciler {
             }
             if let Some(change) = requests.change {
                 self.drift.note(change);
+            }
+            if requests.addresses_changed {
+                self.read_interfaces();
+                self.report_facts();
             }
             self.run_due();
         }
@@ -209,6 +221,7 @@ impl Reconciler {
         {
             self.settings.inventory.refresh(&mut *self.node.kernel);
         }
+        self.read_interfaces();
         self.report_facts();
     }
 
@@ -299,6 +312,7 @@ impl Reconciler {
             drift: &self.drift,
             flows: &self.flows,
             dynamic_sets: &self.dynamic_sets,
+            interfaces: &self.interfaces,
         }
     }
 
@@ -307,13 +321,33 @@ impl Reconciler {
         self.report.send(self.view(), nonce, since);
     }
 
+    /// Reads which interfaces there are, and reports at once if one that the rules name is gone or
+    /// back.
+    fn read_interfaces(&mut self) {
+        let before = self.interfaces.missing(&self.node, Of::Members);
+        self.interfaces.set(self.settings.inventory.interfaces());
+        let now = self.interfaces.missing(&self.node, Of::Members);
+        if now != before {
+            if !now.is_empty() {
+                let interfaces: Vec<&str> = now.iter().map(String::as_str).collect();
+                let interfaces = interfaces.join(", ");
+                warn!(interfaces, "interface of the cluster is missing");
+            }
+            self.report_status(None, None);
+        }
+    }
+
     pub(super) fn report_facts(&mut self) {
         let facts = self.settings.inventory.facts(&*self.node.kernel);
         let polling_only = self.inbox.polling_reason().map(|reason| {
             let interval = self.poll.interval;
             Warning::PollingOnly { interval, reason }
         });
-        let more = polling_only.into_iter().collect();
+        let missing = self.interfaces.missing(&self.node, Of::Others);
+        let missing = missing
+            .into_iter()
+            .map(|interface| Warning::NoInterface { interface });
+        let more = polling_only.into_iter().chain(missing).collect();
         self.report.send_facts(self.view(), facts, more);
     }
 }

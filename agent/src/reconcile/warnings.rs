@@ -25,6 +25,8 @@ pub(super) enum Warning {
     NoScratchNamespace,
     /// No events announce changes of the rules.
     PollingOnly { interval: Duration, reason: String },
+    /// A rule of the site names an interface that is not there.
+    NoInterface { interface: String },
     /// Drift records were dropped while the controller could not be reached.
     RecordsDropped { count: u64 },
 }
@@ -67,6 +69,10 @@ impl fmt::Display for Warning {
                 f,
                 "changes by other programs are noticed only every {} s: {reason}",
                 interval.as_secs_f64()
+            ),
+            Warning::NoInterface { interface } => write!(
+                f,
+                "there is no interface {interface}: the site's rules that name it let nothing in"
             ),
             Warning::RecordsDropped { count } => write!(
                 f,

@@ -20,7 +20,7 @@ use crate::reconciler::{Agent, LIMIT, NEVER, offer};
 use crate::support::{Place, in_namespace, on_both_backends, sample};
 
 pub(crate) const NODE: &str = "198.18.0.11";
-const NODE_V6: &str = "2001:db8:1::11";
+pub(crate) const NODE_V6: &str = "2001:db8:1::11";
 pub(crate) const PHONE: &str = "203.0.113.9";
 pub(crate) const PHONE_V6: &str = "2001:db8:10::9";
 pub(crate) const NEIGHBOUR: &str = "203.0.113.200";
@@ -90,7 +90,7 @@ impl Wire {
     }
 
     /// Does `job` on the other end.
-    fn outside<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn outside<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, wait) = sync_channel(1);
         self.ask
             .send(Box::new(move || done.send(job()).unwrap()))

@@ -37,6 +37,8 @@ mod lock;
 #[cfg(test)]
 mod lost_ledger;
 #[cfg(test)]
+mod members;
+#[cfg(test)]
 mod node;
 #[cfg(test)]
 mod offers;

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use voipfleet_agent::host::Host;
 use voipfleet_agent::host::exec::OwnProcesses;
 use voipfleet_agent::inventory::HostInventory;
-use voipfleet_agent::kernel::Watch;
-use voipfleet_agent::kernel::{Kernel, LOCK_FILE};
+use voipfleet_agent::kernel::{AddressEvents, Kernel, LOCK_FILE, Watch};
 use voipfleet_agent::mailbox::{Content, Inbox, Offered, Outbox};
 use voipfleet_agent::reconcile::{Reconciler, Settings};
 use voipfleet_proto::v1::agent_message::Kind;
-use voipfleet_proto::v1::{DriftRecord, DriftState, NodeState, NodeStatus};
+use voipfleet_proto::v1::{DriftRecord, DriftState, NodeFacts, NodeState, NodeStatus};
 use voipfleet_protocol::session::Attempt;
 use voipfleet_ruleset::ruleset::Ruleset;
 
@@ -175,6 +174,34 @@ impl Agent {
             let ended = tokio::time::timeout(LIMIT, wait).await;
             let last = self.outbox.last_status();
             assert!(ended.is_ok(), "not within {LIMIT:?}: {last:?}");
+        });
+    }
+
+    /// Hears of changes of addresses from now on.
+    pub(crate) fn follow_addresses(&self) {
+        let events = self
+            .runtime
+            .block_on(async { AddressEvents::open().unwrap() });
+        let inbox = Arc::clone(&self.inbox);
+        self.runtime.spawn(inbox.follow_addresses(events));
+    }
+
+    /// Waits for facts of which `wanted` holds.
+    pub(crate) fn facts_until(&self, wanted: impl Fn(&NodeFacts) -> bool) {
+        let mut facts = self.outbox.hello().0;
+        self.runtime.block_on(async {
+            let wait = async {
+                while !wanted(&facts) {
+                    self.outbox.filled().await;
+                    for message in self.outbox.take() {
+                        if let Kind::Facts(newer) = message {
+                            facts = newer;
+                        }
+                    }
+                }
+            };
+            let ended = tokio::time::timeout(LIMIT, wait).await;
+            assert!(ended.is_ok(), "no such facts within {LIMIT:?}");
         });
     }
 

@@ -7,7 +7,7 @@ use voipfleet_policy::{AddressSource, AddressWord, Documents, MissingDocument, S
 use voipfleet_ruleset::ruleset::{DynamicSetName, ProviderPart};
 
 use super::CompileError;
-use super::dynamic_sets::of_cluster;
+use super::membership;
 
 /// What is behind a word.
 #[derive(Debug, Default)]
@@ -63,7 +63,12 @@ pub(super) fn members(
         let hosts = addresses.hosts.iter().cloned();
         members.dynamic.extend(hosts.map(DynamicSetName::Name));
         match addresses.source {
-            AddressSource::Cluster => _ = members.dynamic.insert(of_cluster(site)),
+            AddressSource::Cluster => {
+                members.nets.extend(&site.cluster.members);
+                members
+                    .dynamic
+                    .extend(membership::dynamic_names(&site.cluster));
+            }
             AddressSource::List(name) if addresses.is_fetched => {
                 members.dynamic.insert(DynamicSetName::Feed(name.clone()));
             }
@@ -78,6 +83,7 @@ fn admin(site: &Site, documents: &Documents, word: &AddressWord) -> Result<Membe
     let reason = match word {
         AddressWord::World => "SSH would be open to the world",
         AddressWord::Admins => "`admins` cannot refer to itself",
+        AddressWord::Cluster => "its members reach SSH anyway; name the addresses of people",
         _ => {
             let members = members(site, documents, word, ProviderPart::Signalling, "admins")?;
             match members.dynamic.first() {
@@ -90,7 +96,7 @@ fn admin(site: &Site, documents: &Documents, word: &AddressWord) -> Result<Membe
                     "it is fetched from elsewhere, and SSH must not hang on that; name the \
                      admins' addresses"
                 }
-                Some(_) => "its members reach SSH anyway; name the addresses of people",
+                Some(_) => "it changes without a push; name the addresses of people",
             }
         }
     };

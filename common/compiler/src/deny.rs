@@ -13,7 +13,7 @@ use super::address_expansion::Members;
 use super::deny_exemptions::{Class, Protected, providers_besides, tenants_besides};
 use super::openings::from_source;
 use super::set_names;
-use super::sources::{Content, Source, Sources};
+use super::sources::{Content, Sources};
 
 /// The chain of what the site denies.
 pub(crate) const DENY_CHAIN: &str = "VF-DENY";
@@ -88,7 +88,9 @@ pub(super) fn rules(
         return Ok(Vec::new());
     }
     let mut rules = Vec::new();
-    for word in [AddressWord::Cluster, AddressWord::Admins] {
+    // What nodes claim to have on an interface exempts nobody.
+    let cluster = (!site.cluster.is_by_interface_alone()).then_some(AddressWord::Cluster);
+    for word in cluster.into_iter().chain([AddressWord::Admins]) {
         rules.extend(leave(&word, ProviderPart::Signalling, sources)?);
     }
     rules.append(&mut hand);
@@ -126,13 +128,7 @@ fn leave(
     let details = [Some(text.as_str()), set_names::part_detail(part)];
     let rule = set_names::rule(RuleSubject::DenyExempt, &details, Verdict::Return)?;
     let source = sources.word(word, part, "deny")?;
-    Ok(source.and_then(|source| {
-        let source = Source {
-            interface: None,
-            ..source
-        };
-        from_source(rule, &source)
-    }))
+    Ok(source.and_then(|source| from_source(rule, &source)))
 }
 
 fn denied_by_hand(
@@ -161,6 +157,7 @@ fn denied_by_hand(
     let content = Content {
         own,
         dynamic: members.dynamic,
+        ..Content::default()
     };
     let source = sources.add_set(SetOwner::Deny, None, content)?;
     let rule = set_names::rule(RuleSubject::Deny, &[], Verdict::Drop)?;
@@ -185,6 +182,7 @@ fn denied_by_list(
             .then(|| DynamicSetName::DenyFeed(name.clone()))
             .into_iter()
             .collect(),
+        ..Content::default()
     };
     let source = sources.add_set(SetOwner::DenyList(name.clone()), None, content)?;
     let rule = set_names::rule(RuleSubject::DenyList(name.clone()), &[], Verdict::Drop)?;
@@ -194,7 +192,7 @@ fn denied_by_list(
 impl Spared {
     fn of(sources: &Sources<'_>) -> Result<Self, CompileError> {
         Ok(Self {
-            cluster: Protected::new(Class::Cluster, Vec::new(), sources.cluster_nets()),
+            cluster: Protected::cluster(sources),
             admins: Protected::of(
                 Class::Admins,
                 sources,

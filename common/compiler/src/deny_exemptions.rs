@@ -90,6 +90,18 @@ impl Protected {
         Cow::Owned(minimal(all.copied().collect()))
     }
 
+    /// The members of the cluster that the document names, by address or by network. Where it
+    /// names an interface alone, nobody: what a node claims to have on it exempts from nothing.
+    pub(super) fn cluster(sources: &Sources<'_>) -> Self {
+        let cluster = &sources.site.cluster;
+        let named = if cluster.is_by_interface_alone() {
+            Vec::new()
+        } else {
+            cluster.members.clone()
+        };
+        Self::new(Class::Cluster, named, sources.cluster_nets())
+    }
+
     /// Those of the tenants that the site serves.
     pub(super) fn tenants(sources: &Sources<'_>) -> Result<Self, CompileError> {
         let own = [(AddressWord::Tenants, ProviderPart::Signalling)];
@@ -169,7 +181,7 @@ impl Protection {
         let by_name = nodes.iter().map(|node| (&node.name, node)).collect();
         let sources = Sources::new(policy, documents, &by_name, dynamic);
         Ok(Self::new(&[
-            Protected::new(Class::Cluster, Vec::new(), sources.cluster_nets()),
+            Protected::cluster(&sources),
             Protected::of(
                 Class::Admins,
                 &sources,

@@ -11,7 +11,9 @@ use voipfleet_ruleset::ruleset::{
     DnsName, Expiring, Interface, Mode, PortRange, Probe, Rate, distinct,
 };
 
+use super::cluster::Cluster;
 use super::feed::Feed;
+use super::traffic::{TestPacket, Traffic};
 
 /// One document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,24 +70,6 @@ pub struct Site {
     pub rollout: Rollout,
     /// Packets with the verdict that the policy must give.
     pub tests: Vec<PolicyTest>,
-}
-
-/// How the nodes of a site reach each other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cluster {
-    /// The private network's interface; `None`: any interface.
-    pub interface: Option<Interface>,
-    /// What members may reach.
-    pub trust: Trust,
-}
-
-/// What the members of a cluster may reach on each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// Everything.
-    Full,
-    /// The catalogue's services that are open to `cluster`.
-    Strict,
 }
 
 /// What happens to a packet that no rule accepts.
@@ -152,17 +136,17 @@ pub struct ServiceOverride {
     pub dangerous: bool,
 }
 
-/// An opening beyond the catalogue: `{name, accept: {proto, ports, from, roles}}`.
+/// An opening beyond the catalogue: `{name, accept: {proto, ports, from, interface, roles}}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CustomRule {
     /// Its name, unique in the site; the rule's label is `rule:<name>`.
     pub name: String,
-    /// Its transport.
-    pub proto: Transport,
-    /// Its ports; never empty.
-    pub ports: Vec<PortRange>,
+    /// What it lets through.
+    pub traffic: Traffic,
     /// Who may reach it; never empty.
     pub from: Vec<AddressWord>,
+    /// The interface by which its packets come; `None`: any.
+    pub interface: Option<Interface>,
     /// On nodes of which role; empty: every node.
     pub roles: Vec<Role>,
     /// The operator accepts the risk of opening it to the world.
@@ -214,10 +198,11 @@ pub struct PolicyTest {
     pub from: IpAddr,
     /// A role whose nodes receive it.
     pub role: Role,
-    /// The transport.
-    pub proto: Transport,
-    /// The destination port.
-    pub port: u16,
+    /// What it is.
+    pub packet: TestPacket,
+    /// The interface by which it comes; `None`: for a member of the cluster the cluster's, else
+    /// one that no rule names.
+    pub interface: Option<Interface>,
     /// Whether it must get through.
     pub accept: bool,
 }

@@ -127,10 +127,19 @@ impl Shape {
                 "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
             }),
             Shape::Peers => one_or_many(&reference("peer")),
+            Shape::Networks => one_or_many(&reference("network")),
+            Shape::Patterns(pattern) => {
+                one_or_many(&json!({"type": ["string", "integer"], "pattern": pattern}))
+            }
             Shape::AddressWords => one_or_many(&reference("addressWord")),
             Shape::Ports => one_or_many(&reference("port")),
             Shape::Mapping(table) => table.schema(),
             Shape::Mappings(table) => json!({"type": "array", "items": table.schema()}),
+            Shape::MappingByWord(words, table) => json!({
+                "type": "object",
+                "propertyNames": {"enum": words},
+                "additionalProperties": table.schema(),
+            }),
             Shape::MappingByName(table) => {
                 json!({"type": "object", "additionalProperties": table.schema()})
             }

@@ -47,6 +47,10 @@ pub(super) enum Shape {
     Address,
     /// A list of addresses, prefixes and DNS names, or one.
     Peers,
+    /// A list of addresses and prefixes, or one.
+    Networks,
+    /// A list of texts of a form, or one.
+    Patterns(&'static str),
     /// An address or prefix.
     Network,
     /// A list of addresses and prefixes, alone or as mappings of this table, or one.
@@ -61,6 +65,8 @@ pub(super) enum Shape {
     Mapping(&'static Table),
     /// A list of mappings.
     Mappings(&'static Table),
+    /// A mapping from these words to mappings.
+    MappingByWord(&'static [&'static str], &'static Table),
     /// A mapping from names to mappings.
     MappingByName(&'static Table),
     /// A mapping from names to lists of addresses, prefixes and DNS names.
@@ -108,6 +114,8 @@ pub(super) const WORDS: &[&str] = &[
 const DURATION: &str = "^[0-9]+(ms|s|m|h)$";
 const RATE: &str = "^[0-9]+/(s|m|h)$";
 const INTERFACE: &str = "^[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,14}$";
+const IP_PROTOCOL: &str = "^([a-z][a-z0-9.-]*|[0-9]{1,3})$";
+const PROTO: &str = "^(tcp|udp|any|[a-z][a-z0-9.-]*|[0-9]{1,3})$";
 const TARGET: &str = "^.+:[0-9]+$";
 
 pub(super) static SITE: Table = Table {
@@ -175,14 +183,55 @@ pub(super) static CLUSTER: Table = Table {
     what: "cluster",
     fields: &[
         field(
+            "networks",
+            Shape::Networks,
+            "where the addresses of its nodes lie: a node is a member by those that it has inside",
+        ),
+        field(
             "interface",
             Shape::Pattern(INTERFACE),
-            "the private network's interface; without it any interface",
+            "the private network's interface; without it members come by any interface",
+        ),
+        field(
+            "members",
+            Shape::Networks,
+            "members that no node reports: addresses behind NAT",
+        ),
+        field(
+            "protocols",
+            Shape::Patterns(IP_PROTOCOL),
+            "IP protocols between members, on any interface: vrrp, esp, gre, ospf, or a number",
         ),
         field(
             "trust",
             Shape::Choice(TRUSTS),
             "full, or strict: only the services that the catalogue opens to the cluster",
+        ),
+        field(
+            "roles",
+            Shape::MappingByWord(ROLES, &CLUSTER_OVERRIDE),
+            "what is different on nodes of a role",
+        ),
+        field(
+            "nodes",
+            Shape::MappingByName(&CLUSTER_OVERRIDE),
+            "what is different on one node; it comes before its roles",
+        ),
+    ],
+};
+
+pub(super) static CLUSTER_OVERRIDE: Table = Table {
+    what: "a change of the cluster",
+    fields: &[
+        field(
+            "interface",
+            Shape::Pattern(INTERFACE),
+            "the private network's interface there",
+        ),
+        field(
+            "protocols",
+            Shape::Patterns(IP_PROTOCOL),
+            "IP protocols between members there, in place of the site's",
         ),
     ],
 };
@@ -250,9 +299,23 @@ pub(super) static RULE: Table = Table {
 pub(super) static ACCEPT: Table = Table {
     what: "accept",
     fields: &[
-        required("proto", Shape::Choice(TRANSPORTS), "its transport"),
-        required("ports", Shape::Ports, "its ports; never empty"),
+        required(
+            "proto",
+            Shape::Pattern(PROTO),
+            "its transport; or an IP protocol as a whole: vrrp, esp, gre, ospf, a number; or any, of \
+             an interface",
+        ),
+        field(
+            "ports",
+            Shape::Ports,
+            "its ports, of tcp and udp; never empty",
+        ),
         required("from", Shape::AddressWords, "who may reach it; never empty"),
+        field(
+            "interface",
+            Shape::Pattern(INTERFACE),
+            "by which its packets come; without it any interface",
+        ),
         field(
             "roles",
             Shape::Choices(ROLES),
@@ -351,14 +414,23 @@ pub(super) static TEST_TARGET: Table = Table {
             Shape::Choice(ROLES),
             "a role whose nodes receive it",
         ),
-        required("proto", Shape::Choice(TRANSPORTS), "the transport"),
         required(
+            "proto",
+            Shape::Pattern(PROTO),
+            "the transport, or an IP protocol",
+        ),
+        field(
             "port",
             Shape::Count {
                 least: 1,
                 most: 65_535,
             },
-            "the destination port",
+            "the destination port, of tcp and udp",
+        ),
+        field(
+            "interface",
+            Shape::Pattern(INTERFACE),
+            "by which it comes; for members of the cluster the cluster's, if absent",
         ),
     ],
 };

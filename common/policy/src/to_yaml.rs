@@ -1,15 +1,19 @@
 //! Documents to trees: the fields of `schema` in their order, without those at their default.
 
 use ipnet::IpNet;
-use voipfleet_ruleset::ruleset::{DnsName, Mode, PortRange, Probe, Rate, RateUnit, Until};
+use voipfleet_ruleset::ruleset::{
+    DnsName, Interface, IpProtocol, Mode, PortRange, Probe, Rate, RateUnit, Until,
+};
 
 use super::address::written;
+use super::cluster::{Cluster, ClusterOverride, Trust};
 use super::decode::written_duration;
 use super::document::{
     AddressWord, Batch, CustomRule, DefaultVerdict, Document, List, OnFailure, PolicyTest,
-    Provider, Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
+    Provider, Rollout, ServiceOverride, Site, Tenant, Transport,
 };
 use super::feed::FeedSource;
+use super::traffic::{TestPacket, Traffic};
 use super::yaml_writer::Tree;
 
 impl Document {
@@ -53,18 +57,7 @@ fn site_fields(site: &Site, entries: &mut Vec<Entry>) {
         text(name.as_str())
     }));
     entries.push(entry("admins", list(&site.admins, word)));
-    let mut cluster = Vec::new();
-    if let Some(interface) = &site.cluster.interface {
-        cluster.push(entry("interface", text(interface.as_str())));
-    }
-    cluster.push(entry(
-        "trust",
-        text(match site.cluster.trust {
-            Trust::Full => "full",
-            Trust::Strict => "strict",
-        }),
-    ));
-    entries.push(entry("cluster", Tree::Map(cluster)));
+    entries.extend(cluster(&site.cluster));
     entries.push(entry(
         "mode",
         text(match site.mode {
@@ -91,6 +84,51 @@ fn site_fields(site: &Site, entries: &mut Vec<Entry>) {
     entries.extend(filled("probes", &site.probes, probe));
     entries.push(entry("rollout", rollout(&site.rollout)));
     entries.extend(filled("tests", &site.tests, test));
+}
+
+/// None where it names no member, which is the default.
+fn cluster(cluster: &Cluster) -> Option<Entry> {
+    let mut entries = Vec::new();
+    entries.extend(filled("networks", &cluster.networks, network));
+    entries.extend(interface(cluster.interface.as_ref()));
+    entries.extend(filled("members", &cluster.members, network));
+    entries.extend(filled("protocols", &cluster.protocols, protocol));
+    if !cluster.names_nobody() || cluster.trust == Trust::Strict {
+        entries.push(entry(
+            "trust",
+            text(match cluster.trust {
+                Trust::Full => "full",
+                Trust::Strict => "strict",
+            }),
+        ));
+    }
+    let roles = cluster.roles.iter();
+    let roles = roles.map(|(role, change)| entry(role.code(), cluster_override(change)));
+    entries.extend(mapping("roles", roles.collect()));
+    let nodes = cluster.nodes.iter();
+    let nodes = nodes.map(|(node, change)| entry(node.as_str(), cluster_override(change)));
+    entries.extend(mapping("nodes", nodes.collect()));
+    mapping("cluster", entries)
+}
+
+fn cluster_override(change: &ClusterOverride) -> Tree {
+    let protocols = change.protocols.as_ref();
+    let protocols = protocols.map(|all| entry("protocols", list(all, protocol)));
+    let interface = interface(change.interface.as_ref());
+    Tree::Map(interface.into_iter().chain(protocols).collect())
+}
+
+fn interface(interface: Option<&Interface>) -> Option<Entry> {
+    interface.map(|interface| entry("interface", text(interface.as_str())))
+}
+
+fn protocol(protocol: &IpProtocol) -> Tree {
+    Tree::Text(protocol.to_string())
+}
+
+/// A mapping, if there is anything in it.
+fn mapping(name: &str, entries: Vec<Entry>) -> Option<Entry> {
+    (!entries.is_empty()).then(|| entry(name, Tree::Map(entries)))
 }
 
 fn rollout(rollout: &Rollout) -> Tree {
@@ -150,11 +188,16 @@ fn service(change: &ServiceOverride) -> Tree {
 }
 
 fn rule(rule: &CustomRule) -> Tree {
-    let mut accept = vec![
-        entry("proto", transport(rule.proto)),
-        entry("ports", list(&rule.ports, |range| port_range(*range))),
-        entry("from", list(&rule.from, word)),
-    ];
+    let mut accept = match &rule.traffic {
+        Traffic::Ports(proto, ports) => vec![
+            entry("proto", transport(*proto)),
+            entry("ports", list(ports, |range| port_range(*range))),
+        ],
+        Traffic::Protocol(other) => vec![entry("proto", protocol(other))],
+        Traffic::Any => vec![entry("proto", text("any"))],
+    };
+    accept.push(entry("from", list(&rule.from, word)));
+    accept.extend(interface(rule.interface.as_ref()));
     accept.extend(filled("roles", &rule.roles, |role| text(role.code())));
     let mut entries = vec![
         entry("name", text(&rule.name)),
@@ -174,17 +217,19 @@ fn probe(probe: &Probe) -> Tree {
 }
 
 fn test(test: &PolicyTest) -> Tree {
+    let mut to = vec![entry("role", text(test.role.code()))];
+    match test.packet {
+        TestPacket::Port(proto, port) => {
+            to.push(entry("proto", transport(proto)));
+            to.push(entry("port", Tree::Number(port.into())));
+        }
+        TestPacket::Protocol(other) => to.push(entry("proto", protocol(&other))),
+    }
+    to.extend(interface(test.interface.as_ref()));
     Tree::Map(vec![
         entry("name", text(&test.name)),
         entry("from", Tree::Text(test.from.to_string())),
-        entry(
-            "to",
-            Tree::Map(vec![
-                entry("role", text(test.role.code())),
-                entry("proto", transport(test.proto)),
-                entry("port", Tree::Number(test.port.into())),
-            ]),
-        ),
+        entry("to", Tree::Map(to)),
         entry("expect", text(if test.accept { "accept" } else { "drop" })),
     ])
 }

@@ -6,6 +6,7 @@ mod bogons;
 pub mod dns_names;
 mod expiry;
 pub mod feeds;
+mod members;
 mod recompute;
 mod references;
 mod snapshot;

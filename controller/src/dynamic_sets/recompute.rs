@@ -7,17 +7,19 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
-use voipfleet_compiler::NodeInput;
 use voipfleet_policy::Documents;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::ruleset::DynamicSetName;
 
+use super::members::{self, PushedCluster};
 use super::{Subscriptions, expiry};
+use crate::audit::Audit;
+use crate::clock::Clock;
 use crate::documents::Stored;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, StatusRecord};
-use crate::site_inputs::{self, SiteNode, Targets, read_addresses};
+use crate::site_inputs::{self, Reported, SiteNode, Targets, counts_until};
 use crate::store::{Change, Revision, Store, StoreError, Versioned, WatchError, keys};
 
 /// How long after a failure of the store it is tried again.
@@ -36,21 +38,29 @@ struct Stale {
 struct Follower<'l> {
     dynamic: &'l Subscriptions,
     documents: Arc<Documents>,
-    /// Of computed sites: most status reports change none of it.
-    nodes: HashMap<SiteName, Vec<NodeInput>>,
+    /// Of computed sites, what their nodes report: most status reports change none of it.
+    nodes: HashMap<SiteName, HashMap<String, Reported>>,
+    /// Of computed sites, the cluster that was pushed.
+    clusters: HashMap<SiteName, PushedCluster>,
+    /// When an address that a node lost counts no longer, Unix time.
+    lost: HashMap<SiteName, u64>,
+    audit: Option<Audit>,
     stale: Stale,
     heard: Revision,
 }
 
 impl Subscriptions {
-    /// Follows the store until the controller stops.
-    pub async fn follow(&self) {
+    /// Follows the store until the controller stops. Changes of clusters are written to `audit`.
+    pub async fn follow(&self, audit: Option<Audit>) {
         // Before anything is read: what changes meanwhile is read again.
         let mut changes = self.inner.store.watch_from_now("").await;
         let mut follower = Follower {
             dynamic: self,
             documents: Arc::default(),
             nodes: HashMap::new(),
+            clusters: HashMap::new(),
+            lost: HashMap::new(),
+            audit,
             stale: Stale {
                 documents: true,
                 ends: true,
@@ -72,6 +82,7 @@ impl Subscriptions {
             } else {
                 look.min(Instant::now() + AGAIN)
             };
+            let lost = follower.until_lost();
             tokio::select! {
                 change = changes.next() => {
                     let Some(change) = change else { return };
@@ -79,6 +90,7 @@ impl Subscriptions {
                 }
                 () = self.inner.asked.notified() => {}
                 () = tokio::time::sleep_until(next) => {}
+                () = sleep(self.inner.clock.as_ref(), lost) => {}
                 () = self.inner.stop.cancelled() => return,
             }
             // Changes that came at the same time are computed once, and before a site that was
@@ -142,19 +154,28 @@ impl Follower<'_> {
         }
     }
 
-    /// Whether a node reports other addresses than those last used.
+    /// The time until an address that a node lost counts no longer; none: there is no such one.
+    fn until_lost(&self) -> Option<Duration> {
+        let next = self.lost.values().min()?;
+        Some(Duration::from_millis(next.saturating_sub(self.now_ms())))
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.dynamic.inner.clock.now_ms()
+    }
+
+    /// Whether a node reports something else than what was last used.
     fn moved(&self, site: &SiteName, node: &str, change: &Change) -> bool {
-        let known = self.nodes.get(site).into_iter().flatten();
-        let known = known.into_iter().find(|known| known.name.as_str() == node);
+        let known = self.nodes.get(site).and_then(|nodes| nodes.get(node));
         let said = change.value.as_ref().and_then(|value| {
             let held = Versioned {
                 revision: change.revision,
                 value: value.to_vec(),
             };
             let record: StatusRecord = records::from_protobuf(&change.key, &held).ok()?;
-            Some(read_addresses(&record.facts?.addresses))
+            Some(Reported::of(&record))
         });
-        known.map_or(&[][..], |known| &known.addresses) != said.unwrap_or_default()
+        known != said.as_ref()
     }
 
     /// Computes what is stale; false: some of it could not be.
@@ -172,6 +193,10 @@ impl Follower<'_> {
                 }
             }
         }
+        let now_ms = self.now_ms();
+        let over = self.lost.extract_if(|_, at_ms| *at_ms <= now_ms);
+        let over: Vec<SiteName> = over.map(|(site, _)| site).collect();
+        self.stale.sites.extend(over);
         let every = std::mem::take(&mut self.stale.every_site);
         let sites = std::mem::take(&mut self.stale.sites);
         for site in self.dynamic.asked_for() {
@@ -191,8 +216,15 @@ impl Follower<'_> {
         let store = inner.store.as_ref();
         let nodes = site_inputs::nodes(store, site).await?;
         let named = named(store, site, &nodes).await?;
-        let nodes = site_inputs::inputs(&nodes);
         let now_ms = inner.clock.now_ms();
+        let reported = nodes
+            .iter()
+            .map(|(name, node)| (name.to_string(), node.reported()));
+        let reported = reported.collect();
+        let ends = nodes.values().flat_map(|node| &node.lost);
+        let ends = ends.map(|(_, lost_ms)| counts_until(*lost_ms));
+        let next_end = ends.filter(|end| *end > now_ms).min();
+        let nodes = site_inputs::inputs(&nodes, now_ms);
         let (sets, left_out) =
             site_inputs::gather(store, site, &self.documents, &nodes, &named, now_ms).await?;
         let dynamic = self.dynamic.clone();
@@ -200,8 +232,29 @@ impl Follower<'_> {
             .await
             .map_err(|_| StoreError::Closed)?;
         self.dynamic.leave_out(site, left_out);
-        self.nodes.insert(site.clone(), nodes);
+        self.nodes.insert(site.clone(), reported);
+        match next_end {
+            Some(end) => _ = self.lost.insert(site.clone(), end),
+            None => _ = self.lost.remove(site),
+        }
+        let known = self.clusters.remove(site);
+        if let Some(pushed) = members::pushed(store, site, known).await? {
+            members::note(store, self.audit.as_ref(), site, &pushed, &nodes).await?;
+            self.clusters.insert(site.clone(), pushed);
+        }
         Ok(())
+    }
+}
+
+/// Sleeps for so long; none: forever.
+async fn sleep(clock: &dyn Clock, time: Option<Duration>) {
+    match time {
+        Some(time) => {
+            clock
+                .sleep_until(clock.monotonic().saturating_add(time))
+                .await
+        }
+        None => std::future::pending().await,
     }
 }
 

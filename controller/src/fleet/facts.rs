@@ -1,12 +1,14 @@
 //! Bounds on what agents report, so that no agent can fill the controller.
 
 use voipfleet_proto::v1::{
-    Author, DriftRecord, DriftReport, Hello, NodeFacts, NodeState, NodeStatus, VoipNow,
+    Author, DriftRecord, DriftReport, Hello, InterfaceAddress, NodeFacts, NodeState, NodeStatus,
+    VoipNow,
 };
 use voipfleet_protocol::limits::{MAX_REPORTED_RECORDS, MAX_SHORT_SETS};
 use voipfleet_protocol::session::{Held, Progress};
 
-use crate::site_inputs::held;
+use crate::records::LostAddress;
+use crate::site_inputs::{counts_until, held};
 
 /// The longest short text: a host name (RFC 1035), an interface, a version.
 const SHORT: usize = 255;
@@ -85,6 +87,10 @@ pub(super) fn bound_status(status: &mut NodeStatus) {
     cut(&mut status.error, LONG);
     cut(&mut status.drift_detail, LONG);
     cut(&mut status.dynamic_error, LONG);
+    status.missing_interfaces.truncate(MAX_WORDS);
+    for interface in &mut status.missing_interfaces {
+        cut(interface, SHORT);
+    }
     status.digest.truncate(32);
     status.dynamic_digest.truncate(32);
     status.confirmed_digest.truncate(32);
@@ -100,6 +106,7 @@ pub(super) fn bound_status(status: &mut NodeStatus) {
 pub(super) fn bound_hello(hello: &mut Hello) {
     cut(&mut hello.agent_version, SHORT);
     cut(&mut hello.boot_id, SHORT);
+    cut(&mut hello.instance, SHORT);
     hello.facts.iter_mut().for_each(bound_facts);
     hello.status.iter_mut().for_each(bound_status);
 }
@@ -146,6 +153,38 @@ fn bound_author(author: &mut Author) {
             cut(text, SHORT);
         }
     }
+}
+
+/// The addresses that a node had and has no more, with those that it had lost before: each once,
+/// none that counts no longer.
+pub(super) fn lost(
+    before: Option<&NodeFacts>,
+    earlier: Vec<LostAddress>,
+    now: &NodeFacts,
+    now_ms: u64,
+) -> Vec<LostAddress> {
+    let is_back = |address: &InterfaceAddress| {
+        let mut all = now.addresses.iter();
+        all.any(|one| one.address == address.address)
+    };
+    let mut lost = earlier;
+    lost.retain(|one| {
+        let back = one.address.as_ref().is_none_or(is_back);
+        !back && now_ms < counts_until(one.lost_ms)
+    });
+    for address in before.into_iter().flat_map(|facts| &facts.addresses) {
+        let known = lost.iter().any(|one| {
+            let old = one.address.as_ref();
+            old.is_some_and(|old| old.address == address.address)
+        });
+        if !is_back(address) && !known && lost.len() < MAX_ADDRESSES {
+            lost.push(LostAddress {
+                address: Some(address.clone()),
+                lost_ms: now_ms,
+            });
+        }
+    }
+    lost
 }
 
 /// What a state means for an offer; none: nothing.
@@ -210,6 +249,54 @@ mod tests {
             confirmed_generation: confirmed,
             ..NodeStatus::default()
         }
+    }
+
+    fn with_addresses(last: &[u8]) -> NodeFacts {
+        let address = |last: &u8| InterfaceAddress {
+            interface: "eth1".to_owned(),
+            address: vec![10, 0, 0, *last],
+            prefix_length: 24,
+        };
+        NodeFacts {
+            addresses: last.iter().map(address).collect(),
+            ..NodeFacts::default()
+        }
+    }
+
+    #[test]
+    fn a_lost_address_is_known_until_it_is_back_or_a_minute_is_over() {
+        let last = |lost: &[LostAddress]| -> Vec<(u8, u64)> {
+            let of = |one: &LostAddress| (one.address.as_ref().unwrap().address[3], one.lost_ms);
+            lost.iter().map(of).collect()
+        };
+        let one = lost(
+            Some(&with_addresses(&[1, 2])),
+            Vec::new(),
+            &with_addresses(&[1]),
+            1000,
+        );
+        assert_eq!(last(&one), [(2, 1000)]);
+        let two = lost(
+            Some(&with_addresses(&[1])),
+            one.clone(),
+            &with_addresses(&[]),
+            5000,
+        );
+        assert_eq!(last(&two), [(2, 1000), (1, 5000)]);
+        let back = lost(
+            Some(&with_addresses(&[])),
+            two.clone(),
+            &with_addresses(&[2]),
+            6000,
+        );
+        assert_eq!(last(&back), [(1, 5000)]);
+        let over = lost(
+            Some(&with_addresses(&[])),
+            two,
+            &with_addresses(&[]),
+            61_000,
+        );
+        assert_eq!(last(&over), [(1, 5000)]);
     }
 
     #[test]

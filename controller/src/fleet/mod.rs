@@ -1,6 +1,7 @@
 //! Connected nodes: what each is offered, and what it reports.
 
 mod drift;
+mod duplicates;
 mod facts;
 mod fetch;
 mod node_view;
@@ -22,12 +23,15 @@ use voipfleet_proto::v1::ControllerMessage;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
+use duplicates::Challenge;
+pub(crate) use duplicates::is_guarded;
 pub(crate) use fetch::Chunks;
 pub use node_view::{Offered, View};
 pub use refusal::{FetchError, NotAdmitted, SessionEnd};
 pub(crate) use session::Inbox;
 use session::Session;
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::dynamic_sets::Subscriptions;
 use crate::errors::chain;
@@ -43,6 +47,8 @@ const EVENT_BACKLOG: usize = 4096;
 const OUTBOX: usize = 8;
 /// Rulesets that are sent at the same time: each holds its bytes in memory.
 const FETCHES: usize = 32;
+/// Questions to one session whether its node is still there that wait.
+const CHALLENGES: usize = 4;
 /// How long after its connection ended a node may take to be back. An agent dials anew within
 /// half a second, and once more within another; then it checks its rules, and sends Hello.
 const REDIAL: Duration = Duration::from_secs(3);
@@ -57,6 +63,7 @@ pub struct Fleet {
 struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    audit: Option<Audit>,
     live: Mutex<Registry>,
     events: broadcast::Sender<NodeId>,
     dynamic_sets: Subscriptions,
@@ -82,6 +89,10 @@ struct Registry {
 struct Live {
     session: u64,
     view: View,
+    /// Of the run of its agent.
+    instance: String,
+    /// Asks whether it is still there.
+    challenge: mpsc::Sender<Challenge>,
     wanted: watch::Sender<Wanted>,
     end: Option<oneshot::Sender<End>>,
 }
@@ -111,13 +122,20 @@ enum End {
 /// A session's place among the connected nodes.
 struct Registered {
     session: u64,
+    challenges: mpsc::Receiver<Challenge>,
     wanted: watch::Receiver<Wanted>,
     end: oneshot::Receiver<End>,
 }
 
 impl Fleet {
     /// A fleet without nodes. Sessions end when `stop` is cancelled.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
+    /// Machines that come with the identity of another one are written to `audit`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        audit: Option<Audit>,
+        stop: CancellationToken,
+    ) -> Self {
         let registry = Registry {
             // Nonces of an earlier run must not come back: a node may still answer them.
             last_nonce: clock.now_ms() << 16,
@@ -128,6 +146,7 @@ impl Fleet {
             inner: Arc::new(Inner {
                 store,
                 clock,
+                audit,
                 live: Mutex::new(registry),
                 dynamic_sets,
                 events: broadcast::channel(EVENT_BACKLOG).0,
@@ -313,7 +332,8 @@ impl Fleet {
         Ok(())
     }
 
-    fn register(&self, id: &NodeId, view: View) -> Registered {
+    fn register(&self, id: &NodeId, instance: &str, view: View) -> Registered {
+        let (challenge, challenges) = mpsc::channel(CHALLENGES);
         let (wanted, wanted_out) = watch::channel(Wanted::default());
         let (end, end_out) = oneshot::channel();
         let address = view.peer;
@@ -324,6 +344,8 @@ impl Fleet {
         let live = Live {
             session,
             view,
+            instance: instance.to_owned(),
+            challenge,
             wanted,
             end: Some(end),
         };
@@ -334,6 +356,7 @@ impl Fleet {
         self.changed(id);
         Registered {
             session,
+            challenges,
             wanted: wanted_out,
             end: end_out,
         }

@@ -11,17 +11,18 @@ use tokio_stream::{Stream, StreamExt as _};
 use tracing::Instrument as _;
 use voipfleet_proto::v1::{
     AgentMessage, Confirm, ControllerMessage, DriftAck, DriftReport, Hello, NodeFacts, NodeState,
-    NodeStatus, Offer, Welcome, agent_message, controller_message,
+    NodeStatus, Offer, Ping, Pong, Welcome, agent_message, controller_message,
 };
 use voipfleet_protocol::session::{Decision, Delivery};
 use voipfleet_ruleset::ruleset::Digest;
 
 use super::drift::DriftLog;
+use super::duplicates::{self, Challenge};
 use super::notice::Notices;
 use super::{End, Fleet, NotAdmitted, Offered, Registered, SessionEnd, View, Wanted, facts};
 use crate::errors::chain;
 use crate::pki::authority::Leaf;
-use crate::records::{self, NodeId, StatusRecord};
+use crate::records::{self, Duplicate, NodeId, StatusRecord};
 use crate::site_inputs::{held, target};
 use crate::store::{Expect, Outcome, Revision, StoreError, Txn, keys};
 
@@ -29,6 +30,9 @@ use crate::store::{Expect, Outcome, Revision, StoreError, Txn, keys};
 const HELLO: Duration = Duration::from_secs(10);
 /// How long a node may leave its inbox full.
 const READING: Duration = Duration::from_secs(30);
+
+/// How long an offer waits until the dynamic sets know of its push.
+const MEMBERS: Duration = Duration::from_secs(1);
 
 /// Messages of a node.
 pub(crate) trait Inbox:
@@ -62,6 +66,10 @@ struct Greeted {
     /// This session's last write of the node's status.
     written: Option<Revision>,
     drift: Option<DriftLog>,
+    /// Machines that wait to know whether this node is still there.
+    challenges: Vec<Challenge>,
+    /// Of the question that it has not answered.
+    ping: Option<u64>,
 }
 
 impl Session {
@@ -109,14 +117,26 @@ impl Session {
     }
 
     /// Takes the node's place among the connected ones.
-    async fn greet(&self, hello: Hello) -> Result<(Greeted, Registered), StoreError> {
+    async fn greet(&self, hello: Hello) -> Result<(Greeted, Registered), SessionEnd> {
         let confirmed = held(hello.generation, &hello.digest);
         let store = self.fleet.inner.store.as_ref();
         let key = keys::status(&self.id.site, &self.id.node);
         let before = records::read_status(store, &key).await?.unwrap_or_default();
+        self.fleet
+            .contend(&self.id, &hello, self.peer, &before)
+            .await?;
+        let now_ms = self.fleet.inner.clock.now_ms();
+        let duplicate = before
+            .duplicate
+            .clone()
+            .filter(|seen| duplicates::is_guarded(Some(seen), now_ms));
         let dynamic_digest = Digest::try_from(hello.dynamic_digest.as_slice()).ok();
         let status = facts::remember(before.status, hello.status);
         // A shorter report does not mean that the facts are gone: keep what is known.
+        let lost = match &hello.facts {
+            Some(now) => facts::lost(before.facts.as_ref(), before.lost, now, now_ms),
+            None => before.lost,
+        };
         let facts = hello.facts.or(before.facts);
         let mut delivery = Delivery::new(confirmed);
         let mut offered = None;
@@ -137,6 +157,7 @@ impl Session {
         }
         let registered = self.fleet.register(
             &self.id,
+            &hello.instance,
             View {
                 peer: self.peer,
                 agent_version: hello.agent_version.clone(),
@@ -145,6 +166,7 @@ impl Session {
                 status: status.clone(),
                 facts: facts.clone(),
                 dynamic: dynamic_digest,
+                duplicate: duplicate.clone(),
             },
         );
         let greeted = Greeted {
@@ -160,9 +182,14 @@ impl Session {
                 facts,
                 agent_version: hello.agent_version,
                 boot_id: hello.boot_id,
-                last_seen_ms: self.fleet.inner.clock.now_ms(),
+                last_seen_ms: now_ms,
                 peer: self.peer.to_string(),
+                lost,
+                instance: hello.instance,
+                duplicate,
             },
+            challenges: Vec::new(),
+            ping: None,
             written: None,
             drift: None,
         };
@@ -230,9 +257,11 @@ impl Greeted {
                     if changed.is_ok() {
                         let next = registered.wanted.borrow_and_update().clone();
                         wanted = newest(wanted, next);
+                        self.await_members(wanted.revision).await;
                     }
                 }
                 () = self.notices.changed() => {}
+                Some(challenge) = registered.challenges.recv() => self.ask(challenge).await?,
                 end = &mut registered.end => return Err(self.ended(end.ok().as_ref())),
                 () = stop.cancelled() => return Err(SessionEnd::Stopping),
                 () = &mut expiry => {
@@ -240,6 +269,51 @@ impl Greeted {
                 }
             }
         }
+    }
+
+    /// A push makes nodes members of the cluster. They are told before the rules are offered, so
+    /// that no node shuts the others out in between; but rules do not wait for long.
+    async fn await_members(&self, revision: Revision) {
+        let computed = self.fleet.inner.dynamic_sets.caught_up(revision);
+        let _late = tokio::time::timeout(MEMBERS, computed).await;
+    }
+
+    /// Asks the node whether it is there, for a machine that came with its identity.
+    async fn ask(&mut self, challenge: Challenge) -> Result<(), SessionEnd> {
+        self.challenges.retain(|one| !one.answer.is_closed());
+        self.challenges.push(challenge);
+        if self.ping.is_some() {
+            return Ok(()); // its answer is for all
+        }
+        let nonce = self.fleet.next_nonce();
+        self.ping = Some(nonce);
+        let ping = controller_message::Kind::Ping(Ping { nonce });
+        self.send(ping).await
+    }
+
+    /// It is there: the other machine is refused, and status shows it for a while.
+    async fn hear_pong(&mut self, pong: Pong) -> Result<(), SessionEnd> {
+        if self.ping != Some(pong.nonce) {
+            return Ok(());
+        }
+        self.ping = None;
+        let Some(peer) = self.challenges.last().map(|one| one.peer) else {
+            return Ok(());
+        };
+        let duplicate = Duplicate {
+            peer: peer.to_string(),
+            at_ms: self.fleet.inner.clock.now_ms(),
+        };
+        self.stored.duplicate = Some(duplicate.clone());
+        self.store_status().await?;
+        self.fleet.update(&self.id, self.number, |view| {
+            view.duplicate = Some(duplicate);
+        });
+        for challenge in self.challenges.drain(..) {
+            // It may have hung up.
+            let _ = challenge.answer.send(());
+        }
+        Ok(())
     }
 
     fn ended(&self, why: Option<&End>) -> SessionEnd {
@@ -319,6 +393,7 @@ impl Greeted {
             Some(agent_message::Kind::Status(status)) => self.hear_status(status).await,
             Some(agent_message::Kind::Facts(found)) => self.hear_facts(found).await,
             Some(agent_message::Kind::Drift(report)) => self.hear_drift(report).await,
+            Some(agent_message::Kind::Pong(pong)) => self.hear_pong(pong).await,
             Some(agent_message::Kind::Hello(_)) => Err(SessionEnd::SecondHello),
             // A message of a newer agent: ignored.
             None => Ok(()),
@@ -368,6 +443,9 @@ impl Greeted {
 
     async fn hear_facts(&mut self, mut found: NodeFacts) -> Result<(), SessionEnd> {
         facts::bound_facts(&mut found);
+        let lost = std::mem::take(&mut self.stored.lost);
+        let now_ms = self.fleet.inner.clock.now_ms();
+        self.stored.lost = facts::lost(self.stored.facts.as_ref(), lost, &found, now_ms);
         self.stored.facts = Some(found.clone());
         self.store_status().await?;
         self.fleet.update(&self.id, self.number, |view| {

@@ -79,7 +79,7 @@ impl Compiler {
         let _permit = self.permits.acquire().await.map_err(|_| broken())?;
         let (store, now_ms) = (self.store.as_ref(), self.clock.now_ms());
         let documents = Arc::clone(&snapshot.documents);
-        let nodes = snapshot.inputs();
+        let nodes = snapshot.inputs(now_ms);
         let dynamic = site_inputs::read(store, &site, &documents, &nodes, now_ms).await?;
         let compiling = tokio::task::spawn_blocking(move || {
             let compiled = compile(&site, &documents, &nodes, &dynamic);

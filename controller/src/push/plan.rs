@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use voipfleet_compiler::PendingAddress;
 use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
 use voipfleet_controller_core::proposal::ProposedNode;
 use voipfleet_policy::{Document, Documents, FieldChange, Kind, Site, differences};
@@ -42,6 +43,8 @@ pub struct Plan {
     pub sources: Vec<PlannedSource>,
     /// The proposal's and the plan's own.
     pub warnings: Vec<String>,
+    /// Addresses that nodes report and that would be no members of the cluster.
+    pub pending: Vec<PendingAddress>,
 }
 
 /// A document that differs.
@@ -94,6 +97,7 @@ impl Planner {
         let after = self.documents_after(&proposed).await?;
         let mut warnings = proposed.proposal.warnings.clone();
         warnings.extend(together(&proposed));
+        let pending = proposed.pending.clone();
         let sources = self.sources(&wanted, &running).await?;
         warnings.extend(sources.iter().filter_map(PlannedSource::warning));
         let comparison = Comparison {
@@ -118,6 +122,7 @@ impl Planner {
             changes,
             sources,
             warnings,
+            pending,
         })
     }
 

@@ -92,6 +92,7 @@ fn ended(error: SessionEnd) -> Status {
             Refusal::new(Reason::TooSlow, message).into()
         }
         SessionEnd::OtherNode(_) => Refusal::new(Reason::WrongIdentity, message).into(),
+        SessionEnd::Duplicate(_) => Refusal::new(Reason::NodeDuplicate, message).into(),
         SessionEnd::Replaced(_) => Refusal::new(Reason::Conflict, message).into(),
         SessionEnd::HungUp | SessionEnd::Connection(_) => Status::new(Code::Cancelled, message),
         SessionEnd::NotAdmitted(error) => not_admitted(error),

@@ -6,8 +6,8 @@ mod set_values;
 mod snapshot;
 mod targets;
 
+pub(crate) use nodes::{Reported, counts_until, held, inputs, nodes};
 pub use nodes::{SiteNode, read_addresses};
-pub(crate) use nodes::{held, inputs, nodes};
 pub use set_values::read;
 pub(crate) use set_values::{LeftOut, gather, resolved};
 pub use snapshot::{InputsError, Snapshot};

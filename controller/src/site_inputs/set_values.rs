@@ -61,8 +61,15 @@ pub(crate) async fn gather(
         }
         let value = match &name {
             DynamicSetName::Cluster(interface) => cluster(nodes, interface.as_ref()),
-            DynamicSetName::Block => exceptions(store, ExceptionKind::Block, site, now_ms).await?,
-            DynamicSetName::Allow => exceptions(store, ExceptionKind::Allow, site, now_ms).await?,
+            DynamicSetName::Block => {
+                exceptions(store, ExceptionKind::Block, site, now_ms, |_| true).await?
+            }
+            DynamicSetName::BlockForced => {
+                exceptions(store, ExceptionKind::Block, site, now_ms, |one| one.forced).await?
+            }
+            DynamicSetName::Allow => {
+                exceptions(store, ExceptionKind::Allow, site, now_ms, |_| true).await?
+            }
             DynamicSetName::Open => open(store, site, now_ms).await?,
             DynamicSetName::Name(host) => resolved(store, host).await?,
             DynamicSetName::Feed(list) => {
@@ -131,6 +138,7 @@ async fn exceptions(
     kind: ExceptionKind,
     site: &SiteName,
     now_ms: u64,
+    wanted: fn(&ExceptionRecord) -> bool,
 ) -> Result<DynamicSet, StoreError> {
     let mut lasting = Vec::new();
     let mut ending = Vec::new();
@@ -146,7 +154,7 @@ async fn exceptions(
                 }
             };
             match record.end() {
-                _ if is_over(record.until, now_ms) => {}
+                _ if is_over(record.until, now_ms) || !wanted(&record) => {}
                 Some(until) => ending.push(Expiring {
                     net: record.net,
                     until,

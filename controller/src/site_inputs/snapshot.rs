@@ -92,8 +92,8 @@ impl Snapshot {
         })
     }
 
-    /// Its nodes as the compiler sees them.
-    pub fn inputs(&self) -> Vec<NodeInput> {
-        inputs(&self.nodes)
+    /// Its nodes as the compiler sees them at `now_ms`, Unix time.
+    pub fn inputs(&self, now_ms: u64) -> Vec<NodeInput> {
+        inputs(&self.nodes, now_ms)
     }
 }

@@ -72,6 +72,11 @@ pub fn current(site: impl Display) -> String {
     format!("current/{site}")
 }
 
+/// The members of a site's cluster.
+pub fn members(site: impl Display) -> String {
+    format!("members/{site}")
+}
+
 /// A site's running or last rollout.
 pub fn rollout(site: impl Display) -> String {
     format!("rollout/{site}")

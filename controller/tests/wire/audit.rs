@@ -352,7 +352,7 @@ async fn a_change_without_an_audit_record_is_not_made_or_not_acknowledged() {
     });
     let clock = voipfleet_controller::clock::system();
     let stop = tokio_util::sync::CancellationToken::new();
-    let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
+    let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), None, stop.clone());
     let audit = Audit::open(Arc::clone(&store), Arc::clone(&clock))
         .await
         .unwrap();

@@ -23,6 +23,8 @@ mod installation;
 #[cfg(test)]
 mod log;
 #[cfg(test)]
+mod members;
+#[cfg(test)]
 mod operator_calls;
 #[cfg(test)]
 mod operators;

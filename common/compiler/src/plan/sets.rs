@@ -32,6 +32,7 @@ impl<'r> Pool<'r> {
                 known.elements == set.elements
                     && known.expiring == set.expiring
                     && known.dynamic == set.dynamic
+                    && known.within == set.within
             })
         };
         // Neighbours are most often alike.

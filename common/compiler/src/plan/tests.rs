@@ -143,7 +143,8 @@ fn access_is_by_port_and_not_by_rule() {
     let site = after.sites.values_mut().next().unwrap();
     let rule = site.rules.first_mut().unwrap();
     rule.name = "metrics".to_owned();
-    rule.ports = vec![voipfleet_ruleset::ruleset::PortRange::new(9100, 9109).unwrap()];
+    let ports = vec![voipfleet_ruleset::ruleset::PortRange::new(9100, 9109).unwrap()];
+    rule.traffic = voipfleet_policy::Traffic::Ports(Transport::Tcp, ports);
     insta::assert_debug_snapshot!(shown(&between(&before, &after)));
 }
 

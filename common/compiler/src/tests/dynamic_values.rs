@@ -55,8 +55,9 @@ fn sets_name_where_more_comes_from() {
     let ruleset = ruleset(&emitted(&with_names(), &[all_roles()]), "all-1").clone();
     for family in ["4", "6"] {
         let named = |set: &str| named(&ruleset, &format!("vf-{set}-{family}"));
-        assert_eq!(named("cluster"), ["cluster:eth1"]);
+        assert_eq!(named("cluster"), ["cluster"]);
         assert_eq!(named("block"), ["block"]);
+        assert_eq!(named("block-forced"), ["block-forced"]);
         assert_eq!(named("open"), ["open"]);
         let clients = [
             "allow",

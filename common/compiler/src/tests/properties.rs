@@ -123,9 +123,9 @@ fn the_digests_of_fixed_documents_are_known() {
     assert_eq!(
         digests,
         [
-            "c8351d9c1522317d03111a557c2b9e85e841f244f8b335ca864e10b06d471110",
-            "5c77490d3472088578e2c96a652410c8a643fdaf466f5513285bd1f13f41c257",
-            "3b124525f52fd132ce06bf99ffbae4c5992fb95ca5423bacfc162a706ce9fa97",
+            "a43ede1b48ea86b667d5ac236c2390095b060be6440883c254c5851cb9fba1b8",
+            "e437e425161b212e2af83b5ac93b8b481abd30a59afa561e68404a141d89112f",
+            "358824063637f1c50b82719d4680d1d757e821452d5c8462d69fc783d3e58af5",
         ]
     );
 }

@@ -27,6 +27,8 @@ fn one_set_for_each_word_and_family() {
             "vf-admins-6",
             "vf-block-4",
             "vf-block-6",
+            "vf-block-forced-4",
+            "vf-block-forced-6",
             "vf-clients-4",
             "vf-clients-6",
             "vf-cluster-4",

@@ -1,5 +1,6 @@
 //! From a tree of nodes to typed documents. Decoding goes on after a mistake, to report them all.
 
+mod cluster;
 mod exposure;
 mod feed;
 mod networks;

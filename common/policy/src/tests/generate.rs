@@ -9,7 +9,8 @@ use proptest::option;
 use proptest::prelude::*;
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{
-    DnsName, Expiring, Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit, Until,
+    DnsName, Expiring, Interface, IpProtocol, Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit,
+    Until,
 };
 
 use super::super::*;
@@ -137,9 +138,13 @@ fn services() -> impl Strategy<Value = BTreeMap<String, ServiceOverride>> {
 }
 
 fn rules() -> impl Strategy<Value = Vec<CustomRule>> {
+    let traffic = prop_oneof![
+        (transport(), ports()).prop_map(|(transport, ports)| Traffic::Ports(transport, ports)),
+        protocol().prop_map(Traffic::Protocol),
+        Just(Traffic::Any),
+    ];
     let rule = (
-        transport(),
-        ports(),
+        (traffic, interface(), any::<bool>()),
         vec(word(), 1..4),
         distinct(role(), 0..4),
         any::<bool>(),
@@ -147,19 +152,21 @@ fn rules() -> impl Strategy<Value = Vec<CustomRule>> {
     btree_map(name(), rule, 0..3).prop_map(|rules| {
         rules
             .into_iter()
-            .map(|(name, (proto, ports, from, roles, narrow))| CustomRule {
-                name,
-                proto,
-                ports,
-                // The world reaches back-end ports only with `dangerous`.
-                dangerous: !narrow,
-                from: if narrow {
-                    vec![AddressWord::Cluster]
-                } else {
-                    from
+            .map(
+                |(name, ((traffic, interface, has), from, roles, narrow))| CustomRule {
+                    name,
+                    interface: (has || traffic == Traffic::Any).then_some(interface),
+                    traffic,
+                    // The world reaches back-end ports only with `dangerous`.
+                    dangerous: !narrow,
+                    from: if narrow {
+                        vec![AddressWord::Cluster]
+                    } else {
+                        from
+                    },
+                    roles,
                 },
-                roles,
-            })
+            )
             .collect()
     })
 }
@@ -215,32 +222,97 @@ fn tests() -> impl Strategy<Value = Vec<PolicyTest>> {
         any::<Ipv4Addr>().prop_map(IpAddr::from),
         any::<Ipv6Addr>().prop_map(IpAddr::from)
     ];
-    let test = (from, role(), transport(), 1_u16.., any::<bool>());
+    let packet = prop_oneof![
+        (transport(), 1_u16..).prop_map(|(proto, port)| TestPacket::Port(proto, port)),
+        protocol().prop_map(TestPacket::Protocol),
+    ];
+    let test = (from, role(), packet, option::of(interface()), any::<bool>());
     let name = prop_oneof![name(), "[ -~é\u{2028}]{1,20}"]
         .prop_filter("no text", |text| text.trim() == text && !text.is_empty());
     btree_map(name, test, 0..3).prop_map(|tests| {
         tests
             .into_iter()
-            .map(|(name, (from, role, proto, port, accept))| PolicyTest {
-                name,
-                from,
-                role,
-                proto,
-                port,
-                accept,
-            })
+            .map(
+                |(name, (from, role, packet, interface, accept))| PolicyTest {
+                    name,
+                    from,
+                    role,
+                    packet,
+                    interface,
+                    accept,
+                },
+            )
             .collect()
     })
 }
 
+fn interface() -> impl Strategy<Value = Interface> {
+    "[a-z][a-z0-9.]{0,10}".prop_map(|text| text.parse().unwrap())
+}
+
+fn protocol() -> impl Strategy<Value = IpProtocol> {
+    any::<u8>().prop_filter_map("another form", IpProtocol::new)
+}
+
+fn ascending<T: Ord>(values: Vec<T>) -> Vec<T> {
+    let distinct: BTreeSet<T> = values.into_iter().collect();
+    distinct.into_iter().collect()
+}
+
+fn cluster() -> impl Strategy<Value = Cluster> {
+    let nets = || {
+        let net = (0_u32..1 << 16, 24_u8..=32).prop_map(|(bits, length)| {
+            IpNet::new(Ipv4Addr::from(0x0a00_0000 + bits).into(), length)
+                .unwrap()
+                .trunc()
+        });
+        vec(net, 0..3).prop_map(ascending)
+    };
+    let change = || {
+        let protocols = option::of(vec(protocol(), 0..3).prop_map(ascending));
+        (interface(), protocols).prop_map(|(interface, protocols)| ClusterOverride {
+            interface: Some(interface),
+            protocols,
+        })
+    };
+    (
+        (nets(), option::of(interface()), nets()),
+        vec(protocol(), 0..3).prop_map(ascending),
+        any::<bool>(),
+        btree_map(role(), change(), 0..3),
+        btree_map(
+            name().prop_map(|name| name.parse().unwrap()),
+            change(),
+            0..3,
+        ),
+    )
+        .prop_map(
+            |((networks, interface, members), protocols, full, roles, nodes)| {
+                let named = Cluster {
+                    networks,
+                    interface,
+                    members,
+                    protocols,
+                    trust: if full { Trust::Full } else { Trust::Strict },
+                    roles,
+                    nodes,
+                };
+                // Without either only some nodes would have an interface.
+                if named.networks.is_empty() && named.interface.is_none() {
+                    return Cluster::default();
+                }
+                named
+            },
+        )
+}
+
 fn site() -> impl Strategy<Value = Site> {
-    let interface = option::of("[a-z][a-z0-9.]{0,10}".prop_map(|text| text.parse().unwrap()));
     let head = (
         name(),
         distinct(name(), 0..4),
         distinct(name(), 0..3),
         vec(owned_word(), 1..20),
-        (interface, any::<bool>()),
+        cluster(),
         (any::<bool>(), any::<bool>()),
     );
     let body = (
@@ -256,10 +328,7 @@ fn site() -> impl Strategy<Value = Site> {
         tenants: head.1.iter().map(|name| name.parse().unwrap()).collect(),
         providers: head.2.iter().map(|name| name.parse().unwrap()).collect(),
         admins: head.3,
-        cluster: Cluster {
-            interface: head.4.0,
-            trust: if head.4.1 { Trust::Full } else { Trust::Strict },
-        },
+        cluster: head.4,
         mode: if head.5.0 {
             Mode::Enforce
         } else {

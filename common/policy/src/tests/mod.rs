@@ -1,6 +1,7 @@
 //! Documents from text to types and back.
 
 mod bounds;
+mod cluster;
 pub(super) mod generate;
 mod mistakes;
 mod round_trip;

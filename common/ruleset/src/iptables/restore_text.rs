@@ -1,5 +1,6 @@
 //! Rulesets as input of `iptables-restore --noflush`.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -281,12 +282,14 @@ fn ports_text(ports: &Ports) -> String {
     words.join(",")
 }
 
-fn protocol_word(protocol: Protocol) -> &'static str {
+/// Others by number: which names a machine knows depends on its `/etc/protocols`.
+fn protocol_word(protocol: Protocol) -> Cow<'static, str> {
     match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Icmp => "icmp",
-        Protocol::Icmpv6 => "ipv6-icmp",
+        Protocol::Tcp => "tcp".into(),
+        Protocol::Udp => "udp".into(),
+        Protocol::Icmp => "icmp".into(),
+        Protocol::Icmpv6 => "ipv6-icmp".into(),
+        Protocol::Other(other) => other.number().to_string().into(),
     }
 }
 

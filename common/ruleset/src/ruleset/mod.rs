@@ -7,6 +7,7 @@ mod check;
 mod digest;
 pub mod dynamic_sets;
 mod expiring;
+mod ip_protocol;
 mod management;
 mod outline;
 mod ports;
@@ -23,6 +24,7 @@ pub use digest::Digest;
 pub use dynamic_sets::{DnsName, DynamicSet, DynamicSetName, DynamicSets};
 pub use expiring::distinct;
 pub use expiring::{Expiring, InvalidUntil, Until};
+pub use ip_protocol::IpProtocol;
 pub use ports::{InvalidPorts, MAX_PORT_SLOTS, PortRange, Ports};
 pub use probe::{Endpoint, Host, HostName, MAX_PROBES, Probe, ProbeCheck, ProbeName};
 pub use rule::{
@@ -123,6 +125,9 @@ pub struct AddressSet {
     pub expiring: Vec<Expiring>,
     /// Dynamic sets whose content it holds besides, ascending, distinct.
     pub dynamic: Vec<DynamicSetName>,
+    /// Of its dynamic sets it holds only what lies in these, of both families, ascending and
+    /// distinct; empty: all of it. Both families of a set have the same.
+    pub within: Vec<IpNet>,
 }
 
 impl AddressSet {
@@ -146,6 +151,7 @@ impl AddressSet {
             elements,
             expiring: Vec::new(),
             dynamic: Vec::new(),
+            within: Vec::new(),
         };
         set.make_room();
         set
@@ -164,6 +170,15 @@ impl AddressSet {
         self.dynamic.extend(names);
         self.dynamic.sort_unstable();
         self.dynamic.dedup();
+        self
+    }
+
+    /// The same set, which takes from its dynamic sets only what lies in one of `nets`.
+    #[must_use]
+    pub fn within(mut self, nets: impl IntoIterator<Item = IpNet>) -> Self {
+        self.within.extend(nets.into_iter().map(|net| net.trunc()));
+        self.within.sort_unstable();
+        self.within.dedup();
         self
     }
 

@@ -217,6 +217,7 @@ mod tests {
             },
             proposal: propose(inputs, Want::Rollback(earlier.clone())),
             documents: Arc::default(),
+            pending: Vec::new(),
             heads: Heads {
                 targets: None,
                 generation: None,
@@ -244,7 +245,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
         let (clock, stop) = (clock::system(), CancellationToken::new());
-        let fleet = Fleet::new(Arc::clone(&store), clock::system(), stop);
+        let fleet = Fleet::new(Arc::clone(&store), clock::system(), None, stop);
         let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
         let revision = put_earlier(store.as_ref()).await;
         let mut proposed = rollback(revision);
@@ -268,7 +269,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
         let (clock, stop) = (clock::system(), CancellationToken::new());
-        let fleet = Fleet::new(Arc::clone(&store), clock::system(), stop);
+        let fleet = Fleet::new(Arc::clone(&store), clock::system(), None, stop);
         let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
         let revision = put_earlier(store.as_ref()).await;
         let (mut first, mut second) = (rollback(revision), rollback(revision));

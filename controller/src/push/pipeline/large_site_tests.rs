@@ -100,6 +100,7 @@ async fn push(pushes: &Pushes, store: &dyn Store, ssh_port: u16) -> Proposal {
         request,
         proposal: propose(inputs, Want::Documents),
         documents: Arc::default(),
+        pending: Vec::new(),
         heads,
         packed: Some(packed),
     };
@@ -172,7 +173,7 @@ async fn rollouts_of_the_largest_site_fit_into_transactions() {
     let memory = Memory::default();
     let store: Arc<dyn Store> = Arc::new(memory.clone());
     let (clock, stop) = (clock::system(), CancellationToken::new());
-    let fleet = Fleet::new(Arc::clone(&store), clock::system(), stop);
+    let fleet = Fleet::new(Arc::clone(&store), clock::system(), None, stop);
     let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
     let store = store.as_ref();
 

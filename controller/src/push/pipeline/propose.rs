@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use voipfleet_compiler::Compiled;
+use voipfleet_compiler::{Compiled, Membership, PendingAddress, Standing};
 use voipfleet_controller_core::precondition::LastChanges;
 use voipfleet_controller_core::proposal::{Current, Inputs, NodeState, Proposal, Want, propose};
 use voipfleet_controller_core::rollout::state_machine::Presence;
@@ -34,6 +34,8 @@ pub struct Proposed {
     pub proposal: Proposal,
     /// The documents that it is made of.
     pub documents: Arc<Documents>,
+    /// Addresses that nodes report and that would be no members of the cluster after it.
+    pub pending: Vec<PendingAddress>,
     pub(super) heads: Heads,
     /// The compiled rulesets as they will be stored; none: they were handed over to a commit.
     pub(super) packed: Option<Packed>,
@@ -154,8 +156,9 @@ impl Pipeline {
             warnings: rulesets.warnings,
         };
         let proposal = propose(inputs, want);
-        check(request, &proposal, &heads, snapshot.changed_by)?;
+        check(request, &proposal, &heads, snapshot.changed_by.clone())?;
         Ok(Proposed {
+            pending: pending(&snapshot, self.clock.now_ms()),
             request: request.clone(),
             proposal,
             documents: snapshot.documents,
@@ -163,6 +166,18 @@ impl Pipeline {
             packed: Some(rulesets.packed),
         })
     }
+}
+
+/// Addresses that would be no members of the cluster once all nodes have the push.
+fn pending(snapshot: &Snapshot, now_ms: u64) -> Vec<PendingAddress> {
+    let Some(site) = snapshot.documents.sites.get(&snapshot.site) else {
+        return Vec::new();
+    };
+    let mut nodes = snapshot.inputs(now_ms);
+    for node in &mut nodes {
+        node.standing = Standing::Member;
+    }
+    Membership::of(&site.cluster, &nodes).pending
 }
 
 /// Refuses a push whose confirmed plan no longer holds.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tonic::Status;
+use voipfleet_compiler::PendingAddress;
 use voipfleet_compiler::plan::{Changes, Member};
 use voipfleet_controller_core::proposal::ProposedNode;
 use voipfleet_policy::{Difference, FieldChange, Source};
@@ -94,6 +95,16 @@ fn answer(plan: Plan) -> v1::PlanResponse {
         site,
         held: held.message,
         held_hints: held.hints,
+        pending: plan.pending.into_iter().map(pending).collect(),
+    }
+}
+
+fn pending(one: PendingAddress) -> v1::PendingAddress {
+    v1::PendingAddress {
+        node: one.node.to_string(),
+        interface: one.interface,
+        address: one.address.to_string(),
+        reason: one.reason.to_string(),
     }
 }
 

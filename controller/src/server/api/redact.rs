@@ -56,6 +56,7 @@ pub(super) fn status(sight: &Visibility, mut answer: StatusResponse) -> StatusRe
         if part(sight, &site.site) == Part::Tenants {
             let nodes = std::mem::take(&mut site.nodes);
             site.nodes = nodes.into_iter().map(for_tenants).collect();
+            site.cluster = None;
             if let Some(open) = &mut site.open {
                 // That and since when it is open concerns its tenants; operator and reason may name others.
                 hide(&mut open.reason);
@@ -108,7 +109,8 @@ pub(super) fn documents(
 #[cfg(test)]
 mod tests {
     use voipfleet_proto::v1::{
-        Author, Difference, DriftRecord, NodeDrift, NodeFacts, OpenSite, SiteStatus, StoredDocument,
+        Author, ClusterReport, Difference, DriftRecord, NodeDrift, NodeFacts, OpenSite,
+        PendingAddress, SiteStatus, StoredDocument,
     };
     use voipfleet_protocol::identity::rights::{Binding, OperatorRole, Scope, Use, Uses};
 
@@ -154,6 +156,13 @@ mod tests {
             site: name.to_owned(),
             generation: 4,
             nodes: vec![node],
+            cluster: Some(ClusterReport {
+                pending: vec![PendingAddress {
+                    address: SECRET.to_owned(),
+                    ..PendingAddress::default()
+                }],
+                ..ClusterReport::default()
+            }),
             open: Some(OpenSite {
                 at_ms: 7,
                 by: SECRET.to_owned(),

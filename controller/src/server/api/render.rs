@@ -1,6 +1,7 @@
 //! What a node's kernel would be given, for people, and for hosts that cannot run an agent.
 
 use tonic::Status;
+use voipfleet_compiler::Standing;
 use voipfleet_proto::v1::{RenderRequest, RenderResponse, RenderedNode};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::iptables::{Failsafe, Table, apply_input, set_create_input};
@@ -31,8 +32,11 @@ impl PlanApi {
                         .map(|role| parse(role))
                         .collect::<Result<_, _>>()?,
                     addresses: read_addresses(&request.addresses),
+                    lost: Vec::new(),
                     enrolled_ms: 0,
                     confirmed: None,
+                    refused: None,
+                    standing: Standing::Member,
                 };
                 let compiled = self.pushes.compiler.compile_with(&site, node.clone(), host);
                 compiled.await.map_err(refused)?

@@ -7,7 +7,8 @@ use crate::server::rpc_status::unknown_site;
 use tonic::Status;
 use voipfleet_controller_core::proposal::MAX_GENERATIONS_AHEAD;
 use voipfleet_proto::v1::{
-    NodeReport, NodeState, NodeStatus, SiteStatus, StatusRequest, StatusResponse, SyncState,
+    ClusterReport, NodeReport, NodeState, NodeStatus, PendingAddress, SiteStatus, StatusRequest,
+    StatusResponse, SyncState,
 };
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
@@ -18,8 +19,8 @@ use super::failed;
 use super::fields::parse;
 use crate::clock::Clock;
 use crate::documents::Cache;
-use crate::fleet::{Fleet, View};
-use crate::records::{self, GenerationRecord, NodeId, NodeRecord, StatusRecord};
+use crate::fleet::{Fleet, View, is_guarded};
+use crate::records::{self, GenerationRecord, MembersRecord, NodeId, NodeRecord, StatusRecord};
 use crate::site_inputs::{Targets, held};
 use crate::store::{Store, StoreError, every, keys};
 
@@ -65,7 +66,9 @@ impl FleetApi {
             let generation = targets.as_ref().and_then(Targets::newest);
             let known = nodes.remove(&site).unwrap_or_default();
             let now_ms = self.clock.now_ms();
+            let cluster = cluster(self.store.as_ref(), &site).await.map_err(failed)?;
             answer.sites.push(SiteStatus {
+                cluster,
                 generation: generation
                     .as_ref()
                     .map_or(0, |generation| generation.number),
@@ -128,6 +131,32 @@ impl FleetApi {
     }
 }
 
+/// Addresses of one answer that are no members'.
+const SHOWN_PENDING: usize = 200;
+
+/// Who is a member of a site's cluster, as of the last change; none: it was never pushed.
+async fn cluster(store: &dyn Store, site: &SiteName) -> Result<Option<ClusterReport>, StoreError> {
+    let read = records::read::<MembersRecord>(store, &keys::members(site)).await?;
+    Ok(read.map(|read| {
+        let record = read.record;
+        let hidden = record.pending.len().saturating_sub(SHOWN_PENDING) as u64;
+        let pending = record.pending.into_iter().take(SHOWN_PENDING);
+        ClusterReport {
+            members: record.members.len() as u64,
+            changes: record.changes,
+            pending: pending
+                .map(|one| PendingAddress {
+                    node: one.node.to_string(),
+                    interface: one.interface,
+                    address: one.address.to_string(),
+                    reason: one.reason,
+                })
+                .collect(),
+            more_pending: record.more_pending + hidden,
+        }
+    }))
+}
+
 /// The mode of the last push; before the first, the document's. A site that has nodes and no document has
 /// none.
 fn mode(generation: Option<&GenerationRecord>, document: Option<Mode>) -> &'static str {
@@ -177,6 +206,7 @@ fn report(
             .and_then(|status| held(status.confirmed_generation, &status.confirmed_digest)),
     };
     let judgement = judge(site, name, &known, targets, confirmed);
+    let judgement = with_defects(site, name, &known, status.as_ref(), now_ms, judgement);
     assemble(
         name,
         known,
@@ -185,6 +215,58 @@ fn report(
         judgement,
         now_ms,
     )
+}
+
+/// What makes a node's state an error, whatever it runs: another machine has its identity, or the
+/// interface of the cluster is not there.
+fn with_defects(
+    site: &SiteName,
+    name: &NodeName,
+    known: &Known,
+    status: Option<&NodeStatus>,
+    now_ms: u64,
+    judgement: Judgement,
+) -> Judgement {
+    let mut defects = Vec::new();
+    let duplicate = match &known.view {
+        Some(view) => view.duplicate.as_ref(),
+        None => known.stored.duplicate.as_ref(),
+    };
+    if let Some(other) = duplicate.filter(|_| is_guarded(duplicate, now_ms)) {
+        let peer = other
+            .peer
+            .rsplit_once(':')
+            .map_or("", |(address, _)| address);
+        defects.push(format!(
+            "another machine, at {peer}, has the identity of this node and is refused; enrol it \
+             under a name of its own"
+        ));
+    }
+    let missing = status.map_or(&[][..], |status| &status.missing_interfaces);
+    if !missing.is_empty() && known.view.is_some() {
+        defects.push(format!(
+            "there is no interface {} on this machine: members of the cluster do not get in; if it \
+             has another name now, write cluster: {{nodes: {{{name}: {{interface: NAME}}}}}} and \
+             push {site}",
+            missing.join(", ")
+        ));
+    }
+    if defects.is_empty() {
+        return judgement;
+    }
+    let state = match judgement.state {
+        SyncState::Offline => SyncState::Offline,
+        _ => SyncState::Error,
+    };
+    let own = status
+        .map(|status| status.error.clone())
+        .unwrap_or_default();
+    let known = judgement.error.unwrap_or(own);
+    defects.extend(Some(known).filter(|known| !known.is_empty()));
+    Judgement {
+        state,
+        error: Some(defects.join("; ")),
+    }
 }
 
 /// Compares what a node runs with what it should run.

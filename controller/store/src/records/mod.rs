@@ -4,6 +4,7 @@
 mod documents;
 mod emergency;
 mod feed;
+mod members;
 mod node;
 mod operator;
 mod resolved;
@@ -17,7 +18,8 @@ pub use crate::exception::{ExceptionKind, SiteScope};
 pub use documents::{DocumentsRecord, LastChange, StateEntry};
 pub use emergency::{ExceptionRecord, OpenRecord, is_over};
 pub use feed::{Dropped, FeedRecord};
-pub use node::{NodeId, NodeRecord, StatusRecord};
+pub use members::{MembersRecord, PendingMember};
+pub use node::{Duplicate, LostAddress, NodeId, NodeRecord, StatusRecord};
 pub use operator::{MAX_KEYS, OperatorKey, OperatorRecord};
 pub use resolved::{ResolvedRecord, Seen};
 pub use token::{TokenRecord, TokenUse};

@@ -8,8 +8,8 @@ use tonic::{Status, Streaming};
 use voipfleet_proto::v1::fleet_client::FleetClient;
 use voipfleet_proto::v1::{
     AgentMessage, Chunk, ControllerMessage, DriftReport, DynamicSetsNotice,
-    FetchDynamicSetsRequest, FetchRulesetRequest, NodeState, NodeStatus, Offer, agent_message,
-    controller_message,
+    FetchDynamicSetsRequest, FetchRulesetRequest, NodeState, NodeStatus, Offer, Pong,
+    agent_message, controller_message,
 };
 use voipfleet_ruleset::ruleset::{DynamicSets, Ruleset};
 
@@ -43,10 +43,19 @@ impl AgentSession {
         }
     }
 
-    /// The next message of any kind.
+    /// The next message of any kind. Whether it is still there, the agent answers by itself.
     pub async fn read(&mut self) -> Result<Option<controller_message::Kind>, Status> {
-        let message = self.answers.message().await?;
-        Ok(message.and_then(|message| message.kind))
+        loop {
+            let message = self.answers.message().await?;
+            match message.and_then(|message| message.kind) {
+                Some(controller_message::Kind::Ping(ping)) => {
+                    let pong = agent_message::Kind::Pong(Pong { nonce: ping.nonce });
+                    // The session may have ended: the next read says so.
+                    let _sent = self.send(pong).await;
+                }
+                other => return Ok(other),
+            }
+        }
     }
 
     /// The next notice of dynamic sets.
@@ -167,7 +176,7 @@ impl AgentSession {
     }
 
     /// A status that only names what is confirmed.
-    fn status(&self) -> NodeStatus {
+    pub fn status(&self) -> NodeStatus {
         let (generation, digest) = self.agent.confirmed.clone().unwrap_or_default();
         NodeStatus {
             confirmed_generation: generation,

@@ -185,6 +185,7 @@ fn elements_that_do_not_fit_together_are_swapped() {
         elements: nets(&["10.0.0.1/32", "10.0.0.2/32"]),
         expiring: Vec::new(),
         dynamic: Vec::new(),
+        within: Vec::new(),
     }]);
     let mut old = held(&wanted.sets[0]);
     old.elements = nets(&["10.0.0.3/32"]);

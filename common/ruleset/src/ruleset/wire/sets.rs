@@ -19,6 +19,10 @@ const ELEMENTS: u32 = 4;
 const EXPIRING: u32 = 5;
 const LIVE: u32 = 6;
 const OWNER: u32 = 7;
+const WITHIN: u32 = 8;
+
+/// Networks that bound what a set takes from its dynamic sets, at most.
+const MAX_WITHIN: usize = 256;
 
 /// `maxelem` of a set, at most.
 const MAX_ELEMENTS: u32 = 1 << 22;
@@ -36,6 +40,7 @@ pub(super) fn encode(set: &AddressSet) -> pb::AddressSet {
         expiring: set.expiring.iter().map(expiring).collect(),
         dynamic: set.dynamic.iter().map(DynamicSetName::to_string).collect(),
         owner: set.owner.as_ref().map(set_owner),
+        within: set.within.iter().map(network).collect(),
     }
 }
 
@@ -56,6 +61,7 @@ pub(super) fn write(set: &AddressSet, out: &mut Vec<u8>) {
     if let Some(owner) = &set.owner {
         put_bytes(OWNER, &set_owner(owner).encode_to_vec(), out);
     }
+    direct::networks(WITHIN, &set.within, out);
 }
 
 pub(in crate::ruleset) fn expiring(one: &Expiring) -> pb::ExpiringNetwork {
@@ -106,6 +112,16 @@ pub(super) fn read(message: &pb::AddressSet) -> Result<AddressSet, InvalidRulese
             twice.net, twice.until
         )));
     }
+    let within: Vec<IpNet> = message
+        .within
+        .iter()
+        .map(read_network)
+        .collect::<Result<_, _>>()?;
+    if within.len() > MAX_WITHIN || !within.is_sorted_by(|a, b| a < b) {
+        return Err(invalid(format!(
+            "the bounds of set {name} must ascend, at most {MAX_WITHIN}"
+        )));
+    }
     let set = AddressSet {
         name,
         owner: message.owner.as_ref().map(read_set_owner).transpose()?,
@@ -117,6 +133,7 @@ pub(super) fn read(message: &pb::AddressSet) -> Result<AddressSet, InvalidRulese
             .iter()
             .map(|name| parse(name))
             .collect::<Result<_, _>>()?,
+        within,
     };
     let fits = u32::try_from(set.len()).is_ok_and(|len| len <= set.max_elements);
     if !fits || set.max_elements > MAX_ELEMENTS || set.max_elements == 0 {

@@ -67,7 +67,8 @@ impl Hits {
         }
         if self.kinds.contains(&Owner::Cluster) {
             notes.push(
-                "members of a fully trusted cluster stand above blocks and still reach each other"
+                "it is a member of the cluster: the other nodes take nothing from it until it is \
+                 unblocked"
                     .to_owned(),
             );
         }
@@ -98,7 +99,7 @@ impl EmergencyApi {
                     entry.insert(value.map_err(failed)?.elements);
                 }
             }
-            let nodes = site_inputs::inputs(&nodes);
+            let nodes = site_inputs::inputs(&nodes, self.clock.now_ms());
             for one in protected::touched(document, &documents, &nodes, &resolved, *net) {
                 hits.add(site, &one);
             }
