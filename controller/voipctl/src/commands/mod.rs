@@ -4,6 +4,7 @@ pub mod apply;
 pub mod audit;
 pub mod backup;
 pub mod catalogue;
+mod cluster;
 pub mod completions;
 pub mod context;
 pub mod delete;

@@ -6,7 +6,9 @@ use serde::Serialize;
 use voipfleet_proto::v1::{self, SyncState};
 use voipfleet_ruleset::identifiers::SiteName;
 
+use super::cluster::{ClusterEntry, pending_lines};
 use super::emergency;
+use super::plan::page::Page;
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
@@ -36,6 +38,8 @@ struct SiteEntry<'r> {
     mode: Option<String>,
     /// Null: not open to the world.
     open: Option<emergency::OpenEntry>,
+    /// Null: never pushed.
+    cluster: Option<ClusterEntry>,
     nodes: Vec<NodeEntry<'r>>,
 }
 
@@ -80,7 +84,8 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
             let gap = if index > 0 { "\n" } else { "" };
             let width = session.console.out().width();
             let text = format!("{gap}{}{}", headline(site, width), open_line(site, session));
-            session.console.data(&(text + &render(site, session)));
+            let text = text + &render(site, session) + &pending(site, session);
+            session.console.data(&text);
         }
         if site.open.is_some() {
             let close = format!("close the site: voipctl panic-close {}", site.site);
@@ -168,6 +173,7 @@ fn as_json(site: &v1::SiteStatus) -> SiteEntry<'_> {
         generation: site.generation,
         mode: or_null(site.mode.clone()),
         open: site.open.clone().map(emergency::OpenEntry::of),
+        cluster: site.cluster.as_ref().map(ClusterEntry::of),
         nodes: site.nodes.iter().map(node_as_json).collect(),
     }
 }
@@ -291,6 +297,20 @@ fn open_line(site: &v1::SiteStatus, session: &Session<'_>) -> String {
     };
     let text = printable(&emergency::open_warning(open, session.now));
     session.console.out().toned(Tone::Bad, &text) + "\n"
+}
+
+/// Addresses that nodes report and that are no members of the cluster.
+fn pending(site: &v1::SiteStatus, session: &Session<'_>) -> String {
+    let mut page = Page::new(session.console.out());
+    let Some(cluster) = site.cluster.as_ref().filter(|one| !one.pending.is_empty()) else {
+        return String::new();
+    };
+    let members = count(cluster.members, "member address");
+    page.line(0, Tone::Plain, &format!("cluster: {members}; not members:"));
+    for line in pending_lines(&cluster.pending) {
+        page.line(1, Tone::Plain, &line);
+    }
+    page.finish()
 }
 
 fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {

@@ -99,6 +99,12 @@ fn everything() -> v1::PlanResponse {
             },
         ],
         changes: Some(changes()),
+        pending: vec![v1::PendingAddress {
+            node: "new1".to_owned(),
+            interface: "eth0".to_owned(),
+            address: "198.51.100.66".to_owned(),
+            reason: "outside cluster.networks".to_owned(),
+        }],
         nodes: vec![
             node("sip1", v1::PlannedState::Changed, true, 7),
             node("pbx1", v1::PlannedState::Changed, false, 6),

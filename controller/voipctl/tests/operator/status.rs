@@ -139,8 +139,23 @@ fn fleet() -> v1::StatusResponse {
             generation: 7,
             mode: "enforce".to_owned(),
             nodes: vec![http, pbx, sip, never],
+            cluster: Some(v1::ClusterReport {
+                members: 6,
+                changes: 8,
+                pending: ["198.18.0.11", "198.51.100.66"].map(pending).to_vec(),
+                more_pending: 0,
+            }),
             ..Default::default()
         }],
+    }
+}
+
+fn pending(address: &str) -> v1::PendingAddress {
+    v1::PendingAddress {
+        node: "sip1".to_owned(),
+        interface: "eth0".to_owned(),
+        address: address.to_owned(),
+        reason: "outside cluster.networks".to_owned(),
     }
 }
 

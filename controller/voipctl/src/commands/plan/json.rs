@@ -3,6 +3,7 @@
 use serde::Serialize;
 use voipfleet_proto::v1;
 
+use crate::commands::cluster::PendingEntry;
 use crate::format::{Moment, or_null};
 
 /// A plan.
@@ -23,6 +24,8 @@ pub(super) struct Plan<'p> {
     #[serde(rename = "live")]
     dynamic: Vec<DynamicSet<'p>>,
     warnings: &'p [String],
+    /// Addresses that would be no members of the cluster.
+    pending: Vec<PendingEntry>,
     /// Why a push would have to wait, or be refused.
     held: Option<String>,
 }
@@ -142,6 +145,7 @@ impl<'p> Plan<'p> {
             batches: plan.steps.iter().map(|step| &*step.nodes).collect(),
             dynamic: plan.dynamic.iter().map(source).collect(),
             warnings: &plan.warnings,
+            pending: plan.pending.iter().map(PendingEntry::of).collect(),
             held: or_null(plan.held.clone()),
         }
     }

@@ -11,6 +11,7 @@ use voipfleet_ruleset::identifiers::SiteName;
 pub use json::{Documents, Rulesets};
 
 use super::apply::{self, Applied};
+use super::cluster::pending_lines;
 use crate::Session;
 use crate::client::Controller;
 use crate::console::style::Tone;
@@ -165,6 +166,7 @@ pub fn show(plan: &v1::PlanResponse, session: &mut Session<'_>) {
         page.rulesets(changes, plan.nodes.len());
     }
     dynamic_sets(plan, session.now, &mut page);
+    pending(plan, &mut page);
     nodes(plan, &mut page);
     let changes = page.finish();
     session.console.data(&changes);
@@ -254,6 +256,17 @@ fn dynamic_sets(plan: &v1::PlanResponse, now: jiff::Timestamp, page: &mut Page<'
             (Tone::Attention, format!("last good answer {at}"))
         };
         page.line(1, tone, &format!("{}{new}: {what} ({when})", source.source));
+    }
+}
+
+/// Addresses that nodes report and that would be no members of the cluster.
+fn pending(plan: &v1::PlanResponse, page: &mut Page<'_>) {
+    if is_empty(plan) || plan.pending.is_empty() {
+        return;
+    }
+    page.title("not members of the cluster");
+    for line in pending_lines(&plan.pending) {
+        page.line(1, Tone::Plain, &line);
     }
 }
 
