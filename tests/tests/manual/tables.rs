@@ -231,6 +231,10 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
             "^https?://.+$" => "a URL".to_owned(),
             "^[1-9][0-9]*%?$" => "a number, or a percentage: `25%`".to_owned(),
             "^[0-9A-Fa-f.:]+$" => "an address".to_owned(),
+            "^([a-z][a-z0-9.-]*|[0-9]{1,3})$" => "an IP protocol: `vrrp`, `112`".to_owned(),
+            "^(tcp|udp|any|[a-z][a-z0-9.-]*|[0-9]{1,3})$" => {
+                "`tcp`, `udp`, `any`, or an IP protocol: `vrrp`, `112`".to_owned()
+            }
             _ if schema["format"] == "date-time" => {
                 "a time in UTC: `2026-12-01T00:00:00Z`".to_owned()
             }
