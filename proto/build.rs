@@ -7,6 +7,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "voipfleet/v1/errors.proto",
         "voipfleet/v1/ruleset.proto",
         "voipfleet/v1/source.proto",
+        "voipfleet/v1/cluster.proto",
+        "voipfleet/v1/expiry.proto",
         "voipfleet/v1/fleet.proto",
         "voipfleet/v1/enrolment.proto",
         "voipfleet/v1/emergency.proto",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use voipfleet_proto::proxy::Proxy;
 use voipfleet_protocol::identity::JoinToken;
 use voipfleet_ruleset::identifiers::NodeName;
 
@@ -16,15 +17,16 @@ const TEMPLATE: &str = "\
 {usage-heading} {usage}
 
 Set up:
-  enroll    Enrol this machine as a node, with a token of `voipctl token create`
+  enroll          Enrol this machine as a node, with a token of `voipctl token create`
+  set-controller  Set the controller's address or proxy, once the controller answers there
 
 Enforce (systemd starts these):
-  run       Enforce the confirmed ruleset, and take pushes from the controller
-  restore   Load the confirmed ruleset from disk, without a controller
+  run             Enforce the confirmed ruleset, and take pushes from the controller
+  restore         Load the confirmed ruleset from disk, without a controller
 
 Inspect and remove:
-  status    Compare the kernel with the confirmed ruleset
-  teardown  Remove all rules and sets of Voipfleet from the kernel
+  status          Compare the kernel with the confirmed ruleset
+  teardown        Remove all rules and sets of Voipfleet from the kernel
 
 Options:
 {options}{after-help}
@@ -33,6 +35,7 @@ Options:
 const EXAMPLES: &str = "\
 Examples:
   voipfleet-agent enroll --controller vf.example.net:7444 --token-file token
+  voipfleet-agent set-controller fw2.example.net:7443
   voipfleet-agent status
   voipfleet-agent teardown --purge
 
@@ -58,6 +61,12 @@ pub enum Command {
     /// The key is made here and stays here; the controller signs it. Run the same command again
     /// if it is interrupted: the token stays valid for this machine.
     Enroll(Enroll),
+    /// Set the controller's address, once the controller answers there
+    ///
+    /// For a controller that moves. The address is kept only if the controller of this node's CA
+    /// answers there and knows the node; otherwise everything stays as it is. The running agent
+    /// takes it when it dials next; to make it dial now: systemctl restart voipfleet-agent
+    SetController(SetController),
     /// Enforce the confirmed ruleset, and take pushes from the controller
     ///
     /// Runs until it is stopped. The confirmed rules stay in force after that; a push on trial is
@@ -130,6 +139,34 @@ pub struct Enroll {
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
+    pub proxy: ProxyArgs,
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// How to reach the controller.
+#[derive(Debug, Args)]
+pub struct ProxyArgs {
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "HTTP proxy to the controller, kept for later: http://[USER:PASSWORD@]HOST:PORT \
+                [default: $HTTPS_PROXY when enrolling, else as it is]"
+    )]
+    pub proxy: Option<Proxy>,
+    /// Connect directly, whatever the environment says
+    #[arg(long, conflicts_with = "proxy")]
+    pub no_proxy: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SetController {
+    /// Address of the controller for agents
+    #[arg(value_name = "HOST:PORT")]
+    pub controller: String,
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
+    #[command(flatten)]
     pub state: StateArgs,
 }
 
@@ -160,19 +197,21 @@ pub struct Status {
     pub json: bool,
 }
 
-/// `500ms`, `15s` or `2m`; 100 ms to a day.
+/// `500ms`, `15s`, `2m` or `1d`; 100 ms to a day.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.get(digits.len()..).unwrap_or_default();
     let number: u64 = digits
         .parse()
-        .map_err(|_| "write a number and ms, s, m or h, for example 15s".to_owned())?;
+        .map_err(|_| "write a number and ms, s, m, h, d or w, for example 15s".to_owned())?;
     let milliseconds = match unit {
         "ms" => 1,
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err("the unit must be ms, s, m or h, for example 15s".to_owned()),
+        "d" => 86_400_000,
+        "w" => 7 * 86_400_000,
+        _ => return Err("the unit must be ms, s, m, h, d or w, for example 15s".to_owned()),
     };
     let duration = Duration::from_millis(number.saturating_mul(milliseconds));
     if (Duration::from_millis(100)..=Duration::from_hours(24)).contains(&duration) {
@@ -190,6 +229,8 @@ mod tests {
     fn durations_need_a_unit_and_a_sensible_range() {
         assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1d"), Ok(Duration::from_hours(24)));
+        assert!(duration("1w").unwrap_err().contains("between"));
         for bad in [
             "",
             "15",
@@ -210,7 +251,7 @@ mod tests {
         let command = Cli::command();
         command.clone().debug_assert();
         for subcommand in command.get_subcommands() {
-            let name = format!("\n  {:<10}", subcommand.get_name());
+            let name = format!("\n  {:<16}", subcommand.get_name());
             assert!(TEMPLATE.contains(&name), "{name}");
         }
     }

@@ -1,28 +1,36 @@
 //! The command line of `voipfleet-controller`.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use voipfleet_log::Form;
 use voipfleet_protocol::identity::TrustDomain;
 use voipfleet_ruleset::identifiers::OperatorName;
 
 use crate::backup;
 use crate::clock;
 use crate::dynamic_sets::SourceOptions;
+use crate::errors::chain;
 use crate::operations::init::{Made, Plan, init};
+use crate::operations::new_admin;
 use crate::operations::restore::{self, Restored};
 use crate::pki::Authority;
-use crate::run::{Controller, Options, open_store};
+use crate::run::{Controller, Options, StartError, open_store};
 use crate::settings::{Address, Files, Settings};
+use crate::store::{Health, StoreError, StoreFailure};
 
 const PORT: u16 = 7443;
 const ENROL_PORT: u16 = 7444;
+/// The exit status of any failure but those of the store.
+const FAILED: u8 = 1;
+/// The exit status where the store cannot be opened or written: `EX_IOERR` of sysexits.h.
+const STORE_FAILED: u8 = 74;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +39,7 @@ Examples:
   voipfleet-controller backup --data /var/lib/voipfleet /root/voipfleet.backup
 
 Log lines go to stderr; RUST_LOG selects them, for example RUST_LOG=warn. Exit status: 0 done, 1 failed,
-2 bad usage.";
+2 bad usage, 74 the store cannot be opened or written (disk full, failing or damaged).";
 
 const INIT_EXAMPLES: &str = "\
 Examples:
@@ -44,6 +52,13 @@ Examples:
   voipfleet-controller run --data /var/lib/voipfleet
   voipfleet-controller run --data /var/lib/voipfleet --listen 192.0.2.10:7443 \\
       --enrol-listen 192.0.2.10:7444 --resolver 192.0.2.53:53 --log-format json";
+
+const NEW_ADMIN_EXAMPLES: &str = "\
+Example:
+  voipfleet-controller new-admin --data /var/lib/voipfleet --context /root/admin.yaml
+
+The operator that controller.json names gets a new key and certificate. A running controller takes
+them at once, a stopped one when it starts; the audit log names who ran this.";
 
 const RESTORE_EXAMPLES: &str = "\
 Example:
@@ -76,6 +91,9 @@ enum Command {
         /// Backup file; must not exist
         file: PathBuf,
     },
+    /// Make a context file for the first admin: lost, stolen or expired ones are replaced by it
+    #[command(after_help = NEW_ADMIN_EXAMPLES)]
+    NewAdmin(NewAdminArgs),
     /// Create an installation from a backup and the keys of the lost one
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
@@ -91,6 +109,19 @@ struct RestoreArgs {
     /// Directory with copies of controller.json, ca/ and server/ of the lost data directory
     #[arg(long, value_name = "DIR")]
     keys: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct NewAdminArgs {
+    /// Data directory
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// New context file; must not exist
+    #[arg(long, value_name = "FILE")]
+    context: PathBuf,
+    /// Keep the first admin's other certificates; without this, they are refused from now on
+    #[arg(long)]
+    keep_others: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -136,6 +167,9 @@ struct RunArgs {
     /// Folder for lists with `file:` and `refresh:` [default: DIR/feeds]
     #[arg(long, value_name = "DIR")]
     feed_dir: Option<PathBuf>,
+    /// Let lists come from link-local addresses, where clouds keep machines' credentials
+    #[arg(long)]
+    feed_link_local: bool,
     /// Format of log lines
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -160,6 +194,7 @@ impl Cli {
             Command::Init(args) => initialize(args),
             Command::Run(args) => run(args).await,
             Command::Backup { data, file } => back_up(data, &file).await,
+            Command::NewAdmin(args) => new_admin(args).await,
             Command::Restore(args) => restore(args).await,
         }
     }
@@ -220,6 +255,7 @@ fn welcome(plan: &Plan, made: &Made) -> String {
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     log_to_stderr(args.log_format);
+    keep_memory_private();
     // Registered before anything starts: an early signal must not be lost.
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle signals")?;
@@ -230,28 +266,101 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         sources: SourceOptions {
             resolvers: args.resolver,
             feed_dir: args.feed_dir,
+            feed_link_local: args.feed_link_local,
         },
         clock: clock::system(),
     })
     .await?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failure = controller.failed() => Some(failure),
+    };
+    match failure {
+        None => {
+            let health = controller.health();
+            controller.stop().await;
+            match &*health.borrow() {
+                Health::Failed(failure) => Err(failure.clone().into()),
+                Health::Writable | Health::Refusing(_) => Ok(()),
+            }
+        }
+        Some(failure) => {
+            tracing::error!(
+                reason = %chain(&failure),
+                "the controller ends: its store cannot be written; what was acknowledged is on disk"
+            );
+            controller.abandon().await;
+            Err(failure.into())
+        }
     }
-    controller.stop().await;
-    Ok(())
+}
+
+/// The exit status of a failure.
+pub fn exit_status(error: &anyhow::Error) -> u8 {
+    let opened = match error.downcast_ref::<StartError>() {
+        Some(StartError::Store(error)) => Some(error),
+        _ => error.downcast_ref::<StoreError>(),
+    };
+    let not_opened = opened.is_some_and(|error| !matches!(error, StoreError::InUse { .. }));
+    if not_opened || error.is::<StoreFailure>() {
+        STORE_FAILED
+    } else {
+        FAILED
+    }
+}
+
+/// The CA's key is in memory while a certificate is signed: no core dump may hold it, and no other
+/// process of this user may read it.
+fn keep_memory_private() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "cannot keep other processes from reading this one's memory");
+    }
 }
 
 fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .with_writer(io::stderr);
-    match format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
+    let form = match format {
+        LogFormat::Text => Form::Text,
+        LogFormat::Json => Form::Json,
+    };
+    voipfleet_log::start(form, true);
+}
+
+/// How long a running controller may take.
+const TAKING: Duration = Duration::from_secs(10);
+
+async fn new_admin(args: NewAdminArgs) -> anyhow::Result<()> {
+    let files = Files::new(args.data);
+    let now_ms = clock::system().now_ms();
+    let context = Some(args.context);
+    let making = tokio::task::spawn_blocking(move || {
+        new_admin::make(&files, context, args.keep_others, now_ms)
+    });
+    let made = making.await??;
+    let file = made.context.display();
+    let (name, ends) = (&made.name, clock::show(made.expires_ms));
+    writeln!(
+        io::stdout(),
+        "Created {file}: context of operator {name}, the first admin, until {ends}"
+    )?;
+    let taken = async {
+        while made.handed_over.exists() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    if tokio::time::timeout(TAKING, taken).await.is_ok() {
+        writeln!(
+            io::stdout(),
+            "The controller has taken it: export VOIPCTL_CONFIG={file}"
+        )?;
+    } else {
+        writeln!(
+            io::stderr(),
+            "the controller has not taken it yet: if it does not run, it will when it starts; else see \
+             its log"
+        )?;
     }
+    Ok(())
 }
 
 async fn back_up(data: PathBuf, file: &Path) -> anyhow::Result<()> {
@@ -285,13 +394,30 @@ async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
     let RestoreArgs { file, data, keys } = args;
     let restoring = tokio::task::spawn_blocking(move || restore::restore(&file, &data, &keys));
     let restored = restoring.await??;
-    io::stdout().write_all(restored_words(&restored).as_bytes())?;
+    io::stdout().write_all(restored_words(&restored, clock::system().now_ms()).as_bytes())?;
     Ok(())
 }
 
-fn restored_words(restored: &Restored) -> String {
+/// `3 days`, `5 hours`, `2 minutes`.
+fn age(ms: u64) -> String {
+    let minutes = ms / 60_000;
+    let (number, unit) = match minutes {
+        0..120 => (minutes, "minute"),
+        120..2880 => (minutes / 60, "hour"),
+        _ => (minutes / 1440, "day"),
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {unit}{plural}")
+}
+
+fn restored_words(restored: &Restored, now_ms: u64) -> String {
     let data = restored.files.root().display();
     let taken = clock::show(restored.header.at_ms);
+    let age = age(now_ms.saturating_sub(restored.header.at_ms));
+    let operators = match restored.operators.as_slice() {
+        [] => "no operator but the first admin".to_owned(),
+        names => names.join(", "),
+    };
     let tokens = match restored.dropped_tokens {
         0 => String::new(),
         open => format!(
@@ -299,7 +425,9 @@ fn restored_words(restored: &Restored) -> String {
         ),
     };
     format!(
-        "Restored {} entries of {taken} into {data}\n{tokens}\n\
+        "Restored {} entries of {taken} ({age} old) into {data}\n{tokens}\
+         The backup knows these operators, also those that were removed since: {operators}.\n\
+         Remove again whoever left: voipctl operator remove NAME\n\n\
          Start the controller under the address of the lost one:\n\n  \
          voipfleet-controller run --data {data}\n\n\
          Agents reconnect by themselves. Changes since {taken} are lost: check voipctl status, \

@@ -65,7 +65,10 @@ pub enum EnrolError {
         only: NodeName,
     },
     /// There is such a node.
-    #[error("node {0} already exists; delete it first: voipctl delete node {0}")]
+    #[error(
+        "node {0} already exists; to enrol this machine under another name: --node NAME; if it \
+         replaces the old one: voipctl token create --node NAME --replaces, or voipctl delete node {0}"
+    )]
     Taken(NodeId),
     /// The certificate request is not acceptable, or signing failed.
     #[error(transparent)]
@@ -132,7 +135,7 @@ impl Registrar {
             let other = |node: &NodeRecord| {
                 node.key_hash != csr.key_hash() || node.token != request.token_id
             };
-            if known.as_ref().is_some_and(other) {
+            if known.as_ref().is_some_and(other) && !token.record.replaces {
                 return Err(EnrolError::Taken(id));
             }
             // Before the node is a member: a member without a record is worse than a machine
@@ -259,6 +262,7 @@ impl Registrar {
             node: id.node.to_string(),
             roles: token.roles.iter().map(ToString::to_string).collect(),
             controller: self.controller.to_string(),
+            clock_ms: self.clock.now_ms(),
         }
     }
 }

@@ -4,16 +4,25 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use voipfleet_controller::cli::Cli;
+use voipfleet_controller::{cli, panics};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match Cli::parse().run().await {
+fn main() -> ExitCode {
+    panics::report();
+    let cli = cli::Cli::parse();
+    let ended = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| {
+            let ended = runtime.block_on(cli.run());
+            // A read or write that hangs would hold the runtime, and the process with it.
+            runtime.shutdown_background();
+            ended
+        });
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // stderr may be closed: then nobody can be told.
             let _ = writeln!(std::io::stderr(), "voipfleet-controller: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(cli::exit_status(&error))
         }
     }
 }

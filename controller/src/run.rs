@@ -2,38 +2,34 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use voipfleet_protocol::identity::tls::{self, Credentials, TlsError};
+use voipfleet_protocol::identity::tls::TlsError;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
+use crate::clock_watch;
 use crate::dynamic_sets::{SourceOptions, Sources};
 use crate::enrolment::Registrar;
 use crate::errors::chain;
 use crate::fleet::Fleet;
-use crate::pki::{Authority, PkiError};
-use crate::push::{Pushes, QueueWorker, Rights};
+use crate::operations::new_admin::FirstAdmin;
+use crate::pki::{Authority, PkiError, ServerCertificate};
+use crate::push::{Joiner, Pushes, QueueWorker, Rights};
 use crate::records::NodeId;
 use crate::server::api::{OperatorService, Parts};
 use crate::server::listen::{self, Admission, BindError, Bounds};
 use crate::server::serve::{self, STOPPING, ServeError};
-use crate::settings::{self, Files, Settings, SettingsError};
-use crate::store::{Embedded, Store, StoreError};
+use crate::settings::{Files, Settings, SettingsError};
+use crate::store::{Embedded, Health, Store, StoreError, StoreFailure, Supervised};
+use crate::{open_files, store_health, systemd};
 
-/// The fleet and operator listener: design.md speaks of 5,000 agents on one controller.
-const FLEET: Bounds = Bounds {
-    connections: 20_000,
-    handshakes: 256,
-};
-/// The enrolment listener, whose peers have no certificate.
-const ENROLMENT: Bounds = Bounds {
-    connections: 256,
-    handshakes: 32,
-};
+/// How long callers get their last answers after the store failed.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Where a controller runs.
 #[derive(Debug, Clone)]
@@ -79,6 +75,7 @@ pub struct Controller {
     address: SocketAddr,
     enrol_address: SocketAddr,
     store: Embedded,
+    supervised: Supervised,
     fleet: Fleet,
     stop: CancellationToken,
     servers: Vec<JoinHandle<Result<(), ServeError>>>,
@@ -94,33 +91,46 @@ pub async fn open_store(files: &Files) -> Result<Embedded, StoreError> {
 
 impl Controller {
     /// Starts: when this returns, both listeners accept.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the parts, in the order in which they need each other"
+    )]
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let files = &options.files;
         let settings = Settings::load(files)?;
         let domain = settings.trust_domain()?;
         let authority = Arc::new(Authority::load(files.clone(), domain.clone())?);
-        let certificate_pem = settings::read(&files.server_certificate())?;
-        let key_pem = settings::read(&files.server_key())?;
-        let credentials = Credentials {
-            certificate_pem: &certificate_pem,
-            key_pem: &key_pem,
-            ca_pem: authority.ca_pem(),
+        let certificate = {
+            let (authority, files) = (Arc::clone(&authority), files.clone());
+            let (settings, now_ms) = (settings.clone(), options.clock.now_ms());
+            let opening = tokio::task::spawn_blocking(move || {
+                ServerCertificate::open(authority, files, &settings, now_ms)
+            });
+            Arc::new(opening.await.map_err(|_| StoreError::Closed)??)
         };
-        let mut fleet_tls = tls::server(credentials)?;
+        let mut fleet_tls = certificate.shown().server(authority.ca_pem())?;
         // A resumed session would not check the peer's certificate again, which may have expired.
         fleet_tls.send_tls13_tickets = 0;
-        let enrol_tls = tls::enrolment_server(credentials)?;
+        let enrol_tls = certificate.shown().enrolment_server()?;
         let fleet_listener = listen::bind(options.listen, "agents and operators").await?;
         let enrol_listener = listen::bind(options.enrol_listen, "enrolment").await?;
         let address = local(&fleet_listener, options.listen);
         let enrol_address = local(&enrol_listener, options.enrol_listen);
         let embedded = open_store(files).await?;
-        let store: Arc<dyn Store> = Arc::new(embedded.clone());
+        let supervised = Supervised::new(Arc::new(embedded.clone()));
+        let store: Arc<dyn Store> = Arc::new(supervised.clone());
 
         let stop = CancellationToken::new();
         let clock = Arc::clone(&options.clock);
         let audit = Audit::open(Arc::clone(&store), Arc::clone(&clock)).await?;
-        let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
+        let first_admin = FirstAdmin::new(files, &store, &audit, settings.admin.clone());
+        first_admin.take_new().await?;
+        let fleet = Fleet::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Some(audit.clone()),
+            stop.clone(),
+        );
         let registrar = Registrar::new(
             Arc::clone(&store),
             Arc::clone(&clock),
@@ -149,38 +159,80 @@ impl Controller {
             enrol_address: settings.enrol_address.clone(),
             audit: audit.clone(),
             admin: settings.admin.clone(),
+            certificate: Arc::clone(&certificate),
             sources,
+            health: supervised.health(),
         });
         let rollouts = pushes.rollouts.clone();
         let log = audit.clone();
+        let exemptions = audit.clone();
+        let audit_of_clock = audit.clone();
         let rights: Arc<dyn Rights> = Arc::new(operators.access().clone());
+        let joiner = Joiner::new(&pushes, audit.clone());
         let queue_worker = QueueWorker::new(&pushes, rights, audit);
         let listen = |listener, tls, admission, bounds| {
             let clock = Arc::clone(&listening);
             listen::accept(listener, tls, admission, bounds, clock, stop.clone())
         };
-        let members = Admission::Members(domain);
-        let fleet_incoming = listen(fleet_listener, fleet_tls, members, FLEET);
-        let enrol_incoming = listen(enrol_listener, enrol_tls, Admission::Anyone, ENROLMENT);
+        let (for_members, for_enrolment) =
+            Bounds::of(open_files::for_connections(open_files::raise()));
+        let members = Admission::Members(domain, fleet.last_peers().await?);
+        let fleet_incoming = listen(fleet_listener, fleet_tls, members, for_members);
+        let enrol_incoming = listen(enrol_listener, enrol_tls, Admission::Anyone, for_enrolment);
         let servers = vec![
             serve::fleet(fleet_incoming, &fleet, operators, &stop),
             serve::enrolment(enrol_incoming, registrar, &stop),
         ];
+        let watched =
+            clock_watch::watch(Arc::clone(&listening), audit_of_clock.clone(), stop.clone());
+        tokio::spawn(watched);
+        let clock = Arc::clone(&listening);
+        tokio::spawn(certificate.keep(clock, audit_of_clock, stop.clone()));
+        tokio::spawn(first_admin.follow(stop.clone()));
         let follower = fleet.clone();
         tokio::spawn(async move { rollouts.run(log).await });
         tokio::spawn(async move { queue_worker.run().await });
+        tokio::spawn(async move { joiner.run().await });
         tokio::spawn(async move { follower.follow().await });
         let dynamic_sets = fleet.dynamic_sets().clone();
-        tokio::spawn(async move { dynamic_sets.follow().await });
+        tokio::spawn(async move { dynamic_sets.follow(&exemptions).await });
+        tokio::spawn(store_health::watch(supervised.clone(), stop.clone()));
         tracing::info!(%address, %enrol_address, "controller started");
+        systemd::ready();
         Ok(Self {
             address,
             enrol_address,
             store: embedded,
+            supervised,
             fleet,
             stop,
             servers,
         })
+    }
+
+    /// Whether the store can be written, also after the controller has stopped.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.supervised.health()
+    }
+
+    /// Returns when the store has failed: then the process must end, and no write that was not
+    /// acknowledged can be told from one that was lost.
+    pub async fn failed(&self) -> StoreFailure {
+        self.supervised.failed().await
+    }
+
+    /// Ends after the store has failed: callers learn that the controller stops, and the store
+    /// is left as it is.
+    pub async fn abandon(self) {
+        self.supervised.closing();
+        self.stop.cancel();
+        let answered = async {
+            for server in self.servers {
+                // It ends with the process at the latest.
+                let _ = server.await;
+            }
+        };
+        let _cut = tokio::time::timeout(LAST_ANSWERS, answered).await;
     }
 
     /// What it stores; to be read and watched beside it.
@@ -207,6 +259,8 @@ impl Controller {
     /// the store.
     pub async fn stop(self) {
         tracing::info!("controller is stopping");
+        systemd::stopping();
+        self.supervised.closing();
         self.stop.cancel();
         let ending = async {
             self.fleet.stopped().await;

@@ -62,6 +62,11 @@ impl Files {
         self.root.join("feeds")
     }
 
+    /// A new certificate of the first admin that the controller has not taken yet, mode 0600.
+    pub fn new_admin(&self) -> PathBuf {
+        self.root.join("new-admin.json")
+    }
+
     /// The first admin's context for voipctl, unless `init` was told another place.
     pub fn admin_context(&self) -> PathBuf {
         self.root.join("admin.yaml")
@@ -307,6 +312,23 @@ pub fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
         .open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
+}
+
+/// Replaces a file atomically, and brings it to disk.
+pub fn replace(path: &Path, mode: u32, text: &str) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    write_new(&new, mode, text)?;
+    fs::rename(&new, path)?;
+    match path.parent() {
+        Some(folder) => fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

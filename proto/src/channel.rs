@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::proxy::Proxy;
+
 /// How long a TCP connection and the TLS handshake together may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an idle connection is probed by an HTTP/2 ping.
@@ -56,8 +58,19 @@ pub async fn connect(
     address: &str,
     tls: Arc<ClientConfig>,
 ) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>> {
+    connect_through(None, address, tls).await
+}
+
+/// The same through a proxy, which resolves the host's name.
+pub async fn connect_through(
+    proxy: Option<&Proxy>,
+    address: &str,
+    tls: Arc<ClientConfig>,
+) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>> {
+    let proxy = proxy.cloned();
     let connector = tower::service_fn(move |uri: Uri| {
         let tls = TlsConnector::from(Arc::clone(&tls));
+        let proxy = proxy.clone();
         async move {
             let host = uri
                 .host()
@@ -66,8 +79,14 @@ pub async fn connect(
                 .to_owned();
             let port = uri.port_u16().unwrap_or_default();
             let dial = async {
-                let tcp = TcpStream::connect((host.as_str(), port)).await?;
-                tcp.set_nodelay(true)?;
+                let tcp = match &proxy {
+                    Some(proxy) => proxy.open(&host, port).await?,
+                    None => {
+                        let tcp = TcpStream::connect((host.as_str(), port)).await?;
+                        tcp.set_nodelay(true)?;
+                        tcp
+                    }
+                };
                 let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
                 tls.connect(name, tcp).await
             };

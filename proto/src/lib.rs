@@ -9,8 +9,13 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/voipfleet.v1.rs"));
 }
 
+mod words;
+
 #[cfg(feature = "grpc")]
 pub mod channel;
+mod drift;
+#[cfg(feature = "grpc")]
+pub mod proxy;
 #[cfg(feature = "grpc")]
 pub mod refusal;
 

@@ -49,7 +49,8 @@ impl Reason {
             | Reason::UnknownCaller
             | Reason::NotPermitted
             | Reason::NodeDeleted
-            | Reason::NodeKeyReplaced => Code::PermissionDenied,
+            | Reason::NodeKeyReplaced
+            | Reason::NodeDuplicate => Code::PermissionDenied,
             Reason::LimitReached | Reason::RateLimited | Reason::Busy => Code::ResourceExhausted,
             Reason::TooSlow => Code::DeadlineExceeded,
             Reason::Stopping | Reason::NotReady | Reason::AuditUnavailable => Code::Unavailable,

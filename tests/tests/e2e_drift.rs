@@ -148,7 +148,7 @@ fn restore(lab: &Lab, family: Family, lines: &[String]) -> Result<()> {
 /// for the kernel to hold exactly what it held before.
 fn noticed_and_repaired(
     lab: &Lab,
-    known: usize,
+    known: &[DriftRecord],
     class: &str,
     family: Family,
     before: &Rules,
@@ -156,9 +156,7 @@ fn noticed_and_repaired(
 ) -> Result<DriftRecord> {
     let mut seen = Vec::new();
     let record = lab.wait("a repaired drift record", || {
-        let records = lab.drift()?;
-        let new = records.len().saturating_sub(known);
-        seen = records.into_iter().take(new).collect();
+        seen = DriftRecord::newer(lab.drift()?, known);
         Ok(seen
             .iter()
             .find(|record| {
@@ -184,19 +182,27 @@ fn edits_of_rules(lab: &Lab) -> Result<()> {
         for family in Family::BOTH {
             let before = lab.rules(NODE)?;
             let target = Target::find(&before, family)?;
-            let known = lab.drift()?.len();
+            let known = lab.drift()?;
             restore(lab, family, &(edit.lines)(&target))?;
             let undo: Vec<String> = edit.undo.iter().map(|&line| line.to_owned()).collect();
             let is_right = |now: &Rules| match edit.undo.first() {
                 None => *now == before,
                 Some(accept) => is_above(now, &before, family, &target.jump, accept),
             };
-            let record = noticed_and_repaired(lab, known, edit.class, family, &before, is_right)
+            let record = noticed_and_repaired(lab, &known, edit.class, family, &before, is_right)
                 .with_context(|| format!("{} ({family})", edit.what))?;
             check_texts(edit, &target, &record)
                 .with_context(|| format!("{} ({family}): {record:#?}", edit.what))?;
             if !undo.is_empty() {
                 restore(lab, family, &undo)?;
+                // Nothing is remembered of the cause: the order returns.
+                let mut now = before.clone();
+                lab.wait("the order as it was", || {
+                    now = lab.rules(NODE)?;
+                    Ok((now == before).then_some(()))
+                })
+                .with_context(|| format!("{} ({family})", edit.what))
+                .with_context(|| before.difference(&now))?;
             }
             Foreign::check(&lab.rules(NODE)?)?;
         }
@@ -204,19 +210,23 @@ fn edits_of_rules(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Whether our jump, once, stands above somebody's ACCEPT, and all else is as it was. The
-/// ACCEPT is not ours, and stays.
+/// Whether what a foreign ACCEPT would let in comes to our chain first, by the jump or by a guard
+/// above it; the jump is there once, and all else is as it was. The ACCEPT is not ours, and stays.
 fn is_above(now: &Rules, before: &Rules, family: Family, jump: &str, undo: &str) -> bool {
     let accept = undo.replacen("-D", "-A", 1);
     let jump = format!("-A INPUT {jump}");
     let input = now.chain(family, "INPUT");
     let place = |rule: &str| input.iter().position(|line| *line == rule);
-    let above = place(&jump).is_some() && place(&jump) < place(&accept);
+    let is_guard = |line: &str| line.contains("vf:guard") && line.ends_with("-j VF-INPUT");
+    let first = input
+        .iter()
+        .position(|line| *line == jump || is_guard(line));
+    let above = first.is_some() && place(&jump).is_some() && first < place(&accept);
     let once = input.iter().filter(|line| **line == jump).count() == 1;
     let rest = |rules: &Rules| {
         let mut rules = rules.clone();
         for lines in [&mut rules.v4, &mut rules.v6] {
-            lines.retain(|line| *line != accept && *line != jump);
+            lines.retain(|line| *line != accept && *line != jump && !is_guard(line));
         }
         rules
     };
@@ -280,10 +290,10 @@ fn edits_of_sets(lab: &Lab) -> Result<()> {
             ("a member added", format!("ipset add {set} {stranger}")),
             ("a set emptied", format!("ipset flush {set}")),
         ] {
-            let known = lab.drift()?.len();
+            let known = lab.drift()?;
             lab.edit(NODE, &edit)?;
             let record =
-                noticed_and_repaired(lab, known, "set", family, &before, |now| now == &before)
+                noticed_and_repaired(lab, &known, "set", family, &before, |now| now == &before)
                     .with_context(|| format!("{what} ({family})"))?;
             ensure!(
                 record.chain.as_ref() == Some(&set),

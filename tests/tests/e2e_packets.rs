@@ -82,6 +82,22 @@ const EXPECTED: &[Row] = &[
         ],
         &["cluster"],
     ),
+    (
+        "wss",
+        &[
+            (Kind::Tcp, 4443),
+            (Kind::Tcp, 7443),
+            (Kind::Tcp, 8082),
+            (Kind::Tcp, 8089),
+        ],
+        &["office"],
+    ),
+    (
+        "turn",
+        &[(Kind::Udp, 3478), (Kind::Tcp, 3478), (Kind::Tcp, 5349)],
+        &["office"],
+    ),
+    ("stun", &[(Kind::Udp, 3478)], &["office"]),
     ("icmp", &[(Kind::Ping, 0)], EVERYBODY),
     // Of the site's own rules.
     ("rule:monitoring", &[(Kind::Tcp, 9100)], &["cluster"]),
@@ -107,7 +123,8 @@ const EXPECTED: &[Row] = &[
 fn strict(document: &str) -> Result<String> {
     let strict = document.replace("trust: full", "trust: strict").replace(
         "services:\n",
-        "services:\n  xmpp-s2s: {from: [world]}\n  nfs: {from: [cluster]}\n",
+        "services:\n  xmpp-s2s: {from: [world]}\n  nfs: {from: [cluster]}\n  \
+         wss: {from: [tenants]}\n  turn: {from: [tenants]}\n  stun: {from: [tenants]}\n",
     );
     ensure!(
         strict.contains("strict") && strict.contains("nfs"),

@@ -3,23 +3,28 @@
 mod enroll;
 mod restore;
 mod run;
+mod set_controller;
 mod status;
 mod teardown;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
+use voipfleet_log::Form;
 
 use crate::cli::{Cli, Command, LogFormat, Tools};
+use crate::host::clock::FleetClock;
 use crate::host::exec::Runner;
 use crate::kernel::System;
+use crate::ledger::Ledger;
 
 /// Runs the subcommand that the command line names.
 pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Enroll(arguments) => enroll::enroll(&arguments),
+        Command::SetController(arguments) => set_controller::set_controller(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Restore(arguments) => restore::restore(&arguments),
         Command::Status(arguments) => status::status(&arguments),
@@ -33,16 +38,11 @@ fn print(line: &str) -> anyhow::Result<()> {
 }
 
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false);
-    // A second start in one process (tests) keeps the first.
-    let _started = match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    let form = match format {
+        LogFormat::Text => Form::Text,
+        LogFormat::Json => Form::FlatJson,
     };
+    voipfleet_log::start(form, false);
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -51,6 +51,15 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start the async runtime")
+}
+
+/// The tools, with the ends of set elements measured by the controller's clock as the ledger knows
+/// it.
+fn with_fleet_clock(system: System, ledger: &Ledger, clock: &Arc<FleetClock>) -> System {
+    if let Some(reading) = ledger.clock() {
+        clock.restore(reading);
+    }
+    system.measured_by(Arc::clone(clock))
 }
 
 fn find_tools(tools: &Tools) -> anyhow::Result<System> {

@@ -1,11 +1,12 @@
 //! `voipfleet-agent restore`
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::bail;
 use voipfleet_protocol::errors::chain;
 
-use super::{find_tools, print, start_log};
+use super::{find_tools, print, start_log, with_fleet_clock};
 use crate::cli::Tools;
 use crate::enforcement::recovery::{self, Interrupted};
 use crate::host::state_dir::StateDir;
@@ -15,8 +16,9 @@ pub(super) fn restore(tools: &Tools) -> anyhow::Result<ExitCode> {
     start_log(tools.log_format);
     let state = StateDir::open(&tools.state.state)?;
     let _lock = state.lock()?;
-    let mut system = find_tools(tools)?;
+    let system = find_tools(tools)?;
     let ledger = Ledger::open(&state.ledger())?;
+    let mut system = with_fleet_clock(system, &ledger, &Arc::default());
     let recovered = recovery::recover(&mut system, &ledger);
     if let Some(fallback) = &recovered.fallback {
         bail!("{}", fallback.describe());

@@ -8,16 +8,17 @@ use std::thread::JoinHandle;
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
+use voipfleet_protocol::errors::chain;
 
-use super::{find_tools, runtime, start_log};
+use super::{find_tools, runtime, start_log, with_fleet_clock};
 use crate::cli::Run;
 use crate::enforcement::apply::NodeId;
 use crate::host::exec::Runner;
 use crate::host::state_dir::{NodeConfig, StateDir};
 use crate::host::{Host, systemd};
 use crate::inventory::HostInventory;
-use crate::kernel::{Kernel, LOCK_FILE, Watch};
+use crate::kernel::{AddressEvents, Kernel, LOCK_FILE, Watch};
 use crate::ledger::Ledger;
 use crate::link::{FetchLimits, Link};
 use crate::mailbox::{Inbox, Outbox};
@@ -43,7 +44,9 @@ pub(super) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     // Before the rules are put in force, so that no change after that is missed.
     let (backend, own) = (system.backend(), system.own_processes());
     let watch = runtime.block_on(async { Watch::open(backend, own, Path::new(LOCK_FILE)) });
+    let addresses = runtime.block_on(async { AddressEvents::open() });
     let ledger = Ledger::open(&state.ledger())?;
+    let system = with_fleet_clock(system, &ledger, inbox.clock());
     let settings = settings(arguments, &config);
     let (to_kernel, reports) = (Arc::clone(&inbox), Arc::clone(&outbox));
     let reconciler = Reconciler::start(Box::new(system), ledger, settings, to_kernel, reports);
@@ -58,6 +61,15 @@ pub(super) fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
                 tokio::spawn(Arc::clone(&inbox).follow(watch));
             }
             Err(error) => inbox.polling_only(&error),
+        }
+        match addresses {
+            Ok(addresses) => {
+                tokio::spawn(Arc::clone(&inbox).follow_addresses(addresses));
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                warn!(reason, "no events for changes of addresses; polling only");
+            }
         }
         let link = tokio::spawn(link.run(stop.clone()));
         let stopped = wait_for_signal(&stop).await;

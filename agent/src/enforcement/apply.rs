@@ -9,12 +9,12 @@ use voipfleet_ruleset::iptables::{Failsafe, SetCount};
 use voipfleet_ruleset::ruleset::dynamic_sets::Missing;
 use voipfleet_ruleset::ruleset::{Digest, DynamicSets, Ruleset};
 
+use super::kernel_state::{KernelState, read_kernel};
 use super::preflight::{Preflight, preflight};
 use super::read_back;
 use super::target::{EnforceError, RepairScope, Target};
 use super::write::{self, Effort};
 use crate::failpoint::{Step, reach};
-use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, NoScratch, Parts};
 use crate::ledger::{Confirmed, Journal, Ledger, LedgerError, effective};
 
@@ -50,6 +50,15 @@ pub enum Rejection {
     /// The preflight failed.
     #[error("this node's kernel refuses it: {0}")]
     Kernel(#[source] KernelError),
+    /// Another program holds the lock of the node's tools.
+    #[error("nothing was changed: {0}")]
+    Locked(#[source] KernelError),
+    /// What cannot be read can be neither changed nor put back.
+    #[error(
+        "nothing was changed, because this node's rules or sets cannot be read: {0}; see \
+         `nft -a list ruleset` and `ipset list` on the node"
+    )]
+    Unreadable(#[source] KernelError),
     /// Without a journal, a crash could not be rolled back.
     #[error("cannot write the journal")]
     Journal(#[source] LedgerError),
@@ -116,6 +125,8 @@ pub struct Prepared {
     /// The ruleset with its dynamic sets; none where it names none.
     filled: Option<Arc<Ruleset>>,
     preflight: Preflight,
+    /// What the kernel holds; none: it is read when it is changed.
+    before: Option<KernelState>,
 }
 
 impl Prepared {
@@ -129,7 +140,10 @@ impl Prepared {
     ) -> Result<Self, Rejection> {
         let filled = effective(&ruleset, sets).map_err(Rejection::UnknownDynamicSet)?;
         let effective = filled.as_deref().unwrap_or(&ruleset);
-        let preflight = preflight(kernel, effective, &failsafe).map_err(Rejection::Kernel)?;
+        let preflight = preflight(kernel, effective, &failsafe).map_err(|error| match error {
+            KernelError::Locked { .. } => Rejection::Locked(error),
+            _ => Rejection::Kernel(error),
+        })?;
         reach(Step::PreflightPassed);
         Ok(Self {
             held,
@@ -137,7 +151,20 @@ impl Prepared {
             failsafe,
             filled,
             preflight,
+            before: None,
         })
+    }
+
+    /// Reads what the kernel holds, before anything is noted or changed.
+    pub fn read_kernel(&mut self, kernel: &mut dyn Kernel) -> Result<(), Rejection> {
+        let read = self.read(kernel).complete();
+        self.before = Some(read.map_err(Rejection::Unreadable)?);
+        Ok(())
+    }
+
+    fn read(&self, kernel: &mut dyn Kernel) -> KernelState {
+        let needed = !self.target(kernel.now()).ruleset.sets.is_empty();
+        read_kernel(kernel, Parts::ALL, needed)
     }
 
     /// Why there was no preflight.
@@ -159,7 +186,7 @@ impl Prepared {
         ledger.begin(&journal).map_err(Rejection::Journal)
     }
 
-    fn target(&self) -> Target<'_> {
+    fn target(&self, now: u64) -> Target<'_> {
         Target {
             ruleset: self.filled.as_deref().unwrap_or(&self.ruleset),
             failsafe: &self.failsafe,
@@ -167,27 +194,31 @@ impl Prepared {
                 Preflight::Passed(canonical) => Some(canonical),
                 Preflight::Skipped(_) => None,
             },
-            now: clock::unix(clock::now()),
+            now,
             scope: RepairScope::WHOLE,
         }
     }
 
     /// Enforces it, and reads it back. It is not confirmed by that: a new connection must reach the
     /// controller first.
-    pub fn enforce(self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
+    pub fn enforce(mut self, kernel: &mut dyn Kernel) -> Result<Confirmed, EnforceError> {
         self.write(kernel)?;
         Ok(self.read_back(kernel)?.0)
     }
 
     /// Loads it into the kernel.
-    pub fn write(&self, kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
+    pub fn write(&mut self, kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
+        let before = self.before.take();
+        let before = before.unwrap_or_else(|| self.read(kernel));
         let effort = Effort::UntilRefused;
-        write::write(kernel, self.target(), Parts::ALL, effort)
+        let target = self.target(kernel.now());
+        write::write_over(kernel, target, Parts::ALL, effort, before)
     }
 
     /// Reads it back, and counts the elements of its sets.
     pub fn read_back(self, kernel: &mut dyn Kernel) -> Result<(Confirmed, SetCount), EnforceError> {
-        let read = read_back::read_back(kernel, self.target())?;
+        let now = kernel.now();
+        let read = read_back::read_back(kernel, self.target(now))?;
         let candidate = Confirmed {
             held: self.held,
             ruleset: self.ruleset,
@@ -222,7 +253,7 @@ pub fn enforce_confirmed(
     ledger: &Ledger,
     confirmed: &mut Confirmed,
 ) -> Result<(), Failure> {
-    let fits = confirmed.canonical.fits(kernel);
+    let fits = confirmed.canonical.fits(kernel, &confirmed.ruleset);
     let mut known = true;
     if !fits {
         match preflight(kernel, confirmed.effective(), &confirmed.failsafe)
@@ -239,7 +270,7 @@ pub fn enforce_confirmed(
         ruleset: confirmed.effective(),
         failsafe: &confirmed.failsafe,
         canonical: known.then_some(&confirmed.canonical),
-        now: clock::unix(clock::now()),
+        now: kernel.now(),
         scope: RepairScope::WHOLE,
     };
     let mut canonical = write::enforce(kernel, target, Effort::AsFarAsPossible)?;
@@ -268,6 +299,7 @@ pub fn refresh_failsafe(
         failsafe,
         filled: running.filled.clone(),
         preflight,
+        before: None,
     };
     let mut refreshed = prepared.enforce(kernel)?;
     refreshed.canonical.keep_policies(&running.canonical);

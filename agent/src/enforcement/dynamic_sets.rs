@@ -10,7 +10,6 @@ use voipfleet_ruleset::ruleset::{
 };
 
 use super::kernel_state;
-use crate::host::clock;
 use crate::kernel::Kernel;
 use crate::ledger::{Confirmed, KeptSets, Ledger, SiteSets};
 
@@ -68,7 +67,7 @@ pub fn load(
     };
     if let Some(confirmed) = confirmed {
         let ours = |kernel: &mut dyn Kernel| {
-            let now = clock::unix(clock::now());
+            let now = kernel.now();
             let sets = kernel_state::read_sets(kernel, false).unwrap_or_default();
             sets.iter().map(|set| as_address_set(set, now)).collect()
         };
@@ -152,7 +151,10 @@ fn keep(set: &mut AddressSet, held: Option<&AddressSet>) {
     };
     let elements = set.elements.iter().chain(&held.elements).copied();
     let expiring = set.expiring.iter().chain(&held.expiring).copied();
-    *set = AddressSet::new(set.name.clone(), elements).with_expiring(expiring);
+    let scheduled = set.scheduled.iter().copied();
+    *set = AddressSet::new(set.name.clone(), elements)
+        .with_expiring(expiring)
+        .with_scheduled(scheduled);
 }
 
 /// A set of the kernel as one of a ruleset at `now`, Unix time in seconds.

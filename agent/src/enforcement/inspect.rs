@@ -1,13 +1,16 @@
 //! Compares the kernel with the ruleset that should run, and repairs differences.
 
+use std::collections::BTreeMap;
+
 use voipfleet_ruleset::drift::{Difference, DriftClass, DriftTable, compare_rules, compare_sets};
 use voipfleet_ruleset::iptables::{SetCount, Slack, count_sets, set_renewal};
 use voipfleet_ruleset::ruleset::Family;
 
 use super::kernel_state::{KernelState, read_kernel};
+use super::obstacles::Obstacles;
+use super::openness::{Openness, openness};
 use super::target::{EnforceError, RepairScope, Target};
 use super::write::{self, Effort};
-use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::Confirmed;
 
@@ -21,6 +24,10 @@ pub struct Inspection {
     pub sets: Option<SetCount>,
     /// Input of `ipset restore` for timers that are off only because time passed.
     pub(crate) renewal: Option<String>,
+    /// What could be read only by other means than iptables-save and ipset save.
+    pub obstacles: Obstacles,
+    /// Why packets come in that the ruleset does not let in, by family.
+    pub open: BTreeMap<Family, Openness>,
     /// The state that was read.
     read: KernelState,
 }
@@ -36,9 +43,9 @@ pub(crate) struct Moment {
 
 impl Moment {
     /// Now, with a clock that was not set.
-    pub(crate) fn now() -> Self {
+    pub(crate) fn now(kernel: &dyn Kernel) -> Self {
         Self {
-            now: clock::unix(clock::now()),
+            now: kernel.now(),
             stepped: false,
         }
     }
@@ -56,6 +63,31 @@ impl Inspection {
         self.differences.iter().any(unreadable)
     }
 
+    /// Whether the rules of `family` could not be read.
+    pub(crate) fn is_unreadable_in(&self, family: Family) -> bool {
+        self.differences.iter().any(|difference| {
+            difference.class == DriftClass::Unreadable
+                && difference.table == DriftTable::Filter
+                && difference.family == family
+        })
+    }
+
+    /// Those of `parts` that could be read.
+    pub(crate) fn readable(&self, parts: Parts) -> Parts {
+        let is_read = |table: DriftTable, family: Family| {
+            !self.differences.iter().any(|difference| {
+                difference.class == DriftClass::Unreadable
+                    && difference.table == table
+                    && (difference.family == family || table == DriftTable::Ipset)
+            })
+        };
+        Parts {
+            v4: parts.v4 && is_read(DriftTable::Filter, Family::V4),
+            v6: parts.v6 && is_read(DriftTable::Filter, Family::V6),
+            sets: parts.sets && is_read(DriftTable::Ipset, Family::V4),
+        }
+    }
+
     fn unreadable(&mut self, family: Family, table: DriftTable, why: &KernelError) {
         self.differences.push(Difference {
             observed: Some(why.to_string()),
@@ -66,7 +98,8 @@ impl Inspection {
 
 /// Compares the kernel with the ruleset that should run.
 pub fn inspect(kernel: &mut dyn Kernel, running: &Confirmed) -> Inspection {
-    inspect_parts(kernel, running, Parts::ALL, Moment::now())
+    let moment = Moment::now(kernel);
+    inspect_parts(kernel, running, Parts::ALL, moment)
 }
 
 /// Compares `parts` of the kernel with the ruleset that should run.
@@ -78,11 +111,17 @@ pub(crate) fn inspect_parts(
 ) -> Inspection {
     let mut inspection = Inspection::default();
     let needed = !running.effective().sets.is_empty();
-    let mut read = read_kernel(kernel, parts, needed);
+    let mut read = read_kernel(kernel, parts.of(&running.ruleset), needed);
+    inspection.obstacles = Obstacles::of(&mut read);
     read.tables.retain(|family, table| match table {
         Ok(observed) => {
-            let differences = compare_rules(running.canonical.of(*family), observed);
-            inspection.differences.extend(differences);
+            let wanted = running.canonical.of(*family);
+            if let Some(why) = openness(running.ruleset.mode, wanted, observed) {
+                inspection.open.insert(*family, why);
+            }
+            inspection
+                .differences
+                .extend(compare_rules(wanted, observed));
             true
         }
         Err(why) => {
@@ -128,7 +167,7 @@ pub(crate) fn repair(
         ruleset: running.effective(),
         failsafe: &running.failsafe,
         canonical: Some(&running.canonical),
-        now: clock::unix(clock::now()),
+        now: kernel.now(),
         scope,
     };
     let differs = |family: Family, table: DriftTable| {

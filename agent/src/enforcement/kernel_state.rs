@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use voipfleet_ruleset::iptables::{KernelSet, Table, parse_ipset_save, parse_save};
+use voipfleet_ruleset::iptables::{KernelSet, Table, parse_save};
 use voipfleet_ruleset::ruleset::Family;
 
-use crate::kernel::{Kernel, KernelError, Parts};
+use crate::kernel::{self, Kernel, KernelError, OurSets, Parts, SetObstacle};
 
 /// Text that is worth a thread of its own to parse, in bytes.
 const LARGE: usize = 256 << 10;
@@ -17,9 +17,20 @@ pub struct KernelState {
     pub tables: BTreeMap<Family, Result<Table, KernelError>>,
     /// Our sets; none where they were not requested.
     pub sets: Option<Result<Vec<KernelSet>, KernelError>>,
+    /// What kept ipset from saving all sets, also foreign ones.
+    pub set_obstacle: Option<SetObstacle>,
 }
 
 impl KernelState {
+    /// The same where all of it could be read; else the first failure.
+    pub(crate) fn complete(mut self) -> Result<Self, KernelError> {
+        let tables = std::mem::take(&mut self.tables).into_iter();
+        let read = tables.map(|(family, table)| Ok((family, Ok(table?))));
+        self.tables = read.collect::<Result<_, KernelError>>()?;
+        self.sets = self.sets.take().transpose()?.map(Ok);
+        Ok(self)
+    }
+
     /// Takes the table of one family; reads it where that was not requested before.
     pub(crate) fn table(
         &mut self,
@@ -46,21 +57,26 @@ impl KernelState {
 pub fn read_kernel(kernel: &mut dyn Kernel, parts: Parts, needed: bool) -> KernelState {
     let printed = kernel.print(parts);
     let understand = |(family, text): (Family, Result<String, KernelError>)| {
-        (family, text.and_then(|text| table(family, &text)))
+        let parsed = text.and_then(|text| {
+            parse_save(&text).map_err(|source| KernelError::Rules { family, source })
+        });
+        (family, parsed)
     };
     let (large, small): (Vec<_>, Vec<_>) = printed
         .rules
         .into_iter()
         .partition(|(_, text)| text.as_ref().is_ok_and(|text| text.len() >= LARGE));
-    std::thread::scope(|scope| {
+    let mut observed = std::thread::scope(|scope| {
         let started: Vec<_> = large
             .into_iter()
             .map(|text| scope.spawn(move || understand(text)))
             .collect();
         let mut observed = KernelState {
             tables: small.into_iter().map(understand).collect(),
-            sets: printed.sets.map(|text| ours(text, needed)),
+            ..KernelState::default()
         };
+        let sets = printed.sets.map(|text| ours(kernel, text, needed));
+        (observed.sets, observed.set_obstacle) = split(sets);
         for thread in started {
             let understood = thread.join();
             let (family, table) =
@@ -68,27 +84,44 @@ pub fn read_kernel(kernel: &mut dyn Kernel, parts: Parts, needed: bool) -> Kerne
             observed.tables.insert(family, table);
         }
         observed
-    })
+    });
+    for (family, table) in &mut observed.tables {
+        if let Err(error) = table {
+            let error = std::mem::replace(error, KernelError::ScratchGone);
+            *table = kernel::table_from(kernel, *family, Err(error));
+        }
+    }
+    observed
 }
 
 /// The filter table of one family.
 pub fn read_rules(kernel: &mut dyn Kernel, family: Family) -> Result<Table, KernelError> {
-    table(family, &kernel.save(family)?)
+    kernel::read_table(kernel, family)
 }
 
 /// Our sets. A node without ipset has none, which suffices for a ruleset without sets.
 pub fn read_sets(kernel: &mut dyn Kernel, needed: bool) -> Result<Vec<KernelSet>, KernelError> {
-    ours(kernel.ipset_save(), needed)
+    let saved = kernel.ipset_save();
+    ours(kernel, saved, needed).map(|ours| ours.sets)
 }
 
-fn table(family: Family, text: &str) -> Result<Table, KernelError> {
-    parse_save(text).map_err(|source| KernelError::Rules { family, source })
+fn ours(
+    kernel: &mut dyn Kernel,
+    saved: Result<String, KernelError>,
+    needed: bool,
+) -> Result<OurSets, KernelError> {
+    match saved {
+        Err(error) if error.is_not_installed() && !needed => Ok(OurSets::default()),
+        saved => kernel::sets_from(kernel, saved),
+    }
 }
 
-fn ours(text: Result<String, KernelError>, needed: bool) -> Result<Vec<KernelSet>, KernelError> {
-    match text {
-        Ok(text) => Ok(parse_ipset_save(&text)?),
-        Err(error) if error.is_not_installed() && !needed => Ok(Vec::new()),
-        Err(error) => Err(error),
+type Sets = Result<Vec<KernelSet>, KernelError>;
+
+fn split(ours: Option<Result<OurSets, KernelError>>) -> (Option<Sets>, Option<SetObstacle>) {
+    match ours {
+        None => (None, None),
+        Some(Err(error)) => (Some(Err(error)), None),
+        Some(Ok(ours)) => (Some(Ok(ours.sets)), ours.obstacle),
     }
 }

@@ -6,7 +6,7 @@
 
 use tracing::{error, warn};
 use voipfleet_protocol::errors::chain;
-use voipfleet_ruleset::iptables::{Failsafe, filter_section, jump_edit, read_rule};
+use voipfleet_ruleset::iptables::{Failsafe, filter_section, jump_edit, parse_listing, read_rule};
 use voipfleet_ruleset::ruleset::{Family, INPUT_CHAIN, InvalidToken, Mode, RuleSubject, Ruleset};
 
 use super::target::{EnforceError, RepairScope, Target};
@@ -43,6 +43,11 @@ pub enum Protection {
 }
 
 impl Fallback {
+    /// Whether nothing protects the node that should.
+    pub fn is_open(&self) -> bool {
+        matches!(self.protection, Protection::Refused(_))
+    }
+
     /// For the log, the operator and the controller.
     pub fn describe(&self) -> String {
         let since = i64::try_from(clock::unix_ms(self.note.since))
@@ -156,7 +161,7 @@ fn load(
         ruleset: &ruleset,
         failsafe: &failsafe,
         canonical: None,
-        now: clock::unix(clock::now()),
+        now: kernel.now(),
         scope: RepairScope::WHOLE,
     };
     // A refusal of one family must not leave the other one open.
@@ -193,8 +198,14 @@ fn rules_of(management: Option<Management>) -> Result<(Ruleset, Failsafe), Inval
         ssh_ports,
         failsafe,
         mode: _,
+        without_ipv6,
     } = management;
-    Ruleset::management(site, node, admins, ssh_ports).map(|ruleset| (ruleset, failsafe))
+    let ruleset = Ruleset::management(site, node, admins, ssh_ports)?;
+    let ruleset = Ruleset {
+        without_ipv6,
+        ..ruleset
+    };
+    Ok((ruleset, failsafe))
 }
 
 fn admins_anywhere() -> Result<Management, InvalidToken> {
@@ -216,6 +227,7 @@ fn admins_anywhere() -> Result<Management, InvalidToken> {
         .collect(),
         ssh_ports: vec![SSH_PORT],
         failsafe: Failsafe::default(),
+        without_ipv6: false,
     })
 }
 
@@ -226,10 +238,21 @@ fn protect(
     existing: ExistingRules,
     mode: Mode,
 ) -> Result<InForce, EnforceError> {
-    if !kernel.speaks(family) {
+    if !kernel.speaks(family) || !target.ruleset.filters(family) {
         return Ok(InForce::Ruleset); // none of its packets come in
     }
-    let table = kernel_state::read_rules(kernel, family)?;
+    let table = match kernel_state::read_rules(kernel, family) {
+        Ok(table) => table,
+        // Whatever else the table holds.
+        Err(error)
+            if existing == ExistingRules::Keep
+                && error.is_unprintable()
+                && has_ruleset(kernel, family) =>
+        {
+            return Ok(InForce::Ruleset);
+        }
+        Err(error) => return Err(error.into()),
+    };
     let rules = table.chain(INPUT_CHAIN).map(|chain| chain.rules.as_slice());
     let rules = rules.unwrap_or_default();
     let is_management = rules.iter().any(|rule| is_management_rule(rule, family));
@@ -247,6 +270,21 @@ fn protect(
         write::enforce_rules(kernel, target, family)?;
     }
     Ok(InForce::Management)
+}
+
+/// Whether the rules of a ruleset are there, in a table that cannot be read as a whole.
+fn has_ruleset(kernel: &mut dyn Kernel, family: Family) -> bool {
+    let listing = kernel.list(family, Some(INPUT_CHAIN), None).ok();
+    let listing = listing.filter(|listing| listing.refused.is_none());
+    let table = listing.and_then(|listing| parse_listing(&listing.text).ok());
+    let chain = table.as_ref().and_then(|table| table.chain(INPUT_CHAIN));
+    chain.is_some_and(|chain| {
+        let management = chain
+            .rules
+            .iter()
+            .any(|rule| is_management_rule(rule, family));
+        !chain.rules.is_empty() && !management
+    })
 }
 
 /// Whether this line of iptables-save is a rule that only [`Ruleset::management`] has. The kernel

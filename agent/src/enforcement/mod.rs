@@ -9,6 +9,8 @@ pub mod dynamic_sets;
 pub mod inspect;
 pub mod kernel_state;
 pub mod management_rules;
+pub mod obstacles;
+pub mod openness;
 pub mod preflight;
 pub mod read_back;
 pub mod recovery;

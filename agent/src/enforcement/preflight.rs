@@ -11,6 +11,10 @@ use crate::ledger::Canonical;
 
 /// The result of a preflight.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each push, and it is moved twice"
+)]
 pub enum Preflight {
     /// The kernel accepts the ruleset; this is its canonical form.
     Passed(Canonical),
@@ -52,7 +56,7 @@ fn print(
     failsafe: &Failsafe,
     family: Family,
 ) -> Result<Wanted, KernelError> {
-    if !scratch.speaks(family) {
+    if !scratch.speaks(family) || !ruleset.filters(family) {
         return Ok(Wanted {
             family,
             table: Table::default(),

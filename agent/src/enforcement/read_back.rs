@@ -26,11 +26,11 @@ pub struct ReadBack {
 /// Reads the kernel back, and checks that it holds `target`.
 pub fn read_back(kernel: &mut dyn Kernel, target: Target<'_>) -> Result<ReadBack, EnforceError> {
     let needed = !target.ruleset.sets.is_empty();
-    let mut observed = read_kernel(kernel, Parts::ALL, needed);
+    let mut observed = read_kernel(kernel, Parts::ALL.of(target.ruleset), needed);
     let mut differences = Vec::new();
     let mut tables = Vec::with_capacity(2);
     for family in Family::BOTH {
-        if !kernel.speaks(family) {
+        if !kernel.speaks(family) || !target.ruleset.filters(family) {
             tables.push(Wanted {
                 family,
                 table: Table::default(),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::debug;
+use voipfleet_protocol::errors::chain;
 use voipfleet_ruleset::iptables::{KernelSet, SetPlan, SetRemoval, Table, destroy, removal};
 use voipfleet_ruleset::ruleset::Family;
 
@@ -43,7 +45,7 @@ pub fn write(
     effort: Effort,
 ) -> Result<(), EnforceError> {
     let needed = !target.ruleset.sets.is_empty();
-    let read = read_kernel(kernel, parts, needed);
+    let read = read_kernel(kernel, parts.of(target.ruleset), needed);
     write_over(kernel, target, parts, effort, read)
 }
 
@@ -67,17 +69,29 @@ pub(crate) fn write_over(
     if first.is_err() && effort == Effort::UntilRefused {
         return first;
     }
-    let families = parts.families(|family| kernel.speaks(family));
+    let filtered = |family| kernel.speaks(family) && target.ruleset.filters(family);
+    let families = parts.families(filtered);
     first = first.and(together(kernel, &families, effort, |kernel, family| {
         let table = read.table(kernel, family);
         let loaded = table.and_then(|table| load(kernel, target, family, table));
         reach(Step::Rules(family));
         loaded
     }));
-    first?;
+    if first.is_err() && effort == Effort::UntilRefused {
+        return first;
+    }
+    if first.is_ok() && parts.v6 && !target.ruleset.filters(Family::V6) {
+        leave_ipv6(kernel);
+    }
+    // Also where rules were refused: else elements of two rulesets would be in force together.
+    // Sets that refused rules still name stay.
+    let timeout = match &first {
+        Ok(()) => target.scope.release_timeout,
+        Err(_) => RepairScope::REPAIR_RELEASE_TIMEOUT,
+    };
     let plan = |observed: &[KernelSet]| target.set_plan(observed).after;
-    release(kernel, after, target.scope.release_timeout, plan)
-        .map_err(failed_at(EnforceStep::SetsAfter))?;
+    let released = release(kernel, after, timeout, plan);
+    first.and(released.map_err(failed_at(EnforceStep::SetsAfter)))?;
     reach(Step::SetsReleased);
     Ok(())
 }
@@ -233,10 +247,30 @@ fn unload(kernel: &mut dyn Kernel, family: Family) -> Result<(), KernelError> {
     restore(kernel, family, observed, removal)
 }
 
+/// Whether there is a table that could hold rules of ours. Only that of IPv6 may be missing: its site
+/// may say so.
+fn has_table(kernel: &mut dyn Kernel, family: Family) -> bool {
+    family == Family::V4 || !kernel.save(family).is_err_and(|error| error.has_no_table())
+}
+
+/// Removes our rules of IPv6 from a node that has none any more, as far as its tools work: an earlier
+/// ruleset may have left some, and they hold its sets.
+fn leave_ipv6(kernel: &mut dyn Kernel) {
+    if kernel.speaks(Family::V6)
+        && let Err(error) = unload(kernel, Family::V6)
+    {
+        debug!(reason = chain(&error), "no IPv6 rules to remove");
+    }
+}
+
 /// Removes all jumps, chains and sets of ours, in both families, as far as possible. Returns the
 /// first failure.
 pub fn clear(kernel: &mut dyn Kernel) -> Result<(), EnforceError> {
     let families = Parts::ALL.families(|family| kernel.speaks(family));
+    let families: Vec<Family> = families
+        .into_iter()
+        .filter(|family| has_table(kernel, *family))
+        .collect();
     let effort = Effort::AsFarAsPossible;
     let first = together(kernel, &families, effort, |kernel, family| {
         let unloaded = unload(kernel, family);

@@ -5,15 +5,13 @@ use super::{ForeignFirewall, ForeignFirewallKind};
 use super::foreign_firewall;
 use crate::host::{Host, Root};
 
-/// The longest file of saved rules, or of settings, that is searched.
+/// The longest file of settings that is searched.
 const MAX_FILE: u64 = 1 << 20;
 
 /// A service that loads firewall rules.
 struct Service {
     kind: ForeignFirewallKind,
     units: &'static [&'static str],
-    /// Where it keeps rules that it loads at boot.
-    saved: &'static [&'static str],
     advice: &'static str,
 }
 
@@ -21,28 +19,24 @@ const SERVICES: [Service; 4] = [
     Service {
         kind: ForeignFirewallKind::Firewalld,
         units: &["firewalld.service"],
-        saved: &[],
         advice: "it drops what its zones do not open, whatever the policy opens: systemctl \
                  disable --now firewalld",
     },
     Service {
         kind: ForeignFirewallKind::IptablesServices,
         units: &["iptables.service", "ip6tables.service"],
-        saved: &["/etc/sysconfig/iptables", "/etc/sysconfig/ip6tables"],
         advice: "it flushes the filter table when it starts, stops or reloads: systemctl disable \
                  iptables ip6tables; voipfleet-agent loads the policy at boot by itself",
     },
     Service {
         kind: ForeignFirewallKind::NetfilterPersistent,
         units: &["netfilter-persistent.service"],
-        saved: &["/etc/iptables/rules.v4", "/etc/iptables/rules.v6"],
         advice: "it replaces the filter table when it starts: systemctl disable \
                  netfilter-persistent; voipfleet-agent loads the policy at boot by itself",
     },
     Service {
         kind: ForeignFirewallKind::NftablesService,
         units: &["nftables.service"],
-        saved: &[],
         advice: "it flushes every table when it starts, stops or reloads, including those of \
                  iptables: systemctl disable --now nftables, or remove `flush ruleset` from its \
                  files",
@@ -83,14 +77,6 @@ impl Service {
         }
         if words.is_empty() {
             return None;
-        }
-        let ours = |file: &&&str| {
-            let text = host.root.text(file, MAX_FILE).unwrap_or_default();
-            text.contains("VF-INPUT")
-        };
-        // Such a copy goes stale, and where a set of it is missing the whole file fails.
-        for file in self.saved.iter().filter(ours) {
-            words.push(format!("{file} holds an old copy of our rules"));
         }
         Some(foreign_firewall(self.kind, words.join("; "), self.advice))
     }
@@ -170,11 +156,6 @@ mod tests {
         let wants = "/etc/systemd/system/multi-user.target.wants";
         write(&host, &format!("{wants}/netfilter-persistent.service"), "");
         write(&host, &format!("{wants}/ip6tables.service"), "");
-        write(
-            &host,
-            "/etc/iptables/rules.v4",
-            "*filter\n:VF-INPUT - [0:0]\nCOMMIT\n",
-        );
         write(&host, "/etc/ufw/ufw.conf", "ENABLED=yes\n");
         let found: Vec<_> = find(&host)
             .into_iter()
@@ -191,8 +172,7 @@ mod tests {
             ),
             (
                 ForeignFirewallKind::NetfilterPersistent,
-                "netfilter-persistent.service starts at boot; /etc/iptables/rules.v4 holds an old \
-                 copy of our rules",
+                "netfilter-persistent.service starts at boot",
             ),
             (
                 ForeignFirewallKind::Ufw,

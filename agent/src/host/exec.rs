@@ -26,8 +26,9 @@ const TIME_LIMIT: Duration = Duration::from_mins(1);
 const MAX_OUTPUT: usize = 128 << 20;
 /// The longest standard error that is kept; the rest is read and dropped.
 const MAX_WORDS: usize = 4096;
-/// How many of the processes started last are known as ours.
-const OWN_PIDS: usize = 64;
+/// How many of the processes started last are known as ours: a table that is read chain by chain
+/// takes two hundred.
+const OWN_PIDS: usize = 512;
 
 /// A tool failed.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,15 @@ pub struct Output {
     pub stdout: String,
     /// Its standard error, on one line, bounded.
     pub words: String,
+}
+
+/// The output of a tool, whether it succeeded or not.
+#[derive(Debug)]
+pub struct Ended {
+    /// What it printed by then.
+    pub output: Output,
+    /// How it failed: `exited with status 1`.
+    pub failed: Option<String>,
 }
 
 /// Processes that this agent started, so that kernel events that they cause are known as ours.
@@ -211,7 +221,21 @@ pub struct Started {
 impl Started {
     /// Writes its input, and waits for its end. Succeeds when it exits with 0. The time that
     /// it may take is counted from now.
-    pub fn finish(mut self, input: &str) -> Result<Output, ExecError> {
+    pub fn finish(self, input: &str) -> Result<Output, ExecError> {
+        let program = self.program.clone();
+        let Ended { output, failed } = self.end(input)?;
+        match failed {
+            None => Ok(output),
+            Some(how) => Err(ExecError::Refused {
+                program,
+                how,
+                words: output.words,
+            }),
+        }
+    }
+
+    /// The same, with what a tool that failed has printed.
+    pub fn end(mut self, input: &str) -> Result<Ended, ExecError> {
         let deadline = Instant::now() + self.limit;
         let ended = converse(&mut self.child, input.as_bytes(), deadline)
             .and_then(|(stdout, words)| Ok((wait(&mut self.child, deadline)?, stdout, words)));
@@ -233,17 +257,15 @@ impl Started {
             }
         };
         self.ended = true;
-        let words = one_line(&words);
-        if !status.success() {
-            return Err(ExecError::Refused {
-                program,
-                how: describe(status),
-                words,
-            });
-        }
         let stdout = String::from_utf8(stdout)
             .unwrap_or_else(|bytes| String::from_utf8_lossy(bytes.as_bytes()).into_owned());
-        Ok(Output { stdout, words })
+        Ok(Ended {
+            output: Output {
+                stdout,
+                words: one_line(&words),
+            },
+            failed: (!status.success()).then(|| describe(status)),
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bounded reading of files that others wrote.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,9 @@ use nix::fcntl::OFlag;
 
 /// The most names that are taken of a folder.
 const MAX_NAMES: usize = 4096;
+
+/// The longest file that is searched line by line: the symbols of a kernel are 20 MB.
+const MAX_LINES_FILE: u64 = 64 << 20;
 
 /// The folder under which the machine's files are: `/`, but in tests.
 #[derive(Debug, Clone)]
@@ -42,6 +45,15 @@ impl Root {
             // A cut in the middle of a letter, or a file of another time.
             String::from_utf8_lossy(other.as_bytes()).into_owned()
         }))
+    }
+
+    /// Whether a line of a regular file is wanted. It is read line by line, up to its end.
+    pub fn any_line(&self, absolute: &str, wanted: impl Fn(&str) -> bool) -> bool {
+        let Some(file) = open(&self.path(absolute)) else {
+            return false;
+        };
+        let lines = BufReader::new(file.take(MAX_LINES_FILE)).lines();
+        lines.map_while(Result::ok).any(|line| wanted(&line))
     }
 
     /// The names in a folder, sorted; none if there is no such folder.

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod disk;
 pub mod exec;
 mod files;
+pub mod pid_namespace;
 mod processes;
 pub mod state_dir;
 pub mod systemd;

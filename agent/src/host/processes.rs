@@ -1,7 +1,8 @@
 //! Processes, by their files in `/proc` while they live.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::Root;
 
@@ -19,6 +20,9 @@ const MAX_PASSWD: u64 = 1 << 20;
 /// 100 ms of work at the very worst.
 const MAX_PROCESSES: usize = 20_000;
 const MAX_LINKS: usize = 200_000;
+
+/// The command of process 1 where systemd runs.
+const SYSTEMD: &str = "systemd";
 
 /// Facts about a process; empty where they cannot be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -120,10 +124,13 @@ impl Processes {
 
     /// The owners of the sockets with these inodes.
     pub fn owners(&self, inodes: &[u64]) -> Sockets {
-        let mut owners = HashMap::new();
+        let wanted: HashSet<u64> = inodes.iter().copied().collect();
+        let mut owners: HashMap<u64, String> = HashMap::new();
+        // systemd listens for a service that it starts; the service has the socket too.
+        let mut of_systemd = 0;
         let mut left = MAX_LINKS;
         for pid in self.ids() {
-            if owners.len() == inodes.len() || left == 0 {
+            if owners.len() == wanted.len() && of_systemd == 0 || left == 0 {
                 break;
             }
             let Ok(links) = std::fs::read_dir(self.root.path(&format!("/proc/{pid}/fd"))) else {
@@ -134,15 +141,42 @@ impl Processes {
                 let inode = std::fs::read_link(link.path())
                     .ok()
                     .and_then(|to| socket_inode(to.to_str()?));
-                let Some(inode) = inode.filter(|inode| inodes.contains(inode)) else {
+                let Some(inode) = inode.filter(|inode| wanted.contains(inode)) else {
                     continue;
                 };
+                let known = owners.get(&inode).map(String::as_str);
+                if known.is_some_and(|known| known != SYSTEMD) {
+                    continue;
+                }
                 if let Some((_, comm)) = self.parent_and_comm(pid) {
-                    owners.entry(inode).or_insert(comm);
+                    let was = usize::from(known == Some(SYSTEMD));
+                    of_systemd = of_systemd + usize::from(comm == SYSTEMD) - was;
+                    owners.insert(inode, comm);
                 }
             }
         }
         Sockets(owners)
+    }
+}
+
+impl Processes {
+    /// The processes that have the file open.
+    pub fn with_file(&self, path: &Path) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut left = MAX_LINKS;
+        for pid in self.ids() {
+            let Ok(links) = std::fs::read_dir(self.root.path(&format!("/proc/{pid}/fd"))) else {
+                continue;
+            };
+            let is_open = links.take(left).filter_map(Result::ok).any(|link| {
+                left -= 1;
+                std::fs::read_link(link.path()).is_ok_and(|to| to == path)
+            });
+            if is_open {
+                found.push(pid);
+            }
+        }
+        found
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use voipfleet_proto::proxy::Proxy;
 use voipfleet_protocol::identity::tls::Credentials;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
@@ -32,6 +33,35 @@ pub struct NodeConfig {
     pub roles: Vec<String>,
     /// `HOST:PORT` of the controller's fleet listener.
     pub controller: String,
+    /// The HTTP proxy through which it is dialled; none: directly.
+    #[serde(default, with = "proxy_url", skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
+}
+
+/// A proxy as its URL.
+mod proxy_url {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use voipfleet_proto::proxy::Proxy;
+
+    // Serde's attribute asks for a reference to the option.
+    #[allow(clippy::ref_option)]
+    pub(super) fn serialize<S: Serializer>(
+        proxy: &Option<Proxy>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match proxy {
+            Some(proxy) => serializer.serialize_str(&proxy.to_url()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Proxy>, D::Error> {
+        let url = Option::<String>::deserialize(deserializer)?;
+        let proxy = url.map(|url| url.parse()).transpose();
+        proxy.map_err(serde::de::Error::custom)
+    }
 }
 
 /// PEM texts of `identity/`.
@@ -132,6 +162,19 @@ impl StateDir {
     /// The file of [`NodeConfig`].
     pub fn config_file(&self) -> PathBuf {
         self.folder.join("agent.json")
+    }
+
+    /// Writes the file of [`NodeConfig`], as a whole.
+    pub fn write_config(&self, config: &NodeConfig) -> Result<(), StateError> {
+        let path = self.config_file();
+        let text = serde_json::to_string_pretty(config);
+        let mut text = text.map_err(|source| StateError::Config {
+            path: path.clone(),
+            source,
+        })?;
+        text.push('\n');
+        disk::replace(&path, text.as_bytes())?;
+        Ok(())
     }
 
     /// Makes sure that no other agent uses this folder.

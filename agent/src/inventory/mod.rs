@@ -1,14 +1,21 @@
 //! Facts about the machine for the controller: read, never changed.
 
+mod kernel_features;
 pub mod node_facts;
+mod sockets;
 pub mod voipnow;
 
-use voipfleet_proto::v1 as pb;
+use std::collections::BTreeSet;
 
-use crate::foreign_firewalls;
+use voipfleet_proto::v1 as pb;
+use voipfleet_ruleset::ruleset::Family;
+
+use crate::foreign_firewalls::{ForeignFirewalls, Protected};
 use crate::host::{Host, Processes};
 use crate::kernel::Kernel;
 use crate::reconcile::Inventory;
+use kernel_features::KernelFeatures;
+use sockets::Sockets;
 
 /// Foreign firewalls, VoipNow, and listeners.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,9 +32,20 @@ impl Findings {
     /// Reads all of it: some twenty small files, the tables of both families, and one pass over
     /// the processes.
     pub fn read(host: &Host, kernel: &mut dyn Kernel) -> Self {
+        let mut foreign = ForeignFirewalls::default();
+        foreign.refresh(host);
+        foreign.check(host, kernel, Protected::NOTHING);
+        Self {
+            foreign_firewalls: foreign.found(),
+            ..Self::of_machine(host)
+        }
+    }
+
+    /// The same without foreign firewalls.
+    fn of_machine(host: &Host) -> Self {
         let processes = Processes::new(&host.root);
         Self {
-            foreign_firewalls: foreign_firewalls::find(host, kernel),
+            foreign_firewalls: Vec::new(),
             voipnow: voipnow::read(&host.root, &processes),
             listeners: voipnow::listeners(&host.root, &processes),
         }
@@ -39,6 +57,9 @@ impl Findings {
 pub struct HostInventory {
     host: Host,
     findings: Findings,
+    foreign: ForeignFirewalls,
+    sockets: Sockets,
+    features: KernelFeatures,
 }
 
 impl HostInventory {
@@ -47,26 +68,51 @@ impl HostInventory {
         Self {
             host,
             findings: Findings::default(),
+            foreign: ForeignFirewalls::default(),
+            sockets: Sockets::default(),
+            features: KernelFeatures::default(),
         }
     }
 }
 
 impl Inventory for HostInventory {
-    fn refresh(&mut self, kernel: &mut dyn Kernel) {
-        self.findings = Findings::read(&self.host, kernel);
+    fn refresh(&mut self, _kernel: &mut dyn Kernel) {
+        self.findings = Findings::of_machine(&self.host);
+        self.foreign.refresh(&self.host);
     }
 
-    fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts {
+    fn check_foreign(&mut self, kernel: &mut dyn Kernel, protected: Protected<'_>) -> bool {
+        self.foreign.check(&self.host, kernel, protected)
+    }
+
+    fn interfaces(&self) -> Option<BTreeSet<String>> {
+        node_facts::interfaces()
+    }
+
+    fn refresh_sockets(&mut self, kernel: &mut dyn Kernel) {
+        let processes = Processes::new(&self.host.root);
+        self.sockets.refresh(&self.host.root, &processes, kernel);
+        self.features.refresh(kernel);
+    }
+
+    fn ssh_ports(&self) -> &[u16] {
+        self.sockets.ssh_ports()
+    }
+
+    fn facts(&self, kernel: &dyn Kernel, families: &[Family]) -> pb::NodeFacts {
         let Findings {
-            foreign_firewalls,
-            voipnow,
-            listeners,
+            voipnow, listeners, ..
         } = self.findings.clone();
         pb::NodeFacts {
-            neighbours: foreign_firewalls,
+            neighbours: self.foreign.found(),
             voipnow,
             listeners,
-            warnings: node_facts::warnings(kernel).into_iter().collect(),
+            sockets: self.sockets.found().to_vec(),
+            missing_features: self.features.missing().to_vec(),
+            warnings: node_facts::warnings(kernel)
+                .into_iter()
+                .chain(self.features.warnings(families))
+                .collect(),
             ..node_facts::gather(kernel)
         }
     }

@@ -75,6 +75,12 @@ fn addresses() -> Vec<pb::InterfaceAddress> {
         .collect()
 }
 
+/// The names of all interfaces, with and without addresses; none where they cannot be read.
+pub fn interfaces() -> Option<BTreeSet<String>> {
+    let found = nix::ifaddrs::getifaddrs().ok()?;
+    Some(found.map(|interface| interface.interface_name).collect())
+}
+
 /// A warning about the machine: IPv6 is disabled.
 pub fn warnings(kernel: &dyn Kernel) -> Option<String> {
     (!kernel.speaks(Family::V6))

@@ -14,7 +14,9 @@ use crate::host::{Processes, comm_text};
 /// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h.
 const NFTABLES_GROUP: u32 = 7;
 /// `NFNL_SUBSYS_NFTABLES << 8`; the message's kind, `enum nf_tables_msg_types`, is below it.
-const NFTABLES: u16 = 10 << 8;
+pub(super) const NFTABLES: u16 = 10 << 8;
+/// The length of `struct nfgenmsg`.
+pub(super) const NETFILTER_HEADER: usize = 4;
 /// `NFT_MSG_NEWGEN`: the last message of every transaction.
 const NEW_GENERATION: u16 = NFTABLES | 15;
 /// `NFT_MSG_NEWTABLE` and `NFT_MSG_DELTABLE`.
@@ -35,6 +37,8 @@ const RULE_CHAIN: u16 = 2;
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6` of linux/netfilter.h.
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
+/// The tools by which the agent changes rules, as the kernel cuts their names.
+const OUR_TOOLS: [&str; 2] = ["iptables-restor", "ip6tables-resto"];
 /// The kernel sends at most a page, or 8 KiB, at once (`NLMSG_GOODSIZE`).
 const BUFFER: usize = 64 << 10;
 /// What the kernel may buffer while we are busy. A transaction of 10,000 rules is more; the kernel
@@ -111,6 +115,21 @@ impl KernelEvent {
                 .is_some_and(|author| own.contains(author.process.pid)),
             KernelEvent::Lost => false,
         }
+    }
+
+    /// Without the id of its author, which is one of another namespace: whether a tool is ours
+    /// cannot be known then, so that one like ours is unknown.
+    #[must_use]
+    pub fn without_ids(self) -> Self {
+        let KernelEvent::Changed(by) = self else {
+            return self;
+        };
+        let comm = by.author.map(|author| author.process.comm);
+        let foreign = comm.filter(|comm| !OUR_TOOLS.contains(&comm.as_str()));
+        KernelEvent::Changed(Transaction {
+            author: foreign.map(|comm| Box::new(Author::named(0, comm))),
+            ..by
+        })
     }
 
     /// Adds what can still be read of its author, if it reached anything.
@@ -191,7 +210,6 @@ fn is_kernel(from: &SocketAddr) -> bool {
 /// The events in one datagram, after what came of the transaction that is `open`. One that is
 /// cut short counts as lost.
 fn parse(mut datagram: &[u8], open: &mut Transaction) -> Vec<KernelEvent> {
-    const NETFILTER_HEADER: usize = 4; // struct nfgenmsg
     let mut events = Vec::new();
     while !datagram.is_empty() {
         let Ok(message) = NetlinkBuffer::new_checked(datagram) else {
@@ -223,7 +241,7 @@ fn parse(mut datagram: &[u8], open: &mut Transaction) -> Vec<KernelEvent> {
 }
 
 /// The attributes of a message, up to the first that is malformed.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(|attribute| {
         let attribute = attribute.ok()?;
         let value = attribute
@@ -316,6 +334,25 @@ mod tests {
             let transaction = Transaction { author, v4, v6 };
             let events = parse(&generation(), &mut open);
             assert_eq!(events, [KernelEvent::Changed(transaction)], "{chain}");
+        }
+    }
+
+    #[test]
+    fn tool_like_ours_is_unknown_where_ids_mean_nothing() {
+        for (comm, expected) in [("iptables-restor", None), ("nft", Some((0, "nft")))] {
+            let author = Some(Box::new(Author::named(4711, comm.to_owned())));
+            let event = KernelEvent::Changed(Transaction {
+                author,
+                v4: Reach::Ours,
+                v6: Reach::Nothing,
+            });
+            let KernelEvent::Changed(seen) = event.without_ids() else {
+                panic!("it is a change");
+            };
+            let author = seen.author.as_ref().map(|author| &author.process);
+            let author = author.map(|process| (process.pid, process.comm.as_str()));
+            assert_eq!(author, expected);
+            assert_eq!(seen.v4, Reach::Ours);
         }
     }
 

@@ -3,16 +3,17 @@
 //! Each legacy tool takes it for itself: between the restores of the two families, another program
 //! may change the rules. We hold it over both, and have the tools lock another file.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use tracing::warn;
 
-use super::KernelError;
+use super::{KernelError, LockHolder};
 
 /// Held until it is dropped.
 #[derive(Debug)]
@@ -30,12 +31,12 @@ impl XtablesLock {
     }
 }
 
-fn path_of(file: &File) -> String {
+pub(super) fn path_of(file: &File) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
 }
 
-/// None before Linux 3.17, and where `/proc` is not that of this process.
-fn stand_in() -> Option<File> {
+/// A file for the tools to lock in place of theirs. None before Linux 3.17, and where `/proc` is not that of this process.
+pub(super) fn stand_in() -> Option<File> {
     let file = File::from(memfd_create(c"xtables.lock", MFdFlags::MFD_CLOEXEC).ok()?);
     File::open(path_of(&file)).is_ok().then_some(file)
 }
@@ -61,6 +62,7 @@ pub(super) fn take(path: &Path, limit: Duration) -> Result<Option<XtablesLock>, 
     let (Ok(mut file), Some(stand_in)) = (opened, stand_in()) else {
         return Ok(None);
     };
+    close_to_others(path);
     let deadline = Instant::now() + limit;
     let mut pause = Duration::from_micros(500);
     loop {
@@ -72,7 +74,10 @@ pub(super) fn take(path: &Path, limit: Duration) -> Result<Option<XtablesLock>, 
                 }));
             }
             Err(_) if Instant::now() >= deadline => {
-                return Err(KernelError::Locked { waited: limit });
+                return Err(KernelError::Locked {
+                    waited: limit,
+                    holder: Box::new(LockHolder::of(path)),
+                });
             }
             // A blocking wait has no limit.
             Err((given_back, _)) => file = given_back,
@@ -82,11 +87,46 @@ pub(super) fn take(path: &Path, limit: Duration) -> Result<Option<XtablesLock>, 
     }
 }
 
+/// Takes the lock file away from other users: one that can open it can hold the lock, which keeps
+/// every change out.
+pub(super) fn close_to_others(path: &Path) {
+    let file = std::fs::symlink_metadata(path).ok();
+    let Some(file) = file.filter(|file| file.is_file() && file.mode() & 0o077 != 0) else {
+        return;
+    };
+    let mode = format!("{:o}", file.mode() & 0o777);
+    let closed = std::fs::set_permissions(path, Permissions::from_mode(0o600));
+    match closed {
+        Ok(()) => warn!(
+            path = %path.display(),
+            mode,
+            "the lock of iptables was open to other users; its mode is 0600 now"
+        ),
+        Err(error) => warn!(
+            path = %path.display(),
+            mode,
+            reason = %error,
+            "the lock of iptables is open to other users, who can keep every change out"
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
+
+    #[test]
+    fn lock_file_is_taken_away_from_other_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        std::fs::write(&path, "").unwrap();
+        for mode in [0o644, 0o666, 0o660, 0o600] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let _held = take(&path, Duration::ZERO).unwrap().unwrap();
+            let now = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(now & 0o777, 0o600, "from {mode:o}");
+        }
+    }
 
     #[test]
     fn only_iptables_from_1_8_8_on_takes_another_lock_file() {

@@ -5,9 +5,9 @@
 //! names the process. inotify, which every kernel has, serves where it may not. Both work on
 //! whatever `/run` is: tmpfs, or the disk.
 //!
-//! The poll covers tools that take no lock, or another one: iptables before 1.4.20 and
-//! iptables-restore before 1.6.2, a tool with `XTABLES_LOCKFILE`, and one in a container that has
-//! a `/run` of its own.
+//! Quick looks cover tools that take no lock, or another one, and so do audit records where the
+//! kernel makes them: iptables before 1.4.20 and iptables-restore before 1.6.2, a tool with
+//! `XTABLES_LOCKFILE`, and one in a container that has a `/run` of its own.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -21,7 +21,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Author, KernelEvent, Reach, Transaction};
+use super::{Author, KernelEvent, Reach, Transaction, lock};
 use crate::host::Processes;
 use crate::host::exec::OwnProcesses;
 
@@ -113,6 +113,8 @@ impl LockFile {
 
     /// Watches the file itself; one that is not there is waited for.
     fn watch_file(&mut self) {
+        // Each time that another user opens it would look like a change.
+        lock::close_to_others(&self.path);
         let events = MaskFlags::FAN_OPEN | MaskFlags::FAN_CLOSE;
         let marked = self.fanotify.as_ref().is_some_and(|fanotify| {
             let group = &fanotify.get_ref().0;
@@ -125,6 +127,15 @@ impl LockFile {
             let close = AddWatchFlags::IN_CLOSE;
             self.file = self.inotify.get_ref().0.add_watch(&self.path, close).ok();
         }
+    }
+
+    /// Whether the author of a change has opened the lock, and not let it go yet.
+    pub(super) fn is_held_by(&self, change: &Transaction) -> bool {
+        let author = change.author.as_ref();
+        author.is_some_and(|author| {
+            let pid = author.process.pid;
+            self.holders.iter().any(|holder| holder.process.pid == pid)
+        })
     }
 
     /// The next release of the lock. Safe to drop while it waits.

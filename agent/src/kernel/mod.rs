@@ -1,11 +1,19 @@
 //! The node's firewall in the kernel, through the node's own tools.
 
+mod address_events;
+mod audit_records;
 mod author;
 mod conntrack;
 mod events;
+mod filter_table;
 mod lock;
 mod lock_file;
+mod lock_holder;
+mod nft_generation;
+mod nft_listing;
+mod our_sets;
 mod scratch;
+mod set_fingerprints;
 mod system;
 mod watch;
 
@@ -17,12 +25,20 @@ use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::iptables::{KernelSet, Unreadable, UnreadableSets, set_named};
 use voipfleet_ruleset::ruleset::{Family, Ruleset};
 
+use crate::host::clock;
 use crate::host::exec::ExecError;
 
+pub use address_events::{AddressEvents, AddressEventsError};
 pub use author::Author;
 pub use conntrack::{ConntrackError, Cut};
 pub use events::{Events, EventsError, KernelEvent, Reach, Transaction};
+pub use filter_table::{read_table, table_from};
 pub use lock_file::{LOCK_FILE, LockFile, LockFileError, Notifier};
+pub use lock_holder::LockHolder;
+pub use nft_generation::nft_generation;
+pub use our_sets::{OurSets, SetObstacle, sets_from};
+pub use scratch::in_empty_namespace;
+pub use set_fingerprints::SetFingerprints;
 pub use system::System;
 pub use watch::{Watch, WatchError};
 
@@ -122,12 +138,15 @@ pub enum KernelError {
     Unsettled { family: Family },
     /// Another program holds the xtables lock.
     #[error(
-        "another program has held {LOCK_FILE} for {} s; find it with `fuser -v {LOCK_FILE}`",
+        "another program has held {LOCK_FILE} for {} s: {holder}; let it end, or stop it, then try \
+         again",
         waited.as_secs()
     )]
     Locked {
         /// How long it was waited for.
         waited: Duration,
+        /// The program.
+        holder: Box<LockHolder>,
     },
     /// The thread of a scratch namespace is gone.
     #[error("the scratch network namespace is gone")]
@@ -157,12 +176,37 @@ impl Parts {
         sets: true,
     };
 
+    pub const NONE: Parts = Parts {
+        v4: false,
+        v6: false,
+        sets: false,
+    };
+
     /// The sets only.
     pub const SETS: Parts = Parts {
         v4: false,
         v6: false,
         sets: true,
     };
+
+    /// Those of both.
+    #[must_use]
+    pub fn and(self, other: Parts) -> Parts {
+        Parts {
+            v4: self.v4 || other.v4,
+            v6: self.v6 || other.v6,
+            sets: self.sets || other.sets,
+        }
+    }
+
+    /// Without the rules of a family that `ruleset` does not filter: its tools may be broken.
+    #[must_use]
+    pub fn of(self, ruleset: &Ruleset) -> Self {
+        Self {
+            v6: self.v6 && ruleset.filters(Family::V6),
+            ..self
+        }
+    }
 
     /// Whether a table of a family belongs to it; the sets of both families are one part.
     pub fn covers(self, table: DriftTable, family: Family) -> bool {
@@ -186,6 +230,24 @@ impl Parts {
     }
 }
 
+/// What `iptables -S` printed.
+#[derive(Debug)]
+pub struct Listing {
+    /// Where it failed, that is what it printed before.
+    pub text: String,
+    /// Why it failed, with the tool's words.
+    pub refused: Option<ExecError>,
+}
+
+/// The forms in which nft lists a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NftForm {
+    /// For programs.
+    Json,
+    /// For people, with the handles of the rules.
+    Text,
+}
+
 /// The output of the tools for the requested parts of the kernel.
 #[derive(Debug, Default)]
 pub struct Printed {
@@ -207,6 +269,11 @@ pub trait Kernel: Send {
     /// of IPv6, and ip6tables only fails.
     fn speaks(&self, family: Family) -> bool;
 
+    /// Unix time in seconds, by the clock that ends of set elements are moments of.
+    fn now(&self) -> u64 {
+        clock::unix(clock::now())
+    }
+
     /// `iptables-restore --noflush` of one family: all of `input` takes effect, or nothing.
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError>;
 
@@ -227,11 +294,29 @@ pub trait Kernel: Send {
     /// `iptables-save` of the filter table of one family.
     fn save(&mut self, family: Family) -> Result<String, KernelError>;
 
+    /// `iptables -S` of the filter table of one family; of one chain; of one rule, counted from 1.
+    /// On a table that iptables-save cannot print, it still prints the chains without such rules.
+    fn list(
+        &mut self,
+        family: Family,
+        chain: Option<&str>,
+        rule: Option<usize>,
+    ) -> Result<Listing, KernelError>;
+
+    /// The filter table of one family as nft lists it, without counters.
+    fn nft_list(&mut self, family: Family, form: NftForm) -> Result<String, KernelError>;
+
     /// `ipset restore`: line by line, so that the lines before a bad one take effect.
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError>;
 
     /// `ipset save` of all sets.
     fn ipset_save(&mut self) -> Result<String, KernelError>;
+
+    /// The names of all sets, a line for each.
+    fn ipset_names(&mut self) -> Result<String, KernelError>;
+
+    /// The type and size of one set: fails for one that this ipset does not understand.
+    fn ipset_header(&mut self, name: &str) -> Result<String, KernelError>;
 
     /// `ipset save` of the sets of these names, which are there.
     fn ipset_save_of(&mut self, _names: &[String]) -> Result<String, KernelError> {
@@ -241,6 +326,24 @@ pub trait Kernel: Send {
     /// The output of the tools for `parts`. They may be run at the same time.
     fn print(&mut self, parts: Parts) -> Printed;
 
+    /// How often rules or sets were written here: what a fingerprint was compared with before is
+    /// no longer what should be there.
+    fn writes(&self) -> u64 {
+        0
+    }
+
+    /// What a change of our sets shows in, read at little cost; none where the kernel cannot be
+    /// asked.
+    fn set_fingerprints(&mut self) -> Option<SetFingerprints> {
+        None
+    }
+
+    /// What every change of the rules of one family shows in; none where the kernel announces
+    /// changes, or the rules cannot be read.
+    fn rules_fingerprint(&mut self, _family: Family) -> Option<u64> {
+        None
+    }
+
     /// The rules of one family that the backend which is not ours holds; none where its tool
     /// is not installed.
     fn save_other_backend(&mut self, family: Family) -> Option<String>;
@@ -249,6 +352,17 @@ pub trait Kernel: Send {
     /// next packet is judged as a new one. Forwarded flows, loopback, and connections that belong
     /// to others are left alone.
     fn cut_flows(&mut self, picks: &dyn Fn(&Flow<'_>) -> bool) -> Result<Cut, ConntrackError>;
+
+    /// Shows the TCP and UDP flows of the node that are tracked, without those that `cut_flows`
+    /// leaves alone.
+    fn list_flows(&mut self, see: &mut dyn FnMut(&Flow<'_>)) -> Result<(), ConntrackError> {
+        let see = std::cell::RefCell::new(see);
+        self.cut_flows(&|flow| {
+            (*see.borrow_mut())(flow);
+            false
+        })
+        .map(drop)
+    }
 
     /// The same tools in an empty network namespace of their own, gone when dropped.
     fn scratch(&self) -> Result<Box<dyn Kernel>, NoScratch>;
@@ -281,6 +395,26 @@ impl KernelError {
             held: held.map_or(0, KernelSet::len),
             room: set.max_elements,
             source: Box::new(self),
+        }
+    }
+
+    /// Whether a tool could not print what the kernel holds: another way may be open.
+    pub(crate) fn is_unprintable(&self) -> bool {
+        matches!(
+            self,
+            KernelError::Exec(ExecError::Refused { .. })
+                | KernelError::Rules { .. }
+                | KernelError::Sets(_)
+        )
+    }
+
+    /// Whether the kernel has no such table, or the node no such tool: nothing can be in it.
+    pub fn has_no_table(&self) -> bool {
+        // `can't initialize ip6tables table `filter': Table does not exist`
+        let says_so = |words: &str| words.contains("able does not exist");
+        match self {
+            KernelError::Exec(ExecError::Refused { words, .. }) => says_so(words),
+            error => error.is_not_installed(),
         }
     }
 

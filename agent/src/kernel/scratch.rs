@@ -6,7 +6,9 @@ use nix::sched::{CloneFlags, unshare};
 use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::ruleset::Family;
 
-use super::{Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, Parts, Printed};
+use super::{
+    Backend, ConntrackError, Cut, Kernel, KernelError, Listing, NftForm, NoScratch, Parts, Printed,
+};
 
 type Job<K> = Box<dyn FnOnce(&mut K) + Send>;
 
@@ -59,6 +61,18 @@ impl<K: Kernel + Clone + 'static> Scratch<K> {
     }
 }
 
+/// Does `work` in an empty network namespace, which is gone afterwards. Programs that it starts run
+/// there.
+pub fn in_empty_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, NoScratch> {
+    let entered = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| unshare(CloneFlags::CLONE_NEWNET).map(|()| work()));
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    entered.map_err(|error| NoScratch(error.into()))
+}
+
 fn work<K>(todo: &Receiver<Job<K>>, mut kernel: K) {
     while let Ok(job) = todo.recv() {
         job(&mut kernel);
@@ -96,6 +110,20 @@ impl<K: Kernel + Clone + 'static> Kernel for Scratch<K> {
         self.ask(move |kernel| kernel.save(family))
     }
 
+    fn list(
+        &mut self,
+        family: Family,
+        chain: Option<&str>,
+        rule: Option<usize>,
+    ) -> Result<Listing, KernelError> {
+        let chain = chain.map(str::to_owned);
+        self.ask(move |kernel| kernel.list(family, chain.as_deref(), rule))
+    }
+
+    fn nft_list(&mut self, family: Family, form: NftForm) -> Result<String, KernelError> {
+        self.ask(move |kernel| kernel.nft_list(family, form))
+    }
+
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
         let input = input.to_owned();
         self.ask(move |kernel| kernel.ipset_restore(&input))
@@ -103,6 +131,15 @@ impl<K: Kernel + Clone + 'static> Kernel for Scratch<K> {
 
     fn ipset_save(&mut self) -> Result<String, KernelError> {
         self.ask(K::ipset_save)
+    }
+
+    fn ipset_names(&mut self) -> Result<String, KernelError> {
+        self.ask(K::ipset_names)
+    }
+
+    fn ipset_header(&mut self, name: &str) -> Result<String, KernelError> {
+        let name = name.to_owned();
+        self.ask(move |kernel| kernel.ipset_header(&name))
     }
 
     fn ipset_save_of(&mut self, names: &[String]) -> Result<String, KernelError> {

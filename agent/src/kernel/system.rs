@@ -1,6 +1,9 @@
 //! The real kernel: iptables, ip6tables and ipset of this machine.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
+use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
@@ -10,13 +13,16 @@ use voipfleet_ruleset::ruleset::Family;
 use super::lock::{self, XtablesLock};
 use super::scratch::Scratch;
 use super::{
-    Backend, ConntrackError, Cut, Kernel, KernelError, LOCK_FILE, NoScratch, Parts, Printed,
-    conntrack,
+    Backend, ConntrackError, Cut, Kernel, KernelError, LOCK_FILE, Listing, LockHolder, NftForm,
+    NoScratch, Parts, Printed, SetFingerprints, conntrack, set_fingerprints,
 };
-use crate::host::exec::{ExecError, OwnProcesses, Runner, Started};
+use crate::host::clock::FleetClock;
+use crate::host::exec::{Ended, ExecError, OwnProcesses, Runner, Started};
 
 /// How long a tool waits for the xtables lock.
 const LOCK_WAIT: [&str; 2] = ["-w", "10"];
+/// What they say then, since 1.4.20: `Another app is currently holding the xtables lock`.
+const LOCK_REFUSAL: &str = "holding the xtables lock";
 /// How long we do.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -33,10 +39,12 @@ pub struct System {
     /// Whether `iptables-restore` takes `-w`: not in 1.4.21, nor needed with nft.
     restore_waits: bool,
     ipv6: bool,
+    clock: Arc<FleetClock>,
     /// The xtables lock, while it is held for the tools.
     held: Option<XtablesLock>,
     /// Restores that were started before their input is known.
     waiting: BTreeMap<Family, Started>,
+    writes: u64,
 }
 
 impl Clone for System {
@@ -47,8 +55,10 @@ impl Clone for System {
             version: self.version.clone(),
             restore_waits: self.restore_waits,
             ipv6: self.ipv6,
+            clock: Arc::clone(&self.clock),
             held: None,
             waiting: BTreeMap::new(),
+            writes: self.writes,
         }
     }
 }
@@ -91,6 +101,13 @@ fn read_version(program: &'static str, text: &str) -> Result<(Backend, String), 
 }
 
 impl System {
+    /// Measures the ends of set elements by this clock.
+    #[must_use]
+    pub fn measured_by(mut self, clock: Arc<FleetClock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Finds the tools, and asks iptables what it is.
     pub fn find(runner: Runner) -> Result<Self, KernelError> {
         let ask = |program: &'static str| -> Result<(Backend, String, String), KernelError> {
@@ -101,9 +118,16 @@ impl System {
         let (backend, version, v4) = ask("iptables")?;
         let ipv6 = has_ipv6();
         if ipv6 {
-            let (backend_of_v6, _, v6) = ask("ip6tables")?;
-            if backend != backend_of_v6 {
-                return Err(KernelError::Mixed { v4, v6 });
+            match ask("ip6tables") {
+                Ok((other, _, v6)) if other != backend => {
+                    return Err(KernelError::Mixed { v4, v6 });
+                }
+                Ok(_) => {}
+                // A ruleset of a site that has no IPv6 here does without.
+                Err(error) if error.is_not_installed() => {
+                    tracing::warn!("ip6tables is not installed");
+                }
+                Err(error) => return Err(error),
             }
         }
         let help = runner.run("iptables-restore", &["--help"], "")?;
@@ -114,8 +138,10 @@ impl System {
             version,
             restore_waits,
             ipv6,
+            clock: Arc::default(),
             held: None,
             waiting: BTreeMap::new(),
+            writes: 0,
         })
     }
 
@@ -138,6 +164,21 @@ impl System {
     }
 }
 
+/// A hash of what `iptables-save` printed, but for times and counters.
+fn without_counters(saved: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for line in saved.lines().filter(|line| !line.starts_with('#')) {
+        // Counters of a chain come last, in brackets.
+        let line = match line.strip_prefix(':') {
+            Some(chain) => chain.split(" [").next().unwrap_or_default(),
+            None => line,
+        };
+        hasher.write(line.as_bytes());
+        hasher.write_u8(b'\n');
+    }
+    hasher.finish()
+}
+
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread
         .join()
@@ -150,6 +191,12 @@ fn with_line(source: ExecError, input: &str) -> KernelError {
     let ExecError::Refused { words, .. } = &source else {
         return source.into();
     };
+    if words.contains(LOCK_REFUSAL) {
+        return KernelError::Locked {
+            waited: LOCK_LIMIT,
+            holder: Box::new(LockHolder::of(LOCK_FILE.as_ref())),
+        };
+    }
     let number = words.split("line").skip(1).find_map(|rest| {
         let rest = rest.trim_start_matches([' ', ':']);
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -175,11 +222,16 @@ impl Kernel for System {
         &self.version
     }
 
+    fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
     fn speaks(&self, family: Family) -> bool {
         self.ipv6 || family == Family::V4
     }
 
     fn restore(&mut self, family: Family, input: &str) -> Result<(), KernelError> {
+        self.writes += 1;
         let started = match self.waiting.remove(&family) {
             Some(started) => started,
             None => self.start_restore(family)?,
@@ -222,7 +274,56 @@ impl Kernel for System {
         Ok(self.runner.run(&program, &["-t", "filter"], "")?.stdout)
     }
 
+    fn list(
+        &mut self,
+        family: Family,
+        chain: Option<&str>,
+        rule: Option<usize>,
+    ) -> Result<Listing, KernelError> {
+        // Legacy takes its lock even to print. What it prints is as good without, as that of
+        // iptables-save, which takes none.
+        let stand_in = match (&self.held, self.backend) {
+            (None, Backend::Legacy) => lock::stand_in(),
+            _ => None,
+        };
+        let lock_file = match (&self.held, &stand_in) {
+            (Some(held), _) => Some(held.stand_in()),
+            (None, file) => file.as_ref().map(lock::path_of),
+        };
+        let runner = lock_file
+            .into_iter()
+            .fold(self.runner.clone(), Runner::with_lock_file);
+        let rule = rule.map(|number| number.to_string());
+        let mut arguments = vec!["-w", "-t", "filter", "-S"];
+        arguments.extend(chain);
+        arguments.extend(rule.as_deref());
+        let program = iptables(family);
+        let Ended { output, failed } = runner.start(program, &arguments)?.end("")?;
+        Ok(Listing {
+            text: output.stdout,
+            refused: failed.map(|how| ExecError::Refused {
+                program: program.to_owned(),
+                how,
+                words: output.words,
+            }),
+        })
+    }
+
+    fn nft_list(&mut self, family: Family, form: NftForm) -> Result<String, KernelError> {
+        let form = match form {
+            NftForm::Json => "-j",
+            NftForm::Text => "-a",
+        };
+        let family = match family {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        };
+        let arguments = ["-s", form, "list", "table", family, "filter"];
+        Ok(self.runner.run("nft", &arguments, "")?.stdout)
+    }
+
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
+        self.writes += 1;
         self.runner
             .run("ipset", &["restore"], input)
             .map(drop)
@@ -233,9 +334,20 @@ impl Kernel for System {
         Ok(self.runner.run("ipset", &["save"], "")?.stdout)
     }
 
+    fn ipset_names(&mut self) -> Result<String, KernelError> {
+        Ok(self.runner.run("ipset", &["list", "-n"], "")?.stdout)
+    }
+
+    fn ipset_header(&mut self, name: &str) -> Result<String, KernelError> {
+        Ok(self.runner.run("ipset", &["list", "-t", name], "")?.stdout)
+    }
+
     fn ipset_save_of(&mut self, names: &[String]) -> Result<String, KernelError> {
-        if names.len() > MOST_SAVES {
-            return self.ipset_save();
+        // One that this ipset does not understand keeps it from saving all.
+        if names.len() > MOST_SAVES
+            && let Ok(all) = self.ipset_save()
+        {
+            return Ok(all);
         }
         let mut all = String::new();
         for name in names {
@@ -262,6 +374,21 @@ impl Kernel for System {
                 .collect();
             Printed { rules, sets }
         })
+    }
+
+    fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    fn set_fingerprints(&mut self) -> Option<SetFingerprints> {
+        set_fingerprints::read().ok()
+    }
+
+    fn rules_fingerprint(&mut self, family: Family) -> Option<u64> {
+        if self.backend == Backend::Nft || !self.speaks(family) {
+            return None;
+        }
+        self.save(family).ok().map(|saved| without_counters(&saved))
     }
 
     fn save_other_backend(&mut self, family: Family) -> Option<String> {

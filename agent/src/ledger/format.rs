@@ -25,6 +25,7 @@ pub(super) enum Kind {
     Management = 3,
     Fallback = 4,
     DynamicSets = 5,
+    Clock = 6,
 }
 
 /// The version that is written. A reader takes this one only, until there is a second.
@@ -70,6 +71,9 @@ pub(super) struct ConfirmedFile {
     pub(super) controllers: Vec<String>,
     #[prost(message, optional, tag = "5")]
     pub(super) canonical: Option<CanonicalFile>,
+    /// Where SSH listened, whatever the ruleset says.
+    #[prost(uint32, repeated, tag = "6")]
+    pub(super) listening_ssh_ports: Vec<u32>,
 }
 
 /// Our chains in the words of one version of iptables.
@@ -116,6 +120,21 @@ pub(super) struct JournalFile {
     pub(super) begun_ms: u64,
 }
 
+/// The controller's clock, as it was last heard.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ClockFile {
+    /// The controller's, Unix time.
+    #[prost(uint64, tag = "1")]
+    pub(super) fleet_ms: u64,
+    /// This machine's wall clock then, Unix time.
+    #[prost(uint64, tag = "2")]
+    pub(super) wall_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub(super) since_boot_ms: u64,
+    #[prost(string, tag = "4")]
+    pub(super) boot_id: String,
+}
+
 /// The input of the management rules.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ManagementFile {
@@ -134,6 +153,12 @@ pub(super) struct ManagementFile {
     /// `IP:PORT`.
     #[prost(string, repeated, tag = "6")]
     pub(super) controllers: Vec<String>,
+    /// Where SSH listened, whatever the ruleset says.
+    #[prost(uint32, repeated, tag = "7")]
+    pub(super) listening_ssh_ports: Vec<u32>,
+    /// Only IPv4 is filtered.
+    #[prost(bool, tag = "8")]
+    pub(super) without_ipv6: bool,
 }
 
 /// The node does not run what is confirmed.

@@ -9,7 +9,7 @@ use voipfleet_ruleset::iptables::Failsafe;
 use voipfleet_ruleset::ruleset::Mode;
 
 use super::format::{self, FallbackFile, Kind, ManagementFile};
-use super::{Confirmed, Corrupt, Ledger, LedgerError, content};
+use super::{Confirmed, Corrupt, Ledger, LedgerError, content, ports};
 use crate::host::{clock, disk};
 
 pub(super) const MANAGEMENT: &str = "management";
@@ -29,8 +29,10 @@ pub struct Management {
     pub admins: Vec<IpNet>,
     /// Where SSH listens.
     pub ssh_ports: Vec<u16>,
-    /// The controllers that the agent dials.
+    /// The controllers that the agent dials, and where SSH really listens.
     pub failsafe: Failsafe,
+    /// Only IPv4 is filtered.
+    pub without_ipv6: bool,
 }
 
 /// Since when, and why, the node does not run what is confirmed.
@@ -52,6 +54,7 @@ impl From<&Confirmed> for Management {
             admins: ruleset.admins.clone(),
             ssh_ports: ruleset.ssh_ports.clone(),
             failsafe: confirmed.failsafe.clone(),
+            without_ipv6: ruleset.without_ipv6,
         }
     }
 }
@@ -112,6 +115,10 @@ impl Ledger {
     }
 }
 
+pub(super) fn numbers(ports: &[u16]) -> Vec<u32> {
+    ports.iter().map(|port| u32::from(*port)).collect()
+}
+
 fn texts<T: ToString>(values: &[T]) -> Vec<String> {
     values.iter().map(ToString::to_string).collect()
 }
@@ -130,8 +137,10 @@ impl From<&Management> for ManagementFile {
             node: management.node.to_string(),
             observe: management.mode == Mode::Observe,
             admins: texts(&management.admins),
-            ssh_ports: management.ssh_ports.iter().map(|p| (*p).into()).collect(),
+            ssh_ports: numbers(&management.ssh_ports),
             controllers: texts(&controllers),
+            listening_ssh_ports: numbers(&management.failsafe.ssh_ports),
+            without_ipv6: management.without_ipv6,
         }
     }
 }
@@ -140,8 +149,7 @@ impl TryFrom<ManagementFile> for Management {
     type Error = Corrupt;
 
     fn try_from(file: ManagementFile) -> Result<Self, Corrupt> {
-        let port = |port: &u32| u16::try_from(*port).map_err(|why| content(&why));
-        let ssh_ports: Vec<u16> = file.ssh_ports.iter().map(port).collect::<Result<_, _>>()?;
+        let ssh_ports = ports(&file.ssh_ports)?;
         let admins: Vec<IpNet> = values(&file.admins)?;
         if admins.is_empty() || ssh_ports.is_empty() {
             return Err(content("it names no admins or no SSH port"));
@@ -158,7 +166,9 @@ impl TryFrom<ManagementFile> for Management {
             ssh_ports,
             failsafe: Failsafe {
                 controllers: values::<SocketAddr>(&file.controllers)?,
+                ssh_ports: ports(&file.listening_ssh_ports)?,
             },
+            without_ipv6: file.without_ipv6,
         })
     }
 }

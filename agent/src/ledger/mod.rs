@@ -1,6 +1,7 @@
 //! The node's memory on disk: the confirmed ruleset, and a change that has begun.
 
 mod dynamic_sets;
+mod fleet_clock;
 mod format;
 mod management;
 
@@ -20,6 +21,7 @@ use crate::host::clock;
 use crate::host::disk::{self, DiskError};
 use crate::kernel::{Backend, Kernel};
 use dynamic_sets::{LAST, PREVIOUS};
+use fleet_clock::CLOCK;
 use format::{CanonicalFile, ChainFile, ConfirmedFile, JournalFile, Kind};
 use management::{FALLBACK, MANAGEMENT};
 
@@ -81,9 +83,10 @@ impl Canonical {
         }
     }
 
-    /// Whether this kernel's tools print the same words, of the same families.
-    pub fn fits(&self, kernel: &dyn Kernel) -> bool {
-        let spoken = |family| self.of(family).table.chains.is_empty() != kernel.speaks(family);
+    /// Whether this kernel's tools print the same words, of the families that `ruleset` filters.
+    pub fn fits(&self, kernel: &dyn Kernel, ruleset: &Ruleset) -> bool {
+        let filtered = |family| kernel.speaks(family) && ruleset.filters(family);
+        let spoken = |family| self.of(family).table.chains.is_empty() != filtered(family);
         self.backend == kernel.backend()
             && self.version == kernel.version()
             && Family::BOTH.into_iter().all(spoken)
@@ -265,7 +268,9 @@ impl Ledger {
 
     /// Forgets everything, also renamed corrupt files.
     pub fn purge(&self) -> Result<(), LedgerError> {
-        for name in [CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK, LAST, PREVIOUS] {
+        for name in [
+            CONFIRMED, JOURNAL, MANAGEMENT, FALLBACK, LAST, PREVIOUS, CLOCK,
+        ] {
             disk::remove(&self.file(name))?;
             disk::remove(&self.corrupt(name))?;
         }
@@ -289,6 +294,7 @@ fn table(chains: Vec<ChainFile>) -> Table {
     };
     Table {
         chains: chains.into_iter().map(chain).collect(),
+        ..Table::default()
     }
 }
 
@@ -311,6 +317,7 @@ impl From<&Confirmed> for ConfirmedFile {
                 policy_v4: v4.policy.clone().unwrap_or_default(),
                 policy_v6: v6.policy.clone().unwrap_or_default(),
             }),
+            listening_ssh_ports: management::numbers(&confirmed.failsafe.ssh_ports),
         }
     }
 }
@@ -350,7 +357,10 @@ impl TryFrom<ConfirmedFile> for Confirmed {
         Ok(Self {
             held,
             ruleset: Ruleset::decode(&file.ruleset).map_err(|why| content(&why))?,
-            failsafe: Failsafe { controllers },
+            failsafe: Failsafe {
+                controllers,
+                ssh_ports: ports(&file.listening_ssh_ports)?,
+            },
             canonical: Canonical {
                 backend,
                 version: canonical.version,
@@ -363,6 +373,12 @@ impl TryFrom<ConfirmedFile> for Confirmed {
             filled: None,
         })
     }
+}
+
+/// Ports as a file holds them.
+fn ports(numbers: &[u32]) -> Result<Vec<u16>, Corrupt> {
+    let port = |port: &u32| u16::try_from(*port).map_err(|why| content(&why));
+    numbers.iter().map(port).collect()
 }
 
 impl From<&Journal> for JournalFile {

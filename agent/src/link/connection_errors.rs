@@ -6,12 +6,25 @@ use std::io;
 use rustls::{AlertDescription, CertificateError};
 use tonic::Code;
 
+use voipfleet_proto::proxy::ProxyError;
 use voipfleet_protocol::errors::chain;
+use voipfleet_protocol::identity::tls::NotEnrolmentListener;
+
+/// How a node gets a new certificate: as long as it is known, its name is taken.
+pub(super) const ENROL_AGAIN: &str = "delete the node (`voipctl delete node SITE/NODE`; its rules stay in force), create \
+     a token (`voipctl token create`), and enrol again: `voipfleet-agent enroll --force`";
 
 /// What an `error` of a connection to `controller` (`HOST:PORT`) means, and what to do.
 pub fn explain(error: &(dyn Error + 'static), controller: &str) -> String {
     if let Some(tls) = causes(error).find_map(tls_error) {
         return of_tls(tls, controller);
+    }
+    if let Some(proxy) = causes(error).find_map(|error| error.downcast_ref::<ProxyError>()) {
+        return format!(
+            "{}; to use another proxy, or none: --proxy URL or --no-proxy, of voipfleet-agent enroll, \
+             or of voipfleet-agent set-controller {controller} once the node is enrolled",
+            chain(proxy)
+        );
     }
     // h2 keeps the words of the error below it, and drops the error.
     let words = chain(error);
@@ -68,6 +81,10 @@ fn of_tls(error: &rustls::Error, controller: &str) -> String {
                      the clocks of both machines"
                 )
             }
+            CertificateError::Other(other) if other.0.is::<NotEnrolmentListener>() => format!(
+                "{controller} is the controller's port for agents and operators; give the one for \
+                 enrolment (7444 unless the controller was set up otherwise)"
+            ),
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 format!("the server at {controller} is not the controller of this node")
             }
@@ -78,7 +95,7 @@ fn of_tls(error: &rustls::Error, controller: &str) -> String {
 }
 
 fn of_alert(alert: AlertDescription, controller: &str) -> String {
-    let again = "enrol again with `voipfleet-agent enroll --force`";
+    let again = ENROL_AGAIN;
     match alert {
         AlertDescription::CertificateExpired => format!(
             "the controller at {controller} refuses this node's certificate: it has expired; \
@@ -153,7 +170,7 @@ mod tests {
         for (error, words) in [
             (
                 alert(AlertDescription::CertificateExpired),
-                "has expired; enrol again",
+                "has expired; delete the node",
             ),
             (alert(AlertDescription::UnknownCA), "does not know the CA"),
             (bad(CertificateError::UnknownIssuer), "another installation"),

@@ -6,6 +6,7 @@ pub mod connection_errors;
 mod dynamic_sets;
 pub mod enrolment;
 mod fetch;
+pub mod reachability;
 mod session;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use voipfleet_proto::channel;
+use voipfleet_proto::proxy::Proxy;
 use voipfleet_protocol::errors::chain;
 use voipfleet_protocol::identity::{self, tls};
 
@@ -56,6 +58,8 @@ pub struct Link {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) fetch_limits: FetchLimits,
+    /// Random, of this run of the agent: a copy of this machine has another one.
+    pub(crate) instance: String,
 }
 
 impl Link {
@@ -73,6 +77,7 @@ impl Link {
             inbox,
             outbox,
             fetch_limits,
+            instance: format!("{:032x}", rand::random::<u128>()),
         }
     }
 
@@ -81,12 +86,16 @@ impl Link {
     /// A trial needs a session of its own, over a connection that was dialled during it: an older
     /// one proves nothing about the new rules, since connection tracking keeps it alive. So every
     /// trial, and its end, drops what is being dialled and dials again.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut trial = self.outbox.trial();
         let mut backoff = Backoff::default();
         let mut last_logged = String::new();
         let mut known = None;
         loop {
+            // Read for each dial: an address that `set-controller` has written counts.
+            if let Ok(config) = self.state.config() {
+                self.config = config;
+            }
             let announced = *trial.borrow_and_update();
             if let Some(nonce) = announced
                 && known != announced
@@ -119,7 +128,10 @@ impl Link {
             if matches!(ended, LinkError::Trial) {
                 continue;
             }
-            let why = chain(&ended);
+            let why = match self.outbox.cut_off() {
+                Some(by) => format!("{}; {by}", chain(&ended)),
+                None => chain(&ended),
+            };
             if why != last_logged {
                 // Once for each change: a night without a controller is one line.
                 warn!(reason = why, "no session with the controller");
@@ -157,22 +169,27 @@ impl Link {
         }
         let config = Arc::new(tls::client(identity.credentials())?);
         let address = self.config.controller.as_str();
-        self.keep_open(self.resolve().await?).await;
-        channel::connect(address, config)
+        let proxy = self.config.proxy.as_ref();
+        self.keep_open(self.resolve(proxy).await?).await;
+        channel::connect_through(proxy, address, config)
             .await
             .map_err(|error| LinkError::Controller(connection_errors::explain(&*error, address)))
     }
 
-    async fn resolve(&self) -> Result<Vec<SocketAddr>, LinkError> {
-        let address = self.config.controller.as_str();
-        let found = tokio::net::lookup_host(address).await.map_err(|error| {
+    /// The addresses that are dialled: those of the proxy, if there is one.
+    async fn resolve(&self, proxy: Option<&Proxy>) -> Result<Vec<SocketAddr>, LinkError> {
+        let (what, address) = match proxy {
+            Some(proxy) => ("proxy", proxy.address()),
+            None => ("controller", self.config.controller.clone()),
+        };
+        let found = tokio::net::lookup_host(&address).await.map_err(|error| {
             LinkError::Controller(format!(
-                "the controller's address {address} cannot be resolved: {error}"
+                "the {what}'s address {address} cannot be resolved: {error}"
             ))
         })?;
         let found: Vec<SocketAddr> = found.collect();
         if found.is_empty() {
-            let why = format!("the controller's name {address} has no address");
+            let why = format!("the {what}'s name {address} has no address");
             return Err(LinkError::Controller(why));
         }
         Ok(found)
@@ -187,7 +204,7 @@ impl Link {
 }
 
 fn check_own(validity: identity::Validity, now: SystemTime) -> Result<(), LinkError> {
-    let again = "enrol again with `voipfleet-agent enroll --force`";
+    let again = connection_errors::ENROL_AGAIN;
     if now > validity.not_after {
         return Err(LinkError::Controller(format!(
             "this node's certificate has expired; {again}"

@@ -22,7 +22,7 @@ use super::dynamic_sets::Notices;
 use super::fetch::{FetchError, Requested, fetch};
 use super::{Link, LinkError};
 use crate::failpoint::{Step, Work, reach_in};
-use crate::host;
+use crate::host::{self, clock};
 use crate::mailbox::{Content, DialResult, Offered};
 
 /// How long the controller may take to answer Hello.
@@ -105,6 +105,7 @@ impl Session {
             reach_in(Work::Apply, Step::Welcomed);
             link.inbox.dialled(nonce, DialResult::Welcomed);
         }
+        link.inbox.clock().hear(welcome.clock_ms);
         Ok(Self {
             client,
             up,
@@ -129,12 +130,22 @@ impl Session {
                 message = self.down.message() => match message {
                     Ok(Some(message)) => match message.kind {
                         Some(Down::Offer(offer)) => {
+                            link.inbox.clock().hear(offer.clock_ms);
                             fetched = None;
                             fetching = take(link, &self.client, offer);
                         }
-                        Some(Down::DynamicSets(notice)) => notices.take(link, &self.client, notice),
+                        Some(Down::DynamicSets(notice)) => {
+                            link.inbox.clock().hear(notice.clock_ms);
+                            notices.take(link, &self.client, notice);
+                        }
                         Some(Down::DriftAck(ack)) => link.outbox.acknowledged(&ack.ids),
                         Some(Down::Confirm(confirm)) => self.confirm(link, &confirm),
+                        Some(Down::Ping(ping)) => {
+                            let answer = pb::Pong { nonce: ping.nonce };
+                            if send(&self.up, Up::Pong(answer)).await.is_err() {
+                                return closed(address);
+                            }
+                        }
                         // Of a newer controller, or repeated.
                         Some(Down::Welcome(_)) | None => {}
                     },
@@ -228,7 +239,13 @@ fn closed(address: &str) -> LinkError {
     LinkError::Controller(format!("the controller at {address} ended the session"))
 }
 
-async fn send(up: &mpsc::Sender<pb::AgentMessage>, kind: Up) -> Result<(), ()> {
+async fn send(up: &mpsc::Sender<pb::AgentMessage>, mut kind: Up) -> Result<(), ()> {
+    let clock_ms = clock::unix_ms(clock::now());
+    match &mut kind {
+        Up::Hello(hello) => hello.clock_ms = clock_ms,
+        Up::Status(status) => status.clock_ms = clock_ms,
+        Up::Drift(_) | Up::Facts(_) | Up::Pong(_) => {}
+    }
     let message = pb::AgentMessage { kind: Some(kind) };
     up.send(message).await.map_err(drop)
 }
@@ -240,9 +257,11 @@ fn hello(link: &Link) -> pb::Hello {
         node: link.config.node.to_string(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: host::boot_id(),
+        instance: link.instance.clone(),
         generation: status.confirmed_generation,
         digest: status.confirmed_digest.clone(),
         dynamic_digest: status.dynamic_digest.clone(),
+        clock_ms: 0,
         facts: Some(facts),
         status: Some(status),
     }

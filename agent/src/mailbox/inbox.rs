@@ -13,9 +13,13 @@ use voipfleet_protocol::errors::chain;
 use voipfleet_protocol::session::{Attempt, Held};
 
 use super::Change;
-use crate::kernel::{KernelEvent, Watch};
+use crate::host::clock::FleetClock;
+use crate::kernel::{AddressEvents, KernelEvent, Watch};
 use crate::ledger::SiteSets;
 use crate::probe::Failed;
+
+/// How long after a change of an address others that belong to it may come.
+const SETTLING: Duration = Duration::from_millis(20);
 
 /// The content of an offer.
 #[derive(Debug)]
@@ -108,6 +112,8 @@ pub struct Requests {
     pub controllers: Option<Controllers>,
     /// Kernel events.
     pub change: Option<Change>,
+    /// Interfaces or addresses of the machine may have changed.
+    pub addresses_changed: bool,
 }
 
 impl Requests {
@@ -120,6 +126,7 @@ impl Requests {
             && self.offer.is_none()
             && self.controllers.is_none()
             && self.change.is_none()
+            && !self.addresses_changed
     }
 }
 
@@ -132,6 +139,7 @@ pub struct Inbox {
     dialled: Mutex<Option<(u64, DialResult)>>,
     /// Why the kernel announces no changes.
     polling_only: Mutex<Option<String>>,
+    clock: Arc<FleetClock>,
     /// The base of deltas.
     last_dynamic_sets: Mutex<Option<Arc<SiteSets>>>,
 }
@@ -140,6 +148,11 @@ impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Requests> {
         // Nothing under the lock can panic half-way.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The controller's clock: the link hears it, and the kernel's set elements end by it.
+    pub fn clock(&self) -> &Arc<FleetClock> {
+        &self.clock
     }
 
     /// Hands over an offer; it replaces an older one that waits.
@@ -239,6 +252,27 @@ impl Inbox {
                 Ok(event) => self.changed(&event, Instant::now()),
                 Err(error) => return self.polling_only(&error),
             }
+        }
+    }
+
+    /// Reports that interfaces or addresses of the machine may have changed.
+    pub fn addresses_changed(&self) {
+        self.lock().addresses_changed = true;
+        self.filled.notify_one();
+    }
+
+    /// Reports what `events` announces, until it cannot announce any more: then addresses are
+    /// read at each poll only. Several changes at once are reported together.
+    pub async fn follow_addresses(self: Arc<Self>, mut events: AddressEvents) {
+        loop {
+            if let Err(error) = events.next().await {
+                let reason = chain(&error);
+                warn!(reason, "no events for changes of addresses; polling only");
+                return;
+            }
+            let settled = tokio::time::Instant::now() + SETTLING;
+            while let Ok(Ok(())) = tokio::time::timeout_at(settled, events.next()).await {}
+            self.addresses_changed();
         }
     }
 

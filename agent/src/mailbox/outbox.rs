@@ -3,20 +3,25 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prost::Message as _;
 use tokio::sync::{Notify, watch};
 use voipfleet_proto::v1 as pb;
+use voipfleet_protocol::limits::MAX_AGENT_MESSAGE_BYTES;
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::ruleset::Digest;
 
+use crate::foreign_firewalls::cut_off_from_controller;
 use crate::ledger::SiteSets;
 
-/// Drift records kept for a controller that cannot be reached: about 300 KiB. Beyond it the oldest
-/// go.
+/// Drift records kept for a controller that cannot be reached, and their bytes. Beyond it the
+/// oldest go.
 const MAX_RECORDS: usize = 1000;
+const MAX_BYTES: usize = 4 << 20;
 /// Statuses that wait for the stream; they come one or two for each offer or change of drift.
 const MAX_STATUSES: usize = 32;
-/// Drift records of one message.
+/// Drift records of one message, and about how many bytes it has at most.
 const MAX_REPORT: usize = 100;
+const MAX_REPORT_BYTES: usize = MAX_AGENT_MESSAGE_BYTES / 2;
 
 #[derive(Debug, Default)]
 struct Content {
@@ -123,17 +128,27 @@ impl Outbox {
         content
             .records
             .retain(|(earlier, _)| earlier.id != record.id);
-        if content.records.len() == MAX_RECORDS {
-            content.records.pop_front();
+        content.records.push_back((record, Sent::No));
+        let sizes = content.records.iter();
+        let mut bytes: usize = sizes.map(|(record, _)| record.encoded_len()).sum();
+        while content.records.len() > MAX_RECORDS || bytes > MAX_BYTES {
+            let Some((oldest, _)) = content.records.pop_front() else {
+                break;
+            };
+            bytes = bytes.saturating_sub(oldest.encoded_len());
             content.dropped += 1;
         }
-        content.records.push_back((record, Sent::No));
         self.filled.notify_one();
     }
 
     /// How many records were dropped since the start.
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
+    }
+
+    /// What was last found to cut the node off from its controller.
+    pub fn cut_off(&self) -> Option<String> {
+        cut_off_from_controller(&self.lock().facts.neighbours)
     }
 
     /// Facts about the node; sent only when they differ.
@@ -186,8 +201,7 @@ impl Outbox {
                 unsent.push(record.clone());
             }
         }
-        for records in unsent.chunks(MAX_REPORT) {
-            let records = records.to_vec();
+        for records in reports(unsent) {
             messages.push(pb::agent_message::Kind::Drift(pb::DriftReport { records }));
         }
         messages
@@ -201,6 +215,26 @@ impl Outbox {
             .records
             .retain(|(record, sent)| *sent == Sent::No || !ids.contains(&record.id));
     }
+}
+
+/// Records in messages that the controller takes.
+fn reports(records: Vec<pb::DriftRecord>) -> Vec<Vec<pb::DriftRecord>> {
+    let mut reports: Vec<Vec<pb::DriftRecord>> = Vec::new();
+    let mut room = 0;
+    for record in records {
+        let size = record.encoded_len();
+        match reports.last_mut() {
+            Some(last) if last.len() < MAX_REPORT && size <= room => {
+                room -= size;
+                last.push(record);
+            }
+            _ => {
+                room = MAX_REPORT_BYTES.saturating_sub(size);
+                reports.push(vec![record]);
+            }
+        }
+    }
+    reports
 }
 
 #[cfg(test)]
@@ -255,6 +289,24 @@ mod tests {
         let messages = outbox.take();
         assert_eq!(records(&messages).len(), MAX_RECORDS);
         assert_eq!(records(&messages).first(), Some(&"5"));
+    }
+
+    #[test]
+    fn messages_are_bounded_in_bytes() {
+        let outbox = Outbox::default();
+        for id in 0..20 {
+            outbox.record(pb::DriftRecord {
+                wanted: "x".repeat(30 << 10),
+                ..record(id)
+            });
+        }
+        let messages = outbox.take();
+        assert_eq!(records(&messages).len(), 20);
+        for message in messages {
+            if let Kind::Drift(report) = message {
+                assert!(report.encoded_len() <= MAX_AGENT_MESSAGE_BYTES);
+            }
+        }
     }
 
     #[test]

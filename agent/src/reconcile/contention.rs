@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use voipfleet_ruleset::drift::{Difference, DriftClass, DriftSubject, DriftTable};
-use voipfleet_ruleset::ruleset::Family;
+use voipfleet_ruleset::iptables::RepairPart;
+use voipfleet_ruleset::ruleset::{Family, INPUT_CHAIN};
 
 use crate::kernel::Author;
 
@@ -21,6 +22,9 @@ const PATIENCE_WITH_OTHERS: u32 = 256;
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest interval.
 const LONGEST: Duration = Duration::from_mins(5);
+/// The longest interval for what closes the node, the jump to our chain and that chain: until its
+/// repair, every packet comes in.
+const LONGEST_OPEN: Duration = Duration::from_secs(2);
 /// A repair that lasted this long, or twice the interval before it, was not reverted.
 const QUIET: Duration = Duration::from_secs(10);
 /// Repairs that are remembered, for a program that alternates between a few edits.
@@ -29,8 +33,10 @@ const REMEMBERED: usize = 8;
 const NAMED: usize = 3;
 
 /// How often repairs of one chain or set were reverted recently.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Contest {
+    /// The longest interval.
+    longest: Duration,
     /// Reverted to one of the states in `before`.
     again: u32,
     /// Reverted in any way.
@@ -43,11 +49,33 @@ struct Contest {
     by: Option<Author>,
 }
 
+/// The longest interval between repairs of a subject.
+fn longest_interval(subject: &DriftSubject) -> Duration {
+    let closes = |name: &str| matches!(name, "INPUT" | INPUT_CHAIN);
+    match (&subject.table, &subject.part) {
+        (DriftTable::Filter, RepairPart::Named(name)) if closes(name) => LONGEST_OPEN,
+        _ => LONGEST,
+    }
+}
+
 impl Contest {
+    fn new(longest: Duration) -> Self {
+        Self {
+            longest,
+            again: 0,
+            reverted: 0,
+            waits: 0,
+            wait_until: None,
+            repaired: None,
+            before: VecDeque::new(),
+            by: None,
+        }
+    }
+
     /// The interval of the last wait.
     fn interval(&self) -> Duration {
         let doublings = self.waits.saturating_sub(1).min(16);
-        FIRST.saturating_mul(1 << doublings).min(LONGEST)
+        FIRST.saturating_mul(1 << doublings).min(self.longest)
     }
 
     fn is_contended(&self) -> bool {
@@ -80,7 +108,7 @@ impl Contest {
             return false; // waited for
         }
         if self.over().is_none_or(|over| over <= now) {
-            *self = Self::default();
+            *self = Self::new(self.longest);
             return false;
         }
         self.reverted += 1;
@@ -116,6 +144,11 @@ fn holds(found: &[Difference], before: &[Difference]) -> bool {
 pub(super) struct Contention(BTreeMap<DriftSubject, Contest>);
 
 impl Contention {
+    fn contest(&mut self, subject: &DriftSubject) -> &mut Contest {
+        let new = || Contest::new(longest_interval(subject));
+        self.0.entry(subject.clone()).or_insert_with(new)
+    }
+
     /// Takes differences that were found, with their authors. Returns those whose repair waits.
     ///
     /// What cannot be read is not repaired, and so not reverted either.
@@ -127,7 +160,7 @@ impl Contention {
     ) -> BTreeSet<DriftSubject> {
         let mut waiting = BTreeSet::new();
         for (subject, differences) in by_subject(found) {
-            let contest = self.0.entry(subject.clone()).or_default();
+            let contest = self.contest(&subject);
             let waits = contest.drifted(now, &differences);
             let by = by(subject.family).filter(|_| subject.table != DriftTable::Ipset);
             contest.by = by.or(contest.by.take());
@@ -141,10 +174,7 @@ impl Contention {
     /// These were repaired, or tried to.
     pub(super) fn repaired(&mut self, now: Instant, tried: &[Difference]) {
         for (subject, differences) in by_subject(tried) {
-            self.0
-                .entry(subject)
-                .or_default()
-                .repaired(now, differences);
+            self.contest(&subject).repaired(now, differences);
         }
     }
 

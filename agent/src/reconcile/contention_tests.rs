@@ -54,6 +54,17 @@ fn contention_intervals_grow_to_a_limit() {
 }
 
 #[test]
+fn what_closes_the_node_is_repaired_again_within_seconds() {
+    for chain in ["INPUT", "VF-INPUT"] {
+        let mut contention = Contention::default();
+        let jump = |_| difference(Family::V4, chain, "-A INPUT -j ACCEPT");
+        let (waits, _, _) = fight(&mut contention, Instant::now(), 40, jump);
+        assert!(contention.is_contended());
+        assert_eq!(waits.last(), Some(&LONGEST_OPEN), "{chain}");
+    }
+}
+
+#[test]
 fn alternating_edits_are_contention_and_varying_edits_become_it() {
     let start = Instant::now();
     let numbered = |number: usize| {

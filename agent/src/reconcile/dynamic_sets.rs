@@ -20,7 +20,6 @@ use crate::enforcement::target::{EnforceError, EnforceStep, RepairScope, Target,
 use crate::enforcement::write::{self, Effort};
 use crate::enforcement::{kernel_state, read_back};
 use crate::failpoint::{Step, reach};
-use crate::host::clock;
 use crate::kernel::{Kernel, KernelError, Parts};
 use crate::ledger::{Confirmed, SiteSets};
 use crate::mailbox::{Outbox, ReceivedSets};
@@ -38,6 +37,8 @@ pub(super) struct HeldSets {
     refused: Option<String>,
     /// Why these are not the ones that were received last.
     damaged: Option<String>,
+    /// Why the ones that are held are not on disk.
+    unkept: Option<Unkept>,
     /// Sources that a ruleset names and of which nothing is known.
     unknown: Vec<DynamicSetName>,
     unfinished: Option<Unfinished>,
@@ -51,6 +52,13 @@ struct Unfinished {
     why: String,
     retry_at: Instant,
     pause: Duration,
+}
+
+/// The sets that are held are enforced, and not on disk.
+#[derive(Debug)]
+struct Unkept {
+    why: String,
+    retry_at: Instant,
 }
 
 /// The result of taking dynamic sets.
@@ -97,6 +105,11 @@ impl HeldSets {
         self.refused.as_deref()
     }
 
+    /// Why what is enforced will be gone at the next start.
+    pub(super) fn unkept(&self) -> Option<&str> {
+        self.unkept.as_ref().map(|unkept| unkept.why.as_str())
+    }
+
     /// When to try again what the kernel refused.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.unfinished
@@ -122,7 +135,13 @@ impl HeldSets {
     /// Describes what is wrong.
     pub(super) fn error(&self) -> Option<String> {
         let unfinished = self.unfinished.as_ref().map(|unfinished| &unfinished.why);
-        let known = [self.refused.as_ref(), unfinished, self.damaged.as_ref()];
+        let unkept = self.unkept.as_ref().map(|unkept| &unkept.why);
+        let known = [
+            self.refused.as_ref(),
+            unfinished,
+            unkept,
+            self.damaged.as_ref(),
+        ];
         let unknown = dynamic_sets::describe_unknown(&self.unknown);
         let all: Vec<&str> = known
             .into_iter()
@@ -180,19 +199,8 @@ impl HeldSets {
             .flat_map(|one| one.ruleset.dynamic_names())
             .collect();
         let sets = new.after(self.held.as_deref(), &named);
-        if let Err(error) = node.ledger.keep_dynamic_sets(&sets) {
-            let why = chain(&error);
-            if let Some(held) = &self.held
-                && let Err(error) = node.ledger.keep_dynamic_sets(held)
-            {
-                warn!(
-                    reason = chain(&error),
-                    "cannot tell which dynamic sets the next boot restores"
-                );
-            }
-            self.refuse(format!("the dynamic sets cannot be written to disk: {why}"));
-            return Taken::Refused;
-        }
+        // What cannot be kept is enforced all the same: an attacker is out until the next boot.
+        self.keep(node, &sets);
         self.refused = None;
         self.held = Some(Arc::new(sets));
         outbox.set_dynamic_sets(self.held());
@@ -207,6 +215,41 @@ impl HeldSets {
             "dynamic sets changed"
         );
         Taken::Changed(written)
+    }
+
+    /// Writes the sets to disk, for the next start.
+    fn keep(&mut self, node: &Node, sets: &SiteSets) {
+        let Err(error) = node.ledger.keep_dynamic_sets(sets) else {
+            if self.unkept.take().is_some() {
+                info!("dynamic sets written to disk again");
+            }
+            return;
+        };
+        let why = format!(
+            "the newest dynamic sets, blocks among them, are enforced, but gone at the next start \
+             of the agent, because they cannot be written to disk: {}",
+            chain(&error)
+        );
+        if self.unkept.is_none() {
+            warn!(reason = chain(&error), "dynamic sets not written to disk");
+        }
+        self.unkept = Some(Unkept {
+            why,
+            retry_at: Instant::now() + LONGEST_PAUSE,
+        });
+    }
+
+    /// Writes to disk what could not be written before. Returns whether that is done now.
+    pub(super) fn retry_keeping(&mut self, node: &Node, now: Instant) -> bool {
+        let is_due = self
+            .unkept
+            .as_ref()
+            .is_some_and(|unkept| unkept.retry_at <= now);
+        let Some(held) = self.held.clone().filter(|_| is_due) else {
+            return false;
+        };
+        self.keep(node, &held);
+        self.unkept.is_none()
     }
 
     /// Fills the held sets into the ruleset on trial and into the one to go back to.
@@ -301,7 +344,7 @@ fn write_changes(
     if after.is_empty() {
         return Ok(Counted::Nothing);
     }
-    let now = clock::unix(clock::now());
+    let now = kernel.now();
     let changed = Ruleset {
         site: wanted.site.clone(),
         node: wanted.node.clone(),
@@ -311,6 +354,7 @@ fn write_changes(
         sets: after.into_iter().cloned().collect(),
         chains: Vec::new(),
         probes: Vec::new(),
+        without_ipv6: false,
     };
     let expected: Vec<KernelSet> = before
         .iter()
@@ -352,7 +396,7 @@ fn write_plan(
 /// Writes whatever differs in any set, and reads all of them back.
 fn write_all(kernel: &mut dyn Kernel, running: &Confirmed) -> Result<Counted, EnforceError> {
     let wanted = running.effective();
-    let now = clock::unix(clock::now());
+    let now = kernel.now();
     let target = Target {
         ruleset: wanted,
         failsafe: &running.failsafe,

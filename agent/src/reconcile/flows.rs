@@ -19,7 +19,6 @@ use voipfleet_ruleset::flows::Denials;
 use voipfleet_ruleset::ruleset::Ruleset;
 
 use super::node::Node;
-use crate::host::clock;
 use crate::kernel::{ConntrackError, Cut};
 
 /// Pauses between the walks after a push that cut something. Together they are longer than a SIP
@@ -229,7 +228,7 @@ impl Flows {
             return 0;
         };
         let (now, failsafe) = (running.effective(), &running.failsafe);
-        let at = clock::unix(clock::now());
+        let at = kernel.now();
         let denials = match earlier {
             Earlier::Ran(before) => Denials::of_apply(before, now, failsafe, at),
             Earlier::OutOfForce => Denials::of_gap(now, failsafe, at),

@@ -79,7 +79,7 @@ impl Reconciler {
         let _work = during(Work::Apply);
         let (held, nonce, received) = (offered.held, offered.nonce, offered.received);
         self.answer(nonce, Outcome::Applying(held), received);
-        let prepared = match self.prepare(nonce, held, offered.content) {
+        let mut prepared = match self.prepare(nonce, held, offered.content) {
             Ok(prepared) => prepared,
             Err(rejection) => {
                 let outcome = Outcome::Rejected(held, chain(&rejection));
@@ -129,10 +129,12 @@ impl Reconciler {
         }
         let ruleset = apply::check_content(&self.settings.node, held, &content)?;
         drop(content); // a large one need not stay beside what was read from it
+        self.follow_ssh();
         let failsafe = self.node.failsafe.clone();
         let sets = self.dynamic_sets.held();
         let sets = sets.as_ref().map(|sets| &sets.received);
-        let prepared = Prepared::preflight(&*self.node.kernel, held, ruleset, sets, failsafe)?;
+        let mut prepared = Prepared::preflight(&*self.node.kernel, held, ruleset, sets, failsafe)?;
+        prepared.read_kernel(&mut *self.node.kernel)?;
         if let Err(rejection) = prepared.begin(&self.node.ledger, nonce, clock::now()) {
             // The journal may be there without being durable, and the kernel does not change. But
             // only the journal tells the next start of a trial that goes on, or an undo that is

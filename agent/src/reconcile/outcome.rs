@@ -31,8 +31,6 @@ pub(super) enum Undo {
     NotDue { reason: String },
     /// The rollback failed, and is tried again.
     Pending { reason: String, error: String },
-    /// The rollback failed at first.
-    Late { reason: String },
     /// The rollback of an earlier push fails, and is tried again.
     Earlier { error: String },
 }
@@ -90,12 +88,14 @@ impl Outcome {
         }
     }
 
-    /// The outcome once a rollback that had failed is done.
+    /// The outcome once a rollback that had failed is done. What was tried is not tried again by
+    /// itself.
     #[must_use]
     pub(super) fn undone(self, confirmed: Option<Held>) -> Self {
         match self {
             Outcome::Failed(held, Undo::Pending { reason, .. }) => {
-                Outcome::Failed(held, Undo::Late { reason })
+                let done = "the rollback failed at first, and is done now";
+                Outcome::RolledBack(held, format!("{reason}; {done}"))
             }
             Outcome::Failed(_, Undo::Earlier { .. }) => {
                 confirmed.map_or(Outcome::None, Outcome::Applied)
@@ -111,9 +111,6 @@ impl Undo {
             Undo::NotDue { reason } => reason.clone(),
             Undo::Pending { reason, error } => {
                 format!("{reason}; the rollback failed too, and is being retried: {error}")
-            }
-            Undo::Late { reason } => {
-                format!("{reason}; the rollback failed at first, and is done now")
             }
             Undo::Earlier { error } => {
                 format!("the rollback of an earlier push fails, and is being retried: {error}")
@@ -144,7 +141,7 @@ mod tests {
             "no confirmation; the rollback failed too, and is being retried: the table is busy"
         );
         let done = stuck.undone(None);
-        assert_eq!(done.state(), pb::NodeState::Failed);
+        assert_eq!(done.state(), pb::NodeState::RolledBack);
         assert_eq!(
             done.error().unwrap(),
             "no confirmation; the rollback failed at first, and is done now"

@@ -10,6 +10,7 @@ use voipfleet_ruleset::ruleset::Family;
 
 use super::contention::Contention;
 use super::drift_records::{DriftRecords, send_records};
+use super::looks::Looks;
 use crate::enforcement::inspect::{self, Inspection, Moment};
 use crate::enforcement::target::RepairScope;
 use crate::failpoint::{Step, Work, during, reach};
@@ -32,6 +33,8 @@ pub(super) struct Findings<'a> {
     pub(super) parts: Parts,
     /// Chains and sets whose repair waits.
     pub(super) waiting: &'a BTreeSet<DriftSubject>,
+    /// When the parts were looked at before.
+    pub(super) looks: &'a Looks,
     /// Unix time in milliseconds.
     pub(super) at_ms: u64,
 }
@@ -98,6 +101,7 @@ impl Repair {
             inspection,
             mut parts,
             waiting,
+            looks,
             at_ms,
         } = found;
         let _work = during(Work::Repair);
@@ -122,7 +126,8 @@ impl Repair {
             parts = Parts::ALL;
             let now = Instant::now();
             send_records(outbox, records.repaired(&all.differences, parts, now));
-            records.found(&all.differences, parts, None, now, at_ms);
+            let since = |difference: &Difference| looks.since(difference, None);
+            records.found(&all.differences, parts, None, since, at_ms);
             for difference in &all.differences {
                 if difference.class != DriftClass::Unreadable && !tried.contains(difference) {
                     tried.push(difference.clone());
@@ -156,6 +161,7 @@ fn repair_once(
     if let Some(why) = &why {
         warn!(reason = why, "drift not repaired");
     }
-    let left = inspect::inspect_parts(kernel, running, parts, Moment::now());
+    let moment = Moment::now(kernel);
+    let left = inspect::inspect_parts(kernel, running, parts, moment);
     (left, why)
 }

@@ -10,9 +10,11 @@ use voipfleet_protocol::session::Held;
 use super::drift_check::Drift;
 use super::dynamic_sets::HeldSets;
 use super::flows::Flows;
+use super::interfaces::{Interfaces, Of};
 use super::node::Node;
 use super::outcome::Outcome;
 use super::warnings::Warning;
+use crate::enforcement::management_rules::Fallback;
 use crate::mailbox::Outbox;
 
 /// Reports, and what they repeat.
@@ -31,6 +33,7 @@ pub(super) struct View<'a> {
     pub(super) drift: &'a Drift,
     pub(super) flows: &'a Flows,
     pub(super) dynamic_sets: &'a HeldSets,
+    pub(super) interfaces: &'a Interfaces,
 }
 
 impl Report {
@@ -60,6 +63,7 @@ impl Report {
         if last.drift == i32::from(view.drift.state())
             && last.drift_detail == detail.as_deref().unwrap_or_default()
             && last.sets == counted_sets(view)
+            && last.open == open(view)
         {
             return;
         }
@@ -96,6 +100,11 @@ impl Report {
         {
             warnings.push(Warning::NoScratchNamespace);
         }
+        warnings.extend(view.dynamic_sets.unkept().map(|why| Warning::Unkept {
+            description: why.to_owned(),
+        }));
+        let obstacles = view.drift.obstacles().into_iter();
+        warnings.extend(obstacles.map(|description| Warning::Obstacle { description }));
         warnings.extend(more);
         let count = self.outbox.dropped();
         if count > 0 {
@@ -136,11 +145,30 @@ fn status(
         confirmed_digest: digest(confirmed),
         drift_detail: drift.detail().unwrap_or_default(),
         flows_cut: view.flows.cut(),
+        // The link says when it is sent.
+        clock_ms: 0,
+        fleet_time_s: node.kernel.now(),
         dynamic_digest: sets_digest
             .map(|digest| digest.as_bytes().to_vec())
             .unwrap_or_default(),
         dynamic_error: view.dynamic_sets.error().unwrap_or_default(),
+        open: open(view),
+        undo_due: node.trial_state.undo_is_due(),
+        missing_interfaces: view.interfaces.missing(node, Of::Members),
     }
+}
+
+/// Why packets come in past our rules; empty: they do not.
+fn open(view: View<'_>) -> String {
+    let fallback = view
+        .node
+        .fallback
+        .as_ref()
+        .filter(|_| view.node.is_in_fallback());
+    let refused = fallback
+        .filter(|fallback| fallback.is_open())
+        .map(Fallback::describe);
+    refused.or_else(|| view.drift.open()).unwrap_or_default()
 }
 
 /// Problems of an offer, and of the node; empty: none.

@@ -1,16 +1,18 @@
 //! The loop of the task: offers, trials, checks for drift, reports.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 use voipfleet_proto::v1 as pb;
 use voipfleet_protocol::errors::chain;
-use voipfleet_ruleset::iptables::Failsafe;
+use voipfleet_ruleset::ruleset::Family;
 
 use super::drift_check::{Checked, Drift};
 use super::dynamic_sets::{Counted, HeldSets, Taken, Written};
 use super::flows::Flows;
+use super::interfaces::{Interfaces, Of};
 use super::node::Node;
 use super::outcome::Outcome;
 use super::status::{Report, View};
@@ -18,22 +20,43 @@ use super::warnings::Warning;
 use crate::enforcement::apply::NodeId;
 use crate::enforcement::recovery::{self, Interrupted, Recovered};
 use crate::failpoint::{Step, Work, during, reach};
-use crate::host::systemd;
-use crate::kernel::Kernel;
-use crate::ledger::Ledger;
+use crate::foreign_firewalls::Protected;
+use crate::host::{clock, systemd};
+use crate::kernel::{Kernel, Parts};
+use crate::ledger::{Confirmed, Ledger};
 use crate::mailbox::{Change, Controllers, Inbox, Outbox, ReceivedSets};
 
 /// The inventory is refreshed every so many polls: it runs more programs, for what changes once in
 /// years.
 const POLLS_PER_INVENTORY: u32 = 20;
 
+/// How often foreign firewalls are looked at: no event announces an element of a set, nor a change of
+/// legacy tables other than `filter`.
+const FOREIGN_INTERVAL: Duration = Duration::from_secs(3);
+/// An element may begin in years.
+const LONGEST_WAIT_S: u64 = 24 * 3600;
+
 /// Facts about the machine, which the task reports.
 pub trait Inventory: Send {
     /// Reads anew what seldom changes; programs of the machine may be run for it.
     fn refresh(&mut self, kernel: &mut dyn Kernel);
 
-    /// The facts that were read last, with those that cost nothing to read now.
-    fn facts(&self, kernel: &dyn Kernel) -> pb::NodeFacts;
+    /// Reads what foreign firewalls have in the kernel, as far as it may have changed, and whom they cut
+    /// off. Returns whether that is not what it was.
+    fn check_foreign(&mut self, kernel: &mut dyn Kernel, protected: Protected<'_>) -> bool;
+
+    /// Reads anew what listens on the machine.
+    fn refresh_sockets(&mut self, kernel: &mut dyn Kernel);
+
+    /// The ports on which SSH was found to listen.
+    fn ssh_ports(&self) -> &[u16];
+
+    /// The facts that were read last, with those that cost nothing to read now. `families` are those
+    /// that the node filters.
+    fn facts(&self, kernel: &dyn Kernel, families: &[Family]) -> pb::NodeFacts;
+
+    /// The machine's network interfaces; none: not known.
+    fn interfaces(&self) -> Option<BTreeSet<String>>;
 }
 
 /// How the task behaves.
@@ -56,6 +79,7 @@ pub struct Reconciler {
     pub(super) dynamic_sets: HeldSets,
     pub(super) report: Report,
     pub(super) poll: Poll,
+    pub(super) interfaces: Interfaces,
 }
 
 /// Inspections without an event.
@@ -63,6 +87,10 @@ pub(super) struct Poll {
     interval: Duration,
     next: Instant,
     count: u32,
+    /// When foreign firewalls are looked at.
+    foreign: Instant,
+    /// Of the machine's own clock, which the controller compares with its own.
+    wall: clock::Steps,
 }
 
 impl Poll {
@@ -71,6 +99,8 @@ impl Poll {
             interval,
             next: Instant::now() + interval,
             count: 0,
+            foreign: Instant::now() + FOREIGN_INTERVAL,
+            wall: clock::Steps::default(),
         }
     }
 
@@ -98,7 +128,10 @@ impl Reconciler {
         let mut task = Self {
             inbox,
             node,
-            drift: Drift::new(failed.as_ref().map(|failed| chain(failed))),
+            drift: Drift::new(
+                failed.as_ref().map(|failed| chain(failed)),
+                settings.poll_interval,
+            ),
             flows: Flows::default(),
             dynamic_sets,
             report: Report {
@@ -107,16 +140,19 @@ impl Reconciler {
                 warnings,
             },
             poll: Poll::new(settings.poll_interval),
+            interfaces: Interfaces::default(),
             settings,
         };
         task.settings.inventory.refresh(&mut *task.node.kernel);
+        task.read_foreign();
+        task.follow_ssh();
         task.report
             .outbox
             .set_dynamic_sets(task.dynamic_sets.held());
         if failed.is_some() {
             task.check_drift(None);
         } else {
-            task.drift.count_sets(&mut task.node);
+            task.drift.look_around(&mut task.node);
         }
         // Another program may have let something in while no agent ran, or the agent was killed
         // before it cut what it had just confirmed.
@@ -124,6 +160,7 @@ impl Reconciler {
         if task.node.fallback.is_some() {
             task.report_fallback();
         }
+        task.interfaces.set(task.settings.inventory.interfaces());
         task.report_facts();
         task.report_status(None, None);
         task
@@ -132,6 +169,7 @@ impl Reconciler {
     /// Works until the inbox asks it to stop. The confirmed rules stay.
     pub fn run(mut self) {
         loop {
+            self.wake_for_beginnings();
             let requests = self.inbox.wait(self.deadline());
             systemd::alive();
             if let Some(confirmation) = requests.confirmation {
@@ -162,28 +200,51 @@ impl Reconciler {
             if let Some(change) = requests.change {
                 self.drift.note(change);
             }
+            if requests.addresses_changed {
+                self.read_interfaces();
+                self.report_facts();
+            }
             self.run_due();
+        }
+    }
+
+    /// The kernel ends elements of sets by itself; those that begin are added by an inspection.
+    fn wake_for_beginnings(&mut self) {
+        let now = clock::unix(clock::now());
+        let running = self.node.running();
+        let next = running.and_then(|running| running.effective().next_beginning(now));
+        if let Some(next) = next {
+            let at = Instant::now() + Duration::from_secs(next.left(now).min(LONGEST_WAIT_S));
+            self.poll.at_latest(at);
         }
     }
 
     fn deadline(&self) -> Instant {
         let deadlines = [
-            self.drift.deadline(),
+            Some(self.drift.deadline()),
             self.node.trial_state.deadline(),
             self.flows.deadline(),
             self.dynamic_sets.deadline(),
             systemd::watchdog_interval().map(|interval| Instant::now() + interval),
         ];
         let earliest = deadlines.into_iter().flatten().min();
-        earliest.map_or(self.poll.next, |at| at.min(self.poll.next))
+        let poll = self.poll.next.min(self.poll.foreign);
+        earliest.map_or(poll, |at| at.min(poll))
     }
 
     fn run_due(&mut self) {
         let now = Instant::now();
-        if self.drift.deadline().is_some_and(|at| at <= now) {
+        if self.drift.is_due(now) {
             self.finish_dynamic_sets();
             let outbox = &self.report.outbox;
             let checked = self.drift.run_due(&mut self.node, outbox, now);
+            self.drift_checked(checked);
+        }
+        if self.dynamic_sets.deadline().is_some() {
+            self.drift.put_off_quick_look();
+        } else {
+            let outbox = &self.report.outbox;
+            let checked = self.drift.look_quickly(&mut self.node, outbox, now);
             self.drift_checked(checked);
         }
         if self.dynamic_sets.deadline().is_some_and(|at| at <= now) {
@@ -192,24 +253,72 @@ impl Reconciler {
         if self.poll.next <= now {
             self.poll(now);
         }
+        if self.poll.foreign <= now {
+            self.check_foreign(now);
+        }
         self.flows.run_due(&mut self.node);
     }
 
     fn poll(&mut self, now: Instant) {
         self.poll.next = now + self.poll.interval;
         self.poll.count = self.poll.count.wrapping_add(1);
+        if self.poll.wall.stepped(clock::now(), now) {
+            self.report_status(None, None);
+        }
         if self.node.trial_state.undo_is_due() {
             self.retry_undo();
         } else if self.node.is_in_fallback() {
             self.retry_confirmed();
         }
+        self.keep_clock();
+        self.drift.look_at_sets(&mut self.node);
         self.check_drift(None);
+        if self.dynamic_sets.retry_keeping(&self.node, now) {
+            self.report_status(None, None); // the facts follow
+        }
         // A program of the machine may take a minute, and whoever is locked out waits for the undo.
         if self.poll.count.is_multiple_of(POLLS_PER_INVENTORY) && self.node.trial_state.is_settled()
         {
             self.settings.inventory.refresh(&mut *self.node.kernel);
+            self.read_foreign();
         }
+        if self.node.trial_state.is_settled() {
+            self.follow_ssh();
+            self.node.refresh_failsafe();
+        }
+        self.read_interfaces();
         self.report_facts();
+    }
+
+    /// Looks for whom foreign firewalls cut off. Whoever is locked out by a trial waits for its undo, not
+    /// for this.
+    fn check_foreign(&mut self, now: Instant) {
+        self.poll.foreign = now + FOREIGN_INTERVAL;
+        if self.node.trial_state.is_settled() && self.read_foreign() {
+            self.report_facts();
+        }
+    }
+
+    fn read_foreign(&mut self) -> bool {
+        let controllers = self.node.failsafe.controllers.clone();
+        let dynamic = self.dynamic_sets.digest_in_force(&self.node);
+        let (kernel, running) = self.node.kernel_and_running();
+        let protected = Protected {
+            ruleset: running.map(Confirmed::effective),
+            revision: (running.map(|running| running.held.digest), dynamic),
+            controllers: &controllers,
+        };
+        self.settings.inventory.check_foreign(kernel, protected)
+    }
+
+    /// Finds out what listens, so that the failsafe chain keeps open to admins where SSH really is.
+    pub(super) fn follow_ssh(&mut self) {
+        let inventory = &mut self.settings.inventory;
+        inventory.refresh_sockets(&mut *self.node.kernel);
+        // Nothing found is no proof: a server may be about to start.
+        if !inventory.ssh_ports().is_empty() {
+            self.node.failsafe.ssh_ports = inventory.ssh_ports().to_vec();
+        }
     }
 
     /// Inspects the kernel now, and repairs it.
@@ -230,6 +339,9 @@ impl Reconciler {
         }
         if checked.inspected {
             self.report.send_drift(self.view());
+        }
+        if checked.obstacles_changed {
+            self.report_facts();
         }
     }
 
@@ -254,6 +366,7 @@ impl Reconciler {
         let _work = during(Work::DynamicSets);
         let site = &self.settings.node.site;
         let outbox = &self.report.outbox;
+        let was_kept = self.dynamic_sets.unkept().is_none();
         let taken = self
             .dynamic_sets
             .take(received, site, &mut self.node, outbox);
@@ -261,11 +374,15 @@ impl Reconciler {
             Taken::Refused => {}
             Taken::Unchanged(written) => self.sets_written(written),
             Taken::Changed(written) => {
+                self.keep_clock();
                 self.sets_written(written);
                 reach(Step::Reported);
             }
         }
         self.report_status(None, None);
+        if was_kept != self.dynamic_sets.unkept().is_none() {
+            self.report_facts();
+        }
     }
 
     fn sets_written(&mut self, written: Option<Written>) {
@@ -281,13 +398,23 @@ impl Reconciler {
         reach(Step::FlowsCut);
     }
 
+    /// Keeps the controller's clock for the next start, where it is not what was kept.
+    fn keep_clock(&self) {
+        if let Some(reading) = self.inbox.clock().to_keep()
+            && let Err(error) = self.node.ledger.keep_clock(&reading)
+        {
+            warn!(
+                reason = chain(&error),
+                "the controller's clock is not kept for the next start"
+            );
+        }
+    }
+
     fn keep_open(&mut self, controllers: Controllers) {
         let mut addresses = controllers.addresses;
         addresses.sort_unstable();
         addresses.dedup();
-        self.node.failsafe = Failsafe {
-            controllers: addresses,
-        };
+        self.node.failsafe.controllers = addresses;
         self.node.refresh_failsafe();
         // The link may have given up waiting.
         let _heard = controllers.done.send(());
@@ -299,6 +426,7 @@ impl Reconciler {
             drift: &self.drift,
             flows: &self.flows,
             dynamic_sets: &self.dynamic_sets,
+            interfaces: &self.interfaces,
         }
     }
 
@@ -307,13 +435,37 @@ impl Reconciler {
         self.report.send(self.view(), nonce, since);
     }
 
+    /// Reads which interfaces there are, and reports at once if one that the rules name is gone or
+    /// back.
+    fn read_interfaces(&mut self) {
+        let before = self.interfaces.missing(&self.node, Of::Members);
+        self.interfaces.set(self.settings.inventory.interfaces());
+        let now = self.interfaces.missing(&self.node, Of::Members);
+        if now != before {
+            if !now.is_empty() {
+                let interfaces: Vec<&str> = now.iter().map(String::as_str).collect();
+                let interfaces = interfaces.join(", ");
+                warn!(interfaces, "interface of the cluster is missing");
+            }
+            self.report_status(None, None);
+        }
+    }
+
     pub(super) fn report_facts(&mut self) {
-        let facts = self.settings.inventory.facts(&*self.node.kernel);
+        let running = self.node.running();
+        let filters = |family| running.is_none_or(|running| running.ruleset.filters(family));
+        let families = Parts::ALL.families(filters);
+        let inventory = &self.settings.inventory;
+        let facts = inventory.facts(&*self.node.kernel, &families);
         let polling_only = self.inbox.polling_reason().map(|reason| {
             let interval = self.poll.interval;
             Warning::PollingOnly { interval, reason }
         });
-        let more = polling_only.into_iter().collect();
+        let missing = self.interfaces.missing(&self.node, Of::Others);
+        let missing = missing
+            .into_iter()
+            .map(|interface| Warning::NoInterface { interface });
+        let more = polling_only.into_iter().chain(missing).collect();
         self.report.send_facts(self.view(), facts, more);
     }
 }

@@ -19,7 +19,7 @@ use crate::mailbox::{Confirmation, DialResult, ProbeResults};
 use crate::probe;
 
 /// A rollback that failed is retried this soon: whoever is locked out does not wait for a poll.
-const UNDO_RETRY: Duration = Duration::from_secs(2);
+const UNDO_RETRY: Duration = Duration::from_millis(500);
 /// Without a list of admins, rules that were tried protect better than none.
 const NOTHING_TO_RESTORE: &str =
     "what ran before is lost, so the new rules stay until the next push";
@@ -165,11 +165,12 @@ impl Reconciler {
             Ok(()) => Outcome::failed(held, format!("{reason}; {NOTHING_TO_RESTORE}")),
             Err(error) => Outcome::Failed(held, Undo::Pending { reason, error }),
         };
-        warn!(
-            generation = held.generation,
-            reason = self.report.outcome.error(),
-            "rolled back"
-        );
+        let (generation, reason) = (held.generation, self.report.outcome.error());
+        if self.node.trial_state.undo_is_due() {
+            error!(generation, reason, "not rolled back yet");
+        } else {
+            warn!(generation, reason, "rolled back");
+        }
         reach(Step::Reported);
         self.report_status(Some(attempt.nonce), Some(trial.received));
         self.report_facts();
@@ -215,7 +216,9 @@ impl Reconciler {
         if self.undo().is_ok() {
             let outcome = std::mem::take(&mut self.report.outcome);
             self.report.outcome = outcome.undone(self.node.trial_state.confirmed());
+            warn!(reason = self.report.outcome.error(), "rolled back at last");
             self.report_status(None, None);
+            self.report_facts();
         }
     }
 

@@ -21,10 +21,16 @@ pub(super) enum Warning {
     NoPreflight { reason: String },
     /// Flows that should be cut go on.
     Flows { description: String },
+    /// Dynamic sets are enforced, and not on disk.
+    Unkept { description: String },
+    /// A foreign rule or set that the tools cannot print.
+    Obstacle { description: String },
     /// The canonical form was read from the live kernel.
     NoScratchNamespace,
     /// No events announce changes of the rules.
     PollingOnly { interval: Duration, reason: String },
+    /// A rule of the site names an interface that is not there.
+    NoInterface { interface: String },
     /// Drift records were dropped while the controller could not be reached.
     RecordsDropped { count: u64 },
 }
@@ -53,9 +59,10 @@ impl fmt::Display for Warning {
             Warning::NotInForce { reason } => {
                 write!(f, "the confirmed ruleset is not in force: {reason}")
             }
-            Warning::Fallback { description } | Warning::Flows { description } => {
-                f.write_str(description)
-            }
+            Warning::Fallback { description }
+            | Warning::Flows { description }
+            | Warning::Unkept { description }
+            | Warning::Obstacle { description } => f.write_str(description),
             Warning::NoPreflight { reason } => {
                 write!(f, "rulesets are loaded without a preflight: {reason}")
             }
@@ -67,6 +74,10 @@ impl fmt::Display for Warning {
                 f,
                 "changes by other programs are noticed only every {} s: {reason}",
                 interval.as_secs_f64()
+            ),
+            Warning::NoInterface { interface } => write!(
+                f,
+                "there is no interface {interface}: the site's rules that name it let nothing in"
             ),
             Warning::RecordsDropped { count } => write!(
                 f,

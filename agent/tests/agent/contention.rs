@@ -14,14 +14,14 @@ use crate::reconciler::{Agent, NEVER, OFTEN};
 use crate::support::{Place, in_namespace, install, on_both_backends, sample};
 
 /// A shell under a name of its own, which works against us until it is dropped.
-struct Meddler {
+pub(crate) struct Meddler {
     child: Child,
     /// The file that it runs.
     program: PathBuf,
 }
 
 impl Meddler {
-    fn start(place: &Place, script: &str) -> Self {
+    pub(crate) fn start(place: &Place, script: &str) -> Self {
         let program = place.folder.path().join("meddler");
         // A copy would be busy while another test starts a program.
         symlink("/bin/bash", &program).unwrap();

@@ -20,7 +20,7 @@ use crate::reconciler::{Agent, LIMIT, NEVER, offer};
 use crate::support::{Place, in_namespace, on_both_backends, sample};
 
 pub(crate) const NODE: &str = "198.18.0.11";
-const NODE_V6: &str = "2001:db8:1::11";
+pub(crate) const NODE_V6: &str = "2001:db8:1::11";
 pub(crate) const PHONE: &str = "203.0.113.9";
 pub(crate) const PHONE_V6: &str = "2001:db8:10::9";
 pub(crate) const NEIGHBOUR: &str = "203.0.113.200";
@@ -90,12 +90,17 @@ impl Wire {
     }
 
     /// Does `job` on the other end.
-    fn outside<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn outside<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, wait) = sync_channel(1);
         self.ask
             .send(Box::new(move || done.send(job()).unwrap()))
             .unwrap();
         wait.recv().unwrap()
+    }
+
+    /// A connection of the first peer to a port of the node.
+    pub(crate) fn connect(&self, port: u16) -> TcpStream {
+        self.outside(move || TcpStream::connect((NODE, port)).unwrap())
     }
 
     /// A UDP socket of a peer.
@@ -146,7 +151,7 @@ impl Peer {
         node.parse().unwrap()
     }
 
-    fn send(&self, port: u16, words: &str) {
+    pub(crate) fn send(&self, port: u16, words: &str) {
         let to = (self.node(), port);
         self.0.send_to(words.as_bytes(), to).unwrap();
     }
@@ -165,7 +170,7 @@ impl Service {
         Self { socket, port }
     }
 
-    fn receive(&self) -> (String, SocketAddr) {
+    pub(crate) fn receive(&self) -> (String, SocketAddr) {
         let mut buffer = [0; 64];
         let (length, from) = self.socket.recv_from(&mut buffer).expect("a datagram");
         (

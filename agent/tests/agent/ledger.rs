@@ -1,7 +1,7 @@
 //! The ledger on disk: its format is held by golden files, and no damage makes it panic.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -27,6 +27,7 @@ fn confirmed() -> Confirmed {
         ssh_ports: vec![22],
         sets: Vec::new(),
         probes: Vec::new(),
+        without_ipv6: false,
         chains: vec![Chain {
             name: "VF-INPUT".parse().unwrap(),
             rules: vec![Rule::new("default".parse().unwrap(), Verdict::Drop)],
@@ -34,6 +35,7 @@ fn confirmed() -> Confirmed {
     };
     let failsafe = Failsafe {
         controllers: vec!["192.0.2.1:7443".parse().unwrap()],
+        ssh_ports: vec![2222],
     };
     let tables = Family::BOTH.map(|family| Wanted {
         family,
@@ -90,11 +92,13 @@ fn dynamic() -> SiteSets {
     SiteSets::new(sets).after(Some(&SiteSets::new(earlier)), &[feed].into())
 }
 
+fn golden_path(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    folder.join(format!("{name}-v1"))
+}
+
 fn golden(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
-    fs::read(path).unwrap()
+    fs::read(golden_path(name.trim_end_matches("-v1"))).unwrap()
 }
 
 fn in_ledger(test: impl FnOnce(&Ledger, &Path)) {
@@ -129,12 +133,19 @@ fn files_are_written_in_format_version_1() {
         ledger.begin(&journal()).unwrap();
         ledger.note_fallback(&note()).unwrap();
         ledger.keep_dynamic_sets(&dynamic()).unwrap();
-        for name in ["management", "fallback", "dynamic-sets"] {
+        for name in [
+            "management",
+            "fallback",
+            "dynamic-sets",
+            "confirmed",
+            "journal",
+        ] {
             let written = fs::read(folder.join(name)).unwrap();
+            if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                fs::write(golden_path(name), &written).unwrap();
+            }
             assert!(written == golden(&format!("{name}-v1")), "{name}");
         }
-        assert!(fs::read(folder.join("confirmed")).unwrap() == golden("confirmed-v1"));
-        assert!(fs::read(folder.join("journal")).unwrap() == golden("journal-v1"));
     });
 }
 

@@ -114,7 +114,14 @@ async fn welcome(controller: &mut FakeController) -> (ControllerSession, Hello) 
         panic!("the first word is not Hello");
     };
     let controller_version = "test".to_owned();
-    say(&session, Down::Welcome(Welcome { controller_version })).await;
+    say(
+        &session,
+        Down::Welcome(Welcome {
+            controller_version,
+            ..Welcome::default()
+        }),
+    )
+    .await;
     (session, hello)
 }
 
@@ -125,6 +132,7 @@ fn offer(nonce: u64, generation: u64, digest: &Digest, size: usize) -> Down {
         digest: digest.as_bytes().to_vec(),
         size: size as u64,
         confirm_within_ms: 30_000,
+        ..Offer::default()
     })
 }
 
@@ -300,7 +308,7 @@ async fn refused_certificate_is_explained() {
     );
 
     let words = refusal(&controller, &ca.issue(NODE, 2021)).await;
-    assert!(words.contains("it has expired; enrol again"), "{words}");
+    assert!(words.contains("it has expired; delete the node"), "{words}");
 
     let impostor = FakeController::start(&ca.issue(NODE, 2100)).await;
     let words = refusal(&impostor, &ca.issue(NODE, 2100)).await;

@@ -125,7 +125,7 @@ fn kill_during_apply_with_lost_ruleset_loads_management_rules() {
         lose(place, &["confirmed"]);
         let (mut system, ledger) = (place.system(), place.ledger());
         // One family is the new one, the other the old one.
-        let half = prepare(&mut system, 9, sample(9)).unwrap();
+        let mut half = prepare(&mut system, 9, sample(9)).unwrap();
         half.begin(&ledger, 2, voipfleet_agent::host::clock::now())
             .unwrap();
         let mut kernel = crate::intercepted::failing_at(place, 3);

@@ -5,7 +5,11 @@ mod apply;
 #[cfg(test)]
 mod boot;
 #[cfg(test)]
+mod containers;
+#[cfg(test)]
 mod contention;
+#[cfg(test)]
+mod cut_offs;
 #[cfg(test)]
 mod disruption;
 #[cfg(test)]
@@ -14,6 +18,8 @@ mod drift;
 mod drift_table;
 #[cfg(test)]
 mod dynamic_sets;
+#[cfg(test)]
+mod enrolment;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
@@ -27,7 +33,11 @@ mod foreign_firewalls;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod hosts;
+#[cfg(test)]
 mod intercepted;
+#[cfg(test)]
+mod jump_order;
 #[cfg(test)]
 mod ledger;
 #[cfg(test)]
@@ -37,27 +47,41 @@ mod lock;
 #[cfg(test)]
 mod lost_ledger;
 #[cfg(test)]
+mod members;
+#[cfg(test)]
 mod node;
 #[cfg(test)]
 mod offers;
+#[cfg(test)]
+mod openness;
 #[cfg(test)]
 mod peer;
 #[cfg(test)]
 mod probes;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod reconciler;
+#[cfg(test)]
+mod saved_files;
 #[cfg(test)]
 mod sets;
 #[cfg(test)]
 mod status;
 #[cfg(test)]
+mod storms;
+#[cfg(test)]
 mod stuck_rollback;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod tampering;
+#[cfg(test)]
 mod trial;
 #[cfg(test)]
 mod trial_link;
+#[cfg(test)]
+mod unprintable;
 #[cfg(test)]
 mod unreadable;
 #[cfg(test)]

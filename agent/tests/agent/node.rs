@@ -118,9 +118,13 @@ impl<'a> Node<'a> {
         self.place.folder.path().join("state")
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.agent.as_ref().expect("a running agent").child.id()
+    }
+
     /// The most memory that the agent had at any time, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let pid = self.agent.as_ref().expect("a running agent").child.id();
+        let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = peak.unwrap().trim().trim_end_matches(" kB");
@@ -198,6 +202,7 @@ impl<'a> Node<'a> {
             digest,
             size: content.len() as u64,
             confirm_within_ms: within_ms,
+            ..Offer::default()
         };
         say(session, Down::Offer(offer)).await;
     }
@@ -261,6 +266,7 @@ pub(crate) fn enrolled(folder: &Path, issued: &Credentials, controller: SocketAd
         node: "sip1".parse().unwrap(),
         roles: vec!["sip".to_owned()],
         controller: controller.to_string(),
+        proxy: None,
     };
     let text = serde_json::to_string(&config).unwrap();
     std::fs::write(state.config_file(), text).unwrap();
@@ -339,7 +345,14 @@ pub(crate) async fn next(controller: &mut FakeController) -> Option<(ControllerS
         Some(other) => panic!("the first word is not Hello: {other:?}"),
     };
     let controller_version = "test".to_owned();
-    say(&session, Down::Welcome(Welcome { controller_version })).await;
+    say(
+        &session,
+        Down::Welcome(Welcome {
+            controller_version,
+            ..Welcome::default()
+        }),
+    )
+    .await;
     Some((session, hello))
 }
 
@@ -375,6 +388,7 @@ pub(crate) fn notice_of(dynamic: &DynamicSets, from: Option<&DynamicSets>) -> Dy
         size: dynamic.encode().len() as u64,
         delta: from.map(|from| (&dynamic.delta_from(from)).into()),
         delta_from: from.map_or_else(Vec::new, |from| from.digest().as_bytes().to_vec()),
+        ..DynamicSetsNotice::default()
     }
 }
 

@@ -1,18 +1,18 @@
 //! A reconciler at work in a test.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use voipfleet_agent::host::Host;
 use voipfleet_agent::host::exec::OwnProcesses;
 use voipfleet_agent::inventory::HostInventory;
-use voipfleet_agent::kernel::Watch;
-use voipfleet_agent::kernel::{Kernel, LOCK_FILE};
+use voipfleet_agent::kernel::{AddressEvents, Kernel, LOCK_FILE, Watch};
 use voipfleet_agent::mailbox::{Content, Inbox, Offered, Outbox};
 use voipfleet_agent::reconcile::{Reconciler, Settings};
 use voipfleet_proto::v1::agent_message::Kind;
-use voipfleet_proto::v1::{DriftRecord, DriftState, NodeState, NodeStatus};
+use voipfleet_proto::v1::{DriftRecord, DriftState, NodeFacts, NodeState, NodeStatus};
 use voipfleet_protocol::session::Attempt;
 use voipfleet_ruleset::ruleset::Ruleset;
 
@@ -29,6 +29,8 @@ pub(crate) struct Agent {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
     thread: Option<std::thread::JoinHandle<()>>,
+    /// Differences of acts that tests have seen, as they were then.
+    seen: Mutex<BTreeSet<(String, Option<u64>)>>,
     pub(crate) runtime: tokio::runtime::Runtime,
 }
 
@@ -89,6 +91,7 @@ impl Agent {
             inbox,
             outbox,
             thread: Some(thread),
+            seen: Mutex::default(),
             runtime,
         }
     }
@@ -103,9 +106,7 @@ impl Agent {
             let wait = async {
                 loop {
                     for message in self.outbox.take() {
-                        if let Kind::Drift(report) = message {
-                            records.extend(report.records);
-                        }
+                        records.extend(self.differences(message));
                     }
                     if enough(&records) {
                         return;
@@ -114,7 +115,10 @@ impl Agent {
                 }
             };
             let ended = tokio::time::timeout(LIMIT, wait).await;
-            assert!(ended.is_ok(), "no such records within {LIMIT:?}");
+            assert!(
+                ended.is_ok(),
+                "no such records within {LIMIT:?}: {records:#?}"
+            );
         });
         records
     }
@@ -129,11 +133,20 @@ impl Agent {
         });
         let mut records = Vec::new();
         for message in self.outbox.take() {
-            if let Kind::Drift(report) = message {
-                records.extend(report.records);
-            }
+            records.extend(self.differences(message));
         }
         records
+    }
+
+    /// The drift of a message, a record for each difference that is new or was repaired since.
+    fn differences(&self, message: Kind) -> Vec<DriftRecord> {
+        let Kind::Drift(report) = message else {
+            return Vec::new();
+        };
+        let mut seen = self.seen.lock().unwrap();
+        let each = report.records.iter().flat_map(DriftRecord::split);
+        each.filter(|it| seen.insert((it.id.clone(), it.repaired_after_ms)))
+            .collect()
     }
 }
 
@@ -175,6 +188,34 @@ impl Agent {
             let ended = tokio::time::timeout(LIMIT, wait).await;
             let last = self.outbox.last_status();
             assert!(ended.is_ok(), "not within {LIMIT:?}: {last:?}");
+        });
+    }
+
+    /// Hears of changes of addresses from now on.
+    pub(crate) fn follow_addresses(&self) {
+        let events = self
+            .runtime
+            .block_on(async { AddressEvents::open().unwrap() });
+        let inbox = Arc::clone(&self.inbox);
+        self.runtime.spawn(inbox.follow_addresses(events));
+    }
+
+    /// Waits for facts of which `wanted` holds.
+    pub(crate) fn facts_until(&self, wanted: impl Fn(&NodeFacts) -> bool) {
+        let mut facts = self.outbox.hello().0;
+        self.runtime.block_on(async {
+            let wait = async {
+                while !wanted(&facts) {
+                    self.outbox.filled().await;
+                    for message in self.outbox.take() {
+                        if let Kind::Facts(newer) = message {
+                            facts = newer;
+                        }
+                    }
+                }
+            };
+            let ended = tokio::time::timeout(LIMIT, wait).await;
+            assert!(ended.is_ok(), "no such facts within {LIMIT:?}");
         });
     }
 

@@ -126,7 +126,16 @@ fn foreign_elements_of_our_sets_are_drift() {
         let (mut system, ledger) = (place.system(), place.ledger());
         let confirmed = install(&mut system, &ledger, 1, sample(1));
         let agent = Agent::start(place, OFTEN);
-        system.ipset_restore(&crowd()).unwrap();
+        // All at once: a look may come between two elements of a restore.
+        let own = place.tool(&format!("ipset save {NAME}"));
+        let crowd = (own + &crowd()).replace(NAME, "mine");
+        system.ipset_restore(&crowd).unwrap();
+        let swap = format!("swap mine {NAME}\n");
+        let deadline = Instant::now() + LIMIT;
+        // The kernel refuses it while the agent reads one of the two.
+        while let Err(error) = system.ipset_restore(&swap) {
+            assert!(Instant::now() < deadline, "{error}");
+        }
         let records = agent.records_until(|records| {
             records
                 .iter()

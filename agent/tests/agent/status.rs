@@ -2,12 +2,14 @@
 
 use std::process::Output;
 
+use voipfleet_agent::kernel::Backend;
 use voipfleet_proto::v1::NodeState;
+use voipfleet_testkit::TestCa;
 
 use crate::dynamic_sets::{first, naming, takes};
-use crate::node::program;
+use crate::node::{NODE, enrolled, program};
 use crate::reconciler::{Agent, NEVER, offer};
-use crate::support::{Place, on_both_backends};
+use crate::support::{Place, in_namespace, on_both_backends};
 
 /// A node that runs a ruleset with dynamic sets, and whose agent has ended.
 fn healthy_node(place: &Place) {
@@ -88,5 +90,21 @@ fn damaged_or_unknown_dynamic_sets_fail_the_status_and_are_reported_once() {
         let words = "does not know the content of allow, block, cluster";
         assert!(text(&unknown).contains(words), "{}", text(&unknown));
         assert_eq!(String::from_utf8_lossy(&unknown.stderr), "");
+    });
+}
+
+#[test]
+fn enrolled_node_without_a_ruleset_is_unprotected() {
+    in_namespace(Backend::Nft, |place| {
+        let issued = TestCa::new().issue(NODE, 2100);
+        let address = "127.0.0.1:7443".parse().unwrap();
+        enrolled(place.folder.path(), &issued, address);
+        let shown = status(place, &[]);
+        assert_eq!(shown.status.code(), Some(1), "{}", text(&shown));
+        let words = "unprotected: this node has no ruleset yet";
+        assert!(text(&shown).contains(words), "{}", text(&shown));
+        let json = status(place, &["--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!(report["unprotected"], true, "{report}");
     });
 }

@@ -27,6 +27,7 @@ fn cannot_go_back(place: &Place) -> (Agent, Arc<AtomicBool>, String) {
     let status = agent.status_of(attempt, |state| state != NodeState::Trial);
     assert_eq!(status.state(), NodeState::Failed);
     assert!(status.error.contains("the rollback failed too"));
+    assert!(status.undo_due);
     (agent, stuck, before)
 }
 
@@ -54,7 +55,15 @@ fn failed_rollback_is_retried_before_the_next_poll() {
     on_both_backends(|place| {
         let (agent, stuck, before) = cannot_go_back(place);
         stuck.store(false, Ordering::SeqCst);
-        agent.statuses_until(|status| status.error.ends_with("and is done now"));
+        let done = |status: &NodeStatus| status.error.ends_with("and is done now");
+        let statuses = agent.statuses_until(done);
+        let status = statuses.into_iter().find(done).unwrap();
+        // What was tried is told, so that it is not offered again.
+        assert_eq!(
+            (status.state(), status.generation),
+            (NodeState::RolledBack, 2)
+        );
+        assert_eq!((status.confirmed_generation, status.undo_due), (1, false));
         same(&before, &place.everything());
         assert!(place.ledger().journal().unwrap().is_none());
     });

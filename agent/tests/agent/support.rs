@@ -205,6 +205,7 @@ pub(crate) fn failsafe() -> Failsafe {
             "198.51.100.7:7443".parse().unwrap(),
             "[2001:db8:c::7]:7443".parse().unwrap(),
         ],
+        ssh_ports: Vec::new(),
     }
 }
 
@@ -300,6 +301,7 @@ pub(crate) fn sample(variant: u16) -> Ruleset {
         ssh_ports: vec![22],
         sets,
         probes: Vec::new(),
+        without_ipv6: false,
         chains: vec![
             chain("VF-INPUT", input),
             chain("VF-SIP", sip),

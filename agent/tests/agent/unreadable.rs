@@ -1,27 +1,49 @@
-//! Rules of nft that iptables has no words for, in the table that it should print.
+//! Rules and sets that cannot be read in any way, and rules with bytes that are no text.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use voipfleet_agent::enforcement::inspect::inspect;
-use voipfleet_agent::kernel::Backend;
-use voipfleet_proto::v1::{self as pb, DriftClass, DriftRecord, DriftState, NodeStatus};
+use voipfleet_proto::v1::{self as pb, DriftClass, DriftRecord, DriftState, NodeState, NodeStatus};
+use voipfleet_ruleset::ruleset::Family;
+use voipfleet_testkit::kernel::Call;
 
-use crate::reconciler::{Agent, NEVER, OFTEN};
-use crate::support::{in_namespace, install, on_both_backends, sample};
+use crate::intercepted::failing_while;
+use crate::reconciler::{Agent, NEVER, OFTEN, offer};
+use crate::support::{Place, confirmed, install, on_both_backends, same, sample};
+
+/// An agent that runs generation 1, and a switch that makes a part of the kernel unreadable.
+fn unreadable(place: &Place, picks: fn(&Call<'_>) -> bool) -> (Agent, Arc<AtomicBool>) {
+    place.add_foreign_rules();
+    let (kernel, hidden) = failing_while(place, picks);
+    let own = kernel.kernel.own_processes();
+    let agent = Agent::start_with(place, OFTEN, Box::new(kernel), own);
+    let status = agent.answer_to(offer(1, 1, &sample(1)));
+    assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
+    (agent, hidden)
+}
+
+fn rules_of_v4(call: &Call<'_>) -> bool {
+    matches!(call, Call::Save(Family::V4) | Call::List(Family::V4))
+}
+
+fn rules(call: &Call<'_>) -> bool {
+    matches!(call, Call::Save(_) | Call::List(_))
+}
+
+fn sets(call: &Call<'_>) -> bool {
+    matches!(call, Call::SaveSets | Call::SaveSetsOf(_) | Call::ListSets)
+}
 
 #[test]
 fn unreadable_family_is_reported_and_the_rest_repaired() {
-    in_namespace(Backend::Nft, |place| {
-        let (mut system, ledger) = (place.system(), place.ledger());
-        install(&mut system, &ledger, 1, sample(1));
-        let agent = Agent::start(place, OFTEN);
-        place.tool("nft insert rule ip filter VF-INPUT ct count over 5 accept");
+    on_both_backends(|place| {
+        let (agent, hidden) = unreadable(place, rules_of_v4);
+        hidden.store(true, Ordering::SeqCst);
         let unreadable = |record: &DriftRecord| record.class() == DriftClass::Unreadable;
         let records = agent.records_until(|records| records.iter().any(unreadable));
         let record = records.iter().find(|record| unreadable(record)).unwrap();
         assert_eq!(record.family(), pb::Family::V4);
-        assert!(
-            record.observed.contains("inspect it with nft"),
-            "{record:?}"
-        );
         let has = |state| move |status: &NodeStatus| status.drift() == state;
         if !has(DriftState::Unreadable)(&agent.outbox.last_status()) {
             agent.statuses_until(has(DriftState::Unreadable));
@@ -41,8 +63,91 @@ fn unreadable_family_is_reported_and_the_rest_repaired() {
             let state = agent.outbox.last_status().drift();
             assert_eq!(state, DriftState::Unreadable);
         }
-        place.tool("nft flush chain ip filter VF-INPUT");
-        agent.statuses_until(has(DriftState::Clean));
+        hidden.store(false, Ordering::SeqCst);
+        agent.drift_until(DriftState::Clean);
+    });
+}
+
+#[test]
+fn push_to_a_kernel_that_cannot_be_read_changes_nothing() {
+    on_both_backends(|place| {
+        for picks in [rules_of_v4, rules, sets] {
+            let (agent, hidden) = unreadable(place, picks);
+            let before = place.everything();
+            hidden.store(true, Ordering::SeqCst);
+            let status = agent.answer_to(offer(2, 2, &sample(2)));
+            assert_eq!(status.state(), NodeState::Rejected, "{}", status.error);
+            assert!(
+                status.error.contains("nothing was changed"),
+                "{}",
+                status.error
+            );
+            assert_eq!(status.confirmed_generation, 1);
+            same(&before, &place.everything());
+            assert!(place.ledger().journal().unwrap().is_none());
+            hidden.store(false, Ordering::SeqCst);
+            drop(agent);
+            place.tool("iptables -F");
+            place.tool("iptables -X");
+            place.tool("ip6tables -F");
+            place.tool("ip6tables -X");
+            place.tool("ipset destroy");
+            std::fs::remove_dir_all(place.folder.path().join("ledger")).unwrap();
+        }
+    });
+}
+
+#[test]
+fn confirmed_ruleset_is_what_runs_where_a_restart_cannot_read_the_rules() {
+    on_both_backends(|place| {
+        let (agent, _) = unreadable(place, rules);
+        drop(agent);
+        let before = place.everything();
+        // Our own chain can still be listed.
+        let (kernel, hidden) = failing_while(place, |call| matches!(call, Call::Save(_)));
+        hidden.store(true, Ordering::SeqCst);
+        let own = kernel.kernel.own_processes();
+        let agent = Agent::start_with(place, OFTEN, Box::new(kernel), own);
+        agent.drift_until(DriftState::Clean);
+        let status = agent.outbox.last_status();
+        assert_eq!(
+            (status.state(), status.confirmed_generation),
+            (NodeState::Applied, 1)
+        );
+        assert_eq!((status.error.as_str(), status.open.as_str()), ("", ""));
+        same(&before, &place.everything());
+        assert_eq!(confirmed(place), Some(1));
+    });
+}
+
+#[test]
+fn no_failure_leaves_sets_of_two_generations() {
+    on_both_backends(|place| {
+        place.add_foreign_rules();
+        let (kernel, stuck) = failing_while(place, |call| matches!(call, Call::Restore(..)));
+        let own = kernel.kernel.own_processes();
+        let agent = Agent::start_with(place, OFTEN, Box::new(kernel), own);
+        let status = agent.answer_to(offer(1, 1, &sample(1)));
+        assert_eq!(status.state(), NodeState::Applied, "{}", status.error);
+        let before = place.everything();
+        // Its sets are filled, and its rules cannot be loaded.
+        stuck.store(true, Ordering::SeqCst);
+        let status = agent.answer_to(offer(2, 2, &sample(2)));
+        assert_eq!(status.state(), NodeState::Failed, "{}", status.error);
+        same(&before, &place.everything());
+        stuck.store(false, Ordering::SeqCst);
+
+        // Its rules were loaded, and those before cannot be: the sets are those before.
+        agent.try_out(offer(3, 3, &sample(3)));
+        stuck.store(true, Ordering::SeqCst);
+        let status = agent.answer_to(offer(4, 4, &sample(1)));
+        assert!(status.undo_due, "{}", status.error);
+        let saved = place.tool("ipset save vf-clients-4");
+        assert!(saved.contains("add vf-clients-4 10.0.1.1"), "{saved}");
+        assert!(!saved.contains("10.0.3.1"), "{saved}");
+        stuck.store(false, Ordering::SeqCst);
+        agent.statuses_until(|status| !status.undo_due);
+        same(&before, &place.everything());
     });
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use voipfleet_ruleset::ruleset::{Expiring, distinct};
+use voipfleet_ruleset::ruleset::{Expiring, Scheduled, distinct};
 
 /// Ranges that public lists carry by mistake: "this network", private, carrier-grade
 /// NAT, loopback, link-local, multicast and reserved (RFC 6890). The documentation networks are
@@ -44,16 +44,34 @@ pub(crate) fn minimal(mut nets: Vec<IpNet>) -> Vec<IpNet> {
     nets
 }
 
-/// Addresses of a set: those that stay, and those with an end.
+/// Addresses of a set: those that stay, those with an end, and those with a beginning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Elements {
     /// Minimal.
     pub(super) lasting: Vec<IpNet>,
     /// Ascending. None is inside one that lasts as long.
     pub(super) expiring: Vec<Expiring>,
+    /// Ascending. None is inside one that lasts.
+    pub(super) scheduled: Vec<Scheduled>,
 }
 
 impl Elements {
+    /// The same with addresses that begin later, without those that last already.
+    #[must_use]
+    pub(super) fn with_scheduled(mut self, mut scheduled: Vec<Scheduled>) -> Self {
+        for one in &mut scheduled {
+            one.net = one.net.trunc();
+        }
+        scheduled.retain(|one| {
+            let around = touching(&self.lasting, &one.net);
+            !around.iter().any(|net| net.contains(&one.net))
+        });
+        scheduled.sort_unstable();
+        scheduled.dedup();
+        self.scheduled = scheduled;
+        self
+    }
+
     /// At any moment the same addresses, without those that others cover until their end.
     pub(super) fn new(lasting: Vec<IpNet>, mut expiring: Vec<Expiring>) -> Self {
         let lasting = minimal(lasting);
@@ -80,23 +98,33 @@ impl Elements {
             }
             !covered
         });
-        Self { lasting, expiring }
+        Self {
+            lasting,
+            expiring,
+            scheduled: Vec::new(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lasting.is_empty() && self.expiring.is_empty()
+        self.lasting.is_empty() && self.expiring.is_empty() && self.scheduled.is_empty()
     }
 
-    /// All of them, minimal, as long as none is over.
+    /// All of them, minimal, whatever their time.
     pub(super) fn now(&self) -> Vec<IpNet> {
+        let lasting = self.lasting.iter().copied();
+        minimal(lasting.chain(self.dated()).collect())
+    }
+
+    /// Those that end or begin.
+    fn dated(&self) -> impl Iterator<Item = IpNet> {
         let ending = self.expiring.iter().map(|one| one.net);
-        minimal(self.lasting.iter().copied().chain(ending).collect())
+        ending.chain(self.scheduled.iter().map(|one| one.net))
     }
 
     /// How many of them touch one of `others` (minimal).
     pub(super) fn count_touching(&self, others: &[IpNet]) -> usize {
-        let ending: Vec<IpNet> = self.expiring.iter().map(|one| one.net).collect();
-        count_touching(&self.lasting, others) + count_touching(&ending, others)
+        let dated: Vec<IpNet> = self.dated().collect();
+        count_touching(&self.lasting, others) + count_touching(&dated, others)
     }
 
     /// Those that are in none of `holes` (minimal).
@@ -107,7 +135,13 @@ impl Elements {
             carve(one.net, touching(holes, &one.net), &mut parts);
             left.extend(parts.into_iter().map(|net| Expiring { net, ..*one }));
         }
-        Self::new(subtract(&self.lasting, holes), left)
+        let mut later = Vec::with_capacity(self.scheduled.len());
+        for one in &self.scheduled {
+            let mut parts = Vec::new();
+            carve(one.net, touching(holes, &one.net), &mut parts);
+            later.extend(parts.into_iter().map(|net| Scheduled { net, ..*one }));
+        }
+        Self::new(subtract(&self.lasting, holes), left).with_scheduled(later)
     }
 }
 
@@ -212,7 +246,11 @@ mod tests {
             prop::collection::vec(any_net(), 0..12),
             prop::collection::vec(expiring, 0..12),
         )
-            .prop_map(|(lasting, expiring)| Elements { lasting, expiring })
+            .prop_map(|(lasting, expiring)| Elements {
+                lasting,
+                expiring,
+                scheduled: Vec::new(),
+            })
     }
 
     proptest! {

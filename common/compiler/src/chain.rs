@@ -1,13 +1,14 @@
 //! One node's chains, in the order that the design gives.
 
-use voipfleet_policy::DefaultVerdict;
 use voipfleet_policy::catalogue::Group;
+use voipfleet_policy::{DefaultVerdict, NodeCluster};
 use voipfleet_ruleset::ruleset::{
-    Chain, ConnectionState, ConnectionStates, INPUT_CHAIN, Mode, Rate, RateUnit, Rule, RuleSubject,
-    Verdict,
+    Chain, ConnectionState, ConnectionStates, Family, INPUT_CHAIN, Mode, Rate, RateUnit, Rule,
+    RuleSubject, Scope, Verdict,
 };
 
 use super::CompileError;
+use super::cluster::Members;
 use super::deny::DENY_CHAIN;
 use super::openings::{LIMIT_CHAIN, Limit, Opening, SIP_LIMIT_CHAIN};
 use super::set_names::{label, rule};
@@ -25,9 +26,13 @@ pub(crate) const OBSERVED_CHAIN: &str = "VF-OBSERVED";
 /// What all nodes of a site have in common.
 #[derive(Debug)]
 pub(super) struct Common {
-    pub(super) cluster: Option<Rule>,
-    /// Addresses that operators block and open for a while.
-    pub(super) emergency: Vec<Rule>,
+    pub(super) members: Members,
+    /// Addresses that operators block for a while although the site serves them.
+    pub(super) forced: Vec<Rule>,
+    /// Those that they block.
+    pub(super) block: Vec<Rule>,
+    /// Those that they open.
+    pub(super) open: Vec<Rule>,
     /// The chain of what is denied; empty where nothing is.
     pub(super) deny: Vec<Rule>,
     /// The sources that skip limits.
@@ -39,15 +44,29 @@ pub(super) struct Common {
 }
 
 /// The chains of a node with these openings, as they enforce the policy.
-pub(super) fn chains(common: &Common, openings: &[&Opening]) -> Result<Vec<Chain>, CompileError> {
+pub(super) fn chains(
+    common: &Common,
+    openings: &[&Opening],
+    cluster: &NodeCluster<'_>,
+) -> Result<Vec<Chain>, CompileError> {
     let of = |group: Group| {
         openings
             .iter()
             .filter(move |opening| opening.group == group)
     };
     let mut input: Vec<Rule> = Vec::new();
-    input.extend(common.cluster.clone());
-    input.extend(common.emergency.iter().cloned());
+    input.extend(common.forced.iter().cloned());
+    let members = common.members.rules(cluster)?;
+    // What a node claims never outranks a block, unless the document names its network.
+    let (before, after) = if common.members.by_interface_alone {
+        (Vec::new(), members)
+    } else {
+        (members, Vec::new())
+    };
+    input.extend(before);
+    input.extend(common.block.iter().cloned());
+    input.extend(after);
+    input.extend(common.open.iter().cloned());
     if !common.deny.is_empty() {
         let jump = Verdict::Jump(DENY_CHAIN.parse()?);
         input.push(rule(RuleSubject::Deny, &[], jump)?);
@@ -155,6 +174,16 @@ pub(super) fn observe(chains: Vec<Chain>) -> Result<Vec<Chain>, CompileError> {
         )?);
     }
     Ok(observed)
+}
+
+/// Leaves the rules of IPv6 out.
+pub(super) fn only_ipv4(chains: &mut [Chain]) {
+    for chain in chains {
+        chain.rules.retain(|rule| rule.scope.covers(Family::V4));
+        for rule in &mut chain.rules {
+            rule.scope = Scope::V4;
+        }
+    }
 }
 
 fn log(subject: RuleSubject, mode: Mode) -> Result<Rule, CompileError> {

@@ -8,12 +8,12 @@ use voipfleet_ruleset::ruleset::{
 };
 
 use super::CompileError;
-use super::address::{Elements, minimal, private_ranges};
+use super::address::{Elements, minimal};
 use super::address_expansion::Members;
 use super::deny_exemptions::{Class, Protected, providers_besides, tenants_besides};
 use super::openings::from_source;
 use super::set_names;
-use super::sources::{Content, Source, Sources};
+use super::sources::{Content, Sources};
 
 /// The chain of what the site denies.
 pub(crate) const DENY_CHAIN: &str = "VF-DENY";
@@ -88,7 +88,9 @@ pub(super) fn rules(
         return Ok(Vec::new());
     }
     let mut rules = Vec::new();
-    for word in [AddressWord::Cluster, AddressWord::Admins] {
+    // What nodes claim to have on an interface exempts nobody.
+    let cluster = (!site.cluster.is_by_interface_alone()).then_some(AddressWord::Cluster);
+    for word in cluster.into_iter().chain([AddressWord::Admins]) {
         rules.extend(leave(&word, ProviderPart::Signalling, sources)?);
     }
     rules.append(&mut hand);
@@ -126,13 +128,7 @@ fn leave(
     let details = [Some(text.as_str()), set_names::part_detail(part)];
     let rule = set_names::rule(RuleSubject::DenyExempt, &details, Verdict::Return)?;
     let source = sources.word(word, part, "deny")?;
-    Ok(source.and_then(|source| {
-        let source = Source {
-            interface: None,
-            ..source
-        };
-        from_source(rule, &source)
-    }))
+    Ok(source.and_then(|source| from_source(rule, &source)))
 }
 
 fn denied_by_hand(
@@ -143,7 +139,7 @@ fn denied_by_hand(
 ) -> Result<Option<Rule>, CompileError> {
     let own = clean(
         "deny",
-        Elements::new(members.nets, Vec::new()),
+        members.elements(),
         &[&spared.cluster, &spared.admins],
         warnings,
     );
@@ -161,6 +157,7 @@ fn denied_by_hand(
     let content = Content {
         own,
         dynamic: members.dynamic,
+        ..Content::default()
     };
     let source = sources.add_set(SetOwner::Deny, None, content)?;
     let rule = set_names::rule(RuleSubject::Deny, &[], Verdict::Drop)?;
@@ -174,7 +171,8 @@ fn denied_by_list(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Rule>, CompileError> {
     let list = sources.list(name, "deny")?;
-    let nets = Elements::new(list.addresses.clone(), list.expiring.clone());
+    let nets = Elements::new(list.addresses.clone(), list.dated.expiring.clone())
+        .with_scheduled(list.dated.scheduled.clone());
     let is_fetched = list.feed.is_some();
     if nets.is_empty() && !is_fetched {
         warnings.push(format!("deny: list:{name} holds no address"));
@@ -185,6 +183,7 @@ fn denied_by_list(
             .then(|| DynamicSetName::DenyFeed(name.clone()))
             .into_iter()
             .collect(),
+        ..Content::default()
     };
     let source = sources.add_set(SetOwner::DenyList(name.clone()), None, content)?;
     let rule = set_names::rule(RuleSubject::DenyList(name.clone()), &[], Verdict::Drop)?;
@@ -194,7 +193,7 @@ fn denied_by_list(
 impl Spared {
     fn of(sources: &Sources<'_>) -> Result<Self, CompileError> {
         Ok(Self {
-            cluster: Protected::new(Class::Cluster, Vec::new(), sources.cluster_nets()),
+            cluster: Protected::cluster(sources),
             admins: Protected::of(
                 Class::Admins,
                 sources,
@@ -202,7 +201,7 @@ impl Spared {
             )?,
             tenants: Protected::tenants(sources)?,
             providers: Protected::providers(sources)?,
-            private: Protected::new(Class::Private, private_ranges(), Vec::new()),
+            private: Protected::private(),
         })
     }
 

@@ -1,16 +1,17 @@
 //! Addresses of a site that a list from elsewhere must not deny.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use ipnet::IpNet;
 use voipfleet_policy::{AddressWord, Documents, Site};
 use voipfleet_ruleset::identifiers::SiteName;
-use voipfleet_ruleset::ruleset::{DynamicSets, ProviderPart};
+use voipfleet_ruleset::ruleset::{DynamicSetName, DynamicSets, ProviderPart};
 
+use super::CompileError;
 use super::address::{count_touching, minimal, private_ranges, subtract, touching};
 use super::sources::Sources;
-use super::{CompileError, NodeInput};
 
 /// Networks of a class that a message names.
 const EXAMPLES: usize = 5;
@@ -90,6 +91,23 @@ impl Protected {
         Cow::Owned(minimal(all.copied().collect()))
     }
 
+    /// Private and reserved ranges.
+    pub(super) fn private() -> Self {
+        Self::new(Class::Private, private_ranges(), Vec::new())
+    }
+
+    /// The members of the cluster that the document names, by address or by network. Where it
+    /// names an interface alone, nobody: what a node claims to have on it exempts from nothing.
+    pub(super) fn cluster(sources: &Sources<'_>) -> Self {
+        let cluster = &sources.site.cluster;
+        let named = if cluster.is_by_interface_alone() {
+            Vec::new()
+        } else {
+            cluster.members.clone()
+        };
+        Self::new(Class::Cluster, named, sources.cluster_nets())
+    }
+
     /// Those of the tenants that the site serves.
     pub(super) fn tenants(sources: &Sources<'_>) -> Result<Self, CompileError> {
         let own = [(AddressWord::Tenants, ProviderPart::Signalling)];
@@ -118,7 +136,7 @@ impl Protected {
         for (word, part) in words {
             let members = sources.members(word, *part, "deny")?;
             changing.extend(sources.dynamic_nets(&members.dynamic));
-            fixed.extend(members.nets);
+            fixed.extend(members.all_nets());
         }
         Ok(Self::new(class, fixed, changing))
     }
@@ -156,20 +174,25 @@ pub struct Cleaned {
 impl Protection {
     /// That of a site, with the addresses of its DNS names. Words that refer to nothing are an
     /// error, as in a compile.
+    ///
+    /// The cluster is not part of it: its members leave the chain of what is denied by a rule of
+    /// their own, and what nodes report about themselves must not take anything out of a list.
     pub fn of_site(
         site: &SiteName,
         documents: &Documents,
-        nodes: &[NodeInput],
         dynamic: &DynamicSets,
     ) -> Result<Self, CompileError> {
         let policy = documents
             .sites
             .get(site)
             .ok_or_else(|| CompileError::UnknownSite(site.clone()))?;
-        let by_name = nodes.iter().map(|node| (&node.name, node)).collect();
-        let sources = Sources::new(policy, documents, &by_name, dynamic);
+        let mut names = dynamic.clone();
+        names
+            .sources
+            .retain(|name, _| matches!(name, DynamicSetName::Name(_)));
+        let nodes = BTreeMap::new();
+        let sources = Sources::new(policy, documents, &nodes, &names);
         Ok(Self::new(&[
-            Protected::new(Class::Cluster, Vec::new(), sources.cluster_nets()),
             Protected::of(
                 Class::Admins,
                 &sources,
@@ -177,8 +200,13 @@ impl Protection {
             )?,
             Protected::tenants(&sources)?,
             Protected::providers(&sources)?,
-            Protected::new(Class::Private, private_ranges(), Vec::new()),
+            Protected::private(),
         ]))
+    }
+
+    /// That of a site that serves nobody yet: private and reserved ranges.
+    pub fn of_nobody() -> Self {
+        Self::new(&[Protected::private()])
     }
 
     fn new(classes: &[Protected]) -> Self {

@@ -7,14 +7,14 @@ use voipfleet_policy::{AddressWord, Documents, Site};
 use voipfleet_ruleset::identifiers::SiteName;
 use voipfleet_ruleset::ruleset::{DnsName, DynamicSet, DynamicSetName, DynamicSets, Interface};
 
-use super::NodeInput;
+use super::membership::dynamic_names;
+use super::{NodeInput, Standing};
 
-/// The addresses by which the nodes of a site reach each other: what `cluster` holds.
+/// The addresses by which nodes may be members of the cluster: what the dynamic set of all
+/// interfaces holds, or that of one. Each ruleset bounds what it takes of them.
 pub fn cluster(nodes: &[NodeInput], interface: Option<&Interface>) -> DynamicSet {
-    let addresses = nodes
-        .iter()
-        .flat_map(|node| node.cluster_addresses(interface));
-    DynamicSet::new(addresses.map(|(_, address)| IpNet::from(address)), [])
+    let addresses = nodes.iter().flat_map(|node| node.candidates(interface));
+    DynamicSet::new(addresses.map(IpNet::from), [])
 }
 
 /// The dynamic sets that rulesets of `site` may name by its documents, and those that every site
@@ -26,9 +26,10 @@ pub fn needed(site: &SiteName, documents: &Documents) -> BTreeSet<DynamicSetName
     let mut names = BTreeSet::from([
         DynamicSetName::Allow,
         DynamicSetName::Block,
+        DynamicSetName::BlockForced,
         DynamicSetName::Open,
-        of_cluster(policy),
     ]);
+    names.extend(dynamic_names(&policy.cluster));
     let of_tenant = |name| {
         let tenant = documents.tenants.get(name).into_iter();
         tenant.flat_map(|tenant| tenant.names.values().flatten())
@@ -71,32 +72,30 @@ fn is_fetched(documents: &Documents, word: &AddressWord) -> bool {
     list.is_some_and(|list| list.feed.is_some())
 }
 
-/// The cluster's source, as the site has it.
-pub(super) fn of_cluster(site: &Site) -> DynamicSetName {
-    DynamicSetName::Cluster(site.cluster.interface.clone())
-}
+/// What operators decide between pushes.
+const OF_OPERATORS: [DynamicSetName; 4] = [
+    DynamicSetName::Allow,
+    DynamicSetName::Block,
+    DynamicSetName::BlockForced,
+    DynamicSetName::Open,
+];
 
 /// What is known of a site's dynamic sets without a controller: its nodes are its cluster, and
 /// nothing is blocked, allowed or opened by operators. Names and feeds are left unknown.
 pub fn at_rest(site: &SiteName, documents: &Documents, nodes: &[NodeInput]) -> DynamicSets {
     let mut dynamic = DynamicSets::new(site.clone());
-    for name in [
-        DynamicSetName::Allow,
-        DynamicSetName::Block,
-        DynamicSetName::Open,
-    ] {
+    for name in OF_OPERATORS {
         dynamic.insert(name, DynamicSet::default());
     }
     if let Some(policy) = documents.sites.get(site) {
-        let interface = policy.cluster.interface.as_ref();
-        dynamic.insert(of_cluster(policy), cluster(nodes, interface));
+        insert_cluster(&mut dynamic, policy, nodes);
     }
     dynamic
 }
 
 /// What a site's own tests run with: what is known, and nothing of what is not. They are about
 /// the policy, so what operators block, allow or open for a while is left out; else an emergency
-/// would keep the next push from the nodes.
+/// would keep the next push from the nodes. All nodes are members, as they are after the push.
 pub(super) fn for_tests(
     dynamic: &DynamicSets,
     needed: &BTreeSet<DynamicSetName>,
@@ -104,17 +103,23 @@ pub(super) fn for_tests(
     nodes: &[NodeInput],
 ) -> DynamicSets {
     let mut known = dynamic.only(needed);
-    for name in [
-        DynamicSetName::Allow,
-        DynamicSetName::Block,
-        DynamicSetName::Open,
-    ] {
+    for name in OF_OPERATORS {
         known.insert(name, DynamicSet::default());
     }
-    let name = of_cluster(policy);
-    if dynamic.get(&name).is_none() {
-        let interface = policy.cluster.interface.as_ref();
-        known.insert(name, cluster(nodes, interface));
-    }
+    let member = |node: &NodeInput| NodeInput {
+        standing: Standing::Member,
+        ..node.clone()
+    };
+    let nodes: Vec<NodeInput> = nodes.iter().map(member).collect();
+    insert_cluster(&mut known, policy, &nodes);
     known
+}
+
+fn insert_cluster(dynamic: &mut DynamicSets, policy: &Site, nodes: &[NodeInput]) {
+    for name in dynamic_names(&policy.cluster) {
+        if let DynamicSetName::Cluster(interface) = &name {
+            let members = cluster(nodes, interface.as_ref());
+            dynamic.insert(name, members);
+        }
+    }
 }

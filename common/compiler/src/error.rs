@@ -59,6 +59,14 @@ pub enum CompileError {
     /// Two nodes of one name.
     #[error("node {0} is given twice")]
     DuplicateNode(NodeName),
+    /// A node whose roles have different interfaces of the cluster.
+    #[error("cluster.roles gives node {node} {roles}; name its interface in cluster.nodes.{node}")]
+    ConflictingRoles {
+        /// The node.
+        node: NodeName,
+        /// The roles.
+        roles: voipfleet_policy::ConflictingRoles,
+    },
     /// Two rules of one name.
     #[error("rule {0} is defined twice in the site; rename one")]
     DuplicateRule(String),

@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use voipfleet_policy::catalogue::{Direction, SERVICES};
 use voipfleet_policy::{
-    AddressWord, Cluster, CustomRule, DefaultVerdict, Documents, Feed, FeedSource, List,
-    PolicyTest, Provider, Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
+    AddressWord, Cluster, CustomRule, Dated, DefaultVerdict, Documents, Feed, FeedSource, Ipv6,
+    List, PolicyTest, Provider, Rollout, ServiceOverride, Site, Tenant, TestPacket, Traffic,
+    Transport, Trust,
 };
 use voipfleet_ruleset::identifiers::ListName;
 use voipfleet_ruleset::role::Role;
@@ -17,7 +18,7 @@ use voipfleet_ruleset::ruleset::{
     DnsName, DynamicSet, DynamicSets, Expiring, Mode, PortRange, Rate, RateUnit, Until, distinct,
 };
 
-use super::{CompileError, Compiled, InterfaceAddress, NodeInput, compile, dynamic_sets};
+use super::{CompileError, Compiled, InterfaceAddress, NodeInput, Standing, compile, dynamic_sets};
 
 /// Prefixes from text.
 pub(crate) fn nets(texts: &[&str]) -> Vec<IpNet> {
@@ -43,6 +44,7 @@ pub(crate) fn plain_site(name: &str) -> Site {
         providers: Vec::new(),
         admins: vec![word("198.51.100.10"), word("2001:db8:ad::/64")],
         cluster: Cluster::default(),
+        ipv6: Ipv6::default(),
         mode: Mode::Enforce,
         default: DefaultVerdict::Drop,
         services: BTreeMap::new(),
@@ -60,6 +62,7 @@ pub(crate) fn documents() -> Documents {
     site.tenants = vec!["acme".parse().unwrap(), "globex".parse().unwrap()];
     site.providers = vec!["trunkco".parse().unwrap()];
     site.cluster.interface = Some("eth1".parse().unwrap());
+    site.cluster.networks = nets(&["10.0.0.0/24", "fd00:a::/64"]);
     site.services = BTreeMap::from([
         (
             "sip".to_owned(),
@@ -78,9 +81,9 @@ pub(crate) fn documents() -> Documents {
     ]);
     site.rules = vec![CustomRule {
         name: "monitoring".to_owned(),
-        proto: Transport::Tcp,
-        ports: vec![PortRange::single(9100)],
+        traffic: Traffic::Ports(Transport::Tcp, vec![PortRange::single(9100)]),
         from: vec![word("10.20.0.0/16")],
+        interface: None,
         roles: vec![Role::Sip, Role::Pbx],
         dangerous: false,
     }];
@@ -89,8 +92,8 @@ pub(crate) fn documents() -> Documents {
         name: "phones register".to_owned(),
         from: "203.0.113.9".parse().unwrap(),
         role: Role::Sip,
-        proto: Transport::Udp,
-        port: 5060,
+        packet: TestPacket::Port(Transport::Udp, 5060),
+        interface: None,
         accept: true,
     }];
     let mut documents = Documents::default();
@@ -102,6 +105,7 @@ pub(crate) fn documents() -> Documents {
             name: name.parse().unwrap(),
             networks: BTreeMap::from([(network.to_owned(), nets(prefixes))]),
             names: BTreeMap::new(),
+            dated: BTreeMap::new(),
         };
         documents.tenants.insert(tenant.name.clone(), tenant);
     }
@@ -111,6 +115,8 @@ pub(crate) fn documents() -> Documents {
         media: nets(&["192.0.2.128/25", "2001:db8:72::/64"]),
         signalling_names: Vec::new(),
         media_names: Vec::new(),
+        signalling_dated: Dated::default(),
+        media_dated: Dated::default(),
     };
     documents.providers.insert(provider.name.clone(), provider);
     for (name, addresses) in [
@@ -128,7 +134,7 @@ pub(crate) fn documents() -> Documents {
         let list = List {
             name: name.parse().unwrap(),
             addresses,
-            expiring: Vec::new(),
+            dated: Dated::default(),
             feed: None,
         };
         documents.lists.insert(list.name.clone(), list);
@@ -181,6 +187,8 @@ pub(crate) fn node(name: &str, number: u8, roles: &[Role]) -> NodeInput {
             address("eth1", format!("10.0.0.{number}/24")),
             address("eth1", format!("fd00:a::{number:x}/64")),
         ],
+        lost: Vec::new(),
+        standing: Standing::Member,
     }
 }
 
@@ -228,7 +236,9 @@ fn any_hosts() -> impl Strategy<Value = Vec<DnsName>> {
 
 /// What the dynamic sets of any documents for `site-a` hold, but for the cluster.
 pub(crate) fn any_dynamic() -> impl Strategy<Value = DynamicSets> {
-    let names = ["allow", "block", "open"].map(str::to_owned).into_iter();
+    let names = ["allow", "block", "block-forced", "open"]
+        .map(str::to_owned)
+        .into_iter();
     let names = names.chain(HOSTS.map(|host| format!("name:{host}")));
     let lists = LISTS.map(|list| [format!("feed:{list}"), format!("deny-feed:{list}")]);
     let names: Vec<String> = names.chain(lists.into_iter().flatten()).collect();
@@ -307,25 +317,66 @@ fn any_service() -> impl Strategy<Value = (String, ServiceOverride)> {
 }
 
 fn any_rules() -> impl Strategy<Value = Vec<CustomRule>> {
+    let ports = (select(vec![Transport::Tcp, Transport::Udp]), any_ports());
+    let ports = ports.prop_map(|(transport, ports)| Traffic::Ports(transport, ports));
+    let interface = prop::option::of(select(vec!["eth0", "eth1"]));
+    let other = select(vec!["vrrp", "esp", "gre", "200"])
+        .prop_map(|name| Traffic::Protocol(name.parse().unwrap()));
+    let traffic = prop_oneof![6 => ports, 2 => other, 1 => Just(Traffic::Any)];
     let rule = (
-        select(vec![Transport::Tcp, Transport::Udp]),
-        any_ports(),
+        (traffic, interface),
         prop::collection::vec(any_word(), 1..5),
         subsequence(Role::ALL.to_vec(), 0..4),
     );
     prop::collection::vec(rule, 0..4).prop_map(|rules| {
         let named = rules.into_iter().enumerate();
         named
-            .map(|(index, (proto, ports, from, roles))| CustomRule {
+            .map(|(index, ((traffic, interface), from, roles))| CustomRule {
                 name: format!("rule-{index}"),
-                proto,
-                ports,
+                // Everything is only ever opened by an interface.
+                interface: match traffic {
+                    Traffic::Any => Some(interface.unwrap_or("eth1").parse().unwrap()),
+                    _ => interface.map(|name| name.parse().unwrap()),
+                },
+                traffic,
                 from,
                 roles,
                 dangerous: true,
             })
             .collect()
     })
+}
+
+/// Any cluster; the interface is the same on all nodes.
+fn any_cluster() -> impl Strategy<Value = Cluster> {
+    let networks = vec![
+        net("10.0.0.0/24"),
+        net("10.0.0.2/31"),
+        net("198.18.0.0/24"),
+        net("fd00:a::/64"),
+        net("2001:db8:a::/64"),
+    ];
+    let members = vec![
+        net("192.0.2.201"),
+        net("203.0.113.32/30"),
+        net("2001:db8:f::1"),
+    ];
+    let protocols = vec!["vrrp".parse().unwrap(), "esp".parse().unwrap()];
+    (
+        subsequence(networks, 0..=3),
+        prop::option::of(Just("eth1".parse().unwrap())),
+        subsequence(members, 0..=2),
+        subsequence(protocols, 0..=2),
+        any::<bool>(),
+    )
+        .prop_map(|(networks, interface, members, protocols, full)| Cluster {
+            networks,
+            interface,
+            members,
+            protocols,
+            trust: if full { Trust::Full } else { Trust::Strict },
+            ..Cluster::default()
+        })
 }
 
 fn any_site() -> impl Strategy<Value = Site> {
@@ -335,15 +386,15 @@ fn any_site() -> impl Strategy<Value = Site> {
             subsequence(PROVIDERS.to_vec(), 0..=PROVIDERS.len()),
             prop::collection::vec(small_net().prop_map(AddressWord::Net), 1..4),
         ),
-        prop::option::of(Just("eth1".parse().unwrap())),
-        any::<[bool; 3]>(),
+        any_cluster(),
+        any::<[bool; 2]>(),
         prop::collection::vec(any_service(), 0..6),
         any_rules(),
         prop::collection::vec(narrow_word(), 0..4),
     )
         .prop_map(
-            |((tenants, providers, admins), interface, flags, services, rules, deny)| {
-                let [full, enforce, drop] = flags;
+            |((tenants, providers, admins), cluster, flags, services, rules, deny)| {
+                let [enforce, drop] = flags;
                 let mut services: BTreeMap<String, ServiceOverride> =
                     services.into_iter().collect();
                 // Open to the world by default, and back ends may be moved onto their ports.
@@ -360,10 +411,7 @@ fn any_site() -> impl Strategy<Value = Site> {
                         .map(|name| name.parse().unwrap())
                         .collect(),
                     admins,
-                    cluster: Cluster {
-                        interface,
-                        trust: if full { Trust::Full } else { Trust::Strict },
-                    },
+                    cluster,
                     mode: if enforce {
                         Mode::Enforce
                     } else {
@@ -406,6 +454,7 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
                         .into_iter()
                         .filter(|(_, hosts)| !hosts.is_empty())
                         .collect(),
+                    dated: BTreeMap::new(),
                 };
                 documents.tenants.insert(tenant.name.clone(), tenant);
             }
@@ -416,6 +465,8 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
                     media: media.0,
                     signalling_names: signalling.1,
                     media_names: media.1,
+                    signalling_dated: Dated::default(),
+                    media_dated: Dated::default(),
                 };
                 documents.providers.insert(provider.name.clone(), provider);
             }
@@ -427,10 +478,13 @@ pub(crate) fn any_documents() -> impl Strategy<Value = Documents> {
                 let ends = !admins.contains(&AddressWord::List(name.clone()));
                 let list = List {
                     name,
-                    expiring: distinct(expiring, &addresses)
-                        .into_iter()
-                        .filter(|_| ends)
-                        .collect(),
+                    dated: Dated {
+                        expiring: distinct(expiring, &addresses)
+                            .into_iter()
+                            .filter(|_| ends)
+                            .collect(),
+                        scheduled: Vec::new(),
+                    },
                     addresses,
                     feed: fetched.then(|| feed("https://lists.example.net/x")),
                 };

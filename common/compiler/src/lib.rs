@@ -1,6 +1,7 @@
 //! Documents and nodes become one typed ruleset for each node.
 //!
-//! The order inside the chain: cluster members, what operators block, what they open, deny sets,
+//! The order inside the chain: what operators block by force, cluster members, what operators
+//! block, what they open, deny sets,
 //! established connections, invalid packets, RTP, limits of SIP, SIP, T.38, other services,
 //! custom rules, log, default verdict. Loopback and the failsafe rules come before all of it,
 //! and are the agent's own.
@@ -19,6 +20,7 @@ pub mod dynamic_sets;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod membership;
 mod openings;
 pub mod plan;
 mod policy_tests;
@@ -32,7 +34,7 @@ mod warnings;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use voipfleet_policy::{AddressSpace, AddressWord, Documents, Site, Trust, is_no_source};
+use voipfleet_policy::{AddressSpace, AddressWord, Documents, Site, is_no_source};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::dynamic_sets::MAX_DYNAMIC_SETS;
@@ -44,15 +46,16 @@ use voipfleet_ruleset::ruleset::{
 pub(crate) use deny::DENY_CHAIN;
 pub use deny_exemptions::{Class, Cleaned, Dropped, Protection};
 pub use error::CompileError;
+pub use membership::{Membership, PendingAddress, PendingReason, Standing};
 pub use policy_tests::TestFailure;
 use policy_tests::run_tests;
 
-use address::Elements;
+use cluster::Members;
 use openings::{Opening, from_source};
 use sources::{Content, Sources};
 
-/// Dynamic sets of a site that are no DNS names and no fetched lists: `cluster` in two ways,
-/// `allow`, `block`, `open`.
+/// Dynamic sets of a site that no document names: `cluster`, `allow`, `block`, `block-forced`,
+/// `open`.
 const FIXED_SOURCES: usize = 5;
 /// The most admin networks that a ruleset carries for the agent's failsafe rules.
 const MAX_ADMINS: usize = 256;
@@ -66,6 +69,10 @@ pub struct NodeInput {
     pub roles: BTreeSet<Role>,
     /// The addresses that its agent reported.
     pub addresses: Vec<InterfaceAddress>,
+    /// Those that it has just lost, and that count until another node has them.
+    pub lost: Vec<InterfaceAddress>,
+    /// Whether they may count.
+    pub standing: Standing,
 }
 
 /// An address of a node.
@@ -167,7 +174,18 @@ impl SharedParts<'_> {
             .iter()
             .filter(|opening| opening.when.holds(&node.roles))
             .collect();
-        let chains = chain::chains(&self.common, &here)?;
+        let without_ipv6 = self.policy.ipv6.is_none_on(&node.name, &node.roles);
+        let cluster = self.policy.cluster.of(&node.name, &node.roles);
+        let cluster = cluster.map_err(|roles| CompileError::ConflictingRoles {
+            node: node.name.clone(),
+            roles,
+        })?;
+        let mut chains = chain::chains(&self.common, &here, &cluster)?;
+        if without_ipv6 {
+            chain::only_ipv4(&mut chains);
+        }
+        let rules = chains.iter_mut().flat_map(|chain| &mut chain.rules);
+        self.common.members.limit(rules, &cluster);
         let rules = chains.iter().flat_map(|chain| &chain.rules);
         let ruleset = Ruleset {
             site: self.policy.name.clone(),
@@ -178,6 +196,7 @@ impl SharedParts<'_> {
             sets: used_sets(&self.sets, rules),
             chains,
             probes: self.policy.probes.clone(),
+            without_ipv6,
         };
         checked(&ruleset)?;
         Ok(ruleset)
@@ -252,16 +271,19 @@ fn common(
     warnings: &mut Vec<String>,
 ) -> Result<chain::Common, CompileError> {
     use ProviderPart::{Media, Signalling};
-    let cluster = match site.cluster.trust {
-        Trust::Full => sources.word(&AddressWord::Cluster, Signalling, "cluster")?,
-        Trust::Strict => None,
+    let members = Members {
+        source: sources.word(&AddressWord::Cluster, Signalling, "cluster")?,
+        trust: site.cluster.trust,
+        by_interface_alone: site.cluster.is_by_interface_alone(),
     };
-    let rule = set_names::rule(RuleSubject::Cluster, &[], Verdict::Accept)?;
+    let [forced, block, open] = emergency(sources)?;
     // Missing documents are reported even where no rule would use them.
     sources.members(&AddressWord::Clients, Signalling, "clients")?;
     Ok(chain::Common {
-        cluster: cluster.and_then(|source| from_source(rule, &source)),
-        emergency: emergency(sources)?,
+        members,
+        forced,
+        block,
+        open,
         deny: deny::rules(site, sources, warnings)?,
         exempt: openings::exempt(
             &[
@@ -278,32 +300,41 @@ fn common(
     })
 }
 
-/// What operators block or open for a while: the rules are always there, with empty sets.
-fn emergency(sources: &mut Sources<'_>) -> Result<Vec<Rule>, CompileError> {
-    let mut rules = Vec::new();
-    for (name, owner, subject, verdict) in [
-        (
+/// What operators block by force, block, and open for a while: the rules are always there, with
+/// empty sets.
+fn emergency(sources: &mut Sources<'_>) -> Result<[Vec<Rule>; 3], CompileError> {
+    let mut of = |name, owner, subject, verdict| -> Result<Vec<Rule>, CompileError> {
+        let content = Content {
+            dynamic: [name].into(),
+            ..Content::default()
+        };
+        let source = sources.add_set(owner, None, content)?;
+        let rule = set_names::rule(subject, &[], verdict)?;
+        Ok(source
+            .and_then(|source| from_source(rule, &source))
+            .into_iter()
+            .collect())
+    };
+    Ok([
+        of(
+            DynamicSetName::BlockForced,
+            SetOwner::BlockForced,
+            RuleSubject::BlockForced,
+            Verdict::Drop,
+        )?,
+        of(
             DynamicSetName::Block,
             SetOwner::Block,
             RuleSubject::Block,
             Verdict::Drop,
-        ),
-        (
+        )?,
+        of(
             DynamicSetName::Open,
             SetOwner::Open,
             RuleSubject::Open,
             Verdict::Accept,
-        ),
-    ] {
-        let content = Content {
-            own: Elements::default(),
-            dynamic: [name].into(),
-        };
-        let source = sources.add_set(owner, None, content)?;
-        let rule = set_names::rule(subject, &[], verdict)?;
-        rules.extend(source.and_then(|source| from_source(rule, &source)));
-    }
-    Ok(rules)
+        )?,
+    ])
 }
 
 /// The sets that `rules` name, in the families in which they name them.

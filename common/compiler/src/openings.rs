@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 use voipfleet_policy::catalogue::{Group, Roles, Service, service};
-use voipfleet_policy::{AddressWord, CustomRule, Site};
+use voipfleet_policy::{AddressWord, CustomRule, Site, Traffic};
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{
@@ -12,7 +12,7 @@ use voipfleet_ruleset::ruleset::{
     Verdict,
 };
 
-use super::service_ports::{Effective, Flow, transport_flows};
+use super::service_ports::{Effective, Flow, traffic_flows};
 use super::set_names;
 use super::sources::{Place, Source, Sources};
 use super::{CompileError, NodeInput, warnings};
@@ -104,6 +104,7 @@ fn service_openings(
         field: &field,
         literals: SetOwner::Service(service.name.to_owned()),
         part: part_of(service),
+        has_members: true,
     };
     let words = match &effective.changes.from {
         Some(words) => words.clone(),
@@ -181,9 +182,13 @@ fn custom_opening(
         field: &field,
         literals: SetOwner::Custom(rule.name.clone()),
         part: ProviderPart::Signalling,
+        has_members: rule.interface.is_none() && matches!(rule.traffic, Traffic::Ports(..)),
     };
-    let from = sources.resolve(&rule.from, &place)?;
-    let flows = transport_flows(rule.proto, rule.ports.clone());
+    let mut from = sources.resolve(&rule.from, &place)?;
+    for source in &mut from {
+        source.interface.clone_from(&rule.interface);
+    }
+    let flows = traffic_flows(&rule.traffic);
     if !rule.dangerous && from.iter().any(|source| source.is_world) {
         let exposed = effective.iter().find(|one| {
             let touches = |flow: &Flow| flows.iter().any(|mine| mine.overlaps(flow));
@@ -342,7 +347,7 @@ pub(super) fn ssh_ports(effective: &[Effective]) -> Result<Vec<u16>, CompileErro
         .iter()
         .filter(|one| Some(one.service.name) == ssh)
         .flat_map(|one| &one.flows)
-        .filter(|flow| flow.protocol == voipfleet_ruleset::ruleset::Protocol::Tcp)
+        .filter(|flow| flow.protocol == Some(voipfleet_ruleset::ruleset::Protocol::Tcp))
         .flat_map(|flow| flow.ports.ranges());
     let mut ports: BTreeSet<u16> = ranges.flat_map(|range| range.first..=range.last).collect();
     let limit = LIMIT - usize::from(!ports.contains(&SSH));

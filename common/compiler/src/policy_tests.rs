@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use voipfleet_policy::{PolicyTest, Site, Transport};
+use voipfleet_policy::{PolicyTest, Site, TestPacket, Transport};
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::role::Role;
-use voipfleet_ruleset::ruleset::{DynamicSets, Family, Interface, Protocol, Ruleset, SetName};
+use voipfleet_ruleset::ruleset::{DynamicSets, Family, Protocol, Ruleset, SetName};
 use voipfleet_ruleset::simulate::{Decision, Outcome, Packet, contains, simulate};
+
+use super::set_names::CLUSTER_STEM;
 
 /// What became of a site's tests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,14 +36,14 @@ impl fmt::Display for TestFailure {
         let PolicyTest {
             name,
             from,
-            proto,
-            port,
+            packet,
             accept,
             ..
         } = &self.test;
-        let proto = match proto {
-            Transport::Tcp => "tcp",
-            Transport::Udp => "udp",
+        let packet = match packet {
+            TestPacket::Port(Transport::Tcp, port) => format!("tcp {port}"),
+            TestPacket::Port(Transport::Udp, port) => format!("udp {port}"),
+            TestPacket::Protocol(protocol) => protocol.to_string(),
         };
         let expected = if *accept { "accepted" } else { "refused" };
         let seen = match self.outcome.decision {
@@ -54,7 +56,7 @@ impl fmt::Display for TestFailure {
         let rule = &self.outcome.label;
         write!(
             f,
-            "{name}: {proto} {port} from {from} on node {node}: expected {expected}, {seen} by \
+            "{name}: {packet} from {from} on node {node}: expected {expected}, {seen} by \
              rule {rule}"
         )
     }
@@ -85,6 +87,8 @@ pub(super) fn run_tests<'a>(
             .iter()
             .enumerate()
             .filter(|(_, test)| roles.contains(&test.role))
+            // No packet of IPv6 comes to a node without it.
+            .filter(|(_, test)| test.from.is_ipv4() || !ruleset.without_ipv6)
             .peekable();
         if tests.peek().is_none() {
             continue;
@@ -96,7 +100,7 @@ pub(super) fn run_tests<'a>(
         };
         for (index, test) in tests {
             unmet.remove(&index);
-            let outcome = simulate(ruleset, &packet(site, test, ruleset));
+            let outcome = simulate(ruleset, &packet(site, test, roles, ruleset));
             if (outcome.decision == Decision::Accept) != test.accept {
                 run.failures.push(TestFailure {
                     test: test.clone(),
@@ -114,18 +118,21 @@ pub(super) fn run_tests<'a>(
     run
 }
 
-/// The test's packet: from a member of the cluster it comes by the cluster's interface.
-fn packet(site: &Site, test: &PolicyTest, ruleset: &Ruleset) -> Packet {
-    let protocol = match test.proto {
-        Transport::Tcp => Protocol::Tcp,
-        Transport::Udp => Protocol::Udp,
+/// The test's packet: from a member of the cluster it comes by the cluster's interface, where the
+/// test names none.
+fn packet(site: &Site, test: &PolicyTest, roles: &BTreeSet<Role>, ruleset: &Ruleset) -> Packet {
+    let mut packet = match test.packet {
+        TestPacket::Port(Transport::Tcp, port) => Packet::new(test.from, Protocol::Tcp, port),
+        TestPacket::Port(Transport::Udp, port) => Packet::new(test.from, Protocol::Udp, port),
+        TestPacket::Protocol(other) => Packet::new(test.from, Protocol::Other(other), 0),
     };
-    let mut packet = Packet::new(test.from, protocol, test.port);
-    packet.in_interface = site
-        .cluster
-        .interface
-        .clone()
-        .filter(|_: &Interface| is_member(test, ruleset));
+    packet.in_interface = test.interface.clone().or_else(|| {
+        let of_node = site.cluster.of(&ruleset.node, roles).ok()?;
+        of_node
+            .interface
+            .filter(|_| is_member(test, ruleset))
+            .cloned()
+    });
     packet
 }
 
@@ -135,7 +142,7 @@ fn is_member(test: &PolicyTest, ruleset: &Ruleset) -> bool {
     } else {
         Family::V6
     };
-    "cluster".parse().is_ok_and(|stem| {
+    CLUSTER_STEM.parse().is_ok_and(|stem| {
         let name = SetName { stem, family };
         let mut sets = ruleset.sets.iter();
         sets.any(|set| set.name == name && contains(set, test.from))

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use voipfleet_policy::catalogue::{Direction, Group, IcmpOpening, SERVICES, Service, service};
-use voipfleet_policy::{ServiceOverride, Site, Transport};
+use voipfleet_policy::{ServiceOverride, Site, Traffic, Transport};
 use voipfleet_ruleset::ruleset::{
     Family, InvalidToken, PortRange, Ports, Protocol, Rate, RateUnit, Rule, RuleSubject, Scope,
     Verdict,
@@ -28,7 +28,8 @@ pub(super) struct Flow {
     /// For labels: `udp`, `tcp:2`, `type-8`.
     pub(super) name: String,
     pub(super) scope: Scope,
-    pub(super) protocol: Protocol,
+    /// `None`: any.
+    pub(super) protocol: Option<Protocol>,
     pub(super) ports: Ports,
     pub(super) icmp_type: Option<u8>,
     /// All sources together are accepted up to this.
@@ -47,7 +48,7 @@ impl Flow {
     ) -> Result<Rule, InvalidToken> {
         let mut rule = set_names::rule(subject, details, verdict)?;
         rule.scope = self.scope;
-        rule.protocol = Some(self.protocol);
+        rule.protocol = self.protocol;
         rule.destination_ports = self.ports.clone();
         rule.icmp_type = self.icmp_type;
         Ok(rule)
@@ -55,11 +56,14 @@ impl Flow {
 
     /// Whether some packet is of both.
     pub(super) fn overlaps(&self, other: &Flow) -> bool {
-        self.protocol == other.protocol
-            && self.ports.ranges().iter().any(|a| {
-                let mut others = other.ports.ranges().iter();
-                others.any(|b| a.first <= b.last && b.first <= a.last)
-            })
+        let same = self.protocol == other.protocol;
+        self.protocol.is_none()
+            || other.protocol.is_none()
+            || same
+                && self.ports.ranges().iter().any(|a| {
+                    let mut others = other.ports.ranges().iter();
+                    others.any(|b| a.first <= b.last && b.first <= a.last)
+                })
     }
 }
 
@@ -122,8 +126,35 @@ pub(super) fn effective(site: &Site) -> Result<Vec<Effective>, CompileError> {
         .collect())
 }
 
+/// The packets of a rule of the site.
+pub(super) fn traffic_flows(traffic: &Traffic) -> Vec<Flow> {
+    let whole = |name: String, scope, protocol| {
+        vec![Flow {
+            name,
+            scope,
+            protocol,
+            ports: Ports::ANY,
+            icmp_type: None,
+            limit: None,
+            for_all: false,
+        }]
+    };
+    match traffic {
+        Traffic::Ports(transport, ranges) => transport_flows(*transport, ranges.clone()),
+        Traffic::Protocol(other) => {
+            let scope = if other.is_v4_only() {
+                Scope::V4
+            } else {
+                Scope::Both
+            };
+            whole(other.to_string(), scope, Some(Protocol::Other(*other)))
+        }
+        Traffic::Any => whole("any".to_owned(), Scope::Both, None),
+    }
+}
+
 /// The packets of one transport to `ranges`: one flow for each list that fits a rule.
-pub(super) fn transport_flows(transport: Transport, ranges: Vec<PortRange>) -> Vec<Flow> {
+fn transport_flows(transport: Transport, ranges: Vec<PortRange>) -> Vec<Flow> {
     let (name, protocol) = match transport {
         Transport::Tcp => ("tcp", Protocol::Tcp),
         Transport::Udp => ("udp", Protocol::Udp),
@@ -137,7 +168,7 @@ pub(super) fn transport_flows(transport: Transport, ranges: Vec<PortRange>) -> V
                 more => format!("{name}:{}", more + 1),
             },
             scope: Scope::Both,
-            protocol,
+            protocol: Some(protocol),
             ports,
             icmp_type: None,
             limit: None,
@@ -150,10 +181,10 @@ fn icmp_flow(opening: &IcmpOpening) -> Flow {
     Flow {
         name: format!("type-{}", opening.icmp_type),
         scope: opening.family.into(),
-        protocol: match opening.family {
+        protocol: Some(match opening.family {
             Family::V4 => Protocol::Icmp,
             Family::V6 => Protocol::Icmpv6,
-        },
+        }),
         ports: Ports::ANY,
         icmp_type: Some(opening.icmp_type),
         limit: opening.echo.then_some(ECHO_LIMIT),

@@ -8,6 +8,8 @@ use voipfleet_ruleset::ruleset::{
     InvalidToken, Label, ProviderPart, Rule, RuleSubject, SetOwner, SetStem, Verdict,
 };
 
+/// The stem of the set of the site's nodes.
+pub(super) const CLUSTER_STEM: &str = "cluster";
 /// The longest stem of a set's name, and the longest label, in bytes.
 const STEM: usize = 26;
 const LABEL: usize = 80;
@@ -31,7 +33,7 @@ impl Stems {
             SetOwner::Providers(Signalling) => "providers".parse(),
             SetOwner::Providers(Media) => "providers-media".parse(),
             SetOwner::Admins => "admins".parse(),
-            SetOwner::Cluster => "cluster".parse(),
+            SetOwner::Cluster => CLUSTER_STEM.parse(),
             SetOwner::Tenant(name) => self.stem("tenant", name.as_str()),
             SetOwner::Provider(name, Signalling) => self.stem("provider", name.as_str()),
             SetOwner::Provider(name, Media) => self.stem("media", name.as_str()),
@@ -41,6 +43,7 @@ impl Stems {
             SetOwner::Deny => "deny".parse(),
             SetOwner::DenyList(name) => self.stem("deny", name.as_str()),
             SetOwner::Block => "block".parse(),
+            SetOwner::BlockForced => "block-forced".parse(),
             SetOwner::Open => "open".parse(),
         }
     }

@@ -10,8 +10,9 @@ use voipfleet_ruleset::ruleset::{
     SetOwner, SetStem,
 };
 
-use super::address::{Elements, is_reachable};
+use super::address::Elements;
 use super::address_expansion::{self, Members, unresolved};
+use super::membership::{self, Membership};
 use super::set_names::Stems;
 use super::{CompileError, NodeInput};
 
@@ -39,6 +40,8 @@ pub(super) struct Place<'a> {
     pub(super) literals: SetOwner,
     /// On which of their networks providers are reached.
     pub(super) part: ProviderPart,
+    /// What is let in there, a fully trusted member may send by the cluster's interface anyway.
+    pub(super) has_members: bool,
 }
 
 /// What a set holds.
@@ -48,6 +51,8 @@ pub(super) struct Content {
     pub(super) own: Elements,
     /// Where more comes from between pushes.
     pub(super) dynamic: BTreeSet<DynamicSetName>,
+    /// Where that must lie; empty: anywhere.
+    pub(super) within: Vec<IpNet>,
 }
 
 /// Resolves words, each once.
@@ -102,7 +107,8 @@ impl<'a> Sources<'a> {
                 // What comes by loopback is let through by the agent's own first rules.
                 AddressWord::Local => {}
                 // Members of a fully trusted cluster are let through at the top of the chain.
-                AddressWord::Cluster if self.site.cluster.trust == Trust::Full => {}
+                AddressWord::Cluster
+                    if place.has_members && self.site.cluster.trust == Trust::Full => {}
                 AddressWord::Net(net) => literals.push(*net),
                 word => {
                     let source = self.word(word, place.part, place.field)?;
@@ -117,7 +123,7 @@ impl<'a> Sources<'a> {
         if !literals.is_empty() {
             let content = Content {
                 own: Elements::new(literals, Vec::new()),
-                dynamic: BTreeSet::new(),
+                ..Content::default()
             };
             sources.extend(self.add_set(place.literals.clone(), None, content)?);
         }
@@ -145,13 +151,6 @@ impl<'a> Sources<'a> {
         if source.is_none() || !has_own {
             self.without_address.insert(key.clone());
         }
-        let source = source.map(|source| Source {
-            interface: match word {
-                AddressWord::Cluster => self.site.cluster.interface.clone(),
-                _ => None,
-            },
-            ..source
-        });
         self.resolved.insert(key, source.clone());
         Ok(source)
     }
@@ -163,19 +162,24 @@ impl<'a> Sources<'a> {
         field: &str,
     ) -> Result<Content, CompileError> {
         if let AddressWord::List(name) = word {
-            // The set of a list, alone of all, holds addresses that end.
             let list = self.list(name, field)?;
             let feed = list.feed.iter().map(|_| DynamicSetName::Feed(name.clone()));
             return Ok(Content {
-                own: Elements::new(list.addresses.clone(), list.expiring.clone()),
+                own: Elements::new(list.addresses.clone(), list.dated.expiring.clone())
+                    .with_scheduled(list.dated.scheduled.clone()),
                 dynamic: feed.collect(),
+                ..Content::default()
             });
         }
         let mut members = self.members(word, part, field)?;
         if *word == AddressWord::Clients {
             members.dynamic.insert(DynamicSetName::Allow);
         }
-        Ok(Content::from(members))
+        let mut content = Content::from(members);
+        if *word == AddressWord::Cluster && !content.dynamic.is_empty() {
+            content.within = membership::bounds(&self.site.cluster);
+        }
+        Ok(content)
     }
 
     /// Only what has providers in it differs for media.
@@ -236,7 +240,9 @@ impl<'a> Sources<'a> {
                 let set = AddressSet::new(name.clone(), content.own.lasting.iter().copied())
                     .with_owner(owner.clone())
                     .with_expiring(content.own.expiring.iter().copied())
-                    .with_dynamic_names(content.dynamic.iter().cloned());
+                    .with_scheduled(content.own.scheduled.iter().copied())
+                    .with_dynamic_names(content.dynamic.iter().cloned())
+                    .within(content.within.iter().copied());
                 if !set.is_empty() || !set.dynamic.is_empty() {
                     sets.insert(name, set);
                 }
@@ -282,20 +288,22 @@ impl<'a> Sources<'a> {
             })
     }
 
-    /// The addresses by which nodes reach each other.
+    /// The addresses of members that nodes report inside the networks that the document names.
     pub(super) fn cluster_nets(&self) -> Vec<IpNet> {
-        let interface = self.site.cluster.interface.as_ref();
-        let nodes = self.nodes.values();
-        let addresses = nodes.flat_map(|node| node.cluster_addresses(interface));
-        addresses.map(|(_, address)| IpNet::from(address)).collect()
+        if self.site.cluster.networks.is_empty() {
+            return Vec::new();
+        }
+        let membership = Membership::of(&self.site.cluster, self.nodes.values().copied());
+        membership.members.into_keys().map(IpNet::from).collect()
     }
 }
 
 impl From<Members> for Content {
     fn from(members: Members) -> Self {
         Self {
-            own: Elements::new(members.nets, Vec::new()),
+            own: members.elements(),
             dynamic: members.dynamic,
+            within: Vec::new(),
         }
     }
 }
@@ -324,14 +332,5 @@ impl Source {
             interface: None,
             is_world: true,
         }
-    }
-}
-
-impl NodeInput {
-    /// Its addresses that other machines can reach.
-    pub(super) fn reachable(&self) -> impl Iterator<Item = &super::InterfaceAddress> {
-        self.addresses
-            .iter()
-            .filter(|address| is_reachable(address.net.addr()))
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use voipfleet_policy::catalogue::{Direction, Roles, service as of_catalogue};
-use voipfleet_policy::{AddressWord, Documents, Site, Trust};
+use voipfleet_policy::{AddressWord, Documents, Ipv6, Site, Trust};
 use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{DynamicSetName, DynamicSets, Interface, PortRange};
 
 use super::NodeInput;
+use super::address::private_ranges;
+use super::membership::{Membership, Standing};
 use super::service_ports::Effective;
 
 /// Warnings about one service with the site's changes. `from` is who reaches it.
@@ -63,7 +66,9 @@ pub(super) fn site(
     for name in &site.tenants {
         let tenant = documents.tenants.get(name);
         if tenant.is_some_and(|tenant| {
-            tenant.names.is_empty() && tenant.networks.values().all(Vec::is_empty)
+            tenant.names.is_empty()
+                && tenant.dated.is_empty()
+                && tenant.networks.values().all(Vec::is_empty)
         }) {
             warnings.push(format!(
                 "tenant {name} has no network: nothing is open to it"
@@ -74,17 +79,55 @@ pub(super) fn site(
         let Some(provider) = documents.providers.get(name) else {
             continue;
         };
-        if provider.signalling.is_empty() && provider.signalling_names.is_empty() {
+        if provider.signalling.is_empty()
+            && provider.signalling_dated.is_empty()
+            && provider.signalling_names.is_empty()
+        {
             warnings.push(format!(
                 "provider {name} has no signalling network: SIP is not open to it"
             ));
         }
     }
     cluster(site, nodes, warnings);
+    ipv6(site, nodes, warnings);
+}
+
+/// Nodes that should have no IPv6 and have, and nodes that there are not.
+fn ipv6(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut Vec<String>) {
+    for (name, node) in nodes {
+        if !site.ipv6.is_none_on(name, &node.roles) {
+            continue;
+        }
+        let addresses = node
+            .reachable()
+            .filter(|address| address.net.addr().is_ipv6());
+        let addresses: Vec<String> = addresses
+            .map(|address| format!("{} on {}", address.net.addr(), address.interface))
+            .collect();
+        if !addresses.is_empty() {
+            warnings.push(format!(
+                "DANGER: ipv6: node {name} has IPv6 ({}), and nothing filters it there: everything \
+                 that listens is open by IPv6; take the node out of ipv6, or its addresses away",
+                addresses.join(", ")
+            ));
+        }
+    }
+    if let Ipv6::NoneOn { nodes: named, .. } = &site.ipv6 {
+        let unknown = named.iter().filter(|name| !nodes.contains_key(name));
+        warnings.extend(unknown.map(|name| format!("ipv6.nodes: there is no node {name}")));
+    }
 }
 
 fn cluster(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut Vec<String>) {
     if nodes.len() < 2 {
+        return;
+    }
+    if site.cluster.names_nobody() {
+        warnings.push(format!(
+            "cluster names no networks: the nodes do not let each other in; write cluster: \
+             {{networks: [{}]}}",
+            shared_networks(nodes).join(", ")
+        ));
         return;
     }
     for (name, node) in nodes {
@@ -94,18 +137,69 @@ fn cluster(site: &Site, nodes: &BTreeMap<&NodeName, &NodeInput>, warnings: &mut 
                 "node {name} has reported no address: the other nodes do not let it in as a \
                  member of the cluster"
             ));
-        } else if let Some(interface) = site.cluster.interface.as_ref().map(Interface::as_str)
+            continue;
+        }
+        let of_node = site.cluster.of(name, &node.roles).ok();
+        let interface = of_node.and_then(|of| of.interface.map(Interface::as_str));
+        if let Some(interface) = interface
             && !addresses.any(|address| address.interface == interface)
         {
             warnings.push(format!(
                 "node {name} has no address on {interface}, the cluster's interface: members of \
-                 the cluster do not reach it by another one"
+                 the cluster do not reach it by another one; if it has another name there, write \
+                 cluster: {{nodes: {{{name}: {{interface: NAME}}}}}}"
+            ));
+        }
+        let as_member = NodeInput {
+            standing: Standing::Member,
+            lost: Vec::new(),
+            ..(*node).clone()
+        };
+        let reports = !site.cluster.networks.is_empty() || site.cluster.members.is_empty();
+        if reports
+            && Membership::of(&site.cluster, [&as_member])
+                .members
+                .is_empty()
+        {
+            let why = if site.cluster.networks.is_empty() {
+                "no private address on the cluster's interface"
+            } else {
+                "no address inside cluster.networks"
+            };
+            warnings.push(format!(
+                "node {name} has {why}: the other nodes do not let it in as a member of the cluster"
             ));
         }
     }
     if site.cluster.trust == Trust::Strict {
         strict(site, nodes, warnings);
     }
+}
+
+/// The networks that most nodes share, private ones first; an example where they share none.
+fn shared_networks(nodes: &BTreeMap<&NodeName, &NodeInput>) -> Vec<String> {
+    let mut counts: BTreeMap<IpNet, usize> = BTreeMap::new();
+    for node in nodes.values() {
+        let networks: BTreeSet<IpNet> = node
+            .reachable()
+            .map(|address| address.net.trunc())
+            .filter(|net| net.prefix_len() < net.max_prefix_len())
+            .collect();
+        for network in networks {
+            *counts.entry(network).or_default() += 1;
+        }
+    }
+    let private = private_ranges();
+    let is_private = |net: &IpNet| private.iter().any(|range| range.contains(net));
+    let shared = counts
+        .into_iter()
+        .filter(|(_, count)| *count == nodes.len());
+    let (own, public): (Vec<IpNet>, Vec<IpNet>) = shared.map(|(net, _)| net).partition(is_private);
+    let best = if own.is_empty() { public } else { own };
+    if best.is_empty() {
+        return vec!["10.20.0.0/24".to_owned()];
+    }
+    best.iter().map(ToString::to_string).collect()
 }
 
 /// What the members of a strictly trusted cluster may miss.

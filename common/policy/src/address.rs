@@ -134,7 +134,22 @@ fn contiguous(bits: u32) -> Option<u8> {
 }
 
 fn not_an_address(text: &str, address: &str) -> Problem {
-    let help = if address.contains('%') {
+    // A lookup of addresses finds nothing under the name of a service (RFC 2782).
+    if is_service_name(text) {
+        return Problem::whole(
+            format!(
+                "{} is an SRV name, which stands for no address",
+                quoted(text)
+            ),
+            format!("name the hosts that it points to: `dig +short SRV {text}` lists them"),
+        );
+    }
+    let help = if ["sip:", "sips:"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
+    {
+        "write the host alone, without `sip:`".to_owned()
+    } else if address.contains('%') {
         "leave the interface (`%eth0`) out".to_owned()
     } else if is_address_range(text) {
         "ranges are not taken: write prefixes, as 203.0.113.0/28".to_owned()
@@ -154,6 +169,20 @@ fn not_an_address(text: &str, address: &str) -> Problem {
         EXAMPLES.to_owned()
     };
     Problem::whole(format!("{} is not an address", quoted(text)), help)
+}
+
+/// `_sip._udp.example.net`
+fn is_service_name(text: &str) -> bool {
+    let mut labels = text.split('.');
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let underscored = |label: Option<&str>| label.is_some_and(|label| label.starts_with('_'));
+    text.split('.').count() > 2
+        && text
+            .trim_end_matches('.')
+            .split('.')
+            .all(|label| !label.is_empty() && label.chars().all(plain))
+        && underscored(labels.next())
+        && underscored(labels.next())
 }
 
 fn is_address_range(text: &str) -> bool {

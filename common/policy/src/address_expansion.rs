@@ -2,9 +2,9 @@
 
 use ipnet::IpNet;
 use voipfleet_ruleset::identifiers::{ListName, ProviderName, TenantName};
-use voipfleet_ruleset::ruleset::{DnsName, Expiring, ProviderPart};
+use voipfleet_ruleset::ruleset::{DnsName, Expiring, ProviderPart, Scheduled};
 
-use super::document::{AddressWord, Documents, Site};
+use super::document::{AddressWord, Dated, Documents, Site};
 
 /// Which part of which document addresses come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +30,8 @@ pub struct Addresses<'d> {
     pub nets: &'d [IpNet],
     /// Prefixes with an end.
     pub expiring: &'d [Expiring],
+    /// Prefixes with a beginning.
+    pub scheduled: &'d [Scheduled],
     /// DNS names of further addresses.
     pub hosts: &'d [DnsName],
     /// Whether more is fetched from elsewhere.
@@ -42,15 +44,25 @@ impl<'d> Addresses<'d> {
             source,
             nets: &[],
             expiring: &[],
+            scheduled: &[],
             hosts: &[],
             is_fetched: false,
         }
     }
 
-    /// Every prefix of the documents, with and without an end.
+    /// Every prefix of the documents, whatever its time.
     pub fn all_nets(&self) -> impl Iterator<Item = &'d IpNet> + use<'d> {
         let ending = self.expiring.iter().map(|one| &one.net);
-        self.nets.iter().chain(ending)
+        let beginning = self.scheduled.iter().map(|one| &one.net);
+        self.nets.iter().chain(ending).chain(beginning)
+    }
+
+    fn dated(self, dated: &'d Dated) -> Self {
+        Self {
+            expiring: &dated.expiring,
+            scheduled: &dated.scheduled,
+            ..self
+        }
     }
 }
 
@@ -149,6 +161,9 @@ impl<'d> Expander<'d, '_> {
                 ..Addresses::none(AddressSource::Tenant(name, network))
             });
         }
+        for (network, dated) in &tenant.dated {
+            self.add(Addresses::none(AddressSource::Tenant(name, network)).dated(dated));
+        }
         for (network, hosts) in &tenant.names {
             self.add(Addresses {
                 hosts,
@@ -162,15 +177,24 @@ impl<'d> Expander<'d, '_> {
             return self.missing(AddressWord::Provider(name.clone()), field);
         };
         for part in self.parts {
-            let (nets, hosts) = match part {
-                ProviderPart::Signalling => (&provider.signalling, &provider.signalling_names),
-                ProviderPart::Media => (&provider.media, &provider.media_names),
+            let (nets, hosts, dated) = match part {
+                ProviderPart::Signalling => (
+                    &provider.signalling,
+                    &provider.signalling_names,
+                    &provider.signalling_dated,
+                ),
+                ProviderPart::Media => (
+                    &provider.media,
+                    &provider.media_names,
+                    &provider.media_dated,
+                ),
             };
-            self.add(Addresses {
+            let addresses = Addresses {
                 nets,
                 hosts,
                 ..Addresses::none(AddressSource::Provider(name, *part))
-            });
+            };
+            self.add(addresses.dated(dated));
         }
     }
 
@@ -178,12 +202,12 @@ impl<'d> Expander<'d, '_> {
         let Some(list) = self.documents.lists.get(name) else {
             return self.missing(AddressWord::List(name.clone()), None);
         };
-        self.add(Addresses {
+        let addresses = Addresses {
             nets: &list.addresses,
-            expiring: &list.expiring,
             is_fetched: list.feed.is_some(),
             ..Addresses::none(AddressSource::List(name))
-        });
+        };
+        self.add(addresses.dated(&list.dated));
     }
 
     fn add(&mut self, addresses: Addresses<'d>) {

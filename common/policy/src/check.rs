@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::address_space::AddressSpace;
 use super::decode::{Decoded, Decoder, Scope, identity};
 use super::diagnostic::{Diagnostic, Severity, Sink, Span, quoted};
-use super::document::{Document, Documents, List};
-use super::source::{MAX_SOURCE_BYTES, Source, named_files, normal, resolve, too_large};
+use super::document::{Dated, Document, Documents, List};
+use super::source::{MAX_SOURCE_BYTES, Source, is_below, named_files, normal, resolve, too_large};
 use super::yaml::{self, Parsed};
 use crate::Kind;
 
@@ -210,7 +210,7 @@ impl<'s> Run<'s> {
     /// A list with the addresses of its file.
     fn list(&mut self, index: usize, mut list: List, file: Option<(String, Span)>) -> List {
         if let Some((name, span)) = file {
-            list.extend(self.list_file(index, &name, span), []);
+            list.extend(self.list_file(index, &name, span), Dated::default());
         }
         if is_wide(&list) {
             self.scope.wide_lists.insert(list.name.to_string());
@@ -224,6 +224,18 @@ impl<'s> Run<'s> {
             return Vec::new();
         };
         let path = resolve(&file.source.path, name);
+        if !is_below(&file.source.path, &path) {
+            file.sink.error(
+                span,
+                format!(
+                    "the file {} is outside of this document's folder",
+                    quoted(name)
+                ),
+                "not read",
+                "move it into the document's folder, or into one below it",
+            );
+            return Vec::new();
+        }
         let Some(&target) = self.paths.get(&path) else {
             file.sink.error(
                 span,

@@ -1,17 +1,19 @@
 //! The four kinds of documents, typed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use voipfleet_ruleset::identifiers::{ListName, ProviderName, SiteName, TenantName};
+use voipfleet_ruleset::identifiers::{ListName, NodeName, ProviderName, SiteName, TenantName};
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{
-    DnsName, Expiring, Interface, Mode, PortRange, Probe, Rate, distinct,
+    DnsName, Expiring, Interface, Mode, PortRange, Probe, Rate, Scheduled, distinct,
 };
 
+use super::cluster::Cluster;
 use super::feed::Feed;
+use super::traffic::{TestPacket, Traffic, Transport};
 
 /// One document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub struct Site {
     pub admins: Vec<AddressWord>,
     /// How its nodes reach each other.
     pub cluster: Cluster,
+    /// Which nodes have no IPv6.
+    pub ipv6: Ipv6,
     /// Enforce or observe.
     pub mode: Mode,
     /// What happens to a packet that no rule accepts.
@@ -70,22 +74,37 @@ pub struct Site {
     pub tests: Vec<PolicyTest>,
 }
 
-/// How the nodes of a site reach each other.
+/// Which nodes of a site have no IPv6: only IPv4 is filtered there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cluster {
-    /// The private network's interface; `None`: any interface.
-    pub interface: Option<Interface>,
-    /// What members may reach.
-    pub trust: Trust,
+pub enum Ipv6 {
+    /// All of them.
+    None,
+    /// Those with one of these names or roles; none, where both are empty.
+    NoneOn {
+        /// Ascending.
+        nodes: BTreeSet<NodeName>,
+        /// Ascending.
+        roles: BTreeSet<Role>,
+    },
 }
 
-/// What the members of a cluster may reach on each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// Everything.
-    Full,
-    /// The catalogue's services that are open to `cluster`.
-    Strict,
+impl Default for Ipv6 {
+    fn default() -> Self {
+        Self::NoneOn {
+            nodes: BTreeSet::new(),
+            roles: BTreeSet::new(),
+        }
+    }
+}
+
+impl Ipv6 {
+    /// Whether a node has no IPv6.
+    pub fn is_none_on(&self, node: &NodeName, its: &BTreeSet<Role>) -> bool {
+        match self {
+            Self::None => true,
+            Self::NoneOn { nodes, roles } => nodes.contains(node) || !roles.is_disjoint(its),
+        }
+    }
 }
 
 /// What happens to a packet that no rule accepts.
@@ -124,16 +143,6 @@ pub enum AddressWord {
     Net(IpNet),
 }
 
-/// TCP or UDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
 /// What a site changes of a service; absent fields keep the catalogue's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceOverride {
@@ -152,17 +161,17 @@ pub struct ServiceOverride {
     pub dangerous: bool,
 }
 
-/// An opening beyond the catalogue: `{name, accept: {proto, ports, from, roles}}`.
+/// An opening beyond the catalogue: `{name, accept: {proto, ports, from, interface, roles}}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CustomRule {
     /// Its name, unique in the site; the rule's label is `rule:<name>`.
     pub name: String,
-    /// Its transport.
-    pub proto: Transport,
-    /// Its ports; never empty.
-    pub ports: Vec<PortRange>,
+    /// What it lets through.
+    pub traffic: Traffic,
     /// Who may reach it; never empty.
     pub from: Vec<AddressWord>,
+    /// The interface by which its packets come; `None`: any.
+    pub interface: Option<Interface>,
     /// On nodes of which role; empty: every node.
     pub roles: Vec<Role>,
     /// The operator accepts the risk of opening it to the world.
@@ -214,10 +223,11 @@ pub struct PolicyTest {
     pub from: IpAddr,
     /// A role whose nodes receive it.
     pub role: Role,
-    /// The transport.
-    pub proto: Transport,
-    /// The destination port.
-    pub port: u16,
+    /// What it is.
+    pub packet: TestPacket,
+    /// The interface by which it comes; `None`: for a member of the cluster the cluster's, else
+    /// one that no rule names.
+    pub interface: Option<Interface>,
     /// Whether it must get through.
     pub accept: bool,
 }
@@ -231,6 +241,44 @@ pub struct Tenant {
     pub networks: BTreeMap<String, Vec<IpNet>>,
     /// DNS names of its networks, by network; no entry is empty.
     pub names: BTreeMap<String, Vec<DnsName>>,
+    /// Its networks that end or begin, by network; no entry is empty.
+    pub dated: BTreeMap<String, Dated>,
+}
+
+/// Networks that are valid for a time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dated {
+    /// Those that are valid until their end, ascending.
+    pub expiring: Vec<Expiring>,
+    /// Those that are valid from their beginning, ascending.
+    pub scheduled: Vec<Scheduled>,
+}
+
+impl Dated {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.expiring.is_empty() && self.scheduled.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.expiring.len() + self.scheduled.len()
+    }
+
+    /// All of them, whatever their time.
+    pub fn nets(&self) -> impl Iterator<Item = &IpNet> {
+        let ending = self.expiring.iter().map(|one| &one.net);
+        ending.chain(self.scheduled.iter().map(|one| &one.net))
+    }
+
+    /// Ascending, each once, and none that `lasting` (ascending) holds for ever.
+    pub(super) fn settle(&mut self, lasting: &[IpNet]) {
+        self.expiring = distinct(std::mem::take(&mut self.expiring), lasting);
+        self.scheduled
+            .retain(|one| lasting.binary_search(&one.net).is_err());
+        self.scheduled.sort_unstable();
+        self.scheduled.dedup();
+    }
 }
 
 /// A SIP trunk carrier.
@@ -246,6 +294,10 @@ pub struct Provider {
     pub signalling_names: Vec<DnsName>,
     /// DNS names of hosts where its media comes from.
     pub media_names: Vec<DnsName>,
+    /// Networks of its signalling that end or begin.
+    pub signalling_dated: Dated,
+    /// Networks of its media that end or begin.
+    pub media_dated: Dated,
 }
 
 /// A named list of addresses.
@@ -255,8 +307,8 @@ pub struct List {
     pub name: ListName,
     /// Its addresses that stay, ascending and distinct.
     pub addresses: Vec<IpNet>,
-    /// Its addresses with an end, ascending, none of `addresses`.
-    pub expiring: Vec<Expiring>,
+    /// Its addresses that end or begin, none of `addresses`.
+    pub dated: Dated,
     /// Where the controller fetches more; `None`: these are all.
     pub feed: Option<Feed>,
 }
@@ -264,21 +316,17 @@ pub struct List {
 impl List {
     /// All addresses that it names itself.
     pub fn nets(&self) -> impl Iterator<Item = &IpNet> {
-        let ending = self.expiring.iter().map(|one| &one.net);
-        self.addresses.iter().chain(ending)
+        self.addresses.iter().chain(self.dated.nets())
     }
 
     /// Takes more addresses. One that is here twice stays if it does so once, and else until
     /// the later end.
-    pub(super) fn extend(
-        &mut self,
-        addresses: impl IntoIterator<Item = IpNet>,
-        expiring: impl IntoIterator<Item = Expiring>,
-    ) {
+    pub(super) fn extend(&mut self, addresses: impl IntoIterator<Item = IpNet>, dated: Dated) {
         self.addresses.extend(addresses);
         self.addresses.sort_unstable();
         self.addresses.dedup();
-        self.expiring.extend(expiring);
-        self.expiring = distinct(std::mem::take(&mut self.expiring), &self.addresses);
+        self.dated.expiring.extend(dated.expiring);
+        self.dated.scheduled.extend(dated.scheduled);
+        self.dated.settle(&self.addresses);
     }
 }

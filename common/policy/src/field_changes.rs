@@ -117,8 +117,9 @@ fn lists(at: &str, before: &[Tree], after: &[Tree], changes: &mut Vec<FieldChang
         after.iter().map(Tree::to_line).collect(),
     );
     let only = |these: &[String], others: &[String]| -> Vec<String> {
-        let others: BTreeSet<&String> = others.iter().collect();
-        let these = these.iter().filter(|entry| !others.contains(entry));
+        // Several texts may be one entry: 100.64.7.7/24 is 100.64.7.0/24.
+        let mut known: BTreeSet<&String> = others.iter().collect();
+        let these = these.iter().filter(|entry| known.insert(entry));
         these.cloned().collect()
     };
     let (removed, added) = (only(&old, &new), only(&new, &old));
@@ -251,6 +252,22 @@ rules:
         assert_eq!(
             shown(tenant.as_ref(), None),
             ["networks.hq: - 203.0.113.128/25 198.18.7.0/24 + "]
+        );
+    }
+
+    #[test]
+    fn entry_that_is_written_twice_is_one_change() {
+        let before = documents();
+        let mut after = before.clone();
+        let tenant = after.tenants.values_mut().next().unwrap();
+        let offices = tenant.networks.get_mut("offices").unwrap();
+        for _ in 0..2 {
+            offices.push("100.64.7.0/24".parse().unwrap());
+        }
+        let of = |documents: &Documents| documents.get(Kind::Tenant, "acme");
+        assert_eq!(
+            shown(of(&before).as_ref(), of(&after).as_ref()),
+            ["networks.offices: -  + 100.64.7.0/24"]
         );
     }
 

@@ -66,6 +66,10 @@ fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/$defs/{name}")})
 }
 
+fn peer(dated: &Table) -> Value {
+    json!({"anyOf": [reference("peer"), dated.schema()]})
+}
+
 fn one_or_many(item: &Value) -> Value {
     let list = json!({"type": "array", "items": item});
     json!({"anyOf": [item, list]})
@@ -126,19 +130,29 @@ impl Shape {
                 "format": "date-time",
                 "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
             }),
-            Shape::Peers => one_or_many(&reference("peer")),
+            Shape::Peers(table) => one_or_many(&peer(table)),
+            Shape::Networks => one_or_many(&reference("network")),
+            Shape::Patterns(pattern) => {
+                one_or_many(&json!({"type": ["string", "integer"], "pattern": pattern}))
+            }
             Shape::AddressWords => one_or_many(&reference("addressWord")),
             Shape::Ports => one_or_many(&reference("port")),
             Shape::Mapping(table) => table.schema(),
             Shape::Mappings(table) => json!({"type": "array", "items": table.schema()}),
+            Shape::MappingByWord(words, table) => json!({
+                "type": "object",
+                "propertyNames": {"enum": words},
+                "additionalProperties": table.schema(),
+            }),
             Shape::MappingByName(table) => {
                 json!({"type": "object", "additionalProperties": table.schema()})
             }
-            Shape::PeersByName => json!({
+            Shape::PeersByName(table) => json!({
                 "type": "object",
                 "propertyNames": reference("name"),
-                "additionalProperties": one_or_many(&reference("peer")),
+                "additionalProperties": one_or_many(&peer(table)),
             }),
+            Shape::NoneOrMapping(table) => json!({"anyOf": [{"const": "none"}, table.schema()]}),
         }
     }
 }

@@ -45,8 +45,12 @@ pub(super) enum Shape {
     Pattern(&'static str),
     /// An IP address.
     Address,
-    /// A list of addresses, prefixes and DNS names, or one.
-    Peers,
+    /// A list of addresses and prefixes, alone or as mappings of this table, and DNS names, or one.
+    Peers(&'static Table),
+    /// A list of addresses and prefixes, or one.
+    Networks,
+    /// A list of texts of a form, or one.
+    Patterns(&'static str),
     /// An address or prefix.
     Network,
     /// A list of addresses and prefixes, alone or as mappings of this table, or one.
@@ -61,10 +65,14 @@ pub(super) enum Shape {
     Mapping(&'static Table),
     /// A list of mappings.
     Mappings(&'static Table),
+    /// A mapping from these words to mappings.
+    MappingByWord(&'static [&'static str], &'static Table),
     /// A mapping from names to mappings.
     MappingByName(&'static Table),
-    /// A mapping from names to lists of addresses, prefixes and DNS names.
-    PeersByName,
+    /// A mapping from names to lists as those of `Peers`.
+    PeersByName(&'static Table),
+    /// `none`, or a mapping of this table.
+    NoneOrMapping(&'static Table),
 }
 
 const fn field(name: &'static str, shape: Shape, about: &'static str) -> Field {
@@ -105,9 +113,11 @@ pub(super) const WORDS: &[&str] = &[
     "local",
 ];
 
-const DURATION: &str = "^[0-9]+(ms|s|m|h)$";
+const DURATION: &str = "^[0-9]+(ms|s|m|h|d|w)$";
 const RATE: &str = "^[0-9]+/(s|m|h)$";
 const INTERFACE: &str = "^[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,14}$";
+const IP_PROTOCOL: &str = "^([a-z][a-z0-9.-]*|[0-9]{1,3})$";
+const PROTO: &str = "^(tcp|udp|any|[a-z][a-z0-9.-]*|[0-9]{1,3})$";
 const TARGET: &str = "^.+:[0-9]+$";
 
 pub(super) static SITE: Table = Table {
@@ -127,6 +137,12 @@ pub(super) static SITE: Table = Table {
             "cluster",
             Shape::Mapping(&CLUSTER),
             "how its nodes reach each other",
+        ),
+        field(
+            "ipv6",
+            Shape::NoneOrMapping(&IPV6),
+            "`none` where no node has IPv6, or which nodes have none: `{nodes: [sql1], roles: [sql]}`; \
+             ip6tables are not run there",
         ),
         field(
             "mode",
@@ -175,14 +191,67 @@ pub(super) static CLUSTER: Table = Table {
     what: "cluster",
     fields: &[
         field(
+            "networks",
+            Shape::Networks,
+            "where the addresses of its nodes lie: a node is a member by those that it has inside",
+        ),
+        field(
             "interface",
             Shape::Pattern(INTERFACE),
-            "the private network's interface; without it any interface",
+            "the private network's interface; without it members come by any interface",
+        ),
+        field(
+            "members",
+            Shape::Networks,
+            "members that no node reports: addresses behind NAT",
+        ),
+        field(
+            "protocols",
+            Shape::Patterns(IP_PROTOCOL),
+            "IP protocols between members, on any interface: vrrp, esp, gre, ospf, or a number",
         ),
         field(
             "trust",
             Shape::Choice(TRUSTS),
             "full, or strict: only the services that the catalogue opens to the cluster",
+        ),
+        field(
+            "roles",
+            Shape::MappingByWord(ROLES, &CLUSTER_OVERRIDE),
+            "what is different on nodes of a role",
+        ),
+        field(
+            "nodes",
+            Shape::MappingByName(&CLUSTER_OVERRIDE),
+            "what is different on one node; it comes before its roles",
+        ),
+    ],
+};
+
+pub(super) static CLUSTER_OVERRIDE: Table = Table {
+    what: "a change of the cluster",
+    fields: &[
+        field(
+            "interface",
+            Shape::Pattern(INTERFACE),
+            "the private network's interface there",
+        ),
+        field(
+            "protocols",
+            Shape::Patterns(IP_PROTOCOL),
+            "IP protocols between members there, in place of the site's",
+        ),
+    ],
+};
+
+pub(super) static IPV6: Table = Table {
+    what: "ipv6",
+    fields: &[
+        field("nodes", Shape::Names, "nodes without IPv6"),
+        field(
+            "roles",
+            Shape::Choices(ROLES),
+            "roles whose nodes have no IPv6",
         ),
     ],
 };
@@ -250,9 +319,23 @@ pub(super) static RULE: Table = Table {
 pub(super) static ACCEPT: Table = Table {
     what: "accept",
     fields: &[
-        required("proto", Shape::Choice(TRANSPORTS), "its transport"),
-        required("ports", Shape::Ports, "its ports; never empty"),
+        required(
+            "proto",
+            Shape::Pattern(PROTO),
+            "its transport; or an IP protocol as a whole: vrrp, esp, gre, ospf, a number; or any, of \
+             an interface",
+        ),
+        field(
+            "ports",
+            Shape::Ports,
+            "its ports, of tcp and udp; never empty",
+        ),
         required("from", Shape::AddressWords, "who may reach it; never empty"),
+        field(
+            "interface",
+            Shape::Pattern(INTERFACE),
+            "by which its packets come; without it any interface",
+        ),
         field(
             "roles",
             Shape::Choices(ROLES),
@@ -351,14 +434,23 @@ pub(super) static TEST_TARGET: Table = Table {
             Shape::Choice(ROLES),
             "a role whose nodes receive it",
         ),
-        required("proto", Shape::Choice(TRANSPORTS), "the transport"),
         required(
+            "proto",
+            Shape::Pattern(PROTO),
+            "the transport, or an IP protocol",
+        ),
+        field(
             "port",
             Shape::Count {
                 least: 1,
                 most: 65_535,
             },
-            "the destination port",
+            "the destination port, of tcp and udp",
+        ),
+        field(
+            "interface",
+            Shape::Pattern(INTERFACE),
+            "by which it comes; for members of the cluster the cluster's, if absent",
         ),
     ],
 };
@@ -370,8 +462,9 @@ pub(super) static TENANT: Table = Table {
         required("name", Shape::Name, "the tenant's name"),
         required(
             "networks",
-            Shape::PeersByName,
-            "its networks, by a name of your choice; DNS names are resolved by the controller",
+            Shape::PeersByName(&DATED_NETWORK),
+            "its networks, by a name of your choice; DNS names are resolved by the controller; \
+             `{address: 203.0.113.0/24, from: 2026-12-01T00:00:00Z}` is one that begins or ends",
         ),
     ],
 };
@@ -383,10 +476,15 @@ pub(super) static PROVIDER: Table = Table {
         required("name", Shape::Name, "the provider's name"),
         field(
             "signalling",
-            Shape::Peers,
+            Shape::Peers(&DATED_NETWORK),
             "where its signalling comes from; DNS names are resolved by the controller",
         ),
-        field("media", Shape::Peers, "where its media comes from"),
+        field(
+            "media",
+            Shape::Peers(&DATED_NETWORK),
+            "where its media comes from; `{address: 192.0.2.128/25, until: 2026-12-01T00:00:00Z}` is \
+             a network that ends, `from` one that begins",
+        ),
     ],
 };
 
@@ -397,15 +495,16 @@ pub(super) static LIST: Table = Table {
         required("name", Shape::Name, "the list's name"),
         field(
             "addresses",
-            Shape::Entries(&LIST_ENTRY),
+            Shape::Entries(&DATED_NETWORK),
             "its addresses; `{address: 198.51.100.7, until: 2026-12-01T00:00:00Z}` is one that \
              ends",
         ),
         field(
             "file",
             Shape::Text,
-            "a text file with one address a line and # comments, relative to this document's \
-             folder; with refresh, a path on the controller's host",
+            "a text file with one address, prefix or range a line, or comma separated values with it \
+             first, and # comments, relative to this document's folder; with refresh, a path on the \
+             controller's host",
         ),
         field(
             "url",
@@ -428,10 +527,15 @@ pub(super) static LIST: Table = Table {
     ],
 };
 
-pub(super) static LIST_ENTRY: Table = Table {
-    what: "an address with an end",
+pub(super) static DATED_NETWORK: Table = Table {
+    what: "an address with dates",
     fields: &[
         required("address", Shape::Network, "an address or prefix"),
+        field(
+            "from",
+            Shape::Time,
+            "when the nodes add it to their sets by themselves, in UTC; at once, if absent",
+        ),
         field(
             "until",
             Shape::Time,

@@ -1,5 +1,7 @@
 //! Files as operators write them: read as text within bounds, and found by the paths in `file:`.
 
+use std::collections::BTreeSet;
+
 use super::decode::identity;
 use super::diagnostic::{Diagnostic, Severity, Sink, Span};
 use super::yaml::{self, Parsed, Value};
@@ -28,6 +30,14 @@ impl Source {
         named_files(&self.path, &parsed)
             .map(|(path, _)| path)
             .collect()
+    }
+
+    /// Whether it holds nothing but comments and the marks between documents.
+    pub fn is_empty(&self) -> bool {
+        self.text
+            .lines()
+            .map(str::trim)
+            .all(|line| line.is_empty() || line.starts_with('#') || matches!(line, "---" | "..."))
     }
 
     /// Whether it is YAML by its name. `-` came through a pipe.
@@ -144,10 +154,44 @@ pub(super) fn named_files(
         }
         let entry = entries.iter().find(|entry| entry.key == "file")?;
         match &entry.value.value {
-            Value::Scalar { text, .. } => Some((resolve(path, text), entry.value.span)),
+            Value::Scalar { text, .. } => {
+                let file = resolve(path, text);
+                is_below(path, &file).then_some((file, entry.value.span))
+            }
             _ => None,
         }
     })
+}
+
+/// The paths of the sources that are lists: a List among the others names them.
+pub fn list_sources(sources: &[Source]) -> BTreeSet<&str> {
+    let named: BTreeSet<String> = sources.iter().flat_map(Source::list_files).collect();
+    let lists = sources
+        .iter()
+        .filter(|source| named.contains(&normal(&source.path)));
+    lists.map(|source| source.path.as_str()).collect()
+}
+
+/// Whether a resolved `file` is in the folder of the document at `path`, or in one of its folders.
+/// Others are not read: documents may come from strangers.
+pub(super) fn is_below(path: &str, file: &str) -> bool {
+    let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| {
+        // The root folder has no name.
+        if folder.is_empty() {
+            "/".to_owned()
+        } else {
+            normal(folder)
+        }
+    });
+    let inside = if folder.is_empty() || folder == "." {
+        (!file.starts_with('/')).then_some(file)
+    } else if folder == "/" {
+        file.strip_prefix('/')
+    } else {
+        file.strip_prefix(&folder)
+            .and_then(|rest| rest.strip_prefix('/'))
+    };
+    inside.is_some_and(|inside| inside != ".." && !inside.starts_with("../"))
 }
 
 /// `file` as it is meant in the document at `path`: relative to the document's folder.
@@ -193,6 +237,34 @@ mod tests {
             ("../a.yaml", "../x.txt", "../../x.txt"),
         ] {
             assert_eq!(resolve(path, file), wanted, "{path} {file}");
+        }
+    }
+
+    #[test]
+    fn files_of_lists_stay_below_the_documents_folder() {
+        for (path, file, wanted) in [
+            ("a.yaml", "x.txt", true),
+            ("a.yaml", "lists/x.txt", true),
+            ("a.yaml", "lists/../x.txt", true),
+            ("-", "x.txt", true),
+            ("a.yaml", "../x.txt", false),
+            ("a.yaml", "/etc/passwd", false),
+            ("-", "../x.txt", false),
+            ("site/a.yaml", "x.txt", true),
+            ("./site/a.yaml", "x.txt", true),
+            ("site/a.yaml", "../lists/x.txt", false),
+            ("site/a.yaml", "../site-b/x.txt", false),
+            ("site/a.yaml", "../sitex.txt", false),
+            ("../site/a.yaml", "x.txt", true),
+            ("../site/a.yaml", "../x.txt", false),
+            ("../a.yaml", "../x.txt", false),
+            ("/srv/site/a.yaml", "/srv/site/x.txt", true),
+            ("/srv/site/a.yaml", "/srv/x.txt", false),
+            ("/srv/site/a.yaml", "../../../etc/passwd", false),
+            ("/a.yaml", "x.txt", true),
+        ] {
+            let found = is_below(path, &resolve(path, file));
+            assert_eq!(found, wanted, "{path} {file}");
         }
     }
 

@@ -1,15 +1,20 @@
 //! Documents to trees: the fields of `schema` in their order, without those at their default.
 
 use ipnet::IpNet;
-use voipfleet_ruleset::ruleset::{DnsName, Mode, PortRange, Probe, Rate, RateUnit, Until};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::{
+    DnsName, Interface, IpProtocol, Mode, PortRange, Probe, Rate, RateUnit, Until,
+};
 
 use super::address::written;
+use super::cluster::{Cluster, ClusterOverride, Trust};
 use super::decode::written_duration;
 use super::document::{
-    AddressWord, Batch, CustomRule, DefaultVerdict, Document, List, OnFailure, PolicyTest,
-    Provider, Rollout, ServiceOverride, Site, Tenant, Transport, Trust,
+    AddressWord, Batch, CustomRule, Dated, DefaultVerdict, Document, Ipv6, List, OnFailure,
+    PolicyTest, Provider, Rollout, ServiceOverride, Site, Tenant,
 };
 use super::feed::FeedSource;
+use super::traffic::{TestPacket, Traffic, Transport};
 use super::yaml_writer::Tree;
 
 impl Document {
@@ -53,18 +58,8 @@ fn site_fields(site: &Site, entries: &mut Vec<Entry>) {
         text(name.as_str())
     }));
     entries.push(entry("admins", list(&site.admins, word)));
-    let mut cluster = Vec::new();
-    if let Some(interface) = &site.cluster.interface {
-        cluster.push(entry("interface", text(interface.as_str())));
-    }
-    cluster.push(entry(
-        "trust",
-        text(match site.cluster.trust {
-            Trust::Full => "full",
-            Trust::Strict => "strict",
-        }),
-    ));
-    entries.push(entry("cluster", Tree::Map(cluster)));
+    entries.extend(cluster(&site.cluster));
+    entries.extend(ipv6(&site.ipv6));
     entries.push(entry(
         "mode",
         text(match site.mode {
@@ -91,6 +86,72 @@ fn site_fields(site: &Site, entries: &mut Vec<Entry>) {
     entries.extend(filled("probes", &site.probes, probe));
     entries.push(entry("rollout", rollout(&site.rollout)));
     entries.extend(filled("tests", &site.tests, test));
+}
+
+/// Which nodes have no IPv6, if any.
+fn ipv6(ipv6: &Ipv6) -> Option<Entry> {
+    let (nodes, roles) = match ipv6 {
+        Ipv6::None => return Some(entry("ipv6", text("none"))),
+        Ipv6::NoneOn { nodes, roles } => (nodes, roles),
+    };
+    let nodes: Vec<&str> = nodes
+        .iter()
+        .map(voipfleet_ruleset::identifiers::NodeName::as_str)
+        .collect();
+    let roles: Vec<Role> = roles.iter().copied().collect();
+    let mut fields = Vec::new();
+    fields.extend(filled("nodes", &nodes, |node| text(node)));
+    fields.extend(filled("roles", &roles, |role| text(role.code())));
+    (!fields.is_empty()).then(|| entry("ipv6", Tree::Map(fields)))
+}
+
+/// None where it names no member, which is the default.
+fn cluster(cluster: &Cluster) -> Option<Entry> {
+    let mut entries = Vec::new();
+    entries.extend(filled("networks", &cluster.networks, network));
+    entries.extend(interface(cluster.interface.as_ref()));
+    entries.extend(filled("members", &cluster.members, network));
+    entries.extend(filled("protocols", &cluster.protocols, protocol));
+    if !cluster.names_nobody() || cluster.trust == Trust::Strict {
+        entries.push(entry(
+            "trust",
+            text(match cluster.trust {
+                Trust::Full => "full",
+                Trust::Strict => "strict",
+            }),
+        ));
+    }
+    let roles = cluster.roles.iter();
+    let roles = roles.map(|(role, change)| entry(role.code(), cluster_override(change)));
+    entries.extend(mapping("roles", roles.collect()));
+    let nodes = cluster.nodes.iter();
+    let nodes = nodes.map(|(node, change)| entry(node.as_str(), cluster_override(change)));
+    entries.extend(mapping("nodes", nodes.collect()));
+    mapping("cluster", entries)
+}
+
+fn cluster_override(change: &ClusterOverride) -> Tree {
+    let protocols = change.protocols.as_ref();
+    let protocols = protocols.map(|all| entry("protocols", list(all, protocol)));
+    let interface = interface(change.interface.as_ref());
+    Tree::Map(interface.into_iter().chain(protocols).collect())
+}
+
+fn interface(interface: Option<&Interface>) -> Option<Entry> {
+    interface.map(|interface| entry("interface", text(interface.as_str())))
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "lists pass references to their entries"
+)]
+fn protocol(protocol: &IpProtocol) -> Tree {
+    Tree::Text(protocol.to_string())
+}
+
+/// A mapping, if there is anything in it.
+fn mapping(name: &str, entries: Vec<Entry>) -> Option<Entry> {
+    (!entries.is_empty()).then(|| entry(name, Tree::Map(entries)))
 }
 
 fn rollout(rollout: &Rollout) -> Tree {
@@ -150,11 +211,16 @@ fn service(change: &ServiceOverride) -> Tree {
 }
 
 fn rule(rule: &CustomRule) -> Tree {
-    let mut accept = vec![
-        entry("proto", transport(rule.proto)),
-        entry("ports", list(&rule.ports, |range| port_range(*range))),
-        entry("from", list(&rule.from, word)),
-    ];
+    let mut accept = match &rule.traffic {
+        Traffic::Ports(proto, ports) => vec![
+            entry("proto", transport(*proto)),
+            entry("ports", list(ports, |range| port_range(*range))),
+        ],
+        Traffic::Protocol(other) => vec![entry("proto", protocol(other))],
+        Traffic::Any => vec![entry("proto", text("any"))],
+    };
+    accept.push(entry("from", list(&rule.from, word)));
+    accept.extend(interface(rule.interface.as_ref()));
     accept.extend(filled("roles", &rule.roles, |role| text(role.code())));
     let mut entries = vec![
         entry("name", text(&rule.name)),
@@ -174,45 +240,81 @@ fn probe(probe: &Probe) -> Tree {
 }
 
 fn test(test: &PolicyTest) -> Tree {
+    let mut to = vec![entry("role", text(test.role.code()))];
+    match test.packet {
+        TestPacket::Port(proto, port) => {
+            to.push(entry("proto", transport(proto)));
+            to.push(entry("port", Tree::Number(port.into())));
+        }
+        TestPacket::Protocol(other) => to.push(entry("proto", protocol(&other))),
+    }
+    to.extend(interface(test.interface.as_ref()));
     Tree::Map(vec![
         entry("name", text(&test.name)),
         entry("from", Tree::Text(test.from.to_string())),
-        entry(
-            "to",
-            Tree::Map(vec![
-                entry("role", text(test.role.code())),
-                entry("proto", transport(test.proto)),
-                entry("port", Tree::Number(test.port.into())),
-            ]),
-        ),
+        entry("to", Tree::Map(to)),
         entry("expect", text(if test.accept { "accept" } else { "drop" })),
     ])
 }
 
 fn tenant_networks(tenant: &Tenant) -> Entry {
+    let none = Dated::default();
     let networks = tenant.networks.iter().map(|(name, networks)| {
         let hosts = tenant.names.get(name).map_or(&[][..], Vec::as_slice);
-        entry(name, peers(networks, hosts))
+        let dated = tenant.dated.get(name).unwrap_or(&none);
+        entry(name, peers(networks, dated, hosts))
     });
     entry("networks", Tree::Map(networks.collect()))
 }
 
-/// Networks, and behind them DNS names.
-fn peers(networks: &[IpNet], names: &[DnsName]) -> Tree {
+/// Networks, those with dates, and behind them DNS names.
+fn peers(networks: &[IpNet], dated: &Dated, names: &[DnsName]) -> Tree {
+    let mut with_dates = dates(dated);
+    with_dates.sort_unstable();
     let names = names.iter().map(|name| text(name.as_str()));
-    Tree::List(networks.iter().map(network).chain(names).collect())
+    let networks = networks.iter().map(network);
+    let with_dates = with_dates.into_iter().map(dated_network);
+    Tree::List(networks.chain(with_dates).chain(names).collect())
+}
+
+/// A network with its beginning and its end.
+type WithDates = (IpNet, Option<Until>, Option<Until>);
+
+fn dates(dated: &Dated) -> Vec<WithDates> {
+    let ending = dated.expiring.iter();
+    let ending = ending.map(|one| (one.net, None, Some(one.until)));
+    let beginning = dated.scheduled.iter();
+    let beginning = beginning.map(|one| (one.net, Some(one.from), one.until));
+    ending.chain(beginning).collect()
+}
+
+fn dated_network((net, from, until): WithDates) -> Tree {
+    if from.is_none() && until.is_none() {
+        return network(&net);
+    }
+    let time =
+        |name, time: Option<Until>| time.map(|time| entry(name, Tree::Text(time.to_string())));
+    let mut fields = vec![entry("address", network(&net))];
+    fields.extend(time("from", from));
+    fields.extend(time("until", until));
+    Tree::Map(fields)
 }
 
 fn provider_networks(provider: &Provider, entries: &mut Vec<Entry>) {
     let Provider {
         signalling, media, ..
     } = provider;
-    for (field, networks, names) in [
-        ("signalling", signalling, &provider.signalling_names),
-        ("media", media, &provider.media_names),
+    for (field, networks, dated, names) in [
+        (
+            "signalling",
+            signalling,
+            &provider.signalling_dated,
+            &provider.signalling_names,
+        ),
+        ("media", media, &provider.media_dated, &provider.media_names),
     ] {
-        if !networks.is_empty() || !names.is_empty() {
-            entries.push(entry(field, peers(networks, names)));
+        if !networks.is_empty() || !dated.is_empty() || !names.is_empty() {
+            entries.push(entry(field, peers(networks, dated, names)));
         }
     }
 }
@@ -237,23 +339,10 @@ fn list_fields(list: &List, entries: &mut Vec<Entry>) {
 
 /// In the order of the addresses, whether they end or not.
 fn list_addresses(addresses: &List) -> Entry {
-    let lasting = addresses.addresses.iter().map(|net| (*net, None));
-    let ending = addresses
-        .expiring
-        .iter()
-        .map(|one| (one.net, Some(one.until)));
-    let mut entries: Vec<(IpNet, Option<Until>)> = lasting.chain(ending).collect();
+    let lasting = addresses.addresses.iter().map(|net| (*net, None, None));
+    let mut entries: Vec<WithDates> = lasting.chain(dates(&addresses.dated)).collect();
     entries.sort_unstable();
-    entry(
-        "addresses",
-        list(&entries, |(net, until)| match until {
-            None => network(net),
-            Some(until) => Tree::Map(vec![
-                entry("address", network(net)),
-                entry("until", Tree::Text(until.to_string())),
-            ]),
-        }),
-    )
+    entry("addresses", list(&entries, |one| dated_network(*one)))
 }
 
 fn network(net: &IpNet) -> Tree {

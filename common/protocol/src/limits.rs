@@ -17,6 +17,10 @@ pub const MAX_AGENT_MESSAGE_BYTES: usize = 256 << 10;
 /// The largest message from a controller: a chunk fits.
 pub const MAX_CONTROLLER_MESSAGE_BYTES: usize = 512 << 10;
 
+/// The longest drift record: an act with the first of its differences.
+pub const MAX_ACT_BYTES: usize = 64 << 10;
+/// Differences of one drift record.
+pub const MAX_ACT_DIFFERENCES: usize = 128;
 /// Drift records of one report.
 pub const MAX_REPORTED_RECORDS: usize = 1000;
 /// Sets of one status that lack elements.

@@ -3,8 +3,10 @@
 
 pub mod drift;
 pub mod flows;
+pub mod foreign;
 pub mod identifiers;
 pub mod iptables;
+pub mod kernel_feature;
 pub mod protobuf;
 pub mod role;
 pub mod ruleset;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::iptables::{DHCP_CLIENT, DHCP_SERVER, DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
 use crate::ruleset::{
     AddressSet, Chain, ConnectionState, FAILSAFE_CHAIN, Family, INPUT_CHAIN, Interface, Ports,
     Protocol, Rule, Ruleset, SetStem, Verdict,
@@ -89,7 +90,7 @@ pub struct Outcome {
 /// What a node with `ruleset` does with `packet`.
 ///
 /// The agent's own first rules that hang on nothing but the ruleset are taken into account:
-/// loopback, the admins' SSH, neighbour discovery and DHCPv6. Rates are taken as not exceeded.
+/// loopback, the admins' SSH, neighbour discovery and DHCP. Rates are taken as not exceeded.
 pub fn simulate(ruleset: &Ruleset, packet: &Packet) -> Outcome {
     let ranges = None;
     let reached = Simulator { ruleset, ranges }.reach(packet);
@@ -222,7 +223,8 @@ impl<'r> Simulator<'r> {
     }
 }
 
-/// Whether `address` is in `set`. What has an end is taken as not over yet.
+/// Whether `address` is in `set`. What has an end is taken as not over yet, and what has a
+/// beginning as begun.
 pub fn contains(set: &AddressSet, address: IpAddr) -> bool {
     let bits = match address {
         IpAddr::V4(_) => 32,
@@ -241,6 +243,7 @@ fn number(address: IpAddr) -> u128 {
 
 /// An element may lie inside another; two are never only partly the same.
 fn ranges(set: &AddressSet, now: u64) -> Ranges {
+    let set = set.at(now);
     let lasting = set.expiring.iter().filter(|one| one.until.left(now) > 0);
     let mut nets: Vec<&IpNet> = lasting.map(|one| &one.net).collect();
     nets.extend(&set.elements);
@@ -269,16 +272,21 @@ fn failsafe(ruleset: &Ruleset, packet: &Packet) -> Option<&'static str> {
     if to_ssh && from_admin {
         return Some("failsafe:admin-ssh");
     }
-    let link_local = matches!(packet.source, IpAddr::V6(source) if source.is_unicast_link_local());
-    if link_local
-        && packet.protocol == Protocol::Udp
-        && packet.destination_port == crate::iptables::DHCPV6_CLIENT
-    {
-        return Some("failsafe:dhcpv6");
+    if packet.protocol == Protocol::Udp {
+        let ports = (packet.source_port, packet.destination_port);
+        match packet.family() {
+            Family::V4 if ports == (Some(DHCP_SERVER), DHCP_CLIENT) => {
+                return Some("failsafe:dhcp");
+            }
+            Family::V6 if packet.destination_port == DHCPV6_CLIENT => {
+                return Some("failsafe:dhcpv6");
+            }
+            _ => {}
+        }
     }
     let neighbours = packet.protocol == Protocol::Icmpv6
         && packet
             .icmp_type
-            .is_some_and(|kind| crate::iptables::NEIGHBOUR_DISCOVERY.contains(&kind));
+            .is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(&kind));
     neighbours.then_some("failsafe:neighbour-discovery")
 }

@@ -28,7 +28,55 @@ pub struct GenerationRecord {
     pub cause: Cause,
     /// Dynamic sets that its rulesets name.
     pub dynamic: BTreeSet<DynamicSetName>,
+    pub changes: GenerationChanges,
     pub nodes: BTreeMap<NodeName, Content>,
+    /// Nodes that were added since, each with the time at which it enrolled.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joined: BTreeMap<NodeName, u64>,
+}
+
+/// How a generation differs from the one before it, which is pruned first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationChanges {
+    /// Nodes whose content differs.
+    pub changed: BTreeSet<NodeName>,
+    pub added: BTreeSet<NodeName>,
+    pub removed: BTreeSet<NodeName>,
+    /// Documents of the site that were changed before the push, the first of them: `Tenant/acme`.
+    pub documents: Vec<String>,
+    /// How many there were; none: not known.
+    pub document_count: Option<u64>,
+}
+
+impl GenerationChanges {
+    /// Documents that are kept by name.
+    const NAMED: usize = 50;
+
+    /// The difference between a generation and the nodes of the next one.
+    pub fn between(before: Option<&GenerationRecord>, after: &BTreeMap<NodeName, Content>) -> Self {
+        let old = |name: &NodeName| before.and_then(|before| before.nodes.get(name));
+        let mut changes = Self::default();
+        for (name, content) in after {
+            match old(name) {
+                None => changes.added.insert(name.clone()),
+                Some(old) if old.digest != content.digest => changes.changed.insert(name.clone()),
+                Some(_) => continue,
+            };
+        }
+        let gone = before.into_iter().flat_map(|before| before.nodes.keys());
+        let gone = gone.filter(|name| !after.contains_key(*name));
+        changes.removed.extend(gone.cloned());
+        changes
+    }
+
+    /// With the documents that were changed; none: not known.
+    #[must_use]
+    pub fn with_documents(mut self, documents: Option<Vec<String>>) -> Self {
+        self.document_count = documents.as_ref().map(|names| names.len() as u64);
+        self.documents = documents.unwrap_or_default();
+        self.documents.truncate(Self::NAMED);
+        self
+    }
 }
 
 /// Why a generation was made.
@@ -53,6 +101,17 @@ pub struct Content {
 }
 
 impl GenerationRecord {
+    /// Whether it was made, or completed, after a node enrolled at that time.
+    pub fn knows(&self, node: &NodeName, enrolled_ms: u64) -> bool {
+        self.at_ms >= enrolled_ms || self.joined.get(node) == Some(&enrolled_ms)
+    }
+
+    /// Whether it holds a ruleset for the machine that enrolled as this node at that time, and
+    /// not for an earlier one of its name.
+    pub fn is_for(&self, node: &NodeName, enrolled_ms: u64) -> bool {
+        self.nodes.contains_key(node) && self.knows(node, enrolled_ms)
+    }
+
     /// What a node should hold; none: the node is not part of it.
     pub fn held(&self, node: &NodeName) -> Option<Held> {
         self.nodes.get(node).map(|content| Held {

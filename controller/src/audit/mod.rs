@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use voipfleet_protocol::audit::{Ending, Kind, Link, Record, text};
+use voipfleet_protocol::identity::rights::Call;
 
 pub use event::Event;
 use rate_limit::Flood;
@@ -57,6 +58,18 @@ pub enum AuditError {
     Closed,
 }
 
+impl AuditError {
+    /// That the store's disk is full, where that is why.
+    pub fn full_disk(&self) -> Option<String> {
+        match self {
+            AuditError::Store(error) if matches!(**error, StoreError::Full { .. }) => {
+                Some(error.to_string())
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The last record; the default where there is none.
 pub async fn head(store: &dyn Store) -> Result<Link, StoreError> {
     let read: Option<Read<Link>> = records::read(store, keys::AUDIT_HEAD).await?;
@@ -82,19 +95,18 @@ impl Audit {
             events: Arc::default(),
             clock,
         };
-        audit.close_open(store.as_ref()).await?;
-        audit.note_restore(store.as_ref()).await?;
+        let restored: Option<Read<u64>> = records::read(store.as_ref(), keys::RESTORED).await?;
+        audit.close_open(store.as_ref(), restored.is_some()).await?;
+        if let Some(read) = restored {
+            audit.note_restore(store.as_ref(), read.record).await?;
+        }
         tokio::spawn(check::at_start(store));
         Ok(audit)
     }
 
     /// Records once that the store was restored from a backup.
-    async fn note_restore(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let read: Option<Read<u64>> = records::read(store, keys::RESTORED).await?;
-        let Some(read) = read else {
-            return Ok(());
-        };
-        let taken = clock::show(read.record);
+    async fn note_restore(&self, store: &dyn Store, taken_ms: u64) -> Result<(), StoreError> {
+        let taken = clock::show(taken_ms);
         let event = Event::new("Restored").detail(format!(
             "from a backup of {taken}: what was done after that is not in this log"
         ));
@@ -103,14 +115,21 @@ impl Audit {
         Ok(())
     }
 
-    async fn close_open(&self, store: &dyn Store) -> Result<(), StoreError> {
+    /// Closes the records of calls whose end is unknown. Of a backup that was `restored`, the call
+    /// that took it was open, and is known to have ended well.
+    async fn close_open(&self, store: &dyn Store, restored: bool) -> Result<(), StoreError> {
         loop {
             let page = store.range(keys::ALL_AUDIT_OPEN, None, PAGE).await?;
             for entry in &page.entries {
                 let seq = keys::number(&entry.key).unwrap_or_default();
                 let asked = store.get(&keys::audit(seq)).await?;
                 let asked = asked.and_then(|held| serde_json::from_slice(&held.value).ok());
+                let backup = |asked: &Record| restored && asked.what == Call::Backup.as_str();
                 let record = match asked {
+                    Some(asked) if backup(&asked) => Record {
+                        message: text("this store was restored from it"),
+                        ..ended(asked, Ending::Done)
+                    },
                     Some(asked) => Record {
                         message: text("the controller ended before the result was known"),
                         ..ended(asked, Ending::Unknown)

@@ -14,13 +14,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serializer as _;
-use voipfleet_policy::{Document, Documents, Kind};
+use voipfleet_policy::{Document, Documents, Kind, Site};
+use voipfleet_ruleset::identifiers::SiteName;
 
 pub use cache::Cache;
 pub use history::documents_at;
 pub use prune::prune;
 
-use crate::records::{self, DocumentsRecord, LastChange, StateEntry};
+use crate::records::{self, DocumentsRecord, DocumentsVersion, LastChange, StateEntry};
 use crate::store::parts::{self, Parts};
 use crate::store::{Expect, Revision, Store, StoreError, Transaction, Versioned, keys};
 
@@ -190,6 +191,19 @@ impl Stored {
     /// The last change of a document; `None`: it never was, or was deleted long ago.
     pub fn last_change(&self, kind: Kind, name: &str) -> Option<&LastChange> {
         self.changes.get(&name_of(kind, name))
+    }
+
+    /// The documents of a site that were changed after the state `since`: `Tenant/acme`.
+    pub fn changed_since(&self, site: &SiteName, since: DocumentsVersion) -> Vec<String> {
+        let needs = self.documents.sites.get(site).map(Site::needs);
+        let needed = needs.unwrap_or_default().into_iter();
+        needed
+            .filter(|(kind, name)| {
+                let last = self.last_change(*kind, name);
+                last.is_some_and(|last| last.version > since)
+            })
+            .map(|(kind, name)| format!("{kind}/{name}"))
+            .collect()
     }
 
     /// Takes these documents to the next state, in a transaction. Answers with the revision of

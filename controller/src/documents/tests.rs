@@ -111,7 +111,9 @@ async fn pruning_keeps_the_states_of_generations() {
         documents: Some(7),
         cause: Cause::Push,
         dynamic: std::collections::BTreeSet::new(),
+        changes: crate::records::GenerationChanges::default(),
         nodes: BTreeMap::new(),
+        joined: BTreeMap::new(),
     };
     let key = keys::generation("site-a", 1);
     let value = records::to_json(&key, &generation).unwrap();

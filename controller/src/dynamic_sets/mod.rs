@@ -4,8 +4,10 @@
 
 mod bogons;
 pub mod dns_names;
+mod exemption_log;
 mod expiry;
 pub mod feeds;
+mod members;
 mod recompute;
 mod references;
 mod snapshot;

@@ -8,14 +8,16 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
+use voipfleet_compiler::dynamic_sets::needed;
 use voipfleet_policy::{AddressWord, Documents, Feed};
-use voipfleet_ruleset::identifiers::ListName;
+use voipfleet_ruleset::identifiers::{ListName, SiteName};
 use voipfleet_ruleset::ruleset::dynamic_sets::{DnsName, DynamicSetName};
 
 use crate::documents::Stored;
 use crate::errors::chain;
 use crate::records;
-use crate::store::{Store, StoreError, keys};
+use crate::site_inputs::{Present, Served};
+use crate::store::{Pages, Store, StoreError, keys};
 
 /// The wait after a failure of the store.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -95,7 +97,13 @@ pub(super) async fn follow(
 ) {
     // Before anything is read: what changes meanwhile is read again.
     let documents = store.watch_from_now(keys::DOCUMENTS).await;
-    let mut changes = documents.merge(store.watch_from_now(keys::ALL_CURRENT).await);
+    // A push that changes no ruleset agrees to newer documents all the same.
+    let generations = store.watch_from_now(keys::ALL_GENERATIONS).await;
+    let rollouts = store.watch_from_now(keys::ALL_OUTCOMES).await;
+    let mut changes = documents
+        .merge(store.watch_from_now(keys::ALL_CURRENT).await)
+        .merge(generations)
+        .merge(rollouts);
     loop {
         let read = read(store.as_ref()).await;
         let failed = read.is_err();
@@ -115,6 +123,46 @@ pub(super) async fn follow(
     }
 }
 
+/// Fetched lists whose source was changed in the documents and not pushed yet: what nodes hold goes
+/// on coming from where the last push said. A site that has confirmed the new source decides for
+/// all.
+async fn pushed_feeds(
+    store: &dyn Store,
+    present: &Present,
+) -> Result<BTreeMap<ListName, Feed>, StoreError> {
+    let mut pushed = BTreeMap::new();
+    let mut agreed = BTreeSet::new();
+    // States of the documents that several sites share are read once.
+    let mut read = Vec::new();
+    let mut pages = Pages::new(store, keys::ALL_CURRENT, PAGE);
+    while let Some(page) = pages.next().await? {
+        let sites = page.iter().filter_map(|entry| {
+            let site = entry.key.strip_prefix(keys::ALL_CURRENT)?;
+            site.parse::<SiteName>().ok()
+        });
+        for site in sites {
+            let Some(served) = Served::read(store, &site, present).await? else {
+                continue;
+            };
+            for name in needed(&site, &served.documents) {
+                let (DynamicSetName::Feed(list) | DynamicSetName::DenyFeed(list)) = name else {
+                    continue;
+                };
+                let feed = |documents: &Documents| documents.lists.get(&list)?.feed.clone();
+                let confirmed = feed(&served.documents);
+                if confirmed == feed(&present.documents) {
+                    agreed.insert(list);
+                } else if let Some(confirmed) = confirmed {
+                    pushed.insert(list, confirmed);
+                }
+            }
+            read.push(served);
+        }
+    }
+    pushed.retain(|list, _| !agreed.contains(list));
+    Ok(pushed)
+}
+
 fn change(old: &mut Option<Arc<Used>>, new: Used) -> bool {
     let changed = old.as_deref() != Some(&new);
     if changed {
@@ -124,8 +172,9 @@ fn change(old: &mut Option<Arc<Used>>, new: Used) -> bool {
 }
 
 async fn read(store: &dyn Store) -> Result<Used, StoreError> {
-    let stored = Stored::read(store).await?;
-    let mut used = Used::by(&stored.documents);
+    let present = Present::from(Stored::read(store).await?);
+    let mut used = Used::by(&present.documents);
+    used.feeds.extend(pushed_feeds(store, &present).await?);
     let mut after: Option<String> = None;
     loop {
         let page = store.range(keys::ALL_GENERATIONS, after.as_deref(), PAGE);

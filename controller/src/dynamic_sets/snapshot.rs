@@ -64,6 +64,7 @@ impl SetsSnapshot {
             size: self.bytes.len() as u64,
             delta,
             delta_from,
+            clock_ms: 0,
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct SourceOptions {
     pub resolvers: Vec<SocketAddr>,
     /// The folder that feeds with `file:` may come from; none: `feeds` in the data directory.
     pub feed_dir: Option<PathBuf>,
+    /// Whether lists may be fetched from link-local addresses.
+    pub feed_link_local: bool,
 }
 
 /// Names and feeds that are kept up to date.
@@ -54,7 +56,8 @@ impl Sources {
         .await?;
         let feed_dir = options.feed_dir.unwrap_or(feed_dir);
         let roots = tokio::task::spawn_blocking(system_roots).await;
-        let fetcher = Fetcher::new(Limits::default(), feed_dir, roots.unwrap_or_default());
+        let fetcher = Fetcher::new(Limits::default(), feed_dir, roots.unwrap_or_default())
+            .to_link_local(options.feed_link_local);
         let feeds = Feeds::open(Arc::clone(&store), clock, fetcher, audit).await?;
 
         let (out, used) = watch::channel(None::<Arc<Used>>);

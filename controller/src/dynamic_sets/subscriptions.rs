@@ -95,10 +95,13 @@ impl Subscriptions {
         sites.iter().filter_map(of).collect()
     }
 
-    pub(super) fn leave_out(&self, site: &SiteName, left_out: LeftOut) {
-        if let Some(entry) = self.sites().get_mut(site) {
-            entry.left_out = left_out;
-        }
+    /// Replaces what a site's lists lose; returns what it was.
+    pub(super) fn leave_out(&self, site: &SiteName, left_out: LeftOut) -> LeftOut {
+        let mut sites = self.sites();
+        let entry = sites.get_mut(site);
+        entry.map_or_else(LeftOut::new, |entry| {
+            std::mem::replace(&mut entry.left_out, left_out)
+        })
     }
 
     /// Waits until the values know of a transaction.

@@ -18,7 +18,14 @@ const KEPT: usize = 1000;
 pub(super) struct DriftLog {
     id: NodeId,
     by_sequence: BTreeMap<u64, String>,
-    by_id: HashMap<String, u64>,
+    by_id: HashMap<String, Known>,
+}
+
+/// A record that is stored.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    sequence: u64,
+    received_ms: u64,
 }
 
 impl DriftLog {
@@ -34,28 +41,47 @@ impl DriftLog {
             let record: DriftRecord = records::from_protobuf(&entry.key, &entry.held)?;
             let sequence = entry.key.strip_prefix(&prefix).and_then(|n| n.parse().ok());
             if let Some(sequence) = sequence {
-                log.note(sequence, record.id);
+                let received_ms = record.received_ms;
+                log.note(
+                    record.id,
+                    Known {
+                        sequence,
+                        received_ms,
+                    },
+                );
             }
         }
         Ok(log)
     }
 
-    fn note(&mut self, sequence: u64, id: String) {
-        self.by_id.insert(id.clone(), sequence);
-        self.by_sequence.insert(sequence, id);
+    fn note(&mut self, id: String, known: Known) {
+        self.by_id.insert(id.clone(), known);
+        self.by_sequence.insert(known.sequence, id);
     }
 
-    /// Stores records, each with an id; answers the ids that are on disk now. A record that is known already is
-    /// replaced: it may have been repaired meanwhile.
+    /// The place of a record; a new one comes last.
+    fn place(&self, id: &str, now_ms: u64) -> Known {
+        let last = self.by_sequence.last_key_value();
+        let new = Known {
+            sequence: last.map_or(1, |(last, _)| last + 1),
+            received_ms: now_ms,
+        };
+        self.by_id.get(id).copied().unwrap_or(new)
+    }
+
+    /// Stores records that were received at `now_ms`, each with an id; answers the ids that are on
+    /// disk now. A record that is known already is replaced, and was received when it first came:
+    /// it may have been repaired meanwhile.
     pub(super) async fn store(
         &mut self,
         store: &dyn Store,
         mut records: Vec<DriftRecord>,
+        now_ms: u64,
     ) -> Result<Vec<String>, StoreError> {
         let mut ids = Vec::with_capacity(records.len());
         while !records.is_empty() {
             let rest = records.split_off(records.len().min(AT_ONCE));
-            ids.extend(self.store_some(store, records).await?);
+            ids.extend(self.store_some(store, records, now_ms).await?);
             records = rest;
         }
         Ok(ids)
@@ -65,20 +91,16 @@ impl DriftLog {
         &mut self,
         store: &dyn Store,
         records: Vec<DriftRecord>,
+        now_ms: u64,
     ) -> Result<Vec<String>, StoreError> {
         let mut txn = Txn::new();
         let mut ids = Vec::with_capacity(records.len());
-        for record in records {
-            let sequence = match self.by_id.get(&record.id) {
-                Some(sequence) => *sequence,
-                None => self
-                    .by_sequence
-                    .last_key_value()
-                    .map_or(1, |(last, _)| last + 1),
-            };
-            let key = keys::drift(&self.id.site, &self.id.node, sequence);
+        for mut record in records {
+            let place = self.place(&record.id, now_ms);
+            record.received_ms = place.received_ms;
+            let key = keys::drift(&self.id.site, &self.id.node, place.sequence);
             txn = txn.put(key, record.encode_to_vec());
-            self.note(sequence, record.id.clone());
+            self.note(record.id.clone(), place);
             ids.push(record.id);
         }
         while self.by_sequence.len() > KEPT {

@@ -1,12 +1,17 @@
 //! Bounds on what agents report, so that no agent can fill the controller.
 
+use prost::Message as _;
 use voipfleet_proto::v1::{
-    Author, DriftRecord, DriftReport, Hello, NodeFacts, NodeState, NodeStatus, VoipNow,
+    Author, DriftRecord, DriftReport, Hello, InterfaceAddress, NodeFacts, NodeState, NodeStatus,
+    VoipNow,
 };
-use voipfleet_protocol::limits::{MAX_REPORTED_RECORDS, MAX_SHORT_SETS};
+use voipfleet_protocol::limits::{
+    MAX_ACT_BYTES, MAX_ACT_DIFFERENCES, MAX_REPORTED_RECORDS, MAX_SHORT_SETS,
+};
 use voipfleet_protocol::session::{Held, Progress};
 
-use crate::site_inputs::held;
+use crate::records::LostAddress;
+use crate::site_inputs::{counts_until, held};
 
 /// The longest short text: a host name (RFC 1035), an interface, a version.
 const SHORT: usize = 255;
@@ -20,6 +25,11 @@ const MAX_WARNINGS: usize = 32;
 const MAX_NEIGHBOURS: usize = 32;
 /// Back ends and listeners of one node.
 const MAX_PORTS: usize = 64;
+/// Sockets of one node, and users of each.
+const MAX_SOCKETS: usize = 128;
+const MAX_USERS: usize = 32;
+/// Missing features of one node, in two families.
+const MAX_FEATURES: usize = 32;
 /// Trusted networks of one node.
 const MAX_NETWORKS: usize = 256;
 /// Roles, and files that were not understood: there are ten and four.
@@ -52,12 +62,42 @@ pub(super) fn bound_facts(facts: &mut NodeFacts) {
     for neighbour in &mut facts.neighbours {
         cut(&mut neighbour.detail, LONG);
         cut(&mut neighbour.advice, LONG);
+        neighbour.cut_off.truncate(MAX_WORDS);
+        for one in &mut neighbour.cut_off {
+            cut(&mut one.name, SHORT);
+            bound_ports(&mut one.ports);
+            if let Some(network) = &mut one.network {
+                network.address.truncate(16);
+            }
+        }
+        bound_ports(&mut neighbour.closed_ports);
     }
     facts.listeners.truncate(MAX_PORTS);
     for listener in &mut facts.listeners {
         cut(&mut listener.process, SHORT);
     }
+    facts.sockets.truncate(MAX_SOCKETS);
+    for socket in &mut facts.sockets {
+        cut(&mut socket.process, SHORT);
+        socket.users.truncate(MAX_USERS);
+        for user in &mut socket.users {
+            user.truncate(16);
+        }
+    }
+    facts.missing_features.truncate(MAX_FEATURES);
+    for missing in &mut facts.missing_features {
+        cut(&mut missing.feature, SHORT);
+        cut(&mut missing.module, SHORT);
+        cut(&mut missing.error, LONG);
+    }
     facts.voipnow.iter_mut().for_each(bound_voipnow);
+}
+
+fn bound_ports(ports: &mut Vec<String>) {
+    ports.truncate(MAX_PORTS);
+    for range in ports {
+        cut(range, SHORT);
+    }
 }
 
 fn bound_voipnow(voipnow: &mut VoipNow) {
@@ -85,6 +125,11 @@ pub(super) fn bound_status(status: &mut NodeStatus) {
     cut(&mut status.error, LONG);
     cut(&mut status.drift_detail, LONG);
     cut(&mut status.dynamic_error, LONG);
+    cut(&mut status.open, LONG);
+    status.missing_interfaces.truncate(MAX_WORDS);
+    for interface in &mut status.missing_interfaces {
+        cut(interface, SHORT);
+    }
     status.digest.truncate(32);
     status.dynamic_digest.truncate(32);
     status.confirmed_digest.truncate(32);
@@ -100,6 +145,7 @@ pub(super) fn bound_status(status: &mut NodeStatus) {
 pub(super) fn bound_hello(hello: &mut Hello) {
     cut(&mut hello.agent_version, SHORT);
     cut(&mut hello.boot_id, SHORT);
+    cut(&mut hello.instance, SHORT);
     hello.facts.iter_mut().for_each(bound_facts);
     hello.status.iter_mut().for_each(bound_status);
 }
@@ -124,7 +170,36 @@ fn bound_record(record: &mut DriftRecord) -> bool {
     if let Some(author) = &mut record.by {
         bound_author(author);
     }
+    bound_differences(record);
     !record.id.is_empty() && record.id.len() <= MAX_ID
+}
+
+/// Leaves out differences of an act that have no room in a record.
+fn bound_differences(record: &mut DriftRecord) {
+    let mut more = std::mem::take(&mut record.more);
+    let number = more.len();
+    more.truncate(MAX_ACT_DIFFERENCES.saturating_sub(1));
+    let mut room = MAX_ACT_BYTES.saturating_sub(record.encoded_len());
+    for mut difference in more {
+        for text in [
+            &mut difference.table,
+            &mut difference.chain,
+            &mut difference.rule,
+            &mut difference.wanted,
+            &mut difference.observed,
+        ] {
+            cut(text, LONG);
+        }
+        // With its tag and length.
+        let size = difference.encoded_len() + 8;
+        if size > room {
+            break;
+        }
+        room -= size;
+        record.more.push(difference);
+    }
+    let left_out = u32::try_from(number - record.more.len()).unwrap_or(u32::MAX);
+    record.left_out = record.left_out.saturating_add(left_out);
 }
 
 fn bound_author(author: &mut Author) {
@@ -148,6 +223,38 @@ fn bound_author(author: &mut Author) {
     }
 }
 
+/// The addresses that a node had and has no more, with those that it had lost before: each once,
+/// none that counts no longer.
+pub(super) fn lost(
+    before: Option<&NodeFacts>,
+    earlier: Vec<LostAddress>,
+    now: &NodeFacts,
+    now_ms: u64,
+) -> Vec<LostAddress> {
+    let is_back = |address: &InterfaceAddress| {
+        let mut all = now.addresses.iter();
+        all.any(|one| one.address == address.address)
+    };
+    let mut lost = earlier;
+    lost.retain(|one| {
+        let back = one.address.as_ref().is_none_or(is_back);
+        !back && now_ms < counts_until(one.lost_ms)
+    });
+    for address in before.into_iter().flat_map(|facts| &facts.addresses) {
+        let known = lost.iter().any(|one| {
+            let old = one.address.as_ref();
+            old.is_some_and(|old| old.address == address.address)
+        });
+        if !is_back(address) && !known && lost.len() < MAX_ADDRESSES {
+            lost.push(LostAddress {
+                address: Some(address.clone()),
+                lost_ms: now_ms,
+            });
+        }
+    }
+    lost
+}
+
 /// What a state means for an offer; none: nothing.
 pub(super) fn progress(state: NodeState) -> Option<Progress> {
     match state {
@@ -162,6 +269,13 @@ pub(super) fn progress(state: NodeState) -> Option<Progress> {
 pub(super) fn last_attempt(status: &NodeStatus) -> Option<(u64, Held, NodeState)> {
     let about = held(status.generation, &status.digest)?;
     Some((status.nonce, about, status.state()))
+}
+
+/// Whether a node tried something and went back, or must still do so. It is not offered again by
+/// itself.
+pub(super) fn went_back(status: &NodeStatus) -> bool {
+    status.state() == NodeState::RolledBack
+        || (status.state() == NodeState::Failed && status.undo_due)
 }
 
 /// An agent's first status of a session, combined with the last one before it.
@@ -183,8 +297,14 @@ pub(super) fn remember(before: Option<NodeStatus>, now: Option<NodeStatus>) -> O
         NodeState::Applied => now.generation == now.confirmed_generation,
         _ => false,
     };
-    if before.state() == NodeState::RolledBack && same_confirmed && says_nothing_new {
+    if went_back(&before) && same_confirmed && says_nothing_new {
+        // An agent undoes at its start what it could not undo before.
+        if !now.undo_due {
+            before.set_state(NodeState::RolledBack);
+        }
+        before.undo_due = now.undo_due;
         before.drift = now.drift;
+        before.open = now.open;
         return Some(before);
     }
     Some(now)
@@ -210,6 +330,54 @@ mod tests {
             confirmed_generation: confirmed,
             ..NodeStatus::default()
         }
+    }
+
+    fn with_addresses(last: &[u8]) -> NodeFacts {
+        let address = |last: &u8| InterfaceAddress {
+            interface: "eth1".to_owned(),
+            address: vec![10, 0, 0, *last],
+            prefix_length: 24,
+        };
+        NodeFacts {
+            addresses: last.iter().map(address).collect(),
+            ..NodeFacts::default()
+        }
+    }
+
+    #[test]
+    fn a_lost_address_is_known_until_it_is_back_or_a_minute_is_over() {
+        let last = |lost: &[LostAddress]| -> Vec<(u8, u64)> {
+            let of = |one: &LostAddress| (one.address.as_ref().unwrap().address[3], one.lost_ms);
+            lost.iter().map(of).collect()
+        };
+        let one = lost(
+            Some(&with_addresses(&[1, 2])),
+            Vec::new(),
+            &with_addresses(&[1]),
+            1000,
+        );
+        assert_eq!(last(&one), [(2, 1000)]);
+        let two = lost(
+            Some(&with_addresses(&[1])),
+            one.clone(),
+            &with_addresses(&[]),
+            5000,
+        );
+        assert_eq!(last(&two), [(2, 1000), (1, 5000)]);
+        let back = lost(
+            Some(&with_addresses(&[])),
+            two.clone(),
+            &with_addresses(&[2]),
+            6000,
+        );
+        assert_eq!(last(&back), [(1, 5000)]);
+        let over = lost(
+            Some(&with_addresses(&[])),
+            two,
+            &with_addresses(&[]),
+            61_000,
+        );
+        assert_eq!(last(&over), [(1, 5000)]);
     }
 
     #[test]
@@ -244,6 +412,16 @@ mod tests {
                 flows_cut
             );
         }
+        // What it could not undo by then is undone at its start, and not tried again either.
+        let stuck = Some(NodeStatus {
+            undo_due: true,
+            ..status(NodeState::Failed, 7, 6)
+        });
+        assert!(went_back(stuck.as_ref().unwrap()));
+        let now = Some(status(NodeState::Applied, 6, 6));
+        let remembered = remember(stuck, now).unwrap();
+        assert_eq!(remembered.state(), NodeState::RolledBack);
+        assert!(!remembered.undo_due && remembered.generation == 7);
         // Killed in the trial, it may try again.
         let tried = Some(status(NodeState::Trial, 7, 6));
         let now = Some(status(NodeState::Applied, 6, 6));

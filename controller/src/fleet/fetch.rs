@@ -162,7 +162,7 @@ mod tests {
     async fn one_node_cannot_take_all_fetch_turns() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Embedded::open(dir.path()).unwrap());
-        let fleet = Fleet::new(store, clock::system(), CancellationToken::new());
+        let fleet = Fleet::new(store, clock::system(), None, CancellationToken::new());
         let id = |node: &str| NodeId {
             site: "site-a".parse().unwrap(),
             node: node.parse().unwrap(),

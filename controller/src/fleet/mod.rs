@@ -1,19 +1,22 @@
 //! Connected nodes: what each is offered, and what it reports.
 
+mod clock_skew;
 mod drift;
+mod duplicates;
 mod facts;
 mod fetch;
+mod last_peers;
 mod node_view;
 mod notice;
 mod refusal;
 mod session;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
@@ -22,15 +25,19 @@ use voipfleet_proto::v1::ControllerMessage;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
+use duplicates::Challenge;
+pub(crate) use duplicates::is_guarded;
 pub(crate) use fetch::Chunks;
 pub use node_view::{Offered, View};
 pub use refusal::{FetchError, NotAdmitted, SessionEnd};
 pub(crate) use session::Inbox;
 use session::Session;
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::dynamic_sets::Subscriptions;
 use crate::errors::chain;
+use crate::log_limit::{LogLimit, short};
 use crate::pki::authority::Leaf;
 use crate::records::{self, GenerationRecord, NodeId, NodeRecord};
 use crate::site_inputs::Targets;
@@ -43,6 +50,8 @@ const EVENT_BACKLOG: usize = 4096;
 const OUTBOX: usize = 8;
 /// Rulesets that are sent at the same time: each holds its bytes in memory.
 const FETCHES: usize = 32;
+/// Questions to one session whether its node is still there that wait.
+const CHALLENGES: usize = 4;
 /// How long after its connection ended a node may take to be back. An agent dials anew within
 /// half a second, and once more within another; then it checks its rules, and sends Hello.
 const REDIAL: Duration = Duration::from_secs(3);
@@ -57,6 +66,7 @@ pub struct Fleet {
 struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    audit: Option<Audit>,
     live: Mutex<Registry>,
     events: broadcast::Sender<NodeId>,
     dynamic_sets: Subscriptions,
@@ -66,6 +76,10 @@ struct Inner {
     started: Instant,
     stop: CancellationToken,
     sessions: TaskTracker,
+    /// Lines of the log that nodes cause.
+    node_lines: LogLimit,
+    late: Mutex<BTreeSet<NodeId>>,
+    late_came: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +96,10 @@ struct Registry {
 struct Live {
     session: u64,
     view: View,
+    /// Of the run of its agent.
+    instance: String,
+    /// Asks whether it is still there.
+    challenge: mpsc::Sender<Challenge>,
     wanted: watch::Sender<Wanted>,
     end: Option<oneshot::Sender<End>>,
 }
@@ -111,13 +129,20 @@ enum End {
 /// A session's place among the connected nodes.
 struct Registered {
     session: u64,
+    challenges: mpsc::Receiver<Challenge>,
     wanted: watch::Receiver<Wanted>,
     end: oneshot::Receiver<End>,
 }
 
 impl Fleet {
     /// A fleet without nodes. Sessions end when `stop` is cancelled.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
+    /// Machines that come with the identity of another one are written to `audit`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        audit: Option<Audit>,
+        stop: CancellationToken,
+    ) -> Self {
         let registry = Registry {
             // Nonces of an earlier run must not come back: a node may still answer them.
             last_nonce: clock.now_ms() << 16,
@@ -128,6 +153,7 @@ impl Fleet {
             inner: Arc::new(Inner {
                 store,
                 clock,
+                audit,
                 live: Mutex::new(registry),
                 dynamic_sets,
                 events: broadcast::channel(EVENT_BACKLOG).0,
@@ -136,6 +162,9 @@ impl Fleet {
                 started: Instant::now(),
                 stop,
                 sessions: TaskTracker::new(),
+                node_lines: LogLimit::new("node"),
+                late: Mutex::default(),
+                late_came: Notify::new(),
             }),
         }
     }
@@ -186,6 +215,13 @@ impl Fleet {
         }
     }
 
+    /// When a node enrolled, Unix time.
+    async fn enrolled_ms(&self, id: &NodeId) -> Result<u64, StoreError> {
+        let key = keys::node(&id.site, &id.node);
+        let read = records::read::<NodeRecord>(self.inner.store.as_ref(), &key).await?;
+        Ok(read.map_or(0, |read| read.record.enrolled_ms))
+    }
+
     /// Runs a session in a task of its own. Its last message is why it ended.
     pub(crate) fn serve(
         &self,
@@ -199,14 +235,38 @@ impl Fleet {
         }
         let (out, messages) = mpsc::channel(OUTBOX);
         let session = Session::new(self.clone(), id.clone(), peer, leaf, out.clone());
+        let fleet = self.clone();
         self.inner.sessions.spawn(async move {
             if let Err(end) = session.run(inbound).await {
-                tracing::info!(node = %id, %peer, reason = %chain(&end), "session ended");
+                if fleet.may_log(&id) {
+                    let reason = chain(&end);
+                    tracing::info!(node = %id, %peer, reason = short(&reason), "session ended");
+                }
                 // A full outbox means that the node does not read: it learns by the closing.
                 let _ = out.try_send(Err(end));
             }
         });
         Ok(messages)
+    }
+
+    /// A node connected that enrolled after what it should run was pushed.
+    fn came_late(&self, id: &NodeId) {
+        let late = &self.inner.late;
+        let mut late = late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.insert(id.clone());
+        self.inner.late_came.notify_one();
+    }
+
+    /// Waits for nodes that connected and enrolled after what they should run was pushed.
+    pub(crate) async fn late_nodes(&self) -> BTreeSet<NodeId> {
+        self.inner.late_came.notified().await;
+        let late = &self.inner.late;
+        std::mem::take(&mut *late.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a node may cause one more line of the log.
+    pub(crate) fn may_log(&self, id: &NodeId) -> bool {
+        self.inner.node_lines.admits(&id.to_string())
     }
 
     /// Ends every session; returns when the last one has ended.
@@ -299,10 +359,14 @@ impl Fleet {
                     }
                     wanted.revision = targets.revision();
                     let generation = targets.of(&id.node);
-                    let number = |known: &Option<Arc<GenerationRecord>>| {
-                        known.as_ref().map(|generation| generation.number)
+                    // A node that enrolled late is added to a generation that is there.
+                    let content = |known: &Option<Arc<GenerationRecord>>| {
+                        known.as_ref().map(|generation| {
+                            let joined = generation.joined.get(&id.node).copied();
+                            (generation.number, generation.held(&id.node), joined)
+                        })
                     };
-                    let other = number(&wanted.generation) != number(&generation);
+                    let other = content(&wanted.generation) != content(&generation);
                     if other {
                         wanted.generation = generation;
                     }
@@ -313,7 +377,8 @@ impl Fleet {
         Ok(())
     }
 
-    fn register(&self, id: &NodeId, view: View) -> Registered {
+    fn register(&self, id: &NodeId, instance: &str, view: View) -> Registered {
+        let (challenge, challenges) = mpsc::channel(CHALLENGES);
         let (wanted, wanted_out) = watch::channel(Wanted::default());
         let (end, end_out) = oneshot::channel();
         let address = view.peer;
@@ -324,6 +389,8 @@ impl Fleet {
         let live = Live {
             session,
             view,
+            instance: instance.to_owned(),
+            challenge,
             wanted,
             end: Some(end),
         };
@@ -334,6 +401,7 @@ impl Fleet {
         self.changed(id);
         Registered {
             session,
+            challenges,
             wanted: wanted_out,
             end: end_out,
         }

@@ -6,6 +6,8 @@ use voipfleet_proto::v1::{NodeFacts, NodeStatus};
 use voipfleet_protocol::session::Held;
 use voipfleet_ruleset::ruleset::Digest;
 
+use crate::records::Duplicate;
+
 /// A connected node, as of now.
 #[derive(Debug, Clone)]
 pub struct View {
@@ -23,6 +25,10 @@ pub struct View {
     pub facts: Option<NodeFacts>,
     /// The dynamic sets that it holds and enforces, as far as its ruleset names them.
     pub dynamic: Option<Digest>,
+    /// How far the node's clock is ahead of the controller's, milliseconds; none: not said.
+    pub clock_skew_ms: Option<i64>,
+    /// The last other machine that came with its identity.
+    pub duplicate: Option<Duplicate>,
 }
 
 /// An offer and the node's last answer to it.

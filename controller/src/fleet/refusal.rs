@@ -36,6 +36,12 @@ pub enum SessionEnd {
     NotAdmitted(#[from] NotAdmitted),
     #[error("this node connected again from {0}")]
     Replaced(SocketAddr),
+    /// Where the other machine is.
+    #[error(
+        "another machine with this node's identity is connected from {0}; enrol this one under a \
+         name of its own"
+    )]
+    Duplicate(String),
     #[error("the node hung up")]
     HungUp,
     #[error("the node does not read its messages")]

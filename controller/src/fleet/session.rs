@@ -10,18 +10,21 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _};
 use tracing::Instrument as _;
 use voipfleet_proto::v1::{
-    AgentMessage, Confirm, ControllerMessage, DriftAck, DriftReport, Hello, NodeFacts, NodeState,
-    NodeStatus, Offer, Welcome, agent_message, controller_message,
+    AgentMessage, Confirm, ControllerMessage, DriftAck, DriftRecord, DriftReport, Hello, NodeFacts,
+    NodeState, NodeStatus, Offer, Ping, Pong, Welcome, agent_message, controller_message,
 };
 use voipfleet_protocol::session::{Decision, Delivery};
 use voipfleet_ruleset::ruleset::Digest;
 
+use super::clock_skew::ClockSkew;
 use super::drift::DriftLog;
+use super::duplicates::{self, Challenge};
 use super::notice::Notices;
 use super::{End, Fleet, NotAdmitted, Offered, Registered, SessionEnd, View, Wanted, facts};
 use crate::errors::chain;
+use crate::log_limit::short;
 use crate::pki::authority::Leaf;
-use crate::records::{self, NodeId, StatusRecord};
+use crate::records::{self, Duplicate, GenerationRecord, NodeId, StatusRecord};
 use crate::site_inputs::{held, target};
 use crate::store::{Expect, Outcome, Revision, StoreError, Txn, keys};
 
@@ -29,6 +32,9 @@ use crate::store::{Expect, Outcome, Revision, StoreError, Txn, keys};
 const HELLO: Duration = Duration::from_secs(10);
 /// How long a node may leave its inbox full.
 const READING: Duration = Duration::from_secs(30);
+
+/// How long an offer waits until the dynamic sets know of its push.
+const MEMBERS: Duration = Duration::from_secs(1);
 
 /// Messages of a node.
 pub(crate) trait Inbox:
@@ -57,11 +63,18 @@ struct Greeted {
     out: Outbox,
     delivery: Delivery,
     notices: Notices,
+    clock_skew: ClockSkew,
     tries: u64,
+    /// When the node enrolled, Unix time.
+    enrolled_ms: u64,
     stored: StatusRecord,
     /// This session's last write of the node's status.
     written: Option<Revision>,
     drift: Option<DriftLog>,
+    /// Machines that wait to know whether this node is still there.
+    challenges: Vec<Challenge>,
+    /// Of the question that it has not answered.
+    ping: Option<u64>,
 }
 
 impl Session {
@@ -109,24 +122,39 @@ impl Session {
     }
 
     /// Takes the node's place among the connected ones.
-    async fn greet(&self, hello: Hello) -> Result<(Greeted, Registered), StoreError> {
+    async fn greet(&self, hello: Hello) -> Result<(Greeted, Registered), SessionEnd> {
         let confirmed = held(hello.generation, &hello.digest);
         let store = self.fleet.inner.store.as_ref();
         let key = keys::status(&self.id.site, &self.id.node);
         let before = records::read_status(store, &key).await?.unwrap_or_default();
+        self.fleet
+            .contend(&self.id, &hello, self.peer, &before)
+            .await?;
+        let now_ms = self.fleet.inner.clock.now_ms();
+        let duplicate = before
+            .duplicate
+            .clone()
+            .filter(|seen| duplicates::is_guarded(Some(seen), now_ms));
         let dynamic_digest = Digest::try_from(hello.dynamic_digest.as_slice()).ok();
+        let mut clock_skew = ClockSkew::default();
+        let clock_skew_ms = clock_skew.hear(hello.clock_ms, self.fleet.inner.clock.now_ms());
         let status = facts::remember(before.status, hello.status);
         // A shorter report does not mean that the facts are gone: keep what is known.
+        let lost = match &hello.facts {
+            Some(now) => facts::lost(before.facts.as_ref(), before.lost, now, now_ms),
+            None => before.lost,
+        };
         let facts = hello.facts.or(before.facts);
         let mut delivery = Delivery::new(confirmed);
         let mut offered = None;
         if let Some((nonce, held, state)) = status.as_ref().and_then(facts::last_attempt) {
-            match state {
-                NodeState::Trial => delivery = delivery.with_trial(nonce, held),
-                NodeState::RolledBack => delivery = delivery.with_rolled_back(held),
-                _ => {}
+            let went_back = status.as_ref().is_some_and(facts::went_back);
+            if state == NodeState::Trial {
+                delivery = delivery.with_trial(nonce, held);
+            } else if went_back {
+                delivery = delivery.with_rolled_back(held);
             }
-            if matches!(state, NodeState::Trial | NodeState::RolledBack) {
+            if state == NodeState::Trial || went_back {
                 // Of an earlier session, but as good as heard in this one.
                 offered = Some(Offered {
                     nonce,
@@ -137,6 +165,7 @@ impl Session {
         }
         let registered = self.fleet.register(
             &self.id,
+            &hello.instance,
             View {
                 peer: self.peer,
                 agent_version: hello.agent_version.clone(),
@@ -145,6 +174,8 @@ impl Session {
                 status: status.clone(),
                 facts: facts.clone(),
                 dynamic: dynamic_digest,
+                clock_skew_ms,
+                duplicate: duplicate.clone(),
             },
         );
         let greeted = Greeted {
@@ -154,15 +185,22 @@ impl Session {
             out: self.out.clone(),
             delivery,
             notices: Notices::new(&self.fleet.inner.dynamic_sets, &self.id, dynamic_digest),
+            clock_skew,
             tries: 0,
+            enrolled_ms: 0,
             stored: StatusRecord {
                 status,
                 facts,
                 agent_version: hello.agent_version,
                 boot_id: hello.boot_id,
-                last_seen_ms: self.fleet.inner.clock.now_ms(),
+                last_seen_ms: now_ms,
                 peer: self.peer.to_string(),
+                lost,
+                instance: hello.instance,
+                duplicate,
             },
+            challenges: Vec::new(),
+            ping: None,
             written: None,
             drift: None,
         };
@@ -177,14 +215,18 @@ impl Greeted {
         registered: Registered,
         leaf: &Leaf,
     ) -> Result<(), SessionEnd> {
-        tracing::info!(peer = self.stored.peer, "node connected");
+        if self.may_log() {
+            tracing::info!(peer = self.stored.peer, "node connected");
+        }
         let ended = self.serve(inbound, registered, leaf).await;
         if self.fleet.unregister(&self.id, self.number) {
             self.stored.last_seen_ms = self.fleet.inner.clock.now_ms();
             if let Err(error) = self.store_status().await {
                 tracing::warn!(error = %chain(&error), "last_seen not stored");
             }
-            tracing::info!("node disconnected");
+            if self.may_log() {
+                tracing::info!("node disconnected");
+            }
         }
         ended
     }
@@ -197,9 +239,11 @@ impl Greeted {
     ) -> Result<(), SessionEnd> {
         // Deleted between the first look and the Hello: from here on a deletion ends it.
         self.fleet.admit(&self.id, leaf).await?;
+        self.enrolled_ms = self.fleet.enrolled_ms(&self.id).await?;
         self.store_status().await?;
         self.send(controller_message::Kind::Welcome(Welcome {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
+            clock_ms: 0,
         }))
         .await?;
         let stop = self.fleet.inner.stop.clone();
@@ -208,6 +252,10 @@ impl Greeted {
             .saturating_sub(self.fleet.inner.clock.now_ms());
         let mut expiry = pin!(tokio::time::sleep(Duration::from_millis(left)));
         let mut wanted = self.first_wanted(&mut registered).await?;
+        let known = wanted.generation.as_ref();
+        if known.is_some_and(|known| !known.is_for(&self.id.node, self.enrolled_ms)) {
+            self.fleet.came_late(&self.id);
+        }
         loop {
             if let Some(notice) = self.notices.next() {
                 self.send(controller_message::Kind::DynamicSets(notice))
@@ -230,9 +278,11 @@ impl Greeted {
                     if changed.is_ok() {
                         let next = registered.wanted.borrow_and_update().clone();
                         wanted = newest(wanted, next);
+                        self.await_members(wanted.revision).await;
                     }
                 }
                 () = self.notices.changed() => {}
+                Some(challenge) = registered.challenges.recv() => self.ask(challenge).await?,
                 end = &mut registered.end => return Err(self.ended(end.ok().as_ref())),
                 () = stop.cancelled() => return Err(SessionEnd::Stopping),
                 () = &mut expiry => {
@@ -242,11 +292,58 @@ impl Greeted {
         }
     }
 
+    /// A push makes nodes members of the cluster. They are told before the rules are offered, so
+    /// that no node shuts the others out in between; but rules do not wait for long.
+    async fn await_members(&self, revision: Revision) {
+        let computed = self.fleet.inner.dynamic_sets.caught_up(revision);
+        let _late = tokio::time::timeout(MEMBERS, computed).await;
+    }
+
+    /// Asks the node whether it is there, for a machine that came with its identity.
+    async fn ask(&mut self, challenge: Challenge) -> Result<(), SessionEnd> {
+        self.challenges.retain(|one| !one.answer.is_closed());
+        self.challenges.push(challenge);
+        if self.ping.is_some() {
+            return Ok(()); // its answer is for all
+        }
+        let nonce = self.fleet.next_nonce();
+        self.ping = Some(nonce);
+        let ping = controller_message::Kind::Ping(Ping { nonce });
+        self.send(ping).await
+    }
+
+    /// It is there: the other machine is refused, and status shows it for a while.
+    async fn hear_pong(&mut self, pong: Pong) -> Result<(), SessionEnd> {
+        if self.ping != Some(pong.nonce) {
+            return Ok(());
+        }
+        self.ping = None;
+        let Some(peer) = self.challenges.last().map(|one| one.peer) else {
+            return Ok(());
+        };
+        let duplicate = Duplicate {
+            peer: peer.to_string(),
+            at_ms: self.fleet.inner.clock.now_ms(),
+        };
+        self.stored.duplicate = Some(duplicate.clone());
+        self.store_status().await?;
+        self.fleet.update(&self.id, self.number, |view| {
+            view.duplicate = Some(duplicate);
+        });
+        for challenge in self.challenges.drain(..) {
+            // It may have hung up.
+            let _ = challenge.answer.send(());
+        }
+        Ok(())
+    }
+
     fn ended(&self, why: Option<&End>) -> SessionEnd {
         match why {
             Some(End::Deleted) => NotAdmitted::Deleted.into(),
             Some(End::Replaced(by)) => {
-                tracing::info!(old = self.stored.peer, new = %by, "session replaced by a newer one");
+                if self.may_log() {
+                    tracing::info!(old = self.stored.peer, new = %by, "session replaced by a newer one");
+                }
                 SessionEnd::Replaced(*by)
             }
             None => SessionEnd::Stopping,
@@ -271,7 +368,10 @@ impl Greeted {
     async fn offer(&mut self, wanted: &Wanted) -> Result<(), SessionEnd> {
         let again = wanted.tries > self.tries;
         self.tries = wanted.tries;
-        let Some(generation) = &wanted.generation else {
+        let made_for_it = |generation: &&Arc<GenerationRecord>| {
+            generation.is_for(&self.id.node, self.enrolled_ms)
+        };
+        let Some(generation) = wanted.generation.as_ref().filter(made_for_it) else {
             return Ok(());
         };
         let (Some(target), Some(content)) = (
@@ -310,6 +410,7 @@ impl Greeted {
                 .confirm_within_ms
                 .filter(|(number, _)| *number == generation.number)
                 .map_or(generation.confirm_within_ms, |(_, asked)| asked),
+            clock_ms: 0,
         }))
         .await
     }
@@ -319,6 +420,7 @@ impl Greeted {
             Some(agent_message::Kind::Status(status)) => self.hear_status(status).await,
             Some(agent_message::Kind::Facts(found)) => self.hear_facts(found).await,
             Some(agent_message::Kind::Drift(report)) => self.hear_drift(report).await,
+            Some(agent_message::Kind::Pong(pong)) => self.hear_pong(pong).await,
             Some(agent_message::Kind::Hello(_)) => Err(SessionEnd::SecondHello),
             // A message of a newer agent: ignored.
             None => Ok(()),
@@ -327,6 +429,8 @@ impl Greeted {
 
     async fn hear_status(&mut self, mut status: NodeStatus) -> Result<(), SessionEnd> {
         facts::bound_status(&mut status);
+        let now_ms = self.fleet.inner.clock.now_ms();
+        let clock_skew_ms = self.clock_skew.hear(status.clock_ms, now_ms);
         let confirmed = held(status.confirmed_generation, &status.confirmed_digest);
         let progress = facts::progress(status.state());
         let answers = progress.is_some_and(|progress| {
@@ -338,17 +442,22 @@ impl Greeted {
         self.notices.heard(dynamic, &status.dynamic_error);
         let working = progress == Some(voipfleet_protocol::session::Progress::Working);
         // An unasked status repeats the last error with every change of drift.
-        if status.nonce != 0 && !status.error.is_empty() {
-            let state = status.state().as_str_name();
+        if status.nonce != 0 && !status.error.is_empty() && self.may_log() {
+            let state = status.state().word();
             tracing::warn!(
                 generation = status.generation,
                 state,
-                error = status.error,
+                error = short(&status.error),
                 "status"
             );
         }
         if let Some(before) = &self.stored.status {
             facts::keep_count(before, &mut status);
+            match (before.open.is_empty(), status.open.is_empty()) {
+                (true, false) => tracing::error!(reason = status.open, "node is open"),
+                (false, true) => tracing::info!("node is closed again"),
+                _ => {}
+            }
         }
         self.stored.status = Some(status.clone());
         // Lasting states are on disk before watchers see them; passing ones are not stored.
@@ -358,6 +467,7 @@ impl Greeted {
         self.fleet.update(&self.id, self.number, |view| {
             view.confirmed = confirmed;
             view.dynamic = dynamic;
+            view.clock_skew_ms = clock_skew_ms.or(view.clock_skew_ms);
             if answers && let Some(offered) = &mut view.offered {
                 offered.answer = Some(status.clone());
             }
@@ -368,6 +478,9 @@ impl Greeted {
 
     async fn hear_facts(&mut self, mut found: NodeFacts) -> Result<(), SessionEnd> {
         facts::bound_facts(&mut found);
+        let lost = std::mem::take(&mut self.stored.lost);
+        let now_ms = self.fleet.inner.clock.now_ms();
+        self.stored.lost = facts::lost(self.stored.facts.as_ref(), lost, &found, now_ms);
         self.stored.facts = Some(found.clone());
         self.store_status().await?;
         self.fleet.update(&self.id, self.number, |view| {
@@ -386,12 +499,23 @@ impl Greeted {
                 .insert(DriftLog::load(store.as_ref(), &self.id).await?),
         };
         for record in &report.records {
-            let class = record.class().as_str_name();
-            tracing::warn!(class, chain = record.chain, rule = record.rule, "drift");
+            if self.fleet.may_log(&self.id) {
+                log_drift(record);
+            }
         }
-        let ids = log.store(store.as_ref(), report.records).await?;
+        let now_ms = self.fleet.inner.clock.now_ms();
+        let ids = match log.store(store.as_ref(), report.records, now_ms).await {
+            // What is not acknowledged comes again in the next session.
+            Err(StoreError::Full { .. }) => Vec::new(),
+            stored => stored?,
+        };
         self.send(controller_message::Kind::DriftAck(DriftAck { ids }))
             .await
+    }
+
+    /// Whether this node may cause one more line of the log.
+    fn may_log(&self) -> bool {
+        self.fleet.may_log(&self.id)
     }
 
     async fn store_status(&mut self) -> Result<(), StoreError> {
@@ -410,13 +534,28 @@ impl Greeted {
         let txn = txn.put(key, records::status_bytes(&self.stored));
         // A conflict means that the node was deleted or enrolled again in this moment, or that
         // a newer session has written: the last words of an old one must not undo its news.
-        if let Outcome::Committed { revision } = store.commit(txn).await? {
-            self.written = Some(revision);
+        match store.commit(txn).await {
+            Ok(Outcome::Committed { revision }) => self.written = Some(revision),
+            Ok(Outcome::Conflict) => {}
+            // The node says it again in its next session; one that ends now would undo a trial.
+            Err(error @ StoreError::Full { .. }) => {
+                tracing::debug!(error = %chain(&error), "status not stored");
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    async fn send(&self, kind: controller_message::Kind) -> Result<(), SessionEnd> {
+    async fn send(&self, mut kind: controller_message::Kind) -> Result<(), SessionEnd> {
+        let clock_ms = self.fleet.inner.clock.now_ms();
+        match &mut kind {
+            controller_message::Kind::Welcome(welcome) => welcome.clock_ms = clock_ms,
+            controller_message::Kind::Offer(offer) => offer.clock_ms = clock_ms,
+            controller_message::Kind::DynamicSets(notice) => notice.clock_ms = clock_ms,
+            controller_message::Kind::DriftAck(_)
+            | controller_message::Kind::Confirm(_)
+            | controller_message::Kind::Ping(_) => {}
+        }
         let message = ControllerMessage { kind: Some(kind) };
         match tokio::time::timeout(READING, self.out.send(Ok(message))).await {
             Ok(Ok(())) => Ok(()),
@@ -424,6 +563,21 @@ impl Greeted {
             Err(_) => Err(SessionEnd::NotReading),
         }
     }
+}
+
+fn log_drift(record: &DriftRecord) {
+    let author = record.by.as_ref();
+    let starter = author.and_then(|author| author.started_by.as_ref());
+    tracing::warn!(
+        class = record.class().word(),
+        chain = short(&record.chain),
+        rule = short(&record.rule),
+        differences = record.count(),
+        by = author.map(|author| short(&author.comm)),
+        started_by = starter.map(|starter| short(&starter.comm)),
+        repaired_after_ms = record.all_repaired_after_ms(),
+        "drift"
+    );
 }
 
 /// The later of the two, with the newer wish.

@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use voipfleet_protocol::identity::{Identity, TrustDomain};
+use voipfleet_protocol::identity::{Identity, TrustDomain, tls};
 use voipfleet_ruleset::identifiers::OperatorName;
 
+use super::context_file::context_file;
+use super::new_admin::NewAdmin;
 use super::staging_dir::{StagingDir, StagingError, io_error};
-use crate::pki::authority::{NewAuthority, Pair, PkiError};
+use crate::pki::authority::{NewAuthority, PkiError, leaf};
 use crate::settings::{Address, Files, SETTINGS_VERSION, Settings, write_new};
 
 const SECRET: u32 = 0o600;
@@ -98,7 +100,17 @@ fn fill(files: &Files, plan: &Plan, now_ms: u64) -> Result<String, InitError> {
     };
     let settings = serde_json::to_string_pretty(&settings)
         .map_err(|error| io_error(&files.settings())(error.into()))?;
+    let certificates = tls::certificates(&admin.certificate_pem, "certificate");
+    let leaf = certificates
+        .map_err(PkiError::from)?
+        .first()
+        .and_then(|first| leaf(first));
+    let leaf =
+        leaf.ok_or_else(|| PkiError::Request("its certificate cannot be read".to_owned()))?;
+    let new_admin = NewAdmin::of_init(&plan.admin, &leaf, now_ms).text();
+    let new_admin = new_admin.map_err(|error| io_error(&files.new_admin())(error.into()))?;
     for (path, mode, text) in [
+        (files.new_admin(), SECRET, &new_admin),
         (files.ca_key(), SECRET, &ca.key_pem),
         (files.ca_certificate(), PUBLIC, &ca.certificate_pem),
         (files.server_key(), SECRET, &server.key_pem),
@@ -107,25 +119,12 @@ fn fill(files: &Files, plan: &Plan, now_ms: u64) -> Result<String, InitError> {
     ] {
         write_new(&path, mode, text).map_err(io_error(&path))?;
     }
-    Ok(context_file(plan, &ca, &admin))
-}
-
-/// A voipctl context, YAML. Names and addresses were checked: none needs escaping inside quotes.
-fn context_file(plan: &Plan, ca: &NewAuthority, admin: &Pair) -> String {
-    let block = |pem: &str| {
-        pem.lines().fold(String::new(), |mut block, line| {
-            block.extend(["  ", line.trim_end(), "\n"]);
-            block
-        })
-    };
-    format!(
-        "controller: \"{}\"\noperator: \"{}\"\nca: |\n{}certificate: |\n{}key: |\n{}",
-        plan.address,
-        plan.admin,
-        block(&ca.certificate_pem),
-        block(&admin.certificate_pem),
-        block(&admin.key_pem),
-    )
+    Ok(context_file(
+        &plan.address,
+        &plan.admin,
+        &ca.certificate_pem,
+        &admin,
+    ))
 }
 
 #[cfg(test)]

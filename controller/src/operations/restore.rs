@@ -31,6 +31,8 @@ pub struct Restored {
     /// Join tokens that were open when the backup was taken: whether they were used since,
     /// unknown.
     pub dropped_tokens: u64,
+    /// Operators in the backup, by name: whether they were removed since is unknown.
+    pub operators: Vec<String>,
 }
 
 /// Why nothing was restored.
@@ -102,8 +104,9 @@ pub fn restore(file: &Path, data: &Path, keys: &Path) -> Result<Restored, Restor
     let staging = StagingDir::create(data, "restore")?;
     let files = staging.files();
     copy_keys(&keys, &files)?;
-    let (entries, dropped_tokens) = fill(file, &files)?;
+    let (entries, dropped_tokens, operators) = fill(file, &files)?;
     Ok(Restored {
+        operators,
         files: staging.publish()?,
         header,
         entries,
@@ -165,14 +168,16 @@ fn copy_keys(keys: &Files, files: &Files) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// Fills the new store; how many entries there were, and how many tokens were left out.
-fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
+/// Fills the new store; how many entries there were, how many tokens were left out, and which
+/// operators are in it.
+fn fill(file: &Path, files: &Files) -> Result<(u64, u64, Vec<String>), RestoreError> {
     // Read again, and checked again: it may be another file by now.
     let parts = parts(file)?;
     let mut reader = open(file)?;
     let (last, taken_ms) = (reader.header().revision, reader.header().at_ms);
     let store = Filling::begin(&files.store())?;
     let (mut entries, mut dropped) = (0, 0);
+    let mut operators = Vec::new();
     while let Some(mut entry) = reader.next().map_err(format_error(file))? {
         if is_open_token(&entry)? {
             dropped += 1;
@@ -180,6 +185,12 @@ fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
             hold_rollout(&mut entry, &parts)?;
             drop_queue(&mut entry, &parts)?;
             store.add(&entry)?;
+            operators.extend(
+                entry
+                    .key
+                    .strip_prefix(keys::ALL_OPERATORS)
+                    .map(str::to_owned),
+            );
             entries += 1;
         }
     }
@@ -192,7 +203,7 @@ fn fill(file: &Path, files: &Files) -> Result<(u64, u64), RestoreError> {
         },
     })?;
     store.end(last.saturating_add(JUMP))?;
-    Ok((entries, dropped))
+    Ok((entries, dropped, operators))
 }
 
 /// The parts of rollouts and queues in a backup, by their keys.

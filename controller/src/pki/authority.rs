@@ -6,10 +6,14 @@ use std::time::Duration;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SerialNumber,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm, SigningKey,
 };
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject as _;
 use voipfleet_protocol::identity::{Identity, TrustDomain, tls};
+use voipfleet_ruleset::identifiers::OperatorName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::settings::{self, Files, SettingsError};
 
@@ -32,12 +36,19 @@ pub enum PkiError {
     /// The signing library refused.
     #[error("the certificate could not be signed")]
     Sign(#[from] rcgen::Error),
+    /// A certificate cannot be kept.
+    #[error("{path} cannot be written")]
+    Write {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     /// The request is no request, its signature is wrong, or its key is of another kind.
     #[error("unacceptable certificate request: {0}")]
     Request(String),
-    /// A certificate of our own that cannot be read.
-    #[error("the CA certificate cannot be read")]
-    Ca(#[from] tls::TlsError),
+    /// A certificate or key of our own that cannot be read.
+    #[error("a certificate or key of this installation cannot be read")]
+    Own(#[from] tls::TlsError),
 }
 
 /// A certificate that was just signed.
@@ -208,21 +219,24 @@ pub struct Authority {
     domain: TrustDomain,
     ca_pem: String,
     fingerprint: [u8; 32],
+    /// Unix time.
+    expires_ms: u64,
 }
 
 impl Authority {
     /// Reads the certificate; the key stays on disk.
     pub fn load(files: Files, domain: TrustDomain) -> Result<Self, PkiError> {
         let ca_pem = settings::read(&files.ca_certificate())?;
-        let fingerprint = tls::certificates(&ca_pem, "CA certificate")?
-            .first()
-            .map(|ca| tls::fingerprint(ca))
-            .unwrap_or_default();
+        let certificates = tls::certificates(&ca_pem, "CA certificate")?;
+        let first = certificates.first();
+        let fingerprint = first.map(|ca| tls::fingerprint(ca)).unwrap_or_default();
+        let expires_ms = first.and_then(|ca| leaf(ca)).map_or(0, |ca| ca.expires_ms);
         Ok(Self {
             files,
             domain,
             ca_pem,
             fingerprint,
+            expires_ms,
         })
     }
 
@@ -234,6 +248,11 @@ impl Authority {
     /// SHA-256 of the CA's certificate: what join tokens carry.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
+    }
+
+    /// When the CA's certificate ends, Unix time; 0: it cannot be read.
+    pub fn expires_ms(&self) -> u64 {
+        self.expires_ms
     }
 
     /// The trust domain of every certificate that it signs.
@@ -248,8 +267,7 @@ impl Authority {
         identity: &Identity,
         now_ms: u64,
     ) -> Result<Issued, PkiError> {
-        let key = KeyPair::from_pem(&settings::read(&self.files.ca_key())?)?;
-        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, key)?;
+        let issuer = self.issuer()?;
         let signed = CertificateSigningRequestParams {
             params: leaf_params(identity, &self.domain, Purpose::Client, &[], now_ms)?,
             public_key: csr.parsed.clone().public_key,
@@ -263,6 +281,81 @@ impl Authority {
             serial: leaf.serial,
             expires_ms: leaf.expires_ms,
         })
+    }
+}
+
+impl Authority {
+    /// The CA with its key, for one signature.
+    fn issuer(&self) -> Result<Issuer<'static, SecretKey>, PkiError> {
+        let pem = Zeroizing::new(settings::read(&self.files.ca_key())?);
+        let key = SecretKey::read(&pem)?;
+        Ok(Issuer::from_ca_cert_pem(&self.ca_pem, key)?)
+    }
+
+    /// A new certificate for the server's key, which stays, reached under `hosts`. Blocks.
+    pub fn renew_server(
+        &self,
+        key_pem: &str,
+        hosts: &[&str],
+        now_ms: u64,
+    ) -> Result<String, PkiError> {
+        let key = SecretKey::read(key_pem)?;
+        let identity = Identity::Controller;
+        let params = leaf_params(&identity, &self.domain, Purpose::Server, hosts, now_ms)?;
+        Ok(params.signed_by(&key, &self.issuer()?)?.pem())
+    }
+
+    /// A key and a certificate for an operator. Blocks.
+    pub fn operator(&self, name: &OperatorName, now_ms: u64) -> Result<(Pair, Leaf), PkiError> {
+        let identity = Identity::Operator(name.clone());
+        let key = SecretKey(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
+        let params = leaf_params(&identity, &self.domain, Purpose::Client, &[], now_ms)?;
+        let signed = params.signed_by(&key, &self.issuer()?)?;
+        let leaf = leaf(signed.der())
+            .ok_or_else(|| PkiError::Request("the new certificate cannot be read".to_owned()))?;
+        let pair = Pair {
+            certificate_pem: signed.pem(),
+            key_pem: key.0.serialize_pem(),
+        };
+        Ok((pair, leaf))
+    }
+}
+
+/// A private key that is wiped from memory when it is no longer needed.
+struct SecretKey(KeyPair);
+
+impl SecretKey {
+    fn read(pem: &str) -> Result<Self, PkiError> {
+        let mut der =
+            PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|source| tls::TlsError::Pem {
+                what: "private key",
+                source,
+            })?;
+        let key = KeyPair::try_from(&der);
+        der.zeroize();
+        Ok(Self(key?))
+    }
+}
+
+impl Drop for SecretKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl PublicKeyData for SecretKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        PublicKeyData::algorithm(&self.0)
+    }
+}
+
+impl SigningKey for SecretKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.0.sign(message)
     }
 }
 

@@ -49,6 +49,14 @@ impl Compiler {
         Snapshot::read(self.store.as_ref(), &self.documents, site, sources).await
     }
 
+    /// What the dynamic sets of a site hold now.
+    pub(super) async fn dynamic_sets(&self, snapshot: &Snapshot) -> Result<DynamicSets, PushError> {
+        let (site, documents) = (&snapshot.site, &snapshot.documents);
+        let (store, now_ms) = (self.store.as_ref(), self.clock.now_ms());
+        let nodes = snapshot.inputs(now_ms);
+        Ok(site_inputs::read(store, site, documents, &nodes, now_ms).await?)
+    }
+
     /// Reads a site and compiles it, with what its dynamic sets hold now.
     pub async fn compile_site(
         &self,
@@ -79,7 +87,7 @@ impl Compiler {
         let _permit = self.permits.acquire().await.map_err(|_| broken())?;
         let (store, now_ms) = (self.store.as_ref(), self.clock.now_ms());
         let documents = Arc::clone(&snapshot.documents);
-        let nodes = snapshot.inputs();
+        let nodes = snapshot.inputs(now_ms);
         let dynamic = site_inputs::read(store, &site, &documents, &nodes, now_ms).await?;
         let compiling = tokio::task::spawn_blocking(move || {
             let compiled = compile(&site, &documents, &nodes, &dynamic);

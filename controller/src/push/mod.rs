@@ -4,6 +4,7 @@
 
 mod compile;
 pub mod history;
+mod join;
 mod pipeline;
 pub mod plan;
 pub mod planned_sources;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 pub use compile::Compiler;
 pub use history::HistoryReader;
+pub use join::Joiner;
 pub use pipeline::{Pipeline, Proposed, StartedPush};
 pub use plan::Planner;
 pub use queue::{PushQueue, Ticket};

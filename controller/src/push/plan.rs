@@ -1,14 +1,18 @@
 //! What a push would change: a proposal, compared with what the nodes have confirmed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
+use voipfleet_compiler::plan::{
+    Changes, ClosedListeners, ListeningNode, NodeChange, Owners, missing_features,
+};
+use voipfleet_compiler::{Dropped, PendingAddress};
 use voipfleet_controller_core::proposal::ProposedNode;
 use voipfleet_policy::{Document, Documents, FieldChange, Kind, Site, differences};
-use voipfleet_ruleset::identifiers::{NodeName, SiteName};
-use voipfleet_ruleset::ruleset::Ruleset;
+use voipfleet_ruleset::identifiers::{ListName, NodeName, SiteName};
+use voipfleet_ruleset::ruleset::{DynamicSets, Ruleset};
 
 use super::planned_sources::{self, PlannedSource};
 use super::stored_content::{documents_of, named_ruleset, stored_ruleset};
@@ -16,6 +20,7 @@ use super::{Pipeline, Proposed, PushError, PushRequest};
 use crate::clock::Clock;
 use crate::documents::documents_at;
 use crate::records::GenerationRecord;
+use crate::site_inputs::{self, SiteNode};
 use crate::store::{Store, StoreError};
 
 /// Renders proposals.
@@ -40,8 +45,12 @@ pub struct Plan {
     pub changes: Changes,
     /// DNS names and feeds that the rules would use.
     pub sources: Vec<PlannedSource>,
+    /// What fetched lists would lose, because the site would serve it.
+    pub exemptions: BTreeMap<ListName, Vec<Dropped>>,
     /// The proposal's and the plan's own.
     pub warnings: Vec<String>,
+    /// Addresses that nodes report and that would be no members of the cluster.
+    pub pending: Vec<PendingAddress>,
 }
 
 /// A document that differs.
@@ -94,6 +103,8 @@ impl Planner {
         let after = self.documents_after(&proposed).await?;
         let mut warnings = proposed.proposal.warnings.clone();
         warnings.extend(together(&proposed));
+        let exemptions = site_inputs::lost(self.store.as_ref(), &request.site, &after).await?;
+        let pending = proposed.pending.clone();
         let sources = self.sources(&wanted, &running).await?;
         warnings.extend(sources.iter().filter_map(PlannedSource::warning));
         let comparison = Comparison {
@@ -103,6 +114,8 @@ impl Planner {
             running,
             before,
             after,
+            hosts: proposed.hosts.clone(),
+            dynamic: proposed.dynamic.clone(),
             rollback: proposed.proposal.rollback_to.is_some(),
             now: self.clock.now_ms() / 1000,
         };
@@ -117,7 +130,9 @@ impl Planner {
             documents,
             changes,
             sources,
+            exemptions,
             warnings,
+            pending,
         })
     }
 
@@ -255,6 +270,8 @@ struct Comparison {
     running: BTreeMap<NodeName, Running>,
     before: Documents,
     after: Arc<Documents>,
+    hosts: BTreeMap<NodeName, SiteNode>,
+    dynamic: DynamicSets,
     rollback: bool,
     /// Unix time, seconds.
     now: u64,
@@ -289,6 +306,7 @@ impl Comparison {
         let changes = Changes::of(&pairs, &before, &after);
         let mut warnings: Vec<String> = Vec::new();
         warnings.extend(changes.warnings(&pairs, self.operator, self.now));
+        warnings.extend(self.hosts_warnings(&pairs));
         if self.rollback {
             // A rollback changes no document.
             warnings.push(format!(
@@ -299,6 +317,46 @@ impl Comparison {
         }
         let documents = document_differences(site, &self.before, &self.after);
         (documents, changes, warnings)
+    }
+}
+
+impl Comparison {
+    /// What the machines themselves would make of it: kernels that refuse it, and daemons that it
+    /// closes.
+    fn hosts_warnings(&self, pairs: &[NodeChange<'_>]) -> Vec<String> {
+        let features = pairs.iter().filter_map(|change| {
+            let host = self.hosts.get(change.node)?;
+            Some((change.node, change.after, host.missing_features.as_slice()))
+        });
+        let mut warnings = missing_features(features);
+        let mut closed = ClosedListeners::default();
+        for change in pairs {
+            let Some(host) = self.hosts.get(change.node) else {
+                continue;
+            };
+            if host.listeners.is_empty() {
+                continue;
+            }
+            let (before, after) = (
+                change.before.map(|one| self.filled(one)),
+                self.filled(change.after),
+            );
+            closed.add(&ListeningNode {
+                node: change.node,
+                before: before.as_deref(),
+                after: &after,
+                listeners: &host.listeners,
+            });
+        }
+        warnings.extend(closed.warnings());
+        warnings
+    }
+
+    /// A ruleset with what its dynamic sets hold; one that is not known holds nothing.
+    fn filled<'r>(&self, ruleset: &'r Ruleset) -> Cow<'r, Ruleset> {
+        let known = self.dynamic.only(&ruleset.dynamic_names());
+        let filled = ruleset.with_dynamic(&known);
+        filled.map_or(Cow::Borrowed(ruleset), Cow::Owned)
     }
 }
 

@@ -76,6 +76,7 @@ pub(super) async fn read(
             }
             DynamicSetName::Cluster(_)
             | DynamicSetName::Block
+            | DynamicSetName::BlockForced
             | DynamicSetName::Allow
             | DynamicSetName::Open => continue,
         };

@@ -88,7 +88,7 @@ mod tests {
     use voipfleet_ruleset::ruleset::Digest;
 
     use super::*;
-    use crate::records::{Cause, Content};
+    use crate::records::{Cause, Content, GenerationChanges};
     use crate::store::Txn;
     use crate::store::memory::Memory;
 
@@ -114,7 +114,9 @@ mod tests {
                 documents: None,
                 cause: Cause::Push,
                 dynamic: BTreeSet::new(),
+                changes: GenerationChanges::default(),
                 nodes: BTreeMap::from([("a".parse().unwrap(), Content { digest, size: 1 })]),
+                joined: BTreeMap::new(),
             };
             let key = keys::generation(&site, number);
             let value = records::to_json(&key, &record).unwrap();

@@ -166,7 +166,7 @@ impl Driver {
             .site(site)
             .generations(after.before(), Some(after.goal()))
             .detail(format!(
-                "{state}: {applied} applied, {failed} failed, {untouched} untouched; started by {}",
+                "{applied} applied, {failed} failed, {untouched} untouched; started by {}",
                 after.by
             ));
         if let Some(audit) = self.rollouts.inner.audit.get() {

@@ -67,8 +67,9 @@ pub(super) async fn write(
     let ended = before.record.state.has_ended();
     // Nodes that were offline may apply it after the end, or refuse it.
     if after.state.has_ended() && (!ended || before.record.outcome(at_ms) != outcome) {
-        for number in [Some(after.generation), after.back].into_iter().flatten() {
-            tx.put_json(&keys::outcome(site, number), &outcome)?;
+        tx.put_json(&keys::outcome(site, after.generation), &outcome)?;
+        if let Some(back) = after.back_outcome(at_ms) {
+            tx.put_json(&keys::outcome(site, back.brought), &back)?;
         }
     }
     let transition = Transition::between(&before.record, after);
@@ -91,11 +92,12 @@ async fn way_back(
     number: Generation,
     at_ms: u64,
 ) -> Result<GenerationRecord, StoreError> {
-    let sources: BTreeSet<Generation> = before
+    let mut sources: BTreeSet<Generation> = before
         .nodes
         .values()
         .filter_map(|step| content_source(before, step))
         .collect();
+    sources.insert(before.generation);
     let mut earlier = BTreeMap::new();
     for source in sources {
         let read: Option<Read<GenerationRecord>> =

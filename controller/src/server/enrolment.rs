@@ -4,6 +4,7 @@ use tonic::{Code, Request, Response, Status};
 use voipfleet_proto::v1::{EnrolRequest, EnrolResponse, enrolment_server::Enrolment};
 
 use crate::enrolment::{EnrolError, Registrar};
+use crate::log_limit::{LogLimit, short};
 use crate::pki::PkiError;
 use crate::server::listen::Peer;
 
@@ -16,12 +17,16 @@ const SHOWN: usize = 80;
 #[derive(Debug, Clone)]
 pub struct EnrolmentService {
     registrar: Registrar,
+    lines: LogLimit,
 }
 
 impl EnrolmentService {
     /// The service of a registrar.
     pub fn new(registrar: Registrar) -> Self {
-        Self { registrar }
+        Self {
+            registrar,
+            lines: LogLimit::new("enrolment"),
+        }
     }
 }
 
@@ -56,7 +61,10 @@ impl Enrolment for EnrolmentService {
         let node: String = request.node.chars().take(SHOWN).collect();
         let token: String = request.token_id.chars().take(SHOWN).collect();
         let reason = crate::errors::chain(&error);
-        tracing::warn!(peer, node, token, reason, "enrolment refused");
+        if self.lines.admits("strangers") {
+            let reason = short(&reason);
+            tracing::warn!(peer, node, token, reason, "enrolment refused");
+        }
         self.registrar.refused(peer, &node, &token, reason).await;
         let code = code(&error);
         if code == Code::Internal {

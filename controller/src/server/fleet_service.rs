@@ -61,7 +61,10 @@ impl FleetService {
         match self.fleet.admit(&id, &proven.leaf).await {
             Ok(()) => Ok((id, peer.clone(), proven.leaf.clone())),
             Err(refusal) => {
-                tracing::warn!(node = %id, peer = %peer.address, reason = %chain(&refusal), "node refused");
+                if self.fleet.may_log(&id) {
+                    let reason = chain(&refusal);
+                    tracing::warn!(node = %id, peer = %peer.address, reason, "node refused");
+                }
                 Err(not_admitted(refusal))
             }
         }
@@ -92,6 +95,7 @@ fn ended(error: SessionEnd) -> Status {
             Refusal::new(Reason::TooSlow, message).into()
         }
         SessionEnd::OtherNode(_) => Refusal::new(Reason::WrongIdentity, message).into(),
+        SessionEnd::Duplicate(_) => Refusal::new(Reason::NodeDuplicate, message).into(),
         SessionEnd::Replaced(_) => Refusal::new(Reason::Conflict, message).into(),
         SessionEnd::HungUp | SessionEnd::Connection(_) => Status::new(Code::Cancelled, message),
         SessionEnd::NotAdmitted(error) => not_admitted(error),

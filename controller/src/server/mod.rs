@@ -1,5 +1,6 @@
 //! The gRPC services, and the listeners that they are served on.
 
+pub mod answers;
 pub mod api;
 pub mod enrolment;
 pub mod fleet_service;

@@ -14,6 +14,7 @@ use crate::store::StoreError;
 pub(crate) fn failed(error: StoreError) -> Status {
     tracing::error!(error = %chain(&error), "store failed");
     let message = error.to_string();
+    let full = matches!(error, StoreError::Full { .. });
     let reason = match error {
         StoreError::Contended { what } => return conflict(what),
         StoreError::Closed => {
@@ -22,7 +23,11 @@ pub(crate) fn failed(error: StoreError) -> Status {
         StoreError::OverLimit { .. } | StoreError::TooMany { .. } => Reason::LimitReached,
         _ => Reason::StoreFailed,
     };
-    Refusal::new(reason, message).into()
+    let refusal = Refusal::new(reason, message);
+    if full {
+        return refusal.hint("make room on the controller's disk").into();
+    }
+    refusal.into()
 }
 
 /// A failure whose cause is only in the log.

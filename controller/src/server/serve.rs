@@ -9,6 +9,7 @@ use voipfleet_proto::v1::enrolment_server::EnrolmentServer;
 use voipfleet_proto::v1::fleet_server::FleetServer;
 use voipfleet_proto::v1::operator_server::OperatorServer;
 
+use super::answers::{self, AnswerBounds};
 use super::api::{self, OperatorService};
 use super::enrolment::{self, EnrolmentService};
 use super::fleet_service::{self, FleetService};
@@ -46,8 +47,9 @@ pub fn fleet(
         .max_decoding_message_size(fleet_service::MAX_MESSAGE_BYTES);
     let operators = OperatorServer::new(operators)
         .max_decoding_message_size(api::MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(api::MAX_ANSWER_BYTES);
-    let router = builder().add_service(agents).add_service(operators);
+        .max_encoding_message_size(answers::MAX_ANSWER_BYTES);
+    let mut bounded = builder().layer(AnswerBounds::new());
+    let router = bounded.add_service(agents).add_service(operators);
     let stopped = stop.clone().cancelled_owned();
     tokio::spawn(async move {
         let ended = router.serve_with_incoming_shutdown(incoming, stopped);

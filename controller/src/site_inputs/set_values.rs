@@ -32,7 +32,9 @@ pub async fn read(
     now_ms: u64,
 ) -> Result<DynamicSets, StoreError> {
     let named = BTreeSet::new();
-    let gathered = gather(store, site, documents, nodes, &named, now_ms);
+    // As if they were pushed.
+    let served = Some(documents);
+    let gathered = gather(store, site, documents, served, nodes, &named, now_ms);
     Ok(gathered.await?.0)
 }
 
@@ -40,11 +42,13 @@ pub async fn read(
 pub(crate) type LeftOut = BTreeMap<ListName, Vec<Dropped>>;
 
 /// The same, with the sources in `named` besides: those that pushed rulesets name. And what of
-/// fetched lists is left out, since the site serves it.
+/// fetched lists is left out, since the site serves it by the documents in `served`; none: it
+/// serves nobody yet.
 pub(crate) async fn gather(
     store: &dyn Store,
     site: &SiteName,
     documents: &Documents,
+    served: Option<&Documents>,
     nodes: &[NodeInput],
     named: &BTreeSet<DynamicSetName>,
     now_ms: u64,
@@ -61,8 +65,15 @@ pub(crate) async fn gather(
         }
         let value = match &name {
             DynamicSetName::Cluster(interface) => cluster(nodes, interface.as_ref()),
-            DynamicSetName::Block => exceptions(store, ExceptionKind::Block, site, now_ms).await?,
-            DynamicSetName::Allow => exceptions(store, ExceptionKind::Allow, site, now_ms).await?,
+            DynamicSetName::Block => {
+                exceptions(store, ExceptionKind::Block, site, now_ms, |_| true).await?
+            }
+            DynamicSetName::BlockForced => {
+                exceptions(store, ExceptionKind::Block, site, now_ms, |one| one.forced).await?
+            }
+            DynamicSetName::Allow => {
+                exceptions(store, ExceptionKind::Allow, site, now_ms, |_| true).await?
+            }
             DynamicSetName::Open => open(store, site, now_ms).await?,
             DynamicSetName::Name(host) => resolved(store, host).await?,
             DynamicSetName::Feed(list) => {
@@ -83,11 +94,9 @@ pub(crate) async fn gather(
         };
         sets.insert(name, value);
     }
-    let mut left_out = LeftOut::new();
-    for (name, (value, dropped)) in denied(site, documents, nodes, &sets, feeds).await {
-        if let (DynamicSetName::DenyFeed(list), false) = (&name, dropped.is_empty()) {
-            left_out.insert(list.clone(), dropped);
-        }
+    let cleaned = denied(site, served, &sets, feeds).await;
+    let left_out = left_out(cleaned.iter().map(|(name, (_, dropped))| (name, dropped)));
+    for (name, (value, _)) in cleaned {
         sets.insert(name, value);
     }
     Ok((sets, left_out))
@@ -97,8 +106,7 @@ pub(crate) async fn gather(
 /// nothing is known for certain, and nothing is denied by it.
 async fn denied(
     site: &SiteName,
-    documents: &Documents,
-    nodes: &[NodeInput],
+    served: Option<&Documents>,
     known: &DynamicSets,
     feeds: BTreeMap<DynamicSetName, DynamicSet>,
 ) -> BTreeMap<DynamicSetName, (DynamicSet, Vec<Dropped>)> {
@@ -106,7 +114,11 @@ async fn denied(
     if feeds.values().all(DynamicSet::is_empty) {
         return feeds.into_keys().map(nothing).collect();
     }
-    let protection = match Protection::of_site(site, documents, nodes, known) {
+    let protection = match served {
+        Some(documents) => Protection::of_site(site, documents, known),
+        None => Ok(Protection::of_nobody()),
+    };
+    let protection = match protection {
         Ok(protection) => protection,
         Err(error) => {
             tracing::warn!(%site, error = %chain(&error), "documents do not compile; fetched lists deny nothing");
@@ -126,11 +138,51 @@ async fn denied(
     cleaning.await.unwrap_or_default()
 }
 
+/// What the fetched lists that `documents` deny in a site lose, because the site serves it by
+/// these documents.
+pub(crate) async fn lost(
+    store: &dyn Store,
+    site: &SiteName,
+    documents: &Documents,
+) -> Result<LeftOut, StoreError> {
+    let mut known = DynamicSets::new(site.clone());
+    let mut feeds = BTreeMap::new();
+    for name in needed(site, documents) {
+        match &name {
+            DynamicSetName::DenyFeed(list) => {
+                let elements = feed(store, list).await?.elements();
+                feeds.insert(name, DynamicSet::new(elements, []));
+            }
+            DynamicSetName::Name(host) => {
+                let value = resolved(store, host).await?;
+                known.insert(name, value);
+            }
+            _ => {}
+        }
+    }
+    let cleaned = denied(site, Some(documents), &known, feeds).await;
+    Ok(left_out(
+        cleaned.iter().map(|(name, (_, dropped))| (name, dropped)),
+    ))
+}
+
+fn left_out<'d>(dropped: impl Iterator<Item = (&'d DynamicSetName, &'d Vec<Dropped>)>) -> LeftOut {
+    dropped
+        .filter_map(|(name, dropped)| match name {
+            DynamicSetName::DenyFeed(list) if !dropped.is_empty() => {
+                Some((list.clone(), dropped.clone()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
 async fn exceptions(
     store: &dyn Store,
     kind: ExceptionKind,
     site: &SiteName,
     now_ms: u64,
+    wanted: fn(&ExceptionRecord) -> bool,
 ) -> Result<DynamicSet, StoreError> {
     let mut lasting = Vec::new();
     let mut ending = Vec::new();
@@ -146,7 +198,7 @@ async fn exceptions(
                 }
             };
             match record.end() {
-                _ if is_over(record.until, now_ms) => {}
+                _ if is_over(record.until, now_ms) || !wanted(&record) => {}
                 Some(until) => ending.push(Expiring {
                     net: record.net,
                     until,

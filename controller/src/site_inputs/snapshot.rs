@@ -8,7 +8,7 @@ use voipfleet_policy::{self as policy, Diagnostic, Documents, Severity, Source};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 
 use super::nodes::{SiteNode, inputs, nodes};
-use crate::documents::Cache;
+use crate::documents::{Cache, Stored};
 use crate::records::DocumentsVersion;
 use crate::store::{Store, StoreError};
 
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub site: SiteName,
     /// Every document of the installation.
     pub documents: Arc<Documents>,
+    /// The stored documents, with their last changes; none where those of a generation are asked for.
+    pub stored: Option<Stored>,
     /// Their state; with documents that are not stored, the one that these came on top of.
     pub version: DocumentsVersion,
     /// The operator who changed the documents last; none: unknown.
@@ -71,8 +73,8 @@ impl Snapshot {
     ) -> Result<Self, InputsError> {
         let stored = cache.read().await?;
         let version = stored.version.version;
-        let changed_by = Some(stored.version.by).filter(|by| !by.is_empty());
-        let mut documents = stored.documents;
+        let changed_by = Some(stored.version.by.clone()).filter(|by| !by.is_empty());
+        let mut documents = Arc::clone(&stored.documents);
         if !sources.is_empty() {
             let checking = tokio::task::spawn_blocking(move || with(&documents, &sources));
             let checked = checking
@@ -86,14 +88,15 @@ impl Snapshot {
         Ok(Self {
             site: site.clone(),
             documents,
+            stored: Some(stored),
             version,
             changed_by,
             nodes: nodes(store, site).await?,
         })
     }
 
-    /// Its nodes as the compiler sees them.
-    pub fn inputs(&self) -> Vec<NodeInput> {
-        inputs(&self.nodes)
+    /// Its nodes as the compiler sees them at `now_ms`, Unix time.
+    pub fn inputs(&self, now_ms: u64) -> Vec<NodeInput> {
+        inputs(&self.nodes, now_ms)
     }
 }

@@ -18,7 +18,7 @@ pub enum StoreError {
         path: String,
     },
     /// The directory cannot be opened.
-    #[error("the store in {path} cannot be opened")]
+    #[error("the store in {path} cannot be opened; check its disk (full, or failing?)")]
     Open {
         /// The store's directory.
         path: String,
@@ -37,12 +37,39 @@ pub enum StoreError {
     /// The engine cannot answer now. What was to be committed may have been.
     #[error("the store cannot be read or written now; check its disk (full, or failing?)")]
     Unavailable(#[source] EngineError),
+    /// The engine reported an error after which it may never write again.
+    #[error("the store's engine failed: it cannot be read or written any more")]
+    Failed(#[source] EngineError),
+    /// The disk has no room for a write. Nothing was written.
+    #[error("the disk of the store in {path} is full ({} KiB free)", free / 1024)]
+    Full {
+        /// The store's directory.
+        path: String,
+        /// What is free, bytes.
+        free: u64,
+    },
     /// The engine found its own data damaged.
     #[error(
         "the store is damaged; restore a backup: voipfleet-controller restore FILE --data DIR \
          --keys DIR"
     )]
     Damaged(#[source] EngineError),
+    /// The engine opened with less than was once acknowledged.
+    #[error(
+        "the store in {path} is damaged: revision {acknowledged} was acknowledged, and it is at \
+         {found}; restore a backup: voipfleet-controller restore FILE --data DIR --keys DIR (to go \
+         on without what is lost, remove {file})"
+    )]
+    WentBack {
+        /// The store's directory.
+        path: String,
+        /// The file that says so.
+        file: String,
+        /// The last revision that is known to have been on disk.
+        acknowledged: Revision,
+        /// The revision now.
+        found: Revision,
+    },
     /// A value differs from what was written.
     #[error(
         "the value of {key:?} in the store is damaged ({why}); restore a backup: \
@@ -128,6 +155,7 @@ impl StoreError {
         matches!(
             self,
             StoreError::Unavailable(_)
+                | StoreError::Full { .. }
                 | StoreError::Compacted { .. }
                 | StoreError::Outrun
                 | StoreError::Contended { .. }

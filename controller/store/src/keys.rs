@@ -25,6 +25,8 @@ pub const ALL_CURRENT: &str = "current/";
 pub const ALL_STATUS: &str = "status/";
 /// The prefix of every site's running or last rollout.
 pub const ALL_ROLLOUTS: &str = "rollout/";
+/// The prefix of how the rollout of each generation ended.
+pub const ALL_OUTCOMES: &str = "outcome/";
 /// The prefix of every site's queue of pushes.
 pub const ALL_QUEUES: &str = "queue/";
 /// The prefix of every drift record.
@@ -70,6 +72,11 @@ pub fn generations(site: impl Display) -> String {
 /// A site's newest generation, and which one each of its nodes should run.
 pub fn current(site: impl Display) -> String {
     format!("current/{site}")
+}
+
+/// The members of a site's cluster.
+pub fn members(site: impl Display) -> String {
+    format!("members/{site}")
 }
 
 /// A site's running or last rollout.

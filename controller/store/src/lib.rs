@@ -21,6 +21,7 @@ mod sled;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;
+mod supervision;
 mod transact;
 mod txn;
 mod watch;
@@ -29,8 +30,9 @@ pub use error::{EngineError, StoreError};
 pub use follow::each_key;
 pub use limits::Limits;
 pub use revision::{Revision, Versioned};
-pub use sled::{Embedded, Filling};
+pub use sled::{Embedded, Filling, OPENING_THREAD};
 pub use store::{Entry, Page, Pages, Snapshot, Store, every};
+pub use supervision::{COMMIT_LIMIT, Health, StoreFailure, Supervised};
 pub use transact::{ATTEMPTS, Decision, Transaction, transact, transact_at, write_batched};
 pub use txn::{Expect, MAX_KEY_BYTES, Outcome, Txn};
 pub use watch::{Change, Changes, WatchError};

@@ -22,6 +22,19 @@ pub struct Memory {
     limits: Limits,
 }
 
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Every operation reports an engine's error.
+    Engine,
+    /// Writes never end.
+    Hang,
+    /// Writes find no room.
+    Full,
+    /// The engine's thread has ended.
+    Closed,
+}
+
 /// What was committed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -41,6 +54,7 @@ struct State {
     last: Counts,
     conflicts: usize,
     unavailable: bool,
+    fault: Option<Fault>,
     /// Steps of the unrelated writers.
     others: u64,
 }
@@ -68,6 +82,24 @@ impl Memory {
     /// Whether it answers from now on.
     pub fn set_available(&self, available: bool) {
         self.lock().unavailable = !available;
+    }
+
+    /// What goes wrong from now on; `None`: nothing.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        self.lock().fault = fault;
+    }
+
+    /// Waits for ever, or fails, as the fault says.
+    async fn write(&self) -> Result<(), StoreError> {
+        let fault = self.lock().fault;
+        match fault {
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Full) => Err(StoreError::Full {
+                path: "memory".to_owned(),
+                free: 0,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Answers the next transactions with a conflict, so many of them.
@@ -107,6 +139,11 @@ impl Memory {
         let mut state = self.lock();
         if state.unavailable {
             return Err(StoreError::Unavailable(Box::new(NoAnswer)));
+        }
+        match state.fault {
+            Some(Fault::Engine) => return Err(StoreError::Failed(Box::new(NoAnswer))),
+            Some(Fault::Closed) => return Err(StoreError::Closed),
+            _ => {}
         }
         state.others = state
             .others
@@ -202,8 +239,14 @@ impl Store for Memory {
         Ok(page(&state.entries, &past, prefix, after, limit, at))
     }
 
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.write().await?;
+        self.open().map(drop)
+    }
+
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
         txn.check(self.limits)?;
+        self.write().await?;
         let mut state = self.open()?;
         if state.conflicts > 0 {
             state.conflicts -= 1;

@@ -70,6 +70,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`StoreError::OverLimit`] and [`StoreError::Key`] it may have been committed.
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError>;
 
+    /// Writes something that no reader sees, as a commit would be written: whether the store
+    /// can be written now.
+    async fn probe(&self) -> Result<(), StoreError>;
+
     /// Every entry as of now, to be read while writes go on.
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
 
@@ -83,7 +87,9 @@ pub trait Store: Send + Sync + fmt::Debug {
         loop {
             match self.revision().await {
                 Ok(revision) => return self.watch(prefix, revision),
-                Err(StoreError::Closed) => return Box::pin(tokio_stream::empty()),
+                Err(StoreError::Closed | StoreError::Failed(_)) => {
+                    return Box::pin(tokio_stream::empty());
+                }
                 Err(error) => {
                     log(&error, prefix);
                     tokio::time::sleep(RETRY).await;

@@ -537,7 +537,8 @@ mod tests {
         /// The store behaves like one shared map, also after it is opened again.
         #[test]
         fn a_store_is_a_map(steps in prop::collection::vec(step(), 1..40)) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_time().build().unwrap();
             runtime.block_on(async {
                 behaves_like_a_map(Memory::default(), async |store| store, steps.clone()).await;
                 let dir = tempfile::tempdir().unwrap();

@@ -197,6 +197,7 @@ async fn names_of_a_pushed_generation_are_resolved_without_their_document() {
     let options = SourceOptions {
         resolvers: vec![dns.address],
         feed_dir: None,
+        feed_link_local: false,
     };
     let (store, audit) = (Arc::clone(&scene.store), scene.audit().await);
     let folder = scene.dir.path().join("feeds");
@@ -310,4 +311,24 @@ async fn a_burst_of_failures_is_counted_in_the_audit_log() {
     assert_eq!(told, 100);
     assert_eq!(record(number).await.what, "NameChanged");
     scene.stop.cancel();
+}
+
+/// A resolver that never answers is known to do so long before its questions time out.
+#[tokio::test]
+async fn a_first_answer_that_does_not_come_is_on_record() {
+    let (scene, dns) = (Scene::new(), Dns::start().await);
+    let running = start(&scene, &dns).await;
+    dns.say(HOST, Says::Nothing);
+    let asked_ms = scene.now();
+    scene.use_(used(&[HOST]));
+    // What is asked was taken over before.
+    while dns.asked().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    scene.pass(6000);
+    let record = until(&scene, HOST, |_| true).await;
+    assert_eq!(record.asked_since_ms, Some(asked_ms));
+    assert!(record.addresses.is_empty() && record.failing_since_ms.is_none());
+    scene.stop.cancel();
+    running.await.unwrap();
 }

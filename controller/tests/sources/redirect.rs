@@ -88,7 +88,10 @@ fn a_redirect_into_a_private_network_is_refused() {
                         .await
                         .unwrap_err();
                     assert!(
-                        matches!(error, FetchError::Redirect(Astray::Inward { .. })),
+                        matches!(
+                            error,
+                            FetchError::Redirect(Astray::Inward { .. } | Astray::LinkLocal(_))
+                        ),
                         "{from} to {way}: {error:?}"
                     );
                     let error = chain(&error);
@@ -98,6 +101,15 @@ fn a_redirect_into_a_private_network_is_refused() {
                     );
                     assert!(error.contains(&format!("is a {kind} address")), "{error}");
                     assert!(secret.asked().is_empty(), "{way} was asked");
+                }
+                if kind == "link-local" {
+                    // Also where a document asks for it: the host's metadata may be there.
+                    let refused = fetch(over(limits()), &secret.url(), &new).await;
+                    assert!(
+                        matches!(refused, Err(FetchError::Redirect(Astray::LinkLocal(_)))),
+                        "{refused:?}"
+                    );
+                    continue;
                 }
                 // A document may mean it, and a mirror inside may lead anywhere.
                 assert_eq!(count(&fetch(over(limits()), &secret.url(), &new).await), 1);

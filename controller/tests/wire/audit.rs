@@ -8,18 +8,20 @@ use voipfleet_controller::audit::Audit;
 use voipfleet_controller::documents::Stored;
 use voipfleet_controller::dynamic_sets::{SourceOptions, Sources};
 use voipfleet_controller::fleet::Fleet;
-use voipfleet_controller::pki::authority;
+use voipfleet_controller::pki::{ServerCertificate, authority};
 use voipfleet_controller::push::Pushes;
 use voipfleet_controller::server::api::{OperatorService, Parts, REQUEST_ID};
 use voipfleet_controller::server::listen::{Peer, Proven};
+use voipfleet_controller::settings::Settings;
 use voipfleet_controller::store::{
-    Changes, Embedded, Limits, Outcome, Page, Revision, Snapshot, Store, StoreError, Txn,
+    Changes, Embedded, Health, Limits, Outcome, Page, Revision, Snapshot, Store, StoreError, Txn,
     Versioned, keys,
 };
 use voipfleet_proto::v1::operator_client::OperatorClient;
 use voipfleet_proto::v1::operator_server::Operator as _;
 use voipfleet_proto::v1::{
-    BlockRequest, GetDocumentsRequest, PushRequest, SiteScope, StatusRequest, site_scope,
+    AuditRequest, BlockRequest, GetDocumentsRequest, PushRequest, SiteScope, StatusRequest,
+    site_scope,
 };
 use voipfleet_protocol::audit::{Ending, Kind, Record};
 use voipfleet_protocol::identity::rights::Call;
@@ -37,9 +39,10 @@ async fn records(installation: &mut Installation) -> Vec<Record> {
     let entries = store.all(keys::ALL_AUDIT, 1000).await.unwrap();
     store.close().await;
     let record = |bytes: &Vec<u8>| serde_json::from_slice(bytes).unwrap();
-    entries
-        .iter()
-        .map(|entry| record(&entry.held.value))
+    let records = entries.iter().map(|entry| record(&entry.held.value));
+    // Of every first start.
+    records
+        .filter(|record: &Record| record.what != "FirstAdminCertificate")
         .collect()
 }
 
@@ -107,7 +110,7 @@ async fn a_change_is_recorded_before_and_after() {
     let push = &records[3];
     assert_eq!(
         (push.before, push.after, push.asked),
-        (Some(0), Some(1), Some(3))
+        (Some(0), Some(1), Some(4))
     );
     assert_eq!(
         (&push.sites, &push.request),
@@ -322,6 +325,10 @@ impl Store for Faulty {
         self.store.snapshot().await
     }
 
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.store.probe().await
+    }
+
     fn watch(&self, prefix: &str, after: Revision) -> Changes {
         self.store.watch(prefix, after)
     }
@@ -336,6 +343,7 @@ fn by_ada<T>(installation: &Installation, message: T) -> Request<T> {
             identity: Identity::Operator("ada".parse().unwrap()),
             leaf: authority::leaf(&certificates[0]).unwrap(),
         }),
+        excess: None,
     });
     request
 }
@@ -352,7 +360,7 @@ async fn a_change_without_an_audit_record_is_not_made_or_not_acknowledged() {
     });
     let clock = voipfleet_controller::clock::system();
     let stop = tokio_util::sync::CancellationToken::new();
-    let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), stop.clone());
+    let fleet = Fleet::new(Arc::clone(&store), Arc::clone(&clock), None, stop.clone());
     let audit = Audit::open(Arc::clone(&store), Arc::clone(&clock))
         .await
         .unwrap();
@@ -364,17 +372,25 @@ async fn a_change_without_an_audit_record_is_not_made_or_not_acknowledged() {
         audit.clone(),
         stop,
     );
+    let authority = Arc::new(installation.authority("voipfleet"));
+    let files = installation.files.clone();
+    let settings = Settings::load(&files).unwrap();
+    let now_ms = clock.now_ms();
+    let certificate =
+        ServerCertificate::open(Arc::clone(&authority), files, &settings, now_ms).unwrap();
     let service = OperatorService::new(Parts {
         pushes: Pushes::new(Arc::clone(&store), Arc::clone(&clock), fleet.clone()),
         store: Arc::clone(&store),
         clock,
-        authority: Arc::new(installation.authority("voipfleet")),
+        authority,
         fleet,
         address: "127.0.0.1:7443".parse().unwrap(),
         enrol_address: "127.0.0.1:7444".parse().unwrap(),
         audit,
         admin: "ada".parse().unwrap(),
         sources: sources.await.unwrap(),
+        health: tokio::sync::watch::channel(Health::default()).1,
+        certificate: Arc::new(certificate),
     });
     fault.store(FAIL_ALL, Ordering::SeqCst);
     let answer = service.apply(by_ada(&installation, apply(SITE))).await;
@@ -404,8 +420,38 @@ async fn a_change_without_an_audit_record_is_not_made_or_not_acknowledged() {
     let last = records.last().unwrap();
     assert_eq!(
         (last.result, last.asked),
-        (Some(Ending::Unknown), Some(1)),
+        (Some(Ending::Unknown), Some(2)),
         "{records:?}"
     );
     assert_eq!(records.len(), 4);
+}
+
+#[tokio::test]
+async fn records_since_a_time_are_found_across_a_clock_that_was_set_back() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let of = async |request: AuditRequest| {
+        let answer = installation.operator().await.audit(request).await.unwrap();
+        let records = answer.into_inner().records;
+        let read = |bytes: &Vec<u8>| serde_json::from_slice::<Record>(bytes).unwrap();
+        let found: Vec<Record> = records.iter().map(read).collect();
+        found
+    };
+    // Written while the clock was 50 minutes behind, and after it was set right again.
+    installation.clock.set_ahead_ms(-50 * 60_000);
+    installation
+        .apply(&super::installation::with_network("203.0.113.0/25"))
+        .await;
+    let ago = AuditRequest {
+        what: "Apply".to_owned(),
+        since_ago_ms: 30 * 60_000,
+        ..AuditRequest::default()
+    };
+    // By the controller's own clock both are of the last 30 minutes.
+    assert_eq!(of(ago.clone()).await.len(), 2);
+    installation.clock.set_ahead_ms(0);
+    let applied = of(ago).await;
+    assert_eq!(applied.len(), 1, "{applied:?}");
+    // The newest record is older than what is asked for, and hides none before it.
+    assert!(applied[0].seq < 4, "{applied:?}");
 }

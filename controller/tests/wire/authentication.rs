@@ -73,9 +73,7 @@ async fn an_expired_certificate_is_refused() {
     let installation = Installation::start().await;
     let ada = Identity::Operator("ada".parse().unwrap());
     let now_ms = installation.clock.now_ms();
-    let good = installation.pair(&ada, "voipfleet", now_ms);
-    let channel = good.connect(&installation.address()).await.unwrap();
-    let mut client = OperatorClient::new(channel);
+    let mut client = installation.operator().await;
     client.status(StatusRequest::default()).await.unwrap();
     let old = installation.pair(&ada, "voipfleet", now_ms - 2 * YEAR_MS);
     let text = refusal(&old, &installation.address()).await;
@@ -89,9 +87,8 @@ async fn a_connection_ends_with_its_certificate() {
     let installation = Installation::start().await;
     installation.apply(SITE).await;
     installation.enrol("a").await;
-    let ada = Identity::Operator("ada".parse().unwrap());
-    let issued_ms = installation.clock.now_ms() - YEAR_MS + 2000;
-    let pair = installation.pair(&ada, "voipfleet", issued_ms);
+    let issued_ms = installation.clock.now_ms() - YEAR_MS + 6000;
+    let pair = installation.admin_issued(issued_ms).await;
     let channel = pair.connect(&installation.address()).await.unwrap();
     let mut client = OperatorClient::new(channel);
     let push = PushRequest {
@@ -104,9 +101,7 @@ async fn a_connection_ends_with_its_certificate() {
     logged("connection closed: its certificate has expired").await;
 
     // Between the end and the cut nothing is answered.
-    let pair = installation.pair(&ada, "voipfleet", installation.clock.now_ms());
-    let channel = pair.connect(&installation.address()).await.unwrap();
-    let mut client = OperatorClient::new(channel);
+    let mut client = installation.operator().await;
     client.status(StatusRequest::default()).await.unwrap();
     installation.clock.advance_ms(YEAR_MS);
     let message = refused(
@@ -142,8 +137,7 @@ async fn another_trust_domain_is_refused() {
     let pair = installation.pair(&ada, "elsewhere", now_ms);
     refusal(&pair, &installation.address()).await;
     let address = installation.address();
-    let same = installation.pair(&ada, "voipfleet", now_ms);
-    assert!(let_in(&address, foreign(&pair.ca, Some(&same))).await);
+    assert!(let_in(&address, foreign(&pair.ca, Some(&installation.admin))).await);
     assert!(!let_in(&address, foreign(&pair.ca, Some(&pair))).await);
     logged("operator ada is of trust domain elsewhere, not of voipfleet").await;
 }

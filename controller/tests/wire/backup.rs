@@ -8,6 +8,7 @@ use voipfleet_proto::v1::{
     AuditRequest, BackupDone, BackupRequest, GetDocumentsRequest, ListTokensRequest, PushRequest,
     RolloutStatusRequest, SyncState, backup_part::Kind,
 };
+use voipfleet_protocol::audit::{Ending, Record};
 use voipfleet_testkit::credentials::certificate_request;
 
 use super::installation::{Installation, SITE, connected, enrol, refused, with_network};
@@ -74,6 +75,7 @@ async fn networks(installation: &Installation) -> String {
     let request = GetDocumentsRequest {
         kind: "tenant".to_owned(),
         name: "acme".to_owned(),
+        ..Default::default()
     };
     let found = client.get_documents(request).await.unwrap().into_inner();
     found.documents[0].yaml.clone()
@@ -155,6 +157,14 @@ async fn agents_reconnect_to_a_restored_controller() {
         let told = client.audit(request).await.unwrap().into_inner();
         assert_eq!(told.records.len(), 1, "{told:?}");
     }
+    // The call that took this backup was open in it, and is known to have ended well.
+    let request = AuditRequest {
+        what: "Backup".to_owned(),
+        ..AuditRequest::default()
+    };
+    let told = client.audit(request).await.unwrap().into_inner();
+    let record: Record = serde_json::from_slice(&told.records[0]).unwrap();
+    assert_eq!(record.result, Some(Ending::Done), "{record:?}");
     installation.enrol("b").await;
 }
 

@@ -1,25 +1,27 @@
 //! Dynamic sets: what nodes are told without a push.
 
 use tonic::Code;
-use voipfleet_proto::v1::{DeleteRequest, InterfaceAddress, agent_message};
+use voipfleet_proto::v1::{BlockRequest, ListBlocksRequest};
 use voipfleet_ruleset::ruleset::{DynamicSet, DynamicSetName, DynamicSets};
 use voipfleet_testkit::documents::{SiteBuilder, TenantBuilder};
 use voipfleet_testkit::{AgentSession, FakeAgent};
 
-use super::installation::{connected, refused};
+use super::installation::{Installation, connected, refused};
+use super::requests::everywhere;
 
-fn cluster(sets: &DynamicSets) -> Vec<String> {
-    let members = sets.get(&DynamicSetName::Cluster(None)).unwrap();
-    members.elements.iter().map(ToString::to_string).collect()
+fn blocked(sets: &DynamicSets) -> Vec<String> {
+    let blocked = sets.get(&DynamicSetName::Block).unwrap();
+    let ending = blocked.expiring.iter();
+    ending.map(|one| one.net.addr().to_string()).collect()
 }
 
-/// Takes dynamic sets until the cluster is this.
-async fn until_cluster(
+/// Takes dynamic sets until what is blocked is this.
+async fn until_blocked(
     session: &mut AgentSession,
     mut held: DynamicSets,
     wanted: &[&str],
 ) -> DynamicSets {
-    while cluster(&held) != wanted {
+    while blocked(&held) != wanted {
         let notice = session.notice().await;
         assert!(notice.delta.is_some(), "what it holds is known");
         held = session.take_dynamic(&notice, Some(&held)).await;
@@ -27,43 +29,50 @@ async fn until_cluster(
     held
 }
 
-const A: &str = "10.0.0.97/32";
-const B: &str = "10.0.0.98/32";
+/// Blocks an address; nothing waits until nodes enforce it.
+async fn block(installation: &Installation, address: &str) {
+    let request = BlockRequest {
+        address: address.to_owned(),
+        scope: Some(everywhere()),
+        reason: "a test".to_owned(),
+        ..BlockRequest::default()
+    };
+    let mut operator = installation.operator().await;
+    let address = address.to_owned();
+    let _answered = tokio::spawn(async move { operator.block(request).await });
+    installation
+        .until(async || {
+            let request = ListBlocksRequest::default();
+            let listed = installation.operator().await.list_blocks(request).await;
+            let blocks = listed.unwrap().into_inner().blocks;
+            blocks
+                .iter()
+                .any(|one| one.address == address)
+                .then_some(())
+        })
+        .await;
+}
+
+const A: &str = "192.0.2.66";
+const B: &str = "192.0.2.67";
 
 #[tokio::test]
-async fn members_follow_enrolment_and_deletion_without_a_push() {
+async fn the_whole_comes_first_and_then_what_changes() {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
     assert_eq!((notice.delta.clone(), notice.delta_from.len()), (None, 0));
     let held = a.take_dynamic(&notice, None).await;
-    let held = until_cluster(&mut a, held, &[A]).await;
     for name in [
         DynamicSetName::Block,
+        DynamicSetName::BlockForced,
         DynamicSetName::Allow,
         DynamicSetName::Open,
+        DynamicSetName::Cluster(None),
     ] {
-        assert!(held.get(&name).is_some_and(DynamicSet::is_empty));
+        assert!(held.get(&name).is_some_and(DynamicSet::is_empty), "{name}");
     }
-
-    let node_b = installation.enrol("b").await;
-    let mut b = node_b.connect(&installation.address()).await.unwrap();
-    let held = until_cluster(&mut a, held, &[A, B]).await;
-    // It moves.
-    let mut facts = node_b.hello().facts.unwrap();
-    facts.addresses = vec![InterfaceAddress {
-        interface: "eth1".to_owned(),
-        address: vec![10, 0, 0, 7],
-        prefix_length: 24,
-    }];
-    b.send(agent_message::Kind::Facts(facts)).await.unwrap();
-    let held = until_cluster(&mut a, held, &["10.0.0.7/32", A]).await;
-
-    let request = DeleteRequest {
-        kind: "node".to_owned(),
-        name: "site-a/b".to_owned(),
-    };
-    installation.operator().await.delete(request).await.unwrap();
-    until_cluster(&mut a, held, &[A]).await;
+    block(&installation, A).await;
+    until_blocked(&mut a, held, &[A]).await;
 }
 
 /// Documents that are applied change what a site needs, before any push.
@@ -71,8 +80,7 @@ async fn members_follow_enrolment_and_deletion_without_a_push() {
 async fn applied_documents_change_the_sources_without_a_push() {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
-    let held = a.take_dynamic(&notice, None).await;
-    let mut held = until_cluster(&mut a, held, &[A]).await;
+    let mut held = a.take_dynamic(&notice, None).await;
     let name = DynamicSetName::Name("sbc.carrier.example".parse().unwrap());
     assert!(held.get(&name).is_none());
 
@@ -102,7 +110,12 @@ async fn live_sets_come_before_the_first_offer() {
     let mut notice = a.notice().await;
     loop {
         let taken = a.take_dynamic(&notice, held.as_ref()).await;
-        let done = cluster(&taken) == [A];
+        let addresses = taken.get(&DynamicSetName::Cluster(None)).unwrap();
+        let done = addresses
+            .elements
+            .iter()
+            .map(ToString::to_string)
+            .eq(["10.0.0.97/32"]);
         held = Some(taken);
         if done {
             break;
@@ -124,31 +137,20 @@ async fn a_delta_starts_from_the_sets_that_the_node_holds() {
     let (installation, _, mut a) = connected().await;
     let notice = a.notice().await;
     let held = a.take_dynamic(&notice, None).await;
-    let held = until_cluster(&mut a, held, &[A]).await;
-    let _b = installation
-        .enrol("b")
-        .await
-        .connect(&installation.address())
-        .await
-        .unwrap();
+    block(&installation, A).await;
     let refused = a.notice().await;
     let digest = held.digest();
     a.report_dynamic(digest.as_bytes(), "the disk is full")
         .await
         .unwrap();
-    let _c = installation
-        .enrol("c")
-        .await
-        .connect(&installation.address())
-        .await
-        .unwrap();
+    block(&installation, B).await;
     let mut notice = a.notice().await;
     while notice.digest == refused.digest {
         notice = a.notice().await;
     }
     assert_eq!(notice.delta_from, digest.as_bytes());
     let held = a.take_dynamic(&notice, Some(&held)).await;
-    until_cluster(&mut a, held, &[A, B, "10.0.0.99/32"]).await;
+    until_blocked(&mut a, held, &[A, B]).await;
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use tonic::Code;
 use voipfleet_controller::store::{Embedded, Store as _};
 use voipfleet_proto::v1::{
     BlockRequest, DeleteRequest, EmergencyResponse, EnforcementState, LiftRequest,
-    ListBlocksRequest, ListBlocksResponse, PanicCloseRequest, PanicOpenRequest, SiteScope,
-    StatusRequest, site_scope,
+    ListBlocksRequest, ListBlocksResponse, NodeStatus, PanicCloseRequest, PanicOpenRequest,
+    SiteScope, StatusRequest, SyncState, agent_message, site_scope,
 };
 use voipfleet_ruleset::ruleset::{DynamicSetName, DynamicSets};
 use voipfleet_testkit::AgentSession;
@@ -163,6 +163,47 @@ async fn a_node_that_does_not_enforce_it_is_named_with_its_reason() {
 }
 
 #[tokio::test]
+async fn an_open_node_is_not_synced_and_enforces_no_block() {
+    let (installation, mut a, mut held) = with_place().await;
+    let why = "IPv4: INPUT does not jump to VF-INPUT";
+    let digest = held.digest();
+    a.report_open(digest.as_bytes(), why).await.unwrap();
+    let node = |status: &voipfleet_proto::v1::NodeReport| (status.state(), status.error.clone());
+    let open = (SyncState::Open, format!("open now: {why}"));
+    installation
+        .until_status(|status| node(&status.nodes["a"]) == open)
+        .await;
+    let mut client = installation.operator().await;
+    let call = async { client.block(block(FRAUD)).await.unwrap().into_inner() };
+    let taking = async {
+        let notice = a.notice().await;
+        let from = (!notice.delta_from.is_empty()).then_some(&held);
+        held = a.follow(&notice, from).await;
+        a.report_open(held.digest().as_bytes(), why).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let answer = tokio::select! {
+        answer = call => answer,
+        () = taking => unreachable!(),
+    };
+    let [(_, state, error)] = &stands(&answer)[..] else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(*state, EnforcementState::Waiting);
+    assert!(error.contains(why), "{error}");
+    // It is closed again.
+    let digest = held.digest();
+    a.report_open(digest.as_bytes(), "").await.unwrap();
+    let synced = |status: &voipfleet_proto::v1::NodeReport| status.state() == SyncState::Synced;
+    installation
+        .until_status(|status| synced(&status.nodes["a"]))
+        .await;
+    let call = async { client.block(block(FRAUD)).await.unwrap().into_inner() };
+    let answer = while_taking(&mut a, &mut held, call).await;
+    assert_eq!(stands(&answer)[0].1, EnforcementState::Enforced);
+}
+
+#[tokio::test]
 async fn a_block_names_nodes_whose_ruleset_predates_blocks() {
     let (installation, _, _a) = connected().await;
     let mut client = installation.operator().await;
@@ -181,7 +222,6 @@ async fn served_addresses_are_blocked_with_force_only() {
         ),
         ("203.0.112.0/22", "tenant acme: offices"),
         ("198.51.100.10", "site site-a: admins"),
-        ("10.0.0.97", "node a: eth1"),
     ] {
         let message = refused(client.block(block(address)).await, Code::FailedPrecondition);
         assert!(message.contains(whose), "{message}");
@@ -275,19 +315,100 @@ async fn blocks_survive_a_restart_and_expire() {
     hello.dynamic_digest = held.digest().as_bytes().to_vec();
     let mut a = node.open(&installation.address(), hello).await.unwrap();
     a.next().await.unwrap();
-    // Its hour is over: it goes from the store with the next decision.
+    // Its hour is over; a day later it goes from the store with the next decision.
     installation.clock.advance_ms(3_601_000);
     assert!(listed(&installation).await.blocks.is_empty());
     let mut client = installation.operator().await;
     let call = async { client.block(block("192.0.2.67")).await.unwrap() };
     while_taking(&mut a, &mut held, call).await;
     assert_eq!(blocked(&held), ["192.0.2.67/32"]);
+    installation.clock.advance_ms(24 * 3_601_000);
+    let call = async { client.block(block("192.0.2.68")).await.unwrap() };
+    while_taking(&mut a, &mut held, call).await;
     drop(a);
     installation.stop().await;
     let store = Embedded::open(&installation.store_path()).unwrap();
     let left = store.all("block/", 10).await.unwrap();
     let left: Vec<_> = left.iter().map(|entry| entry.key.as_str()).collect();
-    assert_eq!(left, ["block/_all/192.0.2.67-32"]);
+    assert!(left.contains(&"block/_all/192.0.2.68-32"), "{left:?}");
+    assert!(!left.contains(&"block/_all/192.0.2.66-32"), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_for_a_while_ends_no_block_for_good() {
+    let (installation, mut a, mut held) = with_place().await;
+    let mut client = installation.operator().await;
+    let call = async { client.block(block(FRAUD)).await.unwrap() };
+    while_taking(&mut a, &mut held, call).await;
+    installation.clock.set_ahead_ms(2 * 3_600_000);
+    // A decision makes the controller look at what has ended.
+    let call = async { client.block(block("192.0.2.67")).await.unwrap() };
+    while_taking(&mut a, &mut held, call).await;
+    assert_eq!(blocked(&held), ["192.0.2.67/32"]);
+    installation.clock.set_ahead_ms(0);
+    let call = async { client.block(block("192.0.2.68")).await.unwrap() };
+    while_taking(&mut a, &mut held, call).await;
+    let blocks = listed(&installation).await.blocks;
+    assert!(blocks.iter().any(|one| one.address == FRAUD), "{blocks:?}");
+    while !blocked(&held).contains(&"192.0.2.66/32".to_owned()) {
+        let notice = a.notice().await;
+        let from = (!notice.delta_from.is_empty()).then_some(&held);
+        held = a.take_dynamic(&notice, from).await;
+    }
+}
+
+/// Its clock shows that the block is over, and so its kernel does not hold it.
+#[tokio::test]
+async fn a_block_that_a_node_counts_as_over_is_not_enforced() {
+    let (installation, mut a, _held) = with_place().await;
+    let mut client = installation.operator().await;
+    let call = client.block(block(FRAUD));
+    let now_s = installation.clock.now_ms() / 1000;
+    let take = async {
+        loop {
+            let notice = a.notice().await;
+            assert!(
+                notice.clock_ms.abs_diff(now_s * 1000) < 60_000,
+                "{notice:?}"
+            );
+            let status = NodeStatus {
+                dynamic_digest: notice.digest.clone(),
+                fleet_time_s: now_s + 7200,
+                ..a.status()
+            };
+            a.send(agent_message::Kind::Status(status)).await.unwrap();
+        }
+    };
+    let answer = tokio::select! {
+        answer = call => answer.unwrap().into_inner(),
+        () = take => unreachable!(),
+    };
+    let [(_, state, error)] = <[_; 1]>::try_from(stands(&answer)).unwrap();
+    assert_eq!(state, EnforcementState::Waiting);
+    assert!(error.contains("over by this node's reckoning"), "{error}");
+}
+
+#[tokio::test]
+async fn a_nodes_clock_that_is_off_is_reported() {
+    let (installation, a, _held) = with_place().await;
+    let mut session = a;
+    for (ahead_ms, wanted) in [(7_200_000, true), (0, false), (-6000_i64, true)] {
+        let clock_ms = installation.clock.now_ms().saturating_add_signed(ahead_ms);
+        let status = NodeStatus {
+            clock_ms,
+            ..session.status()
+        };
+        session
+            .send(agent_message::Kind::Status(status))
+            .await
+            .unwrap();
+        let near = |skew: i64| (skew - ahead_ms).abs() < 4000;
+        let site = installation
+            .until_status(|site| site.nodes["a"].clock_skew_ms.is_some_and(near))
+            .await;
+        let skew = site.nodes["a"].clock_skew_ms.unwrap();
+        assert_eq!(skew.abs() > 5000, wanted, "{skew}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 use tonic::Code;
-use voipfleet_proto::v1::DeleteRequest;
+use voipfleet_proto::v1::{CreateTokenRequest, DeleteRequest};
+use voipfleet_testkit::FakeAgent;
 use voipfleet_testkit::credentials::certificate_request;
 
 use super::installation::{Installation, enrol, refused};
 use super::log::{logged, was_logged};
+use super::operator_calls::token;
+use super::operators::{add, client, of_site};
 
 #[tokio::test]
 async fn a_token_enrols_one_machine() {
@@ -104,10 +107,48 @@ async fn a_node_name_is_unique() {
         message.contains("voipctl delete node site-a/sip1"),
         "{message}"
     );
+    // The machine that has the name may be a healthy one.
+    let (other, delete) = (message.find("--node NAME"), message.find("voipctl delete"));
+    assert!(other.is_some() && other < delete, "{message}");
     // The token was not spent by that.
     enrol(&installation, &token, "sip2", &certificate_request().0)
         .await
         .unwrap();
+}
+
+/// A machine that takes another one's place, without a moment in which the name is nobody's.
+#[tokio::test]
+async fn a_replacing_token_takes_the_place_of_a_node() {
+    let installation = Installation::start().await;
+    let old = installation.enrol("a").await;
+    let session = old.connect(&installation.address()).await.unwrap();
+    let replacing = CreateTokenRequest {
+        node: "a".to_owned(),
+        replaces: true,
+        ..token()
+    };
+    let nameless = CreateTokenRequest {
+        node: String::new(),
+        ..replacing.clone()
+    };
+    let mut operator = installation.operator().await;
+    refused(operator.create_token(nameless).await, Code::InvalidArgument);
+    // Who may not delete the node may not replace it.
+    let ben = add(&installation, "ben", of_site("operator", "site-a")).await;
+    let mut ben = client(&installation, &ben).await;
+    refused(
+        ben.create_token(replacing.clone()).await,
+        Code::PermissionDenied,
+    );
+    let made = operator.create_token(replacing).await.unwrap().into_inner();
+    let addresses = old.addresses.clone();
+    let enrol_address = installation.enrol_address();
+    let new = FakeAgent::enrol(&enrol_address, &made.token, "a", addresses);
+    let new = new.await.unwrap();
+    let _session = new.connect(&installation.address()).await.unwrap();
+    drop(session);
+    // The old machine is nobody now.
+    assert!(old.connect(&installation.address()).await.is_err());
 }
 
 #[tokio::test]

@@ -1,8 +1,6 @@
 //! A real controller that is killed at every step of a rollout, and started again.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,72 +14,23 @@ use voipfleet_proto::v1::{
 use voipfleet_testkit::RunningAgent;
 
 use super::installation::{Installation, staged};
-
-/// Long enough for a busy machine; nothing waits for its end.
-const LIMIT: Duration = Duration::from_mins(4);
-
-struct Process {
-    child: Child,
-    address: String,
-}
+use super::process::{self, LIMIT, Process};
 
 /// Starts the real binary on an installation's data; `failpoint` ends it.
-#[allow(clippy::disallowed_methods, reason = "the controller under test")]
 async fn start(installation: &Installation, failpoint: Option<String>) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_voipfleet-controller"));
-    command
-        .args([
-            "run",
-            "--listen",
-            "127.0.0.1:0",
-            "--enrol-listen",
-            "127.0.0.1:0",
-        ])
-        .args(["--log-format", "json", "--data"])
-        .arg(installation.files.root())
-        .stderr(Stdio::piped());
+    let mut command = process::controller(installation);
     if let Some(failpoint) = failpoint {
         command.env("VOIPFLEET_FAILPOINT", failpoint);
     }
-    let mut child = command.spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap());
-    let (told, address) = tokio::sync::oneshot::channel();
-    // Reads on to the end: a full pipe would hold the controller.
-    std::thread::spawn(move || {
-        let mut told = Some(told);
-        let mut line = String::new();
-        while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
-            let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            let fields = &value["fields"];
-            if fields["message"] == "controller started"
-                && let (Some(told), Some(address)) = (told.take(), fields["address"].as_str())
-            {
-                let _heard = told.send(address.to_owned());
-            }
-            line.clear();
-        }
-    });
-    let address = tokio::time::timeout(LIMIT, address).await.unwrap().unwrap();
-    Process { child, address }
+    process::start(command)
+        .await
+        .unwrap_or_else(|ended| panic!("{ended:?}"))
 }
 
-impl Process {
-    /// It has killed itself where it was told to.
-    async fn died(mut self, point: &str) {
-        let wait = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
-        let status = tokio::time::timeout(LIMIT, wait).await;
-        let status = status.unwrap_or_else(|_| panic!("{point} was never reached"));
-        let signal = std::os::unix::process::ExitStatusExt::signal(&status.unwrap());
-        assert_eq!(signal, Some(9), "{point}");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may be dead already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+async fn died(process: Process, point: &str) {
+    let ended = process.ended().await;
+    let signal = std::os::unix::process::ExitStatusExt::signal(&ended.status);
+    assert_eq!(signal, Some(9), "{point}");
 }
 
 async fn client(
@@ -185,7 +134,7 @@ async fn killed_at(step: &'static str, at: At) {
         };
         let _died = operator.pause_rollout(request).await;
     }
-    process.died(&point).await;
+    died(process, &point).await;
 
     let process = start(&installation, None).await;
     address.send(process.address.clone()).unwrap();

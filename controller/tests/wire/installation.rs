@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use tonic::{Code, Status, Streaming};
 use voipfleet_controller::clock::Clock;
 use voipfleet_controller::dynamic_sets::SourceOptions;
 use voipfleet_controller::operations::init::{Plan, init};
+use voipfleet_controller::operations::new_admin;
 use voipfleet_controller::pki::Authority;
 use voipfleet_controller::run::{Controller, Options};
 use voipfleet_controller::settings::Files;
@@ -42,6 +44,18 @@ pub(crate) struct Installation {
     pub(crate) admin: Credentials,
     controller: Option<Controller>,
     _dir: tempfile::TempDir,
+}
+
+/// Those of a context file of the first admin.
+pub(crate) fn credentials(context: &str) -> Credentials {
+    let context: Context = serde_saphyr::from_str(context).unwrap();
+    assert_eq!(context.controller, "127.0.0.1:7443");
+    assert_eq!(context.operator, "ada");
+    Credentials {
+        certificate: context.certificate,
+        key: context.key,
+        ca: context.ca,
+    }
 }
 
 /// The network of tenant acme in [`SITE`].
@@ -106,6 +120,11 @@ pub(crate) async fn connected() -> (Installation, FakeAgent, AgentSession) {
 
 impl Installation {
     pub(crate) async fn start() -> Self {
+        Self::start_made_at(|now_ms| now_ms).await
+    }
+
+    /// One that was made at another time than now.
+    pub(crate) async fn start_made_at(made_at: impl FnOnce(u64) -> u64) -> Self {
         super::log::keep();
         let dir = tempfile::tempdir().unwrap();
         let address: voipfleet_controller::settings::Address = "127.0.0.1:7443".parse().unwrap();
@@ -119,18 +138,10 @@ impl Installation {
                 admin: "ada".parse().unwrap(),
                 context: None,
             },
-            clock.now_ms(),
+            made_at(clock.now_ms()),
         )
         .unwrap();
-        let text = std::fs::read_to_string(&made.context).unwrap();
-        let context: Context = serde_saphyr::from_str(&text).unwrap();
-        assert_eq!(context.controller, "127.0.0.1:7443");
-        assert_eq!(context.operator, "ada");
-        let admin = Credentials {
-            certificate: context.certificate,
-            key: context.key,
-            ca: context.ca,
-        };
+        let admin = credentials(&std::fs::read_to_string(&made.context).unwrap());
         let mut installation = Self {
             clock,
             files: made.files,
@@ -151,13 +162,18 @@ impl Installation {
             sources: SourceOptions {
                 resolvers: vec!["127.0.0.1:9".parse().unwrap()],
                 feed_dir: None,
+                feed_link_local: false,
             },
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
         }
     }
 
     pub(crate) async fn run(&mut self) {
-        let controller = Controller::start(self.options()).await.unwrap();
+        self.run_with(self.options()).await;
+    }
+
+    pub(crate) async fn run_with(&mut self, options: Options) {
+        let controller = Controller::start(options).await.unwrap();
         self.controller = Some(controller);
     }
 
@@ -198,6 +214,22 @@ impl Installation {
         }
     }
 
+    /// A context that root makes for the first admin at a time, once the controller has taken it;
+    /// the other certificates go on being good.
+    pub(crate) async fn admin_issued(&self, at_ms: u64) -> Credentials {
+        let context = self.files.root().join(format!("admin-{at_ms}.yaml"));
+        let (files, path) = (&self.files, context.clone());
+        let made = new_admin::make(files, Some(path), true, at_ms).unwrap();
+        let taken = async {
+            // Nothing announces that a file is gone.
+            while made.handed_over.exists() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken).await.unwrap();
+        credentials(&std::fs::read_to_string(context).unwrap())
+    }
+
     pub(crate) async fn operator(&self) -> OperatorClient<Channel> {
         OperatorClient::new(self.admin.connect(&self.address()).await.unwrap())
     }
@@ -209,18 +241,25 @@ impl Installation {
 
     /// A token for `site-a`, which is made if it is not there.
     pub(crate) async fn token(&self, node: &str) -> String {
+        self.token_for(node, &["sip"]).await
+    }
+
+    /// A token for nodes of these roles.
+    async fn token_for(&self, node: &str, roles: &[&str]) -> String {
         let site = GetDocumentsRequest {
             kind: "Site".to_owned(),
             name: "site-a".to_owned(),
+            ..Default::default()
         };
         if self.operator().await.get_documents(site).await.is_err() {
             self.apply(SITE).await;
         }
         let request = CreateTokenRequest {
             site: "site-a".to_owned(),
-            roles: vec!["sip".to_owned()],
+            roles: roles.iter().map(ToString::to_string).collect(),
             ttl_ms: 0,
             node: node.to_owned(),
+            replaces: false,
         };
         let answer = self.operator().await.create_token(request).await.unwrap();
         answer.into_inner().token
@@ -229,7 +268,12 @@ impl Installation {
     /// Enrols a node of `site-a` with an address in 10.0.0.0/24, which ends with the code of the
     /// name's last letter.
     pub(crate) async fn enrol(&self, name: &str) -> FakeAgent {
-        let token = self.token("").await;
+        self.enrol_as(name, &["sip"]).await
+    }
+
+    /// The same with other roles.
+    pub(crate) async fn enrol_as(&self, name: &str, roles: &[&str]) -> FakeAgent {
+        let token = self.token_for("", roles).await;
         let last = name.bytes().last().unwrap();
         let address = InterfaceAddress {
             interface: "eth1".to_owned(),
@@ -328,6 +372,8 @@ impl Installation {
         let site = sites.remove(0);
         SiteState {
             generation: site.generation,
+            unpushed: site.unpushed,
+            unpushed_documents: site.unpushed_documents,
             nodes: site
                 .nodes
                 .into_iter()
@@ -339,6 +385,8 @@ impl Installation {
 
 pub(crate) struct SiteState {
     pub(crate) generation: u64,
+    pub(crate) unpushed: Option<u32>,
+    pub(crate) unpushed_documents: Vec<String>,
     pub(crate) nodes: std::collections::BTreeMap<String, NodeReport>,
 }
 

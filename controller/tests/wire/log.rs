@@ -56,6 +56,12 @@ pub(crate) async fn logged(words: &str) {
     assert!(found.is_ok(), "{words:?} is not in the log:\n{text}");
 }
 
+/// How often `words` were logged until now.
+pub(crate) fn count(words: &str) -> usize {
+    let text = TEXT.lock().unwrap_or_else(PoisonError::into_inner);
+    text.matches(words).count()
+}
+
 /// Whether `words` were logged until now.
 pub(crate) fn was_logged(words: &str) -> bool {
     holds(words)

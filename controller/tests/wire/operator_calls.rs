@@ -99,8 +99,40 @@ async fn exported_documents_apply_unchanged() {
     let request = GetDocumentsRequest {
         kind: "tenant".to_owned(),
         name: "nobody".to_owned(),
+        ..Default::default()
     };
     refused(client.get_documents(request).await, Code::NotFound);
+}
+
+/// Documents that are read in several answers are all of one state.
+#[tokio::test]
+async fn pages_of_documents_are_of_one_state() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let mut client = installation.operator().await;
+    let mut request = GetDocumentsRequest {
+        paged: true,
+        ..Default::default()
+    };
+    let page = client
+        .get_documents(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((page.documents.len(), page.next), (2, 0));
+    request.after = 1;
+    request.state = page.state;
+    let rest = client
+        .get_documents(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(rest.documents, page.documents[1..]);
+    installation
+        .apply(&super::installation::with_network("203.0.112.0/24"))
+        .await;
+    let message = refused(client.get_documents(request).await, Code::Aborted);
+    assert!(message.contains("modified concurrently"), "{message}");
 }
 
 #[tokio::test]
@@ -190,7 +222,7 @@ async fn tokens_and_drift_of_an_unknown_site_are_not_found() {
     assert!(message.contains("voipctl apply"), "{message}");
     let drift = DriftRequest {
         site: "site-a".to_owned(),
-        limit: 0,
+        ..DriftRequest::default()
     };
     refused(client.drift(drift.clone()).await, Code::NotFound);
     installation.apply(SITE).await;
@@ -278,7 +310,7 @@ async fn a_rendered_node_is_complete_restore_input() {
         .nodes;
     assert_eq!(nodes.len(), 1);
     assert!(nodes[0].iptables.contains("--dports 10000:"));
-    assert!(nodes[0].ipset.contains("add vf-cluster-4 10.20.0.50"));
+    assert!(nodes[0].ipset.contains("203.0.113.0/24"));
     let request = RenderRequest {
         roles: vec!["boss".to_owned()],
         ..request

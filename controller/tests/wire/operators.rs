@@ -8,6 +8,7 @@ use voipfleet_proto::v1::{
     RemoveOperatorRequest, RenewOperatorRequest, StatusRequest, WhoAmIRequest,
 };
 use voipfleet_protocol::audit::{Hash, Record, Walk};
+use voipfleet_protocol::identity::Identity;
 use voipfleet_testkit::Credentials;
 use voipfleet_testkit::credentials::certificate_request;
 use voipfleet_testkit::documents::TenantBuilder;
@@ -200,28 +201,114 @@ async fn the_last_admin_cannot_be_removed() {
     refused(admin.add_operator(both).await, Code::InvalidArgument);
 }
 
-#[tokio::test]
-async fn a_renewed_certificate_does_not_revoke_the_old_one() {
-    let installation = Installation::start().await;
-    let old = add(&installation, "ben", of_all("viewer")).await;
+/// A certificate in place of the one that is called with.
+async fn renew(installation: &Installation, old: &Credentials) -> (Credentials, u64) {
     let (csr_pem, key) = certificate_request();
     let renew = RenewOperatorRequest { csr_pem };
-    let mut ben = client(&installation, &old).await;
-    let answer = ben.renew_operator(renew).await.unwrap().into_inner();
+    let mut caller = client(installation, old).await;
+    let answer = caller.renew_operator(renew).await.unwrap().into_inner();
     let new = Credentials {
         certificate: answer.certificate_pem,
         key,
         ca: answer.ca_pem,
     };
-    client(&installation, &new)
+    (new, answer.certificate_expires_ms)
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_replaces_the_one_it_was_asked_with() {
+    let installation = Installation::start().await;
+    for (name, old) in [
+        ("ben", add(&installation, "ben", of_all("viewer")).await),
+        ("ada", installation.admin.clone()),
+    ] {
+        let (new, expires_ms) = renew(&installation, &old).await;
+        let mut with_new = client(&installation, &new).await;
+        with_new.status(status()).await.unwrap();
+        // The answer may have been lost: the old one may ask again for a while.
+        let mut with_old = client(&installation, &old).await;
+        with_old.status(status()).await.unwrap();
+        let year = 365 * 24 * 3_600_000;
+        let now = installation.clock.now_ms();
+        assert!(expires_ms.abs_diff(now + year) < 60_000);
+        installation.clock.advance_ms(6 * 60_000);
+        with_new.status(status()).await.unwrap();
+        let message = refused(with_old.status(status()).await, Code::PermissionDenied);
+        for said in [
+            &format!("this certificate of operator {name} was replaced at "),
+            "by a renewal from 127.0.0.1",
+            "someone else has your key",
+        ] {
+            assert!(message.contains(said), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_renews_a_stolen_certificate_is_not_left_alone_with_it() {
+    let installation = Installation::start().await;
+    let owner = add(&installation, "ben", of_all("viewer")).await;
+    // The thief renews many times, and the owner once more within the time that is left.
+    let mut stolen = owner.clone();
+    for _ in 0..6 {
+        (stolen, _) = renew(&installation, &stolen).await;
+    }
+    installation.clock.advance_ms(6 * 60_000);
+    let mut calls = client(&installation, &owner).await;
+    let message = refused(calls.status(status()).await, Code::PermissionDenied);
+    assert!(message.contains("was replaced"), "{message}");
+    let remove = RemoveOperatorRequest {
+        name: "ben".to_owned(),
+    };
+    let mut admin = installation.operator().await;
+    admin.remove_operator(remove).await.unwrap();
+    let mut thief = client(&installation, &stolen).await;
+    refused(thief.status(status()).await, Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_first_admin_that_was_never_issued_is_refused() {
+    let installation = Installation::start().await;
+    let identity = Identity::Operator("ada".parse().unwrap());
+    let now_ms = installation.clock.now_ms();
+    let forged = installation.pair(&identity, "voipfleet", now_ms);
+    let mut calls = client(&installation, &forged).await;
+    let message = refused(calls.status(status()).await, Code::PermissionDenied);
+    assert!(message.contains("new-admin"), "{message}");
+    installation
+        .operator()
         .await
         .status(status())
         .await
         .unwrap();
-    ben.status(status()).await.unwrap();
-    let year = 365 * 24 * 3_600_000;
-    let now = installation.clock.now_ms();
-    assert!(answer.certificate_expires_ms.abs_diff(now + year) < 60_000);
+}
+
+#[tokio::test]
+async fn unused_join_tokens_go_with_their_maker() {
+    let installation = Installation::start().await;
+    installation.apply(SITE).await;
+    let ben = add(&installation, "ben", of_all("operator")).await;
+    let token = client(&installation, &ben)
+        .await
+        .create_token(super::operator_calls::token())
+        .await
+        .unwrap()
+        .into_inner();
+    let own = installation.token("").await;
+    let remove = RemoveOperatorRequest {
+        name: "ben".to_owned(),
+    };
+    let answer = installation.operator().await.remove_operator(remove).await;
+    assert_eq!(
+        answer.unwrap().into_inner().revoked_tokens,
+        [token.report.unwrap().id]
+    );
+    let (csr, _) = certificate_request();
+    let refused = super::installation::enrol(&installation, &token.token, "a", &csr).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    super::installation::enrol(&installation, &own, "a", &csr)
+        .await
+        .unwrap();
 }
 
 /// The whole log, as a client reads and checks it.
@@ -253,31 +340,32 @@ async fn a_pruned_audit_log_continues_from_its_anchor() {
     }
     let mut admin = installation.operator().await;
     let (_, records) = walk(&mut admin).await;
-    assert_eq!(records.len(), 10);
+    // Before them the first admin's certificate was taken.
+    assert_eq!(records.len(), 11);
     let chain = admin
-        .audit_chain(AuditChainRequest { after: 5 })
+        .audit_chain(AuditChainRequest { after: 6 })
         .await
         .unwrap()
         .into_inner();
-    let sixth = &chain.records[0];
-    assert_eq!(sixth.seq, 6);
+    let seventh = &chain.records[0];
+    assert_eq!(seventh.seq, 7);
     let mut last = voipfleet_proto::v1::AuditLink {
-        seq: 6,
+        seq: 7,
         hash: Hash::of(b"another").to_string(),
     };
     let prune = PruneAuditRequest {
         last: Some(last.clone()),
     };
     refused(admin.prune_audit(prune).await, Code::FailedPrecondition);
-    last.hash = Hash::of(&sixth.record).to_string();
+    last.hash = Hash::of(&seventh.record).to_string();
     let prune = PruneAuditRequest { last: Some(last) };
     let answer = admin.prune_audit(prune).await.unwrap().into_inner();
-    assert_eq!(answer.removed, 6);
+    assert_eq!(answer.removed, 7);
     let (end, records) = walk(&mut admin).await;
-    assert_eq!(records[0].seq, 7);
+    assert_eq!(records[0].seq, 8);
     let pruned = records.last().unwrap();
     assert_eq!(pruned.what, "PruneAudit");
-    assert!(pruned.objects[0].starts_with("Record/6/"), "{pruned:?}");
+    assert!(pruned.objects[0].starts_with("Record/7/"), "{pruned:?}");
     installation.stop().await;
     installation.run().await;
     let mut admin = installation.operator().await;
@@ -294,13 +382,13 @@ async fn a_pruned_audit_log_continues_from_its_anchor() {
         page.records.iter().map(read).collect()
     };
     // Of a change that ended only the result.
-    assert_eq!(seqs(&page), [16, 14, 12]);
+    assert_eq!(seqs(&page), [17, 15, 13]);
     let request = AuditRequest {
         before: page.next,
         ..request
     };
     let page = admin.audit(request).await.unwrap().into_inner();
-    assert_eq!((seqs(&page), page.next), (vec![10, 8], 0));
+    assert_eq!((seqs(&page), page.next), (vec![11, 9], 0));
 }
 
 const FOREIGN: &str = "

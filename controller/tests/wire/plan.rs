@@ -56,7 +56,7 @@ async fn a_plan_compares_with_what_nodes_have_confirmed() {
         first
             .warnings
             .iter()
-            .any(|w| w.contains("under no ruleset yet"))
+            .any(|w| w.contains("first rules on a: what they do not open is closed"))
     );
     assert!(first.changes.unwrap().access.is_empty());
 

@@ -1,5 +1,7 @@
 use tonic::Code;
-use voipfleet_proto::v1::{DeleteRequest, NodeState, PushNodeState, PushRequest, SyncState};
+use voipfleet_proto::v1::{
+    DeleteRequest, NodeState, NodeStatus, PushNodeState, PushRequest, SyncState,
+};
 
 use super::installation::{
     Installation, NETWORK, SITE, acme, apply, connected, refused, site, with_network,
@@ -145,58 +147,41 @@ async fn a_push_does_not_wait_for_a_deleted_node() {
     assert!(nodes[0].error.contains("deleted"), "{nodes:?}");
 }
 
-/// A node that enrolled after the push must not look protected.
+/// What failed in its trial and could not be undone at once is not offered again by itself, not in
+/// another session, and not by an agent that started anew.
 #[tokio::test]
-async fn a_node_enrolled_after_a_push_needs_another_push() {
-    let (installation, _, mut session) = connected().await;
+async fn a_trial_whose_undo_is_late_is_not_offered_again_by_itself() {
+    let (installation, node, mut session) = connected().await;
     let push = installation.push().await;
     let offer = session.offer().await;
-    session.apply(&offer).await;
-    push.end().await;
-    assert_eq!(installation.status().await.nodes["a"].error, "");
-
-    installation.clock.advance_ms(1000);
-    let new = installation.enrol("b").await;
-    let away = &installation.status().await.nodes["b"];
-    assert_eq!(away.state(), SyncState::Offline);
-    assert!(away.error.contains("voipctl push site-a"), "{}", away.error);
-    let _new = new.connect(&installation.address()).await.unwrap();
-    let here = &installation.status().await.nodes["b"];
-    assert_eq!(here.state(), SyncState::NotSent);
-    assert!(here.error.contains("voipctl push site-a"), "{}", here.error);
-
-    // Another machine takes the name: what is stored was made for the first one.
-    for name in ["site-a/a", "site-a/b"] {
-        let request = DeleteRequest {
-            kind: "node".to_owned(),
-            name: name.to_owned(),
-        };
-        installation.operator().await.delete(request).await.unwrap();
-    }
-    let again = installation.enrol("a").await;
-    let mut session = again.connect(&installation.address()).await.unwrap();
-    let offer = session.offer().await;
-    session.apply(&offer).await;
-    installation
-        .until_status(|site| site.nodes["a"].generation != 0)
+    session.report(&offer, NodeState::Trial, "").await;
+    session
+        .report_stuck(&offer, "the rollback failed too")
         .await;
-    let state = &installation.status().await.nodes["a"];
-    assert_eq!(state.state(), SyncState::Stale);
-    assert!(
-        state.error.contains("voipctl push site-a"),
-        "{}",
-        state.error
-    );
-    let push = installation.push().await;
-    assert_eq!((push.started.generation, push.started.changed), (2, true));
-    let offer = session.offer().await;
-    session.apply(&offer).await;
-    push.end().await;
-    let state = &installation.status().await.nodes["a"];
-    assert_eq!(
-        (state.state(), state.error.as_str()),
-        (SyncState::Synced, "")
-    );
+    assert_eq!(push.end().await.0.failed, 1);
+    let stuck = session.about(&offer, NodeState::Failed, "the rollback failed too");
+    drop(session);
+    for (undo_due, restarted) in [(true, false), (false, true)] {
+        let mut hello = node.hello();
+        if !restarted {
+            hello.status = Some(NodeStatus {
+                undo_due,
+                ..stuck.clone()
+            });
+        }
+        let mut session = node.welcomed(&installation.address(), hello).await.unwrap();
+        // Else it would be stale: an offer would be on its way.
+        let state = installation.status().await.nodes["a"].state();
+        assert_eq!(state, SyncState::Error, "restarted: {restarted}");
+        // A push asks for it again: nothing was offered before.
+        if restarted {
+            let push = installation.push().await;
+            let again = session.offer().await;
+            assert_ne!(again.nonce, offer.nonce);
+            session.apply(&again).await;
+            assert_eq!(push.end().await.0.applied, 1);
+        }
+    }
 }
 
 #[tokio::test]

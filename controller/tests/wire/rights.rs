@@ -170,12 +170,19 @@ fn status(site: &str) -> v1::StatusRequest {
 
 fn drift(site: &str) -> v1::DriftRequest {
     let site = site.to_owned();
-    v1::DriftRequest { site, limit: 0 }
+    v1::DriftRequest {
+        site,
+        ..v1::DriftRequest::default()
+    }
 }
 
 fn get(kind: &str, name: &str) -> v1::GetDocumentsRequest {
     let (kind, name) = (kind.to_owned(), name.to_owned());
-    v1::GetDocumentsRequest { kind, name }
+    v1::GetDocumentsRequest {
+        kind,
+        name,
+        ..Default::default()
+    }
 }
 
 fn delete(kind: &str, name: &str) -> v1::DeleteRequest {

@@ -184,6 +184,7 @@ async fn drift_records_are_deduplicated_and_bounded() {
     let request = DriftRequest {
         site: "site-a".to_owned(),
         limit: 5000,
+        ..DriftRequest::default()
     };
     let found = installation.operator().await.drift(request).await.unwrap();
     let found = found.into_inner().records;

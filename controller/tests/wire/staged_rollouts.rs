@@ -82,6 +82,23 @@ async fn a_failed_rollout_rolls_back_what_it_changed() {
     let (done, nodes) = installation.push().await.end().await;
     assert_eq!(done.state, "rolled_back", "{nodes:?}");
     assert_eq!((done.applied, done.generation), (0, 3));
+    // `a`, `b` and perhaps `c` had it, and `d` and `e` were never given other rules.
+    let untouched = nodes
+        .iter()
+        .filter(|node| node.state() == PushNodeState::Untouched);
+    let names: Vec<&str> = untouched.map(|node| node.node.as_str()).collect();
+    assert!(names.ends_with(&["d", "e"]), "{nodes:?}");
+    assert_eq!(done.waiting as usize, names.len(), "{nodes:?}");
+    assert_eq!(done.rolled_back + done.waiting, 5, "{nodes:?}");
+    let taken_back =
+        |name: usize| nodes[name].state() == PushNodeState::RolledBack && nodes[name].taken_back;
+    assert!(taken_back(0), "{nodes:?}");
+    assert!(!taken_back(1), "it went back by itself: {nodes:?}");
+    assert!(nodes[1].error.contains("the probe dns failed"), "{nodes:?}");
+    assert!(
+        nodes[0].error.is_empty() && nodes[4].error.is_empty(),
+        "{nodes:?}"
+    );
     let report = installation.rollout().await;
     assert_eq!(report.failures, 1, "{}", report.why);
     let request = HistoryRequest {
@@ -90,11 +107,20 @@ async fn a_failed_rollout_rolls_back_what_it_changed() {
     };
     let mut client = installation.operator().await;
     let history = client.history(request).await.unwrap().into_inner();
-    for entry in &history.generations[..2] {
-        // The other one of its batch may have taken it before the end.
-        assert!(matches!(entry.applied, Some(1 | 2)), "{entry:?}");
-        assert_eq!(entry.failed, Some(1));
-    }
+    let [back, failed, ..] = &history.generations[..] else {
+        panic!("{history:?}");
+    };
+    // The other one of its batch may have taken it before the end.
+    assert!(matches!(failed.applied, Some(1 | 2)), "{failed:?}");
+    assert_eq!(
+        (failed.failed, failed.result.as_str()),
+        (Some(1), "rolled_back")
+    );
+    // The generation that it went back to runs everywhere.
+    assert_eq!((back.applied, back.failed), (Some(5), Some(0)), "{back:?}");
+    assert_eq!((back.running, back.result.as_str()), (5, "done"));
+    assert_eq!(back.changed_nodes.len(), 5, "{back:?}");
+    assert_eq!(failed.changed_documents, ["Site/site-a", "Tenant/acme"]);
     // What was taken back was no good one.
     let request = RollbackRequest {
         site: "site-a".to_owned(),
@@ -227,7 +253,10 @@ async fn an_abort_can_roll_back_what_was_changed() {
     push.until("a", PushNodeState::Applied).await;
     assert_eq!(installation.abort(true).await.state, "rolling_back");
     let (done, _) = push.end().await;
-    assert_eq!((done.state.as_str(), done.rolled_back), ("rolled_back", 5));
+    assert_eq!(
+        (done.state.as_str(), done.rolled_back, done.waiting),
+        ("rolled_back", 1, 4)
+    );
     assert_eq!(agents[0].confirmed().unwrap(), (3, before));
 }
 

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tonic::Response;
 use tonic::transport::Channel;
 use voipfleet_proto::channel;
+use voipfleet_proto::v1;
 use voipfleet_proto::v1::operator_client::OperatorClient;
 
 use crate::context::Context;
@@ -18,7 +19,7 @@ use crate::grpc_errors::{NEW_CONTEXT, OVERLOADED, of_connection, of_status};
 /// same.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// The largest answer, in bytes: the rendered input of a large site.
-const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 /// How long one answer may take: a compile of a large site takes much less.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -66,6 +67,32 @@ impl Controller {
         self.within(ANSWER_TIMEOUT, call)
             .await
             .map(Response::into_inner)
+    }
+
+    /// The stored documents of a kind (empty: of all), or the one of a name, however long they
+    /// are together.
+    pub async fn documents(
+        &self,
+        kind: &str,
+        name: &str,
+    ) -> Result<v1::GetDocumentsResponse, Failure> {
+        let mut all = v1::GetDocumentsResponse::default();
+        loop {
+            let request = v1::GetDocumentsRequest {
+                kind: kind.to_owned(),
+                name: name.to_owned(),
+                paged: true,
+                after: all.next,
+                state: all.state,
+            };
+            let page = self.answer(self.calls().get_documents(request)).await?;
+            all.complete = page.complete;
+            (all.next, all.state) = (page.next, page.state);
+            all.documents.extend(page.documents);
+            if all.next == 0 {
+                return Ok(all);
+            }
+        }
     }
 
     /// Awaits `call`, at most for `limit`.

@@ -46,6 +46,7 @@ pub fn any_error(diagnostics: &[Diagnostic]) -> bool {
 
 /// Shows them on stderr, at most [`MAX_SHOWN`], errors before warnings where not all fit.
 pub fn show(console: &mut Console, diagnostics: &[Diagnostic], sources: &[Source]) {
+    let lists = voipfleet_policy::list_sources(sources);
     let mut chosen: Vec<&Diagnostic> = diagnostics.iter().collect();
     if chosen.len() > MAX_SHOWN {
         chosen.sort_by_key(|diagnostic| diagnostic.severity);
@@ -57,6 +58,8 @@ pub fn show(console: &mut Console, diagnostics: &[Diagnostic], sources: &[Source
             continue;
         }
         let source = sources.iter().find(|source| source.path == diagnostic.path);
+        // Of a list's file only the place: whoever has documents checked may not read it.
+        let source = source.filter(|source| !lists.contains(source.path.as_str()));
         let text = render(
             diagnostic,
             source.map(|source| source.text.as_str()),

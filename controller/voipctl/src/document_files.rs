@@ -13,6 +13,18 @@ use crate::failure::Failure;
 use crate::format::first_names;
 use crate::workspace::{Files, REVISIONS};
 
+/// The hint where a file holds nothing.
+const EMPTY: &str = "a document begins with `kind:` and `name:`; see: voipctl schema";
+
+/// A path for people.
+fn named(path: &Path) -> String {
+    if path.as_os_str() == "-" {
+        "stdin".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
 /// The documents of a command, as read.
 #[derive(Debug, Default)]
 pub struct DocumentFiles {
@@ -58,6 +70,7 @@ pub fn read(paths: &[PathBuf], console: &mut Console) -> Result<DocumentFiles, F
             found.read(path)?;
         }
     }
+    found.must_hold_documents(paths)?;
     found.read_lists()?;
     for (folder, mut others) in skipped {
         // Without the files that Lists refer to.
@@ -113,18 +126,64 @@ impl DocumentFiles {
         .hint("apply them in several steps, lists and tenants first"))
     }
 
+    /// An empty file is a mistake of whoever wrote it, not a set of documents.
+    fn must_hold_documents(&self, paths: &[PathBuf]) -> Result<(), Failure> {
+        let empty = |source: &&Source| source.is_empty();
+        if self.diagnostics.is_empty() && self.sources.iter().all(Source::is_empty) {
+            let paths: Vec<String> = paths.iter().map(|path| named(path)).collect();
+            return Err(
+                Failure::input(format!("no documents in {}", paths.join(", "))).hint(EMPTY),
+            );
+        }
+        let given = |source: &&Source| paths.iter().any(|path| *path == Path::new(&source.path));
+        match self.sources.iter().filter(empty).find(given) {
+            Some(source) => {
+                let path = named(Path::new(&source.path));
+                Err(Failure::input(format!("no document in {path}")).hint(EMPTY))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Reads the files to which Lists refer with `file:`. A missing file is left to the check,
     /// which reports the line.
     fn read_lists(&mut self) -> Result<(), Failure> {
-        let named: Vec<String> = self.sources.iter().flat_map(Source::list_files).collect();
-        for path in named {
-            let path = PathBuf::from(path);
-            if path.is_file() {
-                self.read(&path)?;
+        let mut named: Vec<(PathBuf, PathBuf)> = Vec::new();
+        for source in &self.sources {
+            let folder = Path::new(&source.path).parent().unwrap_or(Path::new(""));
+            let files = source.list_files().into_iter().map(PathBuf::from);
+            named.extend(files.map(|file| (folder.to_owned(), file)));
+        }
+        for (folder, file) in named {
+            if file.is_file() {
+                refuse_link(&folder, &file)?;
+                self.read(&file)?;
             }
         }
         Ok(())
     }
+}
+
+/// A file may not be reached by a link that leads out of the document's folder: documents may come
+/// from strangers.
+fn refuse_link(folder: &Path, file: &Path) -> Result<(), Failure> {
+    let unreadable =
+        |error: io::Error| Failure::input(format!("cannot read {}", file.display())).because(error);
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let folder = folder.canonicalize().map_err(unreadable)?;
+    let real = file.canonicalize().map_err(unreadable)?;
+    if real.starts_with(&folder) {
+        return Ok(());
+    }
+    Err(Failure::input(format!(
+        "{} is a link that leads out of its document's folder",
+        file.display()
+    ))
+    .hint("put the file itself there"))
 }
 
 /// Reads at most one byte more than a source may have: enough to see that it is too long.

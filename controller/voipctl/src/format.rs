@@ -3,7 +3,7 @@
 //! Quantities are grouped by thousands (`1,204 nodes`); identifiers that may be pasted into the
 //! next command (generations, revisions, tickets, record numbers) never are.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::time::SystemTime;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
@@ -190,12 +190,50 @@ pub fn printable(text: &str) -> String {
         .map(|c| match c {
             '\n' => c,
             '\t' => ' ',
-            // Bidirectional overrides reorder the text around them.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
-            c if c.is_control() => char::REPLACEMENT_CHARACTER,
+            c if c.is_control() || is_deceptive(c) => char::REPLACEMENT_CHARACTER,
             c => c,
         })
         .collect()
+}
+
+/// Whether a character is not seen and changes what is: bidirectional controls reorder the text
+/// around them, characters without width make two names look the same.
+fn is_deceptive(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+/// Whether a text of JSON or YAML has a character that a terminal obeys or hides. Line ends are its
+/// own.
+pub fn is_hostile(text: &str) -> bool {
+    text.chars()
+        .any(|c| c != '\n' && (c.is_control() || is_deceptive(c)))
+}
+
+/// JSON with such characters escaped. They are inside strings: outside of them JSON has none.
+pub fn escaped_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c != '\n' && (c.is_control() || is_deceptive(c)) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a string cannot fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// `text`, or `-` where there is none.
@@ -270,6 +308,15 @@ mod tests {
             printable("a\u{1b}[2Jb\r\nc\u{202e}"),
             "a\u{fffd}[2Jb\nc\u{fffd}"
         );
+        assert_eq!(
+            printable("ac\u{200b}me \u{9b}31m"),
+            "ac\u{fffd}me \u{fffd}31m"
+        );
+        assert_eq!(
+            escaped_json("{\"a\":\"\u{9b}31m\u{2066}é\u{e0041}\"}\n"),
+            "{\"a\":\"\\u009b31m\\u2066é\\udb40\\udc41\"}\n"
+        );
+        assert!(is_hostile("a: \u{9b}") && !is_hostile("a: é\n- ü\n"));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Words and colours for the wire's states; the words in JSON are a contract.
 
 use voipfleet_proto::v1::{
-    DifferenceKind, DriftClass, DriftState, Family, NeighbourKind, PushNodeState, SyncState,
+    CutOffKind, DifferenceKind, DriftClass, DriftState, Family, NeighbourKind, PushNodeState,
+    SyncState,
 };
 
 use crate::console::style::Tone;
 
-/// `synced`, `stale`, `not_sent`, `error`, `offline`.
+/// `synced`, `stale`, `not_sent`, `unprotected`, `open`, `error`, `offline`.
 pub fn sync(state: i32) -> (&'static str, Tone) {
     match SyncState::try_from(state).unwrap_or_default() {
         SyncState::Synced => ("synced", Tone::Good),
@@ -14,17 +15,20 @@ pub fn sync(state: i32) -> (&'static str, Tone) {
         SyncState::NotSent => ("not_sent", Tone::Attention),
         SyncState::Error => ("error", Tone::Bad),
         SyncState::Offline => ("offline", Tone::Attention),
+        SyncState::Unprotected => ("unprotected", Tone::Bad),
+        SyncState::Open => ("open", Tone::Bad),
         SyncState::Unspecified => ("unknown", Tone::Attention),
     }
 }
 
-/// `clean`, `drifted`, `unreadable`, `contended`; `None` until the node has reported.
+/// `clean`, `drifted`, `unreadable`, `contended`, `unknown`; `None` until the node has reported.
 pub fn drift(state: i32) -> (Option<&'static str>, Tone) {
     match DriftState::try_from(state).unwrap_or_default() {
         DriftState::Clean => (Some("clean"), Tone::Good),
         DriftState::Drifted => (Some("drifted"), Tone::Bad),
         DriftState::Unreadable => (Some("unreadable"), Tone::Bad),
         DriftState::Contended => (Some("contended"), Tone::Bad),
+        DriftState::Unknown => (Some("unknown"), Tone::Attention),
         DriftState::Unspecified => (None, Tone::Plain),
     }
 }
@@ -43,6 +47,7 @@ pub fn push(state: PushNodeState) -> (&'static str, Tone) {
         PushNodeState::Unchanged => ("unchanged", Tone::Good),
         PushNodeState::TimedOut => ("timed_out", Tone::Bad),
         PushNodeState::Waiting => ("waiting", Tone::Attention),
+        PushNodeState::Untouched => ("untouched", Tone::Plain),
         PushNodeState::Unspecified => ("unknown", Tone::Attention),
     }
 }
@@ -105,17 +110,7 @@ pub fn rollout_node(state: &str) -> Tone {
 
 /// The class of a drift record.
 pub fn class(class: i32) -> &'static str {
-    match DriftClass::try_from(class).unwrap_or_default() {
-        DriftClass::Missing => "missing",
-        DriftClass::Altered => "altered",
-        DriftClass::Extra => "extra",
-        DriftClass::Order => "order",
-        DriftClass::Policy => "policy",
-        DriftClass::Set => "set",
-        DriftClass::Bypass => "bypass",
-        DriftClass::Unreadable => "unreadable",
-        DriftClass::Unspecified => "unknown",
-    }
+    DriftClass::try_from(class).unwrap_or_default().word()
 }
 
 /// `ipv4`, `ipv6`; none for both.
@@ -142,7 +137,26 @@ pub fn neighbour(kind: i32) -> &'static str {
         NeighbourKind::Fail2ban => "fail2ban",
         NeighbourKind::NftTable => "nft-table",
         NeighbourKind::ForeignRules => "foreign-rules",
+        NeighbourKind::SavedRules => "saved-rules",
+        NeighbourKind::Crowdsec => "crowdsec",
+        NeighbourKind::Podman => "podman",
+        NeighbourKind::Lxd => "lxd",
+        NeighbourKind::Libvirt => "libvirt",
         NeighbourKind::Unspecified => "unknown",
+    }
+}
+
+/// Whose address a foreign firewall cuts off.
+pub fn cut_off(kind: CutOffKind) -> &'static str {
+    match kind {
+        CutOffKind::Controller => "controller",
+        CutOffKind::Admin => "admin",
+        CutOffKind::Cluster => "cluster",
+        CutOffKind::Tenant => "tenant",
+        CutOffKind::Provider => "provider",
+        CutOffKind::Client => "client",
+        CutOffKind::Other => "other",
+        CutOffKind::Unspecified => "unknown",
     }
 }
 

@@ -8,6 +8,7 @@ pub mod client;
 pub mod commands;
 pub mod console;
 pub mod context;
+pub mod cut_offs;
 pub mod diagnostics;
 pub mod document_files;
 pub mod failure;

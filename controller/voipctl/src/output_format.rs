@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::format::{escaped_json, is_hostile};
 
 /// The format of the data on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -29,12 +30,18 @@ impl Format {
             Format::Json => {
                 let text = serde_json::to_string(value)
                     .map_err(|error| Failure::input(failed).because(error))?;
-                Ok(Some(text + "\n"))
+                Ok(Some(escaped_json(&text) + "\n"))
             }
             Format::Yaml => {
                 let text = serde_saphyr::to_string(value)
                     .map_err(|error| Failure::input(failed).because(error))?;
-                let text = text.trim_end();
+                let mut text = text.trim_end().to_owned();
+                if is_hostile(&text) {
+                    // JSON is YAML too, and has an escape for every character.
+                    let json = serde_json::to_string(value)
+                        .map_err(|error| Failure::input(failed).because(error))?;
+                    text = escaped_json(&json);
+                }
                 let start = if several { "---\n" } else { "" };
                 Ok(Some(format!("{start}{text}\n")))
             }

@@ -121,7 +121,7 @@ fn one(kernel: &mut dyn Kernel, next: &Ruleset) -> Result<[Duration; 6]> {
     };
     kernel.ipset_restore(&(back(&plan.before, "add", "del") + &back(&after, "del", "add")))?;
 
-    let prepared =
+    let mut prepared =
         Prepared::preflight(kernel, held(next), next.clone(), None, Failsafe::default())?;
     let start = Instant::now();
     prepared.write(kernel)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use voipfleet_compiler::plan::{Changes, NodeChange, Owners};
-use voipfleet_compiler::{InterfaceAddress, NodeInput, compile, dynamic_sets};
+use voipfleet_compiler::{InterfaceAddress, NodeInput, Standing, compile, dynamic_sets};
 use voipfleet_policy::{Documents, Source, check};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::role::Role;
@@ -136,6 +136,8 @@ fn nodes() -> Result<Vec<NodeInput>> {
                     interface: "eth1".to_owned(),
                     net: format!("10.0.0.{}/24", number + 1).parse()?,
                 }],
+                lost: Vec::new(),
+                standing: Standing::Member,
             })
         })
         .collect()

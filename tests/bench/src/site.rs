@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, bail};
-use voipfleet_compiler::{InterfaceAddress, NodeInput, compile, dynamic_sets};
+use voipfleet_compiler::{InterfaceAddress, NodeInput, Standing, compile, dynamic_sets};
 use voipfleet_policy::{Documents, Severity, Source, check};
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::Ruleset;
@@ -64,6 +64,8 @@ pub(crate) fn ruleset(rules: usize, denied: usize) -> Result<Ruleset> {
             interface: "eth1".to_owned(),
             net: "10.20.0.11/24".parse()?,
         }],
+        lost: Vec::new(),
+        standing: Standing::Member,
     };
     let (site, nodes) = ("site-a".parse()?, std::slice::from_ref(&node));
     let dynamic = dynamic_sets::at_rest(&site, &documents, nodes);

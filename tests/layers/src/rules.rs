@@ -24,6 +24,10 @@ pub const LAYERS: &[Layer] = &[
         above: &[],
     },
     Layer {
+        package: "voipfleet-log",
+        above: &[],
+    },
+    Layer {
         package: "voipfleet-ruleset",
         above: &["voipfleet-proto"],
     },
@@ -57,6 +61,7 @@ pub const LAYERS: &[Layer] = &[
     Layer {
         package: "voipfleet-controller",
         above: &[
+            "voipfleet-log",
             "voipfleet-proto",
             "voipfleet-ruleset",
             "voipfleet-policy",
@@ -69,6 +74,7 @@ pub const LAYERS: &[Layer] = &[
     Layer {
         package: "voipfleet-agent",
         above: &[
+            "voipfleet-log",
             "voipfleet-proto",
             "voipfleet-ruleset",
             "voipfleet-policy",

@@ -159,6 +159,7 @@ impl Installation {
             roles: vec![role.to_owned()],
             ttl_ms: 0,
             node: name.to_owned(),
+            replaces: false,
         };
         let token = self.operator().await?.create_token(request).await?;
         let token = token.into_inner().token;

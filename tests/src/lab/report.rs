@@ -98,8 +98,10 @@ pub struct DriftRecord {
     pub observed: Option<String>,
     /// Who did it, where that is known.
     pub by: Option<Author>,
-    /// From notice to repair.
+    /// Until it was repaired.
     pub repaired_after_ms: Option<u64>,
+    /// Differences that were made together have the same.
+    pub act: String,
 }
 
 /// Who changed the kernel.
@@ -112,6 +114,31 @@ pub struct Author {
 }
 
 impl DriftRecord {
+    /// Those that are not among `known`, in the order in which they were made: an act that goes
+    /// on has more of them.
+    pub fn newer(mut records: Vec<Self>, known: &[Self]) -> Vec<Self> {
+        for known in known {
+            if let Some(place) = records.iter().position(|record| record.is_same(known)) {
+                records.remove(place);
+            }
+        }
+        records
+    }
+
+    /// Whether it is the same difference, perhaps repaired since.
+    fn is_same(&self, other: &Self) -> bool {
+        let brief = |of: &Self| {
+            let place = (of.class.clone(), of.family.clone(), of.chain.clone());
+            (
+                of.act.clone(),
+                place,
+                of.wanted.clone(),
+                of.observed.clone(),
+            )
+        };
+        brief(self) == brief(other)
+    }
+
     pub(super) fn read(text: &str) -> Result<Vec<Self>> {
         #[derive(Deserialize)]
         struct Records {

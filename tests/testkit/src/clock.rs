@@ -1,5 +1,6 @@
 //! A clock that tests set.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -12,6 +13,8 @@ pub struct TestClock {
     running: bool,
     started: Instant,
     ms: watch::Sender<u64>,
+    /// By how much the wall clock was set, beside the time that passed.
+    set_ms: AtomicI64,
 }
 
 impl TestClock {
@@ -31,12 +34,18 @@ impl TestClock {
             running,
             started: Instant::now(),
             ms: watch::channel(ms).0,
+            set_ms: AtomicI64::new(0),
         }
     }
 
     /// Moves it forward, and ends the sleeps that are over then.
     pub fn advance_ms(&self, ms: u64) {
         self.ms.send_modify(|shown| *shown += ms);
+    }
+
+    /// Sets the wall clock ahead, or back, without time that passes.
+    pub fn set_ahead_ms(&self, ms: i64) {
+        self.set_ms.store(ms, Ordering::Relaxed);
     }
 
     /// The time that it shows.
@@ -46,7 +55,8 @@ impl TestClock {
         } else {
             0
         };
-        machine + *self.ms.borrow()
+        let set_ms = self.set_ms.load(Ordering::Relaxed);
+        (machine + *self.ms.borrow()).saturating_add_signed(set_ms)
     }
 
     /// The machine's monotonic time, ahead by what was added.

@@ -1,7 +1,8 @@
 //! A kernel whose calls a test sees, and can let fail.
 
 use voipfleet_agent::kernel::{
-    Backend, ConntrackError, Cut, Kernel, KernelError, NoScratch, Parts, Printed,
+    Backend, ConntrackError, Cut, Kernel, KernelError, Listing, NftForm, NoScratch, Parts, Printed,
+    SetFingerprints,
 };
 use voipfleet_ruleset::flows::Flow;
 use voipfleet_ruleset::ruleset::Family;
@@ -11,9 +12,13 @@ use voipfleet_ruleset::ruleset::Family;
 pub enum Call<'a> {
     Restore(Family, &'a str),
     Save(Family),
+    /// A way around `Save`: iptables or nft lists the table or a part of it.
+    List(Family),
     RestoreSets(&'a str),
     SaveSets,
     SaveSetsOf(&'a [String]),
+    /// The names of the sets, or the header of one.
+    ListSets,
     /// Only hooks after the call see it.
     CutFlows,
 }
@@ -109,6 +114,9 @@ impl<K: Kernel + ?Sized + 'static> Kernel for Intercept<K> {
     fn version(&self) -> &str {
         self.kernel.version()
     }
+    fn now(&self) -> u64 {
+        self.kernel.now()
+    }
     fn speaks(&self, family: Family) -> bool {
         !(self.without_ipv6 && family == Family::V6) && self.kernel.speaks(family)
     }
@@ -128,6 +136,25 @@ impl<K: Kernel + ?Sized + 'static> Kernel for Intercept<K> {
     }
     fn save(&mut self, family: Family) -> Result<String, KernelError> {
         self.around(Call::Save(family), |kernel| kernel.save(family))
+    }
+    fn list(
+        &mut self,
+        family: Family,
+        chain: Option<&str>,
+        rule: Option<usize>,
+    ) -> Result<Listing, KernelError> {
+        self.around(Call::List(family), |kernel| {
+            kernel.list(family, chain, rule)
+        })
+    }
+    fn nft_list(&mut self, family: Family, form: NftForm) -> Result<String, KernelError> {
+        self.around(Call::List(family), |kernel| kernel.nft_list(family, form))
+    }
+    fn ipset_names(&mut self) -> Result<String, KernelError> {
+        self.around(Call::ListSets, Kernel::ipset_names)
+    }
+    fn ipset_header(&mut self, name: &str) -> Result<String, KernelError> {
+        self.around(Call::ListSets, |kernel| kernel.ipset_header(name))
     }
     fn ipset_restore(&mut self, input: &str) -> Result<(), KernelError> {
         self.around(Call::RestoreSets(input), |kernel| {
@@ -172,6 +199,15 @@ impl<K: Kernel + ?Sized + 'static> Kernel for Intercept<K> {
         printed.rules.append(&mut refused.rules);
         printed.sets = printed.sets.or(refused.sets);
         printed
+    }
+    fn writes(&self) -> u64 {
+        self.kernel.writes()
+    }
+    fn set_fingerprints(&mut self) -> Option<SetFingerprints> {
+        self.kernel.set_fingerprints()
+    }
+    fn rules_fingerprint(&mut self, family: Family) -> Option<u64> {
+        self.kernel.rules_fingerprint(family)
     }
     fn save_other_backend(&mut self, family: Family) -> Option<String> {
         self.kernel.save_other_backend(family)

@@ -7,16 +7,16 @@ use ipnet::IpNet;
 use proptest::option::weighted;
 use proptest::prelude::*;
 use voipfleet_ruleset::ruleset::{
-    AddressSet, Chain, ChainName, ConnectionState, ConnectionStates, Family, INPUT_CHAIN, Mode,
-    PortRange, Ports, Protocol, Rate, RateUnit, Rule, Ruleset, Scope, SetName, SourceLimit,
-    Verdict,
+    AddressSet, Chain, ChainName, ConnectionState, ConnectionStates, Family, INPUT_CHAIN,
+    IpProtocol, Mode, PortRange, Ports, Protocol, Rate, RateUnit, Rule, Ruleset, Scope, SetName,
+    SourceLimit, Verdict,
 };
 
 const STEMS: [&str; 3] = ["clients", "deny.voip_bl-2", "abcdefghijklmnopqrstuvwxyz"];
 const CHAINS: [&str; 3] = ["VF-SIP", "VF-A-1", "VF-ABCDEFGHIJKLMNOPQRSTUVWXY"];
 
 /// All that [`features`] can tell.
-pub(crate) const FEATURES: [&str; 22] = [
+pub(crate) const FEATURES: [&str; 23] = [
     "interface",
     "set",
     "source",
@@ -24,6 +24,7 @@ pub(crate) const FEATURES: [&str; 22] = [
     "udp",
     "icmp",
     "icmpv6",
+    "another protocol",
     "icmp type",
     "destination ports",
     "source ports",
@@ -63,6 +64,7 @@ pub(crate) fn features(rule: &Rule) -> Vec<&'static str> {
         Protocol::Udp => "udp",
         Protocol::Icmp => "icmp",
         Protocol::Icmpv6 => "icmpv6",
+        Protocol::Other(_) => "another protocol",
     }));
     for (name, is_used) in [
         ("interface", rule.in_interface.is_some()),
@@ -113,6 +115,7 @@ pub(crate) fn ruleset() -> impl Strategy<Value = Ruleset> {
             sets: sets(&chains, &elements),
             chains,
             probes: Vec::new(),
+            without_ipv6: false,
         }
     })
 }
@@ -176,7 +179,8 @@ fn rule(jumps: &'static [&'static str]) -> impl Strategy<Value = Rule> {
             .prop_map(|stem| stem.map(|stem| stem.parse().unwrap())),
         (any::<bool>(), net(Family::V4), net(Family::V6)),
     );
-    let transport = (0..5_u8, weighted(0.5, 0..255_u8), ports(), ports());
+    let other = (2..=255_u8).prop_filter_map("a protocol of another form", IpProtocol::new);
+    let transport = (0..7_u8, weighted(0.5, 0..255_u8), ports(), ports(), other);
     let counted = (
         weighted(0.3, rate().prop_filter("what the kernel can count", fits)),
         weighted(0.3, ("[a-z0-9-]{1,12}", rate())).prop_map(|limit| {
@@ -197,12 +201,15 @@ fn rule(jumps: &'static [&'static str]) -> impl Strategy<Value = Rule> {
                 (true, Scope::V6) => Some(source.2),
                 _ => None,
             };
-            let (protocol, kind, destinations, sources) = transport;
+            let (protocol, kind, destinations, sources, other) = transport;
             rule.protocol = match (protocol, scope) {
                 (0, _) => None,
                 (1 | 2, Scope::V4) => Some(Protocol::Icmp),
                 (1 | 2, Scope::V6) => Some(Protocol::Icmpv6),
                 (1 | 3, _) => Some(Protocol::Tcp),
+                (5 | 6, scope) if scope == Scope::V4 || !other.is_v4_only() => {
+                    Some(Protocol::Other(other))
+                }
                 _ => Some(Protocol::Udp),
             };
             match rule.protocol {
@@ -211,7 +218,7 @@ fn rule(jumps: &'static [&'static str]) -> impl Strategy<Value = Rule> {
                     rule.destination_ports = destinations;
                     rule.source_ports = sources;
                 }
-                None => {}
+                Some(Protocol::Other(_)) | None => {}
             }
             rule.states = states;
             (rule.limit, rule.source_limit) = counted;

@@ -57,6 +57,7 @@ fn round_trip(kernel: &Kernel, ruleset: &Ruleset) -> anyhow::Result<()> {
     );
     let failsafe = Failsafe {
         controllers: vec!["192.0.2.7:7443".parse()?, "[2001:db8::7]:7443".parse()?],
+        ssh_ports: vec![42_422],
     };
     ipset_restore(&set_create_input(&ruleset.sets, 0))?;
     let sets = saved_sets()?;

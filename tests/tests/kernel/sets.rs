@@ -31,6 +31,7 @@ fn ruleset(sets: Vec<AddressSet>) -> Ruleset {
         ssh_ports: vec![22],
         sets,
         probes: Vec::new(),
+        without_ipv6: false,
         chains: vec![Chain {
             name: INPUT_CHAIN.parse().unwrap(),
             rules,

@@ -217,20 +217,31 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
             None => format!("{}, or a list", value(one, mapping, field)),
         };
     }
-    if schema["anyOf"].is_array() {
+    if let [one, _mapping] = schema["anyOf"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+    {
         return format!(
-            "an address or prefix, or a [mapping](#{})",
+            "{}, or a [mapping](#{})",
+            value(one, mapping, field),
             anchor(mapping, field)
         );
     }
     if let Some(pattern) = schema["pattern"].as_str() {
         return match pattern {
-            "^[0-9]+(ms|s|m|h)$" => "a duration: `500ms`, `30s`, `10m`, `2h`".to_owned(),
+            "^[0-9]+(ms|s|m|h|d|w)$" => {
+                "a duration: `500ms`, `30s`, `10m`, `2h`, `7d`, `2w`".to_owned()
+            }
             "^[0-9]+/(s|m|h)$" => "a rate: `20/s`".to_owned(),
             "^.+:[0-9]+$" => "`HOST:PORT`".to_owned(),
             "^https?://.+$" => "a URL".to_owned(),
             "^[1-9][0-9]*%?$" => "a number, or a percentage: `25%`".to_owned(),
             "^[0-9A-Fa-f.:]+$" => "an address".to_owned(),
+            "^([a-z][a-z0-9.-]*|[0-9]{1,3})$" => "an IP protocol: `vrrp`, `112`".to_owned(),
+            "^(tcp|udp|any|[a-z][a-z0-9.-]*|[0-9]{1,3})$" => {
+                "`tcp`, `udp`, `any`, or an IP protocol: `vrrp`, `112`".to_owned()
+            }
             _ if schema["format"] == "date-time" => {
                 "a time in UTC: `2026-12-01T00:00:00Z`".to_owned()
             }
@@ -245,10 +256,13 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
         Some("object") if schema.get("properties").is_some() => {
             format!("a [mapping](#{})", anchor(mapping, field))
         }
+        Some("object") if schema.pointer("/additionalProperties/anyOf").is_some() => format!(
+            "lists of addresses, prefixes, DNS names and [mappings](#{}), by name",
+            anchor(mapping, field)
+        ),
         Some("object") if inner(schema).is_some() => {
             format!("[mappings](#{}) by name", anchor(mapping, field))
         }
-        Some("object") => "lists of addresses, prefixes and DNS names, by name".to_owned(),
         _ => panic!("{mapping}.{field} has no words"),
     }
 }
@@ -256,10 +270,9 @@ fn value(schema: &Value, mapping: &str, field: &str) -> String {
 /// Of the heading above a mapping's table.
 fn anchor(mapping: &str, field: &str) -> String {
     let inside = mapping.split_once('.').map_or("", |(_, inside)| inside);
-    let name = if mapping == "List" {
-        format!("list-{field}")
-    } else {
-        field.to_owned()
+    let name = match mapping {
+        "Tenant" | "Provider" | "List" => format!("{}-{field}", mapping.to_lowercase()),
+        _ => field.to_owned(),
     };
     if inside.is_empty() {
         name

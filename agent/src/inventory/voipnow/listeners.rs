@@ -65,6 +65,15 @@ pub fn listeners(root: &Root, processes: &Processes) -> Vec<Listener> {
     found
 }
 
+/// From here on, a media daemon's ports are media whatever range the site has.
+const FIRST_HIGH_PORT: u16 = 10_000;
+
+/// Whether a UDP socket of a media daemon carries media.
+pub(in crate::inventory) fn is_media_socket(process: &str, port: u16) -> bool {
+    let open = || world_ranges().iter().any(|range| range.contains(port));
+    is_media(process, port) && (port >= FIRST_HIGH_PORT || open())
+}
+
 fn is_media(process: &str, port: u16) -> bool {
     MEDIA
         .iter()

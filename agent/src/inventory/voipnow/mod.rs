@@ -9,6 +9,7 @@ use voipfleet_proto::v1 as pb;
 
 use crate::host::{Processes, Root};
 
+pub(super) use listeners::is_media_socket;
 pub use listeners::listeners;
 
 /// The longest version or node id that is reported.

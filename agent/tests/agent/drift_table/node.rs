@@ -200,10 +200,12 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// What is ours, as the tools print it: rules in their order, sets without one.
+    /// What is ours, as the tools print it: rules in their order, sets without one. A guard lasts as long
+    /// as the foreign rule that it is for.
     fn ours(&self) -> Vec<String> {
         let everything = self.place.everything();
-        let ours = |line: &&str| line.contains("VF-") || is_our_set(line);
+        let ours =
+            |line: &&str| (line.contains("VF-") && !line.contains("vf:guard")) || is_our_set(line);
         everything.lines().filter(ours).map(str::to_owned).collect()
     }
 

@@ -1,9 +1,11 @@
 //! Dynamic sets, from the announcement to the kernel.
 
+mod clocks;
 mod damaged_files;
 mod denied_flows;
 mod kernel;
 mod large_feed;
+mod read_only_disk;
 mod session;
 mod trial;
 

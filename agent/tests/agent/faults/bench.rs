@@ -100,6 +100,7 @@ impl<'a> Bench<'a> {
         let node = Node::idle(place).await;
         let failsafe = Failsafe {
             controllers: vec![node.controller.address],
+            ssh_ports: Vec::new(),
         };
         Self {
             place,

@@ -59,6 +59,7 @@ async fn killed_at(bench: &mut Bench<'_>, work: Work, step: Step) {
     eprintln!("{:?}, {at}", bench.place.backend);
     let own = Failsafe {
         controllers: vec![bench.node.controller.address],
+        ssh_ports: Vec::new(),
     };
     match work {
         Work::Apply => {

@@ -242,6 +242,7 @@ fn wrong_delta_falls_back_to_a_full_fetch() {
                 size: wanted.encode().len() as u64,
                 delta: Some(delta),
                 delta_from: first().digest().as_bytes().to_vec(),
+                ..DynamicSetsNotice::default()
             };
             let change = |name: &str, change: fn(&mut pb::DynamicSetChange)| {
                 let mut one = pb::DynamicSetChange {
@@ -306,6 +307,7 @@ fn flood_of_announcements_ends_with_the_newest_sets() {
                     size: 64 << 20,
                     delta: Some((&nowhere.delta_from(&first())).into()),
                     delta_from: noise,
+                    ..DynamicSetsNotice::default()
                 };
                 victim.say(Down::DynamicSets(notice)).await;
             }

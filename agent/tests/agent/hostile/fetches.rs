@@ -33,6 +33,7 @@ impl Victim<'_> {
             digest,
             size: size as u64,
             confirm_within_ms: 0,
+            ..Offer::default()
         }
     }
 }

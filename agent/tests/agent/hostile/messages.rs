@@ -18,6 +18,7 @@ fn offer(nonce: u64, generation: u64, ruleset: &Ruleset) -> Offer {
         digest: ruleset.digest().as_bytes().to_vec(),
         size: ruleset.encode().len() as u64,
         confirm_within_ms: LONG,
+        ..Offer::default()
     }
 }
 
@@ -194,7 +195,10 @@ fn unknown_and_malformed_messages_are_ignored() {
             let victim = Victim::start(place).await;
             let controller_version = "x".repeat(100_000);
             victim
-                .say(Down::Welcome(Welcome { controller_version }))
+                .say(Down::Welcome(Welcome {
+                    controller_version,
+                    ..Welcome::default()
+                }))
                 .await;
             // As of a newer controller: a kind that this agent does not know.
             let unknown = ControllerMessage { kind: None };
@@ -221,6 +225,7 @@ fn flood_of_offers_ends_with_the_last() {
                     digest: missing.clone(),
                     size: 1 << 20,
                     confirm_within_ms: 1,
+                    ..Offer::default()
                 };
                 victim.say(Down::Offer(offer)).await;
             }
@@ -267,7 +272,10 @@ const ENDS: &[(&str, Words, &str)] = &[
             let controller_version = "x".repeat(2 << 20);
             vec![
                 Ok(Down::Welcome(Welcome::default())),
-                Ok(Down::Welcome(Welcome { controller_version })),
+                Ok(Down::Welcome(Welcome {
+                    controller_version,
+                    ..Welcome::default()
+                })),
             ]
         },
         "message",

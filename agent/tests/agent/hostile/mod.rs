@@ -58,6 +58,7 @@ impl<'a> Victim<'a> {
             digest,
             size: content.len() as u64,
             confirm_within_ms: 0,
+            ..Offer::default()
         }
     }
 

@@ -1,5 +1,6 @@
 //! Who can reach what, before and after: by address and port, whatever the sets and rules are.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -99,6 +100,8 @@ enum Kind {
     Ports(Protocol),
     /// ICMP of a type.
     Icmp(Protocol, u8),
+    /// All of a protocol.
+    Whole(Protocol),
 }
 
 #[derive(Debug)]
@@ -218,8 +221,14 @@ impl<'r> Accesses<'r> {
                 );
                 continue;
             }
+            let mut text = Subject::of(&rule).text;
+            if let (Some(RuleSubject::Custom(_)), Some(interface)) =
+                (&rule.subject, &rule.in_interface)
+            {
+                text = format!("{text} on {interface}");
+            }
             let opened_by = OpenedBy {
-                text: Subject::of(&rule).text,
+                text,
                 subject: rule.subject.clone(),
             };
             for source in sources {
@@ -325,6 +334,7 @@ impl<'r> Accesses<'r> {
                     if let Some(set) = self.pool.get(id) {
                         nets.extend(set.elements.iter().copied());
                         nets.extend(set.expiring.iter().map(|one| one.net));
+                        nets.extend(set.scheduled.iter().map(|one| one.net));
                     }
                 }
             }
@@ -391,6 +401,9 @@ fn packets(rule: &Rule) -> Vec<(Kind, PortRange)> {
     if let Some(icmp) = rule.icmp_type {
         return vec![(Kind::Icmp(protocol, icmp), ALL)];
     }
+    if matches!(protocol, Protocol::Other(_)) {
+        return vec![(Kind::Whole(protocol), ALL)];
+    }
     let ranges = rule.destination_ports.ranges();
     let kind = Kind::Ports(protocol);
     if ranges.is_empty() {
@@ -412,10 +425,11 @@ fn named(parts: Vec<(Kind, PortRange, OpenedBy)>) -> Vec<Reachable> {
     }
     let mut all = Vec::new();
     for (opened_by, kinds) in by_opener {
-        let mut texts: Vec<(String, Vec<&str>)> = Vec::new();
+        let mut texts: Vec<(String, Vec<Cow<'static, str>>)> = Vec::new();
         for (kind, ranges) in kinds {
             let (what, name) = match kind {
-                Kind::Any => (String::new(), ""),
+                Kind::Any => (String::new(), "".into()),
+                Kind::Whole(protocol) => (String::new(), protocol_name(protocol)),
                 Kind::Icmp(protocol, icmp) => (format!("type {icmp}"), protocol_name(protocol)),
                 Kind::Ports(protocol) => (ports(ranges), protocol_name(protocol)),
             };
@@ -429,6 +443,8 @@ fn named(parts: Vec<(Kind, PortRange, OpenedBy)>) -> Vec<Reachable> {
             .map(|(what, names)| {
                 if names.concat().is_empty() {
                     what
+                } else if what.is_empty() {
+                    names.join(",")
                 } else {
                     format!("{what}/{}", names.join(","))
                 }

@@ -1,5 +1,6 @@
 //! A ruleset as lines for people: one for each of its statements.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,6 +56,7 @@ impl Subject {
             RuleSubject::Default => (Rank::Default, subject.to_string()),
             RuleSubject::Cluster => (Rank::Cluster, subject.to_string()),
             RuleSubject::Block | RuleSubject::Open => (Rank::Emergency, subject.to_string()),
+            RuleSubject::BlockForced => (Rank::Emergency, "forced block".to_owned()),
             RuleSubject::Deny => (Rank::Deny, subject.to_string()),
             RuleSubject::DenyList(name) => (Rank::Deny, format!("deny list:{name}")),
             RuleSubject::Service(_) | RuleSubject::Management => {
@@ -99,6 +101,7 @@ impl Lines {
         let mut lines = Self::default();
         let owners = set_owners(ruleset);
         lines.settings(ruleset);
+        lines.bounds(ruleset);
         let rules = ruleset
             .chains
             .iter()
@@ -142,6 +145,9 @@ impl Lines {
             "ssh ports",
             ruleset.ssh_ports.iter().map(ToString::to_string),
         );
+        if ruleset.without_ipv6 {
+            self.set(Rank::Mode, "ipv6", ["none".to_owned()]);
+        }
         self.set(
             Rank::Access,
             "probes",
@@ -149,6 +155,22 @@ impl Lines {
                 let (kind, target) = (probe.check.kind(), probe.check.target());
                 format!("{} ({kind} {target})", probe.name)
             }),
+        );
+    }
+
+    /// Where members of the cluster must have their addresses.
+    fn bounds(&mut self, ruleset: &Ruleset) {
+        let mut sets = ruleset.sets.iter();
+        let cluster = sets.find(|set| set.owner == Some(SetOwner::Cluster));
+        let within = cluster.map_or(&[][..], |set| &set.within);
+        if within.is_empty() {
+            return;
+        }
+        let nets: Vec<String> = within.iter().map(ToString::to_string).collect();
+        self.set(
+            Rank::Cluster,
+            "cluster networks",
+            [format!("members have addresses in {}", nets.join(", "))],
         );
     }
 
@@ -273,9 +295,9 @@ fn flows(rules: &[&Rule]) -> String {
         match texts.iter_mut().find(|(known, _)| *known == what) {
             Some((_, names)) => {
                 names.push(',');
-                names.push_str(name);
+                names.push_str(&name);
             }
-            None => texts.push((what, name.to_owned())),
+            None => texts.push((what, name.into_owned())),
         }
     }
     let texts: Vec<String> = texts
@@ -292,12 +314,13 @@ fn flows(rules: &[&Rule]) -> String {
 }
 
 /// `udp`, `icmpv6`.
-pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
+pub(super) fn protocol_name(protocol: Protocol) -> Cow<'static, str> {
     match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Icmp => "icmp",
-        Protocol::Icmpv6 => "icmpv6",
+        Protocol::Tcp => "tcp".into(),
+        Protocol::Udp => "udp".into(),
+        Protocol::Icmp => "icmp".into(),
+        Protocol::Icmpv6 => "icmpv6".into(),
+        Protocol::Other(other) => other.to_string().into(),
     }
 }
 
@@ -306,10 +329,11 @@ pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
 fn conditions(rule: &Rule, owners: &SetOwners<'_>) -> String {
     let mut words: Vec<String> = Vec::new();
     match (&rule.source_set, &rule.source) {
-        (Some(stem), _) => words.push(format!(
-            "from {}",
-            set_word(stem, owners.get(stem).copied())
-        )),
+        (Some(stem), _) => words.push(match owners.get(stem).copied() {
+            Some(SetOwner::Block) => "from blocked addresses".to_owned(),
+            Some(SetOwner::Open) => "from everyone, while the site is open".to_owned(),
+            owner => format!("from {}", set_word(stem, owner)),
+        }),
         (None, Some(net)) => words.push(format!("from {net}")),
         (None, None) if rule.verdict == Verdict::Accept && rule.states.is_any() => {
             words.push("from world".to_owned());

@@ -5,7 +5,9 @@
 //! that several nodes share are compared once.
 
 mod access;
+mod kernel_features;
 mod lines;
+mod listeners;
 mod owners;
 mod sets;
 #[cfg(test)]
@@ -20,6 +22,8 @@ use voipfleet_ruleset::identifiers::NodeName;
 use voipfleet_ruleset::ruleset::{DynamicSetName, Ruleset, Until};
 
 pub use access::{Access, NetworkOwner, Reach, Reachable};
+pub use kernel_features::{Missing, missing_features};
+pub use listeners::{ClosedListeners, Listener, ListeningNode};
 pub use owners::Owners;
 
 use access::Accesses;
@@ -90,6 +94,8 @@ pub struct SetChange {
 pub struct Member {
     /// The prefix.
     pub net: IpNet,
+    /// When it comes by itself; `None`: at once.
+    pub from: Option<Until>,
     /// When it leaves by itself; `None` if it stays.
     pub until: Option<Until>,
     /// Who asked for it: `tenant acme: offices`; empty: not known.

@@ -18,6 +18,8 @@ enum Origin {
     /// A list that is only denied.
     DeniedList(ListName),
     Admins,
+    /// The members of the cluster that the site names.
+    Cluster,
     Deny,
     /// The `from` of a service.
     Service(String),
@@ -36,6 +38,7 @@ impl Origin {
         match (owner, self) {
             (SetOwner::Clients(_) | SetOwner::Tenants, Self::Tenant(_))
             | (SetOwner::Admins, Self::Admins)
+            | (SetOwner::Cluster, Self::Cluster)
             | (SetOwner::Deny, Self::Deny) => true,
             (SetOwner::Clients(part) | SetOwner::Providers(part), Self::Provider(_, own)) => {
                 part == own
@@ -81,6 +84,9 @@ impl Owners {
             owners.document(site, documents, &word);
         }
         owners.field(site, documents, Origin::Admins, &site.admins);
+        let who = format!("site {}", site.name);
+        let cluster = owners.owner(who, Some("cluster.members"), Origin::Cluster);
+        owners.own(cluster, &site.cluster.members);
         owners.field(site, documents, Origin::Deny, &site.deny);
         for (name, service) in &site.services {
             let from = service.from.as_deref().unwrap_or_default();
@@ -148,7 +154,7 @@ impl Owners {
             .iter()
             .filter(|word| is_ours(word))
             .flat_map(|word| site.expand(documents, word, &ProviderPart::BOTH).addresses)
-            .flat_map(|addresses| addresses.nets.iter().copied())
+            .flat_map(|addresses| addresses.all_nets().copied())
             .collect();
         let owner = self.owner(format!("site {}", site.name), Some(&place), origin);
         self.own(owner, &nets);

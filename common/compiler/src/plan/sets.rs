@@ -13,6 +13,9 @@ use super::lines::{Lines, set_word};
 use super::owners::Owners;
 use super::{Member, NodeChange, SetChange};
 
+/// A member with when it comes and when it leaves.
+type Dated = (IpNet, Option<Until>, Option<Until>);
+
 /// A distinct set.
 pub(super) type Id = usize;
 
@@ -31,7 +34,9 @@ impl<'r> Pool<'r> {
             known.is_some_and(|known| {
                 known.elements == set.elements
                     && known.expiring == set.expiring
+                    && known.scheduled == set.scheduled
                     && known.dynamic == set.dynamic
+                    && known.within == set.within
             })
         };
         // Neighbours are most often alike.
@@ -115,7 +120,7 @@ impl<'r> Changed<'r> {
     ) -> Vec<SetChange> {
         let mut changes = Vec::new();
         for ((stem, old, new), on) in self.changed {
-            let members = |ids: Both| -> Vec<(IpNet, Option<Until>)> {
+            let members = |ids: Both| -> Vec<Dated> {
                 let sets = ids.into_iter().flatten().filter_map(|id| pool.get(id));
                 sets.flat_map(members).collect()
             };
@@ -134,9 +139,10 @@ impl<'r> Changed<'r> {
                 };
             let (old, new) = (members(old), members(new));
             let (gone, come) = difference(&old, &new);
-            let owned = |owners: &Owners, members: Vec<(IpNet, Option<Until>)>| {
-                let member = |(net, until)| Member {
+            let owned = |owners: &Owners, members: Vec<Dated>| {
+                let member = |(net, from, until)| Member {
                     net,
+                    from,
                     until,
                     owners: of.map_or_else(Vec::new, |set| owners.of_member(set, &net)),
                 };
@@ -159,12 +165,14 @@ impl<'r> Changed<'r> {
 }
 
 /// The members of a set, ascending.
-fn members(set: &AddressSet) -> Vec<(IpNet, Option<Until>)> {
-    let mut members: Vec<(IpNet, Option<Until>)> = Vec::with_capacity(set.len());
-    members.extend(set.elements.iter().map(|net| (*net, None)));
-    if !set.expiring.is_empty() {
+fn members(set: &AddressSet) -> Vec<Dated> {
+    let mut members: Vec<Dated> = Vec::with_capacity(set.len());
+    members.extend(set.elements.iter().map(|net| (*net, None, None)));
+    if !set.expiring.is_empty() || !set.scheduled.is_empty() {
         let ending = set.expiring.iter();
-        members.extend(ending.map(|one| (one.net, Some(one.until))));
+        members.extend(ending.map(|one| (one.net, None, Some(one.until))));
+        let beginning = set.scheduled.iter();
+        members.extend(beginning.map(|one| (one.net, Some(one.from), one.until)));
         members.sort_unstable();
     }
     members

@@ -143,7 +143,8 @@ fn access_is_by_port_and_not_by_rule() {
     let site = after.sites.values_mut().next().unwrap();
     let rule = site.rules.first_mut().unwrap();
     rule.name = "metrics".to_owned();
-    rule.ports = vec![voipfleet_ruleset::ruleset::PortRange::new(9100, 9109).unwrap()];
+    let ports = vec![voipfleet_ruleset::ruleset::PortRange::new(9100, 9109).unwrap()];
+    rule.traffic = voipfleet_policy::Traffic::Ports(Transport::Tcp, ports);
     insta::assert_debug_snapshot!(shown(&between(&before, &after)));
 }
 
@@ -194,6 +195,42 @@ fn a_change_of_mode_is_a_warning() {
     assert_eq!(
         warnings(&observed, &enforced),
         ["mode: what was only counted and logged would be dropped on http1, sip1"]
+    );
+}
+
+/// In mode observe nothing is dropped: a plan must not threaten with it.
+#[test]
+fn observed_rules_close_nothing() {
+    let mut before = documents();
+    let site = before.sites.values_mut().next().unwrap();
+    site.mode = Mode::Observe;
+    site.tests.clear();
+    let mut after = before.clone();
+    let site = after.sites.values_mut().next().unwrap();
+    site.admins = vec![word("198.51.100.99")];
+    site.tenants.clear();
+    assert_eq!(warnings(&before, &after), [""; 0]);
+
+    let first = |documents: &Documents| {
+        let rulesets = rulesets(documents);
+        let nodes: Vec<NodeChange<'_>> = rulesets
+            .iter()
+            .map(|(node, after)| NodeChange {
+                node,
+                before: None,
+                after,
+            })
+            .collect();
+        let operator = Some("203.0.113.200".parse().unwrap());
+        Changes::of(&nodes, &owners(documents), &owners(documents)).warnings(&nodes, operator, 0)
+    };
+    assert_eq!(
+        first(&before),
+        ["first rules on http1, sip1, in mode observe: nothing is closed, only counted and logged"]
+    );
+    assert_eq!(
+        first(&documents()).first().unwrap(),
+        "first rules on http1, sip1: what they do not open is closed there from then on"
     );
 }
 

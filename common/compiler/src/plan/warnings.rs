@@ -23,23 +23,11 @@ impl Changes {
         operator: Option<IpAddr>,
         now: u64,
     ) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let first: Vec<&NodeName> = nodes
-            .iter()
-            .filter(|change| change.before.is_none())
-            .map(|change| change.node)
-            .collect();
-        if !first.is_empty() {
-            warnings.push(format!(
-                "{} {} under no ruleset yet: what these rules do not open is closed there, and was \
-                 open",
-                some(first.iter().map(ToString::to_string)),
-                if first.len() == 1 { "is" } else { "are" }
-            ));
-        }
+        let mut warnings = first(nodes);
         if let Some(address) = operator {
             let cut: Vec<String> = nodes
                 .iter()
+                .filter(|change| change.after.mode == Mode::Enforce)
                 .filter(|change| {
                     let had = change
                         .before
@@ -58,10 +46,41 @@ impl Changes {
         }
         warnings.extend(mode(nodes));
         warnings.extend(admins(nodes));
-        warnings.extend(self.access.iter().flat_map(opened));
-        warnings.extend(provisioning(&self.access));
+        // Where rules only observe, nobody gains or loses anything.
+        if nodes
+            .iter()
+            .any(|change| change.after.mode == Mode::Enforce)
+        {
+            warnings.extend(self.access.iter().flat_map(opened));
+            warnings.extend(provisioning(&self.access));
+        }
         warnings
     }
+}
+
+/// Nodes that get their first rules: what other firewalls let in there so far is not known.
+fn first(nodes: &[NodeChange<'_>]) -> Vec<String> {
+    let of = |mode: Mode| -> Vec<String> {
+        let first = nodes
+            .iter()
+            .filter(|change| change.before.is_none() && change.after.mode == mode);
+        first.map(|change| change.node.to_string()).collect()
+    };
+    let (enforcing, observing) = (of(Mode::Enforce), of(Mode::Observe));
+    let mut warnings = Vec::new();
+    if !enforcing.is_empty() {
+        warnings.push(format!(
+            "first rules on {}: what they do not open is closed there from then on",
+            some(enforcing.into_iter())
+        ));
+    }
+    if !observing.is_empty() {
+        warnings.push(format!(
+            "first rules on {}, in mode observe: nothing is closed, only counted and logged",
+            some(observing.into_iter())
+        ));
+    }
+    warnings
 }
 
 /// Nodes whose mode changes.
@@ -95,6 +114,9 @@ fn admins(nodes: &[NodeChange<'_>]) -> Vec<String> {
     let mut losers: BTreeMap<BTreeSet<String>, Vec<&NodeName>> = BTreeMap::new();
     for change in nodes {
         let before = change.before.map(|before| before.admins.as_slice());
+        if change.after.mode == Mode::Observe {
+            continue;
+        }
         let removed: BTreeSet<String> = before
             .unwrap_or_default()
             .iter()
@@ -167,7 +189,7 @@ fn provisioning(access: &[Access]) -> Option<String> {
 }
 
 /// The first few, and how many more.
-fn some(names: impl ExactSizeIterator<Item = String>) -> String {
+pub(super) fn some(names: impl ExactSizeIterator<Item = String>) -> String {
     let more = names.len().saturating_sub(SHOWN);
     let names: Vec<String> = names.take(SHOWN).collect();
     let names = names.join(", ");

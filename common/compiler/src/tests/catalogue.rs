@@ -121,7 +121,17 @@ fn each_service_is_open_as_the_catalogue_defines() {
     }
     let tested: BTreeSet<&str> = EXPECTED.iter().map(|row| row.0).collect();
     for service in SERVICES {
-        let elsewhere = ["smtp", "icmp", "icmpv6", "sip-out", "rtp-out", "https-out"];
+        let elsewhere = [
+            "wss",
+            "turn",
+            "stun",
+            "smtp",
+            "icmp",
+            "icmpv6",
+            "sip-out",
+            "rtp-out",
+            "https-out",
+        ];
         let name = service.name;
         assert!(
             tested.contains(name) || elsewhere.contains(&name),
@@ -297,7 +307,7 @@ fn nothing_inbound_is_made_of_egress() {
 }
 
 #[test]
-fn only_dhcpv6_servers_of_its_own_link_reach_a_node() {
+fn dhcp_servers_reach_a_node_from_any_address() {
     let compiled = compiled(&documents(), &[all_roles(), node("sql-2", 2, &[Role::Sql])]);
     for ruleset in compiled.rulesets.values() {
         let label = |source: &str, port| {
@@ -306,6 +316,52 @@ fn only_dhcpv6_servers_of_its_own_link_reach_a_node() {
         };
         assert_eq!(label("fe80::1", 546), "failsafe:dhcpv6");
         assert_eq!(label("fe80::1", 547), "default");
-        assert_eq!(label("2001:db8:ffff::1", 546), "default");
+        assert_eq!(label("2001:db8:ffff::1", 546), "failsafe:dhcpv6");
+        let answer = |source_port| {
+            let packet = Packet {
+                source_port: Some(source_port),
+                ..Packet::new(address("198.18.0.1"), Protocol::Udp, 68)
+            };
+            simulate(ruleset, &packet).label
+        };
+        assert_eq!(answer(67), "failsafe:dhcp");
+        assert_eq!(answer(4000), "default");
+    }
+}
+
+#[test]
+fn browsers_and_relays_are_let_in_where_the_site_says_so() {
+    for (service, protocol, port) in [
+        ("wss", Protocol::Tcp, 8089),
+        ("turn", Protocol::Udp, 3478),
+        ("stun", Protocol::Udp, 3478),
+    ] {
+        let plain = single(&documents());
+        assert!(
+            !gets_through(&plain, "203.0.113.9", protocol, port),
+            "{service}"
+        );
+        let opened = |from, dangerous| {
+            changed(|site| {
+                let changes = ServiceOverride {
+                    from: Some(vec![from]),
+                    dangerous,
+                    ..ServiceOverride::default()
+                };
+                site.services.insert(service.to_owned(), changes);
+            })
+        };
+        let clients = single(&opened(AddressWord::Clients, false));
+        assert!(
+            gets_through(&clients, "203.0.113.9", protocol, port),
+            "{service}"
+        );
+        let error = refused(&opened(AddressWord::World, false)).to_string();
+        assert!(error.contains("dangerous: true"), "{error}");
+        let world = single(&opened(AddressWord::World, true));
+        assert!(
+            gets_through(&world, STRANGER[0], protocol, port),
+            "{service}"
+        );
     }
 }

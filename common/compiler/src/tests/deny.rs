@@ -151,7 +151,7 @@ fn an_entry_that_ends_is_denied_until_then() {
     let list = documents.lists.get_mut(&"voipbl".parse().unwrap()).unwrap();
     let until = |text: &str| text.parse::<Until>().unwrap();
     let (soon, late) = (until("2026-12-01T00:00:00Z"), until("2027-01-01T00:00:00Z"));
-    list.expiring = [
+    list.dated.expiring = [
         ("10.1.2.3/32", late),       // private
         ("192.0.2.126/31", soon),    // beside a provider
         ("192.0.2.128/32", late),    // a provider's
@@ -209,14 +209,14 @@ fn an_admin_does_not_end() {
         site.admins.push(list);
     });
     let list = documents.lists.get_mut(&"voipbl".parse().unwrap()).unwrap();
-    list.expiring = vec![Expiring {
+    list.dated.expiring = vec![Expiring {
         net: "198.51.100.99/32".parse().unwrap(),
         until: "2026-12-01T00:00:00Z".parse().unwrap(),
     }];
     let error = refused(&documents);
     assert_eq!(
         error.to_string(),
-        "admins cannot be list:voipbl: it holds addresses that expire, and rules made from \
-         admins do not expire"
+        "admins cannot be list:voipbl: it holds addresses that expire or begin later, and rules \
+         made from admins do neither"
     );
 }

@@ -55,8 +55,9 @@ fn sets_name_where_more_comes_from() {
     let ruleset = ruleset(&emitted(&with_names(), &[all_roles()]), "all-1").clone();
     for family in ["4", "6"] {
         let named = |set: &str| named(&ruleset, &format!("vf-{set}-{family}"));
-        assert_eq!(named("cluster"), ["cluster:eth1"]);
+        assert_eq!(named("cluster"), ["cluster"]);
         assert_eq!(named("block"), ["block"]);
+        assert_eq!(named("block-forced"), ["block-forced"]);
         assert_eq!(named("open"), ["open"]);
         let clients = [
             "allow",
@@ -279,7 +280,7 @@ fn a_fetched_list_loses_what_is_the_sites_own() {
     let nodes = [all_roles()];
     let dynamic = dynamic(&nodes, &[("name:sip.trunkco.example", &["198.18.78.1"])]);
     let site = "site-a".parse().unwrap();
-    let protection = Protection::of_site(&site, &with_names(), &nodes, &dynamic).unwrap();
+    let protection = Protection::of_site(&site, &with_names(), &dynamic).unwrap();
     let cleaned = protection.clean(nets(&[
         "198.51.100.66",
         "198.51.100.8/30", // holds an admin
@@ -302,7 +303,6 @@ fn a_fetched_list_loses_what_is_the_sites_own() {
     assert_eq!(
         dropped,
         [
-            "the cluster 1 (10.0.0.1/32)",
             "admins 1 (198.51.100.8/30)",
             "tenants 2 (203.0.113.7/32, 203.0.113.8/32)",
             "providers 1 (198.18.78.0/31)",
@@ -318,7 +318,7 @@ fn an_entry_that_holds_too_much_of_the_sites_own_is_dropped_whole() {
     let many = (0_u32..2000).map(|i| ipnet::IpNet::from(IpAddr::V4((0x2D00_0000 + i * 4).into())));
     acme.networks.insert("many".to_owned(), many.collect());
     let site = "site-a".parse().unwrap();
-    let protection = Protection::of_site(&site, &documents, &[], &DynamicSets::new(site.clone()));
+    let protection = Protection::of_site(&site, &documents, &DynamicSets::new(site.clone()));
     let cleaned = protection
         .unwrap()
         .clean(nets(&["45.0.0.0/16", "45.1.0.0/16"]));

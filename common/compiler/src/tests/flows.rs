@@ -56,6 +56,7 @@ fn cut(denials: &Denials<'_>, opener: Opener, protocol: Protocol, peer: &str, po
 fn failsafe() -> Failsafe {
     Failsafe {
         controllers: vec!["192.0.2.9:7443".parse().unwrap()],
+        ssh_ports: vec![42_422],
     }
 }
 

@@ -6,6 +6,7 @@ mod deny;
 mod dynamic_sets;
 mod dynamic_values;
 mod flows;
+mod hosts;
 mod oracle;
 mod order;
 mod properties;
@@ -19,11 +20,11 @@ use std::net::IpAddr;
 
 use voipfleet_policy::{Documents, Site};
 use voipfleet_ruleset::role::Role;
-use voipfleet_ruleset::ruleset::{Mode, Protocol, Rule, Ruleset, SetName};
+use voipfleet_ruleset::ruleset::{Family, Mode, Protocol, Rule, Ruleset, SetName};
 use voipfleet_ruleset::simulate::{Decision, Outcome, Packet, simulate};
 
 use super::dynamic_sets::at_rest;
-use super::fixtures::{documents, effective, node};
+use super::fixtures::{documents, effective, net, node};
 use super::{CompileError, Compiled, NodeInput, compile};
 
 /// What the nodes run when no dynamic set but the cluster holds anything.

@@ -4,8 +4,10 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use voipfleet_policy::catalogue::{Direction, Group, Roles, SERVICES, Service};
-use voipfleet_policy::{AddressWord, Transport, Trust};
-use voipfleet_ruleset::ruleset::{DnsName, DynamicSetName, DynamicSets, Interface, PortRange};
+use voipfleet_policy::{AddressWord, TestPacket, Traffic, Transport, Trust};
+use voipfleet_ruleset::ruleset::{
+    DnsName, DynamicSetName, DynamicSets, Interface, IpProtocol, PortRange,
+};
 
 use super::*;
 use crate::dynamic_sets::cluster;
@@ -19,19 +21,29 @@ struct Reading<'a> {
     node: &'a NodeInput,
     dynamic: &'a DynamicSets,
     source: IpAddr,
-    on_cluster_interface: bool,
-    transport: Transport,
-    port: u16,
+    interface: &'a str,
+    packet: TestPacket,
 }
 
 impl Reading<'_> {
     fn gets_through(&self) -> bool {
-        let ssh = self.transport == Transport::Tcp && self.port == 22;
+        let ssh = self.packet == TestPacket::Port(Transport::Tcp, 22);
         if ssh && self.is(&AddressWord::Admins, false) {
             return true;
         }
-        if self.site.cluster.trust == Trust::Full && self.is_member_here() {
-            return true;
+        if self.is_dynamic(&DynamicSetName::BlockForced) {
+            return false;
+        }
+        let cluster = &self.site.cluster;
+        let full = cluster.trust == Trust::Full && self.is_member_here();
+        let by_protocol = match self.packet {
+            TestPacket::Protocol(protocol) => {
+                cluster.protocols.contains(&protocol) && self.is_member_for_protocols()
+            }
+            TestPacket::Port(..) => false,
+        };
+        if full || by_protocol {
+            return !(cluster.is_by_interface_alone() && self.is_dynamic(&DynamicSetName::Block));
         }
         if self.is_dynamic(&DynamicSetName::Block) || self.is_dynamic(&DynamicSetName::Open) {
             return !self.is_dynamic(&DynamicSetName::Block);
@@ -46,9 +58,26 @@ impl Reading<'_> {
             || self.site.rules.iter().any(|rule| {
                 let here = rule.roles.is_empty()
                     || rule.roles.iter().any(|role| self.node.roles.contains(role));
-                here && rule.proto == self.transport
-                    && rule.ports.iter().any(|range| range.contains(self.port))
-                    && rule.from.iter().any(|word| self.is(word, false))
+                let by = rule.interface.as_ref().map(Interface::as_str);
+                let (of_it, anywhere) = match (&rule.traffic, self.packet) {
+                    (Traffic::Ports(transport, ports), TestPacket::Port(sent, port)) => {
+                        let inside = ports.iter().any(|range| range.contains(port));
+                        (*transport == sent && inside, false)
+                    }
+                    (Traffic::Protocol(protocol), TestPacket::Protocol(sent)) => {
+                        (*protocol == sent, true)
+                    }
+                    (Traffic::Any, _) => (true, false),
+                    _ => (false, false),
+                };
+                let is = |word: &AddressWord| match word {
+                    AddressWord::Cluster if by.is_some() => self.is_member(),
+                    AddressWord::Cluster if anywhere => self.is_member_for_protocols(),
+                    word => self.is(word, false),
+                };
+                here && of_it
+                    && by.is_none_or(|by| by == self.interface)
+                    && rule.from.iter().any(is)
             })
     }
 
@@ -58,11 +87,14 @@ impl Reading<'_> {
             Roles::All | Roles::Unpublished => true,
             Roles::Of(roles) => roles.iter().any(|role| has(*role)),
         };
-        if !here || !self.is_port_of(service) {
+        let TestPacket::Port(transport, port) = self.packet else {
+            return false;
+        };
+        if !here || !self.is_port_of(service, transport, port) {
             return false;
         }
         let media = matches!(service.group, Group::Rtp | Group::T38);
-        if media && self.is_sip_port() {
+        if media && self.is_sip_port(port) {
             return false;
         }
         let changes = self.site.services.get(service.name);
@@ -76,20 +108,17 @@ impl Reading<'_> {
         from.iter().any(|word| self.is(word, media))
     }
 
-    fn is_port_of(&self, service: &Service) -> bool {
-        let inside = |ranges: &[PortRange]| ranges.iter().any(|range| range.contains(self.port));
+    fn is_port_of(&self, service: &Service, transport: Transport, port: u16) -> bool {
+        let inside = |ranges: &[PortRange]| ranges.iter().any(|range| range.contains(port));
         let changes = self
             .site
             .services
             .get(service.name)
             .cloned()
             .unwrap_or_default();
-        let published = service
-            .openings
-            .iter()
-            .find(|o| o.transport == self.transport);
+        let published = service.openings.iter().find(|o| o.transport == transport);
         let speaks = match &changes.proto {
-            Some(transports) => transports.contains(&self.transport),
+            Some(transports) => transports.contains(&transport),
             None => published.is_some(),
         };
         speaks
@@ -100,20 +129,21 @@ impl Reading<'_> {
             }
     }
 
-    fn is_sip_port(&self) -> bool {
+    fn is_sip_port(&self, port: u16) -> bool {
         let sip = SERVICES
             .iter()
             .filter(|service| service.group == Group::Sip);
-        [5050, 5060, 5061].contains(&self.port)
+        [5050, 5060, 5061].contains(&port)
             || sip.into_iter().any(|service| {
                 let changes = self.site.services.get(service.name);
                 let moved = changes.and_then(|changes| changes.ports.as_ref());
-                moved.is_some_and(|ports| ports.iter().any(|range| range.contains(self.port)))
+                moved.is_some_and(|ports| ports.iter().any(|range| range.contains(port)))
             })
     }
 
     fn is_denied_by(&self, word: &AddressWord) -> bool {
-        let spared = self.is_member() || self.is(&AddressWord::Admins, false);
+        let member = self.is_member() && !self.site.cluster.is_by_interface_alone();
+        let spared = member || self.is(&AddressWord::Admins, false);
         match word {
             AddressWord::List(name) => {
                 let list = &self.documents.lists[name];
@@ -171,27 +201,35 @@ impl Reading<'_> {
 
     /// Whether the source is a member that came by the right interface.
     fn is_member_here(&self) -> bool {
-        self.is_member() && (self.site.cluster.interface.is_none() || self.on_cluster_interface)
+        let wanted = self.site.cluster.interface.as_ref();
+        self.is_member() && wanted.is_none_or(|wanted| wanted.as_str() == self.interface)
+    }
+
+    /// Protocols come by any interface, where the document names the members.
+    fn is_member_for_protocols(&self) -> bool {
+        if self.site.cluster.is_by_interface_alone() {
+            self.is_member_here()
+        } else {
+            self.is_member()
+        }
     }
 
     fn is_member(&self) -> bool {
-        // The fixture's nodes all have eth0 and eth1.
-        let wanted = self
-            .site
-            .cluster
-            .interface
-            .as_ref()
-            .map_or(&["eth0", "eth1"][..], |_: &Interface| &["eth1"]);
-        self.nodes
-            .iter()
-            .flat_map(|node| &node.addresses)
-            .any(|address| {
-                let link_local =
-                    matches!(address.net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
-                wanted.contains(&address.interface.as_str())
-                    && !link_local
-                    && address.net.addr() == self.source
-            })
+        let cluster = &self.site.cluster;
+        if cluster.members.iter().any(|net| net.contains(&self.source)) {
+            return true;
+        }
+        let mut reported = self.nodes.iter().flat_map(|node| &node.addresses);
+        reported.any(|address| {
+            let ip = address.net.addr();
+            let named = if cluster.networks.is_empty() {
+                // The fixture's nodes have their private addresses on eth1.
+                cluster.interface.is_some() && address.interface == "eth1"
+            } else {
+                cluster.networks.iter().any(|net| net.contains(&ip))
+            };
+            named && ip == self.source
+        })
     }
 
     fn is_dynamic(&self, name: &DynamicSetName) -> bool {
@@ -306,9 +344,13 @@ fn ports(site: &Site) -> Vec<u16> {
         .services
         .values()
         .flat_map(|s| s.ports.iter().flatten());
-    let ranges = published
-        .chain(own)
-        .chain(site.rules.iter().flat_map(|rule| &rule.ports));
+    let ranges =
+        published
+            .chain(own)
+            .chain(site.rules.iter().flat_map(|rule| match &rule.traffic {
+                Traffic::Ports(_, ports) => ports.as_slice(),
+                Traffic::Protocol(_) | Traffic::Any => &[],
+            }));
     ranges
         .flat_map(|range| {
             [
@@ -329,18 +371,29 @@ proptest! {
         documents in any_documents(),
         nodes in any_nodes().prop_filter("needs a node", |nodes| !nodes.is_empty()),
         dynamic in any_dynamic(),
-        packets in prop::collection::vec(any::<(Index, Index, Index, bool, bool)>(), 200),
+        packets in prop::collection::vec(any::<(Index, Index, Index, Index, bool)>(), 200),
     ) {
         let documents = enforced(documents);
         let site = documents.sites.values().next().unwrap();
         let mut dynamic = dynamic;
-        let interface = site.cluster.interface.clone();
-        let members = cluster(&nodes, interface.as_ref());
-        dynamic.insert(DynamicSetName::Cluster(interface), members);
+        for interface in [None, site.cluster.interface.clone()] {
+            let claimed = cluster(&nodes, interface.as_ref());
+            dynamic.insert(DynamicSetName::Cluster(interface), claimed);
+        }
         let compiled = effective_with(&documents, &nodes, &dynamic).unwrap();
         let (addresses, ports) = (addresses(&documents, &nodes, &dynamic), ports(site));
-        for (node, source, port, tcp, on_cluster_interface) in packets {
+        let others = ["vrrp", "esp", "ospf"].map(|name| name.parse::<IpProtocol>().unwrap());
+        for (node, source, port, kind, on_eth1) in packets {
             let node = node.get(&nodes);
+            let port = *port.get(&ports);
+            let (sent, protocol) = match kind.index(5) {
+                0 => {
+                    let other = others[kind.index(others.len())];
+                    (TestPacket::Protocol(other), Protocol::Other(other))
+                }
+                1 | 2 => (TestPacket::Port(Transport::Tcp, port), Protocol::Tcp),
+                _ => (TestPacket::Port(Transport::Udp, port), Protocol::Udp),
+            };
             let reading = Reading {
                 documents: &documents,
                 site,
@@ -348,20 +401,17 @@ proptest! {
                 node,
                 dynamic: &dynamic,
                 source: *source.get(&addresses),
-                on_cluster_interface,
-                transport: if tcp { Transport::Tcp } else { Transport::Udp },
-                port: *port.get(&ports),
+                interface: if on_eth1 { "eth1" } else { "eth0" },
+                packet: sent,
             };
-            let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
-            let mut packet = Packet::new(reading.source, protocol, reading.port);
-            let interface = if on_cluster_interface { "eth1" } else { "eth0" };
-            packet.in_interface = Some(interface.parse().unwrap());
+            let mut packet = Packet::new(reading.source, protocol, port);
+            packet.in_interface = Some(reading.interface.parse().unwrap());
             let outcome = simulate(&compiled.rulesets[&node.name], &packet);
             prop_assert_eq!(
                 outcome.decision == Decision::Accept,
                 reading.gets_through(),
-                "{:?} {} from {} on {} by {}: {:?}",
-                protocol, reading.port, reading.source, node.name, interface, outcome
+                "{:?} from {} on {} by {}: {:?}",
+                sent, reading.source, node.name, reading.interface, outcome
             );
         }
     }

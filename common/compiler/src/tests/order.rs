@@ -33,6 +33,7 @@ fn the_chain_has_the_order_of_the_design() {
     assert_eq!(
         labels(&ruleset, "VF-INPUT"),
         [
+            "block:forced",
             "cluster",
             "block",
             "open",

@@ -38,7 +38,7 @@ fn shuffled(documents: &Documents) -> Documents {
     }
     documents.lists.values_mut().for_each(|list| {
         list.addresses.reverse();
-        list.expiring.reverse();
+        list.dated.expiring.reverse();
     });
     documents
 }
@@ -123,9 +123,9 @@ fn the_digests_of_fixed_documents_are_known() {
     assert_eq!(
         digests,
         [
-            "c8351d9c1522317d03111a557c2b9e85e841f244f8b335ca864e10b06d471110",
-            "5c77490d3472088578e2c96a652410c8a643fdaf466f5513285bd1f13f41c257",
-            "3b124525f52fd132ce06bf99ffbae4c5992fb95ca5423bacfc162a706ce9fa97",
+            "2799cdf77eb382a22b20ce267829bc50dbd82cd8c27adbaff357139a1fd8b82d",
+            "4aa0fd93bb66d0b88d1b3e7152383913c8a9c2538185208d0809d8d393fff380",
+            "f1d1a2e45cf8e96110f37e494620c51869fd64823e979603c52348a9565767c0",
         ]
     );
 }

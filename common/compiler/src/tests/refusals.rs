@@ -1,6 +1,8 @@
 //! Documents that must not compile, and those that do with a warning.
 
-use voipfleet_policy::{AddressWord, CustomRule, PolicyTest, ServiceOverride, Transport};
+use voipfleet_policy::{
+    AddressWord, CustomRule, PolicyTest, ServiceOverride, TestPacket, Traffic, Transport,
+};
 use voipfleet_ruleset::ruleset::{PortRange, Probe, ProbeCheck};
 
 use super::*;
@@ -114,9 +116,9 @@ fn nor_by_a_rule_of_the_site() {
         changed(|site| {
             site.rules = vec![CustomRule {
                 name: "wide".to_owned(),
-                proto,
-                ports: vec![PortRange::new(first, last).unwrap()],
+                traffic: Traffic::Ports(proto, vec![PortRange::new(first, last).unwrap()]),
                 from: vec![AddressWord::World],
+                interface: None,
                 roles: Vec::new(),
                 dangerous,
             }];
@@ -128,7 +130,7 @@ fn nor_by_a_rule_of_the_site() {
         "{error}"
     );
     compiled(&rule(Transport::Tcp, 3000, 4000, true), &[all_roles()]);
-    compiled(&rule(Transport::Udp, 3000, 4000, false), &[all_roles()]);
+    compiled(&rule(Transport::Udp, 3000, 3400, false), &[all_roles()]);
 }
 
 #[test]
@@ -200,8 +202,8 @@ fn a_failing_test_of_the_site_names_the_rule_that_decided() {
         name: format!("test of {port}"),
         from: address(source),
         role: Role::Sip,
-        proto: Transport::Udp,
-        port,
+        packet: TestPacket::Port(Transport::Udp, port),
+        interface: None,
         accept,
     };
     let documents = changed(|site| {

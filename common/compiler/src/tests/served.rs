@@ -1,7 +1,7 @@
 //! Whose networks a site serves: no list denies them.
 
 use voipfleet_policy::{Documents, Source, check};
-use voipfleet_ruleset::ruleset::DynamicSet;
+use voipfleet_ruleset::ruleset::{DynamicSet, DynamicSetName};
 
 use super::{Protocol, all_roles, at_rest, gets_through, ruleset};
 use crate::Protection;
@@ -61,7 +61,7 @@ fn clients_of_a_single_rule_or_service_are_the_sites_own() {
     ] {
         dynamic.insert(host.parse().unwrap(), DynamicSet::new(nets(&[held]), []));
     }
-    let protection = Protection::of_site(&site, &documents, &nodes, &dynamic).unwrap();
+    let protection = Protection::of_site(&site, &documents, &dynamic).unwrap();
     let cleaned = protection.clean(nets(&[
         "192.0.2.65",
         "192.0.2.68",
@@ -81,6 +81,14 @@ fn clients_of_a_single_rule_or_service_are_the_sites_own() {
             "providers 3 (198.18.78.1/32, 203.0.113.17/32, 203.0.113.33/32)",
         ]
     );
+
+    // What a node reports about itself takes nothing out of a list.
+    let own = DynamicSetName::Cluster(None);
+    let mut claimed = dynamic.clone();
+    claimed.insert(own, DynamicSet::new(nets(&["198.51.100.66"]), []));
+    let protection = Protection::of_site(&site, &documents, &claimed).unwrap();
+    let cleaned = protection.clean(nets(&["198.51.100.66"]));
+    assert_eq!(cleaned.nets, nets(&["198.51.100.66"]));
 
     // Nor does a node deny them by a list of the documents, or by one that is out of date.
     let voipbl = nets(&["192.0.2.66", "198.18.77.1", "198.18.66.6"]);

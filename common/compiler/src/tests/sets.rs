@@ -27,6 +27,8 @@ fn one_set_for_each_word_and_family() {
             "vf-admins-6",
             "vf-block-4",
             "vf-block-6",
+            "vf-block-forced-4",
+            "vf-block-forced-6",
             "vf-clients-4",
             "vf-clients-6",
             "vf-cluster-4",
@@ -160,6 +162,7 @@ fn long_names_get_sets_of_their_own() {
             name: name.parse().unwrap(),
             networks: [("hq".to_owned(), nets(&[network]))].into(),
             names: std::collections::BTreeMap::new(),
+            dated: std::collections::BTreeMap::new(),
         };
         words.push(AddressWord::Tenant(tenant.name.clone()));
         documents.tenants.insert(tenant.name.clone(), tenant);

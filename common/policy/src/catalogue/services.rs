@@ -226,6 +226,38 @@ pub static SERVICES: &[Service] = &[
         ..ROW
     },
     Service {
+        name: "wss",
+        openings: &[open(Tcp, &[one(4443), one(7443), one(8082), one(8089)])],
+        roles: Roles::Of(&[Role::Sip, Role::Pbx]),
+        never_world: true,
+        basis: "inference: usual ports of Asterisk, FreeSWITCH and Kamailio; roles by inference",
+        note: "SIP of softphones in a browser, over secure WebSocket; off until the site sets from. \
+               Their media comes by rtp, or by turn",
+        ..ROW
+    },
+    Service {
+        name: "turn",
+        openings: &[open(Udp, &[one(3478)]), open(Tcp, &[one(3478), one(5349)])],
+        roles: Roles::Unpublished,
+        never_world: true,
+        basis: "RFC 8656; not part of VoipNow",
+        note: "relays media of softphones behind NAT; off until the site sets from. Whoever has its \
+               password reaches what the node reaches, so that the world needs dangerous: true. The \
+               ports that it relays on (49152-65535/udp) need a rule. No role runs it by itself: \
+               opened, it is open on every node",
+        ..ROW
+    },
+    Service {
+        name: "stun",
+        openings: &[open(Udp, &[one(3478)])],
+        roles: Roles::Unpublished,
+        never_world: true,
+        basis: "RFC 8489; not part of VoipNow",
+        note: "tells softphones their own address; off until the site sets from. It shares its port \
+               with turn. No role runs it by itself: opened, it is open on every node",
+        ..ROW
+    },
+    Service {
         name: "icmp",
         icmp: &[
             icmp(Family::V4, 3, "destination unreachable"),

@@ -1,5 +1,7 @@
 //! Openings that expose more than an operator can want.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use voipfleet_ruleset::ruleset::PortRange;
 
@@ -7,7 +9,11 @@ use super::Decoder;
 use crate::address_space::{AddressSpace, is_world};
 use crate::catalogue::{Group, SERVICES, Service};
 use crate::diagnostic::Span;
-use crate::document::{AddressWord, Transport};
+use crate::document::AddressWord;
+use crate::traffic::Transport;
+
+/// So many ports of one transport are not opened to the world by chance.
+const WIDE_RANGE: usize = 1024;
 
 /// An opening of a site: a service, or a rule of its own.
 pub(super) struct Opened<'a> {
@@ -63,7 +69,32 @@ impl Decoder<'_> {
             }
             return;
         }
+        if self.wide_range(opened, *first) {
+            return;
+        }
         self.unlimited(opened, *first);
+    }
+
+    /// Reports so many ports for the world that nobody knows what listens there. Media is meant for
+    /// it.
+    fn wide_range(&mut self, opened: &Opened<'_>, first: Span) -> bool {
+        let is_media = opened.service.is_some_and(|service| service.media);
+        let mut ports: BTreeMap<Transport, usize> = BTreeMap::new();
+        for (transport, range) in opened.openings {
+            *ports.entry(*transport).or_default() += usize::from(range.last - range.first) + 1;
+        }
+        let most = ports.into_values().max().unwrap_or(0);
+        if is_media || opened.dangerous || most < WIDE_RANGE {
+            return false;
+        }
+        self.sink.error(
+            opened.ports.unwrap_or(first),
+            format!("{} opens {most} ports to the world", opened.what),
+            "whatever listens there could be reached by every address",
+            "name the ports and sources that need it; if it must be so, write `dangerous: true` \
+             beside it",
+        );
+        true
     }
 
     /// Whether a word means every address, or nearly.

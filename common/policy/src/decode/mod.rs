@@ -1,5 +1,6 @@
 //! From a tree of nodes to typed documents. Decoding goes on after a mistake, to report them all.
 
+mod cluster;
 mod exposure;
 mod feed;
 mod networks;
@@ -272,6 +273,8 @@ impl Decoder<'_> {
             Value::Sequence(_) | Value::Mapping(_) => {
                 let help = if looks_like_ipv6(node) {
                     "put an IPv6 address that ends with `:` into quotes"
+                } else if matches!(node.value, Value::Mapping(_)) {
+                    "write one value, without braces"
                 } else {
                     "write one value, without brackets"
                 };

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use voipfleet_ruleset::identifiers::is_name;
-use voipfleet_ruleset::ruleset::{DnsName, Expiring, InvalidUntil, Until};
+use voipfleet_ruleset::ruleset::{DnsName, Expiring, InvalidUntil, Scheduled, Until};
 
 use super::super::address_space::{AddressSpace, is_world};
 use super::super::diagnostic::{Span, quoted};
-use super::super::document::{Document, List, Provider, Tenant};
-use super::super::schema::LIST_ENTRY;
+use super::super::document::{Dated, Document, List, Provider, Tenant};
+use super::super::feed::Feed;
+use super::super::list_line::networks_of_line;
+use super::super::schema::DATED_NETWORK;
 use super::super::yaml::{Node, Value};
 use super::feed::Elsewhere;
 use super::{Decoded, Decoder, Fields, looks_like_ipv6};
@@ -17,11 +19,41 @@ use super::{Decoded, Decoder, Fields, looks_like_ipv6};
 /// The most DNS names of one document: each costs a query every few minutes.
 const MAX_HOSTS: usize = 256;
 
-/// Addresses of a client: networks, and DNS names of hosts.
+/// The most networks that the lines of one file make.
+const MAX_LISTED: usize = Feed::MOST_ENTRIES as usize;
+
+/// Addresses of a client: networks, those with dates, and DNS names of hosts.
 #[derive(Default)]
 struct Peers {
     networks: Vec<IpNet>,
+    dated: Dated,
     names: Vec<DnsName>,
+}
+
+impl Peers {
+    fn nets(&self) -> impl Iterator<Item = &IpNet> {
+        self.networks.iter().chain(self.dated.nets())
+    }
+}
+
+/// An address with its dates.
+struct Entry {
+    net: IpNet,
+    from: Option<Until>,
+    until: Option<Until>,
+}
+
+impl Dated {
+    /// Takes an entry with dates; gives back one without.
+    fn take(&mut self, entry: &Entry) -> Option<IpNet> {
+        let Entry { net, from, until } = *entry;
+        match (from, until) {
+            (None, None) => return Some(net),
+            (None, Some(until)) => self.expiring.push(Expiring { net, until }),
+            (Some(from), until) => self.scheduled.push(Scheduled { net, from, until }),
+        }
+        None
+    }
 }
 
 impl Decoder<'_> {
@@ -29,6 +61,7 @@ impl Decoder<'_> {
         let name = fields.get("name").and_then(|node| self.name(node, "name"));
         let mut networks = BTreeMap::new();
         let mut names = BTreeMap::new();
+        let mut dated = BTreeMap::new();
         if let Some(node) = fields.get("networks") {
             for entry in self.mapping(node, "networks").unwrap_or_default() {
                 if entry.key.is_empty() {
@@ -42,15 +75,20 @@ impl Decoder<'_> {
                 if !found.names.is_empty() {
                     names.insert(key.clone(), found.names);
                 }
+                if !found.dated.is_empty() {
+                    dated.insert(key.clone(), found.dated);
+                }
                 networks.insert(key, found.networks);
             }
             self.hosts_of_one(node.span, names.values().map(Vec::len).sum());
-            self.networks_of_one(node.span, networks.values().flatten());
+            let with_dates = dated.values().flat_map(Dated::nets);
+            self.networks_of_one(node.span, networks.values().flatten().chain(with_dates));
         }
         Some(Tenant {
             name: name?,
             networks,
             names,
+            dated,
         })
     }
 
@@ -66,7 +104,7 @@ impl Decoder<'_> {
         let media = peers("media");
         if let Some(node) = fields.get("signalling").or_else(|| fields.get("media")) {
             self.hosts_of_one(node.span, signalling.names.len() + media.names.len());
-            self.networks_of_one(node.span, signalling.networks.iter().chain(&media.networks));
+            self.networks_of_one(node.span, signalling.nets().chain(media.nets()));
         }
         Some(Provider {
             name: name?,
@@ -74,6 +112,8 @@ impl Decoder<'_> {
             media: media.networks,
             signalling_names: signalling.names,
             media_names: media.names,
+            signalling_dated: signalling.dated,
+            media_dated: media.dated,
         })
     }
 
@@ -109,19 +149,19 @@ impl Decoder<'_> {
     /// whatever is open to clients.
     fn peers(&mut self, node: &Node<'_>, what: &str) -> Peers {
         let mut peers = Peers::default();
-        for item in self.one_or_many(node, what) {
-            let Some(text) = self.scalar(item, what) else {
-                continue;
-            };
-            if let Ok(name) = DnsName::written(text) {
+        for item in self.entries(node, what) {
+            if let Value::Scalar { text, .. } = &item.value
+                && let Ok(name) = DnsName::written(text)
+            {
                 if !peers.names.contains(&name) {
                     peers.names.push(name);
                 }
                 continue;
             }
-            let Some(net) = self.network(text, item.span) else {
+            let Some(entry) = self.entry(item, what) else {
                 continue;
             };
+            let net = entry.net;
             if is_world(&net) {
                 self.sink.error(
                     item.span,
@@ -131,21 +171,23 @@ impl Decoder<'_> {
                      networks, or open single services with `from: [world]`",
                 );
             }
-            peers.networks.push(net);
+            peers.networks.extend(peers.dated.take(&entry));
         }
+        let mut lasting = peers.networks.clone();
+        lasting.sort_unstable();
+        peers.dated.settle(&lasting);
         peers
     }
 
     pub(super) fn list(&mut self, fields: &Fields<'_, '_>) -> Option<Decoded> {
         let name = fields.get("name").and_then(|node| self.name(node, "name"));
-        let (mut addresses, mut expiring) = (Vec::new(), Vec::new());
+        let (mut addresses, mut dated) = (Vec::new(), Dated::default());
         let given = fields.get("addresses");
         if let Some(node) = given {
-            for item in self.one_or_many(node, "addresses") {
-                match self.entry(item) {
-                    Some((net, None)) => addresses.push(net),
-                    Some((net, Some(until))) => expiring.push(Expiring { net, until }),
-                    None => {}
+            for item in self.entries(node, "addresses") {
+                if let Some(entry) = self.entry(item, "addresses") {
+                    self.not_everything(&entry.net, item.span);
+                    addresses.extend(dated.take(&entry));
                 }
             }
         }
@@ -169,37 +211,56 @@ impl Decoder<'_> {
         let mut list = List {
             name: name?,
             addresses: Vec::new(),
-            expiring: Vec::new(),
+            dated: Dated::default(),
             feed,
         };
-        list.extend(addresses, expiring);
+        list.extend(addresses, dated);
         Some(Decoded {
             document: Document::List(list),
             file,
         })
     }
 
-    /// One of a list's addresses, with its end if it has one.
-    fn entry(&mut self, node: &Node<'_>) -> Option<(IpNet, Option<Until>)> {
-        let (address, what, until) = match &node.value {
+    /// The items of a list of addresses; a single one, with or without dates, is a list of one.
+    fn entries<'n, 's>(&mut self, node: &'n Node<'s>, what: &str) -> &'n [Node<'s>] {
+        match &node.value {
+            Value::Mapping(_) => std::slice::from_ref(node),
+            _ => self.one_or_many(node, what),
+        }
+    }
+
+    /// An address, with its dates if it has any.
+    fn entry(&mut self, node: &Node<'_>, what: &str) -> Option<Entry> {
+        let (mut from, mut until) = (None, None);
+        let (address, what) = match &node.value {
             Value::Mapping(_) if !looks_like_ipv6(node) => {
-                let fields = self.fields(node, &LIST_ENTRY)?;
-                let until = match fields.get("until") {
-                    Some(node) => Some(self.until(node)?),
-                    None => None,
-                };
-                (fields.get("address")?, "address", until)
+                let fields = self.fields(node, &DATED_NETWORK)?;
+                if let Some(node) = fields.get("from") {
+                    from = Some(self.time(node, "from")?);
+                }
+                if let Some(node) = fields.get("until") {
+                    until = Some(self.time(node, "until")?);
+                    if from.is_some_and(|from| Some(from) >= until) {
+                        self.sink.error(
+                            node.span,
+                            "`until` is not later than `from`",
+                            "it would never be valid",
+                            "write the later time behind `until`",
+                        );
+                        return None;
+                    }
+                }
+                (fields.get("address")?, "address")
             }
-            _ => (node, "addresses", None),
+            _ => (node, what),
         };
         let text = self.scalar(address, what)?;
         let net = self.network(text, address.span)?;
-        self.not_everything(&net, address.span);
-        Some((net, until))
+        Some(Entry { net, from, until })
     }
 
-    fn until(&mut self, node: &Node<'_>) -> Option<Until> {
-        let text = self.scalar(node, "until")?;
+    fn time(&mut self, node: &Node<'_>, what: &str) -> Option<Until> {
+        let text = self.scalar(node, what)?;
         match text.parse::<Until>() {
             Ok(until) => Some(until),
             Err(InvalidUntil { meant }) => {
@@ -209,7 +270,7 @@ impl Decoder<'_> {
                 };
                 self.sink.error(
                     node.span,
-                    format!("{} is no time for `until`", quoted(text)),
+                    format!("{} is no time for `{what}`", quoted(text)),
                     "",
                     help,
                 );
@@ -218,7 +279,8 @@ impl Decoder<'_> {
         }
     }
 
-    /// Reads a list's file: one address a line, with comments.
+    /// Reads a list's file: one address, prefix or range a line, or comma separated values that
+    /// begin with one, as a fetched list may have them, with comments.
     pub(in super::super) fn list_file(&mut self, text: &str) -> Vec<IpNet> {
         let mut addresses = Vec::new();
         let mut at = 0;
@@ -235,13 +297,44 @@ impl Decoder<'_> {
             // The place of the word: `split` and `trim` gave a part of the same line.
             let offset = start + line.find(word).unwrap_or(0);
             let span = Span::new(offset, offset + word.len());
-            if word.contains(char::is_whitespace) {
-                self.sink.error(
-                    span,
-                    format!("{} is more than one address", quoted(word)),
-                    "",
-                    "write one address on a line; put a comment behind `#`",
-                );
+            if word.contains([',', '\t', '"', '-']) {
+                match networks_of_line(word) {
+                    Some(nets) => {
+                        for net in &nets {
+                            self.not_everything(net, span);
+                        }
+                        addresses.extend(nets);
+                        if addresses.len() > MAX_LISTED {
+                            self.sink.error(
+                                span,
+                                format!("this list has more than {MAX_LISTED} networks"),
+                                "a range can be hundreds of them",
+                                "write prefixes in place of ranges, or leave entries out",
+                            );
+                            return addresses;
+                        }
+                    }
+                    None => self.sink.error(
+                        span,
+                        "this line begins with no address, prefix or range",
+                        "",
+                        "write one on each line, alone or before a comma; put a comment or a head \
+                         line behind `#`, and the lower address of a range first",
+                    ),
+                }
+                continue;
+            }
+            // A document may name any file of its folder, and whoever has it checked may not read
+            // them all: of a line that is nothing like an address nothing is shown.
+            let is_like_address = |c: char| c.is_ascii_hexdigit() || matches!(c, '.' | ':' | '/');
+            if !word.chars().all(is_like_address) {
+                let message = if word.contains(char::is_whitespace) {
+                    "this line is more than one address"
+                } else {
+                    "this line is no address"
+                };
+                let help = "write one address on a line; put a comment behind `#`";
+                self.sink.error(span, message, "", help);
                 continue;
             }
             if let Some(net) = self.network(word, span) {

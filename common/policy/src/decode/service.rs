@@ -3,8 +3,9 @@
 use voipfleet_ruleset::ruleset::{MAX_PORT_SLOTS, PortRange, Rate};
 
 use super::super::diagnostic::{Span, quoted};
-use super::super::document::{ServiceOverride, Transport};
+use super::super::document::ServiceOverride;
 use super::super::schema::{LIMIT, SERVICE};
+use super::super::traffic::Transport;
 use super::super::yaml::{Entry, Node};
 use super::exposure::Opened;
 use super::values::is_empty;

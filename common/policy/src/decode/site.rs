@@ -2,30 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use voipfleet_ruleset::ruleset::Mode;
+use voipfleet_ruleset::ruleset::{Mode, PortRange};
 
 use super::super::address_space::{is_no_source, is_world};
 use super::super::diagnostic::{Span, quoted};
 use super::super::document::{
-    AddressWord, Cluster, CustomRule, DefaultVerdict, PolicyTest, Rollout, Site, Trust,
+    AddressWord, CustomRule, DefaultVerdict, Ipv6, PolicyTest, Rollout, Site,
 };
 use super::super::schema::{
-    ACCEPT, CLUSTER, DEFAULTS, EXPECTATIONS, MODES, RULE, TEST, TEST_TARGET, TRUSTS,
+    ACCEPT, DEFAULTS, EXPECTATIONS, IPV6, MODES, RULE, TEST, TEST_TARGET, TRANSPORTS,
 };
-use super::super::yaml::Node;
+use super::super::traffic::{TestPacket, Traffic, Transport};
+use super::super::yaml::{Node, Value};
 use super::exposure::Opened;
 use super::values::is_empty;
 use super::{Decoder, Fields};
 use crate::Kind;
 
-impl Default for Cluster {
-    fn default() -> Self {
-        Self {
-            interface: None,
-            trust: Trust::Full,
-        }
-    }
-}
+const ALL_PORTS: PortRange = PortRange {
+    first: 1,
+    last: u16::MAX,
+};
 
 impl Decoder<'_> {
     pub(super) fn site(&mut self, fields: &Fields<'_, '_>) -> Option<Site> {
@@ -39,6 +36,10 @@ impl Decoder<'_> {
         let cluster = fields
             .get("cluster")
             .map(|node| self.cluster(node))
+            .unwrap_or_default();
+        let ipv6 = fields
+            .get("ipv6")
+            .map(|node| self.ipv6(node))
             .unwrap_or_default();
         let mode = fields
             .get("mode")
@@ -78,6 +79,7 @@ impl Decoder<'_> {
             providers,
             admins,
             cluster,
+            ipv6,
             mode,
             default,
             services,
@@ -203,30 +205,35 @@ impl Decoder<'_> {
         words.into_iter().map(|(word, _)| word).collect()
     }
 
-    fn cluster(&mut self, node: &Node<'_>) -> Cluster {
-        let mut cluster = Cluster::default();
-        let Some(fields) = self.fields(node, &CLUSTER) else {
-            return cluster;
-        };
-        if let Some(node) = fields.get("interface")
-            && let Some(text) = self.scalar(node, "interface")
-        {
-            cluster.interface = text.parse().ok();
-            if cluster.interface.is_none() {
-                self.sink.error(
-                    node.span,
-                    format!("{} is not a network interface", quoted(text)),
-                    "",
-                    "write its name as `ip link` shows it, 1 to 15 characters: eth1",
-                );
+    /// `none`, or the nodes that have none.
+    fn ipv6(&mut self, node: &Node<'_>) -> Ipv6 {
+        if let Value::Scalar { text, .. } = &node.value {
+            if text == "none" {
+                return Ipv6::None;
             }
+            self.sink.error(
+                node.span,
+                format!("{} is no value for `ipv6`", quoted(text)),
+                "",
+                "write `none` if no node has IPv6, or name those that have none: `{nodes: [sql1]}` \
+                 or `{roles: [sql]}`; remove it where all have IPv6",
+            );
+            return Ipv6::default();
         }
-        if let Some(node) = fields.get("trust")
-            && let Some("strict") = self.choice(node, "trust", TRUSTS)
-        {
-            cluster.trust = Trust::Strict;
+        let Some(fields) = self.fields(node, &IPV6) else {
+            return Ipv6::default();
+        };
+        let nodes = fields.get("nodes").map(|node| {
+            let names = self.one_or_many(node, "nodes").iter();
+            names.filter_map(|node| self.name(node, "nodes")).collect()
+        });
+        let roles = fields
+            .get("roles")
+            .map(|node| self.distinct(node, "roles", Self::role));
+        Ipv6::NoneOn {
+            nodes: nodes.unwrap_or_default(),
+            roles: roles.unwrap_or_default().into_iter().collect(),
         }
-        cluster
     }
 
     fn rule(&mut self, node: &Node<'_>, names: &mut BTreeSet<String>) -> Option<CustomRule> {
@@ -246,11 +253,9 @@ impl Decoder<'_> {
             .unwrap_or(false);
         let accept = fields.get("accept")?;
         let accept = self.fields(accept, &ACCEPT)?;
-        let proto = accept
-            .get("proto")
-            .and_then(|node| self.transport(node, "proto"));
+        let interface = self.interface(&accept);
         let ports = accept.get("ports");
-        let ranges = ports.and_then(|node| self.ports(node, "ports"));
+        let traffic = self.traffic(&accept, interface.is_some());
         let from = accept.get("from").map(|node| {
             if is_empty(node) {
                 self.sink.error(
@@ -273,25 +278,100 @@ impl Decoder<'_> {
             }
             self.distinct(node, "roles", Self::role)
         });
-        let (name, proto, ports, ranges, from) = (name?, proto?, ports?, ranges?, from?);
-        let openings: Vec<_> = ranges.iter().map(|range| (proto, *range)).collect();
+        let (name, traffic, from) = (name?, traffic?, from?);
+        let openings: Vec<_> = match &traffic {
+            Traffic::Ports(proto, ranges) => ranges.iter().map(|range| (*proto, *range)).collect(),
+            Traffic::Protocol(_) => Vec::new(),
+            Traffic::Any => vec![(Transport::Tcp, ALL_PORTS), (Transport::Udp, ALL_PORTS)],
+        };
         self.exposure(&Opened {
             what: &format!("rule `{name}`"),
             service: None,
             openings: &openings,
-            ports: Some(ports.span),
+            ports: ports.map(|ports| ports.span),
             from: &from,
             dangerous,
             limited: false,
         });
         Some(CustomRule {
             name,
-            proto,
-            ports: ranges,
+            traffic,
+            interface,
             from: from.into_iter().map(|(word, _)| word).collect(),
             roles: roles.unwrap_or_default(),
             dangerous,
         })
+    }
+
+    /// `proto` and `ports` of a rule.
+    fn traffic(&mut self, fields: &Fields<'_, '_>, has_interface: bool) -> Option<Traffic> {
+        let node = fields.get("proto")?;
+        let text = self.scalar(node, "proto")?;
+        let ports = fields.get("ports");
+        if TRANSPORTS.contains(&text) {
+            let proto = self.transport(node, "proto")?;
+            let Some(ports) = ports else {
+                self.sink.error(
+                    node.span,
+                    format!("a rule for {text} needs the field `ports`"),
+                    "`ports` is missing",
+                    "add `ports`: a port (5060), a range (10000-20000) or several (80,443)",
+                );
+                return None;
+            };
+            return Some(Traffic::Ports(proto, self.ports(ports, "ports")?));
+        }
+        let traffic = if text == "any" {
+            if !has_interface {
+                self.sink.error(
+                    node.span,
+                    "`proto: any` is for an interface",
+                    "of which one?",
+                    "add `interface: tailscale0`, or name protocols and ports",
+                );
+                return None;
+            }
+            Traffic::Any
+        } else {
+            Traffic::Protocol(self.ip_protocol(node, "proto")?)
+        };
+        self.no_ports(text, ports);
+        Some(traffic)
+    }
+
+    /// The packet of a test.
+    fn test_packet(&mut self, fields: &Fields<'_, '_>) -> Option<TestPacket> {
+        let node = fields.get("proto")?;
+        let text = self.scalar(node, "proto")?;
+        let port = fields.get("port");
+        if !TRANSPORTS.contains(&text) {
+            let protocol = self.ip_protocol(node, "proto")?;
+            self.no_ports(text, port);
+            return Some(TestPacket::Protocol(protocol));
+        }
+        let proto = self.transport(node, "proto")?;
+        let Some(port) = port else {
+            self.sink.error(
+                node.span,
+                format!("a test of {text} needs the field `port`"),
+                "`port` is missing",
+                "add `port`: 5060",
+            );
+            return None;
+        };
+        let port = self.count(port, "port", 1, 65_535)?;
+        Some(TestPacket::Port(proto, u16::try_from(port).ok()?))
+    }
+
+    fn no_ports(&mut self, proto: &str, ports: Option<&Node<'_>>) {
+        if let Some(ports) = ports {
+            self.sink.error(
+                ports.span,
+                format!("{} has no ports here", quoted(proto)),
+                "only tcp and udp have",
+                "remove them: the rule is about the protocol as a whole",
+            );
+        }
     }
 
     fn test(&mut self, node: &Node<'_>, names: &mut BTreeSet<String>) -> Option<PolicyTest> {
@@ -308,19 +388,14 @@ impl Decoder<'_> {
         let target = fields.get("to")?;
         let target = self.fields(target, &TEST_TARGET)?;
         let role = target.get("role").and_then(|node| self.role(node, "role"));
-        let proto = target
-            .get("proto")
-            .and_then(|node| self.transport(node, "proto"));
-        let port = target
-            .get("port")
-            .and_then(|node| self.count(node, "port", 1, 65_535))
-            .and_then(|port| u16::try_from(port).ok());
+        let packet = self.test_packet(&target);
+        let interface = self.interface(&target);
         Some(PolicyTest {
             name: name?,
             from: from?,
             role: role?,
-            proto: proto?,
-            port: port?,
+            packet: packet?,
+            interface,
             accept: expect? == "accept",
         })
     }

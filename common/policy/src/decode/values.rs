@@ -7,8 +7,9 @@ use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{PortRange, RateUnit};
 
 use super::super::diagnostic::{Span, quoted};
-use super::super::document::{Batch, Transport};
+use super::super::document::Batch;
 use super::super::schema::{ROLES, TRANSPORTS};
+use super::super::traffic::Transport;
 use super::super::yaml::{Node, Value};
 use super::Decoder;
 
@@ -248,7 +249,7 @@ impl Decoder<'_> {
         PortRange::new(u16::try_from(low).ok()?, u16::try_from(high).ok()?)
     }
 
-    /// A duration in milliseconds: `500ms`, `30s`, `5m`, `1h`.
+    /// A duration in milliseconds: `500ms`, `30s`, `5m`, `1h`, `7d`, `2w`.
     pub(super) fn duration(
         &mut self,
         node: &Node<'_>,
@@ -274,7 +275,7 @@ impl Decoder<'_> {
                 node.span,
                 format!("{} is not a duration", quoted(text)),
                 "",
-                "write a whole number with its unit: 500ms, 30s, 5m or 1h",
+                "write a whole number with its unit: 500ms, 30s, 5m, 1h, 7d or 2w",
             ),
         }
         None
@@ -380,6 +381,8 @@ fn duration(text: &str) -> Option<u64> {
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
+        "w" => 7 * 86_400_000,
         _ => return None,
     };
     Some(u64::from(digits(number)?) * scale)
@@ -398,4 +401,26 @@ pub(in super::super) fn written_duration(millis: u64) -> String {
 /// Whether a node is a list without items, or nothing.
 pub(super) fn is_empty(node: &Node<'_>) -> bool {
     node.is_null() || matches!(&node.value, Value::Sequence(items) if items.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_take_milliseconds_to_weeks() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("7d", 7 * 86_400_000),
+            ("2w", 14 * 86_400_000),
+        ] {
+            assert_eq!(duration(text), Some(millis), "{text}");
+        }
+        for bad in ["", "5", "d", "1y", "1h30m", "-1d"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
 }

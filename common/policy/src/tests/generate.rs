@@ -9,7 +9,8 @@ use proptest::option;
 use proptest::prelude::*;
 use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::{
-    DnsName, Expiring, Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit, Until,
+    DnsName, Expiring, Interface, IpProtocol, Mode, PortRange, Probe, ProbeCheck, Rate, RateUnit,
+    Scheduled, Until,
 };
 
 use super::super::*;
@@ -137,9 +138,13 @@ fn services() -> impl Strategy<Value = BTreeMap<String, ServiceOverride>> {
 }
 
 fn rules() -> impl Strategy<Value = Vec<CustomRule>> {
+    let traffic = prop_oneof![
+        (transport(), ports()).prop_map(|(transport, ports)| Traffic::Ports(transport, ports)),
+        protocol().prop_map(Traffic::Protocol),
+        Just(Traffic::Any),
+    ];
     let rule = (
-        transport(),
-        ports(),
+        (traffic, interface(), any::<bool>()),
         vec(word(), 1..4),
         distinct(role(), 0..4),
         any::<bool>(),
@@ -147,19 +152,21 @@ fn rules() -> impl Strategy<Value = Vec<CustomRule>> {
     btree_map(name(), rule, 0..3).prop_map(|rules| {
         rules
             .into_iter()
-            .map(|(name, (proto, ports, from, roles, narrow))| CustomRule {
-                name,
-                proto,
-                ports,
-                // The world reaches back-end ports only with `dangerous`.
-                dangerous: !narrow,
-                from: if narrow {
-                    vec![AddressWord::Cluster]
-                } else {
-                    from
+            .map(
+                |(name, ((traffic, interface, has), from, roles, narrow))| CustomRule {
+                    name,
+                    interface: (has || traffic == Traffic::Any).then_some(interface),
+                    traffic,
+                    // The world reaches back-end ports only with `dangerous`.
+                    dangerous: !narrow,
+                    from: if narrow {
+                        vec![AddressWord::Cluster]
+                    } else {
+                        from
+                    },
+                    roles,
                 },
-                roles,
-            })
+            )
             .collect()
     })
 }
@@ -215,33 +222,99 @@ fn tests() -> impl Strategy<Value = Vec<PolicyTest>> {
         any::<Ipv4Addr>().prop_map(IpAddr::from),
         any::<Ipv6Addr>().prop_map(IpAddr::from)
     ];
-    let test = (from, role(), transport(), 1_u16.., any::<bool>());
+    let packet = prop_oneof![
+        (transport(), 1_u16..).prop_map(|(proto, port)| TestPacket::Port(proto, port)),
+        protocol().prop_map(TestPacket::Protocol),
+    ];
+    let test = (from, role(), packet, option::of(interface()), any::<bool>());
     let name = prop_oneof![name(), "[ -~é\u{2028}]{1,20}"]
         .prop_filter("no text", |text| text.trim() == text && !text.is_empty());
     btree_map(name, test, 0..3).prop_map(|tests| {
         tests
             .into_iter()
-            .map(|(name, (from, role, proto, port, accept))| PolicyTest {
-                name,
-                from,
-                role,
-                proto,
-                port,
-                accept,
-            })
+            .map(
+                |(name, (from, role, packet, interface, accept))| PolicyTest {
+                    name,
+                    from,
+                    role,
+                    packet,
+                    interface,
+                    accept,
+                },
+            )
             .collect()
     })
 }
 
+fn interface() -> impl Strategy<Value = Interface> {
+    "[a-z][a-z0-9.]{0,10}".prop_map(|text| text.parse().unwrap())
+}
+
+fn protocol() -> impl Strategy<Value = IpProtocol> {
+    any::<u8>().prop_filter_map("another form", IpProtocol::new)
+}
+
+fn ascending<T: Ord>(values: Vec<T>) -> Vec<T> {
+    let distinct: BTreeSet<T> = values.into_iter().collect();
+    distinct.into_iter().collect()
+}
+
+fn cluster() -> impl Strategy<Value = Cluster> {
+    let nets = || {
+        let net = (0_u32..1 << 16, 24_u8..=32).prop_map(|(bits, length)| {
+            IpNet::new(Ipv4Addr::from(0x0a00_0000 + bits).into(), length)
+                .unwrap()
+                .trunc()
+        });
+        vec(net, 0..3).prop_map(ascending)
+    };
+    let change = || {
+        let protocols = option::of(vec(protocol(), 0..3).prop_map(ascending));
+        (interface(), protocols).prop_map(|(interface, protocols)| ClusterOverride {
+            interface: Some(interface),
+            protocols,
+        })
+    };
+    (
+        (nets(), option::of(interface()), nets()),
+        vec(protocol(), 0..3).prop_map(ascending),
+        any::<bool>(),
+        btree_map(role(), change(), 0..3),
+        btree_map(
+            name().prop_map(|name| name.parse().unwrap()),
+            change(),
+            0..3,
+        ),
+    )
+        .prop_map(
+            |((networks, interface, members), protocols, full, roles, nodes)| {
+                let named = Cluster {
+                    networks,
+                    interface,
+                    members,
+                    protocols,
+                    trust: if full { Trust::Full } else { Trust::Strict },
+                    roles,
+                    nodes,
+                };
+                // Without either only some nodes would have an interface.
+                if named.networks.is_empty() && named.interface.is_none() {
+                    return Cluster::default();
+                }
+                named
+            },
+        )
+}
+
 fn site() -> impl Strategy<Value = Site> {
-    let interface = option::of("[a-z][a-z0-9.]{0,10}".prop_map(|text| text.parse().unwrap()));
     let head = (
         name(),
         distinct(name(), 0..4),
         distinct(name(), 0..3),
         vec(owned_word(), 1..20),
-        (interface, any::<bool>()),
+        cluster(),
         (any::<bool>(), any::<bool>()),
+        ipv6(),
     );
     let body = (
         services(),
@@ -256,10 +329,8 @@ fn site() -> impl Strategy<Value = Site> {
         tenants: head.1.iter().map(|name| name.parse().unwrap()).collect(),
         providers: head.2.iter().map(|name| name.parse().unwrap()).collect(),
         admins: head.3,
-        cluster: Cluster {
-            interface: head.4.0,
-            trust: if head.4.1 { Trust::Full } else { Trust::Strict },
-        },
+        cluster: head.4,
+        ipv6: head.6,
         mode: if head.5.0 {
             Mode::Enforce
         } else {
@@ -277,6 +348,47 @@ fn site() -> impl Strategy<Value = Site> {
         rollout: body.4,
         tests: body.5,
     })
+}
+
+fn ipv6() -> impl Strategy<Value = Ipv6> {
+    let nodes = btree_set(name().prop_map(|name| name.parse().unwrap()), 0..3);
+    let roles = btree_set(role(), 0..3);
+    prop_oneof![
+        1 => Just(Ipv6::None),
+        3 => (nodes, roles).prop_map(|(nodes, roles)| Ipv6::NoneOn { nodes, roles }),
+    ]
+}
+
+/// Networks that end or begin, none of `lasting`.
+fn dated(lasting: Vec<IpNet>) -> impl Strategy<Value = Dated> {
+    let moment = || (1_u64..=200_000_000_000).prop_map(|at| Until::from_unix(at).unwrap());
+    let expiring = btree_map(net(), moment(), 0..4);
+    let scheduled = vec((net(), moment(), option::of(1_u64..1_000_000)), 0..4);
+    (expiring, scheduled).prop_map(move |(expiring, scheduled)| {
+        let lasts = |net: &IpNet| lasting.contains(net);
+        let expiring = expiring.into_iter().filter(|(net, _)| !lasts(net));
+        let scheduled = scheduled.into_iter().filter(|(net, ..)| !lasts(net));
+        let mut scheduled: Vec<Scheduled> = scheduled
+            .map(|(net, from, length)| Scheduled {
+                net,
+                from,
+                until: length.and_then(|length| Until::from_unix(from.unix() + length)),
+            })
+            .collect();
+        scheduled.sort_unstable();
+        scheduled.dedup();
+        Dated {
+            expiring: expiring
+                .map(|(net, until)| Expiring { net, until })
+                .collect(),
+            scheduled,
+        }
+    })
+}
+
+/// Networks with and without dates.
+fn networks() -> impl Strategy<Value = (Vec<IpNet>, Dated)> {
+    vec(net(), 0..8).prop_flat_map(|nets| (Just(nets.clone()), dated(nets)))
 }
 
 fn hosts() -> impl Strategy<Value = Vec<DnsName>> {
@@ -308,47 +420,47 @@ fn feed() -> impl Strategy<Value = Feed> {
 }
 
 pub(crate) fn document() -> impl Strategy<Value = Document> {
-    let networks = btree_map(name(), (vec(net(), 0..8), hosts()), 0..4);
-    let tenant = (name(), networks).prop_map(|(name, networks)| {
+    let tenants = btree_map(name(), (networks(), hosts()), 0..4);
+    let tenant = (name(), tenants).prop_map(|(name, networks)| {
         let names = networks.iter().filter(|(_, (_, hosts))| !hosts.is_empty());
+        let with_dates = networks
+            .iter()
+            .filter(|(_, ((_, dated), _))| !dated.is_empty());
+        let dated = with_dates.map(|(name, ((_, dated), _))| (name.clone(), dated.clone()));
         Document::Tenant(Tenant {
             name: name.parse().unwrap(),
             names: names
                 .map(|(name, (_, hosts))| (name.clone(), hosts.clone()))
                 .collect(),
+            dated: dated.collect(),
             networks: networks
                 .into_iter()
-                .map(|(name, (nets, _))| (name, nets))
+                .map(|(name, ((nets, _), _))| (name, nets))
                 .collect(),
         })
     });
-    let part = || (vec(net(), 0..8), hosts());
+    let part = || (networks(), hosts());
     let provider = (name(), part(), part()).prop_map(|(name, signalling, media)| {
         Document::Provider(Provider {
             name: name.parse().unwrap(),
-            signalling: signalling.0,
-            media: media.0,
+            signalling: signalling.0.0,
+            media: media.0.0,
+            signalling_dated: signalling.0.1,
+            media_dated: media.0.1,
             signalling_names: signalling.1,
             media_names: media.1,
         })
     });
-    let until = (1_u64..=253_402_207_200).prop_map(|at| Until::from_unix(at).unwrap());
-    let expiring = btree_map(net(), until, 0..10);
-    let list = (
-        name(),
-        btree_set(net(), 0..40),
-        expiring,
-        option::of(feed()),
-    )
-        .prop_map(|(name, addresses, expiring, feed)| {
+    let addresses = btree_set(net(), 0..40).prop_flat_map(|addresses| {
+        let addresses: Vec<IpNet> = addresses.into_iter().collect();
+        (Just(addresses.clone()), dated(addresses))
+    });
+    let list =
+        (name(), addresses, option::of(feed())).prop_map(|(name, (addresses, dated), feed)| {
             Document::List(List {
                 name: name.parse().unwrap(),
-                expiring: expiring
-                    .into_iter()
-                    .filter(|(net, _)| !addresses.contains(net))
-                    .map(|(net, until)| Expiring { net, until })
-                    .collect(),
-                addresses: addresses.into_iter().collect(),
+                addresses,
+                dated,
                 feed,
             })
         });

@@ -1,7 +1,9 @@
 //! Documents from text to types and back.
 
 mod bounds;
+mod cluster;
 pub(super) mod generate;
+mod hosts;
 mod mistakes;
 mod round_trip;
 mod samples;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use serde_json::Value;
-use voipfleet_ruleset::ruleset::{Probe, ProbeCheck};
+use voipfleet_ruleset::role::Role;
+use voipfleet_ruleset::ruleset::{Probe, ProbeCheck, Scheduled, Until};
 
 use super::super::*;
 use super::generate::document;
@@ -21,6 +22,7 @@ fn needed(document: &Document) -> Documents {
             name: name.clone(),
             networks: BTreeMap::new(),
             names: BTreeMap::new(),
+            dated: BTreeMap::new(),
         })
     };
     let provider = |name: &voipfleet_ruleset::identifiers::ProviderName| {
@@ -30,6 +32,8 @@ fn needed(document: &Document) -> Documents {
             media: vec![],
             signalling_names: vec![],
             media_names: vec![],
+            signalling_dated: Dated::default(),
+            media_dated: Dated::default(),
         })
     };
     stored.extend(site.tenants.iter().map(tenant));
@@ -40,7 +44,7 @@ fn needed(document: &Document) -> Documents {
         AddressWord::List(name) => Some(Document::List(List {
             name: name.clone(),
             addresses: vec![],
-            expiring: vec![],
+            dated: Dated::default(),
             feed: None,
         })),
         _ => None,
@@ -96,6 +100,9 @@ fn a_stored_document_that_is_none_is_refused() {
 fn paths(value: &Value, schema: &Value, at: &str, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
+            // Of several forms, the mapping.
+            let forms = schema.get("anyOf").and_then(|_| mapping_in(schema));
+            let schema = forms.unwrap_or(schema);
             for (name, inner) in fields {
                 let known = schema.pointer("/properties").and_then(|p| p.get(name));
                 let other = schema.get("additionalProperties").filter(|s| s.is_object());
@@ -177,6 +184,34 @@ fn the_schema_has_exactly_the_fields_that_documents_print() {
                 name: check.parse().unwrap(),
                 check: probe,
             });
+        }
+    }
+    let moment = |at| Until::from_unix(at).unwrap();
+    let dated = Dated {
+        expiring: Vec::new(),
+        scheduled: vec![Scheduled {
+            net: "198.18.128.0/18".parse().unwrap(),
+            from: moment(1_800_000_000),
+            until: Some(moment(1_900_000_000)),
+        }],
+    };
+    for document in &mut documents {
+        match document {
+            Document::Site(site) => {
+                site.ipv6 = Ipv6::NoneOn {
+                    nodes: ["sql1".parse().unwrap()].into(),
+                    roles: [Role::Sql].into(),
+                };
+            }
+            Document::Tenant(tenant) => {
+                let network = tenant.networks.keys().next().unwrap().clone();
+                tenant.dated.insert(network, dated.clone());
+            }
+            Document::Provider(provider) => {
+                provider.signalling_dated = dated.clone();
+                provider.media_dated = dated.clone();
+            }
+            Document::List(list) => list.dated.scheduled.clone_from(&dated.scheduled),
         }
     }
     for document in &documents {

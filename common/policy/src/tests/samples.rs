@@ -11,7 +11,14 @@ name: site-a
 tenants: [acme, globex]
 providers: [trunkco]
 admins: [198.51.100.10, "2001:db8:ad::/64"]
-cluster: {interface: eth1, trust: full}
+cluster:
+  networks: [10.20.0.0/24, "fd00:20::/64"]
+  interface: eth1
+  members: [192.0.2.201]
+  protocols: [esp, 112]
+  trust: full
+  roles: {sip: {interface: eth2, protocols: [vrrp]}}
+  nodes: {pbx1: {interface: ens224, protocols: []}}
 mode: enforce
 default: drop
 services:
@@ -27,11 +34,14 @@ rules:
   - name: odd
     dangerous: true
     accept: {proto: udp, ports: "2000, 111", from: world}
+  - {name: keepalived, accept: {proto: vrrp, from: [198.18.0.0/24], interface: eth0, roles: [sip]}}
+  - {name: tailscale, accept: {proto: any, from: [100.64.0.0/10], interface: tailscale0}}
 deny: [list:voipbl]
 probes: [{name: dns, tcp: "10.0.0.53:53"}]
 rollout: {canary: 1, batch: 25%, max_failures: 0, pause: 10s, on_failure: rollback, confirm_within: 30s}
 tests:
   - {name: phones register, from: 203.0.113.9, to: {role: sip, proto: udp, port: 5060}, expect: accept}
+  - {name: no vrrp, from: 203.0.113.9, to: {role: sip, proto: vrrp, interface: eth0}, expect: drop}
 ---
 kind: Tenant
 name: acme
@@ -102,8 +112,11 @@ fn the_documents_of_the_design_are_understood() {
         }])
     );
     assert_eq!(
-        site.rules[1].ports,
-        [PortRange::single(2000), PortRange::single(111)]
+        site.rules[1].traffic,
+        Traffic::Ports(
+            Transport::Udp,
+            vec![PortRange::single(2000), PortRange::single(111)]
+        )
     );
     let staged = Rollout {
         pause_ms: 10_000,

@@ -1,14 +1,15 @@
 //! TLS 1.3 configurations: who may be on the other end of a connection.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, ServerConfig,
     SignatureScheme, version::TLS13,
@@ -60,6 +61,12 @@ impl fmt::Debug for Credentials<'_> {
     }
 }
 
+/// The peer of a machine that enrols is a controller's listener for agents and operators, which does
+/// not show its CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is the listener for agents and operators, not the one for enrolment")]
+pub struct NotEnrolmentListener;
+
 /// SHA-256 of a certificate's DER: what a join token carries of the CA.
 pub fn fingerprint(certificate: &[u8]) -> [u8; 32] {
     Sha256::digest(certificate).into()
@@ -97,34 +104,89 @@ fn roots(ca_pem: &str) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// The fleet and operator listener: every peer shows a certificate of our CA.
-pub fn server(credentials: Credentials<'_>) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(default_provider());
-    let roots = Arc::new(roots(credentials.ca_pem)?);
-    let clients =
-        WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(clients)
-        .with_single_cert(
-            certificates(credentials.certificate_pem, "certificate")?,
-            key(credentials.key_pem)?,
-        )?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(config)
+/// The server's certificate, which may be replaced while connections are accepted: those that are
+/// open keep theirs.
+#[derive(Debug, Clone)]
+pub struct ServerCertificate {
+    /// Alone, for peers that know the CA.
+    alone: Arc<Shown>,
+    /// With the CA, for machines that know its hash only.
+    with_ca: Arc<Shown>,
 }
 
-/// The enrolment listener: peers show nothing; the server shows its CA too, so that a
-/// machine can compare it with the hash in its token.
-pub fn enrolment_server(credentials: Credentials<'_>) -> Result<ServerConfig, TlsError> {
+/// What a listener shows.
+#[derive(Debug)]
+struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&shown))
+    }
+}
+
+impl ServerCertificate {
+    pub fn new(credentials: Credentials<'_>) -> Result<Self, TlsError> {
+        let shown = |with_ca| {
+            let shown = certified(credentials, with_ca)?;
+            Ok::<_, TlsError>(Arc::new(Shown(RwLock::new(shown))))
+        };
+        Ok(Self {
+            alone: shown(false)?,
+            with_ca: shown(true)?,
+        })
+    }
+
+    /// Shows another one from the next connection on.
+    pub fn replace(&self, credentials: Credentials<'_>) -> Result<(), TlsError> {
+        let new = [
+            certified(credentials, false)?,
+            certified(credentials, true)?,
+        ];
+        for (shown, new) in [&self.alone, &self.with_ca].into_iter().zip(new) {
+            *shown.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+        }
+        Ok(())
+    }
+
+    /// The fleet and operator listener: every peer shows a certificate of our CA.
+    pub fn server(&self, ca_pem: &str) -> Result<ServerConfig, TlsError> {
+        let provider = Arc::new(default_provider());
+        let roots = Arc::new(roots(ca_pem)?);
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::clone(&self.alone) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(config)
+    }
+
+    /// The enrolment listener: peers show nothing; the server shows its CA too, so that a
+    /// machine can compare it with the hash in its token.
+    pub fn enrolment_server(&self) -> Result<ServerConfig, TlsError> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&self.with_ca) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(config)
+    }
+}
+
+fn certified(credentials: Credentials<'_>, with_ca: bool) -> Result<Arc<CertifiedKey>, TlsError> {
     let mut chain = certificates(credentials.certificate_pem, "certificate")?;
-    chain.extend(certificates(credentials.ca_pem, "CA certificate")?);
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[&TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key(credentials.key_pem)?)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(config)
+    if with_ca {
+        chain.extend(certificates(credentials.ca_pem, "CA certificate")?);
+    }
+    let certified = CertifiedKey::from_der(chain, key(credentials.key_pem)?, &default_provider())?;
+    Ok(Arc::new(certified))
+}
+
+/// The fleet and operator listener, with a certificate that stays.
+pub fn server(credentials: Credentials<'_>) -> Result<ServerConfig, TlsError> {
+    ServerCertificate::new(credentials)?.server(credentials.ca_pem)
 }
 
 /// A client of the controller: an agent or voipctl. The peer must be the controller of the
@@ -210,6 +272,13 @@ impl ServerCertVerifier for ControllerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if matches!(self.anchor, Anchor::Fingerprint(_)) && intermediates.is_empty() {
+            // Nothing is proved by that: it only explains why nothing can be.
+            if let Ok((_, Identity::Controller)) = of_certificate(end_entity) {
+                let why = OtherError(Arc::new(NotEnrolmentListener));
+                return Err(CertificateError::Other(why).into());
+            }
+        }
         let roots = self.anchored(intermediates)?;
         rustls::client::verify_server_cert_signed_by_trust_anchor(
             &ParsedCertificate::try_from(end_entity)?,

@@ -241,7 +241,15 @@ pub fn compare_rules(wanted: &Wanted, observed: &Table) -> Vec<Difference> {
                 ..here(DriftClass::Policy, &chain.name)
             });
         }
-        if found.rules != chain.rules {
+        let mut hidden = observed.hidden_in(&chain.name).peekable();
+        if hidden.peek().is_some() {
+            // The rules around them are not known word by word.
+            let extra = hidden.map(|hidden| Difference {
+                observed: Some(hidden.text.clone()),
+                ..here(DriftClass::Extra, &chain.name)
+            });
+            differences.extend(capped(extra, "rules"));
+        } else if found.rules != chain.rules {
             let changed = sequence::changes(&chain.rules, &found.rules)
                 .into_iter()
                 .map(|change| describe(change, chain, found, here(DriftClass::Extra, &chain.name)));
@@ -271,7 +279,6 @@ fn compare_jump(
     here: impl Fn(DriftClass, &str) -> Difference,
     differences: &mut Vec<Difference>,
 ) {
-    let jumps = observed.jumps();
     let add = |class, wanted: Option<&str>, found: Option<&str>| Difference {
         wanted: wanted.map(str::to_owned),
         observed: found.map(str::to_owned),
@@ -279,25 +286,22 @@ fn compare_jump(
     };
     match observed.jump() {
         JumpState::Right => {}
-        JumpState::Missing if jumps.is_empty() => {
-            differences.push(add(DriftClass::Missing, Some(JUMP), None));
-        }
-        JumpState::Missing => {
-            let altered = |rule: &&str| add(DriftClass::Altered, Some(JUMP), Some(rule));
-            differences.extend(jumps.iter().map(altered));
-        }
-        JumpState::Repeated => {
-            let mut right = false;
-            for rule in jumps {
-                // The first plain one is the jump itself.
-                if rule == JUMP && !std::mem::replace(&mut right, true) {
-                    continue;
-                }
-                differences.push(add(DriftClass::Extra, None, Some(rule)));
+        JumpState::Missing => match observed.altered_jumps().as_slice() {
+            [] => differences.push(add(DriftClass::Missing, Some(JUMP), None)),
+            jumps => {
+                let altered = |rule: &&str| add(DriftClass::Altered, Some(JUMP), Some(rule));
+                differences.extend(jumps.iter().map(altered));
             }
+        },
+        JumpState::Repeated => {
+            let needless = observed.needless_jumps().into_iter();
+            differences.extend(needless.map(|rule| add(DriftClass::Extra, None, Some(rule))));
         }
         JumpState::Below { rule } => {
             differences.push(add(DriftClass::Bypass, Some(JUMP), Some(&rule)));
+        }
+        JumpState::Displaced { rule } => {
+            differences.push(add(DriftClass::Order, Some(JUMP), Some(&rule)));
         }
     }
 }
@@ -362,7 +366,9 @@ pub fn compare_sets(
             differences.push(here(&set.name, Some(shape), Some(found.header.clone())));
         }
         let (mut gone, mut new, mut retimed) = (Vec::new(), Vec::new(), Vec::new());
-        for change in changes(set, found, now, slack) {
+        let begins = |change: &ElementChange| slack.may_begin(set, change.net(), now);
+        let changed = changes(set, found, now, slack).into_iter();
+        for change in changed.filter(|change| !begins(change)) {
             match change {
                 ElementChange::Missing(net, _) => gone.push((Some(net.to_string()), None)),
                 ElementChange::Extra(net, _) => new.push((None, Some(net.to_string()))),

@@ -115,6 +115,13 @@ fn a_flushed_chain_misses_each_rule_and_a_removed_one_is_one_record() {
 fn each_edit_of_the_jump_has_its_class() {
     for (input, class, wanted, observed) in [
         ("", DriftClass::Missing, JUMP, ""),
+        // A guard of it is left.
+        (
+            "-A INPUT -m comment --comment \"vf:guard\" -j VF-INPUT\n-A INPUT -j ACCEPT\n",
+            DriftClass::Missing,
+            JUMP,
+            "",
+        ),
         (
             "-A INPUT -p tcp -j VF-INPUT\n",
             DriftClass::Altered,
@@ -194,6 +201,7 @@ fn sets_differ_by_shape_and_element() {
             set("vf-c-4", &[]),
         ],
         probes: Vec::new(),
+        without_ipv6: false,
         chains: Vec::new(),
     };
     let saved = "create vf-a-4 hash:net family inet maxelem 1024\nadd vf-a-4 10.0.0.0/8\n\
@@ -246,6 +254,7 @@ fn what_time_takes_out_of_a_set_is_no_drift() {
         ssh_ports: vec![22],
         sets: vec![set],
         probes: Vec::new(),
+        without_ipv6: false,
         chains: Vec::new(),
     };
     let drifted = |elements: &str, after: u64| -> Vec<(String, String)> {

@@ -145,6 +145,23 @@ impl<'r> Denials<'r> {
 
     /// What the failsafe chain keeps open beyond what the ruleset knows.
     fn is_failsafe(&self, flow: &Flow<'_>) -> bool {
+        self.is_admin_ssh(flow) || self.is_controller(flow)
+    }
+
+    /// An admin's session with a server of SSH on a port that the ruleset does not name.
+    fn is_admin_ssh(&self, flow: &Flow<'_>) -> bool {
+        let peer = flow.peer.ip().to_canonical();
+        let admins = self.rulesets.last().map(|now| now.admins.as_slice());
+        flow.opener == Opener::Peer
+            && flow.protocol == Protocol::Tcp
+            && self.failsafe.ssh_ports.contains(&flow.local_port)
+            && admins
+                .unwrap_or_default()
+                .iter()
+                .any(|net| net.contains(&peer))
+    }
+
+    fn is_controller(&self, flow: &Flow<'_>) -> bool {
         let peer = SocketAddr::new(flow.peer.ip().to_canonical(), flow.peer.port());
         let is_peer = |controller: &SocketAddr| {
             SocketAddr::new(controller.ip().to_canonical(), controller.port()) == peer
@@ -186,6 +203,7 @@ fn only_opens(before: &Ruleset, now: &Ruleset) -> bool {
         && before.sets.len() == now.sets.len()
         && before.sets.iter().zip(&now.sets).all(|(before, after)| {
             before.name == after.name
+                && before.scheduled == after.scheduled
                 && ((before.elements == after.elements && before.expiring == after.expiring)
                     || (is_within(before, after) && every_use(now, before, opens))
                     || (is_within(after, before) && every_use(now, before, closes)))

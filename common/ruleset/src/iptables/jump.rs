@@ -1,19 +1,17 @@
-//! The one rule of ours in a chain that is not ours: the jump from `INPUT`.
+//! The rules of ours in a chain that is not ours: the jump from `INPUT`, and its guards.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
-use super::words::{is_ours, options, split, target};
-use super::{SavedChain, Table, filter_section};
-use crate::ruleset::INPUT_CHAIN;
-
-/// The jump as iptables-save prints it.
-pub const JUMP: &str = "-A INPUT -j VF-INPUT";
+use super::foreign_targets::BeforeUs;
+use super::jump_order::{Entry, JUMP, JumpOrder, Overruled};
+use super::words::{is_ours, jumps_to};
+use super::{HiddenCause, SavedChain, Table, filter_section};
 
 /// How `INPUT` jumps to our chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JumpState {
-    /// Once, without conditions, and no rule above can accept a packet or ends all of them.
+    /// Once, without conditions; our chain judges whatever a rule above can accept, and nothing else
+    /// that a rule above can drop.
     Right,
     /// Not at all, or only under conditions.
     Missing,
@@ -22,6 +20,11 @@ pub enum JumpState {
     /// Below a rule that can accept a packet before we see it, or lets none come to us.
     Below {
         /// That rule, as iptables-save prints it.
+        rule: String,
+    },
+    /// Every packet comes to us, but our chain judges some before a foreign rule that drops them.
+    Displaced {
+        /// The jump that should not be where it is, as iptables-save prints it.
         rule: String,
     },
 }
@@ -36,37 +39,59 @@ impl Table {
 
     /// How `INPUT` jumps to our chain.
     ///
-    /// A rule can accept if its target is `ACCEPT` or a queue to a program, or a chain of others
+    /// A rule can accept if its target is `ACCEPT`, or one that takes packets (a queue to a program,
+    /// a media proxy, any target that is not known to leave them), or a chain of others
     /// from which one of these can be reached, be it through a chain of ours that is not meant
     /// to be entered there; and, where the policy is not DROP, if it leaves
     /// `INPUT` for good (`-j RETURN`, or `-g` to a chain that comes to its end). Rules that drop
     /// some packets, as fail2ban's, may be above us; one that drops all may not.
+    ///
+    /// The jump is just above the first rule that can accept. Where rules that only drop are between
+    /// the two, it stays below those, and a guard just above the accepting rule sends what that rule
+    /// would accept to our chain.
     pub fn jump(&self) -> JumpState {
-        let Some(input) = self.chain("INPUT") else {
+        let Some(order) = JumpOrder::of(self) else {
             return JumpState::Missing;
         };
-        let Some(place) = input.rules.iter().position(|rule| rule == JUMP) else {
+        let jumps = order.count(&Entry::Jump);
+        if jumps == 0 {
             return JumpState::Missing;
-        };
-        if references(input, is_ours).count() > 1 {
+        }
+        if jumps > 1 || order.count(&Entry::Other) > 0 {
             return JumpState::Repeated;
         }
-        let before_us = BeforeUs::of(self);
-        match input
-            .rules
-            .iter()
-            .take(place)
-            .find(|rule| before_us.decides(rule))
-        {
-            Some(rule) => JumpState::Below { rule: rule.clone() },
+        if let Some(rule) = order.unguarded() {
+            return JumpState::Below {
+                rule: rule.to_owned(),
+            };
+        }
+        match order.displaced() {
+            Some(rule) => JumpState::Displaced { rule },
             None => JumpState::Right,
         }
     }
-}
 
-impl Table {
-    /// The rules of `INPUT` above our jump that may stay there: they drop some packets, and
-    /// accept none. None without a jump.
+    /// Whether a guard sends every packet to our chain before a foreign rule can accept it, so that the
+    /// node is closed even without the jump.
+    pub fn is_guarded(&self) -> bool {
+        JumpOrder::of(self).is_some_and(|order| order.is_guarded())
+    }
+
+    /// The rules of `INPUT` that jump to a chain of ours and are neither the jump nor a guard of it.
+    pub fn altered_jumps(&self) -> Vec<&str> {
+        JumpOrder::of(self)
+            .map(|order| order.others())
+            .unwrap_or_default()
+    }
+
+    /// The rules of `INPUT` that jump to a chain of ours and should not be there.
+    pub fn needless_jumps(&self) -> Vec<&str> {
+        JumpOrder::of(self)
+            .map(|order| order.needless())
+            .unwrap_or_default()
+    }
+
+    /// The rules of `INPUT` above our jump that only drop some packets. None without a jump.
     pub fn tolerated(&self) -> Vec<&str> {
         let Some(input) = self.chain("INPUT") else {
             return Vec::new();
@@ -80,14 +105,33 @@ impl Table {
             .iter()
             .take(place)
             .map(String::as_str)
-            .filter(|rule| !before_us.decides(rule) && !jumps_to(rule, is_ours))
+            .filter(|rule| before_us.only_drops(rule) && !jumps_to(rule, is_ours))
             .collect()
+    }
+
+    /// Foreign rules that only drop, and that our chain overrules: what the policy opens does not
+    /// come to them. The foreign rules say so themselves, with a rule above that can accept.
+    pub fn overruled(&self) -> Vec<Overruled<'_>> {
+        JumpOrder::of(self)
+            .map(|order| order.overruled())
+            .unwrap_or_default()
+    }
+}
+
+impl Table {
+    /// Whether iptables can delete a rule of that chain by its text. It compares the text with each
+    /// rule of the chain, and fails at one whose library is missing. Where only nft has words for
+    /// one, the text of the others is not known, except that of our jump.
+    fn can_delete_by_text(&self, chain: &str, rule: &str) -> bool {
+        let mut hidden = self.hidden_in(chain).peekable();
+        hidden.peek().is_none()
+            || (rule == JUMP && hidden.all(|hidden| hidden.cause == HiddenCause::NftOnly))
     }
 }
 
 /// Lines for a `*filter` section of `iptables-restore --noflush` that leave exactly one
-/// jump, without conditions, just above the first rule that can accept or ends all packets;
-/// none when it is right already. The chain `VF-INPUT` must exist by then.
+/// jump without conditions, and guards where [`Table::jump`] wants them; none when all is right
+/// already. The chain `VF-INPUT` must exist by then.
 ///
 /// Rules are deleted by their text and not by number, wherever that can be written: if another
 /// program edits `INPUT` in the meantime, the restore fails and is tried again, and no
@@ -97,23 +141,23 @@ pub fn jump_edit(table: &Table) -> Option<String> {
         return None;
     }
     let mut lines = String::new();
-    let mut place = None;
-    if let Some(input) = table.chain("INPUT") {
-        delete(&mut lines, input, is_ours);
-        let before_us = BeforeUs::of(table);
-        place = input
-            .rules
-            .iter()
-            .filter(|rule| !jumps_to(rule, is_ours))
-            .position(|rule| before_us.decides(rule));
-    }
-    match place {
-        Some(above) => {
-            let _ = writeln!(lines, "-I INPUT {} -j VF-INPUT", above + 1);
+    let Some((input, order)) = table.chain("INPUT").zip(JumpOrder::of(table)) else {
+        let _ = writeln!(lines, "{JUMP}");
+        return Some(lines);
+    };
+    delete(&mut lines, table, input, is_ours);
+    let wanted = order.wanted();
+    let mut present = wanted.iter().filter(|entry| entry.is_foreign()).count();
+    for (place, entry) in wanted.iter().enumerate() {
+        let Some(rule) = entry.rule() else {
+            continue;
+        };
+        if place == present {
+            let _ = writeln!(lines, "-A INPUT {rule}");
+        } else {
+            let _ = writeln!(lines, "-I INPUT {} {rule}", place + 1);
         }
-        None => {
-            let _ = writeln!(lines, "{JUMP}");
-        }
+        present += 1;
     }
     Some(lines)
 }
@@ -130,7 +174,7 @@ pub fn removal(table: &Table) -> Option<String> {
             let _ = writeln!(declared, ":{} - [0:0]", chain.name);
             let _ = writeln!(removed, "-X {}", chain.name);
         } else {
-            delete(&mut deleted, chain, is_ours);
+            delete(&mut deleted, table, chain, is_ours);
         }
     }
     let lines = declared + &deleted + &removed;
@@ -143,7 +187,9 @@ pub(super) fn retire(stale: &[&str], observed: &Table) -> String {
     let mut lines = String::new();
     let foreign = |chain: &&SavedChain| !is_ours(&chain.name) && chain.name != "INPUT";
     for chain in observed.chains.iter().filter(foreign) {
-        delete(&mut lines, chain, |target| stale.contains(&target));
+        delete(&mut lines, observed, chain, |target| {
+            stale.contains(&target)
+        });
     }
     for name in stale {
         let _ = writeln!(lines, "-X {name}");
@@ -152,15 +198,16 @@ pub(super) fn retire(stale: &[&str], observed: &Table) -> String {
 }
 
 /// Deletes the rules of `chain` that jump to one of the chosen chains.
-fn delete(lines: &mut String, chain: &SavedChain, chosen: impl Fn(&str) -> bool) {
+fn delete(lines: &mut String, table: &Table, chain: &SavedChain, chosen: impl Fn(&str) -> bool) {
+    let by_text = |rule: &str| fits_one_line(rule) && table.can_delete_by_text(&chain.name, rule);
     // A comment may hold a line break or bytes that are no text: no restore can write such a
     // rule. From the end, so that the numbers before it stay.
     for (place, rule) in chain.rules.iter().enumerate().rev() {
-        if !fits_one_line(rule) && jumps_to(rule, &chosen) {
+        if !by_text(rule) && jumps_to(rule, &chosen) {
             let _ = writeln!(lines, "-D {} {}", chain.name, place + 1);
         }
     }
-    for rule in references(chain, chosen).filter(|rule| fits_one_line(rule)) {
+    for rule in references(chain, chosen).filter(|rule| by_text(rule)) {
         let _ = writeln!(lines, "-D{}", rule.strip_prefix("-A").unwrap_or(rule));
     }
 }
@@ -168,10 +215,6 @@ fn delete(lines: &mut String, chain: &SavedChain, chosen: impl Fn(&str) -> bool)
 /// Whether a line of restore input can hold the rule.
 fn fits_one_line(rule: &str) -> bool {
     !rule.contains(['\n', char::REPLACEMENT_CHARACTER])
-}
-
-fn jumps_to(rule: &str, chosen: impl Fn(&str) -> bool) -> bool {
-    target(rule).is_some_and(|target| chosen(&target))
 }
 
 /// The rules of `chain` that jump to one of the chosen chains.
@@ -184,82 +227,6 @@ pub(super) fn references(
         .iter()
         .map(String::as_str)
         .filter(move |rule| jumps_to(rule, &chosen))
-}
-
-/// Targets that can let a packet in: a program behind a queue may, and so does the queue
-/// itself with `--queue-bypass` while no program listens.
-const ACCEPTING: [&str; 3] = ["ACCEPT", "NFQUEUE", "QUEUE"];
-
-/// Which rules of `INPUT` decide on packets before our chain sees them.
-struct BeforeUs {
-    /// The chains from which a packet can be accepted without passing the start of ours.
-    accepting: HashSet<String>,
-    /// What leaves `INPUT` for good meets a policy that lets it in.
-    leaving_accepts: bool,
-}
-
-impl BeforeUs {
-    fn of(table: &Table) -> Self {
-        let mut callers: HashMap<String, Vec<&str>> = HashMap::new();
-        let not_our_start = |chain: &&SavedChain| chain.name != INPUT_CHAIN;
-        for chain in table.chains.iter().filter(not_our_start) {
-            for target in chain.rules.iter().filter_map(|rule| target(rule)) {
-                callers.entry(target).or_default().push(&chain.name);
-            }
-        }
-        let mut accepting = HashSet::new();
-        let mut open = ACCEPTING.to_vec();
-        while let Some(target) = open.pop() {
-            for caller in callers.get(target).into_iter().flatten() {
-                if accepting.insert((*caller).to_owned()) {
-                    open.push(caller);
-                }
-            }
-        }
-        let policy = table
-            .chain("INPUT")
-            .and_then(|input| input.policy.as_deref());
-        Self {
-            accepting,
-            leaving_accepts: policy != Some("DROP"),
-        }
-    }
-
-    fn decides(&self, rule: &str) -> bool {
-        let Some(words) = split(rule) else {
-            return true;
-        };
-        let Some(target) = target(rule) else {
-            return false;
-        };
-        // In a chain that is jumped to, RETURN comes back to the next rule; in INPUT, and after
-        // the end of a chain that INPUT went to for good, the policy decides.
-        let leaves = target == "RETURN" || goes_for_good(&words);
-        ACCEPTING.contains(&target.as_str())
-            || self.accepting.contains(&target)
-            || (leaves && self.leaving_accepts)
-            || (is_unconditional(&words) && matches!(target.as_str(), "DROP" | "REJECT" | "RETURN"))
-    }
-}
-
-/// Whether a rule goes to its chain with `-g`: the end of that chain ends the rule's own.
-fn goes_for_good(words: &[String]) -> bool {
-    options(words).any(|option| option == "-g")
-}
-
-/// Whether a rule is for every packet: nothing but comments before its target.
-fn is_unconditional(words: &[String]) -> bool {
-    let rest = words.get(2..).unwrap_or_default();
-    let mut rest = rest.iter().map(String::as_str);
-    while let Some(word) = rest.next() {
-        match word {
-            "-j" | "-g" => return true,
-            "-m" if rest.next() == Some("comment") => {}
-            "--comment" => drop(rest.next()),
-            _ => return false,
-        }
-    }
-    false
 }
 
 #[cfg(test)]

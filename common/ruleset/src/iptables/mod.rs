@@ -3,7 +3,9 @@
 //! The oldest tools that must take what is written here are iptables 1.4.21 (legacy) and
 //! 1.8.4 (nft), and ipset 6.38.
 
+mod foreign_targets;
 mod jump;
+mod jump_order;
 mod lcs;
 mod rate;
 mod repair;
@@ -13,13 +15,20 @@ mod saved_tables;
 mod sets;
 pub(crate) mod words;
 
-pub use jump::{JUMP, JumpState, jump_edit, removal};
+pub use foreign_targets::{TargetEffect, target_effect};
+pub use jump::{JumpState, jump_edit, removal};
+pub use jump_order::{JUMP, Overruled};
 pub(crate) use lcs::longest_common_subsequence;
 pub use repair::{Repair, RepairPart, repair_input};
-pub(crate) use restore_text::{DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY};
+pub(crate) use restore_text::{
+    DHCP_CLIENT, DHCP_SERVER, DHCPV6_CLIENT, NEIGHBOUR_DISCOVERY, reject_word,
+};
 pub use restore_text::{Failsafe, apply_input, restore_input};
 pub use rule_parser::{UnreadableRule, as_read, read_rule};
-pub use saved_tables::{MAX_SAVE_BYTES, SavedChain, Table, Unreadable, parse_save};
+pub use saved_tables::{
+    HiddenCause, HiddenRule, MAX_SAVE_BYTES, SavedChain, Table, Unprintable, Unreadable,
+    listed_chains, parse_listing, parse_save,
+};
 pub(crate) use sets::{ElementChange, changes, header};
 pub use sets::{
     KernelSet, SetCount, SetPlan, SetRemoval, ShortSet, Slack, UnreadableSets, count_sets, destroy,

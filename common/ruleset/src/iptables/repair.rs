@@ -77,7 +77,8 @@ pub fn repair_input(repair: &Repair<'_>, observed: &Table) -> Option<String> {
             continue;
         }
         let edits = found
-            .filter(|_| !repair.whole_chains)
+            // The rules around one that iptables cannot print are not known word by word.
+            .filter(|_| !repair.whole_chains && observed.hidden_in(&chain.name).next().is_none())
             .and_then(|found| edits(chain, found));
         rules.push_str(&edits.unwrap_or_else(|| {
             declare(&mut declared, &chain.name);

@@ -1,5 +1,6 @@
 //! Rulesets as input of `iptables-restore --noflush`.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -18,18 +19,24 @@ use crate::ruleset::{
 /// Neighbour discovery: router and neighbour solicitation and advertisement, redirect
 /// (RFC 4861). The kernel itself drops those that did not start on the link.
 pub(crate) const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
-/// Answers of DHCPv6 servers and relays come from link-local addresses to the client's port
-/// (RFC 8415, section 7.2), and connection tracking does not see them as answers: the question
-/// went to a multicast address. Without them a node loses its address when the lease ends.
-pub(crate) const DHCPV6_SERVERS: &str = "fe80::/10";
-/// The client's port.
+/// The client's port of DHCPv6 (RFC 8415, section 7.2). Servers and relays answer from any address,
+/// also global ones, and connection tracking does not see these as answers: the question went to a
+/// multicast address. Without them a node loses its address when the lease ends.
 pub(crate) const DHCPV6_CLIENT: u16 = 546;
+/// The ports of DHCP's server and client (RFC 2131). The question is a broadcast: again, tracking
+/// sees no answer.
+pub(crate) const DHCP_SERVER: u16 = 67;
+pub(crate) const DHCP_CLIENT: u16 = 68;
+/// The most ports of one multiport match.
+const MAX_MULTIPORT: usize = 15;
 
 /// What the agent's own chain must keep open, beside the ruleset's admins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failsafe {
     /// The controllers that the agent dials.
     pub controllers: Vec<SocketAddr>,
+    /// Where SSH really listens, whatever the ruleset says; open to the ruleset's admins.
+    pub ssh_ports: Vec<u16>,
 }
 
 /// Our chains of `family` as input of `iptables-restore --noflush`: `*filter` to `COMMIT`,
@@ -124,32 +131,44 @@ fn failsafe_rules(ruleset: &Ruleset, failsafe: &Failsafe, family: Family) -> Str
             );
         }
     }
-    let ports: Vec<String> = ruleset.ssh_ports.iter().map(u16::to_string).collect();
+    let listening = ruleset.ssh_ports.iter().chain(&failsafe.ssh_ports);
+    let ports: BTreeSet<u16> = listening.copied().collect();
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     for admin in ruleset
         .admins
         .iter()
         .filter(|net| Family::of(net) == family)
     {
-        accept(
-            "failsafe:admin-ssh",
-            &format!(
-                "{} -p tcp -m multiport --dports {}",
-                source(admin),
-                ports.join(",")
-            ),
-        );
-    }
-    if family == Family::V6 {
-        for kind in NEIGHBOUR_DISCOVERY {
+        for ports in ports.chunks(MAX_MULTIPORT) {
             accept(
-                "failsafe:neighbour-discovery",
-                &format!(" -p ipv6-icmp -m icmp6 --icmpv6-type {kind}"),
+                "failsafe:admin-ssh",
+                &format!(
+                    "{} -p tcp -m multiport --dports {}",
+                    source(admin),
+                    ports.join(",")
+                ),
             );
         }
-        accept(
-            "failsafe:dhcpv6",
-            &format!(" -s {DHCPV6_SERVERS} -p udp -m multiport --dports {DHCPV6_CLIENT}"),
-        );
+    }
+    match family {
+        Family::V4 => accept(
+            "failsafe:dhcp",
+            &format!(
+                " -p udp -m multiport --dports {DHCP_CLIENT} -m multiport --sports {DHCP_SERVER}"
+            ),
+        ),
+        Family::V6 => {
+            for kind in NEIGHBOUR_DISCOVERY {
+                accept(
+                    "failsafe:neighbour-discovery",
+                    &format!(" -p ipv6-icmp -m icmp6 --icmpv6-type {kind}"),
+                );
+            }
+            accept(
+                "failsafe:dhcpv6",
+                &format!(" -p udp -m multiport --dports {DHCPV6_CLIENT}"),
+            );
+        }
     }
     lines
 }
@@ -281,12 +300,14 @@ fn ports_text(ports: &Ports) -> String {
     words.join(",")
 }
 
-fn protocol_word(protocol: Protocol) -> &'static str {
+/// Others by number: which names a machine knows depends on its `/etc/protocols`.
+fn protocol_word(protocol: Protocol) -> Cow<'static, str> {
     match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Icmp => "icmp",
-        Protocol::Icmpv6 => "ipv6-icmp",
+        Protocol::Tcp => "tcp".into(),
+        Protocol::Udp => "udp".into(),
+        Protocol::Icmp => "icmp".into(),
+        Protocol::Icmpv6 => "ipv6-icmp".into(),
+        Protocol::Other(other) => other.number().to_string().into(),
     }
 }
 
@@ -300,7 +321,7 @@ fn state_word(state: ConnectionState) -> &'static str {
 }
 
 /// The answer of REJECT that both iptables take as their default.
-pub(super) fn reject_word(family: Family) -> &'static str {
+pub(crate) fn reject_word(family: Family) -> &'static str {
     match family {
         Family::V4 => "icmp-port-unreachable",
         Family::V6 => "icmp6-port-unreachable",

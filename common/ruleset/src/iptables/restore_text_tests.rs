@@ -29,6 +29,7 @@ fn ruleset() -> Ruleset {
         ssh_ports: vec![22, 2222],
         sets: Vec::new(),
         probes: Vec::new(),
+        without_ipv6: false,
         chains: vec![
             Chain {
                 name: "VF-INPUT".parse().unwrap(),
@@ -49,6 +50,7 @@ fn failsafe() -> Failsafe {
             "[::ffff:192.0.2.7]:7443".parse().unwrap(),
             "192.0.2.7:7443".parse().unwrap(),
         ],
+        ssh_ports: Vec::new(),
     }
 }
 
@@ -63,6 +65,7 @@ fn the_failsafe_chain_comes_first_and_each_family_has_its_own() {
 -A VF-FAILSAFE -i lo -m comment --comment "vf:failsafe:loopback" -j ACCEPT
 -A VF-FAILSAFE -s 192.0.2.7/32 -p tcp -m multiport --sports 7443 -m conntrack --ctstate ESTABLISHED -m comment --comment "vf:failsafe:controller" -j ACCEPT
 -A VF-FAILSAFE -s 198.51.100.10/32 -p tcp -m multiport --dports 22,2222 -m comment --comment "vf:failsafe:admin-ssh" -j ACCEPT
+-A VF-FAILSAFE -p udp -m multiport --dports 68 -m multiport --sports 67 -m comment --comment "vf:failsafe:dhcp" -j ACCEPT
 -A VF-INPUT -m comment --comment "vf:failsafe" -j VF-FAILSAFE
 -A VF-INPUT -p udp -m set --match-set vf-clients-4 src -m multiport --dports 5060 -m comment --comment "vf:sip" -j VF-SIP
 -A VF-INPUT -m comment --comment "vf:end" -j DROP
@@ -73,8 +76,9 @@ COMMIT
     let v6 = restore_input(&ruleset(), &failsafe(), Family::V6);
     for line in [
         "-A VF-FAILSAFE -s 2001:db8::7/128 -p tcp -m multiport --sports 7443 -m conntrack --ctstate ESTABLISHED -m comment --comment \"vf:failsafe:controller\" -j ACCEPT",
-        // A node whose address comes by DHCPv6 keeps it.
-        "-A VF-FAILSAFE -s fe80::/10 -p udp -m multiport --dports 546 -m comment --comment \"vf:failsafe:dhcpv6\" -j ACCEPT",
+        // A node whose address comes by DHCPv6 keeps it, also where a relay with a global address
+        // answers.
+        "-A VF-FAILSAFE -p udp -m multiport --dports 546 -m comment --comment \"vf:failsafe:dhcpv6\" -j ACCEPT",
         "-A VF-FAILSAFE -s 2001:db8:ad::/64 -p tcp -m multiport --dports 22,2222 -m comment --comment \"vf:failsafe:admin-ssh\" -j ACCEPT",
         "-A VF-FAILSAFE -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m comment --comment \"vf:failsafe:neighbour-discovery\" -j ACCEPT",
         "-A VF-SIP -m comment --comment \"vf:v6\" -j REJECT --reject-with icmp6-port-unreachable",
@@ -109,4 +113,27 @@ fn admins_of_everywhere_need_no_source() {
         input.contains("-A VF-FAILSAFE -p tcp -m multiport --dports 22,2222 "),
         "{input}"
     );
+}
+
+#[test]
+fn admins_reach_ssh_on_the_ports_where_it_listens() {
+    let listening = |ports: &[u16]| Failsafe {
+        ssh_ports: ports.to_vec(),
+        ..failsafe()
+    };
+    let rules = |ports: &[u16]| -> Vec<String> {
+        let input = restore_input(&ruleset(), &listening(ports), Family::V4);
+        let rules = input
+            .lines()
+            .filter(|line| line.contains("failsafe:admin-ssh"));
+        let ports = |line: &str| line.split(' ').nth(9).unwrap_or_default().to_owned();
+        rules.map(ports).collect()
+    };
+    assert_eq!(rules(&[]), ["22,2222"]);
+    assert_eq!(rules(&[42_422, 22]), ["22,2222,42422"]);
+    // A multiport match takes 15 ports.
+    let many: Vec<u16> = (1..=14).collect();
+    let all = rules(&many);
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert_eq!(all[1], "2222");
 }

@@ -277,7 +277,7 @@ fn protocol(text: &str, family: Family) -> Result<Protocol, String> {
         ("udp" | "17", _) => Ok(Protocol::Udp),
         ("icmp" | "1", Family::V4) => Ok(Protocol::Icmp),
         ("ipv6-icmp" | "icmpv6" | "58", Family::V6) => Ok(Protocol::Icmpv6),
-        _ => Err(format!("-p has the value {:?}", shorten(text))),
+        _ => parse(text, "-p").map(Protocol::Other),
     }
 }
 

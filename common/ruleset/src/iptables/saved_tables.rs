@@ -1,6 +1,7 @@
 //! What `iptables-save` prints, as a table of chains.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use super::words::{is_ours, leaves_quote_open, shorten};
 
@@ -12,6 +13,37 @@ pub const MAX_SAVE_BYTES: usize = 64 << 20;
 pub struct Table {
     /// Its chains in the order of the output.
     pub chains: Vec<SavedChain>,
+    /// Why iptables-save does not print it; none where it does.
+    pub unprintable: Option<Unprintable>,
+}
+
+/// Why a table was read by other means than iptables-save.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unprintable {
+    /// The words of iptables-save.
+    pub reason: String,
+    /// The rules that it has no words for.
+    pub rules: Vec<HiddenRule>,
+}
+
+/// A rule that iptables cannot print. The chain has a line in its place, in other words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HiddenRule {
+    pub chain: String,
+    /// Its place in the chain, from 0.
+    pub place: usize,
+    /// The rule as nft prints it, or as much of it as iptables does.
+    pub text: String,
+    pub cause: HiddenCause,
+}
+
+/// Why iptables cannot print a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HiddenCause {
+    /// Only nft has words for it. The tools refuse to print any rule of its chain.
+    NftOnly,
+    /// The library of its extension is missing. The name is not always known.
+    NoLibrary(Option<String>),
 }
 
 /// One chain as iptables-save prints it.
@@ -120,6 +152,46 @@ pub fn parse_save(text: &str) -> Result<Table, Unreadable> {
     Ok(table)
 }
 
+/// Reads what `iptables -S` prints of the filter table, or of one of its chains.
+pub fn parse_listing(text: &str) -> Result<Table, Unreadable> {
+    let mut saved = String::from("*filter\n");
+    let mut open = false;
+    for line in text.lines() {
+        let declared = if open { None } else { listed_chain(line) };
+        if let Some((name, policy)) = declared {
+            let _ = writeln!(saved, ":{name} {} [0:0]", policy.unwrap_or("-"));
+        } else {
+            saved.push_str(line);
+            saved.push('\n');
+        }
+        open = leaves_quote_open(line, open);
+    }
+    saved.push_str("COMMIT\n");
+    parse_save(&saved)
+}
+
+/// `-P NAME POLICY` of a built-in chain or `-N NAME`, without counters.
+fn listed_chain(line: &str) -> Option<(&str, Option<&str>)> {
+    let mut words = line.split_ascii_whitespace();
+    match words.next()? {
+        "-P" => Some((words.next()?, Some(words.next()?))),
+        "-N" => Some((words.next()?, None)),
+        _ => None,
+    }
+}
+
+/// The chains that `iptables -S` lists before their rules, also where it fails at one of these.
+pub fn listed_chains(text: &str) -> Vec<SavedChain> {
+    text.lines()
+        .map_while(listed_chain)
+        .map(|(name, policy)| SavedChain {
+            name: name.to_owned(),
+            policy: policy.map(str::to_owned),
+            rules: Vec::new(),
+        })
+        .collect()
+}
+
 /// Whether a comment says that the filter table was left out: ``# Table `filter' is
 /// incompatible, use 'nft' tool.`` (`xtables-save.c`, which exits 0 with it).
 fn hides_filter(comment: &str) -> bool {
@@ -178,7 +250,14 @@ impl Table {
                 .filter(|chain| is_ours(&chain.name))
                 .cloned()
                 .collect(),
+            unprintable: None,
         }
+    }
+
+    /// The rules of a chain that iptables cannot print.
+    pub fn hidden_in<'t>(&'t self, chain: &'t str) -> impl Iterator<Item = &'t HiddenRule> {
+        let hidden = self.unprintable.iter().flat_map(|why| &why.rules);
+        hidden.filter(move |rule| rule.chain == chain)
     }
 
     /// The chain of that name.
@@ -279,6 +358,26 @@ COMMIT
                 "{garbage}"
             );
         }
+    }
+
+    #[test]
+    fn listing_of_a_chain_or_table_reads_as_its_saved_form() {
+        let listing = "-P INPUT DROP\n-N VF-INPUT\n-N f2b\n-A INPUT -j VF-INPUT\n\
+                       -A f2b -m comment --comment \"a\n-N VF-X \\\" b\" -j ACCEPT\n";
+        let saved = "*filter\n:INPUT DROP [0:0]\n:VF-INPUT - [0:0]\n:f2b - [0:0]\n\
+                     -A INPUT -j VF-INPUT\n-A f2b -m comment --comment \"a\n-N VF-X \\\" b\" \
+                     -j ACCEPT\nCOMMIT\n";
+        assert_eq!(parse_listing(listing), parse_save(saved));
+        assert!(parse_listing("-A INPUT -j ACCEPT\n").is_err());
+        let names = |text| -> Vec<String> {
+            let chains = listed_chains(text).into_iter();
+            chains.map(|chain| chain.name).collect()
+        };
+        assert_eq!(
+            names("-P INPUT DROP\n-N f2b\n-A INPUT -p udp"),
+            ["INPUT", "f2b"]
+        );
+        assert!(names("-A INPUT -p udp").is_empty());
     }
 
     proptest! {

@@ -111,6 +111,11 @@ pub(crate) fn is_ours(chain: &str) -> bool {
     chain.starts_with(CHAIN_PREFIX)
 }
 
+/// Whether a rule sends packets to one of the chosen chains.
+pub(crate) fn jumps_to(rule: &str, chosen: impl Fn(&str) -> bool) -> bool {
+    target(rule).is_some_and(|target| chosen(&target))
+}
+
 /// The start of `text`, for an error message.
 pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(200).collect()

@@ -115,7 +115,8 @@ impl Ruleset {
         }
         let mut sets = self.sets.iter().zip(self.sets.iter().skip(1));
         match sets.find(|(a, b)| {
-            a.name.stem == b.name.stem && (a.dynamic != b.dynamic || a.owner != b.owner)
+            a.name.stem == b.name.stem
+                && (a.dynamic != b.dynamic || a.owner != b.owner || a.within != b.within)
         }) {
             Some((set, other)) => Err(invalid(format!(
                 "sets {} and {} differ in their dynamic sets or owner",
@@ -203,6 +204,9 @@ impl Rule {
             Some(Protocol::Icmp) if self.scope != Scope::V4 => return Err("icmp is IPv4 only"),
             Some(Protocol::Icmpv6) if self.scope != Scope::V6 => return Err("icmpv6 is IPv6 only"),
             Some(Protocol::Icmp | Protocol::Icmpv6) => {}
+            Some(Protocol::Other(other)) if other.is_v4_only() && self.scope != Scope::V4 => {
+                return Err("IPv6 has no packets of this protocol");
+            }
             _ if self.icmp_type.is_some() => return Err("an ICMP type needs icmp or icmpv6"),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! Elements that leave their set by themselves.
+//! Elements that leave their set, or come into it, by themselves.
 
 use std::fmt;
 use std::str::FromStr;
@@ -63,6 +63,24 @@ pub struct Expiring {
     pub net: IpNet,
     /// When it leaves.
     pub until: Until,
+}
+
+/// A prefix that the node adds to its set by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Scheduled {
+    /// The prefix, host bits zero.
+    pub net: IpNet,
+    /// When it comes.
+    pub from: Until,
+    /// When it leaves, later than it comes; `None` if it stays.
+    pub until: Option<Until>,
+}
+
+impl Scheduled {
+    /// Whether it has come at `now`, Unix time in seconds; it may have left again.
+    pub fn has_begun(&self, now: u64) -> bool {
+        self.from.left(now) == 0
+    }
 }
 
 /// Sorted, each once: none of `lasting` (ascending), and of several ends the latest.

@@ -3,18 +3,14 @@
 use ipnet::IpNet;
 
 use super::{
-    Chain, ConnectionState, ConnectionStates, INPUT_CHAIN, InvalidToken, Mode, Ports, Protocol,
-    Rule, RuleSubject, Ruleset, Scope, Verdict,
+    Chain, ConnectionState, ConnectionStates, INPUT_CHAIN, InvalidToken, Mode, Rule, RuleSubject,
+    Ruleset, Verdict,
 };
 use crate::identifiers::{NodeName, SiteName};
 
-/// Ports of DHCP's server and client (RFC 2131).
-const DHCP_SERVER: u16 = 67;
-const DHCP_CLIENT: u16 = 68;
-
 impl Ruleset {
     /// Closes the node but for what the agent's failsafe chain holds (loopback, SSH of
-    /// `admins`, the controllers' replies, neighbour discovery, DHCPv6), replies, and DHCP.
+    /// `admins`, the controllers' replies, DHCP, neighbour discovery), and replies.
     ///
     /// It needs no set, and of the matches only those that come with every iptables.
     pub fn management(
@@ -35,14 +31,6 @@ impl Ruleset {
                 ]),
                 ..rule("replies", Verdict::Accept)?
             },
-            // Connection tracking does not match a server's answer to a broadcast.
-            Rule {
-                scope: Scope::V4,
-                protocol: Some(Protocol::Udp),
-                source_ports: Ports::single(DHCP_SERVER),
-                destination_ports: Ports::single(DHCP_CLIENT),
-                ..rule("dhcp", Verdict::Accept)?
-            },
             rule("default", Verdict::Drop)?,
         ];
         Ok(Self {
@@ -57,6 +45,7 @@ impl Ruleset {
                 rules: input,
             }],
             probes: Vec::new(),
+            without_ipv6: false,
         })
     }
 }
@@ -79,6 +68,7 @@ mod tests {
         assert_eq!(Ruleset::decode(&ruleset.encode()).unwrap(), ruleset);
         let failsafe = Failsafe {
             controllers: vec!["192.0.2.1:7443".parse().unwrap()],
+            ssh_ports: Vec::new(),
         };
         let rules = |family| -> Vec<String> {
             restore_input(&ruleset, &failsafe, family)
@@ -95,11 +85,11 @@ mod tests {
                  --ctstate ESTABLISHED failsafe:controller -j ACCEPT",
                 "-A VF-FAILSAFE -s 198.51.100.10/32 -p tcp -m multiport --dports 22,2222 \
                  failsafe:admin-ssh -j ACCEPT",
+                "-A VF-FAILSAFE -p udp -m multiport --dports 68 -m multiport --sports 67 \
+                 failsafe:dhcp -j ACCEPT",
                 "-A VF-INPUT failsafe -j VF-FAILSAFE",
                 "-A VF-INPUT -m conntrack --ctstate ESTABLISHED,RELATED management:replies \
                  -j ACCEPT",
-                "-A VF-INPUT -p udp -m multiport --dports 68 -m multiport --sports 67 \
-                 management:dhcp -j ACCEPT",
                 "-A VF-INPUT management:default -j DROP",
             ]
         );

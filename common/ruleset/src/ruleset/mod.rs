@@ -7,11 +7,13 @@ mod check;
 mod digest;
 pub mod dynamic_sets;
 mod expiring;
+mod ip_protocol;
 mod management;
 mod outline;
 mod ports;
 mod probe;
 mod rule;
+mod schedule;
 mod subject;
 mod tokens;
 mod wire;
@@ -22,7 +24,8 @@ pub use check::InvalidRuleset;
 pub use digest::Digest;
 pub use dynamic_sets::{DnsName, DynamicSet, DynamicSetName, DynamicSets};
 pub use expiring::distinct;
-pub use expiring::{Expiring, InvalidUntil, Until};
+pub use expiring::{Expiring, InvalidUntil, Scheduled, Until};
+pub use ip_protocol::IpProtocol;
 pub use ports::{InvalidPorts, MAX_PORT_SLOTS, PortRange, Ports};
 pub use probe::{Endpoint, Host, HostName, MAX_PROBES, Probe, ProbeCheck, ProbeName};
 pub use rule::{
@@ -105,6 +108,8 @@ pub struct Ruleset {
     pub chains: Vec<Chain>,
     /// What must answer the node before this ruleset is kept; at most [`MAX_PROBES`].
     pub probes: Vec<Probe>,
+    /// The node has no IPv6, as its site says: only IPv4 is filtered, and ip6tables never run.
+    pub without_ipv6: bool,
 }
 
 /// A `hash:net` ipset of one family.
@@ -121,8 +126,14 @@ pub struct AddressSet {
     /// Prefixes that the kernel takes out by itself, ascending, distinct, none of `elements`.
     /// With any, over or not, the kernel's set has timers; without, it has none.
     pub expiring: Vec<Expiring>,
+    /// Prefixes that the node adds by itself, ascending, distinct, none of `elements`. With an end
+    /// of any, begun or not, the kernel's set has timers.
+    pub scheduled: Vec<Scheduled>,
     /// Dynamic sets whose content it holds besides, ascending, distinct.
     pub dynamic: Vec<DynamicSetName>,
+    /// Of its dynamic sets it holds only what lies in these, of both families, ascending and
+    /// distinct; empty: all of it. Both families of a set have the same.
+    pub within: Vec<IpNet>,
 }
 
 impl AddressSet {
@@ -145,7 +156,9 @@ impl AddressSet {
             max_elements: 0,
             elements,
             expiring: Vec::new(),
+            scheduled: Vec::new(),
             dynamic: Vec::new(),
+            within: Vec::new(),
         };
         set.make_room();
         set
@@ -167,6 +180,15 @@ impl AddressSet {
         self
     }
 
+    /// The same set, which takes from its dynamic sets only what lies in one of `nets`.
+    #[must_use]
+    pub fn within(mut self, nets: impl IntoIterator<Item = IpNet>) -> Self {
+        self.within.extend(nets.into_iter().map(|net| net.trunc()));
+        self.within.sort_unstable();
+        self.within.dedup();
+        self
+    }
+
     /// The same set with `expiring` of its family beside what stays. What is permanent wins,
     /// and then the later end.
     #[must_use]
@@ -184,9 +206,9 @@ impl AddressSet {
         self
     }
 
-    /// The number of its own elements, expiring ones among them.
+    /// The number of its own elements, those with an end or a beginning among them.
     pub fn len(&self) -> usize {
-        self.elements.len() + self.expiring.len()
+        self.elements.len() + self.expiring.len() + self.scheduled.len()
     }
 
     /// Whether it has no element of its own.
@@ -199,6 +221,10 @@ impl AddressSet {
         self.elements.binary_search(net).is_ok()
             || self
                 .expiring
+                .binary_search_by_key(net, |one| one.net)
+                .is_ok()
+            || self
+                .scheduled
                 .binary_search_by_key(net, |one| one.net)
                 .is_ok()
     }
@@ -236,6 +262,11 @@ impl Ruleset {
         self.sets
             .iter()
             .filter(move |set| set.name.family == family)
+    }
+
+    /// Whether the node filters packets of `family`.
+    pub fn filters(&self, family: Family) -> bool {
+        family == Family::V4 || !self.without_ipv6
     }
 
     /// The number of rules, both families counted once.

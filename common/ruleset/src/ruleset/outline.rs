@@ -33,6 +33,8 @@ const PROBES: u32 = 8;
 const ELEMENTS_OF_SET: u32 = 4;
 const EXPIRING_OF_SET: u32 = 5;
 const DYNAMIC_SETS_OF_SET: u32 = 6;
+const SCHEDULED_OF_SET: u32 = 8;
+const WITHIN_OF_SET: u32 = 9;
 /// Of encoded dynamic sets and of each.
 const SOURCES: u32 = 2;
 const ELEMENTS_OF_SOURCE: u32 = 2;
@@ -49,7 +51,7 @@ pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), String> {
         SETS => {
             most(&mut sets, bounds.sets, "sets")?;
             fields(content, |tag, _| match tag {
-                ELEMENTS_OF_SET | EXPIRING_OF_SET => {
+                ELEMENTS_OF_SET | EXPIRING_OF_SET | SCHEDULED_OF_SET | WITHIN_OF_SET => {
                     most(&mut elements, bounds.elements, "elements of sets")
                 }
                 DYNAMIC_SETS_OF_SET => most(

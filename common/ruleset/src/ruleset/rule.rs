@@ -3,7 +3,8 @@
 use ipnet::IpNet;
 
 use super::{
-    ChainName, Family, Interface, Label, LimitName, LogPrefix, Ports, RuleSubject, SetStem,
+    ChainName, Family, Interface, IpProtocol, Label, LimitName, LogPrefix, Ports, RuleSubject,
+    SetStem,
 };
 
 /// The families that a rule is rendered for.
@@ -36,7 +37,7 @@ impl From<Family> for Scope {
     }
 }
 
-/// A transport protocol.
+/// What an IP packet carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// TCP.
@@ -47,6 +48,8 @@ pub enum Protocol {
     Icmp,
     /// `ICMPv6`, in rules of scope IPv6.
     Icmpv6,
+    /// Another protocol; without ports and types.
+    Other(IpProtocol),
 }
 
 /// A state of connection tracking.

@@ -12,6 +12,8 @@ pub enum RuleSubject {
     Cluster,
     /// Addresses that operators block for a while.
     Block,
+    /// Addresses that operators block for a while although the site serves them.
+    BlockForced,
     /// Addresses that operators let in for a while.
     Open,
     /// What the site's `deny` names by hand, and the jump to the chain of all that is denied.
@@ -50,6 +52,7 @@ impl fmt::Display for RuleSubject {
         match self {
             Self::Cluster => f.write_str("cluster"),
             Self::Block => f.write_str("block"),
+            Self::BlockForced => f.write_str("block:forced"),
             Self::Open => f.write_str("open"),
             Self::Deny => f.write_str("deny"),
             Self::DenyList(name) => write!(f, "deny:list:{name}"),
@@ -120,6 +123,8 @@ pub enum SetOwner {
     DenyList(ListName),
     /// Addresses that operators block for a while.
     Block,
+    /// Addresses that operators block for a while although the site serves them.
+    BlockForced,
     /// Addresses that operators let in for a while.
     Open,
 }
@@ -140,6 +145,7 @@ impl fmt::Display for SetOwner {
             Self::Custom(name) => write!(f, "rules.{name}.from"),
             Self::Deny => f.write_str("deny"),
             Self::Block => f.write_str("block"),
+            Self::BlockForced => f.write_str("forced blocks"),
             Self::Open => f.write_str("open"),
         }
     }

@@ -13,7 +13,7 @@ use voipfleet_ruleset::role::Role;
 use voipfleet_ruleset::ruleset::Ruleset;
 
 use crate::DocumentsVersion;
-use crate::generation::{Cause, Content, GenerationRecord};
+use crate::generation::{Cause, Content, GenerationChanges, GenerationRecord};
 use crate::precondition::{PlannedContent, Precondition, SiteState, Staging};
 use crate::rollout::batches::{BatchPlan, Candidate, plan_batches};
 use crate::rollout::state_machine::{NodeReport, Observation, Presence};
@@ -27,6 +27,7 @@ pub const MAX_GENERATIONS_AHEAD: Generation = 1_000_000;
 
 /// What the nodes of a site should get.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "made once for each push")]
 pub enum Want {
     /// What the documents say.
     Documents,
@@ -57,6 +58,9 @@ pub struct Inputs {
     pub confirm_within_ms: Option<u64>,
     /// The state of the documents.
     pub documents: DocumentsVersion,
+    /// The site's documents that were changed since the current generation was made: `Tenant/acme`;
+    /// none: not known.
+    pub changed_documents: Option<Vec<String>>,
     /// How the site's document wants a push to go through the nodes.
     pub rollout: Rollout,
     /// The site's document wants rules that only count and log.
@@ -165,9 +169,11 @@ pub fn propose(inputs: Inputs, want: Want) -> Proposal {
             compiled.insert(name, ruleset);
         }
     }
+    let mut changed_documents = inputs.changed_documents;
     let (observe, documents, cause) = match want {
         Want::Documents => (inputs.observe, Some(inputs.documents), Cause::Push),
         Want::Rollback(earlier) => {
+            changed_documents = None;
             warnings.extend(late_nodes(&compiled, earlier.number));
             dynamic.extend(earlier.dynamic);
             let kept = earlier.nodes.into_iter();
@@ -188,7 +194,13 @@ pub fn propose(inputs: Inputs, want: Want) -> Proposal {
         documents,
         cause,
         dynamic,
+        changes: GenerationChanges::between(
+            inputs.current.as_ref().map(|current| &current.generation),
+            &contents,
+        )
+        .with_documents(changed_documents),
         nodes: contents.clone(),
+        joined: BTreeMap::new(),
     };
     let rollback_to = match cause {
         Cause::Push => None,
@@ -314,6 +326,8 @@ impl Proposal {
             refused_before: refused.map(|(_, nonce)| nonce),
             error: String::new(),
             flows_cut: 0,
+            began_ms: None,
+            forward: None,
         }
     }
 
@@ -360,7 +374,6 @@ fn number(
 ) -> (GenerationRecord, bool) {
     let last = current.map_or(0, |current| current.number);
     let ahead = ahead(current, last, nodes);
-    let newest_ms = nodes.values().map(|node| node.enrolled_ms).max();
     let unchanged = |current: &&GenerationRecord| {
         let digests = |record: &GenerationRecord| -> Vec<_> {
             let nodes = record.nodes.iter();
@@ -371,7 +384,9 @@ fn number(
         digests(current) == digests(&candidate)
             && current.observe == candidate.observe
             // A node that enrolled again under its old name needs the generation too.
-            && newest_ms.is_none_or(|newest| current.at_ms >= newest)
+            && nodes
+                .iter()
+                .all(|(name, node)| current.knows(name, node.enrolled_ms))
             && ahead.is_none()
     };
     if let Some(current) = current.filter(unchanged) {

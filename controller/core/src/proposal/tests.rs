@@ -34,6 +34,7 @@ fn ruleset(node: &NodeName) -> Ruleset {
         sets: Vec::new(),
         chains: Vec::new(),
         probes: Vec::new(),
+        without_ipv6: false,
     }
 }
 
@@ -47,6 +48,8 @@ fn record(number: Generation, nodes: &[(usize, &str)]) -> GenerationRecord {
         documents: Some(4),
         cause: Cause::Push,
         dynamic: BTreeSet::new(),
+        changes: GenerationChanges::default(),
+        joined: BTreeMap::new(),
         nodes: nodes
             .iter()
             .map(|(at, text)| (name(*at), content(text)))
@@ -70,6 +73,7 @@ fn inputs(current: Option<Current>, nodes: &[(usize, &str, Option<Held>)]) -> In
         by: "ben".to_owned(),
         confirm_within_ms: None,
         documents: 5,
+        changed_documents: Some(vec!["Tenant/acme".to_owned()]),
         rollout: Rollout {
             canary: 1,
             batch: Batch::Count(2),
@@ -290,4 +294,22 @@ proptest! {
         placed.sort();
         prop_assert!(placed.iter().eq(proposal.nodes.keys()));
     }
+}
+
+/// The generation before is pruned first: what differs from it is kept with the generation.
+#[test]
+fn generation_keeps_what_it_changed() {
+    let before = record(7, &[(0, "old"), (1, "same"), (3, "gone")]);
+    let nodes = [
+        (0, "new", Some(held(7, "old"))),
+        (1, "same", Some(held(7, "same"))),
+        (2, "added", None),
+    ];
+    let proposal = propose(inputs(Some(current(before)), &nodes), Want::Documents);
+    let changes = &proposal.generation.changes;
+    assert_eq!(changes.changed, [name(0)].into());
+    assert_eq!(changes.added, [name(2)].into());
+    assert_eq!(changes.removed, [name(3)].into());
+    assert_eq!(changes.documents, ["Tenant/acme"]);
+    assert_eq!(changes.document_count, Some(1));
 }

@@ -82,3 +82,39 @@ fn a_failed_canary_that_was_the_only_change_does_not_block() {
     world.settle();
     assert_eq!(world.record.state, RolloutState::Done);
 }
+
+/// A rollout that goes back remembers which nodes it had reached, and why it failed.
+#[test]
+fn way_back_remembers_untouched_nodes_and_the_cause() {
+    let stages = Stages {
+        roll_back: true,
+        ..after_a_canary(1, 0)
+    };
+    let mut world = World::new(3, &[true; 7], stages);
+    world.now_ms = 1_000;
+    world.settle();
+    world.now_ms = 1_250;
+    world.machines.get_mut(&name(0)).unwrap().refused = Some(NEW);
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::RollingBack);
+    for machine in world.machines.values_mut() {
+        machine.runs = world.record.goal();
+    }
+    world.settle();
+    assert_eq!(world.record.state, RolloutState::RolledBack);
+    let forward = |at| world.record.nodes[&name(at)].forward.clone().unwrap();
+    let failed = forward(0);
+    assert_eq!((failed.error.as_str(), failed.took_ms), ("refused", 250));
+    assert!(!failed.is_untouched());
+    assert!(forward(1).is_untouched() && forward(2).is_untouched());
+    let (outcome, back) = (
+        world.record.outcome(0),
+        world.record.back_outcome(0).unwrap(),
+    );
+    assert_eq!(
+        (outcome.applied, outcome.failed, outcome.untouched),
+        (0, 1, 2)
+    );
+    assert_eq!((back.applied, back.failed, back.untouched), (3, 0, 0));
+    assert!(back.is_good() && !outcome.is_good());
+}

@@ -12,6 +12,8 @@ mod summary;
 mod transition;
 mod way_back;
 
-pub use record::{NodeProgress, OutcomeRecord, Phase, RolloutRecord, RolloutState, Stages, Tally};
+pub use record::{
+    ForwardResult, NodeProgress, OutcomeRecord, Phase, RolloutRecord, RolloutState, Stages, Tally,
+};
 pub use transition::{Transition, released};
 pub use way_back::{WayBack, content_source};

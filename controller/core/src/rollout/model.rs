@@ -92,6 +92,8 @@ impl World {
             refused_before: None,
             error: String::new(),
             flows_cut: 0,
+            began_ms: None,
+            forward: None,
         };
         let record = RolloutRecord {
             number: 1,
@@ -484,7 +486,7 @@ fn nodes_that_reconnect_after_the_end_count() {
     );
     world.settle();
     assert_eq!(world.record.state, RolloutState::Done);
-    let good = |world: &World| world.record.outcome(0).is_good_for(NEW);
+    let good = |world: &World| world.record.outcome(0).is_good();
     assert!(!good(&world), "no node has it");
     world.connect(0);
     world.answer(0, true, true);

@@ -157,6 +157,27 @@ pub struct NodeProgress {
     /// The node's own error, or the controller's about it; empty: none.
     pub error: String,
     pub flows_cut: u64,
+    /// When its turn began, Unix time, for people; none: it had none yet.
+    pub began_ms: Option<u64>,
+    /// How the way forward ended for it; none: the rollout does not go back.
+    pub forward: Option<ForwardResult>,
+}
+
+/// How the way forward of a rollout that goes back ended for one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardResult {
+    pub phase: Phase,
+    /// Why it failed; empty: it did not.
+    pub error: String,
+    /// How long its turn took, milliseconds.
+    pub took_ms: u64,
+}
+
+impl ForwardResult {
+    /// The node was never given the generation.
+    pub fn is_untouched(&self) -> bool {
+        matches!(self.phase, Phase::Waiting | Phase::Offline { .. })
+    }
 }
 
 /// A node's phase in a rollout.
@@ -250,13 +271,9 @@ pub struct OutcomeRecord {
 }
 
 impl OutcomeRecord {
-    /// Whether the rollout brought `number` to the nodes for good: at least one node took it, and
-    /// none failed. Of one that was rolled back only the generation that it went back to is good.
-    pub fn is_good_for(&self, number: Generation) -> bool {
-        match self.state {
-            RolloutState::Done => self.failed == 0 && self.applied > 0,
-            RolloutState::RolledBack => self.brought == number,
-            _ => false,
-        }
+    /// Whether the rollout brought its generation to the nodes for good: at least one node took
+    /// it, and none failed.
+    pub fn is_good(&self) -> bool {
+        self.state == RolloutState::Done && self.failed == 0 && self.applied > 0
     }
 }

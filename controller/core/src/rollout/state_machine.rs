@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::NodeName;
 
-use super::record::{NodeProgress, Phase, RolloutRecord, RolloutState};
+use super::record::{ForwardResult, NodeProgress, Phase, RolloutRecord, RolloutState};
 use crate::target::TargetRecord;
 
 /// How long a connected node may take beyond its trial, milliseconds: to load the ruleset, to
@@ -371,6 +371,12 @@ impl RolloutRecord {
         self.ended_ms = None;
         for step in self.nodes.values_mut() {
             step.refused_before = None;
+            step.forward = Some(ForwardResult {
+                phase: step.phase,
+                error: std::mem::take(&mut step.error),
+                took_ms: step.took_ms(at_ms),
+            });
+            step.began_ms = None;
             // One that was never given anything, and did not take this, has nothing to run.
             let nothing = step.before.is_none() && step.phase != Phase::Applied;
             match step.phase {
@@ -500,9 +506,23 @@ impl RolloutRecord {
 
 impl NodeProgress {
     pub(super) fn enter(&mut self, phase: Phase, at_ms: u64, error: String) {
+        if phase.is_working() {
+            self.began_ms = Some(at_ms);
+        }
         self.phase = phase;
         self.at_ms = at_ms;
         self.error = error;
+    }
+
+    /// How long its turn has taken until `now_ms`, or took; 0: it had none.
+    pub fn took_ms(&self, now_ms: u64) -> u64 {
+        let end = if self.phase.is_working() {
+            now_ms
+        } else {
+            self.at_ms
+        };
+        let began = self.began_ms.unwrap_or(end);
+        end.saturating_sub(began)
     }
 
     /// Its batch waits for it to reconnect.

@@ -1,6 +1,6 @@
 //! A rollout's result in figures.
 
-use super::record::{OutcomeRecord, Phase, RolloutRecord, Tally};
+use super::record::{OutcomeRecord, Phase, RolloutRecord, RolloutState, Tally};
 
 impl RolloutRecord {
     /// How it ended.
@@ -16,6 +16,21 @@ impl RolloutRecord {
             failed: tally.failed,
             untouched: tally.untouched,
         }
+    }
+
+    /// How its way back ended, for the generation that it went back to; none: it did not go back.
+    pub fn back_outcome(&self, at_ms: u64) -> Option<OutcomeRecord> {
+        let failed = self.failures();
+        let applied = self.count(|phase| phase == Phase::Applied);
+        Some(OutcomeRecord {
+            state: RolloutState::Done,
+            brought: self.back?,
+            reason: String::new(),
+            applied,
+            failed,
+            untouched: self.nodes.len() - applied - failed,
+            ..self.outcome(at_ms)
+        })
     }
 
     /// Nodes that failed on the way forward, whatever the way back did.

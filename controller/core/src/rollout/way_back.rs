@@ -6,7 +6,7 @@ use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::NodeName;
 
 use super::record::{NodeProgress, Phase, RolloutRecord};
-use crate::generation::{Cause, GenerationRecord};
+use crate::generation::{Cause, GenerationChanges, GenerationRecord};
 
 /// The generation to go back to, and nodes whose former content is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub fn content_source(rollout: &RolloutRecord, step: &NodeProgress) -> Option<Ge
 
 impl RolloutRecord {
     /// The generation `number`, to which `after` goes back from this state of the rollout.
-    /// `earlier` has the generations that [`content_source`] names.
+    /// `earlier` has the generations that [`content_source`] names, and that of the rollout.
     pub fn way_back(
         &self,
         after: &RolloutRecord,
@@ -49,7 +49,15 @@ impl RolloutRecord {
         // A rollout goes back only if some node ran something before.
         let to = self.before().unwrap_or(self.generation);
         let model = earlier.get(&to);
-        let dynamic = earlier.values().flat_map(|record| record.dynamic.iter());
+        let sources: BTreeSet<Generation> = self
+            .nodes
+            .values()
+            .filter_map(|step| content_source(self, step))
+            .collect();
+        let dynamic = earlier
+            .iter()
+            .filter(|(number, _)| sources.contains(number))
+            .flat_map(|(_, record)| record.dynamic.iter());
         WayBack {
             generation: GenerationRecord {
                 number,
@@ -60,7 +68,9 @@ impl RolloutRecord {
                 documents: model.and_then(|model| model.documents),
                 cause: Cause::Rollback { to },
                 dynamic: dynamic.cloned().collect(),
+                changes: GenerationChanges::between(earlier.get(&self.generation), &nodes),
                 nodes,
+                joined: BTreeMap::new(),
             },
             missing,
         }

@@ -34,6 +34,8 @@ const AT_ONCE: usize = 16;
 /// How old a stored record may become while every answer is the same, milliseconds: each one
 /// stored is a write to disk.
 const REFRESH_MS: u64 = 300 * 1000;
+/// How long a first answer may take before it is stored that none has come, milliseconds.
+const FIRST_ANSWER_MS: u64 = 5000;
 /// How long an unused name is remembered, milliseconds: a document that names it again the same
 /// day starts with its last addresses.
 const UNUSED_MS: u64 = 24 * 3600 * 1000;
@@ -123,6 +125,7 @@ impl Names {
             return;
         };
         held.asking = false;
+        held.record.asked_since_ms = None;
         let event = answer::take(&mut held.record, now_ms, answer);
         // A family that keeps failing is asked for again soon, too.
         held.failures = match held.record.failing_since_ms {
@@ -193,7 +196,9 @@ impl Upkeep for Names {
     fn pause(&self) -> Duration {
         let now_ms = self.clock.now_ms();
         let idle = self.held.values().filter(|held| held.used && !held.asking);
-        let next = idle.map(|held| held.due_ms).min();
+        let due = idle.map(|held| held.due_ms);
+        let silent = self.held.values().filter_map(Held::silent_from_ms);
+        let next = due.chain(silent.filter(|at| *at > now_ms)).min();
         let wait = next.map_or(due::MOST_MS, |due| due.saturating_sub(now_ms));
         Duration::from_millis(wait.clamp(1, due::MOST_MS))
     }
@@ -221,7 +226,11 @@ impl Upkeep for Names {
             held.used = false;
         }
         for name in resolved {
-            self.held.entry(name).or_default().used = true;
+            let held = self.held.entry(name).or_default();
+            held.used = true;
+            if held.record == ResolvedRecord::default() {
+                held.record.asked_since_ms = Some(now_ms);
+            }
         }
     }
 
@@ -273,7 +282,17 @@ impl Upkeep for Names {
 }
 
 impl Held {
+    /// From when on it counts that its first answer has not come yet.
+    fn silent_from_ms(&self) -> Option<u64> {
+        let asked_since_ms = self.record.asked_since_ms.filter(|_| self.used)?;
+        Some(asked_since_ms.saturating_add(FIRST_ANSWER_MS))
+    }
+
     fn must_be_stored(&self, now_ms: u64) -> bool {
+        // Most answers come at once, and are stored then.
+        if self.silent_from_ms().is_some_and(|at| now_ms < at) {
+            return false;
+        }
         let Some((stored, at_ms)) = &self.stored else {
             return self.record != ResolvedRecord::default();
         };

@@ -112,6 +112,7 @@ pub struct Fetcher {
     limits: Limits,
     folder: PathBuf,
     roots: Arc<Vec<Certificate<'static>>>,
+    to_link_local: bool,
 }
 
 impl Fetcher {
@@ -122,6 +123,16 @@ impl Fetcher {
             limits,
             folder,
             roots: Arc::new(roots),
+            to_link_local: false,
+        }
+    }
+
+    /// Whether documents may have it fetch from link-local addresses.
+    #[must_use]
+    pub fn to_link_local(self, to_link_local: bool) -> Self {
+        Self {
+            to_link_local,
+            ..self
         }
     }
 
@@ -143,7 +154,8 @@ impl Fetcher {
         most: usize,
     ) -> Result<Fetched, FetchError> {
         let began = Instant::now();
-        let mut route = Route::new(url);
+        let mut route = Route::new(url, self.to_link_local);
+        route.check()?;
         for _ in 0..=self.limits.redirects {
             let left = self.limits.whole.saturating_sub(began.elapsed());
             let agent = self.agent(url.starts_with("https://"), &route, left);

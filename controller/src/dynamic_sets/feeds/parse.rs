@@ -1,8 +1,7 @@
 //! The lines of a feed: an address, prefix or range each, in the formats that lists come in.
 
-use std::net::IpAddr;
-
-use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+use ipnet::IpNet;
+use voipfleet_policy::networks_of_line;
 
 use super::super::bogons::{Space, objection};
 use crate::records::Dropped;
@@ -67,7 +66,7 @@ pub fn parse(body: &[u8], most: usize) -> Result<Parsed, Unfit> {
         if line.is_empty() {
             continue;
         }
-        match std::str::from_utf8(line).ok().and_then(networks) {
+        match std::str::from_utf8(line).ok().and_then(networks_of_line) {
             Some(nets) => nets.into_iter().for_each(|net| parsed.take(net)),
             None => parsed.other(line),
         }
@@ -118,42 +117,6 @@ impl Parsed {
             return Err(Unfit::TooMany { most });
         }
         Ok(())
-    }
-}
-
-/// The networks of a line; none: it is something else.
-fn networks(line: &str) -> Option<Vec<IpNet>> {
-    let first = line.split([',', '\t']).next().unwrap_or_default();
-    let first = first.trim().trim_matches('"').trim();
-    let word = first.split_ascii_whitespace().next()?;
-    if let Some((from, to)) = first.split_once('-')
-        && let (Ok(from), Ok(to)) = (from.trim().parse(), to.trim().parse())
-    {
-        return range(from, to);
-    }
-    let net = match word.split_once('/') {
-        None => IpNet::from(word.parse::<IpAddr>().ok()?),
-        Some((address, mask)) => {
-            let address: IpAddr = address.parse().ok()?;
-            match mask.parse::<IpAddr>() {
-                Ok(mask) => IpNet::with_netmask(address, mask).ok()?,
-                Err(_) => IpNet::new(address, mask.parse().ok()?).ok()?,
-            }
-        }
-    };
-    Some(vec![net.trunc()])
-}
-
-/// The networks from one address to another.
-fn range(from: IpAddr, to: IpAddr) -> Option<Vec<IpNet>> {
-    match (from, to) {
-        (IpAddr::V4(from), IpAddr::V4(to)) if from <= to => {
-            Some(Ipv4Subnets::new(from, to, 0).map(IpNet::V4).collect())
-        }
-        (IpAddr::V6(from), IpAddr::V6(to)) if from <= to => {
-            Some(Ipv6Subnets::new(from, to, 0).map(IpNet::V6).collect())
-        }
-        _ => None,
     }
 }
 

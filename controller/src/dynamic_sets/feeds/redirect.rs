@@ -40,6 +40,10 @@ pub enum Astray {
         /// The address and its kind.
         inward: Inward,
     },
+    /// It is at a link-local address, where machines find what is meant for them alone: a cloud's
+    /// metadata and its credentials.
+    #[error("{0}, from which this controller fetches nothing (--feed-link-local allows it)")]
+    LinkLocal(Inward),
     /// It leads nowhere.
     #[error("it redirects to {0:?}, which is not a URL")]
     NoUrl(String),
@@ -54,6 +58,13 @@ pub struct Inward {
 }
 
 impl Inward {
+    fn is_link_local(&self) -> bool {
+        match reached(self.address) {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        }
+    }
+
     /// What of an address is not public; none: nothing.
     fn of(address: IpAddr) -> Option<Self> {
         let reached = reached(address);
@@ -96,17 +107,31 @@ pub(super) struct Route {
     is_redirected: bool,
     /// The document's own host is no public one: an internal mirror is the operator's choice.
     is_inward: Arc<AtomicBool>,
+    /// Whoever runs this controller lets documents fetch from link-local addresses.
+    to_link_local: bool,
 }
 
 impl Route {
     /// Begins at a document's URL.
-    pub(super) fn new(url: &str) -> Self {
+    pub(super) fn new(url: &str, to_link_local: bool) -> Self {
         let host = Url::parse(url).ok().and_then(|url| literal(&url));
         let is_inward = host.is_some_and(|address| Inward::of(address).is_some());
         Self {
             at: url.to_owned(),
             is_redirected: false,
             is_inward: Arc::new(AtomicBool::new(is_inward)),
+            to_link_local,
+        }
+    }
+
+    /// Whether the address that is to be asked now, where it is written as one, may be asked.
+    pub(super) fn check(&self) -> Result<(), Astray> {
+        let address = Url::parse(&self.at).ok().and_then(|url| literal(&url));
+        match address.and_then(Inward::of) {
+            Some(inward) if inward.is_link_local() && !self.to_link_local => {
+                Err(Astray::LinkLocal(inward))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -128,7 +153,7 @@ impl Route {
         self.is_redirected = true;
         match literal(&next).and_then(Inward::of) {
             Some(inward) if self.is_guarded() => Err(self.inward(inward)),
-            _ => Ok(()),
+            _ => self.check(),
         }
     }
 
@@ -144,8 +169,9 @@ impl Route {
         };
         Judge {
             resolver: DefaultResolver::default(),
+            to_link_local: self.to_link_local,
             task: if proxy.is_some_and(by_proxy) {
-                Task::Nothing
+                Task::Proxy
             } else if !self.is_redirected {
                 Task::Learn(Arc::clone(&self.is_inward))
             } else if self.is_guarded() {
@@ -160,6 +186,9 @@ impl Route {
     pub(super) fn refusal(&self, error: Error) -> Result<Astray, Error> {
         match error {
             Error::Other(other) => match other.downcast::<Inward>() {
+                Ok(inward) if inward.is_link_local() && !self.to_link_local => {
+                    Ok(Astray::LinkLocal(*inward))
+                }
                 Ok(inward) => Ok(self.inward(*inward)),
                 Err(other) => Err(Error::Other(other)),
             },
@@ -191,11 +220,14 @@ fn literal(url: &Url) -> Option<IpAddr> {
 #[derive(Debug)]
 pub(super) struct Judge {
     resolver: DefaultResolver,
+    to_link_local: bool,
     task: Task,
 }
 
 #[derive(Debug)]
 enum Task {
+    /// The proxy is resolved.
+    Proxy,
     Nothing,
     /// Whether a document's own host is inside.
     Learn(Arc<AtomicBool>),
@@ -211,8 +243,14 @@ impl Resolver for Judge {
     ) -> Result<ResolvedSocketAddrs, Error> {
         let found = self.resolver.resolve(uri, config, timeout)?;
         let mut judged = found.iter().map(|address| Inward::of(address.ip()));
+        if !self.to_link_local && !matches!(self.task, Task::Proxy) {
+            let mut link_local = judged.clone().flatten().filter(Inward::is_link_local);
+            if let Some(inward) = link_local.next() {
+                return Err(Error::Other(Box::new(inward)));
+            }
+        }
         match &self.task {
-            Task::Nothing => {}
+            Task::Proxy | Task::Nothing => {}
             Task::Learn(is_inward) => {
                 is_inward.store(judged.all(|one| one.is_some()), Ordering::Relaxed);
             }
@@ -269,9 +307,8 @@ mod tests {
 
     #[test]
     fn redirect_addresses_are_judged_in_every_notation() {
-        let follow = |from: &str, to: &str| Route::new(from).follow(&to.parse().unwrap());
+        let follow = |from: &str, to: &str| Route::new(from, false).follow(&to.parse().unwrap());
         for to in [
-            "http://169.254.169.254/latest",
             "//127.0.0.1/x",
             "http://2130706433/",
             "http://0x7f.1/",
@@ -293,12 +330,35 @@ mod tests {
     }
 
     #[test]
+    fn link_local_addresses_are_asked_only_where_the_host_allows_it() {
+        let metadata = "http://169.254.169.254/latest";
+        for url in [
+            metadata,
+            "http://[fe80::1]/",
+            "http://[::ffff:169.254.169.254]/",
+        ] {
+            let refused = Route::new(url, false).check();
+            assert!(matches!(refused, Err(Astray::LinkLocal(_))), "{url}");
+            assert_eq!(Route::new(url, true).check(), Ok(()), "{url}");
+        }
+        assert_eq!(Route::new("http://10.0.0.1/", false).check(), Ok(()));
+        // An internal mirror does not lead there either.
+        let location = HeaderValue::from_static(metadata);
+        let refused = Route::new("http://10.0.0.1/a", false).follow(&location);
+        assert!(matches!(refused, Err(Astray::LinkLocal(_))), "{refused:?}");
+        assert_eq!(
+            Route::new("http://10.0.0.1/a", true).follow(&location),
+            Ok(())
+        );
+    }
+
+    #[test]
     fn proxy_addresses_are_not_judged() {
-        let mut route = Route::new("http://lists.example.net/a");
+        let mut route = Route::new("http://lists.example.net/a", false);
         let next = HeaderValue::from_static("http://other.example.net/");
         route.follow(&next).unwrap();
         let proxy = Proxy::new("http://127.0.0.1:3128").unwrap();
-        assert!(matches!(route.resolver(Some(&proxy)).task, Task::Nothing));
+        assert!(matches!(route.resolver(Some(&proxy)).task, Task::Proxy));
         assert!(matches!(route.resolver(None).task, Task::Refuse));
         let spared = Proxy::builder(ureq::ProxyProtocol::Http)
             .host("127.0.0.1")

@@ -173,7 +173,7 @@ mod tests {
     use crate::clock;
     use crate::fleet::Fleet;
     use crate::push::{PushRequest, Pushes, RequestedContent};
-    use crate::records::{Cause, GenerationRecord, Read};
+    use crate::records::{Cause, GenerationChanges, GenerationRecord, Read};
     use crate::store::{Embedded, Store, Txn};
 
     fn site() -> SiteName {
@@ -190,7 +190,9 @@ mod tests {
             documents: Some(1),
             cause: Cause::Push,
             dynamic: BTreeSet::new(),
+            changes: GenerationChanges::default(),
             nodes: BTreeMap::new(),
+            joined: BTreeMap::new(),
         }
     }
 
@@ -203,6 +205,7 @@ mod tests {
             by: "ada".to_owned(),
             confirm_within_ms: None,
             documents: 1,
+            changed_documents: None,
             rollout: Rollout::at_once(),
             observe: false,
             current: None,
@@ -211,12 +214,15 @@ mod tests {
             warnings: Vec::new(),
         };
         Proposed {
+            hosts: std::collections::BTreeMap::new(),
+            dynamic: voipfleet_ruleset::ruleset::DynamicSets::new("site-a".parse().unwrap()),
             request: PushRequest {
                 content: RequestedContent::Generation(3),
                 ..PushRequest::new(site(), "ada")
             },
             proposal: propose(inputs, Want::Rollback(earlier.clone())),
             documents: Arc::default(),
+            pending: Vec::new(),
             heads: Heads {
                 targets: None,
                 generation: None,
@@ -244,7 +250,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
         let (clock, stop) = (clock::system(), CancellationToken::new());
-        let fleet = Fleet::new(Arc::clone(&store), clock::system(), stop);
+        let fleet = Fleet::new(Arc::clone(&store), clock::system(), None, stop);
         let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
         let revision = put_earlier(store.as_ref()).await;
         let mut proposed = rollback(revision);
@@ -268,7 +274,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
         let (clock, stop) = (clock::system(), CancellationToken::new());
-        let fleet = Fleet::new(Arc::clone(&store), clock::system(), stop);
+        let fleet = Fleet::new(Arc::clone(&store), clock::system(), None, stop);
         let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
         let revision = put_earlier(store.as_ref()).await;
         let (mut first, mut second) = (rollback(revision), rollback(revision));

@@ -42,6 +42,7 @@ fn site_inputs(ssh_port: u16, packed: &mut Packed) -> Inputs {
             sets: Vec::new(),
             chains: Vec::new(),
             probes: Vec::new(),
+            without_ipv6: false,
         };
         let content = packed.add(&ruleset);
         compiled.insert(name.clone(), (ruleset, content));
@@ -61,6 +62,7 @@ fn site_inputs(ssh_port: u16, packed: &mut Packed) -> Inputs {
         by: "ada".to_owned(),
         confirm_within_ms: None,
         documents: 1,
+        changed_documents: None,
         rollout: Rollout {
             canary: 1,
             batch: Batch::Count(5000),
@@ -97,9 +99,12 @@ async fn push(pushes: &Pushes, store: &dyn Store, ssh_port: u16) -> Proposal {
         .await
         .unwrap();
     let mut proposed = Proposed {
+        hosts: std::collections::BTreeMap::new(),
+        dynamic: voipfleet_ruleset::ruleset::DynamicSets::new("site-a".parse().unwrap()),
         request,
         proposal: propose(inputs, Want::Documents),
         documents: Arc::default(),
+        pending: Vec::new(),
         heads,
         packed: Some(packed),
     };
@@ -172,7 +177,7 @@ async fn rollouts_of_the_largest_site_fit_into_transactions() {
     let memory = Memory::default();
     let store: Arc<dyn Store> = Arc::new(memory.clone());
     let (clock, stop) = (clock::system(), CancellationToken::new());
-    let fleet = Fleet::new(Arc::clone(&store), clock::system(), stop);
+    let fleet = Fleet::new(Arc::clone(&store), clock::system(), None, stop);
     let pushes = Pushes::new(Arc::clone(&store), clock, fleet);
     let store = store.as_ref();
 

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use voipfleet_compiler::Compiled;
+use voipfleet_compiler::{Compiled, Membership, PendingAddress, Standing};
 use voipfleet_controller_core::precondition::LastChanges;
 use voipfleet_controller_core::proposal::{Current, Inputs, NodeState, Proposal, Want, propose};
 use voipfleet_controller_core::rollout::state_machine::Presence;
 use voipfleet_policy::{Documents, Rollout};
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
-use voipfleet_ruleset::ruleset::{Mode, Ruleset};
+use voipfleet_ruleset::ruleset::{DynamicSets, Mode, Ruleset};
 
 use super::Pipeline;
 use crate::clock;
@@ -34,6 +34,12 @@ pub struct Proposed {
     pub proposal: Proposal,
     /// The documents that it is made of.
     pub documents: Arc<Documents>,
+    /// The site's nodes, as they last reported.
+    pub hosts: BTreeMap<NodeName, SiteNode>,
+    /// What the site's dynamic sets hold now.
+    pub dynamic: DynamicSets,
+    /// Addresses that nodes report and that would be no members of the cluster after it.
+    pub pending: Vec<PendingAddress>,
     pub(super) heads: Heads,
     /// The compiled rulesets as they will be stored; none: they were handed over to a commit.
     pub(super) packed: Option<Packed>,
@@ -59,6 +65,7 @@ struct Rulesets {
     compiled: BTreeMap<NodeName, (Ruleset, Content)>,
     packed: Packed,
     warnings: Vec<String>,
+    dynamic: DynamicSets,
 }
 
 impl Heads {
@@ -146,6 +153,7 @@ impl Pipeline {
             by: request.by.clone(),
             confirm_within_ms: request.confirm_within_ms,
             documents: snapshot.version,
+            changed_documents: changed_documents(&snapshot, &heads),
             rollout: policy.map_or_else(Rollout::at_once, |policy| policy.rollout.clone()),
             observe: policy.is_some_and(|policy| policy.mode == Mode::Observe),
             current: current(store, &request.site, &heads, &nodes).await?,
@@ -154,15 +162,44 @@ impl Pipeline {
             warnings: rulesets.warnings,
         };
         let proposal = propose(inputs, want);
-        check(request, &proposal, &heads, snapshot.changed_by)?;
+        check(request, &proposal, &heads, snapshot.changed_by.clone())?;
         Ok(Proposed {
+            pending: pending(&snapshot, self.clock.now_ms()),
             request: request.clone(),
             proposal,
             documents: snapshot.documents,
+            hosts: snapshot.nodes,
+            dynamic: rulesets.dynamic,
             heads,
             packed: Some(rulesets.packed),
         })
     }
+}
+
+/// Documents of the site that were changed since its generation was made; none: not known.
+fn changed_documents(snapshot: &Snapshot, heads: &Heads) -> Option<Vec<String>> {
+    let since = match &heads.generation {
+        Some(read) => read.record.documents?,
+        None => 0,
+    };
+    Some(
+        snapshot
+            .stored
+            .as_ref()?
+            .changed_since(&snapshot.site, since),
+    )
+}
+
+/// Addresses that would be no members of the cluster once all nodes have the push.
+fn pending(snapshot: &Snapshot, now_ms: u64) -> Vec<PendingAddress> {
+    let Some(site) = snapshot.documents.sites.get(&snapshot.site) else {
+        return Vec::new();
+    };
+    let mut nodes = snapshot.inputs(now_ms);
+    for node in &mut nodes {
+        node.standing = Standing::Member;
+    }
+    Membership::of(&site.cluster, &nodes).pending
 }
 
 /// Refuses a push whose confirmed plan no longer holds.
@@ -220,7 +257,7 @@ async fn last_good(
         }
         let key = keys::outcome(site, record.number);
         let outcome: Option<Read<OutcomeRecord>> = records::read(store, &key).await?;
-        if outcome.is_some_and(|read| read.record.is_good_for(record.number)) {
+        if outcome.is_some_and(|read| read.record.is_good()) {
             return Ok(record.number);
         }
     }
@@ -248,9 +285,10 @@ async fn compile(
             compiled: BTreeMap::new(),
             packed,
             warnings: Vec::new(),
+            dynamic: compiler.dynamic_sets(snapshot).await?,
         });
     }
-    let (_, output) = compiler.compile(snapshot).await?;
+    let (dynamic, output) = compiler.compile(snapshot).await?;
     // Encoding takes a while where sets are long: off the async threads.
     let packing = tokio::task::spawn_blocking(move || {
         let Compiled {
@@ -268,6 +306,7 @@ async fn compile(
             packed,
             // The warnings are about all nodes, and a rollback compiles only late ones.
             warnings: if documents { warnings } else { Vec::new() },
+            dynamic,
         }
     });
     packing.await.map_err(|_| PushError::Broken(site.clone()))

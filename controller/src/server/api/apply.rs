@@ -12,7 +12,7 @@ use voipfleet_proto::v1::{
     DocumentRevision, Severity,
 };
 
-use super::documents::{broken, in_use};
+use super::documents::{broken, concern_sites, in_use};
 use super::fields::{invalid, parse, sources};
 use super::{Caller, DocumentsApi, source_quotas};
 use crate::documents::{Change as Step, Stored};
@@ -68,7 +68,10 @@ impl DocumentsApi {
         if let Some(before) = changed {
             let count = answer.changes.len();
             tracing::info!(operator = %caller.name, count, "documents applied");
-            note(caller, &answer.changes);
+            // They are stored, whether or not they can be read again.
+            let after = self.read_documents().await.ok();
+            let states = [Some(&before), after.as_ref()];
+            note(caller, &answer.changes, &states);
             self.prune_documents(&before);
         }
         Ok(answer)
@@ -163,11 +166,17 @@ fn refused(conflicts: &[DocumentConflict]) -> String {
     )
 }
 
-/// Which documents were changed, for the audit log.
-fn note(caller: &Caller, changes: &[DocumentChange]) {
+/// Which documents were changed, and the sites that used one of them or do now, for the audit
+/// log.
+fn note(caller: &Caller, changes: &[DocumentChange], states: &[Option<&Stored>]) {
     for change in changes {
         if change.change() != Change::Unchanged {
             caller.concerns(format!("{}/{}", change.kind, change.name));
+            if let Ok(kind) = change.kind.parse() {
+                let states = states.iter().flatten();
+                let documents = states.map(|state| state.documents.as_ref());
+                concern_sites(caller, kind, &change.name, documents);
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use voipfleet_protocol::audit::{Kind, Link, Record};
 use super::fields::{invalid, parse};
 use super::{Caller, failed};
 use crate::audit;
+use crate::clock::Clock;
 use crate::store::{Expect, Outcome, Store, StoreError, Txn, keys};
 
 /// Records in an answer by default.
@@ -24,6 +25,10 @@ const MAX_LIMIT: usize = 1000;
 const PAGE: u64 = 500;
 /// Records that one call reads; then the caller asks for more.
 const LOOKED_AT: u64 = 100_000;
+/// So many records in a row that are older than what is asked for, by more than a clock is set
+/// back, end the search.
+const OLDER: usize = 10_000;
+const STEP_MS: u64 = 24 * 3_600_000;
 /// Records in one answer of the whole log.
 const CHAIN_PAGE: usize = 2000;
 /// Results that are awaited at the same time.
@@ -33,6 +38,9 @@ const PRUNED: usize = 90;
 
 struct Wanted<'r> {
     request: &'r v1::AuditRequest,
+    /// Unix time.
+    since_ms: u64,
+    until_ms: u64,
     reader: &'r Caller,
     /// What was asked for and has no result yet.
     open: BTreeSet<u64>,
@@ -44,16 +52,12 @@ impl Wanted<'_> {
         let request = self.request;
         let who = record.who.as_ref().map(|who| who.operator.as_str());
         let asked_only = record.kind == Kind::Asked && !self.open.contains(&record.seq);
-        let until = if request.until_ms == 0 {
-            u64::MAX
-        } else {
-            request.until_ms
-        };
         let wanted = !asked_only
             && (request.site.is_empty() || record.sites.contains(&request.site))
+            && (request.request.is_empty() || record.request.as_ref() == Some(&request.request))
             && (request.who.is_empty() || who == Some(request.who.as_str()))
             && (request.what.is_empty() || record.what.eq_ignore_ascii_case(&request.what))
-            && (request.since_ms..until).contains(&record.at_ms);
+            && (self.since_ms..self.until_ms).contains(&record.at_ms);
         wanted.then(|| restricted(record, self.reader)).flatten()
     }
 }
@@ -67,6 +71,7 @@ fn restricted(mut record: Record, reader: &Caller) -> Option<Record> {
         return Some(record);
     }
     let count = |record: &Record| (record.sites.len(), record.objects.len());
+    let of_documents = !record.objects.is_empty() && record.objects.iter().all(|o| is_document(o));
     let before = count(&record);
     record
         .sites
@@ -84,7 +89,10 @@ fn restricted(mut record: Record, reader: &Caller) -> Option<Record> {
         // Nodes and tokens are of the record's sites.
         document.unwrap_or(whole)
     });
-    if record.sites.is_empty() && record.objects.is_empty() {
+    // A change of documents that are all of others is none of its reader's, though it concerns a
+    // site that serves them too.
+    let of_others = of_documents && record.objects.is_empty() && !whole;
+    if of_others || (record.sites.is_empty() && record.objects.is_empty()) {
         return None;
     }
     if !whole || count(&record) != before {
@@ -100,6 +108,11 @@ fn restricted(mut record: Record, reader: &Caller) -> Option<Record> {
     Some(record)
 }
 
+fn is_document(object: &str) -> bool {
+    let kind = object.split_once('/').map(|(kind, _)| kind);
+    kind.is_some_and(|kind| kind.parse::<policy::Kind>().is_ok())
+}
+
 fn link(link: Link) -> v1::AuditLink {
     v1::AuditLink {
         seq: link.seq,
@@ -111,6 +124,7 @@ fn link(link: Link) -> v1::AuditLink {
 #[derive(Debug, Clone)]
 pub(super) struct AuditApi {
     pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl AuditApi {
@@ -129,8 +143,13 @@ impl AuditApi {
             .all(keys::ALL_AUDIT_OPEN, MAX_OPEN)
             .await
             .map_err(failed)?;
+        let now_ms = self.clock.now_ms();
+        let ago = |ms: u64| (ms > 0).then(|| now_ms.saturating_sub(ms));
+        let until_ms = Some(request.until_ms).filter(|until| *until > 0);
         let wanted = Wanted {
             request,
+            since_ms: ago(request.since_ago_ms).unwrap_or(request.since_ms),
+            until_ms: ago(request.until_ago_ms).or(until_ms).unwrap_or(u64::MAX),
             reader: caller,
             open: open
                 .iter()
@@ -146,6 +165,7 @@ impl AuditApi {
         };
         let mut answer = v1::AuditResponse::default();
         let stop = end.saturating_sub(LOOKED_AT).max(first);
+        let mut older = 0;
         while end > stop {
             let start = end.saturating_sub(PAGE).max(stop);
             let count = usize::try_from(end - start).unwrap_or(usize::MAX);
@@ -156,9 +176,16 @@ impl AuditApi {
                 let Ok(record) = serde_json::from_slice::<Record>(&entry.held.value) else {
                     continue;
                 };
-                let (seq, at_ms) = (record.seq, record.at_ms);
-                if at_ms < request.since_ms {
-                    return Ok(answer);
+                // One that is older than what is asked for may stand before others that are not:
+                // the clock was set back between them.
+                let seq = record.seq;
+                if record.at_ms.saturating_add(STEP_MS) < wanted.since_ms {
+                    older += 1;
+                    if older >= OLDER {
+                        return Ok(answer);
+                    }
+                } else {
+                    older = 0;
                 }
                 if let Some(record) = wanted.shown(record) {
                     let bytes = serde_json::to_vec(&record).map_err(invalid)?;

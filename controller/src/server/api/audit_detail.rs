@@ -84,28 +84,21 @@ fn bindings(bindings: &[v1::OperatorBinding]) -> String {
 
 pub(super) fn apply(request: &v1::ApplyRequest) -> AuditDetail {
     let files = some(request.sources.iter().map(|source| source.path.as_str()));
-    let dry = if request.dry_run { "dry run of " } else { "" };
     let pruned = request.prune.iter().take(NAMED);
     AuditDetail {
         objects: pruned
             .flat_map(|gone| object(&gone.kind, &gone.name))
             .collect(),
-        detail: format!("{dry}documents of {files}"),
+        detail: format!("documents of {files}"),
     }
 }
 
-pub(super) fn push(request: &v1::PushRequest) -> AuditDetail {
-    let detail = if request.dry_run { "dry run" } else { "" };
-    AuditDetail::text(detail)
-}
-
 pub(super) fn rollback(request: &v1::RollbackRequest) -> AuditDetail {
-    let dry = if request.dry_run { "dry run, " } else { "" };
     let to = match request.to {
         0 => "to the last good generation".to_owned(),
         to => format!("to generation {to}"),
     };
-    AuditDetail::text(format!("{dry}{to}"))
+    AuditDetail::text(to)
 }
 
 pub(super) fn abort_rollout(request: &v1::AbortRolloutRequest) -> AuditDetail {
@@ -167,8 +160,12 @@ pub(super) fn allow(request: &v1::AllowRequest) -> AuditDetail {
     }
 }
 
-pub(super) fn lift(request: &v1::LiftRequest) -> AuditDetail {
-    AuditDetail::objects(vec![short(&request.address)])
+pub(super) fn unblock(request: &v1::LiftRequest) -> AuditDetail {
+    AuditDetail::objects(object("block", &request.address))
+}
+
+pub(super) fn disallow(request: &v1::LiftRequest) -> AuditDetail {
+    AuditDetail::objects(object("allow", &request.address))
 }
 
 pub(super) fn panic_open(request: &v1::PanicOpenRequest) -> AuditDetail {

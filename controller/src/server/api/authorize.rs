@@ -20,11 +20,11 @@ use super::document_usage::DocumentUsage;
 use super::failed;
 use super::target::Targeted;
 use crate::audit::{Audit, AuditError, ended};
-use crate::clock::Clock;
+use crate::clock::{Clock, show};
 use crate::documents::Cache;
 use crate::errors::chain;
 use crate::pki::authority::Leaf;
-use crate::records::{self, OperatorRecord, Read};
+use crate::records::{self, OperatorRecord, Read, Taken};
 use crate::server::listen::Peer;
 use crate::store::{Store, keys};
 
@@ -94,9 +94,16 @@ impl Caller {
 
     /// Adds a site to the result's audit record.
     pub fn concerns_site(&self, site: &SiteName) {
+        self.concerns_sites([site.to_string()]);
+    }
+
+    /// Adds sites to the result's audit record.
+    pub fn concerns_sites(&self, sites: impl IntoIterator<Item = String>) {
         self.with_record(|record| {
-            if !record.sites.iter().any(|known| known == site.as_str()) {
-                record.sites.push(site.to_string());
+            for site in sites {
+                if !record.sites.contains(&site) {
+                    record.sites.push(site);
+                }
             }
         });
     }
@@ -264,7 +271,25 @@ fn unknown_caller(name: &OperatorName) -> Status {
         .hint(format!(
             "ask an admin to add the operator: voipctl operator add {name} --role viewer"
         ))
-        .hint("the first admin is named in the controller's controller.json")
+        .hint("for the first admin, on the controller's host: voipfleet-controller new-admin")
+        .fact("operator", name)
+        .into()
+}
+
+/// Somebody has a copy of the key, or an old copy of the context file is used.
+fn replaced_caller(name: &OperatorName, taken: &Taken) -> Status {
+    let message = format!(
+        "this certificate of operator {name} was replaced at {} by {}",
+        show(taken.at_ms),
+        taken.by
+    );
+    Refusal::new(Reason::UnknownCaller, message)
+        .hint("if that was you, use the context file that was written then")
+        .hint(format!(
+            "if it was not, someone else has your key: have an admin take it away: voipctl operator \
+             remove {name} (for the first admin, on the controller's host: voipfleet-controller \
+             new-admin)"
+        ))
         .fact("operator", name)
         .into()
 }
@@ -343,7 +368,7 @@ impl Access {
             audit: self.audit.clone(),
             open: false,
         };
-        if call.changes() {
+        if call.changes() && !request.get_ref().is_dry_run() {
             record_asked(audited, record).await
         } else {
             Ok(audited)
@@ -386,7 +411,14 @@ impl Access {
     ) -> Result<Result<(Allowed, Arc<[Binding]>), Status>, Status> {
         let name = &proven.name;
         let Some(bindings) = self.bindings(name, &proven.leaf.key_hash).await? else {
-            return Ok(Err(unknown_caller(name)));
+            let record = self.operator(name).await?;
+            let taken = record
+                .as_ref()
+                .and_then(|read| read.record.taken(&proven.leaf.key_hash));
+            return Ok(Err(match taken {
+                Some(taken) => replaced_caller(name, taken),
+                None => unknown_caller(name),
+            }));
         };
         let everything = Visibility::new(&bindings, call.role(), &Uses::new()).is_all();
         let uses = if everything {
@@ -457,16 +489,21 @@ impl Access {
         name: &OperatorName,
         key_hash: &str,
     ) -> Result<Option<Arc<[Binding]>>, Status> {
-        if *name == self.admin {
-            return Ok(Some(Arc::from([Binding::everything()])));
-        }
-        let key = keys::operator(name);
-        let read: Option<Read<OperatorRecord>> = records::read(self.store.as_ref(), &key)
-            .await
-            .map_err(failed)?;
-        Ok(read
-            .filter(|read| read.record.keys.iter().any(|key| key.key_hash == key_hash))
-            .map(|read| read.record.bindings.into()))
+        let now_ms = self.clock.now_ms();
+        let read = self.operator(name).await?;
+        let known = read.filter(|read| read.record.has_key(key_hash, now_ms));
+        Ok(known.map(|read| {
+            if *name == self.admin {
+                Arc::from([Binding::everything()])
+            } else {
+                read.record.bindings.into()
+            }
+        }))
+    }
+
+    async fn operator(&self, name: &OperatorName) -> Result<Option<Read<OperatorRecord>>, Status> {
+        let read = records::read(self.store.as_ref(), &keys::operator(name)).await;
+        read.map_err(failed)
     }
 }
 
@@ -503,21 +540,24 @@ async fn record_asked(mut audited: AuditedCall, record: Record) -> Result<Audite
         audited.open = true;
         Ok::<_, AuditError>(audited)
     });
-    let unavailable = || {
-        let message = "the audit log cannot be written, so nothing was changed";
+    let unavailable = |reason: &str| {
+        let message = format!("{reason}, so nothing was changed");
         let refusal = Refusal::new(Reason::AuditUnavailable, message)
             .hint("check the controller's disk and log");
         with_request_id(refusal.into(), &id)
     };
+    let not_written = "the audit log cannot be written";
     match appending.await {
         Ok(Ok(audited)) => Ok(audited),
         Ok(Err(error)) => {
             tracing::error!(error = %chain(&error), %call, "audit log cannot be written; call refused");
-            Err(unavailable())
+            // A full disk is the one cause with a remedy of its own.
+            let full = error.full_disk();
+            Err(unavailable(full.as_deref().unwrap_or(not_written)))
         }
         Err(panic) => {
             tracing::error!(error = %panic, %call, "audit log writer panicked; call refused");
-            Err(unavailable())
+            Err(unavailable(not_written))
         }
     }
 }

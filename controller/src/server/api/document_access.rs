@@ -68,8 +68,11 @@ impl Caller {
         puts: impl IntoIterator<Item = (Kind, &'n str)>,
     ) -> Result<(), Status> {
         let sight = self.sight_of(stored, self.call.role());
+        // Who may store no new document anyway does not learn from the answer which names are taken.
+        let may_create = self.sight_of(stored, OperatorRole::Operator).has_sites();
         puts.into_iter().try_for_each(|(kind, name)| {
-            let written = sight.write(kind, name, stored.contains(kind, name));
+            let exists = !may_create || stored.contains(kind, name);
+            let written = sight.write(kind, name, exists);
             written.map_err(|refusal| self.refuse(&refusal))
         })
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::server::rpc_status::internal;
+use crate::server::answers::MAX_ANSWER_BYTES;
+use crate::server::rpc_status::{conflict, internal};
 use tonic::Status;
-use voipfleet_policy::{Document, Kind};
+use voipfleet_policy::{Document, Documents, Kind};
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{
@@ -24,10 +25,43 @@ use crate::store::{Entry, Expect, Pages, Revision, Store, Transaction, Txn, keys
 
 /// Entries in one read.
 const PAGE: usize = 500;
+/// An answer in pages ends with the document that reaches so many bytes.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Entries of a site that are deleted in one transaction: each takes two operations.
 const WITH_SITE: usize = 30;
 /// Changes of documents between two prunings of their versions; pushes prune them too.
 const PRUNE_EVERY: u64 = 100;
+
+/// Documents up to a page full of them, and whether there are more.
+fn page(documents: impl Iterator<Item = StoredDocument>) -> (Vec<StoredDocument>, bool) {
+    let mut page = Vec::new();
+    let mut bytes = 0;
+    for document in documents {
+        if bytes >= PAGE_BYTES {
+            return (page, true);
+        }
+        bytes += document.yaml.len();
+        page.push(document);
+    }
+    (page, false)
+}
+
+/// All documents, or a refusal before they are more than one answer may hold.
+fn whole(documents: impl Iterator<Item = StoredDocument>) -> Result<Vec<StoredDocument>, Status> {
+    let mut all = Vec::new();
+    let mut bytes = 0;
+    for document in documents {
+        bytes += document.yaml.len();
+        if bytes > MAX_ANSWER_BYTES {
+            let message = "the documents are more than one answer may hold";
+            return Err(Refusal::new(Reason::LimitReached, message)
+                .hint("ask for one kind or name, or with a voipctl of this version")
+                .into());
+        }
+        all.push(document);
+    }
+    Ok(all)
+}
 
 pub(super) fn broken() -> Status {
     internal("the documents could not be checked")
@@ -64,36 +98,51 @@ impl DocumentsApi {
             kind => Some(parse(kind)?),
         };
         let stored = self.read_documents().await?;
-        let name = request.name.clone();
+        let state = stored.version.version;
+        if request.after > 0 && request.state != state {
+            return Err(conflict("the set of documents"));
+        }
+        let (name, paged) = (request.name.clone(), request.paged);
+        let after = usize::try_from(request.after).unwrap_or(usize::MAX);
         // Long lists take a while: off the async threads.
         let reading = tokio::task::spawn_blocking(move || {
             let wanted = |document: &Document| {
                 kind.is_none_or(|kind| kind == document.kind())
                     && (name.is_empty() || name == document.name())
             };
-            let found = stored.documents.iter().filter(wanted);
-            found
-                .map(|document| StoredDocument {
-                    kind: document.kind().to_string(),
-                    name: document.name().to_owned(),
-                    revision: stored.revision(document.kind(), document.name()),
-                    yaml: document.to_yaml(),
-                })
-                .collect::<Vec<_>>()
+            let found = stored.documents.iter().filter(wanted).skip(after);
+            let shown = found.map(|document| StoredDocument {
+                kind: document.kind().to_string(),
+                name: document.name().to_owned(),
+                revision: stored.revision(document.kind(), document.name()),
+                yaml: document.to_yaml(),
+            });
+            if paged {
+                Ok(page(shown))
+            } else {
+                whole(shown).map(|all| (all, false))
+            }
         });
-        let documents = reading.await.map_err(|_| broken())?;
+        let (documents, more) = reading.await.map_err(|_| broken())??;
+        let next = if more {
+            request.after + documents.len() as u64
+        } else {
+            0
+        };
         if documents.is_empty() && !request.name.is_empty() {
             let kind = kind.map_or("document".to_owned(), |kind| kind.to_string());
             return Err(unknown_document(
                 &kind,
                 &request.name,
-                "list the documents: voipctl get",
+                "list the documents: voipctl get all",
             ));
         }
         Ok(GetDocumentsResponse {
             documents,
             // Unless the caller may not see them all.
             complete: true,
+            next,
+            state,
         })
     }
 
@@ -126,6 +175,7 @@ impl DocumentsApi {
         };
         let store = self.store.as_ref();
         let before = transact(store, "the set of documents", delete).await?;
+        concern_sites(caller, kind, name, [before.documents.as_ref()]);
         tracing::info!(operator = %caller.name, %kind, name, "document deleted");
         self.prune_documents(&before);
         Ok(())
@@ -226,6 +276,21 @@ impl DocumentsApi {
     }
 }
 
+/// Adds the sites to the audit record that a document is of, or that use it.
+pub(super) fn concern_sites<'d>(
+    caller: &Caller,
+    kind: Kind,
+    name: &str,
+    states: impl IntoIterator<Item = &'d Documents>,
+) {
+    if kind == Kind::Site {
+        return caller.concerns_sites([name.to_owned()]);
+    }
+    for documents in states {
+        caller.concerns_sites(documents.users_of(kind, name));
+    }
+}
+
 /// What an operator typed, short enough to repeat.
 pub(super) fn shown(text: &str) -> String {
     text.chars().take(80).collect()
@@ -247,4 +312,47 @@ pub(super) fn in_use((kind, name): &(Kind, String), sites: &[String], more: usiz
         .fact("kind", kind)
         .fact("name", shown(name))
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn documents(bytes: &[usize]) -> Vec<StoredDocument> {
+        let document = |bytes: &usize| StoredDocument {
+            yaml: "x".repeat(*bytes),
+            ..StoredDocument::default()
+        };
+        bytes.iter().map(document).collect()
+    }
+
+    #[test]
+    fn a_page_ends_when_it_is_full() {
+        let all = documents(&[PAGE_BYTES - 1, 1, 5, 2 * PAGE_BYTES, 7]);
+        let mut sizes = Vec::new();
+        let mut after = 0;
+        loop {
+            let (found, more) = page(all.clone().into_iter().skip(after));
+            after += found.len();
+            sizes.push(found.len());
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(sizes, [2, 2, 1]);
+        assert_eq!(after, all.len());
+    }
+
+    #[test]
+    fn more_than_an_answer_may_hold_is_refused_early() {
+        let half = MAX_ANSWER_BYTES / 2;
+        assert_eq!(
+            whole(documents(&[half, half]).into_iter()).unwrap().len(),
+            2
+        );
+        // An endless number of them is not made.
+        let endless = std::iter::repeat_with(|| documents(&[half]).remove(0));
+        let status = whole(endless).unwrap_err();
+        assert_eq!(Refusal::of(&status).reason, Some(Reason::LimitReached));
+    }
 }

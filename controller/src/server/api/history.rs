@@ -25,9 +25,8 @@ impl PlanApi {
         let site: SiteName = parse(&request.site)?;
         let history = self.pushes.history.read(&site).await.map_err(refused)?;
         let mut entries = Vec::with_capacity(history.generations.len());
-        for (at, record) in history.generations.iter().enumerate() {
-            let before = at.checked_sub(1).and_then(|at| history.generations.get(at));
-            entries.push(entry(record, before, &history));
+        for record in &history.generations {
+            entries.push(entry(record, &history));
         }
         entries.reverse();
         if request.limit > 0 {
@@ -50,12 +49,10 @@ impl PlanApi {
         let number = request.generation;
         let unknown = || refused(PushError::UnknownGeneration(site.clone(), number));
         let generations = &history.generations;
-        let at = generations
+        let record = generations
             .iter()
-            .position(|record| record.number == number);
-        let at = at.ok_or_else(unknown)?;
-        let record = generations.get(at).ok_or_else(unknown)?;
-        let before = at.checked_sub(1).and_then(|at| generations.get(at));
+            .find(|record| record.number == number)
+            .ok_or_else(unknown)?;
         let documents = self.pushes.history.documents_of(record).await;
         let documents = documents.map_err(super::failed)?;
         let of_site = site.clone();
@@ -84,7 +81,7 @@ impl PlanApi {
             }
         };
         Ok(v1::ShowGenerationResponse {
-            entry: Some(entry(record, before, &history)),
+            entry: Some(entry(record, &history)),
             nodes: record.nodes.iter().map(node).collect(),
             documents,
         })
@@ -118,24 +115,15 @@ impl PlanApi {
     }
 }
 
-fn entry(
-    record: &GenerationRecord,
-    before: Option<&GenerationRecord>,
-    history: &History,
-) -> v1::HistoryEntry {
-    let own: BTreeSet<&NodeName> = record.nodes.keys().collect();
-    let old: BTreeSet<&NodeName> = before.into_iter().flat_map(|b| b.nodes.keys()).collect();
-    let changed = record.nodes.iter().filter(|(name, content)| {
-        let was = before.and_then(|before| before.nodes.get(*name));
-        was.is_some_and(|was| was.digest != content.digest)
-    });
+fn entry(record: &GenerationRecord, history: &History) -> v1::HistoryEntry {
+    let changes = &record.changes;
     let running = history.confirmed.values().flatten();
     let running = running
         .filter(|held| held.generation == record.number)
         .count();
     let outcome = history.outcomes.get(&record.number);
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let list = |names: Vec<&NodeName>| names.into_iter().map(ToString::to_string).collect();
+    let list = |names: &BTreeSet<NodeName>| names.iter().map(ToString::to_string).collect();
     v1::HistoryEntry {
         generation: record.number,
         at_ms: record.at_ms,
@@ -148,9 +136,13 @@ fn entry(
         observe: record.observe,
         nodes: number(record.nodes.len()),
         running: number(running),
-        changed_nodes: changed.map(|(name, _)| name.to_string()).collect(),
-        added_nodes: list(own.difference(&old).copied().collect()),
-        removed_nodes: list(old.difference(&own).copied().collect()),
+        changed_nodes: list(&changes.changed),
+        added_nodes: list(&changes.added),
+        removed_nodes: list(&changes.removed),
+        changed_documents: changes.documents.clone(),
+        changed_document_count: changes
+            .document_count
+            .map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
         applied: outcome.map(|outcome| number(outcome.applied)),
         failed: outcome.map(|outcome| number(outcome.failed)),
         result: outcome.map_or_else(String::new, |outcome| outcome.state.as_str().to_owned()),

@@ -176,18 +176,24 @@ fn opened_to_world(site: &Site, roles: &BTreeSet<Role>, port: u16) -> Option<&'s
     })
 }
 
-/// The networks that the documents know: of tenants, providers and admins, and the networks
-/// that the nodes are on by the cluster's interface. Neighbours are joined.
+/// The networks that the documents know: of tenants, providers, admins and the cluster, and the
+/// networks that the nodes are on by the cluster's interface. Neighbours are joined.
 fn known_networks(site: &Site, documents: &Documents, nodes: &[NodeReport]) -> Vec<IpNet> {
     let mut known = Vec::new();
     for word in &[AddressWord::Clients, AddressWord::Admins] {
         let expansion = site.expand(documents, word, &ProviderPart::BOTH);
         known.extend(expansion.addresses.iter().flat_map(Addresses::all_nets));
     }
-    let interface = site.cluster.interface.as_ref();
+    known.extend(&site.cluster.networks);
+    known.extend(&site.cluster.members);
+    let interfaces = site.cluster.interfaces();
     for facts in nodes.iter().filter_map(|node| node.facts.as_ref()) {
         for address in read_addresses(&facts.addresses) {
-            if interface.is_none_or(|interface| interface.as_str() == address.interface) {
+            if interfaces.is_empty()
+                || interfaces
+                    .iter()
+                    .any(|name| name.as_str() == address.interface)
+            {
                 known.push(address.net.trunc());
             }
         }

@@ -5,11 +5,13 @@ mod audit;
 mod audit_detail;
 mod authorize;
 mod backup;
+mod cut_off_names;
 mod document_access;
 mod document_usage;
 mod documents;
 mod drift;
 mod emergency;
+mod expiries;
 mod fields;
 mod history;
 mod host_audit;
@@ -19,6 +21,7 @@ mod operators;
 mod parts;
 mod plan;
 mod plan_basis;
+mod plan_sight;
 mod push_request;
 mod queue;
 mod redact;
@@ -53,5 +56,3 @@ pub(crate) use crate::server::rpc_status::failed;
 
 /// The largest request of an operator.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
-/// The largest answer to an operator.
-pub const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;

@@ -104,6 +104,7 @@ impl UnchangedPush {
             applied: count(PushNodeState::Applied) + count(PushNodeState::Unchanged),
             rolled_back: count(PushNodeState::RolledBack),
             offline: count(PushNodeState::Offline),
+            dry_run: request.dry_run,
             ..PushDone::default()
         };
         let started = PushStarted {
@@ -112,6 +113,7 @@ impl UnchangedPush {
             changed: proposal.changed,
             nodes,
             by: request.by.clone(),
+            dry_run: request.dry_run,
             ..PushStarted::default()
         };
         send(out, push_event::Kind::Started(started)).await?;

@@ -1,5 +1,6 @@
 //! Operators: adding, binding, removing, and new certificates.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::server::rpc_status::{conflict, internal};
@@ -17,14 +18,18 @@ use crate::clock::Clock;
 use crate::limits::MAX_OPERATORS;
 use crate::pki::authority::Request as Csr;
 use crate::pki::{Authority, Issued, PkiError};
-use crate::records::{self, OperatorKey, OperatorRecord, Read};
+use crate::records::{self, OperatorKey, OperatorRecord, Read, TokenRecord};
 use crate::settings::Address;
-use crate::store::{Entry, Expect, Outcome, Store, Txn, every, keys};
+use crate::store::{Entry, Expect, Outcome, Store, Txn, every, keys, write_batched};
 
 /// The most bindings of an operator.
 const MAX_BINDINGS: usize = 100;
 /// The most sites or tenants of a binding.
 const MAX_NAMES: usize = 1000;
+
+/// How long a key still counts after it was replaced: the answer with its successor may be lost,
+/// and then the caller asks again.
+const REPLACED_FOR_MS: u64 = 5 * 60_000;
 
 fn binding(asked: &v1::OperatorBinding) -> Result<Binding, Status> {
     fn names<T>(names: &[String]) -> Result<std::collections::BTreeSet<T>, Status>
@@ -109,6 +114,7 @@ fn key_of(issued: &Issued) -> OperatorKey {
         key_hash: issued.key_hash.clone(),
         serial: issued.serial.clone(),
         expires_ms: issued.expires_ms,
+        until_ms: None,
     }
 }
 
@@ -218,6 +224,7 @@ impl OperatorsApi {
         let mut record = OperatorRecord {
             bindings,
             keys: Vec::new(),
+            taken: Vec::new(),
             added_ms: now_ms,
             added_by: caller.name.to_string(),
         };
@@ -311,7 +318,13 @@ impl OperatorsApi {
             .operator(&name)
             .await?
             .ok_or_else(|| unknown_operator(&name))?;
-        caller.detail(format!("was {}", words(&read.record.bindings)));
+        let tokens = self.open_tokens_of(&name).await?;
+        let with_tokens = match tokens.len() {
+            0 => String::new(),
+            1 => "; 1 join token revoked".to_owned(),
+            count => format!("; {count} join tokens revoked"),
+        };
+        caller.detail(format!("was {}{with_tokens}", words(&read.record.bindings)));
         let key = keys::operator(&name);
         let txn = Txn::new()
             .expect(key.clone(), Expect::At(read.revision))
@@ -319,8 +332,35 @@ impl OperatorsApi {
         if self.store.commit(txn).await.map_err(failed)? == Outcome::Conflict {
             return Err(contended());
         }
+        // Found again: one may have been made in between.
+        let tokens: BTreeSet<String> = tokens
+            .into_iter()
+            .chain(self.open_tokens_of(&name).await?)
+            .collect();
+        let gone: Vec<_> = tokens.iter().map(|id| (keys::token(id), None)).collect();
+        write_batched(self.store.as_ref(), gone)
+            .await
+            .map_err(failed)?;
         tracing::info!(operator = %caller.name, removed = %name, "operator removed");
-        Ok(v1::RemoveOperatorResponse {})
+        Ok(v1::RemoveOperatorResponse {
+            revoked_tokens: tokens.into_iter().collect(),
+        })
+    }
+
+    /// The unused join tokens that an operator made.
+    async fn open_tokens_of(&self, name: &OperatorName) -> Result<Vec<String>, Status> {
+        let entries = every(self.store.as_ref(), keys::ALL_TOKENS).await;
+        let mut open = Vec::new();
+        for entry in entries.map_err(failed)? {
+            let token: TokenRecord = records::from_json(&entry.key, &entry.held).map_err(failed)?;
+            if token.used.is_none()
+                && token.created_by == name.as_str()
+                && let Some(id) = entry.key.strip_prefix(keys::ALL_TOKENS)
+            {
+                open.push(id.to_owned());
+            }
+        }
+        Ok(open)
     }
 
     fn refuse_first_admin(&self, name: &OperatorName) -> Result<(), Status> {
@@ -337,7 +377,8 @@ impl OperatorsApi {
             .into())
     }
 
-    /// Signs a new key of the caller. The earlier certificates are good until they end.
+    /// Signs a new key of the caller, in place of the one that it calls with: whoever has a copy of
+    /// that is refused from soon after, and told why.
     pub(super) async fn renew(
         &self,
         caller: &Caller,
@@ -347,27 +388,21 @@ impl OperatorsApi {
         caller.concerns(format!("Operator/{name}"));
         let csr = csr(&request.csr_pem)?;
         let read = self.operator(name).await?;
-        if read.is_none() && *name != self.admin {
-            return Err(unknown_operator(name));
-        }
+        let read = read.ok_or_else(|| unknown_operator(name))?;
         let issued = self.sign(csr, name).await?;
         let now_ms = self.clock.now_ms();
-        let (expect, mut record) = match read {
-            Some(read) => (Expect::At(read.revision), read.record),
-            None => (
-                Expect::Absent,
-                OperatorRecord {
-                    bindings: vec![Binding::everything()],
-                    keys: Vec::new(),
-                    added_ms: now_ms,
-                    added_by: name.to_string(),
-                },
-            ),
-        };
+        let mut record = read.record;
+        let by = format!("a renewal from {}", caller.peer.ip());
+        let until_ms = now_ms.saturating_add(REPLACED_FOR_MS);
+        record.replace_key(&caller.key_hash, now_ms, until_ms, &by);
         record.add_key(key_of(&issued), now_ms);
-        self.write_operator(name, expect, &record).await?;
+        self.write_operator(name, Expect::At(read.revision), &record)
+            .await?;
         tracing::info!(operator = %name, serial = issued.serial, "certificate renewed");
-        caller.detail(format!("serial {}", issued.serial));
+        caller.detail(format!(
+            "serial {}; the certificate of this call counts no longer",
+            issued.serial
+        ));
         Ok(v1::RenewOperatorResponse {
             certificate_pem: issued.certificate_pem,
             ca_pem: self.authority.ca_pem().to_owned(),

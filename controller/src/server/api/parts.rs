@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use voipfleet_ruleset::identifiers::OperatorName;
 
 use super::document_usage::DocumentUsage;
+use super::expiries::Expiries;
 use super::service::OperatorService;
 use super::{
     Access, AuditApi, BackupApi, DocumentsApi, EmergencyApi, FleetApi, OperatorsApi, PlanApi,
@@ -15,10 +16,10 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::dynamic_sets::Sources;
 use crate::fleet::Fleet;
-use crate::pki::Authority;
+use crate::pki::{Authority, ServerCertificate};
 use crate::push::Pushes;
 use crate::settings::Address;
-use crate::store::Store;
+use crate::store::{Health, Store};
 
 /// What the service is made of.
 #[derive(Debug, Clone)]
@@ -36,6 +37,9 @@ pub struct Parts {
     /// The first admin, who has every right whatever the store says.
     pub admin: OperatorName,
     pub sources: Sources,
+    /// Whether the store can be written.
+    pub health: watch::Receiver<Health>,
+    pub certificate: Arc<ServerCertificate>,
 }
 
 impl OperatorService {
@@ -51,6 +55,8 @@ impl OperatorService {
             audit,
             admin,
             sources,
+            health,
+            certificate,
         } = parts;
         let documents = pushes.documents.clone();
         Self {
@@ -62,6 +68,12 @@ impl OperatorService {
                 documents: documents.clone(),
                 usage: DocumentUsage::default(),
             },
+            expiries: Expiries {
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                authority: Arc::clone(&authority),
+                certificate,
+            },
             documents: DocumentsApi {
                 store: Arc::clone(&store),
                 clock: Arc::clone(&clock),
@@ -72,6 +84,7 @@ impl OperatorService {
                 clock: Arc::clone(&clock),
                 fleet: fleet.clone(),
                 documents: documents.clone(),
+                health,
             },
             emergency: EmergencyApi {
                 store: Arc::clone(&store),
@@ -105,6 +118,7 @@ impl OperatorService {
             },
             audit: AuditApi {
                 store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
             },
             backups: BackupApi {
                 store: Arc::clone(&store),

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use tonic::Status;
 use voipfleet_compiler::plan::{Changes, Member};
+use voipfleet_compiler::{Dropped, PendingAddress};
 use voipfleet_controller_core::proposal::ProposedNode;
 use voipfleet_policy::{Difference, FieldChange, Source};
 use voipfleet_proto::refusal::Refusal;
 use voipfleet_proto::v1;
-use voipfleet_ruleset::identifiers::NodeName;
+use voipfleet_ruleset::identifiers::{ListName, NodeName};
 use voipfleet_ruleset::ruleset::{DynamicSetName, Until};
 
 use super::fields::{invalid, parse, sources};
 use super::plan_basis;
+use super::plan_sight::PlanSight;
 use super::push_request::earlier;
 use super::refusals::refused;
 use crate::clock::Clock;
@@ -39,6 +41,7 @@ impl PlanApi {
         by: &str,
         request: v1::PlanRequest,
         operator: Option<IpAddr>,
+        sight: &PlanSight,
     ) -> Result<v1::PlanResponse, Status> {
         let sources: Vec<Source> = sources(request.sources)?;
         let content = match request.to {
@@ -54,7 +57,10 @@ impl PlanApi {
             ..PushRequest::new(parse(&request.site)?, by)
         };
         let plan = self.pushes.planner.plan(&request, operator).await;
-        Ok(answer(plan.map_err(refused)?))
+        let mut plan = plan.map_err(refused)?;
+        let exemptions = exemptions(&plan, sight);
+        plan.warnings.extend(exemptions);
+        Ok(sight.redact(answer(plan)))
     }
 }
 
@@ -94,7 +100,38 @@ fn answer(plan: Plan) -> v1::PlanResponse {
         site,
         held: held.message,
         held_hints: held.hints,
+        observe: proposal.generation.observe,
+        expiries: Vec::new(),
+        pending: plan.pending.into_iter().map(pending).collect(),
     }
+}
+
+fn pending(one: PendingAddress) -> v1::PendingAddress {
+    v1::PendingAddress {
+        node: one.node.to_string(),
+        interface: one.interface,
+        address: one.address.to_string(),
+        reason: one.reason.to_string(),
+    }
+}
+
+/// What fetched lists would lose, a line for each list.
+fn exemptions(plan: &Plan, sight: &PlanSight) -> Vec<String> {
+    let line = |(list, dropped): (&ListName, &Vec<Dropped>)| {
+        let shown = dropped.iter().map(|dropped| {
+            if sight.shows_list(list.as_str()) {
+                dropped.to_string()
+            } else {
+                format!("{} {}", dropped.class, dropped.entries)
+            }
+        });
+        let shown: Vec<String> = shown.collect();
+        format!(
+            "deny: list:{list}: not denied, since the site serves them: {}",
+            shown.join("; ")
+        )
+    };
+    plan.exemptions.iter().map(line).collect()
 }
 
 fn step(nodes: &[NodeName]) -> v1::PlannedStep {
@@ -204,6 +241,7 @@ fn member(member: &Member) -> v1::SetMember {
         network: member.net.to_string(),
         owners: member.owners.iter().map(ToString::to_string).collect(),
         until: member.until.map_or(0, Until::unix),
+        from: member.from.map_or(0, Until::unix),
     }
 }
 

@@ -1,6 +1,11 @@
 //! Answers without what their caller may not see.
 
-use voipfleet_proto::v1::{DriftResponse, GetDocumentsResponse, NodeReport, StatusResponse};
+use std::collections::BTreeMap;
+
+use voipfleet_proto::v1::{
+    DriftRequest, DriftResponse, DriftSum, GetDocumentsResponse, HistoryResponse, NodeDrift,
+    NodeReport, StatusResponse,
+};
 use voipfleet_protocol::identity::rights::Visibility;
 use voipfleet_ruleset::identifiers::SiteName;
 
@@ -56,33 +61,79 @@ pub(super) fn status(sight: &Visibility, mut answer: StatusResponse) -> StatusRe
         if part(sight, &site.site) == Part::Tenants {
             let nodes = std::mem::take(&mut site.nodes);
             site.nodes = nodes.into_iter().map(for_tenants).collect();
+            site.cluster = None;
             if let Some(open) = &mut site.open {
                 // That and since when it is open concerns its tenants; operator and reason may name others.
                 hide(&mut open.reason);
                 hide(&mut open.by);
             }
+            // The documents of others.
+            site.unpushed = None;
+            site.unpushed_documents.clear();
         }
     }
     answer
 }
 
-/// Drift of sites that the caller sees. Rules name networks of all tenants: a tenant's operator
-/// sees that and when a node was changed, not what.
-pub(super) fn drift(sight: &Visibility, mut answer: DriftResponse) -> DriftResponse {
-    answer
-        .records
-        .retain(|found| part(sight, &found.site) != Part::Nothing);
-    for found in &mut answer.records {
-        if part(sight, &found.site) == Part::Tenants
-            && let Some(record) = &mut found.record
-        {
-            // The place of a set's entry is the set, which may bear a name.
-            hide(&mut record.chain);
-            hide(&mut record.rule);
-            hide(&mut record.wanted);
-            hide(&mut record.observed);
-            record.by = None;
+/// The request for what is shown of drift: sums are of all records, not of the newest.
+pub(super) fn drift_request(sight: &Visibility, request: DriftRequest) -> DriftRequest {
+    match part(sight, &request.site) {
+        Part::Tenants => DriftRequest {
+            limit: u32::MAX,
+            ..request
+        },
+        Part::Whole | Part::Nothing => request,
+    }
+}
+
+/// Drift of sites that the caller sees. Rules and sets name networks of all tenants: a tenant's
+/// operator sees how often and when a node was changed, not what.
+pub(super) fn drift(sight: &Visibility, answer: DriftResponse) -> DriftResponse {
+    let mut records = Vec::with_capacity(answer.records.len());
+    let mut sums: BTreeMap<(String, String), DriftSum> = BTreeMap::new();
+    for found in answer.records {
+        match part(sight, &found.site) {
+            Part::Whole => records.push(found),
+            Part::Tenants => add(&mut sums, found),
+            Part::Nothing => {}
         }
+    }
+    DriftResponse {
+        records,
+        more: answer.more,
+        sums: sums.into_values().collect(),
+    }
+}
+
+/// Counts a record in the sum of its node.
+fn add(sums: &mut BTreeMap<(String, String), DriftSum>, found: NodeDrift) {
+    let record = found.record.unwrap_or_default();
+    let key = (found.site.clone(), found.node.clone());
+    let sum = sums.entry(key).or_insert_with(|| DriftSum {
+        site: found.site,
+        node: found.node,
+        ..DriftSum::default()
+    });
+    sum.records = sum.records.saturating_add(1);
+    if record.all_repaired_after_ms().is_none() {
+        sum.unrepaired = sum.unrepaired.saturating_add(1);
+    }
+    sum.newest_ms = sum.newest_ms.max(record.at_ms);
+}
+
+/// Generations without the names of documents that the caller may not read.
+pub(super) fn history(sight: &Visibility, mut answer: HistoryResponse) -> HistoryResponse {
+    if part(sight, &answer.site) == Part::Whole {
+        return answer;
+    }
+    for entry in &mut answer.generations {
+        entry.changed_document_count = None;
+        entry.changed_documents.retain(|document| {
+            let named = document.split_once('/');
+            named.is_some_and(|(kind, name)| {
+                kind.parse().is_ok_and(|kind| sight.document(kind, name))
+            })
+        });
     }
     answer
 }
@@ -108,7 +159,8 @@ pub(super) fn documents(
 #[cfg(test)]
 mod tests {
     use voipfleet_proto::v1::{
-        Author, Difference, DriftRecord, NodeDrift, NodeFacts, OpenSite, SiteStatus, StoredDocument,
+        Author, ClusterReport, Difference, DriftDifference, DriftRecord, HistoryEntry, NodeDrift,
+        NodeFacts, OpenSite, PendingAddress, SiteStatus, StoredDocument,
     };
     use voipfleet_protocol::identity::rights::{Binding, OperatorRole, Scope, Use, Uses};
 
@@ -154,6 +206,13 @@ mod tests {
             site: name.to_owned(),
             generation: 4,
             nodes: vec![node],
+            cluster: Some(ClusterReport {
+                pending: vec![PendingAddress {
+                    address: SECRET.to_owned(),
+                    ..PendingAddress::default()
+                }],
+                ..ClusterReport::default()
+            }),
             open: Some(OpenSite {
                 at_ms: 7,
                 by: SECRET.to_owned(),
@@ -167,7 +226,13 @@ mod tests {
     #[test]
     fn tenants_see_their_nodes_states_and_nothing_of_others() {
         let sites = vec![site("site-a"), site("site-b"), site("")];
-        let seen = status(&acme(), StatusResponse { sites });
+        let seen = status(
+            &acme(),
+            StatusResponse {
+                sites,
+                ..StatusResponse::default()
+            },
+        );
         assert_eq!(seen.sites.len(), 1);
         assert_eq!(
             (seen.sites[0].generation, seen.sites[0].nodes.len()),
@@ -178,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_see_drift_without_its_rules() {
+    fn tenants_see_how_often_nodes_drifted() {
         let found = |site: &str| NodeDrift {
             site: site.to_owned(),
             node: "sip1".to_owned(),
@@ -188,6 +253,13 @@ mod tests {
                 rule: SECRET.to_owned(),
                 wanted: SECRET.to_owned(),
                 observed: SECRET.to_owned(),
+                more: vec![DriftDifference {
+                    chain: SECRET.to_owned(),
+                    rule: SECRET.to_owned(),
+                    wanted: SECRET.to_owned(),
+                    observed: SECRET.to_owned(),
+                    ..DriftDifference::default()
+                }],
                 by: Some(Author {
                     comm: SECRET.to_owned(),
                     ..Author::default()
@@ -195,11 +267,40 @@ mod tests {
                 ..DriftRecord::default()
             }),
         };
-        let records = vec![found("site-a"), found("site-b")];
-        let seen = drift(&acme(), DriftResponse { records });
-        assert_eq!(seen.records.len(), 1);
-        assert_eq!(seen.records[0].record.as_ref().unwrap().at_ms, 7);
+        let records = vec![found("site-a"), found("site-b"), found("site-a")];
+        let answer = DriftResponse {
+            records,
+            ..DriftResponse::default()
+        };
+        let seen = drift(&acme(), answer);
+        assert!(seen.records.is_empty());
+        let sum = DriftSum {
+            site: "site-a".to_owned(),
+            node: "sip1".to_owned(),
+            records: 2,
+            unrepaired: 2,
+            newest_ms: 7,
+        };
+        assert_eq!(seen.sums, [sum]);
         assert!(!format!("{seen:?}").contains(SECRET), "{seen:?}");
+    }
+
+    #[test]
+    fn history_names_only_documents_of_its_reader() {
+        let entry = HistoryEntry {
+            generation: 4,
+            changed_documents: vec!["Tenant/globex".to_owned(), "Tenant/acme".to_owned()],
+            changed_document_count: Some(2),
+            ..HistoryEntry::default()
+        };
+        let answer = HistoryResponse {
+            site: "site-a".to_owned(),
+            current: 4,
+            generations: vec![entry],
+        };
+        let seen = history(&acme(), answer);
+        assert_eq!(seen.generations[0].changed_documents, ["Tenant/acme"]);
+        assert_eq!(seen.generations[0].changed_document_count, None);
     }
 
     #[test]
@@ -218,6 +319,7 @@ mod tests {
         let answer = GetDocumentsResponse {
             documents: documents_of,
             complete: true,
+            ..GetDocumentsResponse::default()
         };
         let seen = documents(&acme(), answer);
         assert_eq!(seen.documents, [document("Tenant", "acme")]);

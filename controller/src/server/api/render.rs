@@ -1,11 +1,12 @@
 //! What a node's kernel would be given, for people, and for hosts that cannot run an agent.
 
 use tonic::Status;
+use voipfleet_compiler::Standing;
 use voipfleet_proto::v1::{RenderRequest, RenderResponse, RenderedNode};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::iptables::{Failsafe, Table, apply_input, set_create_input};
 use voipfleet_ruleset::ruleset::dynamic_sets::Missing;
-use voipfleet_ruleset::ruleset::{Family, Ruleset};
+use voipfleet_ruleset::ruleset::{Digest, Family, Ruleset};
 
 use super::PlanApi;
 use super::fields::{invalid, parse};
@@ -31,8 +32,13 @@ impl PlanApi {
                         .map(|role| parse(role))
                         .collect::<Result<_, _>>()?,
                     addresses: read_addresses(&request.addresses),
+                    lost: Vec::new(),
                     enrolled_ms: 0,
                     confirmed: None,
+                    listeners: Vec::new(),
+                    missing_features: Vec::new(),
+                    refused: None,
+                    standing: Standing::Member,
                 };
                 let compiled = self.pushes.compiler.compile_with(&site, node.clone(), host);
                 compiled.await.map_err(refused)?
@@ -59,8 +65,12 @@ impl PlanApi {
                 .rulesets
                 .values()
                 .filter(|ruleset| only.as_ref().is_none_or(|only| *only == ruleset.node))
-                // No agent will update the host: it gets the present members.
-                .map(|ruleset| Ok(rendered(&ruleset.with_dynamic(&dynamic)?, now)))
+                .map(|ruleset| {
+                    // No agent will update the host: it gets the present members. The digest is
+                    // that of the ruleset which a push would bring, as in a node's status.
+                    let whole = ruleset.with_dynamic(&dynamic)?;
+                    Ok(rendered(&whole, &ruleset.digest(), now))
+                })
                 .collect::<Result<_, Missing>>()
         });
         let nodes = rendering
@@ -74,18 +84,11 @@ impl PlanApi {
 /// On a host without rules of ours: chains, rules and the jump to them. Without an agent there
 /// is no controller to keep open. What ends by itself is given what is left of it at `now`,
 /// Unix time in seconds.
-fn rendered(ruleset: &Ruleset, now: u64) -> RenderedNode {
-    let restore = |family| {
-        apply_input(
-            ruleset,
-            &Failsafe::default(),
-            family,
-            &Table { chains: Vec::new() },
-        )
-    };
+fn rendered(ruleset: &Ruleset, digest: &Digest, now: u64) -> RenderedNode {
+    let restore = |family| apply_input(ruleset, &Failsafe::default(), family, &Table::default());
     RenderedNode {
         node: ruleset.node.to_string(),
-        digest: ruleset.digest().as_bytes().to_vec(),
+        digest: digest.as_bytes().to_vec(),
         ipset: set_create_input(&ruleset.sets, now),
         iptables: restore(Family::V4),
         ip6tables: restore(Family::V6),

@@ -19,7 +19,7 @@ use super::{PushApi, failed};
 use crate::fleet::{Fleet, View, of_site};
 use crate::push::{Proposed, PushError};
 use crate::records::{
-    self, GenerationRecord, NodeId, NodeProgress, Phase, RolloutRecord, RolloutState,
+    self, ForwardResult, GenerationRecord, NodeId, NodeProgress, Phase, RolloutRecord, RolloutState,
 };
 use crate::rollout::{Delivery, Rollouts, judge};
 use crate::store::{Store, every, keys};
@@ -36,7 +36,7 @@ pub(super) struct RolloutProgress {
     /// The generation that it goes back to, once it does.
     back: Option<Arc<GenerationRecord>>,
     roles: BTreeMap<NodeName, Vec<String>>,
-    sent: BTreeMap<NodeName, (PushNodeState, String)>,
+    sent: BTreeMap<NodeName, Sent>,
     /// The reason to wait that was sent last; empty: none.
     sent_reason: String,
     warnings: Vec<String>,
@@ -44,6 +44,15 @@ pub(super) struct RolloutProgress {
     wait_offline: Duration,
     now_ms: u64,
     started: Instant,
+}
+
+/// What was sent of a node last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sent {
+    state: PushNodeState,
+    error: String,
+    /// When the turn began that it was about.
+    began_ms: Option<u64>,
 }
 
 type Out = mpsc::Sender<Result<PushEvent, Status>>;
@@ -244,10 +253,10 @@ impl RolloutProgress {
     /// A node's state, in the words of a push.
     fn state(&self, name: &NodeName, step: &NodeProgress) -> (PushNodeState, String) {
         let going_back = self.record.goes_back();
-        let goal = match &self.back {
-            Some(back) if going_back => back,
-            _ => &self.generation,
-        };
+        if let Some(forward) = step.forward.as_ref().filter(|_| going_back) {
+            return self.state_going_back(name, step, forward);
+        }
+        let goal = &self.generation;
         let delivered = || match (self.view(name), goal.held(name)) {
             (Some(view), Some(held)) => {
                 let (delivery, error) = judge(held, step.refused_before, &view);
@@ -269,7 +278,6 @@ impl RolloutProgress {
                 between @ (PushNodeState::Applying | PushNodeState::Trial) => between,
                 _ => PushNodeState::Sent,
             },
-            Phase::Applied if going_back => PushNodeState::RolledBack,
             Phase::Applied if step.unchanged => PushNodeState::Unchanged,
             Phase::Applied => PushNodeState::Applied,
             Phase::RolledBack | Phase::Withdrawn => PushNodeState::RolledBack,
@@ -280,16 +288,86 @@ impl RolloutProgress {
         (state, step.error.clone())
     }
 
-    fn event(&self, name: &NodeName, step: &NodeProgress) -> PushNode {
-        let (state, error) = self.state(name, step);
+    /// A node's state while the rollout goes back: one that failed stays as it ended on the way
+    /// forward, and of one that was never given other rules nothing has changed.
+    fn state_going_back(
+        &self,
+        name: &NodeName,
+        step: &NodeProgress,
+        forward: &ForwardResult,
+    ) -> (PushNodeState, String) {
+        if step.phase == Phase::Deleted {
+            return (PushNodeState::Failed, step.error.clone());
+        }
+        if let Some(state) = failure(step.phase) {
+            return (state, format!("did not go back: {}", step.error));
+        }
+        if let Some(state) = failure(forward.phase) {
+            return (state, forward.error.clone());
+        }
+        if forward.is_untouched() || step.unchanged {
+            return (PushNodeState::Untouched, String::new());
+        }
+        let state = match step.phase {
+            Phase::Offline { .. } => PushNodeState::Offline,
+            Phase::Working { .. } => {
+                let held = self.back.as_ref().and_then(|back| back.held(name));
+                let judged = |held| self.view(name).map(|view| judge(held, None, &view).0);
+                match held.and_then(judged).map(push_state) {
+                    Some(between @ (PushNodeState::Applying | PushNodeState::Trial)) => between,
+                    _ => PushNodeState::Sent,
+                }
+            }
+            _ => PushNodeState::RolledBack,
+        };
+        (state, String::new())
+    }
+
+    fn event(&self, name: &NodeName, step: &NodeProgress, sent: &Sent) -> PushNode {
+        let failed_forward = step
+            .forward
+            .as_ref()
+            .filter(|forward| self.record.goes_back() && failure(forward.phase).is_some());
+        let batch = self.record.order.iter().position(|b| b.contains(name));
         PushNode {
             node: name.to_string(),
             roles: self.roles.get(name).cloned().unwrap_or_default(),
-            state: state.into(),
-            error,
-            elapsed_ms: self.elapsed_ms(),
+            state: sent.state.into(),
+            error: sent.error.clone(),
+            elapsed_ms: match failed_forward {
+                Some(forward) if failure(step.phase).is_none() => forward.took_ms,
+                _ => step.took_ms(self.now_ms()),
+            },
             flows_cut: step.flows_cut,
+            taken_back: sent.state == PushNodeState::RolledBack
+                && self.record.goes_back()
+                && failed_forward.is_none()
+                && failure(step.phase).is_none(),
+            batch: batch.map_or(0, |at| u32::try_from(at + 1).unwrap_or(u32::MAX)),
         }
+    }
+
+    fn newest(&self, name: &NodeName, step: &NodeProgress) -> Sent {
+        let (state, error) = self.state(name, step);
+        let mut newest = Sent {
+            state,
+            error,
+            began_ms: step.began_ms,
+        };
+        let applying = self.sent.get(name).is_some_and(|last| {
+            last.state == PushNodeState::Applying && last.began_ms == newest.began_ms
+        });
+        if applying && newest.state == PushNodeState::Sent && self.view(name).is_none() {
+            // It dials anew for its trial: its last word over the old connection may be lost.
+            newest.state = PushNodeState::Trial;
+        }
+        newest
+    }
+
+    /// Unix time, by the clock at the begin of the watch.
+    fn now_ms(&self) -> u64 {
+        let here = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.now_ms.saturating_add(here)
     }
 
     /// Since the rollout began, which may be before this watch.
@@ -299,21 +377,16 @@ impl RolloutProgress {
         {
             return ended.saturating_sub(self.record.started_ms);
         }
-        let here = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let before = self.now_ms.saturating_sub(self.record.started_ms);
-        before.saturating_add(here)
+        self.now_ms().saturating_sub(self.record.started_ms)
     }
 
     async fn send_start(&mut self, out: &Out) -> Result<(), ()> {
         let record = &self.record;
-        let nodes: Vec<PushNode> = record
-            .nodes
-            .iter()
-            .map(|(name, step)| self.event(name, step))
-            .collect();
-        for (node, name) in nodes.iter().zip(record.nodes.keys()) {
-            self.sent
-                .insert(name.clone(), (node.state(), node.error.clone()));
+        let mut nodes: Vec<PushNode> = Vec::new();
+        for (name, step) in &record.nodes {
+            let sent = self.newest(name, step);
+            nodes.push(self.event(name, step, &sent));
+            self.sent.insert(name.clone(), sent);
         }
         let started = PushStarted {
             site: self.site.to_string(),
@@ -327,6 +400,7 @@ impl RolloutProgress {
                 .iter()
                 .map(|batch| u32::try_from(batch.len()).unwrap_or(u32::MAX))
                 .collect(),
+            dry_run: false,
         };
         send(out, push_event::Kind::Started(started)).await?;
         for message in &self.warnings {
@@ -338,13 +412,13 @@ impl RolloutProgress {
     async fn send_news(&mut self, out: &Out) -> Result<(), ()> {
         let mut news = Vec::new();
         for (name, step) in &self.record.nodes {
-            let event = self.event(name, step);
-            let now = (event.state(), event.error.clone());
-            if self.sent.get(name) != Some(&now) {
-                news.push((name.clone(), now, event));
+            let now = self.newest(name, step);
+            let last = self.sent.get(name);
+            if !last.is_some_and(|last| last.covers(&now)) {
+                news.push((name.clone(), self.event(name, step, &now), now));
             }
         }
-        for (name, now, event) in news {
+        for (name, event, now) in news {
             self.sent.insert(name, now);
             send(out, push_event::Kind::Node(event)).await?;
         }
@@ -390,11 +464,43 @@ impl RolloutProgress {
             ]),
             elapsed_ms: self.elapsed_ms(),
             flows_cut: self.record.nodes.values().map(|step| step.flows_cut).sum(),
-            waiting: count(&[PushNodeState::Waiting]),
+            waiting: count(&[PushNodeState::Waiting, PushNodeState::Untouched]),
             state: self.record.state.as_str().to_owned(),
             why: self.record.reason.clone(),
+            dry_run: false,
         };
         send(out, push_event::Kind::Done(done)).await
+    }
+}
+
+impl Sent {
+    /// Whether `next` is no news after it: the same, or less far in the same turn. A session that
+    /// the node opens for its trial begins without an answer, and progress does not go backwards.
+    fn covers(&self, next: &Self) -> bool {
+        if (self.state, &self.error) == (next.state, &next.error) {
+            return true;
+        }
+        let rank = |state| match state {
+            PushNodeState::Sent => Some(0),
+            PushNodeState::Applying => Some(1),
+            PushNodeState::Trial => Some(2),
+            _ => None,
+        };
+        self.began_ms == next.began_ms
+            && rank(self.state)
+                .zip(rank(next.state))
+                .is_some_and(|(last, next)| last > next)
+    }
+}
+
+/// The state of a node that had its turn and failed; none: it did not fail.
+fn failure(phase: Phase) -> Option<PushNodeState> {
+    match phase {
+        Phase::RolledBack => Some(PushNodeState::RolledBack),
+        Phase::Rejected => Some(PushNodeState::Rejected),
+        Phase::Failed => Some(PushNodeState::Failed),
+        Phase::TimedOut => Some(PushNodeState::TimedOut),
+        _ => None,
     }
 }
 
@@ -423,4 +529,41 @@ pub(super) fn warning(message: String) -> push_event::Kind {
 pub(super) async fn send(out: &Out, kind: push_event::Kind) -> Result<(), ()> {
     let event = PushEvent { kind: Some(kind) };
     out.send(Ok(event)).await.map_err(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_of_a_turn_does_not_go_backwards() {
+        use PushNodeState::{Applied, Applying, Offline, RolledBack, Trial};
+        let sent = |state, began_ms| Sent {
+            state,
+            error: String::new(),
+            began_ms,
+        };
+        // The session that a node opens for its trial begins without an answer.
+        for (last, next) in [
+            (Applying, PushNodeState::Sent),
+            (Trial, PushNodeState::Sent),
+            (Trial, Applying),
+            (Trial, Trial),
+        ] {
+            assert!(sent(last, Some(1)).covers(&sent(next, Some(1))), "{next:?}");
+        }
+        for (last, next) in [
+            (Offline, PushNodeState::Sent),
+            (PushNodeState::Sent, Applying),
+            (Trial, Applied),
+            (Trial, RolledBack),
+        ] {
+            assert!(
+                !sent(last, Some(1)).covers(&sent(next, Some(1))),
+                "{next:?}"
+            );
+        }
+        // Another turn begins anew, such as that of the way back.
+        assert!(!sent(Trial, Some(1)).covers(&sent(PushNodeState::Sent, Some(2))));
+    }
 }

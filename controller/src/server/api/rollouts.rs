@@ -70,9 +70,7 @@ impl PushApi {
             }
         };
         let proposal = &proposed.proposal;
-        if proposed.request.dry_run {
-            caller.detail("dry run");
-        } else {
+        if !proposed.request.dry_run {
             let before = proposal.current.as_ref();
             let before = before.map_or(0, |current| current.generation.number);
             caller.generations(Some(before), Some(proposal.generation.number));

@@ -5,6 +5,8 @@ use tonic::{Request, Response, Status};
 use voipfleet_proto::v1::{self, operator_server::Operator};
 use voipfleet_protocol::identity::rights::Call;
 
+use super::expiries::Expiries;
+use super::fields::parse;
 use super::{
     Access, AuditApi, BackupApi, DocumentsApi, EmergencyApi, FleetApi, OperatorsApi, PlanApi,
     PushApi, SourcesApi, TokensApi, audit_detail, push_request, redact, target,
@@ -15,6 +17,7 @@ use crate::records::ExceptionKind;
 #[derive(Debug, Clone)]
 pub struct OperatorService {
     pub(super) access: Access,
+    pub(super) expiries: Expiries,
     pub(super) documents: DocumentsApi,
     pub(super) fleet: FleetApi,
     pub(super) emergency: EmergencyApi,
@@ -53,10 +56,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<v1::PushRequest>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        let request = self
-            .access
-            .request(Call::Push, request)
-            .detail(audit_detail::push);
+        let request = self.access.request(Call::Push, request);
         request
             .answer(|caller, request| async move {
                 let given = self.documents.check_given(&caller, &request.sources);
@@ -78,7 +78,9 @@ impl Operator for OperatorService {
         request
             .answer(|caller, request| async move {
                 let answer = self.fleet.status(&request).await?;
-                Ok(redact::status(&caller.sight, answer))
+                let mut answer = redact::status(&caller.sight, answer);
+                self.expiries.fill(&caller, &mut answer).await?;
+                Ok(answer)
             })
             .await
     }
@@ -90,6 +92,7 @@ impl Operator for OperatorService {
         let request = self.access.request(Call::Drift, request);
         request
             .answer(|caller, request| async move {
+                let request = redact::drift_request(&caller.sight, request);
                 let answer = self.fleet.drift(&request).await?;
                 Ok(redact::drift(&caller.sight, answer))
             })
@@ -222,9 +225,13 @@ impl Operator for OperatorService {
             .answer(|caller, request| async move {
                 let given = self.documents.check_given(&caller, &request.sources);
                 given.await?;
-                self.plans
-                    .plan(caller.name.as_str(), request, Some(caller.peer.ip()))
-                    .await
+                let site = parse(&request.site)?;
+                let seen = self.documents.plan_sight(&caller, &request).await?;
+                let by = caller.name.as_str();
+                let peer = Some(caller.peer.ip());
+                let mut plan = self.plans.plan(by, request, peer, &seen).await?;
+                plan.expiries = self.expiries.of_site(&caller, &site).await?;
+                Ok(plan)
             })
             .await
     }
@@ -235,7 +242,10 @@ impl Operator for OperatorService {
     ) -> Result<Response<v1::HistoryResponse>, Status> {
         let request = self.access.request(Call::History, request);
         request
-            .answer(|_, request| async move { self.plans.history(&request).await })
+            .answer(|caller, request| async move {
+                let answer = self.plans.history(&request).await?;
+                Ok(redact::history(&caller.sight, answer))
+            })
             .await
     }
 
@@ -381,7 +391,7 @@ impl Operator for OperatorService {
         let request = self
             .access
             .request(Call::Unblock, request)
-            .detail(audit_detail::lift);
+            .detail(audit_detail::unblock);
         request
             .answer(|caller, request| async move {
                 self.emergency
@@ -421,7 +431,7 @@ impl Operator for OperatorService {
         let request = self
             .access
             .request(Call::Disallow, request)
-            .detail(audit_detail::lift);
+            .detail(audit_detail::disallow);
         request
             .answer(|caller, request| async move {
                 self.emergency

@@ -207,6 +207,7 @@ fn resolved_name(
         beyond: record.beyond,
         unused_since_ms: record.unused_since_ms.unwrap_or_default(),
         used_by: used_by.into_iter().collect(),
+        asked_since_ms: record.asked_since_ms.unwrap_or_default(),
     }
 }
 
@@ -216,10 +217,16 @@ fn feed_report(list: &ListName, record: FeedRecord, documents: &Documents) -> Fe
         .get(list)
         .and_then(|list| list.feed.as_ref());
     let entries = record.len() as u64;
+    let source = feed.map(|feed| feed.source.to_string()).unwrap_or_default();
+    let fetched_from = if record.source == source {
+        String::new()
+    } else {
+        record.source
+    };
     let dropped = record.dropped.unwrap_or_default();
     FeedReport {
         list: list.to_string(),
-        source: feed.map(|feed| feed.source.to_string()).unwrap_or_default(),
+        source,
         entries,
         fetched_ms: record.fetched_ms,
         checked_ms: record.checked_ms,
@@ -235,5 +242,6 @@ fn feed_report(list: &ListName, record: FeedRecord, documents: &Documents) -> Fe
         twice: dropped.twice,
         unused_since_ms: record.unused_since_ms,
         left_out: Vec::new(),
+        fetched_from,
     }
 }

@@ -13,6 +13,41 @@ use crate::records::{NodeId, SiteScope};
 pub(super) trait Targeted {
     /// An error: the request names nothing that could exist.
     fn target(&self) -> Result<Target, Status>;
+
+    /// Whether it only asks what a change would do: then nothing of it is in the audit log.
+    fn is_dry_run(&self) -> bool {
+        false
+    }
+}
+
+impl Targeted for v1::ApplyRequest {
+    fn target(&self) -> Result<Target, Status> {
+        Ok(Target::Visible)
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+}
+
+impl Targeted for v1::PushRequest {
+    fn target(&self) -> Result<Target, Status> {
+        site_or_visible(&self.site)
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+}
+
+impl Targeted for v1::RollbackRequest {
+    fn target(&self) -> Result<Target, Status> {
+        site(&self.site)
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
 }
 
 /// Implements [`Targeted`] for requests that name their target in the same way.
@@ -28,16 +63,16 @@ macro_rules! targets {
 }
 
 targets! {
-    ApplyRequest ListDynamicSetsRequest RenewOperatorRequest RevokeTokenRequest WhoAmIRequest
+    ListDynamicSetsRequest RenewOperatorRequest RevokeTokenRequest WhoAmIRequest
         => |_| Ok(Target::Visible);
     AddOperatorRequest AuditChainRequest BackupRequest BindOperatorRequest ListOperatorsRequest
     PruneAuditRequest RemoveOperatorRequest
         => |_| Ok(Target::Installation);
     AbortRolloutRequest CreateTokenRequest DiffGenerationsRequest HistoryRequest
     PanicCloseRequest PanicOpenRequest PauseRolloutRequest PlanRequest RenderRequest
-    ResumeRolloutRequest RollbackRequest ShowGenerationRequest WatchRolloutRequest
+    ResumeRolloutRequest ShowGenerationRequest WatchRolloutRequest
         => |request| site(&request.site);
-    AuditRequest DriftRequest ListBlocksRequest ListTokensRequest PushRequest
+    AuditRequest DriftRequest ListBlocksRequest ListTokensRequest
     RolloutStatusRequest StatusRequest
         => |request| site_or_visible(&request.site);
     AllowRequest BlockRequest LiftRequest

@@ -9,7 +9,8 @@ use voipfleet_proto::v1::Reason;
 use voipfleet_proto::v1::{
     CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, TokenReport,
 };
-use voipfleet_ruleset::identifiers::SiteName;
+use voipfleet_protocol::identity::rights::{Call, Target, Uses, decide};
+use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::role::Role;
 
 use super::fields::{invalid, parse};
@@ -49,7 +50,22 @@ fn report(id: &str, record: &TokenRecord) -> TokenReport {
             .map(|used| used.node.to_string())
             .unwrap_or_default(),
         created_by: record.created_by.clone(),
+        replaces: record.replaces,
     }
+}
+
+/// Who lets a machine take a node's place could as well delete the node.
+fn may_replace(caller: &Caller, site: &SiteName, node: Option<&NodeName>) -> Result<(), Status> {
+    let Some(node) = node else {
+        let message = "a token that replaces a node needs the name of that node";
+        return Err(Refusal::new(Reason::InvalidRequest, message)
+            .hint("name it, such as --node sip1 --replaces")
+            .into());
+    };
+    let target = Target::Node(site.clone(), node.clone());
+    decide(&caller.bindings, Call::Delete, &target, &Uses::new())
+        .map(drop)
+        .map_err(|refusal| caller.refuse(&refusal))
 }
 
 /// Join tokens.
@@ -92,6 +108,9 @@ impl TokensApi {
             node => Some(parse(node)?),
         };
         let site: SiteName = parse(&request.site)?;
+        if request.replaces {
+            may_replace(caller, &site, node.as_ref())?;
+        }
         let now_ms = self.clock.now_ms();
         self.forget_old_tokens(now_ms).await?;
         let new = token::generate(self.authority.fingerprint()).map_err(invalid)?;
@@ -100,6 +119,7 @@ impl TokensApi {
             site,
             roles,
             node,
+            replaces: request.replaces,
             created_ms: now_ms,
             expires_ms: now_ms.saturating_add(ttl_ms),
             created_by: caller.name.to_string(),

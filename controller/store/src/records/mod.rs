@@ -4,6 +4,7 @@
 mod documents;
 mod emergency;
 mod feed;
+mod members;
 mod node;
 mod operator;
 mod resolved;
@@ -17,15 +18,18 @@ pub use crate::exception::{ExceptionKind, SiteScope};
 pub use documents::{DocumentsRecord, LastChange, StateEntry};
 pub use emergency::{ExceptionRecord, OpenRecord, is_over};
 pub use feed::{Dropped, FeedRecord};
-pub use node::{NodeId, NodeRecord, StatusRecord};
-pub use operator::{MAX_KEYS, OperatorKey, OperatorRecord};
+pub use members::{MembersRecord, PendingMember};
+pub use node::{Duplicate, LostAddress, NodeId, NodeRecord, StatusRecord};
+pub use operator::{MAX_KEYS, OperatorKey, OperatorRecord, Taken};
 pub use resolved::{ResolvedRecord, Seen};
 pub use token::{TokenRecord, TokenUse};
 pub use voipfleet_controller_core::DocumentsVersion;
-pub use voipfleet_controller_core::generation::{Cause, Content, GenerationRecord};
+pub use voipfleet_controller_core::generation::{
+    Cause, Content, GenerationChanges, GenerationRecord,
+};
 pub use voipfleet_controller_core::queue::{Ended, Fate, QueueRecord, Queued};
 pub use voipfleet_controller_core::rollout::{
-    NodeProgress, OutcomeRecord, Phase, RolloutRecord, RolloutState, Stages, Tally,
+    ForwardResult, NodeProgress, OutcomeRecord, Phase, RolloutRecord, RolloutState, Stages, Tally,
 };
 pub use voipfleet_controller_core::target::TargetRecord;
 

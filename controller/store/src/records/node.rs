@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use voipfleet_proto::v1::{NodeFacts, NodeStatus};
+use voipfleet_proto::v1::{InterfaceAddress, NodeFacts, NodeStatus};
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::role::Role;
 
@@ -61,4 +61,35 @@ pub struct StatusRecord {
     /// Where it last connected from.
     #[prost(string, tag = "6")]
     pub peer: String,
+    /// Addresses that it no longer reports, for a while.
+    #[prost(message, repeated, tag = "7")]
+    pub lost: Vec<LostAddress>,
+    /// Of the last run of its agent that was admitted.
+    #[prost(string, tag = "8")]
+    pub instance: String,
+    /// The last other machine that came with its identity while it was there.
+    #[prost(message, optional, tag = "9")]
+    pub duplicate: Option<Duplicate>,
+}
+
+/// An address that a node had.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LostAddress {
+    /// It.
+    #[prost(message, optional, tag = "1")]
+    pub address: Option<InterfaceAddress>,
+    /// When it was gone, Unix time.
+    #[prost(uint64, tag = "2")]
+    pub lost_ms: u64,
+}
+
+/// A machine with the identity of another one that is connected.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Duplicate {
+    /// Where it connects from.
+    #[prost(string, tag = "1")]
+    pub peer: String,
+    /// When it was last refused, Unix time.
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
 }

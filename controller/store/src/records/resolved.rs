@@ -24,6 +24,8 @@ pub struct ResolvedRecord {
     pub beyond: u32,
     /// How long the last good answer was good for, seconds.
     pub ttl_s: u32,
+    /// Since when an answer is awaited for the first time, Unix time; none: there was one, good or bad.
+    pub asked_since_ms: Option<u64>,
     /// Since when nothing uses it, Unix time; none: something does.
     pub unused_since_ms: Option<u64>,
 }

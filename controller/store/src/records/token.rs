@@ -17,6 +17,8 @@ pub struct TokenRecord {
     pub roles: BTreeSet<Role>,
     /// The only name that it may enrol; none: any.
     pub node: Option<NodeName>,
+    /// Whether the machine takes the place of the node of that name.
+    pub replaces: bool,
     /// When it was made, Unix time.
     pub created_ms: u64,
     /// When it ends, Unix time.

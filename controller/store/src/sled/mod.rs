@@ -1,8 +1,11 @@
 //! The store on sled: one process, one directory.
 
+mod database;
 mod frame;
 mod gate;
+mod room;
 mod snapshot;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,8 +16,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
+pub use database::OPENING_THREAD;
 use gate::Gate;
+use room::Room;
 use snapshot::{Frozen, Snapshots};
+use witness::Witness;
 
 use crate::history::{History, Write};
 use crate::{
@@ -25,19 +31,16 @@ use crate::{
 /// Keys of the store itself; they are outside what callers can name.
 const FORMAT_KEY: &[u8] = b"\0format";
 const REVISION_KEY: &[u8] = b"\0revision";
+const PROBE_KEY: &[u8] = b"\0probe";
 const FORMAT: u8 = 1;
 /// sled would take more: what runs on it must run on any engine.
 const LIMITS: Limits = Limits::STANDARD;
-/// Pages that sled keeps in memory.
-const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Commits waiting for the writer: more callers than this wait before they queue.
 const QUEUE: usize = 256;
 /// Commits that share one flush.
 const GROUP: usize = 128;
-/// Tries to get sled's file lock: sled gives it back on threads of its own, a moment after the
-/// database was dropped.
-const LOCK_TRIES: u32 = 40;
-const LOCK_PAUSE: Duration = Duration::from_millis(25);
+/// How long a close waits for the writer, which may hang in a write.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A store in a directory.
 ///
@@ -56,6 +59,9 @@ enum Request {
         txn: Txn,
         answer: oneshot::Sender<Result<Outcome, StoreError>>,
     },
+    Probe {
+        answer: oneshot::Sender<Result<Outcome, StoreError>>,
+    },
     Close {
         done: oneshot::Sender<()>,
     },
@@ -72,38 +78,14 @@ struct Writer {
     history: History,
     snapshots: Snapshots,
     revision: Revision,
-}
-
-fn open_database(path: &Path) -> Result<sled::Db, StoreError> {
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        // Every commit is flushed before its answer; a timer would only add writes.
-        .flush_every_ms(None);
-    let shown = || path.display().to_string();
-    for _ in 0..LOCK_TRIES {
-        match config.open() {
-            Ok(db) => return Ok(db),
-            // sled has no error kind of its own for its lock.
-            Err(error) if error.to_string().contains("could not acquire lock") => {
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            Err(source) => {
-                return Err(StoreError::Open {
-                    path: shown(),
-                    source: Box::new(source),
-                });
-            }
-        }
-    }
-    Err(StoreError::InUse { path: shown() })
+    room: Room,
+    witness: Witness,
 }
 
 impl Embedded {
     /// Opens the store in `path`, or makes it. Blocks while sled recovers its log.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let db = open_database(path)?;
-        let tree = db.open_tree("voipfleet")?;
+        let (db, tree) = database::open(path)?;
         match tree.get(FORMAT_KEY)?.as_deref() {
             None => {
                 tree.insert(FORMAT_KEY, &[FORMAT])?;
@@ -118,6 +100,7 @@ impl Embedded {
             }
         }
         let revision = last_revision(&tree)?;
+        let witness = Witness::open(path, revision)?;
         let tree = Arc::new(RwLock::new(Some(tree)));
         let (queue, requests) = mpsc::channel(QUEUE);
         let history = History::new(revision);
@@ -128,6 +111,8 @@ impl Embedded {
             history: history.clone(),
             snapshots: snapshots.clone(),
             revision,
+            room: Room::new(path),
+            witness,
         };
         std::thread::Builder::new()
             .name("store".to_owned())
@@ -142,12 +127,18 @@ impl Embedded {
     }
 
     /// Commits what is queued, flushes, and gives the directory free; every later call is
-    /// refused.
+    /// refused. A writer that hangs is left behind after a while: what it had acknowledged is on
+    /// disk.
     pub async fn close(&self) {
         let (done, ended) = oneshot::channel();
-        if self.queue.send(Request::Close { done }).await.is_ok() {
-            // An error means that the thread has ended already.
-            let _ = ended.await;
+        let closing = async {
+            if self.queue.send(Request::Close { done }).await.is_ok() {
+                // An error means that the thread has ended already.
+                let _ = ended.await;
+            }
+        };
+        if tokio::time::timeout(CLOSE_LIMIT, closing).await.is_err() {
+            tracing::error!("the store could not be closed: a write does not reach the disk");
         }
     }
 
@@ -176,6 +167,7 @@ impl Embedded {
 impl Writer {
     fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut closed = None;
+        let mut flushed = true;
         while closed.is_none() {
             let Some(first) = requests.blocking_recv() else {
                 break;
@@ -187,13 +179,17 @@ impl Writer {
                     Request::Commit { txn, answer } => {
                         done.push((answer, self.apply(txn)));
                     }
+                    Request::Probe { answer } => done.push((answer, self.probe())),
                     Request::Close { done } => closed = Some(done),
                 }
                 if done.len() < GROUP && closed.is_none() {
                     next = requests.try_recv().ok();
                 }
             }
-            self.acknowledge(done);
+            flushed = self.acknowledge(done);
+        }
+        if flushed {
+            self.witness.write(self.revision);
         }
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = None;
         // The file lock goes with the database, so that whoever awaits the end may reopen.
@@ -204,24 +200,51 @@ impl Writer {
     }
 
     /// Flushes, then tells callers and watchers. A conflict may have been judged against a
-    /// commit of the same group, so it too is told only when that is on disk.
-    fn acknowledge(&self, done: Vec<Answered>) {
-        let flushed = self.db.flush();
+    /// commit of the same group, so it too is told only when that is on disk. False: nothing came
+    /// to disk.
+    fn acknowledge(&mut self, done: Vec<Answered>) -> bool {
+        // After an error a flush of sled may wait for ever, and proves nothing.
+        let broken = |(_, result): &Answered| {
+            matches!(result, Err(StoreError::Failed(_) | StoreError::Damaged(_)))
+        };
+        let flushed = if done.iter().any(broken) {
+            let why = "a write of the same group failed";
+            Err(sled::Error::ReportableBug(why.to_owned()))
+        } else {
+            self.db.flush()
+        };
         if flushed.is_ok() {
+            self.room.flushed();
+            self.witness.note(self.revision);
             self.history.publish(self.revision);
         }
         for (answer, result) in done {
-            let result = match &flushed {
-                Ok(_) => result,
-                Err(error) => Err(error.clone().into()),
+            let result = match (&flushed, result) {
+                (Ok(_), result) | (Err(_), result @ Err(_)) => result,
+                (Err(error), Ok(_)) => Err(error.clone().into()),
             };
             // The caller may have gone; the commit stands all the same.
             let _ = answer.send(result);
         }
+        flushed.is_ok()
+    }
+
+    /// Writes as a commit does, outside of what callers can read. The revision stays.
+    fn probe(&mut self) -> Result<Outcome, StoreError> {
+        self.room.take(&Txn::new())?;
+        let tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let tree = tree.as_ref().ok_or(StoreError::Closed)?;
+        let before = tree.get(PROBE_KEY)?;
+        let before = before.and_then(|bytes| bytes.as_ref().try_into().ok());
+        let next = before.map_or(0, u64::from_be_bytes).wrapping_add(1);
+        tree.insert(PROBE_KEY, &next.to_be_bytes())?;
+        let revision = self.revision;
+        Ok(Outcome::Committed { revision })
     }
 
     fn apply(&mut self, txn: Txn) -> Result<Outcome, StoreError> {
         txn.check(LIMITS)?;
+        self.room.take(&txn)?;
         let tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
         let tree = tree.as_ref().ok_or(StoreError::Closed)?;
         for (key, expect) in &txn.compares {
@@ -263,11 +286,20 @@ impl Writer {
     }
 }
 
+/// Where the engine found its files damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("the engine's files are damaged{0}")]
+struct Corruption(String);
+
 impl From<sled::Error> for StoreError {
     fn from(error: sled::Error) -> Self {
         match error {
-            sled::Error::Corruption { .. } => StoreError::Damaged(Box::new(error)),
-            error => StoreError::Unavailable(Box::new(error)),
+            // Its own words end in an empty backtrace.
+            sled::Error::Corruption { at, .. } => {
+                let at = at.map(|at| format!(" at {at:?}")).unwrap_or_default();
+                StoreError::Damaged(Box::new(Corruption(at)))
+            }
+            error => StoreError::Failed(Box::new(error)),
         }
     }
 }
@@ -302,8 +334,7 @@ pub struct Filling {
 impl Filling {
     /// Makes a store in `path`, where there is none. Blocks.
     pub fn begin(path: &Path) -> Result<Self, StoreError> {
-        let db = open_database(path)?;
-        let tree = db.open_tree("voipfleet")?;
+        let (db, tree) = database::open(path)?;
         Ok(Self { db, tree })
     }
 
@@ -454,6 +485,15 @@ impl Store for Embedded {
             .await
             .map_err(|_| StoreError::Closed)?;
         outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        let (answer, written) = oneshot::channel();
+        self.queue
+            .send(Request::Probe { answer })
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        written.await.map_err(|_| StoreError::Closed)?.map(drop)
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {

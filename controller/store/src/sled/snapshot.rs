@@ -228,7 +228,8 @@ mod tests {
         /// Whatever is written between its pages: a snapshot is what was there when it began.
         #[test]
         fn it_is_one_moment(first in writes(), between in writes()) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_time().build().unwrap();
             runtime.block_on(async {
                 let dir = tempfile::tempdir().unwrap();
                 let store = Embedded::open(dir.path()).unwrap();

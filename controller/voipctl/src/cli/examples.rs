@@ -138,6 +138,10 @@ pub(super) const EXAMPLES: &[(&str, &[Example])] = &[
                 "Show the latest changes at a site",
                 "voipctl drift site-a -n 20",
             ),
+            (
+                "Show each changed rule of a node of the last day",
+                "voipctl drift site-a --node sip1 --since 24h -v",
+            ),
             ("Export the records of every site", "voipctl drift -o json"),
         ],
     ),

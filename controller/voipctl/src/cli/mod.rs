@@ -2,7 +2,9 @@
 
 mod examples;
 mod help;
+mod usage_tips;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{FromArgMatches as _, Parser, Subcommand};
@@ -35,14 +37,12 @@ pub struct Cli {
     )]
     pub output: Format,
 
-    /// The context file [default: in the XDG config folder]
     #[arg(
         long,
-        env = "VOIPCTL_CONFIG",
         global = true,
         value_name = "FILE",
-        hide_env_values = true,
-        help_heading = GLOBAL
+        help_heading = GLOBAL,
+        help = "The context file [default: $VOIPCTL_CONFIG, or in the XDG config folder]"
     )]
     pub context: Option<PathBuf>,
 
@@ -57,8 +57,21 @@ pub struct Cli {
 
 /// Reads the command line of this process; prints help or an error and exits where that is due.
 pub fn parse() -> Cli {
-    let matches = command().get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let mut cli = read(&line).unwrap_or_else(|error| error.exit());
+    if cli.context.is_none() {
+        // Not by clap, which then shows the option in every usage line.
+        let variable = std::env::var_os("VOIPCTL_CONFIG").filter(|value| !value.is_empty());
+        cli.context = variable.map(PathBuf::from);
+    }
+    cli
+}
+
+/// Reads a command line; an error of use has a tip where the mistake is a known one.
+pub fn read(line: &[OsString]) -> Result<Cli, clap::Error> {
+    let read = command().try_get_matches_from(line);
+    let matches = read.map_err(|error| usage_tips::with_tip(error, line))?;
+    Cli::from_arg_matches(&matches)
 }
 
 /// The subcommands; `help.rs` groups them.

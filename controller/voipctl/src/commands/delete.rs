@@ -7,6 +7,7 @@ use voipfleet_policy::Kind;
 use voipfleet_proto::v1;
 
 use crate::Session;
+use crate::client::Controller;
 use crate::failure::{ExitStatus, Failure};
 
 /// `voipctl delete`
@@ -69,6 +70,8 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
                 .hint("write SITE/NODE, for example site-a/sip1; to list nodes: voipctl nodes"),
         );
     }
+    let controller = session.controller().await?;
+    must_exist(kind, &name, &controller).await?;
     let question = match kind {
         DeleteKind::Node => {
             format!("remove {shown}? (it keeps its rules, and needs a new token to enrol again)")
@@ -79,7 +82,6 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         session.console.note("nothing was changed");
         return Ok(ExitStatus::NotEverywhere);
     }
-    let controller = session.controller().await?;
     let request = v1::DeleteRequest {
         kind: kind.as_str().to_owned(),
         name: name.clone(),
@@ -94,4 +96,29 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         session.console.data(&format!("deleted {shown}\n"));
     }
     Ok(ExitStatus::Done)
+}
+
+/// Fails before the question if there is nothing to delete.
+async fn must_exist(kind: DeleteKind, name: &str, controller: &Controller) -> Result<(), Failure> {
+    let mut calls = controller.calls();
+    match kind {
+        DeleteKind::Document(kind) => {
+            // Where there is none the controller refuses.
+            controller.documents(kind.as_str(), name).await?;
+        }
+        DeleteKind::Node => {
+            let (site, node) = name.split_once('/').unwrap_or((name, ""));
+            let request = v1::StatusRequest {
+                site: site.to_owned(),
+                compare: false,
+            };
+            let answer = controller.answer(calls.status(request)).await?;
+            let mut nodes = answer.sites.iter().flat_map(|site| &site.nodes);
+            if !nodes.any(|known| known.node == node) {
+                return Err(Failure::input(format!("no node named {name}"))
+                    .hint(format!("to list the nodes: voipctl nodes {site}")));
+            }
+        }
+    }
+    Ok(())
 }

@@ -62,10 +62,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let mut revisions = Revisions::load(&args.folder, &ca)?;
     refuse_other_layout(&args.folder)?;
     let controller = session.controller().await?;
-    let request = v1::GetDocumentsRequest::default();
-    let stored = controller
-        .answer(controller.calls().get_documents(request))
-        .await?;
+    let stored = controller.documents("", "").await?;
     let complete = stored.complete;
     let mut documents = BTreeMap::new();
     for document in stored.documents {

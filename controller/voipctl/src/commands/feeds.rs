@@ -14,7 +14,7 @@ use crate::table::{Cell, Table};
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Exit with status 1 if a list cannot be fetched
+    /// Exit with status 1 if a list cannot be fetched, or never was
     #[arg(long)]
     exit_code: bool,
 
@@ -54,6 +54,8 @@ struct Feed {
     error: Option<String>,
     shrunk_to: Option<u64>,
     dropped: Dropped,
+    /// Where the entries came from, if the documents name another source.
+    fetched_from: Option<String>,
     left_out: Vec<LeftOut>,
     unused_since: Moment,
 }
@@ -107,10 +109,15 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     };
     let bad = feeds.feeds.iter().filter(|feed| feed.state.is_bad());
     let bad = bad.count();
+    let pending = feeds
+        .feeds
+        .iter()
+        .filter(|feed| feed.state == State::Pending);
+    let pending = pending.count();
     if !session.print(&feeds)? {
         if !fetched {
             let all = count(feeds.feeds.len(), "list");
-            session.console.note(&summary(&all, bad));
+            session.console.note(&summary(&all, bad, pending));
         }
         for feed in &feeds.feeds {
             for line in feed.remarks(session.now) {
@@ -126,7 +133,8 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         let text = feeds.table(session.now).render(session.console.out());
         session.console.data(&text);
     }
-    Ok(if (args.exit_code || fetched) && bad > 0 {
+    let unanswered = args.exit_code && pending > 0;
+    Ok(if unanswered || ((args.exit_code || fetched) && bad > 0) {
         ExitStatus::NotEverywhere
     } else {
         ExitStatus::Done
@@ -155,6 +163,7 @@ impl From<v1::FeedReport> for Feed {
                 too_wide: feed.too_wide,
                 twice: feed.twice,
             },
+            fetched_from: or_null(feed.fetched_from),
             left_out: feed.left_out.into_iter().map(LeftOut::from).collect(),
             unused_since: Moment::of(feed.unused_since_ms),
         }
@@ -198,6 +207,11 @@ impl Feed {
             let lines_of = count(*not_addresses, "line");
             let examples = examples.join(", ");
             lines.push(format!("{list}: {lines_of} without an address: {examples}"));
+        }
+        if let Some(from) = &self.fetched_from {
+            lines.push(format!(
+                "{list}: its entries still come from {from}; the new source counts once it is pushed"
+            ));
         }
         for left_out in &self.left_out {
             let LeftOut {

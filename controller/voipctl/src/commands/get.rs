@@ -57,14 +57,9 @@ struct Stored {
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let controller = session.controller().await?;
-    let request = v1::GetDocumentsRequest {
-        kind: args.kind.0.map(|kind| kind.to_string()).unwrap_or_default(),
-        name: args.name.clone().unwrap_or_default(),
-    };
-    let documents = controller
-        .answer(controller.calls().get_documents(request))
-        .await?
-        .documents;
+    let kind = args.kind.0.map(|kind| kind.to_string()).unwrap_or_default();
+    let name = args.name.as_deref().unwrap_or_default();
+    let documents = controller.documents(&kind, name).await?.documents;
     if documents.is_empty() {
         return report_none(args.kind, args.name.as_deref(), session);
     }

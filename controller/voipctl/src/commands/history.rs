@@ -47,6 +47,8 @@ pub(super) struct Entry<'a> {
     changed_nodes: &'a [String],
     added_nodes: &'a [String],
     removed_nodes: &'a [String],
+    changed_documents: &'a [String],
+    changed_document_count: Option<u32>,
 }
 
 impl<'a> Entry<'a> {
@@ -71,6 +73,8 @@ impl<'a> Entry<'a> {
             changed_nodes: &entry.changed_nodes,
             added_nodes: &entry.added_nodes,
             removed_nodes: &entry.removed_nodes,
+            changed_documents: &entry.changed_documents,
+            changed_document_count: entry.changed_document_count,
         }
     }
 }
@@ -101,16 +105,14 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
             .hint(&format!("to see what a push would do: voipctl plan {site}"));
         return Ok(ExitStatus::Done);
     }
-    let mut table = Table::new(&[
-        "gen", "pushed", "by", "cause", "running", "result", "changed",
-    ]);
+    let mut table = Table::new(&["gen", "pushed", "by", "cause", "runs", "result", "changed"]);
     for entry in &answer.generations {
         table.row([
             Cell::id(Some(entry.generation)),
             Moment::of(entry.at_ms).relative(session.now).into(),
             entry.by.as_str().into(),
-            cause(entry).into(),
-            format!("{} of {}", entry.running, entry.nodes).into(),
+            short_cause(entry).into(),
+            format!("{}/{}", entry.running, entry.nodes).into(),
             or_dash(&short_result(entry)).into(),
             changed(entry).into(),
         ]);
@@ -118,6 +120,19 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let text = table.render(session.console.out());
     session.console.data(&text);
     Ok(ExitStatus::Done)
+}
+
+/// `push`, `back to 4`, with the mode if nothing is enforced.
+fn short_cause(entry: &v1::HistoryEntry) -> String {
+    let cause = match entry.rollback_to {
+        0 => "push".to_owned(),
+        to => format!("back to {to}"),
+    };
+    if entry.observe {
+        format!("{cause}, observe")
+    } else {
+        cause
+    }
 }
 
 /// `push`, `rollback to 4`, with the mode if nothing is enforced.
@@ -156,8 +171,30 @@ pub(super) fn result(entry: &v1::HistoryEntry) -> String {
     }
 }
 
-/// `3 nodes, + sip4, - sip1`.
+/// `tenant/acme, site/site-a; 3 nodes, + sip4, - sip1`.
 pub(super) fn changed(entry: &v1::HistoryEntry) -> String {
+    const NAMED: usize = 2;
+    let names: Vec<String> = entry
+        .changed_documents
+        .iter()
+        .map(|name| name.to_lowercase())
+        .collect();
+    let mut documents = names.iter().take(NAMED).cloned().collect::<Vec<_>>();
+    let all = entry.changed_document_count.unwrap_or_default();
+    let all = usize::try_from(all).unwrap_or(usize::MAX).max(names.len());
+    if let more @ 1.. = all.saturating_sub(documents.len()) {
+        documents.push(format!("{} more", thousands(more as u64)));
+    }
+    let nodes = changed_nodes(entry);
+    if documents.is_empty() {
+        nodes
+    } else {
+        format!("{}; {nodes}", documents.join(", "))
+    }
+}
+
+/// `3 nodes, + sip4, - sip1`.
+fn changed_nodes(entry: &v1::HistoryEntry) -> String {
     let short = |nodes: &[String]| match nodes {
         [] => None,
         [one] => Some(one.clone()),

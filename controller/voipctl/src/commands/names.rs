@@ -12,10 +12,13 @@ use crate::table::{Cell, Table};
 /// `voipctl names`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Exit with status 1 if a name cannot be resolved
+    /// Exit with status 1 if a name has no good answer, or none yet
     #[arg(long)]
     exit_code: bool,
 }
+
+/// How long a first answer may take, milliseconds: resolvers answer in less than a second.
+const FIRST_ANSWER_MS: u64 = 10_000;
 
 /// The names are a contract.
 #[derive(Serialize)]
@@ -53,9 +56,9 @@ pub(super) enum State {
     Fresh,
     /// The last answer was bad; the previous one stays in use.
     Stale,
-    /// There was never a good answer.
+    /// There was never a good answer; or none at all for longer than a resolver takes.
     Unknown,
-    /// It was not asked for yet.
+    /// Its first answer is awaited.
     Pending,
     /// No document uses it.
     Unused,
@@ -95,14 +98,21 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     let answer = controller
         .answer(controller.calls().list_dynamic_sets(request))
         .await?;
+    let names = answer.names.into_iter();
+    let names = names.map(|name| ResolvedName::at(name, session.now));
     let names = Names {
-        names: answer.names.into_iter().map(ResolvedName::from).collect(),
+        names: names.collect(),
     };
     let bad = names.names.iter().filter(|name| name.state.is_bad());
     let bad = bad.count();
+    let pending = names
+        .names
+        .iter()
+        .filter(|name| name.state == State::Pending);
+    let pending = pending.count();
     if !session.print(&names)? {
         let all = count(names.names.len(), "name");
-        session.console.note(&summary(&all, bad));
+        session.console.note(&summary(&all, bad, pending));
         for name in &names.names {
             for line in name.remarks(session.now) {
                 session.console.note(&line);
@@ -111,16 +121,25 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         let text = names.table(session.now).render(session.console.out());
         session.console.data(&text);
     }
-    Ok(if args.exit_code && bad > 0 {
+    Ok(if args.exit_code && bad + pending > 0 {
         ExitStatus::NotEverywhere
     } else {
         ExitStatus::Done
     })
 }
 
-impl From<v1::ResolvedName> for ResolvedName {
-    fn from(name: v1::ResolvedName) -> Self {
+impl ResolvedName {
+    /// A name as it is `now`: a first answer that is awaited for too long counts as a bad one.
+    fn at(name: v1::ResolvedName, now: jiff::Timestamp) -> Self {
         let known = !name.addresses.is_empty();
+        let now_ms = u64::try_from(now.as_millisecond()).unwrap_or_default();
+        let silent =
+            name.asked_since_ms > 0 && now_ms.saturating_sub(name.asked_since_ms) > FIRST_ANSWER_MS;
+        let (failing_ms, error) = if silent {
+            (name.asked_since_ms, "no answer yet".to_owned())
+        } else {
+            (name.failing_since_ms, name.error)
+        };
         let addresses = name.addresses.into_iter().map(|address| ResolvedAddress {
             address: address.address,
             first_seen: Moment::of(address.first_ms),
@@ -129,11 +148,11 @@ impl From<v1::ResolvedName> for ResolvedName {
         });
         Self {
             name: name.name,
-            state: State::new(name.unused_since_ms, name.failing_since_ms, known),
+            state: State::new(name.unused_since_ms, failing_ms, known),
             addresses: addresses.collect(),
             answered: Moment::of(name.resolved_ms),
-            failing_since: Moment::of(name.failing_since_ms),
-            error: or_null(name.error),
+            failing_since: Moment::of(failing_ms),
+            error: or_null(error),
             refused: name.refused,
             beyond: name.beyond,
             used_by: name.used_by,
@@ -195,11 +214,18 @@ impl ResolvedName {
     }
 }
 
-/// `5 names, 2 failing`.
-pub(super) fn summary(all: &str, bad: usize) -> String {
-    match bad {
-        0 => format!("{all}, none failing"),
-        bad => format!("{all}, {} failing", thousands(bad as u64)),
+/// `5 names, 2 failing, 1 without an answer yet`.
+pub(super) fn summary(all: &str, bad: usize, pending: usize) -> String {
+    let failing = match bad {
+        0 => "none failing".to_owned(),
+        bad => format!("{} failing", thousands(bad as u64)),
+    };
+    match pending {
+        0 => format!("{all}, {failing}"),
+        pending => {
+            let pending = thousands(pending as u64);
+            format!("{all}, {failing}, {pending} without an answer yet")
+        }
     }
 }
 

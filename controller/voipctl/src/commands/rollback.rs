@@ -6,7 +6,7 @@ use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::plan;
-use super::push::RolloutWatch;
+use super::push::{self, RolloutWatch};
 use crate::Session;
 use crate::client::ANSWER_TIMEOUT;
 use crate::failure::{ExitStatus, Failure};
@@ -54,12 +54,18 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         dry_run: args.dry_run,
         basis: None,
     };
+    let mut warned = Vec::new();
+    if session.yes && !args.dry_run {
+        let plan = plan::fetch_back(site, request.to, &controller).await;
+        warned = push::announce(plan, session)?;
+    }
     if asks {
         let plan = plan::fetch_back(site, request.to, &controller).await?;
         plan::show(&plan, session);
         if !plan.held.is_empty() {
             return Err(plan::held(&plan));
         }
+        warned.clone_from(&plan.warnings);
         let to = plan.to;
         if !session.confirm(&format!("roll {site} back to generation {to}?"))? {
             session.console.note("nothing was pushed");
@@ -77,6 +83,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
         dry_run: args.dry_run,
         detach: args.detach,
         wait: None,
+        warned,
     };
     watch
         .follow(&controller, events.into_inner(), session)

@@ -6,13 +6,15 @@ use serde::Serialize;
 use voipfleet_proto::v1::{self, SyncState};
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::emergency;
+use super::cluster::{ClusterEntry, pending_lines};
+use super::plan::page::Page;
+use super::{clock_skew, emergency, expiries};
 use crate::Session;
 use crate::console::style::Tone;
+use crate::cut_offs::cut_offs;
 use crate::failure::{ExitStatus, Failure};
 use crate::format::{
-    Moment, by_text, count, first_names, node_list, or_dash, or_null, printable, short_digest,
-    thousands,
+    Moment, by_text, count, first_names, node_list, or_null, printable, thousands,
 };
 use crate::labels;
 use crate::table::{Cell, Table};
@@ -23,7 +25,7 @@ pub struct Args {
     /// The site [default: every site]
     site: Option<SiteName>,
 
-    /// Exit with status 1 unless every node is synced and clean
+    /// Exit with status 1 unless no site is open and every node is connected, synced and clean
     #[arg(long)]
     exit_code: bool,
 }
@@ -36,7 +38,16 @@ struct SiteEntry<'r> {
     mode: Option<String>,
     /// Null: not open to the world.
     open: Option<emergency::OpenEntry>,
+    /// Documents changed since the generation; null: not known.
+    unpushed: Option<u32>,
+    unpushed_documents: &'r [String],
+    /// Why the controller's store cannot be written; null: it can.
+    store_error: Option<&'r str>,
+    /// Null: never pushed.
+    cluster: Option<ClusterEntry>,
     nodes: Vec<NodeEntry<'r>>,
+    /// Certificates that end within 60 days.
+    expiries: Vec<expiries::Expiry<'r>>,
 }
 
 #[derive(Serialize)]
@@ -54,7 +65,9 @@ struct NodeEntry<'r> {
     connected: bool,
     error: Option<String>,
     flows_cut: u64,
-    warnings: Vec<&'r str>,
+    /// How far the node's clock is ahead of the controller's; null: not known.
+    clock_skew_ms: Option<i64>,
+    warnings: Vec<String>,
 }
 
 /// Set elements in the node's kernel, and in its ruleset.
@@ -74,21 +87,33 @@ struct ShortEntry<'r> {
 
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
-    let sites = fetch(args.site.as_ref(), session).await?;
+    let v1::StatusResponse { sites, store_error } = ask(args.site.as_ref(), false, session).await?;
+    let store_error = (!store_error.is_empty()).then_some(store_error.as_str());
     for (index, site) in sites.iter().enumerate() {
-        if !session.print_event(&as_json(site))? {
+        if !session.print_event(&as_json(site, store_error))? {
             let gap = if index > 0 { "\n" } else { "" };
             let width = session.console.out().width();
-            let text = format!("{gap}{}{}", headline(site, width), open_line(site, session));
-            session.console.data(&(text + &render(site, session)));
+            let text = format!(
+                "{gap}{}{}{}{}{}",
+                headline(site, width),
+                open_line(site, session),
+                unpushed_line(site, session),
+                render(site, session),
+                pending(site, session)
+            );
+            session.console.data(&text);
         }
         if site.open.is_some() {
             let close = format!("close the site: voipctl panic-close {}", site.site);
             session.console.hint(&close);
         }
     }
-    let right = sites.iter().flat_map(|site| &site.nodes).all(is_right);
-    Ok(if args.exit_code && !right {
+    if session.format.is_table() {
+        expiries::warn(sites.iter().map(|site| site.expiries.as_slice()), session);
+    }
+    let closed = sites.iter().all(|site| site.open.is_none());
+    let right = closed && sites.iter().flat_map(|site| &site.nodes).all(is_right);
+    Ok(if args.exit_code && (!right || store_error.is_some()) {
         ExitStatus::NotEverywhere
     } else {
         ExitStatus::Done
@@ -100,7 +125,7 @@ pub async fn fetch(
     site: Option<&SiteName>,
     session: &mut Session<'_>,
 ) -> Result<Vec<v1::SiteStatus>, Failure> {
-    ask(site, false, session).await
+    Ok(ask(site, false, session).await?.sites)
 }
 
 /// The same, with the differences between hosts and documents.
@@ -108,23 +133,29 @@ pub async fn fetch_compared(
     site: Option<&SiteName>,
     session: &mut Session<'_>,
 ) -> Result<Vec<v1::SiteStatus>, Failure> {
-    ask(site, true, session).await
+    Ok(ask(site, true, session).await?.sites)
 }
 
 async fn ask(
     site: Option<&SiteName>,
     compare: bool,
     session: &mut Session<'_>,
-) -> Result<Vec<v1::SiteStatus>, Failure> {
+) -> Result<v1::StatusResponse, Failure> {
     let controller = session.controller().await?;
     let request = v1::StatusRequest {
         site: site.map(ToString::to_string).unwrap_or_default(),
         compare,
     };
-    let sites = controller
+    let answer = controller
         .answer(controller.calls().status(request))
-        .await?
-        .sites;
+        .await?;
+    if !answer.store_error.is_empty() {
+        let reason = printable(&answer.store_error);
+        session.console.warning(&format!(
+            "the controller's store cannot be written, so nothing can be changed: {reason}"
+        ));
+    }
+    let sites = &answer.sites;
     if sites.is_empty() {
         if let Some(site) = site {
             return Err(Failure::input(format!("no site named {site}"))
@@ -141,7 +172,7 @@ async fn ask(
         .map(|site| site.site.as_str())
         .collect();
     report_no_nodes(&empty, session);
-    Ok(sites)
+    Ok(answer)
 }
 
 /// Reports sites without nodes, and how to enrol one.
@@ -157,18 +188,24 @@ pub fn report_no_nodes(sites: &[&str], session: &mut Session<'_>) {
 
 fn is_right(node: &v1::NodeReport) -> bool {
     let whole = |sets: &v1::SetCount| sets.enforced == sets.wanted;
-    node.state() == SyncState::Synced
+    node.connected
+        && node.state() == SyncState::Synced
         && node.drift() == v1::DriftState::Clean
         && node.sets.as_ref().is_none_or(whole)
 }
 
-fn as_json(site: &v1::SiteStatus) -> SiteEntry<'_> {
+fn as_json<'r>(site: &'r v1::SiteStatus, store_error: Option<&'r str>) -> SiteEntry<'r> {
     SiteEntry {
         site: &site.site,
         generation: site.generation,
         mode: or_null(site.mode.clone()),
         open: site.open.clone().map(emergency::OpenEntry::of),
+        unpushed: site.unpushed,
+        unpushed_documents: &site.unpushed_documents,
+        store_error,
+        cluster: site.cluster.as_ref().map(ClusterEntry::of),
         nodes: site.nodes.iter().map(node_as_json).collect(),
+        expiries: expiries::as_json(&site.expiries),
     }
 }
 
@@ -200,6 +237,7 @@ fn node_as_json(node: &v1::NodeReport) -> NodeEntry<'_> {
         connected: node.connected,
         error: or_null(node.error.clone()),
         flows_cut: node.flows_cut,
+        clock_skew_ms: node.clock_skew_ms,
         warnings: warnings(node).collect(),
     }
 }
@@ -212,7 +250,9 @@ fn headline(site: &v1::SiteStatus, width: Option<usize>) -> String {
         SyncState::Synced,
         SyncState::Stale,
         SyncState::NotSent,
+        SyncState::Unprotected,
         SyncState::Error,
+        SyncState::Open,
         SyncState::Offline,
         SyncState::Unspecified,
     ] {
@@ -293,22 +333,54 @@ fn open_line(site: &v1::SiteStatus, session: &Session<'_>) -> String {
     session.console.out().toned(Tone::Bad, &text) + "\n"
 }
 
+/// Documents that were changed and not pushed, if there are any.
+fn unpushed_line(site: &v1::SiteStatus, session: &Session<'_>) -> String {
+    let Some(number) = site.unpushed.filter(|number| *number > 0) else {
+        return String::new();
+    };
+    let mut names: Vec<String> = site
+        .unpushed_documents
+        .iter()
+        .map(|name| printable(name).to_lowercase())
+        .collect();
+    let more = usize::try_from(number).unwrap_or(usize::MAX);
+    if let more @ 1.. = more.saturating_sub(names.len()) {
+        names.push(format!("{} more", thousands(more as u64)));
+    }
+    let documents = count(number, "document");
+    let (generation, site) = (site.generation, &site.site);
+    let text = format!(
+        "{documents} changed since generation {generation} ({}): voipctl push {site}",
+        names.join(", ")
+    );
+    session.console.out().toned(Tone::Attention, &text) + "\n"
+}
+
+/// Addresses that nodes report and that are no members of the cluster.
+fn pending(site: &v1::SiteStatus, session: &Session<'_>) -> String {
+    let mut page = Page::new(session.console.out());
+    let Some(cluster) = site.cluster.as_ref().filter(|one| !one.pending.is_empty()) else {
+        return String::new();
+    };
+    let members = count(cluster.members, "member address");
+    page.line(0, Tone::Plain, &format!("cluster: {members}; not members:"));
+    for line in pending_lines(&cluster.pending) {
+        page.line(1, Tone::Plain, &line);
+    }
+    page.finish()
+}
+
 fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
-    let mut table = Table::new(&[
-        "node", "roles", "state", "gen", "digest", "backend", "drift", "seen",
-    ]);
+    let mut table = Table::new(&["node", "roles", "state", "gen", "drift", "seen"]);
     let mut problems = Vec::new();
     for node in &site.nodes {
         let (state, tone) = labels::sync(node.state);
         let (drift, drift_tone) = labels::drift(node.drift);
-        let backend = node.facts.as_ref().map(|facts| facts.backend.as_str());
         table.row([
             node.node.as_str().into(),
             node.roles.join(",").into(),
             Cell::toned(state, tone),
             Cell::id((node.generation > 0).then_some(node.generation)),
-            short_digest(&node.digest).into(),
-            or_dash(backend.unwrap_or_default()).into(),
             Cell::toned(drift.unwrap_or("-"), drift_tone),
             seen(node, session),
         ]);
@@ -331,16 +403,20 @@ fn problem(node: &v1::NodeReport) -> Option<String> {
     let mut parts: Vec<String> = or_null(node.error.clone()).into_iter().collect();
     parts.extend(or_null(node.drift_detail.clone()));
     parts.extend(node.sets.as_ref().and_then(shortfall));
+    parts.extend(clock_skew::warning(node).map(|warning| format!("warning: {warning}")));
     parts.extend(warnings(node).map(|warning| format!("warning: {warning}")));
     or_null(parts.join("\n"))
 }
 
-/// A node's warnings, without those that its error repeats.
-fn warnings(node: &v1::NodeReport) -> impl Iterator<Item = &str> {
-    let warnings = node.facts.iter().flat_map(|facts| &facts.warnings);
+/// A node's warnings, without those that its error repeats, and whom foreign firewalls cut off.
+fn warnings(node: &v1::NodeReport) -> impl Iterator<Item = String> {
+    let facts = node.facts.iter();
+    let warnings = facts.clone().flat_map(|facts| &facts.warnings);
+    let cut_offs = facts.flat_map(cut_offs);
     warnings
-        .map(String::as_str)
         .filter(|warning| node.error.lines().all(|line| line != *warning))
+        .cloned()
+        .chain(cut_offs)
 }
 
 /// `connected`, or how long ago the node was last seen.

@@ -5,6 +5,7 @@
 mod progress;
 pub mod style;
 
+use std::ffi::OsStr;
 use std::io::{self, BufRead, IsTerminal as _, Write};
 
 pub use progress::Progress;
@@ -78,6 +79,11 @@ pub struct Console {
     input: Box<dyn BufRead + Send>,
     answers: bool,
     lost: Option<io::Error>,
+}
+
+/// Whether the environment asks for no colour, by `NO_COLOR` and `TERM`.
+pub fn is_plain(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    no_color.is_some_and(|value| !value.is_empty()) || term.is_some_and(|term| term == "dumb")
 }
 
 impl Console {
@@ -219,5 +225,19 @@ impl Console {
             }
             _ => status,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dumb_terminals_and_no_color_are_plain() {
+        let plain = |no_color: Option<&str>, term: Option<&str>| {
+            is_plain(no_color.map(OsStr::new), term.map(OsStr::new))
+        };
+        assert!(plain(Some("1"), Some("xterm")) && plain(None, Some("dumb")));
+        assert!(!plain(None, None) && !plain(Some(""), Some("xterm-256color")));
     }
 }

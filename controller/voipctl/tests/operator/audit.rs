@@ -89,7 +89,7 @@ async fn records_in_all_formats() {
     shown += &fixture.run(&json).await.to_string();
     insta::assert_snapshot!(shown);
     let asked = fixture.requests().pop().unwrap();
-    let since = format!("since_ms: {}", ago(7200));
+    let since = "since_ago_ms: 7200000".to_owned();
     let until = format!("until_ms: {}", ago(60));
     for part in [
         "site: \"site-a\"",
@@ -100,6 +100,44 @@ async fn records_in_all_formats() {
     ] {
         assert!(asked.contains(part), "{asked}");
     }
+}
+
+#[tokio::test]
+async fn filters_reach_the_controller_and_the_hint() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        let bytes = |record: &Record| serde_json::to_vec(record).unwrap();
+        script.operators.audit.records = records().iter().map(bytes).collect();
+        script.operators.audit.next = 1;
+    });
+    let line = [
+        "audit",
+        "--site",
+        "site-a",
+        "--request",
+        "0123abcd",
+        "-n",
+        "1",
+    ];
+    let shown = fixture.run(&line).await;
+    let hint = "voipctl audit --site site-a --request 0123abcd -n 10";
+    assert!(shown.err.contains(hint), "{shown}");
+    let asked = fixture.requests().pop().unwrap();
+    assert!(asked.contains("request: \"0123abcd\""), "{asked}");
+}
+
+#[tokio::test]
+async fn unknown_kind_lists_the_kinds() {
+    let fixture = Fixture::new().await;
+    let shown = fixture.run(&["audit", "--what", "Foo"]).await;
+    assert_eq!(shown.status, 2, "{shown}");
+    assert!(
+        shown.err.contains("no call or event is named Foo"),
+        "{shown}"
+    );
+    assert!(shown.err.contains("AbortRollout"), "{shown}");
+    let known = fixture.run(&["audit", "--what", "push"]).await;
+    assert_eq!(known.status, 0, "{known}");
 }
 
 /// A chain with `number` records.
@@ -241,6 +279,10 @@ async fn prune_saves_records_first() {
         "2280h",
         file.to_str().unwrap(),
     ];
+    // One that was refused leaves nothing in the way of the next.
+    let refused = fixture.run_on(Terminal::Plain(80, "n\n"), &line).await;
+    assert_eq!(refused.status, 1, "{refused}");
+    assert!(!file.exists());
     let outcome = fixture.run_on(Terminal::Plain(80, "y\n"), &line).await;
     insta::assert_snapshot!(outcome.to_string());
     // 95 days: the records of 96 days and more ago.

@@ -175,6 +175,25 @@ async fn missing_empty_and_binary_files() {
             .await
             .to_string(),
     );
+    // Nor is a file without a document, whatever else it holds.
+    fixture.write("empty.yaml", "# acme comes later\n---\n");
+    let none = fixture.path("empty.yaml");
+    for command in [
+        &["apply", "--dry-run"][..],
+        &["plan", "site-a"],
+        &["push", "site-a", "--yes"],
+    ] {
+        let line = [command, &["-f", none.to_str().unwrap()]].concat();
+        let ended = fixture.run(&line).await;
+        assert_eq!(ended.status, 2, "{ended}");
+        shown.push_str(&ended.to_string());
+    }
+    std::fs::copy(&none, empty.join("acme.yaml")).unwrap();
+    let ended = fixture.run(&["apply", "-f", empty.to_str().unwrap()]).await;
+    assert_eq!(ended.status, 2, "{ended}");
+    let stdin = fixture.run(&["apply", "-f", "-"]).await;
+    assert_eq!(stdin.status, 2, "{stdin}");
+    shown.push_str(&stdin.to_string());
     fixture.write("latin1.yaml", b"kind: Site\nname: caf\xe9\n");
     let latin1 = fixture.path("latin1.yaml");
     shown.push_str(
@@ -338,6 +357,22 @@ async fn very_long_list_as_json() {
 #[tokio::test]
 async fn delete_asks_first() {
     let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        script.status.sites = vec![v1::SiteStatus {
+            site: "site-a".to_owned(),
+            nodes: vec![v1::NodeReport {
+                node: "sip1".to_owned(),
+                ..v1::NodeReport::default()
+            }],
+            ..v1::SiteStatus::default()
+        }];
+    });
+    let deletes = || {
+        let asked = fixture.requests().into_iter();
+        asked
+            .filter(|asked| asked.starts_with("DeleteRequest"))
+            .count()
+    };
     let mut shown = fixture.run(&["delete", "list", "voipbl"]).await.to_string();
     let no = Terminal::Plain(80, "n\n");
     shown.push_str(
@@ -352,7 +387,15 @@ async fn delete_asks_first() {
             .await
             .to_string(),
     );
-    assert!(fixture.requests().is_empty(), "{:?}", fixture.requests());
+    assert_eq!(deletes(), 0);
+    // What is not there is not asked about.
+    let yes = Terminal::Plain(80, "yes\n");
+    let nope = fixture
+        .run_on(yes, &["delete", "node", "site-a/nope"])
+        .await;
+    assert_eq!((nope.status, deletes()), (2, 0), "{nope}");
+    assert!(!nope.err.contains("[y/N]"), "{nope}");
+    shown.push_str(&nope.to_string());
     shown.push_str(
         &fixture
             .run(&["delete", "list", "voipbl", "--yes"])
@@ -366,6 +409,59 @@ async fn delete_asks_first() {
             .await
             .to_string(),
     );
-    assert_eq!(fixture.requests().len(), 2);
+    assert_eq!(deletes(), 2);
     insta::assert_snapshot!(shown);
+}
+
+/// Documents may come from strangers: what they name is read from their own folder only.
+#[tokio::test]
+async fn files_of_lists_are_read_from_the_documents_folder_only() {
+    let fixture = Fixture::new().await;
+    fixture.write("secret.txt", "root:x:0:0\n");
+    for file in ["../secret.txt", "/etc/passwd", "lists/../../secret.txt"] {
+        let text = format!("kind: List\nname: voipbl\nfile: {file}\n");
+        fixture.write("policy/lists.yml", text);
+        let folder = fixture.path("policy");
+        let line = ["apply", "-f", folder.to_str().unwrap()];
+        let shown = fixture.run(&line).await.to_string();
+        assert!(!shown.contains("root:"), "{file}: {shown}");
+        let asked = fixture.requests();
+        assert!(!asked.last().unwrap().contains("root:"), "{file}");
+    }
+    fixture.write(
+        "policy/lists.yml",
+        "kind: List\nname: voipbl\nfile: own.txt\n",
+    );
+    let outside = fixture.path("policy/own.txt");
+    std::os::unix::fs::symlink(fixture.path("secret.txt"), &outside).unwrap();
+    let before = fixture.requests().len();
+    let folder = fixture.path("policy");
+    let line = ["apply", "-f", folder.to_str().unwrap()];
+    let shown = fixture.run(&line).await.to_string();
+    assert!(
+        shown.contains("a link that leads out of its document's folder"),
+        "{shown}"
+    );
+    assert_eq!(fixture.requests().len(), before);
+    // Of a file that is no list nothing is shown but the place.
+    std::fs::remove_file(&outside).unwrap();
+    fixture.write("policy/own.txt", "192.0.2.1\nkey: hunter2\n");
+    let text = std::fs::read_to_string(fixture.path("policy/own.txt")).unwrap();
+    let sources = [
+        (
+            "policy/lists.yml",
+            "kind: List\nname: voipbl\nfile: own.txt\n",
+        ),
+        ("policy/own.txt", &text),
+    ];
+    let sources = sources.map(|(path, text)| voipfleet_policy::Source {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    });
+    let checked = voipfleet_policy::check(&sources, &voipfleet_policy::Documents::default());
+    let said = format!("{:?}", checked.diagnostics);
+    assert!(
+        said.contains("this line is more than one address") && !said.contains("hunter2"),
+        "{said}"
+    );
 }

@@ -21,16 +21,108 @@ fn by_process(comm: &str, unit: &str) -> v1::DriftRecord {
             ..Default::default()
         }),
         repaired_after_ms: Some(3),
+        received_ms: ago(60),
         ..Default::default()
     }
 }
 
-fn records() -> v1::DriftResponse {
-    let record = |node: &str, record| v1::NodeDrift {
+/// A flush of a chain by a process that a job of cron started.
+fn flush(seconds_ago: i64) -> v1::DriftRecord {
+    let rule = |number: u32| v1::DriftDifference {
+        class: v1::DriftClass::Missing.into(),
+        family: v1::Family::V4.into(),
+        table: "filter".to_owned(),
+        chain: "VF-INPUT".to_owned(),
+        rule: format!("rule{number}"),
+        wanted: format!("-A VF-INPUT -p udp --dport {number} -j ACCEPT"),
+        repaired_after_ms: Some(53),
+        ..Default::default()
+    };
+    let root = |pid, comm: &str| v1::Process {
+        pid,
+        comm: comm.to_owned(),
+        user: "root".to_owned(),
+        ..Default::default()
+    };
+    v1::DriftRecord {
+        id: format!("flush-{seconds_ago}"),
+        at_ms: ago(seconds_ago),
+        received_ms: ago(seconds_ago),
+        by: Some(v1::Author {
+            pid: 4712,
+            comm: "iptables".to_owned(),
+            started_by: Some(root(812, "ruby")),
+            ..Default::default()
+        }),
+        rule: "established".to_owned(),
+        more: (1..23).map(rule).collect(),
+        repaired_after_ms: Some(53),
+        wanted: "-A VF-INPUT -m state --state ESTABLISHED -j ACCEPT".to_owned(),
+        chain: "VF-INPUT".to_owned(),
+        ..by_process("", "")
+    }
+}
+
+fn of_node(node: &str, record: v1::DriftRecord) -> v1::NodeDrift {
+    v1::NodeDrift {
         site: "site-a".to_owned(),
         node: node.to_owned(),
         record: Some(record),
+    }
+}
+
+#[tokio::test]
+async fn act_is_one_line_and_its_repetition_is_named() {
+    let fixture = Fixture::new().await;
+    let mut records: Vec<_> = (0..4)
+        .map(|minute| of_node("sip1", flush(30 + minute * 60)))
+        .collect();
+    let mut set = flush(500);
+    set.more.clear();
+    set.by = None;
+    set.unannounced = true;
+    set.class = v1::DriftClass::Set.into();
+    set.table = "ipset".to_owned();
+    set.chain = "vf-clients-4".to_owned();
+    set.wanted = String::new();
+    set.observed = "198.51.100.66".to_owned();
+    set.repaired_after_ms = Some(1040);
+    records.push(of_node("pbx1", set.clone()));
+    let answer = v1::DriftResponse {
+        records,
+        more: true,
+        ..Default::default()
     };
+    fixture.script(|script| script.drift = answer.clone());
+    let mut shown = fixture
+        .run_on(Terminal::Plain(80, ""), &["drift", "site-a"])
+        .await
+        .to_string();
+    let one = v1::DriftResponse {
+        records: vec![of_node("pbx1", set)],
+        ..Default::default()
+    };
+    fixture.script(|script| script.drift = one);
+    let few = [
+        "drift", "--node", "pbx1", "--class", "set", "--since", "7d", "-v",
+    ];
+    shown.push_str(&fixture.run(&few).await.to_string());
+    insta::assert_snapshot!(shown);
+    fixture.script(|script| script.drift = answer);
+    let json = fixture.run(&["drift", "-o", "json"]).await;
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let records = value["records"].as_array().unwrap();
+    assert_eq!(records.len(), 4 * 23 + 1, "a record for each difference");
+    assert!(
+        records[..23]
+            .iter()
+            .all(|record| record["act"] == "flush-30")
+    );
+    assert_eq!(value["more"], true);
+}
+
+fn records() -> v1::DriftResponse {
+    let record = of_node;
     v1::DriftResponse {
         records: vec![
             record(
@@ -62,6 +154,8 @@ fn records() -> v1::DriftResponse {
                         }),
                     }),
                     repaired_after_ms: Some(14),
+                    received_ms: ago(11),
+                    ..Default::default()
                 },
             ),
             record("http1", by_process("iptables-restor", "iptables.service")),
@@ -75,11 +169,38 @@ fn records() -> v1::DriftResponse {
                     family: v1::Family::V6.into(),
                     chain: "vf-clients-6".to_owned(),
                     wanted: "2001:db8:10::/48".to_owned(),
+                    received_ms: ago(7300),
                     ..Default::default()
                 },
             ),
         ],
+        ..Default::default()
     }
+}
+
+/// A tenant's operator sees how often nodes were changed, in a line each.
+#[tokio::test]
+async fn sums_in_place_of_records() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        script.drift.sums = vec![v1::DriftSum {
+            site: "site-a".to_owned(),
+            node: "sip1".to_owned(),
+            records: 27,
+            unrepaired: 0,
+            newest_ms: ago(180),
+        }];
+    });
+    let shown = fixture.run(&["drift", "site-a", "--exit-code"]).await;
+    assert_eq!(
+        (shown.status, shown.out.as_str()),
+        (1, "site-a/sip1: 27 acts, the last 3m ago, all repaired\n"),
+        "{shown}"
+    );
+    assert!(shown.err.contains("others than your tenants"), "{shown}");
+    let json = fixture.run(&["drift", "site-a", "-o", "json"]).await;
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(value["sums"][0]["records"], 27, "{value}");
 }
 
 #[tokio::test]
@@ -90,7 +211,7 @@ async fn records_with_their_authors() {
         .run_on(Terminal::Plain(100, ""), &["drift", "site-a"])
         .await
         .to_string();
-    shown.push_str(&fixture.run(&["drift"]).await.to_string());
+    shown.push_str(&fixture.run(&["drift", "-v"]).await.to_string());
     shown.push_str(
         &fixture
             .run(&["drift", "site-a", "-o", "json"])
@@ -103,11 +224,16 @@ async fn records_with_their_authors() {
 #[tokio::test]
 async fn older_records_are_hinted_at() {
     let fixture = Fixture::new().await;
-    fixture.script(|script| script.drift = records());
-    let shown = fixture.run(&["drift", "--limit", "1", "-o", "json"]).await;
-    let value: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
-    assert_eq!(value["records"].as_array().unwrap().len(), 1);
-    assert!(shown.err.contains("voipctl drift --limit 10"), "{shown}");
+    let answer = v1::DriftResponse {
+        more: true,
+        ..records()
+    };
+    fixture.script(|script| script.drift = answer);
+    let shown = fixture
+        .run(&["drift", "--limit", "1", "--class", "set", "-o", "json"])
+        .await;
+    let more = "voipctl drift --class set --limit 10";
+    assert!(shown.err.contains(more), "{shown}");
 }
 
 #[tokio::test]

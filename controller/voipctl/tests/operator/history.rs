@@ -25,6 +25,8 @@ fn entries() -> Vec<v1::HistoryEntry> {
             applied: Some(2),
             failed: Some(1),
             result: "halted".to_owned(),
+            changed_documents: texts(&["Site/site-a", "Tenant/acme", "Tenant/globex"]),
+            changed_document_count: Some(60),
         },
         v1::HistoryEntry {
             generation: 6,
@@ -109,6 +111,19 @@ async fn history() {
     fixture.script(|script| script.history.generations.clear());
     shown.push_str(&fixture.run(&["history", "site-a"]).await.to_string());
     insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn history_fits_80_columns() {
+    let fixture = fixture().await;
+    let shown = fixture
+        .run_on(Terminal::Plain(80, ""), &["history", "site-a"])
+        .await;
+    assert!(shown.out.starts_with("GEN  PUSHED"), "{shown}");
+    assert!(
+        shown.out.lines().all(|line| line.chars().count() <= 80),
+        "{shown}"
+    );
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@ mod audit;
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod connection;
 #[cfg(test)]
 mod console;

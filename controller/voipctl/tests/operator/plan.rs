@@ -16,6 +16,7 @@ fn member(network: &str, owner: &str) -> v1::SetMember {
         network: network.to_owned(),
         owners: texts(&[owner]),
         until: 0,
+        from: 0,
     }
 }
 
@@ -47,6 +48,7 @@ fn basis() -> v1::PlanBasis {
 }
 
 /// A tenant is removed, a limit changes, 443 closes, the mode changes: every part of a plan.
+#[expect(clippy::too_many_lines, reason = "an example of every part")]
 fn everything() -> v1::PlanResponse {
     let field = |field: &str| v1::FieldDifference {
         field: field.to_owned(),
@@ -99,6 +101,12 @@ fn everything() -> v1::PlanResponse {
             },
         ],
         changes: Some(changes()),
+        pending: vec![v1::PendingAddress {
+            node: "new1".to_owned(),
+            interface: "eth0".to_owned(),
+            address: "198.51.100.66".to_owned(),
+            reason: "outside cluster.networks".to_owned(),
+        }],
         nodes: vec![
             node("sip1", v1::PlannedState::Changed, true, 7),
             node("pbx1", v1::PlannedState::Changed, false, 6),
@@ -116,6 +124,7 @@ fn everything() -> v1::PlanResponse {
         to: 0,
         held: String::new(),
         held_hints: Vec::new(),
+        observe: false,
         steps: vec![
             v1::PlannedStep {
                 nodes: texts(&["sip1"]),
@@ -142,6 +151,7 @@ fn everything() -> v1::PlanResponse {
                 added: false,
             },
         ],
+        expiries: Vec::new(),
     }
 }
 
@@ -272,6 +282,96 @@ async fn full_plan_as_json() {
     let plan: Value = serde_json::from_str(&shown.out).unwrap();
     assert_eq!(plan["sets"][0]["removed"].as_array().unwrap().len(), 30);
     insta::assert_snapshot!(serde_json::to_string_pretty(&plan).unwrap());
+}
+
+/// What is wrong with the documents is said before the question, not after the answer.
+#[tokio::test]
+async fn warnings_about_documents_come_with_the_plan() {
+    let fixture = fixture(everything()).await;
+    fixture.write(
+        "acme.yaml",
+        "kind: Tenant\nname: acme\nnetworks: {a: [100.64.7.7/24]}\n",
+    );
+    let file = fixture.path("acme.yaml").to_str().unwrap().to_owned();
+    fixture.script(|script| {
+        script.apply.diagnostics = vec![v1::Diagnostic {
+            severity: v1::Severity::Warning.into(),
+            path: file.clone(),
+            offset: 41,
+            length: 13,
+            line: 3,
+            column: 15,
+            message: "100.64.7.7/24 has bits behind its prefix".to_owned(),
+            ..Default::default()
+        }];
+    });
+    let shown = fixture.run(&["plan", "site-a", "-f", &file]).await;
+    assert!(shown.err.contains("bits behind its prefix"), "{shown}");
+    let json = fixture
+        .run(&["plan", "site-a", "-f", &file, "-o", "json"])
+        .await;
+    let plan: Value = serde_json::from_str(&json.out).unwrap();
+    let message = plan["diagnostics"][0]["message"].as_str().unwrap();
+    assert!(message.contains("bits behind"), "{plan}");
+    let asked = fixture
+        .run_on(
+            Terminal::Plain(120, "n\n"),
+            &["push", "site-a", "-f", &file],
+        )
+        .await;
+    let (warning, question) = (asked.err.find("bits behind"), asked.err.find("[y/N]"));
+    assert!(warning.is_some() && warning < question, "{asked}");
+}
+
+/// 300 tenants that gain the same are one line, and 30 nodes that change too.
+#[tokio::test]
+async fn equal_changes_are_grouped() {
+    let names: Vec<String> = (1..=30).map(|n| format!("sip{n}")).collect();
+    let access = (1..=300).map(|n| v1::AccessDifference {
+        owner: format!("tenant t{n}"),
+        gains: true,
+        networks: texts(&["198.18.0.0/24"]),
+        reach: vec![v1::AccessReach {
+            what: texts(&["sip 5060/udp,tcp"]),
+            nodes: names.clone(),
+        }],
+        more: 0,
+    });
+    let changed = |name: &String| node(name, v1::PlannedState::Changed, true, 7);
+    let fixture = fixture(v1::PlanResponse {
+        site: "site-a".to_owned(),
+        generation: 8,
+        current: 7,
+        changed: true,
+        documents_at: 8,
+        changes: Some(v1::RulesetDifferences {
+            access: access.collect(),
+            ..Default::default()
+        }),
+        nodes: names.iter().map(changed).collect(),
+        ..Default::default()
+    })
+    .await;
+    let shown = fixture
+        .run_on(Terminal::Plain(80, ""), &["plan", "site-a"])
+        .await;
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn first_rules_in_observe_mode_close_nothing() {
+    let fixture = fixture(v1::PlanResponse {
+        site: "site-a".to_owned(),
+        generation: 1,
+        changed: true,
+        observe: true,
+        nodes: vec![node("pbx1", v1::PlannedState::First, true, 0)],
+        ..Default::default()
+    })
+    .await;
+    let shown = fixture.run(&["plan", "site-a"]).await;
+    assert!(shown.out.contains("nothing is closed"), "{shown}");
+    assert!(!shown.out.contains("do not open is closed"), "{shown}");
 }
 
 #[tokio::test]
@@ -427,7 +527,7 @@ async fn rollback_shows_its_plan_and_asks() {
         .run_on(Terminal::Plain(80, "\n"), &["rollback", "site-a"])
         .await;
     assert_eq!((no.status, asked_for(&fixture, "RollbackRequest")), (1, 0));
-    let head = "site-a: rolling back to 5 would create generation 8 (now: 7)\n";
+    let head = "site-a: rolling back to 5 would create generation 8 (now: 7):";
     assert!(no.out.starts_with(head), "{no}");
     let yes = fixture
         .run_on(Terminal::Plain(80, "y\n"), &["rollback", "site-a"])
@@ -442,4 +542,53 @@ async fn rollback_shows_its_plan_and_asks() {
         last.contains("to: 5,") && last.contains("generation: 7"),
         "{last}"
     );
+}
+
+/// A carrier moves its media, and the machines have something to say.
+#[tokio::test]
+async fn dates_of_networks_and_daemons_of_hosts_are_shown() {
+    let fixture = Fixture::new().await;
+    let switch = 1_917_648_000;
+    fixture.script(|script| {
+        script.plan = v1::PlanResponse {
+            changes: Some(v1::RulesetDifferences {
+                sets: vec![v1::SetDifference {
+                    set: "clients-media".to_owned(),
+                    used_by: texts(&["rtp 10000-20000/udp"]),
+                    added: vec![
+                        v1::SetMember {
+                            until: switch + 86_400,
+                            ..member("192.0.2.128/25", "provider trunkco: media")
+                        },
+                        v1::SetMember {
+                            from: switch,
+                            ..member("198.18.128.0/18", "provider trunkco: media")
+                        },
+                    ],
+                    removed: vec![member("192.0.2.128/25", "provider trunkco: media")],
+                    before: 3,
+                    after: 4,
+                    nodes: texts(&["pbx1"]),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
+            documents: Vec::new(),
+            steps: Vec::new(),
+            dynamic: Vec::new(),
+            nodes: vec![node("pbx1", v1::PlannedState::Changed, true, 7)],
+            warnings: texts(&[
+                "zabbix_agentd on 10050/tcp of pbx1 is in use by 198.51.100.77, which these rules do \
+                 not let in: it would be closed to them; open it in services or rules if they need \
+                 it",
+                "ssh: the SSH server of pbx1 listens on 42422, which services.ssh.ports does not \
+                 name: the agent keeps it open to admins, and it is closed to others",
+            ]),
+            ..everything()
+        };
+    });
+    let shown = fixture
+        .run_on(Terminal::Plain(80, ""), &["plan", "site-a"])
+        .await;
+    insta::assert_snapshot!(shown.to_string());
 }

@@ -14,7 +14,7 @@ fn node(name: &str, state: PushNodeState, error: &str, elapsed_ms: u64) -> v1::P
         state: state.into(),
         error: error.to_owned(),
         elapsed_ms,
-        flows_cut: 0,
+        ..v1::PushNode::default()
     }
 }
 
@@ -88,6 +88,149 @@ async fn fixture(push: Vec<Kind>) -> Fixture {
     let fixture = Fixture::new().await;
     fixture.script(|script| script.push = push);
     fixture
+}
+
+/// The requests that start a push.
+fn pushes(fixture: &Fixture) -> Vec<String> {
+    let asked = fixture.requests().into_iter();
+    asked
+        .filter(|asked| asked.starts_with("PushRequest"))
+        .collect()
+}
+
+fn batched(name: &str, batch: u32, state: PushNodeState) -> v1::PushNode {
+    v1::PushNode {
+        batch,
+        ..node(name, state, "", 40)
+    }
+}
+
+/// A rollout that is taken back: the cause is named once, and nodes that were never touched are
+/// not blamed.
+#[tokio::test]
+async fn rollback_names_the_cause_and_blames_no_other_node() {
+    let cause = "this node's kernel refuses it: iptables-restore: line 4 failed";
+    let mut nodes = vec![batched("sip1", 1, PushNodeState::Sent)];
+    nodes.extend((2..=12).map(|n| batched(&format!("sip{n}"), 2, PushNodeState::Waiting)));
+    let Kind::Started(started) = started(true, nodes) else {
+        unreachable!()
+    };
+    let mut events = vec![Kind::Started(v1::PushStarted {
+        batches: vec![1, 11],
+        ..started
+    })];
+    events.push(Kind::Node(v1::PushNode {
+        error: cause.to_owned(),
+        ..batched("sip1", 1, PushNodeState::Rejected)
+    }));
+    let untouched = |n| Kind::Node(batched(&format!("sip{n}"), 2, PushNodeState::Untouched));
+    events.extend((3..=12).map(untouched));
+    events.push(Kind::Node(v1::PushNode {
+        taken_back: true,
+        ..batched("sip2", 2, PushNodeState::RolledBack)
+    }));
+    events.push(Kind::Done(v1::PushDone {
+        site: "site-a".to_owned(),
+        generation: 8,
+        changed: true,
+        failed: 1,
+        rolled_back: 1,
+        waiting: 10,
+        elapsed_ms: 412,
+        state: "rolled_back".to_owned(),
+        why: format!("sip1: {cause}; 1 failed, and max_failures is 0"),
+        ..v1::PushDone::default()
+    }));
+    let fixture = fixture(events).await;
+    let shown = fixture.run(&["push", "site-a", "--yes"]).await;
+    assert_eq!(shown.status, 1);
+    assert!(!shown.err.contains("sip3"), "{shown}");
+    assert!(
+        !shown.to_string().contains("a probe was unreachable"),
+        "{shown}"
+    );
+    insta::assert_snapshot!(shown);
+}
+
+/// What was the same on many nodes is said once.
+#[tokio::test]
+async fn equal_errors_are_shown_once() {
+    let words = "probe trunk: no answer from sip.carrier.example:5060 within 3 s";
+    let names: Vec<String> = (1..=12).map(|n| format!("sip{n}")).collect();
+    let nodes = names
+        .iter()
+        .map(|name| node(name, PushNodeState::Sent, "", 0));
+    let mut events = vec![started(true, nodes.collect())];
+    let failed = |name: &String| Kind::Node(node(name, PushNodeState::RolledBack, words, 3_100));
+    events.extend(names.iter().map(failed));
+    events.push(done(0, 0, 12, 0, true));
+    let fixture = fixture(events).await;
+    let shown = fixture.run(&["push", "site-a", "--yes"]).await;
+    assert_eq!(
+        shown.to_string().matches("no answer from").count(),
+        1,
+        "{shown}"
+    );
+    assert_eq!(shown.err.matches("hint:").count(), 1, "{shown}");
+    assert!(
+        shown.err.contains("12 nodes (sip1, sip2, sip3 and 9 more)"),
+        "{shown}"
+    );
+}
+
+/// A log of CI says what was pushed, and every danger of it.
+#[tokio::test]
+async fn push_with_yes_prints_the_sum_and_all_warnings() {
+    let warning = "your own address 198.51.100.10 would lose SSH to sip1";
+    let mut events = everything_works();
+    events.insert(
+        1,
+        Kind::Diagnostic(v1::Diagnostic {
+            severity: v1::Severity::Warning.into(),
+            message: warning.to_owned(),
+            ..v1::Diagnostic::default()
+        }),
+    );
+    let fixture = fixture(events).await;
+    fixture.script(|script| {
+        script.plan = v1::PlanResponse {
+            site: "site-a".to_owned(),
+            generation: 7,
+            current: 6,
+            changed: true,
+            nodes: vec![v1::PlannedNode {
+                node: "sip1".to_owned(),
+                state: v1::PlannedState::Changed.into(),
+                ..v1::PlannedNode::default()
+            }],
+            warnings: vec![warning.to_owned()],
+            to: 5,
+            ..v1::PlanResponse::default()
+        };
+    });
+    for command in ["push", "rollback"] {
+        let shown = fixture.run(&[command, "site-a", "--yes"]).await;
+        assert!(
+            shown
+                .out
+                .starts_with("site-a: rolling back to 5 would create"),
+            "{shown}"
+        );
+        assert!(
+            shown.out.contains("its node changes, 1 warning\n"),
+            "{shown}"
+        );
+        assert_eq!(shown.err.matches(warning).count(), 1, "{shown}");
+    }
+    let json = fixture
+        .run(&["push", "site-a", "--yes", "-o", "json"])
+        .await;
+    let first: Value = serde_json::from_str(json.out.lines().next().unwrap()).unwrap();
+    assert_eq!(first["event"], "plan");
+    assert_eq!(first["changed_nodes"][0], "sip1");
+    assert_eq!(first["warnings"][0], warning);
+    let both = fixture.run(&["push", "site-a", "site-b", "--yes"]).await;
+    assert_eq!(both.err.matches(warning).count(), 2, "{both}");
 }
 
 #[tokio::test]
@@ -187,6 +330,27 @@ async fn dry_run() {
     let fixture = fixture(vec![started(true, nodes), done(1, 0, 0, 1, true)]).await;
     insta::assert_snapshot!(fixture.run(&["push", "site-a", "--dry-run"]).await);
     assert!(fixture.requests()[0].contains("dry_run: true"));
+    fixture.script(|script| {
+        for kind in &mut script.push {
+            match kind {
+                Kind::Started(started) => started.dry_run = true,
+                Kind::Done(done) => done.dry_run = true,
+                _ => {}
+            }
+        }
+    });
+    let json = fixture
+        .run(&["push", "site-a", "--dry-run", "-o", "json"])
+        .await;
+    let events = json
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let events: Vec<Value> = events.collect();
+    assert!(
+        events.iter().all(|event| event["dry_run"] == true),
+        "{json}"
+    );
 }
 
 #[tokio::test]
@@ -246,7 +410,7 @@ async fn options_reach_the_controller() {
     fixture
         .run(&["push", "site-a", "--yes", "--wait", "2m"])
         .await;
-    let asked = fixture.requests();
+    let asked = pushes(&fixture);
     assert!(
         asked[0].contains("wait_offline_ms: 60000, confirm_within_ms: 5000"),
         "{asked:?}"
@@ -296,7 +460,7 @@ async fn documents_are_stored_first_and_errors_stop_the_push() {
     });
     let mut shown = fixture.run(&line).await.to_string();
     // Both were only asked about first.
-    assert_eq!(fixture.requests().len(), 4);
+    assert_eq!(fixture.requests().len(), 5);
     fixture.script(|script| {
         script.apply.diagnostics = vec![v1::Diagnostic {
             severity: v1::Severity::Error.into(),
@@ -311,7 +475,7 @@ async fn documents_are_stored_first_and_errors_stop_the_push() {
     });
     shown.push_str(&fixture.run(&line).await.to_string());
     insta::assert_snapshot!(shown);
-    assert_eq!(fixture.requests().len(), 5);
+    assert_eq!(fixture.requests().len(), 7);
 }
 
 /// Exit status 2 means that nothing was stored.

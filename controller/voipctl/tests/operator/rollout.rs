@@ -144,6 +144,7 @@ fn push() -> Vec<Kind> {
         error: error.to_owned(),
         elapsed_ms: 142,
         flows_cut: 0,
+        ..v1::PushNode::default()
     };
     vec![
         Kind::Started(v1::PushStarted {
@@ -258,7 +259,8 @@ async fn queued_push_reports_its_position() {
         shown.push_str(&fixture.run(&line).await.to_string());
     }
     insta::assert_snapshot!(shown);
-    assert!(fixture.requests()[0].contains("queue: true"));
+    // After its plan.
+    assert!(fixture.requests()[1].contains("queue: true"));
 }
 
 #[tokio::test]

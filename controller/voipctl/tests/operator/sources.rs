@@ -140,6 +140,50 @@ async fn exit_code_reports_failing_sources() {
         assert_eq!(fixture.run(&[command]).await.status, 0);
         assert_eq!(fixture.run(&[command, "--exit-code"]).await.status, 1);
     }
+    // Nothing fails, and nothing was ever answered.
+    fixture.script(|script| {
+        script.sources.names = vec![v1::ResolvedName {
+            name: "sbc.example.net".to_owned(),
+            ..Default::default()
+        }];
+        script.sources.feeds = vec![v1::FeedReport {
+            list: "drop".to_owned(),
+            ..Default::default()
+        }];
+    });
+    for command in ["names", "feeds"] {
+        let pending = fixture.run(&[command, "--exit-code"]).await;
+        assert_eq!(pending.status, 1, "{pending}");
+        assert!(pending.err.contains("1 without an answer yet"), "{pending}");
+    }
+}
+
+/// A resolver that never answers is no better than one that answers badly.
+#[tokio::test]
+async fn a_name_without_any_answer_fails_after_a_short_time() {
+    let fixture = Fixture::new().await;
+    let silent = |seconds| v1::ListDynamicSetsResponse {
+        names: vec![v1::ResolvedName {
+            name: "sip.trunkco.example".to_owned(),
+            asked_since_ms: ago(seconds),
+            used_by: vec!["provider trunkco".to_owned()],
+            ..Default::default()
+        }],
+        feeds: Vec::new(),
+    };
+    fixture.script(|script| script.sources = silent(5));
+    let ended = fixture.run(&["names", "--exit-code"]).await;
+    assert_eq!(ended.status, 1, "{ended}");
+    assert!(ended.err.contains("1 without an answer yet"), "{ended}");
+    fixture.script(|script| script.sources = silent(30));
+    let ended = fixture.run(&["names", "--exit-code"]).await;
+    assert_eq!(ended.status, 1, "{ended}");
+    assert!(ended.err.contains("1 name, 1 failing"), "{ended}");
+    assert!(
+        ended.err.contains("no answer yet; failing for 30s"),
+        "{ended}"
+    );
+    assert!(ended.out.contains("unknown"), "{ended}");
 }
 
 #[tokio::test]

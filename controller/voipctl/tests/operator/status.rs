@@ -45,6 +45,7 @@ fn neighbour(kind: v1::NeighbourKind, detail: &str, advice: &str) -> v1::Neighbo
         kind: kind.into(),
         detail: detail.to_owned(),
         advice: advice.to_owned(),
+        ..Default::default()
     }
 }
 
@@ -139,8 +140,24 @@ fn fleet() -> v1::StatusResponse {
             generation: 7,
             mode: "enforce".to_owned(),
             nodes: vec![http, pbx, sip, never],
+            cluster: Some(v1::ClusterReport {
+                members: 6,
+                changes: 8,
+                pending: ["198.18.0.11", "198.51.100.66"].map(pending).to_vec(),
+                more_pending: 0,
+            }),
             ..Default::default()
         }],
+        ..Default::default()
+    }
+}
+
+fn pending(address: &str) -> v1::PendingAddress {
+    v1::PendingAddress {
+        node: "sip1".to_owned(),
+        interface: "eth0".to_owned(),
+        address: address.to_owned(),
+        reason: "outside cluster.networks".to_owned(),
     }
 }
 
@@ -158,6 +175,40 @@ async fn wide_terminal() {
             .run_on(Terminal::Plain(120, ""), &["status", "site-a"])
             .await
     );
+}
+
+/// Whoever looks at the fleet learns that nothing can be changed.
+#[tokio::test]
+async fn a_store_that_cannot_be_written() {
+    let fixture = Fixture::new().await;
+    fixture.script(|script| {
+        script.status = fleet();
+        script.status.sites[0].nodes.truncate(0);
+        script.status.sites[0]
+            .nodes
+            .push(node("sip1", &["sip"], v1::SyncState::Synced));
+        script.status.store_error =
+            "the disk of the store in /srv/\u{1b}[2Jstore is full (12 KiB free)".to_owned();
+    });
+    let shown = fixture
+        .run(&["status", "site-a", "--exit-code", "-o", "json"])
+        .await;
+    assert_eq!(shown.status, 1, "{shown}");
+    assert!(
+        shown
+            .err
+            .contains("the controller's store cannot be written"),
+        "{shown}"
+    );
+    assert!(!shown.err.contains('\u{1b}'), "{shown}");
+    let json: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
+    let reason = json["store_error"].as_str().unwrap();
+    assert!(reason.contains("is full"), "{shown}");
+    fixture.script(|script| script.status.store_error = String::new());
+    let shown = fixture
+        .run(&["status", "site-a", "--exit-code", "-o", "json"])
+        .await;
+    assert_eq!((shown.status, shown.err.as_str()), (0, ""), "{shown}");
 }
 
 #[tokio::test]
@@ -235,6 +286,48 @@ async fn exit_code_reports_problems() {
             .status,
         0
     );
+    // Everything else is right, and everyone is let in.
+    fixture.script(|script| script.status.sites[0].open = Some(v1::OpenSite::default()));
+    let open = fixture.run(&["status", "--exit-code"]).await;
+    assert_eq!(open.status, 1, "{open}");
+    fixture.script(|script| {
+        script.status.sites[0].open = None;
+        script.status.sites[0].nodes[0].connected = false;
+    });
+    let gone = fixture.run(&["status", "--exit-code"]).await;
+    assert_eq!(gone.status, 1, "{gone}");
+}
+
+#[tokio::test]
+async fn changes_that_were_not_pushed() {
+    let fixture = fixture().await;
+    fixture.script(|script| {
+        script.status.sites[0].unpushed = Some(7);
+        script.status.sites[0].unpushed_documents = vec!["Tenant/acme".to_owned()];
+    });
+    let shown = fixture.run(&["status"]).await;
+    let line =
+        "7 documents changed since generation 7 (tenant/acme, 6 more): voipctl push site-a\n";
+    assert!(shown.out.contains(line), "{shown}");
+    let json = fixture.run(&["status", "-o", "json"]).await;
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(value["unpushed"], 7, "{value}");
+}
+
+/// 80 columns are what a terminal has: no table falls apart there.
+#[tokio::test]
+async fn tables_fit_80_columns() {
+    let fixture = fixture().await;
+    for command in ["status", "nodes"] {
+        let shown = fixture.run_on(Terminal::Plain(80, ""), &[command]).await;
+        let header = shown.out.lines().find(|line| line.starts_with("NODE"));
+        assert!(header.is_some(), "{shown}");
+        let rows = shown
+            .out
+            .lines()
+            .skip_while(|line| !line.starts_with("NODE"));
+        assert!(rows.take(5).all(|row| row.chars().count() <= 80), "{shown}");
+    }
 }
 
 #[tokio::test]

@@ -38,6 +38,8 @@ pub struct FakeAgent {
     pub addresses: Vec<InterfaceAddress>,
     /// The generation and digest that it has confirmed.
     pub confirmed: Option<(u64, Vec<u8>)>,
+    /// Of this run of the agent; a copy of the machine has another one.
+    pub instance: String,
 }
 
 /// Asks for a certificate, as a machine does.
@@ -83,7 +85,18 @@ impl FakeAgent {
             },
             addresses,
             confirmed: None,
+            instance: "first".to_owned(),
         })
+    }
+
+    /// A copy of the machine: another run of the agent, with other addresses.
+    #[must_use]
+    pub fn copy(&self, addresses: Vec<InterfaceAddress>) -> Self {
+        Self {
+            addresses,
+            instance: format!("copy of {}", self.instance),
+            ..self.clone()
+        }
     }
 
     /// The first message of a session.
@@ -98,6 +111,7 @@ impl FakeAgent {
             node: self.name.clone(),
             agent_version: "test".to_owned(),
             boot_id: "boot".to_owned(),
+            instance: self.instance.clone(),
             generation,
             digest: digest.clone(),
             facts: Some(NodeFacts {
@@ -116,6 +130,7 @@ impl FakeAgent {
                 ..NodeStatus::default()
             }),
             dynamic_digest: Vec::new(),
+            clock_ms: 0,
         }
     }
 

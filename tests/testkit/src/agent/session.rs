@@ -8,8 +8,8 @@ use tonic::{Status, Streaming};
 use voipfleet_proto::v1::fleet_client::FleetClient;
 use voipfleet_proto::v1::{
     AgentMessage, Chunk, ControllerMessage, DriftReport, DynamicSetsNotice,
-    FetchDynamicSetsRequest, FetchRulesetRequest, NodeState, NodeStatus, Offer, agent_message,
-    controller_message,
+    FetchDynamicSetsRequest, FetchRulesetRequest, NodeState, NodeStatus, Offer, Pong,
+    agent_message, controller_message,
 };
 use voipfleet_ruleset::ruleset::{DynamicSets, Ruleset};
 
@@ -36,17 +36,26 @@ impl AgentSession {
         loop {
             match self.read().await? {
                 Some(controller_message::Kind::DynamicSets(notice)) => {
-                    self.notices.push_back(notice)
+                    self.notices.push_back(notice);
                 }
                 other => return Ok(other),
             }
         }
     }
 
-    /// The next message of any kind.
+    /// The next message of any kind. Whether it is still there, the agent answers by itself.
     pub async fn read(&mut self) -> Result<Option<controller_message::Kind>, Status> {
-        let message = self.answers.message().await?;
-        Ok(message.and_then(|message| message.kind))
+        loop {
+            let message = self.answers.message().await?;
+            match message.and_then(|message| message.kind) {
+                Some(controller_message::Kind::Ping(ping)) => {
+                    let answer = agent_message::Kind::Pong(Pong { nonce: ping.nonce });
+                    // The session may have ended: the next read says so.
+                    let _sent = self.send(answer).await;
+                }
+                other => return Ok(other),
+            }
+        }
     }
 
     /// The next notice of dynamic sets.
@@ -81,6 +90,17 @@ impl AgentSession {
         notice: &DynamicSetsNotice,
         held: Option<&DynamicSets>,
     ) -> DynamicSets {
+        let sets = self.follow(notice, held).await;
+        self.report_dynamic(&notice.digest, "").await.unwrap();
+        sets
+    }
+
+    /// Follows a notice of dynamic sets from those that it holds.
+    pub async fn follow(
+        &mut self,
+        notice: &DynamicSetsNotice,
+        held: Option<&DynamicSets>,
+    ) -> DynamicSets {
         let sets = match &notice.delta {
             Some(delta) => {
                 let held = held.unwrap();
@@ -90,7 +110,6 @@ impl AgentSession {
             None => self.fetch_dynamic(&notice.digest).await.unwrap(),
         };
         assert_eq!(sets.digest().as_bytes().as_slice(), notice.digest);
-        self.report_dynamic(&notice.digest, "").await.unwrap();
         sets
     }
 
@@ -102,6 +121,27 @@ impl AgentSession {
             ..self.status()
         };
         self.send(agent_message::Kind::Status(status)).await
+    }
+
+    /// Reports that packets come in past its rules, whose sets it holds; an empty `why` ends it.
+    pub async fn report_open(&mut self, digest: &[u8], why: &str) -> Result<(), BoxError> {
+        let status = NodeStatus {
+            dynamic_digest: digest.to_vec(),
+            open: why.to_owned(),
+            ..self.status()
+        };
+        self.send(agent_message::Kind::Status(status)).await
+    }
+
+    /// Reports that an offer failed, and that it cannot be undone yet.
+    pub async fn report_stuck(&mut self, offer: &Offer, error: &str) {
+        let status = NodeStatus {
+            undo_due: true,
+            ..self.about(offer, NodeState::Failed, error)
+        };
+        self.send(agent_message::Kind::Status(status))
+            .await
+            .unwrap();
     }
 
     /// The next message, which must be an offer.
@@ -155,7 +195,7 @@ impl AgentSession {
     }
 
     /// The status about an offer.
-    pub(super) fn about(&self, offer: &Offer, state: NodeState, error: &str) -> NodeStatus {
+    pub fn about(&self, offer: &Offer, state: NodeState, error: &str) -> NodeStatus {
         NodeStatus {
             nonce: offer.nonce,
             generation: offer.generation,
@@ -167,7 +207,7 @@ impl AgentSession {
     }
 
     /// A status that only names what is confirmed.
-    fn status(&self) -> NodeStatus {
+    pub fn status(&self) -> NodeStatus {
         let (generation, digest) = self.agent.confirmed.clone().unwrap_or_default();
         NodeStatus {
             confirmed_generation: generation,

@@ -1,6 +1,7 @@
 //! A controller that answers what a test scripts, over real TLS and gRPC.
 
 mod connection;
+mod enrolment;
 mod fleet;
 mod operator;
 
@@ -21,6 +22,7 @@ use crate::credentials::Credentials;
 use fleet::FleetDouble;
 use operator::OperatorDouble;
 
+pub use enrolment::RefusingEnrolment;
 pub use fleet::{ControllerSession, Served};
 pub use operator::{PeopleScript, Script};
 

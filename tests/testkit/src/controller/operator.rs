@@ -45,6 +45,7 @@ pub struct PeopleScript {
     pub list: v1::ListOperatorsResponse,
     pub bound: v1::BindOperatorResponse,
     pub renewed: v1::RenewOperatorResponse,
+    pub removed: v1::RemoveOperatorResponse,
     pub audit: v1::AuditResponse,
     pub chain: v1::AuditChainResponse,
     pub pruned: v1::PruneAuditResponse,
@@ -202,7 +203,7 @@ calls! {
     list_operators(ListOperatorsRequest) -> v1::ListOperatorsResponse: |script, _| script.operators.list.clone();
     bind_operator(BindOperatorRequest) -> v1::BindOperatorResponse: |script, _| script.operators.bound.clone();
     renew_operator(RenewOperatorRequest) -> v1::RenewOperatorResponse: |script, _| script.operators.renewed.clone();
-    remove_operator(RemoveOperatorRequest) -> v1::RemoveOperatorResponse: |_script, _| v1::RemoveOperatorResponse {};
+    remove_operator(RemoveOperatorRequest) -> v1::RemoveOperatorResponse: |script, _| script.operators.removed.clone();
     audit(AuditRequest) -> v1::AuditResponse: |script, _| script.operators.audit.clone();
     audit_chain(AuditChainRequest) -> v1::AuditChainResponse: |script, request| audit_page(script, request.after);
     prune_audit(PruneAuditRequest) -> v1::PruneAuditResponse: |script, _| script.operators.pruned;

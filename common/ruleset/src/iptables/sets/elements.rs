@@ -66,7 +66,7 @@ fn ascending<'a, E, T: 'a>(
 /// An element that is wanted, held, or both.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pair {
-    net: IpNet,
+    pub(super) net: IpNet,
     pub(super) wanted: Option<Stay<Until>>,
     pub(super) held: Option<Stay<u32>>,
 }
@@ -98,8 +98,21 @@ pub(crate) fn changes(
     held: &KernelSet,
     now: u64,
     slack: Slack,
-) -> impl Iterator<Item = ElementChange> {
-    pairs(set, held).filter_map(move |pair| pair.change(now, slack))
+) -> Vec<ElementChange> {
+    let set = set.at(now);
+    let changes = pairs(&set, held).filter_map(|pair| pair.change(now, slack));
+    changes.collect()
+}
+
+impl ElementChange {
+    /// The element.
+    pub(crate) fn net(&self) -> &IpNet {
+        match self {
+            ElementChange::Missing(net, _)
+            | ElementChange::Extra(net, _)
+            | ElementChange::Retimed { net, .. } => net,
+        }
+    }
 }
 
 impl Pair {

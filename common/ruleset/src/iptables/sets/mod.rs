@@ -45,11 +45,12 @@ impl KernelSet {
     /// What the kernel holds of `set` once it is written at `now`, Unix time in seconds.
     pub fn written(set: &AddressSet, now: u64) -> Self {
         let timer = |one: &Expiring| Some((one.net, timer::seconds(one.until, now)?));
+        let content = set.at(now);
         Self {
             name: set.name.clone(),
             header: header(set),
-            elements: set.elements.clone(),
-            expiring: set.expiring.iter().filter_map(timer).collect(),
+            elements: content.elements.clone(),
+            expiring: content.expiring.iter().filter_map(timer).collect(),
         }
     }
 
@@ -76,11 +77,7 @@ pub(crate) fn header(set: &AddressSet) -> String {
 
 /// With a default of 0, an element without a time of its own stays.
 fn timers(set: &AddressSet) -> &'static str {
-    if set.expiring.is_empty() {
-        ""
-    } else {
-        " timeout 0"
-    }
+    if set.has_timers() { " timeout 0" } else { "" }
 }
 
 fn family_word(family: Family) -> &'static str {
@@ -112,6 +109,7 @@ pub fn set_create_input<'a>(sets: impl IntoIterator<Item = &'a AddressSet>, now:
 /// Makes `set` under `name`, and fills it.
 fn create_filled(lines: &mut String, name: &SetName, set: &AddressSet, now: u64) {
     create(lines, name, set);
+    let set = set.at(now);
     for element in &set.elements {
         let _ = writeln!(lines, "add {name} {element} -exist");
     }

@@ -12,6 +12,10 @@ use super::{
 };
 use crate::ruleset::{AddressSet, Digest, Family, Ruleset, SetName, Until};
 
+/// How many seconds after its time an element is added as a matter of course. Later than that, its
+/// absence is somebody's doing.
+const BEGINNING: u64 = 120;
+
 /// What to give `ipset restore` before and after the rules change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SetPlan {
@@ -126,7 +130,7 @@ fn add(lines: &mut String, set: &AddressSet, net: IpNet, end: Option<Until>, now
         Some(until) => {
             let _ = write!(lines, " timeout {}", seconds(until, now).unwrap_or(1));
         }
-        None if !set.expiring.is_empty() => lines.push_str(" timeout 0"),
+        None if set.has_timers() => lines.push_str(" timeout 0"),
         None => {}
     }
     lines.push_str(" -exist\n");
@@ -135,7 +139,8 @@ fn add(lines: &mut String, set: &AddressSet, net: IpNet, end: Option<Until>, now
 /// Input of `ipset restore` that sets timers right which only the course of time has put
 /// wrong: kernel and clock drift apart, and the longest timer is shorter than some elements
 /// live. Where the clock was `stepped` since they were set, all of them; elements with an end
-/// that it brought back or made pass, too. `None` where all timers are right.
+/// that it brought back or made pass, too. And elements whose time has come. `None` where all is
+/// right.
 pub fn set_renewal(
     wanted: &Ruleset,
     observed: &[KernelSet],
@@ -143,14 +148,26 @@ pub fn set_renewal(
     stepped: bool,
 ) -> Option<String> {
     let mut lines = String::new();
-    for set in wanted.sets.iter().filter(|set| !set.expiring.is_empty()) {
+    let changes_by_itself = |set: &&AddressSet| set.has_timers() || !set.scheduled.is_empty();
+    for set in wanted.sets.iter().filter(changes_by_itself) {
         let shape = header(set);
         let held = observed.iter().find(|held| held.name == set.name);
         let Some(held) = held.filter(|held| held.header == shape) else {
             continue;
         };
+        let begins = |net: &IpNet| stepped || set.begins_about(net, now, BEGINNING);
         for change in changes(set, held, now, Slack::EXACT) {
             match change {
+                ElementChange::Missing(net, end)
+                    if set.scheduled_now(&net, now) && begins(&net) =>
+                {
+                    add(&mut lines, set, net, end, now);
+                }
+                ElementChange::Retimed { net, wanted, .. }
+                    if set.scheduled_now(&net, now) && begins(&net) =>
+                {
+                    add(&mut lines, set, net, wanted, now);
+                }
                 ElementChange::Retimed {
                     net,
                     wanted: Some(until),

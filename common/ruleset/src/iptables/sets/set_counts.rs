@@ -77,12 +77,13 @@ fn count_one(set: &AddressSet, held: Option<&KernelSet>, now: u64) -> ShortSet {
         expiring: Vec::new(),
     };
     let (mut enforced, mut wanted) = (0, 0);
-    for pair in pairs(set, held.unwrap_or(&nothing)) {
+    for pair in pairs(&set.at(now), held.unwrap_or(&nothing)) {
         let Some(end) = pair.wanted else {
             continue;
         };
         let is_there = pair.held.is_some();
         let counts = match end {
+            _ if !is_there && Slack::DRIFT.may_begin(set, &pair.net, now) => false,
             Stay::ForEver => true,
             Stay::Until(until) => match until.left(now) {
                 0 => false,

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::plan::temporary_name;
 use super::*;
+use crate::drift::compare_sets;
 use crate::ruleset::{Expiring, INPUT_CHAIN, Mode, Ruleset, Until};
 
 /// Unix time of every test.
@@ -46,6 +47,7 @@ fn ruleset(sets: Vec<AddressSet>) -> Ruleset {
         ssh_ports: vec![22],
         sets,
         probes: Vec::new(),
+        without_ipv6: false,
         chains: vec![crate::ruleset::Chain {
             name: INPUT_CHAIN.parse().unwrap(),
             rules: Vec::new(),
@@ -184,7 +186,9 @@ fn elements_that_do_not_fit_together_are_swapped() {
         max_elements: 2,
         elements: nets(&["10.0.0.1/32", "10.0.0.2/32"]),
         expiring: Vec::new(),
+        scheduled: Vec::new(),
         dynamic: Vec::new(),
+        within: Vec::new(),
     }]);
     let mut old = held(&wanted.sets[0]);
     old.elements = nets(&["10.0.0.3/32"]);
@@ -476,4 +480,76 @@ fn a_line_break_in_a_comment_of_others_is_no_line() {
     assert_eq!(sets[0].elements, nets(&["10.0.0.0/8"]));
     let cut = text.split("\\\"").next().unwrap();
     assert!(parse_ipset_save(cut).is_err());
+}
+
+/// A set with an element that begins at a moment, and one that ends with it.
+fn moving(begins: u64) -> Ruleset {
+    let moment = |at| crate::ruleset::Until::from_unix(at).unwrap();
+    let set = set("vf-media-4", &["192.0.2.1/32"])
+        .with_expiring([crate::ruleset::Expiring {
+            net: "192.0.2.128/25".parse().unwrap(),
+            until: moment(begins),
+        }])
+        .with_scheduled([crate::ruleset::Scheduled {
+            net: "198.18.128.0/18".parse().unwrap(),
+            from: moment(begins),
+            until: None,
+        }]);
+    ruleset(vec![set])
+}
+
+#[test]
+fn an_element_begins_by_itself_and_is_no_drift() {
+    let begins = NOW + 1000;
+    let wanted = moving(begins);
+    let written = |at| vec![KernelSet::written(&wanted.sets[0], at)];
+    let before = written(NOW);
+    assert_eq!(before[0].elements, nets(&["192.0.2.1/32"]));
+    assert_eq!(before[0].expiring.len(), 1);
+    assert!(compare_sets(&wanted, &before, NOW, Slack::DRIFT).is_empty());
+    assert_eq!(set_renewal(&wanted, &before, NOW, false), None);
+    assert_eq!(wanted.next_beginning(NOW).map(Until::unix), Some(begins));
+
+    // The kernel has taken the old one out; the new one is added as a matter of course.
+    let at = begins + 1;
+    let mut held = written(begins - 1);
+    held[0].expiring.clear();
+    assert!(compare_sets(&wanted, &held, at, Slack::DRIFT).is_empty());
+    let renewal = set_renewal(&wanted, &held, at, false).unwrap();
+    assert_eq!(renewal, "add vf-media-4 198.18.128.0/18 timeout 0 -exist\n");
+    assert_eq!(wanted.next_beginning(at), None);
+    let count = count_sets(&wanted, &held, at);
+    assert_eq!((count.enforced, count.wanted), (1, 1));
+
+    // Much later, its absence is somebody's doing.
+    let late = begins + 3600;
+    assert_eq!(set_renewal(&wanted, &held, late, false), None);
+    assert_eq!(compare_sets(&wanted, &held, late, Slack::DRIFT).len(), 1);
+    let count = count_sets(&wanted, &held, late);
+    assert_eq!((count.enforced, count.wanted), (1, 2));
+    assert!(compare_sets(&wanted, &written(late), late, Slack::DRIFT).is_empty());
+    // A boot after its time has it from the start.
+    assert!(set_create_input(&wanted.sets, late).contains("add vf-media-4 198.18.128.0/18 -exist"));
+}
+
+#[test]
+fn scheduled_elements_are_part_of_the_digest_and_checked() {
+    let mut wanted = moving(NOW + 1000);
+    wanted.chains[0].rules = vec![crate::ruleset::Rule {
+        source_set: Some("media".parse().unwrap()),
+        scope: crate::ruleset::Scope::V4,
+        ..crate::ruleset::Rule::new("media".parse().unwrap(), crate::ruleset::Verdict::Accept)
+    }];
+    let read = Ruleset::decode(&wanted.encode()).unwrap();
+    assert_eq!(read, wanted);
+    let later = Ruleset {
+        sets: moving(NOW + 2000).sets,
+        ..wanted.clone()
+    };
+    assert_ne!(later.digest(), wanted.digest());
+    let mut wrong = wanted.clone();
+    let from = wrong.sets[0].scheduled[0].from;
+    wrong.sets[0].scheduled[0].until = Some(from);
+    let error = Ruleset::decode(&wrong.encode()).unwrap_err().to_string();
+    assert!(error.contains("after its end"), "{error}");
 }

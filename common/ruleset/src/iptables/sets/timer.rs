@@ -1,6 +1,8 @@
 //! The kernel counts an element's seconds down; a ruleset names the moment of its end.
 
-use crate::ruleset::Until;
+use ipnet::IpNet;
+
+use crate::ruleset::{AddressSet, Until};
 
 /// The longest timer that ipset takes, about 24.8 days (`IPSET_MAX_TIMEOUT`). What ends later
 /// is given it, and is given it again before it runs out.
@@ -41,6 +43,11 @@ impl Slack {
     /// `left` seconds in the kernel still be there.
     pub(super) fn covers(self, left: u64) -> bool {
         left <= u64::from(self.seconds)
+    }
+
+    /// Whether the kernel may differ about an element of `set` that begins about now.
+    pub(crate) fn may_begin(self, set: &AddressSet, net: &IpNet, now: u64) -> bool {
+        set.begins_about(net, now, self.seconds.into())
     }
 
     /// Whether `found` seconds in the kernel are right for an element with `left`.

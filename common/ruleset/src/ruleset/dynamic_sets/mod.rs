@@ -133,11 +133,17 @@ impl Ruleset {
             sets: sets.collect::<Result<_, _>>()?,
             chains: self.chains.clone(),
             probes: self.probes.clone(),
+            without_ipv6: self.without_ipv6,
         })
     }
 }
 
 impl AddressSet {
+    /// Whether it takes `net` from its dynamic sets.
+    fn admits(&self, net: &IpNet) -> bool {
+        self.within.is_empty() || self.within.iter().any(|bound| bound.contains(net))
+    }
+
     /// Its own elements and those of its dynamic sets, which it names no more.
     fn with_dynamic(&self, dynamic: &DynamicSets) -> Result<AddressSet, Missing> {
         let mut elements = self.elements.clone();
@@ -145,13 +151,9 @@ impl AddressSet {
         for name in &self.dynamic {
             let value = dynamic.get(name).ok_or_else(|| Missing(name.clone()))?;
             let family = self.name.family;
-            elements.extend(value.elements.iter().filter(|n| Family::of(n) == family));
-            expiring.extend(
-                value
-                    .expiring
-                    .iter()
-                    .filter(|one| Family::of(&one.net) == family),
-            );
+            let may = |net: &IpNet| Family::of(net) == family && self.admits(net);
+            elements.extend(value.elements.iter().filter(|net| may(net)));
+            expiring.extend(value.expiring.iter().filter(|one| may(&one.net)));
         }
         // Runs that ascend: a stable sort merges them.
         elements.sort();
@@ -163,8 +165,11 @@ impl AddressSet {
             max_elements: 0,
             elements,
             expiring,
+            scheduled: self.scheduled.clone(),
             dynamic: Vec::new(),
+            within: Vec::new(),
         };
+        set.without_covered();
         set.make_room();
         set.max_elements = set.max_elements.max(self.max_elements);
         Ok(set)

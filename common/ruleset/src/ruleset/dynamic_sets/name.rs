@@ -17,8 +17,10 @@ pub enum DynamicSetName {
     Allow,
     /// `block`: what operators block.
     Block,
-    /// `cluster` or `cluster:IFACE`: the addresses of the site's nodes; with an interface those
-    /// on it, and of a node that has none there, all that others can reach.
+    /// `block-forced`: what operators block although the site serves it.
+    BlockForced,
+    /// `cluster` or `cluster:IFACE`: the addresses of the site's nodes that others can reach; with
+    /// an interface those on it.
     Cluster(Option<Interface>),
     /// `deny-feed:LIST`: a feed without what a site must not deny.
     DenyFeed(ListName),
@@ -35,7 +37,7 @@ pub(in crate::ruleset) const MAX_DYNAMIC_SET_NAME: usize = 5 + 253;
 
 fn invalid(text: &str) -> InvalidToken {
     InvalidToken {
-        what: "dynamic set: allow, block, open, cluster, cluster:IFACE, name:HOST, feed:LIST or \
+        what: "dynamic set: allow, block, block-forced, open, cluster, cluster:IFACE, name:HOST, feed:LIST or \
                deny-feed:LIST",
         text: text.chars().take(80).collect(),
     }
@@ -53,6 +55,7 @@ impl FromStr for DynamicSetName {
         Ok(match (kind, name) {
             ("allow", None) => Self::Allow,
             ("block", None) => Self::Block,
+            ("block-forced", None) => Self::BlockForced,
             ("open", None) => Self::Open,
             ("cluster", None) => Self::Cluster(None),
             ("cluster", Some(name)) => Self::Cluster(Some(name.parse()?)),
@@ -69,6 +72,7 @@ impl fmt::Display for DynamicSetName {
         match self {
             Self::Allow => f.write_str("allow"),
             Self::Block => f.write_str("block"),
+            Self::BlockForced => f.write_str("block-forced"),
             Self::Cluster(None) => f.write_str("cluster"),
             Self::Cluster(Some(interface)) => write!(f, "cluster:{interface}"),
             Self::DenyFeed(list) => write!(f, "deny-feed:{list}"),

@@ -4,8 +4,8 @@ use voipfleet_proto::v1 as pb;
 
 use super::super::check::{InvalidRuleset, invalid};
 use super::super::{
-    Chain, ConnectionState, ConnectionStates, Mode, PortRange, Ports, Protocol, Rate, RateUnit,
-    Rule, Ruleset, Scope, SourceLimit, Verdict,
+    Chain, ConnectionState, ConnectionStates, IpProtocol, Mode, PortRange, Ports, Protocol, Rate,
+    RateUnit, Rule, Ruleset, Scope, SourceLimit, Verdict,
 };
 use super::primitive::{parse, parse_optional, read_network, read_port};
 use super::probe::read_probe;
@@ -49,6 +49,7 @@ impl TryFrom<pb::Ruleset> for Ruleset {
                 .iter()
                 .map(read_probe)
                 .collect::<Result<_, _>>()?,
+            without_ipv6: message.without_ipv6,
         };
         ruleset.check()?;
         Ok(ruleset)
@@ -105,13 +106,7 @@ fn read_rule(message: &pb::Rule) -> Result<Rule, InvalidRuleset> {
     rule.in_interface = parse_optional(&message.in_interface)?;
     rule.source_set = parse_optional(&message.source_set)?;
     rule.source = message.source.as_ref().map(read_network).transpose()?;
-    rule.protocol = match message.protocol() {
-        pb::Protocol::Unspecified => None,
-        pb::Protocol::Tcp => Some(Protocol::Tcp),
-        pb::Protocol::Udp => Some(Protocol::Udp),
-        pb::Protocol::Icmp => Some(Protocol::Icmp),
-        pb::Protocol::Icmpv6 => Some(Protocol::Icmpv6),
-    };
+    rule.protocol = read_protocol(message)?;
     rule.destination_ports = read_ports(&message.destination_ports)?;
     rule.source_ports = read_ports(&message.source_ports)?;
     rule.states = ConnectionStates::new(
@@ -138,6 +133,27 @@ fn read_rule(message: &pb::Rule) -> Result<Rule, InvalidRuleset> {
         .map(read_source_limit)
         .transpose()?;
     Ok(rule)
+}
+
+fn read_protocol(message: &pb::Rule) -> Result<Option<Protocol>, InvalidRuleset> {
+    let wrong = |number: u32| invalid(format!("a rule has the protocol number {number}"));
+    let number = message.protocol_number;
+    let protocol = match message.protocol() {
+        pb::Protocol::Other => {
+            let other = u8::try_from(number).ok().and_then(IpProtocol::new);
+            return Ok(Some(Protocol::Other(other.ok_or_else(|| wrong(number))?)));
+        }
+        pb::Protocol::Unspecified => None,
+        pb::Protocol::Tcp => Some(Protocol::Tcp),
+        pb::Protocol::Udp => Some(Protocol::Udp),
+        pb::Protocol::Icmp => Some(Protocol::Icmp),
+        pb::Protocol::Icmpv6 => Some(Protocol::Icmpv6),
+    };
+    if number == 0 {
+        Ok(protocol)
+    } else {
+        Err(wrong(number))
+    }
 }
 
 fn read_source_limit(message: &pb::SourceLimit) -> Result<SourceLimit, InvalidRuleset> {

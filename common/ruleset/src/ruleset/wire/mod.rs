@@ -96,6 +96,7 @@ fn tail(ruleset: &Ruleset) -> pb::Ruleset {
             })
             .collect(),
         probes: ruleset.probes.iter().map(probe::probe).collect(),
+        without_ipv6: ruleset.without_ipv6,
         ..pb::Ruleset::default()
     }
 }
@@ -107,6 +108,7 @@ impl From<&Ruleset> for pb::Ruleset {
             sets: ruleset.sets.iter().map(sets::encode).collect(),
             chains: tail.chains,
             probes: tail.probes,
+            without_ipv6: tail.without_ipv6,
             ..head(ruleset)
         }
     }
@@ -153,6 +155,14 @@ fn rule(rule: &Rule) -> pb::Rule {
         })
     };
     let text = |word: Option<&str>| word.unwrap_or_default().to_owned();
+    let (protocol, protocol_number) = match rule.protocol {
+        None => (pb::Protocol::Unspecified, 0),
+        Some(Protocol::Tcp) => (pb::Protocol::Tcp, 0),
+        Some(Protocol::Udp) => (pb::Protocol::Udp, 0),
+        Some(Protocol::Icmp) => (pb::Protocol::Icmp, 0),
+        Some(Protocol::Icmpv6) => (pb::Protocol::Icmpv6, 0),
+        Some(Protocol::Other(other)) => (pb::Protocol::Other, other.number().into()),
+    };
     pb::Rule {
         label: rule.label.to_string(),
         scope: match rule.scope {
@@ -164,14 +174,8 @@ fn rule(rule: &Rule) -> pb::Rule {
         in_interface: text(rule.in_interface.as_ref().map(super::Interface::as_str)),
         source_set: text(rule.source_set.as_ref().map(SetStem::as_str)),
         source: rule.source.as_ref().map(network),
-        protocol: match rule.protocol {
-            None => pb::Protocol::Unspecified,
-            Some(Protocol::Tcp) => pb::Protocol::Tcp,
-            Some(Protocol::Udp) => pb::Protocol::Udp,
-            Some(Protocol::Icmp) => pb::Protocol::Icmp,
-            Some(Protocol::Icmpv6) => pb::Protocol::Icmpv6,
-        }
-        .into(),
+        protocol: protocol.into(),
+        protocol_number,
         destination_ports: rule
             .destination_ports
             .ranges()

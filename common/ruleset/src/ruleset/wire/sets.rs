@@ -5,7 +5,7 @@ use prost::Message as _;
 use voipfleet_proto::v1 as pb;
 
 use super::super::check::{InvalidRuleset, invalid};
-use super::super::{AddressSet, DynamicSetName, Expiring, Family, SetName, Until};
+use super::super::{AddressSet, DynamicSetName, Expiring, Family, Scheduled, SetName, Until};
 use super::primitive::{parse, read_network};
 use super::subject::{read_set_owner, set_owner};
 use super::{direct, network};
@@ -19,6 +19,11 @@ const ELEMENTS: u32 = 4;
 const EXPIRING: u32 = 5;
 const LIVE: u32 = 6;
 const OWNER: u32 = 7;
+const SCHEDULED: u32 = 8;
+const WITHIN: u32 = 9;
+
+/// Networks that bound what a set takes from its dynamic sets, at most.
+const MAX_WITHIN: usize = 256;
 
 /// `maxelem` of a set, at most.
 const MAX_ELEMENTS: u32 = 1 << 22;
@@ -36,6 +41,8 @@ pub(super) fn encode(set: &AddressSet) -> pb::AddressSet {
         expiring: set.expiring.iter().map(expiring).collect(),
         dynamic: set.dynamic.iter().map(DynamicSetName::to_string).collect(),
         owner: set.owner.as_ref().map(set_owner),
+        scheduled: set.scheduled.iter().map(scheduled).collect(),
+        within: set.within.iter().map(network).collect(),
     }
 }
 
@@ -56,12 +63,22 @@ pub(super) fn write(set: &AddressSet, out: &mut Vec<u8>) {
     if let Some(owner) = &set.owner {
         put_bytes(OWNER, &set_owner(owner).encode_to_vec(), out);
     }
+    direct::scheduled(SCHEDULED, &set.scheduled, out);
+    direct::networks(WITHIN, &set.within, out);
 }
 
 pub(in crate::ruleset) fn expiring(one: &Expiring) -> pb::ExpiringNetwork {
     pb::ExpiringNetwork {
         network: Some(network(&one.net)),
         until: one.until.unix(),
+    }
+}
+
+fn scheduled(one: &Scheduled) -> pb::ScheduledNetwork {
+    pb::ScheduledNetwork {
+        network: Some(network(&one.net)),
+        from: one.from.unix(),
+        until: one.until.map_or(0, Until::unix),
     }
 }
 
@@ -85,16 +102,25 @@ pub(super) fn read(message: &pb::AddressSet) -> Result<AddressSet, InvalidRulese
         .iter()
         .map(|one| read_expiring(one, &name))
         .collect::<Result<_, _>>()?;
+    let scheduled: Vec<Scheduled> = message
+        .scheduled
+        .iter()
+        .map(|one| read_scheduled(one, &name))
+        .collect::<Result<_, _>>()?;
     if elements
         .iter()
         .chain(expiring.iter().map(|one| &one.net))
+        .chain(scheduled.iter().map(|one| &one.net))
         .any(|net| Family::of(net) != family || net.prefix_len() == 0)
     {
         return Err(invalid(format!(
             "set {name} holds what hash:net of its family cannot"
         )));
     }
-    if !elements.is_sorted_by(|a, b| a < b) || !expiring.is_sorted_by(|a, b| a.net < b.net) {
+    if !elements.is_sorted_by(|a, b| a < b)
+        || !expiring.is_sorted_by(|a, b| a.net < b.net)
+        || !scheduled.is_sorted_by(|a, b| a < b)
+    {
         return Err(invalid(format!("the elements of set {name} do not ascend")));
     }
     if let Some(twice) = expiring
@@ -106,17 +132,38 @@ pub(super) fn read(message: &pb::AddressSet) -> Result<AddressSet, InvalidRulese
             twice.net, twice.until
         )));
     }
+    if let Some(twice) = scheduled
+        .iter()
+        .find(|one| elements.binary_search(&one.net).is_ok())
+    {
+        return Err(invalid(format!(
+            "set {name} holds {} for ever and from {}",
+            twice.net, twice.from
+        )));
+    }
+    let within: Vec<IpNet> = message
+        .within
+        .iter()
+        .map(read_network)
+        .collect::<Result<_, _>>()?;
+    if within.len() > MAX_WITHIN || !within.is_sorted_by(|a, b| a < b) {
+        return Err(invalid(format!(
+            "the bounds of set {name} must ascend, at most {MAX_WITHIN}"
+        )));
+    }
     let set = AddressSet {
         name,
         owner: message.owner.as_ref().map(read_set_owner).transpose()?,
         max_elements: message.max_elements,
         elements,
         expiring,
+        scheduled,
         dynamic: message
             .dynamic
             .iter()
             .map(|name| parse(name))
             .collect::<Result<_, _>>()?,
+        within,
     };
     let fits = u32::try_from(set.len()).is_ok_and(|len| len <= set.max_elements);
     if !fits || set.max_elements > MAX_ELEMENTS || set.max_elements == 0 {
@@ -140,5 +187,30 @@ fn read_expiring(
     Ok(Expiring {
         net: read_network(message.network.as_ref().ok_or_else(wrong)?)?,
         until: Until::from_unix(message.until).ok_or_else(wrong)?,
+    })
+}
+
+fn read_scheduled(
+    message: &pb::ScheduledNetwork,
+    name: &SetName,
+) -> Result<Scheduled, InvalidRuleset> {
+    let wrong = || {
+        invalid(format!(
+            "a beginning in set {name} is no time, is after its end, or has no network"
+        ))
+    };
+    let from = Until::from_unix(message.from).ok_or_else(wrong)?;
+    let until = match message.until {
+        0 => None,
+        until => Some(
+            Until::from_unix(until)
+                .filter(|until| *until > from)
+                .ok_or_else(wrong)?,
+        ),
+    };
+    Ok(Scheduled {
+        net: read_network(message.network.as_ref().ok_or_else(wrong)?)?,
+        from,
+        until,
     })
 }

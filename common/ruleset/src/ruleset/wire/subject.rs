@@ -15,6 +15,7 @@ pub(super) fn subject(subject: &RuleSubject) -> pb::RuleSubject {
     let (kind, owner) = match subject {
         RuleSubject::Cluster => (Kind::Cluster, ""),
         RuleSubject::Block => (Kind::Block, ""),
+        RuleSubject::BlockForced => (Kind::BlockForced, ""),
         RuleSubject::Open => (Kind::Open, ""),
         RuleSubject::Deny => (Kind::Deny, ""),
         RuleSubject::DenyList(name) => (Kind::DenyList, name.as_str()),
@@ -45,6 +46,7 @@ pub(super) fn read_subject(message: &pb::RuleSubject) -> Result<RuleSubject, Inv
         Kind::Unspecified => return Err(invalid("a rule's subject has no kind")),
         Kind::Cluster => owner.none(RuleSubject::Cluster)?,
         Kind::Block => owner.none(RuleSubject::Block)?,
+        Kind::BlockForced => owner.none(RuleSubject::BlockForced)?,
         Kind::Open => owner.none(RuleSubject::Open)?,
         Kind::Deny => owner.none(RuleSubject::Deny)?,
         Kind::DenyList => RuleSubject::DenyList(owner.parse()?),
@@ -83,6 +85,7 @@ pub(super) fn set_owner(owner: &SetOwner) -> pb::SetOwner {
         SetOwner::Deny => (Kind::Deny, ""),
         SetOwner::DenyList(name) => (Kind::DenyList, name.as_str()),
         SetOwner::Block => (Kind::Block, ""),
+        SetOwner::BlockForced => (Kind::BlockForced, ""),
         SetOwner::Open => (Kind::Open, ""),
     };
     pb::SetOwner {
@@ -114,6 +117,7 @@ pub(super) fn read_set_owner(message: &pb::SetOwner) -> Result<SetOwner, Invalid
         Kind::Deny => name.none(SetOwner::Deny)?,
         Kind::DenyList => SetOwner::DenyList(name.parse()?),
         Kind::Block => name.none(SetOwner::Block)?,
+        Kind::BlockForced => name.none(SetOwner::BlockForced)?,
         Kind::Open => name.none(SetOwner::Open)?,
     })
 }

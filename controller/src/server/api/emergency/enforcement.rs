@@ -145,12 +145,28 @@ impl EmergencyApi {
         let held = view
             .dynamic
             .and_then(|digest| dynamic.find(&id.site, &digest));
-        let same = match (wanted, held) {
-            (Some(wanted), Some(held)) => awaited.part(&wanted.sets) == awaited.part(&held.sets),
-            _ => false,
+        let part = match (wanted, held) {
+            (Some(wanted), Some(held)) => {
+                let part = awaited.part(&wanted.sets);
+                (part == awaited.part(&held.sets)).then_some(part)
+            }
+            _ => None,
         };
-        if same {
-            return report(&id.node, EnforcementState::Enforced, "");
+        let open = view.status.as_ref().map(|status| status.open.as_str());
+        if let Some(part) = part {
+            // The sets hold it, and no packet comes to the rules that name them.
+            if let Some(why) = open.filter(|open| !open.is_empty() && !lifted) {
+                let why = format!("this node is open now: {why}");
+                return report(&id.node, EnforcementState::Waiting, &why);
+            }
+            let fleet_time_s = view.status.as_ref().map_or(0, |status| status.fleet_time_s);
+            let mut ends = part.expiring.iter().map(|one| one.until.left(fleet_time_s));
+            if ends.all(|left| left > 0) {
+                return report(&id.node, EnforcementState::Enforced, "");
+            }
+            // It holds the sets, and left out of its kernel what has ended by its reckoning.
+            let why = "it is over by this node's reckoning of the time, and not in its kernel";
+            return report(&id.node, EnforcementState::Waiting, why);
         }
         let error = view
             .status

@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use tonic::Status;
@@ -12,7 +13,7 @@ use voipfleet_ruleset::identifiers::SiteName;
 use super::protected::{self, Owner, Resolved, Served};
 use super::records::written;
 use crate::server::api::{EmergencyApi, failed};
-use crate::site_inputs;
+use crate::site_inputs::{self, Present};
 
 /// Owners that a refusal names; it counts the others.
 const NAMED: usize = 5;
@@ -67,7 +68,8 @@ impl Hits {
         }
         if self.kinds.contains(&Owner::Cluster) {
             notes.push(
-                "members of a fully trusted cluster stand above blocks and still reach each other"
+                "it is a member of the cluster: the other nodes take nothing from it until it is \
+                 unblocked"
                     .to_owned(),
             );
         }
@@ -84,10 +86,16 @@ impl EmergencyApi {
     ) -> Result<Hits, Status> {
         let store = self.store.as_ref();
         let stored = self.documents.read().await.map_err(failed)?;
-        let documents = stored.documents;
+        let present = Present::from(stored);
         let mut resolved = Resolved::new();
         let mut hits = Hits::default();
         for site in sites {
+            // Documents that were not pushed give nobody a claim to be spared; before the first
+            // push they are all that is known.
+            let served = site_inputs::Served::read(store, site, &present).await;
+            let served = served.map_err(failed)?;
+            let documents =
+                served.map_or_else(|| Arc::clone(&present.documents), |served| served.documents);
             let Some(document) = documents.sites.get(site) else {
                 continue;
             };
@@ -98,7 +106,7 @@ impl EmergencyApi {
                     entry.insert(value.map_err(failed)?.elements);
                 }
             }
-            let nodes = site_inputs::inputs(&nodes);
+            let nodes = site_inputs::inputs(&nodes, self.clock.now_ms());
             for one in protected::touched(document, &documents, &nodes, &resolved, *net) {
                 hits.add(site, &one);
             }

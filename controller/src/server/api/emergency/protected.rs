@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use voipfleet_compiler::NodeInput;
+use voipfleet_compiler::{Membership, NodeInput};
 use voipfleet_policy::{AddressSource, AddressWord, Documents, Site};
 use voipfleet_ruleset::ruleset::{DnsName, ProviderPart};
 
@@ -85,12 +85,19 @@ pub(super) fn touched(
             }
         }
     }
-    for node in nodes {
-        for (interface, address) in node.cluster_addresses(None) {
-            let origin = format!("node {}: {interface}", node.name);
-            add(Owner::Cluster, &[IpNet::from(address)], &origin);
+    // What a node claims beyond the document's networks protects no address from a block.
+    let membership = Membership::of(&site.cluster, nodes);
+    for (address, names) in &membership.members {
+        for name in names {
+            add(
+                Owner::Cluster,
+                &[IpNet::from(*address)],
+                &format!("node {name}"),
+            );
         }
     }
+    let members = format!("site {}: cluster.members", site.name);
+    add(Owner::Cluster, &site.cluster.members, &members);
     found.sort_by_key(|one: &Served| one.owner);
     found
 }
@@ -116,6 +123,7 @@ mod tests {
 kind: Site
 name: site-a
 admins: [198.51.100.10, list:office]
+cluster: {networks: [10.0.0.0/24], members: [198.18.0.200]}
 tenants: [acme]
 providers: [trunkco]
 rules:
@@ -163,6 +171,8 @@ addresses: [\"2001:db8:ad::/64\"]
                 interface: "eth1".to_owned(),
                 net: "10.0.0.1/24".parse().unwrap(),
             }],
+            lost: Vec::new(),
+            standing: voipfleet_compiler::Standing::Member,
         }];
         for (net, owner, origin) in [
             ("198.51.100.10", Owner::Admins, "site site-a: admins"),
@@ -171,7 +181,12 @@ addresses: [\"2001:db8:ad::/64\"]
                 Owner::Admins,
                 "site site-a: admins, list office",
             ),
-            ("10.0.0.1", Owner::Cluster, "node sip1: eth1"),
+            ("10.0.0.1", Owner::Cluster, "node sip1"),
+            (
+                "198.18.0.200",
+                Owner::Cluster,
+                "site site-a: cluster.members",
+            ),
             ("203.0.113.7", Owner::Tenants, "tenant acme: offices"),
             ("203.0.0.0/16", Owner::Tenants, "tenant acme: offices"),
             (

@@ -57,6 +57,15 @@ impl EmergencyApi {
         if page.map_err(failed)?.entries.len() < MAX_EXCEPTIONS {
             return Ok(());
         }
+        // Those that have ended stay for a while, and do not count.
+        let all = all_of::<ExceptionRecord>(self.store.as_ref(), &prefix).await?;
+        let now_ms = self.clock.now_ms();
+        let count = all
+            .iter()
+            .filter(|(_, read)| !is_over(read.record.until, now_ms));
+        if count.count() < MAX_EXCEPTIONS {
+            return Ok(());
+        }
         let said = match kind {
             ExceptionKind::Block => "blocked",
             ExceptionKind::Allow => "allowed",
@@ -100,7 +109,9 @@ impl EmergencyApi {
                 kind.word(),
                 async |mut tx| -> Result<_, Failed> {
                     let prefix = keys::all_exceptions(kind);
-                    let all = all_of::<ExceptionRecord>(self.store.as_ref(), &prefix).await?;
+                    let mut all = all_of::<ExceptionRecord>(self.store.as_ref(), &prefix).await?;
+                    let now_ms = self.clock.now_ms();
+                    all.retain(|(_, read)| !is_over(read.record.until, now_ms));
                     let mut lifted = Vec::new();
                     for (key, read) in &all {
                         let wanted = match (scope, &read.record.scope) {

@@ -54,10 +54,7 @@ pub(super) async fn plan(
         return Ok(PrunePlan::Delete(basis.missing(&shown)));
     }
     let controller = session.controller().await?;
-    let request = v1::GetDocumentsRequest::default();
-    let stored = controller
-        .answer(controller.calls().get_documents(request))
-        .await?;
+    let stored = controller.documents("", "").await?;
     let there = shown.present();
     let deleted = stored.documents.into_iter().filter_map(|document| {
         let shown = workspace::shown(&document.kind, &document.name);

@@ -1,6 +1,7 @@
 //! `voipctl audit`: who changed what, and whether the log is intact.
 
 mod chain;
+mod kinds;
 mod prune;
 mod verify;
 
@@ -17,7 +18,7 @@ use voipfleet_ruleset::identifiers::{OperatorName, SiteName};
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, duration, first_names, or_dash, thousands};
+use crate::format::{Moment, duration, first_names, millis, or_dash, thousands};
 use crate::table::{Cell, Table};
 
 /// `voipctl audit`
@@ -53,6 +54,10 @@ struct List {
     #[arg(long, value_name = "NAME")]
     what: Option<String>,
 
+    /// Only the request with this id, which errors of the controller end with
+    #[arg(long, value_name = "ID")]
+    request: Option<String>,
+
     /// Only from this time on: 2h (ago), 7d, or 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<TimeArg>,
@@ -86,14 +91,40 @@ impl std::str::FromStr for TimeArg {
     }
 }
 
+impl std::fmt::Display for TimeArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ago(ago) => write!(f, "{}s", ago.as_secs()),
+            Self::At(at) => write!(f, "{at}"),
+        }
+    }
+}
+
 impl TimeArg {
-    /// Unix time, milliseconds.
+    /// Unix time, milliseconds, by this machine's clock.
     fn ms(self, now: Timestamp) -> u64 {
         let at = match self {
             Self::At(at) => at,
             Self::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH),
         };
         u64::try_from(at.as_millisecond()).unwrap_or_default()
+    }
+
+    /// Unix time, milliseconds; 0: it is given as how long ago.
+    fn at_ms(self) -> u64 {
+        match self {
+            Self::At(at) => u64::try_from(at.as_millisecond()).unwrap_or_default(),
+            Self::Ago(_) => 0,
+        }
+    }
+
+    /// Milliseconds ago; 0: it is given as a time. The controller, whose clock stamps the records,
+    /// makes a time of it.
+    fn ago_ms(self) -> u64 {
+        match self {
+            Self::At(_) => 0,
+            Self::Ago(ago) => millis(ago).max(1),
+        }
     }
 }
 
@@ -174,6 +205,27 @@ impl Shown {
     }
 }
 
+impl List {
+    /// The options that select records, as they were given: ` --site site-a`.
+    fn filters(&self) -> String {
+        let mut text = String::new();
+        let options = [
+            ("site", self.site.as_ref().map(ToString::to_string)),
+            ("who", self.who.as_ref().map(ToString::to_string)),
+            ("what", self.what.clone()),
+            ("request", self.request.clone()),
+            ("since", self.since.map(|time| time.to_string())),
+            ("until", self.until.map(|time| time.to_string())),
+        ];
+        for (name, value) in options {
+            if let Some(value) = value {
+                let _ = write!(text, " --{name} {value}");
+            }
+        }
+        text
+    }
+}
+
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     match args.verb {
@@ -189,12 +241,17 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
         records: Vec<Shown>,
     }
     let controller = session.controller().await?;
+    let filters = args.filters();
+    let what = args.what.clone();
     let mut request = v1::AuditRequest {
         site: args.site.map(String::from).unwrap_or_default(),
         who: args.who.map(String::from).unwrap_or_default(),
         what: args.what.unwrap_or_default(),
-        since_ms: args.since.map_or(0, |since| since.ms(session.now)),
-        until_ms: args.until.map_or(0, |until| until.ms(session.now)),
+        request: args.request.unwrap_or_default(),
+        since_ms: args.since.map_or(0, TimeArg::at_ms),
+        until_ms: args.until.map_or(0, TimeArg::at_ms),
+        since_ago_ms: args.since.map_or(0, TimeArg::ago_ms),
+        until_ago_ms: args.until.map_or(0, TimeArg::ago_ms),
         limit: args.limit,
         before: 0,
     };
@@ -220,6 +277,9 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
         }
     }
     let more = request.before != 0;
+    if let Some(what) = what.filter(|_| records.is_empty()) {
+        kinds::check(&what, &controller).await?;
+    }
     if session.format.is_table() {
         if records.is_empty() {
             session.console.note("no matching records");
@@ -228,9 +288,9 @@ async fn list(args: List, session: &mut Session<'_>) -> Result<ExitStatus, Failu
         session.console.data(&text);
         if more {
             let ten = args.limit.saturating_mul(10).min(100_000);
-            session
-                .console
-                .hint(&format!("for older records: voipctl audit -n {ten}"));
+            session.console.hint(&format!(
+                "for older records: voipctl audit{filters} -n {ten}"
+            ));
         }
     } else {
         session.print(&Records { records })?;

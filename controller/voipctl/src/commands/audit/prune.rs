@@ -54,17 +54,16 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
         session.console.note("no records are that old");
         return Ok(ExitStatus::Done);
     };
-    file.create()?;
     let question = format!(
-        "remove {} from the controller? (now saved in {shown})",
+        "save {} in {shown}, and remove them from the controller?",
         count(records, "record")
     );
     if !session.confirm(&question)? {
-        session
-            .console
-            .note("nothing was removed; the file is kept");
+        session.console.note("nothing was saved or removed");
         return Ok(ExitStatus::NotEverywhere);
     }
+    // What is removed is on disk first.
+    file.create()?;
     let request = v1::PruneAuditRequest {
         last: Some(v1::AuditLink {
             seq: last.seq,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use voipfleet_proto::v1::{self, DifferenceKind};
+use voipfleet_ruleset::foreign::describe as describe_hits;
 
 use super::network;
 use crate::format::or_null;
@@ -15,6 +16,19 @@ pub(super) struct Neighbour {
     detail: String,
     /// What to do; null if it can stay.
     advice: Option<String>,
+    /// Whom it refuses what the policy opens to them, the first ones.
+    cut_off: Vec<CutOff>,
+    cut_off_more: u32,
+    /// What the policy opens and this refuses to everybody.
+    closed_ports: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct CutOff {
+    kind: &'static str,
+    name: Option<String>,
+    network: String,
+    ports: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -51,8 +65,23 @@ impl From<v1::Neighbour> for Neighbour {
     fn from(neighbour: v1::Neighbour) -> Self {
         Self {
             kind: labels::neighbour(neighbour.kind),
+            cut_off: neighbour.cut_off.into_iter().map(Into::into).collect(),
+            cut_off_more: neighbour.cut_off_more,
+            closed_ports: neighbour.closed_ports,
             detail: neighbour.detail,
             advice: or_null(neighbour.advice),
+        }
+    }
+}
+
+impl From<v1::CutOff> for CutOff {
+    fn from(one: v1::CutOff) -> Self {
+        let net = one.network.as_ref();
+        Self {
+            kind: labels::cut_off(one.kind()),
+            network: net.map_or_else(String::new, |net| network(&net.address, net.prefix_length)),
+            name: or_null(one.name),
+            ports: one.ports,
         }
     }
 }
@@ -108,13 +137,38 @@ pub(super) fn problems(
         .filter(|neighbour| !neighbour.advice.is_empty())
         .map(|neighbour| {
             let kind = labels::neighbour(neighbour.kind);
-            format!("{kind}: {}\n  fix: {}", neighbour.detail, neighbour.advice)
+            let hits = describe_hits(neighbour).map_or_else(String::new, |hits| format!(" {hits}"));
+            format!(
+                "{kind}: {}{hits}\n  fix: {}",
+                neighbour.detail, neighbour.advice
+            )
         });
-    let differences = node.differences.iter().map(|difference| {
-        let (what, fix) = describe(difference);
+    let differences = joined(&node.differences).into_iter().map(|difference| {
+        let (what, fix) = describe(&difference);
         format!("{what}\n  fix: {fix}")
     });
     neighbours.chain(differences)
+}
+
+/// The differences, with listeners that the same part of the policy opens as one: a daemon may
+/// have many ports.
+fn joined(differences: &[v1::Difference]) -> Vec<v1::Difference> {
+    let mut all: Vec<v1::Difference> = Vec::new();
+    for one in differences {
+        let alike = |known: &&mut v1::Difference| {
+            one.kind() == DifferenceKind::OpenListener
+                && known.kind == one.kind
+                && known.documented == one.documented
+        };
+        match all.iter_mut().find(alike) {
+            Some(known) => {
+                known.found.push_str(", ");
+                known.found.push_str(&one.found);
+            }
+            None => all.push(one.clone()),
+        }
+    }
+    all
 }
 
 /// Other facts about a host.
@@ -187,7 +241,7 @@ fn describe(difference: &v1::Difference) -> (String, &'static str) {
             "add it to a tenant or to the admins, or remove it from /etc/voipnow/local.conf",
         ),
         DifferenceKind::OpenListener => (
-            format!("{found} is open to the world through {documented}"),
+            format!("open to the world through {documented}: {found}"),
             "bind it to a private address, or move it to another port",
         ),
         DifferenceKind::Unspecified => (

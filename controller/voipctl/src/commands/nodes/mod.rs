@@ -11,6 +11,7 @@ use voipfleet_ruleset::identifiers::SiteName;
 
 use self::host::{DifferenceEntry, Listener, Neighbour, VoipNow};
 use super::status::{fetch_compared, seen};
+use super::{clock_skew, expiries};
 use crate::Session;
 use crate::console::style::Tone;
 use crate::failure::{ExitStatus, Failure};
@@ -47,6 +48,7 @@ struct NodeEntry {
     last_seen: Moment,
     enrolled: Moment,
     certificate_expires: Moment,
+    clock_skew_ms: Option<i64>,
     warnings: Vec<String>,
     neighbours: Vec<Neighbour>,
     voipnow: Option<VoipNow>,
@@ -76,6 +78,7 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
             );
             session.console.data(&text);
         }
+        expiries::warn(sites.iter().map(|site| site.expiries.as_slice()), session);
     } else {
         let nodes = sites.iter().flat_map(|site| {
             site.nodes
@@ -109,6 +112,7 @@ fn as_json(site: &str, node: v1::NodeReport) -> NodeEntry {
         last_seen: Moment::of(node.last_seen_ms),
         enrolled: Moment::of(node.enrolled_ms),
         certificate_expires: Moment::of(node.certificate_expires_ms),
+        clock_skew_ms: node.clock_skew_ms,
         warnings: facts.warnings,
         neighbours: facts.neighbours.into_iter().map(Into::into).collect(),
         voipnow: facts.voipnow.map(Into::into),
@@ -119,6 +123,22 @@ fn as_json(site: &str, node: v1::NodeReport) -> NodeEntry {
 
 fn written(address: &v1::InterfaceAddress) -> String {
     network(&address.address, address.prefix_length)
+}
+
+/// `192.0.2.1 (+3)`: the first one, IPv4 before IPv6, and how many more there are.
+fn first_address(addresses: &[v1::InterfaceAddress]) -> String {
+    let first = addresses.iter().min_by_key(|address| address.address.len());
+    let more = match addresses.len().saturating_sub(1) {
+        0 => String::new(),
+        more => format!(" (+{more})"),
+    };
+    first.map_or_else(String::new, |first| {
+        let net = written(first);
+        let address = net
+            .split_once('/')
+            .map_or(net.as_str(), |(address, _)| address);
+        format!("{address}{more}")
+    })
 }
 
 /// `192.0.2.1/24`; the raw bytes if they are not an address.
@@ -146,22 +166,18 @@ fn render(site: &v1::SiteStatus, session: &Session<'_>) -> String {
     let mut notes = Vec::new();
     for node in &site.nodes {
         let facts = node.facts.clone().unwrap_or_default();
-        let addresses: Vec<String> = facts
-            .addresses
-            .iter()
-            .map(|address| format!("{} {}", address.interface, written(address)))
-            .collect();
         let backend = [facts.backend.as_str(), facts.iptables_version.as_str()].join(" ");
         table.row([
             node.node.as_str().into(),
             node.roles.join(",").into(),
-            or_dash(&addresses.join("\n")).into(),
+            or_dash(&first_address(&facts.addresses)).into(),
             or_dash(backend.trim()).into(),
             or_dash(&node.agent_version).into(),
             seen(node, session),
             certificate(node.certificate_expires_ms, session.now),
         ]);
         let name = node.node.as_str();
+        problems.extend(clock_skew::warning(node).map(|warning| (name, warning)));
         problems.extend(facts.warnings.iter().map(|warning| (name, warning.clone())));
         problems.extend(host::problems(node, &facts).map(|text| (name, text)));
         notes.extend(host::remarks(&facts).map(|text| (name, text)));

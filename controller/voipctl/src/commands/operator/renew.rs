@@ -50,7 +50,7 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<ExitStatus, Failure
         ));
         session
             .console
-            .note("other copies of the context file work until their certificate expires");
+            .note("other copies of the old context file stop working within five minutes");
     }
     Ok(ExitStatus::Done)
 }

@@ -1,8 +1,11 @@
 //! A plan as JSON. The names are a contract.
 
 use serde::Serialize;
+use voipfleet_policy::Diagnostic;
 use voipfleet_proto::v1;
 
+use crate::commands::cluster::PendingEntry;
+use crate::commands::expiries::{self, Expiry};
 use crate::format::{Moment, or_null};
 
 /// A plan.
@@ -23,8 +26,15 @@ pub(super) struct Plan<'p> {
     #[serde(rename = "live")]
     dynamic: Vec<DynamicSet<'p>>,
     warnings: &'p [String],
+    /// Certificates that end within 60 days.
+    expiries: Vec<Expiry<'p>>,
+    /// Addresses that would be no members of the cluster.
+    pending: Vec<PendingEntry>,
     /// Why a push would have to wait, or be refused.
     held: Option<String>,
+    observe: bool,
+    /// Warnings about the documents of `-f`.
+    diagnostics: &'p [Diagnostic],
 }
 
 #[derive(Serialize)]
@@ -99,6 +109,7 @@ struct Member<'p> {
     network: &'p str,
     owners: &'p [String],
     until: Moment,
+    from: Moment,
 }
 
 #[derive(Serialize)]
@@ -129,8 +140,10 @@ struct Foreseen<'p> {
 }
 
 impl<'p> Plan<'p> {
-    pub(super) fn of(plan: &'p v1::PlanResponse) -> Self {
+    pub(super) fn of(plan: &'p v1::PlanResponse, diagnostics: &'p [Diagnostic]) -> Self {
         Self {
+            diagnostics,
+            observe: plan.observe,
             site: &plan.site,
             generation: plan.generation,
             current: plan.current,
@@ -142,6 +155,8 @@ impl<'p> Plan<'p> {
             batches: plan.steps.iter().map(|step| &*step.nodes).collect(),
             dynamic: plan.dynamic.iter().map(source).collect(),
             warnings: &plan.warnings,
+            expiries: expiries::as_json(&plan.expiries),
+            pending: plan.pending.iter().map(PendingEntry::of).collect(),
             held: or_null(plan.held.clone()),
         }
     }
@@ -229,6 +244,7 @@ fn member(member: &v1::SetMember) -> Member<'_> {
         network: &member.network,
         owners: &member.owners,
         until: Moment::of(member.until.saturating_mul(1000)),
+        from: Moment::of(member.from.saturating_mul(1000)),
     }
 }
 

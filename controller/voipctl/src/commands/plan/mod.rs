@@ -11,12 +11,15 @@ use voipfleet_ruleset::identifiers::SiteName;
 pub use json::{Documents, Rulesets};
 
 use super::apply::{self, Applied};
+use super::cluster::pending_lines;
+use super::expiries;
 use crate::Session;
 use crate::client::Controller;
 use crate::console::style::Tone;
+use crate::diagnostics;
 use crate::document_files::{self, DocumentFiles};
 use crate::failure::{ExitStatus, Failure};
-use crate::format::{Moment, count, thousands};
+use crate::format::{Moment, by_text, count, node_list, thousands};
 use crate::output_format::Format;
 use page::Page;
 
@@ -38,16 +41,18 @@ pub struct Args {
 /// Runs it.
 pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Failure> {
     let mut sources = Vec::new();
+    let mut diagnostics = Vec::new();
     if !args.files.is_empty() {
         let read = document_files::read(&args.files, session.console)?;
-        if checked(&read, session).await?.is_none() {
+        let Some(applied) = checked(&read, session).await? else {
             return Ok(ExitStatus::BadInput);
-        }
+        };
+        diagnostics = applied.diagnostics;
         sources = apply::on_the_wire(&read);
     }
     let controller = session.controller().await?;
     let plan = fetch(&args.site, sources, &controller).await?;
-    if !session.print(&json::Plan::of(&plan))? {
+    if !session.print(&json::Plan::of(&plan, &diagnostics))? {
         show(&plan, session);
         report_held(&plan, session);
     }
@@ -57,7 +62,8 @@ pub async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitStatus, Fa
     Ok(ExitStatus::Done)
 }
 
-/// What storing documents would do; `None` if they have errors, which are shown then.
+/// What storing documents would do, after their warnings are shown; `None` if they have errors,
+/// which are shown then.
 pub async fn checked(
     read: &DocumentFiles,
     session: &mut Session<'_>,
@@ -71,6 +77,9 @@ pub async fn checked(
         session.print(&applied)?;
         apply::report(&applied, &read.sources, session);
         return Ok(None);
+    }
+    if session.format.is_table() {
+        diagnostics::show(session.console, &applied.diagnostics, &read.sources);
     }
     Ok(Some(applied))
 }
@@ -147,24 +156,28 @@ pub fn report_held(plan: &v1::PlanResponse, session: &mut Session<'_>) {
     }
 }
 
-/// Shows a plan: the summary, the warnings (on stderr), then the changes.
-pub fn show(plan: &v1::PlanResponse, session: &mut Session<'_>) {
+/// Shows the sum of a plan, in one line, and its warnings (on stderr).
+pub fn show_sum(plan: &v1::PlanResponse, session: &mut Session<'_>) {
     let mut page = Page::new(session.console.out());
-    page.line(0, Tone::Plain, &headline(plan));
-    if !is_empty(plan) {
-        page.line(0, Tone::Plain, &node_summary(plan));
-    }
-    let summary = page.finish();
-    session.console.data(&summary);
+    page.line(0, Tone::Plain, &sum(plan));
+    let sum = page.finish();
+    session.console.data(&sum);
     for warning in &plan.warnings {
         session.console.warning(warning);
     }
+    expiries::warn([plan.expiries.as_slice()], session);
+}
+
+/// Shows a plan: the sum, the warnings (on stderr), then the changes.
+pub fn show(plan: &v1::PlanResponse, session: &mut Session<'_>) {
+    show_sum(plan, session);
     let mut page = Page::new(session.console.out());
     page.documents(&plan.documents);
     if let Some(changes) = &plan.changes {
         page.rulesets(changes, plan.nodes.len());
     }
     dynamic_sets(plan, session.now, &mut page);
+    pending(plan, &mut page);
     nodes(plan, &mut page);
     let changes = page.finish();
     session.console.data(&changes);
@@ -224,14 +237,49 @@ fn affected(plan: &v1::PlanResponse) -> usize {
     plan.nodes.iter().filter(changes).count()
 }
 
-fn node_summary(plan: &v1::PlanResponse) -> String {
-    let change = affected(plan);
-    let stay = (plan.nodes.len() - change) as u64;
-    format!(
-        "{} would change, {} would not",
-        count(change, "node"),
-        thousands(stay)
-    )
+/// The headline, with what changes in numbers.
+fn sum(plan: &v1::PlanResponse) -> String {
+    if is_empty(plan) {
+        return headline(plan);
+    }
+    let (change, all) = (affected(plan), plan.nodes.len());
+    let mut parts = vec![match (change, all) {
+        (_, 0) => "no nodes yet".to_owned(),
+        (0, _) => "no node changes".to_owned(),
+        (1, 1) => "its node changes".to_owned(),
+        (change, all) if change == all => format!("all {} change", count(all, "node")),
+        (change, all) => {
+            let all = thousands(all as u64);
+            format!("{} of {all} nodes change", thousands(change as u64))
+        }
+    }];
+    if !plan.documents.is_empty() {
+        parts.push(count(plan.documents.len(), "document"));
+    }
+    parts.extend(access_sum(plan));
+    if !plan.warnings.is_empty() {
+        parts.push(count(plan.warnings.len(), "warning"));
+    }
+    let observe = if plan.observe {
+        "; mode observe: nothing is dropped"
+    } else {
+        ""
+    };
+    format!("{}: {}{observe}", headline(plan), parts.join(", "))
+}
+
+/// `access: 2 gain, 1 loses`; none: nobody's access changes.
+fn access_sum(plan: &v1::PlanResponse) -> Option<String> {
+    let access = || plan.changes.iter().flat_map(|changes| &changes.access);
+    let gain = access().filter(|access| access.gains).count();
+    let lose = access().count() - gain;
+    let part = |number: usize, one: &str, many: &str| {
+        let verb = if number == 1 { one } else { many };
+        (number > 0).then(|| format!("{} {verb}", thousands(number as u64)))
+    };
+    let parts = [part(gain, "gains", "gain"), part(lose, "loses", "lose")];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("access: {}", parts.join(", ")))
 }
 
 /// The present addresses of names and feeds, which change without a push.
@@ -253,7 +301,19 @@ fn dynamic_sets(plan: &v1::PlanResponse, now: jiff::Timestamp, page: &mut Page<'
             let at = Moment::of(source.at_ms).relative(now);
             (Tone::Attention, format!("last good answer {at}"))
         };
-        page.line(1, tone, &format!("{}{new}: {what} ({when})", source.source));
+        let source = page::source_name(&source.source);
+        page.line(1, tone, &format!("{source}{new}: {what} ({when})"));
+    }
+}
+
+/// Addresses that nodes report and that would be no members of the cluster.
+fn pending(plan: &v1::PlanResponse, page: &mut Page<'_>) {
+    if is_empty(plan) || plan.pending.is_empty() {
+        return;
+    }
+    page.title("not members of the cluster");
+    for line in pending_lines(&plan.pending) {
+        page.line(1, Tone::Plain, &line);
     }
 }
 
@@ -262,18 +322,16 @@ fn nodes(plan: &v1::PlanResponse, page: &mut Page<'_>) {
     if plan.nodes.is_empty() {
         page.line(1, Tone::Plain, "none yet");
     }
-    let width = plan
-        .nodes
-        .iter()
-        .map(|node| node.node.len())
-        .max()
-        .unwrap_or(0);
-    for node in &plan.nodes {
+    let line = |node: &v1::PlannedNode| {
         let (what, tone) = match node.state() {
             v1::PlannedState::Unchanged => ("unchanged".to_owned(), Tone::Good),
             v1::PlannedState::Changed => ("changes".to_owned(), Tone::Attention),
+            v1::PlannedState::First if plan.observe => (
+                "first rules, in mode observe: nothing is closed".to_owned(),
+                Tone::Attention,
+            ),
             v1::PlannedState::First => (
-                "gets its first rules: everything that they do not open is closed".to_owned(),
+                "first rules: what they do not open is closed".to_owned(),
                 Tone::Attention,
             ),
             v1::PlannedState::Unknown | v1::PlannedState::Unspecified => (
@@ -295,12 +353,15 @@ fn nodes(plan: &v1::PlanResponse, page: &mut Page<'_>) {
         } else {
             format!("; last attempt: {}", node.error)
         };
-        let name = format!("{:width$}", node.node);
-        page.line(1, tone, &format!("{name}  {what}{offline}{error}"));
+        (format!("{what}{offline}{error}"), tone)
+    };
+    let lines = plan.nodes.iter().map(|node| (&node.node, line(node)));
+    for (nodes, (what, tone)) in by_text(lines) {
+        page.line(1, tone, &format!("{}: {what}", node_list(&nodes)));
     }
     if plan.steps.len() > 1 && affected(plan) > 0 {
         for (at, step) in plan.steps.iter().enumerate() {
-            let nodes = step.nodes.join(", ");
+            let nodes = node_list(&step.nodes);
             page.line(1, Tone::Plain, &format!("batch {}: {nodes}", at + 1));
         }
     }

@@ -1,10 +1,11 @@
 //! Changes in indented lines, wrapped to the terminal, with long lists cut.
 
 use voipfleet_proto::v1;
+use voipfleet_ruleset::ruleset::DynamicSetName;
 
 use crate::console::Pane;
 use crate::console::style::Tone;
-use crate::format::{count, printable, thousands};
+use crate::format::{count, first_names, printable, thousands};
 
 /// How many entries of a list are shown.
 pub const SHOWN: usize = 20;
@@ -12,6 +13,8 @@ pub const SHOWN: usize = 20;
 const INDENT: usize = 2;
 /// The narrowest text that is still wrapped.
 const NARROWEST: usize = 20;
+/// Nodes or owners that a line names.
+const NAMED: usize = 4;
 
 /// Lines for an output.
 pub struct Page<'p> {
@@ -162,10 +165,12 @@ impl<'p> Page<'p> {
         if !changes.access.is_empty() {
             self.title("access");
         }
-        for access in changes.access.iter().take(SHOWN) {
-            self.access(access, all);
+        let groups = by_reach(&changes.access);
+        for group in groups.iter().take(SHOWN) {
+            self.access(group, all);
         }
-        self.more(1, changes.access.len().saturating_sub(SHOWN) as u64);
+        let hidden = groups.iter().skip(SHOWN).map(Vec::len).sum::<usize>();
+        self.more(1, hidden as u64);
         if changes.cut {
             self.line(
                 1,
@@ -182,19 +187,21 @@ impl<'p> Page<'p> {
             format!(" ({})", set.used_by.join("; "))
         };
         let nodes = on(&set.nodes, all);
-        let (before, after) = (thousands(set.before), thousands(set.after));
+        let entries = match (set.before, set.after) {
+            // What it holds comes between pushes.
+            (0, 0) => String::new(),
+            (0, after) => format!(" {}, new", count(after, "entry")),
+            (before, after) => format!(" {} → {}", thousands(before), count(after, "entry")),
+        };
         self.line(
             1,
             Tone::Plain,
-            &format!("{}{used}: {before} → {after} entries {nodes}", set.set),
+            &format!("{}{used}:{entries} {nodes}", set.set),
         );
         let members =
             |members: &[v1::SetMember]| -> Vec<String> { members.iter().map(member).collect() };
         let dynamic = |names: &[String]| -> Vec<String> {
-            names
-                .iter()
-                .map(|name| format!("the addresses of {name}"))
-                .collect()
+            names.iter().map(|name| dynamic_set(name)).collect()
         };
         self.list(
             2,
@@ -205,12 +212,29 @@ impl<'p> Page<'p> {
         self.list(2, &members(&set.removed), &members(&set.added), set.more);
     }
 
-    fn access(&mut self, access: &v1::AccessDifference, all: usize) {
-        let verb = if access.gains { "gains" } else { "loses" };
+    /// Owners that gain or lose the same.
+    fn access(&mut self, group: &[&v1::AccessDifference], all: usize) {
+        let Some(access) = group.first() else {
+            return;
+        };
+        let verb = match (access.gains, group.len()) {
+            (true, 1) => "gains",
+            (false, 1) => "loses",
+            (true, _) => "gain",
+            (false, _) => "lose",
+        };
         let tone = if access.gains { Tone::Good } else { Tone::Bad };
+        let owners: Vec<&str> = group.iter().map(|one| one.owner.as_str()).collect();
+        let owners = first_names(&owners, NAMED);
         for reach in &access.reach {
             let (what, nodes) = (reach.what.join("; "), on(&reach.nodes, all));
-            self.line(1, tone, &format!("{} {verb} {what} {nodes}", access.owner));
+            self.line(1, tone, &format!("{owners} {verb} {what} {nodes}"));
+        }
+        if group.len() > 1 {
+            let networks = group.iter().map(|one| one.networks.len() as u64 + one.more);
+            let networks = count(networks.sum::<u64>(), "network");
+            self.line(2, Tone::Plain, &format!("{networks} (all with -o json)"));
+            return;
         }
         let shown: Vec<&str> = access
             .networks
@@ -228,11 +252,14 @@ impl<'p> Page<'p> {
 
 /// `203.0.113.0/24 (tenant acme: offices)`.
 fn member(member: &v1::SetMember) -> String {
-    let until = jiff::Timestamp::from_second(i64::try_from(member.until).unwrap_or(0));
-    let until = match until {
-        Ok(until) if member.until > 0 => format!(" until {until}"),
-        _ => String::new(),
+    let time = |word: &str, seconds: u64| {
+        let time = jiff::Timestamp::from_second(i64::try_from(seconds).unwrap_or(0));
+        match time {
+            Ok(time) if seconds > 0 => format!(" {word} {time}"),
+            _ => String::new(),
+        }
     };
+    let until = time("from", member.from) + &time("until", member.until);
     let owners = if member.owners.is_empty() {
         String::new()
     } else {
@@ -241,9 +268,54 @@ fn member(member: &v1::SetMember) -> String {
     format!("{}{until}{owners}", member.network)
 }
 
+/// Changes of access, together where owners gain or lose the same.
+fn by_reach(access: &[v1::AccessDifference]) -> Vec<Vec<&v1::AccessDifference>> {
+    let mut groups: Vec<Vec<&v1::AccessDifference>> = Vec::new();
+    for one in access {
+        let alike = |group: &&mut Vec<&v1::AccessDifference>| {
+            let first = group.first();
+            first.is_some_and(|first| first.gains == one.gains && first.reach == one.reach)
+        };
+        match groups.iter_mut().find(alike) {
+            Some(group) => group.push(one),
+            None => groups.push(vec![one]),
+        }
+    }
+    groups
+}
+
+/// What a set holds that is filled between pushes.
+fn dynamic_set(name: &str) -> String {
+    match name.parse() {
+        Ok(DynamicSetName::Allow) => "addresses allowed for a while (voipctl allow)".to_owned(),
+        Ok(DynamicSetName::Block) => "blocked addresses (voipctl block)".to_owned(),
+        Ok(DynamicSetName::BlockForced) => {
+            "addresses blocked by force (voipctl block --force)".to_owned()
+        }
+        Ok(DynamicSetName::Open) => {
+            "everyone, while the site is open (voipctl panic-open)".to_owned()
+        }
+        Ok(DynamicSetName::Cluster(_)) => "addresses of the site's nodes".to_owned(),
+        Ok(DynamicSetName::DenyFeed(list) | DynamicSetName::Feed(list)) => {
+            format!("entries of the fetched list {list}")
+        }
+        Ok(DynamicSetName::Name(host)) => format!("addresses of {host}"),
+        // Of a newer controller.
+        Err(_) => format!("addresses of {name}"),
+    }
+}
+
+/// `name sbc.example.net`, `list voipbl`.
+pub fn source_name(name: &str) -> String {
+    match name.parse() {
+        Ok(DynamicSetName::Name(host)) => format!("name {host}"),
+        Ok(DynamicSetName::DenyFeed(list) | DynamicSetName::Feed(list)) => format!("list {list}"),
+        _ => name.to_owned(),
+    }
+}
+
 /// `on sip1, sip2`; many are counted.
 fn on(nodes: &[String], all: usize) -> String {
-    const NAMED: usize = 4;
     if nodes.len() == all && all > 1 {
         format!("on all {}", count(all, "node"))
     } else if nodes.len() > NAMED {

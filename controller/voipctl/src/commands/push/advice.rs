@@ -41,6 +41,8 @@ impl AdviceList {
             PushNodeState::Rejected | PushNodeState::Failed => {
                 missing_module(&node.error).map_or(Advice::FixError, Advice::LoadModule)
             }
+            // It went back because others failed.
+            PushNodeState::RolledBack if node.taken_back => return,
             PushNodeState::RolledBack => Advice::CheckRules,
             PushNodeState::TimedOut => Advice::CheckNode,
             _ => return,
@@ -106,11 +108,10 @@ fn line(subjects: &[&Subject], first: &Subject, advice: &Advice) -> String {
     let push = format!("push again: voipctl push {}", sites.join(" "));
     match advice {
         Advice::LoadModule(module) => format!(
-            "{nodes}: the old ruleset stays; load the missing kernel module (modprobe {module}), \
-             then {push}"
+            "{nodes}: not changed; load the missing kernel module (modprobe {module}), then {push}"
         ),
         Advice::FixError => {
-            format!("{nodes}: the old ruleset stays; fix the reported error, then {push}")
+            format!("{nodes}: not changed; fix the reported error, then {push}")
         }
         Advice::CheckRules => {
             let node = first.node.as_deref().unwrap_or_default();

@@ -29,6 +29,36 @@ impl<'a> Documents<'a> {
     }
 }
 
+/// What a push with `--yes` is about to change.
+#[derive(Serialize)]
+pub(in crate::commands) struct Planned<'a> {
+    event: &'static str,
+    site: &'a str,
+    generation: u64,
+    current: u64,
+    to: Option<u64>,
+    changed: bool,
+    changed_nodes: Vec<&'a str>,
+    warnings: &'a [String],
+}
+
+impl<'a> Planned<'a> {
+    pub(in crate::commands) fn of(plan: &'a v1::PlanResponse) -> Self {
+        let nodes = plan.nodes.iter();
+        let changed = nodes.filter(|node| node.state() != v1::PlannedState::Unchanged);
+        Self {
+            event: "plan",
+            site: &plan.site,
+            generation: plan.generation,
+            current: plan.current,
+            to: (plan.to != 0).then_some(plan.to),
+            changed: plan.changed,
+            changed_nodes: changed.map(|node| node.node.as_str()).collect(),
+            warnings: &plan.warnings,
+        }
+    }
+}
+
 /// What the documents of `-f` would change, by field, in a dry run.
 #[derive(Serialize)]
 pub(super) struct Fields<'a> {
@@ -63,6 +93,7 @@ pub(super) enum Event {
         generation: u64,
         changed: bool,
         nodes: Vec<NodeState>,
+        dry_run: bool,
     },
     Node(NodeState),
     Diagnostic(Diagnostic),
@@ -84,6 +115,8 @@ pub(super) struct NodeState {
     error: Option<String>,
     elapsed_ms: u64,
     flows_cut: u64,
+    taken_back: bool,
+    batch: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -100,6 +133,7 @@ pub(super) struct Done {
     waiting: u32,
     state: Option<String>,
     why: Option<String>,
+    dry_run: bool,
 }
 
 impl Event {
@@ -128,6 +162,7 @@ impl Event {
                 generation: started.generation,
                 changed: started.changed,
                 nodes: started.nodes.into_iter().map(node).collect(),
+                dry_run: started.dry_run,
             },
             Kind::Node(state) => Event::Node(node(state)),
             Kind::Diagnostic(diagnostic) => Event::Diagnostic(of_wire(diagnostic)),
@@ -144,6 +179,7 @@ impl Event {
                 waiting: done.waiting,
                 state: or_null(done.state),
                 why: or_null(done.why),
+                dry_run: done.dry_run,
             }),
         }
     }
@@ -158,5 +194,7 @@ fn node(node: v1::PushNode) -> NodeState {
         error: or_null(node.error),
         elapsed_ms: node.elapsed_ms,
         flows_cut: node.flows_cut,
+        taken_back: node.taken_back,
+        batch: (node.batch > 0).then_some(node.batch),
     }
 }

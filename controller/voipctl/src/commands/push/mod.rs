@@ -145,6 +145,24 @@ async fn rehearse(
     Ok(None)
 }
 
+/// Shows, for the record, what a push or rollback that asks no question is about to do: the sum of
+/// its plan, and all warnings, which are returned. Where there is no plan, the push itself says why.
+pub(super) fn announce(
+    plan: Result<v1::PlanResponse, Failure>,
+    session: &mut Session<'_>,
+) -> Result<Vec<String>, Failure> {
+    let Ok(plan) = plan else {
+        return Ok(Vec::new());
+    };
+    if plan::is_empty(&plan) {
+        return Ok(Vec::new());
+    }
+    if !session.print_event(&json::Planned::of(&plan))? {
+        plan::show_sum(&plan, session);
+    }
+    Ok(plan.warnings)
+}
+
 /// The note where a push ends before documents are stored.
 const NOTHING_DONE: &str = "nothing was stored or pushed";
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::overview::Overview;
+use super::overview::{Overview, Warned};
 use super::site_streams::SiteStreams;
-use super::{Args, rehearse, report_fields, site_selection, store_documents};
+use super::{Args, announce, rehearse, report_fields, site_selection, store_documents};
 use crate::Session;
 use crate::client::Controller;
 use crate::commands::{apply, plan};
@@ -41,11 +41,17 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<ExitSt
         Prepared::Exit(status) => return Ok(status),
     };
     let mut targets: Targets = sites.into_iter().map(|site| (site, None)).collect();
+    let mut warned = Warned::new();
     if asks {
-        targets = match confirm(targets, &controller, session).await? {
+        targets = match confirm(targets, &mut warned, &controller, session).await? {
             Prepared::Continue(targets) => targets,
             Prepared::Exit(status) => return Ok(status),
         };
+    } else if !args.dry_run {
+        for site in targets.keys() {
+            let plan = plan::fetch(site, Vec::new(), &controller).await;
+            warned.insert(site.clone(), announce(plan, session)?);
+        }
     }
     let names: Vec<SiteName> = targets.keys().cloned().collect();
     let requests = targets.into_iter().map(|(site, basis)| {
@@ -54,7 +60,7 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<ExitSt
     });
     let requests = requests.collect();
     let mut streams = SiteStreams::start(requests, args.parallel, args.detach, &controller);
-    let mut overview = Overview::new(args, &names, session);
+    let mut overview = Overview::new(args, &names, warned, session);
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     loop {
@@ -107,6 +113,7 @@ async fn documents(
 /// Shows the plans, and asks once. Sites where nothing would change are left out.
 async fn confirm(
     sites: Targets,
+    warned: &mut Warned,
     controller: &Controller,
     session: &mut Session<'_>,
 ) -> Result<Prepared<Targets>, Failure> {
@@ -117,6 +124,7 @@ async fn confirm(
         plan::show(&plan, session);
         plan::report_held(&plan, session);
         if !plan::is_empty(&plan) {
+            warned.insert(site.clone(), plan.warnings);
             targets.insert(site, plan.basis);
         }
     }

@@ -15,6 +15,9 @@ use crate::console::Progress;
 use crate::diagnostics::{of_wire, show};
 use crate::failure::{ExitStatus, Failure, chain};
 
+/// Warnings that the plan of each site has shown already.
+pub(super) type Warned = BTreeMap<SiteName, Vec<String>>;
+
 /// The progress of all sites.
 pub(super) struct Overview<'a> {
     args: &'a Args,
@@ -36,13 +39,23 @@ struct SiteProgress {
     generation: u64,
     /// Whether the controller has sent an event of its push.
     begun: bool,
+    /// Warnings that the plan has shown already.
+    warned: Vec<String>,
 }
 
 impl<'a> Overview<'a> {
-    pub(super) fn new(args: &'a Args, names: &[SiteName], session: &Session<'_>) -> Self {
+    pub(super) fn new(
+        args: &'a Args,
+        names: &[SiteName],
+        mut warned: Warned,
+        session: &Session<'_>,
+    ) -> Self {
         let shown = !args.dry_run && session.format.is_table();
         let progress = shown.then(|| session.console.progress(names.len() as u64, "sites"));
-        let site = |name: &SiteName| (name.clone(), SiteProgress::new(args));
+        let site = |name: &SiteName| {
+            let warned = warned.remove(name).unwrap_or_default();
+            (name.clone(), SiteProgress::new(args, warned))
+        };
         Self {
             args,
             sites: names.iter().map(site).collect(),
@@ -118,7 +131,7 @@ impl<'a> Overview<'a> {
                 return;
             }
             Kind::Diagnostic(diagnostic) => {
-                if session.format.is_table() {
+                if session.format.is_table() && !site.warned.contains(&diagnostic.message) {
                     self.area
                         .aside(|| show(session.console, &[of_wire(diagnostic)], &[]));
                 }
@@ -176,13 +189,14 @@ impl<'a> Overview<'a> {
 }
 
 impl SiteProgress {
-    fn new(args: &Args) -> Self {
+    fn new(args: &Args, warned: Vec<String>) -> Self {
         Self {
             view: ProgressView::of_several(args.dry_run, args.wait.is_some()),
             nodes: 0,
             ended: 0,
             generation: 0,
             begun: false,
+            warned,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! that is done, and a summary.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use voipfleet_proto::v1::{self, PushNodeState};
 
@@ -23,6 +24,11 @@ pub(super) struct ProgressView {
     generation: u64,
     width: usize,
     ended: BTreeMap<String, PushNodeState>,
+    /// How many batches there are, and the last one that has begun; 0: none.
+    batches: usize,
+    batch: u32,
+    /// The first node with each error: those after it refer to it.
+    errors: BTreeMap<String, String>,
     offline: BTreeMap<String, v1::PushNode>,
     waiting: BTreeSet<String>,
     advice: AdviceList,
@@ -39,6 +45,9 @@ impl ProgressView {
             generation: 0,
             width: 0,
             ended: BTreeMap::new(),
+            batches: 0,
+            batch: 0,
+            errors: BTreeMap::new(),
             offline: BTreeMap::new(),
             waiting: BTreeSet::new(),
             advice: AdviceList::default(),
@@ -77,6 +86,7 @@ impl ProgressView {
 
     pub(super) fn started(&mut self, started: v1::PushStarted, session: &mut Session<'_>) {
         self.generation = started.generation;
+        self.batches = started.batches.len();
         self.site = started.site;
         let labels = started.nodes.iter().map(|node| self.label(node).len());
         self.width = labels.max().unwrap_or(0);
@@ -119,6 +129,7 @@ impl ProgressView {
         if self.ended.get(&node.node) == Some(&state) {
             return;
         }
+        self.heading(node, session);
         match state {
             // Shown at the end: it may reconnect while others are in progress.
             PushNodeState::Offline if !self.dry_run => {
@@ -140,15 +151,17 @@ impl ProgressView {
                 self.waiting.insert(node.node.clone());
                 return;
             }
+            // Only counted: nothing happened there.
+            PushNodeState::Untouched => {
+                self.waiting.remove(&node.node);
+                self.ended(node, state);
+                return;
+            }
             _ => {}
         }
         self.waiting.remove(&node.node);
         self.offline.remove(&node.node);
-        self.ended.insert(node.node.clone(), state);
-        let done = self.ended.len() as u64;
-        if let Some(progress) = &mut self.progress {
-            progress.ended(&node.node, done);
-        }
+        self.ended(node, state);
         let line = if self.dry_run {
             self.dry_run_line(node)
         } else {
@@ -156,6 +169,34 @@ impl ProgressView {
         };
         self.aside(|| session.console.data(&line));
         self.advice.node(&self.site, node);
+    }
+
+    fn ended(&mut self, node: &v1::PushNode, state: PushNodeState) {
+        self.ended.insert(node.node.clone(), state);
+        let done = self.ended.len() as u64;
+        if let Some(progress) = &mut self.progress {
+            progress.ended(&node.node, done);
+        }
+    }
+
+    /// A line for each batch, when the first of its nodes has its turn.
+    fn heading(&mut self, node: &v1::PushNode, session: &mut Session<'_>) {
+        let idle = matches!(
+            node.state(),
+            PushNodeState::Waiting | PushNodeState::Offline | PushNodeState::Untouched
+        );
+        let idle = idle || node.taken_back;
+        if self.dry_run || self.batches < 2 || idle || node.batch <= self.batch {
+            return;
+        }
+        self.batch = node.batch;
+        let site = if self.several {
+            format!("{}: ", self.site)
+        } else {
+            String::new()
+        };
+        let line = format!("{site}batch {} of {}\n", node.batch, self.batches);
+        self.aside(|| session.console.data(&line));
     }
 
     /// `sip1`; among several sites `site-a/sip1`.
@@ -175,28 +216,32 @@ impl ProgressView {
     }
 
     /// `sip1  applied      142 ms`, and below it the node's own message.
-    fn line(&self, node: &v1::PushNode, session: &Session<'_>) -> String {
+    fn line(&mut self, node: &v1::PushNode, session: &Session<'_>) -> String {
         let (state, tone) = labels::push(node.state());
         let state = session.console.out().toned(tone, &format!("{state:11}"));
         let after = match node.state() {
             PushNodeState::Offline => "will get it on reconnecting".to_owned(),
             PushNodeState::Unchanged => format!("already on generation {}", self.generation),
+            _ if node.taken_back => "went back with the rollout".to_owned(),
             _ if node.flows_cut > 0 => {
                 let cut = count(node.flows_cut, "flow");
                 format!("{}, {cut} cut", took(node.elapsed_ms))
             }
             _ => took(node.elapsed_ms),
         };
-        let mut text = format!(
-            "{:width$}  {state}  {after}\n",
-            self.label(node),
-            width = self.width
-        );
-        for line in printable(&node.error).lines() {
-            text.push_str("    ");
-            text.push_str(line);
-            text.push('\n');
+        let label = self.label(node);
+        let mut text = format!("{label:width$}  {state}  {after}\n", width = self.width);
+        if node.error.is_empty() {
+            return text;
         }
+        if let Some(first) = self.errors.get(&node.error) {
+            let _ = writeln!(text, "    as {first}");
+            return text;
+        }
+        for line in printable(&node.error).lines() {
+            let _ = writeln!(text, "    {line}");
+        }
+        self.errors.insert(node.error.clone(), label);
         text
     }
 

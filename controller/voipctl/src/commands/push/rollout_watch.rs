@@ -37,6 +37,8 @@ pub(in crate::commands) struct RolloutWatch {
     pub(in crate::commands) detach: bool,
     /// How long the push waits for offline nodes.
     pub(in crate::commands) wait: Option<Duration>,
+    /// Warnings that the plan has shown already.
+    pub(in crate::commands) warned: Vec<String>,
 }
 
 impl RolloutWatch {
@@ -80,7 +82,7 @@ impl RolloutWatch {
                     }
                 }
                 Kind::Diagnostic(diagnostic) => {
-                    if session.format.is_table() {
+                    if session.format.is_table() && !self.warned.contains(&diagnostic.message) {
                         view.aside(|| show(session.console, &[of_wire(diagnostic)], &[]));
                     }
                 }

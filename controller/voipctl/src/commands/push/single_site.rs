@@ -3,7 +3,7 @@
 use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::SiteName;
 
-use super::{Args, NOTHING_DONE, RolloutWatch, rehearse, report_fields, store_documents};
+use super::{Args, NOTHING_DONE, RolloutWatch, announce, rehearse, report_fields, store_documents};
 use crate::Session;
 use crate::client::ANSWER_TIMEOUT;
 use crate::commands::apply::{self, Applied};
@@ -19,7 +19,10 @@ pub(super) async fn run(
 ) -> Result<ExitStatus, Failure> {
     let asks = !session.yes && !args.dry_run;
     if asks {
-        plan::require_prompt(&format!("voipctl plan {site}"), session)?;
+        let files = args.files.iter().map(|path| format!(" {}", path.display()));
+        let files: String = files.collect();
+        let with = if files.is_empty() { "" } else { " -f" };
+        plan::require_prompt(&format!("voipctl plan {site}{with}{files}"), session)?;
     }
     let read = if args.files.is_empty() {
         None
@@ -27,11 +30,21 @@ pub(super) async fn run(
         Some(document_files::read(&args.files, session.console)?)
     };
     let (mut basis, mut shown) = (None, None);
+    let mut warned = Vec::new();
     if asks {
         match confirm(&site, args, read.as_ref(), session).await? {
-            Answer::Push(planned, documents) => (basis, shown) = (Some(planned), documents),
+            Answer::Push(agreed) => {
+                basis = Some(agreed.basis);
+                shown = agreed.documents;
+                warned = agreed.warnings;
+            }
             Answer::Exit(status) => return Ok(status),
         }
+    } else if !args.dry_run {
+        let sources = read.as_ref().map(apply::on_the_wire).unwrap_or_default();
+        let controller = session.controller().await?;
+        let plan = plan::fetch(&site, sources, &controller).await;
+        warned = announce(plan, session)?;
     }
     let mut sources = Vec::new();
     if let Some(read) = &read {
@@ -68,6 +81,7 @@ pub(super) async fn run(
         dry_run: args.dry_run,
         detach: args.detach,
         wait: args.wait,
+        warned,
     };
     watch
         .follow(&controller, events.into_inner(), session)
@@ -82,10 +96,18 @@ fn after_storing(failure: Failure) -> Failure {
     }
 }
 
+/// The plan that is to be pushed exactly.
+struct Agreed {
+    basis: v1::PlanBasis,
+    /// Stored first.
+    documents: Option<Applied>,
+    /// Shown already.
+    warnings: Vec<String>,
+}
+
 /// The answer to a plan.
 enum Answer {
-    /// Push exactly this plan, after storing these documents.
-    Push(v1::PlanBasis, Option<Applied>),
+    Push(Box<Agreed>),
     /// Push nothing.
     Exit(ExitStatus),
 }
@@ -127,5 +149,9 @@ async fn confirm(
         session.console.note("nothing was pushed");
         return Ok(Answer::Exit(ExitStatus::NotEverywhere));
     }
-    Ok(Answer::Push(plan.basis.unwrap_or_default(), documents))
+    Ok(Answer::Push(Box::new(Agreed {
+        basis: plan.basis.unwrap_or_default(),
+        documents,
+        warnings: plan.warnings,
+    })))
 }

@@ -1,7 +1,6 @@
 //! The sites of a push.
 
 use serde::Deserialize;
-use voipfleet_proto::v1;
 use voipfleet_ruleset::identifiers::SiteName;
 
 use super::Args;
@@ -23,14 +22,7 @@ pub(super) async fn of(args: &Args, controller: &Controller) -> Result<Vec<SiteN
         sites.dedup();
         return Ok(sites);
     }
-    let request = v1::GetDocumentsRequest {
-        kind: "Site".to_owned(),
-        name: String::new(),
-    };
-    let stored = controller
-        .answer(controller.calls().get_documents(request))
-        .await?
-        .documents;
+    let stored = controller.documents("Site", "").await?.documents;
     let mut sites = Vec::new();
     for document in stored {
         let selected = match &args.tenant {

@@ -13,6 +13,13 @@ pub(super) async fn run(
     roll_back: bool,
     session: &mut Session<'_>,
 ) -> Result<ExitStatus, Failure> {
+    let controller = session.controller().await?;
+    let request = v1::RolloutStatusRequest {
+        site: site.to_string(),
+    };
+    // Where there was no rollout, or no site, the controller refuses.
+    let call = controller.calls();
+    controller.answer({ call }.rollout_status(request)).await?;
     let question = if roll_back {
         format!("abort the rollout of {site} and roll back the nodes that it changed?")
     } else {
@@ -22,7 +29,6 @@ pub(super) async fn run(
         session.console.note("nothing was changed");
         return Ok(ExitStatus::NotEverywhere);
     }
-    let controller = session.controller().await?;
     let request = v1::AbortRolloutRequest {
         site: site.to_string(),
         roll_back,

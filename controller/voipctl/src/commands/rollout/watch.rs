@@ -22,6 +22,7 @@ pub(super) async fn run(site: SiteName, session: &mut Session<'_>) -> Result<Exi
         dry_run: false,
         detach: false,
         wait: None,
+        warned: Vec::new(),
     };
     watch
         .follow(&controller, events.into_inner(), session)

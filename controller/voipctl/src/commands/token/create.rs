@@ -31,6 +31,10 @@ pub(super) struct Args {
     #[arg(long)]
     node: Option<NodeName>,
 
+    /// Let the machine take the place of the node of that name, which may be of another machine
+    #[arg(long, requires = "node")]
+    replaces: bool,
+
     /// How long the token is valid
     #[arg(long, default_value = "1h", value_parser = duration)]
     ttl: Duration,
@@ -43,6 +47,7 @@ struct Created {
     site: String,
     roles: Vec<String>,
     node: Option<String>,
+    replaces: bool,
     expires: Moment,
     enrolment_address: String,
 }
@@ -55,6 +60,7 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
         roles: args.roles.iter().map(ToString::to_string).collect(),
         ttl_ms: millis(args.ttl),
         node: args.node.map(String::from).unwrap_or_default(),
+        replaces: args.replaces,
     };
     let answer = controller
         .answer(controller.calls().create_token(request))
@@ -66,6 +72,7 @@ pub(super) async fn run(args: Args, session: &mut Session<'_>) -> Result<ExitSta
         site: report.site,
         roles: report.roles,
         node: or_null(report.node),
+        replaces: report.replaces,
         expires: Moment::of(report.expires_ms),
         enrolment_address: answer.enrolment_address,
     };
