@@ -74,17 +74,14 @@ impl Inspection {
 
     /// Those of `parts` that could be read.
     pub(crate) fn readable(&self, parts: Parts) -> Parts {
-        let is_read = |table: DriftTable, family: Family| {
-            !self.differences.iter().any(|difference| {
-                difference.class == DriftClass::Unreadable
-                    && difference.table == table
-                    && (difference.family == family || table == DriftTable::Ipset)
-            })
-        };
+        let mut differences = self.differences.iter();
+        let sets_unreadable = differences.any(|difference| {
+            difference.class == DriftClass::Unreadable && difference.table == DriftTable::Ipset
+        });
         Parts {
-            v4: parts.v4 && is_read(DriftTable::Filter, Family::V4),
-            v6: parts.v6 && is_read(DriftTable::Filter, Family::V6),
-            sets: parts.sets && is_read(DriftTable::Ipset, Family::V4),
+            v4: parts.v4 && !self.is_unreadable_in(Family::V4),
+            v6: parts.v6 && !self.is_unreadable_in(Family::V6),
+            sets: parts.sets && !sets_unreadable,
         }
     }
 

@@ -1,13 +1,12 @@
 //! Changes of `nf_tables`, as the kernel announces them, with their author.
 
-use netlink_packet_core::{
-    NLA_ALIGNTO, NLA_HEADER_SIZE, NLMSG_OVERRUN, NetlinkBuffer, NlasIterator,
-};
+use netlink_packet_core::{NLA_ALIGNTO, NLMSG_OVERRUN, NetlinkBuffer};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use voipfleet_ruleset::ruleset::CHAIN_PREFIX;
 
 use super::Author;
+use super::netlink::{NETFILTER_HEADER, attributes};
 use crate::host::exec::OwnProcesses;
 use crate::host::{Processes, comm_text};
 
@@ -15,8 +14,6 @@ use crate::host::{Processes, comm_text};
 const NFTABLES_GROUP: u32 = 7;
 /// `NFNL_SUBSYS_NFTABLES << 8`; the message's kind, `enum nf_tables_msg_types`, is below it.
 pub(super) const NFTABLES: u16 = 10 << 8;
-/// The length of `struct nfgenmsg`.
-pub(super) const NETFILTER_HEADER: usize = 4;
 /// `NFT_MSG_NEWGEN`: the last message of every transaction.
 const NEW_GENERATION: u16 = NFTABLES | 15;
 /// `NFT_MSG_NEWTABLE` and `NFT_MSG_DELTABLE`.
@@ -238,17 +235,6 @@ fn parse(mut datagram: &[u8], open: &mut Transaction) -> Vec<KernelEvent> {
             .unwrap_or_default();
     }
     events
-}
-
-/// The attributes of a message, up to the first that is malformed.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).map_while(|attribute| {
-        let attribute = attribute.ok()?;
-        let value = attribute
-            .into_inner()
-            .get(NLA_HEADER_SIZE..attribute.length().into())?;
-        Some((attribute.kind(), value))
-    })
 }
 
 fn author(bytes: &[u8]) -> Option<Author> {

@@ -9,6 +9,7 @@ mod filter_table;
 mod lock;
 mod lock_file;
 mod lock_holder;
+mod netlink;
 mod nft_generation;
 mod nft_listing;
 mod our_sets;

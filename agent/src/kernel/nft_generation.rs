@@ -1,10 +1,9 @@
 //! The number of the last transaction of `nf_tables`, in the network namespace of the calling thread.
 
 use netlink_packet_core::{Emitable as _, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader};
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
 
-use super::events::{NETFILTER_HEADER, NFTABLES, attributes};
+use super::events::NFTABLES;
+use super::netlink::{self, NETFILTER_HEADER, attributes};
 
 /// `NFT_MSG_GETGEN` of `linux/netfilter/nf_tables.h`.
 const GET_GENERATION: u16 = NFTABLES | 16;
@@ -16,11 +15,7 @@ const BUFFER: usize = 4096;
 /// It changes with every change of rules or sets of `nf_tables`; `None` where the kernel does not tell.
 /// A kernel that has `nf_tables` as a module loads it.
 pub fn nft_generation() -> Option<u32> {
-    let mut socket = Socket::new(NETLINK_NETFILTER).ok()?;
-    socket.bind_auto().ok()?;
-    socket.connect(&SocketAddr::new(0, 0)).ok()?;
-    // The kernel answers while it takes the request.
-    socket.set_non_blocking(true).ok()?;
+    let socket = netlink::connect().ok()?;
     let mut header = NetlinkHeader::default();
     header.message_type = GET_GENERATION;
     header.flags = NLM_F_REQUEST;

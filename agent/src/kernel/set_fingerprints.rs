@@ -10,19 +10,18 @@ use std::hash::Hasher;
 use std::io::{Error, ErrorKind};
 
 use netlink_packet_core::{
-    DefaultNla, Emitable as _, NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NetlinkBuffer, NetlinkHeader, NlasIterator,
+    DefaultNla, Emitable as _, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkHeader,
 };
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
+use netlink_sys::Socket;
 use voipfleet_ruleset::ruleset::SetName;
+
+use super::netlink::{self, NETFILTER_HEADER, attributes};
 
 /// `NFNL_SUBSYS_IPSET << 8 | IPSET_CMD_LIST` of linux/netfilter.
 const LIST: u16 = 6 << 8 | 7;
 /// The oldest protocol of ipset that kernels in use speak; newer ones still take it.
 const PROTOCOL: u8 = 6;
-/// `struct nfgenmsg`.
-const NETFILTER_HEADER: [u8; 4] = [0; 4];
 /// Of an attribute's kind: `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` are above it.
 const KIND: u16 = 0x3fff;
 const NET_BYTEORDER: u16 = 0x4000;
@@ -112,14 +111,8 @@ struct Netlink {
 
 impl Netlink {
     fn open() -> Result<Self, Error> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        // The kernel answers while it takes a request, and goes on with a list while it hands
-        // out a part: what is not there at once never comes.
-        socket.set_non_blocking(true)?;
         Ok(Self {
-            socket,
+            socket: netlink::connect()?,
             buffer: Vec::with_capacity(BUFFER),
         })
     }
@@ -188,7 +181,7 @@ fn listed(payload: &[u8]) -> Option<Listed<'_>> {
         elements: 0,
     };
     let mut header = DefaultHasher::new();
-    for (kind, value) in attributes(payload.get(NETFILTER_HEADER.len()..)?) {
+    for (kind, value) in attributes(payload.get(NETFILTER_HEADER..)?) {
         match kind & KIND {
             ATTR_SETNAME => {
                 let name = value.split(|byte| *byte == 0).next()?;
@@ -242,16 +235,6 @@ fn add(hasher: &mut DefaultHasher, kind: u16, value: &[u8]) {
     hasher.write(value);
 }
 
-/// The attributes of a message, up to the first that is malformed.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).map_while(|attribute| {
-        let attribute = attribute.ok()?;
-        let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
-        let value = attribute.into_inner().get(NLA_HEADER_SIZE..length)?;
-        Some((kind, value))
-    })
-}
-
 /// For the elements of one set, or for the headers of all.
 fn request(name: Option<&str>) -> Vec<u8> {
     let mut attributes = vec![DefaultNla::new(ATTR_PROTOCOL, vec![PROTOCOL])];
@@ -268,7 +251,7 @@ fn request(name: Option<&str>) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.message_type = LIST;
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let start = header.buffer_len() + NETFILTER_HEADER.len();
+    let start = header.buffer_len() + NETFILTER_HEADER;
     let length = start + attributes.as_slice().buffer_len();
     header.length = u32::try_from(length).unwrap_or(u32::MAX);
     let mut bytes = vec![0; length];

@@ -10,11 +10,11 @@ use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
+use netlink_sys::Socket;
 
 use super::ConntrackError;
 use super::entry::Entry;
+use crate::kernel::netlink;
 
 /// The kernel fills at most 32 KiB at once (`netlink_recvmsg`).
 const BUFFER: usize = 64 << 10;
@@ -35,14 +35,8 @@ pub(super) struct Netlink {
 
 impl Netlink {
     pub(super) fn open() -> Result<Self, Error> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        // The kernel answers while it takes a request, and goes on with a list while it hands
-        // out a part: what is not there at once never comes.
-        socket.set_non_blocking(true)?;
         Ok(Self {
-            socket,
+            socket: netlink::connect()?,
             buffer: Vec::with_capacity(BUFFER),
         })
     }
