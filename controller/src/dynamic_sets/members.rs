@@ -54,7 +54,7 @@ pub(super) async fn pushed(
 /// Compares the members of a site with those that were known; stores and records what changed.
 pub(super) async fn note(
     store: &dyn Store,
-    audit: Option<&Audit>,
+    audit: &Audit,
     site: &SiteName,
     pushed: &PushedCluster,
     nodes: &[NodeInput],
@@ -97,9 +97,6 @@ pub(super) async fn note(
     store
         .commit(Txn::new().put(key, records::to_json(&keys::members(site), &after)?))
         .await?;
-    let Some(audit) = audit else {
-        return Ok(());
-    };
     if !added.is_empty() || !removed.is_empty() {
         let total = after.members.len();
         let event = changed(site, &added, &removed, total);

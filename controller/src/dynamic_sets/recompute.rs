@@ -1,11 +1,13 @@
 //! The task that recomputes dynamic sets when the store changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
+use voipfleet_policy::Documents;
 use voipfleet_protocol::session::Generation;
 use voipfleet_ruleset::identifiers::{NodeName, SiteName};
 use voipfleet_ruleset::ruleset::DynamicSetName;
@@ -17,7 +19,7 @@ use crate::clock::Clock;
 use crate::documents::Stored;
 use crate::errors::chain;
 use crate::records::{self, GenerationRecord, StatusRecord};
-use crate::site_inputs::{self, Present, Reported, Served, SiteNode, Targets, counts_until};
+use crate::site_inputs::{self, Present, Reported, SiteNode, Targets, counts_until};
 use crate::store::{Change, Revision, Store, StoreError, Versioned, WatchError, keys};
 
 /// How long after a failure of the store it is tried again.
@@ -38,7 +40,7 @@ struct Follower<'l> {
     audit: &'l Audit,
     present: Present,
     /// By what was pushed and confirmed last; none: nothing.
-    served: HashMap<SiteName, Option<Served>>,
+    served: HashMap<SiteName, Option<Arc<Documents>>>,
     /// Of computed sites, what their nodes report: most status reports change none of it.
     nodes: HashMap<SiteName, HashMap<String, Reported>>,
     /// Of computed sites, the cluster that was pushed.
@@ -253,12 +255,12 @@ impl Follower<'_> {
         let served = if let Some(served) = self.served.get(site) {
             served.clone()
         } else {
-            let served = Served::read(store, site, &self.present).await?;
+            let served = self.present.confirmed(store, site).await?;
             self.served.insert(site.clone(), served.clone());
             served
         };
         let documents = &self.present.documents;
-        let served = served.as_ref().map(|served| served.documents.as_ref());
+        let served = served.as_deref();
         let gathered = site_inputs::gather(store, site, documents, served, &nodes, &named, now_ms);
         let (sets, left_out) = gathered.await?;
         let dynamic = self.dynamic.clone();
@@ -280,7 +282,7 @@ impl Follower<'_> {
         }
         let known = self.clusters.remove(site);
         if let Some(pushed) = members::pushed(store, site, known).await? {
-            members::note(store, Some(self.audit), site, &pushed, &nodes).await?;
+            members::note(store, self.audit, site, &pushed, &nodes).await?;
             self.clusters.insert(site.clone(), pushed);
         }
         Ok(())

@@ -16,7 +16,7 @@ use voipfleet_ruleset::ruleset::dynamic_sets::{DnsName, DynamicSetName};
 use crate::documents::Stored;
 use crate::errors::chain;
 use crate::records;
-use crate::site_inputs::{Present, Served};
+use crate::site_inputs::Present;
 use crate::store::{Pages, Store, StoreError, keys};
 
 /// The wait after a failure of the store.
@@ -141,15 +141,15 @@ async fn pushed_feeds(
             site.parse::<SiteName>().ok()
         });
         for site in sites {
-            let Some(served) = Served::read(store, &site, present).await? else {
+            let Some(served) = present.confirmed(store, &site).await? else {
                 continue;
             };
-            for name in needed(&site, &served.documents) {
+            for name in needed(&site, &served) {
                 let (DynamicSetName::Feed(list) | DynamicSetName::DenyFeed(list)) = name else {
                     continue;
                 };
                 let feed = |documents: &Documents| documents.lists.get(&list)?.feed.clone();
-                let confirmed = feed(&served.documents);
+                let confirmed = feed(&served);
                 if confirmed == feed(&present.documents) {
                     agreed.insert(list);
                 } else if let Some(confirmed) = confirmed {

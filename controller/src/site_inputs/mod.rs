@@ -9,7 +9,7 @@ mod targets;
 
 pub(crate) use nodes::{Reported, counts_until, held, inputs, nodes};
 pub use nodes::{SiteNode, read_addresses};
-pub(crate) use served::{Present, Served};
+pub(crate) use served::Present;
 pub use set_values::read;
 pub(crate) use set_values::{LeftOut, gather, lost, resolved};
 pub use snapshot::{InputsError, Snapshot};

@@ -17,46 +17,6 @@ use crate::store::{Store, StoreError, keys};
 /// The most generations of a site that are read: more than pruning leaves.
 const MOST: usize = 10_000;
 
-/// The documents of a site's last confirmed generation.
-#[derive(Debug, Clone)]
-pub(crate) struct Served {
-    pub documents: Arc<Documents>,
-}
-
-impl Served {
-    /// Those of the newest generation that some node took and that was not taken back; none: the
-    /// site has none, or what it was made of is not kept. `present` are the stored documents,
-    /// which most generations share.
-    pub(crate) async fn read(
-        store: &dyn Store,
-        site: &SiteName,
-        present: &Present,
-    ) -> Result<Option<Self>, StoreError> {
-        let entries = store.all(&keys::generations(site), MOST).await?;
-        for entry in entries.iter().rev() {
-            let Some(number) = keys::number(&entry.key) else {
-                continue;
-            };
-            let key = keys::outcome(site, number);
-            let outcome = records::read::<OutcomeRecord>(store, &key).await?;
-            if !outcome.is_some_and(|read| is_confirmed(&read.record, number)) {
-                continue;
-            }
-            let record: GenerationRecord = records::load(store, entry).await?;
-            let Some(version) = record.documents else {
-                continue;
-            };
-            let documents = present.at(store, version).await?;
-            // A site that was deleted and made again has generations without its document.
-            let documents = documents.filter(|documents| documents.sites.contains_key(site));
-            if let Some(documents) = documents {
-                return Ok(Some(Self { documents }));
-            }
-        }
-        Ok(None)
-    }
-}
-
 /// The stored documents, with the number of their state; and the earlier states that are in use.
 #[derive(Debug, Default)]
 pub(crate) struct Present {
@@ -73,6 +33,38 @@ impl Present {
         self.earlier().insert(self.version, before);
         self.version = stored.version.version;
         self.documents = stored.documents;
+    }
+
+    /// The documents of the newest generation of a site that some node took and that was not taken
+    /// back; none: the site has none, or what it was made of is not kept. Most generations share
+    /// the stored ones.
+    pub(crate) async fn confirmed(
+        &self,
+        store: &dyn Store,
+        site: &SiteName,
+    ) -> Result<Option<Arc<Documents>>, StoreError> {
+        let entries = store.all(&keys::generations(site), MOST).await?;
+        for entry in entries.iter().rev() {
+            let Some(number) = keys::number(&entry.key) else {
+                continue;
+            };
+            let key = keys::outcome(site, number);
+            let outcome = records::read::<OutcomeRecord>(store, &key).await?;
+            if !outcome.is_some_and(|read| is_confirmed(&read.record, number)) {
+                continue;
+            }
+            let record: GenerationRecord = records::load(store, entry).await?;
+            let Some(version) = record.documents else {
+                continue;
+            };
+            let documents = self.at(store, version).await?;
+            // A site that was deleted and made again has generations without its document.
+            let documents = documents.filter(|documents| documents.sites.contains_key(site));
+            if documents.is_some() {
+                return Ok(documents);
+            }
+        }
+        Ok(None)
     }
 
     /// The documents of a state; none: it is not kept.

@@ -92,10 +92,8 @@ impl EmergencyApi {
         for site in sites {
             // Documents that were not pushed give nobody a claim to be spared; before the first
             // push they are all that is known.
-            let served = site_inputs::Served::read(store, site, &present).await;
-            let served = served.map_err(failed)?;
-            let documents =
-                served.map_or_else(|| Arc::clone(&present.documents), |served| served.documents);
+            let served = present.confirmed(store, site).await.map_err(failed)?;
+            let documents = served.unwrap_or_else(|| Arc::clone(&present.documents));
             let Some(document) = documents.sites.get(site) else {
                 continue;
             };
