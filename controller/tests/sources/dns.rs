@@ -8,6 +8,7 @@ use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// What it says of a name.
@@ -29,6 +30,8 @@ struct Zone {
 pub(crate) struct Dns {
     pub(crate) address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
+    /// A question came.
+    heard: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -41,13 +44,15 @@ impl Dns {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let zone = Arc::new(Mutex::new(Zone::default()));
-        let answering = Arc::clone(&zone);
+        let heard = Arc::new(Notify::new());
+        let (answering, announce) = (Arc::clone(&zone), Arc::clone(&heard));
         let task = tokio::spawn(async move {
             let mut packet = [0; 2048];
             loop {
                 let (length, peer) = socket.recv_from(&mut packet).await.unwrap();
                 let question = Message::from_vec(&packet[..length]).unwrap();
                 let answer = answering.lock().unwrap().answer(&question);
+                announce.notify_one();
                 let Some(answer) = answer else { continue };
                 let bytes = answer.to_vec().unwrap();
                 socket.send_to(&bytes, peer).await.unwrap();
@@ -56,6 +61,7 @@ impl Dns {
         Self {
             address,
             zone,
+            heard,
             task,
         }
     }
@@ -71,6 +77,17 @@ impl Dns {
     /// The questions since the last look.
     pub(crate) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.zone.lock().unwrap().asked)
+    }
+
+    /// The questions since the last look, once there are any.
+    pub(crate) async fn next_asked(&self) -> Vec<String> {
+        loop {
+            let asked = self.asked();
+            if !asked.is_empty() {
+                return asked;
+            }
+            self.heard.notified().await;
+        }
     }
 
     pub(crate) async fn die(&mut self) {

@@ -322,9 +322,7 @@ async fn a_first_answer_that_does_not_come_is_on_record() {
     let asked_ms = scene.now();
     scene.use_(used(&[HOST]));
     // What is asked was taken over before.
-    while dns.asked().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    dns.next_asked().await;
     scene.pass(6000);
     let record = until(&scene, HOST, |_| true).await;
     assert_eq!(record.asked_since_ms, Some(asked_ms));

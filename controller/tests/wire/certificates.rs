@@ -1,15 +1,12 @@
 //! Day 365: the server's certificate renews itself, and root on the host makes a new first admin.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use tonic::Code;
 use voipfleet_controller::operations::new_admin;
 use voipfleet_proto::v1::{AuditRequest, PlanRequest, StatusRequest, WhoAmIRequest};
 use voipfleet_protocol::audit::Record;
 use voipfleet_protocol::identity::{tls, validity};
-use voipfleet_testkit::{Credentials, PATIENCE};
 
-use super::installation::{Installation, SITE, credentials, refused};
+use super::installation::{Installation, SITE, refused};
 use super::operators::client;
 
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -23,31 +20,15 @@ fn server_ends(installation: &Installation) -> u64 {
     u64::try_from(since.as_millis()).unwrap()
 }
 
-/// A context file that root makes, once the controller has taken it.
-async fn new_admin_context(installation: &Installation, name: &str) -> Credentials {
-    let target = installation.files.root().join(name);
-    let (files, path) = (installation.files.clone(), target.clone());
-    let now_ms = installation.clock.now_ms();
-    let made = new_admin::make(&files, Some(path), false, now_ms).unwrap();
-    let permissions = std::fs::metadata(&target).unwrap().permissions();
-    assert_eq!(permissions.mode() & 0o777, 0o600);
-    let taken = async {
-        // Nothing announces that a file is gone.
-        while made.handed_over.exists() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, taken).await.unwrap();
-    credentials(&std::fs::read_to_string(target).unwrap())
-}
-
 #[tokio::test]
 async fn everything_expired_and_the_installation_goes_on() {
     // Made more than a year ago.
     let installation = Installation::start_made_at(|now_ms| now_ms - 366 * DAY_MS).await;
     let year = installation.clock.now_ms() + 365 * DAY_MS;
     assert!(server_ends(&installation).abs_diff(year) < DAY_MS);
-    let admin = new_admin_context(&installation, "new.yaml").await;
+    let admin = installation
+        .new_admin("new.yaml", false, installation.clock.now_ms())
+        .await;
     let mut calls = client(&installation, &admin).await;
     let me = calls.who_am_i(WhoAmIRequest {}).await.unwrap().into_inner();
     assert!(me.report.unwrap().first_admin);
@@ -70,7 +51,9 @@ async fn a_new_first_admin_replaces_the_old_certificates() {
     let installation = Installation::start().await;
     let mut old = installation.operator().await;
     old.status(StatusRequest::default()).await.unwrap();
-    let admin = new_admin_context(&installation, "new.yaml").await;
+    let admin = installation
+        .new_admin("new.yaml", false, installation.clock.now_ms())
+        .await;
     let mut new = client(&installation, &admin).await;
     new.status(StatusRequest::default()).await.unwrap();
     let message = refused(

@@ -1,5 +1,6 @@
 //! An installation in a temporary directory, and a controller that runs it.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -217,9 +218,23 @@ impl Installation {
     /// A context that root makes for the first admin at a time, once the controller has taken it;
     /// the other certificates go on being good.
     pub(crate) async fn admin_issued(&self, at_ms: u64) -> Credentials {
-        let context = self.files.root().join(format!("admin-{at_ms}.yaml"));
+        let name = format!("admin-{at_ms}.yaml");
+        self.new_admin(&name, true, at_ms).await
+    }
+
+    /// A context file that root makes for the first admin, once the controller has taken it. Other
+    /// certificates of that admin stay good if `keeps_others`.
+    pub(crate) async fn new_admin(
+        &self,
+        name: &str,
+        keeps_others: bool,
+        at_ms: u64,
+    ) -> Credentials {
+        let context = self.files.root().join(name);
         let (files, path) = (&self.files, context.clone());
-        let made = new_admin::make(files, Some(path), true, at_ms).unwrap();
+        let made = new_admin::make(files, Some(path), keeps_others, at_ms).unwrap();
+        let permissions = std::fs::metadata(&context).unwrap().permissions();
+        assert_eq!(permissions.mode() & 0o777, 0o600);
         let taken = async {
             // Nothing announces that a file is gone.
             while made.handed_over.exists() {
